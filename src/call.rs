@@ -1,0 +1,274 @@
+//! What every long operation takes besides its options: progress, a deadline and a way to stop it.
+//!
+//! The work itself runs on worker threads and calls [`Ticket::check`] often (every few milliseconds of
+//! work); the thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`]
+//! times a second and passes a cancel on. So the callback always runs on the caller's own thread.
+
+use crate::error::{Error, Kind, Result};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Most progress reports in a second.
+pub const REPORTS_PER_SECOND: u32 = 20;
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// What is being done now: `load`, `quantize`, `save`, `benchmark` …
+    pub stage: &'a str,
+    /// Units done in this stage (bytes, rounds …).
+    pub done: u64,
+    /// Units in all; 0 if not known.
+    pub total: u64,
+}
+
+/// A flag any thread may raise to stop an operation. Clones share the flag; raising it cannot be undone.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    fired: AtomicBool,
+    /// Guards nothing but the sleep of those who wait for the flag.
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Cancel {
+    /// A token that has not been fired.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops every operation that was given this token. May be called from any thread, any number of times.
+    pub fn fire(&self) {
+        self.0.fired.store(true, Ordering::Release);
+        let _guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
+        self.0.wake.notify_all();
+    }
+
+    /// Whether [`Cancel::fire`] was called.
+    pub fn is_fired(&self) -> bool {
+        self.0.fired.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until the token is fired or `limit` has passed; says whether it is fired.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
+        if !self.is_fired() {
+            drop(self.0.wake.wait_timeout(guard, limit));
+        }
+        self.is_fired()
+    }
+}
+
+/// The caller's function for progress; `Break` cancels.
+pub type ProgressFn<'a> = dyn Fn(Progress<'_>) -> ControlFlow<()> + 'a;
+
+/// The caller's side of a running operation. `Call::default()` neither reports nor ends early.
+#[derive(Default, Clone, Copy)]
+pub struct Call<'a> {
+    /// Called on the thread that called the library.
+    pub progress: Option<&'a ProgressFn<'a>>,
+    /// The moment after which the operation ends with [`Kind::Timeout`].
+    pub deadline: Option<Instant>,
+    /// Ends the operation with [`Kind::Cancelled`] when fired.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl Call<'_> {
+    /// An error if the caller cancelled or the deadline passed.
+    pub fn check(&self) -> Result<()> {
+        if self.cancel.is_some_and(Cancel::is_fired) {
+            return Err(cancelled());
+        }
+        if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(timed_out());
+        }
+        Ok(())
+    }
+
+    /// True if nothing can end or watch the operation, so no watching thread is needed.
+    pub fn is_passive(&self) -> bool {
+        self.progress.is_none() && self.deadline.is_none() && self.cancel.is_none()
+    }
+
+    /// Reports progress now and checks for a cancel. For loops that are slow per step and run on the caller's thread.
+    pub fn report(&self, stage: &str, done: u64, total: u64) -> Result<()> {
+        if let Some(progress) = self.progress
+            && progress(Progress { stage, done, total }).is_break()
+        {
+            return Err(cancelled());
+        }
+        self.check()
+    }
+
+    /// Runs `work` on another thread while this one reports and watches for a cancel.
+    ///
+    /// `work` calls [`Ticket::check`] and [`Ticket::add`]; when the caller cancels, the next `check`
+    /// fails and that error is what `work` should return.
+    pub fn drive<T: Send>(
+        &self,
+        stage: &str,
+        total: u64,
+        work: impl FnOnce(&Ticket) -> Result<T> + Send,
+    ) -> Result<T> {
+        self.check()?;
+        let ticket = Ticket::default();
+        if self.is_passive() {
+            return work(&ticket);
+        }
+        let finished = Cancel::new();
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                // Fires on unwinding as well, so the watching loop below always ends.
+                let _end = FireOnDrop(&finished);
+                work(&ticket)
+            });
+            self.watch(stage, total, &ticket, &finished);
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn watch(&self, stage: &str, total: u64, ticket: &Ticket, finished: &Cancel) {
+        let mut reported = u64::MAX;
+        let mut next = Instant::now();
+        loop {
+            let done = finished.wait(Duration::from_millis(10));
+            if let Err(e) = self.check() {
+                ticket.stop(e.kind());
+            }
+            let count = ticket.done.load(Ordering::Relaxed);
+            let due = Instant::now() >= next || done;
+            if let Some(progress) = self.progress.filter(|_| due && count != reported) {
+                reported = count;
+                next = Instant::now() + Duration::from_secs(1) / REPORTS_PER_SECOND;
+                if progress(Progress { stage, done: count.min(total.max(count)), total }).is_break() {
+                    ticket.stop(Kind::Cancelled);
+                }
+            }
+            if done {
+                return;
+            }
+        }
+    }
+}
+
+/// The worker's side of a running operation. Shared by all its threads.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    done: AtomicU64,
+    stopped: AtomicU64,
+}
+
+impl Ticket {
+    /// An error once the caller has cancelled or the deadline has passed. One atomic load: call it often.
+    pub fn check(&self) -> Result<()> {
+        match self.stopped.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            1 => Err(timed_out()),
+            _ => Err(cancelled()),
+        }
+    }
+
+    /// Adds to the units done.
+    pub fn add(&self, units: u64) {
+        self.done.fetch_add(units, Ordering::Relaxed);
+    }
+
+    fn stop(&self, kind: Kind) {
+        let code = if kind == Kind::Timeout { 1 } else { 2 };
+        let _ = self.stopped.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+struct FireOnDrop<'a>(&'a Cancel);
+
+impl Drop for FireOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fire();
+    }
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "cancelled by the caller")
+}
+
+pub(crate) fn timed_out() -> Error {
+    Error::new(Kind::Timeout, "the time allowed for this call has passed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_passive_call_runs_the_work_and_returns_its_value() {
+        assert_eq!(Call::default().drive("x", 1, |_| Ok(7)).unwrap(), 7);
+    }
+
+    #[test]
+    fn cancel_from_another_thread_stops_the_work() {
+        let cancel = Cancel::new();
+        let call = Call { cancel: Some(&cancel), ..Call::default() };
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                cancel.fire();
+            });
+            let result: Result<()> = call.drive("x", 0, |t| {
+                loop {
+                    t.check()?;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            assert_eq!(result.unwrap_err().kind(), Kind::Cancelled);
+        });
+    }
+
+    #[test]
+    fn the_deadline_stops_the_work() {
+        let call = Call { deadline: Some(Instant::now() + Duration::from_millis(20)), ..Call::default() };
+        let result: Result<()> = call.drive("x", 0, |t| {
+            loop {
+                t.check()?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    }
+
+    #[test]
+    fn progress_runs_on_the_calling_thread_and_can_cancel() {
+        let here = std::thread::current().id();
+        let seen = RefCell::new(Vec::new());
+        let progress = |p: Progress<'_>| {
+            assert_eq!(std::thread::current().id(), here);
+            seen.borrow_mut().push(p.done);
+            if p.done >= 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let call = Call { progress: Some(&progress), ..Call::default() };
+        let result: Result<()> = call.drive("x", 10, |t| {
+            loop {
+                t.check()?;
+                t.add(1);
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        });
+        assert_eq!(result.unwrap_err().kind(), Kind::Cancelled);
+        assert!(seen.borrow().iter().any(|d| *d >= 3));
+    }
+
+    #[test]
+    fn a_panic_in_the_work_reaches_the_caller_and_does_not_hang() {
+        let cancel = Cancel::new();
+        let call = Call { cancel: Some(&cancel), ..Call::default() };
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _: Result<()> = call.drive("x", 0, |_| panic!("boom"));
+        }));
+        assert!(caught.is_err());
+    }
+}

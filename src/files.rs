@@ -1,0 +1,433 @@
+//! Everything that touches the file system: opening beneath a folder, mapping, replacing atomically.
+//!
+//! The rules of the house for a stranger's files are kept here and nowhere else: no symbolic links, no
+//! hard links and no `..` out of the model's folder; sizes checked against `limits.rs` before mapping; a
+//! file is either wholly replaced or untouched.
+
+use crate::error::{Context, Error, Kind, Result, bail};
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+
+/// Address ranges of live read-only file mappings, start -> end: what [`release`] may drop.
+static MAPPINGS: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
+
+/// A mapped file that takes itself off [`MAPPINGS`] when the last slice of it is dropped.
+struct Mapping(memmap2::Mmap);
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let start = self.0.as_ptr() as usize;
+        MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).remove(&start);
+    }
+}
+
+/// Opens a regular file for reading. Symbolic links are followed: the path is the caller's own.
+pub fn open(path: &Path) -> Result<File> {
+    // NONBLOCK so that a fifo or device named as a model cannot hang the caller; regular files ignore it.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file: File = rustix::fs::open(path, flags, Mode::empty()).at(|| path.display())?.into();
+    if !file.metadata().at(|| path.display())?.is_file() {
+        return Err(Error::new(Kind::InvalidArgument, "is not a regular file").at(path.display()));
+    }
+    Ok(file)
+}
+
+/// Opens `name` (a path out of a model file, so a stranger's) inside `folder`, never outside it.
+///
+/// Refused: absolute paths, `..`, symbolic links anywhere below `folder`, hard links, anything that is not
+/// a regular file. (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
+pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
+    let path = Path::new(name);
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {
+        bail!(InvalidModel, "the external data file {name:?} is not a plain path inside the model's folder");
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let directory = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(|| folder.display())?;
+    let place = || folder.join(path).display().to_string();
+    let file = match open_resolved(&directory, path) {
+        Err(rustix::io::Errno::LOOP) => bail!(InvalidModel, "the external data file {name:?} is a symbolic link"),
+        Err(rustix::io::Errno::XDEV) => bail!(InvalidModel, "the external data file {name:?} leaves the model's folder"),
+        other => other.at(place)?,
+    };
+    let stat = rustix::fs::fstat(&file).at(place)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        bail!(InvalidModel, "the external data file {name:?} is not a regular file");
+    }
+    if stat.st_nlink > 1 {
+        bail!(InvalidModel, "the external data file {name:?} is a hard link to a file elsewhere");
+    }
+    Ok(file)
+}
+
+fn open_resolved(directory: &impl AsFd, path: &Path) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+        // Kernels before 5.6 and some sandboxes have no openat2: walk the components, following no link.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => open_walking(directory, path, flags),
+        other => other.map(File::from),
+    }
+}
+
+fn open_walking(directory: &impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<File> {
+    let names: Vec<_> = path.components().filter(|c| *c != Component::CurDir).collect();
+    let Some((last, parents)) = names.split_last() else { return Err(rustix::io::Errno::INVAL) };
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at = rustix::io::fcntl_dupfd_cloexec(directory, 0)?;
+    for parent in parents {
+        at = rustix::fs::openat(&at, parent.as_os_str(), step, Mode::empty())?;
+    }
+    rustix::fs::openat(&at, last.as_os_str(), flags, Mode::empty()).map(File::from)
+}
+
+/// Maps a whole file read-only. Slices of the result keep the mapping alive; nothing is read yet.
+///
+/// The file must not be truncated by another program while mapped (the kernel would kill the process
+/// on access): replace files by renaming, as [`AtomicFile`] does.
+pub fn map(file: &File, limit: u64) -> Result<Bytes> {
+    let length = file.metadata()?.len();
+    if length > limit {
+        bail!(LimitExceeded, "the file has {length} bytes, more than the limit of {limit}");
+    }
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the mapping is private and read-only. That the file is not truncated meanwhile is the
+    // documented duty of the caller, as with every reader of mapped files.
+    let mapping = unsafe { memmap2::Mmap::map(file)? };
+    let start = mapping.as_ptr() as usize;
+    MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).insert(start, start + mapping.len());
+    Ok(Bytes::from_owner(Mapping(mapping)))
+}
+
+/// Tells the kernel that these bytes will not be needed again soon, if they lie in a mapped file.
+///
+/// Keeps the resident memory of a pass over a large model small. They stay valid: a later access reads
+/// them from the file again. Bytes on the heap are left alone.
+pub fn release(bytes: &[u8]) {
+    const PAGE: usize = 4096;
+    let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    let (first, last) = (start.div_ceil(PAGE) * PAGE, end / PAGE * PAGE);
+    let mappings = MAPPINGS.read().unwrap_or_else(|e| e.into_inner());
+    let inside = mappings.range(..=start).next_back().is_some_and(|(_, &mapped_end)| end <= mapped_end);
+    if inside && first < last {
+        // SAFETY: the range lies in a read-only file mapping which cannot go away while the lock is held;
+        // DONTNEED on it only drops pages that can be read again from the file.
+        let _ = unsafe {
+            rustix::mm::madvise(first as *mut _, last - first, rustix::mm::Advice::LinuxDontNeed)
+        };
+    }
+}
+
+/// Pages given back at a time while bytes are streamed.
+const STREAM_BYTES: usize = 4 << 20;
+
+/// Writes bytes in pieces, giving mapped pages back behind it; `step` is called for every piece.
+pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    for piece in bytes.chunks(STREAM_BYTES) {
+        out.write_all(piece)?;
+        step(piece)?;
+        release(piece);
+    }
+    Ok(())
+}
+
+/// A file that appears under its name only when it is complete: until [`AtomicFile::commit`] it has no
+/// name (or a hidden one, where the file system has no unnamed files), and dropping it removes it.
+pub struct AtomicFile {
+    file: File,
+    target: PathBuf,
+    /// The temporary name, if the file has one.
+    named: Option<PathBuf>,
+}
+
+impl AtomicFile {
+    /// Begins a file that will replace `target`. The folder must exist.
+    pub fn create(target: &Path) -> Result<AtomicFile> {
+        if target.file_name().is_none() {
+            bail!(InvalidArgument, "{:?} does not name a file", target);
+        }
+        let folder = parent_of(target);
+        let mode = Mode::from_raw_mode(0o666);
+        let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::open(folder, unnamed, mode) {
+            return Ok(AtomicFile { file: fd.into(), target: target.to_owned(), named: None });
+        }
+        let name = temporary_name(target);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&name, flags, mode).at(|| target.display())?;
+        Ok(AtomicFile { file: fd.into(), target: target.to_owned(), named: Some(name) })
+    }
+
+    /// The file to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Makes the content durable and gives the file its name, replacing what was there in one step.
+    pub fn commit(mut self) -> Result<()> {
+        let place = self.target.clone();
+        self.finish().at(|| place.display())
+    }
+
+    /// As [`AtomicFile::commit`], under another name in the same folder: for names made from the content.
+    pub fn commit_as(mut self, name: &str) -> Result<()> {
+        self.target.set_file_name(name);
+        self.commit()
+    }
+
+    /// Asks the kernel to begin writing what was written so far, so that the final sync is short.
+    pub fn start_writeback(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // SAFETY: plain system call on our own descriptor; a failure only means a longer final sync.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.file.sync_all()?;
+        if self.named.is_none() {
+            let name = temporary_name(&self.target);
+            let this = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file));
+            rustix::fs::linkat(rustix::fs::CWD, this, rustix::fs::CWD, &name, AtFlags::SYMLINK_FOLLOW)?;
+            self.named = Some(name);
+        }
+        let name = self.named.as_ref().map_or(Path::new(""), PathBuf::as_path);
+        std::fs::rename(name, &self.target)?;
+        self.named = None;
+        sync_folder(parent_of(&self.target))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.named {
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+/// Writes a small file atomically.
+pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(target)?;
+    file.write_all(content).at(|| target.display())?;
+    file.commit()
+}
+
+/// Reads a small file, refusing one above `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let length = file.metadata().at(|| path.display())?.len();
+    if length > limit {
+        return Err(Error::new(Kind::LimitExceeded, format!("has {length} bytes, more than the limit of {limit}"))
+            .at(path.display()));
+    }
+    let mut content = Vec::with_capacity(length as usize);
+    io::Read::read_to_end(&mut io::Read::take(file, limit), &mut content).at(|| path.display())?;
+    Ok(content)
+}
+
+/// The folder a path lies in; `.` for a bare name.
+pub fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    Ok(File::open(folder)?.sync_all()?)
+}
+
+fn temporary_name(target: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let unique = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()))
+}
+
+/// Room for weights that a technique makes: an unlinked file, so that they cost disk and not memory.
+///
+/// Tensors below [`Scratch::SMALL`] stay on the heap. Usable from several threads.
+pub struct Scratch {
+    folder: PathBuf,
+    file: Mutex<Option<(std::sync::Arc<File>, u64)>>,
+}
+
+impl Scratch {
+    /// Tensors up to this many bytes are not worth a mapping.
+    pub const SMALL: usize = 1 << 20;
+
+    /// Scratch room in `folder`; nothing is created until it is needed.
+    pub fn new(folder: &Path) -> Scratch {
+        Scratch { folder: folder.to_owned(), file: Mutex::new(None) }
+    }
+
+    /// Reserves `length` bytes and gives a writer for them.
+    pub fn reserve(&self, length: usize) -> Result<ScratchSlot> {
+        if length <= Self::SMALL {
+            return Ok(ScratchSlot { length, heap: vec![0; length], file: None });
+        }
+        let mut state = self.file.lock().unwrap_or_else(|e| e.into_inner());
+        if state.is_none() {
+            *state = Some((std::sync::Arc::new(self.create()?), 0));
+        }
+        let Some((file, end)) = state.as_mut() else { bail!(Internal, "no scratch file") };
+        let start = *end;
+        // Mappings begin on a page; 64 KiB is a multiple of every page size there is.
+        *end = (start + length as u64).next_multiple_of(64 << 10);
+        file.set_len(*end).at(|| self.folder.display())?;
+        Ok(ScratchSlot { length, heap: Vec::new(), file: Some((file.clone(), start)) })
+    }
+
+    fn create(&self) -> Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o600)) {
+            return Ok(fd.into());
+        }
+        let name = temporary_name(&self.folder.join("scratch"));
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&name, flags, Mode::from_raw_mode(0o600)).at(|| self.folder.display())?;
+        rustix::fs::unlink(&name).at(|| name.display())?;
+        Ok(fd.into())
+    }
+}
+
+/// Reserved bytes of a [`Scratch`]: written piece by piece, then turned into shared bytes.
+pub struct ScratchSlot {
+    length: usize,
+    heap: Vec<u8>,
+    file: Option<(std::sync::Arc<File>, u64)>,
+}
+
+impl ScratchSlot {
+    /// Writes `bytes` at `offset` within the slot.
+    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
+            bail!(Internal, "a scratch write of {} bytes at {offset} leaves its slot of {}", bytes.len(), self.length);
+        }
+        match &self.file {
+            Some((file, start)) => {
+                Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?)
+            }
+            None => {
+                self.heap[offset..offset + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The written bytes, mapped back if they are in the file.
+    pub fn finish(self) -> Result<Bytes> {
+        let Some((file, start)) = self.file else { return Ok(Bytes::from(self.heap)) };
+        // SAFETY: the scratch file has no name, so nobody else can truncate it, and a finished slot is
+        // never written again.
+        let mapping = unsafe { memmap2::MmapOptions::new().offset(start).len(self.length).map(&*file)? };
+        let at = mapping.as_ptr() as usize;
+        MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).insert(at, at + mapping.len());
+        Ok(Bytes::from_owner(Mapping(mapping)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("optimize-files-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn links_and_escapes_are_refused() {
+        let dir = folder("links");
+        std::fs::write(dir.join("data"), b"x").unwrap();
+        std::fs::create_dir(dir.join("in")).unwrap();
+        std::fs::write(dir.join("in/data"), b"x").unwrap();
+        std::os::unix::fs::symlink("data", dir.join("symlink")).unwrap();
+        std::os::unix::fs::symlink("in", dir.join("symdir")).unwrap();
+        assert!(open_beneath(&dir, "in/data").is_ok());
+        assert!(open_beneath(&dir, "./data").is_ok());
+        for bad in ["", "/etc/passwd", "../x", "in/../data", "symlink", "symdir/data", "in", "a\\b"] {
+            assert!(open_beneath(&dir, bad).is_err(), "{bad}");
+        }
+        std::fs::hard_link(dir.join("data"), dir.join("hard")).unwrap();
+        assert!(open_beneath(&dir, "hard").unwrap_err().to_string().contains("hard link"));
+        let walked = |name: &str| {
+            let d = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            open_walking(&d, Path::new(name), OFlags::RDONLY | OFlags::NOFOLLOW).is_ok()
+        };
+        assert!(walked("in/data") && !walked("symlink") && !walked("symdir/data"));
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing_and_a_committed_one_replaces() {
+        let dir = folder("atomic");
+        let target = dir.join("f");
+        replace(&target, b"old").unwrap();
+        let mut file = AtomicFile::create(&target).unwrap();
+        file.write_all(b"new").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        replace(&target, b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn released_bytes_read_the_same_again() {
+        let dir = folder("release");
+        let content: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        std::fs::write(dir.join("f"), &content).unwrap();
+        let bytes = map(&open(&dir.join("f")).unwrap(), 1 << 20).unwrap();
+        release(&bytes[1..]);
+        assert_eq!(bytes, content);
+        let heap = vec![7u8; 100_000];
+        release(&heap);
+        assert!(heap.iter().all(|b| *b == 7));
+    }
+
+    #[test]
+    fn scratch_keeps_what_was_written() {
+        let scratch = Scratch::new(&folder("scratch"));
+        let parts: Vec<Bytes> = [10, Scratch::SMALL + 5, Scratch::SMALL * 2]
+            .into_iter()
+            .map(|length| {
+                let mut slot = scratch.reserve(length).unwrap();
+                slot.write_at(0, &vec![length as u8; length]).unwrap();
+                assert!(slot.write_at(length, b"x").is_err());
+                slot.finish().unwrap()
+            })
+            .collect();
+        assert!(parts.iter().all(|p| p.iter().all(|b| *b == p.len() as u8)));
+        assert_eq!(std::fs::read_dir(&scratch.folder).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,35 @@
+//! Every numeric cap on what a stranger's file or a caller may ask for, in one table.
+//!
+//! Each read is checked against these *before* memory is taken. They are far above any real model and
+//! far below what would hurt the process.
+
+/// Largest `.onnx` file without its external data. Protobuf itself ends at 2 GiB.
+pub const MODEL_PROTO_BYTES: u64 = 2 * 1024 * 1024 * 1024 - 1;
+/// Largest external-data or weight file that is mapped.
+pub const DATA_FILE_BYTES: u64 = 1 << 42;
+/// Nesting of protobuf messages: real models stay under 30 even with `If` inside `Loop` inside functions.
+pub const PROTO_DEPTH: usize = 100;
+/// Nesting of graphs inside nodes.
+pub const SUBGRAPH_DEPTH: usize = 16;
+/// Nodes in a model, subgraphs and functions included.
+pub const NODES: usize = 4_000_000;
+/// Rank of a tensor. ONNX Runtime itself has no higher kernels than 8.
+pub const TENSOR_RANK: usize = 64;
+/// Length of one name (node, value, file).
+pub const NAME_BYTES: usize = 64 * 1024;
+/// Distinct external-data files of one model.
+pub const EXTERNAL_FILES: usize = 4096;
+/// Above this many bytes of weights a saved model puts them in a file beside the `.onnx`.
+pub const INLINE_WEIGHT_BYTES: u64 = 1 << 30;
+/// `tokenizer.json`, `config.json` and other text files beside a model.
+pub const SIDE_FILE_BYTES: u64 = 256 << 20;
+/// Elements of one tensor given to or taken from a session.
+pub const TENSOR_ELEMENTS: u64 = 1 << 40;
+/// Inputs or outputs in one run of a session.
+pub const RUN_VALUES: usize = 65_536;
+/// Bytes of one prompt.
+pub const TEXT_BYTES: usize = 64 << 20;
+/// Worker threads a caller may ask for.
+pub const THREADS: usize = 1024;
+/// Timed rounds of one benchmark.
+pub const BENCHMARK_RUNS: usize = 1_000_000;

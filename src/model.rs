@@ -1,0 +1,239 @@
+//! A [`Model`]: the immutable snapshot that every technique takes and gives.
+
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::onnx::dtype::DataType;
+use crate::onnx::load;
+use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
+use crate::onnx::save::{self, ExternalData, Saved, hex};
+use crate::files;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A loaded model. Cheap to clone; never changes; shared freely between threads.
+#[derive(Clone)]
+pub struct Model {
+    proto: Arc<ModelProto>,
+    origin: Arc<Origin>,
+}
+
+/// Where a model came from.
+#[derive(Default)]
+struct Origin {
+    /// The file or folder the user named.
+    path: Option<PathBuf>,
+    /// All files of the model with their content, the `.onnx` first.
+    files: Vec<(PathBuf, Bytes)>,
+}
+
+/// One dimension of an input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this size.
+    Fixed(i64),
+    /// Any size; equal names are equal sizes. The name is empty if the model gives none.
+    Symbolic(String),
+}
+
+/// Name, type and shape of an input or output, as the model declares them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueInfo {
+    /// The name to use in a run.
+    pub name: String,
+    /// Element type; `None` if it is not a tensor (a sequence, a map) or undeclared.
+    pub dtype: Option<DataType>,
+    /// Shape; `None` if not even the rank is declared.
+    pub shape: Option<Vec<Dim>>,
+}
+
+/// Identity of a model's files for reports.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct FileIdentity {
+    /// As the user gave it; `null` for a model made in memory.
+    pub path: Option<String>,
+    /// All files of the model together, external data included.
+    pub bytes: u64,
+    /// SHA-256 of the `.onnx` file; with external data, of all files' digests in order.
+    pub sha256: String,
+}
+
+impl Model {
+    /// Loads an `.onnx` file, or a folder that holds `model.onnx` or `onnx/model.onnx`.
+    ///
+    /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model lives.
+    pub fn load(path: &Path) -> Result<Model> {
+        let file = find_onnx(path)?;
+        let loaded = load::from_file(&file)?;
+        Ok(Model {
+            proto: Arc::new(loaded.proto),
+            origin: Arc::new(Origin { path: Some(path.to_owned()), files: loaded.files }),
+        })
+    }
+
+    /// Loads a model from the bytes of an `.onnx` file. External data is refused: it has no folder.
+    pub fn from_bytes(bytes: Bytes) -> Result<Model> {
+        let loaded = load::from_bytes(bytes.clone(), None)?;
+        let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
+        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin) })
+    }
+
+    /// A model that a technique made. It must have no external tensors.
+    pub fn from_proto(proto: ModelProto) -> Model {
+        Model { proto: Arc::new(proto), origin: Arc::default() }
+    }
+
+    /// The messages of the model. Weights are in `raw_data` or the typed fields, never external.
+    pub fn proto(&self) -> &ModelProto {
+        &self.proto
+    }
+
+    /// The main graph.
+    pub fn graph(&self) -> &GraphProto {
+        static EMPTY: std::sync::LazyLock<GraphProto> = std::sync::LazyLock::new(GraphProto::default);
+        self.proto.graph.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// What the user named when loading; `None` for a model made in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.origin.path.as_deref()
+    }
+
+    /// The `.onnx` file the model was loaded from.
+    pub fn file(&self) -> Option<&Path> {
+        self.origin.files.first().map(|f| f.0.as_path()).filter(|p| !p.as_os_str().is_empty())
+    }
+
+    /// Inputs a run must feed: the graph's inputs without those that have a default (an initializer).
+    pub fn inputs(&self) -> Vec<ValueInfo> {
+        let graph = self.graph();
+        let constants: std::collections::HashSet<&str> = graph
+            .initializer
+            .iter()
+            .chain(graph.sparse_initializer.iter().filter_map(|s| s.values.as_deref()))
+            .filter_map(|t| t.name.as_deref())
+            .collect();
+        let fed = |v: &&ValueInfoProto| !constants.contains(v.name.as_deref().unwrap_or(""));
+        graph.input.iter().filter(fed).map(ValueInfo::from).collect()
+    }
+
+    /// The graph's outputs.
+    pub fn outputs(&self) -> Vec<ValueInfo> {
+        self.graph().output.iter().map(ValueInfo::from).collect()
+    }
+
+    /// Version of the default operator set (`ai.onnx`); 0 if the model imports none.
+    pub fn opset(&self) -> i64 {
+        let default = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
+        let import = self.proto.opset_import.iter().find(|o| default(o.domain.as_deref()));
+        import.and_then(|o| o.version).unwrap_or(0)
+    }
+
+    /// Bytes of the model on disk, external data included; for a model made in memory, as it would be saved.
+    pub fn bytes(&self) -> u64 {
+        if self.origin.files.is_empty() {
+            return save::encode(&self.proto).iter().map(|s| s.len() as u64).sum();
+        }
+        self.origin.files.iter().map(|f| f.1.len() as u64).sum()
+    }
+
+    /// Size and SHA-256 of the model's files. Reads them all: `call` reports the stage `hash` and can cancel.
+    pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
+        let path = self.path().map(|p| p.display().to_string());
+        let bytes = self.bytes();
+        let sha256 = call.drive("hash", bytes, |ticket| {
+            let digest = |pieces: &[Bytes]| -> Result<Vec<u8>> {
+                let mut hash = Sha256::new();
+                for piece in pieces {
+                    files::stream(piece, &mut std::io::sink(), |part| {
+                        hash.update(part);
+                        ticket.add(part.len() as u64);
+                        ticket.check()
+                    })?;
+                }
+                Ok(hash.finalize().to_vec())
+            };
+            match self.origin.files.as_slice() {
+                [] => digest(&save::encode(&self.proto)),
+                [(_, only)] => digest(std::slice::from_ref(only)),
+                many => {
+                    let each: Result<Vec<_>> = many.iter().map(|f| digest(std::slice::from_ref(&f.1))).collect();
+                    Ok(Sha256::digest(each?.concat()).to_vec())
+                }
+            }
+        })?;
+        Ok(FileIdentity { path, bytes, sha256: hex(&sha256) })
+    }
+
+    /// Saves the model. See [`save::to_file`].
+    pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
+        save::to_file(&self.proto, path, external, call)
+    }
+
+    /// A file that lies beside the model (`tokenizer.json`, `config.json` …), if there is one.
+    pub fn side_file(&self, name: &str) -> Option<PathBuf> {
+        let beside = files::parent_of(self.file()?).to_owned();
+        // Exports with an `onnx/` folder keep the tokenizer one level up.
+        let above = beside.file_name().is_some_and(|n| n == "onnx").then(|| files::parent_of(&beside).to_owned());
+        let folders = std::iter::once(beside).chain(above);
+        folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+    }
+}
+
+impl From<&ValueInfoProto> for ValueInfo {
+    fn from(value: &ValueInfoProto) -> Self {
+        let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
+        let dim = |d: &crate::onnx::proto::DimensionProto| match d.dim_value {
+            Some(size) if size >= 0 => Dim::Fixed(size),
+            _ => Dim::Symbolic(d.dim_param.clone().unwrap_or_default()),
+        };
+        ValueInfo {
+            name: value.name.clone().unwrap_or_default(),
+            dtype: tensor.and_then(|t| t.elem_type).and_then(DataType::from_onnx),
+            shape: tensor.and_then(|t| t.shape.as_deref()).map(|s| s.dim.iter().map(dim).collect()),
+        }
+    }
+}
+
+impl ValueInfo {
+    /// `int64[batch, 128]`, as tables and messages show it.
+    pub fn describe(&self) -> String {
+        let dtype = self.dtype.map_or("not a tensor", DataType::name);
+        match &self.shape {
+            None => format!("{dtype}[...]"),
+            Some(dims) => {
+                let dim = |d: &Dim| match d {
+                    Dim::Fixed(size) => size.to_string(),
+                    Dim::Symbolic(name) if name.is_empty() => "?".to_owned(),
+                    Dim::Symbolic(name) => name.clone(),
+                };
+                format!("{dtype}[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+fn find_onnx(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        std::fs::metadata(path).at(|| path.display())?;
+        return Ok(path.to_owned());
+    }
+    for name in ["model.onnx", "onnx/model.onnx"] {
+        let file = path.join(name);
+        if file.is_file() {
+            return Ok(file);
+        }
+    }
+    let onnx_files: Vec<PathBuf> = std::fs::read_dir(path)
+        .at(|| path.display())?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .collect();
+    match onnx_files.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => bail!(NotFound, "{}: the folder holds no model.onnx, onnx/model.onnx or other .onnx file", path.display()),
+        many => bail!(InvalidArgument, "{}: the folder holds {} .onnx files: name one", path.display(), many.len()),
+    }
+}

@@ -1,0 +1,121 @@
+//! Elements that lie in other files: resolved once at load into slices of their mapped files.
+//!
+//! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`,
+//! `checksum` (ignored, as by every reader). Anything else is refused: it may change the meaning.
+
+use super::dtype::{DataType, element_count};
+use super::proto::{EXTERNAL, StringStringEntryProto, TensorProto};
+use crate::error::{Context, Result, bail};
+use crate::{files, limits};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Maps each external file of one model once.
+pub struct Resolver<'a> {
+    folder: Option<&'a Path>,
+    files: BTreeMap<String, Bytes>,
+}
+
+#[derive(Default)]
+struct Location {
+    name: Option<String>,
+    offset: u64,
+    length: Option<u64>,
+}
+
+impl<'a> Resolver<'a> {
+    /// `folder` is where the model file lies; `None` for a model given as bytes.
+    pub fn new(folder: Option<&'a Path>) -> Self {
+        Resolver { folder, files: BTreeMap::new() }
+    }
+
+    /// Replaces the external location of `tensor`, if it has one, by its bytes.
+    pub fn resolve(&mut self, tensor: &mut TensorProto) -> Result<()> {
+        match tensor.data_location {
+            None | Some(0) if tensor.external_data.is_empty() => return Ok(()),
+            None | Some(0) => bail!(InvalidModel, "external_data is given, but data_location does not say so"),
+            Some(EXTERNAL) => {}
+            Some(other) => bail!(InvalidModel, "data_location {other} is unknown"),
+        }
+        if tensor.raw_data.is_some() {
+            bail!(InvalidModel, "has both raw_data and external_data");
+        }
+        let expected = stored_bytes(tensor)?;
+        let location = parse(&tensor.external_data)?;
+        let Some(name) = location.name else { bail!(InvalidModel, "external_data has no location") };
+        let file = self.file(&name)?;
+        if location.length.is_some_and(|length| length != expected) {
+            let length = location.length.unwrap_or(0);
+            bail!(InvalidModel, "external_data has length {length}, but shape and type need {expected} bytes");
+        }
+        let size = file.len() as u64;
+        let end = location.offset.checked_add(expected).filter(|&end| end <= size);
+        let Some(end) = end else {
+            bail!(InvalidModel, "bytes {}+{expected} lie outside {name:?}, which has {size}", location.offset);
+        };
+        tensor.raw_data = Some(file.slice(location.offset as usize..end as usize));
+        tensor.external_data.clear();
+        tensor.data_location = None;
+        Ok(())
+    }
+
+    /// The external files that were used, with their content, in name order.
+    pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
+        let folder = self.folder.unwrap_or(Path::new(""));
+        self.files.into_iter().map(|(name, bytes)| (folder.join(name), bytes)).collect()
+    }
+
+    fn file(&mut self, name: &str) -> Result<Bytes> {
+        if let Some(bytes) = self.files.get(name) {
+            return Ok(bytes.clone());
+        }
+        if name.contains("_ORT_MEM_ADDR_") {
+            bail!(InvalidModel, "the location {name:?} is an address in memory, which a file must not hold");
+        }
+        let Some(folder) = self.folder else {
+            bail!(InvalidArgument, "refers to the file {name:?}, but the model was given as bytes without a folder");
+        };
+        if self.files.len() >= limits::EXTERNAL_FILES {
+            bail!(LimitExceeded, "more than {} external data files", limits::EXTERNAL_FILES);
+        }
+        let file = files::open_beneath(folder, name)?;
+        let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| name)?;
+        self.files.insert(name.to_owned(), bytes.clone());
+        Ok(bytes)
+    }
+}
+
+fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
+    let mut location = Location::default();
+    for entry in entries {
+        let key = entry.key.as_deref().unwrap_or("");
+        let Ok(value) = std::str::from_utf8(entry.value.as_deref().unwrap_or(&[])) else {
+            bail!(InvalidModel, "external_data {key:?} is not UTF-8");
+        };
+        let number = || match value.parse::<u64>() {
+            Ok(number) => Ok(number),
+            Err(_) => bail!(InvalidModel, "external_data {key} is {value:?}, not a count of bytes"),
+        };
+        match key {
+            "location" => location.name = Some(value.to_owned()),
+            "offset" => location.offset = number()?,
+            "length" => location.length = Some(number()?),
+            "checksum" => {}
+            _ => bail!(InvalidModel, "external_data has the unknown key {key:?}"),
+        }
+    }
+    Ok(location)
+}
+
+/// Bytes that the elements of a tensor take in raw form; an error for types that have none.
+pub fn stored_bytes(tensor: &TensorProto) -> Result<u64> {
+    let number = tensor.data_type.unwrap_or(0);
+    let Some(dtype) = DataType::from_onnx(number) else {
+        bail!(InvalidModel, "the element type {number} is unknown");
+    };
+    if dtype == DataType::String {
+        bail!(InvalidModel, "strings cannot be stored as raw bytes");
+    }
+    dtype.bytes_of(element_count(&tensor.dims)?)
+}

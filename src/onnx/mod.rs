@@ -1,0 +1,13 @@
+//! The ONNX file format: messages, loading, checking, saving.
+//!
+//! Start at [`load`] and follow a model in; [`save`] is the way out. In between every tensor's elements are
+//! in `raw_data` (a slice of the mapped file) or in the typed fields, never "external".
+
+pub mod dtype;
+mod external_data;
+pub mod load;
+pub mod proto;
+pub mod save;
+pub mod tensors;
+pub mod validate;
+pub mod wire;

