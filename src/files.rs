@@ -292,7 +292,7 @@ impl Scratch {
     /// Reserves `length` bytes and gives a writer for them.
     pub fn reserve(&self, length: usize) -> Result<ScratchSlot> {
         if length <= Self::SMALL {
-            return Ok(ScratchSlot { length, heap: vec![0; length], file: None });
+            return Ok(ScratchSlot { length, heap: Mutex::new(vec![0; length]), file: None });
         }
         let mut state = self.file.lock().unwrap_or_else(|e| e.into_inner());
         if state.is_none() {
@@ -303,7 +303,7 @@ impl Scratch {
         // Mappings begin on a page; 64 KiB is a multiple of every page size there is.
         *end = (start + length as u64).next_multiple_of(64 << 10);
         file.set_len(*end).at(|| self.folder.display())?;
-        Ok(ScratchSlot { length, heap: Vec::new(), file: Some((file.clone(), start)) })
+        Ok(ScratchSlot { length, heap: Mutex::default(), file: Some((file.clone(), start)) })
     }
 
     fn create(&self) -> Result<File> {
@@ -322,13 +322,13 @@ impl Scratch {
 /// Reserved bytes of a [`Scratch`]: written piece by piece, then turned into shared bytes.
 pub struct ScratchSlot {
     length: usize,
-    heap: Vec<u8>,
+    heap: Mutex<Vec<u8>>,
     file: Option<(std::sync::Arc<File>, u64)>,
 }
 
 impl ScratchSlot {
-    /// Writes `bytes` at `offset` within the slot.
-    pub fn write_at(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
+    /// Writes `bytes` at `offset` within the slot; from several threads at once, if they like.
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             bail!(Internal, "a scratch write of {} bytes at {offset} leaves its slot of {}", bytes.len(), self.length);
         }
@@ -337,7 +337,8 @@ impl ScratchSlot {
                 Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?)
             }
             None => {
-                self.heap[offset..offset + bytes.len()].copy_from_slice(bytes);
+                let mut heap = self.heap.lock().unwrap_or_else(|e| e.into_inner());
+                heap[offset..offset + bytes.len()].copy_from_slice(bytes);
                 Ok(())
             }
         }
@@ -345,7 +346,9 @@ impl ScratchSlot {
 
     /// The written bytes, mapped back if they are in the file.
     pub fn finish(self) -> Result<Bytes> {
-        let Some((file, start)) = self.file else { return Ok(Bytes::from(self.heap)) };
+        let Some((file, start)) = self.file else {
+            return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));
+        };
         // SAFETY: the scratch file has no name, so nobody else can truncate it, and a finished slot is
         // never written again.
         let mapping = unsafe { memmap2::MmapOptions::new().offset(start).len(self.length).map(&*file)? };
@@ -421,7 +424,7 @@ mod tests {
         let parts: Vec<Bytes> = [10, Scratch::SMALL + 5, Scratch::SMALL * 2]
             .into_iter()
             .map(|length| {
-                let mut slot = scratch.reserve(length).unwrap();
+                let slot = scratch.reserve(length).unwrap();
                 slot.write_at(0, &vec![length as u8; length]).unwrap();
                 assert!(slot.write_at(length, b"x").is_err());
                 slot.finish().unwrap()

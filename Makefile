@@ -1,0 +1,74 @@
+# liboptimize: building, trying, testing, installing. `make help` lists the targets.
+#
+# The real work is done by cargo, tools/deps.sh and tests/run.sh; this file names it.
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR     ?= $(PREFIX)/bin
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+
+INSTALL = install
+CMAKEDIR = $(LIBDIR)/cmake/optimize
+FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
+           -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' \
+           -e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|g"
+
+# Scripts and tests look for what cargo built under target/, wherever the user's cargo would put it.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+LIBRARY = target/release/liboptimize.so
+COMMAND = target/release/optimize
+MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
+
+.DEFAULT_GOAL := all
+.PHONY: all deps demo test lint bench install uninstall clean help
+
+all: ## build the library and the command
+	cargo build --release
+
+deps: ## fetch ONNX Runtime, and the models and data the tests use
+	tools/deps.sh test
+
+demo: ## make a real model int8 and measure it against the original (MODEL=file.onnx for one of yours)
+	tools/deps.sh $(if $(filter file,$(origin MODEL)),demo,runtime)
+	cargo build --release
+	@mkdir -p target/demo
+	$(COMMAND) quantize --model $(MODEL) --type dynamic --bits 8 --output target/demo/minilm-int8 --benchmark
+
+test: deps all ## everything: style, Rust, C, C++, Go, C#, the header, the symbols, the installation
+	tests/run.sh
+
+lint: ## style alone
+	tests/run.sh lint
+
+bench: deps ## the benchmarks
+	cargo bench
+
+# Not after `all`: whoever may write to PREFIX seldom has cargo.
+install: ## install under PREFIX (/usr/local), staged in DESTDIR
+	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
+	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)' '$(DESTDIR)$(BINDIR)'
+	$(INSTALL) -m 755 $(LIBRARY) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)'
+	ln -sfn liboptimize.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)'
+	ln -sfn liboptimize.so.$(MAJOR) '$(DESTDIR)$(LIBDIR)/liboptimize.so'
+	$(INSTALL) -m 644 include/optimize.h include/optimize.hpp '$(DESTDIR)$(INCLUDEDIR)'
+	$(INSTALL) -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/optimize'
+	$(FILL) tools/install/optimize.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc'
+	$(FILL) tools/install/optimizeConfig.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfig.cmake'
+	$(FILL) tools/install/optimizeConfigVersion.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfigVersion.cmake'
+
+uninstall: ## remove what install put there
+	rm -f '$(DESTDIR)$(LIBDIR)/liboptimize.so' '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)' \
+	      '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc' \
+	      '$(DESTDIR)$(INCLUDEDIR)/optimize.h' '$(DESTDIR)$(INCLUDEDIR)/optimize.hpp' '$(DESTDIR)$(BINDIR)/optimize'
+	rm -rf '$(DESTDIR)$(CMAKEDIR)'
+
+clean: ## remove target/ (the cache of fetched packages stays)
+	rm -rf target
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -1,0 +1,165 @@
+//! Changing a model: visiting bodies in the order of a [`View`](super::View), new names, small builders.
+
+use super::BodyId;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::*;
+use bytes::Bytes;
+use std::collections::HashSet;
+
+/// A graph or function body to be changed.
+pub struct BodyMut<'a> {
+    /// Its nodes.
+    pub nodes: &'a mut Vec<NodeProto>,
+    /// Its initializers; `None` in a function, where constants are nodes.
+    pub initializers: Option<&'a mut Vec<TensorProto>>,
+    /// Its inputs; `None` in a function.
+    pub inputs: Option<&'a mut Vec<ValueInfoProto>>,
+}
+
+/// Visits all bodies with the numbers a view of the same model gives them.
+///
+/// Bodies inside a node are visited before the body that holds the node, so that `visit` may replace nodes.
+pub fn for_each_body(model: &mut ModelProto, visit: &mut dyn FnMut(BodyId, BodyMut<'_>)) {
+    let mut next = 0;
+    if let Some(graph) = &mut model.graph {
+        in_graph(graph, &mut next, visit);
+    }
+    for function in &mut model.functions {
+        let id = next;
+        next += 1;
+        in_nodes(&mut function.node, &mut next, visit);
+        visit(id, BodyMut { nodes: &mut function.node, initializers: None, inputs: None });
+    }
+}
+
+fn in_graph(graph: &mut GraphProto, next: &mut BodyId, visit: &mut dyn FnMut(BodyId, BodyMut<'_>)) {
+    let id = *next;
+    *next += 1;
+    in_nodes(&mut graph.node, next, visit);
+    let GraphProto { node, initializer, input, .. } = graph;
+    visit(id, BodyMut { nodes: node, initializers: Some(initializer), inputs: Some(input) });
+}
+
+fn in_nodes(nodes: &mut [NodeProto], next: &mut BodyId, visit: &mut dyn FnMut(BodyId, BodyMut<'_>)) {
+    for attribute in nodes.iter_mut().flat_map(|n| &mut n.attribute) {
+        for graph in attribute.g.iter_mut().map(|g| &mut **g).chain(&mut attribute.graphs) {
+            in_graph(graph, next, visit);
+        }
+    }
+}
+
+impl BodyMut<'_> {
+    /// Adds a constant: an initializer, or in a function a `Constant` node at the front.
+    pub fn add_constant(&mut self, tensor: TensorProto) {
+        match &mut self.initializers {
+            Some(list) => list.push(tensor),
+            None => {
+                let mut constant = node("Constant", &[], &[tensor.name.as_deref().unwrap_or("")]);
+                constant.attribute = vec![AttributeProto {
+                    name: Some("value".into()),
+                    kind: Some(attribute_kind::TENSOR),
+                    t: Some(Box::new(TensorProto { name: None, ..tensor })),
+                    ..Default::default()
+                }];
+                self.nodes.insert(0, constant);
+            }
+        }
+    }
+
+    /// Removes initializers, the inputs they are defaults of, and nodes that make only these values.
+    pub fn remove_values(&mut self, names: &HashSet<String>) {
+        if let Some(list) = &mut self.initializers {
+            list.retain(|t| !t.name.as_ref().is_some_and(|n| names.contains(n)));
+        }
+        if let Some(list) = &mut self.inputs {
+            list.retain(|i| !i.name.as_ref().is_some_and(|n| names.contains(n)));
+        }
+        let unused = |node: &NodeProto| !node.output.is_empty() && node.output.iter().all(|o| names.contains(o));
+        self.nodes.retain(|node| !unused(node));
+    }
+}
+
+/// Makes value and node names that the model does not use yet.
+pub struct Names(HashSet<String>);
+
+impl Names {
+    /// Knows every name in `model`, subgraphs and functions included.
+    pub fn of(model: &ModelProto) -> Names {
+        let mut names = HashSet::new();
+        for body in super::View::new(model).bodies {
+            for node in body.nodes {
+                names.extend(node.input.iter().chain(&node.output).chain(&node.name).cloned());
+            }
+            if let Some(graph) = body.graph {
+                names.extend(graph.initializer.iter().filter_map(|t| t.name.clone()));
+                let values = graph.input.iter().chain(&graph.output).chain(&graph.value_info);
+                names.extend(values.filter_map(|v| v.name.clone()));
+            }
+        }
+        Names(names)
+    }
+
+    /// `wanted`, or `wanted_2`, `wanted_3` … if it is taken.
+    pub fn fresh(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        let mut count = 1;
+        while !self.0.insert(name.clone()) {
+            count += 1;
+            name = format!("{wanted}_{count}");
+        }
+        name
+    }
+}
+
+/// A node of the default operator set.
+pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    NodeProto { op_type: Some(op.to_owned()), input: own(inputs), output: own(outputs), ..Default::default() }
+}
+
+/// An integer attribute.
+pub fn int_attribute(name: &str, value: i64) -> AttributeProto {
+    let kind = Some(attribute_kind::INT);
+    AttributeProto { name: Some(name.to_owned()), kind, i: Some(value), ..Default::default() }
+}
+
+/// A constant tensor from raw little-endian bytes.
+pub fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(dtype.to_onnx()),
+        dims: dims.to_vec(),
+        raw_data: Some(raw),
+        ..Default::default()
+    }
+}
+
+/// A float32 constant.
+pub fn float_tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    tensor(name, DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// Makes sure that the model imports `domain`, adding it with `version` if not.
+pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, version: i64) {
+    if !imports.iter().any(|i| i.domain.as_deref().unwrap_or("") == domain) {
+        let (domain, version) = (Some(domain.to_owned()), Some(version));
+        imports.push(OperatorSetIdProto { domain, version, ..Default::default() });
+    }
+}
+
+/// Lifts a model to IR version 4, from which on constants need not be inputs.
+///
+/// Before that every initializer had to be listed as an input and still was a constant; after it such an
+/// entry would make the constant overridable, so the entries go.
+pub fn modernize_ir(model: &mut ModelProto) {
+    if model.ir_version.unwrap_or(0) >= 4 {
+        return;
+    }
+    model.ir_version = Some(4);
+    for_each_body(model, &mut |_, body| {
+        if let (Some(inputs), Some(initializers)) = (body.inputs, body.initializers) {
+            let constants: HashSet<&str> = initializers.iter().filter_map(|t| t.name.as_deref()).collect();
+            inputs.retain(|i| !constants.contains(i.name.as_deref().unwrap_or("")));
+        }
+    });
+}

@@ -1,0 +1,51 @@
+//! Looking at a model as a graph: who makes a value, who uses it, across subgraphs and functions.
+//!
+//! The messages of `onnx::proto` *are* the representation; a [`View`] adds the indexes. Analysis works on
+//! the view of an unchanging model and notes what to do by [`BodyId`] and node index; then `edit` visits
+//! the bodies of a copy in the same order and does it.
+
+pub mod constants;
+pub mod edit;
+mod view;
+
+pub use view::{Body, BodyId, Producer, Use, View};
+
+use crate::onnx::proto::{AttributeProto, NodeProto};
+
+impl NodeProto {
+    /// The operator, e.g. `MatMul`.
+    pub fn op(&self) -> &str {
+        self.op_type.as_deref().unwrap_or("")
+    }
+
+    /// Whether the node is `op` of the default operator set.
+    pub fn is(&self, op: &str) -> bool {
+        self.op() == op && matches!(self.domain.as_deref(), None | Some("" | "ai.onnx"))
+    }
+
+    /// The attribute of that name.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|a| a.name.as_deref() == Some(name))
+    }
+
+    /// An integer attribute, or the operator's default for it.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).and_then(|a| a.i).unwrap_or(default)
+    }
+
+    /// A float attribute, or the operator's default for it.
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).and_then(|a| a.f).unwrap_or(default)
+    }
+
+    /// The input at `index`; `None` if it is absent or left out (an empty name).
+    pub fn input_at(&self, index: usize) -> Option<&str> {
+        self.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The node's name; nodes without one go by their first output, which is unique.
+    pub fn label(&self) -> &str {
+        let output = || self.output.iter().map(String::as_str).find(|o| !o.is_empty());
+        self.name.as_deref().filter(|n| !n.is_empty()).or_else(output).unwrap_or("")
+    }
+}

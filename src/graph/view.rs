@@ -1,0 +1,188 @@
+//! Indexes over an unchanging model.
+
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::validate::subgraphs;
+use std::collections::HashMap;
+
+/// Number of a graph or function body in depth-first order: the main graph is 0, then, node by node, the
+/// graphs inside it, then the functions with theirs.
+pub type BodyId = usize;
+
+/// What makes a value inside a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Producer {
+    /// The caller, or the node around a subgraph.
+    Input,
+    /// The initializer with this index (it may be an input as well, with this as its default).
+    Initializer(usize),
+    /// The sparse initializer with this index.
+    Sparse(usize),
+    /// An output of the node with this index.
+    Node(usize),
+}
+
+/// One place where a value is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Input `input` of node `node` in `body`.
+    Node { body: BodyId, node: usize, input: usize },
+    /// An output of `body`.
+    Output { body: BodyId },
+}
+
+/// A graph or function body.
+pub struct Body<'a> {
+    /// The body around this one, whose values it can read; `None` for the main graph and functions.
+    pub parent: Option<BodyId>,
+    /// Nodes in the order of the file.
+    pub nodes: &'a [NodeProto],
+    /// The graph; `None` for a function, which has no initializers.
+    pub graph: Option<&'a GraphProto>,
+    /// Index of the function this body belongs to (its subgraphs included).
+    pub function: Option<usize>,
+    producers: HashMap<&'a str, Producer>,
+}
+
+/// All bodies of a model with who makes and who reads each value.
+pub struct View<'a> {
+    /// Indexed by [`BodyId`].
+    pub bodies: Vec<Body<'a>>,
+    /// For each body, the places that read each of its values.
+    uses: Vec<HashMap<&'a str, Vec<Use>>>,
+}
+
+impl<'a> View<'a> {
+    /// Indexes `model`. Linear in its nodes; weights are not touched.
+    pub fn new(model: &'a ModelProto) -> View<'a> {
+        let mut view = View { bodies: Vec::new(), uses: Vec::new() };
+        if let Some(graph) = &model.graph {
+            view.add_graph(graph, None, None);
+        }
+        for (index, function) in model.functions.iter().enumerate() {
+            let inputs = function.input.iter().map(|name| (name.as_str(), Producer::Input)).collect();
+            view.add_body(&function.node, None, inputs, None, Some(index));
+        }
+        view.index_uses(model);
+        view
+    }
+
+    fn add_graph(&mut self, graph: &'a GraphProto, parent: Option<BodyId>, function: Option<usize>) {
+        let mut producers = HashMap::new();
+        producers.extend(graph.input.iter().filter_map(|i| Some((i.name.as_deref()?, Producer::Input))));
+        let sparse = graph.sparse_initializer.iter().enumerate();
+        producers.extend(
+            sparse.filter_map(|(i, s)| Some((s.values.as_deref()?.name.as_deref()?, Producer::Sparse(i)))),
+        );
+        let initializers = graph.initializer.iter().enumerate();
+        producers.extend(initializers.filter_map(|(i, t)| Some((t.name.as_deref()?, Producer::Initializer(i)))));
+        self.add_body(&graph.node, parent, producers, Some(graph), function);
+    }
+
+    fn add_body(
+        &mut self,
+        nodes: &'a [NodeProto],
+        parent: Option<BodyId>,
+        mut producers: HashMap<&'a str, Producer>,
+        graph: Option<&'a GraphProto>,
+        function: Option<usize>,
+    ) {
+        for (index, node) in nodes.iter().enumerate() {
+            let outputs = node.output.iter().filter(|name| !name.is_empty());
+            producers.extend(outputs.map(|name| (name.as_str(), Producer::Node(index))));
+        }
+        let id = self.bodies.len();
+        self.bodies.push(Body { parent, nodes, graph, function, producers });
+        for graph in nodes.iter().flat_map(subgraphs) {
+            self.add_graph(graph, Some(id), function);
+        }
+    }
+
+    fn index_uses(&mut self, model: &'a ModelProto) {
+        let mut found = Vec::new();
+        for (id, body) in self.bodies.iter().enumerate() {
+            for (node, proto) in body.nodes.iter().enumerate() {
+                for (input, name) in proto.input.iter().enumerate() {
+                    found.push((id, name.as_str(), Use::Node { body: id, node, input }));
+                }
+            }
+            let outputs = body.graph.iter().flat_map(|g| &g.output).filter_map(|o| o.name.as_deref());
+            let of_function = body.function.filter(|_| body.graph.is_none()).map(|f| &model.functions[f].output);
+            let outputs = outputs.chain(of_function.into_iter().flatten().map(String::as_str));
+            found.extend(outputs.map(|name| (id, name, Use::Output { body: id })));
+        }
+        self.uses.resize_with(self.bodies.len(), HashMap::new);
+        for (reader, name, place) in found {
+            if let Some((owner, _)) = self.producer(reader, name) {
+                self.uses[owner].entry(name).or_default().push(place);
+            }
+        }
+    }
+
+    /// Who makes `name` as seen from `body`: in that body or one around it. `None` for an empty name.
+    pub fn producer(&self, body: BodyId, name: &str) -> Option<(BodyId, Producer)> {
+        let mut at = Some(body);
+        while let Some(id) = at.filter(|_| !name.is_empty()) {
+            if let Some(&producer) = self.bodies[id].producers.get(name) {
+                return Some((id, producer));
+            }
+            at = self.bodies[id].parent;
+        }
+        None
+    }
+
+    /// Every place that reads the value `name` of body `owner`.
+    pub fn uses(&self, owner: BodyId, name: &str) -> &[Use] {
+        self.uses[owner].get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The node a [`Producer::Node`] or [`Use::Node`] points to.
+    pub fn node(&self, body: BodyId, index: usize) -> &'a NodeProto {
+        &self.bodies[body].nodes[index]
+    }
+
+    /// The initializer a [`Producer::Initializer`] points to.
+    pub fn initializer(&self, body: BodyId, index: usize) -> Option<&'a TensorProto> {
+        self.bodies[body].graph.and_then(|g| g.initializer.get(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::*;
+
+    fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+        let own = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
+        NodeProto { op_type: Some(op.into()), input: own(inputs), output: own(outputs), ..Default::default() }
+    }
+
+    #[test]
+    fn values_resolve_through_subgraphs_and_shadowing_ends_at_the_innermost() {
+        let value = |name: &str| ValueInfoProto { name: Some(name.into()), ..Default::default() };
+        let weight = |name: &str| TensorProto { name: Some(name.into()), ..Default::default() };
+        let inner = GraphProto {
+            node: vec![node("MatMul", &["x", "w"], &["y"]), node("Add", &["y", "v"], &["z"])],
+            initializer: vec![weight("v")],
+            output: vec![value("z")],
+            ..Default::default()
+        };
+        let mut branch = node("If", &["c"], &["out"]);
+        branch.attribute = vec![AttributeProto { g: Some(Box::new(inner)), ..Default::default() }];
+        let graph = GraphProto {
+            node: vec![branch],
+            initializer: vec![weight("w"), weight("v")],
+            input: vec![value("x"), value("c")],
+            output: vec![value("out")],
+            ..Default::default()
+        };
+        let model = ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
+        let view = View::new(&model);
+        assert_eq!(view.producer(1, "w"), Some((0, Producer::Initializer(0))));
+        assert_eq!(view.producer(1, "v"), Some((1, Producer::Initializer(0))));
+        assert_eq!(view.producer(1, "x"), Some((0, Producer::Input)));
+        assert_eq!(view.producer(1, "nothing"), None);
+        assert_eq!(view.uses(0, "w"), [Use::Node { body: 1, node: 0, input: 1 }]);
+        assert_eq!(view.uses(0, "v"), []);
+        assert_eq!(view.uses(1, "z"), [Use::Output { body: 1 }]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Quantization: smaller numbers for weights, and integer arithmetic where the processor has it.
+//!
+//! [`quantize`] is the way in. `planner` decides node by node, `weights` does the arithmetic on the
+//! weights, `dynamic` rewrites the graph. Each step notes its reasons for the report.
+
+mod dynamic;
+mod planner;
+mod weights;
+
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::graph::View;
+use crate::limits;
+use crate::model::Model;
+use crate::report::{Report, peak_rss_bytes};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Which form the result has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuantizeType {
+    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
+    #[default]
+    Dynamic,
+}
+
+/// Whether weights use 7 of their 8 bits.
+///
+/// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
+/// with full-range weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReduceRange {
+    /// By the processor here.
+    #[default]
+    Auto,
+    /// 7 bits: for models that will run on processors without VNNI.
+    On,
+    /// 8 bits.
+    Off,
+}
+
+/// What to quantize, and how.
+#[derive(Debug, Clone, Serialize)]
+pub struct QuantizeOptions {
+    /// The form of the result.
+    #[serde(rename = "type")]
+    pub quantize_type: QuantizeType,
+    /// Bits a weight: 8.
+    pub bits: u32,
+    /// One scale per output channel of a weight (default) or one for all of it.
+    pub per_channel: bool,
+    /// See [`ReduceRange`].
+    pub reduce_range: ReduceRange,
+    /// Also quantize embedding tables (`Gather` of a matrix), one scale a row.
+    pub embeddings: bool,
+    /// Globs over node and weight names; empty means all. `*` also matches `/` and `.`.
+    pub include: Vec<String>,
+    /// Globs over node and weight names that are left as they are; wins over `include`.
+    pub exclude: Vec<String>,
+    /// Weights with fewer elements are left: quantizing them costs more than it gains.
+    pub min_elements: u64,
+    /// Worker threads; 0 means all processors.
+    #[serde(skip)]
+    pub threads: usize,
+    /// Where quantized weights lie until they are saved (an unlinked file); default the system's temporary folder.
+    #[serde(skip)]
+    pub scratch_folder: Option<PathBuf>,
+}
+
+impl Default for QuantizeOptions {
+    fn default() -> Self {
+        QuantizeOptions {
+            quantize_type: QuantizeType::Dynamic,
+            bits: 8,
+            per_channel: true,
+            reduce_range: ReduceRange::Auto,
+            embeddings: true,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            min_elements: 1024,
+            threads: 0,
+            scratch_folder: None,
+        }
+    }
+}
+
+/// Quantizes a model. The original is not changed; the result is in memory (its weights in scratch room).
+///
+/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized:
+/// the message counts the reasons. Memory: a few megabytes a thread, whatever the size of the model.
+///
+/// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0).
+/// Activations: ONNX `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
+pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
+    let start = Instant::now();
+    if options.bits != 8 {
+        bail!(Unsupported, "dynamic quantization with {} bits: this version has 8", options.bits);
+    }
+    if options.threads > limits::THREADS {
+        bail!(InvalidArgument, "threads is {}, at most {} are possible", options.threads, limits::THREADS);
+    }
+    let plan = planner::plan(&View::new(model.proto()), model, options)?;
+    let total = plan.weight_bytes();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
+    let pool = pool.map_err(|e| crate::error::error!(Internal, "the worker threads could not be started: {e}"))?;
+    let weights = call.drive("quantize", total, |ticket| pool.install(|| weights::all(&plan, options, ticket)))?;
+    let (proto, nodes) = dynamic::rewrite(model.proto(), plan, weights)?;
+    let quantized = nodes.iter().filter(|n| n.action == planner::QUANTIZED).count();
+    if quantized == 0 {
+        bail!(Unsupported, "no node could be quantized: {}", planner::reasons(&nodes));
+    }
+    let result = Model::from_proto(proto);
+    let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
+    report.summary.insert("nodes_quantized".into(), quantized.into());
+    report.summary.insert("nodes_left".into(), (nodes.len() - quantized).into());
+    report.summary.insert("bytes_before".into(), model.bytes().into());
+    report.summary.insert("bytes_after".into(), result.bytes().into());
+    report.nodes = nodes;
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok((result, report))
+}

@@ -1,0 +1,320 @@
+//! Which nodes become integer, in which form, and why the others stay.
+
+use super::weights::Channel;
+use super::{QuantizeOptions, ReduceRange};
+use crate::error::{Result, bail, error};
+use crate::graph::constants::{Constant, Matrix};
+use crate::graph::{BodyId, Use, View};
+use crate::model::Model;
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::report::NodeReport;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::collections::{BTreeMap, HashMap};
+
+/// `NodeReport.action` of a node that was changed.
+pub const QUANTIZED: &str = "quantized";
+/// `NodeReport.action` of a node that was not.
+pub const LEFT: &str = "left";
+
+/// `DynamicQuantizeLinear` and `MatMulInteger` exist from here on; before, the fused contrib operator serves.
+const INTEGER_OPSET: i64 = 11;
+
+/// One weight to quantize; several nodes may share it.
+pub struct Weight<'a> {
+    pub matrix: Matrix,
+    pub channel: Channel,
+    /// Whether the result is the stored matrix turned.
+    pub transpose: bool,
+    /// The float tensor, for its name and for finding out whether anybody still needs it.
+    pub tensor: &'a TensorProto,
+}
+
+/// The form a node gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `MatMulInteger` on an activation quantized once for all its readers.
+    MatMul,
+    /// As `MatMul`, with the factors and the bias of a `Gemm`.
+    Gemm,
+    /// com.microsoft `DynamicQuantizeMatMul`, for operator sets before 11.
+    ContribMatMul,
+    /// `Gather` of int8 rows and of their scales.
+    Table,
+}
+
+/// A node that will be rewritten.
+pub struct Change<'a> {
+    pub body: BodyId,
+    pub node: usize,
+    pub form: Form,
+    /// Index into [`Plan::weights`].
+    pub weight: usize,
+    /// Which input the weight is.
+    pub input: usize,
+    pub constant: Constant<'a>,
+}
+
+/// What is to be done.
+pub struct Plan<'a> {
+    pub weights: Vec<Weight<'a>>,
+    pub changes: Vec<Change<'a>>,
+    /// Nodes that stay, in order of the model, with the reason.
+    pub left: Vec<(BodyId, usize, NodeReport)>,
+    /// Largest magnitude of a quantized weight: 127, or 63 with a reduced range.
+    pub limit: f32,
+}
+
+impl Plan<'_> {
+    /// Bytes of float weights that will be read: twice over, counted once.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).sum()
+    }
+}
+
+/// Decides for every node of the model.
+pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
+    let mut planner = Planner {
+        view,
+        options,
+        include: globs(&options.include)?,
+        exclude: globs(&options.exclude)?,
+        included: 0,
+        opsets: opsets(model),
+        shared: HashMap::new(),
+        plan: Plan { weights: Vec::new(), changes: Vec::new(), left: Vec::new(), limit: limit(options) },
+    };
+    let mut tables = Vec::new();
+    for (body, content) in view.bodies.iter().enumerate() {
+        for (index, node) in content.nodes.iter().enumerate() {
+            match planner.candidate(body, node) {
+                Ok(Some((form, input, constant))) if form == Form::Table => tables.push((body, index, input, constant)),
+                Ok(Some((form, input, constant))) => planner.accept(body, index, form, input, constant),
+                Ok(None) => {}
+                Err(reason) => planner.leave(body, index, reason),
+            }
+        }
+    }
+    planner.tables(tables);
+    if planner.included == 0 && !options.include.is_empty() {
+        bail!(InvalidArgument, "no node matches {}; {}", options.include.join(", "), planner.examples());
+    }
+    planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
+    Ok(planner.plan)
+}
+
+/// The reasons of nodes that were left, counted, most frequent first.
+pub fn reasons(nodes: &[NodeReport]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in nodes.iter().filter(|n| n.action == LEFT) {
+        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "the model has no MatMul, Gemm or embedding table with a constant weight".to_owned();
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+struct Planner<'p, 'a> {
+    view: &'p View<'a>,
+    options: &'p QuantizeOptions,
+    include: GlobSet,
+    exclude: GlobSet,
+    included: usize,
+    /// Version of the default operator set: of the model, then of each function.
+    opsets: Vec<i64>,
+    /// Weights already planned, by where they are defined and how they are cut.
+    shared: HashMap<(BodyId, &'a str, Channel, bool), usize>,
+    plan: Plan<'a>,
+}
+
+/// A verdict on one node; the error is the reason for leaving it.
+type Judged<T> = std::result::Result<T, String>;
+
+/// A node that could be rewritten: its form, which input is the weight, and the weight.
+type Candidate<'a> = (Form, usize, Constant<'a>);
+
+impl<'a> Planner<'_, 'a> {
+    /// `None` for nodes that have nothing to quantize; `Err` is the reason for leaving one that has.
+    fn candidate(&mut self, body: BodyId, node: &'a NodeProto) -> Judged<Option<Candidate<'a>>> {
+        if !(node.is("MatMul") || node.is("Gemm") || node.is("Gather")) {
+            return self.other(body, node).map(|()| None);
+        }
+        let input = if node.is("Gather") { 0 } else { 1 };
+        let Some(constant) = node.input_at(input).and_then(|name| self.view.constant(body, name)) else {
+            let first = node.input_at(0).and_then(|name| self.view.constant(body, name));
+            return match (node.is("Gather"), first) {
+                (true, _) => Ok(None),
+                (false, Some(_)) => Err("the constant is the left factor".to_owned()),
+                (false, None) => Err("both factors are computed".to_owned()),
+            };
+        };
+        let table = node.is("Gather");
+        if table && !is_float(constant.tensor) {
+            return Ok(None);
+        }
+        self.selected(node, &constant)?;
+        let elements = element_count(&constant.tensor.dims).unwrap_or(0);
+        if elements < self.options.min_elements.max(1) {
+            return Err(format!("the weight has only {elements} elements"));
+        }
+        Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
+        let opset = self.opset(body);
+        let form = if table {
+            self.table_form(node, &constant)?
+        } else if node.is("Gemm") {
+            gemm_form(node, opset)?
+        } else if opset >= INTEGER_OPSET {
+            Form::MatMul
+        } else {
+            Form::ContribMatMul
+        };
+        if form == Form::ContribMatMul && constant.tensor.data_type != Some(DataType::Float32.to_onnx()) {
+            return Err(format!("float16 before operator set {INTEGER_OPSET} has no integer form"));
+        }
+        Ok(Some((form, input, constant)))
+    }
+
+    fn table_form(&self, node: &NodeProto, constant: &Constant<'_>) -> Judged<Form> {
+        if !self.options.embeddings {
+            return Err("embedding tables are not to be quantized".to_owned());
+        }
+        if !matches!(node.int("axis", 0), 0 | -2) || constant.transposed {
+            return Err("rows are not gathered along the first axis".to_owned());
+        }
+        Ok(Form::Table)
+    }
+
+    /// Nodes of other operators are reported when they hold a weight worth having: users ask about them.
+    fn other(&self, body: BodyId, node: &NodeProto) -> Judged<()> {
+        let worth = |t: &TensorProto| {
+            is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements
+        };
+        let holds = node.op() != "Constant"
+            && node.op() != "Transpose"
+            && node.op() != "Identity"
+            && node.input.iter().any(|name| self.view.constant(body, name).is_some_and(|c| worth(c.tensor)));
+        if holds { Err(format!("{} is not quantized dynamically", node.op())) } else { Ok(()) }
+    }
+
+    /// Checks the globs against the names of the node and of its weight.
+    fn selected(&mut self, node: &NodeProto, constant: &Constant<'_>) -> Judged<()> {
+        let matches = |globs: &GlobSet| globs.is_match(node.label()) || globs.is_match(constant.name);
+        if !self.options.include.is_empty() && !matches(&self.include) {
+            return Err("not included".to_owned());
+        }
+        self.included += 1;
+        if matches(&self.exclude) { Err("excluded".to_owned()) } else { Ok(()) }
+    }
+
+    fn accept(&mut self, body: BodyId, node: usize, form: Form, input: usize, constant: Constant<'a>) {
+        let proto = self.view.node(body, node);
+        // A Gemm may turn its weight by attribute, on top of a Transpose before it.
+        let turned = constant.transposed != (form == Form::Gemm && proto.int("transB", 0) != 0);
+        let channel = match (self.options.per_channel, form) {
+            (false, _) => Channel::All,
+            (true, Form::Table) => Channel::Row,
+            (true, _) if turned => Channel::Row,
+            (true, _) => Channel::Column,
+        };
+        let Ok(matrix) = Matrix::new(constant.tensor) else { return };
+        let key = (constant.owner, constant.name, channel, turned);
+        let weight = *self.shared.entry(key).or_insert_with(|| {
+            let weight = Weight { matrix, channel, transpose: turned, tensor: constant.tensor };
+            self.plan.weights.push(weight);
+            self.plan.weights.len() - 1
+        });
+        self.plan.changes.push(Change { body, node, form, weight, input, constant });
+    }
+
+    /// A table gains nothing but size, so it is taken only if its float form is needed by nobody afterwards.
+    fn tables(&mut self, tables: Vec<(BodyId, usize, usize, Constant<'a>)>) {
+        let asked: Vec<(BodyId, usize)> = tables.iter().map(|t| (t.0, t.1)).collect();
+        for (body, node, input, constant) in tables {
+            let freed = self.view.uses(constant.owner, constant.name).iter().all(|place| match *place {
+                Use::Output { .. } => false,
+                Use::Node { body, node, .. } => {
+                    let changed = self.plan.changes.iter().any(|c| {
+                        (c.body, c.node) == (body, node) || c.constant.chain.contains(&(body, node))
+                    });
+                    changed || asked.contains(&(body, node)) || constant.chain.contains(&(body, node))
+                }
+            });
+            if freed {
+                self.accept(body, node, Form::Table, input, constant);
+            } else {
+                self.leave(body, node, "another node needs the table as float".to_owned());
+            }
+        }
+    }
+
+    fn leave(&mut self, body: BodyId, node: usize, reason: String) {
+        let report = report_of(self.view.node(body, node), LEFT, reason);
+        self.plan.left.push((body, node, report));
+    }
+
+    fn opset(&self, body: BodyId) -> i64 {
+        self.opsets[self.view.bodies[body].function.map_or(0, |f| f + 1)]
+    }
+
+    fn examples(&self) -> String {
+        let names: Vec<&str> = self.plan.left.iter().map(|(_, _, n)| n.name.as_str()).take(8).collect();
+        if names.is_empty() { "the model has none to choose from".to_owned() } else { format!("there are {}", names.join(", ")) }
+    }
+}
+
+fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
+    if node.int("transA", 0) != 0 {
+        return Err("the left factor is transposed".to_owned());
+    }
+    if opset < INTEGER_OPSET {
+        return Err(format!("Gemm before operator set {INTEGER_OPSET} has no integer form"));
+    }
+    Ok(Form::Gemm)
+}
+
+/// The entry of a node in the report.
+pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
+    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason }
+}
+
+fn is_float(tensor: &TensorProto) -> bool {
+    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
+}
+
+fn opsets(model: &Model) -> Vec<i64> {
+    let default = |imports: &[crate::onnx::proto::OperatorSetIdProto]| {
+        let found = imports.iter().find(|i| matches!(i.domain.as_deref(), None | Some("" | "ai.onnx")));
+        found.and_then(|i| i.version).unwrap_or(0)
+    };
+    std::iter::once(model.opset()).chain(model.proto().functions.iter().map(|f| default(&f.opset_import))).collect()
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).build();
+        set.add(glob.map_err(|e| error!(InvalidArgument, "the pattern {pattern:?} is not valid: {}", e.kind()))?);
+    }
+    set.build().map_err(|e| error!(InvalidArgument, "the patterns are not valid: {e}"))
+}
+
+fn limit(options: &QuantizeOptions) -> f32 {
+    let reduce = match options.reduce_range {
+        ReduceRange::On => true,
+        ReduceRange::Off => false,
+        ReduceRange::Auto => int8_saturates(),
+    };
+    if reduce { 63.0 } else { 127.0 }
+}
+
+/// Whether int8 products can saturate here: x86 with neither form of VNNI.
+fn int8_saturates() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

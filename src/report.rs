@@ -1,0 +1,152 @@
+//! The report every technique gives: one JSON schema, documented in `docs/report.md`.
+
+use crate::model::FileIdentity;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Version of the schema. Fields are only ever added under one version.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What was done, to what, with which result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// `quantize`, `benchmark` …
+    pub operation: &'static str,
+    /// Version of this library.
+    pub library_version: &'static str,
+    /// The options as they were used, defaults filled in.
+    pub options: Value,
+    /// The model that came in; absent until its files have been hashed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<FileIdentity>,
+    /// The model that came out, once saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<FileIdentity>,
+    /// Wall-clock seconds of the operation itself.
+    pub seconds: f64,
+    /// Highest resident memory of the process so far, in bytes.
+    pub peak_rss_bytes: u64,
+    /// What the machine is, as far as results depend on it.
+    pub machine: Machine,
+    /// Counts and sums over `nodes`, by technique.
+    pub summary: Map<String, Value>,
+    /// What was done to each node that could have been changed, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeReport>,
+    /// Speed, load time, size and memory of original and result, if they were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<Value>,
+    /// How close the result is to the original, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Value>,
+}
+
+/// What was done to one node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeReport {
+    /// The node's name, or its first output if it has none.
+    pub name: String,
+    /// Operator type.
+    pub op: String,
+    /// `quantized` or `left`.
+    pub action: &'static str,
+    /// Why, in words; for changed nodes the form it has now.
+    pub reason: String,
+}
+
+/// Processor and threads.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// Target architecture, e.g. `x86_64`.
+    pub architecture: &'static str,
+    /// The processor's own name, if the system tells.
+    pub processor: String,
+    /// Instruction-set extensions that matter for model speed and are there.
+    pub features: Vec<&'static str>,
+    /// Logical processors this process may use.
+    pub threads: usize,
+}
+
+impl Report {
+    /// A report of `operation` with nothing in it yet.
+    pub fn new(operation: &'static str, options: Value) -> Report {
+        Report {
+            schema_version: SCHEMA_VERSION,
+            operation,
+            library_version: env!("CARGO_PKG_VERSION"),
+            options,
+            input: None,
+            output: None,
+            seconds: 0.0,
+            peak_rss_bytes: 0,
+            machine: Machine::here(),
+            summary: Map::new(),
+            nodes: Vec::new(),
+            benchmark: None,
+            quality: None,
+        }
+    }
+
+    /// The report as JSON text with a final newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl Machine {
+    /// The machine this runs on.
+    pub fn here() -> Machine {
+        Machine {
+            architecture: std::env::consts::ARCH,
+            processor: processor_name().unwrap_or_default(),
+            features: processor_features(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+fn processor_name() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn processor_features() -> Vec<&'static str> {
+    let mut features = Vec::new();
+    // The macro takes literals only, hence a macro to list them.
+    macro_rules! detect {
+        ($($name:tt),*) => {$(
+            if std::arch::is_x86_feature_detected!($name) {
+                features.push($name);
+            }
+        )*};
+    }
+    detect!("avx2", "fma", "avx512f", "avx512bw", "avxvnni", "avx512vnni", "avx512bf16");
+    features
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// Highest resident memory of this process so far, in bytes; 0 where the system does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    status_kib("VmHWM:") * 1024
+}
+
+/// Resident memory of this process now, in bytes; 0 where the system does not tell.
+pub fn rss_bytes() -> u64 {
+    status_kib("VmRSS:") * 1024
+}
+
+fn status_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs into a fresh prefix, and builds and runs a program against it as a stranger would: with pkg-config,
+# and with CMake. Then uninstalls, and nothing may be left.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/usr
+unset LD_LIBRARY_PATH
+
+have() {
+  command -v "$1" >/dev/null && return
+  printf 'skipped: no %s\n' "$1"
+  [[ ${CI:-} != true && ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]] || exit 1
+  return 1
+}
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
+make -s -C "$root" install PREFIX="$prefix"
+"$prefix/bin/optimize" --version
+
+cat >"$work/version.c" <<'C'
+#include <optimize.h>
+#include <stdio.h>
+
+int main(void) {
+    const char *version = optimize_version();
+    if (version == NULL || version[0] == '\0') return 1;
+    puts(version);
+    return 0;
+}
+C
+
+# Runs the program, which must find the library under its soname and say its version.
+says_version() {
+  local got
+  got=$(LD_LIBRARY_PATH=$prefix/lib "$1")
+  [[ $got == *"$version"* ]] || { printf '%s says %s, not %s\n' "$1" "$got" "$version" && return 1; }
+}
+
+if have pkg-config; then
+  export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+  [[ $(pkg-config --modversion optimize) == "$version" ]]
+  read -ra flags <<<"$(pkg-config --cflags --libs optimize)"
+  cc -std=c11 -Wall -Wextra -Werror "$work/version.c" -o "$work/with-pkg-config" "${flags[@]}"
+  says_version "$work/with-pkg-config"
+  printf '#include <optimize.hpp>\nint main() { return optimize_version() == nullptr; }\n' >"$work/version.cpp"
+  c++ -std=c++17 -Wall -Wextra -Werror "$work/version.cpp" -o "$work/in-cpp" "${flags[@]}"
+  LD_LIBRARY_PATH=$prefix/lib "$work/in-cpp"
+fi
+
+if have cmake; then
+  cat >"$work/CMakeLists.txt" <<'CMAKE'
+cmake_minimum_required(VERSION 3.16)
+project(version C)
+find_package(optimize ${WANTED} REQUIRED)
+add_executable(with-cmake version.c)
+target_link_libraries(with-cmake PRIVATE optimize::optimize)
+CMAKE
+  mkdir "$work/build"
+  if ! (cd "$work/build" && cmake -DWANTED="$version" -DCMAKE_PREFIX_PATH="$prefix" .. && cmake --build .) \
+    >"$work/cmake.log" 2>&1; then
+    cat "$work/cmake.log"
+    exit 1
+  fi
+  says_version "$work/build/with-cmake"
+  mkdir "$work/newer"
+  if (cd "$work/newer" && cmake -DWANTED=99.0 -DCMAKE_PREFIX_PATH="$prefix" ..) >/dev/null 2>&1; then
+    printf 'CMake took version %s for 99.0\n' "$version"
+    exit 1
+  fi
+fi
+
+# Staged, the files point at the prefix and not at the stage.
+make -s -C "$root" install PREFIX=/opt/optimize DESTDIR="$work/stage"
+test -x "$work/stage/opt/optimize/bin/optimize"
+if grep -rF "$work" "$work/stage/opt/optimize/lib/pkgconfig" "$work/stage/opt/optimize/lib/cmake"; then exit 1; fi
+
+make -s -C "$root" uninstall PREFIX="$prefix"
+left=$(find "$prefix" ! -type d)
+[[ -z $left ]] || { printf 'left behind:\n%s\n' "$left" && exit 1; }

@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Runs every test of the project, or the parts named: tests/run.sh [lint rust header symbols c valgrind cpp go
+# csharp strace install]. Needs what `make` built and what `make deps` fetched.
+#
+# A test program prints `ok - name` or `not ok - name` a line, and exits non-zero if one failed. It finds
+# fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind
+# $OPTIMIZE_TEST_VALGRIND is 1: leave out there what would take minutes.
+#
+# A part whose tool is missing is skipped; with CI=true or LIBOPTIMIZE_REQUIRE_ALL=1 it has failed.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+export CARGO_TARGET_DIR=$root/target CARGO_TERM_COLOR=never OPTIMIZE_TEST_DEPS=$root/target/deps
+library=$root/target/release/liboptimize.so
+lib=$root/target/lib # what a consumer links: the library under its soname, and the runtime beside it
+model=$OPTIMIZE_TEST_DEPS/models/paraphrase-MiniLM-L3-v2/model.onnx
+
+mkdir -p target/tests
+scratch=$(mktemp -d "$root/target/tests/run.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+declare -A passed=([Rust]=0 [C]=0 [C++]=0 [Go]=0 [C#]=0 [checks]=0)
+failures=() failed=0
+pass() { passed[$1]=$((passed[$1] + ${2:-1})); }
+fail() { # WHAT [HOW MANY TESTS]
+  printf 'FAILED: %s\n' "$1"
+  failures+=("$1") failed=$((failed + ${2:-1}))
+}
+check() { # NAME COMMAND…: one check, passed if the command succeeds
+  local name=$1
+  shift
+  if "$@"; then pass checks && printf 'ok - %s\n' "$name"; else fail "$name"; fi
+}
+skip() {
+  printf 'skipped: %s\n' "$1"
+  if [[ ${CI:-} == true || ${LIBOPTIMIZE_REQUIRE_ALL:-} == 1 ]]; then fail "$1, where nothing may be skipped"; fi
+}
+have() { # TOOL…
+  local tool
+  for tool; do command -v "$tool" >/dev/null || { skip "no $tool" && return 1; }; done
+}
+heading() { printf '\n== %s\n' "$*"; }
+
+# A program's environment: a fresh $tmp, the library in the loader's path.
+tmp=$scratch/tmp
+in_test() {
+  rm -rf "$tmp"
+  mkdir "$tmp"
+  OPTIMIZE_TEST_TMP=$tmp LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout 1200 "$@"
+}
+
+# Runs a program and counts its lines. Examples may print what they like: one that succeeds is one test.
+run() { # LANGUAGE NAME COMMAND…
+  local language=$1 name=$2 status=0 good bad line
+  shift 2
+  heading "$language: $name"
+  in_test "$@" </dev/null 2>&1 | tee "$scratch/log" || status=$?
+  good=$(grep -E '^ok\b' "$scratch/log" | grep -cv '# SKIP' || true)
+  mapfile -t bad < <(grep -E '^not ok\b' "$scratch/log" | grep -v '# TODO' || true)
+  if ((status == 0 && good == 0)) && [[ $name == examples/* ]]; then good=1; fi
+  pass "$language" "$good"
+  for line in "${bad[@]}"; do fail "$name: $line"; done
+  if ((${#bad[@]} == 0 && status != 0)); then fail "$name: exit status $status"; fi
+  if ((${#bad[@]} == 0 && status == 0 && good == 0)); then fail "$name: ran no test"; fi
+}
+
+# What cargo test and nextest say at the end, summed over test programs.
+count_cargo() { # WORD
+  { grep -E '^ *Summary \[|^test result:' "$scratch/log" || true; } |
+    { grep -oE "[0-9]+ $1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
+}
+run_cargo() {
+  local status=0 bad
+  "$@" 2>&1 | tee "$scratch/log" || status=$?
+  bad=$(count_cargo '(failed|timed out)')
+  pass Rust "$(count_cargo passed)"
+  if ((status != 0 || bad > 0)); then fail "$*" "$((bad > 0 ? bad : 1))"; fi
+}
+
+lint() {
+  heading style
+  if cargo fmt --version >/dev/null 2>&1; then check 'cargo fmt' cargo fmt --check; else skip 'no rustfmt'; fi
+  if cargo clippy --version >/dev/null 2>&1; then
+    check 'cargo clippy' cargo clippy --quiet --release --all-targets -- -D warnings
+  else
+    skip 'no clippy'
+  fi
+}
+
+rust() {
+  heading Rust
+  if cargo nextest --version >/dev/null 2>&1; then
+    run_cargo cargo nextest run --release --no-fail-fast --no-tests=pass
+    run_cargo cargo test --release --doc --quiet
+  else
+    run_cargo cargo test --release --no-fail-fast
+  fi
+}
+
+# build.rs has written the header again, if this is a checkout: it must be the committed one.
+header() {
+  heading header
+  if [[ $(git rev-parse --show-toplevel 2>/dev/null) != "$root" ]]; then
+    printf 'skipped: header (not a git checkout)\n'
+  else
+    check 'include/ is what the code generates (git add it, if so meant)' git --no-pager diff --exit-code include/
+  fi
+}
+
+declared() { # the preprocessor takes the comments away
+  cc -E -P -Iinclude -include optimize.h -x c /dev/null | grep -oE '\boptimize_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u
+}
+exported() { nm -D --defined-only "$library" | awk '{ sub(/@.*/, "", $NF); print $NF }' | sort -u; }
+symbols() {
+  heading symbols
+  check 'exports are the functions of the header (< declared, > exported)' diff <(declared) <(exported)
+  check 'soname' grep -q "\[liboptimize.so.${version%%.*}\]" <(readelf -d "$library")
+}
+
+build() { # LANGUAGE SOURCE PROGRAM
+  local compiler=(cc -std=c11)
+  [[ $1 == C ]] || compiler=(c++ -std=c++17)
+  "${compiler[@]}" -O1 -g -Wall -Wextra -Werror -pthread -Iinclude "$2" -o "$3" "-L$lib" -loptimize -lm || {
+    fail "$2 does not compile"
+    return 1
+  }
+}
+compiled() { # LANGUAGE EXTENSION FOLDER: the tests and the examples of a language
+  local source program
+  for source in tests/capi/*."$2" "$3"/*."$2"; do
+    [[ -e $source ]] || continue
+    program=$scratch/${source//\//_}
+    build "$1" "$source" "$program" || continue
+    if [[ $source == examples/* ]]; then
+      run "$1" "$source" "$program" "$model" "$tmp/int8.onnx"
+    else
+      run "$1" "$source" "$program"
+    fi
+  done
+}
+c() { compiled C c examples/c; }
+cpp() { compiled C++ cpp examples/cpp; }
+
+valgrind_c() {
+  local source program options=(--error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite -q)
+  heading valgrind
+  have valgrind || return 0
+  [[ ! -e tests/valgrind.supp ]] || options+=(--suppressions=tests/valgrind.supp)
+  for source in tests/capi/*.c; do
+    [[ -e $source ]] || continue
+    program=$scratch/${source//\//_}
+    [[ -x $program ]] || build C "$source" "$program" || continue
+    OPTIMIZE_TEST_VALGRIND=1 check "valgrind $source" in_test valgrind "${options[@]}" "$program"
+  done
+}
+
+go_programs() {
+  local status=0 bad program=$scratch/quantize_go
+  [[ -e examples/go/go.mod ]] || return 0
+  heading Go
+  have go gofmt || return 0
+  export CGO_CFLAGS=-I$root/include CGO_LDFLAGS="-L$lib -loptimize" GOPROXY=off GOTOOLCHAIN=local
+  check 'gofmt' test -z "$(gofmt -l examples/go)"
+  cd examples/go
+  check 'go vet' go vet ./...
+  in_test go test -count=1 -v ./... 2>&1 | tee "$scratch/log" || status=$?
+  go build -o "$program" ./cmd/quantize || fail 'examples/go/cmd/quantize does not compile'
+  cd "$root"
+  pass Go "$(grep -cE '^ *--- PASS' "$scratch/log" || true)"
+  bad=$(grep -cE '^ *--- FAIL' "$scratch/log" || true)
+  ((status == 0)) || fail 'go test' "$((bad > 0 ? bad : 1))"
+  [[ ! -x $program ]] || run Go examples/go/cmd/quantize "$program" "$model" "$tmp/int8.onnx"
+}
+
+# A C# file with a Main is a program; the others are compiled into each of them.
+csharp() {
+  local source programs=() parts=() program
+  compgen -G 'examples/csharp/*.cs' >/dev/null || return 0
+  heading 'C#'
+  have mcs mono || return 0
+  for source in examples/csharp/*.cs; do
+    if grep -qE 'static .*\bMain *\(' "$source"; then programs+=("$source"); else parts+=("$source"); fi
+  done
+  for source in "${programs[@]}"; do
+    program=$scratch/$(basename "$source" .cs).exe
+    mcs -nologo -warnaserror "-out:$program" "$source" "${parts[@]}" || {
+      fail "$source does not compile"
+      continue
+    }
+    run 'C#' "$source" mono "$program" "$model" "$tmp/int8.onnx"
+  done
+}
+
+# The library opens no socket and writes nowhere but where it was told to: measured, not promised.
+strace_command() {
+  local calls=network,open,openat,openat2,creat,mkdir,mkdirat,link,linkat,symlink,symlinkat trace=$scratch/trace
+  heading strace
+  have strace || return 0
+  mkdir -p "$scratch/home"
+  check 'the traced command' in_test env HOME="$scratch/home" TMPDIR="$tmp" \
+    strace -f -y -qq -o "$trace" -e "trace=$calls" -e signal=none \
+    target/release/optimize quantize --model "$model" --type dynamic --bits 8 --output "$tmp/int8" \
+    --benchmark --benchmark-runs 2 -q
+  check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace"
+  grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
+    grep -vE ' = -1 |/dev/(null|tty|urandom)' | grep -vF "$tmp" >"$scratch/writes" || true
+  check 'no file outside the output folder' nothing . "$scratch/writes"
+}
+nothing() { ! grep "$@"; }
+
+# The library under its soname, as a copy: it looks for the runtime beside where it really lies.
+prepare() {
+  [[ -e $library ]] || {
+    printf 'target/release/liboptimize.so is not there: run make first.\n' >&2
+    exit 1
+  }
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  mkdir -p "$lib"
+  install -m 755 "$library" "$lib/liboptimize.so.$version"
+  ln -sfn "liboptimize.so.$version" "$lib/liboptimize.so.${version%%.*}"
+  ln -sfn "liboptimize.so.${version%%.*}" "$lib/liboptimize.so"
+}
+
+parts=("$@")
+((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp strace install)
+for part in "${parts[@]}"; do
+  case $part in
+    lint | rust | header) "$part" ;;
+    symbols | c | cpp | csharp) prepare && "$part" ;;
+    valgrind) prepare && valgrind_c ;;
+    go) prepare && go_programs ;;
+    strace) strace_command ;;
+    install) heading install && check 'tests/install.sh' in_test tests/install.sh ;;
+    *) printf 'no such part: %s\n' "$part" >&2 && exit 2 ;;
+  esac
+done
+
+heading results
+for failure in "${failures[@]}"; do printf 'FAILED: %s\n' "$failure"; done
+total=0
+for count in "${passed[@]}"; do total=$((total + count)); done
+printf 'checks (style, header, symbols, valgrind, strace, install) %d passed\n' "${passed[checks]}"
+printf 'Rust %d, C %d, C++ %d, Go %d, C# %d tests passed\n' \
+  "${passed[Rust]}" "${passed[C]}" "${passed[C++]}" "${passed[Go]}" "${passed[C#]}"
+printf '%d passed, %d failed\n' "$total" "$failed"
+((failed == 0))
