@@ -8,3 +8,7 @@ pub mod onnx;
 pub mod graph;
 pub mod quantize;
 pub mod report;
+pub mod runtime;
+pub mod text;
+pub mod ffi;
+pub mod inspect;

@@ -55,7 +55,7 @@ pub struct FileIdentity {
     pub path: Option<String>,
     /// All files of the model together, external data included.
     pub bytes: u64,
-    /// SHA-256 of the `.onnx` file; with external data, of all files' digests in order.
+    /// SHA-256 of the `.onnx` file; with external data, of the hex digests of all files one after another.
     pub sha256: String,
 }
 
@@ -158,8 +158,9 @@ impl Model {
                 [] => digest(&save::encode(&self.proto)),
                 [(_, only)] => digest(std::slice::from_ref(only)),
                 many => {
-                    let each: Result<Vec<_>> = many.iter().map(|f| digest(std::slice::from_ref(&f.1))).collect();
-                    Ok(Sha256::digest(each?.concat()).to_vec())
+                    let each: Result<String> =
+                        many.iter().map(|f| Ok(hex(&digest(std::slice::from_ref(&f.1))?))).collect();
+                    Ok(Sha256::digest(each?).to_vec())
                 }
             }
         })?;

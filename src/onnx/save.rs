@@ -9,6 +9,7 @@ use super::wire::{Message, Writer};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::{self, AtomicFile};
+use crate::model::FileIdentity;
 use crate::limits;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -31,14 +32,36 @@ pub enum ExternalData {
 const EXTERNAL_FROM: usize = 1024;
 
 /// What was written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Saved {
     /// Files with name, size and SHA-256, the `.onnx` first.
     pub files: Vec<SavedFile>,
 }
 
+impl Saved {
+    /// Path, size and hash of the saved model as a report names them; see [`FileIdentity`].
+    pub fn identity(&self) -> FileIdentity {
+        let digests: String = self.files.iter().map(|f| f.sha256.as_str()).collect();
+        FileIdentity {
+            path: self.files.first().map(|f| f.path.display().to_string()),
+            bytes: self.files.iter().map(|f| f.bytes).sum(),
+            sha256: match self.files.as_slice() {
+                [only] => only.sha256.clone(),
+                _ => hex(&Sha256::digest(digests)),
+            },
+        }
+    }
+
+    /// The files as JSON text with a final newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
 /// One written file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct SavedFile {
     /// Path as given, or the data file beside it.
     pub path: std::path::PathBuf,

@@ -1,0 +1,847 @@
+/*
+ * liboptimize: make trained models smaller and faster, and run them, without Python.
+ *
+ * Introduction
+ *
+ *   A context says where ONNX Runtime is. A model is loaded, immutable, and freely shared between threads.
+ *   A technique (optimize_model_quantize ...) takes a model and gives a new one with a report. A model is
+ *   saved, or made into a session and run. A benchmark compares two models.
+ *
+ *     optimize_context_t *context = NULL;
+ *     optimize_model_t *model = NULL, *small = NULL;
+ *     optimize_error_t *error = NULL;
+ *     if (optimize_context_new(NULL, &context, &error) == OPTIMIZE_OK &&
+ *         optimize_model_load(context, "model.onnx", NULL, &model, &error) == OPTIMIZE_OK &&
+ *         optimize_model_quantize(context, model, NULL, NULL, &small, NULL, &error) == OPTIMIZE_OK &&
+ *         optimize_model_save(small, "small.onnx", NULL, NULL, NULL, &error) == OPTIMIZE_OK)
+ *       puts("done");
+ *     else
+ *       printf("%s\n", optimize_error_message(error));
+ *
+ * Rules that hold for every function
+ *
+ *   Calls      A function that can fail returns an optimize_status_t and takes, in this order: what it works
+ *              on, options, call, results, error. Options, call and error may be NULL.
+ *   Results    Result pointers are set to NULL first and written only on success. Each has a ..._free, which
+ *              takes NULL. Children keep alive what they need: free in any order.
+ *   Errors     The error is an object that says what and where; free it with optimize_error_free.
+ *   Options    struct_size is sizeof the struct; NULL, and all zero after the size, mean the defaults.
+ *              Structs only grow at the end: programs built with an older header keep working.
+ *   Text       Paths and names are NUL-terminated UTF-8.
+ *   Threads    `const T *` may be used by any number of threads at once; `T *` by one at a time. A handle
+ *              must not be freed while another thread uses it.
+ *   Handles    NULL, and a handle of the wrong kind, are answered with a status.
+ *   Manners    The library never exits, prints, opens a socket or changes signals, locale or environment,
+ *              with one exception: ORT_DISABLE_TELEMETRY is set while ONNX Runtime is opened, and put back.
+ *
+ * This file is generated from src/ffi. Do not edit.
+ */
+
+#ifndef OPTIMIZE_H
+#define OPTIMIZE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Version of this header; optimize_version() gives that of the library. */
+#define OPTIMIZE_VERSION_MAJOR 0
+#define OPTIMIZE_VERSION_MINOR 1
+#define OPTIMIZE_VERSION_PATCH 0
+
+
+/**
+ * What a call answers. 0 is success; the numbers never change, new ones are added at the end.
+ */
+typedef enum optimize_status_t {
+  /**
+   * Done.
+   */
+  OPTIMIZE_OK = 0,
+  /**
+   * An argument is outside what the function takes.
+   */
+  OPTIMIZE_INVALID_ARGUMENT = 1,
+  /**
+   * A handle is of another kind, or was freed.
+   */
+  OPTIMIZE_INVALID_HANDLE = 2,
+  /**
+   * A file, tensor, input or name does not exist.
+   */
+  OPTIMIZE_NOT_FOUND = 3,
+  /**
+   * The operating system refused to read or write.
+   */
+  OPTIMIZE_IO = 4,
+  /**
+   * The model is damaged, hostile or none at all.
+   */
+  OPTIMIZE_INVALID_MODEL = 5,
+  /**
+   * Valid, but not supported by this version.
+   */
+  OPTIMIZE_UNSUPPORTED = 6,
+  /**
+   * Larger than the limits of this library.
+   */
+  OPTIMIZE_LIMIT_EXCEEDED = 7,
+  /**
+   * ONNX Runtime was not found or is too old.
+   */
+  OPTIMIZE_RUNTIME_MISSING = 8,
+  /**
+   * ONNX Runtime refused or failed.
+   */
+  OPTIMIZE_RUNTIME = 9,
+  /**
+   * Stopped by the cancel token or the progress callback.
+   */
+  OPTIMIZE_CANCELLED = 10,
+  /**
+   * Stopped by the timeout of the call.
+   */
+  OPTIMIZE_TIMEOUT = 11,
+  /**
+   * The handle takes one call at a time and is in one.
+   */
+  OPTIMIZE_BUSY = 12,
+  /**
+   * A quality or speed gate was not met.
+   */
+  OPTIMIZE_GATE_NOT_MET = 13,
+  /**
+   * A defect of this library; the process is intact.
+   */
+  OPTIMIZE_INTERNAL = 14,
+} optimize_status_t;
+
+/**
+ * Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
+ */
+typedef enum optimize_dtype_t {
+  /**
+   * Not a tensor, or undeclared.
+   */
+  OPTIMIZE_DTYPE_UNKNOWN = 0,
+  OPTIMIZE_DTYPE_FLOAT32 = 1,
+  OPTIMIZE_DTYPE_UINT8 = 2,
+  OPTIMIZE_DTYPE_INT8 = 3,
+  OPTIMIZE_DTYPE_UINT16 = 4,
+  OPTIMIZE_DTYPE_INT16 = 5,
+  OPTIMIZE_DTYPE_INT32 = 6,
+  OPTIMIZE_DTYPE_INT64 = 7,
+  OPTIMIZE_DTYPE_STRING = 8,
+  OPTIMIZE_DTYPE_BOOL = 9,
+  OPTIMIZE_DTYPE_FLOAT16 = 10,
+  OPTIMIZE_DTYPE_FLOAT64 = 11,
+  OPTIMIZE_DTYPE_UINT32 = 12,
+  OPTIMIZE_DTYPE_UINT64 = 13,
+  OPTIMIZE_DTYPE_COMPLEX64 = 14,
+  OPTIMIZE_DTYPE_COMPLEX128 = 15,
+  OPTIMIZE_DTYPE_BFLOAT16 = 16,
+  OPTIMIZE_DTYPE_FLOAT8E4M3FN = 17,
+  OPTIMIZE_DTYPE_FLOAT8E4M3FNUZ = 18,
+  OPTIMIZE_DTYPE_FLOAT8E5M2 = 19,
+  OPTIMIZE_DTYPE_FLOAT8E5M2FNUZ = 20,
+  OPTIMIZE_DTYPE_UINT4 = 21,
+  OPTIMIZE_DTYPE_INT4 = 22,
+  OPTIMIZE_DTYPE_FLOAT4E2M1 = 23,
+  OPTIMIZE_DTYPE_FLOAT8E8M0 = 24,
+  OPTIMIZE_DTYPE_UINT2 = 25,
+  OPTIMIZE_DTYPE_INT2 = 26,
+} optimize_dtype_t;
+
+/**
+ * Where `optimize_model_save` puts weights.
+ */
+typedef enum optimize_external_data_t {
+  /**
+   * In the .onnx file up to 1 GiB, beside it above.
+   */
+  OPTIMIZE_EXTERNAL_DATA_AUTO = 0,
+  /**
+   * In the .onnx file; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
+   */
+  OPTIMIZE_EXTERNAL_DATA_NEVER = 1,
+  /**
+   * Beside the .onnx file.
+   */
+  OPTIMIZE_EXTERNAL_DATA_ALWAYS = 2,
+} optimize_external_data_t;
+
+/**
+ * How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
+ */
+typedef enum optimize_optimization_level_t {
+  /**
+   * All of it.
+   */
+  OPTIMIZE_OPTIMIZATION_DEFAULT = 0,
+  /**
+   * The graph as it is.
+   */
+  OPTIMIZE_OPTIMIZATION_DISABLED = 1,
+  /**
+   * Constants folded, idle nodes dropped.
+   */
+  OPTIMIZE_OPTIMIZATION_BASIC = 2,
+  /**
+   * Nodes fused as well.
+   */
+  OPTIMIZE_OPTIMIZATION_EXTENDED = 3,
+} optimize_optimization_level_t;
+
+/**
+ * The form of a quantized model.
+ */
+typedef enum optimize_quantize_type_t {
+  /**
+   * int8 weights; activations are quantized as they come. Needs no data.
+   */
+  OPTIMIZE_QUANTIZE_DYNAMIC = 0,
+} optimize_quantize_type_t;
+
+/**
+ * Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
+ */
+typedef enum optimize_reduce_range_t {
+  /**
+   * By the processor here.
+   */
+  OPTIMIZE_REDUCE_RANGE_AUTO = 0,
+  /**
+   * 7 bits: for models that will run on processors without VNNI.
+   */
+  OPTIMIZE_REDUCE_RANGE_ON = 1,
+  /**
+   * 8 bits.
+   */
+  OPTIMIZE_REDUCE_RANGE_OFF = 2,
+} optimize_reduce_range_t;
+
+/**
+ * Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
+ * text can be printed as it is. Immutable: any thread may read it.
+ */
+typedef struct optimize_buffer_t optimize_buffer_t;
+
+/**
+ * A flag that any thread may raise to stop the calls it was given to. May be freed while calls still use it.
+ */
+typedef struct optimize_cancel_t optimize_cancel_t;
+
+/**
+ * What calls have in common: ONNX Runtime and the number of threads. One per program is usual. Any number
+ * of threads may use it at once.
+ */
+typedef struct optimize_context_t optimize_context_t;
+
+/**
+ * What went wrong: status, message and place. An object of its own and not thread-local state, because
+ * goroutines and C# continuations change threads between a call and the question about it. Immutable:
+ * any thread may read it.
+ */
+typedef struct optimize_error_t optimize_error_t;
+
+/**
+ * A loaded or made model. Immutable: any number of threads may use it at once. Weights stay in their mapped
+ * files, which must not be truncated while the model lives (replacing them by renaming is fine).
+ */
+typedef struct optimize_model_t optimize_model_t;
+
+/**
+ * A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
+ * answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
+ */
+typedef struct optimize_session_t optimize_session_t;
+
+/**
+ * Elements with a type and a shape. Immutable: any number of threads may use it at once.
+ */
+typedef struct optimize_tensor_t optimize_tensor_t;
+
+/**
+ * Text to ids and back. Immutable: any number of threads may use it at once.
+ */
+typedef struct optimize_tokenizer_t optimize_tokenizer_t;
+
+/**
+ * Options of `optimize_context_new`. All zero means the defaults.
+ */
+typedef struct optimize_context_options_t {
+  /**
+   * sizeof(optimize_context_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Threads for every call that does not say otherwise; 0 is all processors.
+   */
+  uint32_t threads;
+  /**
+   * Path of the ONNX Runtime library; NULL looks in ORT_DYLIB_PATH, beside this library, and in the system.
+   */
+  const char *runtime_library;
+} optimize_context_options_t;
+
+/**
+ * Called on the thread that made the call, at most 20 times a second. `stage` lives until it returns;
+ * `total` is 0 if unknown. Returning anything but 0 cancels. Must not throw or jump out.
+ */
+typedef int32_t (*optimize_progress_fn)(void *user_data,
+                                        const char *stage,
+                                        uint64_t done,
+                                        uint64_t total);
+
+/**
+ * What every long call takes besides its options. NULL or all zero: no progress, no timeout, no cancel.
+ */
+typedef struct optimize_call_t {
+  /**
+   * sizeof(optimize_call_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Milliseconds after which the call ends with OPTIMIZE_TIMEOUT; 0 is none.
+   */
+  uint32_t timeout_ms;
+  /**
+   * Progress callback, or NULL.
+   */
+  optimize_progress_fn progress;
+  /**
+   * Handed to the callback.
+   */
+  void *user_data;
+  /**
+   * Token that ends the call with OPTIMIZE_CANCELLED, or NULL.
+   */
+  const struct optimize_cancel_t *cancel;
+} optimize_call_t;
+
+/**
+ * Options of `optimize_model_save`. All zero means the defaults.
+ */
+typedef struct optimize_save_options_t {
+  /**
+   * sizeof(optimize_save_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_external_data_t.
+   */
+  int32_t external_data;
+} optimize_save_options_t;
+
+/**
+ * Name, type and shape of an input or output. Set `struct_size` before the call; what the pointers point to
+ * belongs to the model or session asked.
+ */
+typedef struct optimize_value_info_t {
+  /**
+   * sizeof(optimize_value_info_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+   */
+  int32_t dtype;
+  /**
+   * The name to use in a run.
+   */
+  const char *name;
+  /**
+   * Number of dimensions; -1 if not even that is declared.
+   */
+  int64_t rank;
+  /**
+   * `rank` sizes; -1 where any size will do.
+   */
+  const int64_t *dims;
+  /**
+   * `rank` names; equal names must be equal sizes, "" has no such meaning.
+   */
+  const char *const *dim_names;
+} optimize_value_info_t;
+
+/**
+ * Called when the last user of borrowed memory is gone, on whatever thread that is.
+ */
+typedef void (*optimize_release_fn)(void *user_data);
+
+/**
+ * Options of `optimize_session_new`. All zero means the defaults.
+ */
+typedef struct optimize_session_options_t {
+  /**
+   * sizeof(optimize_session_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Threads for the work of one node; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * An optimize_optimization_level_t.
+   */
+  int32_t optimization_level;
+  /**
+   * Not 0: leave weights where they are instead of rearranging them for this processor. Less memory and a
+   * faster start, slower runs.
+   */
+  uint32_t disable_prepacking;
+} optimize_session_options_t;
+
+/**
+ * Options of `optimize_tokenizer_encode`. All zero means the defaults.
+ */
+typedef struct optimize_encode_options_t {
+  /**
+   * sizeof(optimize_encode_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: without the special tokens of the model ([CLS], <s> …).
+   */
+  uint32_t no_special_tokens;
+  /**
+   * Longest row in tokens, special ones included; what is longer is cut at the end. 0 is no limit.
+   */
+  uint32_t max_length;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} optimize_encode_options_t;
+
+/**
+ * Options of `optimize_tokenizer_decode`. All zero means the defaults.
+ */
+typedef struct optimize_decode_options_t {
+  /**
+   * sizeof(optimize_decode_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: keep special tokens in the text.
+   */
+  uint32_t keep_special_tokens;
+} optimize_decode_options_t;
+
+/**
+ * Options of `optimize_model_quantize`. All zero means the defaults.
+ */
+typedef struct optimize_quantize_options_t {
+  /**
+   * sizeof(optimize_quantize_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_quantize_type_t.
+   */
+  int32_t type;
+  /**
+   * Bits a weight; 0 is 8.
+   */
+  uint32_t bits;
+  /**
+   * An optimize_reduce_range_t.
+   */
+  int32_t reduce_range;
+  /**
+   * Not 0: one scale for a whole weight instead of one per output channel.
+   */
+  uint32_t per_tensor;
+  /**
+   * Not 0: leave embedding tables in float.
+   */
+  uint32_t keep_embeddings;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Weights with fewer elements are left; 0 is 1024.
+   */
+  uint64_t min_elements;
+  /**
+   * `include_count` globs over node and weight names; without any, all nodes.
+   */
+  const char *const *include;
+  /**
+   * Number of globs in `include`.
+   */
+  uint64_t include_count;
+  /**
+   * `exclude_count` globs over node and weight names to leave as they are; wins over `include`.
+   */
+  const char *const *exclude;
+  /**
+   * Number of globs in `exclude`.
+   */
+  uint64_t exclude_count;
+  /**
+   * Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
+   */
+  const char *scratch_folder;
+} optimize_quantize_options_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of the library, e.g. "0.1.0". Static; never freed.
+ */
+const char *optimize_version(void);
+
+/**
+ * The name of a status, e.g. "invalid_model"; "unknown" for a number that is none. Static; never freed.
+ */
+const char *optimize_status_name(int32_t status);
+
+/**
+ * The status this error belongs to; OPTIMIZE_INVALID_HANDLE if `error` is NULL or no error.
+ */
+enum optimize_status_t optimize_error_status(const struct optimize_error_t *error);
+
+/**
+ * What is wrong, one sentence, UTF-8. Lives as long as the error; "" if `error` is NULL.
+ */
+const char *optimize_error_message(const struct optimize_error_t *error);
+
+/**
+ * Where: file, node, tensor or argument, outermost first; "" if the message says it all. Lives as long as
+ * the error.
+ */
+const char *optimize_error_place(const struct optimize_error_t *error);
+
+/**
+ * Frees an error. NULL is fine.
+ */
+void optimize_error_free(struct optimize_error_t *error);
+
+/**
+ * The bytes, NUL-terminated. Lives as long as the buffer; "" if `buffer` is NULL.
+ */
+const char *optimize_buffer_data(const struct optimize_buffer_t *buffer);
+
+/**
+ * The number of bytes, without the final NUL; 0 if `buffer` is NULL.
+ */
+size_t optimize_buffer_size(const struct optimize_buffer_t *buffer);
+
+/**
+ * Frees a buffer. NULL is fine.
+ */
+void optimize_buffer_free(struct optimize_buffer_t *buffer);
+
+/**
+ * Makes a cancel token.
+ */
+enum optimize_status_t optimize_cancel_new(struct optimize_cancel_t **cancel,
+                                           struct optimize_error_t **error);
+
+/**
+ * Stops every call that was given this token, now and later. From any thread, any number of times.
+ */
+enum optimize_status_t optimize_cancel_fire(const struct optimize_cancel_t *cancel,
+                                            struct optimize_error_t **error);
+
+/**
+ * Frees a token. NULL is fine.
+ */
+void optimize_cancel_free(struct optimize_cancel_t *cancel);
+
+/**
+ * Makes a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+ */
+enum optimize_status_t optimize_context_new(const struct optimize_context_options_t *options,
+                                            struct optimize_context_t **context,
+                                            struct optimize_error_t **error);
+
+/**
+ * Opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0". The text lives as long
+ * as the context. OPTIMIZE_RUNTIME_MISSING if there is none: the message lists where it was looked for.
+ */
+enum optimize_status_t optimize_context_runtime_version(const struct optimize_context_t *context,
+                                                        const char **version,
+                                                        struct optimize_error_t **error);
+
+/**
+ * Frees a context. NULL is fine. What was made with it goes on working.
+ */
+void optimize_context_free(struct optimize_context_t *context);
+
+/**
+ * Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
+ * milliseconds whatever its size: weights are mapped, not read. Bad files: OPTIMIZE_INVALID_MODEL, with
+ * the place in the error.
+ */
+enum optimize_status_t optimize_model_load(const struct optimize_context_t *context,
+                                           const char *path,
+                                           const struct optimize_call_t *call,
+                                           struct optimize_model_t **model,
+                                           struct optimize_error_t **error);
+
+/**
+ * Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in
+ * other files is refused: give its path to `optimize_model_load`.
+ */
+enum optimize_status_t optimize_model_load_memory(const struct optimize_context_t *context,
+                                                  const void *data,
+                                                  size_t size,
+                                                  const struct optimize_call_t *call,
+                                                  struct optimize_model_t **model,
+                                                  struct optimize_error_t **error);
+
+/**
+ * Saves a model at `path`, atomically: until it is complete and on the disk, what was there stays. The same
+ * model gives the same bytes. `report` (may be NULL) gets JSON: {"files": [{"path", "bytes", "sha256"}]}.
+ * Progress stage: "save", in bytes.
+ */
+enum optimize_status_t optimize_model_save(const struct optimize_model_t *model,
+                                           const char *path,
+                                           const struct optimize_save_options_t *options,
+                                           const struct optimize_call_t *call,
+                                           struct optimize_buffer_t **report,
+                                           struct optimize_error_t **error);
+
+/**
+ * What is inside a model, as JSON: format, inputs, outputs, operators, weights by type (see docs/report.md).
+ * Milliseconds whatever the model's size.
+ */
+enum optimize_status_t optimize_model_inspect(const struct optimize_model_t *model,
+                                              struct optimize_buffer_t **report,
+                                              struct optimize_error_t **error);
+
+/**
+ * Number of inputs a run must feed; 0 if `model` is NULL.
+ */
+size_t optimize_model_input_count(const struct optimize_model_t *model);
+
+/**
+ * Name, type and shape of the input at `index`. What `info` points to lives as long as the model.
+ */
+enum optimize_status_t optimize_model_input(const struct optimize_model_t *model,
+                                            size_t index,
+                                            struct optimize_value_info_t *info,
+                                            struct optimize_error_t **error);
+
+/**
+ * Number of outputs; 0 if `model` is NULL.
+ */
+size_t optimize_model_output_count(const struct optimize_model_t *model);
+
+/**
+ * Name, type and shape of the output at `index`. What `info` points to lives as long as the model.
+ */
+enum optimize_status_t optimize_model_output(const struct optimize_model_t *model,
+                                             size_t index,
+                                             struct optimize_value_info_t *info,
+                                             struct optimize_error_t **error);
+
+/**
+ * Frees a model. NULL is fine. Sessions made from it go on working.
+ */
+void optimize_model_free(struct optimize_model_t *model);
+
+/**
+ * Makes a tensor from a copy of `size` bytes of row-major elements.
+ */
+enum optimize_status_t optimize_tensor_new(int32_t dtype,
+                                           const int64_t *dims,
+                                           size_t rank,
+                                           const void *data,
+                                           size_t size,
+                                           struct optimize_tensor_t **tensor,
+                                           struct optimize_error_t **error);
+
+/**
+ * Makes a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
+ * `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every
+ * session run that uses it are over. Memory that is not aligned for the type is copied. If the call fails,
+ * `release` is not called.
+ */
+enum optimize_status_t optimize_tensor_borrow(int32_t dtype,
+                                              const int64_t *dims,
+                                              size_t rank,
+                                              const void *data,
+                                              size_t size,
+                                              optimize_release_fn release,
+                                              void *user_data,
+                                              struct optimize_tensor_t **tensor,
+                                              struct optimize_error_t **error);
+
+/**
+ * Makes a tensor of strings from a copy of `count` NUL-terminated UTF-8 strings.
+ */
+enum optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
+                                                   size_t rank,
+                                                   const char *const *strings,
+                                                   size_t count,
+                                                   struct optimize_tensor_t **tensor,
+                                                   struct optimize_error_t **error);
+
+/**
+ * Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
+ */
+int32_t optimize_tensor_dtype(const struct optimize_tensor_t *tensor);
+
+/**
+ * Number of dimensions; 0 for a scalar and if `tensor` is NULL.
+ */
+size_t optimize_tensor_rank(const struct optimize_tensor_t *tensor);
+
+/**
+ * The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if `tensor` is.
+ */
+const int64_t *optimize_tensor_dims(const struct optimize_tensor_t *tensor);
+
+/**
+ * The elements, row-major. Lives as long as the tensor; NULL for strings and if `tensor` is NULL.
+ */
+const void *optimize_tensor_data(const struct optimize_tensor_t *tensor);
+
+/**
+ * Bytes of all elements; 0 for strings and if `tensor` is NULL.
+ */
+size_t optimize_tensor_size(const struct optimize_tensor_t *tensor);
+
+/**
+ * The string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
+ * NUL-terminated, that live as long as the tensor.
+ */
+enum optimize_status_t optimize_tensor_string(const struct optimize_tensor_t *tensor,
+                                              size_t index,
+                                              const char **data,
+                                              size_t *size,
+                                              struct optimize_error_t **error);
+
+/**
+ * Frees a tensor. NULL is fine.
+ */
+void optimize_tensor_free(struct optimize_tensor_t *tensor);
+
+/**
+ * Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
+ */
+enum optimize_status_t optimize_session_new(const struct optimize_context_t *context,
+                                            const struct optimize_model_t *model,
+                                            const struct optimize_session_options_t *options,
+                                            const struct optimize_call_t *call,
+                                            struct optimize_session_t **session,
+                                            struct optimize_error_t **error);
+
+/**
+ * Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
+ * be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
+ * if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Shapes are
+ * checked before the run: the error names input, dimension and sizes.
+ */
+enum optimize_status_t optimize_session_run(struct optimize_session_t *session,
+                                            const char *const *input_names,
+                                            const struct optimize_tensor_t *const *inputs,
+                                            size_t input_count,
+                                            const char *const *output_names,
+                                            size_t output_count,
+                                            const struct optimize_call_t *call,
+                                            struct optimize_tensor_t **outputs,
+                                            struct optimize_error_t **error);
+
+/**
+ * Number of inputs a run must feed; 0 if `session` is NULL.
+ */
+size_t optimize_session_input_count(const struct optimize_session_t *session);
+
+/**
+ * Name, type and shape of the input at `index`. What `info` points to lives as long as the session.
+ */
+enum optimize_status_t optimize_session_input(const struct optimize_session_t *session,
+                                              size_t index,
+                                              struct optimize_value_info_t *info,
+                                              struct optimize_error_t **error);
+
+/**
+ * Number of outputs; 0 if `session` is NULL.
+ */
+size_t optimize_session_output_count(const struct optimize_session_t *session);
+
+/**
+ * Name, type and shape of the output at `index`. What `info` points to lives as long as the session.
+ */
+enum optimize_status_t optimize_session_output(const struct optimize_session_t *session,
+                                               size_t index,
+                                               struct optimize_value_info_t *info,
+                                               struct optimize_error_t **error);
+
+/**
+ * Frees a session. NULL is fine. Not while a run is under way.
+ */
+void optimize_session_free(struct optimize_session_t *session);
+
+/**
+ * Loads a tokenizer.json, or the one in a folder.
+ */
+enum optimize_status_t optimize_tokenizer_load(const char *path,
+                                               struct optimize_tokenizer_t **tokenizer,
+                                               struct optimize_error_t **error);
+
+/**
+ * Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the texts' bytes;
+ * NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
+ * tokens and 0 for padding; `type_ids` are the segments BERT wants. `attention_mask` and `type_ids` may be
+ * NULL.
+ */
+enum optimize_status_t optimize_tokenizer_encode(const struct optimize_tokenizer_t *tokenizer,
+                                                 const char *const *texts,
+                                                 const size_t *sizes,
+                                                 size_t count,
+                                                 const struct optimize_encode_options_t *options,
+                                                 struct optimize_tensor_t **ids,
+                                                 struct optimize_tensor_t **attention_mask,
+                                                 struct optimize_tensor_t **type_ids,
+                                                 struct optimize_error_t **error);
+
+/**
+ * The text of `count` ids, as a buffer the caller frees.
+ */
+enum optimize_status_t optimize_tokenizer_decode(const struct optimize_tokenizer_t *tokenizer,
+                                                 const int64_t *ids,
+                                                 size_t count,
+                                                 const struct optimize_decode_options_t *options,
+                                                 struct optimize_buffer_t **text,
+                                                 struct optimize_error_t **error);
+
+/**
+ * Tokens in the vocabulary, added ones included; 0 if `tokenizer` is NULL.
+ */
+size_t optimize_tokenizer_vocabulary_size(const struct optimize_tokenizer_t *tokenizer);
+
+/**
+ * Frees a tokenizer. NULL is fine.
+ */
+void optimize_tokenizer_free(struct optimize_tokenizer_t *tokenizer);
+
+/**
+ * Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
+ * docs/report.md: what was done to each node and why the others were left. Progress stages: "quantize", in
+ * bytes, then with a report "hash". OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts
+ * the reasons.
+ */
+enum optimize_status_t optimize_model_quantize(const struct optimize_context_t *context,
+                                               const struct optimize_model_t *model,
+                                               const struct optimize_quantize_options_t *options,
+                                               const struct optimize_call_t *call,
+                                               struct optimize_model_t **result,
+                                               struct optimize_buffer_t **report,
+                                               struct optimize_error_t **error);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* OPTIMIZE_H */

@@ -1,0 +1,144 @@
+//! Random numbers, percentiles, and how sure a median is.
+
+/// Resamples of the bootstrap; fewer for very many values, see [`median_interval`].
+const RESAMPLES: usize = 2000;
+
+/// SplitMix64: small, fast, and good enough for inputs and resampling; the same seed gives the same numbers
+/// everywhere. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that begins at `seed`.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// A generator for part `index` of what `seed` stands for: parts do not repeat each other.
+    pub fn part(seed: u64, index: u64) -> Random {
+        Random(Random(seed ^ Random(index).next()).next())
+    }
+
+    /// 64 random bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform among `0 .. n`; 0 if `n` is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        // Multiply and shift: the bias is below n / 2^64 (Lemire, "Fast random integer generation", 2019).
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// Standard normal, by Box and Muller's transform.
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+/// The value below which the share `p` of the sorted values lies, interpolated linearly between neighbours
+/// (type 7 of Hyndman and Fan, NumPy's default); not a number if there are none.
+pub fn percentile(sorted: &[f64], p: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let position = p.clamp(0.0, 1.0) * last as f64;
+    let (low, share) = (position.floor() as usize, position.fract());
+    let high = sorted[(low + 1).min(last)];
+    sorted[low] + (high - sorted[low]) * share
+}
+
+/// The values in ascending order.
+pub fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The 95 % percentile-bootstrap interval of the median: values are drawn with replacement, as many as there
+/// are, 2,000 times over; 2.5 % of the medians lie below the interval and 2.5 % above.
+/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
+    let n = sorted.len();
+    if n == 0 {
+        return (f64::NAN, f64::NAN);
+    }
+    // 20 million draws take about a second; with that many values the interval is narrow anyway.
+    let resamples = (20_000_000 / n).clamp(200, RESAMPLES);
+    let mut random = Random::new(seed);
+    let mut ranks = vec![0usize; n];
+    let mut medians = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        ranks.fill_with(|| random.below(n as u64) as usize);
+        let (below, &mut upper, _) = ranks.select_nth_unstable(n / 2);
+        let lower = if n % 2 == 1 { upper } else { below.iter().max().copied().unwrap_or(upper) };
+        medians.push((sorted[lower] + sorted[upper]) / 2.0);
+    }
+    medians.sort_by(f64::total_cmp);
+    (percentile(&medians, 0.025), percentile(&medians, 0.975))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_gives_the_published_numbers() {
+        // First outputs for seed 1234567 of the reference code (https://prng.di.unimi.it/splitmix64.c).
+        let mut random = Random::new(1_234_567);
+        assert_eq!(random.next(), 6_457_827_717_110_365_317);
+        assert_eq!(random.next(), 3_203_168_211_198_807_973);
+        assert_ne!(Random::part(1, 0).next(), Random::part(1, 1).next());
+    }
+
+    #[test]
+    fn numbers_have_the_promised_distribution() {
+        let mut random = Random::new(1);
+        let normal: Vec<f64> = (0..20_000).map(|_| random.normal()).collect();
+        let mean = normal.iter().sum::<f64>() / normal.len() as f64;
+        let variance = normal.iter().map(|x| x * x).sum::<f64>() / normal.len() as f64;
+        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+        let mut seen = [0; 5];
+        (0..5000).for_each(|_| seen[random.below(5) as usize] += 1);
+        assert!(seen.iter().all(|n| (850..1150).contains(n)), "{seen:?}");
+        assert_eq!(random.below(0), 0);
+    }
+
+    #[test]
+    fn percentiles_are_those_of_numpy() {
+        let values = sorted(&[3.0, 1.0, 2.0, 10.0]);
+        assert_eq!(percentile(&values, 0.5), 2.5);
+        assert_eq!(percentile(&values, 0.9), 3.0 + 0.7 * 7.0);
+        assert_eq!((percentile(&values, 0.0), percentile(&values, 1.0)), (1.0, 10.0));
+        assert_eq!(percentile(&[7.0], 0.9), 7.0);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn the_interval_covers_the_median_about_nineteen_times_of_twenty() {
+        let mut random = Random::new(7);
+        let trials = 200;
+        let covered = (0..trials).filter(|trial| {
+            let values: Vec<f64> = (0..41).map(|_| 1.5 + random.normal()).collect();
+            let (low, high) = median_interval(&sorted(&values), *trial);
+            low <= 1.5 && 1.5 <= high
+        });
+        let covered = covered.count();
+        assert!((180..=198).contains(&covered), "{covered} of {trials}");
+    }
+
+    #[test]
+    fn the_interval_of_equal_values_is_that_value() {
+        assert_eq!(median_interval(&[2.0; 10], 0), (2.0, 2.0));
+        assert_eq!(median_interval(&[2.0], 0), (2.0, 2.0));
+        assert!(median_interval(&[], 0).0.is_nan());
+        assert_eq!(median_interval(&[1.0, 2.0, 3.0], 5), median_interval(&[1.0, 2.0, 3.0], 5));
+    }
+}

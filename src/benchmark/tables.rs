@@ -1,0 +1,103 @@
+//! Which inputs are row numbers of a table: an id outside the table would end the run with an error.
+
+use crate::graph::{BodyId, Use, View};
+use crate::onnx::proto::NodeProto;
+use std::collections::HashSet;
+
+/// Operators that hand the values of their first input on unchanged.
+const PASSING: [&str; 9] =
+    ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand", "Slice"];
+
+/// The number of rows of the smallest constant table that the graph input `name` indexes, directly or through
+/// operators that only hand values on; `None` if it indexes none.
+pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
+    let mut queue = vec![(0, name)];
+    let mut seen: HashSet<(BodyId, &str)> = queue.iter().copied().collect();
+    let mut smallest = None;
+    while let Some((owner, value)) = queue.pop() {
+        for place in view.uses(owner, value) {
+            let Use::Node { body, node, input } = *place else { continue };
+            let node = view.node(body, node);
+            if let Some(rows) = rows_of_table(view, body, node, input) {
+                smallest = Some(smallest.map_or(rows, |s: i64| s.min(rows)));
+            }
+            let passed = node.output.first().filter(|_| input == 0 && PASSING.iter().any(|op| node.is(op)));
+            queue.extend(passed.map(|output| (body, output.as_str())).filter(|next| seen.insert(*next)));
+        }
+    }
+    smallest
+}
+
+/// Rows of the table that input `input` of `node` indexes, if it does that.
+fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> Option<i64> {
+    let contrib = node.domain.as_deref() == Some("com.microsoft");
+    let (table, axis) = match (node.op(), input) {
+        ("Gather", 1) if node.is("Gather") => (0, node.int("axis", 0)),
+        ("GatherBlockQuantized", 1) if contrib => (0, node.int("gather_axis", 0)),
+        // Word ids and segment ids; their tables are inputs 2 and 4.
+        ("EmbedLayerNormalization" | "QEmbedLayerNormalization", 0 | 1) if contrib => (2 + 2 * input, 0),
+        _ => return None,
+    };
+    size_along(view, body, node.input_at(table)?, axis)
+}
+
+/// The size of the constant `name` along `axis`, which quantized models reach through a node or two.
+fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
+    let (mut at, mut name) = (body, name);
+    for _ in 0..8 {
+        if let Some(constant) = view.constant(at, name) {
+            let dims = &constant.tensor.dims;
+            let rank = dims.len() as i64;
+            let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
+            let axis = if constant.transposed { 1usize.checked_sub(axis)? } else { axis };
+            return dims.get(axis).copied();
+        }
+        let (owner, crate::graph::Producer::Node(index)) = view.producer(at, name)? else { return None };
+        let node = view.node(owner, index);
+        if !node.is("DequantizeLinear") && !node.is("Cast") {
+            return None;
+        }
+        (at, name) = (owner, node.input_at(0)?);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit;
+    use crate::onnx::proto::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
+
+    #[test]
+    fn tables_are_found_through_casts_and_the_smallest_counts() {
+        let table = |name: &str, dims: &[i64]| TensorProto {
+            name: Some(name.into()),
+            dims: dims.to_vec(),
+            data_type: Some(1),
+            ..Default::default()
+        };
+        let input = |name: &str| ValueInfoProto { name: Some(name.into()), ..Default::default() };
+        let mut columns = edit::node("Gather", &["wide", "ids"], &["d"]);
+        columns.attribute = vec![edit::int_attribute("axis", -1)];
+        let graph = GraphProto {
+            input: vec![input("ids"), input("types"), input("other")],
+            initializer: vec![table("words", &[30522, 4]), table("wide", &[3, 500]), table("two", &[2, 4])],
+            node: vec![
+                edit::node("Cast", &["ids"], &["a"]),
+                edit::node("Identity", &["a"], &["b"]),
+                edit::node("Gather", &["words", "b"], &["c"]),
+                columns,
+                edit::node("DequantizeLinear", &["two", "scale"], &["two_float"]),
+                edit::node("Gather", &["two_float", "types"], &["e"]),
+                edit::node("Gather", &["other", "types"], &["f"]),
+                edit::node("Add", &["other", "other"], &["g"]),
+            ],
+            ..Default::default()
+        };
+        let model = ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
+        let view = View::new(&model);
+        assert_eq!(rows_indexed_by(&view, "ids"), Some(500));
+        assert_eq!(rows_indexed_by(&view, "types"), Some(2));
+        assert_eq!(rows_indexed_by(&view, "other"), None);
+    }
+}

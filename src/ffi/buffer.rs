@@ -1,0 +1,38 @@
+//! Text and bytes that go out.
+
+use super::handle::{self, handle};
+use std::ffi::c_char;
+
+/// Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
+/// text can be printed as it is. Immutable: any thread may read it.
+#[allow(non_camel_case_types)]
+pub struct optimize_buffer_t(());
+
+handle!(optimize_buffer_t(Vec<u8>), b"opt-buff", "buffer");
+
+pub(super) fn new(text: String) -> *mut optimize_buffer_t {
+    let mut bytes = text.into_bytes();
+    bytes.push(0);
+    handle::new(bytes)
+}
+
+/// The bytes, NUL-terminated. Lives as long as the buffer; "" if `buffer` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_buffer_data(buffer: *const optimize_buffer_t) -> *const c_char {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(buffer) }.map_or(c"".as_ptr(), |bytes| bytes.as_ptr().cast())
+}
+
+/// The number of bytes, without the final NUL; 0 if `buffer` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_buffer_size(buffer: *const optimize_buffer_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(buffer) }.map_or(0, |bytes| bytes.len() - 1)
+}
+
+/// Frees a buffer. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_buffer_free(buffer: *mut optimize_buffer_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(buffer) });
+}

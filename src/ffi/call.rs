@@ -1,0 +1,108 @@
+//! Progress, timeout and cancel of a call.
+
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, guard};
+use crate::call::{Call, Cancel, Progress};
+use crate::error::Result;
+use std::ffi::{CString, c_char, c_void};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// A flag that any thread may raise to stop the calls it was given to. May be freed while calls still use it.
+#[allow(non_camel_case_types)]
+pub struct optimize_cancel_t(());
+
+handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
+
+/// Called on the thread that made the call, at most 20 times a second. `stage` lives until it returns;
+/// `total` is 0 if unknown. Returning anything but 0 cancels. Must not throw or jump out.
+#[allow(non_camel_case_types)]
+pub type optimize_progress_fn =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
+
+/// What every long call takes besides its options. NULL or all zero: no progress, no timeout, no cancel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_call_t {
+    /// sizeof(optimize_call_t).
+    pub struct_size: u32,
+    /// Milliseconds after which the call ends with OPTIMIZE_TIMEOUT; 0 is none.
+    pub timeout_ms: u32,
+    /// Progress callback, or NULL.
+    pub progress: optimize_progress_fn,
+    /// Handed to the callback.
+    pub user_data: *mut c_void,
+    /// Token that ends the call with OPTIMIZE_CANCELLED, or NULL.
+    pub cancel: *const optimize_cancel_t,
+}
+// SAFETY: repr(C), two u32 and three pointers: no padding, and NULL is valid in all three.
+unsafe impl Options for optimize_call_t {}
+
+/// Runs `body` with the caller's progress, timeout and cancel.
+///
+/// # Safety
+/// `call` is NULL or points to a valid `optimize_call_t` during the call.
+pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Call<'_>) -> Result<T>) -> Result<T> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(call) }?;
+    // SAFETY: a token or NULL by the contract. The clone keeps the flag if the handle is freed meanwhile.
+    let cancel = unsafe { handle::optional(given.cancel) }?.cloned();
+    let progress = |p: Progress<'_>| {
+        let Some(function) = given.progress else { return ControlFlow::Continue(()) };
+        let stage = CString::new(p.stage).unwrap_or_default();
+        // SAFETY: the caller's function with the caller's data, on the caller's thread.
+        match unsafe { function(given.user_data, stage.as_ptr(), p.done, p.total) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    };
+    let timeout = Duration::from_millis(u64::from(given.timeout_ms));
+    let call = Call {
+        progress: if given.progress.is_some() { Some(&progress) } else { None },
+        deadline: (given.timeout_ms > 0).then(|| Instant::now() + timeout),
+        cancel: cancel.as_ref(),
+    };
+    call.check()?;
+    body(&call)
+}
+
+/// Makes a cancel token.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_cancel_new(
+    cancel: *mut *mut optimize_cancel_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            Out::new(cancel, "cancel")?.set(handle::new(Cancel::new()));
+            Ok(())
+        })
+    }
+}
+
+/// Stops every call that was given this token, now and later. From any thread, any number of times.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_cancel_fire(
+    cancel: *const optimize_cancel_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            handle::get(cancel)?.fire();
+            Ok(())
+        })
+    }
+}
+
+/// Frees a token. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_cancel_free(cancel: *mut optimize_cancel_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(cancel) });
+}

@@ -1,0 +1,110 @@
+//! The context: where ONNX Runtime is, and the threads to use.
+
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, guard, text};
+use crate::error::{Result, bail};
+use crate::limits;
+use crate::runtime::Runtime;
+use std::ffi::{CString, c_char};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// What calls have in common: ONNX Runtime and the number of threads. One per program is usual. Any number
+/// of threads may use it at once.
+#[allow(non_camel_case_types)]
+pub struct optimize_context_t(());
+
+handle!(optimize_context_t(Arc<Context>), b"opt-cont", "context");
+
+/// Behind a context. ONNX Runtime is opened when first needed.
+pub struct Context {
+    library: Option<PathBuf>,
+    /// Default of `threads` in other options; 0 is all processors.
+    pub(super) threads: usize,
+    version: OnceLock<CString>,
+}
+
+impl Context {
+    pub(super) fn runtime(&self) -> Result<&'static Runtime> {
+        Runtime::open(self.library.as_deref())
+    }
+
+    /// Threads as an options struct asks for them, else as the context does.
+    pub(super) fn threads(&self, asked: u32) -> Result<usize> {
+        let threads = if asked == 0 { self.threads } else { asked as usize };
+        if threads > limits::THREADS {
+            bail!(InvalidArgument, "threads is {threads}, at most {} are possible", limits::THREADS);
+        }
+        Ok(threads)
+    }
+}
+
+/// Options of `optimize_context_new`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_context_options_t {
+    /// sizeof(optimize_context_options_t).
+    pub struct_size: u32,
+    /// Threads for every call that does not say otherwise; 0 is all processors.
+    pub threads: u32,
+    /// Path of the ONNX Runtime library; NULL looks in ORT_DYLIB_PATH, beside this library, and in the system.
+    pub runtime_library: *const c_char,
+}
+// SAFETY: repr(C), two u32 and a pointer that may be NULL.
+unsafe impl Options for optimize_context_options_t {}
+
+/// Makes a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_new(
+    options: *const optimize_context_options_t,
+    context: *mut *mut optimize_context_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(context, "context")?;
+            let options = options::read(options)?;
+            let library = match options.runtime_library.is_null() {
+                true => None,
+                false => Some(PathBuf::from(text(options.runtime_library, "runtime_library")?)),
+            };
+            let context = Context { library, threads: 0, version: OnceLock::new() };
+            let threads = context.threads(options.threads)?;
+            out.set(handle::new(Arc::new(Context { threads, ..context })));
+            Ok(())
+        })
+    }
+}
+
+/// Opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0". The text lives as long
+/// as the context. OPTIMIZE_RUNTIME_MISSING if there is none: the message lists where it was looked for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_runtime_version(
+    context: *const optimize_context_t,
+    version: *mut *const c_char,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(version.cast::<*mut c_char>(), "version")?;
+            let context = handle::get(context)?;
+            let found = context.runtime()?.version();
+            let kept = context.version.get_or_init(|| CString::new(found).unwrap_or_default());
+            out.set(kept.as_ptr().cast_mut());
+            Ok(())
+        })
+    }
+}
+
+/// Frees a context. NULL is fine. What was made with it goes on working.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_free(context: *mut optimize_context_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(context) });
+}

@@ -1,0 +1,89 @@
+//! Opaque handles: a kind tag in front of the value, so that a wrong handle is an error and not a crash.
+
+use crate::error::{Result, bail};
+
+/// A C handle type (`optimize_model_t` …) and the Rust value behind it.
+pub trait Handle {
+    /// What the handle holds.
+    type Value;
+    /// Tag of this kind; all kinds differ.
+    const KIND: u64;
+    /// What messages call it.
+    const NAME: &'static str;
+}
+
+/// What a handle really points to.
+#[repr(C)]
+struct Tagged<T> {
+    kind: u64,
+    value: T,
+}
+
+/// Written over the tag of a freed handle, to make most double frees and late uses an error.
+const FREED: u64 = u64::from_le_bytes(*b"opt-free");
+
+/// Moves `value` behind a new handle.
+pub fn new<H: Handle>(value: H::Value) -> *mut H {
+    Box::into_raw(Box::new(Tagged { kind: H::KIND, value })).cast()
+}
+
+/// The value behind a handle.
+///
+/// # Safety
+/// `handle` is NULL or a handle of any kind from this library that is not freed during `'a`.
+pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
+    // SAFETY: same contract.
+    match unsafe { optional(handle) }? {
+        Some(value) => Ok(value),
+        None => bail!(InvalidArgument, "the {} is NULL", H::NAME),
+    }
+}
+
+/// The value behind a handle that may be NULL.
+///
+/// # Safety
+/// As [`get`].
+pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::Value>> {
+    if handle.is_null() {
+        return Ok(None);
+    }
+    let tagged = handle.cast::<Tagged<H::Value>>();
+    if !tagged.is_aligned() {
+        bail!(InvalidHandle, "the {} is not a handle of this library", H::NAME);
+    }
+    // SAFETY: every handle begins with its tag; the value is only looked at if the tag is right.
+    match unsafe { (*tagged).kind } {
+        // SAFETY: the tag says that the value has this type.
+        kind if kind == H::KIND => Ok(Some(unsafe { &(*tagged).value })),
+        FREED => bail!(InvalidHandle, "the {} was freed before", H::NAME),
+        _ => bail!(InvalidHandle, "a handle of another kind was given as the {}", H::NAME),
+    }
+}
+
+/// Frees a handle. NULL and handles of another kind are left alone.
+///
+/// # Safety
+/// As [`get`]; nobody uses the handle afterwards.
+pub unsafe fn free<H: Handle>(handle: *mut H) {
+    // SAFETY: same contract.
+    if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {
+        let tagged = handle.cast::<Tagged<H::Value>>();
+        // SAFETY: the tag was right, so this came from `new` and is owned by nobody else.
+        unsafe {
+            (*tagged).kind = FREED;
+            drop(Box::from_raw(tagged));
+        }
+    }
+}
+
+/// Declares an opaque C type.
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident($value:ty), $tag:literal, $word:literal) => {
+        impl $crate::ffi::handle::Handle for $name {
+            type Value = $value;
+            const KIND: u64 = u64::from_le_bytes(*$tag);
+            const NAME: &'static str = $word;
+        }
+    };
+}
+pub(crate) use handle;

@@ -1,0 +1,142 @@
+//! The C interface. One file a noun; this one holds what all of them share.
+//!
+//! Contract, stated once (the header says it to C programmers): pointers are NULL or valid for what the
+//! function documents; handles come from this library and are freed once. Everything else is checked here
+//! and answered with a status: NULL where something is needed, a handle of the wrong kind, unknown enum
+//! values, text that is not UTF-8, option structs of other sizes, panics.
+//!
+//! Every function body is one [`guard`] around safe code; what must touch raw memory goes through the few
+//! unsafe helpers below, so that there is one place to read for each rule.
+
+pub mod benchmark;
+pub mod buffer;
+pub mod call;
+pub mod context;
+pub mod error;
+pub mod handle;
+pub mod model;
+pub mod options;
+pub mod quantize;
+pub mod session;
+pub mod status;
+pub mod tensor;
+pub mod tokenizer;
+
+use crate::error::{Error, Kind, Result, bail};
+use error::optimize_error_t;
+use status::optimize_status_t;
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs the body of a C function: errors become a status and an error object, and so do panics.
+///
+/// # Safety
+/// `error` is NULL or points to a pointer that may be written.
+unsafe fn guard(error: *mut *mut optimize_error_t, body: impl FnOnce() -> Result<()>) -> optimize_status_t {
+    if !error.is_null() {
+        // SAFETY: not NULL, and writable by the contract above.
+        unsafe { error.write(std::ptr::null_mut()) };
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(from_panic(&*panic)));
+    let Err(failure) = outcome else { return optimize_status_t::OPTIMIZE_OK };
+    let status = optimize_status_t::from(failure.kind());
+    if !error.is_null() {
+        // SAFETY: as above.
+        unsafe { error.write(error::new(failure)) };
+    }
+    status
+}
+
+/// Runs the body of a C function that has no status: a panic gives `default`.
+fn guard_value<T>(default: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(default)
+}
+
+fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::new(Kind::Internal, format!("a defect in liboptimize, please report it: {text}"))
+}
+
+/// A place for a result. Set to NULL at once, written only on success.
+struct Out<T>(*mut *mut T);
+
+impl<T> Out<T> {
+    /// # Safety
+    /// `place` is NULL or points to a pointer that may be written.
+    unsafe fn new(place: *mut *mut T, name: &str) -> Result<Self> {
+        // SAFETY: same contract.
+        match unsafe { Self::optional(place) } {
+            Some(out) => Ok(out),
+            None => bail!(InvalidArgument, "{name} is NULL, there is no place for the result"),
+        }
+    }
+
+    /// As [`Out::new`] for results the caller may not want.
+    ///
+    /// # Safety
+    /// As [`Out::new`].
+    unsafe fn optional(place: *mut *mut T) -> Option<Self> {
+        if place.is_null() {
+            return None;
+        }
+        // SAFETY: not NULL, and writable by the contract.
+        unsafe { place.write(std::ptr::null_mut()) };
+        Some(Out(place))
+    }
+
+    fn set(self, value: *mut T) {
+        // SAFETY: checked in `new`, and the caller's place is valid during the call.
+        unsafe { self.0.write(value) };
+    }
+}
+
+/// A NUL-terminated UTF-8 string.
+///
+/// # Safety
+/// `text` is NULL or points to a NUL-terminated string that lives for `'a`.
+unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
+    if text.is_null() {
+        bail!(InvalidArgument, "{name} is NULL");
+    }
+    // SAFETY: not NULL, terminated by the contract.
+    match unsafe { CStr::from_ptr(text) }.to_str() {
+        Ok(text) => Ok(text),
+        Err(_) => bail!(InvalidArgument, "{name} is not UTF-8"),
+    }
+}
+
+/// `count` elements; NULL is fine if there are none.
+///
+/// # Safety
+/// `data` is NULL or points to `count` elements that live for `'a`.
+unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        bail!(InvalidArgument, "{name} is NULL, but {count} elements are announced");
+    }
+    if !data.is_aligned() {
+        bail!(InvalidArgument, "{name} is not aligned to its type");
+    }
+    if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
+        bail!(InvalidArgument, "{name} announces {count} elements, more than memory can hold");
+    }
+    // SAFETY: not NULL, aligned, and as long as the contract says.
+    Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// `count` NUL-terminated strings.
+///
+/// # Safety
+/// As [`slice`] and [`text`], for every element.
+unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Result<Vec<&'a str>> {
+    // SAFETY: same contract.
+    let pointers = unsafe { slice(list, count, name) }?;
+    let one = |(index, &pointer): (usize, &*const c_char)| {
+        // SAFETY: same contract.
+        unsafe { text(pointer, &format!("{name}[{index}]")) }
+    };
+    pointers.iter().enumerate().map(one).collect()
+}

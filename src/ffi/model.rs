@@ -1,0 +1,207 @@
+//! Models: load, look, save.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::tensor::{Signature, optimize_value_info_t};
+use super::{Out, buffer, guard, slice, text};
+use crate::error::{Result, bail};
+use crate::inspect;
+use crate::model::Model;
+use crate::onnx::save::ExternalData;
+use bytes::Bytes;
+use std::ffi::{c_char, c_void};
+use std::path::Path;
+
+/// A loaded or made model. Immutable: any number of threads may use it at once. Weights stay in their mapped
+/// files, which must not be truncated while the model lives (replacing them by renaming is fine).
+#[allow(non_camel_case_types)]
+pub struct optimize_model_t(());
+
+handle!(optimize_model_t(ModelHandle), b"opt-mode", "model");
+
+/// Behind a model handle: the model, and its signature in the form C reads.
+pub struct ModelHandle {
+    pub(super) model: Model,
+    inputs: Signature,
+    outputs: Signature,
+}
+
+pub(super) fn new(model: Model) -> *mut optimize_model_t {
+    let (inputs, outputs) = (Signature::new(&model.inputs()), Signature::new(&model.outputs()));
+    handle::new(ModelHandle { model, inputs, outputs })
+}
+
+/// Where `optimize_model_save` puts weights.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_external_data_t {
+    /// In the .onnx file up to 1 GiB, beside it above.
+    OPTIMIZE_EXTERNAL_DATA_AUTO = 0,
+    /// In the .onnx file; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
+    OPTIMIZE_EXTERNAL_DATA_NEVER = 1,
+    /// Beside the .onnx file.
+    OPTIMIZE_EXTERNAL_DATA_ALWAYS = 2,
+}
+
+/// Options of `optimize_model_save`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_save_options_t {
+    /// sizeof(optimize_save_options_t).
+    pub struct_size: u32,
+    /// An optimize_external_data_t.
+    pub external_data: i32,
+}
+// SAFETY: repr(C), two 32-bit integers.
+unsafe impl Options for optimize_save_options_t {}
+
+/// Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
+/// milliseconds whatever its size: weights are mapped, not read. Bad files: OPTIMIZE_INVALID_MODEL, with
+/// the place in the error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_load(
+    context: *const optimize_context_t,
+    path: *const c_char,
+    call: *const optimize_call_t,
+    model: *mut *mut optimize_model_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(model, "model")?;
+            handle::get(context)?;
+            let path = text(path, "path")?;
+            out.set(new(call::with(call, |_| Model::load(Path::new(path)))?));
+            Ok(())
+        })
+    }
+}
+
+/// Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in
+/// other files is refused: give its path to `optimize_model_load`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_load_memory(
+    context: *const optimize_context_t,
+    data: *const c_void,
+    size: usize,
+    call: *const optimize_call_t,
+    model: *mut *mut optimize_model_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(model, "model")?;
+            handle::get(context)?;
+            let bytes = Bytes::copy_from_slice(slice(data.cast::<u8>(), size, "data")?);
+            out.set(new(call::with(call, |_| Model::from_bytes(bytes))?));
+            Ok(())
+        })
+    }
+}
+
+/// Saves a model at `path`, atomically: until it is complete and on the disk, what was there stays. The same
+/// model gives the same bytes. `report` (may be NULL) gets JSON: {"files": [{"path", "bytes", "sha256"}]}.
+/// Progress stage: "save", in bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_save(
+    model: *const optimize_model_t,
+    path: *const c_char,
+    options: *const optimize_save_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::optional(report);
+            let model = &handle::get(model)?.model;
+            let path = text(path, "path")?;
+            let external = external_data(options::read(options)?.external_data)?;
+            let saved = call::with(call, |call| model.save(Path::new(path), external, call))?;
+            if let Some(out) = out {
+                out.set(buffer::new(saved.to_json()));
+            }
+            Ok(())
+        })
+    }
+}
+
+fn external_data(number: i32) -> Result<ExternalData> {
+    Ok(match number {
+        0 => ExternalData::Auto,
+        1 => ExternalData::Never,
+        2 => ExternalData::Always,
+        other => bail!(InvalidArgument, "external_data is {other}, which is no optimize_external_data_t"),
+    })
+}
+
+/// What is inside a model, as JSON: format, inputs, outputs, operators, weights by type (see docs/report.md).
+/// Milliseconds whatever the model's size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_inspect(
+    model: *const optimize_model_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            out.set(buffer::new(inspect::inspect(&handle::get(model)?.model).to_json()));
+            Ok(())
+        })
+    }
+}
+
+/// Number of inputs a run must feed; 0 if `model` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_input_count(model: *const optimize_model_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(model) }.map_or(0, |m| m.inputs.len())
+}
+
+/// Name, type and shape of the input at `index`. What `info` points to lives as long as the model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_input(
+    model: *const optimize_model_t,
+    index: usize,
+    info: *mut optimize_value_info_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe { guard(error, || handle::get(model)?.inputs.write(index, info)) }
+}
+
+/// Number of outputs; 0 if `model` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_output_count(model: *const optimize_model_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(model) }.map_or(0, |m| m.outputs.len())
+}
+
+/// Name, type and shape of the output at `index`. What `info` points to lives as long as the model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_output(
+    model: *const optimize_model_t,
+    index: usize,
+    info: *mut optimize_value_info_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe { guard(error, || handle::get(model)?.outputs.write(index, info)) }
+}
+
+/// Frees a model. NULL is fine. Sessions made from it go on working.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(model) });
+}

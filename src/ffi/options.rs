@@ -1,0 +1,80 @@
+//! Option structs that can grow: `struct_size` first, all zero means the defaults.
+
+use crate::error::{Result, bail};
+
+/// A struct C passes in. Append-only.
+///
+/// # Safety
+/// `#[repr(C)]`, begins with `struct_size: u32`, has no padding, and all zero bytes are a valid value.
+pub unsafe trait Options: Copy {}
+
+/// No option struct of any version is larger.
+const LARGEST: usize = 4096;
+
+/// The options as this version knows them: NULL gives zeros, a shorter (older) struct is zero-extended, a
+/// longer (newer) one is taken if what this version does not know is zero.
+///
+/// # Safety
+/// `options` is NULL or points to a struct of the size it announces.
+pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
+    // SAFETY: the trait promises that zeros are valid.
+    let mut known: T = unsafe { std::mem::zeroed() };
+    if options.is_null() {
+        return Ok(known);
+    }
+    if !options.is_aligned() {
+        bail!(InvalidArgument, "the options are not aligned");
+    }
+    // SAFETY: every option struct begins with its size.
+    let size = unsafe { options.cast::<u32>().read() } as usize;
+    if !(size_of::<u32>()..=LARGEST).contains(&size) {
+        bail!(InvalidArgument, "struct_size of the options is {size}: set it to sizeof the struct");
+    }
+    // SAFETY: the caller's struct has `size` bytes, ours has `size_of::<T>()`.
+    unsafe {
+        let common = size.min(size_of::<T>());
+        std::ptr::copy_nonoverlapping(options.cast::<u8>(), (&raw mut known).cast::<u8>(), common);
+        let tail = std::slice::from_raw_parts(options.cast::<u8>().add(common), size - common);
+        if tail.iter().any(|&byte| byte != 0) {
+            bail!(InvalidArgument, "the options set something that this version ({}) does not know", env!("CARGO_PKG_VERSION"));
+        }
+    }
+    Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Now {
+        struct_size: u32,
+        a: u32,
+    }
+    // SAFETY: two integers.
+    unsafe impl Options for Now {}
+
+    #[repr(C)]
+    struct Later {
+        struct_size: u32,
+        a: u32,
+        b: u64,
+    }
+
+    #[test]
+    fn older_and_newer_structs_are_understood() {
+        // SAFETY: all structs have the size they announce.
+        unsafe {
+            assert_eq!(read::<Now>(std::ptr::null()).unwrap().a, 0);
+            let older = Now { struct_size: 4, a: 9 };
+            assert_eq!(read(&older).unwrap().a, 0);
+            let newer = Later { struct_size: 16, a: 3, b: 0 };
+            assert_eq!(read((&raw const newer).cast::<Now>()).unwrap().a, 3);
+            let unknown = Later { struct_size: 16, a: 3, b: 1 };
+            assert!(read((&raw const unknown).cast::<Now>()).is_err());
+            assert!(read(&Now { struct_size: 0, a: 0 }).is_err());
+            assert!(read(&Now { struct_size: u32::MAX, a: 0 }).is_err());
+        }
+    }
+}

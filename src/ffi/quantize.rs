@@ -1,0 +1,147 @@
+//! Quantization.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle;
+use super::model::{self, optimize_model_t};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, buffer, guard, text, texts};
+use crate::error::{Result, bail};
+use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, quantize};
+use std::ffi::c_char;
+use std::path::PathBuf;
+
+/// The form of a quantized model.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_quantize_type_t {
+    /// int8 weights; activations are quantized as they come. Needs no data.
+    OPTIMIZE_QUANTIZE_DYNAMIC = 0,
+}
+
+/// Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_reduce_range_t {
+    /// By the processor here.
+    OPTIMIZE_REDUCE_RANGE_AUTO = 0,
+    /// 7 bits: for models that will run on processors without VNNI.
+    OPTIMIZE_REDUCE_RANGE_ON = 1,
+    /// 8 bits.
+    OPTIMIZE_REDUCE_RANGE_OFF = 2,
+}
+
+/// Options of `optimize_model_quantize`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_quantize_options_t {
+    /// sizeof(optimize_quantize_options_t).
+    pub struct_size: u32,
+    /// An optimize_quantize_type_t.
+    pub r#type: i32,
+    /// Bits a weight; 0 is 8.
+    pub bits: u32,
+    /// An optimize_reduce_range_t.
+    pub reduce_range: i32,
+    /// Not 0: one scale for a whole weight instead of one per output channel.
+    pub per_tensor: u32,
+    /// Not 0: leave embedding tables in float.
+    pub keep_embeddings: u32,
+    /// Threads; 0 is as the context says.
+    pub threads: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Weights with fewer elements are left; 0 is 1024.
+    pub min_elements: u64,
+    /// `include_count` globs over node and weight names; without any, all nodes.
+    pub include: *const *const c_char,
+    /// Number of globs in `include`.
+    pub include_count: u64,
+    /// `exclude_count` globs over node and weight names to leave as they are; wins over `include`.
+    pub exclude: *const *const c_char,
+    /// Number of globs in `exclude`.
+    pub exclude_count: u64,
+    /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
+    pub scratch_folder: *const c_char,
+}
+// SAFETY: repr(C), eight 32-bit and six 64-bit fields: no padding, all zero is valid.
+unsafe impl Options for optimize_quantize_options_t {}
+
+/// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
+/// docs/report.md: what was done to each node and why the others were left. Progress stages: "quantize", in
+/// bytes, then with a report "hash". OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts
+/// the reasons.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_quantize(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    options: *const optimize_quantize_options_t,
+    call: *const optimize_call_t,
+    result: *mut *mut optimize_model_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let (out, report_out) = (Out::new(result, "result"), Out::optional(report));
+            let out = out?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            let (result, report) = call::with(call, |call| {
+                let (result, mut report) = quantize(model, &options, call)?;
+                if report_out.is_some() {
+                    report.input = Some(model.identity(call)?);
+                }
+                Ok((result, report))
+            })?;
+            if let Some(out) = report_out {
+                out.set(buffer::new(report.to_json()));
+            }
+            out.set(model::new(result));
+            Ok(())
+        })
+    }
+}
+
+unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions> {
+    let defaults = QuantizeOptions::default();
+    if given.r#type != 0 {
+        bail!(InvalidArgument, "type is {}, which is no optimize_quantize_type_t", given.r#type);
+    }
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    let reduce_range = match given.reduce_range {
+        0 => ReduceRange::Auto,
+        1 => ReduceRange::On,
+        2 => ReduceRange::Off,
+        other => bail!(InvalidArgument, "reduce_range is {other}, which is no optimize_reduce_range_t"),
+    };
+    let globs = |list, count: u64, name| -> Result<Vec<String>> {
+        // SAFETY: the contract of `ffi`.
+        let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;
+        Ok(found.into_iter().map(str::to_owned).collect())
+    };
+    Ok(QuantizeOptions {
+        quantize_type: QuantizeType::Dynamic,
+        bits: if given.bits == 0 { defaults.bits } else { given.bits },
+        per_channel: given.per_tensor == 0,
+        reduce_range,
+        embeddings: given.keep_embeddings == 0,
+        include: globs(given.include, given.include_count, "include")?,
+        exclude: globs(given.exclude, given.exclude_count, "exclude")?,
+        min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
+        threads: 0,
+        scratch_folder: match given.scratch_folder.is_null() {
+            true => None,
+            // SAFETY: the contract of `ffi`.
+            false => Some(PathBuf::from(unsafe { text(given.scratch_folder, "scratch_folder") }?)),
+        },
+    })
+}

@@ -1,0 +1,213 @@
+//! Sessions: a model made ready to run.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::tensor::{Signature, optimize_tensor_t, optimize_value_info_t};
+use super::{Out, guard, slice, texts};
+use crate::error::{Context, Result, bail};
+use crate::limits;
+use crate::runtime::{OptimizationLevel, Session, SessionOptions};
+use std::ffi::c_char;
+use std::sync::{Mutex, TryLockError};
+
+/// A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
+/// answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
+#[allow(non_camel_case_types)]
+pub struct optimize_session_t(());
+
+handle!(optimize_session_t(SessionHandle), b"opt-sess", "session");
+
+/// Behind a session handle.
+pub struct SessionHandle {
+    session: Mutex<Session>,
+    inputs: Signature,
+    outputs: Signature,
+}
+
+/// How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_optimization_level_t {
+    /// All of it.
+    OPTIMIZE_OPTIMIZATION_DEFAULT = 0,
+    /// The graph as it is.
+    OPTIMIZE_OPTIMIZATION_DISABLED = 1,
+    /// Constants folded, idle nodes dropped.
+    OPTIMIZE_OPTIMIZATION_BASIC = 2,
+    /// Nodes fused as well.
+    OPTIMIZE_OPTIMIZATION_EXTENDED = 3,
+}
+
+/// Options of `optimize_session_new`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_session_options_t {
+    /// sizeof(optimize_session_options_t).
+    pub struct_size: u32,
+    /// Threads for the work of one node; 0 is as the context says.
+    pub threads: u32,
+    /// An optimize_optimization_level_t.
+    pub optimization_level: i32,
+    /// Not 0: leave weights where they are instead of rearranging them for this processor. Less memory and a
+    /// faster start, slower runs.
+    pub disable_prepacking: u32,
+}
+// SAFETY: repr(C), four 32-bit integers.
+unsafe impl Options for optimize_session_options_t {}
+
+/// Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_new(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    options: *const optimize_session_options_t,
+    call: *const optimize_call_t,
+    session: *mut *mut optimize_session_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(session, "session")?;
+            let (context, model) = (handle::get(context)?, handle::get(model)?);
+            let given = options::read(options)?;
+            let options = SessionOptions {
+                threads: context.threads(given.threads)?,
+                optimization_level: level(given.optimization_level)?,
+                disable_prepacking: given.disable_prepacking != 0,
+                ..SessionOptions::default()
+            };
+            let runtime = context.runtime()?;
+            let session = call::with(call, |call| Session::new(runtime, &model.model, &options, call))?;
+            let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
+            out.set(handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs }));
+            Ok(())
+        })
+    }
+}
+
+fn level(number: i32) -> Result<OptimizationLevel> {
+    Ok(match number {
+        0 => OptimizationLevel::All,
+        1 => OptimizationLevel::Disabled,
+        2 => OptimizationLevel::Basic,
+        3 => OptimizationLevel::Extended,
+        other => bail!(InvalidArgument, "optimization_level is {other}, which is no optimize_optimization_level_t"),
+    })
+}
+
+/// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
+/// be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
+/// if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Shapes are
+/// checked before the run: the error names input, dimension and sizes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_run(
+    session: *mut optimize_session_t,
+    input_names: *const *const c_char,
+    inputs: *const *const optimize_tensor_t,
+    input_count: usize,
+    output_names: *const *const c_char,
+    output_count: usize,
+    call: *const optimize_call_t,
+    outputs: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            if input_count > limits::RUN_VALUES || output_count > limits::RUN_VALUES {
+                bail!(InvalidArgument, "more than {} inputs or outputs", limits::RUN_VALUES);
+            }
+            if outputs.is_null() {
+                bail!(InvalidArgument, "outputs is NULL, there is no place for the results");
+            }
+            let mut places = Vec::with_capacity(output_count);
+            for index in 0..output_count {
+                places.push(Out::new(outputs.add(index), "outputs")?);
+            }
+            let handle = handle::get(session.cast_const())?;
+            let names = texts(input_names, input_count, "input_names")?;
+            let tensors = slice(inputs, input_count, "inputs")?;
+            let one = |(name, tensor): (_, &*const optimize_tensor_t)| {
+                Ok((name, handle::get(*tensor).at(|| format!("input {name:?}"))?))
+            };
+            let inputs = names.into_iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?;
+            let names = wanted(handle, output_names, output_count)?;
+            let mut session = match handle.session.try_lock() {
+                Ok(session) => session,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is running this session"),
+            };
+            let results = call::with(call, |call| session.run(&inputs, &names, call))?;
+            for (place, (_, tensor)) in places.into_iter().zip(results) {
+                place.set(handle::new(tensor));
+            }
+            Ok(())
+        })
+    }
+}
+
+unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count: usize) -> Result<Vec<&'a str>> {
+    if !names.is_null() {
+        if count == 0 {
+            bail!(InvalidArgument, "output_count is 0: no output is asked for");
+        }
+        // SAFETY: the contract of `ffi`.
+        return unsafe { texts(names, count, "output_names") };
+    }
+    if count != handle.outputs.len() {
+        bail!(InvalidArgument, "output_count is {count}, but the model has {} outputs", handle.outputs.len());
+    }
+    Ok(Vec::new())
+}
+
+/// Number of inputs a run must feed; 0 if `session` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_input_count(session: *const optimize_session_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(session) }.map_or(0, |s| s.inputs.len())
+}
+
+/// Name, type and shape of the input at `index`. What `info` points to lives as long as the session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_input(
+    session: *const optimize_session_t,
+    index: usize,
+    info: *mut optimize_value_info_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe { guard(error, || handle::get(session)?.inputs.write(index, info)) }
+}
+
+/// Number of outputs; 0 if `session` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_output_count(session: *const optimize_session_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(session) }.map_or(0, |s| s.outputs.len())
+}
+
+/// Name, type and shape of the output at `index`. What `info` points to lives as long as the session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_output(
+    session: *const optimize_session_t,
+    index: usize,
+    info: *mut optimize_value_info_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe { guard(error, || handle::get(session)?.outputs.write(index, info)) }
+}
+
+/// Frees a session. NULL is fine. Not while a run is under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_free(session: *mut optimize_session_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(session) });
+}

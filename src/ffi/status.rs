@@ -1,0 +1,113 @@
+//! Status codes.
+
+use crate::error::Kind;
+use std::ffi::c_char;
+
+/// What a call answers. 0 is success; the numbers never change, new ones are added at the end.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_status_t {
+    /// Done.
+    OPTIMIZE_OK = 0,
+    /// An argument is outside what the function takes.
+    OPTIMIZE_INVALID_ARGUMENT = 1,
+    /// A handle is of another kind, or was freed.
+    OPTIMIZE_INVALID_HANDLE = 2,
+    /// A file, tensor, input or name does not exist.
+    OPTIMIZE_NOT_FOUND = 3,
+    /// The operating system refused to read or write.
+    OPTIMIZE_IO = 4,
+    /// The model is damaged, hostile or none at all.
+    OPTIMIZE_INVALID_MODEL = 5,
+    /// Valid, but not supported by this version.
+    OPTIMIZE_UNSUPPORTED = 6,
+    /// Larger than the limits of this library.
+    OPTIMIZE_LIMIT_EXCEEDED = 7,
+    /// ONNX Runtime was not found or is too old.
+    OPTIMIZE_RUNTIME_MISSING = 8,
+    /// ONNX Runtime refused or failed.
+    OPTIMIZE_RUNTIME = 9,
+    /// Stopped by the cancel token or the progress callback.
+    OPTIMIZE_CANCELLED = 10,
+    /// Stopped by the timeout of the call.
+    OPTIMIZE_TIMEOUT = 11,
+    /// The handle takes one call at a time and is in one.
+    OPTIMIZE_BUSY = 12,
+    /// A quality or speed gate was not met.
+    OPTIMIZE_GATE_NOT_MET = 13,
+    /// A defect of this library; the process is intact.
+    OPTIMIZE_INTERNAL = 14,
+}
+
+impl From<Kind> for optimize_status_t {
+    fn from(kind: Kind) -> Self {
+        use optimize_status_t::*;
+        match kind {
+            Kind::InvalidArgument => OPTIMIZE_INVALID_ARGUMENT,
+            Kind::InvalidHandle => OPTIMIZE_INVALID_HANDLE,
+            Kind::NotFound => OPTIMIZE_NOT_FOUND,
+            Kind::Io => OPTIMIZE_IO,
+            Kind::InvalidModel => OPTIMIZE_INVALID_MODEL,
+            Kind::Unsupported => OPTIMIZE_UNSUPPORTED,
+            Kind::LimitExceeded => OPTIMIZE_LIMIT_EXCEEDED,
+            Kind::RuntimeMissing => OPTIMIZE_RUNTIME_MISSING,
+            Kind::Runtime => OPTIMIZE_RUNTIME,
+            Kind::Cancelled => OPTIMIZE_CANCELLED,
+            Kind::Timeout => OPTIMIZE_TIMEOUT,
+            Kind::Busy => OPTIMIZE_BUSY,
+            Kind::GateNotMet => OPTIMIZE_GATE_NOT_MET,
+            Kind::Internal => OPTIMIZE_INTERNAL,
+        }
+    }
+}
+
+/// The version of the library, e.g. "0.1.0". Static; never freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn optimize_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// The name of a status, e.g. "invalid_model"; "unknown" for a number that is none. Static; never freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn optimize_status_name(status: i32) -> *const c_char {
+    let name = match status {
+        0 => c"ok",
+        1 => c"invalid_argument",
+        2 => c"invalid_handle",
+        3 => c"not_found",
+        4 => c"io",
+        5 => c"invalid_model",
+        6 => c"unsupported",
+        7 => c"limit_exceeded",
+        8 => c"runtime_missing",
+        9 => c"runtime",
+        10 => c"cancelled",
+        11 => c"timeout",
+        12 => c"busy",
+        13 => c"gate_not_met",
+        14 => c"internal",
+        _ => c"unknown",
+    };
+    name.as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_and_kinds_have_the_same_numbers_and_names() {
+        let kinds = [
+            Kind::InvalidArgument, Kind::InvalidHandle, Kind::NotFound, Kind::Io, Kind::InvalidModel,
+            Kind::Unsupported, Kind::LimitExceeded, Kind::RuntimeMissing, Kind::Runtime, Kind::Cancelled,
+            Kind::Timeout, Kind::Busy, Kind::GateNotMet, Kind::Internal,
+        ];
+        for kind in kinds {
+            assert_eq!(optimize_status_t::from(kind) as i32, kind as i32);
+            // SAFETY: a static string.
+            let name = unsafe { std::ffi::CStr::from_ptr(optimize_status_name(kind as i32)) };
+            assert_eq!(name.to_str().unwrap(), kind.name());
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Tensors, and the description of inputs and outputs.
+
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, guard, slice, texts};
+use crate::error::{Result, bail};
+use crate::limits;
+use crate::model::{Dim, ValueInfo};
+use crate::onnx::dtype::{DataType, element_count};
+use crate::runtime::Tensor;
+use bytes::Bytes;
+use std::ffi::{CString, c_char, c_void};
+
+/// Elements with a type and a shape. Immutable: any number of threads may use it at once.
+#[allow(non_camel_case_types)]
+pub struct optimize_tensor_t(());
+
+handle!(optimize_tensor_t(Tensor), b"opt-tens", "tensor");
+
+/// Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_dtype_t {
+    /// Not a tensor, or undeclared.
+    OPTIMIZE_DTYPE_UNKNOWN = 0,
+    OPTIMIZE_DTYPE_FLOAT32 = 1,
+    OPTIMIZE_DTYPE_UINT8 = 2,
+    OPTIMIZE_DTYPE_INT8 = 3,
+    OPTIMIZE_DTYPE_UINT16 = 4,
+    OPTIMIZE_DTYPE_INT16 = 5,
+    OPTIMIZE_DTYPE_INT32 = 6,
+    OPTIMIZE_DTYPE_INT64 = 7,
+    OPTIMIZE_DTYPE_STRING = 8,
+    OPTIMIZE_DTYPE_BOOL = 9,
+    OPTIMIZE_DTYPE_FLOAT16 = 10,
+    OPTIMIZE_DTYPE_FLOAT64 = 11,
+    OPTIMIZE_DTYPE_UINT32 = 12,
+    OPTIMIZE_DTYPE_UINT64 = 13,
+    OPTIMIZE_DTYPE_COMPLEX64 = 14,
+    OPTIMIZE_DTYPE_COMPLEX128 = 15,
+    OPTIMIZE_DTYPE_BFLOAT16 = 16,
+    OPTIMIZE_DTYPE_FLOAT8E4M3FN = 17,
+    OPTIMIZE_DTYPE_FLOAT8E4M3FNUZ = 18,
+    OPTIMIZE_DTYPE_FLOAT8E5M2 = 19,
+    OPTIMIZE_DTYPE_FLOAT8E5M2FNUZ = 20,
+    OPTIMIZE_DTYPE_UINT4 = 21,
+    OPTIMIZE_DTYPE_INT4 = 22,
+    OPTIMIZE_DTYPE_FLOAT4E2M1 = 23,
+    OPTIMIZE_DTYPE_FLOAT8E8M0 = 24,
+    OPTIMIZE_DTYPE_UINT2 = 25,
+    OPTIMIZE_DTYPE_INT2 = 26,
+}
+
+/// Called when the last user of borrowed memory is gone, on whatever thread that is.
+#[allow(non_camel_case_types)]
+pub type optimize_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
+/// Name, type and shape of an input or output. Set `struct_size` before the call; what the pointers point to
+/// belongs to the model or session asked.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_value_info_t {
+    /// sizeof(optimize_value_info_t).
+    pub struct_size: u32,
+    /// An optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+    pub dtype: i32,
+    /// The name to use in a run.
+    pub name: *const c_char,
+    /// Number of dimensions; -1 if not even that is declared.
+    pub rank: i64,
+    /// `rank` sizes; -1 where any size will do.
+    pub dims: *const i64,
+    /// `rank` names; equal names must be equal sizes, "" has no such meaning.
+    pub dim_names: *const *const c_char,
+}
+// SAFETY: repr(C) of two 32-bit and four 64-bit fields: no padding, NULL and 0 are valid.
+unsafe impl Options for optimize_value_info_t {}
+
+/// A list of inputs or outputs in the form C reads.
+pub(super) struct Signature(Vec<Entry>);
+
+struct Entry {
+    name: CString,
+    dtype: i32,
+    rank: i64,
+    dims: Vec<i64>,
+    dim_names: Vec<*const c_char>,
+    /// What `dim_names` points into.
+    _owned: Vec<CString>,
+}
+
+// SAFETY: the pointers point into `_owned`, which moves with them and never changes.
+unsafe impl Send for Entry {}
+// SAFETY: as above; nothing is written after construction.
+unsafe impl Sync for Entry {}
+
+impl Signature {
+    pub(super) fn new(values: &[ValueInfo]) -> Signature {
+        let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
+        let entry = |value: &ValueInfo| {
+            let shape = value.shape.as_deref().unwrap_or(&[]);
+            let size = |d: &Dim| if let Dim::Fixed(size) = d { *size } else { -1 };
+            let name = |d: &Dim| if let Dim::Symbolic(name) = d { c_text(name) } else { CString::default() };
+            let owned: Vec<CString> = shape.iter().map(name).collect();
+            Entry {
+                name: c_text(&value.name),
+                dtype: value.dtype.map_or(0, DataType::to_onnx),
+                rank: value.shape.as_ref().map_or(-1, |s| s.len() as i64),
+                dims: shape.iter().map(size).collect(),
+                dim_names: owned.iter().map(|name| name.as_ptr()).collect(),
+                _owned: owned,
+            }
+        };
+        Signature(values.iter().map(entry).collect())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// # Safety
+    /// `info` is NULL or points to a struct of the size it announces.
+    pub(super) unsafe fn write(&self, index: usize, info: *mut optimize_value_info_t) -> Result<()> {
+        if info.is_null() {
+            bail!(InvalidArgument, "info is NULL, there is no place for the result");
+        }
+        // SAFETY: the contract; this checks the announced size.
+        let given = unsafe { options::read(info.cast_const()) }?;
+        let Some(entry) = self.0.get(index) else {
+            bail!(NotFound, "index {index} is beyond the {} there are", self.0.len());
+        };
+        let full = optimize_value_info_t {
+            struct_size: given.struct_size,
+            dtype: entry.dtype,
+            name: entry.name.as_ptr(),
+            rank: entry.rank,
+            dims: entry.dims.as_ptr(),
+            dim_names: entry.dim_names.as_ptr(),
+        };
+        // An older caller's struct is shorter: it gets the fields it has room for.
+        let room = (given.struct_size as usize).min(size_of_val(&full));
+        // SAFETY: the caller's struct has at least `room` bytes.
+        unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
+        Ok(())
+    }
+}
+
+fn dtype_of(number: i32) -> Result<DataType> {
+    match DataType::from_onnx(number) {
+        Some(dtype) => Ok(dtype),
+        None => bail!(InvalidArgument, "dtype is {number}, which is no optimize_dtype_t"),
+    }
+}
+
+/// Checks a shape from C and that `bytes` is what it needs.
+unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) -> Result<(DataType, &'a [i64])> {
+    let dtype = dtype_of(dtype)?;
+    if rank > limits::TENSOR_RANK {
+        bail!(InvalidArgument, "rank is {rank}, at most {} is possible", limits::TENSOR_RANK);
+    }
+    // SAFETY: the contract of `ffi`.
+    let dims = unsafe { slice(dims, rank, "dims") }?;
+    if let Some(dim) = dims.iter().find(|d| **d < 0) {
+        bail!(InvalidArgument, "dims has the negative size {dim}");
+    }
+    let needed = dtype.bytes_of(element_count(dims)?)?;
+    if dtype == DataType::String {
+        bail!(InvalidArgument, "strings are given to optimize_tensor_new_strings");
+    }
+    if needed != bytes as u64 {
+        bail!(InvalidArgument, "{} of shape {dims:?} needs {needed} bytes, {bytes} were given", dtype.name());
+    }
+    Ok((dtype, dims))
+}
+
+/// Makes a tensor from a copy of `size` bytes of row-major elements.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_new(
+    dtype: i32,
+    dims: *const i64,
+    rank: usize,
+    data: *const c_void,
+    size: usize,
+    tensor: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tensor, "tensor")?;
+            let (dtype, dims) = shape_of(dtype, dims, rank, size)?;
+            let bytes = Bytes::copy_from_slice(slice(data.cast::<u8>(), size, "data")?);
+            out.set(handle::new(Tensor::new(dtype, dims, bytes)?));
+            Ok(())
+        })
+    }
+}
+
+/// The caller's memory, given back through the caller's function.
+struct Borrowed {
+    data: *const u8,
+    size: usize,
+    release: optimize_release_fn,
+    user_data: *mut c_void,
+}
+
+// SAFETY: the header demands memory that any thread may read and a release function any thread may call.
+unsafe impl Send for Borrowed {}
+// SAFETY: as above; it is only read.
+unsafe impl Sync for Borrowed {}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: valid and unchanged until released, by the contract of `optimize_tensor_borrow`.
+        unsafe { std::slice::from_raw_parts(self.data, self.size) }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: the caller's own function and data.
+            unsafe { release(self.user_data) };
+        }
+    }
+}
+
+/// Makes a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
+/// `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every
+/// session run that uses it are over. Memory that is not aligned for the type is copied. If the call fails,
+/// `release` is not called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_borrow(
+    dtype: i32,
+    dims: *const i64,
+    rank: usize,
+    data: *const c_void,
+    size: usize,
+    release: optimize_release_fn,
+    user_data: *mut c_void,
+    tensor: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tensor, "tensor")?;
+            let (dtype, dims) = shape_of(dtype, dims, rank, size)?;
+            let bytes = slice(data.cast::<u8>(), size, "data")?;
+            if dtype == DataType::Bool && bytes.iter().any(|b| *b > 1) {
+                bail!(InvalidArgument, "a boolean is neither 0 nor 1");
+            }
+            element_limit(dims)?;
+            let borrowed = Borrowed { data: bytes.as_ptr(), size, release, user_data };
+            out.set(handle::new(Tensor::new(dtype, dims, Bytes::from_owner(borrowed))?));
+            Ok(())
+        })
+    }
+}
+
+/// What `Tensor::new` would refuse must be refused before the memory counts as handed over.
+fn element_limit(dims: &[i64]) -> Result<()> {
+    match element_count(dims)? > limits::TENSOR_ELEMENTS {
+        true => bail!(LimitExceeded, "more than {} elements", limits::TENSOR_ELEMENTS),
+        false => Ok(()),
+    }
+}
+
+/// Makes a tensor of strings from a copy of `count` NUL-terminated UTF-8 strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_new_strings(
+    dims: *const i64,
+    rank: usize,
+    strings: *const *const c_char,
+    count: usize,
+    tensor: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tensor, "tensor")?;
+            if rank > limits::TENSOR_RANK {
+                bail!(InvalidArgument, "rank is {rank}, at most {} is possible", limits::TENSOR_RANK);
+            }
+            let dims = slice(dims, rank, "dims")?;
+            let strings = texts(strings, count, "strings")?.into_iter().map(str::to_owned).collect();
+            out.set(handle::new(Tensor::from_strings(dims, strings)?));
+            Ok(())
+        })
+    }
+}
+
+/// Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_dtype(tensor: *const optimize_tensor_t) -> i32 {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(tensor) }.map_or(0, |t| t.dtype().to_onnx())
+}
+
+/// Number of dimensions; 0 for a scalar and if `tensor` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_rank(tensor: *const optimize_tensor_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(tensor) }.map_or(0, |t| t.shape().len())
+}
+
+/// The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if `tensor` is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) -> *const i64 {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| t.shape().as_ptr())
+}
+
+/// The elements, row-major. Lives as long as the tensor; NULL for strings and if `tensor` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) -> *const c_void {
+    // SAFETY: the contract of `ffi`.
+    let tensor = unsafe { handle::get(tensor) };
+    tensor.ok().filter(|t| t.strings().is_none()).map_or(std::ptr::null(), |t| t.bytes().as_ptr().cast())
+}
+
+/// Bytes of all elements; 0 for strings and if `tensor` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_size(tensor: *const optimize_tensor_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(tensor) }.map_or(0, |t| t.bytes().len())
+}
+
+/// The string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
+/// NUL-terminated, that live as long as the tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_string(
+    tensor: *const optimize_tensor_t,
+    index: usize,
+    data: *mut *const c_char,
+    size: *mut usize,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(data.cast::<*mut c_char>(), "data")?;
+            if size.is_null() {
+                bail!(InvalidArgument, "size is NULL, there is no place for the result");
+            }
+            let tensor = handle::get(tensor)?;
+            let Some(strings) = tensor.strings() else {
+                bail!(InvalidArgument, "the tensor holds {}, not strings", tensor.dtype().name());
+            };
+            let Some(string) = strings.get(index) else {
+                bail!(NotFound, "index {index} is beyond the {} strings there are", strings.len());
+            };
+            size.write(string.len());
+            out.set(string.as_ptr().cast_mut().cast());
+            Ok(())
+        })
+    }
+}
+
+/// Frees a tensor. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensor_free(tensor: *mut optimize_tensor_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(tensor) });
+}

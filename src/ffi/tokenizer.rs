@@ -1,0 +1,171 @@
+//! Tokenizers: text to ids and back.
+
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::tensor::optimize_tensor_t;
+use super::{Out, buffer, guard, slice, text};
+use crate::error::{Context, Result, bail};
+use crate::runtime::Tensor;
+use crate::text::Tokenizer;
+use std::ffi::c_char;
+use std::path::Path;
+
+/// Text to ids and back. Immutable: any number of threads may use it at once.
+#[allow(non_camel_case_types)]
+pub struct optimize_tokenizer_t(());
+
+handle!(optimize_tokenizer_t(Tokenizer), b"opt-toke", "tokenizer");
+
+/// Options of `optimize_tokenizer_encode`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_encode_options_t {
+    /// sizeof(optimize_encode_options_t).
+    pub struct_size: u32,
+    /// Not 0: without the special tokens of the model ([CLS], <s> …).
+    pub no_special_tokens: u32,
+    /// Longest row in tokens, special ones included; what is longer is cut at the end. 0 is no limit.
+    pub max_length: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+// SAFETY: repr(C), four u32.
+unsafe impl Options for optimize_encode_options_t {}
+
+/// Options of `optimize_tokenizer_decode`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_decode_options_t {
+    /// sizeof(optimize_decode_options_t).
+    pub struct_size: u32,
+    /// Not 0: keep special tokens in the text.
+    pub keep_special_tokens: u32,
+}
+// SAFETY: repr(C), two u32.
+unsafe impl Options for optimize_decode_options_t {}
+
+/// Loads a tokenizer.json, or the one in a folder.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tokenizer_load(
+    path: *const c_char,
+    tokenizer: *mut *mut optimize_tokenizer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tokenizer, "tokenizer")?;
+            let path = text(path, "path")?;
+            out.set(handle::new(Tokenizer::load(Path::new(path))?));
+            Ok(())
+        })
+    }
+}
+
+/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the texts' bytes;
+/// NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
+/// tokens and 0 for padding; `type_ids` are the segments BERT wants. `attention_mask` and `type_ids` may be
+/// NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tokenizer_encode(
+    tokenizer: *const optimize_tokenizer_t,
+    texts: *const *const c_char,
+    sizes: *const usize,
+    count: usize,
+    options: *const optimize_encode_options_t,
+    ids: *mut *mut optimize_tensor_t,
+    attention_mask: *mut *mut optimize_tensor_t,
+    type_ids: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let (ids_out, mask_out, types_out) =
+                (Out::new(ids, "ids"), Out::optional(attention_mask), Out::optional(type_ids));
+            let ids_out = ids_out?;
+            let tokenizer = handle::get(tokenizer)?;
+            let options = options::read(options)?;
+            if options.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            if count == 0 {
+                bail!(InvalidArgument, "count is 0: there is no text to encode");
+            }
+            let given = texts_of(texts, sizes, count)?;
+            let max_length = (options.max_length > 0).then_some(options.max_length as usize);
+            let batch = tokenizer.encode_batch(&given, options.no_special_tokens == 0, max_length)?;
+            let shape = [batch.batch as i64, batch.length as i64];
+            let tensors = [batch.ids, batch.mask, batch.type_ids].map(|values| Tensor::from_i64(&shape, values));
+            let [ids, mask, types] = tensors;
+            let (ids, mask, types) = (ids?, mask?, types?);
+            ids_out.set(handle::new(ids));
+            if let Some(out) = mask_out {
+                out.set(handle::new(mask));
+            }
+            if let Some(out) = types_out {
+                out.set(handle::new(types));
+            }
+            Ok(())
+        })
+    }
+}
+
+unsafe fn texts_of<'a>(texts: *const *const c_char, sizes: *const usize, count: usize) -> Result<Vec<&'a str>> {
+    // SAFETY: the contract of `ffi`, here and below.
+    unsafe {
+        if sizes.is_null() {
+            return super::texts(texts, count, "texts");
+        }
+        let (pointers, sizes) = (slice(texts, count, "texts")?, slice(sizes, count, "sizes")?);
+        let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
+            let bytes = slice(pointer.cast::<u8>(), size, "text")?;
+            match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(text),
+                Err(e) => bail!(InvalidArgument, "texts[{index}] is not UTF-8 after {} bytes", e.valid_up_to()),
+            }
+        };
+        pointers.iter().zip(sizes).enumerate().map(one).collect()
+    }
+}
+
+/// The text of `count` ids, as a buffer the caller frees.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tokenizer_decode(
+    tokenizer: *const optimize_tokenizer_t,
+    ids: *const i64,
+    count: usize,
+    options: *const optimize_decode_options_t,
+    text: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(text, "text")?;
+            let tokenizer = handle::get(tokenizer)?;
+            let keep = options::read(options)?.keep_special_tokens != 0;
+            let decoded = tokenizer.decode(slice(ids, count, "ids")?, !keep).at(|| "ids")?;
+            out.set(buffer::new(decoded));
+            Ok(())
+        })
+    }
+}
+
+/// Tokens in the vocabulary, added ones included; 0 if `tokenizer` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tokenizer_vocabulary_size(tokenizer: *const optimize_tokenizer_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    unsafe { handle::get(tokenizer) }.map_or(0, Tokenizer::vocabulary_size)
+}
+
+/// Frees a tokenizer. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tokenizer_free(tokenizer: *mut optimize_tokenizer_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(tokenizer) });
+}

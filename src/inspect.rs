@@ -1,0 +1,153 @@
+//! What is inside a model, without reading its weights.
+
+use crate::graph::View;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::{TensorProto, attribute_kind};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The answer of `optimize inspect` and `optimize_model_inspect`; fields as in `docs/report.md`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// See [`crate::report::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// `inspect`.
+    pub operation: &'static str,
+    /// What the user named, if the model came from a file.
+    pub path: Option<String>,
+    /// `onnx`.
+    pub format: &'static str,
+    /// Bytes of all files of the model.
+    pub bytes: u64,
+    /// Version of the ONNX file format.
+    pub ir_version: i64,
+    /// Operator sets by domain.
+    pub opsets: BTreeMap<String, i64>,
+    /// The program that made the model, with its version.
+    pub producer: String,
+    /// What a run must feed.
+    pub inputs: Vec<Value>,
+    /// What a run gives.
+    pub outputs: Vec<Value>,
+    /// Nodes in all graphs and functions.
+    pub nodes: usize,
+    /// Graphs inside nodes (`If`, `Loop`, `Scan`).
+    pub subgraphs: usize,
+    /// Operators defined in the model.
+    pub functions: usize,
+    /// Number of nodes by operator; those outside the default set as `domain.Op`.
+    pub operators: BTreeMap<String, usize>,
+    /// Constant tensors by element type.
+    pub weights: BTreeMap<&'static str, Weights>,
+    /// Elements of all constant tensors.
+    pub parameters: u64,
+    /// Keys of the model's metadata, with the beginning of the values.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An input or output.
+#[derive(Debug, Clone, Serialize)]
+pub struct Value {
+    /// Name to use in a run.
+    pub name: String,
+    /// Element type; `null` if it is not a tensor.
+    pub dtype: Option<&'static str>,
+    /// Sizes, or names where any size will do; `null` if the rank is not declared.
+    pub shape: Option<Vec<serde_json::Value>>,
+}
+
+/// Constant tensors of one type.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Weights {
+    /// How many.
+    pub tensors: usize,
+    /// Their elements together.
+    pub elements: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+/// Looks into a model. Linear in its nodes; weights are not read.
+pub fn inspect(model: &Model) -> Inspection {
+    let proto = model.proto();
+    let view = View::new(proto);
+    let mut found = Inspection {
+        schema_version: crate::report::SCHEMA_VERSION,
+        operation: "inspect",
+        path: model.path().map(|p| p.display().to_string()),
+        format: "onnx",
+        bytes: model.bytes(),
+        ir_version: proto.ir_version.unwrap_or(0),
+        opsets: BTreeMap::new(),
+        producer: [&proto.producer_name, &proto.producer_version].into_iter().flatten().cloned().collect::<Vec<_>>().join(" "),
+        inputs: model.inputs().iter().map(Value::from).collect(),
+        outputs: model.outputs().iter().map(Value::from).collect(),
+        nodes: 0,
+        subgraphs: view.bodies.iter().filter(|b| b.parent.is_some()).count(),
+        functions: proto.functions.len(),
+        operators: BTreeMap::new(),
+        weights: BTreeMap::new(),
+        parameters: 0,
+        metadata: proto.metadata_props.iter().map(metadata).collect(),
+    };
+    for import in &proto.opset_import {
+        let domain = import.domain.as_deref().filter(|d| !d.is_empty()).unwrap_or("ai.onnx");
+        found.opsets.insert(domain.to_owned(), import.version.unwrap_or(0));
+    }
+    for body in &view.bodies {
+        found.nodes += body.nodes.len();
+        for node in body.nodes {
+            *found.operators.entry(operator(node)).or_default() += 1;
+            let constants = node.attribute.iter().filter(|a| a.kind == Some(attribute_kind::TENSOR));
+            constants.filter_map(|a| a.t.as_deref()).for_each(|t| found.count(t));
+        }
+        body.graph.iter().flat_map(|g| &g.initializer).for_each(|t| found.count(t));
+    }
+    found
+}
+
+fn operator(node: &crate::onnx::proto::NodeProto) -> String {
+    match node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => node.op().to_owned(),
+        Some(domain) => format!("{domain}.{}", node.op()),
+    }
+}
+
+fn metadata(entry: &crate::onnx::proto::StringStringEntryProto) -> (String, String) {
+    let value = String::from_utf8_lossy(entry.value.as_deref().unwrap_or(&[]));
+    (entry.key.clone().unwrap_or_default(), value.chars().take(200).collect())
+}
+
+impl Inspection {
+    fn count(&mut self, tensor: &TensorProto) {
+        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let elements = element_count(&tensor.dims).unwrap_or(0);
+        let entry = self.weights.entry(dtype.map_or("unknown", DataType::name)).or_default();
+        entry.tensors += 1;
+        entry.elements += elements;
+        entry.bytes += dtype.and_then(|d| d.bytes_of(elements).ok()).unwrap_or(0);
+        self.parameters += elements;
+    }
+
+    /// The answer as JSON text with a final newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl From<&ValueInfo> for Value {
+    fn from(value: &ValueInfo) -> Self {
+        let dim = |d: &Dim| match d {
+            Dim::Fixed(size) => (*size).into(),
+            Dim::Symbolic(name) => name.as_str().into(),
+        };
+        Value {
+            name: value.name.clone(),
+            dtype: value.dtype.map(DataType::name),
+            shape: value.shape.as_ref().map(|dims| dims.iter().map(dim).collect()),
+        }
+    }
+}

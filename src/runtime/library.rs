@@ -1,0 +1,291 @@
+//! Finding ONNX Runtime and opening it, once for the whole process.
+//!
+//! The library is looked for where the caller says; else where `ORT_DYLIB_PATH` says; else beside
+//! liboptimize and beside the program, and last under the names the system's loader knows. Whoever names a
+//! file gets that file or an error: another one is never taken in its place.
+//!
+//! ONNX Runtime allows one environment in a process, ever, so the first success is permanent; a failure
+//! leaves nothing behind and can be tried again.
+
+use crate::error::{Error, Kind, Result, bail, error};
+use ort::logging::LogLevel;
+use std::error::Error as _;
+use std::ffi::{CStr, OsStr, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Names under which the library is found in folders and by the system's loader.
+const NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
+/// Names the file to open, if the caller does not.
+const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
+/// Without it set to 1, ONNX Runtime from 1.29 on writes telemetry files below the user's home folder.
+const TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// ONNX Runtime, opened. One for the process; shared freely between threads.
+pub struct Runtime {
+    environment: ort::environment::Environment,
+    version: String,
+    path: PathBuf,
+}
+
+impl Runtime {
+    /// Opens ONNX Runtime, or gives the one that is open already.
+    ///
+    /// With `explicit`, that file and no other: [`Kind::InvalidArgument`] if another one is open. Without,
+    /// the places the module describes. [`Kind::RuntimeMissing`] if none can be opened; the message names
+    /// each with its reason. Any thread may call it; while it works it sets `ORT_DISABLE_TELEMETRY` in the
+    /// process's environment and puts it back, so no other thread should change the environment meanwhile.
+    pub fn open(explicit: Option<&Path>) -> Result<&'static Runtime> {
+        static OPENING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = OPENING.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(runtime) = RUNTIME.get() {
+            return runtime.same_as(explicit);
+        }
+        let mut tried = Vec::new();
+        for candidate in candidates(explicit) {
+            match open_one(&candidate) {
+                Ok(runtime) => return Ok(RUNTIME.get_or_init(|| runtime)),
+                Err(reason) => tried.push(format!("  {}: {reason}", candidate.display())),
+            }
+        }
+        bail!(
+            RuntimeMissing,
+            "ONNX Runtime 1.{} or later was not found; tried\n{}\n\
+             set {PATH_VARIABLE} to the path of libonnxruntime.so.1, or put the file beside liboptimize",
+            ort::MINOR_VERSION,
+            tried.join("\n")
+        )
+    }
+
+    /// The version, as the library itself says it: `1.32.0`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The file that is open, with links resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn environment(&self) -> &ort::environment::Environment {
+        &self.environment
+    }
+
+    fn same_as(&'static self, explicit: Option<&Path>) -> Result<&'static Runtime> {
+        match explicit {
+            Some(asked) if resolved(asked) != self.path => bail!(
+                InvalidArgument,
+                "ONNX Runtime is open already from {}; a process cannot open {} as well",
+                self.path.display(),
+                asked.display()
+            ),
+            _ => Ok(self),
+        }
+    }
+}
+
+impl<R> From<ort::Error<R>> for Error {
+    fn from(e: ort::Error<R>) -> Self {
+        let kind = match e.code() {
+            ort::ErrorCode::NotImplemented => Kind::Unsupported,
+            ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::InvalidGraph => Kind::InvalidModel,
+            ort::ErrorCode::ModelLoadCanceled => Kind::Cancelled,
+            _ => Kind::Runtime,
+        };
+        Error::new(kind, format!("ONNX Runtime: {}", e.message().trim_end()))
+    }
+}
+
+/// Runs code of `ort` that may panic on what it does not know (a type of a later version, say).
+pub(super) fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(error!(Internal, "{doing}: {}", text_of(&*panic))))
+}
+
+/// What a panic said.
+fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
+}
+
+/// Files and loader names to try, in order.
+fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(path) = explicit {
+        return vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
+    }
+    if let Some(path) = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty()) {
+        return vec![std::path::absolute(&path).unwrap_or_else(|_| path.into())];
+    }
+    let ours = file_of(candidates as *const c_void);
+    let program = std::env::current_exe().ok();
+    let mut folders = Vec::new();
+    for file in [ours, program].into_iter().flatten().map(|file| resolved(&file)) {
+        let Some(folder) = file.parent() else { continue };
+        folders.extend([folder.to_owned(), folder.parent().unwrap_or(folder).join("lib")]);
+    }
+    let mut all = Vec::new();
+    for path in folders.iter().flat_map(|folder| NAMES.map(|name| folder.join(name))) {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    all.extend(NAMES.map(PathBuf::from));
+    all
+}
+
+/// Opens one candidate; the error is the reason alone.
+fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
+    // The loader's text for a missing file is long and says no more than this.
+    if candidate.is_absolute() && !candidate.is_file() {
+        return Err(if candidate.is_dir() { "is a folder" } else { "no such file" }.to_owned());
+    }
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let _quiet = Telemetry::off();
+        let builder = ort::init_from(candidate).map_err(|e| match &e {
+            // What the loader has to say is one level further down than what `ort` shows.
+            ort::LoadDynamicError::Dlopen { error, .. } => {
+                error.source().map_or_else(|| error.to_string(), |source| source.to_string())
+            }
+            other => other.to_string(),
+        })?;
+        // The library never prints: what goes wrong comes back as errors.
+        let silent = Arc::new(|_: LogLevel, _: &str, _: &str, _: &str, _: &str| {});
+        let environment = builder.with_name("optimize").with_telemetry(false).with_logger(silent).build();
+        let environment = environment.map_err(|e| e.to_string())?;
+        environment.set_log_level(LogLevel::Fatal);
+        let (version, path) = identity(candidate)?;
+        Ok(Runtime { environment, version, path })
+    }));
+    opened.unwrap_or_else(|panic| Err(text_of(&*panic).to_owned()))
+}
+
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Version and file of the library that `candidate` opened, which may be a name only the loader knows.
+fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> {
+    let name = std::ffi::CString::new(candidate.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    // SAFETY: NOLOAD only finds what is loaded already (and stays so: `ort` never closes it). The symbol is
+    // the one function whose signature ONNX Runtime promises never to change; `ort` has just called it.
+    let (version, at) = unsafe {
+        let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_LAZY);
+        if library.is_null() {
+            return Err("vanished after it was opened".to_owned());
+        }
+        let at = libc::dlsym(library, c"OrtGetApiBase".as_ptr());
+        libc::dlclose(library);
+        if at.is_null() {
+            return Err("does not export OrtGetApiBase".to_owned());
+        }
+        let base = std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(at)();
+        (CStr::from_ptr(((*base).GetVersionString)()).to_string_lossy().into_owned(), at)
+    };
+    Ok((version, resolved(&file_of(at).unwrap_or_else(|| candidate.to_owned()))))
+}
+
+/// The file of the program or library that the address `at` lies in.
+fn file_of(at: *const c_void) -> Option<PathBuf> {
+    // SAFETY: dladdr takes any address and fills the structure if it knows it; the name it gives belongs to
+    // the loader and lives as long as the library is loaded, which is beyond the copy made here.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(at, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        Some(PathBuf::from(OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes())))
+    }
+}
+
+/// Telemetry switched off in the environment; what was there before comes back when it is dropped.
+struct Telemetry(Option<std::ffi::OsString>);
+
+impl Telemetry {
+    fn off() -> Telemetry {
+        let before = std::env::var_os(TELEMETRY_VARIABLE);
+        // SAFETY: changing the environment races with C code that reads it in other threads. ONNX Runtime
+        // offers no other way to keep it from writing files; `Runtime::open` tells its callers.
+        unsafe { std::env::set_var(TELEMETRY_VARIABLE, "1") };
+        Telemetry(before)
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // SAFETY: as in `off`.
+        unsafe {
+            match &self.0 {
+                Some(value) => std::env::set_var(TELEMETRY_VARIABLE, value),
+                None => std::env::remove_var(TELEMETRY_VARIABLE),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{test_deps, test_runtime};
+
+    #[test]
+    fn the_runtime_says_what_it_is() {
+        let runtime = test_runtime();
+        assert!(runtime.version().starts_with("1."), "{}", runtime.version());
+        assert!(runtime.path().is_absolute() && runtime.path().is_file());
+        assert!(std::ptr::eq(Runtime::open(None).unwrap(), runtime));
+        assert!(std::ptr::eq(Runtime::open(Some(runtime.path())).unwrap(), runtime));
+        assert_eq!(std::env::var_os(TELEMETRY_VARIABLE), None);
+    }
+
+    #[test]
+    fn another_file_after_the_first_is_refused_by_name() {
+        let path = test_runtime().path();
+        let e = Runtime::open(Some(Path::new("/nowhere/libonnxruntime.so"))).err().unwrap();
+        assert_eq!(e.kind(), Kind::InvalidArgument);
+        assert!(e.message().contains("/nowhere/") && e.message().contains(path.to_str().unwrap()), "{e}");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_says_why() {
+        assert_eq!(open_one(Path::new("/nowhere/x.so")).err().unwrap(), "no such file");
+        assert_eq!(open_one(Path::new("/")).err().unwrap(), "is a folder");
+        test_runtime();
+        let text = std::env::temp_dir().join(format!("optimize-library-{}", std::process::id()));
+        std::fs::write(&text, "not a library").unwrap();
+        // `ort` opens nothing once a library is loaded, so the loader is asked in a process of its own.
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "runtime::library::tests::in_a_fresh_process"])
+            .env(PATH_VARIABLE, &text)
+            .output()
+            .unwrap();
+        std::fs::remove_file(&text).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// Run by the test above, not by itself.
+    #[test]
+    #[ignore = "needs a process in which nothing is open yet"]
+    fn in_a_fresh_process() {
+        let e = Runtime::open(None).err().unwrap();
+        assert_eq!(e.kind(), Kind::RuntimeMissing);
+        assert!(e.message().contains("invalid ELF header") || e.message().contains("file too short"), "{e}");
+        assert!(e.message().contains(PATH_VARIABLE), "{e}");
+        let good = test_deps("onnxruntime/libonnxruntime.so.1");
+        assert!(Runtime::open(Some(&good)).is_ok(), "a failure must leave nothing behind");
+    }
+
+    #[test]
+    fn the_order_is_beside_us_then_beside_the_program_then_the_system() {
+        if std::env::var_os(PATH_VARIABLE).is_some() {
+            assert_eq!(candidates(None).len(), 1);
+        } else {
+            let all = candidates(None);
+            assert!(all.len() >= 6 && all[0].is_absolute());
+            assert_eq!(all[all.len() - 2..], NAMES.map(PathBuf::from));
+        }
+        assert_eq!(candidates(Some(Path::new("/a/b"))), [PathBuf::from("/a/b")]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Memory that crosses between this library and ONNX Runtime without a copy.
+//!
+//! All `unsafe` of running models is here, each piece behind a function that is safe to call.
+
+use crate::error::{Result, bail};
+use crate::onnx::dtype::DataType;
+use bytes::Bytes;
+use half::{bf16, f16};
+use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
+use std::ptr::NonNull;
+
+/// Types without padding of which every bit pattern is a value. Not implementable outside this crate.
+pub trait Plain: Copy + Send + Sync + 'static {}
+
+macro_rules! plain {
+    ($($rust:ty),+) => { $(impl Plain for $rust {})+ };
+}
+plain!(f32, f64, f16, bf16, u8, u16, u32, u64, i8, i16, i32, i64);
+
+/// A vector seen as bytes.
+struct Owned<T>(Vec<T>);
+
+impl<T: Plain> AsRef<[u8]> for Owned<T> {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the elements are initialized and have no padding (`Plain`); a byte is aligned anywhere.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&self.0[..])) }
+    }
+}
+
+/// The memory of a vector.
+pub fn bytes_from_vec<T: Plain>(elements: Vec<T>) -> Bytes {
+    Bytes::from_owner(Owned(elements))
+}
+
+/// Bytes as elements; `None` if they do not begin or end where elements do.
+pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
+    if bytes.is_empty() {
+        return Some(&[]);
+    }
+    // SAFETY: any bit pattern is a value of `T` (`Plain`).
+    let (before, elements, after) = unsafe { bytes.align_to::<T>() };
+    (before.is_empty() && after.is_empty()).then_some(elements)
+}
+
+/// A value of ONNX Runtime that reads our bytes where they are.
+///
+/// ONNX Runtime does not know that the bytes are shared: whoever hands `value` to it must keep this struct
+/// (or a clone of the bytes) for as long as ONNX Runtime may read it.
+pub struct Lent {
+    // Before the bytes: fields are dropped in this order.
+    pub value: DynValue,
+    pub bytes: Bytes,
+}
+
+/// Lends the elements of a tensor. The bytes must be as many as type and shape need.
+pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
+    let element: TensorElementType = element_type(dtype);
+    let memory = ort::memory::MemoryInfo::default();
+    let mut value = std::ptr::null_mut();
+    // SAFETY: every pointer is valid for the call. ONNX Runtime keeps the address of the bytes and never
+    // writes to the memory of an input or an initializer; `Lent` keeps them alive beside the value. It checks
+    // that the bytes are enough for type and shape.
+    let value = unsafe {
+        ort::error::Error::result_from_status((ort::api().CreateTensorWithDataAsOrtValue)(
+            ort::AsPointer::ptr(&memory),
+            bytes.as_ptr().cast_mut().cast(),
+            bytes.len(),
+            shape.as_ptr(),
+            shape.len(),
+            element.into(),
+            &mut value,
+        ))?;
+        let Some(value) = NonNull::new(value) else { bail!(Internal, "ONNX Runtime made no value") };
+        DynValue::from_ptr(value, Some(&ort::memory::Allocator::default()))
+    };
+    Ok(Lent { value, bytes })
+}
+
+/// A tensor that ONNX Runtime made, kept alive by the bytes that show it.
+struct Output(DynTensor, usize);
+
+impl AsRef<[u8]> for Output {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the tensor is dense and in the processor's memory (checked by `output_bytes`), has that
+        // many bytes by its own account, and nobody writes to it once the run that made it has ended.
+        unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast(), self.1) }
+    }
+}
+
+/// The memory of a dense tensor that a run has made; it needs no session to live on.
+pub fn output_bytes(value: DynValue) -> Result<Bytes> {
+    // A sparse tensor has the type of a tensor, but is none.
+    if !value.is_tensor() {
+        bail!(Unsupported, "it is not a dense tensor");
+    }
+    let tensor = value.downcast::<DynTensorValueType>()?;
+    if !tensor.memory_info().is_cpu_accessible() {
+        bail!(Internal, "it is not in the processor's memory");
+    }
+    match tensor.size() {
+        None => bail!(Internal, "it has no size in bytes"),
+        Some(0) => Ok(Bytes::new()),
+        Some(size) => Ok(Bytes::from_owner(Output(tensor, size))),
+    }
+}
+
+const TYPES: [(DataType, TensorElementType); 26] = {
+    use DataType as D;
+    use TensorElementType as T;
+    [
+        (D::Float32, T::Float32),
+        (D::Uint8, T::Uint8),
+        (D::Int8, T::Int8),
+        (D::Uint16, T::Uint16),
+        (D::Int16, T::Int16),
+        (D::Int32, T::Int32),
+        (D::Int64, T::Int64),
+        (D::String, T::String),
+        (D::Bool, T::Bool),
+        (D::Float16, T::Float16),
+        (D::Float64, T::Float64),
+        (D::Uint32, T::Uint32),
+        (D::Uint64, T::Uint64),
+        (D::Complex64, T::Complex64),
+        (D::Complex128, T::Complex128),
+        (D::Bfloat16, T::Bfloat16),
+        (D::Float8E4m3fn, T::Float8E4M3FN),
+        (D::Float8E4m3fnuz, T::Float8E4M3FNUZ),
+        (D::Float8E5m2, T::Float8E5M2),
+        (D::Float8E5m2fnuz, T::Float8E5M2FNUZ),
+        (D::Uint4, T::Uint4),
+        (D::Int4, T::Int4),
+        (D::Float4E2m1, T::Float4E2M1),
+        (D::Float8E8m0, T::Float8E8M0),
+        (D::Uint2, T::Uint2),
+        (D::Int2, T::Int2),
+    ]
+};
+
+fn element_type(dtype: DataType) -> TensorElementType {
+    TYPES[dtype as usize - 1].1
+}
+
+/// The type of a value of ONNX Runtime; `None` for types of versions to come.
+pub fn data_type(element: TensorElementType) -> Option<DataType> {
+    TYPES.iter().find(|row| row.1 == element).map(|row| row.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_types_is_in_order() {
+        for (index, (dtype, element)) in TYPES.iter().enumerate() {
+            assert_eq!(dtype.to_onnx() as usize, index + 1);
+            assert_eq!((element_type(*dtype), data_type(*element)), (*element, Some(*dtype)));
+        }
+    }
+
+    #[test]
+    fn lent_bytes_are_read_in_place() {
+        crate::runtime::test_runtime();
+        let bytes = bytes_from_vec(vec![1i16, 2, 3]);
+        let lent = lend(DataType::Int16, &[3], bytes.clone()).unwrap();
+        let seen = output_bytes(lent.value).unwrap();
+        assert_eq!((seen.as_ptr(), &seen[..]), (bytes.as_ptr(), &bytes[..]));
+        assert!(lend(DataType::Int16, &[4], bytes).is_err());
+        assert_eq!(slice_of::<i16>(&seen).unwrap(), [1, 2, 3]);
+        assert!(slice_of::<i16>(&seen[1..]).is_none());
+    }
+}

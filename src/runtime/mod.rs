@@ -1,0 +1,54 @@
+//! Running models on ONNX Runtime, which is found and opened at run time and never linked.
+//!
+//! - [`library`]: finds the shared library and opens it once for the process ([`Runtime`]).
+//! - [`tensor`]: [`Tensor`], the immutable value that goes into a run and comes out of it.
+//! - [`session`]: [`Session`], a model made ready to run; `options` says how, `weights` hands the model over
+//!   without copying its weights, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
+//! - [`providers`]: the execution providers (CPU …) a session can use.
+//! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
+//!
+//! ```no_run
+//! # use optimize::{call::Call, error::Result, model::Model, runtime::*};
+//! # fn main() -> Result<()> {
+//! let runtime = Runtime::open(None)?;
+//! let model = Model::load("model.onnx".as_ref())?;
+//! let mut session = Session::new(runtime, &model, &SessionOptions::default(), &Call::default())?;
+//! let input = Tensor::from_f32(&[1, 2], vec![1.0, 2.0])?;
+//! let outputs = session.run(&[("x", &input)], &[], &Call::default())?;
+//! # Ok(()) }
+//! ```
+
+mod inputs;
+pub mod library;
+mod mapped;
+mod options;
+pub mod providers;
+pub mod session;
+pub mod tensor;
+#[cfg(test)]
+pub(crate) mod testing;
+mod watch;
+mod weights;
+
+pub use library::Runtime;
+pub use options::{OptimizationLevel, SessionOptions};
+pub use session::Session;
+pub use tensor::{Element, Tensor};
+
+/// A file or folder the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it is missing.
+#[cfg(test)]
+pub(crate) fn test_deps(name: &str) -> std::path::PathBuf {
+    let folder = std::env::var_os("OPTIMIZE_TEST_DEPS")
+        .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"), std::path::PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `tools/deps.sh test`", path.display());
+    path
+}
+
+/// ONNX Runtime for the tests of this crate.
+#[cfg(test)]
+pub(crate) fn test_runtime() -> &'static Runtime {
+    let path = std::env::var_os("ORT_DYLIB_PATH")
+        .map_or_else(|| test_deps("onnxruntime/libonnxruntime.so.1"), std::path::PathBuf::from);
+    Runtime::open(Some(&path)).unwrap()
+}

@@ -1,0 +1,269 @@
+//! [`Tokenizer`]: text to ids and back, as a Hugging Face `tokenizer.json` describes it.
+//!
+//! Many such files have truncation and padding to a fixed length baked in (those of MiniLM: 128). Both are
+//! switched off on loading, so an encoding is as long as its text; padding and truncation are what the caller
+//! of [`Tokenizer::encode_batch`] asks for.
+
+use crate::error::{Context, Error, Kind, Result, bail, error};
+use crate::{files, limits};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// The file's name beside a model.
+const FILE: &str = "tokenizer.json";
+/// Names that pad tokens go by, where the file does not say which one it is.
+const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
+
+/// A tokenizer. Never changes; shared freely between threads.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pad_id: i64,
+    pad_type_id: i64,
+}
+
+/// One text as ids. All three lists have one entry for each token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoding {
+    /// Ids of the tokens.
+    pub ids: Vec<i64>,
+    /// 1 for each token (0 would be padding, of which there is none).
+    pub attention_mask: Vec<i64>,
+    /// The segment each token belongs to, as BERT wants it; all 0 for a single text.
+    pub type_ids: Vec<i64>,
+}
+
+/// Texts of one length: row-major lists of `batch` × `length`, ready to be int64 tensors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Ids of the tokens, padded on the right.
+    pub ids: Vec<i64>,
+    /// 1 for tokens, 0 for padding.
+    pub mask: Vec<i64>,
+    /// Segments, padded as the tokenizer says (0 as a rule).
+    pub type_ids: Vec<i64>,
+    /// Number of texts.
+    pub batch: usize,
+    /// Tokens in each row: those of the longest text.
+    pub length: usize,
+}
+
+impl Tokenizer {
+    /// Loads a `tokenizer.json`, or the one in a folder.
+    ///
+    /// [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
+    /// [`Kind::InvalidModel`] if it is damaged; the message says in which line.
+    pub fn load(path: &Path) -> Result<Tokenizer> {
+        let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
+        Tokenizer::from_bytes(&content).at(|| file.display())
+    }
+
+    /// Makes a tokenizer from the content of a `tokenizer.json`. Errors as [`Tokenizer::load`].
+    pub fn from_bytes(content: &[u8]) -> Result<Tokenizer> {
+        if content.len() as u64 > limits::SIDE_FILE_BYTES {
+            bail!(LimitExceeded, "has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
+        }
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(content))
+            .map_err(|e| error!(InvalidModel, "is not a usable {FILE}: {}", e.message()))?;
+        let padding = inner.get_padding().map(|p| (i64::from(p.pad_id), i64::from(p.pad_type_id)));
+        let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)).map_or(0, i64::from);
+        let (pad_id, pad_type_id) = padding.unwrap_or_else(|| (by_name(), 0));
+        guarded(|| inner.with_truncation(None).map(|_| ()))?;
+        inner.with_padding(None);
+        Ok(Tokenizer { inner, pad_id, pad_type_id })
+    }
+
+    /// The ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if asked for.
+    ///
+    /// [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has no
+    /// token for a piece of the text, nor one for the unknown.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
+        self.encode_within(text, add_special_tokens, None)
+    }
+
+    /// The ids of several texts, padded on the right to the longest of them.
+    ///
+    /// With `max_length`, tokens beyond it are cut from the end of a text; special tokens are kept.
+    /// [`Kind::InvalidArgument`] if it leaves no room for them. Other errors as [`Tokenizer::encode`], with
+    /// the number of the text.
+    pub fn encode_batch<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        add_special_tokens: bool,
+        max_length: Option<usize>,
+    ) -> Result<Batch> {
+        let encode = |(index, text): (usize, &T)| {
+            let encoding = self.encode_within(text.as_ref(), add_special_tokens, max_length);
+            encoding.at(|| format!("text {}", index + 1))
+        };
+        let encodings = texts.iter().enumerate().map(encode).collect::<Result<Vec<Encoding>>>()?;
+        let length = encodings.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let size = length * encodings.len();
+        let room = || Vec::with_capacity(size);
+        let mut batch = Batch { ids: room(), mask: room(), type_ids: room(), batch: encodings.len(), length };
+        for (row, encoding) in encodings.iter().enumerate() {
+            let end = (row + 1) * length;
+            batch.ids.extend(&encoding.ids);
+            batch.ids.resize(end, self.pad_id);
+            batch.mask.extend(&encoding.attention_mask);
+            batch.mask.resize(end, 0);
+            batch.type_ids.extend(&encoding.type_ids);
+            batch.type_ids.resize(end, self.pad_type_id);
+        }
+        Ok(batch)
+    }
+
+    /// The text of ids, without special tokens if `skip_special`.
+    ///
+    /// Ids beyond the vocabulary give no text. [`Kind::InvalidArgument`] for negative ones and above 32 bits.
+    pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
+        let id = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidArgument, "{id} is not the id of a token"));
+        let ids = ids.iter().map(id).collect::<Result<Vec<u32>>>()?;
+        guarded(|| self.inner.decode(&ids, skip_special))
+    }
+
+    /// The id of a token by its exact text (`[PAD]`, `<s>`); `None` if it is not in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<i64> {
+        self.inner.token_to_id(token).map(i64::from)
+    }
+
+    /// The id that fills rows up in [`Tokenizer::encode_batch`].
+    pub fn pad_id(&self) -> i64 {
+        self.pad_id
+    }
+
+    /// Tokens in the vocabulary, added ones included.
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    fn encode_within(&self, text: &str, add_special_tokens: bool, max_length: Option<usize>) -> Result<Encoding> {
+        if text.len() > limits::TEXT_BYTES {
+            bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
+        }
+        let encoded = guarded(|| self.inner.encode_fast(text, add_special_tokens))?;
+        let keep = kept(encoded.get_special_tokens_mask(), max_length.unwrap_or(usize::MAX))?;
+        let wide = |values: &[u32]| keep.iter().map(|&index| i64::from(values[index])).collect::<Vec<i64>>();
+        Ok(Encoding {
+            ids: wide(encoded.get_ids()),
+            attention_mask: wide(encoded.get_attention_mask()),
+            type_ids: wide(encoded.get_type_ids()),
+        })
+    }
+}
+
+/// Which tokens are left when those beyond `max_length` are cut, from the end, sparing special ones.
+fn kept(special: &[u32], max_length: usize) -> Result<Vec<usize>> {
+    let specials = special.iter().filter(|s| **s != 0).count();
+    if max_length < specials {
+        bail!(InvalidArgument, "a length of {max_length} has no room for {specials} special tokens");
+    }
+    let mut room = max_length - specials;
+    let keep = |index: &usize| {
+        let ordinary = special[*index] == 0;
+        let fits = !ordinary || room > 0;
+        room -= usize::from(ordinary && fits);
+        fits
+    };
+    Ok((0..special.len()).filter(keep).collect())
+}
+
+/// Calls into the tokenizers crate, which is known to panic on some damaged files.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))),
+        Err(_) => bail!(InvalidModel, "tokenizer: its description is inconsistent"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::test_deps;
+
+    const MODEL: &str = "models/paraphrase-MiniLM-L3-v2";
+
+    fn mini_lm() -> Tokenizer {
+        Tokenizer::load(&test_deps(MODEL)).unwrap()
+    }
+
+    /// A word-level tokenizer without an unknown token.
+    fn words(extra: &str) -> String {
+        format!(
+            r#"{{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{{"type":"Whitespace"}},
+            "post_processor":null,"decoder":null,{extra}
+            "model":{{"type":"WordLevel","vocab":{{"a":0,"b":1,"<pad>":2,"[UNK]":3}},"unk_token":"[UNK]"}}}}"#
+        )
+    }
+
+    #[test]
+    fn text_becomes_ids_and_text_again() {
+        let tokenizer = mini_lm();
+        let encoding = tokenizer.encode("Hello, world!", true).unwrap();
+        assert_eq!(encoding.ids, [101, 7592, 1010, 2088, 999, 102]);
+        assert_eq!((encoding.attention_mask, encoding.type_ids), (vec![1; 6], vec![0; 6]));
+        assert_eq!(tokenizer.decode(&[101, 7592, 1010, 2088, 999, 102], true).unwrap(), "hello, world!");
+        assert!(tokenizer.decode(&[101, 7592], false).unwrap().starts_with("[CLS]"));
+        assert_eq!(tokenizer.encode("Hello", false).unwrap().ids, [7592]);
+        assert_eq!((tokenizer.vocabulary_size(), tokenizer.pad_id()), (30522, 0));
+        assert_eq!(tokenizer.token_id("[SEP]"), Some(102));
+        assert_eq!(tokenizer.decode(&[-1], true).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_batch_is_padded_to_its_longest_text_and_cut_where_asked() {
+        let tokenizer = mini_lm();
+        let batch = tokenizer.encode_batch(&["one two three four", "one"], true, None).unwrap();
+        assert_eq!((batch.batch, batch.length), (2, 6));
+        assert_eq!(batch.ids[6..], [101, 2028, 102, 0, 0, 0]);
+        assert_eq!(batch.mask[6..], [1, 1, 1, 0, 0, 0]);
+        assert_eq!(batch.type_ids, [0; 12]);
+        let cut = tokenizer.encode_batch(&["one two three four"], true, Some(4)).unwrap();
+        assert_eq!(cut.ids, [101, 2028, 2048, 102]);
+        assert!(tokenizer.encode_batch(&["one"], true, Some(1)).is_err());
+        assert_eq!(tokenizer.encode_batch::<&str>(&[], true, None).unwrap(), Batch::default());
+        let long = "word ".repeat(1000);
+        assert_eq!(tokenizer.encode(&long, true).unwrap().ids.len(), 1002);
+    }
+
+    #[test]
+    fn the_pad_token_is_found_where_the_file_says_or_by_name() {
+        assert_eq!(Tokenizer::from_bytes(words("").as_bytes()).unwrap().pad_id(), 2);
+        let padding = r#""padding":{"strategy":"BatchLongest","direction":"Left","pad_to_multiple_of":null,
+            "pad_id":1,"pad_type_id":5,"pad_token":"b"},"truncation":{"max_length":2,
+            "strategy":"LongestFirst","stride":0,"direction":"Right"},"#;
+        let tokenizer = Tokenizer::from_bytes(words(padding).as_bytes()).unwrap();
+        let batch = tokenizer.encode_batch(&["a a a", "b"], true, None).unwrap();
+        assert_eq!((batch.ids, batch.length), (vec![0, 0, 0, 1, 1, 1], 3));
+        assert_eq!(batch.type_ids, [0, 0, 0, 0, 5, 5]);
+    }
+
+    #[test]
+    fn damaged_files_are_refused_with_the_place() {
+        let message = |content: &str| match Tokenizer::from_bytes(content.as_bytes()) {
+            Err(e) if e.kind() == Kind::InvalidModel => e.to_string(),
+            _ => panic!("{content} was taken"),
+        };
+        assert!(message("{\n\"version\": \"1.0\",\n !}").contains("line 3"));
+        message("");
+        message("{}");
+        message(&"[".repeat(100_000));
+        assert_eq!(Tokenizer::load(Path::new("/nowhere")).err().unwrap().kind(), Kind::NotFound);
+        let folder = std::env::temp_dir();
+        let e = Tokenizer::load(&folder).err().unwrap();
+        assert!(e.to_string().contains(FILE), "{e}");
+    }
+
+    #[test]
+    fn texts_above_the_limit_are_refused() {
+        let tokenizer = Tokenizer::from_bytes(words("").as_bytes()).unwrap();
+        let text = "a".repeat(limits::TEXT_BYTES + 1);
+        assert_eq!(tokenizer.encode(&text, true).unwrap_err().kind(), Kind::LimitExceeded);
+    }
+
+    #[test]
+    fn it_is_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Tokenizer>();
+    }
+}
