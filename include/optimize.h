@@ -489,6 +489,68 @@ typedef struct optimize_quantize_options_t {
   const char *scratch_folder;
 } optimize_quantize_options_t;
 
+/**
+ * Options of `optimize_model_benchmark`. All zero means the defaults.
+ */
+typedef struct optimize_benchmark_options_t {
+  /**
+   * sizeof(optimize_benchmark_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Timed rounds; 0 is 50.
+   */
+  uint32_t runs;
+  /**
+   * Rounds before the timed ones; 0 is 5.
+   */
+  uint32_t warmup;
+  /**
+   * Threads; 0 is as the context says. With 1, processor time is measured, else wall-clock time.
+   */
+  uint32_t threads;
+  /**
+   * Rows of the timed input; 0 is 1.
+   */
+  uint32_t batch_size;
+  /**
+   * Tokens of each row of the timed input; 0 is 128.
+   */
+  uint32_t sequence_length;
+  /**
+   * The timed rounds end after so many milliseconds, but not before 5 of them; 0 is 30000.
+   */
+  uint32_t max_milliseconds;
+  /**
+   * Seed of generated inputs and of the bootstrap.
+   */
+  uint32_t seed;
+  /**
+   * `text_count` texts to compare the models on; without any, built-in sentences. Needs a tokenizer.
+   */
+  const char *const *texts;
+  /**
+   * Number of texts.
+   */
+  uint64_t text_count;
+  /**
+   * `shape_count` input shapes, each "NAME:2x3x4", for inputs whose sizes the model leaves open.
+   */
+  const char *const *shapes;
+  /**
+   * Number of shapes.
+   */
+  uint64_t shape_count;
+  /**
+   * `value_count` input values, each "NAME:1,2,3", for inputs that random numbers do not suit.
+   */
+  const char *const *values;
+  /**
+   * Number of values.
+   */
+  uint64_t value_count;
+} optimize_benchmark_options_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -839,6 +901,20 @@ enum optimize_status_t optimize_model_quantize(const struct optimize_context_t *
                                                struct optimize_model_t **result,
                                                struct optimize_buffer_t **report,
                                                struct optimize_error_t **error);
+
+/**
+ * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
+ * time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
+ * from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
+ */
+enum optimize_status_t optimize_model_benchmark(const struct optimize_context_t *context,
+                                                const struct optimize_model_t *original,
+                                                const struct optimize_model_t *result,
+                                                const struct optimize_tokenizer_t *tokenizer,
+                                                const struct optimize_benchmark_options_t *options,
+                                                const struct optimize_call_t *call,
+                                                struct optimize_buffer_t **report,
+                                                struct optimize_error_t **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -135,13 +135,15 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// `bail!(InvalidModel, "node {} has no inputs", name)` returns that error from the function.
+/// For the library and its command: `bail!(InvalidModel, "node {} has no inputs", name)` returns that error from the function.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! bail {
     ($kind:ident, $($arg:tt)*) => {
         return Err($crate::error::Error::new($crate::error::Kind::$kind, format!($($arg)*)))
     };
 }
-pub(crate) use bail;
+pub use crate::bail;
 
 /// `error!(NotFound, "no input {name:?}")` makes that error.
 macro_rules! error {

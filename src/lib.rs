@@ -1,4 +1,5 @@
 #![doc = "liboptimize"]
+pub mod benchmark;
 pub mod call;
 pub mod error;
 pub mod files;
@@ -12,3 +13,4 @@ pub mod runtime;
 pub mod text;
 pub mod ffi;
 pub mod inspect;
+pub mod shapes;

@@ -1,6 +1,6 @@
 //! Which sizes the inputs have: what the model leaves open gets a number, the same one for equal names.
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Error, Kind, Result, bail};
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::element_count;
 use std::collections::HashMap;
@@ -42,7 +42,10 @@ impl Sizes {
                 Dim::Symbolic(name) if !name.is_empty() => {
                     let known = *self.known.entry(name.clone()).or_insert(size);
                     if known != size {
-                        bail!(InvalidArgument, "the shape {shape:?} gives {name:?} the size {size}; elsewhere it is {known}");
+                        bail!(
+                            InvalidArgument,
+                            "the shape {shape:?} gives {name:?} the size {size}; elsewhere it is {known}"
+                        );
                     }
                 }
                 _ => {}
@@ -84,17 +87,12 @@ impl Sizes {
         if let Some(size) = self.known.get(name) {
             return *size;
         }
-        let size = match name.split_once('+') {
-            Some((left, right)) => {
-                let mut term = |term: &str| match term.trim().parse() {
-                    Ok(number) => number,
-                    Err(_) => self.size(term.trim(), index, past, sequential),
-                };
-                let left: i64 = term(left);
-                left.saturating_add(term(right))
-            }
-            None => self.guess(&name.to_lowercase(), index, past, sequential),
-        };
+        let terms = name.split('+').map(str::trim).map(|term| match (term.parse(), self.known.get(term)) {
+            (Ok(number), _) => number,
+            (_, Some(size)) => *size,
+            _ => self.guess(&term.to_lowercase(), index, past, sequential),
+        });
+        let size = terms.fold(0i64, i64::saturating_add);
         if !name.is_empty() {
             self.known.insert(name.to_owned(), size);
         }
@@ -126,7 +124,8 @@ pub fn is_past(name: &str) -> bool {
 }
 
 fn checked(shape: &[i64]) -> Result<()> {
-    let count = element_count(shape)?;
+    // The same check guards model files; here the shape is the caller's, or ours.
+    let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > ELEMENTS {
         bail!(LimitExceeded, "the shape {shape:?} has {count} elements; a benchmark makes inputs of up to {ELEMENTS}");
     }

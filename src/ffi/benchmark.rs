@@ -1,1 +1,114 @@
-//! Benchmark.
+//! Benchmark: original against result.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle;
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::tokenizer::optimize_tokenizer_t;
+use super::{Out, buffer, guard, texts};
+use crate::benchmark::{BenchmarkOptions, benchmark, into_report};
+use crate::error::{Result, bail};
+use crate::shapes::{parse_shape, parse_values};
+use std::ffi::c_char;
+
+/// Options of `optimize_model_benchmark`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_benchmark_options_t {
+    /// sizeof(optimize_benchmark_options_t).
+    pub struct_size: u32,
+    /// Timed rounds; 0 is 50.
+    pub runs: u32,
+    /// Rounds before the timed ones; 0 is 5.
+    pub warmup: u32,
+    /// Threads; 0 is as the context says. With 1, processor time is measured, else wall-clock time.
+    pub threads: u32,
+    /// Rows of the timed input; 0 is 1.
+    pub batch_size: u32,
+    /// Tokens of each row of the timed input; 0 is 128.
+    pub sequence_length: u32,
+    /// The timed rounds end after so many milliseconds, but not before 5 of them; 0 is 30000.
+    pub max_milliseconds: u32,
+    /// Seed of generated inputs and of the bootstrap.
+    pub seed: u32,
+    /// `text_count` texts to compare the models on; without any, built-in sentences. Needs a tokenizer.
+    pub texts: *const *const c_char,
+    /// Number of texts.
+    pub text_count: u64,
+    /// `shape_count` input shapes, each "NAME:2x3x4", for inputs whose sizes the model leaves open.
+    pub shapes: *const *const c_char,
+    /// Number of shapes.
+    pub shape_count: u64,
+    /// `value_count` input values, each "NAME:1,2,3", for inputs that random numbers do not suit.
+    pub values: *const *const c_char,
+    /// Number of values.
+    pub value_count: u64,
+}
+// SAFETY: repr(C), eight u32 and six 64-bit fields: no padding, all zero is valid.
+unsafe impl Options for optimize_benchmark_options_t {}
+
+/// Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
+/// time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
+/// from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_benchmark(
+    context: *const optimize_context_t,
+    original: *const optimize_model_t,
+    result: *const optimize_model_t,
+    tokenizer: *const optimize_tokenizer_t,
+    options: *const optimize_benchmark_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            let (context, tokenizer) = (handle::get(context)?, handle::optional(tokenizer)?);
+            let (original, result) = (&handle::get(original)?.model, &handle::get(result)?.model);
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            let runtime = context.runtime()?;
+            let report = call::with(call, |call| {
+                let (speed, quality) = benchmark(runtime, original, result, tokenizer, &options, call)?;
+                let mut report = into_report(&options, &speed, &quality);
+                report.input = Some(original.identity(call)?);
+                report.output = Some(result.identity(call)?);
+                Ok(report)
+            })?;
+            out.set(buffer::new(report.to_json()));
+            Ok(())
+        })
+    }
+}
+
+unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptions> {
+    let defaults = BenchmarkOptions::default();
+    let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
+    let list = |list, count: u64, name| -> Result<Vec<&str>> {
+        let Ok(count) = usize::try_from(count) else { bail!(InvalidArgument, "{name}: {count} entries") };
+        // SAFETY: the contract of `ffi`.
+        unsafe { texts(list, count, name) }
+    };
+    Ok(BenchmarkOptions {
+        runs: or(given.runs, defaults.runs),
+        warmup: or(given.warmup, defaults.warmup),
+        batch_size: or(given.batch_size, defaults.batch_size),
+        sequence_length: or(given.sequence_length, defaults.sequence_length),
+        max_seconds: match given.max_milliseconds {
+            0 => defaults.max_seconds,
+            milliseconds => f64::from(milliseconds) / 1e3,
+        },
+        seed: if given.seed == 0 { defaults.seed } else { u64::from(given.seed) },
+        texts: list(given.texts, given.text_count, "texts")?.into_iter().map(str::to_owned).collect(),
+        shapes: list(given.shapes, given.shape_count, "shapes")?.into_iter().map(parse_shape).collect::<Result<_>>()?,
+        values: list(given.values, given.value_count, "values")?.into_iter().map(parse_values).collect::<Result<_>>()?,
+        ..defaults
+    })
+}

@@ -20,6 +20,13 @@ pub const LEFT: &str = "left";
 /// `DynamicQuantizeLinear` and `MatMulInteger` exist from here on; before, the fused contrib operator serves.
 const INTEGER_OPSET: i64 = 11;
 
+/// Operators that hold weights and that people ask about when they stay float.
+const WEIGHTED: [&str; 7] =
+    ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
+
+/// `Mul` broadcasts like everybody else from here on.
+const BROADCAST_OPSET: i64 = 7;
+
 /// One weight to quantize; several nodes may share it.
 pub struct Weight<'a> {
     pub matrix: Matrix,
@@ -163,7 +170,7 @@ impl<'a> Planner<'_, 'a> {
         Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
         let opset = self.opset(body);
         let form = if table {
-            self.table_form(node, &constant)?
+            self.table_form(node, &constant, opset)?
         } else if node.is("Gemm") {
             gemm_form(node, opset)?
         } else if opset >= INTEGER_OPSET {
@@ -177,12 +184,15 @@ impl<'a> Planner<'_, 'a> {
         Ok(Some((form, input, constant)))
     }
 
-    fn table_form(&self, node: &NodeProto, constant: &Constant<'_>) -> Judged<Form> {
+    fn table_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {
         if !self.options.embeddings {
             return Err("embedding tables are not to be quantized".to_owned());
         }
         if !matches!(node.int("axis", 0), 0 | -2) || constant.transposed {
             return Err("rows are not gathered along the first axis".to_owned());
+        }
+        if opset < BROADCAST_OPSET {
+            return Err(format!("before operator set {BROADCAST_OPSET} rows cannot be scaled"));
         }
         Ok(Form::Table)
     }
@@ -192,9 +202,7 @@ impl<'a> Planner<'_, 'a> {
         let worth = |t: &TensorProto| {
             is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements
         };
-        let holds = node.op() != "Constant"
-            && node.op() != "Transpose"
-            && node.op() != "Identity"
+        let holds = WEIGHTED.contains(&node.op())
             && node.input.iter().any(|name| self.view.constant(body, name).is_some_and(|c| worth(c.tensor)));
         if holds { Err(format!("{} is not quantized dynamically", node.op())) } else { Ok(()) }
     }

@@ -1,1 +1,60 @@
-fn main(){}
+//! The `optimize` command. Each command has a file; this one says which there are and turns errors into
+//! exit codes: 0 done, 1 failed, 2 usage, 3 a gate not met.
+
+mod benchmark;
+mod common;
+mod inspect;
+mod progress;
+mod quantize;
+mod run;
+mod table;
+
+use clap::{Parser, Subcommand};
+use optimize::error::{Error, Kind};
+use std::process::ExitCode;
+
+/// Make trained models smaller and faster, and run them. No Python needed.
+///
+/// Results go to stdout, everything else to stderr.
+#[derive(Parser)]
+#[command(name = "optimize", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what is inside a model: inputs, outputs, operators, weights.
+    Inspect(inspect::Arguments),
+    /// Make a model's weights int8: a quarter of the size, and faster.
+    Quantize(quantize::Arguments),
+    /// Measure a model against another: speed, size, memory, closeness.
+    Benchmark(benchmark::Arguments),
+    /// Run a model once and print its outputs.
+    Run(run::Arguments),
+}
+
+fn main() -> ExitCode {
+    // A closed pipe (`optimize inspect ... | head`) should end the command quietly, as it ends others.
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Benchmark(arguments) => benchmark::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("optimize: {error}");
+    match error.kind() {
+        Kind::InvalidArgument => ExitCode::from(2),
+        Kind::GateNotMet => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,3 @@
+module optimize-example
+
+go 1.19

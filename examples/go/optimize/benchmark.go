@@ -1,0 +1,80 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// BenchmarkOptions are the options of Context.Benchmark.
+type BenchmarkOptions struct {
+	Tokenizer       *Tokenizer // makes inputs of texts; nil generates them from the model's signature
+	Runs            uint32     // timed rounds; 0 is 50
+	Warmup          uint32     // rounds before the timed ones; 0 is 5
+	Threads         uint32     // 0 is as the context says; with 1, processor time is measured
+	BatchSize       uint32     // rows of the timed input; 0 is 1
+	SequenceLength  uint32     // tokens of each row of the timed input; 0 is 128
+	MaxMilliseconds uint32     // after which the timed rounds end, but not before 5 of them; 0 is 30000
+	Seed            uint32     // of generated inputs and of the bootstrap
+	Texts           []string   // to compare the models on; without any, built-in sentences; needs a tokenizer
+	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
+	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
+}
+
+// Benchmark measures two models side by side: speed, load time, memory, size, and how close the outputs are.
+func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	before, err := original.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer original.release()
+	after, err := result.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer result.release()
+	if o == nil {
+		o = &BenchmarkOptions{}
+	}
+	var tokenizer *C.optimize_tokenizer_t
+	if o.Tokenizer != nil {
+		if tokenizer, err = o.Tokenizer.acquire(); err != nil {
+			return nil, err
+		}
+		defer o.Tokenizer.release()
+	}
+	var m memory
+	defer m.free()
+	options := C.optimize_benchmark_options_t{
+		struct_size:      C.sizeof_optimize_benchmark_options_t,
+		runs:             C.uint32_t(o.Runs),
+		warmup:           C.uint32_t(o.Warmup),
+		threads:          C.uint32_t(o.Threads),
+		batch_size:       C.uint32_t(o.BatchSize),
+		sequence_length:  C.uint32_t(o.SequenceLength),
+		max_milliseconds: C.uint32_t(o.MaxMilliseconds),
+		seed:             C.uint32_t(o.Seed),
+		texts:            m.texts(o.Texts),
+		text_count:       C.uint64_t(len(o.Texts)),
+		shapes:           m.texts(o.Shapes),
+		shape_count:      C.uint64_t(len(o.Shapes)),
+		values:           m.texts(o.Values),
+		value_count:      C.uint64_t(len(o.Values)),
+	}
+	var buffer *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_benchmark(context, before, after, tokenizer, &options, call, &buffer, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{JSON: take(buffer)}
+	return report, json.Unmarshal(report.JSON, report)
+}

@@ -1,0 +1,133 @@
+package optimize
+
+// #include <stdlib.h>
+// #include <optimize.h>
+// typedef const char stage_text;
+// int32_t optimize_go_progress(void *user_data, stage_text *stage, uint64_t done, uint64_t total);
+import "C"
+
+import (
+	"context"
+	"math"
+	"runtime/cgo"
+	"time"
+	"unsafe"
+)
+
+// ProgressFunc is told how far a call is, at most 20 times a second, on the goroutine that made the call.
+// total is 0 if it is not known.
+type ProgressFunc func(stage string, done, total uint64)
+
+type progressKey struct{}
+
+// WithProgress gives a context under which calls report their progress to f. To stop a call from within f,
+// cancel the context.
+func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
+	return context.WithValue(ctx, progressKey{}, f)
+}
+
+// tryUnder is try for a call that ends with ctx and reports progress to its function.
+func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) C.optimize_status_t) error {
+	if err := ctx.Err(); err != nil {
+		return contextError(err)
+	}
+	c := C.optimize_call_t{struct_size: C.sizeof_optimize_call_t}
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return contextError(context.DeadlineExceeded)
+		}
+		// Rounded up, because 0 would be no timeout.
+		c.timeout_ms = C.uint32_t(math.Min(math.Ceil(left.Seconds()*1e3), math.MaxUint32))
+	}
+	if ctx.Done() != nil {
+		token, err := newCancel()
+		if err != nil {
+			return err
+		}
+		defer token.fireOn(ctx)()
+		c.cancel = token.c
+	}
+	if f, ok := ctx.Value(progressKey{}).(ProgressFunc); ok && f != nil {
+		p := &progress{ctx: ctx, report: f}
+		defer p.install(&c)()
+	}
+	return try(func(e errorOut) C.optimize_status_t { return call(&c, e) })
+}
+
+func contextError(err error) error {
+	status := ErrCancelled
+	if err == context.DeadlineExceeded {
+		status = ErrTimeout
+	}
+	return &Error{Status: status, Message: err.Error()}
+}
+
+// cancel is a token that stops the calls it was given to.
+type cancel struct{ c *C.optimize_cancel_t }
+
+func newCancel() (token cancel, err error) {
+	err = try(func(e errorOut) C.optimize_status_t { return C.optimize_cancel_new(&token.c, e) })
+	return token, err
+}
+
+// fireOn fires the token when ctx is cancelled (its deadline is the business of the timeout), until the
+// function it returns is called, which frees the token.
+func (t cancel) fireOn(ctx context.Context) (stop func()) {
+	over, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		select {
+		case <-ctx.Done():
+			if ctx.Err() != context.DeadlineExceeded {
+				C.optimize_cancel_fire(t.c, nil)
+			}
+		case <-over:
+		}
+	}()
+	return func() {
+		close(over)
+		<-gone // now nobody fires it any more
+		C.optimize_cancel_free(t.c)
+	}
+}
+
+// progress is what the C callback reaches through its user data.
+type progress struct {
+	ctx      context.Context
+	report   ProgressFunc
+	panicked any
+}
+
+// install makes c report to p, until the function it returns is called.
+func (p *progress) install(c *C.optimize_call_t) (remove func()) {
+	h := cgo.NewHandle(p)
+	// C memory, because a struct that C reads may not point into Go memory.
+	data := C.malloc(C.size_t(unsafe.Sizeof(h)))
+	*(*cgo.Handle)(data) = h
+	c.user_data = data
+	c.progress = C.optimize_progress_fn(C.optimize_go_progress)
+	return func() {
+		C.free(data)
+		h.Delete()
+		if p.panicked != nil {
+			panic(p.panicked)
+		}
+	}
+}
+
+//export optimize_go_progress
+func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, total C.uint64_t) (stop C.int32_t) {
+	p := (*(*cgo.Handle)(userData)).Value().(*progress)
+	// A panic must not unwind through the library: it goes on when the call has ended.
+	defer func() {
+		if p.panicked = recover(); p.panicked != nil {
+			stop = 1
+		}
+	}()
+	p.report(C.GoString((*C.char)(stage)), uint64(done), uint64(total))
+	if p.ctx.Err() == context.Canceled {
+		return 1 // at once, not when the goroutine of fireOn gets to it
+	}
+	return 0
+}

@@ -1,0 +1,89 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"io/fs"
+)
+
+// Status is the sort of a failure. It is an error itself, for errors.Is:
+//
+//	if errors.Is(err, optimize.ErrInvalidModel) { … }
+//
+// ErrCancelled is also context.Canceled, ErrTimeout also context.DeadlineExceeded, and ErrNotFound also
+// fs.ErrNotExist.
+type Status int32
+
+// The statuses of the library.
+const (
+	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is outside what the function takes
+	ErrInvalidHandle   Status = C.OPTIMIZE_INVALID_HANDLE   // a handle is of another kind, or was freed
+	ErrNotFound        Status = C.OPTIMIZE_NOT_FOUND        // a file, tensor, input or name does not exist
+	ErrIO              Status = C.OPTIMIZE_IO               // the operating system refused to read or write
+	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the model is damaged, hostile or none at all
+	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // valid, but not supported by this version
+	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // larger than the limits of the library
+	ErrRuntimeMissing  Status = C.OPTIMIZE_RUNTIME_MISSING  // ONNX Runtime was not found or is too old
+	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime refused or failed
+	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // stopped by the context
+	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // stopped by the deadline of the context
+	ErrBusy            Status = C.OPTIMIZE_BUSY             // the session is running for another goroutine
+	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed gate was not met
+	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of the library; the process is intact
+)
+
+// Error is the stable name of the status, e.g. "optimize: invalid_model".
+func (s Status) Error() string {
+	return "optimize: " + C.GoString(C.optimize_status_name(C.int32_t(s)))
+}
+
+// Is compares with the errors of the standard library that mean the same.
+func (s Status) Is(target error) bool {
+	switch s {
+	case ErrCancelled:
+		return target == context.Canceled
+	case ErrTimeout:
+		return target == context.DeadlineExceeded
+	case ErrNotFound:
+		return target == fs.ErrNotExist
+	}
+	return false
+}
+
+// Error is what the library says about a failed call.
+type Error struct {
+	Status  Status // of which sort it is
+	Message string // what is wrong, one sentence
+	Place   string // where: file, node, tensor or argument, outermost first; "" if the message says it all
+}
+
+// Error is the place and the message.
+func (e *Error) Error() string {
+	if e.Place == "" {
+		return "optimize: " + e.Message
+	}
+	return "optimize: " + e.Place + ": " + e.Message
+}
+
+// Unwrap gives the status.
+func (e *Error) Unwrap() error { return e.Status }
+
+// errorOut is where a C function puts its error object.
+type errorOut = **C.optimize_error_t
+
+// try makes a Go error of the status and the error object of a C call.
+func try(call func(errorOut) C.optimize_status_t) error {
+	var e *C.optimize_error_t
+	status := call(&e)
+	if status == C.OPTIMIZE_OK {
+		return nil
+	}
+	defer C.optimize_error_free(e)
+	return &Error{
+		Status:  Status(status),
+		Message: C.GoString(C.optimize_error_message(e)),
+		Place:   C.GoString(C.optimize_error_place(e)),
+	}
+}

@@ -1,0 +1,155 @@
+package optimize
+
+// #include <stdlib.h>
+// #include <optimize.h>
+import "C"
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"unsafe"
+)
+
+// ErrClosed says that something was used after its Close.
+var ErrClosed = errors.New("optimize: used after Close")
+
+// handle owns a C handle: P is a pointer to its type. It counts the calls that use it, so that neither Close
+// nor the garbage collector frees it under one of them.
+type handle[P any] struct {
+	mu   sync.Mutex
+	c    P
+	uses int
+	open bool
+	free func(P)
+}
+
+func own[P any](c P, free func(P)) *handle[P] {
+	h := &handle[P]{c: c, open: true, free: free}
+	runtime.SetFinalizer(h, (*handle[P]).Close)
+	return h
+}
+
+// acquire gives the C handle for a call, which ends with release. A deferred release is also what keeps the
+// garbage collector away during the call.
+func (h *handle[P]) acquire() (c P, err error) {
+	if h == nil {
+		return c, ErrClosed
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.open {
+		return c, ErrClosed
+	}
+	h.uses++
+	return h.c, nil
+}
+
+func (h *handle[P]) release() {
+	h.mu.Lock()
+	h.uses--
+	last := h.uses == 0 && !h.open
+	h.mu.Unlock()
+	if last {
+		h.free(h.c)
+	}
+}
+
+// Close frees what the library holds, at once or when the calls that use it end. It returns nil.
+func (h *handle[P]) Close() error {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	last := h.open && h.uses == 0
+	h.open = false
+	h.mu.Unlock()
+	if last {
+		h.free(h.c)
+	}
+	return nil
+}
+
+// memory is C memory for the arguments of one call. Go memory may be given to C, but only if it holds no
+// pointers to other Go memory: lists of strings, and strings in structs, have to be copied.
+type memory struct{ blocks []unsafe.Pointer }
+
+func (m *memory) free() {
+	for _, block := range m.blocks {
+		C.free(block)
+	}
+}
+
+// text copies a string. C would take it to end at its first NUL: an invalid byte in the place of each makes
+// the library refuse such a string, instead of opening another file than the one that was meant.
+func (m *memory) text(s string) *C.char {
+	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xff")))
+}
+
+func (m *memory) textOrNil(s string) *C.char {
+	if s == "" {
+		return nil
+	}
+	return m.text(s)
+}
+
+func (m *memory) texts(list []string) **C.char {
+	return m.pointers(list, m.text)
+}
+
+// prompts gives texts with their sizes, so that they may hold anything.
+func (m *memory) prompts(list []string) (texts **C.char, sizes []C.size_t) {
+	for _, s := range list {
+		sizes = append(sizes, C.size_t(len(s)))
+	}
+	return m.pointers(list, func(s string) *C.char { return m.keep(C.CString(s)) }), addressable(sizes)
+}
+
+func (m *memory) pointers(list []string, copied func(string) *C.char) **C.char {
+	if len(list) == 0 {
+		return nil
+	}
+	c := (**C.char)(C.malloc(C.size_t(len(list)) * C.size_t(unsafe.Sizeof(uintptr(0)))))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	for i, s := range list {
+		unsafe.Slice(c, len(list))[i] = copied(s)
+	}
+	return c
+}
+
+func (m *memory) keep(c *C.char) *C.char {
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	return c
+}
+
+// bytesOf is the memory of a slice of numbers.
+func bytesOf[T any](s []T) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
+}
+
+// addressable gives a slice with a first element whose address can be taken, for C to ignore if there is none.
+func addressable[T any](s []T) []T {
+	if len(s) == 0 {
+		return make([]T, 1)
+	}
+	return s
+}
+
+// flag is how C options say yes and no.
+func flag(yes bool) C.uint32_t {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// take copies a buffer and frees it.
+func take(buffer *C.optimize_buffer_t) []byte {
+	defer C.optimize_buffer_free(buffer)
+	data := (*byte)(unsafe.Pointer(C.optimize_buffer_data(buffer)))
+	return append([]byte(nil), unsafe.Slice(data, int(C.optimize_buffer_size(buffer)))...)
+}

@@ -1,0 +1,167 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+	"unsafe"
+)
+
+// Model is a loaded or made model. It is immutable.
+type Model struct {
+	*handle[*C.optimize_model_t]
+}
+
+func newModel(model *C.optimize_model_t) *Model {
+	return &Model{own(model, func(m *C.optimize_model_t) { C.optimize_model_free(m) })}
+}
+
+// Load loads an .onnx file, or a folder that holds one. Weights are mapped, not read.
+func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	var m memory
+	defer m.free()
+	var model *C.optimize_model_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_load(context, m.text(path), call, &model, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newModel(model), nil
+}
+
+// LoadMemory loads a model from a copy of the bytes of an .onnx file without external data.
+func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	bytes := addressable(file)
+	var model *C.optimize_model_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_load_memory(context, unsafe.Pointer(&bytes[0]), C.size_t(len(file)), call, &model, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newModel(model), nil
+}
+
+// ExternalData says where Save puts weights.
+type ExternalData int32
+
+// Where Save puts weights.
+const (
+	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB
+	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file; it holds up to 2 GiB
+	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // beside the .onnx file
+)
+
+// SaveOptions are the options of Model.Save.
+type SaveOptions struct {
+	ExternalData ExternalData
+}
+
+// Save saves a model, atomically: until it is complete and on the disk, what was at path stays.
+func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	if o == nil {
+		o = &SaveOptions{}
+	}
+	options := C.optimize_save_options_t{
+		struct_size:   C.sizeof_optimize_save_options_t,
+		external_data: C.int32_t(o.ExternalData),
+	}
+	var mem memory
+	defer mem.free()
+	var report *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_save(model, mem.text(path), &options, call, &report, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	saved := &SaveReport{}
+	return saved, json.Unmarshal(take(report), saved)
+}
+
+// Inspect says what is inside a model.
+func (m *Model) Inspect() (*Inspection, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	var report *C.optimize_buffer_t
+	err = try(func(e errorOut) C.optimize_status_t { return C.optimize_model_inspect(model, &report, e) })
+	if err != nil {
+		return nil, err
+	}
+	inspection := &Inspection{JSON: take(report)}
+	return inspection, json.Unmarshal(inspection.JSON, inspection)
+}
+
+// Inputs describes what a run must feed.
+func (m *Model) Inputs() ([]ValueInfo, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	return values(C.optimize_model_input_count(model), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_input(model, i, v, e)
+	})
+}
+
+// Outputs describes what a run gives.
+func (m *Model) Outputs() ([]ValueInfo, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	return values(C.optimize_model_output_count(model), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+		return C.optimize_model_output(model, i, v, e)
+	})
+}
+
+// ValueInfo is the name, type and shape of an input or output.
+type ValueInfo struct {
+	Name     string
+	DType    DType    // Unknown for a sequence or map
+	Dims     []int64  // -1 where any size will do; nil if not even the rank is declared
+	DimNames []string // equal names must be equal sizes, "" has no such meaning
+}
+
+func values(
+	count C.size_t, get func(C.size_t, *C.optimize_value_info_t, errorOut) C.optimize_status_t,
+) ([]ValueInfo, error) {
+	list := make([]ValueInfo, count)
+	for i := range list {
+		info := C.optimize_value_info_t{struct_size: C.sizeof_optimize_value_info_t}
+		if err := try(func(e errorOut) C.optimize_status_t { return get(C.size_t(i), &info, e) }); err != nil {
+			return nil, err
+		}
+		list[i] = ValueInfo{Name: C.GoString(info.name), DType: DType(info.dtype)}
+		if info.rank < 0 {
+			continue
+		}
+		list[i].Dims = append([]int64{}, unsafe.Slice((*int64)(info.dims), info.rank)...)
+		for _, name := range unsafe.Slice(info.dim_names, info.rank) {
+			list[i].DimNames = append(list[i].DimNames, C.GoString(name))
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,95 @@
+package optimize
+
+import "encoding/json"
+
+// Report is what a technique or a benchmark did and measured: the main fields of docs/report.md, and in JSON
+// all of them.
+type Report struct {
+	SchemaVersion uint32         `json:"schema_version"`
+	Operation     string         `json:"operation"`
+	Input         *File          `json:"input"`
+	Output        *File          `json:"output"`
+	Seconds       float64        `json:"seconds"`
+	PeakRSSBytes  uint64         `json:"peak_rss_bytes"`
+	Summary       map[string]any `json:"summary"`
+	Nodes         []Node         `json:"nodes"`
+	Benchmark     *Measurements  `json:"benchmark"` // nil if nothing was measured
+	Quality       *Quality       `json:"quality"`   // nil if nothing was compared
+
+	JSON json.RawMessage `json:"-"`
+}
+
+// File identifies a model, external data included, or a file of one.
+type File struct {
+	Path   string `json:"path"`
+	Bytes  uint64 `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// Node is what was done to a node, and why.
+type Node struct {
+	Name   string `json:"name"`
+	Op     string `json:"op"`
+	Action string `json:"action"` // "quantized" or "left"
+	Reason string `json:"reason"`
+}
+
+// Measurements are the figures of original and result, measured side by side.
+type Measurements struct {
+	Runs      int                      `json:"runs"`
+	LatencyMS Both[map[string]float64] `json:"latency_ms"` // "median", "min", "p90"
+	Speedup   struct {
+		Median  float64 `json:"median"`
+		Low     float64 `json:"low"` // low and high are the ends of the 95 % interval
+		High    float64 `json:"high"`
+		Verdict string  `json:"verdict"` // "faster", "slower" or "no difference"
+	} `json:"speedup"`
+	LoadMS        Both[float64] `json:"load_ms"`
+	ResidentBytes Both[uint64]  `json:"resident_bytes"`
+	Bytes         Both[uint64]  `json:"bytes"`
+	SizeRatio     float64       `json:"size_ratio"` // how many times smaller the result is
+}
+
+// Both is a figure of the original and the same of the result.
+type Both[T any] struct {
+	Original T `json:"original"`
+	Result   T `json:"result"`
+}
+
+// Quality is how close the outputs of the result are to those of the original. What makes no sense for the
+// model's main output is nil.
+type Quality struct {
+	Output        string   `json:"output"` // the main output
+	Samples       int      `json:"samples"`
+	Cosine        *float64 `json:"cosine"`
+	MaxAbsError   *float64 `json:"max_abs_error"`
+	Top1Agreement *float64 `json:"top1_agreement"`
+	KL            *float64 `json:"kl"`
+}
+
+// SaveReport is the files that a save wrote.
+type SaveReport struct {
+	Files []File `json:"files"`
+}
+
+// Inspection is what is inside a model: the main fields of docs/report.md, and in JSON all of them.
+type Inspection struct {
+	Bytes      uint64                `json:"bytes"` // of all files of the model
+	IRVersion  int64                 `json:"ir_version"`
+	Opsets     map[string]int64      `json:"opsets"`
+	Producer   string                `json:"producer"`
+	Nodes      int                   `json:"nodes"`
+	Operators  map[string]int        `json:"operators"`
+	Weights    map[string]WeightInfo `json:"weights"` // by element type
+	Parameters uint64                `json:"parameters"`
+	Metadata   map[string]string     `json:"metadata"`
+
+	JSON json.RawMessage `json:"-"`
+}
+
+// WeightInfo counts the constant tensors of one element type.
+type WeightInfo struct {
+	Tensors  int    `json:"tensors"`
+	Elements uint64 `json:"elements"`
+	Bytes    uint64 `json:"bytes"`
+}

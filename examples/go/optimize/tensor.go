@@ -1,0 +1,186 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"fmt"
+	"reflect"
+	"unsafe"
+)
+
+// DType is an element type, numbered as in ONNX.
+type DType int32
+
+// The element types.
+const (
+	Unknown        DType = C.OPTIMIZE_DTYPE_UNKNOWN // not a tensor, or undeclared
+	Float32        DType = C.OPTIMIZE_DTYPE_FLOAT32
+	Uint8          DType = C.OPTIMIZE_DTYPE_UINT8
+	Int8           DType = C.OPTIMIZE_DTYPE_INT8
+	Uint16         DType = C.OPTIMIZE_DTYPE_UINT16
+	Int16          DType = C.OPTIMIZE_DTYPE_INT16
+	Int32          DType = C.OPTIMIZE_DTYPE_INT32
+	Int64          DType = C.OPTIMIZE_DTYPE_INT64
+	String         DType = C.OPTIMIZE_DTYPE_STRING
+	Bool           DType = C.OPTIMIZE_DTYPE_BOOL
+	Float16        DType = C.OPTIMIZE_DTYPE_FLOAT16
+	Float64        DType = C.OPTIMIZE_DTYPE_FLOAT64
+	Uint32         DType = C.OPTIMIZE_DTYPE_UINT32
+	Uint64         DType = C.OPTIMIZE_DTYPE_UINT64
+	Complex64      DType = C.OPTIMIZE_DTYPE_COMPLEX64
+	Complex128     DType = C.OPTIMIZE_DTYPE_COMPLEX128
+	BFloat16       DType = C.OPTIMIZE_DTYPE_BFLOAT16
+	Float8E4M3FN   DType = C.OPTIMIZE_DTYPE_FLOAT8E4M3FN
+	Float8E4M3FNUZ DType = C.OPTIMIZE_DTYPE_FLOAT8E4M3FNUZ
+	Float8E5M2     DType = C.OPTIMIZE_DTYPE_FLOAT8E5M2
+	Float8E5M2FNUZ DType = C.OPTIMIZE_DTYPE_FLOAT8E5M2FNUZ
+	Uint4          DType = C.OPTIMIZE_DTYPE_UINT4
+	Int4           DType = C.OPTIMIZE_DTYPE_INT4
+	Float4E2M1     DType = C.OPTIMIZE_DTYPE_FLOAT4E2M1
+	Float8E8M0     DType = C.OPTIMIZE_DTYPE_FLOAT8E8M0
+	Uint2          DType = C.OPTIMIZE_DTYPE_UINT2
+	Int2           DType = C.OPTIMIZE_DTYPE_INT2
+)
+
+// Element is a Go type that is an element type.
+type Element interface {
+	~bool | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
+		~float32 | ~float64 | ~complex64 | ~complex128
+}
+
+func dtypeOf[T Element]() DType {
+	var zero T
+	return map[reflect.Kind]DType{
+		reflect.Bool: Bool, reflect.Int8: Int8, reflect.Int16: Int16, reflect.Int32: Int32, reflect.Int64: Int64,
+		reflect.Uint8: Uint8, reflect.Uint16: Uint16, reflect.Uint32: Uint32, reflect.Uint64: Uint64,
+		reflect.Float32: Float32, reflect.Float64: Float64,
+		reflect.Complex64: Complex64, reflect.Complex128: Complex128,
+	}[reflect.TypeOf(zero).Kind()]
+}
+
+// Tensor is elements with a type and a shape. It is immutable.
+type Tensor struct {
+	*handle[*C.optimize_tensor_t]
+}
+
+func newTensor(tensor *C.optimize_tensor_t) *Tensor {
+	return &Tensor{own(tensor, func(t *C.optimize_tensor_t) { C.optimize_tensor_free(t) })}
+}
+
+// NewTensor makes a tensor from a copy of row-major elements. Without dims it is a scalar.
+func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
+	return NewRawTensor(dtypeOf[T](), bytesOf(elements), dims...)
+}
+
+// NewRawTensor makes a tensor of any type but String from a copy of the bytes of its elements. Types below a
+// byte are packed, low bits first.
+func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
+	bytes, sizes := addressable(data), addressable(dims)
+	var tensor *C.optimize_tensor_t
+	err := try(func(e errorOut) C.optimize_status_t {
+		return C.optimize_tensor_new(C.int32_t(dtype), (*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
+			unsafe.Pointer(&bytes[0]), C.size_t(len(data)), &tensor, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newTensor(tensor), nil
+}
+
+// NewStringTensor makes a tensor of strings, which hold no NUL.
+func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
+	var m memory
+	defer m.free()
+	sizes := addressable(dims)
+	var tensor *C.optimize_tensor_t
+	err := try(func(e errorOut) C.optimize_status_t {
+		return C.optimize_tensor_new_strings((*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
+			m.texts(strings), C.size_t(len(strings)), &tensor, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newTensor(tensor), nil
+}
+
+// DType is the element type; Unknown after Close.
+func (t *Tensor) DType() DType {
+	tensor, err := t.acquire()
+	if err != nil {
+		return Unknown
+	}
+	defer t.release()
+	return DType(C.optimize_tensor_dtype(tensor))
+}
+
+// Dims is the shape: empty for a scalar, and nil after Close.
+func (t *Tensor) Dims() []int64 {
+	tensor, err := t.acquire()
+	if err != nil {
+		return nil
+	}
+	defer t.release()
+	dims := make([]int64, C.optimize_tensor_rank(tensor))
+	copy(dims, unsafe.Slice((*int64)(C.optimize_tensor_dims(tensor)), len(dims)))
+	return dims
+}
+
+// Elements copies the elements of a tensor; T must be the Go type of its element type.
+func Elements[T Element](t *Tensor) ([]T, error) {
+	if has, wants := t.DType(), dtypeOf[T](); has != wants && has != Unknown {
+		message := fmt.Sprintf("the tensor holds elements of type %d, not %d", has, wants)
+		return nil, &Error{Status: ErrInvalidArgument, Message: message}
+	}
+	var zero T
+	var elements []T
+	err := t.view(func(data []byte) {
+		elements = make([]T, len(data)/int(unsafe.Sizeof(zero)))
+		copy(bytesOf(elements), data)
+	})
+	return elements, err
+}
+
+// Bytes copies the bytes of the elements; there are none for strings.
+func (t *Tensor) Bytes() (data []byte, err error) {
+	err = t.view(func(view []byte) { data = append(data, view...) })
+	return data, err
+}
+
+func (t *Tensor) view(use func([]byte)) error {
+	tensor, err := t.acquire()
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	if size := C.optimize_tensor_size(tensor); size > 0 {
+		use(unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)))
+	}
+	return nil
+}
+
+// Strings copies the strings of a tensor of strings.
+func (t *Tensor) Strings() ([]string, error) {
+	tensor, err := t.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer t.release()
+	count := int64(1)
+	for _, dim := range t.Dims() {
+		count *= dim
+	}
+	strings := make([]string, count)
+	for i := range strings {
+		var data *C.char
+		var size C.size_t
+		err := try(func(e errorOut) C.optimize_status_t {
+			return C.optimize_tensor_string(tensor, C.size_t(i), &data, &size, e)
+		})
+		if err != nil {
+			return nil, err
+		}
+		strings[i] = string(unsafe.Slice((*byte)(unsafe.Pointer(data)), int(size)))
+	}
+	return strings, nil
+}

@@ -1,0 +1,113 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+// Tokenizer turns text into ids and back.
+type Tokenizer struct {
+	*handle[*C.optimize_tokenizer_t]
+}
+
+// LoadTokenizer loads a tokenizer.json, or the one in a folder.
+func LoadTokenizer(path string) (*Tokenizer, error) {
+	var m memory
+	defer m.free()
+	var tokenizer *C.optimize_tokenizer_t
+	err := try(func(e errorOut) C.optimize_status_t {
+		return C.optimize_tokenizer_load(m.text(path), &tokenizer, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Tokenizer{own(tokenizer, func(t *C.optimize_tokenizer_t) { C.optimize_tokenizer_free(t) })}, nil
+}
+
+// EncodeOptions are the options of Tokenizer.Encode.
+type EncodeOptions struct {
+	NoSpecialTokens bool   // without [CLS], <s> and the like
+	MaxLength       uint32 // longest row in tokens; what is longer is cut at the end; 0 is no limit
+}
+
+// Encoding is texts as int64 tensors of shape [texts, longest], padded on the right.
+type Encoding struct {
+	IDs           *Tensor
+	AttentionMask *Tensor // 1 for tokens, 0 for padding
+	TypeIDs       *Tensor // the segments BERT wants
+}
+
+// Close closes the three tensors.
+func (e *Encoding) Close() error {
+	for _, t := range []*Tensor{e.IDs, e.AttentionMask, e.TypeIDs} {
+		t.Close()
+	}
+	return nil
+}
+
+// Encode turns texts into ids.
+func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) {
+	tokenizer, err := t.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer t.release()
+	if o == nil {
+		o = &EncodeOptions{}
+	}
+	options := C.optimize_encode_options_t{
+		struct_size:       C.sizeof_optimize_encode_options_t,
+		no_special_tokens: flag(o.NoSpecialTokens),
+		max_length:        C.uint32_t(o.MaxLength),
+	}
+	var m memory
+	defer m.free()
+	list, sizes := m.prompts(texts)
+	var ids, mask, types *C.optimize_tensor_t
+	err = try(func(e errorOut) C.optimize_status_t {
+		return C.optimize_tokenizer_encode(tokenizer, list, &sizes[0], C.size_t(len(texts)), &options,
+			&ids, &mask, &types, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Encoding{newTensor(ids), newTensor(mask), newTensor(types)}, nil
+}
+
+// DecodeOptions are the options of Tokenizer.Decode.
+type DecodeOptions struct {
+	KeepSpecialTokens bool
+}
+
+// Decode turns ids into text.
+func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
+	tokenizer, err := t.acquire()
+	if err != nil {
+		return "", err
+	}
+	defer t.release()
+	if o == nil {
+		o = &DecodeOptions{}
+	}
+	options := C.optimize_decode_options_t{
+		struct_size:         C.sizeof_optimize_decode_options_t,
+		keep_special_tokens: flag(o.KeepSpecialTokens),
+	}
+	list := addressable(ids)
+	var text *C.optimize_buffer_t
+	err = try(func(e errorOut) C.optimize_status_t {
+		return C.optimize_tokenizer_decode(tokenizer, (*C.int64_t)(&list[0]), C.size_t(len(ids)), &options, &text, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(take(text)), nil
+}
+
+// VocabularySize is the number of tokens, added ones included; 0 after Close.
+func (t *Tokenizer) VocabularySize() int {
+	tokenizer, err := t.acquire()
+	if err != nil {
+		return 0
+	}
+	defer t.release()
+	return int(C.optimize_tokenizer_vocabulary_size(tokenizer))
+}

@@ -1,0 +1,226 @@
+//! Original against result, in one process, on the same inputs: speed, memory, size and quality.
+//!
+//! [`benchmark`] is the way in. `inputs` makes what the models are given (`text` from texts, `sizes`, `tables`
+//! and `values` from the signature), `timing` runs them in turn, `statistics` says how sure the figures are,
+//! `quality` compares what comes out (`rows` has its formulas), `report` is what the caller gets.
+
+pub mod inputs;
+mod quality;
+pub mod report;
+mod rows;
+mod sentences;
+mod sizes;
+mod statistics;
+mod tables;
+mod text;
+mod timing;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
+
+use crate::call::Call;
+use crate::error::{Context, Error, Kind, Result, bail};
+use crate::limits;
+use crate::model::Model;
+use crate::report::{Report, peak_rss_bytes};
+use crate::runtime::{Runtime, SessionOptions};
+use crate::text::Tokenizer;
+use inputs::{InputSet, Source};
+use quality::Comparison;
+use serde::Serialize;
+use statistics::{median_interval, percentile, sorted};
+use std::time::Instant;
+use timing::{Alone, Clock, Pair, Rounds, Steps, Subject, alone, latency};
+
+/// What to measure, and on which inputs.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchmarkOptions {
+    /// Texts for models that take token ids; needs a tokenizer. Empty: 32 built-in sentences.
+    #[serde(serialize_with = "count")]
+    pub texts: Vec<String>,
+    /// Timed rounds, in each of which both models run once.
+    pub runs: usize,
+    /// Rounds before those.
+    pub warmup: usize,
+    /// Threads of each session; 0 is one for each physical core.
+    pub threads: usize,
+    /// Texts, or generated samples, in one run.
+    pub batch_size: usize,
+    /// Tokens of the timed inputs, and the most of any text. 0: the texts' own lengths for the caller's texts,
+    /// 128 for built-in text and for generated inputs.
+    pub sequence_length: usize,
+    /// Shapes of inputs by name, where the model leaves them open.
+    #[serde(serialize_with = "report::as_map")]
+    pub shapes: Vec<(String, Vec<i64>)>,
+    /// Values of inputs by name: one number for all elements, or one for each.
+    #[serde(serialize_with = "report::as_map")]
+    pub values: Vec<(String, Vec<f64>)>,
+    /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs.
+    pub seed: u64,
+    /// Seconds for the timed rounds. When they have passed the rounds end, but not before five.
+    pub max_seconds: f64,
+}
+
+impl Default for BenchmarkOptions {
+    fn default() -> Self {
+        BenchmarkOptions {
+            texts: Vec::new(),
+            runs: 50,
+            warmup: 5,
+            threads: 0,
+            batch_size: 1,
+            sequence_length: 0,
+            shapes: Vec::new(),
+            values: Vec::new(),
+            seed: 0,
+            max_seconds: 30.0,
+        }
+    }
+}
+
+/// Texts may be many, and are the caller's own: reports only count them.
+fn count<S: serde::Serializer>(texts: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_u64(texts.len() as u64)
+}
+
+/// Measures `result` against `original`, and compares what they give.
+///
+/// Each model is loaded alone first (the result, then the original) for load time, first run and memory; then
+/// both are loaded and run in turn. With one thread a run is timed in processor time, else by the wall clock.
+/// The speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
+///
+/// Reports the stage `benchmark` in rounds and input sets. [`Kind::InvalidArgument`] if the models' inputs or
+/// outputs differ or the options do not fit them; the message names the input and the option. Memory: both
+/// models loaded.
+pub fn benchmark(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: Option<&Tokenizer>,
+    options: &BenchmarkOptions,
+    call: &Call,
+) -> Result<(BenchmarkReport, QualityReport)> {
+    let start = Instant::now();
+    check(options)?;
+    same_outputs(original, result)?;
+    let source = Source::new(original, result, tokenizer, options)?;
+    let inputs = source.timing()?;
+    let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
+    let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
+    let each = each_alone(runtime, original, result, &inputs, &session, &source, &mut steps)?;
+    let load = |model: &Model| Subject::new(runtime, model, &session, &steps.quiet());
+    let mut pair = Pair { original: load(original).at(|| "the original")?, result: load(result).at(|| "the result")? };
+    let clock = Clock::for_threads(session.thread_count());
+    let rounds = pair.race(&inputs, options, clock, &mut steps)?;
+    let quality = compare(&mut pair, &source, &mut steps)?;
+    let bytes = Both { original: original.bytes(), result: result.bytes() };
+    let report = BenchmarkReport {
+        runs: rounds.original.len(),
+        threads: session.thread_count(),
+        clock: clock.name(),
+        inputs: source.name(),
+        input_shapes: inputs.shapes(),
+        latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
+        speedup: speedup(&rounds, options.seed),
+        load_ms: each.map(|alone| alone.load_ms),
+        first_run_ms: each.map(|alone| alone.first_run_ms),
+        resident_bytes: each.map(|alone| alone.resident_bytes),
+        bytes,
+        size_ratio: bytes.original as f64 / bytes.result.max(1) as f64,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    Ok((report, quality))
+}
+
+/// A report of its own for a benchmark that was all there was to do.
+pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, quality: &QualityReport) -> Report {
+    let mut report = Report::new("benchmark", serde_json::to_value(options).unwrap_or_default());
+    report.seconds = benchmark.seconds;
+    report.peak_rss_bytes = peak_rss_bytes();
+    attach(&mut report, benchmark, quality);
+    report
+}
+
+/// Adds the figures to the report of the technique that made the result.
+pub fn attach(report: &mut Report, benchmark: &BenchmarkReport, quality: &QualityReport) {
+    report.benchmark = serde_json::to_value(benchmark).ok();
+    report.quality = serde_json::to_value(quality).ok();
+}
+
+fn check(options: &BenchmarkOptions) -> Result<()> {
+    if options.runs == 0 || options.runs > limits::BENCHMARK_RUNS || options.warmup > limits::BENCHMARK_RUNS {
+        let (runs, warmup, most) = (options.runs, options.warmup, limits::BENCHMARK_RUNS);
+        bail!(InvalidArgument, "runs is {runs} and warmup {warmup}; runs is 1 to {most}, warmup up to {most}");
+    }
+    if options.batch_size == 0 {
+        bail!(InvalidArgument, "batch_size is 0; it is at least 1");
+    }
+    if !(options.max_seconds >= 0.0) {
+        bail!(InvalidArgument, "max_seconds is {}; it is a number from 0 on", options.max_seconds);
+    }
+    Ok(())
+}
+
+/// The comparison would notice as well, but only after the timing.
+fn same_outputs(original: &Model, result: &Model) -> Result<()> {
+    let given = result.outputs();
+    match original.outputs().iter().find(|output| !given.iter().any(|other| other.name == output.name)) {
+        Some(missing) => {
+            bail!(InvalidArgument, "only the original has an output {:?}: the models cannot be compared", missing.name)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The result comes first: what the allocator keeps of the model before can only make the model after look
+/// smaller than it is, and so the original does, if any.
+fn each_alone(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    inputs: &InputSet,
+    options: &SessionOptions,
+    source: &Source,
+    steps: &mut Steps,
+) -> Result<Both<Alone>> {
+    let hinted = |e: Error| match e.kind() {
+        Kind::Runtime | Kind::InvalidArgument => {
+            Error::new(e.kind(), format!("{}; {}", e.message(), source.hint())).at(e.place())
+        }
+        _ => e,
+    };
+    let result = alone(runtime, result, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the result")?;
+    steps.next()?;
+    let original = alone(runtime, original, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the original")?;
+    steps.next()?;
+    Ok(Both { original, result })
+}
+
+fn compare(pair: &mut Pair, source: &Source, steps: &mut Steps) -> Result<QualityReport> {
+    let mut comparison = Comparison::new(source.vocabularies());
+    let quiet = steps.quiet();
+    for index in 0..source.count() {
+        let inputs = source.set(index)?;
+        let feed = inputs.feed();
+        let original = pair.original.run(&feed, &quiet).at(|| "the original")?;
+        let result = pair.result.run(&feed, &quiet).at(|| "the result")?;
+        comparison.add(&original, &result, inputs.mask.as_ref(), inputs.samples)?;
+        steps.next()?;
+    }
+    Ok(comparison.finish())
+}
+
+fn speedup(rounds: &Rounds, seed: u64) -> Speedup {
+    let ratios = sorted(&rounds.ratios());
+    let (low, high) = median_interval(&ratios, seed);
+    Speedup { median: percentile(&ratios, 0.5), low, high, verdict: Speedup::verdict(low, high) }
+}
+
+impl<T: Copy> Both<T> {
+    fn map<U>(self, change: impl Fn(T) -> U) -> Both<U> {
+        Both { original: change(self.original), result: change(self.result) }
+    }
+}

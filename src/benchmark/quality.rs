@@ -1,0 +1,295 @@
+//! How close the outputs of two models are, over many inputs.
+
+use super::inputs::Mask;
+use super::report::{OutputQuality, QualityReport};
+use super::rows::{Sums, argmax, kl_divergence};
+use crate::error::{Result, bail};
+use crate::onnx::dtype::DataType;
+use crate::runtime::Tensor;
+
+/// Rows at least this long, and as long as a vocabulary, are taken for logits.
+const VOCABULARY_FROM: i64 = 1000;
+
+/// Figures over all inputs so far.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    outputs: Vec<Tally>,
+    vocabularies: Vec<i64>,
+    samples: usize,
+}
+
+/// Figures of one output.
+#[derive(Debug)]
+struct Tally {
+    name: String,
+    dtype: DataType,
+    float: bool,
+    rows: u64,
+    /// Sums over all rows.
+    sums: Sums,
+    /// Sum and minimum of the cosines, over rows of more than one element.
+    cosines: f64,
+    cosine_min: f64,
+    long_rows: u64,
+    agreeing: u64,
+    /// Sum of the divergences, over rows that look like logits.
+    kl: f64,
+    kl_rows: u64,
+    /// Elements that are not float: equal ones and all.
+    equal: u64,
+    elements: u64,
+}
+
+impl Comparison {
+    /// Nothing compared yet. `vocabularies` are the lengths of rows that make an output look like logits.
+    pub fn new(vocabularies: Vec<i64>) -> Comparison {
+        Comparison { vocabularies, ..Comparison::default() }
+    }
+
+    /// Adds the outputs of one run of each model on the same inputs, `samples` texts.
+    ///
+    /// Rows of padding, by `mask`, are left out of outputs of three and more dimensions that begin with those of
+    /// the mask. An error if an output is missing, or differs in type or shape.
+    pub fn add(
+        &mut self,
+        original: &[(String, Tensor)],
+        result: &[(String, Tensor)],
+        mask: Option<&Mask>,
+        samples: usize,
+    ) -> Result<()> {
+        for (name, before) in original {
+            let Some((_, after)) = result.iter().find(|(other, _)| other == name) else {
+                bail!(InvalidArgument, "the result has no output {name:?}: the models cannot be compared");
+            };
+            if before.shape() != after.shape() || is_float(before) != is_float(after) {
+                let (was, is) = (before.describe(), after.describe());
+                bail!(InvalidArgument, "the output {name:?} is {was} in the original, but {is} in the result");
+            }
+            let index = match self.outputs.iter().position(|tally| tally.name == *name) {
+                Some(index) => index,
+                None => {
+                    self.outputs.push(Tally::new(name, before));
+                    self.outputs.len() - 1
+                }
+            };
+            let logits = name.to_lowercase().contains("logit")
+                || before.shape().last().is_some_and(|d| *d >= VOCABULARY_FROM && self.vocabularies.contains(d));
+            self.outputs[index].add(before, after, mask, logits)?;
+        }
+        self.samples += samples;
+        Ok(())
+    }
+
+    /// The figures.
+    pub fn finish(self) -> QualityReport {
+        let named = |part: &str| self.outputs.iter().position(|t| t.float && t.name.to_lowercase().contains(part));
+        let primary = named("logits").or_else(|| named("sentence_embedding"));
+        let primary = primary.or_else(|| self.outputs.iter().position(|t| t.float)).unwrap_or(0);
+        let outputs: Vec<OutputQuality> = self.outputs.into_iter().map(Tally::finish).collect();
+        let first = outputs.get(primary);
+        QualityReport {
+            output: first.map(|o| o.name.clone()).unwrap_or_default(),
+            cosine: first.and_then(|o| o.cosine),
+            max_abs_error: first.and_then(|o| o.max_abs_error),
+            top1_agreement: first.and_then(|o| o.top1_agreement),
+            kl: first.and_then(|o| o.kl),
+            samples: self.samples,
+            outputs,
+        }
+    }
+}
+
+impl Tally {
+    fn new(name: &str, tensor: &Tensor) -> Tally {
+        Tally {
+            name: name.to_owned(),
+            dtype: tensor.dtype(),
+            float: is_float(tensor),
+            rows: 0,
+            sums: Sums::default(),
+            cosines: 0.0,
+            cosine_min: f64::INFINITY,
+            long_rows: 0,
+            agreeing: 0,
+            kl: 0.0,
+            kl_rows: 0,
+            equal: 0,
+            elements: 0,
+        }
+    }
+
+    fn add(&mut self, before: &Tensor, after: &Tensor, mask: Option<&Mask>, logits: bool) -> Result<()> {
+        if !self.float {
+            let (equal, elements) = equal_elements(before, after);
+            self.equal += equal;
+            self.elements += elements;
+            return Ok(());
+        }
+        let (a, b) = (before.to_f32_vec()?, after.to_f32_vec()?);
+        let width = before.shape().last().map_or(1, |d| (*d).max(1)) as usize;
+        let mask = mask.filter(|mask| before.shape().len() >= 3 && before.shape()[..2] == mask.shape);
+        // Rows that belong to one token.
+        let rows_each = mask.map_or(1, |mask| (a.len() / width / mask.keep.len().max(1)).max(1));
+        for (row, (a, b)) in a.chunks_exact(width).zip(b.chunks_exact(width)).enumerate() {
+            let kept = mask.is_none_or(|mask| mask.keep.get(row / rows_each).copied().unwrap_or(true));
+            if kept {
+                self.row(a, b, logits);
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, a: &[f32], b: &[f32], logits: bool) {
+        let sums = Sums::of(a, b);
+        self.rows += 1;
+        self.sums.add(&sums);
+        if a.len() < 2 {
+            return;
+        }
+        let cosine = sums.cosine();
+        self.cosines += cosine;
+        self.cosine_min = self.cosine_min.min(cosine);
+        self.long_rows += 1;
+        self.agreeing += u64::from(argmax(a).is_some_and(|best| argmax(b) == Some(best)));
+        if logits {
+            self.kl += kl_divergence(a, b);
+            self.kl_rows += 1;
+        }
+    }
+
+    fn finish(self) -> OutputQuality {
+        let any = self.float && self.rows > 0;
+        let share = |part: f64, of: u64| (of > 0).then(|| part / of as f64);
+        // Of single numbers a cosine says nothing but the sign, so all of them together are the vector.
+        let together = (any && self.long_rows == 0).then(|| self.sums.cosine());
+        OutputQuality {
+            name: self.name,
+            dtype: self.dtype.name(),
+            rows: self.rows,
+            cosine: share(self.cosines, self.long_rows).or(together),
+            cosine_min: (self.long_rows > 0).then_some(self.cosine_min).or(together),
+            max_abs_error: any.then_some(self.sums.largest),
+            relative_rms: self.sums.relative_rms().filter(|_| any),
+            top1_agreement: share(self.agreeing as f64, self.long_rows),
+            // JSON has no infinity; `non_finite` says why the figure is missing.
+            kl: share(self.kl, self.kl_rows).filter(|kl| kl.is_finite()),
+            exact_match: share(self.equal as f64, self.elements),
+            non_finite: self.sums.non_finite,
+        }
+    }
+}
+
+fn is_float(tensor: &Tensor) -> bool {
+    use DataType::*;
+    matches!(tensor.dtype(), Float32 | Float64 | Float16 | Bfloat16)
+}
+
+/// Equal elements and all; types below a byte are counted in bytes.
+fn equal_elements(before: &Tensor, after: &Tensor) -> (u64, u64) {
+    if let (Some(a), Some(b)) = (before.strings(), after.strings()) {
+        return (a.iter().zip(b).filter(|(a, b)| a == b).count() as u64, a.len() as u64);
+    }
+    if before.dtype() != after.dtype() {
+        return (0, before.elements() as u64);
+    }
+    let width = (before.dtype().bits() as usize / 8).max(1);
+    let pairs = before.bytes().chunks(width).zip(after.bytes().chunks(width));
+    let (mut equal, mut all) = (0, 0);
+    for (a, b) in pairs {
+        equal += u64::from(a == b);
+        all += 1;
+    }
+    (equal, all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(name: &str, shape: &[i64], values: &[f32]) -> (String, Tensor) {
+        (name.to_owned(), Tensor::from_f32(shape, values.to_vec()).unwrap())
+    }
+
+    fn compare(a: (String, Tensor), b: (String, Tensor), mask: Option<&Mask>) -> OutputQuality {
+        let mut comparison = Comparison::new(vec![1000]);
+        comparison.add(&[a], &[b], mask, 1).unwrap();
+        comparison.finish().outputs.remove(0)
+    }
+
+    #[test]
+    fn figures_are_means_over_the_rows() {
+        let a = floats("x", &[2, 2], &[3.0, 4.0, 1.0, 0.0]);
+        let b = floats("x", &[2, 2], &[4.0, 3.0, 1.0, 0.0]);
+        let quality = compare(a, b, None);
+        assert!((quality.cosine.unwrap() - 0.98).abs() < 1e-12 && (quality.cosine_min.unwrap() - 0.96).abs() < 1e-12);
+        assert_eq!((quality.rows, quality.top1_agreement, quality.max_abs_error), (2, Some(0.5), Some(1.0)));
+        assert!((quality.relative_rms.unwrap() - (2.0f64 / 26.0).sqrt()).abs() < 1e-12);
+        assert_eq!((quality.kl, quality.exact_match, quality.non_finite), (None, None, 0));
+    }
+
+    #[test]
+    fn padding_is_left_out() {
+        let mask = Mask { shape: [1, 2], keep: vec![true, false] };
+        let a = |name| floats(name, &[1, 2, 2], &[1.0, 0.0, 5.0, 5.0]);
+        let b = |name| floats(name, &[1, 2, 2], &[1.0, 0.0, -9.0, f32::NAN]);
+        let quality = compare(a("x"), b("x"), Some(&mask));
+        assert_eq!((quality.rows, quality.cosine, quality.non_finite), (1, Some(1.0), 0));
+        let other = Mask { shape: [2, 2], keep: vec![false; 4] };
+        assert_eq!(compare(a("x"), b("x"), Some(&other)).rows, 2);
+        // [batch, seq] itself is one row for each text, whatever the mask.
+        let start = compare(floats("x", &[1, 2], &[1.0, 2.0]), floats("x", &[1, 2], &[1.0, 2.0]), Some(&mask));
+        assert_eq!(start.rows, 1);
+    }
+
+    #[test]
+    fn logits_have_a_divergence() {
+        let a = || floats("Logits", &[1, 2], &[0.0, 0.0]);
+        let kl = compare(a(), floats("Logits", &[1, 2], &[0.0, 3f32.ln()]), None).kl.unwrap();
+        assert!((kl - 0.143_841).abs() < 1e-5, "{kl}");
+        let wide = floats("y", &[1, 1000], &[0.0; 1000]);
+        assert_eq!(compare(wide.clone(), wide, None).kl, Some(0.0));
+        let broken = compare(a(), floats("Logits", &[1, 2], &[0.0, f32::NAN]), None);
+        assert_eq!((broken.kl, broken.non_finite, broken.cosine), (None, 1, Some(0.0)));
+    }
+
+    #[test]
+    fn single_numbers_are_one_vector_and_nothing_gives_nothing() {
+        let quality = compare(floats("x", &[2, 1], &[3.0, 4.0]), floats("x", &[2, 1], &[4.0, 3.0]), None);
+        assert!((quality.cosine.unwrap() - 0.96).abs() < 1e-12);
+        assert_eq!(quality.top1_agreement, None);
+        let nothing = compare(floats("x", &[0, 4], &[]), floats("x", &[0, 4], &[]), None);
+        assert_eq!((nothing.cosine, nothing.max_abs_error, nothing.relative_rms), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_not_float_matches_or_not() {
+        let ints = |values: &[i64]| ("i".to_owned(), Tensor::from_i64(&[4], values.to_vec()).unwrap());
+        let quality = compare(ints(&[1, 2, 3, 4]), ints(&[1, 2, 0, 4]), None);
+        assert_eq!((quality.exact_match, quality.cosine, quality.dtype), (Some(0.75), None, "int64"));
+        let text = |word: &str| ("s".to_owned(), Tensor::from_strings(&[1], vec![word.into()]).unwrap());
+        assert_eq!(compare(text("a"), text("a"), None).exact_match, Some(1.0));
+    }
+
+    #[test]
+    fn the_primary_output_is_the_one_that_matters() {
+        let all = [floats("hidden", &[1, 2], &[1.0, 2.0]), floats("sentence_embedding", &[1, 2], &[1.0, 1.0])];
+        let mut comparison = Comparison::new(vec![]);
+        comparison.add(&all, &all, None, 3).unwrap();
+        let report = comparison.finish();
+        assert_eq!((report.output.as_str(), report.samples, report.cosine), ("sentence_embedding", 3, Some(1.0)));
+        let mut comparison = Comparison::new(vec![]);
+        comparison.add(&all[..1], &all[..1], None, 1).unwrap();
+        assert_eq!(comparison.finish().output, "hidden");
+        assert_eq!(Comparison::new(vec![]).finish().cosine, None);
+    }
+
+    #[test]
+    fn outputs_that_differ_in_kind_are_named() {
+        let mut comparison = Comparison::new(vec![]);
+        let one = floats("x", &[1, 2], &[1.0, 2.0]);
+        let e = comparison.add(&[one.clone()], &[], None, 1).unwrap_err().to_string();
+        assert!(e.contains("no output \"x\""), "{e}");
+        let e = comparison.add(&[one], &[floats("x", &[2, 1], &[1.0, 2.0])], None, 1).unwrap_err().to_string();
+        assert!(e.contains("float32[1, 2] in the original, but float32[2, 1] in the result"), "{e}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Arithmetic over one row of an output: the vector along its last dimension.
+
+/// Sums over the elements of `a` (original) and `b` (result).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sums {
+    /// Σab
+    pub dot: f64,
+    /// Σa²
+    pub aa: f64,
+    /// Σb²
+    pub bb: f64,
+    /// Σ(a - b)²
+    pub squares: f64,
+    /// The largest |a - b|.
+    pub largest: f64,
+    /// Elements of `b` that are not finite where `a` is not the same.
+    pub non_finite: u64,
+}
+
+impl Sums {
+    /// The sums of a row. Elements that are not finite take no part in them.
+    pub fn of(a: &[f32], b: &[f32]) -> Sums {
+        let mut sums = Sums::default();
+        for (a, b) in a.iter().zip(b) {
+            if !a.is_finite() || !b.is_finite() {
+                let same = a == b || (a.is_nan() && b.is_nan());
+                sums.non_finite += u64::from(!same && !b.is_finite());
+                continue;
+            }
+            let (a, b) = (f64::from(*a), f64::from(*b));
+            sums.dot += a * b;
+            sums.aa += a * a;
+            sums.bb += b * b;
+            sums.squares += (a - b) * (a - b);
+            sums.largest = sums.largest.max((a - b).abs());
+        }
+        sums
+    }
+
+    /// Adds the sums of another row.
+    pub fn add(&mut self, other: &Sums) {
+        self.dot += other.dot;
+        self.aa += other.aa;
+        self.bb += other.bb;
+        self.squares += other.squares;
+        self.largest = self.largest.max(other.largest);
+        self.non_finite += other.non_finite;
+    }
+
+    /// `a·b / (|a| |b|)`. Two zero vectors are alike (1), a zero and another are not (0); 0 as well if an
+    /// element of the result is not finite.
+    pub fn cosine(&self) -> f64 {
+        if self.non_finite > 0 {
+            return 0.0;
+        }
+        match (self.aa > 0.0, self.bb > 0.0) {
+            // The root of each, as their product can overflow; rounding must not give more than 1.
+            (true, true) => (self.dot / self.aa.sqrt() / self.bb.sqrt()).clamp(-1.0, 1.0),
+            (false, false) => 1.0,
+            _ => 0.0,
+        }
+    }
+
+    /// `sqrt(Σ(a - b)² / Σa²)`; `None` if that is no number.
+    pub fn relative_rms(&self) -> Option<f64> {
+        match (self.squares, self.aa) {
+            (0.0, _) => Some(0.0),
+            (_, 0.0) => None,
+            (squares, aa) => Some((squares / aa).sqrt()),
+        }
+    }
+}
+
+/// The place of the largest element, the first of equals; `None` if none is a number.
+pub fn argmax(row: &[f32]) -> Option<usize> {
+    let numbers = row.iter().enumerate().filter(|(_, x)| !x.is_nan());
+    numbers
+        .fold(None, |best: Option<(usize, f32)>, (i, &x)| match best {
+            Some((_, largest)) if x <= largest => best,
+            _ => Some((i, x)),
+        })
+        .map(|best| best.0)
+}
+
+/// `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`; infinite or not a number if the
+/// distributions are. Source: Kullback, Leibler, "On information and sufficiency", 1951.
+pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
+    let (a_norm, b_norm) = (log_sum_exp(a), log_sum_exp(b));
+    let term = |(a, b): (&f32, &f32)| {
+        let log_p = f64::from(*a) - a_norm;
+        // What the original rules out adds nothing, whatever the result says.
+        if log_p == f64::NEG_INFINITY { 0.0 } else { log_p.exp() * (log_p - (f64::from(*b) - b_norm)) }
+    };
+    let sum: f64 = a.iter().zip(b).map(term).sum();
+    // Rounding can leave a hair below zero for equal rows; not-a-number must stay so, hence no `max`.
+    if sum < 0.0 { 0.0 } else { sum }
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = row.iter().map(|x| (f64::from(*x) - largest).exp()).sum();
+    largest + sum.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAN: f32 = f32::NAN;
+    const INF: f32 = f32::INFINITY;
+
+    fn near(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn sums_are_those_by_hand() {
+        let sums = Sums::of(&[3.0, 4.0], &[4.0, 3.0]);
+        assert_eq!((sums.dot, sums.aa, sums.bb, sums.squares, sums.largest), (24.0, 25.0, 25.0, 2.0, 1.0));
+        assert!(near(sums.cosine(), 0.96));
+        assert!(near(sums.relative_rms().unwrap(), (2.0f64 / 25.0).sqrt()));
+        assert!(near(Sums::of(&[1.0, 0.0], &[-2.0, 0.0]).cosine(), -1.0));
+        assert!(near(Sums::of(&[1e30; 3], &[1e30; 3]).cosine(), 1.0));
+        let mut both = sums;
+        both.add(&Sums::of(&[1.0], &[3.0]));
+        assert_eq!((both.dot, both.largest), (27.0, 2.0));
+    }
+
+    #[test]
+    fn zeros_and_what_is_not_finite_have_a_cosine() {
+        assert_eq!(Sums::of(&[0.0, 0.0], &[0.0, 0.0]).cosine(), 1.0);
+        assert_eq!(Sums::of(&[0.0, 0.0], &[1.0, 0.0]).cosine(), 0.0);
+        assert_eq!(Sums::of(&[0.0], &[1.0]).relative_rms(), None);
+        let broken = Sums::of(&[1.0, 1.0, 1.0], &[1.0, NAN, INF]);
+        assert_eq!((broken.cosine(), broken.non_finite, broken.largest), (0.0, 2, 0.0));
+        // A mask of minus infinity in both is no difference.
+        let masked = Sums::of(&[1.0, -INF, NAN], &[1.0, -INF, NAN]);
+        assert_eq!((masked.cosine(), masked.non_finite), (1.0, 0));
+        assert_eq!(Sums::of(&[INF], &[-INF]).non_finite, 1);
+    }
+
+    #[test]
+    fn the_first_of_the_largest_counts() {
+        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(argmax(&[NAN, -5.0, -6.0]), Some(1));
+        assert_eq!(argmax(&[-INF, -INF]), Some(0));
+        assert_eq!((argmax(&[NAN]), argmax(&[])), (None, None));
+    }
+
+    #[test]
+    fn divergence_is_that_by_hand() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - ln(3) / 2.
+        let kl = kl_divergence(&[0.0, 0.0], &[0.0, 3f32.ln()]);
+        assert!((kl - (2f64.ln() - 3f64.ln() / 2.0)).abs() < 1e-7, "{kl}");
+        assert_eq!(kl_divergence(&[1.0, 2.0, 3.0], &[11.0, 12.0, 13.0]), 0.0);
+        assert!(kl_divergence(&[1e4, 0.0], &[1e4, 0.0]) < 1e-12);
+        assert_eq!(kl_divergence(&[0.0, -INF], &[0.0, -INF]), 0.0);
+        assert_eq!(kl_divergence(&[0.0, 0.0], &[0.0, -INF]), f64::INFINITY);
+        assert!(kl_divergence(&[0.0, 0.0], &[NAN, 0.0]).is_nan());
+    }
+}

@@ -1,0 +1,191 @@
+//! Texts as inputs: which inputs of a model are made from tokens, and which tokens they get.
+
+use super::BenchmarkOptions;
+use super::inputs::{DEFAULT_LENGTH, Mask, texts};
+use super::values::Fill;
+use crate::error::{Context, Result, bail};
+use crate::limits;
+use crate::model::{Dim, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::text::{Batch, Tokenizer};
+
+/// Longer texts are cut, unless `sequence_length` asks for more: most encoders have 512 positions.
+const LONGEST: usize = 512;
+
+/// What an input of a text model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Token ids.
+    Ids,
+    /// 1 for tokens, 0 for padding.
+    Mask,
+    /// Segments.
+    Types,
+    /// Positions of the tokens.
+    Positions,
+}
+
+impl Role {
+    /// The role that an input's usual name and its shape say, if any. Masks may be of any type of number.
+    pub fn of(info: &ValueInfo) -> Option<Role> {
+        if info.shape.as_ref().is_some_and(|shape| shape.len() != 2) {
+            return None;
+        }
+        // TensorFlow's exports say `input_ids:0`, others `model/input_ids`.
+        let name = info.name.to_lowercase();
+        let name = name.rsplit(['/', '.']).next().unwrap_or("");
+        let role = match name.split(':').next().unwrap_or("") {
+            "input_ids" | "input_word_ids" | "input_tokens" | "token_ids" | "tokens" | "ids" => Role::Ids,
+            "attention_mask" | "input_mask" | "padding_mask" | "mask" => Role::Mask,
+            "token_type_ids" | "segment_ids" | "input_type_ids" | "type_ids" => Role::Types,
+            "position_ids" | "input_positions" | "positions" => Role::Positions,
+            _ => return None,
+        };
+        let integer = matches!(info.dtype, Some(DataType::Int64 | DataType::Int32));
+        (integer || role == Role::Mask).then_some(role)
+    }
+
+    /// The input of token ids, if the model has one.
+    pub fn ids(inputs: &[ValueInfo]) -> Option<&ValueInfo> {
+        inputs.iter().find(|info| Role::of(info) == Some(Role::Ids))
+    }
+}
+
+/// Texts and how they become tokens.
+pub struct Text<'a> {
+    tokenizer: &'a Tokenizer,
+    texts: Vec<&'a str>,
+    options: &'a BenchmarkOptions,
+    /// Texts in a set.
+    batch: usize,
+    /// Length that the model insists on.
+    fixed_length: Option<usize>,
+    /// Whether the model insists on the number of texts.
+    fixed_batch: bool,
+}
+
+/// The tokens of one input set.
+pub struct Tokens {
+    /// Ids, mask and segments.
+    pub batch: Batch,
+    /// Texts in it.
+    pub samples: usize,
+}
+
+impl<'a> Text<'a> {
+    /// `ids` is the model's input of token ids.
+    pub fn new(tokenizer: &'a Tokenizer, ids: &ValueInfo, options: &'a BenchmarkOptions) -> Result<Text<'a>> {
+        let fixed = |index: usize| match ids.shape.as_ref().and_then(|shape| shape.get(index)) {
+            Some(Dim::Fixed(size)) => usize::try_from(*size).ok(),
+            _ => None,
+        };
+        let asked = options.sequence_length;
+        if let Some(length) = fixed(1).filter(|length| asked != 0 && asked != *length) {
+            bail!(InvalidArgument, "the input {:?} always has {length} tokens, not {asked}", ids.name);
+        }
+        let batch = fixed(0).unwrap_or(options.batch_size).max(1);
+        let text = texts(options);
+        Ok(Text { tokenizer, texts: text, options, batch, fixed_length: fixed(1), fixed_batch: fixed(0).is_some() })
+    }
+
+    /// Tokens the tokenizer knows.
+    pub fn vocabulary(&self) -> i64 {
+        self.tokenizer.vocabulary_size() as i64
+    }
+
+    /// Number of sets: each has a batch of texts, the last perhaps fewer.
+    pub fn count(&self) -> usize {
+        self.texts.len().div_ceil(self.batch)
+    }
+
+    /// The tokens of set `index`, padded to its longest text or to what the model insists on.
+    pub fn set(&self, index: usize) -> Result<Tokens> {
+        let mut rows: Vec<&str> = self.texts.iter().copied().skip(index * self.batch).take(self.batch).collect();
+        let samples = rows.len();
+        if self.fixed_batch {
+            rows.extend(self.texts.iter().cycle().take(self.batch.saturating_sub(samples)));
+        }
+        let longest = self.fixed_length.unwrap_or(match self.options.sequence_length {
+            0 => LONGEST,
+            length => length,
+        });
+        let batch = self.tokenizer.encode_batch(&rows, true, Some(longest)).at(|| "the texts")?;
+        let batch = self.padded(batch);
+        if batch.length == 0 {
+            bail!(InvalidArgument, "text {} has no tokens", index * self.batch + 1);
+        }
+        Ok(Tokens { batch, samples })
+    }
+
+    /// The tokens to time. See [`super::inputs::Source::timing`].
+    pub fn timing(&self) -> Result<Tokens> {
+        match (self.fixed_length, self.options.sequence_length) {
+            (Some(length), _) => self.exactly(length),
+            (None, 0) if self.options.texts.is_empty() => self.exactly(DEFAULT_LENGTH),
+            (None, 0) => self.set(0),
+            (None, length) => self.exactly(length),
+        }
+    }
+
+    /// A batch in which each row has `length` tokens: texts one after another, each row begun at another text.
+    fn exactly(&self, length: usize) -> Result<Tokens> {
+        // A guess of the text that is enough; doubled until it is.
+        let mut wanted = length.saturating_mul(8);
+        loop {
+            if wanted.saturating_mul(self.batch) > limits::TEXT_BYTES {
+                bail!(InvalidArgument, "the texts do not give {} rows of {length} tokens", self.batch);
+            }
+            let rows: Vec<String> = (0..self.batch).map(|row| self.joined(row, wanted)).collect();
+            let batch = self.tokenizer.encode_batch(&rows, true, Some(length)).at(|| "the texts")?;
+            if batch.length == length && batch.mask.iter().all(|m| *m == 1) {
+                return Ok(Tokens { samples: self.batch, batch });
+            }
+            wanted *= 2;
+        }
+    }
+
+    /// At least `bytes` bytes of texts from text `first` on, around and around.
+    fn joined(&self, first: usize, bytes: usize) -> String {
+        let mut joined = String::new();
+        for text in self.texts.iter().cycle().skip(first % self.texts.len().max(1)) {
+            joined.push_str(text);
+            joined.push(' ');
+            if joined.len() >= bytes {
+                break;
+            }
+        }
+        joined
+    }
+
+    fn padded(&self, batch: Batch) -> Batch {
+        let Some(length) = self.fixed_length.filter(|length| *length > batch.length) else { return batch };
+        let pad = |values: &[i64], with: i64| -> Vec<i64> {
+            let row = |row: &[i64]| [row, &vec![with; length - batch.length]].concat();
+            match batch.length {
+                0 => vec![with; length * batch.batch],
+                old => values.chunks(old).flat_map(row).collect(),
+            }
+        };
+        let ids = pad(&batch.ids, self.tokenizer.pad_id());
+        Batch { ids, mask: pad(&batch.mask, 0), type_ids: pad(&batch.type_ids, 0), length, ..batch }
+    }
+}
+
+impl Tokens {
+    /// What an input of that role holds.
+    pub fn fill(&self, role: Role) -> Fill {
+        let numbers = |values: &[i64]| Fill::Given(values.iter().map(|v| *v as f64).collect());
+        match role {
+            Role::Ids => numbers(&self.batch.ids),
+            Role::Mask => numbers(&self.batch.mask),
+            Role::Types => numbers(&self.batch.type_ids),
+            Role::Positions => Fill::Positions { period: 0 },
+        }
+    }
+
+    /// Which positions are tokens.
+    pub fn into_mask(self) -> Mask {
+        let shape = [self.batch.batch as i64, self.batch.length as i64];
+        Mask { shape, keep: self.batch.mask.iter().map(|m| *m != 0).collect() }
+    }
+}

@@ -1,0 +1,274 @@
+//! How long models take: each alone (load, first run, memory), then both in turn.
+
+use super::BenchmarkOptions;
+use super::inputs::InputSet;
+use super::report::Latency;
+use super::statistics::{percentile, sorted};
+use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::error::Result;
+use crate::model::Model;
+use crate::report::rss_bytes;
+use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+
+/// Timed rounds are never fewer (unless fewer were asked for), however long they take.
+const FEWEST_ROUNDS: usize = 5;
+/// Runs shorter than this are not watched for a cancel: the next step notices it in time, and the watching
+/// thread would cost as much as a small model takes.
+const WATCHED_FROM: Duration = Duration::from_millis(50);
+
+/// What runs are timed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Processor time of this thread, which is the one that runs a session of one thread. What other programs
+    /// do to the machine disturbs it far less than the wall clock.
+    ThreadCpu,
+    /// Time that passes.
+    Wall,
+}
+
+impl Clock {
+    /// The clock for sessions of that many threads.
+    pub fn for_threads(threads: usize) -> Clock {
+        if threads == 1 { Clock::ThreadCpu } else { Clock::Wall }
+    }
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Clock::ThreadCpu => "thread_cpu",
+            Clock::Wall => "wall",
+        }
+    }
+
+    fn now(self) -> Duration {
+        let now = clock_gettime(match self {
+            Clock::ThreadCpu => ClockId::ThreadCPUTime,
+            Clock::Wall => ClockId::Monotonic,
+        });
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+    }
+}
+
+/// Progress over all parts of a benchmark, at most [`REPORTS_PER_SECOND`] times a second.
+pub struct Steps<'a> {
+    call: &'a Call<'a>,
+    done: u64,
+    total: u64,
+    reported: Option<Instant>,
+}
+
+impl<'a> Steps<'a> {
+    /// `total` steps, none of them done.
+    pub fn new(call: &'a Call<'a>, total: usize) -> Steps<'a> {
+        Steps { call, done: 0, total: total as u64, reported: None }
+    }
+
+    /// One step is done. An error if the caller cancelled or the deadline passed.
+    pub fn next(&mut self) -> Result<()> {
+        self.skip(1)
+    }
+
+    /// Some steps are done, or turned out not to be needed.
+    pub fn skip(&mut self, steps: usize) -> Result<()> {
+        self.done += steps as u64;
+        let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;
+        if self.done < self.total && self.reported.is_some_and(|at| at.elapsed() < gap) {
+            return self.call.check();
+        }
+        self.reported = Some(Instant::now());
+        self.call.report("benchmark", self.done, self.total)
+    }
+
+    /// The call for a run inside a step: it can end early, and leaves the reports to the steps.
+    pub fn quiet(&self) -> Call<'a> {
+        Call { progress: None, ..*self.call }
+    }
+}
+
+/// A loaded model and what is asked of it: all outputs that are tensors.
+pub struct Subject {
+    session: Session,
+    outputs: Vec<String>,
+}
+
+impl Subject {
+    /// Loads a model.
+    pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Subject> {
+        let session = Session::new(runtime, model, options, call)?;
+        let tensors = session.outputs().iter().filter(|info| info.dtype.is_some());
+        let outputs = tensors.map(|info| info.name.clone()).collect();
+        Ok(Subject { session, outputs })
+    }
+
+    /// Runs it.
+    pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
+        let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        self.session.run(inputs, &outputs, call)
+    }
+}
+
+/// What one model does when it is alone in the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone {
+    /// Milliseconds to make the session.
+    pub load_ms: f64,
+    /// Milliseconds of the first run.
+    pub first_run_ms: f64,
+    /// Growth of resident memory over both.
+    pub resident_bytes: u64,
+}
+
+/// Loads a model, runs it once, and lets it go. Wall-clock times.
+pub fn alone(
+    runtime: &'static Runtime,
+    model: &Model,
+    inputs: &InputSet,
+    options: &SessionOptions,
+    call: &Call,
+) -> Result<Alone> {
+    let before = rss_bytes();
+    let start = Instant::now();
+    let mut subject = Subject::new(runtime, model, options, call)?;
+    let load = start.elapsed();
+    let start = Instant::now();
+    let outputs = subject.run(&inputs.feed(), call)?;
+    let first_run = start.elapsed();
+    let resident_bytes = rss_bytes().saturating_sub(before);
+    drop(outputs);
+    Ok(Alone { load_ms: milliseconds(load), first_run_ms: milliseconds(first_run), resident_bytes })
+}
+
+/// Times of both models, round by round, in milliseconds.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    /// Of the original.
+    pub original: Vec<f64>,
+    /// Of the result.
+    pub result: Vec<f64>,
+}
+
+impl Rounds {
+    /// Time of the original over time of the result in each round: pairs share what disturbed both.
+    pub fn ratios(&self) -> Vec<f64> {
+        self.original.iter().zip(&self.result).map(|(original, result)| original / result).collect()
+    }
+}
+
+/// Both models, loaded.
+pub struct Pair {
+    /// The model before.
+    pub original: Subject,
+    /// The model after.
+    pub result: Subject,
+}
+
+impl Pair {
+    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. The order
+    /// changes with each round (A B, B A, A B …), so that neither always finds the caches the other left.
+    pub fn race(
+        &mut self,
+        inputs: &InputSet,
+        options: &BenchmarkOptions,
+        clock: Clock,
+        steps: &mut Steps,
+    ) -> Result<Rounds> {
+        let feed = inputs.feed();
+        let budget = Duration::try_from_secs_f64(options.max_seconds).unwrap_or(Duration::MAX);
+        let mut quiet = steps.quiet();
+        let mut round = |number: usize, quiet: &Call| -> Result<(f64, f64)> {
+            let timed = |subject: &mut Subject| -> Result<f64> {
+                let start = clock.now();
+                let outputs = subject.run(&feed, quiet)?;
+                let taken = clock.now().saturating_sub(start);
+                drop(outputs);
+                // A clock may be too coarse for a tiny model; a ratio must stay a number.
+                Ok(milliseconds(taken.max(Duration::from_nanos(1))))
+            };
+            if number.is_multiple_of(2) {
+                let original = timed(&mut self.original)?;
+                Ok((original, timed(&mut self.result)?))
+            } else {
+                let result = timed(&mut self.result)?;
+                Ok((timed(&mut self.original)?, result))
+            }
+        };
+        let start = Instant::now();
+        for number in 0..options.warmup {
+            let before = Instant::now();
+            round(number, &quiet)?;
+            if before.elapsed() < WATCHED_FROM {
+                quiet = Call::default();
+            }
+            steps.next()?;
+            if start.elapsed() > budget / 5 {
+                steps.skip(options.warmup - number - 1)?;
+                break;
+            }
+        }
+        let mut rounds = Rounds::default();
+        let start = Instant::now();
+        for number in 0..options.runs {
+            let (original, result) = round(number, &quiet)?;
+            rounds.original.push(original);
+            rounds.result.push(result);
+            steps.next()?;
+            if start.elapsed() > budget && number + 1 >= FEWEST_ROUNDS {
+                steps.skip(options.runs - number - 1)?;
+                break;
+            }
+        }
+        Ok(rounds)
+    }
+}
+
+/// Median, minimum and 90th percentile of times.
+pub fn latency(times: &[f64]) -> Latency {
+    let times = sorted(times);
+    Latency { median: percentile(&times, 0.5), min: percentile(&times, 0.0), p90: percentile(&times, 0.9) }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::ops::ControlFlow;
+
+    #[test]
+    fn processor_time_stands_still_in_sleep_and_the_wall_clock_does_not() {
+        let taken = |clock: Clock| {
+            let start = clock.now();
+            std::thread::sleep(Duration::from_millis(40));
+            clock.now() - start
+        };
+        assert!(taken(Clock::for_threads(1)) < Duration::from_millis(20));
+        assert!(taken(Clock::for_threads(2)) >= Duration::from_millis(40));
+    }
+
+    #[test]
+    fn steps_are_reported_seldom_and_the_last_always() {
+        let seen = RefCell::new(Vec::new());
+        let progress = |p: crate::call::Progress<'_>| {
+            seen.borrow_mut().push((p.done, p.total));
+            ControlFlow::Continue(())
+        };
+        let call = Call { progress: Some(&progress), ..Call::default() };
+        let mut steps = Steps::new(&call, 1000);
+        (0..998).for_each(|_| steps.next().unwrap());
+        steps.skip(2).unwrap();
+        let seen = seen.borrow();
+        assert!(seen.len() < 100 && seen.last() == Some(&(1000, 1000)), "{seen:?}");
+    }
+
+    #[test]
+    fn ratios_are_paired() {
+        let rounds = Rounds { original: vec![4.0, 9.0], result: vec![2.0, 3.0] };
+        assert_eq!(rounds.ratios(), [2.0, 3.0]);
+        assert_eq!(latency(&[3.0, 1.0, 2.0]), Latency { median: 2.0, min: 1.0, p90: 2.8 });
+    }
+}

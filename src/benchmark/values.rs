@@ -1,0 +1,185 @@
+//! What the inputs hold, where neither a text nor the caller says it.
+
+use super::sizes::is_past;
+use super::statistics::Random;
+use crate::error::{Context, Error, Kind, Result, bail};
+use crate::model::ValueInfo;
+use crate::onnx::dtype::{DataType, element_count};
+use crate::runtime::{Element, Tensor};
+use half::{bf16, f16};
+
+/// How to fill an input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fill {
+    /// Everywhere this number.
+    Constant(f64),
+    /// Drawn from the standard normal distribution.
+    Normal,
+    /// Whole numbers drawn from `low .. high`.
+    Whole {
+        /// The least number.
+        low: i64,
+        /// One more than the greatest.
+        high: i64,
+    },
+    /// 0, 1, 2 … along the last dimension, from 0 again after `period` if that is not 0.
+    Positions {
+        /// Rows of the table of positions.
+        period: i64,
+    },
+    /// These numbers in this order.
+    Given(Vec<f64>),
+}
+
+impl Fill {
+    /// The fill for an input that nobody gave values for. `rows` is the size of the table it indexes, if any.
+    ///
+    /// Masks are ones, positions count up, row numbers are drawn from the table, pictures of bytes from their
+    /// whole range, other floats from the normal distribution; booleans are true (but `use_cache` false: the
+    /// cache is empty); other integers are 1, those of a `past` 0.
+    pub fn guess(info: &ValueInfo, rows: Option<i64>) -> Fill {
+        use DataType::*;
+        let name = info.name.to_lowercase();
+        let integer = matches!(info.dtype, Some(Int64 | Int32 | Int16 | Int8 | Uint64 | Uint32 | Uint16 | Uint8));
+        match info.dtype {
+            Some(Bool) => Fill::Constant(if name.contains("use_cache") { 0.0 } else { 1.0 }),
+            _ if name.contains("mask") => Fill::Constant(1.0),
+            _ if integer && name.contains("position") => Fill::Positions { period: rows.unwrap_or(0) },
+            _ if integer && rows.is_some() => Fill::Whole { low: 0, high: rows.unwrap_or(1).max(1) },
+            Some(Uint8) => Fill::Whole { low: 0, high: 256 },
+            Some(Int8) => Fill::Whole { low: -128, high: 128 },
+            _ if integer => Fill::Constant(if is_past(&name) { 0.0 } else { 1.0 }),
+            _ => Fill::Normal,
+        }
+    }
+
+    /// A tensor of the type of `info` and the given shape. An error if the type cannot be filled with numbers
+    /// or a given number is none of the type's values.
+    pub fn tensor(&self, info: &ValueInfo, shape: &[i64], random: &mut Random) -> Result<Tensor> {
+        let mut make = || match info.dtype {
+            Some(DataType::Float32) => self.typed(shape, random, |v| v as f32, |_| 0.0),
+            Some(DataType::Float64) => self.typed(shape, random, |v| v, |_| 0.0),
+            Some(DataType::Float16) => self.typed(shape, random, f16::from_f64, |_| 0.0),
+            Some(DataType::Bfloat16) => self.typed(shape, random, bf16::from_f64, |_| 0.0),
+            Some(DataType::Int64) => self.typed(shape, random, |v| v as i64, |v| v as f64),
+            Some(DataType::Int32) => self.typed(shape, random, |v| v as i32, f64::from),
+            Some(DataType::Int16) => self.typed(shape, random, |v| v as i16, f64::from),
+            Some(DataType::Int8) => self.typed(shape, random, |v| v as i8, f64::from),
+            Some(DataType::Uint64) => self.typed(shape, random, |v| v as u64, |v| v as f64),
+            Some(DataType::Uint32) => self.typed(shape, random, |v| v as u32, f64::from),
+            Some(DataType::Uint16) => self.typed(shape, random, |v| v as u16, f64::from),
+            Some(DataType::Uint8) => self.typed(shape, random, |v| v as u8, f64::from),
+            Some(DataType::Bool) => {
+                let flags = self.typed(shape, random, |v| u8::from(v != 0.0), f64::from)?;
+                Tensor::new(DataType::Bool, shape, bytes::Bytes::copy_from_slice(flags.bytes()))
+            }
+            _ => bail!(Unsupported, "is {}: values for it cannot be generated", info.describe()),
+        };
+        make().at(|| format!("input {:?}", info.name))
+    }
+
+    /// `back` gives the number an element stands for, to see whether a given one was kept; floats may round.
+    fn typed<T: Element>(
+        &self,
+        shape: &[i64],
+        random: &mut Random,
+        convert: impl Fn(f64) -> T,
+        back: impl Fn(T) -> f64,
+    ) -> Result<Tensor> {
+        let count = element_count(shape)? as usize;
+        let mut elements: Vec<T> = Vec::new();
+        if elements.try_reserve_exact(count).is_err() {
+            bail!(LimitExceeded, "there is no memory for {count} elements");
+        }
+        let last = shape.last().map_or(1, |d| (*d).max(1)) as usize;
+        match self {
+            Fill::Constant(value) => elements.resize(count, exact(*value, &convert, &back)?),
+            Fill::Normal => elements.extend((0..count).map(|_| convert(random.normal()))),
+            Fill::Whole { low, high } => {
+                let span = high.saturating_sub(*low).max(1) as u64;
+                elements.extend((0..count).map(|_| convert((low + random.below(span) as i64) as f64)));
+            }
+            Fill::Positions { period } => {
+                let period = if *period > 0 { *period as usize } else { usize::MAX };
+                elements.extend((0..count).map(|i| convert((i % last % period) as f64)));
+            }
+            Fill::Given(values) if values.len() != count => bail!(
+                InvalidArgument,
+                "{} values were given, but the shape {shape:?} needs {count}; the option `shapes` sets the shape",
+                values.len()
+            ),
+            Fill::Given(values) => {
+                for value in values {
+                    elements.push(exact(*value, &convert, &back)?);
+                }
+            }
+        }
+        Tensor::from_vec(shape, elements)
+    }
+}
+
+/// The element for a number the caller gave; an error if the type has no such whole number.
+fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> f64) -> Result<T> {
+    use DataType::*;
+    let element = convert(value);
+    let rounds = matches!(T::DTYPE, Float32 | Float64 | Float16 | Bfloat16);
+    if !rounds && back(element) != value {
+        return Err(Error::new(Kind::InvalidArgument, format!("the value {value} is no {}", T::DTYPE.name())));
+    }
+    Ok(element)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, dtype: DataType) -> ValueInfo {
+        ValueInfo { name: name.into(), dtype: Some(dtype), shape: None }
+    }
+
+    fn numbers(fill: Fill, dtype: DataType, shape: &[i64]) -> Result<Vec<f32>> {
+        fill.tensor(&info("x", dtype), shape, &mut Random::new(3))?.to_f32_vec()
+    }
+
+    #[test]
+    fn names_and_types_say_what_goes_in() {
+        use DataType::*;
+        let guess = |name, dtype, rows| Fill::guess(&info(name, dtype), rows);
+        assert_eq!(guess("attention_mask", Int64, Some(2)), Fill::Constant(1.0));
+        assert_eq!(guess("position_ids", Int64, Some(512)), Fill::Positions { period: 512 });
+        assert_eq!(guess("ids", Int32, Some(100)), Fill::Whole { low: 0, high: 100 });
+        assert_eq!(guess("flag", Bool, None), Fill::Constant(1.0));
+        assert_eq!(guess("use_cache_branch", Bool, None), Fill::Constant(0.0));
+        assert_eq!(guess("sr", Int64, None), Fill::Constant(1.0));
+        assert_eq!(guess("past_length", Int32, None), Fill::Constant(0.0));
+        assert_eq!(guess("pixels", Uint8, None), Fill::Whole { low: 0, high: 256 });
+        assert_eq!(guess("x", Float16, None), Fill::Normal);
+    }
+
+    #[test]
+    fn tensors_hold_what_was_asked_for() {
+        use DataType::*;
+        assert_eq!(numbers(Fill::Constant(1.0), Int64, &[2]).unwrap(), [1.0, 1.0]);
+        let positions = numbers(Fill::Positions { period: 0 }, Int32, &[2, 3]).unwrap();
+        assert_eq!(positions, [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]);
+        assert_eq!(numbers(Fill::Positions { period: 2 }, Int64, &[3]).unwrap(), [0.0, 1.0, 0.0]);
+        let ids = numbers(Fill::Whole { low: 0, high: 7 }, Int64, &[100]).unwrap();
+        assert!(ids.iter().all(|i| (0.0..7.0).contains(i)) && ids.contains(&6.0) && ids.contains(&0.0));
+        let signed = numbers(Fill::Whole { low: -128, high: 128 }, Int8, &[500]).unwrap();
+        assert!(signed.iter().any(|i| *i < -100.0) && signed.iter().any(|i| *i > 100.0));
+        let normal = numbers(Fill::Normal, Bfloat16, &[4, 100]).unwrap();
+        assert!(normal.iter().any(|x| *x < -1.0) && normal.iter().any(|x| *x > 1.0));
+        assert_eq!(numbers(Fill::Given(vec![0.0, 2.0]), Bool, &[2]).unwrap(), [0.0, 1.0]);
+        assert_eq!(numbers(Fill::Given(vec![16000.0]), Int64, &[]).unwrap(), [16000.0]);
+        assert_eq!(numbers(Fill::Normal, Float32, &[2, 0, 3]).unwrap(), [0f32; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_name() {
+        let message = |fill, dtype, shape: &[i64]| numbers(fill, dtype, shape).unwrap_err().to_string();
+        assert_eq!(message(Fill::Constant(0.5), DataType::Int64, &[1]), "input \"x\": the value 0.5 is no int64");
+        assert!(message(Fill::Constant(300.0), DataType::Uint8, &[1]).contains("no uint8"));
+        assert!(message(Fill::Given(vec![1.0]), DataType::Float32, &[2, 2]).contains("needs 4; the option `shapes`"));
+        assert!(message(Fill::Normal, DataType::String, &[1]).contains("cannot be generated"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Arguments and steps that several commands share.
+
+use crate::progress::Bar;
+use clap::Args;
+use optimize::error::{Context, Result, bail};
+use optimize::model::Model;
+use optimize::runtime::Runtime;
+use optimize::text::Tokenizer;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// How a command reports.
+#[derive(Args)]
+pub struct Output {
+    /// Print the report as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no table
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say more: what was done to each node
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+/// Where work is done.
+#[derive(Args)]
+pub struct Machine {
+    /// Threads to use [default: all processors]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+    /// The ONNX Runtime library, if it is not found by itself
+    #[arg(long, value_name = "FILE")]
+    pub runtime_library: Option<PathBuf>,
+}
+
+impl Output {
+    /// A progress bar on stderr, if a person is there to see it.
+    pub fn bar(&self) -> Bar {
+        Bar::new(!self.quiet)
+    }
+}
+
+impl Machine {
+    /// ONNX Runtime, opened.
+    pub fn runtime(&self) -> Result<&'static Runtime> {
+        Runtime::open(self.runtime_library.as_deref())
+    }
+}
+
+/// Loads the model that a flag names.
+pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
+    bar.call(|call| {
+        call.report("load", 0, 0)?;
+        Model::load(path)
+    })
+}
+
+/// The tokenizer that was named, or the one beside the model; `None` if there is none.
+pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer>> {
+    match named.map(Path::to_owned).or_else(|| model.side_file("tokenizer.json")) {
+        Some(path) => Ok(Some(Tokenizer::load(&path)?)),
+        None => Ok(None),
+    }
+}
+
+/// Prints to stdout; a reader that went away (`| head`) is not an error worth words.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.at(|| "standard output"),
+    }
+}
+
+/// Where a technique's result goes: `X.onnx` is that file; anything else is a folder for a whole model.
+pub struct Target {
+    /// The `.onnx` file to write.
+    pub file: PathBuf,
+    /// The folder, if a folder was asked for.
+    pub folder: Option<PathBuf>,
+}
+
+impl Target {
+    /// Understands `--output`, makes the folder if it has to.
+    pub fn prepare(output: &Path) -> Result<Target> {
+        if output.as_os_str().is_empty() {
+            bail!(InvalidArgument, "--output is empty");
+        }
+        let is_file = output.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) && !output.is_dir();
+        if is_file {
+            return Ok(Target { file: output.to_owned(), folder: None });
+        }
+        if output.is_file() {
+            bail!(InvalidArgument, "{}: is a file that does not end in .onnx", output.display());
+        }
+        std::fs::create_dir_all(output).at(|| output.display())?;
+        Ok(Target { file: output.join("model.onnx"), folder: Some(output.to_owned()) })
+    }
+
+    /// The folder for scratch files: beside the result, so that nothing is written elsewhere.
+    pub fn scratch(&self) -> PathBuf {
+        optimize::files::parent_of(&self.file).to_owned()
+    }
+
+    /// Copies tokenizer and configuration files along, if the result is a folder. Returns their names.
+    pub fn carry_along(&self, model: &Model) -> Result<Vec<String>> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        let mut copied = Vec::new();
+        for name in SIDE_FILES {
+            let Some(from) = model.side_file(name) else { continue };
+            let to = folder.join(name);
+            if same_file(&from, &to) {
+                continue;
+            }
+            let content = optimize::files::read(&from, optimize::limits::SIDE_FILE_BYTES)?;
+            optimize::files::replace(&to, &content)?;
+            copied.push((*name).to_owned());
+        }
+        Ok(copied)
+    }
+}
+
+/// Files beside a model that programs need with it.
+const SIDE_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "config.json",
+    "generation_config.json",
+    "genai_config.json",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+    "LICENSE",
+    "README.md",
+];
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Runs `body` with the bar as its progress.
+pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Result<T> {
+    let bar = output.bar();
+    let outcome = body(&bar);
+    bar.finish();
+    outcome
+}

@@ -1,0 +1,65 @@
+//! `optimize inspect`: what is inside a model.
+
+use crate::common::{self, Output};
+use crate::table::{Table, bytes};
+use clap::Args;
+use optimize::error::Result;
+use optimize::inspect::{Inspection, inspect};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: an .onnx file or a folder that holds one
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let model = common::with_bar(&arguments.output, |bar| common::load(&arguments.model, bar))?;
+    let found = inspect(&model);
+    if arguments.output.json {
+        return common::print(&found.to_json());
+    }
+    let signature = |values: &[optimize::model::ValueInfo]| -> String {
+        values.iter().map(|v| format!("  {}  {}\n", v.name, v.describe())).collect()
+    };
+    let text = describe(&found, arguments.output.verbose);
+    common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
+}
+
+fn describe(found: &Inspection, verbose: bool) -> String {
+    let mut text = String::new();
+    let opsets: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let lines = [
+        ("model", found.path.clone().unwrap_or_default()),
+        ("format", format!("{}, IR version {}, {}", found.format, found.ir_version, opsets.join(", "))),
+        ("made by", found.producer.clone()),
+        ("size", bytes(found.bytes)),
+        ("parameters", found.parameters.to_string()),
+        ("nodes", format!("{}, {} subgraphs, {} functions", found.nodes, found.subgraphs, found.functions)),
+    ];
+    for (label, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "{label:<11} {value}");
+    }
+    text.push('\n');
+    let mut weights = Table::default();
+    weights.row(&["weights", "tensors", "elements", "size"]);
+    for (dtype, w) in &found.weights {
+        weights.row(&[dtype, &w.tensors.to_string(), &w.elements.to_string(), &bytes(w.bytes)]);
+    }
+    text.push_str(&weights.render());
+    text.push('\n');
+    let mut operators: Vec<_> = found.operators.iter().collect();
+    operators.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let shown = if verbose { operators.len() } else { 12 };
+    let listed: Vec<String> = operators.iter().take(shown).map(|(op, count)| format!("{count} {op}")).collect();
+    let more = operators.len().saturating_sub(shown);
+    let rest = if more > 0 { format!(", and {more} more kinds (-v lists them)") } else { String::new() };
+    let _ = writeln!(text, "operators   {}{rest}", listed.join(", "));
+    text
+}

@@ -1,0 +1,49 @@
+//! The progress bar.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use optimize::call::{Call, Progress};
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+/// A bar on stderr that follows the stages of an operation. Draws nothing where no person watches.
+pub struct Bar {
+    bar: ProgressBar,
+    stage: RefCell<String>,
+}
+
+impl Bar {
+    /// A bar; hidden unless `visible` and stderr is a terminal.
+    pub fn new(visible: bool) -> Bar {
+        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default() }
+    }
+
+    /// Runs `body` with a call that reports here.
+    pub fn call<T>(&self, body: impl FnOnce(&Call<'_>) -> T) -> T {
+        let progress = |p: Progress<'_>| {
+            self.show(&p);
+            ControlFlow::Continue(())
+        };
+        body(&Call { progress: Some(&progress), ..Call::default() })
+    }
+
+    fn show(&self, progress: &Progress<'_>) {
+        if *self.stage.borrow() != progress.stage {
+            *self.stage.borrow_mut() = progress.stage.to_owned();
+            let units = if progress.stage == "benchmark" { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
+            let template = format!("{{msg:10}} [{{bar:30}}] {units} {{eta}}");
+            if let Ok(style) = ProgressStyle::with_template(&template) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar.reset();
+            self.bar.set_message(progress.stage.to_owned());
+        }
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+    }
+
+    /// Takes the bar off the terminal.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,138 @@
+//! `optimize quantize`: int8 weights.
+
+use crate::benchmark::{self, AfterTechnique, Inputs};
+use crate::common::{self, Machine, Output, Target};
+use crate::table;
+use clap::{Args, ValueEnum};
+use optimize::error::Result;
+use optimize::onnx::save::ExternalData;
+use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, quantize};
+use optimize::report::Report;
+use std::path::PathBuf;
+
+/// Arguments of `quantize`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: an .onnx file or a folder that holds one
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
+    #[arg(long, value_name = "PATH")]
+    output: PathBuf,
+    /// The form of the result
+    #[arg(long = "type", value_enum, default_value = "dynamic")]
+    quantize_type: Type,
+    /// Bits a weight
+    #[arg(long, default_value_t = 8)]
+    bits: u32,
+    /// Use 7 of the 8 bits, as x86 processors without VNNI need it
+    #[arg(long, value_enum, default_value = "auto")]
+    reduce_range: Reduce,
+    /// One scale for a whole weight instead of one per output channel
+    #[arg(long)]
+    per_tensor: bool,
+    /// Leave embedding tables in float
+    #[arg(long)]
+    keep_embeddings: bool,
+    /// Quantize only nodes or weights that match this glob; repeat for several
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Leave nodes or weights that match this glob; repeat for several
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Leave weights with fewer elements
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    min_elements: u64,
+    /// Put the weights in a file beside the .onnx, whatever their size
+    #[arg(long)]
+    external_data: bool,
+    #[command(flatten)]
+    after: AfterTechnique,
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    reporting: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Type {
+    /// int8 weights; activations are quantized as they come
+    Dynamic,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Reduce {
+    Auto,
+    On,
+    Off,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let report = common::with_bar(&arguments.reporting, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let target = Target::prepare(&arguments.output)?;
+        let options = options(arguments, &target);
+        let (result, mut report) = bar.call(|call| quantize(&model, &options, call))?;
+        report.input = Some(bar.call(|call| model.identity(call))?);
+        let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
+        report.output = Some(bar.call(|call| result.save(&target.file, external, call))?.identity());
+        target.carry_along(&model)?;
+        if arguments.after.wanted() {
+            // The result as anybody will load it, not the one in memory.
+            let saved = common::load(&target.file, bar)?;
+            let after = &arguments.after;
+            let options = benchmark::options(
+                &arguments.inputs, &arguments.machine, after.benchmark_text.clone(), after.benchmark_runs,
+            )?;
+            let compared = benchmark::compare(&model, &saved, &arguments.inputs, &arguments.machine, &options, bar)?;
+            (report.benchmark, report.quality) = (compared.benchmark, compared.quality);
+        }
+        report.peak_rss_bytes = optimize::report::peak_rss_bytes();
+        Ok(report)
+    })?;
+    show(arguments, &report)
+}
+
+fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {
+    QuantizeOptions {
+        quantize_type: match arguments.quantize_type {
+            Type::Dynamic => QuantizeType::Dynamic,
+        },
+        bits: arguments.bits,
+        per_channel: !arguments.per_tensor,
+        reduce_range: match arguments.reduce_range {
+            Reduce::Auto => ReduceRange::Auto,
+            Reduce::On => ReduceRange::On,
+            Reduce::Off => ReduceRange::Off,
+        },
+        embeddings: !arguments.keep_embeddings,
+        include: arguments.include.clone(),
+        exclude: arguments.exclude.clone(),
+        min_elements: arguments.min_elements,
+        threads: arguments.machine.threads,
+        scratch_folder: Some(target.scratch()),
+    }
+}
+
+fn show(arguments: &Arguments, report: &Report) -> Result<()> {
+    let reporting = &arguments.reporting;
+    if reporting.json {
+        return common::print(&report.to_json());
+    }
+    if reporting.quiet {
+        return Ok(());
+    }
+    if reporting.verbose {
+        let line = |n: &optimize::report::NodeReport| format!("{:<10} {:<8} {}  ({})\n", n.action, n.op, n.name, n.reason);
+        common::print(&report.nodes.iter().map(line).collect::<String>())?;
+    }
+    let (quantized, left) = (&report.summary["nodes_quantized"], &report.summary["nodes_left"]);
+    let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
+    let seconds = report.seconds;
+    common::print(&format!("{path}: {quantized} nodes quantized, {left} left, in {seconds:.2} s\n\n"))?;
+    let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
+    common::print(&table::comparison(report, bytes(&report.input), bytes(&report.output)))
+}

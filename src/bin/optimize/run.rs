@@ -1,0 +1,81 @@
+//! `optimize run`: a model, once.
+
+use crate::benchmark::{self, Inputs};
+use crate::common::{self, Machine, Output};
+use clap::Args;
+use optimize::benchmark::inputs::Source;
+use optimize::error::Result;
+use optimize::runtime::{Session, SessionOptions, Tensor};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Arguments of `run`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: an .onnx file or a folder that holds one
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// Text for the model, through its tokenizer; repeat for a batch. Inputs that neither text nor --values
+    /// fill are generated
+    #[arg(long, value_name = "TEXT")]
+    text: Vec<String>,
+    /// An output to compute; repeat for several [default: all]
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let outputs = common::with_bar(&arguments.output, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
+        let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
+        options.batch_size = options.batch_size.max(arguments.text.len());
+        let feed = Source::new(&model, &model, tokenizer.as_ref(), &options)?.set(0)?;
+        let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
+        let runtime = arguments.machine.runtime()?;
+        let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
+        let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
+        bar.call(|call| session.run(&feed.feed(), &wanted, call))
+    })?;
+    if arguments.output.json {
+        let object: Map<String, Value> =
+            outputs.iter().map(|(name, tensor)| Ok((name.clone(), as_json(tensor)?))).collect::<Result<_>>()?;
+        let text = serde_json::to_string(&json!({ "outputs": object })).unwrap_or_default();
+        return common::print(&format!("{text}\n"));
+    }
+    for (name, tensor) in &outputs {
+        common::print(&format!("{name}  {}\n  {}\n", tensor.describe(), beginning(tensor)?))?;
+    }
+    Ok(())
+}
+
+/// Shape, type and all values, row-major.
+fn as_json(tensor: &Tensor) -> Result<Value> {
+    let values: Value = match tensor.strings() {
+        Some(strings) => strings.into(),
+        None => match tensor.as_slice::<i64>() {
+            Ok(integers) => integers.into(),
+            // JSON has no NaN and no infinity: they come out as null.
+            Err(_) => tensor.to_f32_vec()?.into(),
+        },
+    };
+    Ok(json!({ "dtype": tensor.dtype().name(), "shape": tensor.shape(), "values": values }))
+}
+
+/// The first values, for a look.
+fn beginning(tensor: &Tensor) -> Result<String> {
+    const SHOWN: usize = 8;
+    let more = if tensor.elements() > SHOWN { " ..." } else { "" };
+    let values: Vec<String> = match tensor.strings() {
+        Some(strings) => strings.iter().take(SHOWN).map(|s| format!("{s:?}")).collect(),
+        None => tensor.to_f32_vec()?.iter().take(SHOWN).map(|v| format!("{v:.5}")).collect(),
+    };
+    Ok(format!("{}{more}", values.join(" ")))
+}

@@ -1,0 +1,110 @@
+//! Short tables a person can read.
+
+use optimize::report::Report;
+use serde_json::Value;
+
+/// Rows of cells, the first column left-aligned, the others right-aligned.
+#[derive(Default)]
+pub struct Table(Vec<Vec<String>>);
+
+impl Table {
+    /// Adds a row.
+    pub fn row(&mut self, cells: &[&str]) {
+        self.0.push(cells.iter().map(|c| (*c).to_owned()).collect());
+    }
+
+    /// The table as text, with a line under the first row.
+    pub fn render(&self) -> String {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| self.0.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
+        let mut text = String::new();
+        for (index, row) in self.0.iter().enumerate() {
+            let cell = |(column, cell): (usize, &String)| match column {
+                0 => format!("{cell:<width$}", width = widths[0]),
+                _ => format!("{cell:>width$}", width = widths[column]),
+            };
+            let line: Vec<String> = row.iter().enumerate().map(cell).collect();
+            text.push_str(line.join("  ").trim_end());
+            text.push('\n');
+            if index == 0 {
+                text.push_str(&"-".repeat(widths.iter().sum::<usize>() + 2 * columns.saturating_sub(1)));
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// `90.4 MB`; decimal units, as disks and downloads have them.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}
+
+fn number(value: &Value, path: &str) -> Option<f64> {
+    value.pointer(path)?.as_f64()
+}
+
+/// Size, speed and quality of original and result, as far as the report has them.
+pub fn comparison(report: &Report, before: u64, after: u64) -> String {
+    let mut table = Table::default();
+    table.row(&["", "original", "result", "change"]);
+    let percent = |ratio: f64| format!("{:+.1} %", (ratio - 1.0) * 100.0);
+    table.row(&["size", &bytes(before), &bytes(after), &percent(after as f64 / before.max(1) as f64)]);
+    if let Some(benchmark) = &report.benchmark {
+        let pair = |of: &str| {
+            let side = |side: &str| number(benchmark, &of.replace("SIDE", side));
+            Some((side("original")?, side("result")?))
+        };
+        let speed = |end: &str| number(benchmark, &format!("/speedup/{end}")).unwrap_or(f64::NAN);
+        if let Some((a, b)) = pair("/latency_ms/SIDE/median") {
+            let verdict = benchmark.pointer("/speedup/verdict").and_then(Value::as_str).unwrap_or("");
+            let change = format!("{:.2}x [{:.2}, {:.2}] {verdict}", speed("median"), speed("low"), speed("high"));
+            table.row(&["latency", &format!("{a:.2} ms"), &format!("{b:.2} ms"), &change]);
+        }
+        if let Some((a, b)) = pair("/load_ms/SIDE") {
+            table.row(&["load", &format!("{a:.0} ms"), &format!("{b:.0} ms"), &format!("{:.2}x", a / b)]);
+        }
+        if let Some((a, b)) = pair("/resident_bytes/SIDE") {
+            table.row(&["memory", &bytes(a as u64), &bytes(b as u64), &percent(b / a.max(1.0))]);
+        }
+    }
+    if let Some(quality) = &report.quality {
+        let rows = [("cosine", "/cosine", 5), ("max error", "/max_abs_error", 4), ("top-1 agreement", "/top1_agreement", 4), ("KL (nats)", "/kl", 5)];
+        for (label, path, digits) in rows {
+            if let Some(value) = number(quality, path) {
+                table.row(&[label, "", &format!("{value:.digits$}"), ""]);
+            }
+        }
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_rounded_to_a_unit() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(90_400_000), "90.4 MB");
+        assert_eq!(bytes(4_401_000_000), "4.4 GB");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::default();
+        table.row(&["", "a"]);
+        table.row(&["size", "100"]);
+        assert_eq!(table.render(), "        a\n---------\nsize  100\n");
+    }
+}

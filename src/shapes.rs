@@ -1,0 +1,54 @@
+//! Shapes and values of inputs as users write them: `ids:1x16`, `sr:16000`, `state:0.5,0.25`.
+
+use crate::error::{Result, bail};
+use crate::limits;
+
+/// Reads `name:2x3x4`: an input and its shape. The name may hold colons itself; the last one counts. A
+/// scalar has nothing after the colon.
+pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
+    let Some((name, dims)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
+        bail!(InvalidArgument, "{text:?} is not a shape: write NAME:2x3x4");
+    };
+    if dims.is_empty() {
+        return Ok((name.to_owned(), Vec::new()));
+    }
+    let dims: Vec<&str> = dims.split('x').collect();
+    if dims.len() > limits::TENSOR_RANK {
+        bail!(InvalidArgument, "{text:?} has {} dimensions, at most {} are possible", dims.len(), limits::TENSOR_RANK);
+    }
+    let dim = |d: &&str| match d.parse::<i64>() {
+        Ok(size) if size >= 0 => Ok(size),
+        _ => bail!(InvalidArgument, "{d:?} in {text:?} is not a size"),
+    };
+    Ok((name.to_owned(), dims.iter().map(dim).collect::<Result<_>>()?))
+}
+
+/// Reads `name:1,2.5`: an input and the values it is filled with, over and over if it has more elements.
+pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
+    let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
+        bail!(InvalidArgument, "{text:?} gives no values: write NAME:1,2,3");
+    };
+    let value = |v: &str| match v.trim().parse::<f64>() {
+        Ok(value) => Ok(value),
+        Err(_) => bail!(InvalidArgument, "{v:?} in {text:?} is not a number"),
+    };
+    Ok((name.to_owned(), values.split(',').map(value).collect::<Result<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_and_values_are_read_and_nonsense_is_refused() {
+        assert_eq!(parse_shape("ids:1x16").unwrap(), ("ids".to_owned(), vec![1, 16]));
+        assert_eq!(parse_shape("input:0:3").unwrap(), ("input:0".to_owned(), vec![3]));
+        assert_eq!(parse_shape("scalar:").unwrap(), ("scalar".to_owned(), vec![]));
+        assert_eq!(parse_values("sr:16000").unwrap(), ("sr".to_owned(), vec![16000.0]));
+        assert_eq!(parse_values("x:1, -2.5").unwrap(), ("x".to_owned(), vec![1.0, -2.5]));
+        for bad in ["", "ids", ":1x2", "ids:1xx2", "ids:-1", "ids:a"] {
+            assert!(parse_shape(bad).is_err(), "{bad}");
+        }
+        assert!(parse_values("x:").is_err() && parse_values("x:1,,2").is_err() && parse_values("y").is_err());
+    }
+}

@@ -1,0 +1,295 @@
+/*
+ * What the C tests share. A test is a function; TEST(name) makes one and RUN(name) runs it and prints
+ * `ok - name` or `not ok - name`. CHECK in it notes a failure with its line and goes on. main ends with
+ * `return tap_end();`.
+ */
+#ifndef TAP_H
+#define TAP_H
+
+#include <optimize.h>
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <threads.h>
+#include <time.h>
+
+static int tap_failures;    /* in the test that runs */
+static int tap_failed_tests;
+
+#define TEST(name) static void name(void)
+#define RUN(name) tap_run(#name, name, 1)
+/* Takes minutes under valgrind and touches no memory that the other tests do not. */
+#define RUN_UNLESS_VALGRIND(name) tap_run(#name, name, !under_valgrind())
+
+#define CHECK(condition) tap_check((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
+#define CHECK_INT(got, wanted) tap_check_int((long long)(got), (long long)(wanted), __FILE__, __LINE__, #got)
+#define CHECK_TEXT(got, wanted) tap_check_text((got), (wanted), __FILE__, __LINE__, #got)
+/* `text` has `part` in it. */
+#define CHECK_HAS(text, part) tap_check_has((text), (part), __FILE__, __LINE__)
+/* The call gave OPTIMIZE_OK and no error; frees and forgets the error otherwise. */
+#define CHECK_OK(call) tap_check_ok((call), &error, __FILE__, __LINE__)
+/* The call gave `status`, an error object that agrees, and `part` in its message or place (NULL: any). */
+#define CHECK_FAILS(call, status, part) tap_check_fails((call), &error, (status), (part), __FILE__, __LINE__)
+/* For what everything else in the program needs. */
+#define NEED(condition) ((condition) ? (void)0 : tap_give_up(__FILE__, __LINE__, #condition))
+
+static inline int under_valgrind(void) {
+    const char *set = getenv("OPTIMIZE_TEST_VALGRIND");
+    return set != NULL && strcmp(set, "1") == 0;
+}
+
+static inline void tap_give_up(const char *file, int line, const char *what) {
+    printf("not ok - %s:%d: %s\n", file, line, what);
+    exit(1);
+}
+
+static inline void tap_note(const char *file, int line, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    printf("# %s:%d: ", file, line);
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+    tap_failures++;
+}
+
+static inline int tap_check(int passed, const char *file, int line, const char *what) {
+    if (!passed) tap_note(file, line, "%s", what);
+    return passed;
+}
+
+static inline int tap_check_int(long long got, long long wanted, const char *file, int line, const char *what) {
+    if (got != wanted) tap_note(file, line, "%s is %lld, not %lld", what, got, wanted);
+    return got == wanted;
+}
+
+static inline int tap_check_text(const char *got, const char *wanted, const char *file, int line, const char *what) {
+    int equal = got != NULL && strcmp(got, wanted) == 0;
+    if (!equal) tap_note(file, line, "%s is \"%s\", not \"%s\"", what, got ? got : "(NULL)", wanted);
+    return equal;
+}
+
+static inline int tap_check_has(const char *text, const char *part, const char *file, int line) {
+    int has = text != NULL && strstr(text, part) != NULL;
+    if (!has) tap_note(file, line, "\"%s\" is not in \"%.400s\"", part, text ? text : "(NULL)");
+    return has;
+}
+
+static inline int tap_check_ok(optimize_status_t status, optimize_error_t **error, const char *file, int line) {
+    if (status != OPTIMIZE_OK)
+        tap_note(file, line, "%s: %s: %s", optimize_status_name(status), optimize_error_place(*error),
+                 optimize_error_message(*error));
+    else if (*error != NULL) tap_note(file, line, "an error after OPTIMIZE_OK");
+    optimize_error_free(*error);
+    *error = NULL;
+    return status == OPTIMIZE_OK;
+}
+
+static inline int tap_check_fails(optimize_status_t status, optimize_error_t **error, optimize_status_t wanted,
+                                  const char *part, const char *file, int line) {
+    const char *message = optimize_error_message(*error), *place = optimize_error_place(*error);
+    int failures = tap_failures;
+    if (status != wanted)
+        tap_note(file, line, "%s, not %s: %s: %s", optimize_status_name(status), optimize_status_name(wanted), place,
+                 message);
+    if (status != OPTIMIZE_OK && optimize_error_status(*error) != status)
+        tap_note(file, line, "the error says %s", optimize_status_name(optimize_error_status(*error)));
+    if (status != OPTIMIZE_OK && message[0] == '\0') tap_note(file, line, "an error without a message");
+    if (part != NULL && strstr(message, part) == NULL && strstr(place, part) == NULL)
+        tap_note(file, line, "\"%s\" is not in \"%s: %s\"", part, place, message);
+    optimize_error_free(*error);
+    *error = NULL;
+    return tap_failures == failures;
+}
+
+static inline void tap_run(const char *name, void (*test)(void), int wanted) {
+    if (!wanted) {
+        printf("ok - %s # skipped under valgrind\n", name);
+        return;
+    }
+    tap_failures = 0;
+    test();
+    printf("%s - %s\n", tap_failures == 0 ? "ok" : "not ok", name);
+    fflush(stdout);
+    if (tap_failures != 0) tap_failed_tests++;
+}
+
+static inline int tap_end(void) {
+    return tap_failed_tests == 0 ? 0 : 1;
+}
+
+/* Paths. Each call gives new memory until the 16th call after it. */
+
+static inline const char *tap_path(const char *variable, const char *name) {
+    static char paths[16][4096];
+    static unsigned next;
+    char *path = paths[next++ % 16];
+    const char *folder = getenv(variable);
+    if (folder == NULL) folder = strcmp(variable, "OPTIMIZE_TEST_DEPS") == 0 ? "target/deps" : "/tmp";
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+static inline const char *deps(const char *name) { return tap_path("OPTIMIZE_TEST_DEPS", name); }
+static inline const char *temporary(const char *name) { return tap_path("OPTIMIZE_TEST_TMP", name); }
+
+#define MINILM "models/paraphrase-MiniLM-L3-v2"
+#define MINILM_WIDTH 384
+/* A model of strings: a [3] of days of the week, some of which it leaves out. */
+#define STRINGS_MODEL "onnx-tests/simple/test_strnorm_model_monday_casesensintive_upper/model.onnx"
+
+/* Files. */
+
+static inline unsigned char *read_file(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    long end;
+    unsigned char *content;
+    *size = 0;
+    if (file == NULL) return NULL;
+    fseek(file, 0, SEEK_END);
+    end = ftell(file);
+    rewind(file);
+    content = malloc((size_t)end + 1);
+    if (content != NULL) *size = fread(content, 1, (size_t)end, file);
+    fclose(file);
+    return content;
+}
+
+static inline int file_exists(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (file != NULL) fclose(file);
+    return file != NULL;
+}
+
+static inline void write_file(const char *path, const void *content, size_t size) {
+    FILE *file = fopen(path, "wb");
+    NEED(file != NULL);
+    NEED(fwrite(content, 1, size, file) == size);
+    fclose(file);
+}
+
+/* Time and threads. */
+
+static inline double seconds_now(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static inline void sleep_seconds(double seconds) {
+    struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    thrd_sleep(&time, NULL);
+}
+
+/* A thread that fires a token after a while. */
+typedef struct firing_t {
+    optimize_cancel_t *cancel;
+    double after; /* seconds */
+    thrd_t thread;
+} firing_t;
+
+static inline int fire_later(void *argument) {
+    firing_t *firing = argument;
+    sleep_seconds(firing->after);
+    optimize_cancel_fire(firing->cancel, NULL);
+    return 0;
+}
+
+static inline void start_firing(firing_t *firing, double after) {
+    firing->after = after;
+    NEED(optimize_cancel_new(&firing->cancel, NULL) == OPTIMIZE_OK);
+    NEED(thrd_create(&firing->thread, fire_later, firing) == thrd_success);
+}
+
+static inline void end_firing(firing_t *firing) {
+    thrd_join(firing->thread, NULL);
+    optimize_cancel_free(firing->cancel);
+}
+
+/* What most tests need of the library. They end the program if they fail: nothing would work. */
+
+static inline void tap_need(optimize_status_t status, optimize_error_t *error, const char *what) {
+    if (status == OPTIMIZE_OK) return;
+    printf("not ok - %s: %s: %s\n", what, optimize_error_place(error), optimize_error_message(error));
+    exit(1);
+}
+
+static inline optimize_context_t *new_context(void) {
+    optimize_context_t *context = NULL;
+    optimize_error_t *error = NULL;
+    tap_need(optimize_context_new(NULL, &context, &error), error, "optimize_context_new");
+    return context;
+}
+
+static inline optimize_model_t *load_model(const optimize_context_t *context, const char *name) {
+    optimize_model_t *model = NULL;
+    optimize_error_t *error = NULL;
+    tap_need(optimize_model_load(context, deps(name), NULL, &model, &error), error, "optimize_model_load");
+    return model;
+}
+
+static inline optimize_session_t *new_session(const optimize_context_t *context, const optimize_model_t *model) {
+    optimize_session_t *session = NULL;
+    optimize_error_t *error = NULL;
+    tap_need(optimize_session_new(context, model, NULL, NULL, &session, &error), error, "optimize_session_new");
+    return session;
+}
+
+static inline optimize_tokenizer_t *load_tokenizer(void) {
+    optimize_tokenizer_t *tokenizer = NULL;
+    optimize_error_t *error = NULL;
+    tap_need(optimize_tokenizer_load(deps(MINILM), &tokenizer, &error), error, "optimize_tokenizer_load");
+    return tokenizer;
+}
+
+/* The two inputs of MiniLM. */
+typedef struct text_t {
+    optimize_tensor_t *ids, *mask;
+} text_t;
+
+static const char *const text_names[2] = {"input_ids", "attention_mask"};
+
+static inline text_t encode(const optimize_tokenizer_t *tokenizer, const char *const *texts, size_t count) {
+    text_t text = {NULL, NULL};
+    optimize_error_t *error = NULL;
+    tap_need(optimize_tokenizer_encode(tokenizer, texts, NULL, count, NULL, &text.ids, &text.mask, NULL, &error), error,
+             "optimize_tokenizer_encode");
+    return text;
+}
+
+static inline void free_text(text_t *text) {
+    optimize_tensor_free(text->ids);
+    optimize_tensor_free(text->mask);
+}
+
+/* `rows` x `length` tokens without a text. */
+static inline text_t many_tokens(size_t rows, size_t length) {
+    const int64_t dims[2] = {(int64_t)rows, (int64_t)length};
+    size_t count = rows * length, i;
+    int64_t *values = malloc(2 * count * sizeof *values);
+    text_t text = {NULL, NULL};
+    optimize_error_t *error = NULL;
+    NEED(values != NULL);
+    for (i = 0; i < count; i++) {
+        values[i] = (int64_t)(1000 + i * 37 % 20000);
+        values[count + i] = 1;
+    }
+    tap_need(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, dims, 2, values, count * 8, &text.ids, &error), error, "ids");
+    tap_need(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, dims, 2, values + count, count * 8, &text.mask, &error), error,
+             "mask");
+    free(values);
+    return text;
+}
+
+/* Runs MiniLM for one output. */
+static inline optimize_status_t run_text(optimize_session_t *session, const text_t *text, const char *output,
+                                         const optimize_call_t *call, optimize_tensor_t **result,
+                                         optimize_error_t **error) {
+    const optimize_tensor_t *inputs[2] = {text->ids, text->mask};
+    return optimize_session_run(session, text_names, inputs, 2, &output, 1, call, result, error);
+}
+
+#endif

@@ -1,0 +1,32 @@
+//! What the tests share: real models, ONNX Runtime, scratch folders. Nothing here skips: what is missing
+//! fails the test with the command that brings it.
+#![allow(dead_code)] // not every test file uses all of it
+
+use optimize::runtime::Runtime;
+use std::path::PathBuf;
+
+/// A path under the fetched dependencies.
+pub fn deps(name: &str) -> PathBuf {
+    let root = std::env::var_os("OPTIMIZE_TEST_DEPS").map(PathBuf::from);
+    let root = root.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/deps"));
+    let path = root.join(name);
+    assert!(path.exists(), "{} is missing: run `tools/deps.sh test`", path.display());
+    path
+}
+
+/// ONNX Runtime: where ORT_DYLIB_PATH says, else the fetched one.
+pub fn runtime() -> &'static Runtime {
+    match std::env::var_os("ORT_DYLIB_PATH") {
+        Some(_) => Runtime::open(None).unwrap(),
+        None => Runtime::open(Some(&deps("onnxruntime/libonnxruntime.so.1"))).unwrap(),
+    }
+}
+
+/// An empty folder of this test's own.
+pub fn scratch(name: &str) -> PathBuf {
+    let root = std::env::var_os("OPTIMIZE_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = root.join(format!("optimize-test-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
