@@ -54,6 +54,8 @@ impl Sums {
             return 0.0;
         }
         match (self.aa > 0.0, self.bb > 0.0) {
+            // Equal rows are exactly alike, whatever rounding says.
+            (true, true) if self.squares == 0.0 => 1.0,
             // The root of each, as their product can overflow; rounding must not give more than 1.
             (true, true) => (self.dot / self.aa.sqrt() / self.bb.sqrt()).clamp(-1.0, 1.0),
             (false, false) => 1.0,

@@ -169,7 +169,7 @@ mod tests {
         assert!(signed.iter().any(|i| *i < -100.0) && signed.iter().any(|i| *i > 100.0));
         let normal = numbers(Fill::Normal, Bfloat16, &[4, 100]).unwrap();
         assert!(normal.iter().any(|x| *x < -1.0) && normal.iter().any(|x| *x > 1.0));
-        assert_eq!(numbers(Fill::Given(vec![0.0, 2.0]), Bool, &[2]).unwrap(), [0.0, 1.0]);
+        assert_eq!(numbers(Fill::Given(vec![0.0, 1.0]), Bool, &[2]).unwrap(), [0.0, 1.0]);
         assert_eq!(numbers(Fill::Given(vec![16000.0]), Int64, &[]).unwrap(), [16000.0]);
         assert_eq!(numbers(Fill::Normal, Float32, &[2, 0, 3]).unwrap(), [0f32; 0]);
     }

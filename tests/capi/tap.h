@@ -138,7 +138,7 @@ static inline const char *temporary(const char *name) { return tap_path("OPTIMIZ
 
 #define MINILM "models/paraphrase-MiniLM-L3-v2"
 #define MINILM_WIDTH 384
-/* A model of strings: a [3] of days of the week, some of which it leaves out. */
+/* A model of strings: gives the four days of "x" in capitals, without monday. */
 #define STRINGS_MODEL "onnx-tests/simple/test_strnorm_model_monday_casesensintive_upper/model.onnx"
 
 /* Files. */

@@ -50,7 +50,8 @@ TEST(parents_may_be_freed_before_their_children) {
         optimize_context_t *context = new_context();
         optimize_model_t *model = load_model(context, STRINGS_MODEL);
         optimize_session_t *session = new_session(context, model);
-        const char *days[3] = {"monday", "tuesday", "wednesday"}, *name = "x", *text = NULL;
+        const char *days[4] = {"monday", "tuesday", "wednesday", "thursday"}, *name = "x", *text = NULL;
+        const int64_t four[1] = {4};
         optimize_tensor_t *input = NULL, *output = NULL;
         optimize_value_info_t info = {.struct_size = sizeof info};
         optimize_error_t *error = NULL;
@@ -60,7 +61,7 @@ TEST(parents_may_be_freed_before_their_children) {
         if (order == 1) optimize_context_free(context);
         CHECK_OK(optimize_session_input(session, 0, &info, &error));
         CHECK_TEXT(info.name, name);
-        CHECK_OK(optimize_tensor_new_strings(dims, 1, days, 3, &input, &error));
+        CHECK_OK(optimize_tensor_new_strings(four, 1, days, 4, &input, &error));
         const optimize_tensor_t *inputs[1] = {input};
         CHECK_OK(optimize_session_run(session, &name, inputs, 1, NULL, 1, NULL, &output, &error));
         optimize_tensor_free(input);

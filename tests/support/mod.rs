@@ -2,6 +2,8 @@
 //! fails the test with the command that brings it.
 #![allow(dead_code)] // not every test file uses all of it
 
+pub mod build;
+
 use optimize::runtime::Runtime;
 use std::path::PathBuf;
 

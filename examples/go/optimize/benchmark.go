@@ -69,7 +69,7 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 		value_count:      C.uint64_t(len(o.Values)),
 	}
 	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_benchmark(context, before, after, tokenizer, &options, call, &buffer, e)
 	})
 	if err != nil {

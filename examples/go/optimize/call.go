@@ -27,7 +27,7 @@ func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
 }
 
 // tryUnder is try for a call that ends with ctx and reports progress to its function.
-func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) C.optimize_status_t) error {
+func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) status) error {
 	if err := ctx.Err(); err != nil {
 		return contextError(err)
 	}
@@ -52,7 +52,7 @@ func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) C.opt
 		p := &progress{ctx: ctx, report: f}
 		defer p.install(&c)()
 	}
-	return try(func(e errorOut) C.optimize_status_t { return call(&c, e) })
+	return try(func(e errorOut) status { return call(&c, e) })
 }
 
 func contextError(err error) error {
@@ -67,7 +67,7 @@ func contextError(err error) error {
 type cancel struct{ c *C.optimize_cancel_t }
 
 func newCancel() (token cancel, err error) {
-	err = try(func(e errorOut) C.optimize_status_t { return C.optimize_cancel_new(&token.c, e) })
+	err = try(func(e errorOut) status { return C.optimize_cancel_new(&token.c, e) })
 	return token, err
 }
 

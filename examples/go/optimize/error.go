@@ -70,19 +70,21 @@ func (e *Error) Error() string {
 // Unwrap gives the status.
 func (e *Error) Unwrap() error { return e.Status }
 
-// errorOut is where a C function puts its error object.
-type errorOut = **C.optimize_error_t
+type (
+	status   = C.enum_optimize_status_t
+	errorOut = **C.optimize_error_t // where a C function puts its error object
+)
 
 // try makes a Go error of the status and the error object of a C call.
-func try(call func(errorOut) C.optimize_status_t) error {
+func try(call func(errorOut) status) error {
 	var e *C.optimize_error_t
-	status := call(&e)
-	if status == C.OPTIMIZE_OK {
+	answer := call(&e)
+	if answer == C.OPTIMIZE_OK {
 		return nil
 	}
 	defer C.optimize_error_free(e)
 	return &Error{
-		Status:  Status(status),
+		Status:  Status(answer),
 		Message: C.GoString(C.optimize_error_message(e)),
 		Place:   C.GoString(C.optimize_error_place(e)),
 	}

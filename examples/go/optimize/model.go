@@ -28,7 +28,7 @@ func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	var m memory
 	defer m.free()
 	var model *C.optimize_model_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_load(context, m.text(path), call, &model, e)
 	})
 	if err != nil {
@@ -46,7 +46,7 @@ func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	defer c.release()
 	bytes := addressable(file)
 	var model *C.optimize_model_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_load_memory(context, unsafe.Pointer(&bytes[0]), C.size_t(len(file)), call, &model, e)
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 	var mem memory
 	defer mem.free()
 	var report *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_save(model, mem.text(path), &options, call, &report, e)
 	})
 	if err != nil {
@@ -105,7 +105,7 @@ func (m *Model) Inspect() (*Inspection, error) {
 	}
 	defer m.release()
 	var report *C.optimize_buffer_t
-	err = try(func(e errorOut) C.optimize_status_t { return C.optimize_model_inspect(model, &report, e) })
+	err = try(func(e errorOut) status { return C.optimize_model_inspect(model, &report, e) })
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (m *Model) Inputs() ([]ValueInfo, error) {
 		return nil, err
 	}
 	defer m.release()
-	return values(C.optimize_model_input_count(model), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+	return values(C.optimize_model_input_count(model), func(i C.size_t, v infoOut, e errorOut) status {
 		return C.optimize_model_input(model, i, v, e)
 	})
 }
@@ -132,7 +132,7 @@ func (m *Model) Outputs() ([]ValueInfo, error) {
 		return nil, err
 	}
 	defer m.release()
-	return values(C.optimize_model_output_count(model), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+	return values(C.optimize_model_output_count(model), func(i C.size_t, v infoOut, e errorOut) status {
 		return C.optimize_model_output(model, i, v, e)
 	})
 }
@@ -145,13 +145,13 @@ type ValueInfo struct {
 	DimNames []string // equal names must be equal sizes, "" has no such meaning
 }
 
-func values(
-	count C.size_t, get func(C.size_t, *C.optimize_value_info_t, errorOut) C.optimize_status_t,
-) ([]ValueInfo, error) {
+type infoOut = *C.optimize_value_info_t
+
+func values(count C.size_t, get func(C.size_t, infoOut, errorOut) status) ([]ValueInfo, error) {
 	list := make([]ValueInfo, count)
 	for i := range list {
 		info := C.optimize_value_info_t{struct_size: C.sizeof_optimize_value_info_t}
-		if err := try(func(e errorOut) C.optimize_status_t { return get(C.size_t(i), &info, e) }); err != nil {
+		if err := try(func(e errorOut) status { return get(C.size_t(i), &info, e) }); err != nil {
 			return nil, err
 		}
 		list[i] = ValueInfo{Name: C.GoString(info.name), DType: DType(info.dtype)}

@@ -52,7 +52,7 @@ func NewContext(o *ContextOptions) (*Context, error) {
 		runtime_library: m.textOrNil(o.RuntimeLibrary),
 	}
 	var context *C.optimize_context_t
-	err := try(func(e errorOut) C.optimize_status_t {
+	err := try(func(e errorOut) status {
 		return C.optimize_context_new(&options, &context, e)
 	})
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Context) RuntimeVersion() (string, error) {
 	}
 	defer c.release()
 	var version *C.char
-	err = try(func(e errorOut) C.optimize_status_t {
+	err = try(func(e errorOut) status {
 		return C.optimize_context_runtime_version(context, &version, e)
 	})
 	return C.GoString(version), err // "" for the NULL of a failed call

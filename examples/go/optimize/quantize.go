@@ -73,7 +73,7 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 	}
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_quantize(context, original, &options, call, &result, &buffer, e)
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 		disable_prepacking: flag(o.DisablePrepacking),
 	}
 	var session *C.optimize_session_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_session_new(context, m, &options, call, &session, e)
 	})
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 	var m memory
 	defer m.free()
 	in, out := addressable(tensors), make([]*C.optimize_tensor_t, len(outputs)+1)
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) C.optimize_status_t {
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_session_run(session, m.texts(names), &in[0], C.size_t(len(tensors)),
 			m.texts(outputs), C.size_t(len(outputs)), call, &out[0], e)
 	})
@@ -110,7 +110,7 @@ func (s *Session) Inputs() ([]ValueInfo, error) {
 		return nil, err
 	}
 	defer s.release()
-	return values(C.optimize_session_input_count(session), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+	return values(C.optimize_session_input_count(session), func(i C.size_t, v infoOut, e errorOut) status {
 		return C.optimize_session_input(session, i, v, e)
 	})
 }
@@ -122,7 +122,7 @@ func (s *Session) Outputs() ([]ValueInfo, error) {
 		return nil, err
 	}
 	defer s.release()
-	return values(C.optimize_session_output_count(session), func(i C.size_t, v *C.optimize_value_info_t, e errorOut) C.optimize_status_t {
+	return values(C.optimize_session_output_count(session), func(i C.size_t, v infoOut, e errorOut) status {
 		return C.optimize_session_output(session, i, v, e)
 	})
 }

@@ -78,7 +78,7 @@ func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	bytes, sizes := addressable(data), addressable(dims)
 	var tensor *C.optimize_tensor_t
-	err := try(func(e errorOut) C.optimize_status_t {
+	err := try(func(e errorOut) status {
 		return C.optimize_tensor_new(C.int32_t(dtype), (*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
 			unsafe.Pointer(&bytes[0]), C.size_t(len(data)), &tensor, e)
 	})
@@ -94,7 +94,7 @@ func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	defer m.free()
 	sizes := addressable(dims)
 	var tensor *C.optimize_tensor_t
-	err := try(func(e errorOut) C.optimize_status_t {
+	err := try(func(e errorOut) status {
 		return C.optimize_tensor_new_strings((*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
 			m.texts(strings), C.size_t(len(strings)), &tensor, e)
 	})
@@ -174,7 +174,7 @@ func (t *Tensor) Strings() ([]string, error) {
 	for i := range strings {
 		var data *C.char
 		var size C.size_t
-		err := try(func(e errorOut) C.optimize_status_t {
+		err := try(func(e errorOut) status {
 			return C.optimize_tensor_string(tensor, C.size_t(i), &data, &size, e)
 		})
 		if err != nil {

@@ -13,7 +13,7 @@ func LoadTokenizer(path string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
 	var tokenizer *C.optimize_tokenizer_t
-	err := try(func(e errorOut) C.optimize_status_t {
+	err := try(func(e errorOut) status {
 		return C.optimize_tokenizer_load(m.text(path), &tokenizer, e)
 	})
 	if err != nil {
@@ -33,6 +33,18 @@ type Encoding struct {
 	IDs           *Tensor
 	AttentionMask *Tensor // 1 for tokens, 0 for padding
 	TypeIDs       *Tensor // the segments BERT wants
+}
+
+// Inputs names the tensors as models usually do, those that are wanted: what Session.Inputs says.
+func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
+	all := map[string]*Tensor{"input_ids": e.IDs, "attention_mask": e.AttentionMask, "token_type_ids": e.TypeIDs}
+	inputs := map[string]*Tensor{}
+	for _, input := range wanted {
+		if tensor := all[input.Name]; tensor != nil {
+			inputs[input.Name] = tensor
+		}
+	}
+	return inputs
 }
 
 // Close closes the three tensors.
@@ -62,7 +74,7 @@ func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) 
 	defer m.free()
 	list, sizes := m.prompts(texts)
 	var ids, mask, types *C.optimize_tensor_t
-	err = try(func(e errorOut) C.optimize_status_t {
+	err = try(func(e errorOut) status {
 		return C.optimize_tokenizer_encode(tokenizer, list, &sizes[0], C.size_t(len(texts)), &options,
 			&ids, &mask, &types, e)
 	})
@@ -93,7 +105,7 @@ func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	}
 	list := addressable(ids)
 	var text *C.optimize_buffer_t
-	err = try(func(e errorOut) C.optimize_status_t {
+	err = try(func(e errorOut) status {
 		return C.optimize_tokenizer_decode(tokenizer, (*C.int64_t)(&list[0]), C.size_t(len(ids)), &options, &text, e)
 	})
 	if err != nil {
