@@ -4,7 +4,17 @@ use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
 const NOUNS: [&str; 11] = [
-    "status", "error", "buffer", "call", "context", "model", "tensor", "session", "tokenizer", "quantize", "benchmark",
+    "status",
+    "error",
+    "buffer",
+    "call",
+    "context",
+    "model",
+    "tensor",
+    "session",
+    "tokenizer",
+    "quantize",
+    "benchmark",
 ];
 
 fn main() {

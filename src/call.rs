@@ -109,12 +109,7 @@ impl Call<'_> {
     ///
     /// `work` calls [`Ticket::check`] and [`Ticket::add`]; when the caller cancels, the next `check`
     /// fails and that error is what `work` should return.
-    pub fn drive<T: Send>(
-        &self,
-        stage: &str,
-        total: u64,
-        work: impl FnOnce(&Ticket) -> Result<T> + Send,
-    ) -> Result<T> {
+    pub fn drive<T: Send>(&self, stage: &str, total: u64, work: impl FnOnce(&Ticket) -> Result<T> + Send) -> Result<T> {
         self.check()?;
         let ticket = Ticket::default();
         if self.is_passive() {

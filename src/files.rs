@@ -61,7 +61,9 @@ pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
     let place = || folder.join(path).display().to_string();
     let file = match open_resolved(&directory, path) {
         Err(rustix::io::Errno::LOOP) => bail!(InvalidModel, "the external data file {name:?} is a symbolic link"),
-        Err(rustix::io::Errno::XDEV) => bail!(InvalidModel, "the external data file {name:?} leaves the model's folder"),
+        Err(rustix::io::Errno::XDEV) => {
+            bail!(InvalidModel, "the external data file {name:?} leaves the model's folder")
+        }
         other => other.at(place)?,
     };
     let stat = rustix::fs::fstat(&file).at(place)?;
@@ -128,9 +130,7 @@ pub fn release(bytes: &[u8]) {
     if inside && first < last {
         // SAFETY: the range lies in a read-only file mapping which cannot go away while the lock is held;
         // DONTNEED on it only drops pages that can be read again from the file.
-        let _ = unsafe {
-            rustix::mm::madvise(first as *mut _, last - first, rustix::mm::Advice::LinuxDontNeed)
-        };
+        let _ = unsafe { rustix::mm::madvise(first as *mut _, last - first, rustix::mm::Advice::LinuxDontNeed) };
     }
 }
 
@@ -333,9 +333,7 @@ impl ScratchSlot {
             bail!(Internal, "a scratch write of {} bytes at {offset} leaves its slot of {}", bytes.len(), self.length);
         }
         match &self.file {
-            Some((file, start)) => {
-                Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?)
-            }
+            Some((file, start)) => Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?),
             None => {
                 let mut heap = self.heap.lock().unwrap_or_else(|e| e.into_inner());
                 heap[offset..offset + bytes.len()].copy_from_slice(bytes);

@@ -80,7 +80,12 @@ pub fn inspect(model: &Model) -> Inspection {
         bytes: model.bytes(),
         ir_version: proto.ir_version.unwrap_or(0),
         opsets: BTreeMap::new(),
-        producer: [&proto.producer_name, &proto.producer_version].into_iter().flatten().cloned().collect::<Vec<_>>().join(" "),
+        producer: [&proto.producer_name, &proto.producer_version]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
         inputs: model.inputs().iter().map(Value::from).collect(),
         outputs: model.outputs().iter().map(Value::from).collect(),
         nodes: 0,

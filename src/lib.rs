@@ -1,16 +1,51 @@
-#![doc = "liboptimize"]
+//! # liboptimize
+//!
+//! Take a trained model, make it smaller or faster, measure what that cost, run it: from C, C++, Go, C#, Rust
+//! or the command line, with no Python on the machine.
+//!
+//! ```text
+//!  a file                 a model                  a technique                    what comes out
+//!  onnx/load  ------->  model::Model  ------->  quantize::quantize  ------->  onnx/save   (a file)
+//!                            |                  (&Model, &Options, &Call)     runtime/    (a session)
+//!                            |                   -> (Model, Report)           benchmark/  (A against B)
+//!                            +--> inspect
+//! ```
+//!
+//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes one
+//! and gives a new one with a [`report::Report`]; techniques chain. None writes files, prints, or knows of C.
+//!
+//! Where to start reading: [`quantize`] for what a technique looks like, [`graph`] for how one looks at and
+//! changes a model, [`onnx`] for how models come in and go out, [`ffi`] for the C interface (`include/optimize.h`
+//! is made from it), `src/bin/optimize` for the command. Numbers that bound what a stranger's file may ask
+//! for are in [`limits`]; everything that touches the file system is in [`files`].
+//!
+//! ```no_run
+//! use optimize::{call::Call, model::Model, onnx::save::ExternalData, quantize};
+//!
+//! # fn main() -> optimize::error::Result<()> {
+//! let model = Model::load("model.onnx".as_ref())?;
+//! let (small, report) = quantize::quantize(&model, &Default::default(), &Call::default())?;
+//! small.save("small.onnx".as_ref(), ExternalData::Auto, &Call::default())?;
+//! println!("{}", report.to_json());
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod benchmark;
 pub mod call;
 pub mod error;
+pub mod ffi;
 pub mod files;
+pub mod graph;
+pub mod inspect;
 pub mod limits;
 pub mod model;
 pub mod onnx;
-pub mod graph;
 pub mod quantize;
 pub mod report;
 pub mod runtime;
-pub mod text;
-pub mod ffi;
-pub mod inspect;
 pub mod shapes;
+pub mod text;

@@ -2,11 +2,11 @@
 
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::files;
 use crate::onnx::dtype::DataType;
 use crate::onnx::load;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::onnx::save::{self, ExternalData, Saved, hex};
-use crate::files;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -234,7 +234,9 @@ fn find_onnx(path: &Path) -> Result<PathBuf> {
         .collect();
     match onnx_files.as_slice() {
         [only] => Ok(only.clone()),
-        [] => bail!(NotFound, "{}: the folder holds no model.onnx, onnx/model.onnx or other .onnx file", path.display()),
+        [] => {
+            bail!(NotFound, "{}: the folder holds no model.onnx, onnx/model.onnx or other .onnx file", path.display())
+        }
         many => bail!(InvalidArgument, "{}: the folder holds {} .onnx files: name one", path.display(), many.len()),
     }
 }

@@ -4,7 +4,6 @@
 
 mod support;
 
-use support::{deps, runtime, scratch};
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::model::Model;
@@ -15,11 +14,15 @@ use optimize::onnx::wire::Reader;
 use optimize::quantize::{QuantizeOptions, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use std::path::{Path, PathBuf};
+use support::{deps, runtime, scratch};
 
 /// Reasons for which ONNX Runtime 1.32 refuses some of these models in their original form: operator versions
 /// of 2017 without a kernel, an operator of the training preview, a locale this machine may not have.
-const REFUSALS: [&str; 3] =
-    ["Could not find an implementation for", "Gradient(-1) is not a registered function/op", "Failed to construct locale"];
+const REFUSALS: [&str; 3] = [
+    "Could not find an implementation for",
+    "Gradient(-1) is not a registered function/op",
+    "Failed to construct locale",
+];
 
 fn tensor_from(proto: &TensorProto) -> Tensor {
     let dtype = DataType::from_onnx(proto.data_type.unwrap()).unwrap();

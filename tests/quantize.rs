@@ -91,8 +91,13 @@ fn gemm_keeps_its_factors_bias_and_turned_weight() {
         assert_eq!((count(&result, "Gemm"), count(&result, "MatMulInteger")), (0, 1));
     }
     let turned = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
-    let model =
-        model(13, vec![value("x", Float32, &[40, -1])], vec![float_in("y", 24)], vec![weight("w", &[40, 24])], vec![turned]);
+    let model = model(
+        13,
+        vec![value("x", Float32, &[40, -1])],
+        vec![float_in("y", 24)],
+        vec![weight("w", &[40, 24])],
+        vec![turned],
+    );
     let left = quantize(&model, &QuantizeOptions { min_elements: 1, ..Default::default() }, &Call::default());
     assert!(left.err().unwrap().message().contains("left factor is transposed"));
 }
@@ -164,10 +169,15 @@ fn weights_in_branches_and_of_the_graph_around_them_are_quantized() {
         output: vec![value(&format!("{name}_y"), Float32, &[-1, 32])],
         ..Default::default()
     };
-    let inside = branch("then", vec![op("MatMul", &["x", "inner"], &["then_y"], &[])], vec![weight("inner", &[48, 32])]);
+    let inside =
+        branch("then", vec![op("MatMul", &["x", "inner"], &["then_y"], &[])], vec![weight("inner", &[48, 32])]);
     let around = branch(
         "else",
-        vec![constant(weight("bias", &[32])), op("MatMul", &["x", "outer"], &["m"], &[]), op("Add", &["m", "bias"], &["else_y"], &[])],
+        vec![
+            constant(weight("bias", &[32])),
+            op("MatMul", &["x", "outer"], &["m"], &[]),
+            op("Add", &["m", "bias"], &["else_y"], &[]),
+        ],
         vec![],
     );
     let choose = with_graph(op("If", &["c"], &["y"], &[]), "then_branch", inside);
@@ -217,13 +227,8 @@ fn half_precision_weights_become_int8_and_the_output_stays_half() {
     let raw: Vec<u8> = smooth(48 * 32, 3.0).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
     let weight = optimize::graph::edit::tensor("w", Float16, &[48, 32], raw.into());
     let node = op("MatMul", &["x", "w"], &["y"], &[]);
-    let model = model(
-        17,
-        vec![value("x", Float16, &[-1, 48])],
-        vec![value("y", Float16, &[-1, 32])],
-        vec![weight],
-        vec![node],
-    );
+    let model =
+        model(17, vec![value("x", Float16, &[-1, 48])], vec![value("y", Float16, &[-1, 32])], vec![weight], vec![node]);
     let halves: Vec<half::f16> = smooth(4 * 48, 0.1).into_iter().map(half::f16::from_f32).collect();
     check(&model, &[("x", &Tensor::from_vec(&[4, 48], halves).unwrap())]);
 }

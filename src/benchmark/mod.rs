@@ -158,7 +158,7 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
     if options.batch_size == 0 {
         bail!(InvalidArgument, "batch_size is 0; it is at least 1");
     }
-    if !(options.max_seconds >= 0.0) {
+    if options.max_seconds.is_nan() || options.max_seconds < 0.0 {
         bail!(InvalidArgument, "max_seconds is {}; it is a number from 0 on", options.max_seconds);
     }
     Ok(())

@@ -287,7 +287,7 @@ mod tests {
     fn outputs_that_differ_in_kind_are_named() {
         let mut comparison = Comparison::new(vec![]);
         let one = floats("x", &[1, 2], &[1.0, 2.0]);
-        let e = comparison.add(&[one.clone()], &[], None, 1).unwrap_err().to_string();
+        let e = comparison.add(std::slice::from_ref(&one), &[], None, 1).unwrap_err().to_string();
         assert!(e.contains("no output \"x\""), "{e}");
         let e = comparison.add(&[one], &[floats("x", &[2, 1], &[1.0, 2.0])], None, 1).unwrap_err().to_string();
         assert!(e.contains("float32[1, 2] in the original, but float32[2, 1] in the result"), "{e}");

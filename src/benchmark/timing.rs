@@ -2,7 +2,7 @@
 
 use super::BenchmarkOptions;
 use super::inputs::InputSet;
-use super::report::Latency;
+use super::report::{Both, Latency};
 use super::statistics::{percentile, sorted};
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
@@ -165,8 +165,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. The order
-    /// changes with each round (A B, B A, A B …), so that neither always finds the caches the other left.
+    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up.
     pub fn race(
         &mut self,
         inputs: &InputSet,
@@ -176,30 +175,13 @@ impl Pair {
     ) -> Result<Rounds> {
         let feed = inputs.feed();
         let budget = Duration::try_from_secs_f64(options.max_seconds).unwrap_or(Duration::MAX);
-        let mut quiet = steps.quiet();
-        let mut round = |number: usize, quiet: &Call| -> Result<(f64, f64)> {
-            let timed = |subject: &mut Subject| -> Result<f64> {
-                let start = clock.now();
-                let outputs = subject.run(&feed, quiet)?;
-                let taken = clock.now().saturating_sub(start);
-                drop(outputs);
-                // A clock may be too coarse for a tiny model; a ratio must stay a number.
-                Ok(milliseconds(taken.max(Duration::from_nanos(1))))
-            };
-            if number.is_multiple_of(2) {
-                let original = timed(&mut self.original)?;
-                Ok((original, timed(&mut self.result)?))
-            } else {
-                let result = timed(&mut self.result)?;
-                Ok((timed(&mut self.original)?, result))
-            }
-        };
+        let mut call = steps.quiet();
         let start = Instant::now();
         for number in 0..options.warmup {
             let before = Instant::now();
-            round(number, &quiet)?;
+            self.round(number, &feed, clock, &call)?;
             if before.elapsed() < WATCHED_FROM {
-                quiet = Call::default();
+                call = Call::default();
             }
             steps.next()?;
             if start.elapsed() > budget / 5 {
@@ -210,9 +192,9 @@ impl Pair {
         let mut rounds = Rounds::default();
         let start = Instant::now();
         for number in 0..options.runs {
-            let (original, result) = round(number, &quiet)?;
-            rounds.original.push(original);
-            rounds.result.push(result);
+            let times = self.round(number, &feed, clock, &call)?;
+            rounds.original.push(times.original);
+            rounds.result.push(times.result);
             steps.next()?;
             if start.elapsed() > budget && number + 1 >= FEWEST_ROUNDS {
                 steps.skip(options.runs - number - 1)?;
@@ -220,6 +202,26 @@ impl Pair {
             }
         }
         Ok(rounds)
+    }
+
+    /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that neither
+    /// always finds the caches the other left.
+    fn round(&mut self, number: usize, feed: &[(&str, &Tensor)], clock: Clock, call: &Call) -> Result<Both<f64>> {
+        let timed = |subject: &mut Subject| -> Result<f64> {
+            let start = clock.now();
+            let outputs = subject.run(feed, call)?;
+            let taken = clock.now().saturating_sub(start);
+            drop(outputs);
+            // A clock may be too coarse for a tiny model; a ratio must stay a number.
+            Ok(milliseconds(taken.max(Duration::from_nanos(1))))
+        };
+        if number.is_multiple_of(2) {
+            let original = timed(&mut self.original)?;
+            Ok(Both { original, result: timed(&mut self.result)? })
+        } else {
+            let result = timed(&mut self.result)?;
+            Ok(Both { original: timed(&mut self.original)?, result })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::sizes::is_past;
 use super::statistics::Random;
-use crate::error::{Context, Error, Kind, Result, bail};
+use crate::error::{Context, Result, bail};
 use crate::model::ValueInfo;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::runtime::{Element, Tensor};
@@ -56,35 +56,36 @@ impl Fill {
     /// A tensor of the type of `info` and the given shape. An error if the type cannot be filled with numbers
     /// or a given number is none of the type's values.
     pub fn tensor(&self, info: &ValueInfo, shape: &[i64], random: &mut Random) -> Result<Tensor> {
+        use DataType::*;
         let mut make = || match info.dtype {
-            Some(DataType::Float32) => self.typed(shape, random, |v| v as f32, |_| 0.0),
-            Some(DataType::Float64) => self.typed(shape, random, |v| v, |_| 0.0),
-            Some(DataType::Float16) => self.typed(shape, random, f16::from_f64, |_| 0.0),
-            Some(DataType::Bfloat16) => self.typed(shape, random, bf16::from_f64, |_| 0.0),
-            Some(DataType::Int64) => self.typed(shape, random, |v| v as i64, |v| v as f64),
-            Some(DataType::Int32) => self.typed(shape, random, |v| v as i32, f64::from),
-            Some(DataType::Int16) => self.typed(shape, random, |v| v as i16, f64::from),
-            Some(DataType::Int8) => self.typed(shape, random, |v| v as i8, f64::from),
-            Some(DataType::Uint64) => self.typed(shape, random, |v| v as u64, |v| v as f64),
-            Some(DataType::Uint32) => self.typed(shape, random, |v| v as u32, f64::from),
-            Some(DataType::Uint16) => self.typed(shape, random, |v| v as u16, f64::from),
-            Some(DataType::Uint8) => self.typed(shape, random, |v| v as u8, f64::from),
-            Some(DataType::Bool) => {
-                let flags = self.typed(shape, random, |v| u8::from(v != 0.0), f64::from)?;
-                Tensor::new(DataType::Bool, shape, bytes::Bytes::copy_from_slice(flags.bytes()))
+            Some(Float32) => self.typed(shape, random, |v| v as f32, |_| None),
+            Some(Float64) => self.typed(shape, random, |v| v, |_| None),
+            Some(Float16) => self.typed(shape, random, f16::from_f64, |_| None),
+            Some(Bfloat16) => self.typed(shape, random, bf16::from_f64, |_| None),
+            Some(Int64) => self.typed(shape, random, |v| v as i64, |v| Some(v as f64)),
+            Some(Int32) => self.typed(shape, random, |v| v as i32, |v| Some(v.into())),
+            Some(Int16) => self.typed(shape, random, |v| v as i16, |v| Some(v.into())),
+            Some(Int8) => self.typed(shape, random, |v| v as i8, |v| Some(v.into())),
+            Some(Uint64) => self.typed(shape, random, |v| v as u64, |v| Some(v as f64)),
+            Some(Uint32) => self.typed(shape, random, |v| v as u32, |v| Some(v.into())),
+            Some(Uint16) => self.typed(shape, random, |v| v as u16, |v| Some(v.into())),
+            Some(Uint8) => self.typed(shape, random, |v| v as u8, |v| Some(v.into())),
+            Some(Bool) => {
+                let flags = self.typed(shape, random, |v| u8::from(v != 0.0), |v| Some(v.into()))?;
+                Tensor::new(Bool, shape, bytes::Bytes::copy_from_slice(flags.bytes()))
             }
             _ => bail!(Unsupported, "is {}: values for it cannot be generated", info.describe()),
         };
         make().at(|| format!("input {:?}", info.name))
     }
 
-    /// `back` gives the number an element stands for, to see whether a given one was kept; floats may round.
+    /// `back` gives the number an element stands for, to see whether a given one was kept; `None` if it may round.
     fn typed<T: Element>(
         &self,
         shape: &[i64],
         random: &mut Random,
         convert: impl Fn(f64) -> T,
-        back: impl Fn(T) -> f64,
+        back: impl Fn(T) -> Option<f64>,
     ) -> Result<Tensor> {
         let count = element_count(shape)? as usize;
         let mut elements: Vec<T> = Vec::new();
@@ -119,14 +120,12 @@ impl Fill {
 }
 
 /// The element for a number the caller gave; an error if the type has no such whole number.
-fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> f64) -> Result<T> {
-    use DataType::*;
+fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
-    let rounds = matches!(T::DTYPE, Float32 | Float64 | Float16 | Bfloat16);
-    if !rounds && back(element) != value {
-        return Err(Error::new(Kind::InvalidArgument, format!("the value {value} is no {}", T::DTYPE.name())));
+    match back(element) {
+        Some(kept) if kept != value => bail!(InvalidArgument, "its type has no value {value}"),
+        _ => Ok(element),
     }
-    Ok(element)
 }
 
 #[cfg(test)]
@@ -177,8 +176,9 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_name() {
         let message = |fill, dtype, shape: &[i64]| numbers(fill, dtype, shape).unwrap_err().to_string();
-        assert_eq!(message(Fill::Constant(0.5), DataType::Int64, &[1]), "input \"x\": the value 0.5 is no int64");
-        assert!(message(Fill::Constant(300.0), DataType::Uint8, &[1]).contains("no uint8"));
+        assert_eq!(message(Fill::Constant(0.5), DataType::Int64, &[1]), "input \"x\": its type has no value 0.5");
+        assert!(message(Fill::Constant(300.0), DataType::Uint8, &[1]).contains("no value 300"));
+        assert!(message(Fill::Constant(2.0), DataType::Bool, &[1]).contains("no value 2"));
         assert!(message(Fill::Given(vec![1.0]), DataType::Float32, &[2, 2]).contains("needs 4; the option `shapes`"));
         assert!(message(Fill::Normal, DataType::String, &[1]).contains("cannot be generated"));
     }

@@ -108,7 +108,10 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
         seed: if given.seed == 0 { defaults.seed } else { u64::from(given.seed) },
         texts: list(given.texts, given.text_count, "texts")?.into_iter().map(str::to_owned).collect(),
         shapes: list(given.shapes, given.shape_count, "shapes")?.into_iter().map(parse_shape).collect::<Result<_>>()?,
-        values: list(given.values, given.value_count, "values")?.into_iter().map(parse_values).collect::<Result<_>>()?,
+        values: list(given.values, given.value_count, "values")?
+            .into_iter()
+            .map(parse_values)
+            .collect::<Result<_>>()?,
         ..defaults
     })
 }

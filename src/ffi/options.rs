@@ -36,7 +36,11 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
         std::ptr::copy_nonoverlapping(options.cast::<u8>(), (&raw mut known).cast::<u8>(), common);
         let tail = std::slice::from_raw_parts(options.cast::<u8>().add(common), size - common);
         if tail.iter().any(|&byte| byte != 0) {
-            bail!(InvalidArgument, "the options set something that this version ({}) does not know", env!("CARGO_PKG_VERSION"));
+            bail!(
+                InvalidArgument,
+                "the options set something that this version ({}) does not know",
+                env!("CARGO_PKG_VERSION")
+            );
         }
     }
     Ok(known)

@@ -99,9 +99,20 @@ mod tests {
     #[test]
     fn statuses_and_kinds_have_the_same_numbers_and_names() {
         let kinds = [
-            Kind::InvalidArgument, Kind::InvalidHandle, Kind::NotFound, Kind::Io, Kind::InvalidModel,
-            Kind::Unsupported, Kind::LimitExceeded, Kind::RuntimeMissing, Kind::Runtime, Kind::Cancelled,
-            Kind::Timeout, Kind::Busy, Kind::GateNotMet, Kind::Internal,
+            Kind::InvalidArgument,
+            Kind::InvalidHandle,
+            Kind::NotFound,
+            Kind::Io,
+            Kind::InvalidModel,
+            Kind::Unsupported,
+            Kind::LimitExceeded,
+            Kind::RuntimeMissing,
+            Kind::Runtime,
+            Kind::Cancelled,
+            Kind::Timeout,
+            Kind::Busy,
+            Kind::GateNotMet,
+            Kind::Internal,
         ];
         for kind in kinds {
             assert_eq!(optimize_status_t::from(kind) as i32, kind as i32);

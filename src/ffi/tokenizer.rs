@@ -123,7 +123,7 @@ unsafe fn texts_of<'a>(texts: *const *const c_char, sizes: *const usize, count: 
         }
         let (pointers, sizes) = (slice(texts, count, "texts")?, slice(sizes, count, "sizes")?);
         let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
-            let bytes = slice(pointer.cast::<u8>(), size, "text")?;
+            let bytes = slice(pointer.cast::<u8>(), size, &format!("texts[{index}]"))?;
             match std::str::from_utf8(bytes) {
                 Ok(text) => Ok(text),
                 Err(e) => bail!(InvalidArgument, "texts[{index}] is not UTF-8 after {} bytes", e.valid_up_to()),

@@ -25,8 +25,10 @@ pub enum Producer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Input `input` of node `node` in `body`.
+    #[allow(missing_docs)] // the line above says it
     Node { body: BodyId, node: usize, input: usize },
     /// An output of `body`.
+    #[allow(missing_docs)] // the line above says it
     Output { body: BodyId },
 }
 
@@ -70,9 +72,8 @@ impl<'a> View<'a> {
         let mut producers = HashMap::new();
         producers.extend(graph.input.iter().filter_map(|i| Some((i.name.as_deref()?, Producer::Input))));
         let sparse = graph.sparse_initializer.iter().enumerate();
-        producers.extend(
-            sparse.filter_map(|(i, s)| Some((s.values.as_deref()?.name.as_deref()?, Producer::Sparse(i)))),
-        );
+        producers
+            .extend(sparse.filter_map(|(i, s)| Some((s.values.as_deref()?.name.as_deref()?, Producer::Sparse(i)))));
         let initializers = graph.initializer.iter().enumerate();
         producers.extend(initializers.filter_map(|(i, t)| Some((t.name.as_deref()?, Producer::Initializer(i)))));
         self.add_body(&graph.node, parent, producers, Some(graph), function);

@@ -3,6 +3,7 @@
 //! Field numbers and meanings are those of <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Every
 //! field that is not named here (device configurations, annotations, whatever a later version adds) stays in
 //! `unknown` and is written back byte for byte. Scalars are `Option` so that presence survives as well.
+#![allow(missing_docs)] // fields are documented in onnx.proto under the same names
 
 use super::wire::{Packed, message};
 use bytes::Bytes;

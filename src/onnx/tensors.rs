@@ -6,10 +6,7 @@ use crate::limits;
 
 /// Calls `visit` with the place and the tensor, for initializers, sparse ones (values and indices),
 /// attributes, subgraphs, functions and training graphs.
-pub fn for_each_tensor(
-    model: &mut ModelProto,
-    visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>,
-) -> Result<()> {
+pub fn for_each_tensor(model: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
     if let Some(graph) = &mut model.graph {
         in_graph(graph, 0, visit).at(|| "graph")?;
     }
@@ -26,11 +23,7 @@ pub fn for_each_tensor(
     Ok(())
 }
 
-fn in_graph(
-    graph: &mut GraphProto,
-    depth: usize,
-    visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>,
-) -> Result<()> {
+fn in_graph(graph: &mut GraphProto, depth: usize, visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
     if depth > limits::SUBGRAPH_DEPTH {
         bail!(LimitExceeded, "graphs are nested deeper than {}", limits::SUBGRAPH_DEPTH);
     }
@@ -79,10 +72,7 @@ fn in_attributes(
     Ok(())
 }
 
-fn in_sparse(
-    sparse: &mut SparseTensorProto,
-    visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>,
-) -> Result<()> {
+fn in_sparse(sparse: &mut SparseTensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
     for tensor in sparse.values.iter_mut().chain(&mut sparse.indices) {
         named(tensor, visit)?;
     }

@@ -21,14 +21,18 @@ pub trait Message: Default + Clone {
 
 /// One way a field can be stored in a message: how to read one occurrence and how to write all.
 pub trait Field {
+    /// Reads one occurrence of the field.
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
+    /// Writes the field under its number; nothing if it is absent.
     fn write(&self, number: u32, out: &mut Writer);
 }
 
 /// Field number and wire type, as they precede every value.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
+    /// Number of the field in its message.
     pub number: u32,
+    /// How its value is encoded.
     pub wire: u8,
     /// Offset of the key itself, for unknown fields.
     start: usize,
@@ -49,6 +53,7 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// A cursor at the beginning of `buffer`.
     pub fn new(buffer: Bytes) -> Self {
         Reader { buffer, position: 0, depth: 0 }
     }
@@ -175,7 +180,7 @@ impl Writer {
     }
 
     /// Length of the message in bytes.
-    pub fn len(&self) -> u64 {
+    fn len(&self) -> u64 {
         self.shared + self.tail.len() as u64
     }
 
@@ -244,8 +249,11 @@ pub struct Packed<T>(pub Vec<T>);
 
 /// A number with its protobuf spelling.
 pub trait Scalar: Copy {
+    /// Its wire type.
     const WIRE: u8;
+    /// Reads one number.
     fn read_one(reader: &mut Reader) -> Result<Self>;
+    /// Writes it without a key.
     fn write_one(self, out: &mut Writer);
 }
 
@@ -515,7 +523,9 @@ mod tests {
 
     #[test]
     fn damaged_input_is_refused() {
-        for bytes in [vec![0x0a, 0x05, b'x'], vec![0x00], vec![0xff; 12], vec![0x0d, 1], vec![0x23], vec![0x0a, 1, 0xff]] {
+        for bytes in
+            [vec![0x0a, 0x05, b'x'], vec![0x00], vec![0xff; 12], vec![0x0d, 1], vec![0x23], vec![0x0a, 1, 0xff]]
+        {
             assert!(decode::<Tree>(bytes.clone()).is_err(), "{bytes:?}");
         }
     }

@@ -21,8 +21,7 @@ pub const LEFT: &str = "left";
 const INTEGER_OPSET: i64 = 11;
 
 /// Operators that hold weights and that people ask about when they stay float.
-const WEIGHTED: [&str; 7] =
-    ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
+const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
 /// `Mul` broadcasts like everybody else from here on.
 const BROADCAST_OPSET: i64 = 7;
@@ -95,7 +94,7 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate() {
             match planner.candidate(body, node) {
-                Ok(Some((form, input, constant))) if form == Form::Table => tables.push((body, index, input, constant)),
+                Ok(Some((Form::Table, input, constant))) => tables.push((body, index, input, constant)),
                 Ok(Some((form, input, constant))) => planner.accept(body, index, form, input, constant),
                 Ok(None) => {}
                 Err(reason) => planner.leave(body, index, reason),
@@ -244,9 +243,11 @@ impl<'a> Planner<'_, 'a> {
             let freed = self.view.uses(constant.owner, constant.name).iter().all(|place| match *place {
                 Use::Output { .. } => false,
                 Use::Node { body, node, .. } => {
-                    let changed = self.plan.changes.iter().any(|c| {
-                        (c.body, c.node) == (body, node) || c.constant.chain.contains(&(body, node))
-                    });
+                    let changed = self
+                        .plan
+                        .changes
+                        .iter()
+                        .any(|c| (c.body, c.node) == (body, node) || c.constant.chain.contains(&(body, node)));
                     changed || asked.contains(&(body, node)) || constant.chain.contains(&(body, node))
                 }
             });
@@ -269,7 +270,11 @@ impl<'a> Planner<'_, 'a> {
 
     fn examples(&self) -> String {
         let names: Vec<&str> = self.plan.left.iter().map(|(_, _, n)| n.name.as_str()).take(8).collect();
-        if names.is_empty() { "the model has none to choose from".to_owned() } else { format!("there are {}", names.join(", ")) }
+        if names.is_empty() {
+            "the model has none to choose from".to_owned()
+        } else {
+            format!("there are {}", names.join(", "))
+        }
     }
 }
 

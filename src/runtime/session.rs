@@ -42,7 +42,9 @@ impl Session {
         let (mut builder, kept) = weights::give(builder, parts.lent)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
-        let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?))?;
+        let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
+        weights::release(model);
+        let inner = inner?;
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
         Ok(Session { inner, _weights: kept, inputs, outputs })

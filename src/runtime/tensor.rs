@@ -206,7 +206,8 @@ pub(super) fn is_aligned(bytes: &[u8], dtype: DataType) -> bool {
     (bytes.as_ptr() as usize).is_multiple_of(alignment)
 }
 
-fn aligned_copy(bytes: &[u8]) -> Bytes {
+/// A copy that begins where elements of any type may.
+pub(super) fn aligned_copy(bytes: &[u8]) -> Bytes {
     let mut room = vec![0u8; bytes.len() + ALIGNMENT];
     let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
     room[start..start + bytes.len()].copy_from_slice(bytes);

@@ -1,17 +1,22 @@
-//! Handing a model to ONNX Runtime without copying its weights.
+//! Handing a model to ONNX Runtime without giving it files to open.
 //!
 //! ONNX Runtime gets a small model in which each large weight is an external reference, and for each of them
 //! a value that reads the bytes where they lie: in the mapped file, as a rule. So it never opens a file that
-//! a stranger named, models above protobuf's 2 GiB need no other path, and the kernel can take back pages.
+//! a stranger named, and models above protobuf's 2 GiB need no other path.
+//!
+//! It copies what it is given while it makes the session (1.32 does; constant folding and fusions see the
+//! weights as if they were in the model), so the pages of the file are given back afterwards. The other call
+//! for sharing weights, `AddInitializer`, would not copy, but gives wrong results: it puts the original in
+//! place of a weight that an optimizer has transposed under the same name.
 
 use super::mapped::{self, Lent};
-use super::tensor::is_aligned;
-use crate::error::{Context, Result, bail};
-use crate::limits;
+use super::tensor::{aligned_copy, is_aligned};
+use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 use crate::onnx::save;
+use crate::{files, limits};
 use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 
@@ -32,12 +37,13 @@ pub struct Parts {
 pub fn parts(model: &Model) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     let mut lent = Vec::new();
+    let mut misaligned = 0;
     for tensor in stub.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-        let Some((dtype, bytes)) = lendable(tensor) else { continue };
-        let name = tensor.name.clone().unwrap_or_default();
-        let value = mapped::lend(dtype, &tensor.dims, bytes).at(|| format!("initializer {name:?}"))?;
+        let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
+        // A type that this version of ONNX Runtime cannot take as a value may still be fine in the model.
+        let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
         refer_to_nowhere(tensor);
-        lent.push((name, value));
+        lent.push((tensor.name.clone().unwrap_or_default(), value));
     }
     let segments = save::encode(&stub);
     let length: u64 = segments.iter().map(|s| s.len() as u64).sum();
@@ -47,11 +53,18 @@ pub fn parts(model: &Model) -> Result<Parts> {
     Ok(Parts { stub: segments.concat(), lent })
 }
 
-/// Type and bytes of a weight that can be read where it lies.
-fn lendable(tensor: &TensorProto) -> Option<(DataType, Bytes)> {
+/// Type and bytes of a weight that ONNX Runtime can read through a value.
+///
+/// Kernels are compiled for aligned elements. Weights inside an `.onnx` file lie anywhere: they stay in the
+/// model, where the copy that aligns them does not last, until `misaligned` says they are too many for that.
+fn lendable(tensor: &TensorProto, misaligned: &mut u64) -> Option<(DataType, Bytes)> {
     let dtype = DataType::from_onnx(tensor.data_type?).filter(|dtype| *dtype != DataType::String)?;
     let bytes = tensor.raw_data.as_ref().filter(|raw| raw.len() >= LENT_FROM)?;
-    is_aligned(bytes, dtype).then(|| (dtype, bytes.clone()))
+    if is_aligned(bytes, dtype) {
+        return Some((dtype, bytes.clone()));
+    }
+    *misaligned += bytes.len() as u64;
+    (*misaligned > limits::INLINE_WEIGHT_BYTES).then(|| (dtype, aligned_copy(bytes)))
 }
 
 fn refer_to_nowhere(tensor: &mut TensorProto) {
@@ -64,7 +77,8 @@ fn refer_to_nowhere(tensor: &mut TensorProto) {
     }];
 }
 
-/// Gives the weights to a session in the making. What comes back must outlive the session.
+/// Gives the weights to a session in the making. What comes back must outlive the session: that ONNX Runtime
+/// has copied it is what we see, not what it promises.
 pub fn give(mut builder: SessionBuilder, lent: Vec<(String, Lent)>) -> Result<(SessionBuilder, Vec<Bytes>)> {
     let mut kept = Vec::with_capacity(lent.len());
     for (name, Lent { value, bytes }) in lent {
@@ -72,4 +86,174 @@ pub fn give(mut builder: SessionBuilder, lent: Vec<(String, Lent)>) -> Result<(S
         kept.push(bytes);
     }
     Ok((builder, kept))
+}
+
+/// Gives back the pages of the model's files that making a session has read.
+pub fn release(model: &Model) {
+    let weights = model.graph().initializer.iter().filter_map(|tensor| tensor.raw_data.as_ref());
+    weights.filter(|raw| raw.len() >= LENT_FROM).for_each(|raw| files::release(raw));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Call;
+    use crate::onnx::proto::{AttributeProto, NodeProto};
+    use crate::runtime::testing::*;
+    use crate::runtime::{Session, SessionOptions, Tensor, test_deps, test_runtime};
+    use std::path::PathBuf;
+
+    fn run(model: &Model, options: &SessionOptions, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+        let mut session = Session::new(test_runtime(), model, options, &Call::default()).unwrap();
+        session.run(inputs, &[], &Call::default()).unwrap()
+    }
+
+    /// The operators of the graph that ONNX Runtime makes of a model.
+    fn optimized(name: &str, model: &Model, inputs: &[(&str, &Tensor)]) -> (Vec<String>, Vec<(String, Tensor)>) {
+        let file: PathBuf = std::env::temp_dir().join(format!("optimize-weights-{}-{name}.onnx", std::process::id()));
+        let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::default() };
+        let outputs = run(model, &options, inputs);
+        let operators = Model::load(&file).unwrap().graph().node.iter().filter_map(|n| n.op_type.clone()).collect();
+        std::fs::remove_file(&file).unwrap();
+        (operators, outputs)
+    }
+
+    fn typed(name: &str, dtype: DataType, dims: &[i64], bytes: Vec<u8>) -> TensorProto {
+        let mut tensor = weight(name, dims, &[]);
+        tensor.data_type = Some(dtype.to_onnx());
+        tensor.raw_data = Some(Bytes::from(bytes));
+        tensor
+    }
+
+    fn permuted(mut node: NodeProto, order: &[i64]) -> NodeProto {
+        let name = Some("perm".to_owned());
+        node.attribute = vec![AttributeProto { name, ints: order.to_vec(), kind: Some(7), ..Default::default() }];
+        node
+    }
+
+    #[test]
+    fn a_real_model_gives_the_same_bits_as_when_it_is_loaded_whole() {
+        let model = Model::load(&test_deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
+        assert!(!parts(&model).unwrap().lent.is_empty());
+        let ids = Tensor::from_i64(&[2, 9], (0..18).map(|i| 1000 + 37 * i).collect()).unwrap();
+        let (ones, zeros) = (vec![1; 18], vec![0; 18]);
+        let (mask, types) = (Tensor::from_i64(&[2, 9], ones).unwrap(), Tensor::from_i64(&[2, 9], zeros).unwrap());
+        let inputs = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
+        let ours = run(&model, &SessionOptions::default(), &inputs);
+        // The same, but every weight too far from alignment to be lent.
+        let mut whole = model.proto().clone();
+        for tensor in &mut whole.graph.as_mut().unwrap().initializer {
+            if let Some(raw) = &tensor.raw_data {
+                let shifted = aligned_copy(&[&[0], &raw[..]].concat());
+                tensor.raw_data = Some(shifted.slice(1..));
+            }
+        }
+        let whole = Model::from_proto(whole);
+        assert!(parts(&whole).unwrap().lent.is_empty());
+        let theirs = run(&whole, &SessionOptions::default(), &inputs);
+        assert_eq!(ours.len(), theirs.len());
+        for (a, b) in ours.iter().zip(&theirs) {
+            assert_eq!((&a.0, a.1.bytes()), (&b.0, b.1.bytes()));
+        }
+    }
+
+    #[test]
+    fn quantized_products_are_fused_all_the_same() {
+        let quantize = NodeProto {
+            output: vec!["xq".into(), "xs".into(), "xz".into()],
+            ..node("DynamicQuantizeLinear", &["x"], "")
+        };
+        let cast = AttributeProto { name: Some("to".into()), i: Some(1), kind: Some(2), ..Default::default() };
+        let nodes = vec![
+            quantize,
+            node("MatMulInteger", &["xq", "w", "xz", "wz"], "p"),
+            NodeProto { attribute: vec![cast], ..node("Cast", &["p"], "pf") },
+            node("Mul", &["xs", "ws"], "scale"),
+            node("Mul", &["pf", "scale"], "y"),
+        ];
+        let mut graph = graph(nodes, vec![value("x", 1, &["n", "64"])], vec![value("y", 1, &["n", "96"])]);
+        let weights: Vec<u8> = (0..64 * 96u32).map(|i| (i * 7) as u8).collect();
+        graph.initializer = vec![
+            typed("w", DataType::Int8, &[64, 96], weights),
+            typed("wz", DataType::Int8, &[], vec![0]),
+            weight("ws", &[], &[0.01]),
+        ];
+        let x = Tensor::from_f32(&[3, 64], (0..192).map(|i| (i as f32).sin()).collect()).unwrap();
+        let model = Model::from_proto(model(graph));
+        assert_eq!(parts(&model).unwrap().lent.len(), 1);
+        let (operators, _) = optimized("fused", &model, &[("x", &x)]);
+        assert_eq!(operators, ["DynamicQuantizeMatMul"]);
+    }
+
+    #[test]
+    fn a_weight_that_an_optimizer_transposes_in_place_stays_right() {
+        let nodes = vec![
+            permuted(node("Transpose", &["x"], "xt"), &[0, 2, 1]),
+            node("Add", &["xt", "w"], "s"),
+            permuted(node("Transpose", &["s"], "st"), &[0, 2, 1]),
+            node("Relu", &["st"], "y"),
+        ];
+        let shape = ["1", "40", "40"];
+        let mut graph = graph(nodes, vec![value("x", 1, &shape)], vec![value("y", 1, &shape)]);
+        let values: Vec<f32> = (0..1600).map(|i| i as f32).collect();
+        graph.initializer = vec![weight("w", &[1, 40, 40], &values)];
+        let x = Tensor::from_f32(&[1, 40, 40], vec![0.0; 1600]).unwrap();
+        let (operators, outputs) = optimized("transposed", &Model::from_proto(model(graph)), &[("x", &x)]);
+        assert_eq!(operators, ["Add", "Relu"]);
+        let transposed: Vec<f32> = (0..1600).map(|i| (i % 40 * 40 + i / 40) as f32).collect();
+        assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), transposed);
+    }
+
+    #[test]
+    fn weights_that_nothing_or_only_a_subgraph_uses_are_no_obstacle() {
+        let branch = |op: &str| {
+            let body = graph(vec![node(op, &["w"], "r")], vec![], vec![value("r", 1, &["2048"])]);
+            Some(Box::new(body))
+        };
+        let attribute = |name: &str, op: &str| AttributeProto {
+            name: Some(name.to_owned()),
+            g: branch(op),
+            kind: Some(5),
+            ..Default::default()
+        };
+        let attributes = vec![attribute("then_branch", "Neg"), attribute("else_branch", "Abs")];
+        let choose = NodeProto { attribute: attributes, ..node("If", &["c"], "y") };
+        let mut graph = graph(vec![choose], vec![value("c", 9, &[])], vec![value("y", 1, &["2048"])]);
+        graph.initializer = vec![weight("w", &[2048], &[2.0; 2048]), weight("unused", &[2048], &[1.0; 2048])];
+        let model = Model::from_proto(model(graph));
+        assert_eq!(parts(&model).unwrap().lent.len(), 2);
+        let yes = Tensor::from_bools(&[], &[true]).unwrap();
+        let outputs = run(&model, &SessionOptions::default(), &[("c", &yes)]);
+        assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-2.0; 2048]);
+    }
+
+    #[test]
+    fn weights_of_every_type_arrive() {
+        let types = [
+            (DataType::Float16, 8192),
+            (DataType::Bfloat16, 8192),
+            (DataType::Int4, 2048),
+            (DataType::Uint4, 2048),
+            (DataType::Float8E4m3fn, 4096),
+            (DataType::Int64, 32768),
+            (DataType::Bool, 4096),
+        ];
+        for (dtype, size) in types {
+            let bytes: Vec<u8> = (0..2 * size as u32).map(|i| (i % 2) as u8).collect();
+            let count = bytes.len() as i64 * 8 / i64::from(dtype.bits());
+            let shape = [count.to_string()];
+            let shape: Vec<&str> = shape.iter().map(String::as_str).collect();
+            let mut graph = graph(
+                vec![node("Identity", &["w"], "y"), node("Neg", &["x"], "z")],
+                vec![value("x", 1, &["n"])],
+                vec![value("y", dtype.to_onnx(), &shape), value("z", 1, &["n"])],
+            );
+            graph.initializer = vec![typed("w", dtype, &[count], bytes.clone())];
+            let mut proto = model(graph);
+            (proto.ir_version, proto.opset_import[0].version) = (Some(10), Some(21));
+            let x = Tensor::from_f32(&[1], vec![1.0]).unwrap();
+            let outputs = run(&Model::from_proto(proto), &SessionOptions::default(), &[("x", &x)]);
+            assert_eq!((outputs[0].1.dtype(), outputs[0].1.bytes()), (dtype, &bytes[..]));
+        }
+    }
 }

@@ -13,11 +13,8 @@ pub fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
         ..Default::default()
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect(), ..Default::default() };
-    let tensor = TensorTypeProto {
-        elem_type: Some(dtype.to_onnx()),
-        shape: Some(Box::new(shape)),
-        ..Default::default()
-    };
+    let tensor =
+        TensorTypeProto { elem_type: Some(dtype.to_onnx()), shape: Some(Box::new(shape)), ..Default::default() };
     let value_type = TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() };
     ValueInfoProto { name: Some(name.into()), value_type: Some(Box::new(value_type)), ..Default::default() }
 }
@@ -79,10 +76,5 @@ pub fn model(
 /// A model around a graph.
 pub fn model_of(opset: i64, graph: GraphProto) -> ModelProto {
     let import = OperatorSetIdProto { domain: Some(String::new()), version: Some(opset), ..Default::default() };
-    ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![import],
-        graph: Some(Box::new(graph)),
-        ..Default::default()
-    }
+    ModelProto { ir_version: Some(8), opset_import: vec![import], graph: Some(Box::new(graph)), ..Default::default() }
 }

@@ -109,7 +109,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Options from flags.
-pub fn options(inputs: &Inputs, machine: &Machine, texts: Vec<String>, runs: Option<usize>) -> Result<BenchmarkOptions> {
+pub fn options(
+    inputs: &Inputs,
+    machine: &Machine,
+    texts: Vec<String>,
+    runs: Option<usize>,
+) -> Result<BenchmarkOptions> {
     let defaults = BenchmarkOptions::default();
     Ok(BenchmarkOptions {
         texts,
@@ -134,8 +139,7 @@ pub fn compare(
 ) -> Result<Report> {
     let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
     let runtime = machine.runtime()?;
-    let (speed, quality) =
-        bar.call(|call| benchmark(runtime, original, result, tokenizer.as_ref(), options, call))?;
+    let (speed, quality) = bar.call(|call| benchmark(runtime, original, result, tokenizer.as_ref(), options, call))?;
     Ok(into_report(options, &speed, &quality))
 }
 

@@ -85,7 +85,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let saved = common::load(&target.file, bar)?;
             let after = &arguments.after;
             let options = benchmark::options(
-                &arguments.inputs, &arguments.machine, after.benchmark_text.clone(), after.benchmark_runs,
+                &arguments.inputs,
+                &arguments.machine,
+                after.benchmark_text.clone(),
+                after.benchmark_runs,
             )?;
             let compared = benchmark::compare(&model, &saved, &arguments.inputs, &arguments.machine, &options, bar)?;
             (report.benchmark, report.quality) = (compared.benchmark, compared.quality);
@@ -126,7 +129,8 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         return Ok(());
     }
     if reporting.verbose {
-        let line = |n: &optimize::report::NodeReport| format!("{:<10} {:<8} {}  ({})\n", n.action, n.op, n.name, n.reason);
+        let line =
+            |n: &optimize::report::NodeReport| format!("{:<10} {:<8} {}  ({})\n", n.action, n.op, n.name, n.reason);
         common::print(&report.nodes.iter().map(line).collect::<String>())?;
     }
     let (quantized, left) = (&report.summary["nodes_quantized"], &report.summary["nodes_left"]);

@@ -78,7 +78,12 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
         }
     }
     if let Some(quality) = &report.quality {
-        let rows = [("cosine", "/cosine", 5), ("max error", "/max_abs_error", 4), ("top-1 agreement", "/top1_agreement", 4), ("KL (nats)", "/kl", 5)];
+        let rows = [
+            ("cosine", "/cosine", 5),
+            ("max error", "/max_abs_error", 4),
+            ("top-1 agreement", "/top1_agreement", 4),
+            ("KL (nats)", "/kl", 5),
+        ];
         for (label, path, digits) in rows {
             if let Some(value) = number(quality, path) {
                 table.row(&[label, "", &format!("{value:.digits$}"), ""]);
