@@ -48,4 +48,5 @@ pub mod quantize;
 pub mod report;
 pub mod runtime;
 pub mod shapes;
+pub mod source;
 pub mod text;

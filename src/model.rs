@@ -1,12 +1,13 @@
 //! A [`Model`]: the immutable snapshot that every technique takes and gives.
 
 use crate::call::Call;
-use crate::error::{Context, Result, bail};
+use crate::error::Result;
 use crate::files;
 use crate::onnx::dtype::DataType;
 use crate::onnx::load;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::onnx::save::{self, ExternalData, Saved, hex};
+use crate::source::{self, Card, Format, LoadOptions};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub struct Model {
     proto: Arc<ModelProto>,
     origin: Arc<Origin>,
+    card: Arc<Card>,
 }
 
 /// Where a model came from.
@@ -60,28 +62,41 @@ pub struct FileIdentity {
 }
 
 impl Model {
-    /// Loads an `.onnx` file, or a folder that holds `model.onnx` or `onnx/model.onnx`.
+    /// Loads any kind of model this version knows: an `.onnx` file, an exported folder, a Hugging Face
+    /// checkpoint, a GGUF file. See [`crate::source`].
     ///
     /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model lives.
     pub fn load(path: &Path) -> Result<Model> {
-        let file = find_onnx(path)?;
-        let loaded = load::from_file(&file)?;
-        Ok(Model {
-            proto: Arc::new(loaded.proto),
-            origin: Arc::new(Origin { path: Some(path.to_owned()), files: loaded.files }),
-        })
+        source::load(path, &LoadOptions::default())
     }
 
     /// Loads a model from the bytes of an `.onnx` file. External data is refused: it has no folder.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
-        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin) })
+        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default() })
     }
 
-    /// A model that a technique made. It must have no external tensors.
+    /// A model made in memory. It must have no external tensors.
     pub fn from_proto(proto: ModelProto) -> Model {
-        Model { proto: Arc::new(proto), origin: Arc::default() }
+        let card = Card { format: Format::Memory, ..Card::default() };
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card) }
+    }
+
+    /// A model that a reader of [`crate::source`] put together. `files` are all its files with their content.
+    pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
+        let origin = Origin { path: Some(path.to_owned()), files };
+        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card) }
+    }
+
+    /// What a technique made of this model: another graph, the same card.
+    pub fn derive(&self, proto: ModelProto) -> Model {
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone() }
+    }
+
+    /// What is known about the model besides its graph.
+    pub fn card(&self) -> &Card {
+        &self.card
     }
 
     /// The messages of the model. Weights are in `raw_data` or the typed fields, never external.
@@ -98,11 +113,6 @@ impl Model {
     /// What the user named when loading; `None` for a model made in memory.
     pub fn path(&self) -> Option<&Path> {
         self.origin.path.as_deref()
-    }
-
-    /// The `.onnx` file the model was loaded from.
-    pub fn file(&self) -> Option<&Path> {
-        self.origin.files.first().map(|f| f.0.as_path()).filter(|p| !p.as_os_str().is_empty())
     }
 
     /// Inputs a run must feed: the graph's inputs without those that have a default (an initializer).
@@ -171,15 +181,6 @@ impl Model {
     pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_file(&self.proto, path, external, call)
     }
-
-    /// A file that lies beside the model (`tokenizer.json`, `config.json` …), if there is one.
-    pub fn side_file(&self, name: &str) -> Option<PathBuf> {
-        let beside = files::parent_of(self.file()?).to_owned();
-        // Exports with an `onnx/` folder keep the tokenizer one level up.
-        let above = beside.file_name().is_some_and(|n| n == "onnx").then(|| files::parent_of(&beside).to_owned());
-        let folders = std::iter::once(beside).chain(above);
-        folders.map(|folder| folder.join(name)).find(|path| path.is_file())
-    }
 }
 
 impl From<&ValueInfoProto> for ValueInfo {
@@ -212,31 +213,5 @@ impl ValueInfo {
                 format!("{dtype}[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
             }
         }
-    }
-}
-
-fn find_onnx(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        std::fs::metadata(path).at(|| path.display())?;
-        return Ok(path.to_owned());
-    }
-    for name in ["model.onnx", "onnx/model.onnx"] {
-        let file = path.join(name);
-        if file.is_file() {
-            return Ok(file);
-        }
-    }
-    let onnx_files: Vec<PathBuf> = std::fs::read_dir(path)
-        .at(|| path.display())?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
-        .collect();
-    match onnx_files.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => {
-            bail!(NotFound, "{}: the folder holds no model.onnx, onnx/model.onnx or other .onnx file", path.display())
-        }
-        many => bail!(InvalidArgument, "{}: the folder holds {} .onnx files: name one", path.display(), many.len()),
     }
 }

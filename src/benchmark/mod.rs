@@ -5,6 +5,7 @@
 //! `quality` compares what comes out (`rows` has its formulas), `report` is what the caller gets.
 
 pub mod inputs;
+mod memory;
 mod quality;
 pub mod report;
 mod rows;
@@ -33,7 +34,7 @@ use quality::Comparison;
 use serde::Serialize;
 use statistics::{median_interval, percentile, sorted};
 use std::time::Instant;
-use timing::{Alone, Clock, Pair, Rounds, Steps, Subject, alone, latency};
+use timing::{Alone, Clock, Pair, Rounds, Steps, Subject, alone, latency, prime};
 
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]
@@ -192,6 +193,7 @@ fn each_alone(
         }
         _ => e,
     };
+    prime(runtime, options, &steps.quiet())?;
     let result = alone(runtime, result, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the result")?;
     steps.next()?;
     let original = alone(runtime, original, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the original")?;

@@ -5,7 +5,7 @@ use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, guard, slice, texts};
-use crate::error::{Result, bail};
+use crate::error::{Error, Kind, Result, bail};
 use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
@@ -166,7 +166,9 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     if let Some(dim) = dims.iter().find(|d| **d < 0) {
         bail!(InvalidArgument, "dims has the negative size {dim}");
     }
-    let needed = dtype.bytes_of(element_count(dims)?)?;
+    // The same check guards model files; here it is the caller's shape that is wrong.
+    let needed = element_count(dims).and_then(|count| dtype.bytes_of(count));
+    let needed = needed.map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if dtype == DataType::String {
         bail!(InvalidArgument, "strings are given to optimize_tensor_new_strings");
     }

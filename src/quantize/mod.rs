@@ -112,7 +112,7 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
     if quantized == 0 {
         bail!(Unsupported, "no node could be quantized: {}", planner::reasons(&nodes));
     }
-    let result = Model::from_proto(proto);
+    let result = model.derive(proto);
     let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
     report.summary.insert("nodes_quantized".into(), quantized.into());
     report.summary.insert("nodes_left".into(), (nodes.len() - quantized).into());

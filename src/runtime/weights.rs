@@ -14,11 +14,12 @@ use super::tensor::{aligned_copy, is_aligned};
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use crate::onnx::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use crate::onnx::save;
 use crate::{files, limits};
 use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
+use std::collections::HashSet;
 
 /// Weights below this many bytes stay in the model: ONNX Runtime reads shapes and axes from them.
 const LENT_FROM: usize = 4096;
@@ -38,7 +39,13 @@ pub fn parts(model: &Model) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     let mut lent = Vec::new();
     let mut misaligned = 0;
+    // ONNX Runtime drops what nothing uses before it looks for what it was given, and then misses it.
+    let mut used = HashSet::new();
+    names_used(model.graph(), &mut used);
     for tensor in stub.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if !tensor.name.as_deref().is_some_and(|name| used.contains(name)) {
+            continue;
+        }
         let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
         // A type that this version of ONNX Runtime cannot take as a value may still be fine in the model.
         let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
@@ -51,6 +58,17 @@ pub fn parts(model: &Model) -> Result<Parts> {
         bail!(LimitExceeded, "{length} bytes of the model are not in large initializers; protobuf ends at 2 GiB");
     }
     Ok(Parts { stub: segments.concat(), lent })
+}
+
+/// Names that nodes of a graph and of the graphs inside them take, and those it gives as outputs.
+fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
+    used.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
+    for node in &graph.node {
+        used.extend(node.input.iter().map(String::as_str));
+        for attribute in &node.attribute {
+            attribute.g.iter().map(|g| &**g).chain(&attribute.graphs).for_each(|inner| names_used(inner, used));
+        }
+    }
 }
 
 /// Type and bytes of a weight that ONNX Runtime can read through a value.
@@ -136,9 +154,8 @@ mod tests {
         let model = Model::load(&test_deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
         assert!(!parts(&model).unwrap().lent.is_empty());
         let ids = Tensor::from_i64(&[2, 9], (0..18).map(|i| 1000 + 37 * i).collect()).unwrap();
-        let (ones, zeros) = (vec![1; 18], vec![0; 18]);
-        let (mask, types) = (Tensor::from_i64(&[2, 9], ones).unwrap(), Tensor::from_i64(&[2, 9], zeros).unwrap());
-        let inputs = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
+        let mask = Tensor::from_i64(&[2, 9], vec![1; 18]).unwrap();
+        let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
         let ours = run(&model, &SessionOptions::default(), &inputs);
         // The same, but every weight too far from alignment to be lent.
         let mut whole = model.proto().clone();
@@ -221,7 +238,7 @@ mod tests {
         let mut graph = graph(vec![choose], vec![value("c", 9, &[])], vec![value("y", 1, &["2048"])]);
         graph.initializer = vec![weight("w", &[2048], &[2.0; 2048]), weight("unused", &[2048], &[1.0; 2048])];
         let model = Model::from_proto(model(graph));
-        assert_eq!(parts(&model).unwrap().lent.len(), 2);
+        assert_eq!(parts(&model).unwrap().lent.len(), 1, "what nothing uses is not lent");
         let yes = Tensor::from_bools(&[], &[true]).unwrap();
         let outputs = run(&model, &SessionOptions::default(), &[("c", &yes)]);
         assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-2.0; 2048]);
@@ -244,9 +261,9 @@ mod tests {
             let shape = [count.to_string()];
             let shape: Vec<&str> = shape.iter().map(String::as_str).collect();
             let mut graph = graph(
-                vec![node("Identity", &["w"], "y"), node("Neg", &["x"], "z")],
+                vec![node("Neg", &["x"], "z")],
                 vec![value("x", 1, &["n"])],
-                vec![value("y", dtype.to_onnx(), &shape), value("z", 1, &["n"])],
+                vec![value("w", dtype.to_onnx(), &shape), value("z", 1, &["n"])],
             );
             graph.initializer = vec![typed("w", dtype, &[count], bytes.clone())];
             let mut proto = model(graph);

@@ -5,6 +5,8 @@
 //! of [`Tokenizer::encode_batch`] asks for.
 
 use crate::error::{Context, Error, Kind, Result, bail, error};
+use crate::model::Model;
+use crate::source::SideContent;
 use crate::{files, limits};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -71,6 +73,15 @@ impl Tokenizer {
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
         Ok(Tokenizer { inner, pad_id, pad_type_id })
+    }
+
+    /// The tokenizer that belongs to a model; `None` if it has none.
+    pub fn of(model: &Model) -> Result<Option<Tokenizer>> {
+        let Some(content) = model.card().side_file(FILE) else { return Ok(None) };
+        match content {
+            SideContent::Path(path) => Tokenizer::load(path).map(Some),
+            SideContent::Bytes(bytes) => Tokenizer::from_bytes(bytes).at(|| FILE).map(Some),
+        }
     }
 
     /// The ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if asked for.

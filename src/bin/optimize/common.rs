@@ -5,6 +5,7 @@ use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::runtime::Runtime;
+use optimize::source::SideContent;
 use optimize::text::Tokenizer;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -56,11 +57,11 @@ pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     })
 }
 
-/// The tokenizer that was named, or the one beside the model; `None` if there is none.
+/// The tokenizer that was named, or the one that belongs to the model; `None` if there is none.
 pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer>> {
-    match named.map(Path::to_owned).or_else(|| model.side_file("tokenizer.json")) {
-        Some(path) => Ok(Some(Tokenizer::load(&path)?)),
-        None => Ok(None),
+    match named {
+        Some(path) => Ok(Some(Tokenizer::load(path)?)),
+        None => Tokenizer::of(model),
     }
 }
 
@@ -102,42 +103,22 @@ impl Target {
         optimize::files::parent_of(&self.file).to_owned()
     }
 
-    /// Copies tokenizer and configuration files along, if the result is a folder. Returns their names.
-    pub fn carry_along(&self, model: &Model) -> Result<Vec<String>> {
-        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
-        let mut copied = Vec::new();
-        for name in SIDE_FILES {
-            let Some(from) = model.side_file(name) else { continue };
-            let to = folder.join(name);
-            if same_file(&from, &to) {
+    /// Writes tokenizer and configuration files along, if the result is a folder.
+    pub fn carry_along(&self, model: &Model) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        for file in &model.card().side_files {
+            let to = folder.join(&file.name);
+            if let SideContent::Path(from) = &file.content
+                && same_file(from, &to)
+            {
                 continue;
             }
-            let content = optimize::files::read(&from, optimize::limits::SIDE_FILE_BYTES)?;
-            optimize::files::replace(&to, &content)?;
-            copied.push((*name).to_owned());
+            std::fs::create_dir_all(optimize::files::parent_of(&to)).at(|| to.display())?;
+            optimize::files::replace(&to, &file.content.read()?)?;
         }
-        Ok(copied)
+        Ok(())
     }
 }
-
-/// Files beside a model that programs need with it.
-const SIDE_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "config.json",
-    "generation_config.json",
-    "genai_config.json",
-    "preprocessor_config.json",
-    "chat_template.jinja",
-    "LICENSE",
-    "README.md",
-];
 
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)

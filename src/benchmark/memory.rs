@@ -1,0 +1,66 @@
+//! How much memory a model takes in this process.
+
+use crate::report::rss_bytes;
+
+/// Resident memory without that of programs and shared libraries: whichever model uses a kernel first would
+/// pay for the pages of its code. All resident memory where the system does not tell them apart.
+pub fn resident_data_bytes() -> u64 {
+    match std::fs::read_to_string("/proc/self/smaps") {
+        Ok(maps) => data_kib(&maps) * 1024,
+        Err(_) => rss_bytes(),
+    }
+}
+
+/// Sums the `Rss` lines of the mappings in the text of `/proc/PID/smaps` that belong to no library or program.
+fn data_kib(maps: &str) -> u64 {
+    let (mut sum, mut counts) = (0, true);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Rss:") if counts => sum += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0),
+            // `55d0-55e0 r-xp 00000000 08:01 1234   /usr/lib/libc.so.6`; the name may be missing.
+            Some(first) if !first.ends_with(':') => counts = !is_code(line),
+            _ => {}
+        }
+    }
+    sum
+}
+
+/// Whether a mapping is of a file named `x.so` or `x.so.1.2`.
+fn is_code(mapping: &str) -> bool {
+    let file = mapping.rsplit_once('/').map_or("", |(_, file)| file.trim_end_matches(" (deleted)"));
+    let version = file.rsplit_once(".so").map(|(_, version)| version);
+    version.is_some_and(|version| version.chars().all(|c| c == '.' || c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+55d0-55e0 r-xp 00000000 08:01 1 /usr/my lib/libonnxruntime.so.1
+Size:                400 kB
+Rss:                 100 kB
+Pss:                  50 kB
+55e0-55f0 rw-p 00000000 00:00 0 [heap]
+Rss:                  30 kB
+VmFlags: rd wr mr
+55f0-56f0 rw-p 00000000 00:00 0
+Rss:                   4 kB
+57f0-58f0 r--s 00000000 08:01 2 /tmp/my model.so.onnx
+Rss:                 200 kB
+";
+
+    #[test]
+    fn libraries_do_not_count() {
+        assert_eq!(data_kib(MAPS), 234);
+        assert_eq!(data_kib(""), 0);
+    }
+
+    #[test]
+    fn memory_that_is_used_counts() {
+        let before = resident_data_bytes();
+        let room = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(resident_data_bytes() - before > 32 << 20, "{}", room.len());
+    }
+}

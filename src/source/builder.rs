@@ -1,0 +1,308 @@
+//! Building an ONNX graph node by node.
+//!
+//! Values are names; every method that makes a node gives the name of its output. Nodes are named after the
+//! module they belong to (`/model/layers.0/self_attn/q_proj/MatMul`), so that techniques can be aimed by
+//! module, and weights keep the names they have in the checkpoint.
+
+use super::weights::{BlockForm, Form, Stored, Weights};
+use crate::error::{Context, Result, bail};
+use crate::graph::edit;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::*;
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+
+/// Which operators a graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Fused operators of ONNX Runtime (`com.microsoft`): the fast form to run.
+    #[default]
+    Runtime,
+    /// Standard operators up to operator set 20: for other runtimes, TensorRT and differentiation.
+    Portable,
+}
+
+/// Operator set of built graphs: has `LayerNormalization`, and axes of reductions are inputs.
+pub const OPSET: i64 = 18;
+
+/// An attribute of a node.
+pub enum Attribute<'a> {
+    /// One integer.
+    Int(i64),
+    /// One float.
+    Float(f32),
+    /// Several integers.
+    Ints(&'a [i64]),
+    /// A text.
+    Text(&'a str),
+}
+
+/// A graph in the making.
+pub struct Builder<'w> {
+    /// Where weights come from.
+    pub weights: &'w dyn Weights,
+    /// Which operators to use.
+    pub dialect: Dialect,
+    graph: GraphProto,
+    names: HashSet<String>,
+    scope: Vec<String>,
+    constants: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
+    contrib: bool,
+}
+
+impl<'w> Builder<'w> {
+    /// An empty graph over a checkpoint.
+    pub fn new(name: &str, weights: &'w dyn Weights, dialect: Dialect) -> Builder<'w> {
+        let graph = GraphProto { name: Some(name.to_owned()), ..Default::default() };
+        let (names, scope, constants) = Default::default();
+        Builder { weights, dialect, graph, names, scope, constants, contrib: false }
+    }
+
+    /// Runs `body` inside a module: its nodes are named below `name`.
+    pub fn within<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.scope.push(name.to_owned());
+        let result = body(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Declares an input; a dimension is a size or a name.
+    pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
+        self.names.insert(name.to_owned());
+        self.graph.input.push(value_info(name, dtype, dims));
+        name.to_owned()
+    }
+
+    /// Declares `value` as an output under the name `name`.
+    pub fn output(&mut self, name: &str, value: &str, dtype: DataType, dims: &[&str]) {
+        if name != value {
+            self.names.insert(name.to_owned());
+            let mut node = edit::node("Identity", &[value], &[name]);
+            node.name = Some(format!("/{name}/Identity"));
+            self.graph.node.push(node);
+        }
+        self.graph.output.push(value_info(name, dtype, dims));
+    }
+
+    /// Declares the value `name`, made by an earlier node under exactly this name, as an output.
+    pub fn output_as_is(&mut self, name: &str, dtype: DataType, dims: &[&str]) {
+        self.graph.output.push(value_info(name, dtype, dims));
+    }
+
+    /// A node of the standard operators with one output.
+    pub fn op(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
+        self.node("", op, inputs, 1, attributes).swap_remove(0)
+    }
+
+    /// A node of `com.microsoft` with some outputs.
+    pub fn contrib(&mut self, op: &str, inputs: &[&str], outputs: usize, attributes: &[(&str, Attribute<'_>)]) -> Vec<String> {
+        self.contrib = true;
+        self.node("com.microsoft", op, inputs, outputs, attributes)
+    }
+
+    /// A node of any domain with fresh output names.
+    pub fn node(
+        &mut self,
+        domain: &str,
+        op: &str,
+        inputs: &[&str],
+        outputs: usize,
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> Vec<String> {
+        let path = format!("/{}{}{op}", self.scope.join("/"), if self.scope.is_empty() { "" } else { "/" });
+        let name = self.fresh(&path);
+        let made: Vec<String> = (0..outputs).map(|i| self.fresh(&format!("{name}_output_{i}"))).collect();
+        let names: Vec<&str> = made.iter().map(String::as_str).collect();
+        self.push(domain, op, &name, inputs, &names, attributes);
+        made
+    }
+
+    /// A node whose outputs have given names (an empty name leaves an output out).
+    pub fn node_to(&mut self, domain: &str, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute<'_>)]) {
+        self.contrib |= domain == "com.microsoft";
+        let path = format!("/{}{}{op}", self.scope.join("/"), if self.scope.is_empty() { "" } else { "/" });
+        let name = self.fresh(&path);
+        self.names.extend(outputs.iter().map(|o| (*o).to_owned()));
+        self.push(domain, op, &name, inputs, outputs, attributes);
+    }
+
+    fn push(&mut self, domain: &str, op: &str, name: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute<'_>)]) {
+        let mut node = edit::node(op, inputs, outputs);
+        node.name = Some(name.to_owned());
+        node.domain = (!domain.is_empty()).then(|| domain.to_owned());
+        node.attribute = attributes.iter().map(|(name, value)| attribute(name, value)).collect();
+        self.graph.node.push(node);
+    }
+
+    fn fresh(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        let mut count = 0;
+        while !self.names.insert(name.clone()) {
+            count += 1;
+            name = format!("{wanted}_{count}");
+        }
+        name
+    }
+
+    /// A weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is copied.
+    pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
+        let stored = self.weights.shaped(name, dims)?;
+        let Form::Plain(dtype) = stored.form else {
+            bail!(Unsupported, "the tensor {name:?} is quantized where a plain one is needed");
+        };
+        self.stored(name, dtype, stored)
+    }
+
+    fn stored(&mut self, name: &str, dtype: DataType, stored: Stored) -> Result<String> {
+        if self.names.insert(name.to_owned()) {
+            self.graph.initializer.push(edit::tensor(name, dtype, &stored.dims, stored.bytes));
+        }
+        match dtype {
+            DataType::Float32 => Ok(name.to_owned()),
+            DataType::Float16 | DataType::Bfloat16 => {
+                Ok(self.op("Cast", &[name], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))]))
+            }
+            other => bail!(Unsupported, "the tensor {name:?} is {}, not float", other.name()),
+        }
+    }
+
+    /// `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it is there, `{module}.bias`.
+    pub fn linear(&mut self, x: &str, module: &str, inputs: i64, outputs: i64) -> Result<String> {
+        let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
+        self.within(&short, |b| {
+            let product = b.product(x, &format!("{module}.weight"), inputs, outputs)?;
+            b.add_bias(&product, &format!("{module}.bias"), outputs)
+        })
+    }
+
+    /// `x Wᵀ` with a named weight `[out, in]`, in whatever form it is stored.
+    pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
+        let stored = self.weights.shaped(weight, &[outputs, inputs])?;
+        match stored.form {
+            Form::Plain(dtype) => {
+                let value = self.stored(weight, dtype, stored)?;
+                let turned = self.op("Transpose", &[&value], &[("perm", Attribute::Ints(&[1, 0]))]);
+                Ok(self.op("MatMul", &[x, &turned], &[]))
+            }
+            Form::Blocks(form) => self.block_product(x, weight, &stored, form),
+        }
+    }
+
+    /// Adds a bias if the checkpoint has one of that name.
+    pub fn add_bias(&mut self, x: &str, name: &str, size: i64) -> Result<String> {
+        if self.weights.find(name)?.is_none() {
+            return Ok(x.to_owned());
+        }
+        let bias = self.weight(name, &[size])?;
+        Ok(self.op("Add", &[x, &bias], &[]))
+    }
+
+    /// Rows of the checkpoint's table `name` `[rows, width]`.
+    pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
+        let table = self.weight(name, &[rows, width])?;
+        Ok(self.op("Gather", &[&table, ids], &[]))
+    }
+
+    /// `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.
+    pub fn layer_norm(&mut self, x: &str, module: &str, width: i64, epsilon: f32) -> Result<String> {
+        let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
+        self.within(&short, |b| {
+            let scale = b.weight(&format!("{module}.weight"), &[width])?;
+            let bias = b.weight(&format!("{module}.bias"), &[width])?;
+            let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
+            Ok(b.op("LayerNormalization", &[x, &scale, &bias], &attributes))
+        })
+    }
+
+    /// A constant list of integers, made once.
+    pub fn ints(&mut self, values: &[i64]) -> String {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(DataType::Int64, &[values.len() as i64], raw)
+    }
+
+    /// A constant integer, made once.
+    pub fn int(&mut self, value: i64) -> String {
+        self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// A constant float, made once.
+    pub fn float(&mut self, value: f32) -> String {
+        self.constant(DataType::Float32, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// A constant table of floats (rotary angles …), made once.
+    pub fn floats(&mut self, dims: &[i64], values: &[f32]) -> String {
+        self.constant(DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn constant(&mut self, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
+        let key = (raw, dims.to_vec(), dtype.to_onnx());
+        if let Some(name) = self.constants.get(&key) {
+            return name.clone();
+        }
+        let name = self.fresh(&format!("constant_{}", self.constants.len()));
+        self.graph.initializer.push(edit::tensor(&name, dtype, dims, Bytes::from(key.0.clone())));
+        self.constants.insert(key, name.clone());
+        name
+    }
+
+    /// Adds an initializer of any kind under its own name, once.
+    pub fn initializer(&mut self, tensor: TensorProto) -> String {
+        let name = tensor.name.clone().unwrap_or_default();
+        if self.names.insert(name.clone()) {
+            self.graph.initializer.push(tensor);
+        }
+        name
+    }
+
+    /// `MatMulNBits` over blocks, lossless: nibbles and scales are only rearranged.
+    fn block_product(&mut self, x: &str, weight: &str, stored: &Stored, form: BlockForm) -> Result<String> {
+        super::blocks::product(self, x, weight, stored, form).at(|| weight.to_owned())
+    }
+
+    /// The finished model.
+    pub fn finish(self) -> ModelProto {
+        let import = |domain: &str, version| OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+            ..Default::default()
+        };
+        let mut opset_import = vec![import("", OPSET)];
+        if self.contrib {
+            opset_import.push(import("com.microsoft", 1));
+        }
+        ModelProto {
+            ir_version: Some(9),
+            producer_name: Some("liboptimize".to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            graph: Some(Box::new(self.graph)),
+            opset_import,
+            ..Default::default()
+        }
+    }
+}
+
+fn attribute(name: &str, value: &Attribute<'_>) -> AttributeProto {
+    let mut made = AttributeProto { name: Some(name.to_owned()), ..Default::default() };
+    match value {
+        Attribute::Int(v) => (made.kind, made.i) = (Some(attribute_kind::INT), Some(*v)),
+        Attribute::Float(v) => (made.kind, made.f) = (Some(attribute_kind::FLOAT), Some(*v)),
+        Attribute::Ints(v) => (made.kind, made.ints) = (Some(attribute_kind::INTS), v.to_vec()),
+        Attribute::Text(v) => {
+            (made.kind, made.s) = (Some(attribute_kind::STRING), Some(Bytes::copy_from_slice(v.as_bytes())));
+        }
+    }
+    made
+}
+
+fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {
+    let dim = |d: &&str| match d.parse::<i64>() {
+        Ok(size) => DimensionProto { dim_value: Some(size), ..Default::default() },
+        Err(_) => DimensionProto { dim_param: Some((*d).to_owned()), ..Default::default() },
+    };
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect(), ..Default::default() };
+    let tensor =
+        TensorTypeProto { elem_type: Some(dtype.to_onnx()), shape: Some(Box::new(shape)), ..Default::default() };
+    let value_type = TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() };
+    ValueInfoProto { name: Some(name.to_owned()), value_type: Some(Box::new(value_type)), ..Default::default() }
+}

@@ -1,0 +1,60 @@
+//! Named tensors of a checkpoint, wherever and however they are stored.
+
+use crate::error::{Result, error};
+use crate::onnx::dtype::DataType;
+use bytes::Bytes;
+
+/// One tensor as it is stored. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Shape, outermost dimension first (as in PyTorch).
+    pub dims: Vec<i64>,
+    /// How the elements are stored.
+    pub form: Form,
+    /// The elements, as a slice of the mapped file where that is possible.
+    pub bytes: Bytes,
+}
+
+/// How the elements of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One after another, row-major.
+    Plain(DataType),
+    /// Rows cut into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
+    Blocks(BlockForm),
+}
+
+/// Blocks that `com.microsoft.MatMulNBits` can hold exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockForm {
+    /// 32 weights: float16 scale `d`, 16 bytes of nibbles `q`; `w = d (q - 8)`.
+    Q4_0,
+    /// 32 weights: float16 `d` and `m`, 16 bytes of nibbles; `w = d q + m`.
+    Q4_1,
+    /// 32 weights: float16 `d`, 32 signed bytes; `w = d q`.
+    Q8_0,
+}
+
+/// A set of tensors under the names that Hugging Face checkpoints use.
+pub trait Weights {
+    /// The tensor of that name, if there is one. Errors if it is there but damaged.
+    fn find(&self, name: &str) -> Result<Option<Stored>>;
+
+    /// All names, sorted.
+    fn names(&self) -> Vec<String>;
+
+    /// The tensor of that name; an error that names it if it is missing.
+    fn get(&self, name: &str) -> Result<Stored> {
+        self.find(name)?.ok_or_else(|| error!(InvalidModel, "the checkpoint has no tensor {name:?}"))
+    }
+
+    /// The tensor of that name, with the shape it must have.
+    fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
+        let stored = self.get(name)?;
+        if stored.dims != dims {
+            let found = &stored.dims;
+            return Err(error!(InvalidModel, "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"));
+        }
+        Ok(stored)
+    }
+}

@@ -1,0 +1,334 @@
+// optimize.hpp: the whole wrapper, and what it adds to the C interface. TAP as in tap.h.
+#include <optimize.hpp>
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+namespace {
+
+int failures = 0, failed_tests = 0;
+
+void check(bool passed, int line, const char *what) {
+    if (passed) return;
+    std::printf("# test_wrapper.cpp:%d: %s\n", line, what);
+    ++failures;
+}
+#define CHECK(condition) check(static_cast<bool>(condition), __LINE__, #condition)
+
+/// The function throws an Error with that status and `part` in what().
+template <class F> void fails(int line, optimize::Status status, const char *part, F &&function) {
+    try {
+        function();
+        check(false, line, "nothing was thrown");
+    } catch (const optimize::Error &error) {
+        if (error.status() != status || std::strstr(error.what(), part) == nullptr) {
+            std::printf("# test_wrapper.cpp:%d: %s: %s\n", line, optimize::status_name(error.status()).c_str(), error.what());
+            ++failures;
+        }
+    }
+}
+#define FAILS(status, part, ...) fails(__LINE__, optimize::Status::status, part, [&] { __VA_ARGS__; })
+
+template <class F> void run(const char *name, F &&test) {
+    failures = 0;
+    try {
+        test();
+    } catch (const std::exception &error) {
+        std::printf("# %s: %s\n", name, error.what());
+        ++failures;
+    }
+    std::printf("%s - %s\n", failures == 0 ? "ok" : "not ok", name);
+    std::fflush(stdout);
+    if (failures != 0) ++failed_tests;
+}
+
+std::string in(const char *variable, const std::string &name) {
+    const char *folder = std::getenv(variable);
+    return std::string(folder ? folder : variable[14] == 'D' ? "target/deps" : "/tmp") + "/" + name;
+}
+std::string deps(const std::string &name) { return in("OPTIMIZE_TEST_DEPS", name); }
+std::string temporary(const std::string &name) { return in("OPTIMIZE_TEST_TMP", name); }
+
+const std::string minilm = "models/paraphrase-MiniLM-L3-v2";
+const std::string sentence = "461"; // what this export calls the embedding of the sentence
+
+double cosine(const float *a, const float *b, std::size_t count) {
+    double ab = 0, aa = 0, bb = 0;
+    for (std::size_t i = 0; i < count; ++i) ab += double(a[i]) * b[i], aa += double(a[i]) * a[i], bb += double(b[i]) * b[i];
+    return ab / std::sqrt(aa * bb);
+}
+
+void version_and_statuses() {
+    CHECK(optimize::version() == std::to_string(OPTIMIZE_VERSION_MAJOR) + "." + std::to_string(OPTIMIZE_VERSION_MINOR) +
+                                     "." + std::to_string(OPTIMIZE_VERSION_PATCH));
+    CHECK(optimize::status_name(optimize::Status::invalid_model) == "invalid_model");
+}
+
+void errors_say_status_message_and_place() {
+    const optimize::Context context;
+    try {
+        optimize::Model(context, "/no/such/model.onnx");
+        CHECK(false);
+    } catch (const optimize::Error &error) {
+        CHECK(error.status() == optimize::Status::not_found);
+        CHECK(error.place() == "/no/such/model.onnx");
+        CHECK(error.what() == error.place() + ": " + error.message());
+        static_assert(std::is_nothrow_copy_constructible_v<optimize::Error>);
+    }
+    FAILS(invalid_argument, "NUL", optimize::Model(context, std::string("a\0b", 3)));
+    FAILS(invalid_argument, "UTF-8", optimize::Model(context, "\xff"));
+}
+
+void classes_are_move_only_and_empty_after_a_move() {
+    static_assert(!std::is_copy_constructible_v<optimize::Context> && std::is_nothrow_move_constructible_v<optimize::Context>);
+    static_assert(!std::is_copy_constructible_v<optimize::Model> && std::is_nothrow_move_assignable_v<optimize::Model>);
+    static_assert(!std::is_copy_constructible_v<optimize::Session> && std::is_nothrow_move_constructible_v<optimize::Session>);
+    static_assert(!std::is_copy_constructible_v<optimize::Tensor> && std::is_nothrow_move_constructible_v<optimize::Tensor>);
+    static_assert(!std::is_copy_constructible_v<optimize::Tokenizer> && !std::is_copy_constructible_v<optimize::Cancel>);
+    optimize::Tensor a({2}, std::vector<float>{1, 2}), b({1}, std::vector<float>{3});
+    const float *data = a.data<float>();
+    b = std::move(a);
+    CHECK(b.data<float>() == data && b.elements() == 2);
+    optimize::Context context;
+    const optimize::Context taken = std::move(context);
+    CHECK(context.get() == nullptr && taken.get() != nullptr);
+    FAILS(invalid_argument, "context", context.runtime_version());
+    CHECK(taken.runtime_version().rfind("1.", 0) == 0);
+}
+
+void tensors_are_typed() {
+    const optimize::Tensor floats({2, 2}, std::vector<float>{1, 2, 3, 4});
+    CHECK(floats.dtype() == optimize::DType::float32 && floats.rank() == 2);
+    CHECK((floats.dims() == std::vector<std::int64_t>{2, 2}) && floats.elements() == 4 && floats.size_bytes() == 16);
+    CHECK((floats.to_vector<float>() == std::vector<float>{1, 2, 3, 4}));
+    FAILS(invalid_argument, "type 1, not 7", floats.data<std::int64_t>());
+    FAILS(invalid_argument, "strings", floats.strings());
+    CHECK(optimize::Tensor({1}, std::vector<long long>{5}).dtype() == optimize::DType::int64);
+    CHECK(optimize::Tensor({1}, std::vector<std::uint8_t>{5}).dtype() == optimize::DType::uint8);
+    CHECK(optimize::Tensor({1}, std::vector<signed char>{5}).data<std::int8_t>()[0] == 5);
+    const bool flags[2] = {true, false};
+    CHECK(optimize::Tensor::copy({2}, flags, 2).data<bool>()[0]);
+    const std::uint16_t half[1] = {0x3c00};
+    CHECK(optimize::Tensor::copy(optimize::DType::float16, {1}, half, 2).dtype() == optimize::DType::float16);
+    CHECK(optimize::Tensor({}, std::vector<double>{7}).rank() == 0);
+    CHECK(optimize::Tensor({0, 3}, std::vector<double>{}).to_vector<double>().empty());
+    FAILS(invalid_argument, "needs 12 bytes", optimize::Tensor({3}, std::vector<float>{1}));
+}
+
+void tensors_of_strings() {
+    const auto tensor = optimize::Tensor::new_strings({2}, {"", "äöü"});
+    CHECK((tensor.strings() == std::vector<std::string>{"", "äöü"}) && tensor.string(1) == "äöü");
+    CHECK(tensor.data() == nullptr && tensor.elements() == 2);
+    FAILS(not_found, "2", tensor.string(2));
+    FAILS(invalid_argument, "NUL", optimize::Tensor::new_strings({1}, {std::string("a\0b", 3)}));
+}
+
+void vectors_are_moved_in_and_borrowed_memory_is_released_once() {
+    std::vector<float> values{1, 2, 3};
+    const float *at = values.data();
+    CHECK(optimize::Tensor({3}, std::move(values)).data<float>() == at);
+    const float kept[3] = {1, 2, 3};
+    int released = 0;
+    {
+        const auto tensor = optimize::Tensor::borrow({3}, kept, 3, [&] { ++released; });
+        CHECK(tensor.data<float>() == kept && released == 0);
+    }
+    CHECK(released == 1);
+    FAILS(invalid_argument, "needs", optimize::Tensor::borrow({4}, kept, 3, [&] { ++released; }));
+    CHECK(released == 1);
+    CHECK(optimize::Tensor::borrow({3}, kept, 3).data<float>() == kept);
+}
+
+void texts_are_encoded_and_decoded() {
+    const optimize::Tokenizer tokenizer(deps(minilm));
+    CHECK(tokenizer.vocabulary_size() == 30522);
+    const auto text = tokenizer.encode({"Hello, world!", "Hi"});
+    CHECK((text.ids.dims() == std::vector<std::int64_t>{2, 6}));
+    CHECK(text.attention_mask.to_vector<std::int64_t>()[9] == 0);
+    CHECK(text.type_ids.elements() == 12);
+    std::vector<std::int64_t> ids = text.ids.to_vector<std::int64_t>();
+    ids.resize(6);
+    CHECK(tokenizer.decode(ids) == "hello, world!");
+    optimize::DecodeOptions keep;
+    keep.keep_special_tokens = true;
+    CHECK(tokenizer.decode(ids, keep) == "[CLS] hello, world! [SEP]");
+    optimize::EncodeOptions options;
+    options.no_special_tokens = true;
+    options.max_length = 2;
+    CHECK((tokenizer.encode({"Hello, world!"}, options).ids.to_vector<std::int64_t>() == std::vector<std::int64_t>{7592, 1010}));
+    CHECK(tokenizer.encode({std::string("one\0two", 7), ""}).ids.dims()[0] == 2);
+    FAILS(invalid_argument, "count", tokenizer.encode({}));
+}
+
+void models_are_loaded_described_and_saved() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const auto inputs = model.inputs();
+    CHECK(inputs.size() == 2 && inputs[0].name == "input_ids" && inputs[0].dtype == optimize::DType::int64);
+    CHECK(inputs[0].shape && inputs[0].shape->size() == 2 && (*inputs[0].shape)[1].name == "sequence_length" &&
+          (*inputs[0].shape)[1].size == -1);
+    const auto outputs = model.outputs();
+    CHECK(outputs.size() == 4 && (*outputs[2].shape)[2].size == 384);
+    CHECK(model.inspect().find("\"MatMul\"") != std::string::npos);
+    optimize::SaveOptions options;
+    options.external_data = optimize::ExternalData::always;
+    CHECK(model.save(temporary("outside.onnx"), options).find("outside.onnx") != std::string::npos);
+    CHECK(optimize::Model(context, temporary("outside.onnx")).inputs().size() == 2);
+    model.save(temporary("inside.onnx"));
+    std::ifstream file(temporary("inside.onnx"), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    CHECK(optimize::Model::load_memory(context, bytes.data(), bytes.size()).outputs().size() == 4);
+    FAILS(invalid_model, "", optimize::Model::load_memory(context, "none", 4));
+}
+
+void quantized_models_run_and_agree() {
+    optimize::ContextOptions context_options;
+    context_options.threads = 2;
+    const optimize::Context context(context_options);
+    const optimize::Model model(context, deps(minilm));
+    const optimize::Tokenizer tokenizer(deps(minilm));
+    optimize::QuantizeOptions options;
+    options.exclude = {"*/query/*"};
+    const auto small = model.quantize(context, options);
+    CHECK(small.report.find("\"operation\": \"quantize\"") != std::string::npos);
+    CHECK(small.report.find("*/query/*") != std::string::npos);
+    const auto text = tokenizer.encode({"A man is eating food.", "Someone has a meal."});
+    optimize::Session before(context, model), after(context, small.model);
+    const auto a = before.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
+    const auto b = after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
+    CHECK(a.size() == 1 && (a[0].dims() == std::vector<std::int64_t>{2, 384}));
+    CHECK(cosine(a[0].data<float>(), b[0].data<float>(), 384) > 0.99);
+    CHECK(after.run({{"attention_mask", text.attention_mask}, {"input_ids", text.ids}}).size() == 4);
+    CHECK(after.inputs().size() == 2 && after.outputs()[3].name == sentence);
+    FAILS(invalid_argument, "attention_mask", after.run({{"input_ids", text.ids}}));
+    FAILS(invalid_argument, "nothing", after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {"nothing"}));
+    options.include = {"nothing*"};
+    FAILS(invalid_argument, "nothing*", model.quantize(context, options));
+}
+
+void sessions_outlive_what_they_were_made_from() {
+    const auto make = [] {
+        const optimize::Context context;
+        optimize::SessionOptions options;
+        options.threads = 1;
+        options.optimization_level = optimize::OptimizationLevel::basic;
+        options.disable_prepacking = true;
+        return optimize::Session(context, optimize::Model(context, deps(minilm)), options);
+    };
+    optimize::Session session = make();
+    const optimize::Tensor ids({1, 2}, std::vector<std::int64_t>{101, 102}), mask({1, 2}, std::vector<std::int64_t>{1, 1});
+    std::vector<optimize::Input> inputs;
+    inputs.push_back({"input_ids", ids});
+    inputs.push_back({"attention_mask", mask});
+    CHECK(session.run(inputs, {sentence})[0].elements() == 384);
+}
+
+void progress_is_reported_and_can_cancel() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const auto here = std::this_thread::get_id();
+    int calls = 0;
+    bool right = true, go_on = true;
+    optimize::Call call;
+    call.progress = [&](std::string_view stage, std::uint64_t done, std::uint64_t total) {
+        ++calls;
+        right = right && std::this_thread::get_id() == here && !stage.empty() && (total == 0 || done <= total);
+        return go_on;
+    };
+    model.quantize(context, {}, call);
+    CHECK(calls > 0 && right);
+    go_on = false;
+    FAILS(cancelled, "", model.quantize(context, {}, call));
+    FAILS(cancelled, "", model.save(temporary("cancelled.onnx"), {}, call));
+    CHECK(!std::ifstream(temporary("cancelled.onnx")));
+}
+
+void what_the_progress_function_throws_comes_out() {
+    struct Mine {
+        int number;
+    };
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    optimize::Call call;
+    call.progress = [](std::string_view, std::uint64_t, std::uint64_t) -> bool { throw Mine{7}; };
+    int caught = 0;
+    try {
+        model.quantize(context, {}, call);
+    } catch (const Mine &mine) {
+        caught = mine.number;
+    }
+    CHECK(caught == 7);
+    caught = 0;
+    try {
+        model.save(temporary("thrown.onnx"), {}, call);
+    } catch (const Mine &mine) {
+        caught = mine.number;
+    }
+    CHECK(caught == 7);
+    CHECK(model.quantize(context).report.size() > 0); // nothing is left of it
+}
+
+void tokens_and_timeouts_end_calls() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    optimize::Cancel cancel;
+    optimize::Call call;
+    call.cancel = &cancel;
+    std::thread other([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        cancel.fire();
+    });
+    FAILS(cancelled, "", for (int i = 0; i < 10000; ++i) model.quantize(context, {}, call));
+    other.join();
+    FAILS(cancelled, "", optimize::Session(context, model, {}, call));
+    optimize::Call late;
+    late.timeout = std::chrono::milliseconds(-5);
+    FAILS(timeout, "", model.quantize(context, {}, late));
+    late.timeout = std::chrono::hours(24 * 365);
+    model.quantize(context, {}, late);
+}
+
+void models_are_benchmarked() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const optimize::Tokenizer tokenizer(deps(minilm));
+    const auto small = model.quantize(context);
+    optimize::BenchmarkOptions options;
+    options.runs = 5;
+    options.warmup = 1;
+    options.texts = {"A man is eating food."};
+    const std::string report = model.benchmark(context, small.model, &tokenizer, options);
+    CHECK(report.find("\"speedup\"") != std::string::npos && report.find("\"inputs\": \"text\"") != std::string::npos);
+    options.texts.clear();
+    options.shapes = {"input_ids:1x4", "attention_mask:1x4"};
+    options.values = {"attention_mask:1"};
+    CHECK(model.benchmark(context, small.model, nullptr, options).find("\"generated\"") != std::string::npos);
+}
+
+} // namespace
+
+#define RUN(name) run(#name, name)
+
+int main() {
+    RUN(version_and_statuses);
+    RUN(errors_say_status_message_and_place);
+    RUN(classes_are_move_only_and_empty_after_a_move);
+    RUN(tensors_are_typed);
+    RUN(tensors_of_strings);
+    RUN(vectors_are_moved_in_and_borrowed_memory_is_released_once);
+    RUN(texts_are_encoded_and_decoded);
+    RUN(models_are_loaded_described_and_saved);
+    RUN(quantized_models_run_and_agree);
+    RUN(sessions_outlive_what_they_were_made_from);
+    RUN(progress_is_reported_and_can_cancel);
+    RUN(what_the_progress_function_throws_comes_out);
+    RUN(tokens_and_timeouts_end_calls);
+    RUN(models_are_benchmarked);
+    return failed_tests == 0 ? 0 : 1;
+}
