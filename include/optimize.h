@@ -853,6 +853,13 @@ enum optimize_status_t optimize_tokenizer_load(const char *path,
                                                struct optimize_error_t **error);
 
 /**
+ * The tokenizer that belongs to a model: the tokenizer.json beside it. OPTIMIZE_NOT_FOUND if it has none.
+ */
+enum optimize_status_t optimize_model_tokenizer(const struct optimize_model_t *model,
+                                                struct optimize_tokenizer_t **tokenizer,
+                                                struct optimize_error_t **error);
+
+/**
  * Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the texts' bytes;
  * NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
  * tokens and 0 for padding; `type_ids` are the segments BERT wants. `attention_mask` and `type_ids` may be

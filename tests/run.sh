@@ -200,8 +200,8 @@ strace_command() {
   mkdir -p "$scratch/home"
   check 'the traced command' in_test env HOME="$scratch/home" TMPDIR="$tmp" \
     strace -f -y -qq -o "$trace" -e "trace=$calls" -e signal=none \
-    target/release/optimize quantize --model "$model" --type dynamic --bits 8 --output "$tmp/int8" \
-    --benchmark --benchmark-runs 2 -q
+    sh -c 'target/release/optimize quantize --model "$1" --output "$2" --benchmark --benchmark-runs 2 -q &&
+      target/release/optimize run --model "$2" --text "How are you?" >/dev/null' sh "$model" "$tmp/int8"
   check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace"
   grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
     grep -vE ' = -1 |/dev/(null|tty|urandom)' | grep -vF "$tmp" >"$scratch/writes" || true

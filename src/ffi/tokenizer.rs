@@ -2,6 +2,7 @@
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
+use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
@@ -61,6 +62,26 @@ pub unsafe extern "C" fn optimize_tokenizer_load(
             let out = Out::new(tokenizer, "tokenizer")?;
             let path = text(path, "path")?;
             out.set(handle::new(Tokenizer::load(Path::new(path))?));
+            Ok(())
+        })
+    }
+}
+
+/// The tokenizer that belongs to a model: the tokenizer.json beside it. OPTIMIZE_NOT_FOUND if it has none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_tokenizer(
+    model: *const optimize_model_t,
+    tokenizer: *mut *mut optimize_tokenizer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tokenizer, "tokenizer")?;
+            let Some(found) = Tokenizer::of(&handle::get(model)?.model)? else {
+                bail!(NotFound, "the model has no tokenizer.json beside it");
+            };
+            out.set(handle::new(found));
             Ok(())
         })
     }

@@ -1,7 +1,6 @@
 // optimize.hpp: the whole wrapper, and what it adds to the C interface. TAP as in tap.h.
 #include <optimize.hpp>
 
-#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -48,12 +47,12 @@ template <class F> void run(const char *name, F &&test) {
     if (failures != 0) ++failed_tests;
 }
 
-std::string in(const char *variable, const std::string &name) {
+std::string in_folder(const char *variable, const char *otherwise, const std::string &name) {
     const char *folder = std::getenv(variable);
-    return std::string(folder ? folder : variable[14] == 'D' ? "target/deps" : "/tmp") + "/" + name;
+    return std::string(folder ? folder : otherwise) + "/" + name;
 }
-std::string deps(const std::string &name) { return in("OPTIMIZE_TEST_DEPS", name); }
-std::string temporary(const std::string &name) { return in("OPTIMIZE_TEST_TMP", name); }
+std::string deps(const std::string &name) { return in_folder("OPTIMIZE_TEST_DEPS", "target/deps", name); }
+std::string temporary(const std::string &name) { return in_folder("OPTIMIZE_TEST_TMP", "/tmp", name); }
 
 const std::string minilm = "models/paraphrase-MiniLM-L3-v2";
 const std::string sentence = "461"; // what this export calls the embedding of the sentence

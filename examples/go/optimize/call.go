@@ -121,10 +121,13 @@ func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, to
 	p := (*(*cgo.Handle)(userData)).Value().(*progress)
 	// A panic must not unwind through the library: it goes on when the call has ended.
 	defer func() {
-		if p.panicked = recover(); p.panicked != nil {
-			stop = 1
+		if panicked := recover(); panicked != nil {
+			p.panicked, stop = panicked, 1
 		}
 	}()
+	if p.panicked != nil {
+		return 1
+	}
 	p.report(C.GoString((*C.char)(stage)), uint64(done), uint64(total))
 	if p.ctx.Err() == context.Canceled {
 		return 1 // at once, not when the goroutine of fireOn gets to it
