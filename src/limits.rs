@@ -33,3 +33,11 @@ pub const TEXT_BYTES: usize = 64 << 20;
 pub const THREADS: usize = 1024;
 /// Timed rounds of one benchmark.
 pub const BENCHMARK_RUNS: usize = 1_000_000;
+/// Largest size a checkpoint's configuration may give (vocabulary, width, positions …).
+pub const CONFIG_SIZE: i64 = 1 << 31;
+/// Layers of a model built from a checkpoint.
+pub const LAYERS: i64 = 4096;
+/// Header of a safetensors file: its makers' own readers stop at the same size.
+pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+/// Tensors of one checkpoint.
+pub const CHECKPOINT_TENSORS: usize = 1_000_000;

@@ -89,7 +89,7 @@ fn count<S: serde::Serializer>(texts: &[String], serializer: S) -> std::result::
 
 /// Measures `result` against `original`, and compares what they give.
 ///
-/// Each model is loaded alone first (the result, then the original) for load time, first run and memory; then
+/// Each model is loaded alone first (the smaller, then the larger) for load time, first run and memory; then
 /// both are loaded and run in turn. With one thread a run is timed in processor time, else by the wall clock.
 /// The speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
 ///
@@ -113,7 +113,7 @@ pub fn benchmark(
     let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
     let each = each_alone(runtime, original, result, &inputs, &session, &source, &mut steps)?;
     let load = |model: &Model| Subject::new(runtime, model, &session, &steps.quiet());
-    let mut pair = Pair { original: load(original).at(|| "the original")?, result: load(result).at(|| "the result")? };
+    let mut pair = Pair::new(load(original).at(|| "the original")?, load(result).at(|| "the result")?);
     let clock = Clock::for_threads(session.thread_count());
     let rounds = pair.race(&inputs, options, clock, &mut steps)?;
     let quality = compare(&mut pair, &source, &mut steps)?;
@@ -126,7 +126,10 @@ pub fn benchmark(
         input_shapes: inputs.shapes(),
         latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
         speedup: speedup(&rounds, options.seed),
-        load_ms: each.map(|alone| alone.load_ms),
+        load_ms: Both {
+            original: each.original.load_ms.min(pair.original.load_ms),
+            result: each.result.load_ms.min(pair.result.load_ms),
+        },
         first_run_ms: each.map(|alone| alone.first_run_ms),
         resident_bytes: each.map(|alone| alone.resident_bytes),
         bytes,
@@ -176,8 +179,8 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     }
 }
 
-/// The result comes first: what the allocator keeps of the model before can only make the model after look
-/// smaller than it is, and so the original does, if any.
+/// The smaller model comes first: the allocator keeps some memory of the model before and gives it to the one
+/// after, whose growth then looks smaller than it is, and that matters least where it is large.
 fn each_alone(
     runtime: &'static Runtime,
     original: &Model,
@@ -194,11 +197,18 @@ fn each_alone(
         _ => e,
     };
     prime(runtime, options, &steps.quiet())?;
-    let result = alone(runtime, result, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the result")?;
-    steps.next()?;
-    let original = alone(runtime, original, inputs, options, &steps.quiet()).map_err(hinted).at(|| "the original")?;
-    steps.next()?;
-    Ok(Both { original, result })
+    let mut measure = |model: &Model, name: &str| -> Result<Alone> {
+        let alone = alone(runtime, model, inputs, options, &steps.quiet()).map_err(hinted).at(|| name)?;
+        steps.next()?;
+        Ok(alone)
+    };
+    if result.bytes() <= original.bytes() {
+        let result = measure(result, "the result")?;
+        Ok(Both { original: measure(original, "the original")?, result })
+    } else {
+        let original = measure(original, "the original")?;
+        Ok(Both { original, result: measure(result, "the result")? })
+    }
 }
 
 fn compare(pair: &mut Pair, source: &Source, steps: &mut Steps) -> Result<QualityReport> {

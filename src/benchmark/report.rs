@@ -29,11 +29,13 @@ pub struct BenchmarkReport {
     pub latency_ms: Both<Latency>,
     /// How many times as fast as the original the result is.
     pub speedup: Speedup,
-    /// Milliseconds to make a session (wall clock), each model alone in the process.
+    /// Milliseconds to make a session (wall clock): the faster of two times, as the first also reads the files
+    /// and the code that is needed.
     pub load_ms: Both<f64>,
     /// Milliseconds of the first run after that (wall clock).
     pub first_run_ms: Both<f64>,
-    /// Growth of the process's resident memory over load and first run; the result is measured first.
+    /// Growth of the process's resident memory, code of libraries apart, over load and first run. Memory that
+    /// the process's allocator kept from earlier work and uses again does not show.
     pub resident_bytes: Both<u64>,
     /// Bytes of the models on disk.
     pub bytes: Both<u64>,

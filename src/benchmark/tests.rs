@@ -231,6 +231,9 @@ fn measure_tmp() {
     for _ in 0..env("N").parse().unwrap_or(1) {
         let t = (!silero).then_some(&tokenizer);
         let (s, q) = benchmark(test_runtime(), &a, &b, t, &options, &Call::default()).unwrap();
-        println!("RES {:?} {:?} load {:?} first {:?} res {:?} cos {:?}", s.speedup, s.latency_ms, s.load_ms, s.first_run_ms, s.resident_bytes, q.cosine);
+        println!(
+            "RES {:?} {:?} load {:?} first {:?} res {:?} cos {:?}",
+            s.speedup, s.latency_ms, s.load_ms, s.first_run_ms, s.resident_bytes, q.cosine
+        );
     }
 }

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Timed rounds are never fewer (unless fewer were asked for), however long they take.
 const FEWEST_ROUNDS: usize = 5;
-/// Runs shorter than this are not watched for a cancel: the next step notices it in time, and the watching
-/// thread would cost as much as a small model takes.
-const WATCHED_FROM: Duration = Duration::from_millis(50);
+/// Once a round of both models has taken less than this, they count as quick. Runs of quick models are not
+/// watched for a cancel: the step after notices it in time, and the watching thread would cost as much as a
+/// small model takes.
+const QUICK: Duration = Duration::from_millis(50);
 
 /// What runs are timed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,15 +95,19 @@ impl<'a> Steps<'a> {
 pub struct Subject {
     session: Session,
     outputs: Vec<String>,
+    /// Milliseconds it took to load.
+    pub load_ms: f64,
 }
 
 impl Subject {
     /// Loads a model.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Subject> {
+        let start = Instant::now();
         let session = Session::new(runtime, model, options, call)?;
+        let load_ms = milliseconds(start.elapsed());
         let tensors = session.outputs().iter().filter(|info| info.dtype.is_some());
         let outputs = tensors.map(|info| info.name.clone()).collect();
-        Ok(Subject { session, outputs })
+        Ok(Subject { session, outputs, load_ms })
     }
 
     /// Runs it.
@@ -149,15 +154,13 @@ pub fn alone(
     call: &Call,
 ) -> Result<Alone> {
     let before = resident_data_bytes();
-    let start = Instant::now();
     let mut subject = Subject::new(runtime, model, options, call)?;
-    let load = start.elapsed();
     let start = Instant::now();
     let outputs = subject.run(&inputs.feed(), call)?;
     let first_run = start.elapsed();
     let resident_bytes = resident_data_bytes().saturating_sub(before);
     drop(outputs);
-    Ok(Alone { load_ms: milliseconds(load), first_run_ms: milliseconds(first_run), resident_bytes })
+    Ok(Alone { load_ms: subject.load_ms, first_run_ms: milliseconds(first_run), resident_bytes })
 }
 
 /// Times of both models, round by round, in milliseconds.
@@ -182,9 +185,16 @@ pub struct Pair {
     pub original: Subject,
     /// The model after.
     pub result: Subject,
+    /// See [`QUICK`].
+    quick: bool,
 }
 
 impl Pair {
+    /// Two models to run in turn.
+    pub fn new(original: Subject, result: Subject) -> Pair {
+        Pair { original, result, quick: false }
+    }
+
     /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up.
     pub fn race(
         &mut self,
@@ -195,14 +205,9 @@ impl Pair {
     ) -> Result<Rounds> {
         let feed = inputs.feed();
         let budget = Duration::try_from_secs_f64(options.max_seconds).unwrap_or(Duration::MAX);
-        let mut call = steps.quiet();
         let start = Instant::now();
         for number in 0..options.warmup {
-            let before = Instant::now();
-            self.round(number, &feed, clock, &call)?;
-            if before.elapsed() < WATCHED_FROM {
-                call = Call::default();
-            }
+            self.round(number, &feed, clock, steps)?;
             steps.next()?;
             if start.elapsed() > budget / 5 {
                 steps.skip(options.warmup - number - 1)?;
@@ -212,7 +217,7 @@ impl Pair {
         let mut rounds = Rounds::default();
         let start = Instant::now();
         for number in 0..options.runs {
-            let times = self.round(number, &feed, clock, &call)?;
+            let times = self.round(number, &feed, clock, steps)?;
             rounds.original.push(times.original);
             rounds.result.push(times.result);
             steps.next()?;
@@ -224,24 +229,33 @@ impl Pair {
         Ok(rounds)
     }
 
-    /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that neither
-    /// always finds the caches the other left.
-    fn round(&mut self, number: usize, feed: &[(&str, &Tensor)], clock: Clock, call: &Call) -> Result<Both<f64>> {
+    /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that a machine
+    /// that becomes slower or faster favours neither. A quick model runs once before each timed run: else that
+    /// would measure which of the two ran before, and so whose weights the caches hold.
+    fn round(&mut self, number: usize, feed: &[(&str, &Tensor)], clock: Clock, steps: &Steps) -> Result<Both<f64>> {
+        let quick = self.quick;
+        let call = if quick { Call::default() } else { steps.quiet() };
         let timed = |subject: &mut Subject| -> Result<f64> {
+            if quick {
+                subject.run(feed, &call)?;
+            }
             let start = clock.now();
-            let outputs = subject.run(feed, call)?;
+            let outputs = subject.run(feed, &call)?;
             let taken = clock.now().saturating_sub(start);
             drop(outputs);
             // A clock may be too coarse for a tiny model; a ratio must stay a number.
             Ok(milliseconds(taken.max(Duration::from_nanos(1))))
         };
-        if number.is_multiple_of(2) {
+        let start = Instant::now();
+        let times = if number.is_multiple_of(2) {
             let original = timed(&mut self.original)?;
-            Ok(Both { original, result: timed(&mut self.result)? })
+            Both { original, result: timed(&mut self.result)? }
         } else {
             let result = timed(&mut self.result)?;
-            Ok(Both { original: timed(&mut self.original)?, result })
-        }
+            Both { original: timed(&mut self.original)?, result }
+        };
+        self.quick |= start.elapsed() < QUICK;
+        Ok(times)
     }
 }
 

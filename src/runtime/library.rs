@@ -66,6 +66,11 @@ impl Runtime {
         &self.version
     }
 
+    /// 32 for `1.32.0`; 0 if the version is not of that form.
+    pub(super) fn minor_version(&self) -> u32 {
+        self.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
+    }
+
     /// The file that is open, with links resolved.
     pub fn path(&self) -> &Path {
         &self.path
@@ -234,6 +239,7 @@ mod tests {
     fn the_runtime_says_what_it_is() {
         let runtime = test_runtime();
         assert!(runtime.version().starts_with("1."), "{}", runtime.version());
+        assert!(runtime.minor_version() >= ort::MINOR_VERSION);
         assert!(runtime.path().is_absolute() && runtime.path().is_file());
         assert!(std::ptr::eq(Runtime::open(None).unwrap(), runtime));
         assert!(std::ptr::eq(Runtime::open(Some(runtime.path())).unwrap(), runtime));

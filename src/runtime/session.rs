@@ -10,7 +10,6 @@ use crate::model::{Dim, Model, ValueInfo};
 use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::session::RunOptions;
-use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Outlet, ValueType};
 
 /// A model made ready to run on the processor. May move between threads; one run at a time.
@@ -26,8 +25,9 @@ pub struct Session {
 impl Session {
     /// Makes `model` ready to run.
     ///
-    /// Weights are not copied here, but ONNX Runtime makes a rearranged copy of those that matrix products
-    /// use, unless `options.disable_prepacking`. The model's files stay mapped while the session lives.
+    /// The session holds a copy of the weights of its own, those of matrix products rearranged for the
+    /// processor; at its peak making it takes that much memory and no more, for weights in external data. The
+    /// model's files stay mapped while the session lives.
     /// `call` can cancel and limit the time. [`crate::error::Kind::InvalidModel`] or `Unsupported` if ONNX
     /// Runtime refuses the model or has no kernel for a node, `Runtime` if it fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
@@ -37,9 +37,8 @@ impl Session {
 
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         call.check()?;
-        let builder = options.apply(SessionBuilder::new(runtime.environment())?)?;
         let parts = weights::parts(model)?;
-        let (mut builder, kept) = weights::give(builder, parts.lent)?;
+        let (mut builder, kept) = weights::give(options.builder(runtime)?, parts.lent)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
         let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));

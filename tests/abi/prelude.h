@@ -1,0 +1,152 @@
+/*
+ * What the generated programs of tests/abi.rs begin with. They run in a folder with model.onnx, which gives
+ * y = x * w for x float32[1, 32], and tokenizer.json, which knows the words a and b.
+ */
+#include <optimize.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What result places hold before a call, to see that they are written. */
+#define POISON ((void *)(uintptr_t)64)
+
+static const char *title; /* of the case that runs */
+static int failures;
+
+static void fail(const char *what) {
+    printf("FAIL %s: %s\n", title, what);
+    failures++;
+}
+
+/* Makers: a handle of each kind for the cases. A failure here is not what is tested: it ends the program. */
+
+static void need(int condition, const char *what) {
+    if (condition) return;
+    printf("FAIL %s: there is no %s to test with\n", title, what);
+    fflush(stdout);
+    _Exit(3);
+}
+
+static optimize_context_t *make_context(void) {
+    optimize_context_t *context = NULL;
+    need(optimize_context_new(NULL, &context, NULL) == OPTIMIZE_OK, "context");
+    return context;
+}
+
+static optimize_model_t *make_model(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = NULL;
+    need(optimize_model_load(context, "model.onnx", NULL, &model, NULL) == OPTIMIZE_OK, "model");
+    optimize_context_free(context);
+    return model;
+}
+
+static const int64_t tensor_dims[2] = {1, 32};
+static const float tensor_data[32];
+
+static optimize_tensor_t *make_tensor(void) {
+    optimize_tensor_t *tensor = NULL;
+    need(optimize_tensor_new(OPTIMIZE_DTYPE_FLOAT32, tensor_dims, 2, tensor_data, sizeof tensor_data, &tensor, NULL) ==
+             OPTIMIZE_OK,
+         "tensor");
+    return tensor;
+}
+
+static const int64_t strings_dims[1] = {2};
+static const char *const strings_data[2] = {"a", "b"};
+
+static optimize_tensor_t *make_strings(void) {
+    optimize_tensor_t *tensor = NULL;
+    need(optimize_tensor_new_strings(strings_dims, 1, strings_data, 2, &tensor, NULL) == OPTIMIZE_OK, "tensor of strings");
+    return tensor;
+}
+
+static optimize_session_t *make_session(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_model();
+    optimize_session_t *session = NULL;
+    optimize_error_t *error = NULL;
+    if (optimize_session_new(context, model, NULL, NULL, &session, &error) != OPTIMIZE_OK)
+        printf("# %s\n", optimize_error_message(error));
+    optimize_error_free(error);
+    need(session != NULL, "session");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return session;
+}
+
+static optimize_tokenizer_t *make_tokenizer(void) {
+    optimize_tokenizer_t *tokenizer = NULL;
+    need(optimize_tokenizer_load("tokenizer.json", &tokenizer, NULL) == OPTIMIZE_OK, "tokenizer");
+    return tokenizer;
+}
+
+static optimize_buffer_t *make_buffer(void) {
+    optimize_model_t *model = make_model();
+    optimize_buffer_t *buffer = NULL;
+    need(optimize_model_inspect(model, &buffer, NULL) == OPTIMIZE_OK, "buffer");
+    optimize_model_free(model);
+    return buffer;
+}
+
+static optimize_cancel_t *make_cancel(void) {
+    optimize_cancel_t *cancel = NULL;
+    need(optimize_cancel_new(&cancel, NULL) == OPTIMIZE_OK, "cancel");
+    return cancel;
+}
+
+static optimize_error_t *make_error(void) {
+    optimize_error_t *error = NULL;
+    need(optimize_cancel_new(NULL, &error) == OPTIMIZE_INVALID_ARGUMENT && error != NULL, "error");
+    return error;
+}
+
+static const char *memory_data;
+static size_t memory_size;
+
+static void read_memory(void) {
+    static char content[1 << 16];
+    FILE *file = fopen("model.onnx", "rb");
+    need(file != NULL, "model.onnx");
+    memory_size = fread(content, 1, sizeof content, file);
+    memory_data = content;
+    fclose(file);
+}
+
+static void ignore(void *user_data) { (void)user_data; }
+
+/* Checks after a call. */
+
+/* `wanted` is a status, -1 for any, -2 for any but OPTIMIZE_OK. */
+static void check_status(int status, int wanted, optimize_error_t **error) {
+    char what[512];
+    if (wanted == -2 ? status == OPTIMIZE_OK : wanted != -1 && status != wanted) {
+        snprintf(what, sizeof what, "%s, not %s (%s)", optimize_status_name(status),
+                 wanted == -2 ? "a failure" : optimize_status_name(wanted), error ? optimize_error_message(*error) : "");
+        fail(what);
+    }
+    if (error == NULL) return;
+    if (*error == POISON) fail("the place of the error was not written");
+    else if (status == OPTIMIZE_OK && *error != NULL) fail("an error after OPTIMIZE_OK");
+    else if (status != OPTIMIZE_OK && *error == NULL) fail("no error object");
+    else if (status != OPTIMIZE_OK && (int)optimize_error_status(*error) != status) fail("the error has another status");
+    else if (status != OPTIMIZE_OK && *optimize_error_message(*error) == '\0') fail("the error says nothing");
+    if (*error != POISON) optimize_error_free(*error);
+}
+
+/* Says whether the result is to be freed. */
+static int check_result(int status, const void *result, const char *name) {
+    char what[128];
+    int right = status == OPTIMIZE_OK ? result != NULL && result != POISON : result == NULL;
+    if (!right) {
+        snprintf(what, sizeof what, "%s is %s after %s", name, result == NULL ? "NULL" : "not NULL",
+                 optimize_status_name(status));
+        fail(what);
+    }
+    return right && result != NULL;
+}
+
+static void check(int right, const char *what) {
+    if (!right) fail(what);
+}
