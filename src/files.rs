@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{LazyLock, Mutex, RwLock};
 
 /// Address ranges of live read-only file mappings, start -> end: what [`release`] may drop.
 static MAPPINGS: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
@@ -37,7 +37,7 @@ impl Drop for Mapping {
 /// Opens a regular file for reading. Symbolic links are followed: the path is the caller's own.
 pub fn open(path: &Path) -> Result<File> {
     // NONBLOCK so that a fifo or device named as a model cannot hang the caller; regular files ignore it.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file: File = rustix::fs::open(path, flags, Mode::empty()).at(|| path.display())?.into();
     if !file.metadata().at(|| path.display())?.is_file() {
         return Err(Error::new(Kind::InvalidArgument, "is not a regular file").at(path.display()));
@@ -109,8 +109,8 @@ pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     if length == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the mapping is private and read-only. That the file is not truncated meanwhile is the
-    // documented duty of the caller, as with every reader of mapped files.
+    // SAFETY: the mapping is read-only. That the file is neither truncated nor rewritten in place meanwhile
+    // is the documented duty of the caller, as with every reader of mapped files.
     let mapping = unsafe { memmap2::Mmap::map(file)? };
     let start = mapping.as_ptr() as usize;
     MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).insert(start, start + mapping.len());
@@ -122,9 +122,9 @@ pub fn map(file: &File, limit: u64) -> Result<Bytes> {
 /// Keeps the resident memory of a pass over a large model small. They stay valid: a later access reads
 /// them from the file again. Bytes on the heap are left alone.
 pub fn release(bytes: &[u8]) {
-    const PAGE: usize = 4096;
+    let page = page_size();
     let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
-    let (first, last) = (start.div_ceil(PAGE) * PAGE, end / PAGE * PAGE);
+    let (first, last) = (start.div_ceil(page) * page, end / page * page);
     let mappings = MAPPINGS.read().unwrap_or_else(|e| e.into_inner());
     let inside = mappings.range(..=start).next_back().is_some_and(|(_, &mapped_end)| end <= mapped_end);
     if inside && first < last {
@@ -134,7 +134,15 @@ pub fn release(bytes: &[u8]) {
     }
 }
 
-/// Pages given back at a time while bytes are streamed.
+fn page_size() -> usize {
+    static SIZE: LazyLock<usize> = LazyLock::new(|| {
+        // SAFETY: asks the system for a constant.
+        usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1)
+    });
+    *SIZE
+}
+
+/// Bytes given back at a time while they are streamed.
 const STREAM_BYTES: usize = 4 << 20;
 
 /// Writes bytes in pieces, giving mapped pages back behind it; `step` is called for every piece.
@@ -149,12 +157,21 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
 
 /// A file that appears under its name only when it is complete: until [`AtomicFile::commit`] it has no
 /// name (or a hidden one, where the file system has no unnamed files), and dropping it removes it.
+///
+/// A symbolic link as the target is itself replaced; what it points to stays as it is.
 pub struct AtomicFile {
     file: File,
     target: PathBuf,
     /// The temporary name, if the file has one.
     named: Option<PathBuf>,
+    /// Bytes written, how many of them the kernel was told to put on the disk, and how many surely are there.
+    written: u64,
+    started: u64,
+    waited: u64,
 }
+
+/// Bytes after which the kernel is told to put them on the disk.
+const WRITE_BACK: u64 = 8 << 20;
 
 impl AtomicFile {
     /// Begins a file that will replace `target`. The folder must exist.
@@ -162,21 +179,27 @@ impl AtomicFile {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
         }
-        let folder = parent_of(target);
-        let mode = Mode::from_raw_mode(0o666);
-        let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        if let Ok(fd) = rustix::fs::open(folder, unnamed, mode) {
-            return Ok(AtomicFile { file: fd.into(), target: target.to_owned(), named: None });
+        // Renaming over a device would put a file in its place: `--output /dev/null` as root.
+        if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+            return Err(Error::new(Kind::InvalidArgument, "exists and is not a regular file").at(target.display()));
         }
-        let name = temporary_name(target);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(&name, flags, mode).at(|| target.display())?;
-        Ok(AtomicFile { file: fd.into(), target: target.to_owned(), named: Some(name) })
+        let (file, named) = Self::open(target).at(|| target.display())?;
+        Ok(AtomicFile { file, target: target.to_owned(), named, written: 0, started: 0, waited: 0 })
     }
 
-    /// The file to write to.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    fn open(target: &Path) -> Result<(File, Option<PathBuf>)> {
+        let mode = Mode::from_raw_mode(0o666);
+        let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::open(parent_of(target), unnamed, mode) {
+            let file = File::from(fd);
+            // Without /proc (in a chroot) it could not be given a name in the end.
+            if in_proc(&file).exists() {
+                return Ok((file, None));
+            }
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let (fd, name) = with_temporary_name(target, |name| rustix::fs::open(name, flags, mode))?;
+        Ok((fd.into(), Some(name)))
     }
 
     /// Makes the content durable and gives the file its name, replacing what was there in one step.
@@ -191,23 +214,33 @@ impl AtomicFile {
         self.commit()
     }
 
-    /// Asks the kernel to begin writing what was written so far, so that the final sync is short.
-    pub fn start_writeback(&self) {
+    /// Has the kernel put on the disk what was written, and waits for what it was told the last time.
+    ///
+    /// So the final sync, which no cancel can interrupt, has only the last few megabytes to wait for.
+    fn write_back(&mut self) {
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
-            // SAFETY: plain system call on our own descriptor; a failure only means a longer final sync.
-            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+            let (fd, start) = (self.file.as_raw_fd(), libc::SYNC_FILE_RANGE_WRITE);
+            let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | start | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            // SAFETY: plain system calls on our own descriptor; a failure only means a longer final sync.
+            unsafe {
+                libc::sync_file_range(fd, self.started as i64, (self.written - self.started) as i64, start);
+                libc::sync_file_range(fd, self.waited as i64, (self.started - self.waited) as i64, wait);
+            }
         }
+        self.waited = self.started;
+        self.started = self.written;
     }
 
     fn finish(&mut self) -> Result<()> {
         self.file.sync_all()?;
         if self.named.is_none() {
-            let name = temporary_name(&self.target);
-            let this = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file));
-            rustix::fs::linkat(rustix::fs::CWD, this, rustix::fs::CWD, &name, AtFlags::SYMLINK_FOLLOW)?;
-            self.named = Some(name);
+            let this = in_proc(&self.file);
+            let link = |name: &Path| {
+                rustix::fs::linkat(rustix::fs::CWD, &this, rustix::fs::CWD, name, AtFlags::SYMLINK_FOLLOW)
+            };
+            self.named = Some(with_temporary_name(&self.target, link)?.1);
         }
         let name = self.named.as_ref().map_or(Path::new(""), PathBuf::as_path);
         std::fs::rename(name, &self.target)?;
@@ -218,7 +251,12 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let count = self.file.write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.started >= WRITE_BACK {
+            self.write_back();
+        }
+        Ok(count)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
@@ -261,15 +299,42 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
+/// Makes a rename durable. Folders that may be written but not read, and file systems that sync no folders,
+/// are left to the kernel: the file itself is in place.
 fn sync_folder(folder: &Path) -> Result<()> {
-    Ok(File::open(folder)?.sync_all()?)
+    use rustix::io::Errno;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::empty()).and_then(rustix::fs::fsync) {
+        Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
-fn temporary_name(target: &Path) -> PathBuf {
+/// The path under which the kernel shows an open file, named or not.
+fn in_proc(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
+}
+
+/// Runs `make` with hidden names beside `target` until one is free.
+fn with_temporary_name<T>(
+    target: &Path,
+    make: impl Fn(&Path) -> rustix::io::Result<T>,
+) -> rustix::io::Result<(T, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let unique = NEXT.fetch_add(1, Ordering::Relaxed);
+    // One that exists is left over from a killed process that had our number: in containers that is usual.
+    const TRIES: usize = 10_000;
+    // The name is there for people who find it; file systems end at 255 bytes.
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()))
+    let name: String = name.chars().take(48).collect();
+    for _ in 0..TRIES {
+        let unique = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = target.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
+        match make(&path) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return other.map(|made| (made, path)),
+        }
+    }
+    Err(rustix::io::Errno::EXIST)
 }
 
 /// Room for weights that a technique makes: an unlinked file, so that they cost disk and not memory.
@@ -311,9 +376,9 @@ impl Scratch {
         if let Ok(fd) = rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o600)) {
             return Ok(fd.into());
         }
-        let name = temporary_name(&self.folder.join("scratch"));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(&name, flags, Mode::from_raw_mode(0o600)).at(|| self.folder.display())?;
+        let open = |name: &Path| rustix::fs::open(name, flags, Mode::from_raw_mode(0o600));
+        let (fd, name) = with_temporary_name(&self.folder.join("scratch"), open).at(|| self.folder.display())?;
         rustix::fs::unlink(&name).at(|| name.display())?;
         Ok(fd.into())
     }

@@ -1,8 +1,9 @@
 //! Original against result, in one process, on the same inputs: speed, memory, size and quality.
 //!
-//! [`benchmark`] is the way in. `inputs` makes what the models are given (`text` from texts, `sizes`, `tables`
-//! and `values` from the signature), `timing` runs them in turn, `statistics` says how sure the figures are,
-//! `quality` compares what comes out (`rows` has its formulas), `report` is what the caller gets.
+//! [`benchmark`] is the way in. [`inputs`] makes what the models are given (`text` from texts, `sizes`, `tables`
+//! and `values` from the signature), `timing` runs them in turn, `memory` says what they take, `statistics` how
+//! sure the figures are, `quality` compares what comes out (`rows` has its formulas), [`report`] is what the
+//! caller gets.
 
 pub mod inputs;
 mod memory;
@@ -12,6 +13,7 @@ mod rows;
 mod sentences;
 mod sizes;
 mod statistics;
+mod steps;
 mod tables;
 mod text;
 mod timing;
@@ -34,7 +36,8 @@ use quality::Comparison;
 use serde::Serialize;
 use statistics::{median_interval, percentile, sorted};
 use std::time::Instant;
-use timing::{Alone, Clock, Pair, Rounds, Steps, Subject, alone, latency, prime};
+use steps::Steps;
+use timing::{Alone, Clock, Pair, Rounds, Subject, alone, latency, prime};
 
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]

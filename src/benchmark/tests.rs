@@ -215,25 +215,3 @@ fn refused_inputs_come_with_the_option_that_helps() {
         assert_eq!(e.kind(), Kind::InvalidArgument);
     }
 }
-
-#[test]
-#[ignore]
-fn measure_tmp() {
-    let env = |name: &str| std::env::var(name).unwrap_or_default();
-    let (a, b) = (Model::load(env("A").as_ref()).unwrap(), Model::load(env("B").as_ref()).unwrap());
-    let tokenizer = Tokenizer::load(&test_deps(MINI_LM)).unwrap();
-    let silero = a.inputs()[0].name == "input";
-    let mut options = BenchmarkOptions { threads: env("T").parse().unwrap_or(1), ..Default::default() };
-    if silero {
-        options.shapes = vec![("input".into(), vec![1, 576])];
-        options.values = vec![("sr".into(), vec![16000.0])];
-    }
-    for _ in 0..env("N").parse().unwrap_or(1) {
-        let t = (!silero).then_some(&tokenizer);
-        let (s, q) = benchmark(test_runtime(), &a, &b, t, &options, &Call::default()).unwrap();
-        println!(
-            "RES {:?} {:?} load {:?} first {:?} res {:?} cos {:?}",
-            s.speedup, s.latency_ms, s.load_ms, s.first_run_ms, s.resident_bytes, q.cosine
-        );
-    }
-}

@@ -26,6 +26,7 @@ pub mod tensor;
 pub mod tokenizer;
 
 use crate::error::{Error, Kind, Result, bail};
+use bytes::Bytes;
 use error::optimize_error_t;
 use status::optimize_status_t;
 use std::ffi::{CStr, c_char};
@@ -128,6 +129,16 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     }
     // SAFETY: not NULL, aligned, and as long as the contract says.
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// A copy that is an error and not the end of the process where there is no memory for it.
+fn copied(bytes: &[u8]) -> Result<Bytes> {
+    let mut copy = Vec::new();
+    if copy.try_reserve_exact(bytes.len()).is_err() {
+        bail!(LimitExceeded, "there is no memory for a copy of {} bytes", bytes.len());
+    }
+    copy.extend_from_slice(bytes);
+    Ok(Bytes::from(copy))
 }
 
 /// `count` NUL-terminated strings.

@@ -7,12 +7,12 @@ use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_value_info_t};
-use super::{Out, buffer, guard, slice, text};
+use super::{Out, buffer, copied, guard, slice, text};
 use crate::error::{Result, bail};
 use crate::inspect;
+use crate::limits;
 use crate::model::Model;
 use crate::onnx::save::ExternalData;
-use bytes::Bytes;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
@@ -99,7 +99,10 @@ pub unsafe extern "C" fn optimize_model_load_memory(
         guard(error, || {
             let out = Out::new(model, "model")?;
             handle::get(context)?;
-            let bytes = Bytes::copy_from_slice(slice(data.cast::<u8>(), size, "data")?);
+            if size as u64 > limits::MODEL_PROTO_BYTES {
+                bail!(LimitExceeded, "a model of {size} bytes; the limit is {}", limits::MODEL_PROTO_BYTES);
+            }
+            let bytes = copied(slice(data.cast::<u8>(), size, "data")?)?;
             out.set(new(call::with(call, |_| Model::from_bytes(bytes))?));
             Ok(())
         })

@@ -121,8 +121,8 @@ pub unsafe extern "C" fn optimize_session_run(
     // SAFETY: the contract of `ffi`.
     unsafe {
         guard(error, || {
-            if input_count > limits::RUN_VALUES || output_count > limits::RUN_VALUES {
-                bail!(InvalidArgument, "more than {} inputs or outputs", limits::RUN_VALUES);
+            if output_count > limits::RUN_VALUES {
+                bail!(InvalidArgument, "output_count is {output_count}, at most {} are possible", limits::RUN_VALUES);
             }
             if outputs.is_null() {
                 bail!(InvalidArgument, "outputs is NULL, there is no place for the results");
@@ -130,6 +130,9 @@ pub unsafe extern "C" fn optimize_session_run(
             let mut places = Vec::with_capacity(output_count);
             for index in 0..output_count {
                 places.push(Out::new(outputs.add(index), "outputs")?);
+            }
+            if input_count > limits::RUN_VALUES {
+                bail!(InvalidArgument, "input_count is {input_count}, at most {} are possible", limits::RUN_VALUES);
             }
             let handle = handle::get(session.cast_const())?;
             let names = texts(input_names, input_count, "input_names")?;

@@ -4,7 +4,7 @@ use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, guard, slice, texts};
+use super::{Out, copied, guard, slice, texts};
 use crate::error::{Error, Kind, Result, bail};
 use crate::limits;
 use crate::model::{Dim, ValueInfo};
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn optimize_tensor_new(
         guard(error, || {
             let out = Out::new(tensor, "tensor")?;
             let (dtype, dims) = shape_of(dtype, dims, rank, size)?;
-            let bytes = Bytes::copy_from_slice(slice(data.cast::<u8>(), size, "data")?);
+            let bytes = copied(slice(data.cast::<u8>(), size, "data")?)?;
             out.set(handle::new(Tensor::new(dtype, dims, bytes)?));
             Ok(())
         })

@@ -3,6 +3,7 @@
 //! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`,
 //! `checksum` (ignored, as by every reader). Anything else is refused: it may change the meaning.
 
+use super::data_name::plain;
 use super::dtype::{DataType, element_count};
 use super::proto::{EXTERNAL, StringStringEntryProto, TensorProto};
 use crate::error::{Context, Result, bail};
@@ -17,10 +18,11 @@ pub struct Resolver<'a> {
     files: BTreeMap<String, Bytes>,
 }
 
+/// The recognised entries of `external_data`.
 #[derive(Default)]
 struct Location {
     name: Option<String>,
-    offset: u64,
+    offset: Option<u64>,
     length: Option<u64>,
 }
 
@@ -41,20 +43,22 @@ impl<'a> Resolver<'a> {
         if tensor.raw_data.is_some() {
             bail!(InvalidModel, "has both raw_data and external_data");
         }
-        let expected = stored_bytes(tensor)?;
         let location = parse(&tensor.external_data)?;
         let Some(name) = location.name else { bail!(InvalidModel, "external_data has no location") };
-        let file = self.file(&name)?;
-        if location.length.is_some_and(|length| length != expected) {
-            let length = location.length.unwrap_or(0);
+        let expected = match location.length {
+            // Of a type newer than this version only the file knows the size.
+            Some(length) if is_newer(tensor) => length,
+            _ => stored_bytes(tensor)?,
+        };
+        if let Some(length) = location.length.filter(|&length| length != expected) {
             bail!(InvalidModel, "external_data has length {length}, but shape and type need {expected} bytes");
         }
-        let size = file.len() as u64;
-        let end = location.offset.checked_add(expected).filter(|&end| end <= size);
-        let Some(end) = end else {
-            bail!(InvalidModel, "bytes {}+{expected} lie outside {name:?}, which has {size}", location.offset);
+        let file = self.file(&name)?;
+        let (offset, size) = (location.offset.unwrap_or(0), file.len() as u64);
+        let Some(end) = offset.checked_add(expected).filter(|&end| end <= size) else {
+            bail!(InvalidModel, "bytes {offset}+{expected} lie outside {name:?}, which has {size}");
         };
-        tensor.raw_data = Some(file.slice(location.offset as usize..end as usize));
+        tensor.raw_data = Some(file.slice(offset as usize..end as usize));
         tensor.external_data.clear();
         tensor.data_location = None;
         Ok(())
@@ -67,7 +71,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn file(&mut self, name: &str) -> Result<Bytes> {
-        if let Some(bytes) = self.files.get(name) {
+        // `./data` and `data` are mapped, and counted, once.
+        let key = plain(name);
+        if let Some(bytes) = self.files.get(&key) {
             return Ok(bytes.clone());
         }
         if name.contains("_ORT_MEM_ADDR_") {
@@ -81,7 +87,7 @@ impl<'a> Resolver<'a> {
         }
         let file = files::open_beneath(folder, name)?;
         let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| name)?;
-        self.files.insert(name.to_owned(), bytes.clone());
+        self.files.insert(key, bytes.clone());
         Ok(bytes)
     }
 }
@@ -90,22 +96,35 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
     let mut location = Location::default();
     for entry in entries {
         let key = entry.key.as_deref().unwrap_or("");
-        let Ok(value) = std::str::from_utf8(entry.value.as_deref().unwrap_or(&[])) else {
+        let value = entry.value.as_deref().unwrap_or(&[]);
+        if value.len() > limits::NAME_BYTES {
+            bail!(LimitExceeded, "external_data {key:?} has {} bytes (at most {})", value.len(), limits::NAME_BYTES);
+        }
+        let Ok(value) = std::str::from_utf8(value) else {
             bail!(InvalidModel, "external_data {key:?} is not UTF-8");
         };
         let number = || match value.parse::<u64>() {
             Ok(number) => Ok(number),
             Err(_) => bail!(InvalidModel, "external_data {key} is {value:?}, not a count of bytes"),
         };
-        match key {
-            "location" => location.name = Some(value.to_owned()),
-            "offset" => location.offset = number()?,
-            "length" => location.length = Some(number()?),
-            "checksum" => {}
+        // Readers differ on which of two entries counts.
+        let twice = match key {
+            "location" => location.name.replace(value.to_owned()).is_some(),
+            "offset" => location.offset.replace(number()?).is_some(),
+            "length" => location.length.replace(number()?).is_some(),
+            "checksum" => false,
             _ => bail!(InvalidModel, "external_data has the unknown key {key:?}"),
+        };
+        if twice {
+            bail!(InvalidModel, "external_data has {key} twice");
         }
     }
     Ok(location)
+}
+
+/// Whether the element type is one that this version does not know, but a later one may.
+fn is_newer(tensor: &TensorProto) -> bool {
+    tensor.data_type.is_some_and(|number| number > 0 && DataType::from_onnx(number).is_none())
 }
 
 /// Bytes that the elements of a tensor take in raw form; an error for types that have none.

@@ -20,7 +20,7 @@ pub struct Loaded {
 /// Loads an `.onnx` file. Weights are mapped, not read.
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
-    let bytes = files::map(&file, limits::MODEL_PROTO_BYTES).at(|| path.display())?;
+    let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
     let folder = files::parent_of(path);
     let mut loaded = from_bytes(bytes.clone(), Some(folder)).at(|| path.display())?;
     loaded.files.insert(0, (path.to_owned(), bytes));
@@ -29,13 +29,12 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
 
 /// Loads a model from bytes; external data, if any, is looked for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
-    if bytes.is_empty() {
-        bail!(InvalidModel, "is empty");
-    }
-    if let Some(what) = recognise_foreign(&bytes) {
-        return Err(Error::new(Kind::InvalidModel, format!("is not an ONNX model but {what}")));
-    }
-    let mut proto: ModelProto = Reader::new(bytes).read_message()?;
+    // What is wrong with a file of another kind is that it is of another kind. Judged only when it is not
+    // a model, so that no model is mistaken for something else.
+    let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {
+        Some(what) => Error::new(Kind::InvalidModel, format!("is not an ONNX model but {what}")),
+        None => e,
+    })?;
     let mut resolver = Resolver::new(folder);
     tensors::for_each_tensor(&mut proto, &mut |tensor| {
         if tensor.dims.len() <= limits::TENSOR_RANK {
@@ -47,18 +46,37 @@ pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     Ok(Loaded { proto, files: resolver.into_files() })
 }
 
+fn decode(bytes: &Bytes) -> Result<ModelProto> {
+    if bytes.is_empty() {
+        bail!(InvalidModel, "is empty");
+    }
+    let (length, limit) = (bytes.len() as u64, limits::MODEL_PROTO_BYTES);
+    if length > limit {
+        bail!(LimitExceeded, "has {length} bytes without external data, more than the {limit} of protobuf");
+    }
+    let proto = Reader::new(bytes.clone()).read_message()?;
+    validate::header(&proto)?;
+    Ok(proto)
+}
+
 /// Names a few file kinds people give by mistake, so that the error is about their mistake.
-fn recognise_foreign(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    let start = &bytes[..bytes.len().min(256)];
+    match start {
         [b'G', b'G', b'U', b'F', ..] => Some("a GGUF file"),
         [b'P', b'K', 3, 4, ..] => Some("a zip archive (a PyTorch checkpoint, perhaps)"),
         [0x1f, 0x8b, ..] => Some("a gzip archive"),
+        [0x80, 2..=5, ..] => Some("a Python pickle (an old PyTorch checkpoint, perhaps)"),
         [_, _, _, _, b'O', b'R', b'T', b'M', ..] => Some("an ONNX Runtime .ort file"),
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => Some("a TensorFlow Lite file"),
         [0x89, b'H', b'D', b'F', ..] => Some("an HDF5 file"),
-        [_, _, _, _, _, _, _, 0, b'{', b'"', ..] => Some("a safetensors file"),
-        [b'<', ..] => Some("a text (HTML or XML) file"),
-        _ if bytes.starts_with(b"version https://git-lfs") => {
+        [_, _, _, _, _, _, 0, 0, b'{', b'"', ..] => Some("a safetensors file"),
+        _ if start.starts_with(b"version https://git-lfs") => {
             Some("a Git LFS pointer: the model itself was not downloaded")
+        }
+        _ if start.trim_ascii_start().starts_with(b"<") => Some("a text (HTML or XML) file"),
+        _ if start.iter().all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\r' | b'\n')) && !start.is_empty() => {
+            Some("a text file")
         }
         _ => None,
     }

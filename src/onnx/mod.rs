@@ -3,9 +3,13 @@
 //! Start at [`load`] and follow a model in; [`save`] is the way out. In between every tensor's elements are
 //! in `raw_data` (a slice of the mapped file) or in the typed fields, never "external".
 
+mod data_name;
 pub mod dtype;
 mod external_data;
+pub mod fields;
+mod functions;
 pub mod load;
+mod order;
 pub mod proto;
 pub mod save;
 pub mod tensors;

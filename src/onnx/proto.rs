@@ -5,7 +5,7 @@
 //! `unknown` and is written back byte for byte. Scalars are `Option` so that presence survives as well.
 #![allow(missing_docs)] // fields are documented in onnx.proto under the same names
 
-use super::wire::{Packed, message};
+use super::fields::{Packed, message};
 use bytes::Bytes;
 
 message! {

@@ -1,20 +1,24 @@
 //! From a model to a file: deterministic, atomic, and without building the file in memory.
 //!
 //! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights go to a data file
-//! beside the model, named after its content; it is in place before the `.onnx` that points to it, so a
-//! crash at any moment leaves either the old model or the new one, whole.
+//! beside the model, `model.onnx.<hash>.data`, named after its content; it is in place before the `.onnx` that
+//! points to it, so a crash at any moment leaves either the old model or the new one, whole. Data files of
+//! earlier saves under the same name are removed last. (Two savers of one path at one time are not ordered.)
 
+use super::data_name::{self, HASH_DIGITS};
 use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
+use super::tensors::{any_external, for_each_initializer};
+use super::validate::subgraphs;
 use super::wire::{Message, Writer};
 use crate::call::{Call, Ticket};
-use crate::error::{Context, Result, bail};
+use crate::error::{Result, bail, error};
 use crate::files::{self, AtomicFile};
 use crate::limits;
 use crate::model::FileIdentity;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the weights of a saved model go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +68,7 @@ impl Saved {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SavedFile {
     /// Path as given, or the data file beside it.
-    pub path: std::path::PathBuf,
+    pub path: PathBuf,
     /// Size in bytes.
     pub bytes: u64,
     /// SHA-256 in lower-case hex.
@@ -73,29 +77,45 @@ pub struct SavedFile {
 
 /// Saves `model` at `path`. `Call` reports the stage `save` in bytes and can cancel: then nothing changes.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
-    if path.is_dir() {
-        bail!(InvalidArgument, "{}: is a folder; name the file to write", path.display());
-    }
-    let folder = files::parent_of(path);
-    if !folder.is_dir() {
-        bail!(NotFound, "{}: the folder does not exist", folder.display());
-    }
-    let weights = weight_bytes(model);
+    let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
+    check(model, path).map_err(place)?;
     let outside = match external {
         ExternalData::Always => true,
         ExternalData::Never => false,
-        ExternalData::Auto => weights > limits::INLINE_WEIGHT_BYTES,
+        ExternalData::Auto => weight_bytes(model) > limits::INLINE_WEIGHT_BYTES,
     };
-    let segments = encode(model);
-    let total: u64 = segments.iter().map(|s| s.len() as u64).sum();
-    call.drive("save", total, |ticket| {
-        if outside {
-            save_external(model, path, ticket)
-        } else {
-            Ok(Saved { files: vec![save_main(segments, path, ticket)?] })
-        }
+    let data = if outside { Some(Data::take(model, path)).filter(|d| !d.places.is_empty()) } else { None };
+    let segments = encode(data.as_ref().map_or(model, |d| &d.stub));
+    let main: u64 = segments.iter().map(|s| s.len() as u64).sum();
+    if main > limits::MODEL_PROTO_BYTES {
+        let error = error!(LimitExceeded, "the model has {main} bytes without external data; protobuf ends at 2 GiB");
+        return Err(place(error));
+    }
+    let total = main + data.as_ref().map_or(0, Data::bytes);
+    call.drive("save", total, |ticket| match data {
+        Some(data) => save_external(data, path, ticket),
+        None => Ok(Saved { files: vec![save_main(&segments, path, ticket)?] }),
     })
-    .at(|| path.display())
+    .inspect(|saved| data_name::remove_stale(path, saved.files.get(1).map(|data| data.path.as_path())))
+    .map_err(place)
+}
+
+/// Refuses early what could only fail late.
+fn check(model: &ModelProto, path: &Path) -> Result<()> {
+    if path.is_dir() {
+        bail!(InvalidArgument, "is a folder; name the file to write");
+    }
+    if path.file_name().is_none() {
+        bail!(InvalidArgument, "the path {path:?} does not name a file");
+    }
+    let folder = files::parent_of(path);
+    if !folder.is_dir() {
+        bail!(NotFound, "the folder {folder:?} does not exist");
+    }
+    if any_external(model) {
+        bail!(InvalidModel, "refers to external data, which only a loaded file may do");
+    }
+    Ok(())
 }
 
 /// The model as one message, in segments that still share the memory of its weights.
@@ -105,22 +125,22 @@ pub fn encode(model: &ModelProto) -> Vec<Bytes> {
     writer.into_segments()
 }
 
-/// Bytes of all main-graph initializers.
+/// Bytes of the initializers that may go outside: those of the main graph and of the graphs in its nodes.
 pub fn weight_bytes(model: &ModelProto) -> u64 {
-    let raw = |t: &TensorProto| t.raw_data.as_ref().map_or(0, |r| r.len() as u64);
-    model.graph.iter().flat_map(|g| &g.initializer).map(raw).sum()
+    fn of_graph(graph: &GraphProto) -> u64 {
+        let raw = |t: &TensorProto| t.raw_data.as_ref().map_or(0, |r| r.len() as u64);
+        graph.initializer.iter().map(raw).sum::<u64>()
+            + graph.node.iter().flat_map(subgraphs).map(of_graph).sum::<u64>()
+    }
+    model.graph.as_deref().map_or(0, of_graph)
 }
 
-fn save_main(segments: Vec<Bytes>, path: &Path, ticket: &Ticket) -> Result<SavedFile> {
-    let total: u64 = segments.iter().map(|s| s.len() as u64).sum();
-    if total > limits::MODEL_PROTO_BYTES {
-        bail!(LimitExceeded, "the model has {total} bytes without external data; protobuf ends at 2 GiB");
-    }
+fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFile> {
     let (file, sha256) = write_hashed(path, segments.iter().map(|s| (0, s)), ticket)?;
     // The last moment at which a cancel still leaves the old file.
     ticket.check()?;
     file.commit()?;
-    Ok(SavedFile { path: path.to_owned(), bytes: total, sha256 })
+    Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
 }
 
 /// Writes `(padding, bytes)` pieces to an unnamed file and hashes them on the way.
@@ -129,123 +149,105 @@ fn write_hashed<'a>(
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,
     ticket: &Ticket,
 ) -> Result<(AtomicFile, String)> {
-    /// Bytes after which the kernel is told to begin writing them to the disk.
-    const WRITEBACK: u64 = 32 << 20;
-    let mut file = AtomicFile::create(path)?;
+    let mut file = BufWriter::new(AtomicFile::create(path)?);
     let mut hash = Sha256::new();
-    let mut pending = 0;
     for (padding, bytes) in pieces {
         let zeros = vec![0u8; padding];
         file.write_all(&zeros)?;
         hash.update(&zeros);
-        let mut buffered = BufWriter::new(&mut file);
-        files::stream(bytes, &mut buffered, |piece| {
+        ticket.add(padding as u64);
+        files::stream(bytes, &mut file, |piece| {
             hash.update(piece);
             ticket.add(piece.len() as u64);
             ticket.check()
         })?;
-        buffered.flush()?;
-        drop(buffered);
-        pending += bytes.len() as u64;
-        if pending >= WRITEBACK {
-            file.start_writeback();
-            pending = 0;
-        }
     }
+    file.flush()?;
+    let file = file.into_inner().map_err(|e| e.into_error())?;
     Ok((file, hex(&hash.finalize())))
 }
 
-fn save_external(model: &ModelProto, path: &Path, ticket: &Ticket) -> Result<Saved> {
-    let Some(graph) = &model.graph else { bail!(Internal, "a model without a graph was to be saved") };
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let layout = layout(graph);
-    let bytes = layout.last().map_or(0, |place| place.offset + place.bytes.len() as u64);
+fn save_external(mut data: Data, path: &Path, ticket: &Ticket) -> Result<Saved> {
     let mut end = 0;
-    let pieces = layout.iter().map(|place| {
+    let pieces = data.places.iter().map(|place| {
         let padding = (place.offset - end) as usize;
         end = place.offset + place.bytes.len() as u64;
         (padding, &place.bytes)
     });
-    let (data, sha256) = write_hashed(&path.with_file_name(format!("{stem}.data")), pieces, ticket)?;
-    let name = format!("{stem}.{}.data", &sha256[..16]);
-    let stub = with_locations(model, &layout, &name);
+    let (file, sha256) = write_hashed(path, pieces, ticket)?;
+    let name = data_name::of(path, &sha256[..HASH_DIGITS]);
+    data.rename(&name);
+    let target = path.with_file_name(&name);
+    let existed = target.exists();
     ticket.check()?;
-    data.commit_as(&name)?;
-    let main = match save_main(encode(&stub), path, ticket) {
-        Ok(main) => main,
-        Err(e) => {
-            remove_unreferenced(path, &stem, None);
-            return Err(e);
+    file.commit_as(&name)?;
+    let main = save_main(&encode(&data.stub), path, ticket).inspect_err(|_| {
+        // A file that was there has the same content, and the old model may point to it.
+        if !existed {
+            let _ = std::fs::remove_file(&target);
         }
-    };
-    remove_unreferenced(path, &stem, Some(&name));
-    let data = SavedFile { path: path.with_file_name(&name), bytes, sha256 };
-    Ok(Saved { files: vec![main, data] })
+    })?;
+    Ok(Saved { files: vec![main, SavedFile { path: target, bytes: data.bytes(), sha256 }] })
 }
 
+/// The weights that go outside, and the model without them.
+struct Data {
+    stub: ModelProto,
+    places: Vec<Place>,
+}
+
+/// Where in the data file one initializer lies.
 struct Place {
-    initializer: usize,
     offset: u64,
     bytes: Bytes,
 }
 
-/// Offsets for all large initializers: on pages from 64 KiB up, so that they can be mapped, else on 64 bytes.
-fn layout(graph: &GraphProto) -> Vec<Place> {
-    let mut end = 0u64;
-    let large = graph.initializer.iter().enumerate().filter_map(|(initializer, tensor)| {
-        let bytes = tensor.raw_data.clone().filter(|raw| raw.len() >= EXTERNAL_FROM)?;
-        Some((initializer, bytes))
-    });
-    large
-        .map(|(initializer, bytes)| {
+impl Data {
+    /// Takes all large initializers out: on pages from 64 KiB up, so that they can be mapped, else on 64 bytes.
+    ///
+    /// The name of the file is not known yet; one of the same length stands for it, so that sizes are right.
+    fn take(model: &ModelProto, path: &Path) -> Data {
+        let mut data = Data { stub: model.clone(), places: Vec::new() };
+        let name = Bytes::from(data_name::of(path, &"0".repeat(HASH_DIGITS)));
+        let mut end = 0u64;
+        let places = &mut data.places;
+        let mut take = |tensor: &mut TensorProto| {
+            let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= EXTERNAL_FROM) else { return };
             let alignment = if bytes.len() >= 64 << 10 { 4096 } else { 64 };
             let offset = end.next_multiple_of(alignment);
             end = offset + bytes.len() as u64;
-            Place { initializer, offset, bytes }
-        })
-        .collect()
-}
-
-fn with_locations(model: &ModelProto, layout: &[Place], name: &str) -> ModelProto {
-    let mut stub = model.clone();
-    let Some(graph) = &mut stub.graph else { return stub };
-    for place in layout {
-        let tensor = &mut graph.initializer[place.initializer];
-        tensor.raw_data = None;
-        tensor.data_location = Some(EXTERNAL);
-        let entry = |key: &str, value: String| StringStringEntryProto {
-            key: Some(key.to_owned()),
-            value: Some(Bytes::from(value)),
-            ..Default::default()
+            tensor.data_location = Some(EXTERNAL);
+            tensor.external_data = vec![
+                entry("location", name.clone()),
+                entry("offset", offset.to_string()),
+                entry("length", bytes.len().to_string()),
+            ];
+            places.push(Place { offset, bytes });
         };
-        tensor.external_data = vec![
-            entry("location", name.to_owned()),
-            entry("offset", place.offset.to_string()),
-            entry("length", place.bytes.len().to_string()),
-        ];
+        if let Some(graph) = data.stub.graph.as_deref_mut() {
+            for_each_initializer(graph, &mut take);
+        }
+        data
     }
-    stub
-}
 
-/// Removes data files of earlier saves of the same model. Without `keep`, keeps what `path` points to now.
-fn remove_unreferenced(path: &Path, stem: &str, keep: Option<&str>) {
-    let current: Vec<u8> = match keep {
-        Some(name) => name.as_bytes().to_vec(),
-        None => files::read(path, limits::MODEL_PROTO_BYTES).unwrap_or_default(),
-    };
-    let Ok(entries) = std::fs::read_dir(files::parent_of(path)) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = name
-            .strip_prefix(stem)
-            .and_then(|rest| rest.strip_prefix('.'))
-            .and_then(|rest| rest.strip_suffix(".data"))
-            .is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
-        let referenced = current.windows(name.len()).any(|window| window == name.as_bytes());
-        if ours && !referenced {
-            let _ = std::fs::remove_file(entry.path());
+    fn rename(&mut self, name: &str) {
+        let name = Bytes::from(name.to_owned());
+        if let Some(graph) = self.stub.graph.as_deref_mut() {
+            for_each_initializer(graph, &mut |tensor| {
+                if let Some(location) = tensor.external_data.first_mut() {
+                    location.value = Some(name.clone());
+                }
+            });
         }
     }
+
+    fn bytes(&self) -> u64 {
+        self.places.last().map_or(0, |place| place.offset + place.bytes.len() as u64)
+    }
+}
+
+fn entry(key: &str, value: impl Into<Bytes>) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
 }
 
 /// Lower-case hex of a digest.

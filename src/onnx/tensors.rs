@@ -1,6 +1,7 @@
 //! Visiting every constant tensor of a model, wherever a file can hide one.
 
 use super::proto::*;
+use super::validate::place_of;
 use crate::error::{Context, Result, bail};
 use crate::limits;
 
@@ -16,8 +17,9 @@ pub fn for_each_tensor(model: &mut ModelProto, visit: &mut dyn FnMut(&mut Tensor
         in_attributes(&mut function.attribute_proto, 0, visit).at(place)?;
     }
     for (index, info) in model.training_info.iter_mut().enumerate() {
-        for graph in info.initialization.iter_mut().chain(&mut info.algorithm) {
-            in_graph(graph, 0, visit).at(|| format!("training_info[{index}]"))?;
+        for (part, graph) in [("initialization", &mut info.initialization), ("algorithm", &mut info.algorithm)] {
+            let Some(graph) = graph else { continue };
+            in_graph(graph, 0, visit).at(|| format!("training_info[{index}].{part}"))?;
         }
     }
     Ok(())
@@ -42,11 +44,7 @@ fn in_nodes(
     visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>,
 ) -> Result<()> {
     for (index, node) in nodes.iter_mut().enumerate() {
-        let NodeProto { attribute, op_type, name, .. } = node;
-        in_attributes(attribute, depth, visit).at(|| {
-            let (op, name) = (op_type.as_deref().unwrap_or("?"), name.as_deref().unwrap_or(""));
-            format!("node[{index}] {op} {name:?}")
-        })?;
+        in_attributes(&mut node.attribute, depth, visit).at(|| place_of(node, index))?;
     }
     Ok(())
 }
@@ -84,4 +82,43 @@ fn named(tensor: &mut TensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Re
         Some(name) if !name.is_empty() => e.at(format_args!("tensor {name:?}")),
         _ => e,
     })
+}
+
+/// Whether a tensor anywhere in the model still lies in another file. Loading leaves none.
+pub fn any_external(model: &ModelProto) -> bool {
+    let training = model.training_info.iter().flat_map(|i| i.initialization.iter().chain(&i.algorithm));
+    let functions = model.functions.iter();
+    model.graph.iter().chain(training).any(|graph| external_in_graph(graph))
+        || functions.clone().flat_map(|f| &f.node).flat_map(|n| &n.attribute).any(external_in_attribute)
+        || functions.flat_map(|f| &f.attribute_proto).any(external_in_attribute)
+}
+
+fn external_in_graph(graph: &GraphProto) -> bool {
+    graph.initializer.iter().any(is_external)
+        || graph.sparse_initializer.iter().any(external_in_sparse)
+        || graph.node.iter().flat_map(|n| &n.attribute).any(external_in_attribute)
+}
+
+fn external_in_attribute(attribute: &AttributeProto) -> bool {
+    attribute.t.iter().map(|t| &**t).chain(&attribute.tensors).any(is_external)
+        || attribute.sparse_tensor.iter().map(|t| &**t).chain(&attribute.sparse_tensors).any(external_in_sparse)
+        || attribute.g.iter().map(|g| &**g).chain(&attribute.graphs).any(external_in_graph)
+}
+
+fn external_in_sparse(sparse: &SparseTensorProto) -> bool {
+    sparse.values.iter().chain(&sparse.indices).any(|tensor| is_external(tensor))
+}
+
+fn is_external(tensor: &TensorProto) -> bool {
+    !tensor.external_data.is_empty() || tensor.data_location.is_some_and(|location| location != 0)
+}
+
+/// Calls `visit` for the initializers of a graph and of the graphs inside its nodes, in a fixed order.
+pub fn for_each_initializer(graph: &mut GraphProto, visit: &mut dyn FnMut(&mut TensorProto)) {
+    graph.initializer.iter_mut().for_each(&mut *visit);
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for inner in attribute.g.iter_mut().map(|g| &mut **g).chain(&mut attribute.graphs) {
+            for_each_initializer(inner, visit);
+        }
+    }
 }

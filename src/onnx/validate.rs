@@ -7,30 +7,35 @@
 use super::dtype::{DataType, element_count};
 use super::external_data::stored_bytes;
 use super::proto::*;
+use super::{functions, order};
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 
 /// Checks one tensor: type, shape and number of elements agree.
 pub fn tensor(tensor: &TensorProto) -> Result<()> {
-    if tensor.dims.len() > limits::TENSOR_RANK {
-        bail!(LimitExceeded, "has {} dimensions (at most {})", tensor.dims.len(), limits::TENSOR_RANK);
-    }
+    rank(tensor.dims.len())?;
     let count = element_count(&tensor.dims)?;
     let Some(number) = tensor.data_type.filter(|&n| n != 0) else { bail!(InvalidModel, "has no element type") };
     // Types newer than this version are carried along unjudged.
     let Some(dtype) = DataType::from_onnx(number) else { return Ok(()) };
+    let (found, expected) = typed_count(tensor, dtype, count);
+    let (shape, name, all) = (&tensor.dims, dtype.name(), typed_values(tensor));
     if let Some(raw) = &tensor.raw_data {
-        let expected = stored_bytes(tensor)?;
-        if raw.len() as u64 != expected {
-            let (shape, name) = (&tensor.dims, dtype.name());
-            bail!(InvalidModel, "holds {} bytes, but {name} of shape {shape:?} needs {expected}", raw.len());
+        let bytes = stored_bytes(tensor)?;
+        if raw.len() as u64 != bytes {
+            bail!(InvalidModel, "holds {} bytes, but {name} of shape {shape:?} needs {bytes}", raw.len());
+        }
+        if all > 0 {
+            bail!(InvalidModel, "holds its elements twice: in raw_data and in {all} typed values");
         }
         return Ok(());
     }
-    let (found, expected) = typed_count(tensor, dtype, count);
     if found != expected {
-        bail!(InvalidModel, "holds {found} values, but {} of shape {:?} needs {expected}", dtype.name(), tensor.dims);
+        bail!(InvalidModel, "holds {found} values, but {name} of shape {shape:?} needs {expected}");
+    }
+    if all != found {
+        bail!(InvalidModel, "holds {} values in fields that are not for {name}", all - found);
     }
     Ok(())
 }
@@ -52,36 +57,88 @@ fn typed_count(tensor: &TensorProto, dtype: DataType, count: u64) -> (u64, u64) 
     }
 }
 
-/// Checks the structure of a whole model; tensors were checked one by one before.
-pub fn model(model: &ModelProto) -> Result<()> {
-    let Some(graph) = &model.graph else {
-        bail!(InvalidModel, "holds no graph: not an ONNX model, or one cut short");
+/// Values in all typed fields together.
+fn typed_values(tensor: &TensorProto) -> u64 {
+    let lengths = [
+        tensor.float_data.0.len(),
+        tensor.int32_data.0.len(),
+        tensor.string_data.len(),
+        tensor.int64_data.0.len(),
+        tensor.double_data.0.len(),
+        tensor.uint64_data.0.len(),
+    ];
+    lengths.iter().map(|&length| length as u64).sum()
+}
+
+/// Checks a sparse tensor, which ONNX Runtime makes dense: its size must be sane, its parts must agree.
+fn sparse(sparse: &SparseTensorProto) -> Result<()> {
+    let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
+        bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
     };
+    rank(sparse.dims.len())?;
+    let dense = element_count(&sparse.dims)?;
+    if dense > limits::TENSOR_ELEMENTS {
+        bail!(LimitExceeded, "a sparse tensor of {dense} elements (at most {})", limits::TENSOR_ELEMENTS);
+    }
+    let (&[count], shape) = (values.dims.as_slice(), indices.dims.as_slice()) else {
+        bail!(InvalidModel, "the values of a sparse tensor have the shape {:?}, not one dimension", values.dims);
+    };
+    let ranks = sparse.dims.len() as i64;
+    if count as u64 > dense || (shape != [count] && shape != [count, ranks]) {
+        let dims = &sparse.dims;
+        bail!(InvalidModel, "{count} sparse values with indices of shape {shape:?} do not fit the shape {dims:?}");
+    }
+    Ok(())
+}
+
+fn rank(dimensions: usize) -> Result<()> {
+    if dimensions > limits::TENSOR_RANK {
+        bail!(LimitExceeded, "has {dimensions} dimensions (at most {})", limits::TENSOR_RANK);
+    }
+    Ok(())
+}
+
+/// Checks what says that a file is a model at all: graph, IR version, operator sets.
+pub fn header(model: &ModelProto) -> Result<()> {
+    if model.graph.is_none() {
+        bail!(InvalidModel, "holds no graph: not an ONNX model, or one cut short");
+    }
     match model.ir_version {
         Some(1..=1000) => {}
         Some(version) => bail!(InvalidModel, "the IR version {version} is not one of ONNX"),
         None => bail!(InvalidModel, "has no IR version: not an ONNX model"),
     }
-    for import in &model.opset_import {
+    operator_sets(&model.opset_import)
+}
+
+pub(super) fn operator_sets(imports: &[OperatorSetIdProto]) -> Result<()> {
+    for import in imports {
         if import.version.unwrap_or(0) < 1 {
             let domain = import.domain.as_deref().unwrap_or("");
             bail!(InvalidModel, "opset_import {domain:?} has version {}", import.version.unwrap_or(0));
         }
     }
+    Ok(())
+}
+
+/// Checks the structure of a whole model; its header and its tensors were checked before.
+pub fn model(model: &ModelProto) -> Result<()> {
     let mut nodes = 0;
-    check_graph(graph, &Scope::default(), 0, &mut nodes).at(|| "graph")?;
-    functions(model, &mut nodes)
+    if let Some(graph) = &model.graph {
+        check_graph(graph, &Scope::default(), 0, &mut nodes).at(|| "graph")?;
+    }
+    functions::check(model, &mut nodes)
 }
 
 /// Names visible in a graph: its own and, behind them, those of the graphs around it.
 #[derive(Default)]
-struct Scope<'a> {
+pub(super) struct Scope<'a> {
     names: HashSet<&'a str>,
     outer: Option<&'a Scope<'a>>,
 }
 
 impl Scope<'_> {
-    fn sees(&self, name: &str) -> bool {
+    pub(super) fn sees(&self, name: &str) -> bool {
         self.names.contains(name) || self.outer.is_some_and(|outer| outer.sees(name))
     }
 }
@@ -101,8 +158,11 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
         }
     }
     let mut constants = HashSet::new();
-    let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_deref());
-    for (index, tensor) in graph.initializer.iter().chain(sparse).enumerate() {
+    for tensor in &graph.sparse_initializer {
+        sparse(tensor).at(|| "sparse_initializer")?;
+    }
+    let values = graph.sparse_initializer.iter().filter_map(|s| s.values.as_deref());
+    for (index, tensor) in graph.initializer.iter().chain(values).enumerate() {
         let name = tensor.name.as_deref().unwrap_or("");
         if name.is_empty() {
             bail!(InvalidModel, "initializer[{index}] has no name");
@@ -112,18 +172,44 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
         }
         names.insert(name);
     }
-    check_nodes(&graph.node, names, outer, depth, nodes)?;
+    let scope = check_nodes(&graph.node, names, outer, depth, nodes)?;
+    let mut seen = HashSet::new();
+    for (index, output) in graph.output.iter().enumerate() {
+        let name = output.name.as_deref().unwrap_or("");
+        if !scope.sees(name) {
+            bail!(InvalidModel, "output[{index}] {name:?} is made by nothing");
+        }
+        // A branch may give one value twice; the outputs of a run are asked for by name.
+        if !seen.insert(name) && depth == 0 {
+            bail!(InvalidModel, "two outputs are named {name:?}");
+        }
+    }
+    let described = graph.input.iter().chain(&graph.output).filter(|_| depth == 0);
+    for value in described {
+        declared_shape(value).at(|| format!("value {:?}", value.name.as_deref().unwrap_or("")))?;
+    }
     Ok(())
 }
 
-/// Checks nodes in a scope and returns nothing: names made twice, unknown inputs and cycles are errors.
-fn check_nodes<'a>(
+/// Of a size and a name in one dimension the last in the file counts, and the order is not kept: refused.
+fn declared_shape(value: &ValueInfoProto) -> Result<()> {
+    let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
+    let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };
+    rank(shape.dim.len())?;
+    if let Some(both) = shape.dim.iter().position(|d| d.dim_value.is_some() && d.dim_param.is_some()) {
+        bail!(InvalidModel, "the dimension {both} is given as a size and as a name");
+    }
+    Ok(())
+}
+
+/// Checks nodes and gives the names they make and see: names made twice, unknown inputs and cycles are errors.
+pub(super) fn check_nodes<'a>(
     list: &'a [NodeProto],
     mut names: HashSet<&'a str>,
-    outer: &Scope<'_>,
+    outer: &'a Scope<'a>,
     depth: usize,
     nodes: &mut usize,
-) -> Result<()> {
+) -> Result<Scope<'a>> {
     *nodes += list.len();
     if *nodes > limits::NODES {
         bail!(LimitExceeded, "more than {} nodes", limits::NODES);
@@ -147,113 +233,17 @@ fn check_nodes<'a>(
                 bail!(InvalidModel, "{}: the input {input:?} is made by nothing", place_of(node, index));
             }
         }
+        for tensor in
+            node.attribute.iter().flat_map(|a| a.sparse_tensor.as_deref().into_iter().chain(&a.sparse_tensors))
+        {
+            sparse(tensor).at(|| place_of(node, index))?;
+        }
         for graph in subgraphs(node) {
             check_graph(graph, &scope, depth + 1, nodes).at(|| place_of(node, index))?;
         }
     }
-    cycles(list, &producer)
-}
-
-/// Every node must be reachable without waiting for itself. Values that subgraphs capture count as inputs.
-fn cycles(list: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<()> {
-    if in_order(list, producer) {
-        return Ok(());
-    }
-    let mut waiting: Vec<usize> = vec![0; list.len()];
-    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); list.len()];
-    for (index, node) in list.iter().enumerate() {
-        for from in reads(node).into_iter().filter_map(|name| producer.get(name)) {
-            consumers[*from].push(index);
-            waiting[index] += 1;
-        }
-    }
-    let mut ready: Vec<usize> = (0..list.len()).filter(|&i| waiting[i] == 0).collect();
-    let mut done = 0;
-    while let Some(index) = ready.pop() {
-        done += 1;
-        for &next in &consumers[index] {
-            waiting[next] -= 1;
-            if waiting[next] == 0 {
-                ready.push(next);
-            }
-        }
-    }
-    match (0..list.len()).find(|&i| waiting[i] > 0) {
-        Some(index) if done < list.len() => {
-            bail!(InvalidModel, "{}: takes part in a cycle", place_of(&list[index], index))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn in_order(list: &[NodeProto], producer: &HashMap<&str, usize>) -> bool {
-    let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|&from| from < index);
-    list.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name)))
-}
-
-/// Names a node reads: its inputs, and what its subgraphs take from around them.
-fn reads(node: &NodeProto) -> Vec<&str> {
-    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-    for graph in subgraphs(node) {
-        let own: HashSet<&str> = graph
-            .input
-            .iter()
-            .filter_map(|i| i.name.as_deref())
-            .chain(graph.initializer.iter().filter_map(|t| t.name.as_deref()))
-            .chain(graph.node.iter().flat_map(|n| n.output.iter().map(String::as_str)))
-            .collect();
-        let outputs = graph.output.iter().filter_map(|o| o.name.as_deref());
-        names.extend(graph.node.iter().flat_map(reads).chain(outputs).filter(|name| !own.contains(name)));
-    }
-    names
-}
-
-fn functions(model: &ModelProto, nodes: &mut usize) -> Result<()> {
-    let key = |domain: &Option<String>, name: &Option<String>| {
-        (domain.clone().unwrap_or_default(), name.clone().unwrap_or_default())
-    };
-    let mut known: HashMap<(String, String), Vec<usize>> = HashMap::new();
-    for (index, function) in model.functions.iter().enumerate() {
-        let names = function.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-        check_nodes(&function.node, names, &Scope::default(), 0, nodes)
-            .at(|| format!("functions[{index}] {:?}", function.name.as_deref().unwrap_or("")))?;
-        known.entry(key(&function.domain, &function.name)).or_default().push(index);
-    }
-    // Depth-first over the calls; a function met again while it is open calls itself.
-    let mut state = vec![0u8; model.functions.len()];
-    for start in 0..model.functions.len() {
-        let mut stack = vec![(start, false)];
-        while let Some((index, leaving)) = stack.pop() {
-            if leaving {
-                state[index] = 2;
-                continue;
-            }
-            if state[index] != 0 {
-                continue;
-            }
-            state[index] = 1;
-            stack.push((index, true));
-            for node in all_nodes(&model.functions[index].node) {
-                for &called in known.get(&key(&node.domain, &node.op_type)).into_iter().flatten() {
-                    if state[called] == 1 {
-                        let name = model.functions[called].name.as_deref().unwrap_or("");
-                        bail!(InvalidModel, "functions[{called}]: the function {name:?} calls itself");
-                    }
-                    stack.push((called, false));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn all_nodes(list: &[NodeProto]) -> Vec<&NodeProto> {
-    let mut nodes = Vec::new();
-    for node in list {
-        nodes.push(node);
-        nodes.extend(subgraphs(node).flat_map(|graph| all_nodes(&graph.node)));
-    }
-    nodes
+    order::check(list, &producer)?;
+    Ok(scope)
 }
 
 /// The graphs inside a node's attributes.
@@ -261,8 +251,8 @@ pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }
 
-fn place_of(node: &NodeProto, index: usize) -> String {
-    let op = node.op_type.as_deref().unwrap_or("?");
+pub(super) fn place_of(node: &NodeProto, index: usize) -> String {
+    let op = node.op_type.as_deref().filter(|op| !op.is_empty()).unwrap_or("?");
     match node.name.as_deref().unwrap_or("") {
         "" => format!("node[{index}] {op}"),
         name => format!("node[{index}] {op} {name:?}"),

@@ -3,7 +3,7 @@
 //! A general protobuf library would do but for two things this project promises: fields that a newer ONNX
 //! defines and this version does not know go through untouched (they are kept as raw bytes and written
 //! back), and a model of many gigabytes is written without first building it in memory (payloads stay
-//! slices of their mapped files; see [`Writer`]).
+//! slices of their mapped files; see [`Writer`]). How each kind of field is stored is in `fields.rs`.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -11,20 +11,12 @@ use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A message type: knows its fields by number. Implemented by the `message!` macro in `proto.rs`.
+/// A message type: knows its fields by number. Implemented by the `message!` macro in `fields.rs`.
 pub trait Message: Default + Clone {
-    /// Reads the value of `field` into the message; unknown fields are kept raw.
+    /// Reads the value of `key` into the message; unknown fields are kept raw.
     fn read_field(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
     /// Writes all fields in field order, unknown ones last.
     fn write(&self, out: &mut Writer);
-}
-
-/// One way a field can be stored in a message: how to read one occurrence and how to write all.
-pub trait Field {
-    /// Reads one occurrence of the field.
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
-    /// Writes the field under its number; nothing if it is absent.
-    fn write(&self, number: u32, out: &mut Writer);
 }
 
 /// Field number and wire type, as they precede every value.
@@ -34,38 +26,95 @@ pub struct Key {
     pub number: u32,
     /// How its value is encoded.
     pub wire: u8,
-    /// Offset of the key itself, for unknown fields.
+    /// Position of the key itself in its message, for unknown fields.
     start: usize,
 }
 
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const BYTES: u8 = 2;
+pub(super) const VARINT: u8 = 0;
+pub(super) const FIXED64: u8 = 1;
+pub(super) const BYTES: u8 = 2;
 const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
-const FIXED32: u8 = 5;
+pub(super) const FIXED32: u8 = 5;
+
+/// Heap that decoding may take whatever the size of the input, and for each byte of it. An empty message
+/// is two bytes in a file and some hundreds in memory: without this a file of 2 GiB could ask for 300.
+const DECODED_BYTES: u64 = 2 << 30;
+const DECODED_PER_BYTE: u64 = 4;
 
 /// A cursor over one message. Sub-readers share the buffer: nothing is copied.
 pub struct Reader {
     buffer: Bytes,
     position: usize,
+    /// Where `buffer` begins in the file: places in errors count from its start.
+    base: usize,
     depth: usize,
+    /// Heap that may still be taken.
+    budget: u64,
 }
 
 impl Reader {
     /// A cursor at the beginning of `buffer`.
     pub fn new(buffer: Bytes) -> Self {
-        Reader { buffer, position: 0, depth: 0 }
+        let budget = DECODED_BYTES + DECODED_PER_BYTE * buffer.len() as u64;
+        Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 
     /// Reads fields until the end of the buffer.
     pub fn read_message<M: Message>(&mut self) -> Result<M> {
         let mut message = M::default();
-        while self.position < self.buffer.len() {
+        self.fields(&mut message)?;
+        Ok(message)
+    }
+
+    fn fields<M: Message>(&mut self, message: &mut M) -> Result<()> {
+        while !self.at_end() {
             let key = self.key()?;
             message.read_field(key, self)?;
         }
-        Ok(message)
+        Ok(())
+    }
+
+    /// Reads a nested message into `message`, adding to what is there, as the format demands.
+    pub(super) fn nested<M: Message>(&mut self, message: &mut M) -> Result<()> {
+        if self.depth >= limits::PROTO_DEPTH {
+            bail!(LimitExceeded, "messages are nested deeper than {}", limits::PROTO_DEPTH);
+        }
+        self.charge(size_of::<M>())?;
+        let mut inner = self.enter()?;
+        inner.depth += 1;
+        inner.fields(message)?;
+        self.budget = inner.budget;
+        Ok(())
+    }
+
+    /// A reader of the next length-delimited value alone.
+    pub(super) fn enter(&mut self) -> Result<Reader> {
+        let buffer = self.delimited()?;
+        let base = self.base + self.position - buffer.len();
+        Ok(Reader { buffer, position: 0, base, depth: self.depth, budget: self.budget })
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.position >= self.buffer.len()
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.buffer[self.position..]
+    }
+
+    /// Takes `bytes` of heap off what this input may cost. To be called before they are taken.
+    pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
+        match self.budget.checked_sub(bytes as u64) {
+            Some(left) => self.budget = left,
+            None => bail!(LimitExceeded, "the content would take more memory than any model of this size needs"),
+        }
+        Ok(())
+    }
+
+    /// The position in the file.
+    fn place(&self) -> usize {
+        self.base + self.position
     }
 
     fn key(&mut self) -> Result<Key> {
@@ -73,16 +122,16 @@ impl Reader {
         let value = self.varint()?;
         let (number, wire) = (value >> 3, (value & 7) as u8);
         if number == 0 || number > 0x1fff_ffff {
-            bail!(InvalidModel, "field number {number} at byte {start} is not valid protobuf");
+            bail!(InvalidModel, "field number {number} at byte {} is not valid protobuf", self.base + start);
         }
         Ok(Key { number: number as u32, wire, start })
     }
 
-    fn varint(&mut self) -> Result<u64> {
+    pub(super) fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let Some(&byte) = self.buffer.get(self.position) else {
-                bail!(InvalidModel, "the message ends inside a number at byte {}", self.position);
+                bail!(InvalidModel, "the message ends inside a number at byte {}", self.place());
             };
             self.position += 1;
             if shift == 63 && byte > 1 {
@@ -93,22 +142,22 @@ impl Reader {
                 return Ok(value);
             }
         }
-        bail!(InvalidModel, "a number of more than 64 bits before byte {}", self.position)
+        bail!(InvalidModel, "a number of more than 64 bits before byte {}", self.place())
     }
 
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let Some(slice) = self.buffer.get(self.position..).and_then(|rest| rest.first_chunk::<N>()) else {
-            bail!(InvalidModel, "the message ends inside a {N}-byte value at byte {}", self.position);
+    pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let Some(slice) = self.rest().first_chunk::<N>().copied() else {
+            bail!(InvalidModel, "the message ends inside a {N}-byte value at byte {}", self.place());
         };
         self.position += N;
-        Ok(*slice)
+        Ok(slice)
     }
 
     /// The bytes of a length-delimited value, sharing the buffer.
-    fn delimited(&mut self) -> Result<Bytes> {
-        let at = self.position;
+    pub(super) fn delimited(&mut self) -> Result<Bytes> {
+        let at = self.place();
         let length = self.varint()?;
-        let left = (self.buffer.len() - self.position) as u64;
+        let left = self.rest().len() as u64;
         if length > left {
             bail!(InvalidModel, "a value at byte {at} claims {length} bytes, but only {left} are left");
         }
@@ -118,16 +167,9 @@ impl Reader {
         Ok(slice)
     }
 
-    fn nested(&mut self) -> Result<Reader> {
-        if self.depth >= limits::PROTO_DEPTH {
-            bail!(LimitExceeded, "messages are nested deeper than {}", limits::PROTO_DEPTH);
-        }
-        let buffer = self.delimited()?;
-        Ok(Reader { buffer, position: 0, depth: self.depth + 1 })
-    }
-
     /// Skips the value of `key` and returns key and value as raw bytes.
     pub fn unknown(&mut self, key: Key) -> Result<Bytes> {
+        self.charge(size_of::<Bytes>())?;
         self.skip(key, 0)?;
         Ok(self.buffer.slice(key.start..self.position))
     }
@@ -148,14 +190,15 @@ impl Reader {
                 }
                 self.skip(inner, depth + 1)?;
             },
+            GROUP => bail!(LimitExceeded, "groups are nested deeper than {}", limits::PROTO_DEPTH),
             wire => bail!(InvalidModel, "field {} has wire type {wire}, which is not valid here", key.number),
         }
         Ok(())
     }
 
-    fn expect(&self, key: Key, wire: u8) -> Result<()> {
+    pub(super) fn expect(&self, key: Key, wire: u8) -> Result<()> {
         if key.wire != wire {
-            bail!(InvalidModel, "wire type {} where {wire} belongs, at byte {}", key.wire, key.start);
+            bail!(InvalidModel, "wire type {} where {wire} belongs, at byte {}", key.wire, self.base + key.start);
         }
         Ok(())
     }
@@ -191,7 +234,7 @@ impl Writer {
         }
     }
 
-    fn varint(&mut self, mut value: u64) {
+    pub(super) fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.tail.push(value as u8 | 0x80);
             value >>= 7;
@@ -199,13 +242,17 @@ impl Writer {
         self.tail.push(value as u8);
     }
 
-    fn key(&mut self, number: u32, wire: u8) {
+    pub(super) fn key(&mut self, number: u32, wire: u8) {
         self.varint(u64::from(number) << 3 | u64::from(wire));
     }
 
-    fn payload(&mut self, number: u32, bytes: &Bytes) {
-        self.key(number, BYTES);
-        self.varint(bytes.len() as u64);
+    /// Appends bytes as they are: a fixed-width value.
+    pub(super) fn copy(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Appends bytes as they are, sharing them if they are many; unknown fields carry their own key.
+    pub fn raw(&mut self, bytes: &Bytes) {
         if bytes.len() >= SHARE_FROM {
             self.flush();
             self.shared += bytes.len() as u64;
@@ -215,265 +262,31 @@ impl Writer {
         }
     }
 
-    fn small(&mut self, number: u32, bytes: &[u8]) {
+    pub(super) fn payload(&mut self, number: u32, bytes: &Bytes) {
         self.key(number, BYTES);
         self.varint(bytes.len() as u64);
-        self.tail.extend_from_slice(bytes);
+        self.raw(bytes);
     }
 
-    /// Appends raw bytes that already carry their key.
-    pub fn raw(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
+    pub(super) fn text(&mut self, number: u32, text: &str) {
+        self.key(number, BYTES);
+        self.varint(text.len() as u64);
+        self.tail.extend_from_slice(text.as_bytes());
     }
 
-    fn message<M: Message>(&mut self, number: u32, message: &M) {
+    /// A length-delimited value that `fill` writes: a nested message, a run of packed numbers.
+    pub(super) fn nested(&mut self, number: u32, fill: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::default();
-        message.write(&mut inner);
+        fill(&mut inner);
         self.key(number, BYTES);
         self.varint(inner.len());
-        for segment in inner.into_segments() {
-            if segment.len() >= SHARE_FROM {
-                self.flush();
-                self.shared += segment.len() as u64;
-                self.segments.push(segment);
-            } else {
-                self.tail.extend_from_slice(&segment);
-            }
-        }
+        inner.into_segments().iter().for_each(|segment| self.raw(segment));
     }
 }
-
-/// Repeated numbers written in one length-delimited run (`[packed = true]`).
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Packed<T>(pub Vec<T>);
-
-/// A number with its protobuf spelling.
-pub trait Scalar: Copy {
-    /// Its wire type.
-    const WIRE: u8;
-    /// Reads one number.
-    fn read_one(reader: &mut Reader) -> Result<Self>;
-    /// Writes it without a key.
-    fn write_one(self, out: &mut Writer);
-}
-
-macro_rules! varint_scalar {
-    ($($type:ty),*) => {$(
-        impl Scalar for $type {
-            const WIRE: u8 = VARINT;
-            fn read_one(reader: &mut Reader) -> Result<Self> {
-                // Negative int32 values are sign-extended to ten bytes; truncation restores them.
-                Ok(reader.varint()? as $type)
-            }
-            fn write_one(self, out: &mut Writer) {
-                out.varint(self as i64 as u64);
-            }
-        }
-    )*};
-}
-varint_scalar!(i32, i64, u64);
-
-macro_rules! fixed_scalar {
-    ($($type:ty, $wire:expr),*) => {$(
-        impl Scalar for $type {
-            const WIRE: u8 = $wire;
-            fn read_one(reader: &mut Reader) -> Result<Self> {
-                Ok(<$type>::from_le_bytes(reader.fixed()?))
-            }
-            fn write_one(self, out: &mut Writer) {
-                out.tail.extend_from_slice(&self.to_le_bytes());
-            }
-        }
-    )*};
-}
-fixed_scalar!(f32, FIXED32, f64, FIXED64);
-
-fn read_scalars<T: Scalar>(values: &mut Vec<T>, key: Key, reader: &mut Reader) -> Result<()> {
-    if key.wire != BYTES {
-        reader.expect(key, T::WIRE)?;
-        values.push(T::read_one(reader)?);
-        return Ok(());
-    }
-    let mut run = Reader::new(reader.delimited()?);
-    // At least a byte each, so the input itself bounds what is taken here.
-    values.reserve(run.buffer.len() / size_of::<T>());
-    while run.position < run.buffer.len() {
-        values.push(T::read_one(&mut run)?);
-    }
-    Ok(())
-}
-
-macro_rules! scalar_fields {
-    ($($type:ty),*) => {$(
-        impl Field for Option<$type> {
-            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-                reader.expect(key, <$type>::WIRE)?;
-                *self = Some(<$type>::read_one(reader)?);
-                Ok(())
-            }
-            fn write(&self, number: u32, out: &mut Writer) {
-                if let Some(value) = *self {
-                    out.key(number, <$type>::WIRE);
-                    value.write_one(out);
-                }
-            }
-        }
-        impl Field for Vec<$type> {
-            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-                read_scalars(self, key, reader)
-            }
-            fn write(&self, number: u32, out: &mut Writer) {
-                for value in self {
-                    out.key(number, <$type>::WIRE);
-                    value.write_one(out);
-                }
-            }
-        }
-        impl Field for Packed<$type> {
-            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-                read_scalars(&mut self.0, key, reader)
-            }
-            fn write(&self, number: u32, out: &mut Writer) {
-                if !self.0.is_empty() {
-                    let mut run = Writer::default();
-                    self.0.iter().for_each(|value| value.write_one(&mut run));
-                    out.payload(number, &Bytes::from(run.tail));
-                }
-            }
-        }
-    )*};
-}
-scalar_fields!(i32, i64, u64, f32, f64);
-
-fn read_string(key: Key, reader: &mut Reader) -> Result<String> {
-    reader.expect(key, BYTES)?;
-    let bytes = reader.delimited()?;
-    if bytes.len() > limits::NAME_BYTES {
-        bail!(LimitExceeded, "a name of {} bytes (at most {})", bytes.len(), limits::NAME_BYTES);
-    }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(e) => bail!(InvalidModel, "a name is not UTF-8 ({e})"),
-    }
-}
-
-impl Field for Option<String> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        *self = Some(read_string(key, reader)?);
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        if let Some(text) = self {
-            out.small(number, text.as_bytes());
-        }
-    }
-}
-
-impl Field for Vec<String> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        self.push(read_string(key, reader)?);
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        self.iter().for_each(|text| out.small(number, text.as_bytes()));
-    }
-}
-
-impl Field for Option<Bytes> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        reader.expect(key, BYTES)?;
-        *self = Some(reader.delimited()?);
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        if let Some(bytes) = self {
-            out.payload(number, bytes);
-        }
-    }
-}
-
-impl Field for Vec<Bytes> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        reader.expect(key, BYTES)?;
-        self.push(reader.delimited()?);
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        self.iter().for_each(|bytes| out.payload(number, bytes));
-    }
-}
-
-impl<M: Message> Field for Option<Box<M>> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        reader.expect(key, BYTES)?;
-        let mut inner = reader.nested()?;
-        // A message field that occurs twice is merged, as the format demands.
-        let mut message = self.take().map(|m| *m).unwrap_or_default();
-        while inner.position < inner.buffer.len() {
-            let key = inner.key()?;
-            message.read_field(key, &mut inner)?;
-        }
-        *self = Some(Box::new(message));
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        if let Some(message) = self {
-            out.message(number, &**message);
-        }
-    }
-}
-
-impl<M: Message> Field for Vec<M> {
-    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
-        reader.expect(key, BYTES)?;
-        self.push(reader.nested()?.read_message()?);
-        Ok(())
-    }
-    fn write(&self, number: u32, out: &mut Writer) {
-        self.iter().for_each(|message| out.message(number, message));
-    }
-}
-
-/// Declares a message: `message! { /// doc \n Name { 1 => field: Type, … } }`.
-macro_rules! message {
-    ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq)]
-        pub struct $name {
-            $($(#[$fdoc])* pub $field: $type,)*
-            /// Fields this version does not know, key and value, written back as they came.
-            pub unknown: Vec<bytes::Bytes>,
-        }
-
-        impl $crate::onnx::wire::Message for $name {
-            fn read_field(
-                &mut self,
-                key: $crate::onnx::wire::Key,
-                reader: &mut $crate::onnx::wire::Reader,
-            ) -> $crate::error::Result<()> {
-                use $crate::onnx::wire::Field;
-                match key.number {
-                    $($number => Field::read(&mut self.$field, key, reader)
-                        .map_err(|e| e.at(concat!(stringify!($name), ".", stringify!($field)))),)*
-                    _ => {
-                        self.unknown.push(reader.unknown(key)?);
-                        Ok(())
-                    }
-                }
-            }
-
-            fn write(&self, out: &mut $crate::onnx::wire::Writer) {
-                use $crate::onnx::wire::Field;
-                $(Field::write(&self.$field, $number, out);)*
-                self.unknown.iter().for_each(|raw| out.raw(raw));
-            }
-        }
-    )*};
-}
-pub(crate) use message;
 
 #[cfg(test)]
 mod tests {
+    use super::super::fields::{Packed, message};
     use super::*;
 
     message! {
@@ -514,11 +327,17 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_not_copied() {
-        let data = Bytes::from(encode(&Tree { data: Some(Bytes::from(vec![1u8; 8192])), ..Tree::default() }));
+    fn payloads_are_not_copied_in_either_direction() {
+        let mut encoded = encode(&Tree { data: Some(Bytes::from(vec![1u8; 8192])), ..Tree::default() });
+        encoded.extend([0x7a, 0x80, 0x40]); // unknown field 15 with 8192 bytes
+        encoded.extend([2u8; 8192]);
+        let data = Bytes::from(encoded);
         let tree: Tree = Reader::new(data.clone()).read_message().unwrap();
-        let payload = tree.data.unwrap();
-        assert!(data.as_ptr_range().contains(&payload.as_ptr()));
+        assert!(data.as_ptr_range().contains(&tree.data.as_ref().unwrap().as_ptr()));
+        let mut writer = Writer::default();
+        tree.write(&mut writer);
+        let large = writer.into_segments().into_iter().filter(|s| s.len() >= SHARE_FROM);
+        assert_eq!(large.map(|s| assert!(data.as_ptr_range().contains(&s.as_ptr()))).count(), 2);
     }
 
     #[test]
@@ -528,5 +347,24 @@ mod tests {
         {
             assert!(decode::<Tree>(bytes.clone()).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn many_empty_messages_do_not_take_all_memory() {
+        // Two bytes each in the file; a packed run of one-byte numbers is the other way to grow.
+        for bytes in [[0x1a, 0x00].repeat(1000), [vec![0x12, 0xe8, 0x07], vec![0; 1000]].concat()] {
+            let mut reader = Reader::new(Bytes::from(bytes.clone()));
+            reader.budget = 3000;
+            let error = reader.read_message::<Tree>().unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::LimitExceeded);
+            assert!(decode::<Tree>(bytes).is_ok());
+        }
+    }
+
+    #[test]
+    fn errors_name_the_byte_in_the_whole_file() {
+        let error = decode::<Tree>(vec![0x0a, 0x01, b'n', 0x1a, 0x02, 0x08, 0xff]).unwrap_err();
+        assert!(error.message().ends_with("at byte 7"), "{error}");
+        assert_eq!(error.place(), "Tree.leaves: Leaf.value");
     }
 }

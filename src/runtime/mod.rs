@@ -3,7 +3,7 @@
 //! - [`library`]: finds the shared library and opens it once for the process ([`Runtime`]).
 //! - [`tensor`]: [`Tensor`], the immutable value that goes into a run and comes out of it.
 //! - [`session`]: [`Session`], a model made ready to run; `options` says how, `weights` hands the model over
-//!   without copying its weights, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
+//!   without files to open, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
 //! - [`providers`]: the execution providers (CPU …) a session can use.
 //! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
 //!

@@ -25,11 +25,12 @@ pub struct Session {
 impl Session {
     /// Makes `model` ready to run.
     ///
-    /// The session holds a copy of the weights of its own, those of matrix products rearranged for the
-    /// processor; at its peak making it takes that much memory and no more, for weights in external data. The
-    /// model's files stay mapped while the session lives.
-    /// `call` can cancel and limit the time. [`crate::error::Kind::InvalidModel`] or `Unsupported` if ONNX
-    /// Runtime refuses the model or has no kernel for a node, `Runtime` if it fails otherwise.
+    /// The session holds its own copy of the weights, those of matrix products rearranged for the processor.
+    /// While it is made, the model's pages are read once more beside it and then given back. The model's
+    /// files stay mapped while the session lives. `call` can cancel and limit the time: ONNX Runtime then
+    /// ends at the next of its stages, for models of gigabytes a second or two later.
+    /// [`crate::error::Kind::InvalidModel`] or `Unsupported` if it refuses the model or has no kernel for a
+    /// node, `Runtime` if it fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)

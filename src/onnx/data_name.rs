@@ -1,0 +1,83 @@
+//! The names of data files beside a model, and the removal of those that no model uses any more.
+
+use super::proto::ModelProto;
+use super::tensors::for_each_tensor;
+use super::wire::Reader;
+use crate::error::Result;
+use crate::{files, limits};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Digits of the content hash in the name of a data file.
+pub(super) const HASH_DIGITS: usize = 16;
+
+/// `model.onnx.<hash>.data`: the whole name of the model comes first, so that models of one folder do not mix.
+pub(super) fn of(path: &Path, hash: &str) -> String {
+    let (before, after) = around(path);
+    format!("{before}{hash}{after}")
+}
+
+/// What stands before and after the hash.
+fn around(path: &Path) -> (String, &'static str) {
+    // File systems end at 255 bytes, and the location in a model is UTF-8 without backslashes. A name that
+    // must be changed for that gets a few digits that keep it apart from others.
+    const LONGEST: usize = 200;
+    let whole = path.file_name().unwrap_or_default();
+    let mut name = whole.to_string_lossy().replace('\\', "_");
+    name.truncate((0..=LONGEST).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0));
+    if *name != *whole {
+        let digest = Sha256::digest(whole.as_encoded_bytes());
+        name = format!("{name}-{}", super::save::hex(&digest[..4]));
+    }
+    (format!("{name}."), ".data")
+}
+
+/// Removes data files that earlier saves of `path`, finished or killed, left and no model in the folder uses.
+///
+/// Models may have been copied or renamed since, so all of the folder are asked; if one cannot be read, nothing
+/// is removed.
+pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
+    let (before, after) = around(path);
+    let Ok(entries) = std::fs::read_dir(files::parent_of(path)) else { return };
+    let names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
+    let is_hash = |hash: &str| hash.len() == HASH_DIGITS && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    let ours = |name: &str| name.strip_prefix(&before).and_then(|n| n.strip_suffix(after)).is_some_and(is_hash);
+    let kept = current.and_then(Path::file_name);
+    let mut stale: Vec<&str> =
+        names.iter().filter(|n| Some(n.as_os_str()) != kept).filter_map(|n| n.to_str()).collect();
+    stale.retain(|name| ours(name));
+    for name in &names {
+        let model = path.with_file_name(name);
+        if stale.is_empty() {
+            return;
+        }
+        if model.extension().is_some_and(|e| e == "onnx") && Some(name.as_os_str()) != path.file_name() {
+            let Ok(used) = locations(&model) else { return };
+            stale.retain(|name| !used.contains(*name));
+        }
+    }
+    for name in stale {
+        let _ = std::fs::remove_file(path.with_file_name(name));
+    }
+}
+
+/// The external files that a model names. Only its structure is read.
+fn locations(model: &Path) -> Result<HashSet<String>> {
+    let bytes = files::map(&files::open(model)?, limits::MODEL_PROTO_BYTES)?;
+    let mut proto: ModelProto = Reader::new(bytes).read_message()?;
+    let mut names = HashSet::new();
+    for_each_tensor(&mut proto, &mut |tensor| {
+        let values = tensor.external_data.iter().filter_map(|entry| entry.value.as_deref());
+        names.extend(values.filter_map(|value| std::str::from_utf8(value).ok()).map(plain));
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// One spelling for one file: `./data` is `data`.
+pub(super) fn plain(name: &str) -> String {
+    let parts = Path::new(name).components().filter(|part| *part != std::path::Component::CurDir);
+    parts.collect::<std::path::PathBuf>().to_string_lossy().into_owned()
+}

@@ -1,0 +1,243 @@
+//! The kinds of fields a message can have: how one occurrence is read and how all are written.
+
+use super::wire::{BYTES, FIXED32, FIXED64, Key, Message, Reader, VARINT, Writer};
+use crate::error::{Result, bail};
+use crate::limits;
+use bytes::Bytes;
+
+/// One way a field can be stored in a message.
+pub trait Field {
+    /// Reads one occurrence: the last one of a single field stays, those of a repeated one are collected.
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
+    /// Writes all that was read.
+    fn write(&self, number: u32, out: &mut Writer);
+}
+
+/// Repeated numbers written in one length-delimited run (`[packed = true]`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Packed<T>(pub Vec<T>);
+
+/// A number with its protobuf spelling.
+pub trait Scalar: Copy {
+    /// Its wire type.
+    const WIRE: u8;
+    /// Reads one number.
+    fn read_one(reader: &mut Reader) -> Result<Self>;
+    /// Writes it without a key.
+    fn write_one(self, out: &mut Writer);
+}
+
+macro_rules! varint_scalar {
+    ($($type:ty),*) => {$(
+        impl Scalar for $type {
+            const WIRE: u8 = VARINT;
+            fn read_one(reader: &mut Reader) -> Result<Self> {
+                // Negative int32 values are sign-extended to ten bytes; truncation restores them.
+                Ok(reader.varint()? as $type)
+            }
+            fn write_one(self, out: &mut Writer) {
+                out.varint(self as i64 as u64);
+            }
+        }
+    )*};
+}
+varint_scalar!(i32, i64, u64);
+
+macro_rules! fixed_scalar {
+    ($($type:ty, $wire:expr),*) => {$(
+        impl Scalar for $type {
+            const WIRE: u8 = $wire;
+            fn read_one(reader: &mut Reader) -> Result<Self> {
+                Ok(<$type>::from_le_bytes(reader.fixed()?))
+            }
+            fn write_one(self, out: &mut Writer) {
+                out.copy(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+fixed_scalar!(f32, FIXED32, f64, FIXED64);
+
+fn read_scalars<T: Scalar>(values: &mut Vec<T>, key: Key, reader: &mut Reader) -> Result<()> {
+    if key.wire != BYTES {
+        reader.expect(key, T::WIRE)?;
+        reader.charge(size_of::<T>())?;
+        values.push(T::read_one(reader)?);
+        return Ok(());
+    }
+    let mut run = reader.enter()?;
+    let count = match T::WIRE {
+        VARINT => run.rest().iter().filter(|&&byte| byte < 0x80).count(),
+        _ => run.rest().len() / size_of::<T>(),
+    };
+    reader.charge(count * size_of::<T>())?;
+    values.reserve(count);
+    while !run.at_end() {
+        values.push(T::read_one(&mut run)?);
+    }
+    Ok(())
+}
+
+macro_rules! scalar_fields {
+    ($($type:ty),*) => {$(
+        impl Field for Option<$type> {
+            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+                reader.expect(key, <$type>::WIRE)?;
+                *self = Some(<$type>::read_one(reader)?);
+                Ok(())
+            }
+            fn write(&self, number: u32, out: &mut Writer) {
+                if let Some(value) = *self {
+                    out.key(number, <$type>::WIRE);
+                    value.write_one(out);
+                }
+            }
+        }
+        impl Field for Vec<$type> {
+            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+                read_scalars(self, key, reader)
+            }
+            fn write(&self, number: u32, out: &mut Writer) {
+                for value in self {
+                    out.key(number, <$type>::WIRE);
+                    value.write_one(out);
+                }
+            }
+        }
+        impl Field for Packed<$type> {
+            fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+                read_scalars(&mut self.0, key, reader)
+            }
+            fn write(&self, number: u32, out: &mut Writer) {
+                if !self.0.is_empty() {
+                    out.nested(number, |run| self.0.iter().for_each(|value| value.write_one(run)));
+                }
+            }
+        }
+    )*};
+}
+scalar_fields!(i32, i64, u64, f32, f64);
+
+fn read_string(key: Key, reader: &mut Reader) -> Result<String> {
+    reader.expect(key, BYTES)?;
+    let bytes = reader.delimited()?;
+    if bytes.len() > limits::NAME_BYTES {
+        bail!(LimitExceeded, "a name of {} bytes (at most {})", bytes.len(), limits::NAME_BYTES);
+    }
+    reader.charge(size_of::<String>() + bytes.len())?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(e) => bail!(InvalidModel, "a name is not UTF-8 ({e})"),
+    }
+}
+
+impl Field for Option<String> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        *self = Some(read_string(key, reader)?);
+        Ok(())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        if let Some(text) = self {
+            out.text(number, text);
+        }
+    }
+}
+
+impl Field for Vec<String> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        self.push(read_string(key, reader)?);
+        Ok(())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        self.iter().for_each(|text| out.text(number, text));
+    }
+}
+
+impl Field for Option<Bytes> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        reader.expect(key, BYTES)?;
+        *self = Some(reader.delimited()?);
+        Ok(())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        if let Some(bytes) = self {
+            out.payload(number, bytes);
+        }
+    }
+}
+
+impl Field for Vec<Bytes> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        reader.expect(key, BYTES)?;
+        reader.charge(size_of::<Bytes>())?;
+        self.push(reader.delimited()?);
+        Ok(())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        self.iter().for_each(|bytes| out.payload(number, bytes));
+    }
+}
+
+impl<M: Message> Field for Option<Box<M>> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        reader.expect(key, BYTES)?;
+        // A message field that occurs twice is merged, as the format demands.
+        reader.nested(&mut **self.get_or_insert_default())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        if let Some(message) = self {
+            out.nested(number, |inner| message.write(inner));
+        }
+    }
+}
+
+impl<M: Message> Field for Vec<M> {
+    fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
+        reader.expect(key, BYTES)?;
+        let mut message = M::default();
+        reader.nested(&mut message)?;
+        self.push(message);
+        Ok(())
+    }
+    fn write(&self, number: u32, out: &mut Writer) {
+        self.iter().for_each(|message| out.nested(number, |inner| message.write(inner)));
+    }
+}
+
+/// Declares a message: `message! { /// doc \n Name { 1 => field: Type, … } }`.
+macro_rules! message {
+    ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct $name {
+            $($(#[$fdoc])* pub $field: $type,)*
+            /// Fields this version does not know, key and value, written back as they came.
+            pub unknown: Vec<bytes::Bytes>,
+        }
+
+        impl $crate::onnx::wire::Message for $name {
+            fn read_field(
+                &mut self,
+                key: $crate::onnx::wire::Key,
+                reader: &mut $crate::onnx::wire::Reader,
+            ) -> $crate::error::Result<()> {
+                use $crate::onnx::fields::Field;
+                match key.number {
+                    $($number => Field::read(&mut self.$field, key, reader)
+                        .map_err(|e| e.at(concat!(stringify!($name), ".", stringify!($field)))),)*
+                    _ => {
+                        self.unknown.push(reader.unknown(key)?);
+                        Ok(())
+                    }
+                }
+            }
+
+            fn write(&self, out: &mut $crate::onnx::wire::Writer) {
+                use $crate::onnx::fields::Field;
+                $(Field::write(&self.$field, $number, out);)*
+                self.unknown.iter().for_each(|raw| out.raw(raw));
+            }
+        }
+    )*};
+}
+pub(crate) use message;

@@ -1,0 +1,110 @@
+//! Functions defined in the model: their bodies, and what becomes of the model when calls are expanded.
+
+use super::proto::{FunctionProto, ModelProto, NodeProto};
+use super::validate::{Scope, check_nodes, operator_sets, subgraphs};
+use crate::error::{Context, Result, bail};
+use crate::limits;
+use std::collections::HashMap;
+
+/// Checks all bodies, and that calls end: ONNX Runtime replaces each call by the body of its function.
+pub(super) fn check(model: &ModelProto, nodes: &mut usize) -> Result<()> {
+    let mut known = HashMap::new();
+    for (index, function) in model.functions.iter().enumerate() {
+        let name = function.name.as_deref().unwrap_or("");
+        body(function, nodes).at(|| format!("functions[{index}] {name:?}"))?;
+        if known.insert(key(&function.domain, &function.name, &function.overload), index).is_some() {
+            bail!(InvalidModel, "two functions are named {name:?}");
+        }
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let sizes = expanded_sizes(model, &known)?;
+    let main = model.graph.iter().map(|graph| expanded_size(&graph.node, &known, &sizes));
+    if main.fold(0, u64::saturating_add) > limits::NODES as u64 {
+        bail!(LimitExceeded, "with its functions expanded the model has more than {} nodes", limits::NODES);
+    }
+    Ok(())
+}
+
+fn body(function: &FunctionProto, nodes: &mut usize) -> Result<()> {
+    if function.name.as_deref().unwrap_or("").is_empty() {
+        bail!(InvalidModel, "a function has no name");
+    }
+    operator_sets(&function.opset_import)?;
+    let names = function.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+    let none = Scope::default();
+    let scope = check_nodes(&function.node, names, &none, 0, nodes)?;
+    match function.output.iter().find(|name| !name.is_empty() && !scope.sees(name)) {
+        Some(output) => bail!(InvalidModel, "the output {output:?} of a function is made by nothing"),
+        None => Ok(()),
+    }
+}
+
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+/// What a call names: domain (where `ai.onnx` is spelled in two ways), operator or function name, overload.
+fn key<'a>(domain: &'a Option<String>, name: &'a Option<String>, overload: &'a Option<String>) -> Key<'a> {
+    let domain = domain.as_deref().filter(|&d| d != "ai.onnx").unwrap_or("");
+    (domain, name.as_deref().unwrap_or(""), overload.as_deref().unwrap_or(""))
+}
+
+/// Functions that the nodes call, subgraphs included, once for each call.
+fn calls<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>) -> Vec<usize> {
+    let nodes = all_nodes(list).into_iter();
+    nodes.filter_map(|node| known.get(&key(&node.domain, &node.op_type, &node.overload)).copied()).collect()
+}
+
+/// Nodes in `list` once every call is replaced by its function's body.
+fn expanded_size<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>, sizes: &[u64]) -> u64 {
+    let called = calls(list, known).into_iter().map(|index| sizes[index]);
+    called.fold(all_nodes(list).len() as u64, u64::saturating_add)
+}
+
+/// The expanded size of every function; an error if one calls itself.
+///
+/// A small file can ask for 10^20 nodes (each function calls the next ten times), hence saturating sums.
+fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) -> Result<Vec<u64>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        Unseen,
+        Open,
+        Done,
+    }
+    let mut states = vec![State::Unseen; model.functions.len()];
+    let mut sizes = vec![0; model.functions.len()];
+    for start in 0..model.functions.len() {
+        // Depth-first over the calls; a function met again while it is open calls itself.
+        let mut stack = vec![(start, false)];
+        while let Some((index, leaving)) = stack.pop() {
+            let list = &model.functions[index].node;
+            if leaving {
+                states[index] = State::Done;
+                sizes[index] = expanded_size(list, known, &sizes);
+                continue;
+            }
+            if states[index] != State::Unseen {
+                continue;
+            }
+            states[index] = State::Open;
+            stack.push((index, true));
+            for called in calls(list, known) {
+                if states[called] == State::Open {
+                    let name = model.functions[called].name.as_deref().unwrap_or("");
+                    bail!(InvalidModel, "functions[{called}]: the function {name:?} calls itself");
+                }
+                stack.push((called, false));
+            }
+        }
+    }
+    Ok(sizes)
+}
+
+fn all_nodes(list: &[NodeProto]) -> Vec<&NodeProto> {
+    let mut nodes = Vec::new();
+    for node in list {
+        nodes.push(node);
+        nodes.extend(subgraphs(node).flat_map(|graph| all_nodes(&graph.node)));
+    }
+    nodes
+}

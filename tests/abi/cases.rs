@@ -1,0 +1,258 @@
+//! Calls of the functions of the header, right and wrong in one way, as C code.
+
+use crate::header::{Function, Header, Variable};
+
+/// One call: what it tests, and a C function body.
+pub struct Case {
+    pub title: String,
+    pub body: String,
+}
+
+/// What a call must answer.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// This status; accessors, which have none, may answer anything.
+    Status(&'static str),
+    /// Any status but OPTIMIZE_OK.
+    Failure,
+    /// As `Status`, but an accessor must answer what stands for "nothing there".
+    StatusOrEmpty(&'static str),
+}
+
+pub const OK: Answer = Answer::Status("OPTIMIZE_OK");
+pub const INVALID_ARGUMENT: Answer = Answer::Status("OPTIMIZE_INVALID_ARGUMENT");
+
+#[derive(Clone, PartialEq)]
+pub enum Kind {
+    /// A handle, `optimize_model_t` …
+    Handle(String),
+    /// An array of handles.
+    Handles(String),
+    /// A string, an array of strings.
+    Text,
+    Texts,
+    /// A struct that begins with `struct_size`.
+    Sized(String),
+    /// An `int32_t` that stands for an enum.
+    Enum,
+    /// A number of elements or bytes, or an index.
+    Size,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Null {
+    /// It is no pointer.
+    Never,
+    /// Needed: NULL is an error.
+    Refused,
+    /// Documented to be fine.
+    Taken,
+}
+
+/// A valid argument. `local` is the variable it lies in.
+pub struct Argument {
+    pub local: String,
+    pub kind: Kind,
+    pub null: Null,
+    setup: String,
+    value: String,
+    after: String,
+}
+
+/// Pointers that may be NULL, besides options, call and error.
+const OPTIONAL: [(&str, &str); 8] = [
+    ("optimize_model_save", "report"),
+    ("optimize_model_quantize", "report"),
+    ("optimize_model_benchmark", "tokenizer"),
+    ("optimize_session_run", "output_names"),
+    ("optimize_tensor_borrow", "release"),
+    ("optimize_tokenizer_encode", "sizes"),
+    ("optimize_tokenizer_encode", "attention_mask"),
+    ("optimize_tokenizer_encode", "type_ids"),
+];
+
+/// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
+const VALUES: [(&str, &str, &str, &str); 28] = [
+    ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
+    ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
+    ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
+    ("optimize_model_load_memory", "const void *", "data", "memory_data"),
+    ("optimize_model_load_memory", "size_t", "size", "memory_size"),
+    ("optimize_tensor_new", "const void *", "data", "tensor_data"),
+    ("optimize_tensor_new", "size_t", "size", "sizeof tensor_data"),
+    ("optimize_tensor_borrow", "const void *", "data", "tensor_data"),
+    ("optimize_tensor_borrow", "size_t", "size", "sizeof tensor_data"),
+    ("optimize_tensor_borrow", "optimize_release_fn", "release", "ignore"),
+    ("optimize_tensor_new_strings", "const int64_t *", "dims", "strings_dims"),
+    ("optimize_tensor_new_strings", "size_t", "rank", "1"),
+    ("optimize_tensor_new_strings", "const char *const *", "strings", r#"{"a", "b"}"#),
+    ("optimize_tensor_new_strings", "size_t", "count", "2"),
+    ("*", "const int64_t *", "dims", "tensor_dims"),
+    ("*", "size_t", "rank", "2"),
+    ("*", "int32_t", "dtype", "OPTIMIZE_DTYPE_FLOAT32"),
+    ("*", "int32_t", "status", "OPTIMIZE_OK"),
+    ("*", "size_t", "index", "0"),
+    ("optimize_session_run", "const char *const *", "input_names", r#"{"x"}"#),
+    ("optimize_session_run", "const optimize_tensor_t *const *", "inputs", "{make_tensor()}"),
+    ("optimize_session_run", "size_t", "input_count", "1"),
+    ("optimize_session_run", "const char *const *", "output_names", r#"{"y"}"#),
+    ("optimize_session_run", "size_t", "output_count", "1"),
+    ("optimize_tokenizer_encode", "const char *const *", "texts", r#"{"a b", "b"}"#),
+    ("optimize_tokenizer_encode", "const size_t *", "sizes", "(const size_t[]){3, 1}"),
+    ("optimize_tokenizer_decode", "const int64_t *", "ids", "(const int64_t[]){0, 1}"),
+    ("*", "size_t", "count", "2"),
+];
+
+/// A table says how to make each argument valid: a parameter it does not know must be added to it.
+pub fn arguments(header: &Header, function: &Function) -> Vec<Argument> {
+    function.params.iter().map(|param| argument(header, function, param)).collect()
+}
+
+fn argument(header: &Header, function: &Function, param: &Variable) -> Argument {
+    let (ctype, local) = (param.ctype.as_str(), format!("a_{}", param.name));
+    let bare = ctype.trim_start_matches("const ").trim_end_matches('*').trim_end();
+    let optional = OPTIONAL.contains(&(function.name.as_str(), param.name.as_str()));
+    let null = if optional { Null::Taken } else { Null::Refused };
+    let is_handle = header.handles.iter().any(|handle| handle == bare);
+    let new = |kind, null, setup: String, value: String, after: String| Argument {
+        local: local.clone(),
+        kind,
+        null,
+        setup,
+        value,
+        after,
+    };
+    if param.name == "error" && ctype == "optimize_error_t **" {
+        let setup = format!("optimize_error_t *{local} = POISON;");
+        return new(Kind::Other, Null::Taken, setup, format!("&{local}"), String::new());
+    }
+    if is_handle && ctype.ends_with("**") {
+        let setup = format!("{bare} *{local} = POISON;");
+        let after = format!("if (check_result(status, {local}, \"{}\")) {}({local});", param.name, free_of(bare));
+        return new(Kind::Other, null, setup, format!("&{local}"), after);
+    }
+    if is_handle {
+        let maker = match function.name.as_str() {
+            "optimize_tensor_string" => "make_strings".to_owned(),
+            _ => maker_of(bare),
+        };
+        let setup = format!("{bare} *{local} = {maker}();");
+        // A function that frees has done it already.
+        let freed = function.name == free_of(bare);
+        let after = if freed { String::new() } else { format!("{}({local});", free_of(bare)) };
+        return new(Kind::Handle(bare.to_owned()), null, setup, local.clone(), after);
+    }
+    if header.struct_named(bare).is_some_and(|s| s.fields[0].name == "struct_size") {
+        let null = if ctype.starts_with("const ") { Null::Taken } else { Null::Refused };
+        let setup = format!("struct {{ {bare} known; unsigned char tail[64]; }} {local};\n    memset(&{local}, 0, sizeof {local});\n    {local}.known.struct_size = sizeof({bare});");
+        return new(Kind::Sized(bare.to_owned()), null, setup, format!("&{local}.known"), String::new());
+    }
+    match ctype {
+        "const char **" => {
+            let after = format!("check_result(status, {local}, \"{}\");", param.name);
+            return new(Kind::Other, null, format!("const char *{local} = POISON;"), format!("&{local}"), after);
+        }
+        "size_t *" => return new(Kind::Other, null, format!("size_t {local} = 77;"), format!("&{local}"), String::new()),
+        "void *" if param.name == "user_data" => {
+            return new(Kind::Other, Null::Taken, String::new(), "NULL".into(), String::new());
+        }
+        _ => {}
+    }
+    let row = VALUES.iter().find(|row| [function.name.as_str(), "*"].contains(&row.0) && row.1 == ctype && row.2 == param.name);
+    let Some((_, _, _, value)) = row else {
+        panic!("tests/abi/cases.rs does not know what to give `{ctype} {}` of {}: add it to VALUES", param.name, function.name);
+    };
+    match ctype {
+        "const char *const *" => new(Kind::Texts, null, format!("const char *{local}[] = {value};"), local.clone(), String::new()),
+        "const char *" => new(Kind::Text, null, String::new(), (*value).into(), String::new()),
+        "const optimize_tensor_t *const *" => {
+            let setup = format!("const optimize_tensor_t *made = make_tensor(), *{local}[] = {{made}};");
+            let kind = Kind::Handles("optimize_tensor_t".into());
+            new(kind, null, setup, local.clone(), "optimize_tensor_free((void *)made);".into())
+        }
+        "int32_t" => new(Kind::Enum, Null::Never, String::new(), (*value).into(), String::new()),
+        "size_t" => new(Kind::Size, Null::Never, String::new(), (*value).into(), String::new()),
+        _ => new(Kind::Other, null, String::new(), (*value).into(), String::new()),
+    }
+}
+
+/// The function that frees a handle.
+pub fn free_of(handle: &str) -> String {
+    format!("{}_free", handle.trim_end_matches("_t"))
+}
+
+/// The function of the prelude that makes a handle.
+pub fn maker_of(handle: &str) -> String {
+    handle.trim_end_matches("_t").replacen("optimize", "make", 1)
+}
+
+/// What is different from a valid call.
+#[derive(Default)]
+pub struct Change {
+    /// Arguments by position, and the C expression to give instead.
+    pub values: Vec<(usize, String)>,
+    /// C statements before the call, and after it.
+    pub before: String,
+    pub after: String,
+}
+
+impl Change {
+    pub fn value(index: usize, value: &str) -> Change {
+        Change { values: vec![(index, value.to_owned())], ..Change::default() }
+    }
+
+    pub fn before(statements: String) -> Change {
+        Change { before: statements, ..Change::default() }
+    }
+}
+
+/// A call of `function` that differs from a valid one by `change` and must give `answer`.
+pub fn case(header: &Header, function: &Function, what: &str, change: &Change, answer: Answer) -> Case {
+    let arguments = arguments(header, function);
+    let changed = |index: usize| change.values.iter().find(|(at, _)| *at == index).map(|(_, value)| value.as_str());
+    let mut lines: Vec<String> = arguments.iter().map(|a| a.setup.clone()).collect();
+    lines.push(change.before.clone());
+    let values: Vec<&str> =
+        arguments.iter().enumerate().map(|(i, a)| changed(i).unwrap_or(a.value.as_str())).collect();
+    let call = format!("{}({})", function.name, values.join(", "));
+    if function.is_fallible() {
+        let error = if changed(arguments.len() - 1).is_some() { "NULL" } else { "&a_error" };
+        let wanted = match answer {
+            Answer::Status(status) | Answer::StatusOrEmpty(status) => status,
+            Answer::Failure => "-2",
+        };
+        lines.push(format!("const int status = (int){call};\n    check_status(status, {wanted}, {error});"));
+    } else if function.returns == "void" {
+        lines.push(format!("{call};"));
+    } else {
+        lines.push(format!("{} answer = {call};\n    (void)answer;", function.returns));
+        if matches!(answer, Answer::StatusOrEmpty(_) | Answer::Failure) {
+            lines.push(format!("check({}, \"the answer is not that for nothing\");", empty(&function.returns)));
+        }
+    }
+    for (index, argument) in arguments.iter().enumerate() {
+        // A place that was not given has not been written; a handle that was not given has not been freed.
+        let replaced = changed(index).is_some();
+        match &argument.kind {
+            Kind::Handle(handle) if replaced => lines.push(format!("{}({});", free_of(handle), argument.local)),
+            Kind::Handle(_) | Kind::Handles(_) => lines.push(argument.after.clone()),
+            _ if !replaced => lines.push(argument.after.clone()),
+            _ => {}
+        }
+    }
+    lines.push(change.after.clone());
+    lines.retain(|line| !line.is_empty());
+    Case { title: format!("{}: {what}", function.name), body: format!("    {}\n", lines.join("\n    ")) }
+}
+
+/// Whether `answer` is what stands for nothing in this type.
+fn empty(returns: &str) -> &'static str {
+    match returns {
+        "size_t" | "int32_t" => "answer == 0",
+        "const char *" => "answer != NULL && *answer == '\\0'",
+        "optimize_status_t" => "answer == OPTIMIZE_INVALID_HANDLE",
+        pointer if pointer.ends_with('*') => "answer == NULL",
+        other => panic!("tests/abi/cases.rs does not know what stands for nothing in {other}"),
+    }
+}

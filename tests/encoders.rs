@@ -1,0 +1,118 @@
+//! Encoders built from checkpoints, against transformers: tiny random ones of every family (made by
+//! `tests/fixtures/encoders/make.py`), and the real MiniLM-L6.
+
+mod support;
+
+use optimize::call::Call;
+use optimize::model::Model;
+use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::source::Task;
+use optimize::text::Tokenizer;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use support::{deps, runtime};
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders")
+}
+
+fn session(model: &Model) -> Session {
+    Session::new(runtime(), model, &SessionOptions { threads: 1, ..Default::default() }, &Call::default()).unwrap()
+}
+
+fn integers(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
+    let shape = [rows.len() as i64, rows[0].len() as i64];
+    Tensor::from_i64(&shape, rows.concat()).unwrap()
+}
+
+/// Largest difference at positions that are no padding.
+fn difference(folder: &Path) -> (f32, Task) {
+    let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
+    let model = Model::load(folder).unwrap();
+    let inputs: Vec<(String, Tensor)> =
+        reference["inputs"].as_object().unwrap().iter().map(|(name, rows)| (name.clone(), integers(rows))).collect();
+    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    let output = reference["output"].as_str().unwrap();
+    let found = session(&model).run(&feed, &[output], &Call::default()).unwrap();
+    let shape: Vec<i64> = serde_json::from_value(reference["shape"].clone()).unwrap();
+    assert_eq!(found[0].1.shape(), shape);
+    let expected: Vec<f32> = serde_json::from_value(reference["values"].clone()).unwrap();
+    let found = found[0].1.to_f32_vec().unwrap();
+    let mask = inputs.iter().find(|(n, _)| n == "attention_mask").unwrap().1.as_slice::<i64>().unwrap().to_vec();
+    let per_position = expected.len() / if shape.len() == 3 { mask.len() } else { shape[0] as usize };
+    let counts = |index: usize| shape.len() == 2 || mask[index / per_position] == 1;
+    let differences = expected.iter().zip(&found).enumerate().filter(|(i, _)| counts(*i)).map(|(_, (a, b))| (a - b).abs());
+    (differences.fold(0.0, f32::max), model.card().task)
+}
+
+#[test]
+fn every_family_and_head_equals_transformers() {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(fixtures()).unwrap().flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    assert_eq!(folders.len(), 10);
+    for folder in folders {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let (worst, task) = difference(&folder);
+        println!("{name}: largest difference {worst:e}, {task:?}");
+        assert!(worst < 1e-4, "{name}: {worst}");
+        let expected = match () {
+            _ if name.ends_with("classify") || name.ends_with("tokens") => Task::Classify,
+            _ if name.ends_with("masked") => Task::FillMask,
+            _ => Task::Embed,
+        };
+        assert_eq!(task, expected, "{name}");
+    }
+}
+
+#[test]
+fn minilm_l6_embeds_text_as_sentence_transformers_does() {
+    // Embeddings of sentences by transformers + mean pooling + normalisation, made by make_minilm.py.
+    let reference: Value = serde_json::from_slice(&std::fs::read(fixtures().join("minilm-l6.json")).unwrap()).unwrap();
+    let model = Model::load(&deps("models/all-MiniLM-L6-v2")).unwrap();
+    let tokenizer = Tokenizer::of(&model).unwrap().unwrap();
+    let mut session = session(&model);
+    let (mut worst, mut count) = (0f32, 0);
+    for entry in reference.as_array().unwrap() {
+        let batch = tokenizer.encode_batch(&[entry["text"].as_str().unwrap()], true, None).unwrap();
+        let shape = [1, batch.length as i64];
+        let tensor = |values: Vec<i64>| Tensor::from_i64(&shape, values).unwrap();
+        let (ids, mask, types) = (tensor(batch.ids), tensor(batch.mask), tensor(batch.type_ids));
+        let feed = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
+        let found = session.run(&feed, &["sentence_embedding"], &Call::default()).unwrap();
+        let expected: Vec<f32> = serde_json::from_value(entry["embedding"].clone()).unwrap();
+        let found = found[0].1.to_f32_vec().unwrap();
+        assert_eq!(found.len(), 384);
+        // The reference keeps every sixth value, to stay small.
+        worst = expected.iter().zip(found.iter().step_by(6)).fold(worst, |w, (a, b)| w.max((a - b).abs()));
+        count += 1;
+    }
+    println!("{count} sentences, largest difference {worst:e}");
+    assert_eq!(count, 100);
+    assert!(worst < 1e-5, "{worst}");
+}
+
+#[test]
+fn half_precision_and_unknown_families_and_missing_tensors() {
+    let scratch = support::scratch("encoders");
+    let copy = |name: &str, change: &dyn Fn(String) -> String| {
+        let folder = scratch.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let config = std::fs::read_to_string(fixtures().join("bert/config.json")).unwrap();
+        std::fs::write(folder.join("config.json"), change(config)).unwrap();
+        std::fs::copy(fixtures().join("bert/model.safetensors"), folder.join("model.safetensors")).unwrap();
+        folder
+    };
+    let unknown = copy("unknown", &|c| c.replace("\"model_type\": \"bert\"", "\"model_type\": \"mamba9\""));
+    let error = Model::load(&unknown).err().unwrap().to_string();
+    assert!(error.contains("mamba9") && error.contains("bert") && error.contains("distilbert"), "{error}");
+    let deeper = copy("deeper", &|c| c.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"));
+    let error = Model::load(&deeper).err().unwrap().to_string();
+    assert!(error.contains("encoder.layer.2.attention"), "{error}");
+    let wider = copy("wider", &|c| c.replace("\"intermediate_size\": 24", "\"intermediate_size\": 25"));
+    let error = Model::load(&wider).err().unwrap().to_string();
+    assert!(error.contains("[24, 16]") && error.contains("[25, 16]"), "{error}");
+    let broken = copy("broken", &|c| c.replace("\"hidden_size\": 16,", "\"hidden_size\": ,"));
+    assert!(Model::load(&broken).err().unwrap().to_string().contains("config.json"));
+}

@@ -1,0 +1,320 @@
+//! Files from strangers: each is refused with its own message, none crashes, hangs or takes memory.
+
+mod common;
+#[path = "corpus/generate.rs"]
+mod generate;
+
+use bytes::Bytes;
+use common::*;
+use optimize::error::{Error, Kind};
+use optimize::limits;
+use optimize::model::Model;
+use optimize::onnx::{load, save};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Counts what the current thread asks for: loading works on the calling thread alone.
+struct Counting;
+
+thread_local! {
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        TAKEN.with(|taken| taken.set(taken.get() + layout.size()));
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Loads as ONNX, and says what it cost: bytes of heap asked for in all.
+fn load_counting(path: &Path) -> (Result<load::Loaded, Error>, usize) {
+    let before = TAKEN.with(Cell::get);
+    let result = load::from_file(path);
+    (result, TAKEN.with(Cell::get) - before)
+}
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+}
+
+fn files_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else {
+            found.insert(path);
+        }
+    }
+}
+
+#[test]
+fn the_corpus_is_what_the_builder_makes() {
+    let mut expected: BTreeSet<PathBuf> = ["generate.rs", "index.txt"].map(|name| corpus().join(name)).into();
+    if std::env::var_os("OPTIMIZE_WRITE_CORPUS").is_some() {
+        for (name, content) in generate::cases().iter().flat_map(|case| &case.files) {
+            std::fs::create_dir_all(corpus().join(name).parent().unwrap()).unwrap();
+            std::fs::write(corpus().join(name), content).unwrap();
+        }
+        std::fs::write(corpus().join("index.txt"), generate::index()).unwrap();
+    }
+    for (name, content) in generate::cases().into_iter().flat_map(|case| case.files) {
+        let path = corpus().join(&name);
+        assert!(content.len() < 4096, "{name} has {} bytes", content.len());
+        assert!(std::fs::read(&path).ok() == Some(content), "{name} is stale: see tests/corpus/generate.rs");
+        assert!(expected.insert(path) || !name.ends_with(".onnx"), "{name} is there twice");
+    }
+    assert_eq!(std::fs::read_to_string(corpus().join("index.txt")).unwrap(), generate::index());
+    let mut found = BTreeSet::new();
+    files_below(&corpus(), &mut found);
+    assert_eq!(found, expected, "a file in tests/corpus that nothing makes, or the other way round");
+}
+
+#[test]
+fn every_hostile_file_is_refused_with_its_own_message() {
+    let index = std::fs::read_to_string(corpus().join("index.txt")).unwrap();
+    let mut messages = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for line in index.lines() {
+        let [name, kind, phrase] = line.splitn(3, " | ").collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let path = corpus().join(name);
+        assert!(Model::load(&path).is_err(), "{name}: was loaded as something else");
+        let (result, taken) = load_counting(&path);
+        let Err(error) = result else {
+            wrong.push(format!("{name}: was loaded"));
+            continue;
+        };
+        let folder = format!("{}/", path.parent().unwrap().display());
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let message = error.to_string().replace(&folder, "").replace(&format!("{file}: "), "");
+        println!("{name}: {} ({}) [{taken} bytes]", message, error.kind().name());
+        if error.kind().name() != kind || !message.contains(phrase) {
+            wrong.push(format!("{name}: expected {kind} with {phrase:?}, got {} {message:?}", error.kind().name()));
+        }
+        if !messages.insert(message.clone()) {
+            wrong.push(format!("{name}: not the first to say {message:?}"));
+        }
+        assert!(taken < 1 << 20, "{name}: took {taken} bytes of heap");
+    }
+    assert!(messages.len() >= 90 && wrong.is_empty(), "{} messages\n{}", messages.len(), wrong.join("\n"));
+}
+
+/// Loads a model whose initializer lies at `location`, in a folder that `prepare` fills.
+fn refused(location: &str, prepare: impl FnOnce(&Folder)) -> Error {
+    let folder = Folder::new("hostile");
+    std::fs::create_dir(folder.join("real")).unwrap();
+    std::fs::write(folder.join("real/data.bin"), [7; 8]).unwrap();
+    prepare(&folder);
+    let model = model(identity_graph().message(5, external_tensor("w", &[("location", location)])));
+    std::fs::write(folder.join("model.onnx"), model.0).unwrap();
+    let before = Instant::now();
+    let error = Model::load(&folder.join("model.onnx")).err().expect(location);
+    assert!(before.elapsed() < Duration::from_secs(2), "{location}");
+    error
+}
+
+#[test]
+fn links_and_pipes_are_not_followed() {
+    use std::os::unix::fs::symlink;
+    let outside = Folder::new("outside");
+    std::fs::write(outside.join("data.bin"), [7; 8]).unwrap();
+    let check = |location: &str, kind: Kind, phrase: &str, prepare: &dyn Fn(&Folder)| {
+        let error = refused(location, prepare);
+        assert!(error.kind() == kind && error.to_string().contains(phrase), "{location}: {error}");
+    };
+    let (invalid, symbolic) = (Kind::InvalidModel, "is a symbolic link");
+    check("link", invalid, symbolic, &|f| symlink("real/data.bin", f.join("link")).unwrap());
+    check("link", invalid, symbolic, &|f| symlink(outside.join("data.bin"), f.join("link")).unwrap());
+    check("link", invalid, symbolic, &|f| symlink("/proc/self/exe", f.join("link")).unwrap());
+    check("dir/data.bin", invalid, symbolic, &|f| symlink("real", f.join("dir")).unwrap());
+    check("dir/data.bin", invalid, symbolic, &|f| symlink(outside.path(), f.join("dir")).unwrap());
+    check("loop", invalid, symbolic, &|f| symlink("loop", f.join("loop")).unwrap());
+    check("hard", invalid, "is a hard link", &|f| {
+        std::fs::hard_link(outside.join("data.bin"), f.join("hard")).unwrap()
+    });
+    check("pipe", invalid, "is not a regular file", &|f| make_pipe(&f.join("pipe")));
+    check("socket", Kind::Io, "socket", &|f| {
+        drop(std::os::unix::net::UnixListener::bind(f.join("socket")).unwrap());
+    });
+    // The same folder without tricks is fine.
+    let folder = Folder::new("plain");
+    std::fs::create_dir(folder.join("real")).unwrap();
+    std::fs::write(folder.join("real/data.bin"), [7; 8]).unwrap();
+    let both = [("location", "real/data.bin"), ("checksum", "unread")];
+    let twice = [external_tensor("v", &[("location", "./real/data.bin")]), external_tensor("w", &both)];
+    std::fs::write(folder.join("model.onnx"), model(identity_graph().all(5, twice)).0).unwrap();
+    let model = Model::load(folder.path()).unwrap();
+    assert_eq!(model.graph().initializer[1].raw_data.as_deref(), Some([7; 8].as_slice()));
+    assert_eq!(model.bytes(), 8 + std::fs::metadata(folder.join("model.onnx")).unwrap().len(), "counted once");
+}
+
+fn make_pipe(path: &Path) {
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: a plain system call with a NUL-terminated name.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn a_model_that_is_no_plain_file_is_refused() {
+    let folder = Folder::new("kinds");
+    let kind = |path: &Path| Model::load(path).err().map(|e| e.kind());
+    assert_eq!(kind(&folder.join("absent.onnx")), Some(Kind::NotFound));
+    assert_eq!(kind(folder.path()), Some(Kind::NotFound));
+    make_pipe(&folder.join("pipe.onnx"));
+    assert_eq!(kind(&folder.join("pipe.onnx")), Some(Kind::InvalidArgument));
+    assert_eq!(kind(Path::new("/dev/zero")), Some(Kind::InvalidArgument));
+    for name in ["a.onnx", "b.onnx"] {
+        std::fs::write(folder.join(name), []).unwrap();
+    }
+    assert_eq!(kind(folder.path()), Some(Kind::InvalidArgument), "three to choose from");
+}
+
+#[test]
+fn what_is_too_large_to_keep_in_the_corpus() {
+    let folder = Folder::new("large");
+    let check = |model: Proto, kind: Kind, phrase: &str| {
+        std::fs::write(folder.join("m.onnx"), model.0).unwrap();
+        let error = Model::load(&folder.join("m.onnx")).err().expect(phrase);
+        assert!(error.kind() == kind && error.to_string().contains(phrase), "{error}");
+        assert!(error.to_string().len() < 1000, "{} bytes of message", error.to_string().len());
+    };
+    let long = "n".repeat(limits::NAME_BYTES + 1);
+    let weights = |tensor: Proto| model(identity_graph().message(5, tensor));
+    check(model(graph().text(2, &long)), Kind::LimitExceeded, "a name of 65537 bytes");
+    let location = [("location", long.as_str())];
+    check(weights(external_tensor("w", &location)), Kind::LimitExceeded, "\"location\" has 65537 bytes");
+    let many: Vec<String> = (0..=limits::EXTERNAL_FILES).map(|i| format!("{i}.bin")).collect();
+    many.iter().for_each(|name| std::fs::write(folder.join(name), [0; 8]).unwrap());
+    let tensors = many.iter().map(|name| external_tensor(name, &[("location", name)]));
+    check(model(identity_graph().all(5, tensors)), Kind::LimitExceeded, "more than 4096 external data files");
+    // Sparse files: nothing of them may be read.
+    let size = limits::MODEL_PROTO_BYTES + 1;
+    std::fs::File::create(folder.join("m.onnx")).unwrap().set_len(size).unwrap();
+    let error = Model::load(&folder.join("m.onnx")).err().unwrap();
+    assert!(error.kind() == Kind::LimitExceeded && error.to_string().contains("has 2147483648 bytes"), "{error}");
+    std::fs::write(folder.join("m.gguf"), b"GGUF\x03").unwrap();
+    std::fs::File::options().append(true).open(folder.join("m.gguf")).unwrap().set_len(size).unwrap();
+    let error = load::from_file(&folder.join("m.gguf")).err().unwrap();
+    assert!(error.kind() == Kind::InvalidModel && error.to_string().contains("a GGUF file"), "{error}");
+}
+
+#[test]
+fn deep_models_fit_a_small_stack() {
+    let deep = (0..16).fold(branch("v", [node("Relu", &["x"], &["v"])]), |inner, _| {
+        branch("v", [node("If", &["x"], &["v"]).message(5, graph_attribute("then_branch", inner))])
+    });
+    let top = node("If", &["x"], &["y"]).message(5, graph_attribute("then_branch", deep));
+    let too_deep = Bytes::from(model(graph().message(1, top)).0);
+    let types = (0..40).fold(Proto::new(), |inner, _| Proto::new().message(4, Proto::new().message(1, inner)));
+    let types = Bytes::from(model(identity_graph().message(13, Proto::new().text(1, "t").message(2, types))).0);
+    let work = move || {
+        assert_eq!(Model::from_bytes(too_deep).err().unwrap().kind(), Kind::LimitExceeded);
+        let model = Model::from_bytes(types).unwrap();
+        assert_eq!(
+            Model::from_bytes(Bytes::from(save::encode(model.proto()).concat())).unwrap().proto(),
+            model.proto()
+        );
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
+fn external_data_needs_a_folder() {
+    let bytes = model(identity_graph().message(5, external_tensor("w", &[("location", "data.bin")]))).0;
+    let error = Model::from_bytes(Bytes::from(bytes)).err().unwrap();
+    assert!(error.kind() == Kind::InvalidArgument && error.to_string().contains("given as bytes"), "{error}");
+}
+
+/// Three small models that use everything a file can hold; `data.bin` is beside them.
+fn seeds() -> Vec<Vec<u8>> {
+    let body = branch("v", [node("Add", &["x", "k"], &["v"]).text(3, "add")]).message(5, bytes_tensor("k", 1));
+    let other = branch("v", [node("Neg", &["x"], &["v"])]).message(13, value("v", &[-1]));
+    let choose = node("If", &["c"], &["y"])
+        .message(5, graph_attribute("then_branch", body))
+        .message(5, graph_attribute("else_branch", other));
+    let typed = tensor("t", FLOAT, &[2]).bytes(4, &[0, 0, 128, 63, 0, 0, 0, 64]);
+    let wide = tensor("i", INT64, &[2]).bytes(7, &[3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+    let constant = node("Constant", &[], &["c"]).message(5, tensor_attribute("value", bytes_tensor("", 1)));
+    let with_if = model(graph().all(1, [constant, choose]).all(5, [typed, wide])).text(2, "seed").text(6, "doc");
+    let inner = function("G", &["a"], &["b"], [node("Relu", &["a"], &["b"])]);
+    let outer = function("F", &["a"], &["b"], [call("G", &["a"], &["u"]), call("G", &["u"], &["b"])])
+        .message(11, Proto::new().text(1, "alpha").float(2, 0.5).int(20, 1))
+        .text(6, "beta");
+    let with_functions = model(graph().message(1, call("F", &["x"], &["y"])))
+        .all(25, [inner, outer])
+        .message(8, opset("local", 1))
+        .message(14, Proto::new().text(1, "key").text(2, "value"))
+        .message(99, Proto::new().text(1, "unknown"));
+    let sparse = Proto::new()
+        .message(1, tensor("s", FLOAT, &[1]).bytes(9, &[0; 4]))
+        .message(2, tensor("i", INT64, &[1]).bytes(9, &[0; 8]))
+        .int(3, 4);
+    let full = [("location", "data.bin"), ("offset", "16"), ("length", "8")];
+    let outside = [external_tensor("w", &full), external_tensor("u", &[("location", "data.bin")])];
+    let add = node("Concat", &["w", "u"], &["z"]).message(5, Proto::new().text(1, "axis").int(3, 0).int(20, 2));
+    let external = model(identity_graph().message(1, add).all(5, outside).message(15, sparse));
+    [with_if, with_functions, external].map(|model| model.0).into()
+}
+
+fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..1 + random.below(2) {
+        let at = random.below(bytes.len().max(1));
+        match random.below(8) {
+            _ if bytes.is_empty() => bytes.push(random.next() as u8),
+            0..=2 => bytes[at] ^= 1 << random.below(8),
+            3 => bytes[at] = random.next() as u8,
+            4 => bytes.truncate(at),
+            5 => bytes.insert(at, random.next() as u8),
+            6 => drop(bytes.remove(at)),
+            _ => {
+                let end = at + random.below(bytes.len() - at + 1);
+                let piece = bytes[at..end].to_vec();
+                let to = random.below(bytes.len());
+                bytes.splice(to..to, piece);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_models_load_and_come_back_equal_or_not_at_all() {
+    const ROUNDS: usize = 20_000;
+    let folder = Folder::new("damaged");
+    std::fs::write(folder.join("data.bin"), [5; 24]).unwrap();
+    for (number, seed) in seeds().into_iter().enumerate() {
+        let mut random = Random(number as u64);
+        let (mut loaded, mut slowest) = (0, Duration::ZERO);
+        assert!(load::from_bytes(Bytes::from(seed.clone()), Some(folder.path())).is_ok(), "seed {number}");
+        for round in 0..ROUNDS {
+            let bytes = Bytes::from(mutate(&seed, &mut random));
+            let start = Instant::now();
+            let result = load::from_bytes(bytes.clone(), Some(folder.path()));
+            slowest = slowest.max(start.elapsed());
+            assert!(slowest < Duration::from_secs(2), "seed {number}, round {round}: {slowest:?}");
+            let Ok(first) = result else { continue };
+            loaded += 1;
+            let saved = Bytes::from(save::encode(&first.proto).concat());
+            let second = load::from_bytes(saved.clone(), None).expect("what was saved loads without its folder");
+            // Floats are compared as written: two that are not numbers are never equal.
+            let equal = first.proto == second.proto || format!("{:?}", first.proto).contains("NaN");
+            assert!(equal && save::encode(&second.proto).concat() == saved, "seed {number}, round {round}: {bytes:?}");
+        }
+        println!("seed {number}: {loaded} of {ROUNDS} load, slowest {slowest:?}");
+        assert!(loaded > ROUNDS / 100, "mutations that never load test little: {loaded}");
+    }
+}
