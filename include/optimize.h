@@ -514,7 +514,8 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t batch_size;
   /**
-   * Tokens of each row of the timed input; 0 is 128.
+   * Tokens of each row of the timed input; 0 is the texts' own length, and 128 for built-in text and
+   * generated inputs. Longer texts are cut; without a length, after 512 tokens.
    */
   uint32_t sequence_length;
   /**

@@ -31,6 +31,10 @@ pub const RUN_VALUES: usize = 65_536;
 pub const TEXT_BYTES: usize = 64 << 20;
 /// Worker threads a caller may ask for.
 pub const THREADS: usize = 1024;
+/// Elements of one input that a benchmark generates.
+pub const GENERATED_ELEMENTS: u64 = 1 << 28;
+/// Tokens after which a text is cut where the caller gives no length: most encoders have 512 positions.
+pub const DEFAULT_TEXT_TOKENS: usize = 512;
 /// Timed rounds of one benchmark.
 pub const BENCHMARK_RUNS: usize = 1_000_000;
 /// Largest size a checkpoint's configuration may give (vocabulary, width, positions …).

@@ -23,7 +23,7 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     Ok((name.to_owned(), dims.iter().map(dim).collect::<Result<_>>()?))
 }
 
-/// Reads `name:1,2.5`: an input and the values it is filled with, over and over if it has more elements.
+/// Reads `name:1,2.5`: an input and its values, one for each element or a single one for all.
 pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
     let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} gives no values: write NAME:1,2,3");

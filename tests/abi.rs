@@ -48,7 +48,10 @@ fn the_header_is_understood() {
             let fixed = ["uint32_t", "int32_t", "uint64_t", "int64_t", "float", "double", "optimize_progress_fn"];
             let name = format!("{}.{}", options.name, field.name);
             assert!(fixed.contains(&field.ctype.as_str()) || field.ctype.ends_with('*'), "{name} is of no fixed width");
-            assert!(field.ctype != "int32_t" || enum_of(&header, field).is_some(), "{name} does not say of which enum it is");
+            assert!(
+                field.ctype != "int32_t" || enum_of(&header, field).is_some(),
+                "{name} does not say of which enum it is"
+            );
         }
     }
 }
@@ -191,7 +194,9 @@ fn handle_cases(header: &Header, function: &Function) -> Vec<Case> {
                 let handle_of = |f: &Variable| f.ctype.strip_prefix("const ")?.strip_suffix(" *").map(str::to_owned);
                 let handles = fields.iter().filter_map(|f| Some((f, handle_of(f)?)));
                 let handles = handles.filter(|(_, kind)| header.handles.contains(kind));
-                handles.map(|(f, kind)| (kind, Change::before(format!("{local}.known.{} = (void *)wrong;", f.name)))).collect()
+                handles
+                    .map(|(f, kind)| (kind, Change::before(format!("{local}.known.{} = (void *)wrong;", f.name))))
+                    .collect()
             }
             _ => Vec::new(),
         };
@@ -232,7 +237,13 @@ fn enum_cases(header: &Header, function: &Function) -> Vec<Case> {
         for field in fields.iter().filter(|f| f.ctype == "int32_t") {
             let set = |value: &str| Change::before(format!("{}.known.{} = {value};", argument.local, field.name));
             for value in ["12345", "-1", "INT32_MAX", "INT32_MIN"] {
-                cases.push(case(header, function, &format!("{} is {value}", field.name), &set(value), INVALID_ARGUMENT));
+                cases.push(case(
+                    header,
+                    function,
+                    &format!("{} is {value}", field.name),
+                    &set(value),
+                    INVALID_ARGUMENT,
+                ));
             }
             for value in enum_of(header, field).unwrap_or(&[]) {
                 cases.push(case(header, function, &format!("{} is {value}", field.name), &set(value), OK));

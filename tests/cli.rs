@@ -40,8 +40,17 @@ fn quantize_to_a_folder_carries_the_tokenizer_and_reports() {
     let folder = scratch("cli-folder");
     let out = folder.join("small");
     let report = json(&optimize(&[
-        "quantize", "--model", text(&model()), "--output", text(&out), "--json", "--benchmark", "--benchmark-runs", "5",
-        "--threads", "1",
+        "quantize",
+        "--model",
+        text(&model()),
+        "--output",
+        text(&out),
+        "--json",
+        "--benchmark",
+        "--benchmark-runs",
+        "5",
+        "--threads",
+        "1",
     ]));
     assert_eq!(report["schema_version"], 1);
     assert_eq!(report["operation"], "quantize");

@@ -42,7 +42,8 @@ fn difference(folder: &Path) -> (f32, Task) {
     let mask = inputs.iter().find(|(n, _)| n == "attention_mask").unwrap().1.as_slice::<i64>().unwrap().to_vec();
     let per_position = expected.len() / if shape.len() == 3 { mask.len() } else { shape[0] as usize };
     let counts = |index: usize| shape.len() == 2 || mask[index / per_position] == 1;
-    let differences = expected.iter().zip(&found).enumerate().filter(|(i, _)| counts(*i)).map(|(_, (a, b))| (a - b).abs());
+    let differences =
+        expected.iter().zip(&found).enumerate().filter(|(i, _)| counts(*i)).map(|(_, (a, b))| (a - b).abs());
     (differences.fold(0.0, f32::max), model.card().task)
 }
 

@@ -1,12 +1,11 @@
 //! Which sizes the inputs have: what the model leaves open gets a number, the same one for equal names.
 
 use crate::error::{Context, Error, Kind, Result, bail};
+use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::element_count;
 use std::collections::HashMap;
 
-/// Most elements of one input; a model can ask for any number.
-const ELEMENTS: u64 = 1 << 28;
 /// Height and width of pictures whose size the model leaves open: what most classifiers were trained on.
 const PICTURE: i64 = 224;
 
@@ -126,8 +125,12 @@ pub fn is_past(name: &str) -> bool {
 fn checked(shape: &[i64]) -> Result<()> {
     // The same check guards model files; here the shape is the caller's, or ours.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
-    if count > ELEMENTS {
-        bail!(LimitExceeded, "the shape {shape:?} has {count} elements; a benchmark makes inputs of up to {ELEMENTS}");
+    if count > limits::GENERATED_ELEMENTS {
+        bail!(
+            LimitExceeded,
+            "the shape {shape:?} has {count} elements; a benchmark makes inputs of up to {}",
+            limits::GENERATED_ELEMENTS
+        );
     }
     Ok(())
 }

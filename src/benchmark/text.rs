@@ -9,9 +9,6 @@ use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::text::{Batch, Tokenizer};
 
-/// Longer texts are cut, unless `sequence_length` asks for more: most encoders have 512 positions.
-const LONGEST: usize = 512;
-
 /// What an input of a text model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -106,7 +103,7 @@ impl<'a> Text<'a> {
             rows.extend(self.texts.iter().cycle().take(self.batch.saturating_sub(samples)));
         }
         let longest = self.fixed_length.unwrap_or(match self.options.sequence_length {
-            0 => LONGEST,
+            0 => limits::DEFAULT_TEXT_TOKENS,
             length => length,
         });
         let batch = self.tokenizer.encode_batch(&rows, true, Some(longest)).at(|| "the texts")?;

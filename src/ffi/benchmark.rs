@@ -29,7 +29,8 @@ pub struct optimize_benchmark_options_t {
     pub threads: u32,
     /// Rows of the timed input; 0 is 1.
     pub batch_size: u32,
-    /// Tokens of each row of the timed input; 0 is 128.
+    /// Tokens of each row of the timed input; 0 is the texts' own length, and 128 for built-in text and
+    /// generated inputs. Longer texts are cut; without a length, after 512 tokens.
     pub sequence_length: u32,
     /// The timed rounds end after so many milliseconds, but not before 5 of them; 0 is 30000.
     pub max_milliseconds: u32,

@@ -95,7 +95,13 @@ impl<'w> Builder<'w> {
     }
 
     /// A node of `com.microsoft` with some outputs.
-    pub fn contrib(&mut self, op: &str, inputs: &[&str], outputs: usize, attributes: &[(&str, Attribute<'_>)]) -> Vec<String> {
+    pub fn contrib(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: usize,
+        attributes: &[(&str, Attribute<'_>)],
+    ) -> Vec<String> {
         self.contrib = true;
         self.node("com.microsoft", op, inputs, outputs, attributes)
     }
@@ -118,7 +124,14 @@ impl<'w> Builder<'w> {
     }
 
     /// A node whose outputs have given names (an empty name leaves an output out).
-    pub fn node_to(&mut self, domain: &str, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute<'_>)]) {
+    pub fn node_to(
+        &mut self,
+        domain: &str,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute<'_>)],
+    ) {
         self.contrib |= domain == "com.microsoft";
         let path = format!("/{}{}{op}", self.scope.join("/"), if self.scope.is_empty() { "" } else { "/" });
         let name = self.fresh(&path);
@@ -126,7 +139,15 @@ impl<'w> Builder<'w> {
         self.push(domain, op, &name, inputs, outputs, attributes);
     }
 
-    fn push(&mut self, domain: &str, op: &str, name: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute<'_>)]) {
+    fn push(
+        &mut self,
+        domain: &str,
+        op: &str,
+        name: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute<'_>)],
+    ) {
         let mut node = edit::node(op, inputs, outputs);
         node.name = Some(name.to_owned());
         node.domain = (!domain.is_empty()).then(|| domain.to_owned());

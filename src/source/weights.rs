@@ -53,7 +53,10 @@ pub trait Weights {
         let stored = self.get(name)?;
         if stored.dims != dims {
             let found = &stored.dims;
-            return Err(error!(InvalidModel, "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"));
+            return Err(error!(
+                InvalidModel,
+                "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"
+            ));
         }
         Ok(stored)
     }

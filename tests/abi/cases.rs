@@ -94,7 +94,7 @@ const VALUES: [(&str, &str, &str, &str); 28] = [
     ("*", "int32_t", "status", "OPTIMIZE_OK"),
     ("*", "size_t", "index", "0"),
     ("optimize_session_run", "const char *const *", "input_names", r#"{"x"}"#),
-    ("optimize_session_run", "const optimize_tensor_t *const *", "inputs", "{make_tensor()}"),
+    ("optimize_session_run", "const optimize_tensor_t *const *", "inputs", "{made}"),
     ("optimize_session_run", "size_t", "input_count", "1"),
     ("optimize_session_run", "const char *const *", "output_names", r#"{"y"}"#),
     ("optimize_session_run", "size_t", "output_count", "1"),
@@ -110,71 +110,93 @@ pub fn arguments(header: &Header, function: &Function) -> Vec<Argument> {
 }
 
 fn argument(header: &Header, function: &Function, param: &Variable) -> Argument {
-    let (ctype, local) = (param.ctype.as_str(), format!("a_{}", param.name));
+    by_type(header, function, param).unwrap_or_else(|| by_name(function, param))
+}
+
+impl Argument {
+    fn new(kind: Kind, param: &Variable, setup: String, value: String) -> Argument {
+        let null = if param.ctype.ends_with('*') { Null::Refused } else { Null::Never };
+        Argument { local: format!("a_{}", param.name), kind, null, setup, value, after: String::new() }
+    }
+
+    fn null(self, null: Null) -> Argument {
+        Argument { null, ..self }
+    }
+
+    fn after(self, after: String) -> Argument {
+        Argument { after, ..self }
+    }
+}
+
+fn is_optional(function: &Function, param: &Variable) -> bool {
+    OPTIONAL.contains(&(function.name.as_str(), param.name.as_str()))
+}
+
+/// Handles, structs and places for results: their types say what is needed.
+fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Argument> {
+    let (ctype, name, local) = (param.ctype.as_str(), &param.name, format!("a_{}", param.name));
     let bare = ctype.trim_start_matches("const ").trim_end_matches('*').trim_end();
-    let optional = OPTIONAL.contains(&(function.name.as_str(), param.name.as_str()));
-    let null = if optional { Null::Taken } else { Null::Refused };
-    let is_handle = header.handles.iter().any(|handle| handle == bare);
-    let new = |kind, null, setup: String, value: String, after: String| Argument {
-        local: local.clone(),
-        kind,
-        null,
-        setup,
-        value,
-        after,
-    };
-    if param.name == "error" && ctype == "optimize_error_t **" {
-        let setup = format!("optimize_error_t *{local} = POISON;");
-        return new(Kind::Other, Null::Taken, setup, format!("&{local}"), String::new());
+    let null = if is_optional(function, param) { Null::Taken } else { Null::Refused };
+    let new = |kind, setup, value: &str| Argument::new(kind, param, setup, value.to_owned());
+    let place = format!("&{local}");
+    if name == "error" && ctype == "optimize_error_t **" {
+        return Some(new(Kind::Other, format!("optimize_error_t *{local} = POISON;"), &place).null(Null::Taken));
     }
-    if is_handle && ctype.ends_with("**") {
-        let setup = format!("{bare} *{local} = POISON;");
-        let after = format!("if (check_result(status, {local}, \"{}\")) {}({local});", param.name, free_of(bare));
-        return new(Kind::Other, null, setup, format!("&{local}"), after);
+    if header.handles.iter().any(|handle| handle == bare) && ctype.ends_with("**") {
+        let after = format!("if (check_result(status, {local}, \"{name}\")) {}({local});", free_of(bare));
+        return Some(new(Kind::Other, format!("{bare} *{local} = POISON;"), &place).null(null).after(after));
     }
-    if is_handle {
-        let maker = match function.name.as_str() {
-            "optimize_tensor_string" => "make_strings".to_owned(),
-            _ => maker_of(bare),
-        };
-        let setup = format!("{bare} *{local} = {maker}();");
+    if header.handles.iter().any(|handle| handle == bare) && !ctype.ends_with("const *") {
+        let strings = function.name == "optimize_tensor_string";
+        let maker = if strings { "make_strings".to_owned() } else { maker_of(bare) };
+        let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);
         // A function that frees has done it already.
         let freed = function.name == free_of(bare);
-        let after = if freed { String::new() } else { format!("{}({local});", free_of(bare)) };
-        return new(Kind::Handle(bare.to_owned()), null, setup, local.clone(), after);
+        return Some(if freed { made } else { made.after(format!("{}({local});", free_of(bare))) });
     }
     if header.struct_named(bare).is_some_and(|s| s.fields[0].name == "struct_size") {
+        let setup = format!("struct {{ {bare} known; unsigned char tail[64]; }} {local};");
+        let clear = format!("memset(&{local}, 0, sizeof {local});\n    {local}.known.struct_size = sizeof({bare});");
         let null = if ctype.starts_with("const ") { Null::Taken } else { Null::Refused };
-        let setup = format!("struct {{ {bare} known; unsigned char tail[64]; }} {local};\n    memset(&{local}, 0, sizeof {local});\n    {local}.known.struct_size = sizeof({bare});");
-        return new(Kind::Sized(bare.to_owned()), null, setup, format!("&{local}.known"), String::new());
+        let kind = Kind::Sized(bare.to_owned());
+        return Some(new(kind, format!("{setup}\n    {clear}"), &format!("&{local}.known")).null(null));
     }
     match ctype {
         "const char **" => {
-            let after = format!("check_result(status, {local}, \"{}\");", param.name);
-            return new(Kind::Other, null, format!("const char *{local} = POISON;"), format!("&{local}"), after);
+            let after = format!("check_result(status, {local}, \"{name}\");");
+            Some(new(Kind::Other, format!("const char *{local} = POISON;"), &place).after(after))
         }
-        "size_t *" => return new(Kind::Other, null, format!("size_t {local} = 77;"), format!("&{local}"), String::new()),
-        "void *" if param.name == "user_data" => {
-            return new(Kind::Other, Null::Taken, String::new(), "NULL".into(), String::new());
-        }
-        _ => {}
+        "size_t *" => Some(new(Kind::Other, format!("size_t {local} = 77;"), &place)),
+        "void *" if name == "user_data" => Some(new(Kind::Other, String::new(), "NULL").null(Null::Taken)),
+        _ => None,
     }
-    let row = VALUES.iter().find(|row| [function.name.as_str(), "*"].contains(&row.0) && row.1 == ctype && row.2 == param.name);
-    let Some((_, _, _, value)) = row else {
-        panic!("tests/abi/cases.rs does not know what to give `{ctype} {}` of {}: add it to VALUES", param.name, function.name);
+}
+
+fn by_name(function: &Function, param: &Variable) -> Argument {
+    let (ctype, name, local) = (param.ctype.as_str(), param.name.as_str(), format!("a_{}", param.name));
+    let fits =
+        |row: &&(&str, &str, &str, &str)| (row.0 == "*" || row.0 == function.name) && (row.1, row.2) == (ctype, name);
+    let Some((_, _, _, value)) = VALUES.iter().find(fits) else {
+        let place = format!("`{ctype} {name}` of {}", function.name);
+        panic!("tests/abi/cases.rs does not know what to give for {place}: add it to VALUES");
     };
-    match ctype {
-        "const char *const *" => new(Kind::Texts, null, format!("const char *{local}[] = {value};"), local.clone(), String::new()),
-        "const char *" => new(Kind::Text, null, String::new(), (*value).into(), String::new()),
-        "const optimize_tensor_t *const *" => {
-            let setup = format!("const optimize_tensor_t *made = make_tensor(), *{local}[] = {{made}};");
-            let kind = Kind::Handles("optimize_tensor_t".into());
-            new(kind, null, setup, local.clone(), "optimize_tensor_free((void *)made);".into())
+    let plain = |kind| Argument::new(kind, param, String::new(), (*value).to_owned());
+    let made = match ctype {
+        "const char *const *" => {
+            Argument::new(Kind::Texts, param, format!("const char *{local}[] = {value};"), local.clone())
         }
-        "int32_t" => new(Kind::Enum, Null::Never, String::new(), (*value).into(), String::new()),
-        "size_t" => new(Kind::Size, Null::Never, String::new(), (*value).into(), String::new()),
-        _ => new(Kind::Other, null, String::new(), (*value).into(), String::new()),
-    }
+        "const optimize_tensor_t *const *" => {
+            let setup =
+                format!("optimize_tensor_t *made = make_tensor();\n    const optimize_tensor_t *{local}[] = {value};");
+            let kind = Kind::Handles("optimize_tensor_t".to_owned());
+            Argument::new(kind, param, setup, local.clone()).after("optimize_tensor_free(made);".to_owned())
+        }
+        "const char *" => plain(Kind::Text),
+        "int32_t" => plain(Kind::Enum),
+        "size_t" => plain(Kind::Size),
+        _ => plain(Kind::Other),
+    };
+    if is_optional(function, param) { made.null(Null::Taken) } else { made }
 }
 
 /// The function that frees a handle.
@@ -213,8 +235,7 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
     let changed = |index: usize| change.values.iter().find(|(at, _)| *at == index).map(|(_, value)| value.as_str());
     let mut lines: Vec<String> = arguments.iter().map(|a| a.setup.clone()).collect();
     lines.push(change.before.clone());
-    let values: Vec<&str> =
-        arguments.iter().enumerate().map(|(i, a)| changed(i).unwrap_or(a.value.as_str())).collect();
+    let values: Vec<&str> = arguments.iter().enumerate().map(|(i, a)| changed(i).unwrap_or(a.value.as_str())).collect();
     let call = format!("{}({})", function.name, values.join(", "));
     if function.is_fallible() {
         let error = if changed(arguments.len() - 1).is_some() { "NULL" } else { "&a_error" };

@@ -22,13 +22,8 @@ fn model() -> Vec<u8> {
         let tensor = [number(1, 1), bytes(2, &dims)].concat();
         [text(1, name), bytes(2, &bytes(1, &tensor))].concat()
     };
-    let graph = [
-        bytes(1, &node),
-        text(2, "graph"),
-        bytes(5, &initializer),
-        bytes(11, &value("x")),
-        bytes(12, &value("y")),
-    ];
+    let graph =
+        [bytes(1, &node), text(2, "graph"), bytes(5, &initializer), bytes(11, &value("x")), bytes(12, &value("y"))];
     [number(1, 8), bytes(7, &graph.concat()), bytes(8, &number(2, 17))].concat()
 }
 

@@ -139,7 +139,8 @@ fn function(declaration: &str) -> Function {
     let (head, params) = declaration.split_once('(').unwrap_or_else(|| panic!("not understood: {declaration}"));
     let head = variable("", head);
     let params = params.trim().strip_suffix(')').unwrap_or_else(|| panic!("not understood: {declaration}"));
-    let params = if params.trim() == "void" { Vec::new() } else { params.split(',').map(|p| variable("", p)).collect() };
+    let params =
+        if params.trim() == "void" { Vec::new() } else { params.split(',').map(|p| variable("", p)).collect() };
     Function { name: head.name, returns: head.ctype, params }
 }
 
