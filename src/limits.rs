@@ -7,6 +7,11 @@
 pub const MODEL_PROTO_BYTES: u64 = 2 * 1024 * 1024 * 1024 - 1;
 /// Largest external-data or weight file that is mapped.
 pub const DATA_FILE_BYTES: u64 = 1 << 42;
+/// Heap that decoding may take whatever the size of the input, and for each byte of it. An empty message
+/// is two bytes in a file and some hundreds in memory: without this a file of 2 GiB could ask for 300.
+pub const DECODED_BYTES: u64 = 2 << 30;
+/// See [`DECODED_BYTES`].
+pub const DECODED_PER_BYTE: u64 = 4;
 /// Nesting of protobuf messages: real models stay under 30 even with `If` inside `Loop` inside functions.
 pub const PROTO_DEPTH: usize = 100;
 /// Nesting of graphs inside nodes.
@@ -45,3 +50,15 @@ pub const LAYERS: i64 = 4096;
 pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 /// Tensors of one checkpoint.
 pub const CHECKPOINT_TENSORS: usize = 1_000_000;
+/// Keys in the header of a GGUF file; real ones have some dozens.
+pub const GGUF_KEYS: u64 = 65_536;
+/// Nesting of arrays in a GGUF file; no known key has any.
+pub const GGUF_ARRAY_DEPTH: usize = 4;
+/// Largest alignment of the data in a GGUF file; 32 is the rule.
+pub const GGUF_ALIGNMENT: i64 = 1 << 16;
+/// One text in the metadata of a GGUF file (a chat template …).
+pub const GGUF_TEXT_BYTES: usize = 16 << 20;
+/// Tokens of a vocabulary, and merges of a tokenizer.
+pub const VOCABULARY: usize = 1 << 22;
+/// Characters of a token that SentencePiece merges may make; those of real vocabularies end at 32.
+pub const MERGED_CHARACTERS: usize = 64;

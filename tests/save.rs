@@ -6,6 +6,7 @@ use bytes::Bytes;
 use common::*;
 use optimize::call::{Call, Progress};
 use optimize::error::{Error, Kind};
+use optimize::files;
 use optimize::model::Model;
 use optimize::onnx::proto::{ModelProto, TensorProto};
 use optimize::onnx::save::{self, ExternalData, Saved};
@@ -273,6 +274,20 @@ fn impossible_targets_are_refused_and_nothing_is_left() {
     assert_eq!(std::fs::read_dir(folder.join("folder")).unwrap().count(), 0);
     assert_eq!(folder.names(), ["file", "folder", "read-only"]);
     assert_eq!(std::fs::read_dir(".").unwrap().count(), here);
+}
+
+#[test]
+fn a_dropped_file_leaves_nothing_and_a_committed_one_replaces() {
+    let folder = Folder::new("atomic");
+    let target = folder.join("f");
+    let content = || std::fs::read(&target).unwrap();
+    files::replace(&target, b"old").unwrap();
+    let mut file = files::AtomicFile::create(&target).unwrap();
+    std::io::Write::write_all(&mut file, b"new").unwrap();
+    drop(file);
+    assert_eq!(content(), b"old");
+    files::replace(&target, b"new").unwrap();
+    assert_eq!((content(), folder.names().len()), (b"new".to_vec(), 1));
 }
 
 #[test]

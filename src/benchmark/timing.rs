@@ -8,7 +8,6 @@ use super::statistics::{percentile, sorted};
 use super::steps::Steps;
 use crate::call::Call;
 use crate::error::Result;
-use crate::files;
 use crate::graph::edit;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
@@ -119,7 +118,7 @@ pub fn alone(
     options: &SessionOptions,
     call: &Call,
 ) -> Result<Alone> {
-    files::trim_heap();
+    crate::runtime::trim_heap();
     let before = resident_data_bytes();
     let mut subject = Subject::new(runtime, model, options, call)?;
     let start = Instant::now();

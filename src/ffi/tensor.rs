@@ -2,7 +2,6 @@
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
-use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, copied, guard, slice, texts};
 use crate::error::{Error, Kind, Result, bail};
@@ -76,9 +75,6 @@ pub struct optimize_value_info_t {
     /// `rank` names; equal names must be equal sizes, "" has no such meaning.
     pub dim_names: *const *const c_char,
 }
-// SAFETY: repr(C) of two 32-bit and four 64-bit fields: no padding, NULL and 0 are valid.
-unsafe impl Options for optimize_value_info_t {}
-
 /// A list of inputs or outputs in the form C reads.
 pub(super) struct Signature(Vec<Entry>);
 
@@ -127,13 +123,16 @@ impl Signature {
         if info.is_null() {
             bail!(InvalidArgument, "info is NULL, there is no place for the result");
         }
-        // SAFETY: the contract; this checks the announced size.
-        let given = unsafe { options::read(info.cast_const()) }?;
+        // SAFETY: the caller's struct begins with its size; what follows is only written to.
+        let size = unsafe { info.cast::<u32>().read() };
+        if (size as usize) < size_of::<u32>() {
+            bail!(InvalidArgument, "struct_size of info is {size}: set it to sizeof the struct");
+        }
         let Some(entry) = self.0.get(index) else {
             bail!(NotFound, "index {index} is beyond the {} there are", self.0.len());
         };
         let full = optimize_value_info_t {
-            struct_size: given.struct_size,
+            struct_size: size,
             dtype: entry.dtype,
             name: entry.name.as_ptr(),
             rank: entry.rank,
@@ -141,7 +140,7 @@ impl Signature {
             dim_names: entry.dim_names.as_ptr(),
         };
         // An older caller's struct is shorter: it gets the fields it has room for.
-        let room = (given.struct_size as usize).min(size_of_val(&full));
+        let room = (size as usize).min(size_of_val(&full));
         // SAFETY: the caller's struct has at least `room` bytes.
         unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
         Ok(())

@@ -37,11 +37,6 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 pub(super) const FIXED32: u8 = 5;
 
-/// Heap that decoding may take whatever the size of the input, and for each byte of it. An empty message
-/// is two bytes in a file and some hundreds in memory: without this a file of 2 GiB could ask for 300.
-const DECODED_BYTES: u64 = 2 << 30;
-const DECODED_PER_BYTE: u64 = 4;
-
 /// A cursor over one message. Sub-readers share the buffer: nothing is copied.
 pub struct Reader {
     buffer: Bytes,
@@ -56,7 +51,7 @@ pub struct Reader {
 impl Reader {
     /// A cursor at the beginning of `buffer`.
     pub fn new(buffer: Bytes) -> Self {
-        let budget = DECODED_BYTES + DECODED_PER_BYTE * buffer.len() as u64;
+        let budget = limits::DECODED_BYTES + limits::DECODED_PER_BYTE * buffer.len() as u64;
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 

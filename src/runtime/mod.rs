@@ -31,6 +31,7 @@ mod watch;
 mod weights;
 
 pub use library::Runtime;
+pub use mapped::trim_heap;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use session::Session;
 pub use tensor::{Element, Tensor};

@@ -6,6 +6,7 @@
 
 use super::weights::{BlockForm, Form, Stored, Weights};
 use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
 use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
@@ -47,15 +48,20 @@ pub struct Builder<'w> {
     names: HashSet<String>,
     scope: Vec<String>,
     constants: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
+    /// Weights of half precision that were cast already.
+    casts: HashMap<String, String>,
     contrib: bool,
+    /// Room for weights that are stored in another form than the graph has them in.
+    pub(super) scratch: Scratch,
 }
 
 impl<'w> Builder<'w> {
     /// An empty graph over a checkpoint.
     pub fn new(name: &str, weights: &'w dyn Weights, dialect: Dialect) -> Builder<'w> {
         let graph = GraphProto { name: Some(name.to_owned()), ..Default::default() };
-        let (names, scope, constants) = Default::default();
-        Builder { weights, dialect, graph, names, scope, constants, contrib: false }
+        let (names, scope, constants, casts) = Default::default();
+        let scratch = Scratch::new(&std::env::temp_dir());
+        Builder { weights, dialect, graph, names, scope, constants, casts, contrib: false, scratch }
     }
 
     /// Runs `body` inside a module: its nodes are named below `name`.
@@ -155,7 +161,8 @@ impl<'w> Builder<'w> {
         self.graph.node.push(node);
     }
 
-    fn fresh(&mut self, wanted: &str) -> String {
+    /// A name nobody has yet: `wanted`, or `wanted_1`, `wanted_2` …
+    pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = 0;
         while !self.names.insert(name.clone()) {
@@ -168,23 +175,37 @@ impl<'w> Builder<'w> {
     /// A weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is copied.
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
-        let Form::Plain(dtype) = stored.form else {
-            bail!(Unsupported, "the tensor {name:?} is quantized where a plain one is needed");
-        };
-        self.stored(name, dtype, stored)
+        match stored.form {
+            Form::Plain(dtype) => self.stored(name, dtype, stored),
+            Form::Blocks(form) => super::blocks::floats(self, name, &stored, form).at(|| name.to_owned()),
+        }
     }
 
     fn stored(&mut self, name: &str, dtype: DataType, stored: Stored) -> Result<String> {
+        self.add_stored(name, dtype, stored)?;
+        if dtype == DataType::Float32 {
+            return Ok(name.to_owned());
+        }
+        if let Some(cast) = self.casts.get(name) {
+            return Ok(cast.clone());
+        }
+        let cast = self.to_float32(name);
+        self.casts.insert(name.to_owned(), cast.clone());
+        Ok(cast)
+    }
+
+    fn add_stored(&mut self, name: &str, dtype: DataType, stored: Stored) -> Result<()> {
+        if !matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
+            bail!(Unsupported, "the tensor {name:?} is {}, not float", dtype.name());
+        }
         if self.names.insert(name.to_owned()) {
             self.graph.initializer.push(edit::tensor(name, dtype, &stored.dims, stored.bytes));
         }
-        match dtype {
-            DataType::Float32 => Ok(name.to_owned()),
-            DataType::Float16 | DataType::Bfloat16 => {
-                Ok(self.op("Cast", &[name], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))]))
-            }
-            other => bail!(Unsupported, "the tensor {name:?} is {}, not float", other.name()),
-        }
+        Ok(())
+    }
+
+    fn to_float32(&mut self, x: &str) -> String {
+        self.op("Cast", &[x], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))])
     }
 
     /// `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it is there, `{module}.bias`.
@@ -218,10 +239,18 @@ impl<'w> Builder<'w> {
         Ok(self.op("Add", &[x, &bias], &[]))
     }
 
-    /// Rows of the checkpoint's table `name` `[rows, width]`.
+    /// Rows of the checkpoint's table `name` `[rows, width]`, as float32. The rows are cast, not the table.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
-        let table = self.weight(name, &[rows, width])?;
-        Ok(self.op("Gather", &[&table, ids], &[]))
+        let stored = self.weights.shaped(name, &[rows, width])?;
+        let dtype = match stored.form {
+            Form::Plain(dtype) => dtype,
+            Form::Blocks(form) => {
+                return super::blocks::embedding(self, ids, name, &stored, form).at(|| name.to_owned());
+            }
+        };
+        self.add_stored(name, dtype, stored)?;
+        let found = self.op("Gather", &[name, ids], &[]);
+        Ok(if dtype == DataType::Float32 { found } else { self.to_float32(&found) })
     }
 
     /// `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.
@@ -265,6 +294,11 @@ impl<'w> Builder<'w> {
         self.graph.initializer.push(edit::tensor(&name, dtype, dims, Bytes::from(key.0.clone())));
         self.constants.insert(key, name.clone());
         name
+    }
+
+    /// Whether a value of that name is there already.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Adds an initializer of any kind under its own name, once.

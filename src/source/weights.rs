@@ -24,15 +24,28 @@ pub enum Form {
     Blocks(BlockForm),
 }
 
-/// Blocks that `com.microsoft.MatMulNBits` can hold exactly.
+/// Blocks as GGUF files have them: integers `q` with scales, `w = scale q + offset`. All of them can be held exactly
+/// by `com.microsoft.MatMulNBits` (see [`super::blocks`]). Bytes of a block in the order given; scales are float16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types)] // the names users know
 pub enum BlockForm {
-    /// 32 weights: float16 scale `d`, 16 bytes of nibbles `q`; `w = d (q - 8)`.
+    /// 32 weights: scale `d`, 16 bytes of nibbles `q`; `w = d (q - 8)`.
     Q4_0,
-    /// 32 weights: float16 `d` and `m`, 16 bytes of nibbles; `w = d q + m`.
+    /// 32 weights: `d`, `m`, 16 bytes of nibbles; `w = d q + m`.
     Q4_1,
-    /// 32 weights: float16 `d`, 32 signed bytes; `w = d q`.
+    /// 32 weights: `d`, 4 bytes of fifth bits, 16 bytes of nibbles; `w = d (q - 16)`.
+    Q5_0,
+    /// 32 weights: `d`, `m`, 4 bytes of fifth bits, 16 bytes of nibbles; `w = d q + m`.
+    Q5_1,
+    /// 32 weights: `d`, 32 signed bytes `q`; `w = d q`.
     Q8_0,
+    /// 256 weights in 8 groups: `d`, `e`, 12 bytes of 6-bit scales `s` and `t`, 128 bytes of nibbles; `w = d s q - e t`.
+    Q4_K,
+    /// 256 weights in 8 groups: as `Q4_K`, with 32 bytes of fifth bits before the nibbles.
+    Q5_K,
+    /// 256 weights in 16 groups: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales `s`, `d`;
+    /// `w = d s (q - 32)`.
+    Q6_K,
 }
 
 /// A set of tensors under the names that Hugging Face checkpoints use.

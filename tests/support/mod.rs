@@ -5,7 +5,7 @@
 pub mod build;
 
 use optimize::runtime::Runtime;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A path under the fetched dependencies.
 pub fn deps(name: &str) -> PathBuf {
@@ -24,11 +24,27 @@ pub fn runtime() -> &'static Runtime {
     }
 }
 
+/// An empty folder of this test's own, removed at its end.
+pub struct Scratch(PathBuf);
+
+impl std::ops::Deref for Scratch {
+    type Target = Path;
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// An empty folder of this test's own.
-pub fn scratch(name: &str) -> PathBuf {
+pub fn scratch(name: &str) -> Scratch {
     let root = std::env::var_os("OPTIMIZE_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from);
     let path = root.join(format!("optimize-test-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).unwrap();
-    path
+    Scratch(path)
 }

@@ -4,15 +4,28 @@
 //! those come from (safetensors here, GGUF next door). One file a family; what families share is described in
 //! `decoder.rs` and built by it, `attention.rs`, `rope.rs` and `mlp.rs`.
 
+mod activation;
+mod attention;
 mod config;
+mod decoder;
+mod gemma;
+mod gpt2;
+mod header;
+mod llama;
+mod mlp;
+mod rope;
+pub mod safetensors;
+pub mod side;
 
 pub use config::Config;
 
+use super::card::Card;
 use super::weights::Weights;
-use super::{Dialect, LoadOptions, Task};
+use super::{Dialect, Format, LoadOptions, Task};
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::ModelProto;
+use safetensors::Safetensors;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -30,7 +43,18 @@ pub struct Built {
 type Family = fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>;
 
 /// What can be built: `model_type` of the configuration, and how.
-const FAMILIES: &[(&str, Family)] = &[];
+const FAMILIES: &[(&str, Family)] = &[
+    ("llama", llama::llama),
+    ("mistral", llama::mistral),
+    ("qwen2", llama::qwen2),
+    ("qwen3", llama::qwen3),
+    ("smollm3", llama::smollm3),
+    ("phi3", llama::phi3),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3_text", gemma::gemma3),
+    ("gpt2", gpt2::gpt2),
+];
 
 /// The family of a `model_type`.
 fn family(model_type: &str) -> Option<Family> {
@@ -57,7 +81,43 @@ pub fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialec
     Ok(Built { proto, task, architecture: model_type.to_owned() })
 }
 
-/// Loads the checkpoint in `folder`.
-pub fn load(folder: &Path, _options: &LoadOptions) -> Result<Model> {
-    bail!(Unsupported, "{}: checkpoints cannot be loaded yet", folder.display())
+/// Loads the checkpoint in `folder`: `config.json` with `model.safetensors` or an index of several such files.
+///
+/// Nothing of the weights is read: the graph refers to slices of the mapped files, which must not be truncated
+/// while the model lives. Errors as [`build`], and as [`safetensors::Safetensors::open_folder`].
+pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
+    let Some(config) = side::read_object(&folder.join("config.json"))? else {
+        bail!(NotFound, "the folder has no config.json");
+    };
+    let weights = Safetensors::open_folder(folder)?;
+    let text = text_config(&config);
+    let built = build(&text, &weights, options.dialect).at(|| folder.join("config.json").display().to_string())?;
+    let generation = side::read_object(&folder.join("generation_config.json"))?;
+    let card = Card {
+        format: Format::Checkpoint,
+        architecture: Some(built.architecture),
+        task: built.task,
+        generation: side::generation_defaults(&text, generation.as_ref())?,
+        chat_template: side::chat_template(folder)?,
+        side_files: side::files_of(folder),
+        config: text,
+        ..Card::default()
+    };
+    Ok(Model::assemble(built.proto, card, folder, weights.files().to_vec()))
+}
+
+/// The configuration of the model of text: that of Gemma 3 lies inside the one of text and images, which adds what
+/// it leaves out. Any other is given back as it is.
+fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
+    let inner = config.get("text_config").and_then(Value::as_object);
+    match (config.get("model_type").and_then(Value::as_str), inner) {
+        (Some("gemma3"), Some(inner)) => {
+            let mut merged = config.clone();
+            merged.remove("text_config");
+            merged.extend(inner.clone());
+            merged.insert("model_type".to_owned(), Value::from("gemma3_text"));
+            merged
+        }
+        _ => config.clone(),
+    }
 }

@@ -151,7 +151,7 @@ fn dense(folder: &Path, path: &str, weights: &mut WithSteps<'_>) -> Result<Step>
     let (inputs, outputs) = (size("in_features")?, size("out_features")?);
     let class = config.get("activation_function").and_then(Value::as_str).unwrap_or("");
     let activation = class.rsplit('.').next().unwrap_or("").to_lowercase();
-    weights.steps.push((path.to_owned(), Safetensors::open(&folder.join(path))?));
+    weights.steps.push((path.to_owned(), Safetensors::open_folder(&folder.join(path))?));
     let activation = if activation.is_empty() { "tanh".to_owned() } else { activation };
     Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation })
 }

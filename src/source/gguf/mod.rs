@@ -1,11 +1,140 @@
 //! GGUF files: weights, tokenizer and chat template in one, built into a graph.
+//!
+//! ```text
+//! header.rs   what is in the file (values.rs, reader.rs, types.rs below it)
+//! names.rs    tensors: what they are called in a checkpoint      weights.rs   and how they are stored there
+//! config.rs   sizes and switches (rope.rs: rotary positions)     tokenizer.rs (vocabulary.rs, pretokenize.rs)
+//! dequantize.rs   blocks of integers, taken apart
+//! ```
+//! What comes out is what a checkpoint of the same model gives: the same names, the same `config.json`, the same
+//! graph, with quantized blocks in place (see [`super::blocks`]).
 
-use super::LoadOptions;
-use crate::error::{Result, bail};
+mod config;
+pub mod dequantize;
+mod header;
+mod names;
+mod pretokenize;
+mod reader;
+mod rope;
+mod tokenizer;
+mod types;
+mod values;
+mod vocabulary;
+mod weights;
+
+pub use header::{Header, TensorInfo};
+
+use super::card::{Card, Format, GenerationDefaults, SideContent, SideFile};
+use super::weights::Weights;
+use super::{LoadOptions, checkpoint};
+use crate::error::{Result, bail, error};
 use crate::model::Model;
+use crate::{files, limits};
+use bytes::Bytes;
+use names::Architecture;
+use serde_json::{Map, Value, json};
 use std::path::Path;
+use tokenizer::Described;
+use weights::GgufWeights;
+
+/// A GGUF file, read and understood, not yet built.
+pub struct Gguf {
+    header: Header,
+    architecture: &'static Architecture,
+    /// The configuration in the form of a Hugging Face `config.json`.
+    pub config: Map<String, Value>,
+    heads: i64,
+    key_value_heads: i64,
+    tokenizer: Option<Described>,
+}
+
+impl Gguf {
+    /// Understands the bytes of a file. Every error names the key or tensor that is wrong.
+    ///
+    /// [`crate::error::Kind::InvalidModel`] for what is damaged, `LimitExceeded` for what is absurd, `Unsupported`
+    /// for an architecture, tokenizer or element type that this version does not know.
+    pub fn read(file: &Bytes) -> Result<Gguf> {
+        let header = Header::read(file)?;
+        let name = header.keys.text("general.architecture")?;
+        let name = name.ok_or_else(|| error!(InvalidModel, "the file has no \"general.architecture\""))?;
+        let architecture = Architecture::named(name)?;
+        if let Some(parts) = header.keys.integer("split.count")?.filter(|count| *count > 1) {
+            bail!(Unsupported, "this is one of {parts} files of a model: join them first");
+        }
+        let tokenizer = tokenizer::describe(&header.keys)?;
+        let configured = config::configure(&header, architecture)?;
+        let mut config = configured.config;
+        let vocabulary = config.get("vocab_size").and_then(Value::as_i64).unwrap_or(0);
+        if let Some(tokenizer) = &tokenizer {
+            if tokenizer.tokens as i64 > vocabulary {
+                bail!(InvalidModel, "there are {} tokens and {vocabulary} rows to embed them", tokenizer.tokens);
+            }
+            config.extend(token_ids(tokenizer));
+        }
+        let (heads, key_value_heads) = (configured.heads, configured.key_value_heads);
+        Ok(Gguf { header, architecture, config, heads, key_value_heads, tokenizer })
+    }
+
+    /// The tensors under the names of a checkpoint.
+    pub fn weights(&self) -> Result<impl Weights> {
+        GgufWeights::new(&self.header, self.architecture, self.heads as usize, self.key_value_heads as usize)
+    }
+
+    /// What is known besides the graph. Files that a checkpoint's folder would have are made from the metadata.
+    fn card(&self) -> Result<Card> {
+        let file =
+            |name: &str, content: Bytes| SideFile { name: name.to_owned(), content: SideContent::Bytes(content) };
+        let json = |value: &Value| Bytes::from(format!("{value:#}\n"));
+        let config = Value::Object(self.config.clone());
+        let mut card = Card {
+            format: Format::Gguf,
+            architecture: Some(self.architecture.model_type.to_owned()),
+            config: self.config.clone(),
+            chat_template: self.header.keys.text("tokenizer.chat_template")?.map(str::to_owned),
+            side_files: vec![file("config.json", json(&config))],
+            ..Card::default()
+        };
+        if let Some(described) = &self.tokenizer {
+            card.side_files.push(file("generation_config.json", json(&Value::Object(token_ids(described)))));
+            card.side_files.push(file("tokenizer.json", described.tokenizer.clone()));
+            card.side_files.push(file("tokenizer_config.json", json(&described.tokenizer_config)));
+            card.generation = GenerationDefaults {
+                eos_token_ids: described.ids.ends.iter().map(|id| i64::from(*id)).collect(),
+                bos_token_id: described.ids.bos.map(i64::from),
+                pad_token_id: described.ids.pad.map(i64::from),
+                sampling: Map::new(),
+            };
+        }
+        Ok(card)
+    }
+}
+
+/// Ids of special tokens in the form of a `generation_config.json`.
+fn token_ids(described: &Described) -> Map<String, Value> {
+    let ids = &described.ids;
+    let ends = match ids.ends[..] {
+        [] => Value::Null,
+        [one] => json!(one),
+        ref many => json!(many),
+    };
+    let entries = [("bos_token_id", json!(ids.bos)), ("eos_token_id", ends), ("pad_token_id", json!(ids.pad))];
+    entries.into_iter().filter(|(_, id)| !id.is_null()).map(|(name, id)| (name.to_owned(), id)).collect()
+}
+
+/// The `tokenizer.json` of a file that need not hold a model; `None` if it has no tokenizer.
+pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
+    Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
+}
 
 /// Loads a GGUF file.
-pub fn load(path: &Path, _options: &LoadOptions) -> Result<Model> {
-    bail!(Unsupported, "{}: GGUF files cannot be loaded yet", path.display())
+///
+/// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks are rearranged
+/// into an unlinked file in the folder for temporary files. Memory stays near the size of the largest tensor.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
+    let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?;
+    let gguf = Gguf::read(&bytes)?;
+    let weights = gguf.weights()?;
+    let built = checkpoint::build(&gguf.config, &weights, options.dialect)?;
+    let card = Card { task: built.task, ..gguf.card()? };
+    Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
 }

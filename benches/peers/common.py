@@ -1,0 +1,129 @@
+"""What the scripts of this folder share: where things are, texts, interleaved timing, tables."""
+
+import json
+import os
+import pathlib
+import random
+import statistics
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPS = pathlib.Path(os.environ.get("OPTIMIZE_TEST_DEPS", ROOT / "target/deps"))
+SCRATCH = ROOT / "target/peers"
+MODELS = DEPS / "models"
+COMMAND = ROOT / "target/release/optimize"
+LIBRARY = ROOT / "target/release/liboptimize.so"
+RUNTIME = DEPS / "onnxruntime/libonnxruntime.so.1"
+
+
+# ---------------------------------------------------------------------------------------------------- texts
+
+# Files of the Brown corpus are `word/tag word/tag`; these have quotes and brackets of their own.
+QUOTES = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")"}
+NO_SPACE_BEFORE = {".", ",", ";", ":", "?", "!", ")", "'"}
+
+
+def brown_sentences(count, seed=1):
+    """`count` sentences of 5 to 60 words, spread over the whole corpus, the same for the same seed."""
+    files = sorted(p for p in (DEPS / "corpus/brown").iterdir() if len(p.name) == 4 and p.name[0] == "c")
+    sentences = [s for path in files for s in brown_file(path) if 5 <= len(s.split()) <= 60]
+    return random.Random(seed).sample(sentences, count)
+
+
+def brown_file(path):
+    """The sentences of one file, as a person would write them."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = [token.rsplit("/", 1)[0] for token in line.split()]
+        if words:
+            yield joined([QUOTES.get(word, word) for word in words])
+
+
+def joined(words):
+    text = ""
+    for word in words:
+        text += word if not text or word in NO_SPACE_BEFORE else " " + word
+    return text
+
+
+# --------------------------------------------------------------------------------------------------- timing
+
+def interleaved(runs, seconds, clock, fewest=7, most=400):
+    """Times of each of `runs` ({name: function}) in milliseconds, round by round.
+
+    All run in each round, in an order that turns, and each once more before its timed run, so that none is favoured
+    by what the caches hold or by a machine that becomes slower. Rounds go on until `seconds` have passed.
+    """
+    times = {name: [] for name in runs}
+    names = list(runs)
+    begin = time.monotonic()
+    number = -2  # two rounds to warm up
+    while number < fewest or (number < most and time.monotonic() - begin < seconds):
+        for name in names[number % len(names):] + names[:number % len(names)]:
+            runs[name]()
+            start = clock()
+            runs[name]()
+            taken = (clock() - start) * 1e3
+            if number >= 0:
+                times[name].append(taken)
+        number += 1
+    return times
+
+
+def clock_for(threads):
+    """Processor time where one thread works (other programs hardly disturb it), else the wall clock."""
+    return (time.process_time, "cpu") if threads == 1 else (time.perf_counter, "wall")
+
+
+def ratio(slow, quick, seed=0, resamples=2000):
+    """Median of the paired ratios slow/quick with its 95 % bootstrap interval."""
+    ratios = [a / b for a, b in zip(slow, quick)]
+    draw = random.Random(seed)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples))
+    return statistics.median(ratios), medians[int(0.025 * resamples)], medians[int(0.975 * resamples) - 1]
+
+
+def shown_ratio(value):
+    return "{:.2f}x [{:.2f}, {:.2f}]".format(*value)
+
+
+def ort_session(model, threads):
+    """An ONNX Runtime session, with the same options for every model that is compared.
+
+    Waiting threads sleep after 20 us, as in the sessions of liboptimize: on a shared machine the default (they spin)
+    measures the neighbours.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+# --------------------------------------------------------------------------------------------------- report
+
+def table(rows):
+    """Prints rows of cells, the first row as a header."""
+    widths = [max(len(str(row[i])) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    for index, row in enumerate(rows):
+        cells = [str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
+        print("  ".join(cells).rstrip())
+        if index == 0:
+            print("-" * (sum(widths) + 2 * (len(widths) - 1)))
+    print(flush=True)
+
+
+def machine():
+    info = pathlib.Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    return {"processor": names[0] if names else "", "threads": os.cpu_count(), "load": os.getloadavg()[0]}
+
+
+def save(name, result):
+    """Writes the figures to target/peers/NAME.json."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    path = SCRATCH / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    print(f"written to {path.relative_to(ROOT)}")

@@ -1,0 +1,179 @@
+// Models, and the options of what is done to them.
+
+using System;
+using System.Collections.Generic;
+
+namespace Optimize
+{
+    /// <summary>Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.</summary>
+    public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
+
+    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.</summary>
+    public enum QuantizeType { Dynamic = 0 }
+
+    /// <summary>Options of Context.Quantize.</summary>
+    public sealed class QuantizeOptions
+    {
+        public QuantizeType Type { get; set; }
+
+        /// <summary>Of a weight; 0 is 8.</summary>
+        public uint Bits { get; set; }
+
+        public ReduceRange ReduceRange { get; set; }
+
+        /// <summary>One scale for a whole weight instead of one per output channel.</summary>
+        public bool PerTensor { get; set; }
+
+        /// <summary>Leave embedding tables in float.</summary>
+        public bool KeepEmbeddings { get; set; }
+
+        /// <summary>0 is as the context says.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Weights with fewer elements are left; 0 is 1024.</summary>
+        public ulong MinElements { get; set; }
+
+        /// <summary>Globs over node and weight names; without any, all nodes.</summary>
+        public IList<string> Include { get; set; }
+
+        /// <summary>Globs over what to leave as it is; wins over Include.</summary>
+        public IList<string> Exclude { get; set; }
+
+        /// <summary>For the quantized weights until they are saved; null is the system's.</summary>
+        public string ScratchFolder { get; set; }
+
+        internal Native.QuantizeOptions ToNative(Scratch scratch)
+        {
+            return new Native.QuantizeOptions
+            {
+                StructSize = Handle.SizeOf<Native.QuantizeOptions>(),
+                Type = (int)Type,
+                Bits = Bits,
+                ReduceRange = (int)ReduceRange,
+                PerTensor = PerTensor ? 1u : 0,
+                KeepEmbeddings = KeepEmbeddings ? 1u : 0,
+                Threads = Threads,
+                MinElements = MinElements,
+                Include = scratch.Texts(Include),
+                IncludeCount = Scratch.Count(Include),
+                Exclude = scratch.Texts(Exclude),
+                ExcludeCount = Scratch.Count(Exclude),
+                ScratchFolder = scratch.Text(ScratchFolder),
+            };
+        }
+    }
+
+    /// <summary>Options of Context.Benchmark.</summary>
+    public sealed class BenchmarkOptions
+    {
+        /// <summary>Makes inputs of texts; null generates them from the model's signature.</summary>
+        public Tokenizer Tokenizer { get; set; }
+
+        /// <summary>Timed rounds; 0 is 50.</summary>
+        public uint Runs { get; set; }
+
+        /// <summary>Rounds before the timed ones; 0 is 5.</summary>
+        public uint Warmup { get; set; }
+
+        /// <summary>0 is as the context says; with 1, processor time is measured.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Rows of the timed input; 0 is 1.</summary>
+        public uint BatchSize { get; set; }
+
+        /// <summary>Tokens of each row of the timed input; 0 is 128.</summary>
+        public uint SequenceLength { get; set; }
+
+        /// <summary>After which the timed rounds end, but not before 5 of them; 0 is 30000.</summary>
+        public uint MaxMilliseconds { get; set; }
+
+        /// <summary>Of generated inputs and of the bootstrap.</summary>
+        public uint Seed { get; set; }
+
+        /// <summary>To compare the models on; without any, built-in sentences. Needs a tokenizer.</summary>
+        public IList<string> Texts { get; set; }
+
+        /// <summary>Each "NAME:2x3x4", for inputs whose sizes the model leaves open.</summary>
+        public IList<string> Shapes { get; set; }
+
+        /// <summary>Each "NAME:1,2,3", for inputs that random numbers do not suit.</summary>
+        public IList<string> Values { get; set; }
+
+        internal Native.BenchmarkOptions ToNative(Scratch scratch)
+        {
+            return new Native.BenchmarkOptions
+            {
+                StructSize = Handle.SizeOf<Native.BenchmarkOptions>(),
+                Runs = Runs,
+                Warmup = Warmup,
+                Threads = Threads,
+                BatchSize = BatchSize,
+                SequenceLength = SequenceLength,
+                MaxMilliseconds = MaxMilliseconds,
+                Seed = Seed,
+                Texts = scratch.Texts(Texts),
+                TextCount = Scratch.Count(Texts),
+                Shapes = scratch.Texts(Shapes),
+                ShapeCount = Scratch.Count(Shapes),
+                Values = scratch.Texts(Values),
+                ValueCount = Scratch.Count(Values),
+            };
+        }
+    }
+
+    /// <summary>Where Model.Save puts weights: Auto is in the .onnx file up to 1 GiB, beside it above.</summary>
+    public enum ExternalData { Auto = 0, Never = 1, Always = 2 }
+
+    /// <summary>A loaded or made model. It is immutable.</summary>
+    public sealed class Model : Handle
+    {
+        internal Model() { }
+
+        /// <summary>The JSON of docs/report.md, if a technique made this model; else null.</summary>
+        public string Report { get; internal set; }
+
+        /// <summary>What a run must feed.</summary>
+        public IList<ValueInfo> Inputs()
+        {
+            return ValueInfo.All(this, Native.optimize_model_input_count(this),
+                (UIntPtr index, ref Native.ValueInfo info, out ErrorHandle error) =>
+                    Native.optimize_model_input(this, index, ref info, out error));
+        }
+
+        /// <summary>What a run gives.</summary>
+        public IList<ValueInfo> Outputs()
+        {
+            return ValueInfo.All(this, Native.optimize_model_output_count(this),
+                (UIntPtr index, ref Native.ValueInfo info, out ErrorHandle error) =>
+                    Native.optimize_model_output(this, index, ref info, out error));
+        }
+
+        /// <summary>What is inside, as the JSON of docs/report.md.</summary>
+        public string Inspect()
+        {
+            BufferHandle report;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_model_inspect(this, out report, out error), error);
+            return report.Take();
+        }
+
+        /// <summary>Saves a model, atomically: until it is complete and on the disk, what was at the path stays.
+        /// Gives JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        public string Save(string path, ExternalData externalData = ExternalData.Auto, Call call = null)
+        {
+            var bytes = Utf8.Bytes(path);
+            var options = new Native.SaveOptions
+            {
+                StructSize = SizeOf<Native.SaveOptions>(),
+                ExternalData = (int)externalData,
+            };
+            BufferHandle report = null;
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_save(
+                this, bytes, ref options, ref native, out report, out error));
+            return report.Take();
+        }
+
+        /// <inheritdoc/>
+        protected override void Free(IntPtr model) { Native.optimize_model_free(model); }
+    }
+}

@@ -1,0 +1,293 @@
+// The C interface as P/Invoke sees it. Used by this folder alone.
+
+using System;
+using System.Collections.Generic;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace Optimize
+{
+    /// <summary>The functions of optimize.h, under their own names.</summary>
+    internal static class Native
+    {
+        // liboptimize.so, optimize.dll or liboptimize.dylib: the runtime looks beside the program and where the
+        // system's loader looks (LD_LIBRARY_PATH, ld.so.conf).
+        private const string Library = "optimize";
+
+        [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+        internal delegate int ProgressFn(IntPtr userData, IntPtr stage, ulong done, ulong total);
+
+        [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+        internal delegate void ReleaseFn(IntPtr userData);
+
+        // Structs: the fields of the header, in its order. All of them are blittable.
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct ContextOptions { internal uint StructSize, Threads; internal IntPtr RuntimeLibrary; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Call { internal uint StructSize, TimeoutMs; internal IntPtr Progress, UserData, Cancel; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct SaveOptions { internal uint StructSize; internal int ExternalData; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct ValueInfo
+        {
+            internal uint StructSize;
+            internal int DType;
+            internal IntPtr Name;
+            internal long Rank;
+            internal IntPtr Dims, DimNames;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct SessionOptions
+        {
+            internal uint StructSize, Threads;
+            internal int OptimizationLevel;
+            internal uint DisablePrepacking;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct EncodeOptions { internal uint StructSize, NoSpecialTokens, MaxLength, Reserved; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct DecodeOptions { internal uint StructSize, KeepSpecialTokens; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct QuantizeOptions
+        {
+            internal uint StructSize;
+            internal int Type;
+            internal uint Bits;
+            internal int ReduceRange;
+            internal uint PerTensor, KeepEmbeddings, Threads, Reserved;
+            internal ulong MinElements;
+            internal IntPtr Include;
+            internal ulong IncludeCount;
+            internal IntPtr Exclude;
+            internal ulong ExcludeCount;
+            internal IntPtr ScratchFolder;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct BenchmarkOptions
+        {
+            internal uint StructSize, Runs, Warmup, Threads, BatchSize, SequenceLength, MaxMilliseconds, Seed;
+            internal IntPtr Texts;
+            internal ulong TextCount;
+            internal IntPtr Shapes;
+            internal ulong ShapeCount;
+            internal IntPtr Values;
+            internal ulong ValueCount;
+        }
+
+        // Functions. A handle is given as its class, so that it cannot be freed during the call.
+
+        [DllImport(Library)] internal static extern IntPtr optimize_version();
+        [DllImport(Library)] internal static extern IntPtr optimize_status_name(int status);
+
+        [DllImport(Library)] internal static extern IntPtr optimize_error_message(ErrorHandle error);
+        [DllImport(Library)] internal static extern IntPtr optimize_error_place(ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_error_free(IntPtr error);
+
+        [DllImport(Library)] internal static extern IntPtr optimize_buffer_data(BufferHandle buffer);
+        [DllImport(Library)] internal static extern UIntPtr optimize_buffer_size(BufferHandle buffer);
+        [DllImport(Library)] internal static extern void optimize_buffer_free(IntPtr buffer);
+
+        [DllImport(Library)] internal static extern int optimize_cancel_new(
+            out CancelHandle cancel, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_cancel_fire(
+            CancelHandle cancel, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_cancel_free(IntPtr cancel);
+
+        [DllImport(Library)] internal static extern int optimize_context_new(
+            ref ContextOptions options, out Context context, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_context_runtime_version(
+            Context context, out IntPtr version, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_context_free(IntPtr context);
+
+        [DllImport(Library)] internal static extern int optimize_model_load(
+            Context context, byte[] path, ref Call call, out Model model, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_load_memory(
+            Context context, byte[] data, UIntPtr size, ref Call call, out Model model, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_save(
+            Model model, byte[] path, ref SaveOptions options, ref Call call, out BufferHandle report,
+            out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_inspect(
+            Model model, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_model_input_count(Model model);
+        [DllImport(Library)] internal static extern int optimize_model_input(
+            Model model, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_model_output_count(Model model);
+        [DllImport(Library)] internal static extern int optimize_model_output(
+            Model model, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_model_free(IntPtr model);
+
+        [DllImport(Library)] internal static extern int optimize_model_quantize(
+            Context context, Model model, ref QuantizeOptions options, ref Call call,
+            out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_benchmark(
+            Context context, Model original, Model result, Tokenizer tokenizer, ref BenchmarkOptions options,
+            ref Call call, out BufferHandle report, out ErrorHandle error);
+
+        [DllImport(Library)] internal static extern int optimize_tensor_new(
+            int dtype, long[] dims, UIntPtr rank, IntPtr data, UIntPtr size, out Tensor tensor, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensor_borrow(
+            int dtype, long[] dims, UIntPtr rank, IntPtr data, UIntPtr size, ReleaseFn release, IntPtr userData,
+            out Tensor tensor, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensor_new_strings(
+            long[] dims, UIntPtr rank, IntPtr strings, UIntPtr count, out Tensor tensor, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensor_dtype(Tensor tensor);
+        [DllImport(Library)] internal static extern UIntPtr optimize_tensor_rank(Tensor tensor);
+        [DllImport(Library)] internal static extern IntPtr optimize_tensor_dims(Tensor tensor);
+        [DllImport(Library)] internal static extern IntPtr optimize_tensor_data(Tensor tensor);
+        [DllImport(Library)] internal static extern UIntPtr optimize_tensor_size(Tensor tensor);
+        [DllImport(Library)] internal static extern int optimize_tensor_string(
+            Tensor tensor, UIntPtr index, out IntPtr data, out UIntPtr size, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_tensor_free(IntPtr tensor);
+
+        [DllImport(Library)] internal static extern int optimize_session_new(
+            Context context, Model model, ref SessionOptions options, ref Call call,
+            out Session session, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_session_run(
+            Session session, IntPtr inputNames, IntPtr[] inputs, UIntPtr inputCount, IntPtr outputNames,
+            UIntPtr outputCount, ref Call call, [Out] IntPtr[] outputs, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_session_input_count(Session session);
+        [DllImport(Library)] internal static extern int optimize_session_input(
+            Session session, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_session_output_count(Session session);
+        [DllImport(Library)] internal static extern int optimize_session_output(
+            Session session, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_session_free(IntPtr session);
+
+        [DllImport(Library)] internal static extern int optimize_tokenizer_load(
+            byte[] path, out Tokenizer tokenizer, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tokenizer_encode(
+            Tokenizer tokenizer, IntPtr texts, UIntPtr[] sizes, UIntPtr count, ref EncodeOptions options,
+            out Tensor ids, out Tensor attentionMask, out Tensor typeIds, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tokenizer_decode(
+            Tokenizer tokenizer, long[] ids, UIntPtr count, ref DecodeOptions options, out BufferHandle text,
+            out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_tokenizer_vocabulary_size(Tokenizer tokenizer);
+        [DllImport(Library)] internal static extern void optimize_tokenizer_free(IntPtr tokenizer);
+    }
+
+    /// <summary>An error object, while it is turned into an exception.</summary>
+    internal sealed class ErrorHandle : Handle
+    {
+        protected override void Free(IntPtr error) { Native.optimize_error_free(error); }
+    }
+
+    /// <summary>A buffer, while it is turned into a string.</summary>
+    internal sealed class BufferHandle : Handle
+    {
+        protected override void Free(IntPtr buffer) { Native.optimize_buffer_free(buffer); }
+
+        /// <summary>Gives the text and frees the buffer.</summary>
+        internal string Take()
+        {
+            using (this)
+                return Utf8.Read(Native.optimize_buffer_data(this), (long)Native.optimize_buffer_size(this));
+        }
+    }
+
+    /// <summary>A token that stops the calls it was given to.</summary>
+    internal sealed class CancelHandle : Handle
+    {
+        protected override void Free(IntPtr cancel) { Native.optimize_cancel_free(cancel); }
+    }
+
+    /// <summary>Text in UTF-8, which is what the library takes and gives on every system.</summary>
+    internal static class Utf8
+    {
+        // An unpaired surrogate throws, it does not become another text.
+        private static readonly UTF8Encoding Strict = new UTF8Encoding(false, true);
+
+        /// <summary>A text with the NUL at its end.</summary>
+        internal static byte[] Bytes(string text)
+        {
+            if (text == null) throw new ArgumentNullException("text");
+            if (text.IndexOf('\0') >= 0) throw new ArgumentException("the text has a NUL inside: C would cut it there");
+            return Strict.GetBytes(text + '\0');
+        }
+
+        internal static byte[] BytesWithoutEnd(string text) { return Strict.GetBytes(text); }
+
+        internal static string Read(IntPtr text)
+        {
+            if (text == IntPtr.Zero) return "";
+            long size = 0;
+            while (Marshal.ReadByte(text, checked((int)size)) != 0) size++;
+            return Read(text, size);
+        }
+
+        internal static string Read(IntPtr text, long size)
+        {
+            var bytes = new byte[size];
+            Marshal.Copy(text, bytes, 0, bytes.Length);
+            return Encoding.UTF8.GetString(bytes);
+        }
+    }
+
+    /// <summary>Unmanaged memory for what one call is given besides handles and numbers.</summary>
+    internal sealed class Scratch : IDisposable
+    {
+        private readonly List<IntPtr> blocks = new List<IntPtr>();
+
+        internal IntPtr Text(string text) { return text == null ? IntPtr.Zero : Copy(Utf8.Bytes(text)); }
+
+        internal static ulong Count(ICollection<string> texts) { return texts == null ? 0 : (ulong)texts.Count; }
+
+        /// <summary>Pointers to texts; NULL for none.</summary>
+        internal IntPtr Texts(ICollection<string> texts)
+        {
+            if (texts == null || texts.Count == 0) return IntPtr.Zero;
+            var copies = new List<IntPtr>();
+            foreach (var text in texts) copies.Add(Copy(Utf8.Bytes(text)));
+            return Pointers(copies);
+        }
+
+        /// <summary>Pointers to texts that may hold anything, and their sizes.</summary>
+        internal IntPtr Prompts(IList<string> texts, out UIntPtr[] sizes)
+        {
+            var copies = new List<IntPtr>();
+            sizes = new UIntPtr[texts.Count];
+            for (int i = 0; i < texts.Count; i++)
+            {
+                var bytes = Utf8.BytesWithoutEnd(texts[i]);
+                sizes[i] = (UIntPtr)bytes.Length;
+                copies.Add(Copy(bytes));
+            }
+            return Pointers(copies);
+        }
+
+        public void Dispose()
+        {
+            foreach (var block in blocks) Marshal.FreeHGlobal(block);
+            blocks.Clear();
+        }
+
+        private IntPtr Pointers(List<IntPtr> pointers)
+        {
+            var list = Allocate(pointers.Count * IntPtr.Size);
+            Marshal.Copy(pointers.ToArray(), 0, list, pointers.Count);
+            return list;
+        }
+
+        private IntPtr Copy(byte[] bytes)
+        {
+            var copy = Allocate(bytes.Length);
+            Marshal.Copy(bytes, 0, copy, bytes.Length);
+            return copy;
+        }
+
+        private IntPtr Allocate(int size)
+        {
+            var block = Marshal.AllocHGlobal(Math.Max(size, 1));
+            blocks.Add(block);
+            return block;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+// Tokenizers: text to ids and back.
+
+using System;
+using System.Collections.Generic;
+
+namespace Optimize
+{
+    /// <summary>Texts as int64 tensors of shape [texts, longest], padded on the right.</summary>
+    public sealed class Tokens : IDisposable
+    {
+        internal Tokens(Tensor ids, Tensor attentionMask, Tensor typeIds)
+        {
+            Ids = ids;
+            AttentionMask = attentionMask;
+            TypeIds = typeIds;
+        }
+
+        public Tensor Ids { get; private set; }
+
+        /// <summary>1 for tokens, 0 for padding.</summary>
+        public Tensor AttentionMask { get; private set; }
+
+        /// <summary>The segments BERT wants.</summary>
+        public Tensor TypeIds { get; private set; }
+
+        /// <summary>Names the tensors as models usually do, those that are wanted: what Session.Inputs says.</summary>
+        public IDictionary<string, Tensor> Inputs(IEnumerable<ValueInfo> wanted)
+        {
+            var inputs = new Dictionary<string, Tensor>();
+            foreach (var input in wanted)
+            {
+                if (input.Name == "input_ids") inputs[input.Name] = Ids;
+                if (input.Name == "attention_mask") inputs[input.Name] = AttentionMask;
+                if (input.Name == "token_type_ids") inputs[input.Name] = TypeIds;
+            }
+            return inputs;
+        }
+
+        public void Dispose()
+        {
+            Ids.Dispose();
+            AttentionMask.Dispose();
+            TypeIds.Dispose();
+        }
+    }
+
+    /// <summary>Text to ids and back.</summary>
+    public sealed class Tokenizer : Handle
+    {
+        internal Tokenizer() { }
+
+        /// <summary>Loads a tokenizer.json, or the one in a folder.</summary>
+        public static Tokenizer Load(string path)
+        {
+            Tokenizer tokenizer;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_tokenizer_load(Utf8.Bytes(path), out tokenizer, out error), error);
+            return tokenizer;
+        }
+
+        /// <summary>Tokens in the vocabulary, added ones included.</summary>
+        public int VocabularySize { get { return (int)Native.optimize_tokenizer_vocabulary_size(this); } }
+
+        /// <summary>Encodes texts; rows longer than maxLength tokens are cut at the end, 0 is no limit.</summary>
+        public Tokens Encode(IList<string> texts, bool specialTokens = true, uint maxLength = 0)
+        {
+            using (var scratch = new Scratch())
+            {
+                var options = new Native.EncodeOptions
+                {
+                    StructSize = SizeOf<Native.EncodeOptions>(),
+                    NoSpecialTokens = specialTokens ? 0 : 1u,
+                    MaxLength = maxLength,
+                };
+                UIntPtr[] sizes;
+                var list = scratch.Prompts(texts, out sizes);
+                Tensor ids, mask, types;
+                ErrorHandle error;
+                OptimizeException.Check(Native.optimize_tokenizer_encode(this, list, sizes, (UIntPtr)texts.Count,
+                    ref options, out ids, out mask, out types, out error), error);
+                return new Tokens(ids, mask, types);
+            }
+        }
+
+        /// <summary>The text of ids.</summary>
+        public string Decode(long[] ids, bool specialTokens = false)
+        {
+            var options = new Native.DecodeOptions
+            {
+                StructSize = SizeOf<Native.DecodeOptions>(),
+                KeepSpecialTokens = specialTokens ? 1u : 0,
+            };
+            BufferHandle text;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_tokenizer_decode(
+                this, ids, (UIntPtr)ids.Length, ref options, out text, out error), error);
+            return text.Take();
+        }
+
+        /// <inheritdoc/>
+        protected override void Free(IntPtr tokenizer) { Native.optimize_tokenizer_free(tokenizer); }
+    }
+}

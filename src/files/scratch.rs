@@ -1,0 +1,121 @@
+//! Room for weights that a technique makes, on the disk and without a name.
+
+use super::{MAPPINGS, Mapping, with_temporary_name};
+use crate::error::{Context, Result, bail};
+use bytes::Bytes;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Room for weights that a technique makes: an unlinked file, so that they cost disk and not memory.
+///
+/// Tensors below [`Scratch::SMALL`] stay on the heap. Usable from several threads.
+pub struct Scratch {
+    folder: PathBuf,
+    file: Mutex<Option<(std::sync::Arc<File>, u64)>>,
+}
+
+impl Scratch {
+    /// Tensors up to this many bytes are not worth a mapping.
+    pub const SMALL: usize = 1 << 20;
+
+    /// Scratch room in `folder`; nothing is created until it is needed.
+    pub fn new(folder: &Path) -> Scratch {
+        Scratch { folder: folder.to_owned(), file: Mutex::new(None) }
+    }
+
+    /// Reserves `length` bytes and gives a writer for them.
+    pub fn reserve(&self, length: usize) -> Result<ScratchSlot> {
+        if length <= Self::SMALL {
+            return Ok(ScratchSlot { length, heap: Mutex::new(vec![0; length]), file: None });
+        }
+        let mut state = self.file.lock().unwrap_or_else(|e| e.into_inner());
+        if state.is_none() {
+            *state = Some((std::sync::Arc::new(self.create()?), 0));
+        }
+        let Some((file, end)) = state.as_mut() else { bail!(Internal, "no scratch file") };
+        let start = *end;
+        // Mappings begin on a page; 64 KiB is a multiple of every page size there is.
+        *end = (start + length as u64).next_multiple_of(64 << 10);
+        file.set_len(*end).at(|| self.folder.display())?;
+        Ok(ScratchSlot { length, heap: Mutex::default(), file: Some((file.clone(), start)) })
+    }
+
+    fn create(&self) -> Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::open(&self.folder, flags, Mode::from_raw_mode(0o600)) {
+            return Ok(fd.into());
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let open = |name: &Path| rustix::fs::open(name, flags, Mode::from_raw_mode(0o600));
+        let (fd, name) = with_temporary_name(&self.folder.join("scratch"), open).at(|| self.folder.display())?;
+        rustix::fs::unlink(&name).at(|| name.display())?;
+        Ok(fd.into())
+    }
+}
+
+/// Reserved bytes of a [`Scratch`]: written piece by piece, then turned into shared bytes.
+pub struct ScratchSlot {
+    length: usize,
+    heap: Mutex<Vec<u8>>,
+    file: Option<(std::sync::Arc<File>, u64)>,
+}
+
+impl ScratchSlot {
+    /// Writes `bytes` at `offset` within the slot; from several threads at once, if they like.
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
+            bail!(Internal, "a scratch write of {} bytes at {offset} leaves its slot of {}", bytes.len(), self.length);
+        }
+        match &self.file {
+            Some((file, start)) => Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?),
+            None => {
+                let mut heap = self.heap.lock().unwrap_or_else(|e| e.into_inner());
+                heap[offset..offset + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The written bytes, mapped back if they are in the file.
+    pub fn finish(self) -> Result<Bytes> {
+        let Some((file, start)) = self.file else {
+            return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));
+        };
+        // SAFETY: the scratch file has no name, so nobody else can truncate it, and a finished slot is
+        // never written again.
+        let mapping = unsafe { memmap2::MmapOptions::new().offset(start).len(self.length).map(&*file)? };
+        let at = mapping.as_ptr() as usize;
+        MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).insert(at, at + mapping.len());
+        Ok(Bytes::from_owner(Mapping(mapping)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("optimize-files-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn scratch_keeps_what_was_written() {
+        let scratch = Scratch::new(&folder("scratch"));
+        let parts: Vec<Bytes> = [10, Scratch::SMALL + 5, Scratch::SMALL * 2]
+            .into_iter()
+            .map(|length| {
+                let slot = scratch.reserve(length).unwrap();
+                slot.write_at(0, &vec![length as u8; length]).unwrap();
+                assert!(slot.write_at(length, b"x").is_err());
+                slot.finish().unwrap()
+            })
+            .collect();
+        assert!(parts.iter().all(|p| p.iter().all(|b| *b == p.len() as u8)));
+        assert_eq!(std::fs::read_dir(&scratch.folder).unwrap().count(), 0);
+    }
+}

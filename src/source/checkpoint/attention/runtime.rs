@@ -1,0 +1,82 @@
+//! Attention as one `com.microsoft.GroupQueryAttention` a layer, which turns queries and keys, appends to the cache
+//! (in place, if past and present are one buffer) and knows windows and caps. Rows are padded on the right.
+//!
+//! What it asks for, as tried with ONNX Runtime 1.32: heads a multiple of 8, of 16 where they are turned; tables
+//! of at least `total_sequence` rows; a window that counts the token itself, as in Hugging Face configurations.
+
+use super::super::decoder::{Decoder, Inputs};
+use super::Projected;
+use crate::onnx::dtype::DataType;
+use crate::source::builder::{Attribute, Builder};
+
+/// Whether the kernel takes heads of this size.
+pub fn fits(d: &Decoder) -> bool {
+    let turned_fit = d.ropes.iter().all(|rope| rope.size() % 16 == 0 && d.heads.size % 16 == 0);
+    d.heads.size % 8 == 0 && turned_fit
+}
+
+/// Values that all layers use.
+pub struct Shared {
+    /// Tokens of each row, less one: int32 `[batch]`.
+    lengths: String,
+    /// Columns of the mask: int32.
+    total: String,
+    /// Cosines and sines of each rope.
+    tables: Vec<[String; 2]>,
+}
+
+impl Shared {
+    /// Makes them from the mask.
+    pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Shared {
+        let int32 = [("to", Attribute::Int(i64::from(DataType::Int32.to_onnx())))];
+        let (axis, one) = (b.ints(&[1]), b.int(1));
+        let counts = b.op("ReduceSum", &[&inputs.mask, &axis], &[("keepdims", Attribute::Int(0))]);
+        let lengths = b.op("Sub", &[&counts, &one], &[]);
+        let lengths = b.op("Cast", &[&lengths], &int32);
+        let shape = b.op("Shape", &[&inputs.mask], &[]);
+        let total = b.op("Gather", &[&shape, &one], &[]);
+        let total = b.op("Cast", &[&total], &int32);
+        let tables = d.ropes.iter().map(|rope| rope.tables(b, d.positions)).collect();
+        Shared { lengths, total, tables }
+    }
+}
+
+/// The attention of layer `index`; also makes its `present` outputs.
+pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, projected: Projected) -> String {
+    let layer = &d.layers[index];
+    let [q, k, v] = match projected {
+        Projected::Separate(parts) => parts,
+        Projected::Packed(packed) => [packed, String::new(), String::new()],
+    };
+    let past = ["key", "value"].map(|part| format!("past_key_values.{index}.{part}"));
+    let mut inputs = vec![&*q, &k, &v, &past[0], &past[1], &shared.lengths, &shared.total];
+    let mut attributes = vec![
+        ("num_heads", Attribute::Int(d.heads.query)),
+        ("kv_num_heads", Attribute::Int(d.heads.key_value)),
+        ("scale", Attribute::Float(layer.scale)),
+    ];
+    if let Some([cos, sin]) = layer.rope.and_then(|rope| shared.tables.get(rope)) {
+        inputs.extend([cos.as_str(), sin]);
+        attributes.push(("do_rotary", Attribute::Int(1)));
+    }
+    attributes.extend(layer.window.map(|window| ("local_window_size", Attribute::Int(window))));
+    attributes.extend(d.score_cap.map(|cap| ("softcap", Attribute::Float(cap))));
+    let seen = b.fresh(&format!("layers.{index}.attention"));
+    let [key, value] = ["key", "value"].map(|part| format!("present.{index}.{part}"));
+    b.node_to("com.microsoft", "GroupQueryAttention", &inputs, &[&seen, &key, &value], &attributes);
+    seen
+}
+
+/// The position of each new token: they follow the row's earlier tokens, which the mask counts.
+///
+/// A row of a prompt has none, but padding may make it shorter than the sequence: hence the maximum with 0.
+pub fn positions(b: &mut Builder<'_>, inputs: &Inputs) -> String {
+    let (axis, zero, one) = (b.ints(&[1]), b.int(0), b.int(1));
+    let shape = b.op("Shape", &[&inputs.ids], &[]);
+    let length = b.op("Gather", &[&shape, &one], &[]);
+    let counts = b.op("ReduceSum", &[&inputs.mask, &axis], &[("keepdims", Attribute::Int(1))]);
+    let earlier = b.op("Sub", &[&counts, &length], &[]);
+    let earlier = b.op("Max", &[&earlier, &zero], &[]);
+    let columns = b.op("Range", &[&zero, &length, &one], &[]);
+    b.op("Add", &[&earlier, &columns], &[])
+}

@@ -1,0 +1,328 @@
+//! What decoders share: the description of one ([`Decoder`]) and the graph built from it, in both dialects.
+//!
+//! A family fills the description in; nothing below this file asks which family it is. Inputs and outputs of
+//! the graph (`batch` rows; `sequence` new tokens after `past_sequence` earlier ones; `total_sequence` both):
+//!
+//! | name | type and shape | meaning |
+//! |---|---|---|
+//! | `input_ids` | int64 `[batch, sequence]` | the new tokens |
+//! | `attention_mask` | int64 `[batch, total_sequence]` | 1 for tokens, 0 for padding |
+//! | `position_ids` | int64 `[batch, sequence]` | portable dialect only |
+//! | `num_logits_to_keep` | int64 | logits of the last so many columns only; 0 is all |
+//! | `past_key_values.N.key`, `.value` | float32 `[batch, kv_heads, past_sequence, head_size]` | the cache |
+//! | `logits` | float32 `[batch, kept, vocabulary]` | |
+//! | `present.N.key`, `.value` | float32 `[batch, kv_heads, total_sequence, head_size]` | the cache, grown |
+//!
+//! **Runtime dialect**: rows are padded on the *right*; a row's tokens are counted by its mask, not placed by it.
+//! A cache with more room than `total_sequence` is written in place (bind it as past and present alike) and the
+//! length of the mask says how much of it is in use. With several rows, a step with a past takes one token a row.
+//! **Portable dialect**: rows are padded on the *left*, and positions are given.
+
+use super::rope::Rope;
+use super::{attention, mlp};
+use crate::error::Result;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::ModelProto;
+use crate::source::builder::{Attribute, Builder, Dialect};
+use crate::source::weights::Weights;
+
+/// A decoder, described.
+pub(super) struct Decoder {
+    /// What the parts are called in the checkpoint.
+    pub names: Names,
+    /// What comes before every name but that of the head (`model.`).
+    pub root: String,
+    /// Tokens in the vocabulary.
+    pub vocabulary: i64,
+    /// Size of the hidden state.
+    pub width: i64,
+    /// The heads of attention.
+    pub heads: Heads,
+    /// Size inside the feed-forward part.
+    pub inner: i64,
+    /// Tokens in the longest text.
+    pub positions: i64,
+    /// How hidden states are normalized.
+    pub norm: Norm,
+    /// The function inside the feed-forward part, by its name in configurations.
+    pub activation: String,
+    /// Where linear layers have a bias.
+    pub bias: Bias,
+    /// Matrices lie `[in, out]` (GPT-2's `Conv1D`), not `[out, in]`.
+    pub turned: bool,
+    /// Queries and keys are normalized head by head.
+    pub head_norms: bool,
+    /// Attention scores `s` become `cap tanh(s / cap)`.
+    pub score_cap: Option<f32>,
+    /// Logits `l` become `cap tanh(l / cap)`.
+    pub logit_cap: Option<f32>,
+    /// Embeddings are multiplied by this.
+    pub embedding_scale: Option<f32>,
+    /// The kinds of rotary position that layers refer to.
+    pub ropes: Vec<Rope>,
+    /// What differs from layer to layer.
+    pub layers: Vec<Layer>,
+    /// The head is the embedding table.
+    pub tied: bool,
+}
+
+/// The heads of attention: `key_value` divides `query`.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    /// Number of query heads.
+    pub query: i64,
+    /// Number of key and value heads; each serves `query / key_value` query heads.
+    pub key_value: i64,
+    /// Size of a head.
+    pub size: i64,
+}
+
+/// What differs from layer to layer.
+#[derive(Clone)]
+pub(super) struct Layer {
+    /// Which of the decoder's ropes turns queries and keys; `None` if none does.
+    pub rope: Option<usize>,
+    /// A token sees so many tokens, itself included; `None` is all before it.
+    pub window: Option<i64>,
+    /// Attention scores are multiplied by this.
+    pub scale: f32,
+}
+
+/// How hidden states are normalized.
+#[derive(Clone, Copy)]
+pub(super) enum Norm {
+    /// By the root of the mean square, times `weight`, or times `1 + weight` (Gemma).
+    Rms { epsilon: f32, plus_one: bool },
+    /// `LayerNormalization` with a bias.
+    Layer { epsilon: f32 },
+}
+
+/// Where linear layers have a bias.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bias {
+    /// Query, key and value.
+    pub query_key_value: bool,
+    /// The output of attention.
+    pub output: bool,
+    /// The feed-forward part.
+    pub mlp: bool,
+}
+
+/// Names of the parts in the checkpoint, `weight` and `bias` left out.
+#[derive(Clone)]
+pub(super) struct Names {
+    pub embedding: &'static str,
+    /// Table of learned positions.
+    pub positions: Option<&'static str>,
+    /// The layers' list: layer 0 is `{layers}.0`.
+    pub layers: &'static str,
+    pub before_attention: &'static str,
+    pub after_attention: Option<&'static str>,
+    pub before_mlp: &'static str,
+    pub after_mlp: Option<&'static str>,
+    pub last_norm: &'static str,
+    pub attention: &'static str,
+    pub projection: attention::Projection,
+    pub output: &'static str,
+    pub mlp: mlp::Names,
+}
+
+impl Decoder {
+    /// `{root}{layers}.{index}`, the prefix of a layer's names.
+    pub fn layer_module(&self, index: usize) -> String {
+        format!("{}{}.{index}", self.root, self.names.layers)
+    }
+
+    /// The dialect to build in: the portable one where ONNX Runtime's fused attention has no kernel for the heads.
+    fn dialect(&self, wanted: Dialect) -> Dialect {
+        let fits = attention::fused_kernel_fits(self);
+        if fits { wanted } else { Dialect::Portable }
+    }
+}
+
+/// The first of several roots under which the embedding table is found; the first of all if none is.
+pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) -> Result<String> {
+    for root in roots {
+        if weights.find(&format!("{root}{embedding}.weight"))?.is_some() {
+            return Ok((*root).to_owned());
+        }
+    }
+    Ok(roots.first().copied().unwrap_or_default().to_owned())
+}
+
+/// Builds the graph of a decoder.
+pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Result<ModelProto> {
+    let mut b = Builder::new("decoder", weights, d.dialect(dialect));
+    let inputs = Inputs::declare(&mut b, d);
+    let shared = attention::Shared::new(&mut b, d, &inputs)?;
+    let hidden = scoped(&mut b, d.root.trim_end_matches('.'), |b| {
+        let mut x = embed(b, d, &inputs, &shared)?;
+        for index in 0..d.layers.len() {
+            x = b.within(&format!("{}.{index}", d.names.layers), |b| layer(b, d, &shared, index, &x))?;
+        }
+        let x = keep_last(b, &x, &inputs.keep);
+        norm(b, d, &x, &format!("{}{}", d.root, d.names.last_norm), d.width)
+    })?;
+    let logits = head(&mut b, d, &hidden)?;
+    b.output("logits", &logits, DataType::Float32, &["batch", "kept", &d.vocabulary.to_string()]);
+    let (heads, size) = (d.heads.key_value.to_string(), d.heads.size.to_string());
+    for index in 0..d.layers.len() {
+        for part in ["key", "value"] {
+            let dims = ["batch", &heads, "total_sequence", &size];
+            b.output_as_is(&format!("present.{index}.{part}"), DataType::Float32, &dims);
+        }
+    }
+    Ok(b.finish())
+}
+
+/// Names of the graph's inputs.
+pub(super) struct Inputs {
+    pub ids: String,
+    pub mask: String,
+    /// Only in the portable dialect.
+    pub positions: Option<String>,
+    keep: String,
+}
+
+impl Inputs {
+    fn declare(b: &mut Builder<'_>, d: &Decoder) -> Inputs {
+        let ids = b.input("input_ids", DataType::Int64, &["batch", "sequence"]);
+        let mask = b.input("attention_mask", DataType::Int64, &["batch", "total_sequence"]);
+        let portable = b.dialect == Dialect::Portable;
+        let positions = portable.then(|| b.input("position_ids", DataType::Int64, &["batch", "sequence"]));
+        let keep = b.input("num_logits_to_keep", DataType::Int64, &[]);
+        let (heads, size) = (d.heads.key_value.to_string(), d.heads.size.to_string());
+        for index in 0..d.layers.len() {
+            for part in ["key", "value"] {
+                let dims = ["batch", &heads, "past_sequence", &size];
+                b.input(&format!("past_key_values.{index}.{part}"), DataType::Float32, &dims);
+            }
+        }
+        Inputs { ids, mask, positions, keep }
+    }
+}
+
+/// As [`Builder::within`], or without a scope of its own if the name is empty.
+fn scoped<T>(b: &mut Builder<'_>, name: &str, body: impl FnOnce(&mut Builder<'_>) -> Result<T>) -> Result<T> {
+    if name.is_empty() { body(b) } else { b.within(name, body) }
+}
+
+fn embed(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs, shared: &attention::Shared) -> Result<String> {
+    let table = format!("{}{}.weight", d.root, d.names.embedding);
+    let mut x = b.within(d.names.embedding, |b| {
+        let x = b.embedding(&inputs.ids, &table, d.vocabulary, d.width)?;
+        let Some(scale) = d.embedding_scale else { return Ok(x) };
+        let scale = b.float(scale);
+        Ok(b.op("Mul", &[&x, &scale], &[]))
+    })?;
+    if let Some(name) = d.names.positions {
+        let positions = shared.positions(b, inputs);
+        let learned =
+            b.within(name, |b| b.embedding(&positions, &format!("{}{name}.weight", d.root), d.positions, d.width))?;
+        x = b.op("Add", &[&x, &learned], &[]);
+    }
+    Ok(x)
+}
+
+fn layer(b: &mut Builder<'_>, d: &Decoder, shared: &attention::Shared, index: usize, x: &str) -> Result<String> {
+    let (n, module) = (&d.names, d.layer_module(index));
+    let maybe_norm = |b: &mut Builder<'_>, name: Option<&str>, x: String| match name {
+        Some(name) => norm(b, d, &x, &format!("{module}.{name}"), d.width),
+        None => Ok(x),
+    };
+    let normed = norm(b, d, x, &format!("{module}.{}", n.before_attention), d.width)?;
+    let seen = b.within(n.attention, |b| attention::build(b, d, shared, index, &normed))?;
+    let seen = maybe_norm(b, n.after_attention, seen)?;
+    let x = b.op("Add", &[x, &seen], &[]);
+    let normed = norm(b, d, &x, &format!("{module}.{}", n.before_mlp), d.width)?;
+    let thought = b.within(n.mlp.module, |b| mlp::build(b, d, &format!("{module}.{}", n.mlp.module), &normed))?;
+    let thought = maybe_norm(b, n.after_mlp, thought)?;
+    Ok(b.op("Add", &[&x, &thought], &[]))
+}
+
+/// The last `keep` columns of `[batch, sequence, width]`: a slice from `-keep` on, which for 0 is all of them.
+///
+/// Before the head, so that a prompt does not pay for logits nobody reads.
+fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
+    let first = b.ints(&[0]);
+    let start = b.op("Neg", &[keep], &[]);
+    let start = b.op("Unsqueeze", &[&start, &first], &[]);
+    let (end, axis) = (b.ints(&[i64::MAX]), b.ints(&[1]));
+    b.op("Slice", &[x, &start, &end, &axis], &[])
+}
+
+fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
+    let embedding = format!("{}{}.weight", d.root, d.names.embedding);
+    let weight = if d.tied { &embedding } else { "lm_head.weight" };
+    b.within("lm_head", |b| {
+        let logits = b.product(x, weight, d.width, d.vocabulary)?;
+        Ok(match d.logit_cap {
+            Some(cap) => soft_cap(b, &logits, cap),
+            None => logits,
+        })
+    })
+}
+
+/// `cap tanh(x / cap)`.
+pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
+    let cap = b.float(cap);
+    let x = b.op("Div", &[x, &cap], &[]);
+    let x = b.op("Tanh", &[&x], &[]);
+    b.op("Mul", &[&x, &cap], &[])
+}
+
+/// `x` normalized over its last dimension, of size `width`, with `{module}.weight`.
+///
+/// ONNX Runtime's `SimplifiedLayerNormalization` (which it registers in the standard domain) is the RMS norm. The
+/// variant fused with the addition before it (`SkipSimplifiedLayerNormalization`) is no faster on the processor.
+pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, width: i64) -> Result<String> {
+    let (epsilon, plus_one) = match d.norm {
+        Norm::Layer { epsilon } => return b.layer_norm(x, module, width, epsilon),
+        Norm::Rms { epsilon, plus_one } => (epsilon, plus_one),
+    };
+    let short = module.rsplit_once('.').map_or(module, |(_, last)| last);
+    b.within(short, |b| {
+        let mut scale = b.weight(&format!("{module}.weight"), &[width])?;
+        if plus_one {
+            let one = b.float(1.0);
+            scale = b.op("Add", &[&scale, &one], &[]);
+        }
+        if b.dialect == Dialect::Runtime {
+            let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
+            return Ok(b.op("SimplifiedLayerNormalization", &[x, &scale], &attributes));
+        }
+        let (two, axis, epsilon) = (b.float(2.0), b.ints(&[-1]), b.float(epsilon));
+        let square = b.op("Pow", &[x, &two], &[]);
+        let mean = b.op("ReduceMean", &[&square, &axis], &[("keepdims", Attribute::Int(1))]);
+        let mean = b.op("Add", &[&mean, &epsilon], &[]);
+        let root = b.op("Sqrt", &[&mean], &[]);
+        let x = b.op("Div", &[x, &root], &[]);
+        Ok(b.op("Mul", &[&x, &scale], &[]))
+    })
+}
+
+/// `{module}` of the checkpoint applied to `x`, from size `from` to size `to`.
+pub(super) fn linear(
+    b: &mut Builder<'_>,
+    d: &Decoder,
+    x: &str,
+    module: &str,
+    (from, to): (i64, i64),
+    bias: bool,
+) -> Result<String> {
+    let short = module.rsplit_once('.').map_or(module, |(_, last)| last);
+    let weight = format!("{module}.weight");
+    b.within(short, |b| {
+        let product = if d.turned {
+            let matrix = b.weight(&weight, &[from, to])?;
+            b.op("MatMul", &[x, &matrix], &[])
+        } else {
+            b.product(x, &weight, from, to)?
+        };
+        if !bias {
+            return Ok(product);
+        }
+        let bias = b.weight(&format!("{module}.bias"), &[to])?;
+        Ok(b.op("Add", &[&product, &bias], &[]))
+    })
+}

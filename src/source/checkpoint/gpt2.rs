@@ -1,0 +1,76 @@
+//! GPT-2: learned positions, `LayerNormalization`, packed query, key and value, matrices that lie `[in, out]`.
+
+use super::attention::Projection;
+use super::config::Config;
+use super::decoder::{self, Bias, Decoder, Heads, Layer, Names, Norm, find_root};
+use super::mlp;
+use crate::error::{Result, bail};
+use crate::limits;
+use crate::onnx::proto::ModelProto;
+use crate::source::Task;
+use crate::source::builder::Dialect;
+use crate::source::weights::Weights;
+
+const NAMES: Names = Names {
+    embedding: "wte",
+    positions: Some("wpe"),
+    layers: "h",
+    before_attention: "ln_1",
+    after_attention: None,
+    before_mlp: "ln_2",
+    after_mlp: None,
+    last_norm: "ln_f",
+    attention: "attn",
+    projection: Projection::Packed("c_attn"),
+    output: "c_proj",
+    mlp: mlp::Names { module: "mlp", form: mlp::Form::Plain { up: "c_fc" }, down: "c_proj" },
+};
+
+/// GPT-2.
+///
+/// A key of our own, `conv1d: false`, says that matrices lie `[out, in]` all the same: in GGUF files they do.
+pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
+    let d = describe(config, weights)?;
+    Ok((decoder::build(&d, weights, dialect)?, Task::Generate))
+}
+
+fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
+    let width = config.size_of(&["n_embd", "hidden_size"])?;
+    let heads = config.size_of(&["n_head", "num_attention_heads"])?;
+    if width % heads != 0 {
+        bail!(InvalidModel, "the hidden size {width} is no multiple of the {heads} attention heads");
+    }
+    let count = config.size_of(&["n_layer", "num_hidden_layers"])?;
+    if count > limits::LAYERS {
+        bail!(LimitExceeded, "the configuration has {count} layers; the limit is {}", limits::LAYERS);
+    }
+    let size = width / heads;
+    let scaled = config.flag("scale_attn_weights", true)?;
+    let by_depth = config.flag("scale_attn_by_inverse_layer_idx", false)?;
+    let layer = |index: i64| {
+        let scale = if scaled { (size as f32).sqrt().recip() } else { 1.0 };
+        let depth = if by_depth { index as f32 + 1.0 } else { 1.0 };
+        Layer { rope: None, window: None, scale: scale / depth }
+    };
+    Ok(Decoder {
+        names: NAMES,
+        // The files of the first release hold the body alone.
+        root: find_root(weights, &["transformer.", ""], NAMES.embedding)?,
+        vocabulary: config.size_of(&["vocab_size"])?,
+        width,
+        heads: Heads { query: heads, key_value: heads, size },
+        inner: config.size("n_inner")?.unwrap_or(4 * width),
+        positions: config.size_of(&["n_positions", "max_position_embeddings", "n_ctx"])?,
+        norm: Norm::Layer { epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32 },
+        activation: config.text("activation_function")?.unwrap_or("gelu_new").to_owned(),
+        bias: Bias { query_key_value: true, output: true, mlp: true },
+        turned: config.flag("conv1d", true)?,
+        head_norms: false,
+        score_cap: None,
+        logit_cap: None,
+        embedding_scale: None,
+        ropes: Vec::new(),
+        layers: (0..count).map(layer).collect(),
+        tied: config.flag("tie_word_embeddings", true)?,
+    })
+}

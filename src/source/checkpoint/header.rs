@@ -1,0 +1,102 @@
+//! The JSON of safetensors: headers and indexes, read so that no list in them grows beyond its limit.
+
+use crate::error::{Result, error};
+use crate::limits;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// What a header says of one tensor.
+#[derive(Deserialize)]
+pub(super) struct Entry {
+    /// The element type, by the format's name for it.
+    pub dtype: String,
+    /// The shape, outermost dimension first.
+    #[serde(deserialize_with = "shape")]
+    pub shape: Vec<i64>,
+    /// First byte and the byte after the last, counted from the end of the header.
+    #[serde(rename = "data_offsets")]
+    pub offsets: [u64; 2],
+}
+
+/// Names and entries of a header.
+pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
+    // A text of another kind may begin with spaces; the format wants the brace at once.
+    if header.first() != Some(&b'{') {
+        return Err(error!(InvalidModel, "the header does not begin with a brace: not a safetensors file"));
+    }
+    let pairs: Pairs<Entry> =
+        serde_json::from_slice(header).map_err(|e| error!(InvalidModel, "the header is damaged: {e}"))?;
+    Ok(pairs.0)
+}
+
+/// Names of tensors and of the files that hold them.
+pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: Pairs<String>,
+    }
+    let index: Index = serde_json::from_slice(index).map_err(|e| error!(InvalidModel, "the index is damaged: {e}"))?;
+    Ok(index.weight_map.0)
+}
+
+/// An object as a list; the key `__metadata__` is left out, and no other may come twice.
+struct Pairs<V>(Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Read<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Read<V> {
+            type Value = Vec<(String, V)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with one entry for each tensor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let (mut pairs, mut names) = (Vec::new(), HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if names.len() >= limits::CHECKPOINT_TENSORS || name.len() > limits::NAME_BYTES {
+                        return Err(A::Error::custom("more or longer names than any checkpoint has"));
+                    }
+                    if !names.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("the name {name:?} comes twice")));
+                    }
+                    pairs.push((name, map.next_value()?));
+                }
+                Ok(pairs)
+            }
+        }
+        from.deserialize_map(Read(PhantomData)).map(Pairs)
+    }
+}
+
+/// A list of dimensions, not longer than any tensor has.
+fn shape<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<i64>, D::Error> {
+    struct Read;
+    impl<'de> Visitor<'de> for Read {
+        type Value = Vec<i64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut dims = Vec::new();
+            while let Some(dim) = list.next_element()? {
+                if dims.len() >= limits::TENSOR_RANK {
+                    return Err(A::Error::custom(format!("more than {} dimensions", limits::TENSOR_RANK)));
+                }
+                dims.push(dim);
+            }
+            Ok(dims)
+        }
+    }
+    from.deserialize_seq(Read)
+}

@@ -1,0 +1,170 @@
+//! Llama and the families that differ from it by a few switches: Mistral, Qwen2, Qwen3, SmolLM3, Phi-3.
+//!
+//! SmolLM and SmolLM2 are Llama by name as well.
+
+use super::attention::Projection;
+use super::config::Config;
+use super::decoder::{self, Bias, Decoder, Heads, Layer, Names, Norm, find_root};
+use super::mlp;
+use super::rope::Rope;
+use crate::error::{Result, bail};
+use crate::limits;
+use crate::onnx::proto::ModelProto;
+use crate::source::Task;
+use crate::source::builder::Dialect;
+use crate::source::weights::Weights;
+
+/// Prefixes of names: usual; the body saved alone; a text model inside a larger one.
+const ROOTS: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
+
+const NAMES: Names = Names {
+    embedding: "embed_tokens",
+    positions: None,
+    layers: "layers",
+    before_attention: "input_layernorm",
+    after_attention: None,
+    before_mlp: "post_attention_layernorm",
+    after_mlp: None,
+    last_norm: "norm",
+    attention: "self_attn",
+    projection: Projection::Separate { query: "q_proj", key: "k_proj", value: "v_proj" },
+    output: "o_proj",
+    mlp: mlp::Names { module: "mlp", form: mlp::Form::Gated { gate: "gate_proj", up: "up_proj" }, down: "down_proj" },
+};
+
+type Built = Result<(ModelProto, Task)>;
+
+/// Llama 1 to 3, SmolLM 1 and 2, and what calls itself so.
+pub(super) fn llama(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    finish(&describe(config, weights)?, weights, dialect)
+}
+
+/// Mistral: a window over all layers.
+pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    let window = config.size("sliding_window")?;
+    d.layers.iter_mut().for_each(|layer| layer.window = window);
+    finish(&d, weights, dialect)
+}
+
+/// Qwen2: biases on query, key and value; a window over the upper layers, if it is switched on.
+pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    d.bias.query_key_value = true;
+    upper_windows(config, &mut d)?;
+    finish(&d, weights, dialect)
+}
+
+/// Qwen3: queries and keys normalized head by head.
+pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    d.head_norms = true;
+    upper_windows(config, &mut d)?;
+    finish(&d, weights, dialect)
+}
+
+/// SmolLM3: some layers without positions.
+pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    d.ropes = vec![Rope::read(config, d.heads.size, 2e6)?];
+    d.tied = config.flag("tie_word_embeddings", true)?;
+    let interval = config.size("no_rope_layer_interval")?.unwrap_or(4);
+    let list = config.list("no_rope_layers")?;
+    for (index, layer) in d.layers.iter_mut().enumerate() {
+        // Against its name, a 1 in the list is a layer *with* positions.
+        let turned = match list {
+            Some(list) => list.get(index).and_then(|v| v.as_i64()).unwrap_or(1) != 0,
+            None => (index as i64 + 1) % interval != 0,
+        };
+        layer.rope = turned.then_some(0);
+    }
+    windows(config, &mut d, |_, layer| layer.rope.is_none())?;
+    finish(&d, weights, dialect)
+}
+
+/// Phi-3: packed matrices, a window over all layers.
+pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    d.names.projection = Projection::Packed("qkv_proj");
+    d.names.mlp.form = mlp::Form::Packed { gate_up: "gate_up_proj" };
+    let window = config.size("sliding_window")?;
+    d.layers.iter_mut().for_each(|layer| layer.window = window);
+    finish(&d, weights, dialect)
+}
+
+/// What all of them share, read from the configuration.
+pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
+    let width = config.size_of(&["hidden_size"])?;
+    let heads = heads(config, width)?;
+    let count = config.size_of(&["num_hidden_layers"])?;
+    if count > limits::LAYERS {
+        bail!(LimitExceeded, "the configuration has {count} layers; the limit is {}", limits::LAYERS);
+    }
+    let attention_bias = config.flag("attention_bias", false)?;
+    let layer = Layer { rope: Some(0), window: None, scale: (heads.size as f32).sqrt().recip() };
+    Ok(Decoder {
+        names: NAMES,
+        root: find_root(weights, ROOTS, NAMES.embedding)?,
+        vocabulary: config.size_of(&["vocab_size"])?,
+        width,
+        heads,
+        inner: config.size_of(&["intermediate_size"])?,
+        positions: config.size_of(&["max_position_embeddings"])?,
+        norm: Norm::Rms { epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32, plus_one: false },
+        activation: config.text("hidden_act")?.unwrap_or("silu").to_owned(),
+        bias: Bias { query_key_value: attention_bias, output: attention_bias, mlp: config.flag("mlp_bias", false)? },
+        turned: false,
+        head_norms: false,
+        score_cap: None,
+        logit_cap: None,
+        embedding_scale: None,
+        ropes: vec![Rope::read(config, heads.size, 1e4)?],
+        layers: vec![layer; count as usize],
+        tied: config.flag("tie_word_embeddings", false)?,
+    })
+}
+
+fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
+    let query = config.size_of(&["num_attention_heads"])?;
+    let key_value = config.size("num_key_value_heads")?.unwrap_or(query);
+    if query % key_value != 0 {
+        bail!(InvalidModel, "{query} attention heads cannot share {key_value} key and value heads");
+    }
+    let size = match config.size("head_dim")? {
+        Some(size) => size,
+        None if width % query == 0 => width / query,
+        None => bail!(InvalidModel, "the hidden size {width} is no multiple of the {query} attention heads"),
+    };
+    Ok(Heads { query, key_value, size })
+}
+
+/// Windows where the configuration says so layer by layer; where it does not, as `default` says.
+pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64, &Layer) -> bool) -> Result<()> {
+    let window = config.size("sliding_window")?;
+    let used = config.flag("use_sliding_window", true)?;
+    let types = config.list("layer_types")?;
+    for (index, layer) in d.layers.iter_mut().enumerate() {
+        let local = match types.map(|types| types.get(index).and_then(|v| v.as_str())) {
+            None => used && default(index as i64, layer),
+            Some(Some("sliding_attention")) => true,
+            Some(Some("full_attention")) => false,
+            Some(other) => bail!(Unsupported, "layer {index} has attention of the type {:?}", other.unwrap_or("")),
+        };
+        layer.window = window.filter(|_| local);
+    }
+    Ok(())
+}
+
+fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
+    // Qwen's configurations carry a window even where it is switched off, and that is their default.
+    if !config.flag("use_sliding_window", false)? {
+        return Ok(());
+    }
+    let from = config.integer("max_window_layers")?.unwrap_or(28);
+    windows(config, d, |index, _| index >= from)
+}
+
+/// Builds what was described.
+pub(super) fn finish(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Built {
+    Ok((decoder::build(d, weights, dialect)?, Task::Generate))
+}

@@ -1,0 +1,55 @@
+//! The feed-forward part of a decoder layer.
+
+use super::activation::activate;
+use super::decoder::{Decoder, linear};
+use crate::error::Result;
+use crate::source::builder::{Attribute, Builder};
+
+/// Names and form of the feed-forward part.
+#[derive(Clone)]
+pub(super) struct Names {
+    pub module: &'static str,
+    pub form: Form,
+    /// Back to the width of the hidden state.
+    pub down: &'static str,
+}
+
+/// How the feed-forward part is made.
+#[derive(Clone)]
+pub(super) enum Form {
+    /// `down(f(up x))`.
+    Plain { up: &'static str },
+    /// `down(f(gate x) * up x)`.
+    Gated { gate: &'static str, up: &'static str },
+    /// The same, with the rows of `gate` and then those of `up` in one matrix.
+    Packed { gate_up: &'static str },
+}
+
+/// The feed-forward part whose names begin with `module`.
+pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, module: &str, x: &str) -> Result<String> {
+    let name = |part: &str| format!("{module}.{part}");
+    let inward = (d.width, d.inner);
+    let inner = match &d.names.mlp.form {
+        Form::Plain { up } => {
+            let up = linear(b, d, x, &name(up), inward, d.bias.mlp)?;
+            activate(b, &d.activation, &up)?
+        }
+        Form::Gated { gate, up } => {
+            let gate = linear(b, d, x, &name(gate), inward, d.bias.mlp)?;
+            let up = linear(b, d, x, &name(up), inward, d.bias.mlp)?;
+            gated(b, d, &gate, &up)?
+        }
+        Form::Packed { gate_up } => {
+            let both = linear(b, d, x, &name(gate_up), (d.width, 2 * d.inner), d.bias.mlp)?;
+            let sizes = b.ints(&[d.inner, d.inner]);
+            let parts = b.node("", "Split", &[&both, &sizes], 2, &[("axis", Attribute::Int(-1))]);
+            gated(b, d, &parts[0], &parts[1])?
+        }
+    };
+    linear(b, d, &inner, &name(d.names.mlp.down), (d.inner, d.width), d.bias.mlp)
+}
+
+fn gated(b: &mut Builder<'_>, d: &Decoder, gate: &str, up: &str) -> Result<String> {
+    let gate = activate(b, &d.activation, gate)?;
+    Ok(b.op("Mul", &[&gate, up], &[]))
+}

@@ -1,0 +1,185 @@
+//! Reading safetensors: one file, or several with an index. Tensors are slices of the mapped files.
+//!
+//! A file is 8 bytes with the length of the header (little-endian), the header (a JSON object from names to
+//! `dtype`, `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. What the
+//! format's own reader refuses is refused here: it keeps two programs from seeing different tensors in one file.
+
+use super::header::{self, Entry};
+use crate::error::{Context, Result, bail, error};
+use crate::onnx::dtype::{DataType, element_count};
+use crate::source::weights::{Form, Stored, Weights};
+use crate::{files, limits};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
+
+/// The file of a checkpoint in one piece.
+pub const FILE: &str = "model.safetensors";
+/// The index of a checkpoint in several.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of a checkpoint.
+pub struct Safetensors {
+    tensors: BTreeMap<String, Tensor>,
+    files: Vec<(PathBuf, Bytes)>,
+}
+
+/// A tensor as its file describes it.
+struct Tensor {
+    dims: Vec<i64>,
+    /// `None` for a type that is not known here: an error if somebody wants the tensor.
+    dtype: Option<DataType>,
+    type_name: String,
+    bytes: Bytes,
+}
+
+impl Safetensors {
+    /// The checkpoint in a folder: `model.safetensors`, else the files that `model.safetensors.index.json` names.
+    pub fn open_folder(folder: &Path) -> Result<Safetensors> {
+        if folder.join(FILE).is_file() {
+            return Safetensors::open_file(&folder.join(FILE));
+        }
+        let index = folder.join(INDEX);
+        open_index(folder, &index).at(|| index.display())
+    }
+
+    /// One file.
+    pub fn open_file(path: &Path) -> Result<Safetensors> {
+        let bytes = map(path)?;
+        let tensors = parse(&bytes).at(|| path.display())?;
+        Ok(Safetensors { tensors: tensors.into_iter().collect(), files: vec![(path.to_owned(), bytes)] })
+    }
+
+    /// The files with their content.
+    pub fn files(&self) -> &[(PathBuf, Bytes)] {
+        &self.files
+    }
+}
+
+impl Weights for Safetensors {
+    fn find(&self, name: &str) -> Result<Option<Stored>> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        let Some(dtype) = tensor.dtype else {
+            bail!(Unsupported, "the tensor {name:?} has the type {:?}, which is not known", tensor.type_name);
+        };
+        Ok(Some(Stored { dims: tensor.dims.clone(), form: Form::Plain(dtype), bytes: tensor.bytes.clone() }))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    // The download caches of Hugging Face hold links to files elsewhere, so links are followed: that a *name* out
+    // of an index cannot leave the folder is seen to by the caller.
+    let file = files::open(path)?;
+    files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())
+}
+
+fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
+    let places = header::weight_map(&files::read(index, limits::SIDE_FILE_BYTES)?)?;
+    let mut shards: HashMap<String, HashMap<String, Tensor>> = HashMap::new();
+    let mut files = Vec::new();
+    let mut tensors = BTreeMap::new();
+    for (name, shard) in places {
+        if !shards.contains_key(&shard) {
+            if shards.len() >= limits::EXTERNAL_FILES {
+                bail!(LimitExceeded, "names more than {} files", limits::EXTERNAL_FILES);
+            }
+            let path = folder.join(plain_name(&shard)?);
+            let bytes = map(&path)?;
+            let found = parse(&bytes).at(|| path.display())?;
+            files.push((path, bytes));
+            shards.insert(shard.clone(), found);
+        }
+        let found = shards.get_mut(&shard).and_then(|tensors| tensors.remove(&name));
+        let tensor =
+            found.ok_or_else(|| error!(InvalidModel, "places {name:?} in {shard:?}, which does not hold it"))?;
+        tensors.insert(name, tensor);
+    }
+    Ok(Safetensors { tensors, files })
+}
+
+/// The name, if it is that of a file in the same folder.
+fn plain_name(name: &str) -> Result<&str> {
+    let mut parts = Path::new(name).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+    if !plain || name.contains(['\\', '\0']) {
+        bail!(InvalidModel, "names the file {name:?}, which is not a plain name in the same folder");
+    }
+    Ok(name)
+}
+
+/// The tensors of a file, checked against its size and against each other.
+fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
+    let Some(length) = file.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
+        bail!(InvalidModel, "has {} bytes, too few for a safetensors file", file.len());
+    };
+    if length > limits::SAFETENSORS_HEADER_BYTES {
+        let limit = limits::SAFETENSORS_HEADER_BYTES;
+        bail!(LimitExceeded, "the header claims {length} bytes (at most {limit}): perhaps not a safetensors file");
+    }
+    let start = 8 + length as usize;
+    if start > file.len() {
+        bail!(InvalidModel, "the header claims {length} bytes, but the file has only {}", file.len());
+    }
+    let data = file.slice(start..);
+    let mut entries = header::entries(&file[8..start])?;
+    entries.sort_by_key(|(_, entry)| entry.offsets);
+    let mut end = 0;
+    let mut tensors = HashMap::with_capacity(entries.len());
+    for (name, entry) in entries {
+        let tensor = place(&entry, &data, end).at(|| format!("tensor {name:?}"))?;
+        end = entry.offsets[1];
+        tensors.insert(name, tensor);
+    }
+    if end != data.len() as u64 {
+        bail!(InvalidModel, "the data has {} bytes, but the tensors end at {end}", data.len());
+    }
+    Ok(tensors)
+}
+
+/// One tensor, which must begin where the one before it ends.
+fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
+    let [begin, end] = entry.offsets;
+    if begin > end || end > data.len() as u64 {
+        bail!(InvalidModel, "lies at {begin}..{end}, but the data has {} bytes", data.len());
+    }
+    if begin != previous_end {
+        let how = if begin < previous_end { "overlaps the tensor before it" } else { "leaves a gap before it" };
+        bail!(InvalidModel, "lies at {begin}..{end}, which {how} (that ends at {previous_end})");
+    }
+    let dtype = data_type(&entry.dtype);
+    let count = element_count(&entry.shape)?;
+    if let Some(dtype) = dtype {
+        let needed = dtype.bytes_of(count)?;
+        if needed != end - begin {
+            let (shape, type_name) = (&entry.shape, &entry.dtype);
+            bail!(InvalidModel, "has {} bytes, but {type_name} of shape {shape:?} needs {needed}", end - begin);
+        }
+    }
+    let bytes = data.slice(begin as usize..end as usize);
+    Ok(Tensor { dims: entry.shape.clone(), dtype, type_name: entry.dtype.clone(), bytes })
+}
+
+fn data_type(name: &str) -> Option<DataType> {
+    Some(match name {
+        "F64" => DataType::Float64,
+        "F32" => DataType::Float32,
+        "F16" => DataType::Float16,
+        "BF16" => DataType::Bfloat16,
+        "F8_E4M3" => DataType::Float8E4m3fn,
+        "F8_E5M2" => DataType::Float8E5m2,
+        "I64" => DataType::Int64,
+        "U64" => DataType::Uint64,
+        "I32" => DataType::Int32,
+        "U32" => DataType::Uint32,
+        "I16" => DataType::Int16,
+        "U16" => DataType::Uint16,
+        "I8" => DataType::Int8,
+        "U8" => DataType::Uint8,
+        "BOOL" => DataType::Bool,
+        _ => return None,
+    })
+}

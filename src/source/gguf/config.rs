@@ -1,0 +1,256 @@
+//! The metadata of a GGUF file as a Hugging Face `config.json`.
+//!
+//! Sizes are compared with the tensors before anything is made of them, so that they are never larger than what
+//! the file really holds.
+
+use super::header::{Header, TensorInfo};
+use super::names::Architecture;
+use super::rope;
+use super::values::Keys;
+use crate::error::{Result, bail, error};
+use crate::limits;
+use serde_json::{Map, Value, json};
+
+/// The configuration of a file and what the weights need to know of it.
+#[derive(Debug)]
+pub struct Configured {
+    /// In the form of a `config.json`.
+    pub config: Map<String, Value>,
+    /// Heads of queries.
+    pub heads: i64,
+    /// Heads of keys and values.
+    pub key_value_heads: i64,
+}
+
+/// Keys of one architecture.
+pub(super) struct Scope<'h> {
+    pub keys: &'h Keys,
+    prefix: &'static str,
+}
+
+impl Scope<'_> {
+    /// `{architecture}.{name}`.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// A size that must be there: at least 1, at most `most`.
+    fn size(&self, name: &str, most: i64) -> Result<i64> {
+        let size = self.keys.needed(&self.key(name))?;
+        match (1..=most).contains(&size) {
+            true => Ok(size),
+            false => bail!(InvalidModel, "{:?} is {size}, not a size from 1 to {most}", self.key(name)),
+        }
+    }
+
+    /// A size that may be there.
+    fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
+        if !self.keys.has(&self.key(name)) {
+            return Ok(None);
+        }
+        self.size(name, most).map(Some)
+    }
+
+    /// A number that may be there.
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+        self.keys.number(&self.key(name))
+    }
+
+    fn number_needed(&self, name: &str) -> Result<f64> {
+        self.number(name)?.ok_or_else(|| error!(InvalidModel, "the file has no {:?}", self.key(name)))
+    }
+}
+
+/// Sizes that every architecture has.
+pub(super) struct Sizes {
+    pub vocabulary: i64,
+    pub width: i64,
+    pub layers: i64,
+    pub heads: i64,
+    pub key_value_heads: i64,
+    pub head: i64,
+    pub inner: i64,
+    pub positions: i64,
+}
+
+/// Makes the configuration of a file.
+pub fn configure(header: &Header, architecture: &Architecture) -> Result<Configured> {
+    let scope = Scope { keys: &header.keys, prefix: architecture.name };
+    refuse_experts(&scope)?;
+    let sizes = sizes(header, &scope)?;
+    let mut config = Map::new();
+    config.insert("architectures".into(), json!([architecture.class]));
+    config.insert("model_type".into(), architecture.model_type.into());
+    match architecture.name {
+        "gpt2" => gpt2(&mut config, &scope, &sizes)?,
+        _ => llama_like(&mut config, header, architecture, &scope, &sizes)?,
+    }
+    let tied = header.tensor("output.weight").is_none();
+    config.insert("vocab_size".into(), sizes.vocabulary.into());
+    config.insert("tie_word_embeddings".into(), tied.into());
+    Ok(Configured { config, heads: sizes.heads, key_value_heads: sizes.key_value_heads })
+}
+
+fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
+    match scope.keys.integer(&scope.key("expert_count"))? {
+        Some(count) if count > 0 => bail!(Unsupported, "models with experts ({count} here) are not known"),
+        _ => Ok(()),
+    }
+}
+
+fn sizes(header: &Header, scope: &Scope<'_>) -> Result<Sizes> {
+    let table = matrix(header, "token_embd.weight")?;
+    let (vocabulary, width) = (table[0], table[1]);
+    let said = scope.size("embedding_length", limits::CONFIG_SIZE)?;
+    if said != width {
+        let key = scope.key("embedding_length");
+        bail!(InvalidModel, "{key:?} is {said}, and the rows of \"token_embd.weight\" have {width} elements");
+    }
+    if let Some(said) = scope.optional_size("vocab_size", limits::CONFIG_SIZE)?
+        && said != vocabulary
+    {
+        let key = scope.key("vocab_size");
+        bail!(InvalidModel, "{key:?} is {said}, and \"token_embd.weight\" has {vocabulary} rows");
+    }
+    let layers = scope.size("block_count", limits::LAYERS)?;
+    let heads = scope.size("attention.head_count", width)?;
+    let key_value_heads = scope.optional_size("attention.head_count_kv", heads)?.unwrap_or(heads);
+    let (head, inner) =
+        (head_size(header, scope, width, heads)?, scope.size("feed_forward_length", limits::CONFIG_SIZE)?);
+    let positions = scope.size("context_length", limits::CONFIG_SIZE)?;
+    Ok(Sizes { vocabulary, width, layers, heads, key_value_heads, head, inner, positions })
+}
+
+/// Shape of a matrix that must be there.
+fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
+    match header.tensor(name).map(|tensor| &tensor.dims[..]) {
+        Some([rows, columns]) => Ok([*rows, *columns]),
+        Some(dims) => bail!(InvalidModel, "the tensor {name:?} has shape {dims:?}, not that of a matrix"),
+        None => bail!(InvalidModel, "the file has no tensor {name:?}"),
+    }
+}
+
+fn head_size(header: &Header, scope: &Scope<'_>, width: i64, heads: i64) -> Result<i64> {
+    // What attention gives has as many elements as the heads together; the output layer's rows say so.
+    let [_, all] = matrix(header, "blk.0.attn_output.weight")?;
+    let size = match scope.optional_size("attention.key_length", all)? {
+        Some(size) => size,
+        None if width % heads == 0 => width / heads,
+        None => bail!(InvalidModel, "{width} elements are no multiple of {heads} heads"),
+    };
+    if heads.checked_mul(size) != Some(all) {
+        bail!(InvalidModel, "{heads} heads of {size} elements do not make the {all} of \"blk.0.attn_output.weight\"");
+    }
+    let value = scope.optional_size("attention.value_length", limits::CONFIG_SIZE)?.unwrap_or(size);
+    if value != size {
+        bail!(Unsupported, "keys of {size} elements with values of {value}");
+    }
+    Ok(size)
+}
+
+fn gpt2(config: &mut Map<String, Value>, scope: &Scope<'_>, sizes: &Sizes) -> Result<()> {
+    let entries = json!({
+        "n_embd": sizes.width,
+        "n_layer": sizes.layers,
+        "n_head": sizes.heads,
+        "n_inner": sizes.inner,
+        "n_positions": sizes.positions,
+        "layer_norm_epsilon": scope.number_needed("attention.layer_norm_epsilon")?,
+        "activation_function": "gelu_new",
+        // Matrices lie as those of all other architectures, not as the checkpoint has them.
+        "conv1d": false,
+    });
+    extend(config, entries);
+    Ok(())
+}
+
+fn llama_like(
+    config: &mut Map<String, Value>,
+    header: &Header,
+    architecture: &Architecture,
+    scope: &Scope<'_>,
+    sizes: &Sizes,
+) -> Result<()> {
+    let bias = |module: &str| header.tensor(&format!("blk.0.{module}.bias")).is_some();
+    let entries = json!({
+        "hidden_size": sizes.width,
+        "intermediate_size": sizes.inner,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.key_value_heads,
+        "head_dim": sizes.head,
+        "max_position_embeddings": sizes.positions,
+        "rms_norm_eps": scope.number_needed("attention.layer_norm_rms_epsilon")?,
+        "hidden_act": if architecture.norms_plus_one { "gelu_pytorch_tanh" } else { "silu" },
+    });
+    extend(config, entries);
+    if matches!(architecture.name, "llama" | "smollm3") {
+        if bias("attn_q") != bias("attn_output") {
+            bail!(Unsupported, "biases of query, key and value without one of the output of attention");
+        }
+        extend(config, json!({ "attention_bias": bias("attn_q"), "mlp_bias": bias("ffn_up") }));
+    }
+    rope::add(config, header, scope, sizes)?;
+    if architecture.norms_plus_one {
+        gemma(config, architecture, scope, sizes)?;
+    }
+    if let ("phi3", Some(window)) = (architecture.name, window(scope)?) {
+        config.insert("sliding_window".into(), window.into());
+    }
+    Ok(())
+}
+
+/// The window of attention; 0 is none.
+fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
+    match scope.keys.integer(&scope.key("attention.sliding_window"))? {
+        Some(size) if size > 0 => Ok(Some(size.min(limits::CONFIG_SIZE))),
+        _ => Ok(None),
+    }
+}
+
+/// What the file leaves to its reader: which layers have a window, and by what scores are scaled. Both are known by
+/// the number of layers only.
+fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
+    config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
+    let (pattern, largest) = match architecture.name {
+        "gemma2" => (2, 46),
+        "gemma3" => (6, 62),
+        _ => return Ok(()),
+    };
+    // The largest of each generation scales by another size than that of a head.
+    let scalar = if s.layers == largest { s.width / s.heads } else { s.head };
+    let window = match window(scope)? {
+        None if architecture.name == "gemma2" => Some(4096),
+        found => found,
+    };
+    let pattern = scope.optional_size("attention.sliding_window_pattern", limits::LAYERS)?.unwrap_or(pattern);
+    let kind = |layer: i64| match window.is_some() && (layer + 1) % pattern != 0 {
+        true => "sliding_attention",
+        false => "full_attention",
+    };
+    let kinds: Vec<&str> = (0..s.layers).map(kind).collect();
+    extend(
+        config,
+        json!({
+            "query_pre_attn_scalar": scalar,
+            "sliding_window": window,
+            "layer_types": kinds,
+            "attn_logit_softcapping": scope.number("attn_logit_softcapping")?,
+            "final_logit_softcapping": scope.number("final_logit_softcapping")?,
+        }),
+    );
+    Ok(())
+}
+
+/// Adds the entries of an object.
+pub(super) fn extend(config: &mut Map<String, Value>, entries: Value) {
+    if let Value::Object(entries) = entries {
+        config.extend(entries);
+    }
+}
+
+/// Values of a float32 vector of the file.
+pub(super) fn vector(tensor: &TensorInfo) -> Option<Vec<f32>> {
+    let float = tensor.element.name == "F32" && tensor.dims.len() == 1;
+    float.then(|| tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}

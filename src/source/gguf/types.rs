@@ -1,0 +1,125 @@
+//! Element types of GGUF tensors, numbered as in the format.
+
+use crate::error::{Result, bail};
+use crate::onnx::dtype::DataType;
+use crate::source::weights::{BlockForm, Form};
+
+/// An element type of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementType {
+    /// The name users know it by.
+    pub name: &'static str,
+    /// Elements in one block; 1 for plain types.
+    pub elements: u64,
+    /// Bytes of one block.
+    pub bytes: u64,
+    /// How this library holds it; `None` if it cannot read the type.
+    pub form: Option<Form>,
+}
+
+const fn plain(name: &'static str, bytes: u64, dtype: Option<DataType>) -> ElementType {
+    let form = match dtype {
+        Some(dtype) => Some(Form::Plain(dtype)),
+        None => None,
+    };
+    ElementType { name, elements: 1, bytes, form }
+}
+
+const fn blocks(name: &'static str, form: BlockForm) -> ElementType {
+    let layout = form.layout();
+    ElementType { name, elements: layout.elements as u64, bytes: layout.bytes as u64, form: Some(Form::Blocks(form)) }
+}
+
+/// A type that is known by name and size only.
+const fn unread(name: &'static str, elements: u64, bytes: u64) -> ElementType {
+    ElementType { name, elements, bytes, form: None }
+}
+
+/// Number in the file and what it stands for. Numbers 4, 5, 31 to 33 and 36 to 38 were types once.
+const TYPES: &[(u32, ElementType)] = &[
+    (0, plain("F32", 4, Some(DataType::Float32))),
+    (1, plain("F16", 2, Some(DataType::Float16))),
+    (2, blocks("Q4_0", BlockForm::Q4_0)),
+    (3, blocks("Q4_1", BlockForm::Q4_1)),
+    (6, blocks("Q5_0", BlockForm::Q5_0)),
+    (7, blocks("Q5_1", BlockForm::Q5_1)),
+    (8, blocks("Q8_0", BlockForm::Q8_0)),
+    (9, unread("Q8_1", 32, 40)),
+    (10, unread("Q2_K", 256, 84)),
+    (11, unread("Q3_K", 256, 110)),
+    (12, blocks("Q4_K", BlockForm::Q4_K)),
+    (13, blocks("Q5_K", BlockForm::Q5_K)),
+    (14, blocks("Q6_K", BlockForm::Q6_K)),
+    (15, unread("Q8_K", 256, 292)),
+    (16, unread("IQ2_XXS", 256, 66)),
+    (17, unread("IQ2_XS", 256, 74)),
+    (18, unread("IQ3_XXS", 256, 98)),
+    (19, unread("IQ1_S", 256, 50)),
+    (20, unread("IQ4_NL", 32, 18)),
+    (21, unread("IQ3_S", 256, 110)),
+    (22, unread("IQ2_S", 256, 82)),
+    (23, unread("IQ4_XS", 256, 136)),
+    (24, plain("I8", 1, None)),
+    (25, plain("I16", 2, None)),
+    (26, plain("I32", 4, None)),
+    (27, plain("I64", 8, None)),
+    (28, plain("F64", 8, None)),
+    (29, unread("IQ1_M", 256, 56)),
+    (30, plain("BF16", 2, Some(DataType::Bfloat16))),
+    (34, unread("TQ1_0", 256, 54)),
+    (35, unread("TQ2_0", 256, 66)),
+    (39, unread("MXFP4", 32, 17)),
+    (40, unread("NVFP4", 64, 36)),
+    (41, unread("Q1_0", 128, 18)),
+];
+
+impl ElementType {
+    /// The type of that number.
+    pub fn of(number: u32) -> Result<ElementType> {
+        match TYPES.iter().find(|(n, _)| *n == number) {
+            Some((_, found)) => Ok(*found),
+            None => bail!(InvalidModel, "its element type {number} is none of the format's"),
+        }
+    }
+
+    /// Names of all types that this library reads, for messages.
+    pub fn readable() -> String {
+        let names: Vec<&str> = TYPES.iter().filter(|(_, t)| t.form.is_some()).map(|(_, t)| t.name).collect();
+        names.join(", ")
+    }
+
+    /// Bytes of a tensor of these dimensions, the length of a row first.
+    ///
+    /// Every product is checked: a size that wraps around is how such files have been turned into writes out
+    /// of bounds (CVE-2025-53630).
+    pub fn bytes_of(&self, dims: &[u64]) -> Result<u64> {
+        let row = dims.first().copied().unwrap_or(1);
+        if !row.is_multiple_of(self.elements) {
+            bail!(InvalidModel, "its rows of {row} elements are not whole blocks of {} ({})", self.elements, self.name);
+        }
+        let elements = dims.iter().try_fold(1u64, |count, &dim| count.checked_mul(dim));
+        match elements.and_then(|count| (count / self.elements).checked_mul(self.bytes)) {
+            Some(bytes) => Ok(bytes),
+            None => bail!(InvalidModel, "its dimensions {dims:?} make more bytes than fit 64 bits"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_format() {
+        assert_eq!(ElementType::of(12).unwrap().bytes_of(&[512, 3]).unwrap(), 6 * 144);
+        assert_eq!(ElementType::of(14).unwrap().bytes_of(&[256]).unwrap(), 210);
+        assert_eq!(ElementType::of(13).unwrap().bytes, 176);
+        assert_eq!(ElementType::of(0).unwrap().bytes_of(&[]).unwrap(), 4);
+        let q8 = ElementType::of(8).unwrap();
+        assert_eq!((q8.elements, q8.bytes), (32, 34));
+        assert!(q8.bytes_of(&[33, 32]).unwrap_err().message().contains("whole blocks"));
+        assert!(q8.bytes_of(&[1 << 40, 1 << 40]).unwrap_err().message().contains("64 bits"));
+        assert!(ElementType::of(4).unwrap_err().message().contains("element type 4"));
+        assert!(ElementType::of(31).is_err());
+    }
+}

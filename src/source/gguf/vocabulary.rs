@@ -1,0 +1,191 @@
+//! The vocabulary of a GGUF file: tokens, what kind each is, merges, special ids.
+
+use super::values::Keys;
+use crate::error::{Context, Result, bail, error};
+use crate::limits;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+/// What kind a token is, numbered as in the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Text.
+    Normal,
+    /// Stands for what no other token does.
+    Unknown,
+    /// Controls the model (`<|im_end|>`); no text.
+    Control,
+    /// Text that is never cut.
+    UserDefined,
+    /// Not in use.
+    Unused,
+    /// One byte.
+    Byte,
+}
+
+/// The tokens of a file.
+pub struct Vocabulary<'k> {
+    /// Texts, by id.
+    pub tokens: Vec<Cow<'k, str>>,
+    /// Kinds, by id.
+    pub kinds: Vec<TokenKind>,
+    ids: HashMap<Cow<'k, str>, u32>,
+}
+
+/// Ids with a special meaning; those the file leaves out or gives wrong are `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Fills rows up.
+    pub pad: Option<u32>,
+    /// Stands for what no other token does.
+    pub unknown: Option<u32>,
+    /// Any of these ends what a model writes, `eos` first.
+    pub ends: Vec<u32>,
+}
+
+/// Tokens by which models end a turn, for files that give one end only.
+const ENDS: [&str; 9] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "<｜end▁of▁sentence｜>",
+];
+
+impl<'k> Vocabulary<'k> {
+    /// Reads the tokens of a file.
+    pub fn read(keys: &'k Keys) -> Result<Vocabulary<'k>> {
+        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let Some(texts) = keys.texts(TOKENS, limits::VOCABULARY)? else {
+            bail!(InvalidModel, "the file has no {TOKENS:?}");
+        };
+        let bytes: u64 = texts.iter().map(|text| text.len() as u64).sum();
+        if bytes > limits::SIDE_FILE_BYTES / 8 {
+            bail!(LimitExceeded, "the tokens have {bytes} bytes; the limit is {}", limits::SIDE_FILE_BYTES / 8);
+        }
+        let kinds = kinds(keys, texts.len())?;
+        let name = |(id, text): (usize, &'k str)| match text {
+            "" => Cow::Owned(format!("[EMPTY_{id}]")),
+            text => Cow::Borrowed(text),
+        };
+        let tokens: Vec<Cow<'k, str>> = texts.into_iter().enumerate().map(name).collect();
+        let mut ids = HashMap::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(other) = ids.insert(token.clone(), id as u32) {
+                bail!(InvalidModel, "the tokens {other} and {id} are the same text {token:?}");
+            }
+        }
+        Ok(Vocabulary { tokens, kinds, ids })
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
+    /// The text of a token that there is.
+    pub fn text(&self, id: u32) -> &str {
+        self.tokens.get(id as usize).map_or("", |text| text)
+    }
+
+    /// Ids with a special meaning.
+    pub fn special_ids(&self, keys: &Keys) -> Result<SpecialIds> {
+        let id = |name: &str| -> Result<Option<u32>> {
+            let given = keys.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
+            // Files in use have ids beyond the vocabulary for tokens they do not have.
+            Ok(given.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < self.tokens.len()))
+        };
+        let eos = id("eos")?;
+        let named = ENDS.iter().filter_map(|text| self.id(text));
+        let named = named.filter(|id| self.kinds[*id as usize] == TokenKind::Control);
+        let mut ends: Vec<u32> = Vec::new();
+        for end in eos.into_iter().chain(id("eot")?).chain(id("eom")?).chain(named) {
+            if !ends.contains(&end) {
+                ends.push(end);
+            }
+        }
+        Ok(SpecialIds { bos: id("bos")?, eos, pad: id("padding")?, unknown: id("unknown")?, ends })
+    }
+
+    /// Merges as the file lists them: pairs of tokens that are joined, the first before all others.
+    pub fn listed_merges(&self, keys: &'k Keys) -> Result<Vec<(&'k str, &'k str)>> {
+        const MERGES: &str = "tokenizer.ggml.merges";
+        let Some(texts) = keys.texts(MERGES, limits::VOCABULARY)? else {
+            bail!(InvalidModel, "the file has no {MERGES:?}");
+        };
+        let split = |(index, text): (usize, &'k str)| {
+            // Not at the first character: a token may begin with a space where spaces are not encoded.
+            let second = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
+            let Some(at) = text[second..].find(' ').map(|at| second + at) else {
+                bail!(InvalidModel, "merge {index}, {text:?}, is no pair");
+            };
+            let pair = (&text[..at], &text[at + 1..]);
+            let joined = [pair.0, pair.1].concat();
+            match [pair.0, pair.1, &joined].into_iter().find(|part| self.id(part).is_none()) {
+                Some(part) => bail!(InvalidModel, "merge {index}, {text:?}, needs {part:?}, which is no token"),
+                None => Ok(pair),
+            }
+        };
+        texts.into_iter().enumerate().map(split).collect()
+    }
+
+    /// Merges of a SentencePiece vocabulary: there, of all neighbours that join to a token those with the highest
+    /// score are joined first.
+    pub fn scored_merges(&self, keys: &Keys) -> Result<Vec<(&str, &str)>> {
+        const SCORES: &str = "tokenizer.ggml.scores";
+        let Some(scores) = keys.floats(SCORES, limits::VOCABULARY)? else {
+            bail!(InvalidModel, "the file has no {SCORES:?}");
+        };
+        if scores.len() < self.tokens.len() {
+            bail!(InvalidModel, "{SCORES:?} has {} entries for {} tokens", scores.len(), self.tokens.len());
+        }
+        let joins = |id: u32| matches!(self.kinds[id as usize], TokenKind::Normal | TokenKind::UserDefined);
+        let mut merges: Vec<(f32, u32, u32, u32)> = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| joins(*id as u32)) {
+            // Longer ones are lines of spaces or dashes that are never cut in the first place.
+            for (at, _) in token.char_indices().skip(1).take(limits::MERGED_CHARACTERS) {
+                let (left, right) = token.split_at(at);
+                if let (Some(left), Some(right)) = (self.id(left), self.id(right))
+                    && joins(left)
+                    && joins(right)
+                {
+                    merges.push((scores[id], id as u32, left, right));
+                }
+            }
+            if merges.len() > limits::VOCABULARY {
+                bail!(LimitExceeded, "the vocabulary has more than {} merges", limits::VOCABULARY);
+            }
+        }
+        merges.sort_by(|a, b| {
+            b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)))
+        });
+        Ok(merges.iter().map(|(_, _, left, right)| (self.text(*left), self.text(*right))).collect())
+    }
+}
+
+fn kinds(keys: &Keys, count: usize) -> Result<Vec<TokenKind>> {
+    const KINDS: &str = "tokenizer.ggml.token_type";
+    let Some(numbers) = keys.integers(KINDS, limits::VOCABULARY)? else { return Ok(vec![TokenKind::Normal; count]) };
+    if numbers.len() < count {
+        bail!(InvalidModel, "{KINDS:?} has {} entries for {count} tokens", numbers.len());
+    }
+    let kind = |(id, number): (usize, &i32)| match number {
+        0 | 1 => Ok(TokenKind::Normal),
+        2 => Ok(TokenKind::Unknown),
+        3 => Ok(TokenKind::Control),
+        4 => Ok(TokenKind::UserDefined),
+        5 => Ok(TokenKind::Unused),
+        6 => Ok(TokenKind::Byte),
+        other => Err(error!(InvalidModel, "{other} is no kind of token")).at(|| format!("token {id}")),
+    };
+    numbers.iter().take(count).enumerate().map(kind).collect()
+}

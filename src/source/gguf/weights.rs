@@ -1,0 +1,140 @@
+//! The tensors of a GGUF file as those of a Hugging Face checkpoint.
+//!
+//! Plain tensors and blocks stay slices of the mapped file. Changed are only what the format stores in another
+//! way than a checkpoint: rows of query and key of the Llama family are put back in order, norms of the Gemma
+//! family lose the 1 that was added to them.
+
+use super::header::{Header, TensorInfo};
+use super::names::Architecture;
+use super::types::ElementType;
+use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
+use crate::onnx::dtype::DataType;
+use crate::source::blocks;
+use crate::source::weights::{Form, Stored, Weights};
+use bytes::Bytes;
+use half::{bf16, f16};
+use std::collections::HashMap;
+
+/// Factors of the rotary frequencies: belongs to the configuration, not to the weights.
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Tensors under the names of a checkpoint.
+pub struct GgufWeights<'h> {
+    header: &'h Header,
+    by_name: HashMap<String, (usize, Change)>,
+    scratch: Scratch,
+}
+
+/// What a tensor needs to be as in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// Rows of so many heads are put back in order.
+    Rows {
+        heads: usize,
+    },
+    MinusOne,
+}
+
+impl<'h> GgufWeights<'h> {
+    /// The tensors of a file. `heads` are those of queries, `key_value_heads` those of keys.
+    ///
+    /// An error for a tensor that the architecture does not have, and for types that cannot be read.
+    pub fn new(
+        header: &'h Header,
+        architecture: &Architecture,
+        heads: usize,
+        key_value_heads: usize,
+    ) -> Result<GgufWeights<'h>> {
+        let mut by_name = HashMap::new();
+        for (index, tensor) in header.tensors.iter().enumerate() {
+            if tensor.name == ROPE_FACTORS {
+                continue;
+            }
+            let name = architecture.checkpoint_name(&tensor.name)?;
+            if tensor.element.form.is_none() {
+                let (wanted, known) = (tensor.element.name, ElementType::readable());
+                bail!(Unsupported, "the tensor {:?} is {wanted}, which is not read; {known} are", tensor.name);
+            }
+            let change = match tensor.name.rsplit('.').nth(1) {
+                Some("attn_q") if architecture.interleaved => Change::Rows { heads },
+                Some("attn_k") if architecture.interleaved => Change::Rows { heads: key_value_heads },
+                Some(module) if architecture.norms_plus_one && module.ends_with("norm") => Change::MinusOne,
+                _ => Change::None,
+            };
+            by_name.insert(name, (index, change));
+        }
+        Ok(GgufWeights { header, by_name, scratch: Scratch::new(&std::env::temp_dir()) })
+    }
+
+    fn stored(&self, tensor: &TensorInfo, change: Change) -> Result<Stored> {
+        let Some(form) = tensor.element.form else { bail!(Internal, "its type cannot be read") };
+        let mut stored = Stored { dims: tensor.dims.clone(), form, bytes: tensor.bytes.clone() };
+        match change {
+            Change::None => {}
+            Change::Rows { heads } => stored.bytes = self.rows_in_order(&stored, heads)?,
+            Change::MinusOne => stored = self.minus_one(stored)?,
+        }
+        match stored.form {
+            // What is no matrix is small; nothing multiplies with it in blocks.
+            Form::Blocks(form) if stored.dims.len() != 2 => {
+                let bytes = blocks::dequantized(&self.scratch, &stored, form)?;
+                Ok(Stored { form: Form::Plain(DataType::Float32), bytes, ..stored })
+            }
+            _ => Ok(stored),
+        }
+    }
+
+    /// Rows `2 i` and `2 i + 1` of a head become rows `i` of its first and second half.
+    ///
+    /// The format rotates neighbours against each other, checkpoints one half against the other; so its
+    /// converters interleave the halves.
+    fn rows_in_order(&self, stored: &Stored, heads: usize) -> Result<Bytes> {
+        let rows = stored.dims.first().map_or(0, |rows| *rows as usize);
+        if heads == 0 || !rows.is_multiple_of(2 * heads) {
+            bail!(InvalidModel, "its {rows} rows are not {heads} heads of even size");
+        }
+        let (size, width) = (rows / heads, stored.bytes.len() / rows);
+        let slot = self.scratch.reserve(stored.bytes.len())?;
+        let mut head_bytes = vec![0u8; size * width];
+        for head in 0..heads {
+            let source = &stored.bytes[head * size * width..][..size * width];
+            for (row, target) in head_bytes.chunks_mut(width).enumerate() {
+                let (half, i) = (row / (size / 2), row % (size / 2));
+                target.copy_from_slice(&source[(2 * i + half) * width..][..width]);
+            }
+            slot.write_at(head * size * width, &head_bytes)?;
+        }
+        slot.finish()
+    }
+
+    fn minus_one(&self, stored: Stored) -> Result<Stored> {
+        let bytes = &stored.bytes;
+        let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        let values: Vec<f32> = match stored.form {
+            Form::Plain(DataType::Float32) => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            Form::Plain(DataType::Float16) => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            Form::Plain(DataType::Bfloat16) => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            _ => bail!(Unsupported, "a norm is quantized"),
+        };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| (value - 1.0).to_le_bytes()).collect();
+        Ok(Stored { form: Form::Plain(DataType::Float32), bytes: bytes.into(), ..stored })
+    }
+}
+
+impl Weights for GgufWeights<'_> {
+    fn find(&self, name: &str) -> Result<Option<Stored>> {
+        let Some((index, change)) = self.by_name.get(name) else { return Ok(None) };
+        let tensor = &self.header.tensors[*index];
+        self.stored(tensor, *change).at(|| format!("tensor {:?}", tensor.name)).map(Some)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.by_name.keys().cloned().collect();
+        names.sort();
+        names
+    }
+}
