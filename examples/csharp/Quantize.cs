@@ -50,9 +50,10 @@ internal static class Quantize
         using (var small = context.Quantize(original, null, new Call { Cancellation = stop, Progress = new Percent() }))
         {
             var report = Json.Parse(small.Report);
-            Console.WriteLine("{0} nodes quantized, {1} left, in {2:0.00} s", Json.Find(report, "summary", "nodes_quantized"),
-                Json.Find(report, "summary", "nodes_left"), Json.Find(report, "seconds"));
-            Console.WriteLine("wrote " + small.Save(output, ExternalData.Auto, stop));
+            Console.WriteLine("{0} nodes quantized, {1} left, in {2:0.00} s",
+                Json.Find(report, "summary", "nodes_quantized"), Json.Find(report, "summary", "nodes_left"),
+                Json.Find(report, "seconds"));
+            small.Save(output, ExternalData.Auto, stop);
 
             using (var tokenizer = FindTokenizer(input))
             {
@@ -75,26 +76,30 @@ internal static class Quantize
         {
             foreach (var output in session.Run(tokens.Inputs(session.Inputs()), null, stop))
             {
-                using (output.Value)
-                    Console.WriteLine("ran on \"{0}\": {1} has shape [{2}]", Text, output.Key, string.Join(" ", output.Value.Dims));
+                var shape = string.Join(" ", output.Value.Dims);
+                Console.WriteLine("ran on \"{0}\": {1} has shape [{2}]", Text, output.Key, shape);
+                output.Value.Dispose();
             }
         }
     }
 
-    private static void Compare(Context context, Model original, Model small, Tokenizer tokenizer, CancellationToken stop)
+    private static void Compare(
+        Context context, Model original, Model small, Tokenizer tokenizer, CancellationToken stop)
     {
         var call = new Call { Cancellation = stop, Timeout = TimeSpan.FromMinutes(5) };
         var options = new BenchmarkOptions { Tokenizer = tokenizer };
         var report = Json.Parse(context.Benchmark(original, small, options, call));
         var b = Json.Find(report, "benchmark");
-        Console.WriteLine("{0,-10} {1,10} {2,10}", "", "original", "result");
-        Console.WriteLine("{0,-10} {1,7:0.0} MB {2,7:0.0} MB  {3:0.00} times smaller", "size",
-            Json.Number(b, "bytes", "original") / 1e6, Json.Number(b, "bytes", "result") / 1e6, Json.Find(b, "size_ratio"));
-        Console.WriteLine("{0,-10} {1,7:0.00} ms {2,7:0.00} ms  {3:0.00} times as fast ({4:0.00} to {5:0.00}): {6}", "latency",
+        var speedup = Json.Find(b, "speedup");
+        Console.WriteLine("             original     result");
+        Console.WriteLine("size       {0,7:0.0} MB {1,7:0.0} MB  {2:0.00} times smaller",
+            Json.Number(b, "bytes", "original") / 1e6, Json.Number(b, "bytes", "result") / 1e6,
+            Json.Find(b, "size_ratio"));
+        Console.WriteLine("latency    {0,7:0.00} ms {1,7:0.00} ms  {2:0.00} times as fast ({3:0.00} to {4:0.00}): {5}",
             Json.Find(b, "latency_ms", "original", "median"), Json.Find(b, "latency_ms", "result", "median"),
-            Json.Find(b, "speedup", "median"), Json.Find(b, "speedup", "low"), Json.Find(b, "speedup", "high"),
-            Json.Find(b, "speedup", "verdict"));
-        Console.WriteLine("{0,-10} {1,21:0.0000}", "cosine", Json.Find(report, "quality", "cosine"));
+            Json.Find(speedup, "median"), Json.Find(speedup, "low"), Json.Find(speedup, "high"),
+            Json.Find(speedup, "verdict"));
+        Console.WriteLine("cosine     {0,32:0.0000}", Json.Find(report, "quality", "cosine"));
     }
 
     /// <summary>Unlike System.Progress, which reports later and elsewhere, this prints at once.</summary>

@@ -27,11 +27,12 @@ internal static class Tests
         int failed = 0;
         var tests = new Action[]
         {
-            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary, SaveBesideTheModel,
-            BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip, TensorRoundTrip,
-            TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress, CancelledTask, TimeoutEndsACall,
-            ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose, DisposeInAnyOrder, DisposeDuringACall,
-            ASessionForEachThread, ASharedSessionIsBusyOrRight, GarbageIsCollected, CollectorDuringCalls,
+            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
+            SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
+            TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
+            CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
+            DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
+            GarbageIsCollected, CollectorDuringCalls,
         };
         foreach (var test in tests)
         {
@@ -195,7 +196,8 @@ internal static class Tests
     {
         var options = new BenchmarkOptions
         {
-            Tokenizer = tokenizer, Runs = 10, Warmup = 1, SequenceLength = 32, Texts = new[] { "One text.", "And another." },
+            Tokenizer = tokenizer, Runs = 10, Warmup = 1, SequenceLength = 32,
+            Texts = new[] { "One text.", "And another." },
         };
         using (var small = context.Quantize(model))
         {
@@ -240,7 +242,8 @@ internal static class Tests
         Throws<ArgumentException>(() => context.Load("a\0b"));
         Throws<ArgumentException>(() => context.Load("a lone surrogate: \ud800"));
         Throws<ArgumentException>(() => Tensor.From(new[] { DateTime.Now }, 1));
-        Throws<ArgumentOutOfRangeException>(() => context.Load(folder, new Call { Timeout = TimeSpan.FromSeconds(-1) }));
+        var past = new Call { Timeout = TimeSpan.FromSeconds(-1) };
+        Throws<ArgumentOutOfRangeException>(() => context.Load(folder, past));
     }
 
     private static void TokenizerRoundTrip()
@@ -252,7 +255,8 @@ internal static class Tests
             var ids = tokens.Ids.Elements<long>();
             var mask = tokens.AttentionMask.Elements<long>();
             int length = (int)tokens.Ids.Dims[1];
-            Check(tokens.Ids.Dims[0] == 2 && ids[0] == 101 && mask[0] == 1 && mask[mask.Length - 1] == 0, "ids or mask");
+            Check(tokens.Ids.Dims[0] == 2 && ids[0] == 101, "ids");
+            Check(mask[0] == 1 && mask[mask.Length - 1] == 0, "mask");
             Check(tokenizer.Decode(ids.Take(length).ToArray()) == text, "another text came back");
             Check(tokenizer.Decode(ids.Take(length).ToArray(), true) != text, "no special tokens");
         }
@@ -265,7 +269,8 @@ internal static class Tests
     {
         using (var tensor = Tensor.From(elements, elements.Length, 1))
         {
-            Check(tensor.DType == type && tensor.Dims.SequenceEqual(new long[] { elements.Length, 1 }), type + " or shape");
+            Check(tensor.DType == type, tensor.DType + ", not " + type);
+            Check(tensor.Dims.SequenceEqual(new long[] { elements.Length, 1 }), type + " has another shape");
             Check(tensor.Elements<T>().SequenceEqual(elements), type + " came back changed");
         }
     }
@@ -387,7 +392,8 @@ internal static class Tests
         using (var stop = new CancellationTokenSource())
         {
             var call = new Call { Cancellation = stop.Token, Progress = new Reporter { Action = p => stop.Cancel() } };
-            Throws<OperationCanceledException>(() => model.Save(Path.Combine(empty, "x.onnx"), ExternalData.Auto, call));
+            var path = Path.Combine(empty, "x.onnx");
+            Throws<OperationCanceledException>(() => model.Save(path, ExternalData.Auto, call));
         }
         Check(!Directory.EnumerateFileSystemEntries(empty).Any(), "it left a file");
     }

@@ -4,7 +4,7 @@
 //! built once. Attention is post-norm as in "Attention is all you need"; the graph uses standard operators
 //! only, in both dialects: ONNX Runtime's fused attention is no faster here.
 
-use super::Config;
+use super::{Built, Config};
 use super::activation::{activate, activation};
 use super::sentence::Sentence;
 use crate::error::{Result, bail};
@@ -75,16 +75,24 @@ fn kind_of(model_type: &str) -> Option<Kind> {
     }
 }
 
-/// `model_type`s this file builds.
-pub const MODEL_TYPES: [&str; 5] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert"];
-
 /// Builds an encoder as a [`super::Family`].
 pub fn build(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
     build_with(config, weights, dialect, None)
 }
 
-/// Builds an encoder; with `sentence`, text vectors come out of it as well.
-pub fn build_with(
+/// Builds an encoder of a sentence-transformers folder: text vectors come out of it as well.
+pub fn build_sentence(
+    config: &Config<'_>,
+    weights: &dyn Weights,
+    dialect: Dialect,
+    sentence: &Sentence,
+) -> Result<Built> {
+    let (proto, task) = build_with(config, weights, dialect, Some(sentence))?;
+    let architecture = config.text("model_type")?.unwrap_or("").to_owned();
+    Ok(Built { proto, task, architecture })
+}
+
+fn build_with(
     config: &Config<'_>,
     weights: &dyn Weights,
     dialect: Dialect,

@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod config;
 mod decoder;
+mod encoder;
 mod gemma;
 mod gpt2;
 mod header;
@@ -15,6 +16,7 @@ mod llama;
 mod mlp;
 mod rope;
 pub mod safetensors;
+mod sentence;
 pub mod side;
 
 pub use config::Config;
@@ -26,6 +28,7 @@ use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use safetensors::Safetensors;
+use sentence::Sentence;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -54,6 +57,11 @@ const FAMILIES: &[(&str, Family)] = &[
     ("gemma2", gemma::gemma2),
     ("gemma3_text", gemma::gemma3),
     ("gpt2", gpt2::gpt2),
+    ("bert", encoder::build),
+    ("roberta", encoder::build),
+    ("xlm-roberta", encoder::build),
+    ("camembert", encoder::build),
+    ("distilbert", encoder::build),
 ];
 
 /// The family of a `model_type`.
@@ -91,7 +99,15 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     };
     let weights = Safetensors::open_folder(folder)?;
     let text = text_config(&config);
-    let built = build(&text, &weights, options.dialect).at(|| folder.join("config.json").display().to_string())?;
+    let place = || folder.join("config.json").display().to_string();
+    let mut pooling = None;
+    let built = match Sentence::read(folder, &weights)? {
+        Some((sentence, weights)) => {
+            pooling = sentence.pooling();
+            encoder::build_sentence(&Config::new(&text), &weights, options.dialect, &sentence).at(place)?
+        }
+        None => build(&text, &weights, options.dialect).at(place)?,
+    };
     let generation = side::read_object(&folder.join("generation_config.json"))?;
     let card = Card {
         format: Format::Checkpoint,
@@ -99,6 +115,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
         task: built.task,
         generation: side::generation_defaults(&text, generation.as_ref())?,
         chat_template: side::chat_template(folder)?,
+        pooling,
         side_files: side::files_of(folder),
         config: text,
         ..Card::default()
