@@ -1,9 +1,11 @@
 //! What is inside a model, without reading its weights.
 
 use crate::graph::View;
+use crate::graph::modules::modules;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{TensorProto, attribute_kind};
+use crate::source::{Format, Task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -16,8 +18,18 @@ pub struct Inspection {
     pub operation: &'static str,
     /// What the user named, if the model came from a file.
     pub path: Option<String>,
-    /// `onnx`.
-    pub format: &'static str,
+    /// Kind of file or folder.
+    pub format: Format,
+    /// What the model does, as far as its signature and configuration tell.
+    pub task: Task,
+    /// The architecture its configuration names.
+    pub architecture: Option<String>,
+    /// Most tokens it can take, if its configuration says so.
+    pub context_length: Option<i64>,
+    /// Whether a tokenizer belongs to it.
+    pub tokenizer: bool,
+    /// Whether a chat template belongs to it.
+    pub chat_template: bool,
     /// Bytes of all files of the model.
     pub bytes: u64,
     /// Version of the ONNX file format.
@@ -38,6 +50,8 @@ pub struct Inspection {
     pub functions: usize,
     /// Number of nodes by operator; those outside the default set as `domain.Op`.
     pub operators: BTreeMap<String, usize>,
+    /// Modules that hold weights, by short name, with the number of nodes of each.
+    pub modules: BTreeMap<String, usize>,
     /// Constant tensors by element type.
     pub weights: BTreeMap<&'static str, Weights>,
     /// Elements of all constant tensors.
@@ -72,11 +86,17 @@ pub struct Weights {
 pub fn inspect(model: &Model) -> Inspection {
     let proto = model.proto();
     let view = View::new(proto);
+    let card = model.card();
     let mut found = Inspection {
         schema_version: crate::report::SCHEMA_VERSION,
         operation: "inspect",
         path: model.path().map(|p| p.display().to_string()),
-        format: "onnx",
+        format: card.format,
+        task: card.task,
+        architecture: card.architecture.clone(),
+        context_length: card.integer("max_position_embeddings").or_else(|| card.integer("n_positions")),
+        tokenizer: card.side_file("tokenizer.json").is_some(),
+        chat_template: card.chat_template.is_some(),
         bytes: model.bytes(),
         ir_version: proto.ir_version.unwrap_or(0),
         opsets: BTreeMap::new(),
@@ -92,6 +112,7 @@ pub fn inspect(model: &Model) -> Inspection {
         subgraphs: view.bodies.iter().filter(|b| b.parent.is_some()).count(),
         functions: proto.functions.len(),
         operators: BTreeMap::new(),
+        modules: modules(&view),
         weights: BTreeMap::new(),
         parameters: 0,
         metadata: proto.metadata_props.iter().map(metadata).collect(),

@@ -89,6 +89,11 @@ impl Model {
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card) }
     }
 
+    /// The same model with another card.
+    pub fn with_card(self, card: Card) -> Model {
+        Model { card: Arc::new(card), ..self }
+    }
+
     /// What a technique made of this model: another graph, the same card.
     pub fn derive(&self, proto: ModelProto) -> Model {
         Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone() }

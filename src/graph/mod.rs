@@ -6,6 +6,7 @@
 
 pub mod constants;
 pub mod edit;
+pub mod modules;
 mod view;
 
 pub use view::{Body, BodyId, Producer, Use, View};

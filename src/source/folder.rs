@@ -1,53 +1,61 @@
-//! ONNX files, alone or in an exported folder.
+//! ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
+//! sentence-transformers, or our own `--output DIR`.
+//!
+//! What a model is for is read off its graph first; configuration files beside it only add to that.
 
-use super::card::{Card, Format, SideContent, SideFile};
+use super::card::{Card, Format, Task};
+use super::checkpoint::side;
 use crate::error::{Context, Result, bail};
 use crate::files;
-use crate::model::Model;
+use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::load;
-use std::path::{Path, PathBuf};
+use serde_json::Value;
+use std::path::{Component, Path, PathBuf};
 
-/// Files beside a model that travel with it.
-const SIDE_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "chat_template.jinja",
-    "modules.json",
-    "1_Pooling/config.json",
-    "sentence_bert_config.json",
-    "LICENSE",
+/// Names of the model in exported folders, best first. Merged decoders serve prompt and continuation alike.
+const NAMES: &[&str] = &[
+    "model.onnx",
+    "onnx/model.onnx",
+    "decoder_model_merged.onnx",
+    "onnx/decoder_model_merged.onnx",
+    "decoder_with_past_model.onnx",
+    "decoder_model.onnx",
+    "onnx/model_fp16.onnx",
+    "onnx/model_int8.onnx",
+    "onnx/model_quantized.onnx",
+    "onnx/model_q4.onnx",
 ];
 
 /// Loads one `.onnx` file, with what lies beside it.
 pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
-    let card = Card { format: Format::Onnx, side_files: side_files(path), ..Card::default() };
-    Ok(Model::assemble(loaded.proto, card, path, loaded.files))
+    let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
+    let task = task(&model.inputs(), &model.outputs());
+    // The user named this file: something broken beside it must not stand in the way.
+    let bare = |_| Card { format: Format::Onnx, task, ..Card::default() };
+    let card = card(Format::Onnx, &home_of(path), &model).unwrap_or_else(bare);
+    Ok(model.with_card(card))
 }
 
 /// Loads the model of an exported folder.
 pub fn load(folder: &Path) -> Result<Model> {
-    let Some(file) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
+    let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
-    let card = Card { format: Format::OnnxFolder, side_files: side_files(&file), ..Card::default() };
-    Ok(Model::assemble(loaded.proto, card, folder, loaded.files))
+    let model = Model::assemble(loaded.proto, Card::default(), folder, loaded.files);
+    let card = card(format, folder, &model)?;
+    Ok(model.with_card(card))
 }
 
-/// The `.onnx` file of a folder: `model.onnx`, `onnx/model.onnx`, or the only one there is.
-pub fn find_onnx(folder: &Path) -> Result<Option<PathBuf>> {
-    for name in ["model.onnx", "onnx/model.onnx"] {
+/// The `.onnx` file of a folder and the kind of folder; `None` if there is none.
+pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
+    if let Some(file) = genai_file(folder)? {
+        return Ok(Some((file, Format::GenaiFolder)));
+    }
+    for name in NAMES {
         let file = folder.join(name);
         if file.is_file() {
-            return Ok(Some(file));
+            let format = if name.starts_with("onnx/") { Format::TransformersJs } else { Format::OnnxFolder };
+            return Ok(Some((file, format)));
         }
     }
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -58,25 +66,100 @@ pub fn find_onnx(folder: &Path) -> Result<Option<PathBuf>> {
         .collect();
     found.sort();
     match found.len() {
-        0 | 1 => Ok(found.pop()),
+        0 | 1 => Ok(found.pop().map(|file| (file, Format::OnnxFolder))),
         many => bail!(InvalidArgument, "{}: the folder holds {many} .onnx files: name one", folder.display()),
     }
 }
 
-/// What was looked for in a folder, for the error when none of it is there.
-pub fn nothing_found(folder: &Path) -> String {
-    let looked_for = "model.onnx, onnx/model.onnx, another .onnx file, or config.json with model.safetensors";
-    format!("{}: the folder holds no model: looked for {looked_for}", folder.display())
+/// The decoder that `genai_config.json` names.
+fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
+    let path = folder.join("genai_config.json");
+    let Some(config) = side::read_object(&path)? else { return Ok(None) };
+    let name = config.get("model").and_then(|m| m.pointer("/decoder/filename")).and_then(Value::as_str);
+    let Some(name) = name else { bail!(InvalidModel, "{}: has no model.decoder.filename", path.display()) };
+    if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
+        bail!(InvalidModel, "{}: {name:?} is not a file of the folder", path.display());
+    }
+    Ok(Some(folder.join(name)))
 }
 
-/// Files that belong to the model in `file`: beside it, or one level up from an `onnx` folder.
-fn side_files(file: &Path) -> Vec<SideFile> {
-    let beside = files::parent_of(file).to_owned();
-    let above = beside.file_name().is_some_and(|n| n == "onnx").then(|| files::parent_of(&beside).to_owned());
-    let folders: Vec<PathBuf> = std::iter::once(beside).chain(above).collect();
-    let find = |name: &&str| {
-        let path = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())?;
-        Some(SideFile { name: (*name).to_owned(), content: SideContent::Path(path) })
+/// What was looked for in a folder, for the error when none of it is there.
+pub fn nothing_found(folder: &Path) -> String {
+    let mut found: Vec<String> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    found.sort();
+    let rest = found.len().saturating_sub(8);
+    found.truncate(8);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") + &more };
+    let looked_for = "genai_config.json, model.onnx, onnx/model.onnx, decoder_model_merged.onnx, another .onnx file, \
+                      or config.json with model.safetensors";
+    format!("{}: the folder holds no model: looked for {looked_for}; found {found}", folder.display())
+}
+
+/// The folder that a model's other files lie in: its own, or the one around an `onnx` folder.
+fn home_of(file: &Path) -> PathBuf {
+    let beside = files::parent_of(file);
+    match beside.file_name().is_some_and(|name| name == "onnx") {
+        true => files::parent_of(beside).to_owned(),
+        false => beside.to_owned(),
+    }
+}
+
+fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
+    let config = side::read_object(&folder.join("config.json"))?.unwrap_or_default();
+    let generation = side::read_object(&folder.join("generation_config.json"))?;
+    let task = task(&model.inputs(), &model.outputs());
+    let mut card = Card {
+        format,
+        architecture: config.get("model_type").and_then(Value::as_str).map(str::to_owned),
+        task,
+        generation: side::generation_defaults(&config, generation.as_ref())?,
+        chat_template: side::chat_template(folder)?,
+        pooling: None,
+        side_files: side::files_of(folder),
+        config,
     };
-    SIDE_FILES.iter().filter_map(find).collect()
+    if format == Format::GenaiFolder {
+        genai_defaults(folder, &mut card)?;
+    }
+    Ok(card)
+}
+
+/// `genai_config.json` knows the special tokens and the length, where the folder has no `config.json`.
+fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
+    let config = side::read_object(&folder.join("genai_config.json"))?.unwrap_or_default();
+    let Some(model) = config.get("model").and_then(Value::as_object) else { return Ok(()) };
+    if card.generation.eos_token_ids.is_empty() {
+        card.generation = side::generation_defaults(model, None)?;
+    }
+    if card.architecture.is_none() {
+        card.architecture = model.get("type").and_then(Value::as_str).map(str::to_owned);
+    }
+    if let (false, Some(length)) = (card.config.contains_key("max_position_embeddings"), model.get("context_length")) {
+        card.config.insert("max_position_embeddings".to_owned(), length.clone());
+    }
+    Ok(())
+}
+
+/// What a model does, by its signature.
+fn task(inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Task {
+    let takes = |part: &str| inputs.iter().any(|i| i.name.contains(part));
+    let gives = |part: &str| outputs.iter().any(|o| o.name.contains(part));
+    if !takes("input_ids") {
+        return Task::Unknown;
+    }
+    let logits = outputs.iter().find(|o| o.name == "logits");
+    let rank = logits.and_then(|o| o.shape.as_ref()).map(Vec::len);
+    let classes = logits.and_then(|o| o.shape.as_ref()?.last().cloned());
+    match (rank, classes) {
+        _ if takes("past_key") || gives("present") => Task::Generate,
+        (Some(2), _) => Task::Classify,
+        (Some(3), Some(Dim::Fixed(size))) if size < 1000 => Task::Classify,
+        (Some(3), _) if takes("token_type_ids") => Task::FillMask,
+        (Some(3), _) => Task::Generate,
+        _ if gives("embedding") || gives("hidden_state") || gives("pooler") => Task::Embed,
+        _ => Task::Unknown,
+    }
 }

@@ -37,7 +37,8 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     let opsets: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
     let lines = [
         ("model", found.path.clone().unwrap_or_default()),
-        ("format", format!("{}, IR version {}, {}", found.format, found.ir_version, opsets.join(", "))),
+        ("format", format!("{}, IR version {}, {}", name(&found.format), found.ir_version, opsets.join(", "))),
+        ("task", task(found)),
         ("made by", found.producer.clone()),
         ("size", bytes(found.bytes)),
         ("parameters", found.parameters.to_string()),
@@ -54,6 +55,8 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     }
     text.push_str(&weights.render());
     text.push('\n');
+    let modules: Vec<String> = found.modules.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let _ = writeln!(text, "modules     {}", modules.join(", "));
     let mut operators: Vec<_> = found.operators.iter().collect();
     operators.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let shown = if verbose { operators.len() } else { 12 };
@@ -62,4 +65,18 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     let rest = if more > 0 { format!(", and {more} more kinds (-v lists them)") } else { String::new() };
     let _ = writeln!(text, "operators   {}{rest}", listed.join(", "));
     text
+}
+
+/// The name an enum has in JSON.
+fn name(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn task(found: &Inspection) -> String {
+    let mut parts = vec![name(&found.task)];
+    parts.extend(found.architecture.clone());
+    parts.extend(found.context_length.map(|length| format!("context of {length} tokens")));
+    parts.extend(found.tokenizer.then(|| "tokenizer".to_owned()));
+    parts.extend(found.chat_template.then(|| "chat template".to_owned()));
+    parts.join(", ")
 }

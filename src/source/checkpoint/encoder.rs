@@ -4,9 +4,9 @@
 //! built once. Attention is post-norm as in "Attention is all you need"; the graph uses standard operators
 //! only, in both dialects: ONNX Runtime's fused attention is no faster here.
 
-use super::{Built, Config};
 use super::activation::{activate, activation};
 use super::sentence::Sentence;
+use super::{Built, Config};
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType::{Float32, Int64};
 use crate::onnx::proto::ModelProto;
@@ -303,7 +303,9 @@ impl Encoder {
                 "cls.predictions.decoder.weight",
             ),
             Kind::Roberta => ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.weight"),
-            Kind::DistilBert => ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight"),
+            Kind::DistilBert => {
+                ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight")
+            }
         };
         let kind = if self.kind == Kind::Roberta { "gelu" } else { &self.activation };
         let x = b.linear(hidden, dense, self.hidden, self.hidden)?;

@@ -6,9 +6,9 @@ use super::activation::activate;
 use super::safetensors::Safetensors;
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::onnx::dtype::DataType::Float32;
+use crate::source::Pooling;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::{Stored, Weights};
-use crate::source::Pooling;
 use crate::{files, limits};
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
@@ -86,8 +86,10 @@ impl Sentence {
         for step in &self.steps {
             match step {
                 Step::Pool(kinds) => {
-                    let parts: Vec<String> =
-                        kinds.iter().map(|kind| b.within("pooling", |b| Ok(pool(b, *kind, &x, mask)))).collect::<Result<_>>()?;
+                    let parts: Vec<String> = kinds
+                        .iter()
+                        .map(|kind| b.within("pooling", |b| Ok(pool(b, *kind, &x, mask))))
+                        .collect::<Result<_>>()?;
                     width *= parts.len() as i64;
                     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
                     x = match parts.as_slice() {
@@ -177,7 +179,11 @@ fn pool(b: &mut Builder<'_>, kind: Pooling, hidden: &str, mask: &str) -> String 
             b.op("Div", &[&sum, &count], &[])
         }
         Pooling::Max => {
-            let mask = b.op("Cast", &[mask], &[("to", Attribute::Int(i64::from(crate::onnx::dtype::DataType::Bool.to_onnx())))]);
+            let mask = b.op(
+                "Cast",
+                &[mask],
+                &[("to", Attribute::Int(i64::from(crate::onnx::dtype::DataType::Bool.to_onnx())))],
+            );
             let mask = b.op("Unsqueeze", &[&mask, &last], &[]);
             let least = b.float(-1e9);
             let masked = b.op("Where", &[&mask, hidden, &least], &[]);

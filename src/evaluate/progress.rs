@@ -1,0 +1,36 @@
+//! Progress over an evaluation, on the thread that called it.
+
+use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::error::Result;
+use std::time::{Duration, Instant};
+
+/// Units (tokens, texts) done, reported at most [`REPORTS_PER_SECOND`] times a second as the stage `evaluate`.
+pub struct Units<'a> {
+    call: &'a Call<'a>,
+    done: u64,
+    total: u64,
+    reported: Option<Instant>,
+}
+
+impl<'a> Units<'a> {
+    /// `total` units, none of them done.
+    pub fn new(call: &'a Call<'a>, total: usize) -> Units<'a> {
+        Units { call, done: 0, total: total as u64, reported: None }
+    }
+
+    /// So many more are done. An error if the caller cancelled or the deadline passed.
+    pub fn add(&mut self, units: usize) -> Result<()> {
+        self.done += units as u64;
+        let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;
+        if self.done < self.total && self.reported.is_some_and(|at| at.elapsed() < gap) {
+            return self.call.check();
+        }
+        self.reported = Some(Instant::now());
+        self.call.report("evaluate", self.done, self.total)
+    }
+
+    /// The call for a part of the work: it can end early, and leaves the reports to this.
+    pub fn quiet(&self) -> Call<'a> {
+        Call { progress: None, ..*self.call }
+    }
+}
