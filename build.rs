@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 12] = [
     "status",
     "error",
     "buffer",
@@ -13,6 +13,7 @@ const NOUNS: [&str; 11] = [
     "tensor",
     "session",
     "tokenizer",
+    "generator",
     "quantize",
     "benchmark",
 ];

@@ -52,7 +52,7 @@
 /**
  * What a call answers. 0 is success; the numbers never change, new ones are added at the end.
  */
-typedef enum optimize_status_t {
+typedef enum {
   /**
    * Done.
    */
@@ -118,7 +118,7 @@ typedef enum optimize_status_t {
 /**
  * Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
  */
-typedef enum optimize_dtype_t {
+typedef enum {
   /**
    * Not a tensor, or undeclared.
    */
@@ -154,7 +154,7 @@ typedef enum optimize_dtype_t {
 /**
  * Where `optimize_model_save` puts weights.
  */
-typedef enum optimize_external_data_t {
+typedef enum {
   /**
    * In the .onnx file up to 1 GiB, beside it above.
    */
@@ -170,9 +170,35 @@ typedef enum optimize_external_data_t {
 } optimize_external_data_t;
 
 /**
+ * Why a text ends.
+ */
+typedef enum {
+  /**
+   * It goes on.
+   */
+  OPTIMIZE_FINISH_NONE = 0,
+  /**
+   * The model wrote an end-of-sequence token.
+   */
+  OPTIMIZE_FINISH_EOS = 1,
+  /**
+   * A limit was reached.
+   */
+  OPTIMIZE_FINISH_LENGTH = 2,
+  /**
+   * A stop string came up.
+   */
+  OPTIMIZE_FINISH_STOP = 3,
+  /**
+   * The callback asked to stop.
+   */
+  OPTIMIZE_FINISH_CANCELLED = 4,
+} optimize_finish_reason_t;
+
+/**
  * How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
  */
-typedef enum optimize_optimization_level_t {
+typedef enum {
   /**
    * All of it.
    */
@@ -194,7 +220,7 @@ typedef enum optimize_optimization_level_t {
 /**
  * The form of a quantized model.
  */
-typedef enum optimize_quantize_type_t {
+typedef enum {
   /**
    * int8 weights; activations are quantized as they come. Needs no data.
    */
@@ -204,7 +230,7 @@ typedef enum optimize_quantize_type_t {
 /**
  * Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
  */
-typedef enum optimize_reduce_range_t {
+typedef enum {
   /**
    * By the processor here.
    */
@@ -244,6 +270,12 @@ typedef struct optimize_context_t optimize_context_t;
 typedef struct optimize_error_t optimize_error_t;
 
 /**
+ * A decoder made ready to write text, with what it has read so far. Takes one call at a time: a second one
+ * meanwhile answers OPTIMIZE_BUSY.
+ */
+typedef struct optimize_generator_t optimize_generator_t;
+
+/**
  * A loaded or made model. Immutable: any number of threads may use it at once. Weights stay in their mapped
  * files, which must not be truncated while the model lives (replacing them by renaming is fine).
  */
@@ -268,7 +300,7 @@ typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 /**
  * Options of `optimize_context_new`. All zero means the defaults.
  */
-typedef struct optimize_context_options_t {
+typedef struct {
   /**
    * sizeof(optimize_context_options_t).
    */
@@ -279,6 +311,7 @@ typedef struct optimize_context_options_t {
   uint32_t threads;
   /**
    * Path of the ONNX Runtime library; NULL looks in ORT_DYLIB_PATH, beside this library, and in the system.
+   * A process has one: another path than the one that is open is answered with OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *runtime_library;
 } optimize_context_options_t;
@@ -295,7 +328,7 @@ typedef int32_t (*optimize_progress_fn)(void *user_data,
 /**
  * What every long call takes besides its options. NULL or all zero: no progress, no timeout, no cancel.
  */
-typedef struct optimize_call_t {
+typedef struct {
   /**
    * sizeof(optimize_call_t).
    */
@@ -315,13 +348,13 @@ typedef struct optimize_call_t {
   /**
    * Token that ends the call with OPTIMIZE_CANCELLED, or NULL.
    */
-  const struct optimize_cancel_t *cancel;
+  const optimize_cancel_t *cancel;
 } optimize_call_t;
 
 /**
  * Options of `optimize_model_save`. All zero means the defaults.
  */
-typedef struct optimize_save_options_t {
+typedef struct {
   /**
    * sizeof(optimize_save_options_t).
    */
@@ -336,7 +369,7 @@ typedef struct optimize_save_options_t {
  * Name, type and shape of an input or output. Set `struct_size` before the call; what the pointers point to
  * belongs to the model or session asked.
  */
-typedef struct optimize_value_info_t {
+typedef struct {
   /**
    * sizeof(optimize_value_info_t).
    */
@@ -371,7 +404,7 @@ typedef void (*optimize_release_fn)(void *user_data);
 /**
  * Options of `optimize_session_new`. All zero means the defaults.
  */
-typedef struct optimize_session_options_t {
+typedef struct {
   /**
    * sizeof(optimize_session_options_t).
    */
@@ -394,7 +427,7 @@ typedef struct optimize_session_options_t {
 /**
  * Options of `optimize_tokenizer_encode`. All zero means the defaults.
  */
-typedef struct optimize_encode_options_t {
+typedef struct {
   /**
    * sizeof(optimize_encode_options_t).
    */
@@ -416,7 +449,7 @@ typedef struct optimize_encode_options_t {
 /**
  * Options of `optimize_tokenizer_decode`. All zero means the defaults.
  */
-typedef struct optimize_decode_options_t {
+typedef struct {
   /**
    * sizeof(optimize_decode_options_t).
    */
@@ -428,9 +461,148 @@ typedef struct optimize_decode_options_t {
 } optimize_decode_options_t;
 
 /**
+ * Options of `optimize_generator_new`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_generator_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+} optimize_generator_options_t;
+
+/**
+ * A token as it is written.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_written_t) of the library.
+   */
+  uint32_t struct_size;
+  /**
+   * Number of the row.
+   */
+  uint32_t row;
+  /**
+   * Id of the token.
+   */
+  int64_t token;
+  /**
+   * `text_size` bytes of UTF-8 that are certain now, not NUL-terminated: whole characters, nothing of a stop
+   * string. Often empty. Lives until the callback returns.
+   */
+  const char *text;
+  /**
+   * Bytes in `text`.
+   */
+  uint64_t text_size;
+  /**
+   * Log-probability of the token, if logprobs were asked for; else 0.
+   */
+  float logprob;
+  /**
+   * An optimize_finish_reason_t; not 0 with the last token of a row.
+   */
+  int32_t finish_reason;
+} optimize_written_t;
+
+/**
+ * Called for every token on the thread that made the call. Returning anything but 0 ends all rows. Must not
+ * throw or jump out.
+ */
+typedef int32_t (*optimize_token_fn)(void *user_data,
+                                     const optimize_written_t *written);
+
+/**
+ * Options of `optimize_generator_generate` and `optimize_generator_run`. All zero means the defaults: the most
+ * probable token each time, at most 256 new tokens.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_generate_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Most tokens to write in each row; 0 with max_length 0 is 256.
+   */
+  uint32_t max_new_tokens;
+  /**
+   * Most tokens in each row, the prompt included; 0 is no such limit.
+   */
+  uint32_t max_length;
+  /**
+   * Draw among this many most probable tokens; 0 is all.
+   */
+  uint32_t top_k;
+  /**
+   * 0: always the most probable token; else logits are divided by it before the draw.
+   */
+  float temperature;
+  /**
+   * Draw among the most probable tokens that together have this probability; 0 is all.
+   */
+  float top_p;
+  /**
+   * Draw among tokens at least this many times as probable as the most probable; 0 is all.
+   */
+  float min_p;
+  /**
+   * Above 1, tokens of prompt and text become less probable; 0 is off.
+   */
+  float repetition_penalty;
+  /**
+   * Taken off the logits of tokens already written; 0 is off.
+   */
+  float presence_penalty;
+  /**
+   * Taken off the logits of tokens already written, for each time; 0 is off.
+   */
+  float frequency_penalty;
+  /**
+   * No sequence of this many tokens appears twice; 0 is off.
+   */
+  uint32_t no_repeat_ngram_size;
+  /**
+   * Log-probabilities: 0 is without, n gives that of each token and of the n - 1 most probable ones.
+   */
+  uint32_t logprobs;
+  /**
+   * The same seed gives the same text.
+   */
+  uint64_t seed;
+  /**
+   * `stop_count` strings that end a row's text and are no part of it.
+   */
+  const char *const *stop;
+  /**
+   * Number of strings in `stop`.
+   */
+  uint64_t stop_count;
+  /**
+   * Called for every token, or NULL.
+   */
+  optimize_token_fn on_token;
+  /**
+   * Handed to `on_token`.
+   */
+  void *user_data;
+  /**
+   * Not 0: prompts have their special tokens in them already (what optimize_model_render_chat gives).
+   */
+  uint32_t rendered;
+  /**
+   * Not 0: go on after end-of-sequence tokens.
+   */
+  uint32_t ignore_eos;
+} optimize_generate_options_t;
+
+/**
  * Options of `optimize_model_quantize`. All zero means the defaults.
  */
-typedef struct optimize_quantize_options_t {
+typedef struct {
   /**
    * sizeof(optimize_quantize_options_t).
    */
@@ -492,7 +664,7 @@ typedef struct optimize_quantize_options_t {
 /**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
  */
-typedef struct optimize_benchmark_options_t {
+typedef struct {
   /**
    * sizeof(optimize_benchmark_options_t).
    */
@@ -569,159 +741,159 @@ const char *optimize_status_name(int32_t status);
 /**
  * The status this error belongs to; OPTIMIZE_INVALID_HANDLE if `error` is NULL or no error.
  */
-enum optimize_status_t optimize_error_status(const struct optimize_error_t *error);
+optimize_status_t optimize_error_status(const optimize_error_t *error);
 
 /**
  * What is wrong, one sentence, UTF-8. Lives as long as the error; "" if `error` is NULL.
  */
-const char *optimize_error_message(const struct optimize_error_t *error);
+const char *optimize_error_message(const optimize_error_t *error);
 
 /**
  * Where: file, node, tensor or argument, outermost first; "" if the message says it all. Lives as long as
  * the error.
  */
-const char *optimize_error_place(const struct optimize_error_t *error);
+const char *optimize_error_place(const optimize_error_t *error);
 
 /**
  * Frees an error. NULL is fine.
  */
-void optimize_error_free(struct optimize_error_t *error);
+void optimize_error_free(optimize_error_t *error);
 
 /**
  * The bytes, NUL-terminated. Lives as long as the buffer; "" if `buffer` is NULL.
  */
-const char *optimize_buffer_data(const struct optimize_buffer_t *buffer);
+const char *optimize_buffer_data(const optimize_buffer_t *buffer);
 
 /**
  * The number of bytes, without the final NUL; 0 if `buffer` is NULL.
  */
-size_t optimize_buffer_size(const struct optimize_buffer_t *buffer);
+size_t optimize_buffer_size(const optimize_buffer_t *buffer);
 
 /**
  * Frees a buffer. NULL is fine.
  */
-void optimize_buffer_free(struct optimize_buffer_t *buffer);
+void optimize_buffer_free(optimize_buffer_t *buffer);
 
 /**
  * Makes a cancel token.
  */
-enum optimize_status_t optimize_cancel_new(struct optimize_cancel_t **cancel,
-                                           struct optimize_error_t **error);
+optimize_status_t optimize_cancel_new(optimize_cancel_t **cancel,
+                                      optimize_error_t **error);
 
 /**
  * Stops every call that was given this token, now and later. From any thread, any number of times.
  */
-enum optimize_status_t optimize_cancel_fire(const struct optimize_cancel_t *cancel,
-                                            struct optimize_error_t **error);
+optimize_status_t optimize_cancel_fire(const optimize_cancel_t *cancel,
+                                       optimize_error_t **error);
 
 /**
  * Frees a token. NULL is fine.
  */
-void optimize_cancel_free(struct optimize_cancel_t *cancel);
+void optimize_cancel_free(optimize_cancel_t *cancel);
 
 /**
  * Makes a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
  */
-enum optimize_status_t optimize_context_new(const struct optimize_context_options_t *options,
-                                            struct optimize_context_t **context,
-                                            struct optimize_error_t **error);
+optimize_status_t optimize_context_new(const optimize_context_options_t *options,
+                                       optimize_context_t **context,
+                                       optimize_error_t **error);
 
 /**
  * Opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0". The text lives as long
  * as the context. OPTIMIZE_RUNTIME_MISSING if there is none: the message lists where it was looked for.
  */
-enum optimize_status_t optimize_context_runtime_version(const struct optimize_context_t *context,
-                                                        const char **version,
-                                                        struct optimize_error_t **error);
+optimize_status_t optimize_context_runtime_version(const optimize_context_t *context,
+                                                   const char **version,
+                                                   optimize_error_t **error);
 
 /**
  * Frees a context. NULL is fine. What was made with it goes on working.
  */
-void optimize_context_free(struct optimize_context_t *context);
+void optimize_context_free(optimize_context_t *context);
 
 /**
  * Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
  * milliseconds whatever its size: weights are mapped, not read. Bad files: OPTIMIZE_INVALID_MODEL, with
  * the place in the error.
  */
-enum optimize_status_t optimize_model_load(const struct optimize_context_t *context,
-                                           const char *path,
-                                           const struct optimize_call_t *call,
-                                           struct optimize_model_t **model,
-                                           struct optimize_error_t **error);
+optimize_status_t optimize_model_load(const optimize_context_t *context,
+                                      const char *path,
+                                      const optimize_call_t *call,
+                                      optimize_model_t **model,
+                                      optimize_error_t **error);
 
 /**
  * Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in
  * other files is refused: give its path to `optimize_model_load`.
  */
-enum optimize_status_t optimize_model_load_memory(const struct optimize_context_t *context,
-                                                  const void *data,
-                                                  size_t size,
-                                                  const struct optimize_call_t *call,
-                                                  struct optimize_model_t **model,
-                                                  struct optimize_error_t **error);
+optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
+                                             const void *data,
+                                             size_t size,
+                                             const optimize_call_t *call,
+                                             optimize_model_t **model,
+                                             optimize_error_t **error);
 
 /**
  * Saves a model at `path`, atomically: until it is complete and on the disk, what was there stays. The same
  * model gives the same bytes. `report` (may be NULL) gets JSON: {"files": [{"path", "bytes", "sha256"}]}.
  * Progress stage: "save", in bytes.
  */
-enum optimize_status_t optimize_model_save(const struct optimize_model_t *model,
-                                           const char *path,
-                                           const struct optimize_save_options_t *options,
-                                           const struct optimize_call_t *call,
-                                           struct optimize_buffer_t **report,
-                                           struct optimize_error_t **error);
+optimize_status_t optimize_model_save(const optimize_model_t *model,
+                                      const char *path,
+                                      const optimize_save_options_t *options,
+                                      const optimize_call_t *call,
+                                      optimize_buffer_t **report,
+                                      optimize_error_t **error);
 
 /**
  * What is inside a model, as JSON: format, inputs, outputs, operators, weights by type (see docs/report.md).
  * Milliseconds whatever the model's size.
  */
-enum optimize_status_t optimize_model_inspect(const struct optimize_model_t *model,
-                                              struct optimize_buffer_t **report,
-                                              struct optimize_error_t **error);
+optimize_status_t optimize_model_inspect(const optimize_model_t *model,
+                                         optimize_buffer_t **report,
+                                         optimize_error_t **error);
 
 /**
  * Number of inputs a run must feed; 0 if `model` is NULL.
  */
-size_t optimize_model_input_count(const struct optimize_model_t *model);
+size_t optimize_model_input_count(const optimize_model_t *model);
 
 /**
  * Name, type and shape of the input at `index`. What `info` points to lives as long as the model.
  */
-enum optimize_status_t optimize_model_input(const struct optimize_model_t *model,
-                                            size_t index,
-                                            struct optimize_value_info_t *info,
-                                            struct optimize_error_t **error);
+optimize_status_t optimize_model_input(const optimize_model_t *model,
+                                       size_t index,
+                                       optimize_value_info_t *info,
+                                       optimize_error_t **error);
 
 /**
  * Number of outputs; 0 if `model` is NULL.
  */
-size_t optimize_model_output_count(const struct optimize_model_t *model);
+size_t optimize_model_output_count(const optimize_model_t *model);
 
 /**
  * Name, type and shape of the output at `index`. What `info` points to lives as long as the model.
  */
-enum optimize_status_t optimize_model_output(const struct optimize_model_t *model,
-                                             size_t index,
-                                             struct optimize_value_info_t *info,
-                                             struct optimize_error_t **error);
+optimize_status_t optimize_model_output(const optimize_model_t *model,
+                                        size_t index,
+                                        optimize_value_info_t *info,
+                                        optimize_error_t **error);
 
 /**
  * Frees a model. NULL is fine. Sessions made from it go on working.
  */
-void optimize_model_free(struct optimize_model_t *model);
+void optimize_model_free(optimize_model_t *model);
 
 /**
  * Makes a tensor from a copy of `size` bytes of row-major elements.
  */
-enum optimize_status_t optimize_tensor_new(int32_t dtype,
-                                           const int64_t *dims,
-                                           size_t rank,
-                                           const void *data,
-                                           size_t size,
-                                           struct optimize_tensor_t **tensor,
-                                           struct optimize_error_t **error);
+optimize_status_t optimize_tensor_new(int32_t dtype,
+                                      const int64_t *dims,
+                                      size_t rank,
+                                      const void *data,
+                                      size_t size,
+                                      optimize_tensor_t **tensor,
+                                      optimize_error_t **error);
 
 /**
  * Makes a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
@@ -729,75 +901,78 @@ enum optimize_status_t optimize_tensor_new(int32_t dtype,
  * session run that uses it are over. Memory that is not aligned for the type is copied. If the call fails,
  * `release` is not called.
  */
-enum optimize_status_t optimize_tensor_borrow(int32_t dtype,
-                                              const int64_t *dims,
-                                              size_t rank,
-                                              const void *data,
-                                              size_t size,
-                                              optimize_release_fn release,
-                                              void *user_data,
-                                              struct optimize_tensor_t **tensor,
-                                              struct optimize_error_t **error);
+optimize_status_t optimize_tensor_borrow(int32_t dtype,
+                                         const int64_t *dims,
+                                         size_t rank,
+                                         const void *data,
+                                         size_t size,
+                                         optimize_release_fn release,
+                                         void *user_data,
+                                         optimize_tensor_t **tensor,
+                                         optimize_error_t **error);
 
 /**
- * Makes a tensor of strings from a copy of `count` NUL-terminated UTF-8 strings.
+ * Makes a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their bytes; NULL means that they
+ * are NUL-terminated.
  */
-enum optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
-                                                   size_t rank,
-                                                   const char *const *strings,
-                                                   size_t count,
-                                                   struct optimize_tensor_t **tensor,
-                                                   struct optimize_error_t **error);
+optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
+                                              size_t rank,
+                                              const char *const *strings,
+                                              const size_t *sizes,
+                                              size_t count,
+                                              optimize_tensor_t **tensor,
+                                              optimize_error_t **error);
 
 /**
  * Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
  */
-int32_t optimize_tensor_dtype(const struct optimize_tensor_t *tensor);
+int32_t optimize_tensor_dtype(const optimize_tensor_t *tensor);
 
 /**
  * Number of dimensions; 0 for a scalar and if `tensor` is NULL.
  */
-size_t optimize_tensor_rank(const struct optimize_tensor_t *tensor);
+size_t optimize_tensor_rank(const optimize_tensor_t *tensor);
 
 /**
- * The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if `tensor` is.
+ * The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if the
+ * rank is 0 and if `tensor` is NULL.
  */
-const int64_t *optimize_tensor_dims(const struct optimize_tensor_t *tensor);
+const int64_t *optimize_tensor_dims(const optimize_tensor_t *tensor);
 
 /**
  * The elements, row-major. Lives as long as the tensor; NULL for strings and if `tensor` is NULL.
  */
-const void *optimize_tensor_data(const struct optimize_tensor_t *tensor);
+const void *optimize_tensor_data(const optimize_tensor_t *tensor);
 
 /**
  * Bytes of all elements; 0 for strings and if `tensor` is NULL.
  */
-size_t optimize_tensor_size(const struct optimize_tensor_t *tensor);
+size_t optimize_tensor_size(const optimize_tensor_t *tensor);
 
 /**
  * The string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
  * NUL-terminated, that live as long as the tensor.
  */
-enum optimize_status_t optimize_tensor_string(const struct optimize_tensor_t *tensor,
-                                              size_t index,
-                                              const char **data,
-                                              size_t *size,
-                                              struct optimize_error_t **error);
+optimize_status_t optimize_tensor_string(const optimize_tensor_t *tensor,
+                                         size_t index,
+                                         const char **data,
+                                         size_t *size,
+                                         optimize_error_t **error);
 
 /**
  * Frees a tensor. NULL is fine.
  */
-void optimize_tensor_free(struct optimize_tensor_t *tensor);
+void optimize_tensor_free(optimize_tensor_t *tensor);
 
 /**
  * Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
  */
-enum optimize_status_t optimize_session_new(const struct optimize_context_t *context,
-                                            const struct optimize_model_t *model,
-                                            const struct optimize_session_options_t *options,
-                                            const struct optimize_call_t *call,
-                                            struct optimize_session_t **session,
-                                            struct optimize_error_t **error);
+optimize_status_t optimize_session_new(const optimize_context_t *context,
+                                       const optimize_model_t *model,
+                                       const optimize_session_options_t *options,
+                                       const optimize_call_t *call,
+                                       optimize_session_t **session,
+                                       optimize_error_t **error);
 
 /**
  * Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
@@ -805,60 +980,60 @@ enum optimize_status_t optimize_session_new(const struct optimize_context_t *con
  * if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Shapes are
  * checked before the run: the error names input, dimension and sizes.
  */
-enum optimize_status_t optimize_session_run(struct optimize_session_t *session,
-                                            const char *const *input_names,
-                                            const struct optimize_tensor_t *const *inputs,
-                                            size_t input_count,
-                                            const char *const *output_names,
-                                            size_t output_count,
-                                            const struct optimize_call_t *call,
-                                            struct optimize_tensor_t **outputs,
-                                            struct optimize_error_t **error);
+optimize_status_t optimize_session_run(optimize_session_t *session,
+                                       const char *const *input_names,
+                                       const optimize_tensor_t *const *inputs,
+                                       size_t input_count,
+                                       const char *const *output_names,
+                                       size_t output_count,
+                                       const optimize_call_t *call,
+                                       optimize_tensor_t **outputs,
+                                       optimize_error_t **error);
 
 /**
  * Number of inputs a run must feed; 0 if `session` is NULL.
  */
-size_t optimize_session_input_count(const struct optimize_session_t *session);
+size_t optimize_session_input_count(const optimize_session_t *session);
 
 /**
  * Name, type and shape of the input at `index`. What `info` points to lives as long as the session.
  */
-enum optimize_status_t optimize_session_input(const struct optimize_session_t *session,
-                                              size_t index,
-                                              struct optimize_value_info_t *info,
-                                              struct optimize_error_t **error);
+optimize_status_t optimize_session_input(const optimize_session_t *session,
+                                         size_t index,
+                                         optimize_value_info_t *info,
+                                         optimize_error_t **error);
 
 /**
  * Number of outputs; 0 if `session` is NULL.
  */
-size_t optimize_session_output_count(const struct optimize_session_t *session);
+size_t optimize_session_output_count(const optimize_session_t *session);
 
 /**
  * Name, type and shape of the output at `index`. What `info` points to lives as long as the session.
  */
-enum optimize_status_t optimize_session_output(const struct optimize_session_t *session,
-                                               size_t index,
-                                               struct optimize_value_info_t *info,
-                                               struct optimize_error_t **error);
+optimize_status_t optimize_session_output(const optimize_session_t *session,
+                                          size_t index,
+                                          optimize_value_info_t *info,
+                                          optimize_error_t **error);
 
 /**
  * Frees a session. NULL is fine. Not while a run is under way.
  */
-void optimize_session_free(struct optimize_session_t *session);
+void optimize_session_free(optimize_session_t *session);
 
 /**
  * Loads a tokenizer.json, or the one in a folder.
  */
-enum optimize_status_t optimize_tokenizer_load(const char *path,
-                                               struct optimize_tokenizer_t **tokenizer,
-                                               struct optimize_error_t **error);
+optimize_status_t optimize_tokenizer_load(const char *path,
+                                          optimize_tokenizer_t **tokenizer,
+                                          optimize_error_t **error);
 
 /**
  * The tokenizer that belongs to a model: the tokenizer.json beside it. OPTIMIZE_NOT_FOUND if it has none.
  */
-enum optimize_status_t optimize_model_tokenizer(const struct optimize_model_t *model,
-                                                struct optimize_tokenizer_t **tokenizer,
-                                                struct optimize_error_t **error);
+optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
+                                           optimize_tokenizer_t **tokenizer,
+                                           optimize_error_t **error);
 
 /**
  * Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the texts' bytes;
@@ -866,35 +1041,102 @@ enum optimize_status_t optimize_model_tokenizer(const struct optimize_model_t *m
  * tokens and 0 for padding; `type_ids` are the segments BERT wants. `attention_mask` and `type_ids` may be
  * NULL.
  */
-enum optimize_status_t optimize_tokenizer_encode(const struct optimize_tokenizer_t *tokenizer,
-                                                 const char *const *texts,
-                                                 const size_t *sizes,
-                                                 size_t count,
-                                                 const struct optimize_encode_options_t *options,
-                                                 struct optimize_tensor_t **ids,
-                                                 struct optimize_tensor_t **attention_mask,
-                                                 struct optimize_tensor_t **type_ids,
-                                                 struct optimize_error_t **error);
+optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenizer,
+                                            const char *const *texts,
+                                            const size_t *sizes,
+                                            size_t count,
+                                            const optimize_encode_options_t *options,
+                                            optimize_tensor_t **ids,
+                                            optimize_tensor_t **attention_mask,
+                                            optimize_tensor_t **type_ids,
+                                            optimize_error_t **error);
 
 /**
  * The text of `count` ids, as a buffer the caller frees.
  */
-enum optimize_status_t optimize_tokenizer_decode(const struct optimize_tokenizer_t *tokenizer,
-                                                 const int64_t *ids,
-                                                 size_t count,
-                                                 const struct optimize_decode_options_t *options,
-                                                 struct optimize_buffer_t **text,
-                                                 struct optimize_error_t **error);
+optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenizer,
+                                            const int64_t *ids,
+                                            size_t count,
+                                            const optimize_decode_options_t *options,
+                                            optimize_buffer_t **text,
+                                            optimize_error_t **error);
 
 /**
  * Tokens in the vocabulary, added ones included; 0 if `tokenizer` is NULL.
  */
-size_t optimize_tokenizer_vocabulary_size(const struct optimize_tokenizer_t *tokenizer);
+size_t optimize_tokenizer_vocabulary_size(const optimize_tokenizer_t *tokenizer);
 
 /**
  * Frees a tokenizer. NULL is fine.
  */
-void optimize_tokenizer_free(struct optimize_tokenizer_t *tokenizer);
+void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
+
+/**
+ * Makes a decoder ready to write, with the tokenizer that belongs to it. OPTIMIZE_UNSUPPORTED if the model is
+ * no decoder. The model may be freed before the generator.
+ */
+optimize_status_t optimize_generator_new(const optimize_context_t *context,
+                                         const optimize_model_t *model,
+                                         const optimize_generator_options_t *options,
+                                         const optimize_call_t *call,
+                                         optimize_generator_t **generator,
+                                         optimize_error_t **error);
+
+/**
+ * Writes a text after each of `count` prompts (`sizes` are their bytes; NULL means NUL-terminated). What the
+ * generator had read before is dropped. `report` gets JSON: {"generations": [{"text", "tokens", "logprobs",
+ * "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
+ */
+optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
+                                              const char *const *prompts,
+                                              const size_t *sizes,
+                                              size_t count,
+                                              const optimize_generate_options_t *options,
+                                              const optimize_call_t *call,
+                                              optimize_buffer_t **report,
+                                              optimize_error_t **error);
+
+/**
+ * Appends `size` bytes of text to a row (row 0 for a conversation; rows are made by this call), to be read by
+ * the next `optimize_generator_run`: only what is new is computed.
+ */
+optimize_status_t optimize_generator_append(optimize_generator_t *generator,
+                                            size_t row,
+                                            const char *text,
+                                            size_t size,
+                                            const optimize_generate_options_t *options,
+                                            optimize_error_t **error);
+
+/**
+ * Writes on in all rows. What they have read already is not read again. `report` as in
+ * `optimize_generator_generate`, with what was written now.
+ */
+optimize_status_t optimize_generator_run(optimize_generator_t *generator,
+                                         const optimize_generate_options_t *options,
+                                         const optimize_call_t *call,
+                                         optimize_buffer_t **report,
+                                         optimize_error_t **error);
+
+/**
+ * Forgets all rows. The generator can be used anew.
+ */
+optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
+                                           optimize_error_t **error);
+
+/**
+ * Frees a generator. NULL is fine. Not while a call is under way.
+ */
+void optimize_generator_free(optimize_generator_t *generator);
+
+/**
+ * A conversation as the text the model was trained on, by its chat template. `messages` is JSON:
+ * [{"role": "user", "content": "..."}, ...]. The text has its special tokens in it: set `rendered` when it is
+ * given to a generator. OPTIMIZE_NOT_FOUND if the model has no template.
+ */
+optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
+                                             const char *messages,
+                                             optimize_buffer_t **rendered,
+                                             optimize_error_t **error);
 
 /**
  * Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
@@ -902,27 +1144,27 @@ void optimize_tokenizer_free(struct optimize_tokenizer_t *tokenizer);
  * bytes, then with a report "hash". OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts
  * the reasons.
  */
-enum optimize_status_t optimize_model_quantize(const struct optimize_context_t *context,
-                                               const struct optimize_model_t *model,
-                                               const struct optimize_quantize_options_t *options,
-                                               const struct optimize_call_t *call,
-                                               struct optimize_model_t **result,
-                                               struct optimize_buffer_t **report,
-                                               struct optimize_error_t **error);
+optimize_status_t optimize_model_quantize(const optimize_context_t *context,
+                                          const optimize_model_t *model,
+                                          const optimize_quantize_options_t *options,
+                                          const optimize_call_t *call,
+                                          optimize_model_t **result,
+                                          optimize_buffer_t **report,
+                                          optimize_error_t **error);
 
 /**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
  * time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
  * from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
  */
-enum optimize_status_t optimize_model_benchmark(const struct optimize_context_t *context,
-                                                const struct optimize_model_t *original,
-                                                const struct optimize_model_t *result,
-                                                const struct optimize_tokenizer_t *tokenizer,
-                                                const struct optimize_benchmark_options_t *options,
-                                                const struct optimize_call_t *call,
-                                                struct optimize_buffer_t **report,
-                                                struct optimize_error_t **error);
+optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
+                                           const optimize_model_t *original,
+                                           const optimize_model_t *result,
+                                           const optimize_tokenizer_t *tokenizer,
+                                           const optimize_benchmark_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_buffer_t **report,
+                                           optimize_error_t **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -492,13 +492,18 @@ public:
         owner.release();
         return made;
     }
-    /// Copies strings, row-major; none may have a NUL inside.
+    /// Copies strings, row-major.
     static Tensor new_strings(const std::vector<std::int64_t> &dims, const std::vector<std::string> &strings) {
         Tensor made;
-        const auto pointers = detail::c_texts(strings, "strings");
+        std::vector<const char *> pointers;
+        std::vector<std::size_t> sizes;
+        for (const std::string &string : strings) {
+            pointers.push_back(string.data());
+            sizes.push_back(string.size());
+        }
         detail::attempt([&](auto **error) {
-            return optimize_tensor_new_strings(dims.data(), dims.size(), pointers.data(), pointers.size(),
-                                               made.place(), error);
+            return optimize_tensor_new_strings(dims.data(), dims.size(), pointers.data(), sizes.data(),
+                                               pointers.size(), made.place(), error);
         });
         return made;
     }

@@ -129,6 +129,7 @@ impl Call<'_> {
 
     fn watch(&self, stage: &str, total: u64, ticket: &Ticket, finished: &Cancel) {
         let mut reported = u64::MAX;
+        let mut refused = false;
         let mut next = Instant::now();
         loop {
             let done = finished.wait(Duration::from_millis(10));
@@ -137,11 +138,12 @@ impl Call<'_> {
             }
             let count = ticket.done.load(Ordering::Relaxed);
             let due = Instant::now() >= next || done;
-            if let Some(progress) = self.progress.filter(|_| due && count != reported) {
+            if let Some(progress) = self.progress.filter(|_| due && count != reported && !refused) {
                 reported = count;
                 next = Instant::now() + Duration::from_secs(1) / REPORTS_PER_SECOND;
                 if progress(Progress { stage, done: count.min(total.max(count)), total }).is_break() {
                     ticket.stop(Kind::Cancelled);
+                    refused = true;
                 }
             }
             if done {

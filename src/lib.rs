@@ -37,6 +37,7 @@
 pub mod benchmark;
 pub mod call;
 pub mod error;
+pub mod evaluate;
 pub mod ffi;
 pub mod files;
 pub mod graph;

@@ -34,6 +34,14 @@ pub const TENSOR_ELEMENTS: u64 = 1 << 40;
 pub const RUN_VALUES: usize = 65_536;
 /// Bytes of one prompt.
 pub const TEXT_BYTES: usize = 64 << 20;
+/// Bytes of a chat template.
+pub const TEMPLATE_BYTES: usize = 1 << 20;
+/// Steps a chat template may take: a thousand messages need some 100,000.
+pub const TEMPLATE_STEPS: u64 = 5_000_000;
+/// Nesting of macros and includes while a chat template is rendered.
+pub const TEMPLATE_DEPTH: usize = 100;
+/// Texts that one generator writes at once.
+pub const GENERATED_ROWS: usize = 4096;
 /// Worker threads a caller may ask for.
 pub const THREADS: usize = 1024;
 /// Elements of one input that a benchmark generates.

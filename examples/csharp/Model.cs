@@ -81,7 +81,7 @@ namespace Optimize
         /// <summary>Rows of the timed input; 0 is 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Tokens of each row of the timed input; 0 is 128.</summary>
+        /// <summary>Tokens of each timed row; 0 is the length of the texts, or 128 without any.</summary>
         public uint SequenceLength { get; set; }
 
         /// <summary>After which the timed rounds end, but not before 5 of them; 0 is 30000.</summary>
@@ -131,6 +131,15 @@ namespace Optimize
 
         /// <summary>The JSON of docs/report.md, if a technique made this model; else null.</summary>
         public string Report { get; internal set; }
+
+        /// <summary>Loads the tokenizer.json beside the model; Status.NotFound if there is none.</summary>
+        public Tokenizer LoadTokenizer()
+        {
+            Tokenizer tokenizer;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_model_tokenizer(this, out tokenizer, out error), error);
+            return tokenizer;
+        }
 
         /// <summary>What a run must feed.</summary>
         public IList<ValueInfo> Inputs()

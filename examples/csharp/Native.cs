@@ -117,6 +117,8 @@ namespace Optimize
             out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_inspect(
             Model model, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_tokenizer(
+            Model model, out Tokenizer tokenizer, out ErrorHandle error);
         [DllImport(Library)] internal static extern UIntPtr optimize_model_input_count(Model model);
         [DllImport(Library)] internal static extern int optimize_model_input(
             Model model, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
@@ -138,7 +140,7 @@ namespace Optimize
             int dtype, long[] dims, UIntPtr rank, IntPtr data, UIntPtr size, ReleaseFn release, IntPtr userData,
             out Tensor tensor, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_tensor_new_strings(
-            long[] dims, UIntPtr rank, IntPtr strings, UIntPtr count, out Tensor tensor, out ErrorHandle error);
+            long[] dims, UIntPtr rank, IntPtr strings, IntPtr sizes, UIntPtr count, out Tensor tensor, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_tensor_dtype(Tensor tensor);
         [DllImport(Library)] internal static extern UIntPtr optimize_tensor_rank(Tensor tensor);
         [DllImport(Library)] internal static extern IntPtr optimize_tensor_dims(Tensor tensor);

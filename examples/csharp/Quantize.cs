@@ -6,7 +6,6 @@
 
 using System;
 using System.Globalization;
-using System.IO;
 using System.Threading;
 using Optimize;
 
@@ -55,7 +54,7 @@ internal static class Quantize
                 Json.Find(report, "seconds"));
             small.Save(output, ExternalData.Auto, stop);
 
-            using (var tokenizer = FindTokenizer(input))
+            using (var tokenizer = FindTokenizer(original))
             {
                 if (tokenizer != null) Embed(context, small, tokenizer, stop);
                 Compare(context, original, small, tokenizer, stop);
@@ -63,10 +62,16 @@ internal static class Quantize
         }
     }
 
-    private static Tokenizer FindTokenizer(string model)
+    private static Tokenizer FindTokenizer(Model model)
     {
-        var folder = Path.GetDirectoryName(Path.GetFullPath(model));
-        return File.Exists(Path.Combine(folder, "tokenizer.json")) ? Tokenizer.Load(folder) : null;
+        try
+        {
+            return model.LoadTokenizer();
+        }
+        catch (OptimizeException e) when (e.Status == Status.NotFound)
+        {
+            return null;
+        }
     }
 
     private static void Embed(Context context, Model model, Tokenizer tokenizer, CancellationToken stop)

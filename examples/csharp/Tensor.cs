@@ -130,7 +130,7 @@ namespace Optimize
                 Tensor tensor;
                 ErrorHandle error;
                 OptimizeException.Check(Native.optimize_tensor_new_strings(dims, (UIntPtr)dims.Length,
-                    scratch.Texts(strings), (UIntPtr)strings.Count, out tensor, out error), error);
+                    scratch.Texts(strings), IntPtr.Zero, (UIntPtr)strings.Count, out tensor, out error), error);
                 return tensor;
             }
         }

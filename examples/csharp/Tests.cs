@@ -22,7 +22,7 @@ internal static class Tests
         folder = Path.Combine(deps, "models/paraphrase-MiniLM-L3-v2");
         context = Context.Create(new ContextOptions { Threads = 1 });
         model = context.Load(folder);
-        tokenizer = Tokenizer.Load(folder);
+        tokenizer = model.LoadTokenizer();
 
         int failed = 0;
         var tests = new Action[]
@@ -141,7 +141,10 @@ internal static class Tests
     private static void LoadFromMemory()
     {
         using (var copy = context.Load(File.ReadAllBytes(Path.Combine(folder, "model.onnx"))))
+        {
             Check(Json.Number(Json.Parse(copy.Inspect()), "parameters") > 1e6, "parameters");
+            Fails(Status.NotFound, "", () => copy.LoadTokenizer());
+        }
     }
 
     private static void QuantizeSaveReloadRun()
@@ -249,7 +252,8 @@ internal static class Tests
     private static void TokenizerRoundTrip()
     {
         const string text = "a smaller model answers sooner";
-        Check(tokenizer.VocabularySize == 30522, tokenizer.VocabularySize + " tokens");
+        using (var same = Tokenizer.Load(folder))
+            Check(same.VocabularySize == 30522 && tokenizer.VocabularySize == 30522, same.VocabularySize + " tokens");
         using (var tokens = tokenizer.Encode(new[] { text, "short" }))
         {
             var ids = tokens.Ids.Elements<long>();

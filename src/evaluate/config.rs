@@ -4,75 +4,42 @@ use crate::error::{Context, Result, error};
 use crate::model::Model;
 use serde_json::{Map, Value};
 
-/// Architectures whose positions begin after the padding id, so that two of them are never used.
+/// Architectures whose positions begin after the padding id, so that some of them are never used.
 const SHIFTED: [&str; 4] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"];
+/// Keys of a `config.json` that hold the number of positions.
+const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
 /// Tokenizers that know no limit say so with a number as large as this or larger.
-const NO_LIMIT: u64 = 1 << 40;
-
-/// The configuration of a model, in the form of a Hugging Face `config.json`; empty if it has none.
-#[derive(Debug, Default)]
-pub struct Config(Map<String, Value>);
-
-impl Config {
-    /// That of a model: as it was loaded, else the `config.json` beside it.
-    pub fn of(model: &Model) -> Result<Config> {
-        let card = model.card();
-        if !card.config.is_empty() {
-            return Ok(Config(card.config.clone()));
-        }
-        Ok(Config(side_file(model, "config.json")?))
-    }
-
-    /// The most tokens that the configuration says the model has positions for; `None` if it does not say.
-    pub fn positions(&self) -> Option<usize> {
-        let names = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
-        let size = names.iter().find_map(|name| self.size(name))?;
-        let shifted = self.0.get("model_type").and_then(Value::as_str).is_some_and(|name| SHIFTED.contains(&name));
-        let unused = if shifted { self.size("pad_token_id").unwrap_or(1) as usize + 1 } else { 0 };
-        Some((size as usize).saturating_sub(unused)).filter(|length| *length > 0)
-    }
-
-    /// Heads of the cache of keys and values.
-    pub fn cache_heads(&self) -> Result<i64> {
-        let names = ["num_key_value_heads", "num_attention_heads", "n_head"];
-        let heads = names.iter().find_map(|name| self.size(name));
-        heads.ok_or_else(|| error!(Unsupported, "neither the model nor its configuration says how many heads it has"))
-    }
-
-    /// Elements of one key or value.
-    pub fn head_size(&self) -> Result<i64> {
-        let width = self.size("hidden_size").or_else(|| self.size("n_embd"));
-        let heads = self.size("num_attention_heads").or_else(|| self.size("n_head"));
-        let divided = width.zip(heads).map(|(width, heads)| width / heads);
-        let size = self.size("head_dim").or(divided);
-        size.ok_or_else(|| error!(Unsupported, "neither the model nor its configuration says how large a head is"))
-    }
-
-    /// The names of classes by their number (`id2label`).
-    pub fn labels(&self) -> Vec<(usize, String)> {
-        let map = self.0.get("id2label").and_then(Value::as_object);
-        let entry = |(index, name): (&String, &Value)| Some((index.parse().ok()?, name.as_str()?.to_owned()));
-        map.into_iter().flatten().filter_map(entry).collect()
-    }
-
-    fn size(&self, name: &str) -> Option<i64> {
-        self.0.get(name).and_then(Value::as_i64).filter(|size| *size > 0)
-    }
-}
+const NO_LIMIT: f64 = 1e12;
 
 /// The most tokens a text may have for a model: what its configuration and its tokenizer's say; `None` if neither does.
 pub fn longest_text(model: &Model) -> Result<Option<usize>> {
     let limit = |file: &str, key: &str| -> Result<Option<usize>> {
         let number = side_file(model, file)?.get(key).and_then(Value::as_f64);
         // Written as 1e30 by some.
-        Ok(number.filter(|number| (1.0..NO_LIMIT as f64).contains(number)).map(|number| number as usize))
+        Ok(number.filter(|number| (1.0..NO_LIMIT).contains(number)).map(|number| number as usize))
     };
     let limits = [
-        Config::of(model)?.positions(),
+        positions(&model.card().config),
         limit("tokenizer_config.json", "model_max_length")?,
         limit("sentence_bert_config.json", "max_seq_length")?,
     ];
     Ok(limits.into_iter().flatten().min())
+}
+
+/// The most tokens that a configuration says there are positions for; `None` if it does not say.
+fn positions(config: &Map<String, Value>) -> Option<usize> {
+    let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+    let all = POSITIONS.iter().find_map(|name| size(name))?;
+    let shifted = config.get("model_type").and_then(Value::as_str).is_some_and(|name| SHIFTED.contains(&name));
+    let unused = if shifted { size("pad_token_id").unwrap_or(1).saturating_add(1) } else { 0 };
+    Some(all.saturating_sub(unused)).filter(|length| *length > 0)
+}
+
+/// The names of classes by their number (`id2label`).
+pub fn labels(model: &Model) -> Vec<(usize, String)> {
+    let map = model.card().config.get("id2label").and_then(Value::as_object);
+    let entry = |(index, name): (&String, &Value)| Some((index.parse().ok()?, name.as_str()?.to_owned()));
+    map.into_iter().flatten().filter_map(entry).collect()
 }
 
 /// A JSON object beside a model; empty if it is not there.
@@ -83,36 +50,41 @@ fn side_file(model: &Model, name: &str) -> Result<Map<String, Value>> {
 }
 
 #[cfg(test)]
-impl From<Value> for Config {
-    fn from(value: Value) -> Config {
-        Config(value.as_object().cloned().unwrap_or_default())
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::proto::ModelProto;
+    use crate::source::{Card, SideContent, SideFile};
     use serde_json::json;
 
+    fn model(config: Value, files: &[(&str, &'static str)]) -> Model {
+        let file = |(name, content): &(&str, &'static str)| SideFile {
+            name: (*name).to_owned(),
+            content: SideContent::Bytes(content.as_bytes().into()),
+        };
+        let config = config.as_object().cloned().unwrap();
+        let card = Card { config, side_files: files.iter().map(file).collect(), ..Card::default() };
+        Model::assemble(ModelProto::default(), card, "m".as_ref(), Vec::new())
+    }
+
     #[test]
-    fn sizes_come_from_the_names_that_families_use() {
-        let llama = Config::from(json!({ "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-            "hidden_size": 40, "max_position_embeddings": 64 }));
-        assert_eq!((llama.cache_heads().unwrap(), llama.head_size().unwrap(), llama.positions()), (2, 16, Some(64)));
-        let gpt2 = Config::from(json!({ "n_head": 3, "n_embd": 24, "n_positions": 32, "head_dim": null }));
-        assert_eq!((gpt2.cache_heads().unwrap(), gpt2.head_size().unwrap(), gpt2.positions()), (3, 8, Some(32)));
-        let roberta =
-            Config::from(json!({ "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1 }));
-        assert_eq!(roberta.positions(), Some(512));
-        let empty = Config::default();
-        assert_eq!((empty.positions(), empty.labels().len()), (None, 0));
-        assert!(empty.cache_heads().is_err() && empty.head_size().is_err());
-        assert_eq!(Config::from(json!({ "max_position_embeddings": -1 })).positions(), None);
+    fn the_longest_text_is_the_least_that_any_file_says() {
+        let longest = |config, files: &[_]| longest_text(&model(config, files)).unwrap();
+        assert_eq!(longest(json!({ "n_positions": 32 }), &[]), Some(32));
+        let roberta = json!({ "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1 });
+        assert_eq!(longest(roberta, &[]), Some(512));
+        assert_eq!(longest(json!({ "max_position_embeddings": -1 }), &[]), None);
+        let tokenizer = ("tokenizer_config.json", r#"{ "model_max_length": 1e30 }"#);
+        let sentence = ("sentence_bert_config.json", r#"{ "max_seq_length": 256 }"#);
+        assert_eq!(longest(json!({}), &[tokenizer]), None);
+        assert_eq!(longest(json!({ "n_ctx": 512 }), &[tokenizer, sentence]), Some(256));
+        let broken = model(json!({}), &[("tokenizer_config.json", "{")]);
+        assert!(longest_text(&broken).unwrap_err().to_string().contains("tokenizer_config.json"));
     }
 
     #[test]
     fn labels_are_numbered() {
-        let config = Config::from(json!({ "id2label": { "0": "ham", "1": "spam", "x": "y", "2": 7 } }));
-        assert_eq!(config.labels(), [(0, "ham".to_owned()), (1, "spam".to_owned())]);
+        let config = json!({ "id2label": { "0": "ham", "1": "spam", "x": "y", "2": 7 } });
+        assert_eq!(labels(&model(config, &[])), [(0, "ham".to_owned()), (1, "spam".to_owned())]);
+        assert!(labels(&model(json!({ "id2label": ["a"] }), &[])).is_empty());
     }
 }

@@ -10,7 +10,7 @@ use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Stop};
 use crate::text::Tokenizer;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ pub struct PairedPerplexity {
     /// Perplexity of the result over that of the original, with a bootstrap interval over blocks of 32 tokens of
     /// the paired differences: what is hard in the text is hard for both and cancels.
     pub ratio: Interval,
-    /// `worse` or `better` if the interval lies above or below 1; else `no difference`.
+    /// `worse` or `better` if the interval lies above or below 1; else `no difference`; `too little text` if there
+    /// is no interval.
     pub verdict: &'static str,
     /// Mean over the tokens of `KL(original ‖ result)` between what each expects next, in nats.
     pub kl: Interval,
@@ -71,23 +72,27 @@ pub fn compare_perplexity(
     let pool = pool(options.threads)?;
     let mut judged: Vec<Judgement> = Vec::with_capacity(plan.scored());
     let mut taken = [Duration::ZERO; 2];
-    for window in &plan.windows {
-        let ids = plan.ids(window);
-        let mut read = |reader: &mut Reader, side: usize| {
-            let start = Instant::now();
-            let logits = reader.read(&ids, window.scored + 1, &units.quiet());
-            taken[side] += start.elapsed();
-            logits.at(|| [ORIGINAL, RESULT][side])
-        };
-        let (a, b) = (read(&mut first, 0)?, read(&mut second, 1)?);
-        if a.vocabulary() != b.vocabulary() {
-            let (a, b) = (a.vocabulary(), b.vocabulary());
-            bail!(InvalidArgument, "the original knows {a} tokens and the result {b}: they cannot be compared token by token");
+    let stop = Stop::new()?;
+    stop.during(&units.quiet(), || {
+        for window in &plan.windows {
+            let ids = plan.ids(window);
+            let mut read = |reader: &mut Reader, side: usize| {
+                let start = Instant::now();
+                let logits = reader.read(&ids, window.scored + 1, &stop);
+                taken[side] += start.elapsed();
+                logits.at(|| [ORIGINAL, RESULT][side])
+            };
+            let (a, b) = (read(&mut first, 0)?, read(&mut second, 1)?);
+            if a.vocabulary() != b.vocabulary() {
+                let (a, b) = (a.vocabulary(), b.vocabulary());
+                bail!(InvalidArgument, "the original knows {a} tokens and the result {b}: they cannot be compared");
+            }
+            let score = |position, token| Ok(judge(a.at(position)?, b.at(position)?, token));
+            judged.extend(pool.install(|| scores(&ids, window, a.vocabulary(), score))?);
+            units.add(window.scored)?;
         }
-        let score = |position, token| Ok(judge(a.at(position)?, b.at(position)?, token));
-        judged.extend(pool.install(|| scores(&ids, window, a.vocabulary(), score))?);
-        units.add(window.scored)?;
-    }
+        Ok(())
+    })?;
     summarize(&plan, &judged, taken)
 }
 
@@ -101,7 +106,7 @@ fn summarize(plan: &Plan, judged: &[Judgement], taken: [Duration; 2]) -> Result<
     finite(&original).at(|| ORIGINAL)?;
     finite(&result).at(|| RESULT)?;
     let differences: Vec<f64> = original.iter().zip(&result).map(|(before, after)| after - before).collect();
-    let ratio = Interval::of(&differences).map(f64::exp);
+    let ratio = Interval::of(&differences, BLOCK).map(f64::exp);
     let kl = column(|j| j.kl);
     let agreeing = judged.iter().filter(|judgement| judgement.same_top).count();
     Ok(PairedPerplexity {
@@ -111,20 +116,21 @@ fn summarize(plan: &Plan, judged: &[Judgement], taken: [Duration; 2]) -> Result<
         },
         ratio,
         verdict: match ratio {
+            Interval { low, .. } if low.is_nan() => "too little text",
             Interval { low, .. } if low > 1.0 => "worse",
             Interval { high, .. } if high < 1.0 => "better",
             _ => "no difference",
         },
-        kl: Interval::of(&kl),
+        kl: Interval::of(&kl, BLOCK),
         kl_p99: percentile(&kl, 0.99),
         top1_agreement: agreeing as f64 / judged.len().max(1) as f64,
     })
 }
 
 impl Interval {
-    /// The mean of values that came one after another.
-    fn of(values: &[f64]) -> Interval {
-        let (low, high) = mean_interval(values, BLOCK, SEED);
+    /// The mean of values that came one after another; see [`mean_interval`].
+    pub(super) fn of(values: &[f64], block: usize) -> Interval {
+        let (low, high) = mean_interval(values, block, SEED);
         Interval { value: mean(values), low, high }
     }
 
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn too_little_text_has_no_interval_and_json_says_so() {
         let few = judged(20, |_| 0.5);
-        assert_eq!(few.verdict, "no difference");
+        assert_eq!(few.verdict, "too little text");
         let json = serde_json::to_value(&few).unwrap();
         assert!(json["ratio"]["low"].is_null() && json["ratio"]["value"].is_number());
         assert!(json["original"]["perplexity"].is_number() && json["result"]["tokens"] == 20);

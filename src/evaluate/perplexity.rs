@@ -9,7 +9,7 @@ use super::windows::Window;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::model::Model;
-use crate::runtime::{Runtime, SessionOptions};
+use crate::runtime::{Runtime, SessionOptions, Stop};
 use crate::text::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -95,13 +95,17 @@ pub fn perplexity(
     let pool = pool(options.threads)?;
     let start = Instant::now();
     let mut surprises = Vec::with_capacity(plan.scored());
-    for window in &plan.windows {
-        let ids = plan.ids(window);
-        let logits = reader.read(&ids, window.scored + 1, &units.quiet())?;
-        let score = |position, token| Ok(surprise(logits.at(position)?, token));
-        surprises.extend(pool.install(|| scores(&ids, window, logits.vocabulary(), score))?);
-        units.add(window.scored)?;
-    }
+    let stop = Stop::new()?;
+    stop.during(&units.quiet(), || {
+        for window in &plan.windows {
+            let ids = plan.ids(window);
+            let logits = reader.read(&ids, window.scored + 1, &stop)?;
+            let score = |position, token| Ok(surprise(logits.at(position)?, token));
+            surprises.extend(pool.install(|| scores(&ids, window, logits.vocabulary(), score))?);
+            units.add(window.scored)?;
+        }
+        Ok(())
+    })?;
     finite(&surprises)?;
     Ok(PerplexityReport::new(&plan, &surprises, start.elapsed().as_secs_f64()))
 }

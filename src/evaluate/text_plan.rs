@@ -49,7 +49,10 @@ impl Plan {
         let Some(first) = windows.first() else {
             bail!(InvalidArgument, "the text has {} tokens, too few to predict one from another", tokens.len());
         };
-        let bytes = tokenizer.decode(&tokens[first.tokens.end - first.scored..], true)?.len();
+        let from = &tokens[first.tokens.end - first.scored..];
+        let scored: usize = windows.iter().map(|window| window.scored).sum();
+        // Where windows do not overlap, some tokens in between are not scored.
+        let bytes = (tokenizer.decode(from, true)?.len() as f64 * scored as f64 / from.len() as f64).round() as usize;
         Ok(Plan { prefix, tokens, windows, context_length, stride, bytes })
     }
 
@@ -138,7 +141,8 @@ mod tests {
         } else {
             json!(null)
         };
-        let vocabulary: serde_json::Map<_, _> = "abcdefgh".chars().zip(0..).map(|(c, i)| (c.into(), json!(i))).collect();
+        let vocabulary: serde_json::Map<_, _> =
+            "abcdefgh".chars().zip(0..).map(|(c, i)| (c.into(), json!(i))).collect();
         let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": { "type": "Fuse" },
             "pre_tokenizer": { "type": "Whitespace" }, "post_processor": processor,
             "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "a" } });

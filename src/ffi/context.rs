@@ -52,6 +52,7 @@ pub struct optimize_context_options_t {
     /// Threads for every call that does not say otherwise; 0 is all processors.
     pub threads: u32,
     /// Path of the ONNX Runtime library; NULL looks in ORT_DYLIB_PATH, beside this library, and in the system.
+    /// A process has one: another path than the one that is open is answered with OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
 }
 // SAFETY: repr(C), two u32 and a pointer that may be NULL.

@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod call;
 pub mod context;
 pub mod error;
+pub mod generator;
 pub mod handle;
 pub mod model;
 pub mod options;
@@ -153,4 +154,31 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
         unsafe { text(pointer, &format!("{name}[{index}]")) }
     };
     pointers.iter().enumerate().map(one).collect()
+}
+
+/// `count` UTF-8 texts of `sizes` bytes each, or NUL-terminated ones if `sizes` is NULL.
+///
+/// # Safety
+/// As [`slice`] and [`text`], for every element.
+unsafe fn texts_of<'a>(
+    list: *const *const c_char,
+    sizes: *const usize,
+    count: usize,
+    name: &str,
+) -> Result<Vec<&'a str>> {
+    // SAFETY: same contract, here and below.
+    unsafe {
+        if sizes.is_null() {
+            return texts(list, count, name);
+        }
+        let (pointers, sizes) = (slice(list, count, name)?, slice(sizes, count, "sizes")?);
+        let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
+            let bytes = slice(pointer.cast::<u8>(), size, &format!("{name}[{index}]"))?;
+            match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(text),
+                Err(e) => bail!(InvalidArgument, "{name}[{index}] is not UTF-8 after {} bytes", e.valid_up_to()),
+            }
+        };
+        pointers.iter().zip(sizes).enumerate().map(one).collect()
+    }
 }

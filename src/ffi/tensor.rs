@@ -3,7 +3,7 @@
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::status::optimize_status_t;
-use super::{Out, copied, guard, slice, texts};
+use super::{Out, copied, guard, slice, texts_of};
 use crate::error::{Error, Kind, Result, bail};
 use crate::limits;
 use crate::model::{Dim, ValueInfo};
@@ -136,8 +136,8 @@ impl Signature {
             dtype: entry.dtype,
             name: entry.name.as_ptr(),
             rank: entry.rank,
-            dims: entry.dims.as_ptr(),
-            dim_names: entry.dim_names.as_ptr(),
+            dims: first(&entry.dims),
+            dim_names: first(&entry.dim_names),
         };
         // An older caller's struct is shorter: it gets the fields it has room for.
         let room = (size as usize).min(size_of_val(&full));
@@ -145,6 +145,11 @@ impl Signature {
         unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
         Ok(())
     }
+}
+
+/// Address of the first element; NULL if there is none, as garbage collectors of other languages like it.
+fn first<T>(list: &[T]) -> *const T {
+    if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
 }
 
 fn dtype_of(number: i32) -> Result<DataType> {
@@ -270,12 +275,14 @@ fn element_limit(dims: &[i64]) -> Result<()> {
     }
 }
 
-/// Makes a tensor of strings from a copy of `count` NUL-terminated UTF-8 strings.
+/// Makes a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their bytes; NULL means that they
+/// are NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new_strings(
     dims: *const i64,
     rank: usize,
     strings: *const *const c_char,
+    sizes: *const usize,
     count: usize,
     tensor: *mut *mut optimize_tensor_t,
     error: *mut *mut optimize_error_t,
@@ -288,7 +295,7 @@ pub unsafe extern "C" fn optimize_tensor_new_strings(
                 bail!(InvalidArgument, "rank is {rank}, at most {} is possible", limits::TENSOR_RANK);
             }
             let dims = slice(dims, rank, "dims")?;
-            let strings = texts(strings, count, "strings")?.into_iter().map(str::to_owned).collect();
+            let strings = texts_of(strings, sizes, count, "strings")?.into_iter().map(str::to_owned).collect();
             out.set(handle::new(Tensor::from_strings(dims, strings)?));
             Ok(())
         })
@@ -309,11 +316,12 @@ pub unsafe extern "C" fn optimize_tensor_rank(tensor: *const optimize_tensor_t) 
     unsafe { handle::get(tensor) }.map_or(0, |t| t.shape().len())
 }
 
-/// The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if `tensor` is.
+/// The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if the
+/// rank is 0 and if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) -> *const i64 {
     // SAFETY: the contract of `ffi`.
-    unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| t.shape().as_ptr())
+    unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| first(t.shape()))
 }
 
 /// The elements, row-major. Lives as long as the tensor; NULL for strings and if `tensor` is NULL.

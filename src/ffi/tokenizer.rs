@@ -6,8 +6,8 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
-use super::{Out, buffer, guard, slice, text};
-use crate::error::{Context, Result, bail};
+use super::{Out, buffer, guard, slice, text, texts_of};
+use crate::error::{Context, bail};
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
             if count == 0 {
                 bail!(InvalidArgument, "count is 0: there is no text to encode");
             }
-            let given = texts_of(texts, sizes, count)?;
+            let given = texts_of(texts, sizes, count, "texts")?;
             let max_length = (options.max_length > 0).then_some(options.max_length as usize);
             let batch = tokenizer.encode_batch(&given, options.no_special_tokens == 0, max_length)?;
             let shape = [batch.batch as i64, batch.length as i64];
@@ -133,24 +133,6 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
             }
             Ok(())
         })
-    }
-}
-
-unsafe fn texts_of<'a>(texts: *const *const c_char, sizes: *const usize, count: usize) -> Result<Vec<&'a str>> {
-    // SAFETY: the contract of `ffi`, here and below.
-    unsafe {
-        if sizes.is_null() {
-            return super::texts(texts, count, "texts");
-        }
-        let (pointers, sizes) = (slice(texts, count, "texts")?, slice(sizes, count, "sizes")?);
-        let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
-            let bytes = slice(pointer.cast::<u8>(), size, &format!("texts[{index}]"))?;
-            match std::str::from_utf8(bytes) {
-                Ok(text) => Ok(text),
-                Err(e) => bail!(InvalidArgument, "texts[{index}] is not UTF-8 after {} bytes", e.valid_up_to()),
-            }
-        };
-        pointers.iter().zip(sizes).enumerate().map(one).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use half::{bf16, f16};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
+use std::alloc::Layout;
 use std::ptr::NonNull;
 
 /// Types without padding of which every bit pattern is a value. Not implementable outside this crate.
@@ -54,26 +55,82 @@ pub struct Lent {
 
 /// Lends the elements of a tensor. The bytes must be as many as type and shape need.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
+    // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
+    // `Lent` keeps them alive beside the value.
+    let value = value_over(dtype, shape, bytes.as_ptr().cast_mut(), bytes.len())?;
+    Ok(Lent { value, bytes })
+}
+
+/// A value over memory that the caller keeps for as long as the value is used.
+fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Result<DynValue> {
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
     let mut value = std::ptr::null_mut();
-    // SAFETY: every pointer is valid for the call. ONNX Runtime keeps the address of the bytes and never
-    // writes to the memory of an input or an initializer; `Lent` keeps them alive beside the value. It checks
-    // that the bytes are enough for type and shape.
-    let value = unsafe {
+    // SAFETY: every pointer is valid for the call. ONNX Runtime keeps the address, checks that the bytes are enough
+    // for type and shape, and reads them when a run is given the value (and writes, if it is given as an output).
+    unsafe {
         ort::error::Error::result_from_status((ort::api().CreateTensorWithDataAsOrtValue)(
             ort::AsPointer::ptr(&memory),
-            bytes.as_ptr().cast_mut().cast(),
-            bytes.len(),
+            start.cast(),
+            size,
             shape.as_ptr(),
             shape.len(),
             element.into(),
             &mut value,
         ))?;
         let Some(value) = NonNull::new(value) else { bail!(Internal, "ONNX Runtime made no value") };
-        DynValue::from_ptr(value, Some(&ort::memory::Allocator::default()))
-    };
-    Ok(Lent { value, bytes })
+        Ok(DynValue::from_ptr(value, Some(&ort::memory::Allocator::default())))
+    }
+}
+
+/// Memory that ONNX Runtime writes to while it runs.
+pub struct Room {
+    start: NonNull<u8>,
+    layout: Layout,
+    size: usize,
+}
+
+// SAFETY: plain memory that nothing else owns; `bytes_mut` and runs (which take `&mut InPlace`) are exclusive.
+unsafe impl Send for Room {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// Zeroed memory, aligned to a cache line. Pages that are never touched cost nothing.
+    pub fn zeroed(size: usize) -> Result<Room> {
+        let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
+            bail!(LimitExceeded, "{size} bytes are more than there can be");
+        };
+        // SAFETY: the layout has a size above 0.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
+        let Some(start) = start else { bail!(LimitExceeded, "there is no memory for {size} bytes") };
+        Ok(Room { start, layout, size })
+    }
+
+    /// A value over the memory. The room must be kept for as long as ONNX Runtime may use the value, and not be
+    /// looked at while it does.
+    pub fn value(&self, dtype: DataType, shape: &[i64]) -> Result<DynValue> {
+        value_over(dtype, shape, self.start.as_ptr(), self.size)
+    }
+
+    /// The memory, to be read.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `size` initialized bytes from `start` on, which only `&mut self` and runs write to.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.size) }
+    }
+
+    /// The memory, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout; values over it are gone (see `value`).
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
 }
 
 /// A tensor that ONNX Runtime made, kept alive by the bytes that show it.

@@ -4,6 +4,7 @@
 //! - [`tensor`]: [`Tensor`], the immutable value that goes into a run and comes out of it.
 //! - [`session`]: [`Session`], a model made ready to run; `options` says how, `weights` hands the model over
 //!   without files to open, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
+//! - `in_place`: memory that is input and output of the same run ([`InPlace`]).
 //! - [`providers`]: the execution providers (CPU …) a session can use.
 //! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
 //!
@@ -18,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod in_place;
 mod inputs;
 pub mod library;
 mod mapped;
@@ -30,6 +32,7 @@ pub(crate) mod testing;
 mod watch;
 mod weights;
 
+pub use in_place::{InPlace, Place, Stop};
 pub use library::Runtime;
 pub use mapped::trim_heap;
 pub use options::{OptimizationLevel, SessionOptions};

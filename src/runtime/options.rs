@@ -32,6 +32,8 @@ pub struct SessionOptions {
     /// Leave weights as they are instead of rearranging them for this processor: a load several times as fast,
     /// for matrix products that take up to twice as long where there are few rows.
     pub disable_prepacking: bool,
+    /// Sizes of inputs change with every run (a text that grows): memory is not planned for each of them.
+    pub varying_sizes: bool,
     /// Write the graph, as optimized for this processor, to this file.
     pub optimized_model: Option<PathBuf>,
 }
@@ -78,6 +80,7 @@ impl SessionOptions {
             .with_disabled_optimizers(SLOW_ON_CPU)?
             .with_deterministic_compute(self.deterministic)?
             .with_prepacking(!self.disable_prepacking)?
+            .with_memory_pattern(!self.varying_sizes)?
             .with_log_level(ort::logging::LogLevel::Fatal)?;
         if let Some(path) = &self.optimized_model {
             builder = builder.with_optimized_model_path(path)?;
@@ -101,6 +104,7 @@ mod tests {
                 optimization_level,
                 deterministic: true,
                 disable_prepacking: true,
+                varying_sizes: true,
                 optimized_model: Some("nowhere.onnx".into()),
             };
             assert_eq!(options.thread_count(), 3);

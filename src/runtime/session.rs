@@ -3,24 +3,28 @@
 use super::library::guarded;
 use super::mapped::{self, Lent};
 use super::watch::watched;
-use super::{Runtime, SessionOptions, Tensor, inputs, weights};
+use super::{Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use bytes::Bytes;
 use ort::memory::MemoryInfo;
-use ort::session::RunOptions;
 use ort::value::{DynValue, Outlet, ValueType};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A model made ready to run on the processor. May move between threads; one run at a time.
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
-    inner: ort::session::Session,
+    pub(super) inner: ort::session::Session,
     /// Weights that `inner` reads in place.
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    id: usize,
 }
+
+/// Number of the next session.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Session {
     /// Makes `model` ready to run.
@@ -47,7 +51,7 @@ impl Session {
         let inner = inner?;
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
-        Ok(Session { inner, _weights: kept, inputs, outputs })
+        Ok(Session { inner, _weights: kept, inputs, outputs, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// What a run must be given, in the model's order: inputs without a default in the model.
@@ -68,15 +72,32 @@ impl Session {
     /// cancel and limit the time: the run then ends at the next node, and the session stays usable.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         inputs::check(&self.inputs, inputs)?;
+        let stop = Stop::new()?;
+        stop.during(call, || self.run_until(inputs, outputs, &stop))
+    }
+
+    /// As [`Session::run`], ended by `stop`: for many runs under one deadline.
+    pub fn run_until(
+        &mut self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+        stop: &Stop,
+    ) -> Result<Vec<(String, Tensor)>> {
+        inputs::check(&self.inputs, inputs)?;
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
         let lent = lent?;
-        let values = guarded("running a model", || self.run_values(inputs, &lent, &wanted, call))?;
+        let values = guarded("running a model", || self.run_values(inputs, &lent, &wanted, stop))?;
         let take = |(name, value)| {
-            let tensor = take(value, &lent).at(|| format!("output {name:?}"))?;
+            let tensor = take(value, lent.iter()).at(|| format!("output {name:?}"))?;
             Ok((name, tensor))
         };
         values.into_iter().map(take).collect()
+    }
+
+    /// Tells sessions apart.
+    pub(super) fn id(&self) -> usize {
+        self.id
     }
 
     fn run_values(
@@ -84,7 +105,7 @@ impl Session {
         inputs: &[(&str, &Tensor)],
         lent: &[Lent],
         wanted: &[String],
-        call: &Call,
+        stop: &Stop,
     ) -> Result<Vec<(String, DynValue)>> {
         let mut binding = self.inner.create_binding()?;
         for ((name, _), lent) in inputs.iter().zip(lent) {
@@ -94,12 +115,8 @@ impl Session {
         for name in wanted {
             binding.bind_output_to_device(name.as_str(), &memory)?;
         }
-        let options = RunOptions::new()?;
-        let stop = || drop(options.terminate());
-        watched(call, stop, || {
-            let outputs = self.inner.run_binding_with_options(&binding, &options)?;
-            Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-        })
+        let outputs = self.inner.run_binding_with_options(&binding, &stop.options)?;
+        Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     fn wanted(&self, asked: &[&str]) -> Result<Vec<String>> {
@@ -122,7 +139,7 @@ impl Session {
     }
 }
 
-fn place_of(input: &str) -> String {
+pub(super) fn place_of(input: &str) -> String {
     format!("input {input:?}")
 }
 
@@ -140,7 +157,7 @@ fn info(outlet: &Outlet) -> ValueInfo {
     ValueInfo { name, dtype: mapped::data_type(*ty), shape: Some(shape) }
 }
 
-fn lend(tensor: &Tensor) -> Result<Lent> {
+pub(super) fn lend(tensor: &Tensor) -> Result<Lent> {
     match tensor.strings() {
         None => mapped::lend(tensor.dtype(), tensor.shape(), tensor.shared_bytes()),
         Some(strings) => {
@@ -151,7 +168,7 @@ fn lend(tensor: &Tensor) -> Result<Lent> {
 }
 
 /// An output as a tensor of ours. `inputs` are those of the run that made it.
-fn take(value: DynValue, inputs: &[Lent]) -> Result<Tensor> {
+pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Lent>) -> Result<Tensor> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype().clone() else {
         bail!(Unsupported, "it is not a tensor but a sequence, map or optional value");
     };
@@ -164,7 +181,7 @@ fn take(value: DynValue, inputs: &[Lent]) -> Result<Tensor> {
     }
     let bytes = mapped::output_bytes(value)?;
     // An output that is an input passed through is that input's memory, which ONNX Runtime does not own.
-    let lender = inputs.iter().find(|lent| lent.bytes.as_ptr_range().contains(&bytes.as_ptr()) && !bytes.is_empty());
+    let lender = inputs.find(|lent| lent.bytes.as_ptr_range().contains(&bytes.as_ptr()) && !bytes.is_empty());
     let bytes = match lender {
         Some(lent) => lent.bytes.slice_ref(&lent.bytes[offset(&lent.bytes, &bytes)..][..bytes.len()]),
         None => bytes,

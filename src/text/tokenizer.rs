@@ -138,6 +138,11 @@ impl Tokenizer {
         self.inner.token_to_id(token).map(i64::from)
     }
 
+    /// The exact text of the token with this id, as it stands in the vocabulary; `None` if there is none.
+    pub fn token(&self, id: i64) -> Option<String> {
+        self.inner.id_to_token(u32::try_from(id).ok()?)
+    }
+
     /// The id that fills rows up in [`Tokenizer::encode_batch`].
     pub fn pad_id(&self) -> i64 {
         self.pad_id

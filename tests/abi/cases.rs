@@ -68,6 +68,7 @@ const OPTIONAL: [(&str, &str); 8] = [
     ("optimize_session_run", "output_names"),
     ("optimize_tensor_borrow", "release"),
     ("optimize_tokenizer_encode", "sizes"),
+    ("optimize_tensor_new_strings", "sizes"),
     ("optimize_tokenizer_encode", "attention_mask"),
     ("optimize_tokenizer_encode", "type_ids"),
 ];
@@ -87,6 +88,7 @@ const VALUES: [(&str, &str, &str, &str); 28] = [
     ("optimize_tensor_new_strings", "const int64_t *", "dims", "strings_dims"),
     ("optimize_tensor_new_strings", "size_t", "rank", "1"),
     ("optimize_tensor_new_strings", "const char *const *", "strings", r#"{"a", "b"}"#),
+    ("optimize_tensor_new_strings", "const size_t *", "sizes", "NULL"),
     ("optimize_tensor_new_strings", "size_t", "count", "2"),
     ("*", "const int64_t *", "dims", "tensor_dims"),
     ("*", "size_t", "rank", "2"),

@@ -58,7 +58,7 @@ static const char *const strings_data[2] = {"a", "b"};
 
 static optimize_tensor_t *make_strings(void) {
     optimize_tensor_t *tensor = NULL;
-    need(optimize_tensor_new_strings(strings_dims, 1, strings_data, 2, &tensor, NULL) == OPTIMIZE_OK, "tensor of strings");
+    need(optimize_tensor_new_strings(strings_dims, 1, strings_data, NULL, 2, &tensor, NULL) == OPTIMIZE_OK, "tensor of strings");
     return tensor;
 }
 

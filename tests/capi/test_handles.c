@@ -63,7 +63,7 @@ TEST(parents_may_be_freed_before_their_children) {
         CHECK_OK(optimize_session_input(session, 0, &info, &error));
         CHECK_TEXT(info.name, "x");
         CHECK_OK(optimize_tensor_new(OPTIMIZE_DTYPE_FLOAT32, pair, 2, numbers, sizeof numbers, &x, &error));
-        CHECK_OK(optimize_tensor_new_strings(pair, 1, words, 1, &s, &error));
+        CHECK_OK(optimize_tensor_new_strings(pair, 1, words, NULL, 1, &s, &error));
         const optimize_tensor_t *inputs[3] = {x, x, s};
         CHECK_OK(optimize_session_run(session, tiny_inputs, inputs, 3, NULL, 2, NULL, outputs, &error));
         optimize_tensor_free(x);

@@ -81,7 +81,7 @@ TEST(strings_go_in_and_come_out) {
     optimize_tensor_t *tensor = NULL, *other = NULL;
     optimize_error_t *error = NULL;
     size_t size = 99;
-    CHECK_OK(optimize_tensor_new_strings(dims, 2, strings, 2, &tensor, &error));
+    CHECK_OK(optimize_tensor_new_strings(dims, 2, strings, NULL, 2, &tensor, &error));
     CHECK_INT(optimize_tensor_dtype(tensor), OPTIMIZE_DTYPE_STRING);
     CHECK(optimize_tensor_data(tensor) == NULL && optimize_tensor_size(tensor) == 0);
     CHECK_OK(optimize_tensor_string(tensor, 0, &text, &size, &error));
@@ -90,8 +90,8 @@ TEST(strings_go_in_and_come_out) {
     CHECK(size == 6 && memcmp(text, strings[1], 6) == 0);
     CHECK_FAILS(optimize_tensor_string(tensor, 2, &text, &size, &error), OPTIMIZE_NOT_FOUND, "2");
     CHECK(text == NULL);
-    CHECK_FAILS(optimize_tensor_new_strings(three, 1, strings, 2, &other, &error), OPTIMIZE_INVALID_ARGUMENT, "3 strings");
-    CHECK_FAILS(optimize_tensor_new_strings(three, 1, bad, 1, &other, &error), OPTIMIZE_INVALID_ARGUMENT, "strings[0]");
+    CHECK_FAILS(optimize_tensor_new_strings(three, 1, strings, NULL, 2, &other, &error), OPTIMIZE_INVALID_ARGUMENT, "3 strings");
+    CHECK_FAILS(optimize_tensor_new_strings(three, 1, bad, NULL, 1, &other, &error), OPTIMIZE_INVALID_ARGUMENT, "strings[0]");
     CHECK(other == NULL);
     optimize_tensor_free(tensor);
     tensor = new_floats(NULL, 0, (const float[]){1}, 1);
@@ -114,7 +114,7 @@ TEST(borrowed_memory_is_used_in_place_and_released_once) {
     const char *output = "sum";
     CHECK_OK(optimize_tensor_borrow(OPTIMIZE_DTYPE_FLOAT32, dims, 2, values + 1, 8, count_release, &released, &x, &error));
     CHECK(floats(x) == values + 1);
-    CHECK_OK(optimize_tensor_new_strings(one, 1, words, 1, &s, &error));
+    CHECK_OK(optimize_tensor_new_strings(one, 1, words, NULL, 1, &s, &error));
     const optimize_tensor_t *inputs[3] = {x, y, s};
     CHECK_OK(optimize_session_run(tiny, tiny_inputs, inputs, 3, &output, 1, NULL, &sum, &error));
     CHECK(floats(sum)[0] == 3 && floats(sum)[1] == 5);
@@ -448,7 +448,7 @@ TEST(strings_run_through_a_model) {
     optimize_tensor_t *x = new_floats(dims, 2, numbers, 2), *s = NULL, *same = NULL;
     optimize_error_t *error = NULL;
     size_t i, size = 0;
-    CHECK_OK(optimize_tensor_new_strings(three, 1, words, 3, &s, &error));
+    CHECK_OK(optimize_tensor_new_strings(three, 1, words, NULL, 3, &s, &error));
     const optimize_tensor_t *inputs[3] = {x, x, s};
     CHECK_OK(optimize_session_run(tiny, tiny_inputs, inputs, 3, &output, 1, NULL, &same, &error));
     optimize_tensor_free(s);
@@ -458,7 +458,7 @@ TEST(strings_run_through_a_model) {
         CHECK(size == strlen(words[i]) && memcmp(word, words[i], size) == 0);
     }
     optimize_tensor_free(same);
-    CHECK_OK(optimize_tensor_new_strings(none, 1, NULL, 0, &s, &error));
+    CHECK_OK(optimize_tensor_new_strings(none, 1, NULL, NULL, 0, &s, &error));
     inputs[2] = s;
     CHECK_OK(optimize_session_run(tiny, tiny_inputs, inputs, 3, &output, 1, NULL, &same, &error));
     CHECK_INT(optimize_tensor_dims(same)[0], 0);

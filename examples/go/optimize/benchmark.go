@@ -15,7 +15,7 @@ type BenchmarkOptions struct {
 	Warmup          uint32     // rounds before the timed ones; 0 is 5
 	Threads         uint32     // 0 is as the context says; with 1, processor time is measured
 	BatchSize       uint32     // rows of the timed input; 0 is 1
-	SequenceLength  uint32     // tokens of each row of the timed input; 0 is 128
+	SequenceLength  uint32     // tokens of each timed row; 0 is the length of the texts, or 128
 	MaxMilliseconds uint32     // after which the timed rounds end, but not before 5 of them; 0 is 30000
 	Seed            uint32     // of generated inputs and of the bootstrap
 	Texts           []string   // to compare the models on; without any, built-in sentences; needs a tokenizer

@@ -115,6 +115,8 @@ func TestErrorContent(t *testing.T) {
 	defer ids.Close()
 	other := must(NewContext(&ContextOptions{RuntimeLibrary: "/nowhere/libonnxruntime.so"}))
 	defer other.Close()
+	inMemory := must(library.LoadMemory(ctx, must(os.ReadFile(filepath.Join(minilm(t), "model.onnx")))))
+	defer inMemory.Close()
 	open := func(path string) error { _, err := library.Load(ctx, path); return err }
 	run := func(inputs map[string]*Tensor) error { _, err := session.Run(ctx, inputs); return err }
 	for name, c := range map[string]struct {
@@ -127,6 +129,7 @@ func TestErrorContent(t *testing.T) {
 		"NUL in path":  {open("a\x00b"), ErrInvalidArgument, "path"},
 		"no model":     {second(library.LoadMemory(ctx, nil)), ErrInvalidModel, ""},
 		"no tokenizer": {second(LoadTokenizer("/nowhere")), ErrNotFound, "/nowhere"},
+		"none beside":  {second(inMemory.Tokenizer()), ErrNotFound, ""},
 		"no texts":     {second(tokenizer.Encode(nil, nil)), ErrInvalidArgument, ""},
 		"wrong id":     {second(tokenizer.Decode([]int64{-1}, nil)), ErrInvalidArgument, "ids"},
 		"wrong size":   {second(NewTensor([]int32{1, 2}, 3)), ErrInvalidArgument, "12 bytes"},

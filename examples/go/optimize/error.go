@@ -71,7 +71,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Status }
 
 type (
-	status   = C.enum_optimize_status_t
+	status   = C.optimize_status_t
 	errorOut = **C.optimize_error_t // where a C function puts its error object
 )
 

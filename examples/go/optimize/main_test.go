@@ -37,7 +37,7 @@ func load(t *testing.T) (*Context, *Model, *Tokenizer) {
 	t.Cleanup(func() { library.Close() })
 	model := must(library.Load(ctx, folder))
 	t.Cleanup(func() { model.Close() })
-	tokenizer := must(LoadTokenizer(folder))
+	tokenizer := must(model.Tokenizer())
 	t.Cleanup(func() { tokenizer.Close() })
 	return library, model, tokenizer
 }

@@ -113,6 +113,21 @@ func (m *Model) Inspect() (*Inspection, error) {
 	return inspection, json.Unmarshal(inspection.JSON, inspection)
 }
 
+// Tokenizer loads the tokenizer.json beside a model. It fails with ErrNotFound if there is none.
+func (m *Model) Tokenizer() (*Tokenizer, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer m.release()
+	var tokenizer *C.optimize_tokenizer_t
+	err = try(func(e errorOut) status { return C.optimize_model_tokenizer(model, &tokenizer, e) })
+	if err != nil {
+		return nil, err
+	}
+	return newTokenizer(tokenizer), nil
+}
+
 // Inputs describes what a run must feed.
 func (m *Model) Inputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
@@ -155,10 +170,13 @@ func values(count C.size_t, get func(C.size_t, infoOut, errorOut) status) ([]Val
 			return nil, err
 		}
 		list[i] = ValueInfo{Name: C.GoString(info.name), DType: DType(info.dtype)}
-		if info.rank < 0 {
-			continue
+		if info.rank >= 0 {
+			list[i].Dims = []int64{}
 		}
-		list[i].Dims = append([]int64{}, unsafe.Slice((*int64)(info.dims), info.rank)...)
+		if info.rank <= 0 {
+			continue // what the pointers are then is not for Go to look at
+		}
+		list[i].Dims = append(list[i].Dims, unsafe.Slice((*int64)(info.dims), info.rank)...)
 		for _, name := range unsafe.Slice(info.dim_names, info.rank) {
 			list[i].DimNames = append(list[i].DimNames, C.GoString(name))
 		}

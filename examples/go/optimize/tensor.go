@@ -96,7 +96,7 @@ func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var tensor *C.optimize_tensor_t
 	err := try(func(e errorOut) status {
 		return C.optimize_tensor_new_strings((*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
-			m.texts(strings), C.size_t(len(strings)), &tensor, e)
+			m.texts(strings), nil, C.size_t(len(strings)), &tensor, e)
 	})
 	if err != nil {
 		return nil, err
@@ -122,7 +122,9 @@ func (t *Tensor) Dims() []int64 {
 	}
 	defer t.release()
 	dims := make([]int64, C.optimize_tensor_rank(tensor))
-	copy(dims, unsafe.Slice((*int64)(C.optimize_tensor_dims(tensor)), len(dims)))
+	if len(dims) > 0 {
+		copy(dims, unsafe.Slice((*int64)(C.optimize_tensor_dims(tensor)), len(dims)))
+	}
 	return dims
 }
 

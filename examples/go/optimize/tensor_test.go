@@ -94,7 +94,8 @@ func TestStringTensor(t *testing.T) {
 }
 
 func TestTokenizerRoundTrip(t *testing.T) {
-	_, _, tokenizer := load(t)
+	tokenizer := must(LoadTokenizer(minilm(t)))
+	defer tokenizer.Close()
 	if size := tokenizer.VocabularySize(); size != 30522 {
 		t.Errorf("%d tokens", size)
 	}

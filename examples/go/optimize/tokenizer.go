@@ -19,7 +19,11 @@ func LoadTokenizer(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tokenizer{own(tokenizer, func(t *C.optimize_tokenizer_t) { C.optimize_tokenizer_free(t) })}, nil
+	return newTokenizer(tokenizer), nil
+}
+
+func newTokenizer(tokenizer *C.optimize_tokenizer_t) *Tokenizer {
+	return &Tokenizer{own(tokenizer, func(t *C.optimize_tokenizer_t) { C.optimize_tokenizer_free(t) })}
 }
 
 // EncodeOptions are the options of Tokenizer.Encode.

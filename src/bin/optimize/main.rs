@@ -3,6 +3,8 @@
 
 mod benchmark;
 mod common;
+mod evaluate;
+mod generate;
 mod inspect;
 mod progress;
 mod quantize;
@@ -31,6 +33,10 @@ enum Command {
     Quantize(quantize::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
+    /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
+    Evaluate(evaluate::Arguments),
+    /// Write text with a decoder, streaming.
+    Generate(generate::Arguments),
     /// Run a model once and print its outputs.
     Run(run::Arguments),
 }
@@ -42,6 +48,8 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
+        Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
         Command::Run(arguments) => run::run(arguments),
     };
     match outcome {

@@ -18,9 +18,10 @@
 //! length of the mask says how much of it is in use. With several rows, a step with a past takes one token a row.
 //! **Portable dialect**: rows are padded on the *left*, and positions are given.
 
+use super::config::Config;
 use super::rope::Rope;
 use super::{attention, mlp};
-use crate::error::Result;
+use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use crate::source::builder::{Attribute, Builder, Dialect};
@@ -148,6 +149,17 @@ pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) 
         }
     }
     Ok(roots.first().copied().unwrap_or_default().to_owned())
+}
+
+/// An error if the checkpoint was saved with a head that does not write text.
+pub(super) fn check_head(config: &Config<'_>) -> Result<()> {
+    const OTHERS: [&str; 3] = ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"];
+    match config.architectures().first() {
+        Some(class) if OTHERS.iter().any(|head| class.ends_with(head)) => {
+            bail!(Unsupported, "{class}: of decoders only those that write text can be built")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Builds the graph of a decoder.

@@ -35,6 +35,7 @@ pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
 }
 
 fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
+    decoder::check_head(config)?;
     let width = config.size_of(&["n_embd", "hidden_size"])?;
     let heads = config.size_of(&["n_head", "num_attention_heads"])?;
     if width % heads != 0 {

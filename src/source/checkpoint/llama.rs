@@ -94,6 +94,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
 
 /// What all of them share, read from the configuration.
 pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
+    decoder::check_head(config)?;
     let width = config.size_of(&["hidden_size"])?;
     let heads = heads(config, width)?;
     let count = config.size_of(&["num_hidden_layers"])?;

@@ -1,8 +1,9 @@
 //! Hugging Face checkpoints: `config.json` and safetensors, built into a graph.
 //!
 //! [`build`] makes the graph of any family this version knows from a configuration and named tensors, wherever
-//! those come from (safetensors here, GGUF next door). One file a family; what families share is described in
-//! `decoder.rs` and built by it, `attention.rs`, `rope.rs` and `mlp.rs`.
+//! those come from (safetensors here, GGUF next door). Decoders (`llama.rs`, `gemma.rs`, `gpt2.rs`) describe themselves
+//! in the terms of `decoder.rs`, which builds them with `attention`, `rope.rs` and `mlp.rs`; encoders are all in
+//! `encoder.rs`, and `sentence.rs` puts what sentence-transformers add behind them.
 
 mod activation;
 mod attention;
@@ -85,6 +86,10 @@ pub fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialec
             known.join(", ")
         );
     };
+    if let Some(quantization) = config.object("quantization_config")? {
+        let method = quantization.text("quant_method")?.unwrap_or("unnamed");
+        bail!(Unsupported, "the checkpoint was quantized by another program (method {method}): take the original");
+    }
     let (proto, task) = family(&config, weights, dialect).at(|| format!("architecture {model_type}"))?;
     Ok(Built { proto, task, architecture: model_type.to_owned() })
 }

@@ -183,3 +183,123 @@ fn data_type(name: &str) -> Option<DataType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn file(header: &str, data: usize) -> Bytes {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        Bytes::from(bytes)
+    }
+
+    fn tensor(name: &str, dtype: &str, shape: &str, from: u64, to: u64) -> String {
+        format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+    }
+
+    fn fault(header: &str, data: usize) -> String {
+        parse(&file(header, data)).err().unwrap_or_else(|| panic!("{header} was taken")).to_string()
+    }
+
+    #[test]
+    fn tensors_are_found_where_they_lie() {
+        let b = tensor("b", "F16", "[2,3]", 4, 16);
+        let header = format!(
+            r#"{{"__metadata__":{{"format":"pt"}},{b},{},{}}}   "#,
+            tensor("a", "F32", "[]", 0, 4),
+            tensor("z", "F32", "[0,7]", 16, 16)
+        );
+        let whole = file(&header, 12 + 4);
+        let tensors = parse(&whole).unwrap();
+        assert_eq!(tensors.len(), 3);
+        assert_eq!(tensors["b"].dims, [2, 3]);
+        assert_eq!(tensors["b"].bytes.as_ptr(), whole[8 + header.len() + 4..].as_ptr(), "nothing is copied");
+    }
+
+    #[test]
+    fn a_type_that_is_not_known_only_hurts_who_wants_it() {
+        let header = format!("{{{},{}}}", tensor("a", "F6_NEW", "[4]", 0, 3), tensor("b", "U8", "[1]", 3, 4));
+        let tensors = parse(&file(&header, 4)).unwrap().into_iter().collect();
+        let checkpoint = Safetensors { tensors, files: Vec::new() };
+        assert_eq!(checkpoint.names(), ["a", "b"]);
+        assert!(checkpoint.get("b").is_ok());
+        assert_eq!(checkpoint.get("a").unwrap_err().kind(), Kind::Unsupported);
+        assert!(checkpoint.find("c").unwrap().is_none());
+    }
+
+    #[test]
+    fn damaged_files_are_refused_with_the_reason() {
+        let a = |from, to| tensor("a", "F32", "[2]", from, to);
+        assert!(parse(&Bytes::from_static(b"short")).err().unwrap().to_string().contains("too few"));
+        let absurd = Bytes::from([&u64::MAX.to_le_bytes()[..], b"{}"].concat());
+        assert_eq!(parse(&absurd).err().unwrap().kind(), Kind::LimitExceeded);
+        let cut = Bytes::from([&100u64.to_le_bytes()[..], b"{}"].concat());
+        assert!(parse(&cut).err().unwrap().to_string().contains("only 10"));
+        assert!(fault(" {}", 0).contains("brace"));
+        assert!(fault("{\"a\":", 0).contains("damaged"));
+        assert!(fault("{\"\u{0}\":1}", 0).contains("damaged"));
+        assert!(fault(&format!("{{{}}}", a(0, 12)), 8).contains("has 8 bytes"));
+        assert!(fault(&format!("{{{}}}", a(8, 0)), 8).contains("lies at 8..0"));
+        assert!(fault(&format!("{{{}}}", a(0, 8)), 9).contains("end at 8"));
+        assert!(fault(&format!("{{{}}}", a(0, 4)), 4).contains("needs 8"));
+        assert!(fault(&format!("{{{},{}}}", a(0, 8), a(8, 16)), 16).contains("twice"));
+        let b = |from, to| tensor("b", "F32", "[2]", from, to);
+        assert!(fault(&format!("{{{},{}}}", a(0, 8), b(4, 12)), 12).contains("overlaps"));
+        assert!(fault(&format!("{{{},{}}}", a(0, 8), b(12, 20)), 20).contains("gap"));
+        assert!(fault(&format!("{{{}}}", tensor("a", "F32", "[4294967296,4294967296,2]", 0, 8)), 8).contains("tensor"));
+        assert!(fault(&format!("{{{}}}", tensor("a", "F32", "[-2]", 0, 8)), 8).contains("negative"));
+        let deep = format!("[{}1]", "1,".repeat(100));
+        assert!(fault(&format!("{{{}}}", tensor("a", "F32", &deep, 0, 4)), 4).contains("dimensions"));
+        assert!(fault(&format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500)), 4).contains("damaged"));
+        let not_text = [&10u64.to_le_bytes()[..], b"{\"\xff\xfe\":1}}"].concat();
+        assert!(parse(&Bytes::from(not_text)).is_err());
+    }
+
+    fn folder(name: &str, index: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("optimize-safetensors-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(INDEX), index).unwrap();
+        std::fs::write(folder.join("one"), file(&format!("{{{}}}", tensor("a", "U8", "[3]", 0, 3)), 3)).unwrap();
+        let two = format!("{{{},{}}}", tensor("b", "U8", "[3]", 0, 3), tensor("c", "U8", "[3]", 3, 6));
+        std::fs::write(folder.join("two"), file(&two, 6)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn an_index_joins_files_through_links_too() {
+        let folder = folder("shards", r#"{"metadata":{"total_size":6},"weight_map":{"a":"linked","b":"two"}}"#);
+        std::os::unix::fs::symlink("one", folder.join("linked")).unwrap();
+        let checkpoint = Safetensors::open_folder(&folder).unwrap();
+        assert_eq!(checkpoint.names(), ["a", "b"]);
+        assert_eq!(checkpoint.files().len(), 2);
+        assert_eq!(checkpoint.get("b").unwrap().dims, [3]);
+    }
+
+    #[test]
+    fn damaged_indexes_are_refused_with_the_reason() {
+        let cases = [
+            (r#"{"weight_map":{"a":"../one"}}"#, "plain name"),
+            (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "plain name"),
+            (r#"{"weight_map":{"a":"./one"}}"#, "plain name"),
+            (r#"{"weight_map":{"a":""}}"#, "plain name"),
+            (r#"{"weight_map":{"a":"one/"}}"#, "plain name"),
+            (r#"{"weight_map":{"a":".."}}"#, "plain name"),
+            (r#"{"weight_map":{"a":"none"}}"#, "No such file"),
+            (r#"{"weight_map":{"a":"two"}}"#, "does not hold it"),
+            (r#"{"weight_map":{"a":"one","a":"two"}}"#, "twice"),
+            (r#"{"weight_map":{"a":3}}"#, "damaged"),
+            (r#"{"weight_map":[]}"#, "damaged"),
+            (r#"{}"#, "damaged"),
+            ("", "damaged"),
+        ];
+        for (index, (content, reason)) in cases.into_iter().enumerate() {
+            let folder = folder(&format!("damaged-{index}"), content);
+            let error = Safetensors::open_folder(&folder).err().unwrap().to_string();
+            assert!(error.contains(reason) && error.contains(INDEX), "{content}: {error}");
+        }
+    }
+}

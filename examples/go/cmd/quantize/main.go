@@ -12,7 +12,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
 	"optimize-example/optimize"
@@ -60,7 +59,7 @@ func quantize(ctx context.Context, input, output string) error {
 		fmt.Printf("wrote %s, %d bytes, sha256 %s\n", file.Path, file.Bytes, file.SHA256)
 	}
 
-	tokenizer, err := optimize.LoadTokenizer(filepath.Dir(input))
+	tokenizer, err := original.Tokenizer()
 	switch {
 	case errors.Is(err, optimize.ErrNotFound):
 		tokenizer = nil

@@ -1,0 +1,350 @@
+//! `optimize evaluate`: what a model is worth on data, alone or against another.
+
+use crate::common::{self, Machine, Output};
+use crate::table::Table;
+use clap::{Args, ValueEnum};
+use optimize::error::{Context, Result, bail};
+use optimize::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
+use optimize::limits;
+use optimize::report::Report;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `evaluate`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// The data: text for perplexity; one text a line for embedding; rows of a label and a text, as TSV or CSV, for
+    /// classification and probe
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// A model to compare with the first on the same data
+    #[arg(long, value_name = "MODEL")]
+    against: Option<PathBuf>,
+    /// What to evaluate [default: what the model is for]
+    #[arg(long, value_enum)]
+    task: Option<Task>,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    gates: Gates,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Task {
+    /// How well a language model foresees the text
+    Perplexity,
+    /// How alike two models embed the lines of the text
+    Embedding,
+    /// How often a classifier is right
+    Classification,
+    /// How well a linear classifier does on the model's embeddings
+    Probe,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BosArgument {
+    /// In front of every window, as llama.cpp has it
+    EveryWindow,
+    /// In front of the text alone
+    FirstWindow,
+    /// Nowhere
+    Never,
+}
+
+/// How the data are read.
+#[derive(Args)]
+struct How {
+    /// A tokenizer.json, or a folder with one [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Perplexity: tokens of a window [default: what the model takes, up to 512]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    context_length: usize,
+    /// Perplexity: tokens from the beginning of one window to that of the next [default: half of the context length]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    stride: usize,
+    /// Perplexity: tokens of the text to read [default: all]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    max_tokens: usize,
+    /// Perplexity: where the token that begins a text stands, for tokenizers that put one
+    #[arg(long, value_enum, default_value_t = BosArgument::EveryWindow)]
+    bos: BosArgument,
+    /// Lines or rows to use [default: all]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    max_texts: usize,
+    /// Tokens after which a text is cut [default: what the model takes, up to 512]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    max_length: usize,
+    /// Texts in one run
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch_size: usize,
+    /// Probe: share of the texts that is kept for the test
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    test_share: f64,
+    /// Probe: seed of the split
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Probe: weight of the penalty on large weights
+    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    penalty: f64,
+}
+
+/// What must hold for exit code 0. With `--against` the gates on one model are for that model.
+#[derive(Args)]
+struct Gates {
+    /// Fail (exit code 3) if the perplexity is above this
+    #[arg(long, value_name = "PERPLEXITY")]
+    max_perplexity: Option<f64>,
+    /// Fail (exit code 3) if the result's perplexity may be more than so many times the original's
+    #[arg(long, value_name = "RATIO")]
+    max_perplexity_ratio: Option<f64>,
+    /// Fail (exit code 3) if the mean divergence of what the models expect, in nats, is above this
+    #[arg(long, value_name = "NATS")]
+    max_kl: Option<f64>,
+    /// Fail (exit code 3) if the embeddings' mean cosine is below this
+    #[arg(long, value_name = "COSINE")]
+    min_cosine: Option<f64>,
+    /// Fail (exit code 3) if the share of right classes is below this
+    #[arg(long, value_name = "SHARE")]
+    min_accuracy: Option<f64>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let report = common::with_bar(&arguments.output, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let against = arguments.against.as_deref().map(|path| common::load(path, bar)).transpose()?;
+        let Some(tokenizer) = common::tokenizer(arguments.how.tokenizer.as_deref(), &model)? else {
+            bail!(
+                NotFound,
+                "{}: there is no tokenizer.json beside the model: name one with --tokenizer",
+                arguments.model.display()
+            );
+        };
+        let (data, options, runtime) = (text_of(&arguments.data)?, options(arguments), arguments.machine.runtime()?);
+        let report = bar.call(|call| evaluate(runtime, &model, against.as_ref(), &tokenizer, &data, &options, call));
+        let mut report = report.at(|| arguments.data.display())?;
+        report.input = Some(bar.call(|call| model.identity(call))?);
+        report.output = against.map(|other| bar.call(|call| other.identity(call))).transpose()?;
+        Ok(report)
+    })?;
+    if arguments.output.json {
+        common::print(&report.to_json())?;
+    } else if !arguments.output.quiet {
+        common::print(&shown(&report, arguments.output.verbose))?;
+    }
+    arguments.gates.check(&report)
+}
+
+fn options(arguments: &Arguments) -> EvaluateOptions {
+    let how = &arguments.how;
+    EvaluateOptions {
+        task: arguments.task.map(|task| match task {
+            Task::Perplexity => EvaluateTask::Perplexity,
+            Task::Embedding => EvaluateTask::Embedding,
+            Task::Classification => EvaluateTask::Classification,
+            Task::Probe => EvaluateTask::Probe,
+        }),
+        context_length: how.context_length,
+        stride: how.stride,
+        max_tokens: how.max_tokens,
+        bos: match how.bos {
+            BosArgument::EveryWindow => Bos::EveryWindow,
+            BosArgument::FirstWindow => Bos::FirstWindow,
+            BosArgument::Never => Bos::Never,
+        },
+        max_texts: how.max_texts,
+        max_length: how.max_length,
+        batch_size: how.batch_size,
+        test_share: how.test_share,
+        seed: how.seed,
+        penalty: how.penalty,
+        threads: arguments.machine.threads,
+    }
+}
+
+fn text_of(file: &Path) -> Result<String> {
+    let content = optimize::files::read(file, limits::TEXT_BYTES as u64)?;
+    let text = String::from_utf8(content);
+    text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())
+}
+
+/// A figure of the report's quality part; `None` if it is absent or not a number.
+fn figure(report: &Report, path: &str) -> Option<f64> {
+    report.quality.as_ref()?.pointer(path)?.as_f64()
+}
+
+impl Gates {
+    fn check(&self, report: &Report) -> Result<()> {
+        // Of two models the result is the one on trial; of one, it.
+        let either =
+            |name: &str| figure(report, &format!("/result/{name}")).or_else(|| figure(report, &format!("/{name}")));
+        at_most("perplexity", either("perplexity"), self.max_perplexity)?;
+        // The upper end of the interval: a gate should not pass by luck. Too little text has none.
+        at_most("perplexity ratio", figure(report, "/ratio/high"), self.max_perplexity_ratio)?;
+        at_most("mean KL divergence", figure(report, "/kl/value"), self.max_kl)?;
+        at_least("cosine", figure(report, "/cosine"), self.min_cosine)?;
+        at_least("accuracy", either("accuracy"), self.min_accuracy)
+    }
+}
+
+fn at_most(name: &str, found: Option<f64>, most: Option<f64>) -> Result<()> {
+    match (found, most) {
+        (Some(found), Some(most)) if found > most => {
+            bail!(GateNotMet, "the {name} is {found:.5}, above the {most} asked for")
+        }
+        (None, Some(most)) => bail!(GateNotMet, "there is no {name} to hold against the {most} asked for"),
+        _ => Ok(()),
+    }
+}
+
+fn at_least(name: &str, found: Option<f64>, least: Option<f64>) -> Result<()> {
+    match (found, least) {
+        (Some(found), Some(least)) if found < least => {
+            bail!(GateNotMet, "the {name} is {found:.5}, below the {least} asked for")
+        }
+        (None, Some(least)) => bail!(GateNotMet, "there is no {name} to hold against the {least} asked for"),
+        _ => Ok(()),
+    }
+}
+
+/// The figures as a table, original and result side by side where there are two, and how they were taken.
+fn shown(report: &Report, verbose: bool) -> String {
+    let figures = Figures(report);
+    match figures.text("task") {
+        "perplexity" => figures.perplexity(),
+        "embedding" => figures.embedding(),
+        _ => figures.classes(verbose),
+    }
+}
+
+/// The quality part of a report, as a person reads it.
+struct Figures<'a>(&'a Report);
+
+impl Figures<'_> {
+    fn text(&self, name: &str) -> &str {
+        self.0.quality.as_ref().and_then(|quality| quality.get(name)).and_then(Value::as_str).unwrap_or("")
+    }
+
+    fn number(&self, path: &str, digits: usize) -> String {
+        figure(self.0, path).map_or("?".to_owned(), |value| format!("{value:.digits$}"))
+    }
+
+    fn interval(&self, path: &str, digits: usize) -> String {
+        let end = |name: &str| self.number(&format!("{path}/{name}"), digits);
+        format!("{} [{}, {}]", end("value"), end("low"), end("high"))
+    }
+
+    /// Whether there are two models.
+    fn paired(&self) -> bool {
+        self.0.quality.as_ref().is_some_and(|quality| quality.get("original").is_some())
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        table.row(if self.paired() { &["", "original", "result", "change"] } else { &["", "value"] });
+        table
+    }
+
+    /// A figure that each model has.
+    fn row(&self, table: &mut Table, label: &str, name: &str, digits: usize, change: &str) {
+        if self.paired() {
+            let of = |side: &str| self.number(&format!("/{side}/{name}"), digits);
+            table.row(&[label, &of("original"), &of("result"), change]);
+        } else {
+            table.row(&[label, &self.number(&format!("/{name}"), digits)]);
+        }
+    }
+
+    fn perplexity(&self) -> String {
+        let mut table = self.table();
+        let change = format!("x {} {}", self.interval("/ratio", 4), self.text("verdict"));
+        self.row(&mut table, "perplexity", "perplexity", 3, &change);
+        self.row(&mut table, "nats a token", "nll", 4, "");
+        self.row(&mut table, "bits a byte", "bits_per_byte", 4, "");
+        self.row(&mut table, "tokens a second", "tokens_per_second", 0, "");
+        if self.paired() {
+            table.row(&["KL (nats)", "", "", &self.interval("/kl", 5)]);
+            table.row(&["top-1 agreement", "", "", &self.number("/top1_agreement", 4)]);
+        }
+        let side = if self.paired() { "/original" } else { "" };
+        let count = |name: &str| self.number(&format!("{side}/{name}"), 0);
+        format!(
+            "{}\n{} tokens scored in {} windows of {}, each begun {} after the one before\n",
+            table.render(),
+            count("tokens"),
+            count("windows"),
+            count("context_length"),
+            count("stride")
+        )
+    }
+
+    fn embedding(&self) -> String {
+        let mut table = self.table();
+        let rows = [("cosine", "cosine"), ("cosine, 1 of 100 below", "cosine_p1"), ("cosine, least", "cosine_min")];
+        rows.iter().for_each(|(label, name)| self.row(&mut table, label, name, 5, ""));
+        self.row(&mut table, "nearest text kept", "nearest_kept", 4, "");
+        let pooling = match self.text("pooling") {
+            "" => String::new(),
+            pooling => format!(", pooled by {pooling}"),
+        };
+        let (texts, width) = (self.number("/texts", 0), self.number("/width", 0));
+        format!("{}\n{texts} texts, {width} elements of {:?}{pooling}\n", table.render(), self.text("output"))
+    }
+
+    fn classes(&self, verbose: bool) -> String {
+        let mut table = self.table();
+        let accuracy = |side: &str| {
+            let of = |name: &str| self.number(&format!("{side}/{name}"), 4);
+            format!("{} [{}, {}]", of("accuracy"), of("accuracy_low"), of("accuracy_high"))
+        };
+        if self.paired() {
+            let change = self.interval("/accuracy_change", 4);
+            table.row(&["accuracy", &accuracy("/original"), &accuracy("/result"), &change]);
+        } else {
+            table.row(&["accuracy", &accuracy("")]);
+        }
+        self.row(&mut table, "macro F1", "macro_f1", 4, "");
+        self.row(&mut table, "texts", "samples", 0, "");
+        if self.text("task") == "probe" {
+            self.row(&mut table, "texts trained on", "train_samples", 0, "");
+            self.row(&mut table, "accuracy on those", "train_accuracy", 4, "");
+        }
+        if figure(self.0, "/agreement").is_some() {
+            table.row(&["same class", "", "", &self.number("/agreement", 4)]);
+        }
+        let sides: &[&str] = if self.paired() { &["/original", "/result"] } else { &[""] };
+        let confusions: String = sides.iter().filter(|_| verbose).map(|side| self.confusion(side)).collect();
+        table.render() + &confusions
+    }
+
+    /// The classes of one model, and which was taken for which.
+    fn confusion(&self, side: &str) -> String {
+        let list = |name: &str| {
+            let list = self.0.quality.as_ref().and_then(|quality| quality.pointer(&format!("{side}/{name}")));
+            list.and_then(Value::as_array).cloned().unwrap_or_default()
+        };
+        let (classes, counts) = (list("classes"), list("confusion"));
+        let name = |class: &Value| class["name"].as_str().unwrap_or("").to_owned();
+        let mut table = Table::default();
+        let head = [side.trim_start_matches('/'), "texts", "precision", "recall", "F1"].map(str::to_owned);
+        let names: Vec<String> =
+            classes.iter().filter(|_| !counts.is_empty()).map(|c| format!("as {}", name(c))).collect();
+        table.row(&head.iter().chain(&names).map(String::as_str).collect::<Vec<_>>());
+        for (index, class) in classes.iter().enumerate() {
+            let share = |key: &str| format!("{:.4}", class[key].as_f64().unwrap_or(f64::NAN));
+            let row = counts.get(index).and_then(Value::as_array).cloned().unwrap_or_default();
+            let cells = [name(class), class["support"].to_string(), share("precision"), share("recall"), share("f1")];
+            let cells: Vec<String> = cells.into_iter().chain(row.iter().map(Value::to_string)).collect();
+            table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        format!("\n{}", table.render())
+    }
+}

@@ -1,0 +1,209 @@
+//! `optimize generate`: text from a decoder.
+
+use crate::common::{self, Machine, Output};
+use clap::Args;
+use optimize::error::{Context, Result, bail};
+use optimize::limits;
+use optimize::runtime::SessionOptions;
+use optimize::text::{
+    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, SamplingOptions, Written,
+    chat,
+};
+use serde_json::json;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Arguments of `generate`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: a .gguf file, a checkpoint folder, an exported folder or an .onnx file
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// What the text begins with, as it is; repeat for several texts
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// A file that holds the prompt
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    /// Wrap the prompt in the model's chat template, as a user's message
+    #[arg(long)]
+    chat: bool,
+    /// A system message before it
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How much is written, and how tokens are chosen.
+#[derive(Args)]
+pub struct Writing {
+    /// Most tokens to write [default: 256]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Most tokens in all, the prompt included
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Draw tokens as the model's makers recommend, where no other flag says how
+    #[arg(long)]
+    sample: bool,
+    /// 0 takes the most probable token; higher is more varied
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw among so many most probable tokens; 0 is all
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Draw among the most probable tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Draw among tokens at least this many times as probable as the most probable
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Above 1: make tokens of prompt and text less probable
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+    /// Taken off the logits of tokens already written
+    #[arg(long, value_name = "X")]
+    presence_penalty: Option<f32>,
+    /// Taken off the logits of tokens already written, for each time
+    #[arg(long, value_name = "X")]
+    frequency_penalty: Option<f32>,
+    /// No sequence of so many tokens appears twice
+    #[arg(long, value_name = "N")]
+    no_repeat_ngram_size: Option<usize>,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A string that ends the text; repeat for several
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// With --json: log-probabilities of each token and of the N most probable ones
+    #[arg(long, value_name = "N")]
+    logprobs: Option<usize>,
+}
+
+impl Writing {
+    fn options(&self, recommended: SamplingOptions) -> GenerateOptions {
+        let base = if self.sample { recommended } else { SamplingOptions::default() };
+        GenerateOptions {
+            max_new_tokens: self.max_new_tokens,
+            max_length: self.max_length,
+            sampling: SamplingOptions {
+                temperature: self.temperature.unwrap_or(base.temperature),
+                top_k: self.top_k.unwrap_or(base.top_k),
+                top_p: self.top_p.unwrap_or(base.top_p),
+                min_p: self.min_p.unwrap_or(base.min_p),
+                repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
+                presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+                frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+                no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(base.no_repeat_ngram_size),
+                seed: self.seed,
+            },
+            stop: self.stop.clone(),
+            logprobs: self.logprobs,
+            ..GenerateOptions::default()
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let mut prompts = arguments.prompt.clone();
+    if let Some(file) = &arguments.prompt_file {
+        let content = optimize::files::read(file, limits::TEXT_BYTES as u64)?;
+        let text = String::from_utf8(content);
+        prompts.push(text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())?);
+    }
+    if prompts.is_empty() {
+        bail!(InvalidArgument, "there is nothing to go on from: give --prompt or --prompt-file");
+    }
+    let bar = arguments.output.bar();
+    let model = common::load(&arguments.model, &bar)?;
+    let runtime = arguments.machine.runtime()?;
+    let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
+    let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
+    bar.finish();
+    if arguments.chat {
+        let Some(template) = ChatTemplate::of(&model, generator.tokenizer().map(|t| &**t))? else {
+            bail!(NotFound, "{}: the model has no chat template", arguments.model.display());
+        };
+        let system = arguments.system.iter().map(|text| chat::message("system", text));
+        let system: Vec<_> = system.collect();
+        for prompt in &mut prompts {
+            let messages: Vec<_> = system.iter().cloned().chain([chat::message("user", prompt)]).collect();
+            *prompt = template.render(&messages, &ChatOptions::default())?;
+        }
+    }
+    let options = arguments.writing.options(SamplingOptions::recommended(generator.defaults()));
+    write(arguments, &mut generator, &prompts, &options)
+}
+
+fn write(
+    arguments: &Arguments,
+    generator: &mut Generator,
+    prompts: &[String],
+    options: &GenerateOptions,
+) -> Result<()> {
+    let wrap = |text| if arguments.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
+    let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
+    // One text streams as it comes; several would be mixed, and JSON is one object at the end.
+    let streams = prompts.len() == 1 && !arguments.output.json;
+    let mut stdout = std::io::stdout();
+    let mut gone = false;
+    let start = Instant::now();
+    let mut first = None;
+    let mut tell = |written: &Written<'_>| {
+        first.get_or_insert_with(|| start.elapsed());
+        if streams && (stdout.write_all(written.text.as_bytes()).and_then(|()| stdout.flush())).is_err() {
+            gone = true;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let call = optimize::call::Call::default();
+    let written = generator.generate(&prompts, options, Some(&mut tell), &call)?;
+    if gone {
+        return Ok(());
+    }
+    let seconds = (first.unwrap_or_default().as_secs_f64(), start.elapsed().as_secs_f64());
+    if arguments.output.json {
+        let text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
+        common::print(&format!("{text}\n"))?;
+    } else if streams {
+        common::print("\n")?;
+    } else {
+        for (index, generation) in written.iter().enumerate() {
+            common::print(&format!("[{}] {}\n", index + 1, generation.text))?;
+        }
+    }
+    if arguments.output.verbose {
+        eprintln!("{}", summary(&written, seconds));
+    }
+    Ok(())
+}
+
+fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
+    let read: usize = written.iter().map(|g| g.prompt_tokens).sum();
+    let made: usize = written.iter().map(|g| g.tokens.len()).sum();
+    let rows = written.len();
+    let reason = match written.first().map(|g| g.finish_reason) {
+        Some(FinishReason::Eos) => "end of sequence",
+        Some(FinishReason::Length) => "length",
+        Some(FinishReason::Stop) => "stop string",
+        _ => "cancelled",
+    };
+    // The first token of every row comes with the prompt's own pass.
+    let later = made.saturating_sub(rows) as f64;
+    let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    format!(
+        "{read} tokens read at {:.0} tokens/s, {made} written at {:.1} tokens/s, ended by {reason}",
+        speed(read as f64, first),
+        speed(later, all - first)
+    )
+}

@@ -1,0 +1,210 @@
+//! How often a classifier is right, on labelled texts.
+
+use super::batches::{Batches, TextOptions};
+use super::config::labels;
+use super::labelled::Labelled;
+use super::likelihood::top;
+use super::paired::Interval;
+use super::progress::Units;
+use super::scores::{ClassScores, Counts};
+use crate::benchmark::Both;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::model::{Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::text::Tokenizer;
+use serde::Serialize;
+
+/// Names of classes in messages, at most.
+const NAMES_SHOWN: usize = 20;
+
+/// Two classifiers on the same texts.
+#[derive(Debug, Clone, Serialize)]
+pub struct PairedClassification {
+    /// The scores of each.
+    #[serde(flatten)]
+    pub scores: Both<ClassScores>,
+    /// Share of texts that both give the same class, right or wrong.
+    pub agreement: f64,
+    /// Accuracy of the result minus that of the original, with a bootstrap interval over the texts.
+    pub accuracy_change: Interval,
+}
+
+/// What a classifier said: the class of each text, and how many it knows.
+struct Predictions {
+    classes: Vec<usize>,
+    count: usize,
+}
+
+/// Measures how often `model` gives labelled texts their class: the largest of its `logits`.
+///
+/// Labels are names of classes (`id2label` of the model's configuration, else their numbers in its order from 0 on).
+/// Texts are cut to what the model has positions for. Reports the stage `evaluate` in texts.
+/// [`crate::error::Kind::Unsupported`] if the model is no classifier; `InvalidArgument`, with the line, if it does not
+/// know a label.
+pub fn classify(
+    runtime: &'static Runtime,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    rows: &[Labelled],
+    options: &TextOptions,
+    call: &Call,
+) -> Result<ClassScores> {
+    let names = Names(labels(model));
+    let truths = names.truths(rows)?;
+    let mut units = Units::new(call, rows.len());
+    let predictions = predict(runtime, model, tokenizer, rows, options, &mut units)?;
+    score(&names, &truths, rows, &predictions)
+}
+
+/// Measures two classifiers on the same texts. One is loaded after the other. See [`classify`].
+pub fn compare_classification(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: &Tokenizer,
+    rows: &[Labelled],
+    options: &TextOptions,
+    call: &Call,
+) -> Result<PairedClassification> {
+    let names = Names(labels(original));
+    let truths = names.truths(rows)?;
+    let mut units = Units::new(call, 2 * rows.len());
+    let mut of = |model| predict(runtime, model, tokenizer, rows, options, &mut units);
+    let (before, after) = (of(original).at(|| "the original")?, of(result).at(|| "the result")?);
+    if before.count != after.count {
+        let (before, after) = (before.count, after.count);
+        bail!(InvalidArgument, "the original knows {before} classes, the result {after}: they cannot be compared");
+    }
+    let right = |of: &Predictions, text: usize| f64::from(u8::from(of.classes[text] == truths[text]));
+    let changes: Vec<f64> = (0..rows.len()).map(|text| right(&after, text) - right(&before, text)).collect();
+    let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
+    Ok(PairedClassification {
+        scores: Both {
+            original: score(&names, &truths, rows, &before)?,
+            result: score(&names, &truths, rows, &after)?,
+        },
+        agreement: same as f64 / rows.len().max(1) as f64,
+        accuracy_change: Interval::of(&changes, 1),
+    })
+}
+
+fn predict(
+    runtime: &'static Runtime,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    rows: &[Labelled],
+    options: &TextOptions,
+    units: &mut Units,
+) -> Result<Predictions> {
+    let output = logits_of(model)?;
+    let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
+    let batches = Batches::new(model, tokenizer, &texts, options)?;
+    let session = SessionOptions { threads: options.threads, varying_sizes: true, ..SessionOptions::default() };
+    let mut session = Session::new(runtime, model, &session, &units.quiet())?;
+    let mut found = Predictions { classes: Vec::with_capacity(rows.len()), count: 0 };
+    batches.run(&mut session, &output, units, |tensor, _, texts| {
+        let &[_, classes] = tensor.shape() else {
+            bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
+        };
+        if classes < 2 {
+            bail!(Unsupported, "the output {output:?} has one value for a text: a score, not classes");
+        }
+        found.count = classes as usize;
+        let values = tensor.to_f32_vec()?;
+        found.classes.extend(values.chunks_exact(classes as usize).take(texts).map(top));
+        Ok(())
+    })?;
+    if found.classes.len() != rows.len() {
+        bail!(Unsupported, "the output {output:?} has {} rows for {} texts", found.classes.len(), rows.len());
+    }
+    Ok(found)
+}
+
+fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predictions) -> Result<ClassScores> {
+    let mut counts = Counts::default();
+    for ((truth, prediction), row) in truths.iter().zip(&predictions.classes).zip(rows) {
+        if *truth >= predictions.count {
+            let (line, count) = (row.line, predictions.count);
+            bail!(InvalidArgument, "line {line}: the label {:?}, but the model knows {count} classes", row.label);
+        }
+        counts.add(*truth, *prediction);
+    }
+    Ok(counts.scores(|class| names.name(class)))
+}
+
+/// The output with a number for each class.
+fn logits_of(model: &Model) -> Result<String> {
+    let outputs = model.outputs();
+    let flat = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 2);
+    let float =
+        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
+    let fitting: Vec<&ValueInfo> = outputs.iter().filter(flat).filter(float).collect();
+    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
+    match (named, fitting.as_slice()) {
+        (Some(info), _) => Ok(info.name.clone()),
+        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
+        _ => {
+            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
+            bail!(
+                Unsupported,
+                "the model has no output `logits` of two dimensions, as classifiers have; its outputs are {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// The names of a model's classes.
+struct Names(Vec<(usize, String)>);
+
+impl Names {
+    fn name(&self, class: usize) -> String {
+        self.0.iter().find(|(index, _)| *index == class).map_or_else(|| class.to_string(), |(_, name)| name.clone())
+    }
+
+    /// The class of each row. A name as it is written comes before one in other letters, and that before a number.
+    fn truths(&self, rows: &[Labelled]) -> Result<Vec<usize>> {
+        rows.iter().map(|row| self.class(&row.label).at(|| format!("line {}", row.line))).collect()
+    }
+
+    fn class(&self, label: &str) -> Result<usize> {
+        let exact = self.0.iter().find(|(_, name)| name == label);
+        let found = exact.or_else(|| self.0.iter().find(|(_, name)| name.to_lowercase() == label.to_lowercase()));
+        if let Some((index, _)) = found {
+            return Ok(*index);
+        }
+        // Without names any number may be right; the model says when it is run.
+        match label.parse::<usize>() {
+            Ok(index) if self.0.is_empty() || self.0.iter().any(|(known, _)| *known == index) => Ok(index),
+            _ if self.0.is_empty() => bail!(
+                InvalidArgument,
+                "the label {label:?} is not a number, and the model's configuration does not name its classes"
+            ),
+            _ => {
+                let names: Vec<&str> = self.0.iter().map(|(_, name)| name.as_str()).take(NAMES_SHOWN).collect();
+                bail!(InvalidArgument, "the model has no class {label:?}; its classes are {}", names.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_names_or_numbers() {
+        let names = Names([(0, "Ham"), (1, "spam"), (2, "1")].map(|(i, name)| (i, name.to_owned())).to_vec());
+        let class = |label: &str| names.class(label).unwrap();
+        assert_eq!((class("Ham"), class("SPAM"), class("0"), class("1")), (0, 1, 0, 2));
+        let e = names.class("eggs").unwrap_err().to_string();
+        assert!(e.contains("eggs") && e.contains("Ham, spam, 1"), "{e}");
+        assert!(names.class("3").is_err() && names.class("-1").is_err());
+        assert_eq!((names.name(1), names.name(7)), ("spam".to_owned(), "7".to_owned()));
+        let none = Names(Vec::new());
+        assert_eq!(none.class("41").unwrap(), 41);
+        assert!(none.class("spam").unwrap_err().to_string().contains("does not name"));
+    }
+}

@@ -1,0 +1,230 @@
+//! [`evaluate()`]: one task by its name, for the command and the C interface.
+
+use super::batches::TextOptions;
+use super::labelled::{self, Labelled};
+use super::perplexity::{Bos, PerplexityOptions};
+use super::probe::ProbeOptions;
+use super::{classification, embedding, paired, perplexity, probe};
+use crate::call::Call;
+use crate::error::{Result, bail, error};
+use crate::limits;
+use crate::model::Model;
+use crate::report::{Report, peak_rss_bytes};
+use crate::runtime::Runtime;
+use crate::source::Task;
+use crate::text::Tokenizer;
+use serde::Serialize;
+use serde_json::Value;
+use std::time::Instant;
+
+/// What to evaluate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvaluateTask {
+    /// How well a language model foresees the text. See [`super::perplexity`].
+    Perplexity,
+    /// How alike two models embed the lines of the text. See [`super::compare_embeddings`].
+    Embedding,
+    /// How often a classifier is right on labelled texts. See [`super::classify`].
+    Classification,
+    /// How well a linear classifier does on a model's embeddings of labelled texts. See [`super::probe_accuracy`].
+    Probe,
+}
+
+/// What to evaluate, and how. What a task does not need is passed over.
+#[derive(Debug, Clone)]
+pub struct EvaluateOptions {
+    /// The task; `None`: what the model is for.
+    pub task: Option<EvaluateTask>,
+    /// See [`PerplexityOptions::context_length`].
+    pub context_length: usize,
+    /// See [`PerplexityOptions::stride`].
+    pub stride: usize,
+    /// See [`PerplexityOptions::max_tokens`].
+    pub max_tokens: usize,
+    /// See [`PerplexityOptions::bos`].
+    pub bos: Bos,
+    /// Texts (lines, rows) to use; 0: all.
+    pub max_texts: usize,
+    /// See [`TextOptions::max_length`].
+    pub max_length: usize,
+    /// See [`TextOptions::batch_size`].
+    pub batch_size: usize,
+    /// See [`ProbeOptions::test_share`].
+    pub test_share: f64,
+    /// See [`ProbeOptions::seed`].
+    pub seed: u64,
+    /// See [`ProbeOptions::penalty`].
+    pub penalty: f64,
+    /// Threads of each session; 0 is one for each physical core.
+    pub threads: usize,
+}
+
+impl Default for EvaluateOptions {
+    fn default() -> Self {
+        let (text, probe) = (TextOptions::default(), ProbeOptions::default());
+        let (test_share, seed, penalty) = (probe.test_share, probe.seed, probe.penalty);
+        EvaluateOptions {
+            task: None,
+            context_length: 0,
+            stride: 0,
+            max_tokens: 0,
+            bos: Bos::default(),
+            max_texts: 0,
+            max_length: text.max_length,
+            batch_size: text.batch_size,
+            test_share,
+            seed,
+            penalty,
+            threads: 0,
+        }
+    }
+}
+
+/// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it.
+///
+/// `data` is plain text for perplexity, one text a line for embeddings, and rows of a label and a text
+/// ([`labelled::parse`]) for classification and probes. The report's `quality` holds the task's name and its figures:
+/// those of [`super::PerplexityReport`], [`super::ClassScores`] or [`super::ProbeReport`]; with `against` those of
+/// [`super::PairedPerplexity`], [`super::EmbeddingSimilarity`], [`super::PairedClassification`] or
+/// [`super::PairedProbe`], in which `model` is the original and `against` the result.
+///
+/// [`crate::error::Kind::InvalidArgument`] if no task is named and the model does not say what it is for, if the data
+/// are not what the task needs, or if embeddings have nothing to be compared with. Else as the task's own function.
+pub fn evaluate(
+    runtime: &'static Runtime,
+    model: &Model,
+    against: Option<&Model>,
+    tokenizer: &Tokenizer,
+    data: &str,
+    options: &EvaluateOptions,
+    call: &Call,
+) -> Result<Report> {
+    if data.len() > limits::TEXT_BYTES {
+        bail!(LimitExceeded, "the data have {} bytes; the limit is {}", data.len(), limits::TEXT_BYTES);
+    }
+    let start = Instant::now();
+    let task = options.task.map_or_else(|| task_of(model), Ok)?;
+    let on = On { runtime, model, against, tokenizer, data, options, call };
+    let (used, figures) = match task {
+        EvaluateTask::Perplexity => on.perplexity(),
+        EvaluateTask::Embedding => on.embedding(),
+        EvaluateTask::Classification => on.classification(),
+        EvaluateTask::Probe => on.probe(),
+    }?;
+    let mut report = Report::new("evaluate", with_task(task, used));
+    report.quality = Some(with_task(task, figures));
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok(report)
+}
+
+/// Everything a task needs.
+struct On<'a> {
+    runtime: &'static Runtime,
+    model: &'a Model,
+    against: Option<&'a Model>,
+    tokenizer: &'a Tokenizer,
+    data: &'a str,
+    options: &'a EvaluateOptions,
+    call: &'a Call<'a>,
+}
+
+/// The options of the task and its figures.
+type Figures = (Value, Value);
+
+impl On<'_> {
+    fn perplexity(&self) -> Result<Figures> {
+        let EvaluateOptions { context_length, stride, max_tokens, bos, threads, .. } = *self.options;
+        let options = PerplexityOptions { context_length, stride, max_tokens, bos, threads };
+        let (runtime, tokenizer, call) = (self.runtime, self.tokenizer, self.call);
+        let figures = match self.against {
+            None => json(perplexity::perplexity(runtime, self.model, tokenizer, self.data, &options, call)?)?,
+            Some(other) => {
+                json(paired::compare_perplexity(runtime, self.model, other, tokenizer, self.data, &options, call)?)?
+            }
+        };
+        Ok((json(options)?, figures))
+    }
+
+    fn embedding(&self) -> Result<Figures> {
+        let Some(other) = self.against else {
+            bail!(
+                InvalidArgument,
+                "embeddings are evaluated against those of another model (--against); with labelled texts, the task \
+                 `probe` evaluates those of one"
+            )
+        };
+        let texts = self.data.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+        let texts: Vec<String> = texts.take(self.most()).collect();
+        let (runtime, tokenizer, options) = (self.runtime, self.tokenizer, self.text());
+        let found = embedding::compare_embeddings(runtime, self.model, other, tokenizer, &texts, &options, self.call)?;
+        Ok((json(options)?, json(found)?))
+    }
+
+    fn classification(&self) -> Result<Figures> {
+        let (rows, options) = (self.rows()?, self.text());
+        let (runtime, tokenizer, call) = (self.runtime, self.tokenizer, self.call);
+        let figures = match self.against {
+            None => json(classification::classify(runtime, self.model, tokenizer, &rows, &options, call)?)?,
+            Some(other) => {
+                let (model, options) = (self.model, &options);
+                json(classification::compare_classification(runtime, model, other, tokenizer, &rows, options, call)?)?
+            }
+        };
+        Ok((json(options)?, figures))
+    }
+
+    fn probe(&self) -> Result<Figures> {
+        let EvaluateOptions { test_share, seed, penalty, .. } = *self.options;
+        let options = ProbeOptions { text: self.text(), test_share, seed, penalty };
+        let rows = self.rows()?;
+        let (runtime, tokenizer, call) = (self.runtime, self.tokenizer, self.call);
+        let figures = match self.against {
+            None => json(probe::probe_accuracy(runtime, self.model, tokenizer, &rows, &options, call)?)?,
+            Some(other) => json(probe::compare_probes(runtime, self.model, other, tokenizer, &rows, &options, call)?)?,
+        };
+        Ok((json(options)?, figures))
+    }
+
+    fn text(&self) -> TextOptions {
+        let EvaluateOptions { max_length, batch_size, threads, .. } = *self.options;
+        TextOptions { max_length, batch_size, threads }
+    }
+
+    fn rows(&self) -> Result<Vec<Labelled>> {
+        let mut rows = labelled::parse(self.data)?;
+        rows.truncate(self.most());
+        Ok(rows)
+    }
+
+    fn most(&self) -> usize {
+        if self.options.max_texts == 0 { usize::MAX } else { self.options.max_texts }
+    }
+}
+
+/// What a model is evaluated on if nobody says.
+fn task_of(model: &Model) -> Result<EvaluateTask> {
+    match model.card().task {
+        Task::Generate => Ok(EvaluateTask::Perplexity),
+        Task::Embed => Ok(EvaluateTask::Embedding),
+        Task::Classify => Ok(EvaluateTask::Classification),
+        Task::FillMask | Task::Unknown => bail!(
+            InvalidArgument,
+            "the model does not say what it could be evaluated on: name a task (perplexity, embedding, classification \
+             or probe)"
+        ),
+    }
+}
+
+fn json(value: impl Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| error!(Internal, "a report cannot be written: {e}"))
+}
+
+/// The figures with the task's name in front.
+fn with_task(task: EvaluateTask, figures: Value) -> Value {
+    let mut all = serde_json::Map::new();
+    all.insert("task".to_owned(), serde_json::to_value(task).unwrap_or_default());
+    all.extend(figures.as_object().cloned().unwrap_or_default());
+    Value::Object(all)
+}

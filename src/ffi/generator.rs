@@ -1,0 +1,370 @@
+//! Text generation.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, buffer, guard, text, texts, texts_of};
+use crate::call::Call;
+use crate::error::{Result, bail, error};
+use crate::limits;
+use crate::runtime::SessionOptions;
+use crate::text::{
+    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, SamplingOptions,
+    Tokenizer, Written,
+};
+use serde_json::{Value, json};
+use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+/// A decoder made ready to write text, with what it has read so far. Takes one call at a time: a second one
+/// meanwhile answers OPTIMIZE_BUSY.
+#[allow(non_camel_case_types)]
+pub struct optimize_generator_t(());
+
+handle!(optimize_generator_t(Mutex<Generator>), b"opt-gene", "generator");
+
+/// Options of `optimize_generator_new`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_generator_options_t {
+    /// sizeof(optimize_generator_options_t).
+    pub struct_size: u32,
+    /// Threads; 0 is as the context says.
+    pub threads: u32,
+}
+// SAFETY: repr(C), two u32.
+unsafe impl Options for optimize_generator_options_t {}
+
+/// Why a text ends.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_finish_reason_t {
+    /// It goes on.
+    OPTIMIZE_FINISH_NONE = 0,
+    /// The model wrote an end-of-sequence token.
+    OPTIMIZE_FINISH_EOS = 1,
+    /// A limit was reached.
+    OPTIMIZE_FINISH_LENGTH = 2,
+    /// A stop string came up.
+    OPTIMIZE_FINISH_STOP = 3,
+    /// The callback asked to stop.
+    OPTIMIZE_FINISH_CANCELLED = 4,
+}
+
+/// A token as it is written.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_written_t {
+    /// sizeof(optimize_written_t) of the library.
+    pub struct_size: u32,
+    /// Number of the row.
+    pub row: u32,
+    /// Id of the token.
+    pub token: i64,
+    /// `text_size` bytes of UTF-8 that are certain now, not NUL-terminated: whole characters, nothing of a stop
+    /// string. Often empty. Lives until the callback returns.
+    pub text: *const c_char,
+    /// Bytes in `text`.
+    pub text_size: u64,
+    /// Log-probability of the token, if logprobs were asked for; else 0.
+    pub logprob: f32,
+    /// An optimize_finish_reason_t; not 0 with the last token of a row.
+    pub finish_reason: i32,
+}
+
+/// Called for every token on the thread that made the call. Returning anything but 0 ends all rows. Must not
+/// throw or jump out.
+#[allow(non_camel_case_types)]
+pub type optimize_token_fn =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, written: *const optimize_written_t) -> i32>;
+
+/// Options of `optimize_generator_generate` and `optimize_generator_run`. All zero means the defaults: the most
+/// probable token each time, at most 256 new tokens.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_generate_options_t {
+    /// sizeof(optimize_generate_options_t).
+    pub struct_size: u32,
+    /// Most tokens to write in each row; 0 with max_length 0 is 256.
+    pub max_new_tokens: u32,
+    /// Most tokens in each row, the prompt included; 0 is no such limit.
+    pub max_length: u32,
+    /// Draw among this many most probable tokens; 0 is all.
+    pub top_k: u32,
+    /// 0: always the most probable token; else logits are divided by it before the draw.
+    pub temperature: f32,
+    /// Draw among the most probable tokens that together have this probability; 0 is all.
+    pub top_p: f32,
+    /// Draw among tokens at least this many times as probable as the most probable; 0 is all.
+    pub min_p: f32,
+    /// Above 1, tokens of prompt and text become less probable; 0 is off.
+    pub repetition_penalty: f32,
+    /// Taken off the logits of tokens already written; 0 is off.
+    pub presence_penalty: f32,
+    /// Taken off the logits of tokens already written, for each time; 0 is off.
+    pub frequency_penalty: f32,
+    /// No sequence of this many tokens appears twice; 0 is off.
+    pub no_repeat_ngram_size: u32,
+    /// Log-probabilities: 0 is without, n gives that of each token and of the n - 1 most probable ones.
+    pub logprobs: u32,
+    /// The same seed gives the same text.
+    pub seed: u64,
+    /// `stop_count` strings that end a row's text and are no part of it.
+    pub stop: *const *const c_char,
+    /// Number of strings in `stop`.
+    pub stop_count: u64,
+    /// Called for every token, or NULL.
+    pub on_token: optimize_token_fn,
+    /// Handed to `on_token`.
+    pub user_data: *mut c_void,
+    /// Not 0: prompts have their special tokens in them already (what optimize_model_render_chat gives).
+    pub rendered: u32,
+    /// Not 0: go on after end-of-sequence tokens.
+    pub ignore_eos: u32,
+}
+// SAFETY: repr(C), twelve 32-bit, five 64-bit and two 32-bit fields: no padding, all zero is valid.
+unsafe impl Options for optimize_generate_options_t {}
+
+/// Makes a decoder ready to write, with the tokenizer that belongs to it. OPTIMIZE_UNSUPPORTED if the model is
+/// no decoder. The model may be freed before the generator.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_new(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    options: *const optimize_generator_options_t,
+    call: *const optimize_call_t,
+    generator: *mut *mut optimize_generator_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(generator, "generator")?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let threads = context.threads(options::read(options)?.threads)?;
+            let session = SessionOptions { threads, ..SessionOptions::default() };
+            let runtime = context.runtime()?;
+            let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
+            out.set(handle::new(Mutex::new(made)));
+            Ok(())
+        })
+    }
+}
+
+/// Writes a text after each of `count` prompts (`sizes` are their bytes; NULL means NUL-terminated). What the
+/// generator had read before is dropped. `report` gets JSON: {"generations": [{"text", "tokens", "logprobs",
+/// "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_generate(
+    generator: *mut optimize_generator_t,
+    prompts: *const *const c_char,
+    sizes: *const usize,
+    count: usize,
+    options: *const optimize_generate_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            let mut generator = lock(handle::get(generator.cast_const())?)?;
+            let given = options::read(options)?;
+            if count == 0 {
+                bail!(InvalidArgument, "count is 0: there is no prompt");
+            }
+            let prompts = texts_of(prompts, sizes, count, "prompts")?;
+            let prompts: Vec<Prompt<'_>> = prompts.into_iter().map(|text| prompt(text, &given)).collect();
+            let options = convert(&given)?;
+            let mut tell = |written: &Written<'_>| report_token(&given, written);
+            let written = call::with(call, |call| generator.generate(&prompts, &options, Some(&mut tell), call))?;
+            out.set(buffer::new(as_json(&written)));
+            Ok(())
+        })
+    }
+}
+
+/// Appends `size` bytes of text to a row (row 0 for a conversation; rows are made by this call), to be read by
+/// the next `optimize_generator_run`: only what is new is computed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_append(
+    generator: *mut optimize_generator_t,
+    row: usize,
+    text: *const c_char,
+    size: usize,
+    options: *const optimize_generate_options_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let mut generator = lock(handle::get(generator.cast_const())?)?;
+            let given = options::read(options)?;
+            let texts = texts_of(&text, &size, 1, "text")?;
+            let rows = generator.row_count();
+            if rows == 0 && row == 0 {
+                generator.start(1)?;
+            } else if row >= rows {
+                bail!(NotFound, "row {row} is beyond the {rows} there are");
+            }
+            generator.append(row, prompt(texts[0], &given)).map(drop)
+        })
+    }
+}
+
+/// Writes on in all rows. What they have read already is not read again. `report` as in
+/// `optimize_generator_generate`, with what was written now.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_run(
+    generator: *mut optimize_generator_t,
+    options: *const optimize_generate_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            let mut generator = lock(handle::get(generator.cast_const())?)?;
+            let given = options::read(options)?;
+            let options = convert(&given)?;
+            let mut tell = |written: &Written<'_>| report_token(&given, written);
+            let written = call::with(call, |call: &Call<'_>| generator.run(&options, Some(&mut tell), call))?;
+            out.set(buffer::new(as_json(&written)));
+            Ok(())
+        })
+    }
+}
+
+/// Forgets all rows. The generator can be used anew.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_reset(
+    generator: *mut optimize_generator_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            lock(handle::get(generator.cast_const())?)?.reset();
+            Ok(())
+        })
+    }
+}
+
+/// Frees a generator. NULL is fine. Not while a call is under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_free(generator: *mut optimize_generator_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(generator) });
+}
+
+/// A conversation as the text the model was trained on, by its chat template. `messages` is JSON:
+/// [{"role": "user", "content": "..."}, ...]. The text has its special tokens in it: set `rendered` when it is
+/// given to a generator. OPTIMIZE_NOT_FOUND if the model has no template.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_render_chat(
+    model: *const optimize_model_t,
+    messages: *const c_char,
+    rendered: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(rendered, "rendered")?;
+            let model = &handle::get(model)?.model;
+            let messages = text(messages, "messages")?;
+            let parsed: Value =
+                serde_json::from_str(messages).map_err(|e| error!(InvalidArgument, "messages are not JSON: {e}"))?;
+            let Value::Array(messages) = parsed else { bail!(InvalidArgument, "messages are not a JSON list") };
+            let tokenizer = Tokenizer::of(model)?;
+            let Some(template) = ChatTemplate::of(model, tokenizer.as_ref())? else {
+                bail!(NotFound, "the model has no chat template");
+            };
+            out.set(buffer::new(template.render(&messages, &ChatOptions::default())?));
+            Ok(())
+        })
+    }
+}
+
+fn lock(generator: &Mutex<Generator>) -> Result<MutexGuard<'_, Generator>> {
+    match generator.try_lock() {
+        Ok(generator) => Ok(generator),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is using this generator"),
+    }
+}
+
+fn prompt<'a>(text: &'a str, options: &optimize_generate_options_t) -> Prompt<'a> {
+    if options.rendered != 0 { Prompt::Rendered(text) } else { Prompt::Text(text) }
+}
+
+unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions> {
+    let some = |value: u32| (value > 0).then_some(value as usize);
+    let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
+    let Ok(stops) = usize::try_from(given.stop_count) else { bail!(InvalidArgument, "stop_count is too large") };
+    if stops > limits::RUN_VALUES {
+        bail!(InvalidArgument, "stop_count is {stops}, at most {} are possible", limits::RUN_VALUES);
+    }
+    // SAFETY: the contract of `ffi`.
+    let stop = unsafe { texts(given.stop, stops, "stop") }?;
+    Ok(GenerateOptions {
+        max_new_tokens: some(given.max_new_tokens),
+        max_length: some(given.max_length),
+        sampling: SamplingOptions {
+            temperature: given.temperature,
+            top_k: given.top_k as usize,
+            top_p: or_one(given.top_p),
+            min_p: given.min_p,
+            repetition_penalty: or_one(given.repetition_penalty),
+            presence_penalty: given.presence_penalty,
+            frequency_penalty: given.frequency_penalty,
+            no_repeat_ngram_size: given.no_repeat_ngram_size as usize,
+            seed: given.seed,
+        },
+        stop: stop.into_iter().map(str::to_owned).collect(),
+        eos_token_ids: (given.ignore_eos != 0).then(Vec::new),
+        logprobs: some(given.logprobs).map(|n| n - 1),
+        ..GenerateOptions::default()
+    })
+}
+
+fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) -> ControlFlow<()> {
+    let Some(function) = options.on_token else { return ControlFlow::Continue(()) };
+    let token = optimize_written_t {
+        struct_size: size_of::<optimize_written_t>() as u32,
+        row: written.row as u32,
+        token: written.token,
+        text: written.text.as_ptr().cast(),
+        text_size: written.text.len() as u64,
+        logprob: written.logprobs.map_or(0.0, |l| l.chosen.logprob),
+        finish_reason: match written.finish_reason {
+            None => 0,
+            Some(FinishReason::Eos) => 1,
+            Some(FinishReason::Length) => 2,
+            Some(FinishReason::Stop) => 3,
+            Some(FinishReason::Cancelled) => 4,
+        },
+    };
+    // SAFETY: the caller's function with the caller's data, on the caller's thread.
+    match unsafe { function(options.user_data, &token) } {
+        0 => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    }
+}
+
+fn as_json(written: &[Generation]) -> String {
+    let mut text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,251 @@
+//! Runs that keep values between them: [`InPlace`], memory that is input and output at once, and [`Stop`], one
+//! way to end all of them.
+
+use super::library::guarded;
+use super::mapped::{Lent, Room};
+use super::session::{lend, place_of, take};
+use super::tensor::aligned_copy;
+use super::watch::watched;
+use super::{Session, Tensor};
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::onnx::dtype::{DataType, element_count};
+use ort::memory::MemoryInfo;
+use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
+use ort::value::DynValue;
+
+/// Ends every run that was given it, once the caller of [`Stop::during`] cancels or its time is up.
+pub struct Stop {
+    pub(super) options: RunOptions<NoSelectedOutputs>,
+}
+
+impl Stop {
+    /// A stop that is not pulled.
+    pub fn new() -> Result<Stop> {
+        Ok(Stop { options: RunOptions::new()? })
+    }
+
+    /// Does `work` on this thread. When `call` is cancelled or its deadline passes, runs given this stop end at
+    /// their next node, and the error is the caller's own. A pulled stop stays pulled.
+    pub fn during<T>(&self, call: &Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        watched(call, || drop(self.options.terminate()), work)
+    }
+}
+
+/// An input and an output of a model that are the same memory.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Name of the input.
+    pub input: String,
+    /// Name of the output.
+    pub output: String,
+    /// Type of the elements: one of fixed size.
+    pub dtype: DataType,
+    /// Shape of both.
+    pub shape: Vec<i64>,
+}
+
+/// Memory that a session reads as inputs and writes as outputs of the same run, bound once and for all: the cache
+/// of a decoder, where each run adds a token and nothing is copied.
+///
+/// Only for models whose kernels expect it (GroupQueryAttention): others would overwrite what they still read.
+pub struct InPlace {
+    // Dropped before the memory it points to: fields are dropped in this order.
+    binding: IoBinding,
+    /// The inputs of the latest run; the binding still points to them.
+    inputs: Vec<(String, Lent)>,
+    rooms: Vec<Room>,
+    outputs: Vec<String>,
+    session: usize,
+}
+
+impl InPlace {
+    /// The memory of the place at `index`, as it lies: row-major, native byte order.
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        self.rooms[index].bytes()
+    }
+
+    /// The memory of the place at `index`, to be written to.
+    pub fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
+        self.rooms[index].bytes_mut()
+    }
+
+    /// An output as a tensor of its own.
+    fn give(&self, value: DynValue) -> Result<Tensor> {
+        let tensor = take(value, self.inputs.iter().map(|(_, lent)| lent))?;
+        // An output that is one of the places passed through would change with the next run.
+        let start = tensor.bytes().as_ptr();
+        if self.rooms.iter().any(|room| room.bytes().as_ptr_range().contains(&start)) {
+            return Tensor::new(tensor.dtype(), tensor.shape(), aligned_copy(tensor.bytes()));
+        }
+        Ok(tensor)
+    }
+
+    fn bind(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let lent = lend(tensor).at(|| place_of(name))?;
+        self.binding.bind_input(name, &lent.value)?;
+        match self.inputs.iter_mut().find(|(known, _)| known == name) {
+            Some((_, before)) => *before = lent,
+            None => self.inputs.push((name.to_owned(), lent)),
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Memory for `places`, zeroed, and a binding that has them as inputs and outputs at once. Runs give `outputs`
+    /// besides.
+    ///
+    /// [`crate::error::Kind::LimitExceeded`] if there is not so much memory.
+    pub fn in_place(&self, places: &[Place], outputs: &[&str]) -> Result<InPlace> {
+        let make = || {
+            let mut binding = self.inner.create_binding()?;
+            let mut rooms = Vec::with_capacity(places.len());
+            for place in places {
+                let size = usize::try_from(place.dtype.bytes_of(element_count(&place.shape)?)?);
+                let size = size.map_err(|_| error!(LimitExceeded, "{:?} is too large", place.shape))?;
+                let room = Room::zeroed(size)?;
+                let mut value = room.value(place.dtype, &place.shape)?;
+                binding.bind_input(place.input.as_str(), &value)?;
+                binding.bind_output(place.output.as_str(), &mut value)?;
+                rooms.push(room);
+            }
+            let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
+            Ok(InPlace { binding, inputs: Vec::new(), rooms, outputs, session: self.id() })
+        };
+        guarded("binding memory to a model", make)
+    }
+
+    /// Runs the model over memory made by [`Session::in_place`] of the same session, with the inputs that are not
+    /// in it, and gives the outputs that are not in it. Sizes of inputs are checked by ONNX Runtime alone.
+    ///
+    /// After an error the memory may be written in part.
+    pub fn run_in_place(
+        &mut self,
+        memory: &mut InPlace,
+        inputs: &[(&str, &Tensor)],
+        stop: &Stop,
+    ) -> Result<Vec<Tensor>> {
+        if memory.session != self.id() {
+            bail!(InvalidArgument, "the memory was bound to another session");
+        }
+        let mut run = || {
+            for (name, tensor) in inputs {
+                memory.bind(name, tensor)?;
+            }
+            // Again for every run, or it would write over the outputs of the last.
+            let host = MemoryInfo::default();
+            for name in &memory.outputs {
+                memory.binding.bind_output_to_device(name.as_str(), &host)?;
+            }
+            let made = self.inner.run_binding_with_options(&memory.binding, &stop.options)?;
+            let mut values = Vec::with_capacity(memory.outputs.len());
+            for (name, value) in made {
+                if memory.outputs.iter().any(|output| output == name) {
+                    values.push((name.to_owned(), value));
+                }
+            }
+            Ok(values)
+        };
+        let values = guarded("running a model", &mut run)?;
+        let give = |(name, value)| memory.give(value).at(|| format!("output {name:?}"));
+        values.into_iter().map(give).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Cancel;
+    use crate::error::Kind;
+    use crate::model::Model;
+    use crate::runtime::testing::*;
+    use crate::runtime::{SessionOptions, test_runtime};
+
+    /// `y = x + step`, `z = y + y`, and `x` as it was.
+    fn session() -> Session {
+        let graph = graph(
+            vec![node("Add", &["x", "step"], "y"), node("Add", &["y", "y"], "z"), node("Identity", &["x"], "w")],
+            vec![value("x", 1, &["n"]), value("step", 1, &["n"])],
+            vec![value("z", 1, &["n"]), value("y", 1, &["n"]), value("w", 1, &["n"])],
+        );
+        let model = Model::from_proto(model(graph));
+        Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap()
+    }
+
+    fn place(size: i64) -> Place {
+        Place { input: "x".into(), output: "y".into(), dtype: DataType::Float32, shape: vec![size] }
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_a_run_writes_is_what_the_next_one_reads() {
+        let mut session = session();
+        let mut memory = session.in_place(&[place(100)], &["z"]).unwrap();
+        memory.bytes_mut(0)[..4].copy_from_slice(&10f32.to_ne_bytes());
+        let stop = Stop::new().unwrap();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let step = Tensor::from_f32(&[100], (0..100).map(|i| i as f32).collect()).unwrap();
+            kept.extend(session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap());
+        }
+        assert_eq!(floats(memory.bytes(0))[..4], [10.0, 3.0, 6.0, 9.0]);
+        drop(memory);
+        let second: Vec<f32> = kept.iter().map(|z| z.as_slice::<f32>().unwrap()[2]).collect();
+        assert_eq!(second, [4.0, 8.0, 12.0], "outputs of earlier runs must stay as they are");
+    }
+
+    #[test]
+    fn an_output_that_is_the_memory_passed_through_is_a_copy() {
+        let mut session = session();
+        let mut memory = session.in_place(&[place(1)], &["w", "z"]).unwrap();
+        let step = Tensor::from_f32(&[1], vec![1.0]).unwrap();
+        let stop = Stop::new().unwrap();
+        let first = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
+        let second = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
+        drop((memory, session));
+        // Which of the two an output shows is the model's business; that it stays so is ours.
+        let before = first[0].as_slice::<f32>().unwrap()[0];
+        assert!(before <= 1.0 && second[0].as_slice::<f32>().unwrap()[0] <= 2.0);
+        assert_eq!(second[1].as_slice::<f32>().unwrap(), [4.0]);
+    }
+
+    #[test]
+    fn wrong_uses_are_errors() {
+        let (mut one, other) = (session(), session());
+        let mut memory = other.in_place(&[place(1)], &["z"]).unwrap();
+        let stop = Stop::new().unwrap();
+        let e = one.run_in_place(&mut memory, &[], &stop).unwrap_err();
+        assert_eq!(e.kind(), Kind::InvalidArgument);
+        let mut memory = one.in_place(&[place(2)], &["z"]).unwrap();
+        assert!(one.run_in_place(&mut memory, &[], &stop).is_err(), "an input is missing");
+        let long = Tensor::from_f32(&[3], vec![0.0; 3]).unwrap();
+        assert!(one.run_in_place(&mut memory, &[("step", &long)], &stop).is_err());
+        assert!(one.in_place(&[Place { input: "nothing".into(), ..place(1) }], &["z"]).is_err());
+        let e = one.in_place(&[place(1 << 45)], &["z"]).err().unwrap();
+        assert_eq!(e.kind(), Kind::LimitExceeded, "{e}");
+    }
+
+    #[test]
+    fn a_pulled_stop_ends_every_run() {
+        let mut session = session();
+        let mut memory = session.in_place(&[place(1)], &["z"]).unwrap();
+        let (stop, cancel) = (Stop::new().unwrap(), Cancel::new());
+        let call = Call { cancel: Some(&cancel), ..Call::default() };
+        let step = Tensor::from_f32(&[1], vec![1.0]).unwrap();
+        let e = stop.during(&call, || {
+            session.run_in_place(&mut memory, &[("step", &step)], &stop)?;
+            cancel.fire();
+            loop {
+                session.run_in_place(&mut memory, &[("step", &step)], &stop)?;
+            }
+            #[allow(unreachable_code)]
+            Ok(())
+        });
+        assert_eq!(e.unwrap_err().kind(), Kind::Cancelled);
+        session.run_in_place(&mut memory, &[("step", &step)], &Stop::new().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,314 @@
+//! [`Decoder`]: how a model that writes text is to be fed, read off its graph.
+//!
+//! Exporters differ in names and in how the cache of keys and values is kept. Known are those of optimum and
+//! transformers.js (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of
+//! onnxruntime-genai (names as `genai_config.json` gives them), of older exports (`past_N` → `present_N`), graphs
+//! built by this library, and models without a cache, which read the whole text again for every token.
+
+use crate::error::{Result, bail};
+use crate::graph::View;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::runtime::Tensor;
+use crate::source::Card;
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// How a model keeps what it has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// Past and present are one buffer with room to spare; each run adds to it in place (GroupQueryAttention).
+    /// Rows are padded on the right.
+    Shared,
+    /// Each run gives a new cache, one longer, which is the next run's past. Rows are padded on the left.
+    Concatenated,
+    /// There is none: every run reads the text from the beginning.
+    Recompute,
+}
+
+/// An integer input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// int64 or int32.
+    pub dtype: DataType,
+    /// Number of dimensions.
+    pub rank: usize,
+}
+
+impl Port {
+    /// A tensor for this input.
+    pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
+        let shape = &shape[shape.len() - self.rank.min(shape.len())..];
+        match self.dtype {
+            DataType::Int32 => Tensor::from_vec(shape, values.into_iter().map(|v| v as i32).collect()),
+            _ => Tensor::from_i64(shape, values),
+        }
+    }
+}
+
+/// One input of the cache with its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachePair {
+    /// The input: what was read before.
+    pub past: String,
+    /// The output: that and what was read now.
+    pub present: String,
+    /// Type of the elements.
+    pub dtype: DataType,
+    /// Sizes; those of [`CachePair::batch`] and [`CachePair::sequence`] are 0.
+    pub shape: Vec<i64>,
+    /// The dimension of rows.
+    pub batch: usize,
+    /// The dimension of tokens.
+    pub sequence: usize,
+}
+
+/// How a model that writes text is to be fed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoder {
+    /// Ids of the new tokens, `[batch, sequence]`.
+    pub input_ids: Port,
+    /// 1 for tokens, 0 for padding, `[batch, past + sequence]`.
+    pub attention_mask: Option<Port>,
+    /// Places of the new tokens in their rows, `[batch, sequence]`.
+    pub position_ids: Option<Port>,
+    /// How many columns of logits, counted from the end, are wanted.
+    pub logits_to_keep: Option<Port>,
+    /// Whether there is a past (merged exports).
+    pub use_cache_branch: Option<String>,
+    /// The output with logits, `[batch, columns, vocabulary]`.
+    pub logits: String,
+    /// The cache, in the model's order.
+    pub cache: Vec<CachePair>,
+    /// How the cache is kept.
+    pub kind: CacheKind,
+    /// Whether rows of different lengths can be run together, the shorter ones padded.
+    pub pads: bool,
+    /// Most tokens in a row; `None` if nothing says so.
+    pub context: Option<usize>,
+}
+
+/// Configuration keys that hold the longest text.
+const CONTEXT_KEYS: [&str; 6] =
+    ["max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
+
+impl Decoder {
+    /// Reads a model's inputs, outputs and nodes.
+    ///
+    /// [`crate::error::Kind::Unsupported`] if the model is no decoder or has an input that is not known; the
+    /// message names it.
+    pub fn of(model: &Model) -> Result<Decoder> {
+        let (inputs, outputs) = (model.inputs(), model.outputs());
+        let genai = genai_decoder(model.card())?;
+        let named = |group: &str, key: &str| genai.as_ref()?.get(group)?.get(key)?.as_str();
+        let mut left: Vec<&ValueInfo> = inputs.iter().collect();
+        let mut port = |names: &[&str], ranks: std::ops::RangeInclusive<usize>| {
+            let at = left.iter().position(|i| names.contains(&i.name.as_str()));
+            at.map(|at| integer(left.remove(at), ranks)).transpose()
+        };
+        let Some(input_ids) = port(&["input_ids", named("inputs", "input_ids").unwrap_or("")], 2..=2)? else {
+            let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
+            bail!(
+                Unsupported,
+                "the model takes no input_ids, so it writes no text; its inputs are {}",
+                names.join(", ")
+            );
+        };
+        let attention_mask = port(&["attention_mask", named("inputs", "attention_mask").unwrap_or("")], 2..=2)?;
+        let position_ids = port(&["position_ids", named("inputs", "position_ids").unwrap_or("")], 2..=2)?;
+        let logits_to_keep = port(&["num_logits_to_keep", "logits_to_keep"], 0..=1)?;
+        let branch = left.iter().position(|i| i.name == "use_cache_branch" && i.dtype == Some(DataType::Bool));
+        let use_cache_branch = branch.map(|at| left.remove(at).name.clone());
+        let logits = logits_of(&outputs, named("outputs", "logits"))?;
+        let templates = Templates::new(genai.as_ref());
+        let mut cache = Vec::with_capacity(left.len());
+        for input in left {
+            cache.push(pair(input, &outputs, &templates, model.card())?);
+        }
+        let (kind, table) = kind_of(model, &cache);
+        // Rows of different lengths must say where their tokens are and what is padding.
+        let pads = match kind {
+            CacheKind::Shared => attention_mask.is_some(),
+            CacheKind::Concatenated => attention_mask.is_some() && position_ids.is_some() && table.is_none(),
+            CacheKind::Recompute => false,
+        };
+        let context = [table, context_of(model.card(), genai.as_ref())].into_iter().flatten().min();
+        Ok(Decoder {
+            input_ids,
+            attention_mask,
+            position_ids,
+            logits_to_keep,
+            use_cache_branch,
+            logits,
+            cache,
+            kind,
+            pads,
+            context,
+        })
+    }
+}
+
+fn integer(info: &ValueInfo, ranks: std::ops::RangeInclusive<usize>) -> Result<Port> {
+    let rank = info.shape.as_ref().map_or(*ranks.end(), Vec::len);
+    match info.dtype {
+        Some(dtype @ (DataType::Int64 | DataType::Int32)) if ranks.contains(&rank) => {
+            Ok(Port { name: info.name.clone(), dtype, rank })
+        }
+        _ => bail!(Unsupported, "input {:?} is {}; that cannot be fed to write text", info.name, info.describe()),
+    }
+}
+
+fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
+    if let Some(output) = outputs.iter().find(|o| o.name == named.unwrap_or("logits")) {
+        return Ok(output.name.clone());
+    }
+    let names: Vec<&str> = outputs.iter().map(|o| o.name.as_str()).collect();
+    bail!(Unsupported, "the model has no output \"logits\", so it writes no text; its outputs are {}", names.join(", "))
+}
+
+/// `model.decoder` of a `genai_config.json`.
+fn genai_decoder(card: &Card) -> Result<Option<Value>> {
+    let Some(file) = card.side_file("genai_config.json") else { return Ok(None) };
+    match serde_json::from_slice::<Value>(&file.read()?) {
+        Ok(mut config) => Ok(config.pointer_mut("/model/decoder").map(Value::take)),
+        Err(e) => bail!(InvalidModel, "genai_config.json: {e}"),
+    }
+}
+
+fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
+    let keys = CONTEXT_KEYS.iter().filter_map(|key| card.integer(key));
+    let genai = genai.and_then(|g| g.get("context_length")).and_then(Value::as_i64);
+    keys.chain(genai).filter_map(|n| usize::try_from(n).ok()).filter(|n| *n > 0).min()
+}
+
+/// What a cache value is for: layer number and part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Key,
+    Value,
+    Both,
+}
+
+/// Names of cache values as `genai_config.json` gives them, with `%d` for the layer.
+struct Templates {
+    past: [Option<String>; 2],
+    present: [Option<String>; 2],
+}
+
+impl Templates {
+    fn new(genai: Option<&Value>) -> Templates {
+        let get = |group: &str, key: &str| Some(genai?.get(group)?.get(key)?.as_str()?.to_owned());
+        Templates {
+            past: [get("inputs", "past_key_names"), get("inputs", "past_value_names")],
+            present: [get("outputs", "present_key_names"), get("outputs", "present_value_names")],
+        }
+    }
+
+    fn role(templates: &[Option<String>; 2], name: &str) -> Option<(u32, Part)> {
+        for (template, part) in templates.iter().zip([Part::Key, Part::Value]) {
+            let Some((before, after)) = template.as_deref().and_then(|t| t.split_once("%d")) else { continue };
+            let layer = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            if let Some(layer) = layer.and_then(|digits| digits.parse().ok()) {
+                return Some((layer, part));
+            }
+        }
+        None
+    }
+}
+
+/// Layer and part that a name speaks of: `past_key_values.3.key`, `present_3`, `past_key_3` …
+fn role(name: &str, word: &str) -> Option<(u32, Part)> {
+    if !name.starts_with(word) {
+        return None;
+    }
+    let digits: String = name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    // `past_key_values` says nothing about the part.
+    let rest = name.replace("key_values", "");
+    let part = match (rest.contains("key"), rest.contains("value")) {
+        (true, false) => Part::Key,
+        (false, true) => Part::Value,
+        _ => Part::Both,
+    };
+    Some((digits.parse().ok()?, part))
+}
+
+fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, card: &Card) -> Result<CachePair> {
+    let name = &input.name;
+    if name.contains("encoder") {
+        bail!(Unsupported, "input {name:?}: models of encoder and decoder cannot write text yet");
+    }
+    let wanted = Templates::role(&templates.past, name).or_else(|| role(name, "past"));
+    let Some(wanted) = wanted else {
+        bail!(Unsupported, "input {name:?} ({}) is not known; the model cannot write text", input.describe());
+    };
+    let of_output = |o: &&ValueInfo| Templates::role(&templates.present, &o.name).or_else(|| role(&o.name, "present"));
+    let Some(output) = outputs.iter().find(|o| of_output(o) == Some(wanted)) else {
+        bail!(Unsupported, "input {name:?} has no output that would be its next value (\"present…\")");
+    };
+    let dtype = match input.dtype {
+        Some(dtype @ (DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Int8)) => dtype,
+        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that type is not known", input.describe()),
+    };
+    let dims = input.shape.as_deref().unwrap_or_default();
+    let (batch, sequence) = match dims.len() {
+        4 => (0, 2),
+        // Keys and values in one: [2, batch, heads, tokens, size].
+        5 => (1, 3),
+        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that shape is not known", input.describe()),
+    };
+    let mut shape = Vec::with_capacity(dims.len());
+    for (index, dim) in dims.iter().enumerate() {
+        shape.push(match dim {
+            Dim::Symbolic(_) if index == batch || index == sequence => 0,
+            Dim::Fixed(_) if index == sequence => {
+                bail!(Unsupported, "input {name:?} is {}: a cache of fixed length is not known", input.describe())
+            }
+            Dim::Fixed(_) if index == batch => 0,
+            Dim::Fixed(size) => *size,
+            Dim::Symbolic(_) => from_card(card, dims.len() - index, name)?,
+        });
+    }
+    Ok(CachePair { past: name.clone(), present: output.name.clone(), dtype, shape, batch, sequence })
+}
+
+/// A size that the graph leaves open, from the configuration: heads (third from the end) or their size (last).
+fn from_card(card: &Card, from_end: usize, name: &str) -> Result<i64> {
+    let first = |keys: &[&str]| keys.iter().find_map(|key| card.integer(key)).filter(|size| *size > 0);
+    let heads = || first(&["num_attention_heads", "n_head", "num_heads"]);
+    let size = match from_end {
+        3 => first(&["num_key_value_heads", "num_kv_heads"]).or_else(heads),
+        1 => first(&["head_dim"])
+            .or_else(|| Some(first(&["hidden_size", "n_embd", "d_model"])? / heads()?).filter(|size| *size > 0)),
+        5 => Some(2),
+        _ => None,
+    };
+    match size {
+        Some(size) => Ok(size),
+        None => bail!(Unsupported, "input {name:?}: neither the graph nor a config.json gives the size of its heads"),
+    }
+}
+
+/// How the cache is kept, and the length of the rotary tables of GroupQueryAttention, if the model has any.
+fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
+    let fused = |domain: Option<&str>, op: &str| domain == Some("com.microsoft") && op == "GroupQueryAttention";
+    let nodes: Vec<_> = model.graph().node.iter().filter(|n| fused(n.domain.as_deref(), n.op())).collect();
+    if cache.is_empty() {
+        return (CacheKind::Recompute, None);
+    }
+    if nodes.is_empty() {
+        return (CacheKind::Concatenated, None);
+    }
+    let view = View::new(model.proto());
+    let table = |name: &str| view.constant(0, name)?.tensor.dims.first().and_then(|d| usize::try_from(*d).ok());
+    let shortest = nodes.iter().filter_map(|n| table(n.input_at(7)?)).min();
+    let taken: HashSet<&str> = nodes.iter().flat_map(|n| [n.input_at(3), n.input_at(4)]).flatten().collect();
+    let given: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().skip(1)).map(String::as_str).collect();
+    let in_place = |p: &CachePair| taken.contains(p.past.as_str()) && given.contains(p.present.as_str());
+    let kind = if cache.iter().all(in_place) { CacheKind::Shared } else { CacheKind::Concatenated };
+    (kind, Some(shortest.unwrap_or(usize::MAX)))
+}
+
+#[cfg(test)]
+mod tests;

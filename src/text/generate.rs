@@ -1,0 +1,337 @@
+//! Writing text: the loop from prompt to answer.
+//!
+//! ```no_run
+//! # use optimize::{call::Call, error::Result, model::Model, runtime::*, text::*};
+//! # fn main() -> Result<()> {
+//! let model = Model::load("SmolLM2-135M-Instruct.Q4_1.gguf".as_ref())?;
+//! let mut generator = Generator::new(Runtime::open(None)?, &model, &SessionOptions::default(), &Call::default())?;
+//! let prompt = Prompt::Text("The capital of France is");
+//! let answers = generator.generate(&[prompt], &GenerateOptions::default(), None, &Call::default())?;
+//! println!("{}", answers[0].text);
+//! # Ok(()) }
+//! ```
+
+use super::generator::{Generator, Prompt};
+use super::sampler::{self, Logprobs, Sampler, SamplingOptions};
+use super::stream::{StopFinder, TextStream};
+use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::error::{Context, Result, bail};
+use crate::runtime::Stop;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// Tokens that are written if neither limit is given.
+pub const DEFAULT_NEW_TOKENS: usize = 256;
+/// Most columns of cache that are set aside at once; it grows when more is written.
+const MOST_ROOM: usize = 512;
+
+/// How much is written, how tokens are chosen, and what is told about them.
+#[derive(Debug, Clone, Default)]
+pub struct GenerateOptions {
+    /// Most tokens to write in each row. With neither limit, [`DEFAULT_NEW_TOKENS`].
+    pub max_new_tokens: Option<usize>,
+    /// Most tokens in each row, the prompt included. With both limits, the one that is reached first.
+    pub max_length: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Strings that end a row's text; they are not part of it.
+    pub stop: Vec<String>,
+    /// Tokens that end a row's text; `None` takes the model's own, an empty list lets it go on after them.
+    pub eos_token_ids: Option<Vec<i64>>,
+    /// Log-probabilities of each token, and of so many most probable ones; `None` is without.
+    pub logprobs: Option<usize>,
+    /// Begin each text with its prompt.
+    pub echo: bool,
+    /// Show special tokens in the text.
+    pub keep_special_tokens: bool,
+    /// Number of the first row for the random numbers: row `i` of a batch writes the same as a single row with `i`
+    /// here.
+    pub first_row: u64,
+}
+
+/// Why a row's text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model wrote an end-of-sequence token.
+    Eos,
+    /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
+    Length,
+    /// A stop string came up.
+    Stop,
+    /// The callback asked to stop.
+    Cancelled,
+}
+
+/// What was written in one row.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Generation {
+    /// The text, without stop string and special tokens; an unfinished character at the end is left out. Empty
+    /// without a tokenizer.
+    pub text: String,
+    /// Ids of the tokens written, the one that ended the text included.
+    pub tokens: Vec<i64>,
+    /// One for each token, if asked for.
+    pub logprobs: Vec<Logprobs>,
+    /// Why the text ends.
+    pub finish_reason: FinishReason,
+    /// Tokens in the row before these.
+    pub prompt_tokens: usize,
+}
+
+/// A token as it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'a> {
+    /// Number of the row.
+    pub row: usize,
+    /// Id of the token.
+    pub token: i64,
+    /// Text that is certain now: whole characters, nothing of a stop string. Often empty, and not always the text of
+    /// this token alone. All pieces of a row together are its text.
+    pub text: &'a str,
+    /// If asked for.
+    pub logprobs: Option<&'a Logprobs>,
+    /// Set with the last token of a row.
+    pub finish_reason: Option<FinishReason>,
+}
+
+/// Called for every token, on the thread that called the library; `Break` ends all rows.
+pub type OnToken<'a> = dyn FnMut(&Written<'_>) -> ControlFlow<()> + 'a;
+
+impl Generator {
+    /// Writes a text after each prompt. Rows that are there already are dropped first.
+    ///
+    /// Errors as [`Generator::append`] and [`Generator::run`], with the number of the prompt.
+    pub fn generate(
+        &mut self,
+        prompts: &[Prompt<'_>],
+        options: &GenerateOptions,
+        on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        self.start(prompts.len())?;
+        for (row, prompt) in prompts.iter().enumerate() {
+            self.append(row, *prompt).at(|| format!("prompt {}", row + 1))?;
+        }
+        self.run(options, on_token, call)
+    }
+
+    /// Writes on in all rows, each until it ends for itself. What rows have read already is not read again.
+    ///
+    /// `call` reports the tokens read (`prompt`) and written (`generate`). When it cancels or its time is up the
+    /// error says so; rows then end with the last token that was written, and can be gone on with.
+    /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, or a prompt is longer
+    /// than `max_length` or the model's context.
+    pub fn run(
+        &mut self,
+        options: &GenerateOptions,
+        on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        let mut sampler = Sampler::new(&options.sampling)?;
+        if self.tokenizer.is_none() && !options.stop.is_empty() {
+            bail!(InvalidArgument, "stop strings need a tokenizer, and the model has none");
+        }
+        let mut writers =
+            (0..self.rows.len()).map(|row| Writer::new(self, row, options)).collect::<Result<Vec<Writer>>>()?;
+        let longest = writers.iter().map(|w| w.limit - w.prompt).max().unwrap_or(0);
+        self.reserve(longest.min(MOST_ROOM));
+        let mut reports = Reports::new(call, &writers);
+        let stop = Stop::new()?;
+        let mut tell = on_token;
+        stop.during(call, || {
+            loop {
+                let active: Vec<usize> = (0..writers.len()).filter(|row| writers[*row].finish.is_none()).collect();
+                if active.is_empty() {
+                    return Ok(());
+                }
+                self.advance_rows(&active, &stop, &mut |tokens| reports.ran(tokens))?;
+                for row in active {
+                    let flow = writers[row].write(self, &mut sampler, options, tell.as_deref_mut())?;
+                    if flow.is_break() {
+                        writers.iter_mut().for_each(Writer::cancel);
+                        return Ok(());
+                    }
+                }
+                reports.wrote(writers.iter().map(|w| w.tokens.len()).sum())?;
+            }
+        })?;
+        Ok(writers.into_iter().map(Writer::finish).collect())
+    }
+
+    /// Most tokens in a row that has `length` now.
+    fn limit(&self, length: usize, options: &GenerateOptions) -> Result<usize> {
+        let mut limit = match (options.max_new_tokens, options.max_length) {
+            (None, None) => length + DEFAULT_NEW_TOKENS,
+            (new, all) => new.map_or(usize::MAX, |new| length.saturating_add(new)).min(all.unwrap_or(usize::MAX)),
+        };
+        if let Some(max) = options.max_length.filter(|max| length > *max) {
+            bail!(InvalidArgument, "has {length} tokens already; max_length is {max} and counts them");
+        }
+        if let Some(context) = self.decoder.context {
+            if length > context {
+                bail!(InvalidArgument, "has {length} tokens; the model reads at most {context}");
+            }
+            limit = limit.min(context);
+        }
+        Ok(limit)
+    }
+}
+
+/// A row while it is written.
+struct Writer {
+    row: usize,
+    prompt: usize,
+    /// Most tokens in the row.
+    limit: usize,
+    eos: Vec<i64>,
+    finder: StopFinder,
+    text: String,
+    tokens: Vec<i64>,
+    logprobs: Vec<Logprobs>,
+    finish: Option<FinishReason>,
+}
+
+impl Writer {
+    fn new(generator: &mut Generator, row: usize, options: &GenerateOptions) -> Result<Writer> {
+        let place = || format!("row {}", row + 1);
+        let prompt = generator.rows[row].tokens.len();
+        if prompt == 0 {
+            bail!(InvalidArgument, "{}: the prompt is empty", place());
+        }
+        let limit = generator.limit(prompt, options).at(place)?;
+        let text = match &generator.tokenizer {
+            Some(tokenizer) if options.echo => {
+                tokenizer.decode(&generator.rows[row].tokens, !options.keep_special_tokens).at(place)?
+            }
+            _ => String::new(),
+        };
+        let stream = &mut generator.rows[row].stream;
+        stream.get_or_insert_with(|| TextStream::new(options.keep_special_tokens));
+        Ok(Writer {
+            row,
+            prompt,
+            limit,
+            eos: options.eos_token_ids.clone().unwrap_or_else(|| generator.defaults.eos_token_ids.clone()),
+            finder: StopFinder::new(&options.stop),
+            text,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            finish: (limit <= prompt).then_some(FinishReason::Length),
+        })
+    }
+
+    /// Chooses the next token, appends it and tells of it.
+    fn write(
+        &mut self,
+        generator: &mut Generator,
+        sampler: &mut Sampler,
+        options: &GenerateOptions,
+        tell: Option<&mut OnToken<'_>>,
+    ) -> Result<ControlFlow<()>> {
+        let logits = generator.next_logits(self.row)?;
+        let row = generator.row(self.row)?;
+        let context =
+            sampler::Context { tokens: &row.tokens, prompt: self.prompt, row: options.first_row + self.row as u64 };
+        let token = sampler.choose(logits, &context)?;
+        let logprobs = options.logprobs.map(|top| sampler::logprobs(logits, token, top)).transpose()?;
+        generator.push(self.row, token)?;
+        self.tokens.push(token);
+        let ended = self.eos.contains(&token);
+        let (mut piece, stopped) = self.piece(generator, token, ended, options)?;
+        self.finish = if ended {
+            Some(FinishReason::Eos)
+        } else if stopped {
+            Some(FinishReason::Stop)
+        } else if self.prompt + self.tokens.len() >= self.limit {
+            Some(FinishReason::Length)
+        } else {
+            None
+        };
+        if self.finish.is_some() {
+            piece += &self.finder.finish();
+        }
+        self.text += &piece;
+        let written =
+            Written { row: self.row, token, text: &piece, logprobs: logprobs.as_ref(), finish_reason: self.finish };
+        let flow = tell.map_or(ControlFlow::Continue(()), |tell| tell(&written));
+        self.logprobs.extend(logprobs);
+        Ok(flow)
+    }
+
+    /// The text that a token makes certain, and whether a stop string came up in it.
+    fn piece(
+        &mut self,
+        generator: &mut Generator,
+        token: i64,
+        ended: bool,
+        options: &GenerateOptions,
+    ) -> Result<(String, bool)> {
+        let row = &mut generator.rows[self.row];
+        let (Some(tokenizer), Some(stream)) = (&generator.tokenizer, &mut row.stream) else {
+            return Ok((String::new(), false));
+        };
+        // The end has a name in the vocabulary, but is no text, whatever the tokenizer says.
+        if ended && !options.keep_special_tokens {
+            return Ok((String::new(), false));
+        }
+        let piece = stream.push(tokenizer, token)?;
+        Ok(self.finder.push(&piece))
+    }
+
+    fn cancel(&mut self) {
+        if self.finish.is_none() {
+            self.finish = Some(FinishReason::Cancelled);
+            self.text += &self.finder.finish();
+        }
+    }
+
+    fn finish(self) -> Generation {
+        Generation {
+            text: self.text,
+            tokens: self.tokens,
+            logprobs: self.logprobs,
+            finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
+            prompt_tokens: self.prompt,
+        }
+    }
+}
+
+/// Progress of a run, told at most so many times a second.
+struct Reports<'a> {
+    call: &'a Call<'a>,
+    read: u64,
+    prompt: u64,
+    total: u64,
+    next: Instant,
+}
+
+impl<'a> Reports<'a> {
+    fn new(call: &'a Call<'a>, writers: &[Writer]) -> Reports<'a> {
+        let prompt = writers.iter().map(|w| w.prompt as u64).sum();
+        let total = writers.iter().fold(0u64, |sum, w| sum.saturating_add((w.limit - w.prompt) as u64));
+        Reports { call, read: 0, prompt, total, next: Instant::now() }
+    }
+
+    /// Tokens that were run: of the prompt, until it has been read.
+    fn ran(&mut self, tokens: usize) -> Result<()> {
+        self.read += tokens as u64;
+        if self.read > self.prompt {
+            return self.call.check();
+        }
+        self.report("prompt", self.read, self.prompt)
+    }
+
+    fn wrote(&mut self, tokens: usize) -> Result<()> {
+        self.report("generate", tokens as u64, self.total)
+    }
+
+    fn report(&mut self, stage: &str, done: u64, total: u64) -> Result<()> {
+        let now = Instant::now();
+        if now < self.next {
+            return self.call.check();
+        }
+        self.next = now + Duration::from_secs(1) / REPORTS_PER_SECOND;
+        self.call.report(stage, done, total)
+    }
+}

@@ -1,0 +1,268 @@
+//! [`Generator`]: a decoder with rows of text in the making.
+
+use super::Tokenizer;
+use super::decoder::{CacheKind, Decoder};
+use super::kv_cache::{Cache, RowLogits};
+use super::stream::TextStream;
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::limits;
+use crate::model::Model;
+use crate::runtime::{Runtime, Session, SessionOptions, Stop};
+use crate::source::GenerationDefaults;
+use std::sync::Arc;
+
+/// Tokens of a prompt that are run at once: a longer prompt takes several runs, which bounds the memory that
+/// attention and logits need, and costs no time.
+const CHUNK: usize = 512;
+/// Columns of cache beyond the prompt for callers that do not say how much they will write.
+const ROOM: usize = 64;
+
+/// Text that is appended to a row.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// Ordinary text. At the beginning of a row the model's special tokens (`<s>`) are added, as in training.
+    Text(&'a str),
+    /// Text that has its special tokens in it: what [`super::ChatTemplate::render`] gives.
+    Rendered(&'a str),
+    /// Ids of tokens, as they are.
+    Tokens(&'a [i64]),
+}
+
+/// A decoder made ready to write, with rows of text: what each has read and written, and the cache of it. May move
+/// between threads; one call at a time.
+///
+/// [`Generator::generate`] does it all at once. Step by step: [`Generator::start`], [`Generator::append`] prompts,
+/// [`Generator::run`] to write; append again and run again to go on with the same text, for which only the new
+/// tokens are read. Closer still, for programs that choose tokens themselves: [`Generator::advance`],
+/// [`Generator::next_logits`], [`Generator::push`], [`Generator::rewind`].
+///
+/// Rows do not influence each other: a row's tokens are the same alone and in a batch, up to ties within the
+/// rounding of float32 where a model's kernels add in another order for several rows.
+pub struct Generator {
+    session: Session,
+    pub(super) decoder: Decoder,
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
+    pub(super) defaults: GenerationDefaults,
+    cache: Cache,
+    pub(super) rows: Vec<Row>,
+}
+
+/// The text of a row.
+pub(super) struct Row {
+    /// Ids of all tokens, read and written.
+    pub tokens: Vec<i64>,
+    /// After the last token; `None` if it has not been run yet.
+    logits: Option<RowLogits>,
+    /// Of what is written; goes on where a run ended in the middle of a character.
+    pub stream: Option<TextStream>,
+}
+
+impl Generator {
+    /// Makes a model ready to write, with the tokenizer that belongs to it, if any.
+    ///
+    /// [`crate::error::Kind::Unsupported`] if the model is no decoder this version can feed; other errors as
+    /// [`Session::new`] and [`Tokenizer::of`].
+    pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Generator> {
+        let place = || model.path().map_or_else(|| "model".to_owned(), |path| path.display().to_string());
+        let decoder = Decoder::of(model).at(place)?;
+        let tokenizer = Tokenizer::of(model)?.map(Arc::new);
+        let options = SessionOptions { varying_sizes: true, ..options.clone() };
+        let session = Session::new(runtime, model, &options, call)?;
+        let defaults = model.card().generation.clone();
+        let cache = Cache::new(ROOM);
+        Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
+    }
+
+    /// With another tokenizer, or none.
+    pub fn with_tokenizer(mut self, tokenizer: Option<Arc<Tokenizer>>) -> Generator {
+        self.tokenizer = tokenizer;
+        self
+    }
+
+    /// The tokenizer, if there is one.
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
+    /// How the model is fed.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Token ids and sampling defaults of the model.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        &self.defaults
+    }
+
+    /// Begins anew with `rows` empty rows.
+    pub fn start(&mut self, rows: usize) -> Result<()> {
+        if rows > limits::GENERATED_ROWS {
+            bail!(LimitExceeded, "{rows} rows of text; the limit is {}", limits::GENERATED_ROWS);
+        }
+        self.reset();
+        self.rows.resize_with(rows, || Row { tokens: Vec::new(), logits: None, stream: None });
+        Ok(())
+    }
+
+    /// Forgets all rows and frees their caches.
+    pub fn reset(&mut self) {
+        self.rows.clear();
+        self.cache = Cache::new(ROOM);
+    }
+
+    /// Number of rows.
+    pub fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Ids of all tokens of a row, read and written.
+    pub fn tokens(&self, row: usize) -> Result<&[i64]> {
+        Ok(&self.row(row)?.tokens)
+    }
+
+    /// Appends to a row. Nothing is run yet. Gives the number of tokens that came to it.
+    ///
+    /// [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative ids; errors of
+    /// [`Tokenizer::encode`].
+    pub fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
+        let first = self.row(row)?.tokens.is_empty();
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens.to_vec(),
+            Prompt::Text(text) => {
+                let tokens = self.encode(text, first)?;
+                // Nothing at all to begin with is what the token for the beginning is for.
+                let begin = self.defaults.bos_token_id.filter(|_| first && tokens.is_empty());
+                begin.map_or(tokens, |token| vec![token])
+            }
+            Prompt::Rendered(text) => self.encode(text, false)?,
+        };
+        if let Some(token) = tokens.iter().find(|token| **token < 0) {
+            bail!(InvalidArgument, "{token} is not the id of a token");
+        }
+        let row = &mut self.rows[row];
+        if !tokens.is_empty() {
+            (row.logits, row.stream) = (None, None);
+            row.tokens.extend(&tokens);
+        }
+        Ok(tokens.len())
+    }
+
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<i64>> {
+        match &self.tokenizer {
+            Some(tokenizer) => Ok(tokenizer.encode(text, special)?.ids),
+            None => bail!(InvalidArgument, "the model has no tokenizer.json, so it takes ids of tokens, not text"),
+        }
+    }
+
+    /// Appends one token to a row, as if the model had written it.
+    pub fn push(&mut self, row: usize, token: i64) -> Result<()> {
+        if token < 0 {
+            bail!(InvalidArgument, "{token} is not the id of a token");
+        }
+        self.row(row)?;
+        self.rows[row].tokens.push(token);
+        self.rows[row].logits = None;
+        Ok(())
+    }
+
+    /// Takes the last `count` tokens of a row back. What was read before them stays read.
+    pub fn rewind(&mut self, row: usize, count: usize) -> Result<()> {
+        let length = self.row(row)?.tokens.len();
+        let Some(length) = length.checked_sub(count) else {
+            bail!(InvalidArgument, "row {row} has {length} tokens; {count} cannot be taken back");
+        };
+        if count > 0 {
+            let row = &mut self.rows[row];
+            row.tokens.truncate(length);
+            (row.logits, row.stream) = (None, None);
+        }
+        self.cache.truncate(row, length);
+        Ok(())
+    }
+
+    /// Runs what has been appended and not been run, so that [`Generator::next_logits`] has an answer for every row.
+    pub fn advance(&mut self, call: &Call) -> Result<()> {
+        let rows: Vec<usize> = (0..self.rows.len()).collect();
+        let stop = Stop::new()?;
+        stop.during(call, || self.advance_rows(&rows, &stop, &mut |_| Ok(())))
+    }
+
+    /// The logits of the token that comes next in a row, one for each token of the vocabulary, as the model gives
+    /// them. [`Generator::advance`] first.
+    pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
+        match &self.row(row)?.logits {
+            Some(logits) => logits.values(),
+            None => bail!(InvalidArgument, "row {row} has tokens that have not been run: advance first"),
+        }
+    }
+
+    /// Room for so many more tokens in each row, so that the cache need not grow while they are written.
+    pub(super) fn reserve(&mut self, tokens: usize) {
+        self.cache.room = tokens;
+    }
+
+    /// Runs what these rows have not run yet. `ran` is told the tokens of each run.
+    pub(super) fn advance_rows(
+        &mut self,
+        rows: &[usize],
+        stop: &Stop,
+        ran: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut together = Vec::with_capacity(rows.len());
+        for &row in rows {
+            let length = self.row(row)?.tokens.len();
+            if self.rows[row].logits.is_some() {
+                continue;
+            }
+            let Some(before) = length.checked_sub(1) else {
+                bail!(InvalidArgument, "row {row} is empty: there is nothing to go on from");
+            };
+            if let Some(context) = self.decoder.context.filter(|context| length > *context) {
+                bail!(InvalidArgument, "row {row} has {length} tokens; the model reads at most {context}");
+            }
+            // The last token is run again if it is not new: its logits are what is wanted.
+            self.cache.truncate(row, before);
+            if self.decoder.pads && self.cache.length(row) == before && before > 0 {
+                together.push(row);
+            } else {
+                self.run_alone(row, stop, ran)?;
+            }
+        }
+        if together.is_empty() {
+            return Ok(());
+        }
+        let tokens: Vec<&[i64]> = together.iter().map(|row| last(&self.rows[*row].tokens, 1)).collect();
+        let longest = together.iter().map(|row| self.rows[*row].tokens.len()).max().unwrap_or(0);
+        let logits = self.cache.run(&mut self.session, &self.decoder, &together, &tokens, longest, stop)?;
+        for (row, logits) in together.iter().zip(logits) {
+            self.rows[*row].logits = Some(logits);
+        }
+        ran(together.len())
+    }
+
+    fn run_alone(&mut self, row: usize, stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
+        let all = self.rows[row].tokens.len();
+        let chunk = if self.decoder.kind == CacheKind::Recompute { all } else { CHUNK };
+        let mut done = self.cache.length(row);
+        while done < all {
+            let end = (done + chunk).min(all);
+            let tokens = [&self.rows[row].tokens[done..end]];
+            let mut logits = self.cache.run(&mut self.session, &self.decoder, &[row], &tokens, all, stop)?;
+            if end == all {
+                self.rows[row].logits = logits.pop();
+            }
+            ran(end - done)?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    pub(super) fn row(&self, row: usize) -> Result<&Row> {
+        self.rows.get(row).ok_or_else(|| error!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()))
+    }
+}
+
+fn last(tokens: &[i64], count: usize) -> &[i64] {
+    &tokens[tokens.len().saturating_sub(count)..]
+}

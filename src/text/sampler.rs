@@ -1,0 +1,293 @@
+//! Choosing the next token from a model's logits.
+//!
+//! The steps, in this order (that of the Hugging Face library, so that options carry over):
+//!
+//! 1. repetition penalty `r` (Keskar et al. 2019) on every token in the prompt or the text: positive logits are
+//!    divided by `r`, negative ones multiplied;
+//! 2. presence and frequency penalties on every token of the text written so far (not of the prompt): the
+//!    logit loses `presence + frequency · count`;
+//! 3. tokens that would repeat an n-gram of prompt and text are out;
+//! 4. temperature `T`: logits are divided by it. With `T = 0` the token with the highest logit is chosen here, the
+//!    one with the lowest id among equals;
+//! 5. top-k: the `k` highest stay (among equals the lowest ids);
+//! 6. top-p: of those, the fewest of highest probability that together have at least `p`;
+//! 7. min-p: of those, the ones at least `min_p` times as probable as the most probable;
+//! 8. one is drawn in proportion to the probabilities that are left.
+//!
+//! The draw depends on seed, row and position alone (a counter-based generator, Salmon et al. 2011), so that
+//! neither the batch nor earlier draws change it. Nothing is sorted but the few candidates that are left.
+
+use crate::error::{Result, bail};
+use crate::source::GenerationDefaults;
+use serde_json::Value;
+use std::collections::HashMap;
+
+mod numbers;
+
+use numbers::{Candidate, draw_from_all, exp, exp_sum, highest, highest_few, nucleus, order, uniform};
+
+/// How the next token is chosen. `Default` takes the most probable one, without penalties.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingOptions {
+    /// 0: always the most probable token; else logits are divided by it before the draw.
+    pub temperature: f32,
+    /// Draw among this many most probable tokens; 0 is all.
+    pub top_k: usize,
+    /// Draw among the most probable tokens that together have this probability, in (0, 1]; 1 is all.
+    pub top_p: f32,
+    /// Draw among tokens at least this many times as probable as the most probable one, in [0, 1]; 0 is all.
+    pub min_p: f32,
+    /// Above 1, tokens of prompt and text become less probable; 1 is off.
+    pub repetition_penalty: f32,
+    /// Taken off the logits of tokens already written, in [-2, 2]; 0 is off.
+    pub presence_penalty: f32,
+    /// Taken off the logits of tokens already written, for each time, in [-2, 2]; 0 is off.
+    pub frequency_penalty: f32,
+    /// No sequence of this many tokens appears twice in prompt and text; 0 is off.
+    pub no_repeat_ngram_size: usize,
+    /// The same seed gives the same text.
+    pub seed: u64,
+}
+
+impl Default for SamplingOptions {
+    fn default() -> Self {
+        SamplingOptions {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            no_repeat_ngram_size: 0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingOptions {
+    /// What the model's makers recommend (`generation_config.json`); greedy if they do not say `do_sample`.
+    pub fn recommended(defaults: &GenerationDefaults) -> SamplingOptions {
+        let map = &defaults.sampling;
+        let number = |key: &str, default: f32| map.get(key).and_then(Value::as_f64).map_or(default, |v| v as f32);
+        let count = |key: &str| map.get(key).and_then(Value::as_u64).unwrap_or(0) as usize;
+        let off = SamplingOptions::default();
+        let sample = map.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
+        SamplingOptions {
+            temperature: if sample { number("temperature", 1.0) } else { 0.0 },
+            // 50 is what the Hugging Face library takes where the file says nothing.
+            top_k: if map.contains_key("top_k") { count("top_k") } else { 50 },
+            top_p: number("top_p", off.top_p),
+            min_p: number("min_p", off.min_p),
+            repetition_penalty: number("repetition_penalty", off.repetition_penalty),
+            no_repeat_ngram_size: count("no_repeat_ngram_size"),
+            ..off
+        }
+    }
+
+    /// [`crate::error::Kind::InvalidArgument`] naming the option that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let ranges = [
+            ("temperature", self.temperature, 0.0, f32::MAX),
+            ("top_p", self.top_p, f32::MIN_POSITIVE, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE, f32::MAX),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
+        ];
+        for (name, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let range = match (low, high) {
+                    (0.0, f32::MAX) => "0 or more".to_owned(),
+                    (f32::MIN_POSITIVE, f32::MAX) => "above 0".to_owned(),
+                    (f32::MIN_POSITIVE, high) => format!("above 0 and at most {high}"),
+                    (low, high) => format!("between {low} and {high}"),
+                };
+                bail!(InvalidArgument, "{name} is {value}; it must be {range}");
+            }
+        }
+        Ok(())
+    }
+
+    fn penalizes(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.no_repeat_ngram_size > 0
+    }
+}
+
+/// What has been read and written in a row so far, for penalties and the draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Ids of all tokens, prompt and text.
+    pub tokens: &'a [i64],
+    /// How many of them are the prompt.
+    pub prompt: usize,
+    /// Number of the row: draws of different rows are independent.
+    pub row: u64,
+}
+
+/// Chooses tokens. Holds scratch memory only; one for each thread.
+pub struct Sampler {
+    options: SamplingOptions,
+    adjusted: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+impl Sampler {
+    /// A sampler. [`crate::error::Kind::InvalidArgument`] if an option is out of range.
+    pub fn new(options: &SamplingOptions) -> Result<Sampler> {
+        options.check()?;
+        Ok(Sampler { options: options.clone(), adjusted: Vec::new(), candidates: Vec::new() })
+    }
+
+    /// The id of the next token, given the logits of all tokens.
+    ///
+    /// [`crate::error::Kind::Runtime`] if no logit is a finite number; `InvalidArgument` if the options leave
+    /// no token to choose.
+    pub fn choose(&mut self, logits: &[f32], context: &Context<'_>) -> Result<i64> {
+        if !self.options.penalizes() {
+            return self.draw(logits, context);
+        }
+        let mut adjusted = std::mem::take(&mut self.adjusted);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        penalize(&mut adjusted, context, &self.options);
+        let chosen = self.draw(&adjusted, context);
+        self.adjusted = adjusted;
+        if chosen.is_err() && highest(logits).is_ok() {
+            let size = self.options.no_repeat_ngram_size;
+            bail!(InvalidArgument, "no_repeat_ngram_size {size} leaves no token to choose");
+        }
+        chosen
+    }
+
+    fn draw(&mut self, logits: &[f32], context: &Context<'_>) -> Result<i64> {
+        let (best, max) = highest(logits)?;
+        // Below this the best token has all the probability that float32 can tell apart.
+        if self.options.temperature < 1e-6 || self.options.top_k == 1 {
+            return Ok(i64::from(best));
+        }
+        let scale = 1.0 / self.options.temperature;
+        let point = uniform(self.options.seed, context.row, context.tokens.len() as u64);
+        let filtered = self.options.top_p < 1.0 || self.options.min_p > 0.0;
+        if self.options.top_k == 0 && !filtered {
+            return Ok(i64::from(draw_from_all(logits, max, scale, point)));
+        }
+        self.filter(logits, max, scale);
+        // In the order of ids, so that the draw does not depend on how the candidates were found.
+        self.candidates.sort_unstable_by_key(|c| c.1);
+        let sum: f64 = self.candidates.iter().map(|c| f64::from(c.0)).sum();
+        let mut left = point * sum;
+        for &(weight, id) in &self.candidates {
+            left -= f64::from(weight);
+            if left < 0.0 {
+                return Ok(i64::from(id));
+            }
+        }
+        Ok(i64::from(best))
+    }
+
+    /// Leaves in `candidates` what top-k, top-p and min-p let through, with weights (the best has 1).
+    fn filter(&mut self, logits: &[f32], max: f32, scale: f32) {
+        let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
+        let found = &mut self.candidates;
+        let sum;
+        if top_k > 0 && top_k < logits.len() {
+            highest_few(logits, top_k, found);
+            found.iter_mut().for_each(|c| c.0 = exp((c.0 - max) * scale));
+            sum = found.iter().map(|c| f64::from(c.0)).sum();
+        } else {
+            sum = if top_p < 1.0 { exp_sum(logits, max, scale) } else { 0.0 };
+            // All tokens below this floor together have less than 1 - p: the others are enough to reach p.
+            let floor = if top_p < 1.0 { (f64::from(1.0 - top_p) * sum / logits.len() as f64) as f32 } else { min_p };
+            // The same bound on logits, lowered a little for rounding, spares the exponentials of the others.
+            let bound = if floor > 0.0 { max + (floor.ln() - 1e-3) / scale } else { f32::MIN };
+            let near = logits.iter().enumerate().filter(|(_, logit)| **logit >= bound);
+            found.clear();
+            found.extend(near.map(|(id, logit)| (exp((logit - max) * scale), id as u32)));
+            found.retain(|c| c.0 >= floor);
+        }
+        if top_p < 1.0 {
+            nucleus(found, f64::from(top_p) * sum);
+        }
+        found.retain(|c| c.0 >= min_p);
+    }
+}
+
+/// Penalties and the ban on repeated n-grams: steps 1 to 3.
+fn penalize(logits: &mut [f32], context: &Context<'_>, options: &SamplingOptions) {
+    let place = |token: &i64| usize::try_from(*token).ok().filter(|id| *id < logits.len());
+    let mut seen: Vec<usize> = Vec::new();
+    if options.repetition_penalty != 1.0 {
+        seen = context.tokens.iter().filter_map(place).collect();
+        seen.sort_unstable();
+        seen.dedup();
+    }
+    let mut counts: HashMap<usize, f32> = HashMap::new();
+    if options.presence_penalty != 0.0 || options.frequency_penalty != 0.0 {
+        let written = &context.tokens[context.prompt.min(context.tokens.len())..];
+        written.iter().filter_map(place).for_each(|id| *counts.entry(id).or_default() += 1.0);
+    }
+    let banned: Vec<usize> = repeating(context.tokens, options.no_repeat_ngram_size).iter().filter_map(place).collect();
+    for id in seen {
+        let (logit, penalty) = (logits[id], options.repetition_penalty);
+        logits[id] = if logit > 0.0 { logit / penalty } else { logit * penalty };
+    }
+    for (id, count) in counts {
+        logits[id] -= options.presence_penalty + options.frequency_penalty * count;
+    }
+    for id in banned {
+        logits[id] = f32::NEG_INFINITY;
+    }
+}
+
+/// Tokens that would complete a sequence of `size` tokens that `tokens` has already.
+fn repeating(tokens: &[i64], size: usize) -> Vec<i64> {
+    if size == 0 || tokens.len() < size {
+        return Vec::new();
+    }
+    let end = &tokens[tokens.len() - (size - 1)..];
+    tokens.windows(size).filter(|gram| &gram[..size - 1] == end).map(|gram| gram[size - 1]).collect()
+}
+
+/// A token and the natural logarithm of its probability.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Logprob {
+    /// Id of the token.
+    pub token: i64,
+    /// ln p, from the logits as the model gives them: without penalties, temperature or filters.
+    pub logprob: f32,
+}
+
+/// Log-probabilities at one position.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Logprobs {
+    /// Of the token that was chosen.
+    pub chosen: Logprob,
+    /// Of the most probable tokens, best first; as many as were asked for.
+    pub top: Vec<Logprob>,
+}
+
+/// Log-probabilities of `token` and of the `top` most probable tokens under `logits`.
+///
+/// [`crate::error::Kind::Runtime`] if no logit is a finite number, `InvalidArgument` if `token` has no logit.
+pub fn logprobs(logits: &[f32], token: i64, top: usize) -> Result<Logprobs> {
+    let (_, max) = highest(logits)?;
+    let Some(&logit) = usize::try_from(token).ok().and_then(|id| logits.get(id)) else {
+        bail!(InvalidArgument, "token {token} is not among the model's {} logits", logits.len());
+    };
+    let total = exp_sum(logits, max, 1.0).ln();
+    let of = |logit: f32| (f64::from(logit) - f64::from(max) - total) as f32;
+    let mut best = Vec::new();
+    if top > 0 {
+        highest_few(logits, top, &mut best);
+        best.sort_unstable_by(order);
+    }
+    let top = best.into_iter().map(|(logit, id)| Logprob { token: i64::from(id), logprob: of(logit) }).collect();
+    Ok(Logprobs { chosen: Logprob { token, logprob: of(logit) }, top })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Passes over a whole vocabulary: maxima, sums of exponentials, the best few. And random numbers.
+
+use crate::error::{Result, bail};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// A candidate: weight or logit, and id.
+pub(super) type Candidate = (f32, u32);
+
+/// The lowest id of the highest logit, and that logit. Logits that are not numbers count as impossible.
+pub(super) fn highest(logits: &[f32]) -> Result<(u32, f32)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (block, chunk) in logits.chunks(BLOCK).enumerate() {
+        let max = block_max(chunk);
+        if max > best.1 {
+            let index = chunk.iter().position(|logit| *logit == max).unwrap_or(0);
+            best = ((block * BLOCK + index) as u32, max);
+        }
+    }
+    if !best.1.is_finite() {
+        bail!(Runtime, "the model gives no finite logit, out of {}", logits.len());
+    }
+    Ok(best)
+}
+
+fn block_max(logits: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let mut chunks = logits.chunks_exact(8);
+    let larger = |lane: &mut f32, logit: f32| *lane = if logit > *lane { logit } else { *lane };
+    for chunk in &mut chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, logit)| larger(lane, *logit));
+    }
+    lanes.iter_mut().zip(chunks.remainder()).for_each(|(lane, logit)| larger(lane, *logit));
+    lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Higher value first, then lower id.
+pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// A candidate in a heap whose top is the worst.
+#[derive(PartialEq)]
+pub(super) struct Worst(Candidate);
+
+impl Eq for Worst {}
+
+impl PartialOrd for Worst {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Worst {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(&self.0, &other.0)
+    }
+}
+
+/// The `count` highest values with their ids, in no order. Linear in the vocabulary as a rule.
+pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidate>) {
+    found.clear();
+    if count > 512 {
+        found.extend(values.iter().enumerate().filter(|(_, v)| **v > f32::NEG_INFINITY).map(|(id, v)| (*v, id as u32)));
+        if count < found.len() {
+            found.select_nth_unstable_by(count, order);
+            found.truncate(count);
+        }
+        return;
+    }
+    let mut heap = BinaryHeap::with_capacity(count + 1);
+    let mut bar = f32::NEG_INFINITY;
+    for (id, &value) in values.iter().enumerate() {
+        // Ids come in ascending order: an equal value later is the worse one.
+        if value > bar {
+            heap.push(Worst((value, id as u32)));
+            if heap.len() > count {
+                heap.pop();
+            }
+            if heap.len() == count {
+                bar = heap.peek().map_or(bar, |worst| worst.0.0);
+            }
+        }
+    }
+    found.extend(heap.into_iter().map(|w| w.0));
+}
+
+/// Keeps the fewest candidates of highest weight that together have `mass`.
+pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
+    let (mut sorted, mut sum) = (0, 0.0);
+    let mut step = 64;
+    while sorted < found.len() {
+        let end = (sorted + step).min(found.len());
+        if end < found.len() {
+            found[sorted..].select_nth_unstable_by(end - sorted, order);
+        }
+        found[sorted..end].sort_unstable_by(order);
+        for (index, candidate) in found.iter().enumerate().take(end).skip(sorted) {
+            sum += f64::from(candidate.0);
+            if sum >= mass {
+                found.truncate(index + 1);
+                return;
+            }
+        }
+        (sorted, step) = (end, step * 4);
+    }
+}
+
+/// Draws from all tokens in proportion to their weights, in the order of ids.
+pub(super) fn draw_from_all(logits: &[f32], max: f32, scale: f32, point: f64) -> u32 {
+    let mut left = point * exp_sum(logits, max, scale);
+    let mut last = 0;
+    for (block, chunk) in logits.chunks(BLOCK).enumerate() {
+        let sum = f64::from(block_sum(chunk, max, scale));
+        if left >= sum {
+            left -= sum;
+            continue;
+        }
+        for (index, logit) in chunk.iter().enumerate() {
+            let weight = f64::from(exp((logit - max) * scale));
+            if weight > 0.0 {
+                last = (block * BLOCK + index) as u32;
+            }
+            left -= weight;
+            if left < 0.0 {
+                return last;
+            }
+        }
+        // Rounding alone leads here: the last possible token of the block is the one.
+        return last;
+    }
+    last
+}
+
+/// Logits summed in float32 before they go into a float64 sum.
+pub(super) const BLOCK: usize = 256;
+
+/// The sum of `exp((logit - max) · scale)`.
+pub(super) fn exp_sum(logits: &[f32], max: f32, scale: f32) -> f64 {
+    logits.chunks(BLOCK).map(|chunk| f64::from(block_sum(chunk, max, scale))).sum()
+}
+
+pub(super) fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
+    let mut lanes = [0f32; 8];
+    let mut chunks = logits.chunks_exact(8);
+    for chunk in &mut chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane += exp((logit - max) * scale);
+        }
+    }
+    for (lane, logit) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane += exp((logit - max) * scale);
+    }
+    lanes.iter().sum()
+}
+
+/// `e^x` for `x <= 0` within 2e-7 of the value; 0 below -87 and for what is not a number.
+///
+/// A vocabulary has up to 250,000 logits: the compiler makes vector code of this, not of `f32::exp`.
+#[inline]
+pub(super) fn exp(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer
+    let held = if x >= -87.0 { x } else { -87.0 };
+    let shifted = held * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    // ln 2 in two parts, the first with few bits, so that the difference is exact.
+    let f = (held - n * 0.693_145_75) - n * 1.428_606_8e-6;
+    let p = 1.0 / 5040.0;
+    let p = p * f + 1.0 / 720.0;
+    let p = p * f + 1.0 / 120.0;
+    let p = p * f + 1.0 / 24.0;
+    let p = p * f + 1.0 / 6.0;
+    let p = p * f + 0.5;
+    let p = p * f + 1.0;
+    let p = p * f + 1.0;
+    let power = f32::from_bits((shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127)) << 23);
+    if x >= -87.0 { p * power } else { 0.0 }
+}
+
+/// A number in [0, 1) that depends on its arguments alone: Philox 4x32 with 10 rounds.
+pub(super) fn uniform(seed: u64, row: u64, step: u64) -> f64 {
+    let [a, b, ..] = philox([step as u32, (step >> 32) as u32, row as u32, (row >> 32) as u32], seed);
+    let bits = (u64::from(a) << 32 | u64::from(b)) >> 11;
+    bits as f64 / (1u64 << 53) as f64
+}
+
+pub(super) fn philox(counter: [u32; 4], key: u64) -> [u32; 4] {
+    let mut c = counter;
+    let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
+    for _ in 0..10 {
+        let (x, y) = (u64::from(c[0]) * 0xD251_1F53, u64::from(c[2]) * 0xCD9E_8D57);
+        c = [(y >> 32) as u32 ^ c[1] ^ k0, y as u32, (x >> 32) as u32 ^ c[3] ^ k1, x as u32];
+        (k0, k1) = (k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85));
+    }
+    c
+}
