@@ -132,7 +132,9 @@ compiled() { # LANGUAGE EXTENSION FOLDER: the tests and the examples of a langua
     [[ -e $source ]] || continue
     program=$scratch/${source//\//_}
     build "$1" "$source" "$program" || continue
-    if [[ $source == examples/* ]]; then
+    if [[ $source == examples/*/chat.* ]]; then
+      run "$1" "$source" "$program" "$(ls "$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf)" 'What is the capital of France?'
+    elif [[ $source == examples/* ]]; then
       run "$1" "$source" "$program" "$model" "$tmp/int8.onnx"
     else
       run "$1" "$source" "$program"

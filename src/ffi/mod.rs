@@ -28,6 +28,7 @@ pub mod tokenizer;
 
 use crate::error::{Error, Kind, Result, bail};
 use bytes::Bytes;
+use crate::limits;
 use error::optimize_error_t;
 use status::optimize_status_t;
 use std::ffi::{CStr, c_char};
@@ -173,6 +174,9 @@ unsafe fn texts_of<'a>(
         }
         let (pointers, sizes) = (slice(list, count, name)?, slice(sizes, count, "sizes")?);
         let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
+            if size > limits::TEXT_BYTES {
+                bail!(LimitExceeded, "{name}[{index}] has {size} bytes, at most {} are possible", limits::TEXT_BYTES);
+            }
             let bytes = slice(pointer.cast::<u8>(), size, &format!("{name}[{index}]"))?;
             match std::str::from_utf8(bytes) {
                 Ok(text) => Ok(text),

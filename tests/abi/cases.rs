@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 8] = [
+const OPTIONAL: [(&str, &str); 10] = [
     ("optimize_model_save", "report"),
     ("optimize_model_quantize", "report"),
     ("optimize_model_benchmark", "tokenizer"),
@@ -69,12 +69,13 @@ const OPTIONAL: [(&str, &str); 8] = [
     ("optimize_tensor_borrow", "release"),
     ("optimize_tokenizer_encode", "sizes"),
     ("optimize_tensor_new_strings", "sizes"),
+    ("optimize_generator_generate", "sizes"),
     ("optimize_tokenizer_encode", "attention_mask"),
     ("optimize_tokenizer_encode", "type_ids"),
 ];
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 28] = [
+const VALUES: [(&str, &str, &str, &str); 35] = [
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
@@ -103,6 +104,12 @@ const VALUES: [(&str, &str, &str, &str); 28] = [
     ("optimize_tokenizer_encode", "const char *const *", "texts", r#"{"a b", "b"}"#),
     ("optimize_tokenizer_encode", "const size_t *", "sizes", "(const size_t[]){3, 1}"),
     ("optimize_tokenizer_decode", "const int64_t *", "ids", "(const int64_t[]){0, 1}"),
+    ("optimize_generator_generate", "const char *const *", "prompts", r#"{"a b", "b"}"#),
+    ("optimize_generator_generate", "const size_t *", "sizes", "(const size_t[]){3, 1}"),
+    ("optimize_generator_append", "const char *", "text", r#""a b""#),
+    ("optimize_generator_append", "size_t", "size", "3"),
+    ("optimize_model_render_chat", "const char *", "messages", r#""[{\"role\": \"user\", \"content\": \"a\"}]""#),
+    ("*", "size_t", "row", "0"),
     ("*", "size_t", "count", "2"),
 ];
 
@@ -150,7 +157,12 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
     }
     if header.handles.iter().any(|handle| handle == bare) && !ctype.ends_with("const *") {
         let strings = function.name == "optimize_tensor_string";
-        let maker = if strings { "make_strings".to_owned() } else { maker_of(bare) };
+        let decoder = matches!(function.name.as_str(), "optimize_generator_new" | "optimize_model_render_chat");
+        let maker = match () {
+            () if strings => "make_strings".to_owned(),
+            () if decoder && bare == "optimize_model_t" => "make_decoder".to_owned(),
+            () => maker_of(bare),
+        };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);
         // A function that frees has done it already.
         let freed = function.name == free_of(bare);

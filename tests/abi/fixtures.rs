@@ -6,6 +6,14 @@ pub fn write(folder: &Path) {
     let write = |name: &str, content: &[u8]| std::fs::write(folder.join(name), content).expect(name);
     write("model.onnx", &model());
     write("tokenizer.json", TOKENIZER.as_bytes());
+    let decoder = folder.join("decoder");
+    std::fs::create_dir_all(&decoder).expect("decoder");
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(tiny.join(name), decoder.join(name)).expect(name);
+    }
+    write("decoder/tokenizer.json", TOKENIZER.as_bytes());
+    write("decoder/chat_template.jinja", b"{% for m in messages %}{{ m.content }}{% endfor %}");
 }
 
 const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [], "normalizer": null,

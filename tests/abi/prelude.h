@@ -82,6 +82,26 @@ static optimize_tokenizer_t *make_tokenizer(void) {
     return tokenizer;
 }
 
+/* The folder decoder: a tiny model that writes text, with a chat template. */
+static optimize_model_t *make_decoder(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = NULL;
+    need(optimize_model_load(context, "decoder", NULL, &model, NULL) == OPTIMIZE_OK, "decoder");
+    optimize_context_free(context);
+    return model;
+}
+
+static optimize_generator_t *make_generator(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_decoder();
+    optimize_generator_t *generator = NULL;
+    need(optimize_generator_new(context, model, NULL, NULL, &generator, NULL) == OPTIMIZE_OK, "generator");
+    need(optimize_generator_append(generator, 0, "a", 1, NULL, NULL) == OPTIMIZE_OK, "text in the generator");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return generator;
+}
+
 static optimize_buffer_t *make_buffer(void) {
     optimize_model_t *model = make_model();
     optimize_buffer_t *buffer = NULL;

@@ -1,0 +1,81 @@
+/*
+ * A conversation with a model: chat MODEL [QUESTION ...]
+ *
+ * MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions they are read from the
+ * terminal, a line each. The model keeps what it has read: each turn costs only its own tokens.
+ */
+#include <optimize.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void fail(optimize_error_t *error) {
+    fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+    exit(1);
+}
+
+/* Prints the answer as it comes. */
+static int32_t print(void *user_data, const optimize_written_t *written) {
+    (void)user_data;
+    fwrite(written->text, 1, (size_t)written->text_size, stdout);
+    fflush(stdout);
+    return 0;
+}
+
+/* A user's message as JSON: quotes, backslashes and control characters are escaped. */
+static void as_message(const char *question, char *json, size_t size) {
+    size_t at = (size_t)snprintf(json, size, "[{\"role\": \"user\", \"content\": \"");
+    for (; *question != '\0' && at + 16 < size; question++) {
+        unsigned char c = (unsigned char)*question;
+        if (c < 0x20) at += (size_t)snprintf(json + at, size - at, "\\u%04x", c);
+        else if (c == '"' || c == '\\') at += (size_t)snprintf(json + at, size - at, "\\%c", c);
+        else json[at++] = (char)c;
+    }
+    snprintf(json + at, size - at, "\"}]");
+}
+
+int main(int argc, char **argv) {
+    optimize_context_t *context = NULL;
+    optimize_model_t *model = NULL;
+    optimize_generator_t *generator = NULL;
+    optimize_error_t *error = NULL;
+    char line[4096], json[8192];
+    if (argc < 2) {
+        fprintf(stderr, "usage: chat MODEL [QUESTION ...]\n");
+        return 2;
+    }
+    if (optimize_context_new(NULL, &context, &error) != OPTIMIZE_OK ||
+        optimize_model_load(context, argv[1], NULL, &model, &error) != OPTIMIZE_OK ||
+        optimize_generator_new(context, model, NULL, NULL, &generator, &error) != OPTIMIZE_OK)
+        fail(error);
+
+    optimize_generate_options_t options = {.struct_size = sizeof options};
+    options.max_new_tokens = 200;
+    options.rendered = 1;
+    options.on_token = print;
+    for (int turn = 2;; turn++) {
+        const char *question = turn < argc ? argv[turn] : NULL;
+        if (argc > 2 && question == NULL) break;
+        if (question == NULL) {
+            fputs("> ", stderr);
+            if (fgets(line, sizeof line, stdin) == NULL) break;
+            line[strcspn(line, "\n")] = '\0';
+            question = line;
+        }
+        optimize_buffer_t *prompt = NULL, *report = NULL;
+        as_message(question, json, sizeof json);
+        if (optimize_model_render_chat(model, json, &prompt, &error) != OPTIMIZE_OK ||
+            optimize_generator_append(generator, 0, optimize_buffer_data(prompt), optimize_buffer_size(prompt),
+                                      &options, &error) != OPTIMIZE_OK ||
+            optimize_generator_run(generator, &options, NULL, &report, &error) != OPTIMIZE_OK)
+            fail(error);
+        putchar('\n');
+        optimize_buffer_free(report);
+        optimize_buffer_free(prompt);
+    }
+    optimize_generator_free(generator);
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return 0;
+}

@@ -1,0 +1,149 @@
+/* Text generation through C, on SmolLM2 out of its GGUF file. */
+#include "tap.h"
+
+#include <dirent.h>
+
+static optimize_generator_t *generator; /* shared: a test begins with what it needs */
+static optimize_model_t *model;
+static optimize_context_t *context;
+
+static char *gguf(void) {
+    static char path[4096];
+    char folder[2048];
+    snprintf(folder, sizeof folder, "%s/models/smollm2", getenv("OPTIMIZE_TEST_DEPS"));
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;)
+        if (strstr(entry->d_name, ".gguf") != NULL) snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+    if (dir != NULL) closedir(dir);
+    return path;
+}
+
+static const char *const question = "[{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]";
+
+TEST(a_gguf_file_loads_and_says_what_it_is) {
+    optimize_error_t *error = NULL;
+    optimize_buffer_t *report = NULL;
+    CHECK_OK(optimize_context_new(NULL, &context, &error));
+    CHECK_OK(optimize_model_load(context, gguf(), NULL, &model, &error));
+    CHECK_OK(optimize_model_inspect(model, &report, &error));
+    CHECK(strstr(optimize_buffer_data(report), "\"format\": \"gguf\"") != NULL);
+    CHECK(strstr(optimize_buffer_data(report), "\"task\": \"generate\"") != NULL);
+    CHECK(strstr(optimize_buffer_data(report), "q_proj") != NULL);
+    optimize_buffer_free(report);
+    CHECK_OK(optimize_generator_new(context, model, NULL, NULL, &generator, &error));
+}
+
+struct heard {
+    char text[4096];
+    size_t size;
+    int tokens, ended;
+    int stop_after;
+};
+
+static int32_t hear(void *user_data, const optimize_written_t *written) {
+    struct heard *heard = user_data;
+    memcpy(heard->text + heard->size, written->text, (size_t)written->text_size);
+    heard->size += (size_t)written->text_size;
+    heard->text[heard->size] = '\0';
+    heard->tokens++;
+    heard->ended = written->finish_reason;
+    return heard->stop_after != 0 && heard->tokens >= heard->stop_after;
+}
+
+TEST(a_chat_names_paris_and_streams_the_same_text) {
+    struct heard heard = {0};
+    optimize_generate_options_t options = {sizeof options};
+    optimize_buffer_t *prompt = NULL, *report = NULL;
+    optimize_error_t *error = NULL;
+    CHECK_OK(optimize_model_render_chat(model, question, &prompt, &error));
+    const char *prompts[1] = {optimize_buffer_data(prompt)};
+    options.rendered = 1;
+    options.max_new_tokens = 24;
+    options.on_token = hear;
+    options.user_data = &heard;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK(strstr(heard.text, "Paris") != NULL);
+    CHECK(strstr(optimize_buffer_data(report), heard.text) != NULL);
+    CHECK_INT(heard.ended, OPTIMIZE_FINISH_EOS);
+    optimize_buffer_free(prompt);
+    optimize_buffer_free(report);
+}
+
+TEST(appending_goes_on_with_what_was_read) {
+    struct heard all = {0}, parts = {0};
+    optimize_generate_options_t options = {sizeof options};
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    const char *whole[1] = {"One, two, three, four,"};
+    options.max_new_tokens = 8;
+    options.on_token = hear;
+    options.user_data = &all;
+    CHECK_OK(optimize_generator_generate(generator, whole, NULL, 1, &options, NULL, &report, &error));
+    optimize_buffer_free(report);
+    CHECK_OK(optimize_generator_reset(generator, &error));
+    options.user_data = &parts;
+    CHECK_OK(optimize_generator_append(generator, 0, "One, two,", 9, &options, &error));
+    CHECK_OK(optimize_generator_append(generator, 0, " three, four,", 13, &options, &error));
+    CHECK_OK(optimize_generator_run(generator, &options, NULL, &report, &error));
+    CHECK(all.size > 0 && strcmp(all.text, parts.text) == 0);
+    optimize_buffer_free(report);
+    CHECK_FAILS(optimize_generator_append(generator, 7, "x", 1, &options, &error), OPTIMIZE_NOT_FOUND, "row 7");
+}
+
+TEST(stop_strings_callbacks_and_limits_end_a_text) {
+    const char *prompts[1] = {"One, two, three, four,"}, *stop[1] = {"seven"};
+    struct heard heard = {0};
+    optimize_generate_options_t options = {sizeof options};
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    options.stop = stop;
+    options.stop_count = 1;
+    options.on_token = hear;
+    options.user_data = &heard;
+    options.max_new_tokens = 40;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK(strstr(heard.text, "seven") == NULL && strstr(heard.text, "six") != NULL);
+    CHECK_INT(heard.ended, OPTIMIZE_FINISH_STOP);
+    optimize_buffer_free(report);
+    memset(&heard, 0, sizeof heard);
+    heard.stop_after = 3;
+    options.stop_count = 0;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK_INT(heard.tokens, 3);
+    CHECK(strstr(optimize_buffer_data(report), "\"cancelled\"") != NULL);
+    optimize_buffer_free(report);
+    options.max_length = 2;
+    CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "max_length");
+    options.max_length = 0;
+    options.temperature = -1;
+    CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "temperature");
+    CHECK(report == NULL);
+}
+
+TEST(a_model_that_writes_nothing_is_refused) {
+    char path[4096];
+    optimize_model_t *encoder = NULL;
+    optimize_generator_t *none = NULL;
+    optimize_buffer_t *rendered = NULL;
+    optimize_error_t *error = NULL;
+    snprintf(path, sizeof path, "%s/models/paraphrase-MiniLM-L3-v2/model.onnx", getenv("OPTIMIZE_TEST_DEPS"));
+    CHECK_OK(optimize_model_load(context, path, NULL, &encoder, &error));
+    CHECK_FAILS(optimize_generator_new(context, encoder, NULL, NULL, &none, &error), OPTIMIZE_UNSUPPORTED, "");
+    CHECK_FAILS(optimize_model_render_chat(encoder, question, &rendered, &error), OPTIMIZE_NOT_FOUND, "template");
+    CHECK_FAILS(optimize_model_render_chat(model, "{", &rendered, &error), OPTIMIZE_INVALID_ARGUMENT, "JSON");
+    optimize_model_free(encoder);
+    optimize_generator_free(generator);
+    optimize_model_free(model);
+    optimize_context_free(context);
+}
+
+int main(void) {
+    RUN(a_gguf_file_loads_and_says_what_it_is);
+    RUN_UNLESS_VALGRIND(a_chat_names_paris_and_streams_the_same_text);
+    RUN_UNLESS_VALGRIND(appending_goes_on_with_what_was_read);
+    RUN_UNLESS_VALGRIND(stop_strings_callbacks_and_limits_end_a_text);
+    RUN(a_model_that_writes_nothing_is_refused);
+    return tap_end();
+}

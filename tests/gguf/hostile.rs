@@ -1,0 +1,346 @@
+//! Files from strangers: each is refused with its own message, none panics or takes memory.
+
+use super::writer::*;
+use bytes::Bytes;
+use optimize::error::{Error, Kind, Result};
+use optimize::source::gguf::Gguf;
+use optimize::source::{Dialect, checkpoint};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::HashMap;
+
+/// Notes the largest single request of the current thread.
+struct Watching;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Watching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.with(|largest| largest.set(largest.get().max(layout.size())));
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watching = Watching;
+
+/// All that loading does but opening the file.
+fn build(file: &Bytes, dialect: Dialect) -> Result<()> {
+    let gguf = Gguf::read(file)?;
+    let weights = gguf.weights()?;
+    checkpoint::build(&gguf.config, &weights, dialect).map(drop)
+}
+
+fn refused(change: impl FnOnce(&mut File)) -> Error {
+    let mut file = small();
+    change(&mut file);
+    let (bytes, _) = file.write();
+    LARGEST.set(0);
+    let error = build(&bytes, Dialect::Runtime).expect_err("it was taken");
+    assert!(LARGEST.get() < 1 << 20, "{} bytes were taken for {error}", LARGEST.get());
+    error
+}
+
+#[test]
+fn the_small_model_is_whole() {
+    build(&small().write().0, Dialect::Runtime).unwrap();
+    build(&small().write().0, Dialect::Portable).unwrap();
+}
+
+type Case = (&'static str, Kind, fn(&mut File));
+
+const HEADERS: &[Case] = &[
+    ("does not begin with \"GGUF\"", Kind::InvalidModel, |f| f.magic = *b"GGML"),
+    ("version 1 of GGUF", Kind::Unsupported, |f| f.version = 1),
+    ("version 9 of GGUF", Kind::Unsupported, |f| f.version = 9),
+    ("big-endian", Kind::Unsupported, |f| f.version = 3 << 24),
+    ("18446744073709551615 keys", Kind::LimitExceeded, |f| f.counts = Some((0, u64::MAX))),
+    ("18446744073709551615 tensors", Kind::LimitExceeded, |f| f.counts = Some((u64::MAX, f.keys.len() as u64))),
+    ("too short for their names", Kind::InvalidModel, |f| f.counts = Some((900_000, f.keys.len() as u64))),
+    ("leaves the file", Kind::InvalidModel, |f| {
+        f.set("x", (8, u64::MAX.to_le_bytes().to_vec()));
+    }),
+    ("key \"x\": a text of 1099511627776 bytes", Kind::InvalidModel, |f| {
+        f.set("x", (8, (1u64 << 40).to_le_bytes().to_vec()));
+    }),
+    ("the key is there twice", Kind::InvalidModel, |f| f.keys.push(f.keys[3].clone())),
+    ("value type 99", Kind::InvalidModel, |f| {
+        f.set("x", (99, vec![0; 8]));
+    }),
+    ("array of 2305843009213693952 values", Kind::InvalidModel, |f| {
+        f.set("x", array(10, 1 << 61, &[]));
+    }),
+    ("array of 9000000 values", Kind::InvalidModel, |f| {
+        f.set("x", array(8, 9_000_000, &[]));
+    }),
+    ("nested more than 4 deep", Kind::LimitExceeded, |f| {
+        let nested = (0..50_000).fold(Vec::new(), |mut content, _| {
+            content.extend(array(9, 1, &[]).1);
+            content
+        });
+        f.set("x", (9, nested));
+    }),
+    ("neither 0 nor 1", Kind::InvalidModel, |f| {
+        f.set("x", flag(2));
+    }),
+    ("is 0, not a power of two", Kind::InvalidModel, |f| {
+        f.set("general.alignment", u32(0));
+    }),
+    ("is 48, not a power of two", Kind::InvalidModel, |f| {
+        f.set("general.alignment", u32(48));
+    }),
+    ("is 2147483648, not a power of two", Kind::InvalidModel, |f| {
+        f.set("general.alignment", u32(1 << 31));
+    }),
+    ("a name is not UTF-8", Kind::InvalidModel, |f| f.keys.push((vec![0xC3, 0x28], u32(1)))),
+    ("a name is empty", Kind::InvalidModel, |f| f.keys.push((vec![], u32(1)))),
+    ("a name has 100000 bytes", Kind::LimitExceeded, |f| f.keys.push((vec![b'x'; 100_000], u32(1)))),
+];
+
+const TENSORS: &[Case] = &[
+    ("it has 9 dimensions", Kind::InvalidModel, |f| f.find("output_norm.weight").dims = vec![1; 9]),
+    ("tensor \"output_norm.weight\": its dimensions [0] are not sizes", Kind::InvalidModel, |f| {
+        f.find("output_norm.weight").dims = vec![0];
+    }),
+    ("are not sizes", Kind::InvalidModel, |f| f.find("output_norm.weight").dims = vec![u64::MAX]),
+    ("make more bytes than fit 64 bits", Kind::InvalidModel, |f| {
+        f.find("blk.0.ffn_up.weight").dims = vec![1 << 33, 1 << 33, 1 << 33];
+    }),
+    // 2^62 elements of 4 bytes wrap around to 0.
+    ("make more bytes than fit 64 bits", Kind::InvalidModel, |f| {
+        f.find("output_norm.weight").dims = vec![1 << 31, 1 << 31];
+    }),
+    ("whole blocks of 32 (Q4_1)", Kind::InvalidModel, |f| f.find("blk.0.attn_q.weight").dims = vec![16, 64]),
+    ("lie beyond the end of the file", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1 << 40)),
+    ("lie beyond the end of the file", Kind::InvalidModel, |f| {
+        f.find("output_norm.weight").offset = Some(u64::MAX - 31);
+    }),
+    ("lie beyond the end of the file", Kind::InvalidModel, |f| {
+        f.find("blk.0.ffn_down.weight").dims = vec![64, 1 << 30]
+    }),
+    ("no multiple of the alignment", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1)),
+    ("there are two of that name", Kind::InvalidModel, |f| {
+        let again = f.tensors[1].clone();
+        f.tensors.push(again);
+    }),
+    ("\"blk.0.attn_norm.weight\" overlap", Kind::InvalidModel, |f| {
+        let data = f.find("token_embd.weight").data.len().next_multiple_of(32) as u64;
+        f.find("blk.0.attn_norm.weight").offset = Some(data);
+    }),
+    ("element type 77", Kind::InvalidModel, |f| f.find("output_norm.weight").kind = 77),
+    ("is IQ4_NL, which is not read", Kind::Unsupported, |f| f.find("blk.0.attn_v.weight").kind = 20),
+    ("has no tensor \"blk.0.attn_sinks.weight\"", Kind::Unsupported, |f| {
+        f.tensor("blk.0.attn_sinks.weight", &[32], 0);
+    }),
+    ("no tensor \"model.layers.0.mlp.up_proj.weight\"", Kind::InvalidModel, |f| {
+        f.tensors.retain(|tensor| tensor.name != b"blk.0.ffn_up.weight");
+    }),
+    ("the file has no tensor \"token_embd.weight\"", Kind::InvalidModel, |f| {
+        f.tensors.remove(0);
+    }),
+    ("\"model.layers.0.self_attn.v_proj.weight\" has shape [32, 32]", Kind::InvalidModel, |f| {
+        let other = f.find("blk.0.attn_output.weight").clone();
+        let v = f.find("blk.0.attn_v.weight");
+        (v.dims, v.data) = (other.dims, other.data);
+    }),
+    ("its 3 rows are not 2 heads", Kind::InvalidModel, |f| {
+        let q = f.find("blk.0.attn_q.weight");
+        (q.dims, q.data) = (vec![32, 3], q.data[..60].to_vec());
+    }),
+];
+
+const CONFIGURATIONS: &[Case] = &[
+    ("no \"general.architecture\"", Kind::InvalidModel, |f| {
+        f.unset("general.architecture");
+    }),
+    ("the architecture \"mamba\" is not known; known are llama,", Kind::Unsupported, |f| {
+        f.set("general.architecture", text("mamba"));
+    }),
+    ("one of 3 files", Kind::Unsupported, |f| {
+        f.set("split.count", u32(3));
+    }),
+    ("models with experts", Kind::Unsupported, |f| {
+        f.set("llama.expert_count", u32(8));
+    }),
+    ("\"llama.embedding_length\" is 64", Kind::InvalidModel, |f| {
+        f.set("llama.embedding_length", u32(64));
+    }),
+    ("\"llama.vocab_size\" is 9", Kind::InvalidModel, |f| {
+        f.set("llama.vocab_size", u32(9));
+    }),
+    ("\"llama.block_count\" is 4000000000", Kind::InvalidModel, |f| {
+        f.set("llama.block_count", u32(4_000_000_000));
+    }),
+    ("\"model.layers.1.input_layernorm.weight\"", Kind::InvalidModel, |f| {
+        f.set("llama.block_count", u32(4096));
+    }),
+    ("\"llama.attention.head_count\" is 0", Kind::InvalidModel, |f| {
+        f.set("llama.attention.head_count", u32(0));
+    }),
+    ("no multiple of 5 heads", Kind::InvalidModel, |f| {
+        f.set("llama.attention.head_count", u32(5));
+    }),
+    ("\"llama.attention.key_length\" is 2000000000", Kind::InvalidModel, |f| {
+        f.set("llama.attention.key_length", u32(2_000_000_000));
+    }),
+    ("2 heads of 8 elements do not make the 32", Kind::InvalidModel, |f| {
+        f.set("llama.attention.key_length", u32(8));
+    }),
+    ("keys of 16 elements with values of 8", Kind::Unsupported, |f| {
+        f.set("llama.attention.value_length", u32(8));
+    }),
+    ("the file has no \"llama.attention.layer_norm_rms_epsilon\"", Kind::InvalidModel, |f| {
+        f.unset("llama.attention.layer_norm_rms_epsilon");
+    }),
+    ("the value is not a finite number", Kind::InvalidModel, |f| {
+        f.set("llama.attention.layer_norm_rms_epsilon", f32(f32::NAN));
+    }),
+    ("the value is not an integer", Kind::InvalidModel, |f| {
+        f.set("llama.context_length", text("many"));
+    }),
+    ("the value differs between layers", Kind::Unsupported, |f| {
+        f.set("llama.attention.head_count_kv", integers(&[1, 2]));
+    }),
+    ("\"llama.rope.freq_base\" is -1", Kind::InvalidModel, |f| {
+        f.set("llama.rope.freq_base", f32(-1.0));
+    }),
+    ("\"llama.rope.dimension_count\" is 99 of 16", Kind::InvalidModel, |f| {
+        f.set("llama.rope.dimension_count", u32(99));
+    }),
+    ("scaled by \"longrope\"", Kind::Unsupported, |f| {
+        f.set("llama.rope.scaling.type", text("longrope"));
+    }),
+    ("no list of 8 floats", Kind::InvalidModel, |f| {
+        f.tensor("rope_freqs.weight", &[7], 0);
+    }),
+    ("not those of Llama 3.1's scaling", Kind::Unsupported, |f| {
+        f.tensor("rope_freqs.weight", &[8], 0);
+    }),
+];
+
+const TOKENIZERS: &[Case] = &[
+    ("of the kind \"bert\"", Kind::Unsupported, |f| {
+        f.set("tokenizer.ggml.model", text("bert"));
+    }),
+    ("text cut by \"other\" is not known; known are default", Kind::Unsupported, |f| {
+        f.set("tokenizer.ggml.pre", text("other"));
+    }),
+    ("no \"tokenizer.ggml.tokens\"", Kind::InvalidModel, |f| {
+        f.unset("tokenizer.ggml.tokens");
+    }),
+    ("key \"tokenizer.ggml.tokens\": the value is not an array of texts", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.tokens", integers(&[1]));
+    }),
+    ("element 0 is not a text in UTF-8", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.tokens", array(8, 1, &string(&[0xff])));
+    }),
+    ("the tokens 1 and 2 are the same text \"a\"", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.tokens", texts(&["<end>", "a", "a"]));
+    }),
+    ("there are 9 tokens and 8 rows", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.tokens", texts(&["a", "b", "c", "ab", "bc", "abc", "d", "e", "f"]));
+        f.set("tokenizer.ggml.token_type", integers(&[1; 9]));
+    }),
+    ("has 2 entries for 8 tokens", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.token_type", integers(&[1, 1]));
+    }),
+    ("token 1: 77 is no kind of token", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.token_type", integers(&[3, 77, 1, 1, 1, 1, 1, 1]));
+    }),
+    ("merge 0, \"ab\", is no pair", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.merges", texts(&["ab"]));
+    }),
+    ("needs \"ca\", which is no token", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.merges", texts(&["c a"]));
+    }),
+    ("no \"tokenizer.ggml.scores\"", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.model", text("llama"));
+    }),
+    ("has 1 entries for 8 tokens", Kind::InvalidModel, |f| {
+        f.set("tokenizer.ggml.model", text("llama"));
+        f.set("tokenizer.ggml.scores", floats(&[0.0]));
+    }),
+    ("key \"tokenizer.chat_template\": the value is not a text", Kind::InvalidModel, |f| {
+        f.set("tokenizer.chat_template", u32(1));
+    }),
+];
+
+#[test]
+fn every_damage_has_its_message() {
+    for (fragment, kind, change) in [HEADERS, TENSORS, CONFIGURATIONS, TOKENIZERS].concat() {
+        eprintln!("{fragment}");let error = refused(change);
+        assert!(error.to_string().contains(fragment), "{fragment:?} is not in {error}");
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let (file, header) = small().write();
+    for end in (0..header).chain([header + 1, file.len() - 40]) {
+        let error = build(&file.slice(..end), Dialect::Runtime).expect_err("it was taken");
+        assert_eq!(error.kind(), Kind::InvalidModel, "cut at {end}: {error}");
+    }
+}
+
+/// A generator of numbers that are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % below
+    }
+}
+
+/// Bytes that numbers turn absurd by.
+const BYTES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, 3, 8, 9];
+
+fn mutate(file: &[u8], header: usize, numbers: &mut Numbers) -> Vec<u8> {
+    let mut bytes = file.to_vec();
+    for _ in 0..1 + numbers.next(4) {
+        let reach = if numbers.next(8) == 0 { bytes.len() } else { header };
+        let at = numbers.next(reach);
+        match numbers.next(5) {
+            0 => bytes[at] ^= 1 << numbers.next(8),
+            1 => bytes[at] = BYTES[numbers.next(8)],
+            2 => {
+                let from = numbers.next(header);
+                let length = (1 + numbers.next(16)).min(bytes.len() - at.max(from));
+                bytes.copy_within(from..from + length, at);
+            }
+            3 => {
+                let end = (at + 8).min(bytes.len());
+                bytes[at..end].fill(BYTES[numbers.next(5)]);
+            }
+            _ => bytes.truncate(bytes.len() - numbers.next(64).min(bytes.len() - header)),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn no_mutation_panics_or_takes_memory() {
+    let mut numbers = Numbers(20_261_123);
+    let (small, header) = small().write();
+    let mut outcomes: HashMap<&str, usize> = HashMap::new();
+    for round in 0..20_000 {
+        let file = Bytes::from(mutate(&small, header, &mut numbers));
+        LARGEST.set(0);
+        let dialect = if round % 2 == 0 { Dialect::Runtime } else { Dialect::Portable };
+        let outcome = build(&file, dialect);
+        assert!(LARGEST.get() < 4 << 20, "round {round}: {} bytes, {:?}", LARGEST.get(), outcome.err());
+        let name = outcome.map_or_else(|e| e.kind().name(), |()| "taken");
+        *outcomes.entry(name).or_default() += 1;
+    }
+    assert!(!outcomes.contains_key("internal"), "{outcomes:?}");
+    assert!(outcomes["invalid_model"] > 8_000 && outcomes["taken"] > 500, "{outcomes:?}");
+}
