@@ -5,17 +5,18 @@
 //!
 //! ```text
 //!  a file                 a model                  a technique                    what comes out
-//!  onnx/load  ------->  model::Model  ------->  quantize::quantize  ------->  onnx/save   (a file)
+//!  source/    ------->  model::Model  ------->  quantize::quantize  ------->  onnx/save   (a file)
 //!                            |                  (&Model, &Options, &Call)     runtime/    (a session)
 //!                            |                   -> (Model, Report)           benchmark/  (A against B)
-//!                            +--> inspect
+//!                            +--> inspect                        text/       (generation)
+//!                                                                evaluate/   (what it is worth on data)
 //! ```
 //!
 //! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes one
 //! and gives a new one with a [`report::Report`]; techniques chain. None writes files, prints, or knows of C.
 //!
 //! Where to start reading: [`quantize`] for what a technique looks like, [`graph`] for how one looks at and
-//! changes a model, [`onnx`] for how models come in and go out, [`ffi`] for the C interface (`include/optimize.h`
+//! changes a model, [`source`] and [`onnx`] for how models come in and go out, [`text`] for generation, [`ffi`] for the C interface (`include/optimize.h`
 //! is made from it), `src/bin/optimize` for the command. Numbers that bound what a stranger's file may ask
 //! for are in [`limits`]; everything that touches the file system is in [`files`].
 //!

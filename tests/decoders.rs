@@ -257,9 +257,7 @@ fn go_on_together(mut decoder: Decoder, references: &[Reference]) -> f32 {
 
 #[test]
 fn rows_of_different_lengths_go_on_together() {
-    every("ragged steps", |model, dialect, references| {
-        go_on_together(Decoder::new(model, dialect, 2), references)
-    });
+    every("ragged steps", |model, dialect, references| go_on_together(Decoder::new(model, dialect, 2), references));
 }
 
 #[test]
@@ -438,7 +436,11 @@ fn what_cannot_be_built_says_why() {
     fault(json!({"hidden_size": 41}), Kind::InvalidModel, "embed_tokens.weight");
     fault(json!({"intermediate_size": 55}), Kind::InvalidModel, "gate_proj.weight");
     fault(json!({"num_key_value_heads": 3}), Kind::InvalidModel, "share 3");
-    fault(json!({"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": null}), Kind::InvalidModel, "multiple");
+    fault(
+        json!({"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": null}),
+        Kind::InvalidModel,
+        "multiple",
+    );
     fault(json!({"hidden_act": "telepathy"}), Kind::Unsupported, "telepathy");
     fault(json!({"attention_bias": true}), Kind::InvalidModel, "q_proj.bias");
     fault(json!({"rope_parameters": {"rope_type": "longrope"}}), Kind::Unsupported, "longrope");

@@ -17,7 +17,8 @@ const VOCABULARY: u64 = 32000;
 fn tensors() -> Vec<(String, Vec<u64>)> {
     let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![VOCABULARY, WIDTH])];
     for layer in 0..LAYERS {
-        let mut add = |name: &str, dims: &[u64]| all.push((format!("model.layers.{layer}.{name}.weight"), dims.to_vec()));
+        let mut add =
+            |name: &str, dims: &[u64]| all.push((format!("model.layers.{layer}.{name}.weight"), dims.to_vec()));
         for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
             add(&format!("self_attn.{name}"), &[WIDTH, WIDTH]);
         }

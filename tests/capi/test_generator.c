@@ -52,7 +52,7 @@ static int32_t hear(void *user_data, const optimize_written_t *written) {
 
 TEST(a_chat_names_paris_and_streams_the_same_text) {
     struct heard heard = {0};
-    optimize_generate_options_t options = {sizeof options};
+    optimize_generate_options_t options = {.struct_size = sizeof options};
     optimize_buffer_t *prompt = NULL, *report = NULL;
     optimize_error_t *error = NULL;
     CHECK_OK(optimize_model_render_chat(model, question, &prompt, &error));
@@ -71,7 +71,7 @@ TEST(a_chat_names_paris_and_streams_the_same_text) {
 
 TEST(appending_goes_on_with_what_was_read) {
     struct heard all = {0}, parts = {0};
-    optimize_generate_options_t options = {sizeof options};
+    optimize_generate_options_t options = {.struct_size = sizeof options};
     optimize_buffer_t *report = NULL;
     optimize_error_t *error = NULL;
     const char *whole[1] = {"One, two, three, four,"};
@@ -93,7 +93,7 @@ TEST(appending_goes_on_with_what_was_read) {
 TEST(stop_strings_callbacks_and_limits_end_a_text) {
     const char *prompts[1] = {"One, two, three, four,"}, *stop[1] = {"seven"};
     struct heard heard = {0};
-    optimize_generate_options_t options = {sizeof options};
+    optimize_generate_options_t options = {.struct_size = sizeof options};
     optimize_buffer_t *report = NULL;
     optimize_error_t *error = NULL;
     options.stop = stop;
