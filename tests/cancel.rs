@@ -29,7 +29,7 @@ fn large_model(folder: &Path) -> PathBuf {
     };
     let weight = |index: u64| TensorProto {
         name: Some(format!("w{index}")),
-        dims: if index % 2 == 0 { vec![8192, 16384] } else { vec![16384, 8192] },
+        dims: if index.is_multiple_of(2) { vec![8192, 16384] } else { vec![16384, 8192] },
         data_type: Some(Float32.to_onnx()),
         data_location: Some(EXTERNAL),
         external_data: vec![entry("location", "weights".into()), entry("offset", (index * BYTES).to_string())],

@@ -2,6 +2,8 @@
 
 #[path = "gguf/hostile.rs"]
 mod hostile;
+#[path = "gguf/packed.rs"]
+mod packed;
 mod support;
 #[path = "gguf/writer.rs"]
 mod writer;

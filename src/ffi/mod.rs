@@ -27,8 +27,8 @@ pub mod tensor;
 pub mod tokenizer;
 
 use crate::error::{Error, Kind, Result, bail};
-use bytes::Bytes;
 use crate::limits;
+use bytes::Bytes;
 use error::optimize_error_t;
 use status::optimize_status_t;
 use std::ffi::{CStr, c_char};

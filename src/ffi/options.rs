@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 pub unsafe trait Options: Copy {}
 
 /// No option struct of any version is larger.
-const LARGEST: usize = 4096;
+pub const LARGEST: usize = 4096;
 
 /// The options as this version knows them: NULL gives zeros, a shorter (older) struct is zero-extended, a
 /// longer (newer) one is taken if what this version does not know is zero.

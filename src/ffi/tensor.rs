@@ -2,6 +2,7 @@
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
+use super::options::LARGEST;
 use super::status::optimize_status_t;
 use super::{Out, copied, guard, slice, texts_of};
 use crate::error::{Error, Kind, Result, bail};
@@ -125,7 +126,7 @@ impl Signature {
         }
         // SAFETY: the caller's struct begins with its size; what follows is only written to.
         let size = unsafe { info.cast::<u32>().read() };
-        if (size as usize) < size_of::<u32>() {
+        if !(size_of::<u32>()..=LARGEST).contains(&(size as usize)) {
             bail!(InvalidArgument, "struct_size of info is {size}: set it to sizeof the struct");
         }
         let Some(entry) = self.0.get(index) else {

@@ -151,6 +151,7 @@ mod tests {
 
     #[test]
     fn a_real_model_gives_the_same_bits_as_when_it_is_loaded_whole() {
+        test_runtime();
         let model = Model::load(&test_deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
         assert!(!parts(&model).unwrap().lent.is_empty());
         let ids = Tensor::from_i64(&[2, 9], (0..18).map(|i| 1000 + 37 * i).collect()).unwrap();
@@ -176,6 +177,7 @@ mod tests {
 
     #[test]
     fn quantized_products_are_fused_all_the_same() {
+        test_runtime();
         let quantize = NodeProto {
             output: vec!["xq".into(), "xs".into(), "xz".into()],
             ..node("DynamicQuantizeLinear", &["x"], "")
@@ -223,6 +225,7 @@ mod tests {
 
     #[test]
     fn weights_that_nothing_or_only_a_subgraph_uses_are_no_obstacle() {
+        test_runtime();
         let branch = |op: &str| {
             let body = graph(vec![node(op, &["w"], "r")], vec![], vec![value("r", 1, &["2048"])]);
             Some(Box::new(body))

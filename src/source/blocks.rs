@@ -300,7 +300,7 @@ impl Rows {
         let scales = &mut self.scales[row * planes * groups * 4..][..planes * groups * 4];
         let offsets = &mut self.offsets[row * groups * 4..][..groups * 4];
         let (of_block, bytes_of_block) = (layout.elements / layout.group, layout.elements / 2);
-        let mut codes = Codes::new();
+        let mut codes = Codes::default();
         for (index, block) in blocks.chunks_exact(layout.bytes).enumerate() {
             codes.unpack(form, block);
             let q = &codes.q[..layout.elements];

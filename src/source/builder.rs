@@ -189,7 +189,7 @@ impl<'w> Builder<'w> {
         if let Some(cast) = self.casts.get(name) {
             return Ok(cast.clone());
         }
-        let cast = self.to_float32(name);
+        let cast = self.cast_to_float32(name);
         self.casts.insert(name.to_owned(), cast.clone());
         Ok(cast)
     }
@@ -204,7 +204,7 @@ impl<'w> Builder<'w> {
         Ok(())
     }
 
-    fn to_float32(&mut self, x: &str) -> String {
+    fn cast_to_float32(&mut self, x: &str) -> String {
         self.op("Cast", &[x], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))])
     }
 
@@ -250,7 +250,7 @@ impl<'w> Builder<'w> {
         };
         self.add_stored(name, dtype, stored)?;
         let found = self.op("Gather", &[name, ids], &[]);
-        Ok(if dtype == DataType::Float32 { found } else { self.to_float32(&found) })
+        Ok(if dtype == DataType::Float32 { found } else { self.cast_to_float32(&found) })
     }
 
     /// `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.

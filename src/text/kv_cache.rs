@@ -51,6 +51,8 @@ struct Group {
     store: Store,
 }
 
+// One of them for each group of rows, so the size of the larger does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Store {
     Shared(InPlace),
     Concatenated(Vec<Tensor>),

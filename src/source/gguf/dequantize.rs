@@ -56,12 +56,14 @@ pub struct Codes {
     pub offset: [f32; GROUPS],
 }
 
-impl Codes {
+impl Default for Codes {
     /// Room for a block of any form.
-    pub fn new() -> Codes {
+    fn default() -> Codes {
         Codes { q: [0; LARGEST], scale: [0.0; GROUPS], offset: [0.0; GROUPS] }
     }
+}
 
+impl Codes {
     /// Takes a block of [`Layout::bytes`] bytes apart.
     pub fn unpack(&mut self, form: BlockForm, block: &[u8]) {
         match form {
@@ -161,7 +163,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
 /// Whole blocks as floats; `out` has room for as many as `blocks` hold.
 pub fn to_floats(form: BlockForm, blocks: &[u8], out: &mut [f32]) {
     let layout = form.layout();
-    let mut codes = Codes::new();
+    let mut codes = Codes::default();
     for (block, out) in blocks.chunks_exact(layout.bytes).zip(out.chunks_mut(layout.elements)) {
         codes.unpack(form, block);
         codes.write(layout.group, out);

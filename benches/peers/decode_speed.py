@@ -1,0 +1,363 @@
+"""How fast SmolLM2-135M reads and writes: liboptimize (through its C interface), llama.cpp, onnxruntime-genai, OpenVINO
+and plain ONNX Runtime, on the same weights.
+
+Each engine lives in a process of its own, in which nothing else is loaded; they are asked in turn, round after round,
+and sleep while another works. Greedy; a prompt of 512 (or 8) tokens, then some more. Prefill is the prompt's tokens over
+the time to the first new one; decode is the rate of those after it. With one thread times are processor times of the
+process, with more the wall clock's. An engine that is not installed is left out, and said.
+
+Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rounds 7] [--new-tokens 32]
+       [--model MODEL]    what liboptimize loads [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import smollm2
+import smollm2_onnx
+from common import DEPS, LIBRARY, RUNTIME, SCRATCH, brown_file, ratio, save, shown_ratio, table
+
+PROMPTS = [8, 512]
+
+
+class Text:
+    """Prompts of an exact number of tokens, as text and as ids."""
+
+    def __init__(self):
+        from transformers import PreTrainedTokenizerFast
+
+        folder = smollm2.folder()
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        words = " ".join(" ".join(brown_file(DEPS / "corpus/brown/ca01")).split())
+        self.ids = self.tokenizer(words, add_special_tokens=False).input_ids
+
+    def prompt(self, count):
+        # Cutting between tokens may join them otherwise when the text is read again, so look for a cut that does not.
+        for begin in range(200):
+            ids = self.ids[begin:begin + count]
+            text = self.tokenizer.decode(ids)
+            if self.tokenizer(text, add_special_tokens=False).input_ids == ids:
+                return dict(ids=ids, text=text)
+        raise SystemExit(f"no text of {count} tokens was found")
+
+
+# -------------------------------------------------------------------------------------------------- engines
+# Each is made with a number of threads, and has `write(prompt, count, tick)`: greedy, calling tick() after each token.
+
+class Optimize:
+    """liboptimize, from C."""
+
+    class Context(ctypes.Structure):
+        _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
+
+    class Written(ctypes.Structure):
+        _fields_ = [("struct_size", ctypes.c_uint32), ("row", ctypes.c_uint32), ("token", ctypes.c_int64)]
+
+    ON_TOKEN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.POINTER(Written))
+
+    class Generate(ctypes.Structure):
+        _fields_ = [(n, ctypes.c_uint32) for n in ("struct_size", "max_new_tokens", "max_length", "top_k")]
+        _fields_ += [(n, ctypes.c_float) for n in ("temperature", "top_p", "min_p", "repetition", "presence", "frequency")]
+        _fields_ += [("ngram", ctypes.c_uint32), ("logprobs", ctypes.c_uint32), ("seed", ctypes.c_uint64),
+                     ("stop", ctypes.c_void_p), ("stop_count", ctypes.c_uint64), ("on_token", ctypes.c_void_p),
+                     ("user_data", ctypes.c_void_p), ("rendered", ctypes.c_uint32), ("ignore_eos", ctypes.c_uint32)]
+
+    def __init__(self, threads, model=None):
+        self.library = ctypes.CDLL(str(LIBRARY))
+        self.library.optimize_error_message.restype = ctypes.c_char_p
+        options = self.Context(ctypes.sizeof(self.Context), threads, str(RUNTIME).encode())
+        self.context, loaded, self.generator = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("context_new", ctypes.byref(options), ctypes.byref(self.context))
+        self.call("model_load", self.context, str(model or smollm2.GGUF).encode(), None, ctypes.byref(loaded))
+        self.call("generator_new", self.context, loaded, None, None, ctypes.byref(self.generator))
+
+    def call(self, name, *arguments):
+        error = ctypes.c_void_p()
+        if getattr(self.library, "optimize_" + name)(*arguments, ctypes.byref(error)) != 0:
+            raise SystemExit(f"optimize_{name}: {self.library.optimize_error_message(error).decode()}")
+
+    def write(self, prompt, count, tick):
+        tokens = []
+
+        def on_token(_, written):
+            tokens.append(written[0].token)
+            tick()
+            return 0
+
+        callback = self.ON_TOKEN(on_token)
+        options = self.Generate(ctypes.sizeof(self.Generate), count, rendered=1, ignore_eos=1,
+                                on_token=ctypes.cast(callback, ctypes.c_void_p))
+        text, report = prompt["text"].encode(), ctypes.c_void_p()
+        texts, sizes = (ctypes.c_char_p * 1)(text), (ctypes.c_size_t * 1)(len(text))
+        self.call("generator_generate", self.generator, texts, sizes, ctypes.c_size_t(1), ctypes.byref(options), None,
+                  ctypes.byref(report))
+        self.library.optimize_buffer_free(report)
+        return tokens
+
+
+class Llama:
+    """llama.cpp on the GGUF file, by llama-cpp-python. With flash attention off: long decode is faster so."""
+
+    def __init__(self, threads):
+        from llama_cpp import Llama as Model
+
+        self.model = Model(str(smollm2.GGUF), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads,
+                           flash_attn=False, verbose=False)
+
+    def write(self, prompt, count, tick):
+        self.model.reset()
+        tokens = []
+        for token in self.model.generate(prompt["ids"], temp=0.0, repeat_penalty=1.0, reset=True):
+            tokens.append(token)
+            tick()
+            if len(tokens) == count:
+                return tokens
+
+
+class Genai:
+    """onnxruntime-genai, int4 by its own builder (4-bit head, accuracy level 4: its default)."""
+
+    precision = "int4"
+
+    def __init__(self, threads):
+        import onnxruntime_genai as genai
+
+        self.genai = genai
+        config = genai.Config(str(self.folder()))
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+        self.model = genai.Model(config)
+
+    @classmethod
+    def folder(cls):
+        out = SCRATCH / f"smollm2-genai-{cls.precision}"
+        if not (out / "genai_config.json").exists():
+            command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", smollm2.folder(), "-o", out,
+                       "-p", cls.precision, "-e", "cpu", "-c", SCRATCH / "cache"]
+            subprocess.run([str(c) for c in command], check=True, stdout=sys.stderr)
+        return out
+
+    def write(self, prompt, count, tick):
+        options = self.genai.GeneratorParams(self.model)
+        options.set_search_options(max_length=len(prompt["ids"]) + count, min_length=len(prompt["ids"]) + count,
+                                   do_sample=False)
+        generator = self.genai.Generator(self.model, options)
+        generator.append_tokens(np.array(prompt["ids"], np.int32))
+        tokens = []
+        while len(tokens) < count:
+            generator.generate_next_token()
+            tokens.append(int(generator.get_next_tokens()[0]))
+            tick()
+        return tokens
+
+
+class GenaiFloat(Genai):
+    """onnxruntime-genai, float32."""
+
+    precision = "fp32"
+
+
+class Plain:
+    """A loop over a plain ONNX file: the cache goes out and in again. Subclasses say how it is run."""
+
+    def write(self, prompt, count, tick):
+        ids, position, tokens = prompt["ids"], 0, []
+        past = {name: np.zeros((1, *shape), np.float32) for name, shape in self.caches()}
+        while len(tokens) < count:
+            feed = dict(past, input_ids=np.array([ids], np.int64),
+                        position_ids=np.arange(position, position + len(ids), dtype=np.int64)[None])
+            logits, past = self.step(feed)
+            position += len(ids)
+            ids = [int(logits[0, -1].argmax())]
+            tokens += ids
+            tick()
+        return tokens
+
+
+class OnnxRuntime(Plain):
+    """ONNX Runtime on the plain float32 file."""
+
+    def __init__(self, threads):
+        from common import ort_session
+
+        self.session = ort_session(smollm2_onnx.export(), threads)
+
+    def caches(self):
+        return [(i.name, (i.shape[1], 0, i.shape[3])) for i in self.session.get_inputs() if i.name.startswith("past")]
+
+    def step(self, feed):
+        names = [output.name for output in self.session.get_outputs()]
+        values = dict(zip(names, self.session.run(names, feed)))
+        return values.pop("logits"), {n.replace("present", "past_key_values"): v for n, v in values.items()}
+
+
+class OpenVino(Plain):
+    """OpenVINO on the plain float32 file, as it computes by default (bf16 where the processor has it)."""
+
+    precision = None
+
+    def __init__(self, threads):
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(str(smollm2_onnx.export()))
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        if self.precision:
+            options["INFERENCE_PRECISION_HINT"] = self.precision
+        self.inputs = [(i.any_name, i.partial_shape) for i in model.inputs]
+        self.compiled = core.compile_model(model, "CPU", options)
+        self.request = self.compiled.create_infer_request()
+
+    def caches(self):
+        size = lambda shape, at: shape[at].get_length()
+        return [(n, (size(s, 1), 0, size(s, 3))) for n, s in self.inputs if n.startswith("past")]
+
+    def step(self, feed):
+        values = {k.any_name: v for k, v in self.request.infer(feed, share_inputs=True).items()}
+        return values.pop("logits"), {n.replace("present", "past_key_values"): v for n, v in values.items()}
+
+
+class OpenVinoFloat(OpenVino):
+    """OpenVINO in float32."""
+
+    precision = "f32"
+
+
+ENGINES = {"optimize": Optimize, "llama.cpp": Llama, "genai int4": Genai, "genai fp32": GenaiFloat,
+           "ort fp32": OnnxRuntime, "openvino": OpenVino, "openvino f32": OpenVinoFloat}
+DEFAULT = ["optimize", "llama.cpp", "genai int4", "openvino", "openvino f32", "ort fp32"]
+
+
+# -------------------------------------------------------------------------------------------------- workers
+
+def work(name, threads, model):
+    """In a process of its own: a prompt a line comes in, times go out."""
+    engine = ENGINES[name](threads, model) if model else ENGINES[name](threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        ticks = [clock()]
+        tokens = engine.write(request["prompt"], request["count"], lambda: ticks.append(clock()))
+        answer = dict(first=ticks[1] - ticks[0], each=(ticks[-1] - ticks[1]) / (len(ticks) - 2), tokens=tokens)
+        print(json.dumps(answer), flush=True)
+
+
+class Worker:
+    def __init__(self, label, name, threads, model):
+        command = [sys.executable, __file__, "--work", name, "--threads", str(threads)]
+        command += ["--model", model] if model else []
+        self.label, self.errors = label, SCRATCH / f"decode-{label.replace('/', '_')}.log"
+        with open(self.errors, "w") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                            text=True, env=dict(os.environ, ORT_DYLIB_PATH=str(RUNTIME)))
+        self.ready = self.answer() == "ready"
+
+    def answer(self):
+        for line in self.process.stdout:
+            # Some engines print; what is ours is JSON.
+            if line.startswith(("{", '"')):
+                return json.loads(line)
+        return None
+
+    def ask(self, prompt, count):
+        self.process.stdin.write(json.dumps(dict(prompt=prompt, count=count)) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def memory(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(jobs, threads, prompts, arguments):
+    workers = []
+    for label, name, model in jobs:
+        worker = Worker(label, name, threads, model)
+        if worker.ready:
+            workers.append(worker)
+        else:
+            last = (worker.errors.read_text().strip().splitlines() or ["it said nothing"])[-1]
+            print(f"left out: {label} ({last})", file=sys.stderr)
+    times = {w.label: {f"{kind}{count}": [] for count in prompts for kind in ("prefill", "decode")} for w in workers}
+    written = {}
+    for number in range(-1, arguments.rounds):  # a round to warm up
+        for worker in workers[number % len(workers):] + workers[:number % len(workers)]:
+            for count, prompt in prompts.items():
+                found = worker.ask(prompt, arguments.new_tokens)
+                written[worker.label, count] = found["tokens"]
+                if number >= 0:
+                    times[worker.label][f"prefill{count}"].append(found["first"])
+                    times[worker.label][f"decode{count}"].append(found["each"])
+    memory = {worker.label: worker.memory() for worker in workers}
+    for worker in workers:
+        worker.close()
+    return times, memory, written
+
+
+def report(threads, times, memory, written, prompts):
+    first = next(iter(times))
+    kind = "processor time" if threads == 1 else "wall clock"
+    rows = [[f"{threads} thread{'s' if threads > 1 else ''} ({kind}), tokens/s", "prefill 512", "decode 8", "decode 512",
+             "peak MB", "same tokens"]]
+    result = {}
+    for label, of in times.items():
+        rate = lambda key, tokens=1: tokens / statistics.median(of[key])
+        found = dict(prefill512=rate("prefill512", 512), decode8=rate("decode8"), decode512=rate("decode512"),
+                     peak_bytes=memory[label], tokens=written[label, 512])
+        same = sum(a == b for count in prompts for a, b in zip(written[label, count], written[first, count]))
+        found["same_tokens"] = same / sum(len(written[first, count]) for count in prompts)
+        rows.append([label, f"{found['prefill512']:.0f}", f"{found['decode8']:.1f}", f"{found['decode512']:.1f}",
+                     f"{memory[label] / 1e6:.0f}", f"{found['same_tokens']:.2f}"])
+        result[label] = found
+    table(rows)
+    rows = [[f"how many times as fast {first} is", "prefill 512", "decode 8", "decode 512"]]
+    for label, of in times.items():
+        if label != first:
+            ratios = {key: ratio(of[key], times[first][key]) for key in ("prefill512", "decode8", "decode512")}
+            rows.append(["as " + label] + [shown_ratio(value) for value in ratios.values()])
+            result[label]["ratios"] = ratios
+    table(rows)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", default=",".join(DEFAULT))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--model")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(arguments.work, int(arguments.threads), arguments.model)
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    text = Text()
+    prompts = {count: text.prompt(count) for count in PROMPTS}
+    jobs = []
+    for name in arguments.engines.split(","):
+        models = (arguments.model or "").split(",") if name == "optimize" else [""]
+        for model in models:
+            label, _, path = model.rpartition("=")
+            jobs.append((f"{name} {label}".strip(), name, path or None))
+    smollm2_onnx.export()
+    result = {}
+    for threads in map(int, arguments.threads.split(",")):
+        result[f"threads{threads}"] = report(threads, *measure(jobs, threads, prompts, arguments), prompts)
+    save("decode_speed", result)
+
+
+if __name__ == "__main__":
+    main()
