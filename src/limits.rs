@@ -70,3 +70,7 @@ pub const GGUF_TEXT_BYTES: usize = 16 << 20;
 pub const VOCABULARY: usize = 1 << 22;
 /// Characters of a token that SentencePiece merges may make; those of real vocabularies end at 32.
 pub const MERGED_CHARACTERS: usize = 64;
+/// `config.json` and the like, which are read into trees that take many times their size.
+pub const CONFIG_BYTES: u64 = 16 << 20;
+/// Elements of an attention head of a model built from a checkpoint.
+pub const HEAD_SIZE: i64 = 1 << 16;

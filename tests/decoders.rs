@@ -429,6 +429,7 @@ fn what_cannot_be_built_says_why() {
     fault(json!({"quantization_config": {"quant_method": "gptq"}}), Kind::Unsupported, "gptq");
     fault(json!({"num_hidden_layers": 1_000_000_000}), Kind::LimitExceeded, "layers");
     fault(json!({"num_hidden_layers": 3}), Kind::InvalidModel, "model.layers.2.input_layernorm.weight");
+    fault(json!({"head_dim": 1 << 30}), Kind::LimitExceeded, "heads");
     fault(json!({"hidden_size": u64::MAX}), Kind::InvalidModel, "hidden_size");
     fault(json!({"hidden_size": -40}), Kind::InvalidModel, "hidden_size");
     fault(json!({"hidden_size": "40"}), Kind::InvalidModel, "hidden_size");

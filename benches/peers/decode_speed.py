@@ -22,7 +22,6 @@ import time
 import numpy as np
 
 import smollm2
-import smollm2_onnx
 from common import DEPS, LIBRARY, RUNTIME, SCRATCH, brown_file, ratio, save, shown_ratio, table
 
 PROMPTS = [8, 512]
@@ -187,7 +186,7 @@ class OnnxRuntime(Plain):
     def __init__(self, threads):
         from common import ort_session
 
-        self.session = ort_session(smollm2_onnx.export(), threads)
+        self.session = ort_session(smollm2.PLAIN_ONNX, threads)
 
     def caches(self):
         return [(i.name, (i.shape[1], 0, i.shape[3])) for i in self.session.get_inputs() if i.name.startswith("past")]
@@ -207,7 +206,7 @@ class OpenVino(Plain):
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(str(smollm2_onnx.export()))
+        model = core.read_model(str(smollm2.PLAIN_ONNX))
         options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         if self.precision:
             options["INFERENCE_PRECISION_HINT"] = self.precision
@@ -343,6 +342,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments.work, int(arguments.threads), arguments.model)
+    import smollm2_onnx
+
     SCRATCH.mkdir(parents=True, exist_ok=True)
     text = Text()
     prompts = {count: text.prompt(count) for count in PROMPTS}

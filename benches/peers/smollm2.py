@@ -7,14 +7,13 @@ Usage: smollm2.py [FOLDER]      default target/peers/smollm2
 import pathlib
 import sys
 
-import gguf
 import numpy as np
-import torch
 
 from common import MODELS, SCRATCH
 
 GGUF = MODELS / "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FOLDER = SCRATCH / "smollm2"
+PLAIN_ONNX = SCRATCH / "smollm2-onnx/model.onnx"  # made by smollm2_onnx.py
 NAMES = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
@@ -52,6 +51,9 @@ def config(reader):
 
 def load(path=GGUF):
     """The model in float32, ready to run."""
+    # Here and not above: engines that are measured import this file for the paths.
+    import gguf
+    import torch
     from transformers import LlamaForCausalLM
 
     reader = gguf.GGUFReader(str(path))

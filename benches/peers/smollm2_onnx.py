@@ -12,9 +12,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import smollm2
-from common import SCRATCH
-
-FILE = SCRATCH / "smollm2-onnx/model.onnx"
 
 
 class Graph:
@@ -113,7 +110,8 @@ def feed_forward(g, x, layer):
     return g.linear(g.node("Mul", [gate, g.linear(x, name + "up_proj")]), name + "down_proj")
 
 
-def export(path=FILE):
+def export(path=smollm2.PLAIN_ONNX):
+    """The file, made if it is not there."""
     if path.exists():
         return path
     model = smollm2.load()
@@ -139,4 +137,4 @@ def export(path=FILE):
 
 
 if __name__ == "__main__":
-    print(export(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else FILE))
+    print(export(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else smollm2.PLAIN_ONNX))

@@ -8,7 +8,7 @@ use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
-use crate::source::{Pooling, Task};
+use crate::source::{Card, Pooling, Task};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -77,10 +77,11 @@ pub fn embed_counted(
     options: &TextOptions,
     units: &mut Units,
 ) -> Result<Embeddings> {
-    let (output, pooling) = output_of(model)?;
     let batches = Batches::new(model, tokenizer, texts, options)?;
     let session = SessionOptions { threads: options.threads, varying_sizes: true, ..SessionOptions::default() };
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
+    // The session's outputs, not the model's: ONNX Runtime has worked out shapes that a file does not give.
+    let (output, pooling) = output_of(session.outputs(), model.card())?;
     let mut values = Vec::new();
     batches.run(&mut session, &output, units, |tensor, keep, texts| {
         let vectors = vectors(tensor, pooling, keep, texts).at(|| format!("output {output:?}"))?;
@@ -170,8 +171,7 @@ fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
 }
 
 /// The output to take vectors from, and how to pool it.
-fn output_of(model: &Model) -> Result<(String, Option<Pooling>)> {
-    let outputs = model.outputs();
+fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
         |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
@@ -183,14 +183,14 @@ fn output_of(model: &Model) -> Result<(String, Option<Pooling>)> {
         let other = |info: &&ValueInfo| !info.name.contains("logits") && !info.name.contains("pooler");
         outputs.iter().filter(float).filter(other).find(|info| rank(info) == wanted && wide(info))
     };
-    let pooling = Some(model.card().pooling.unwrap_or_default());
+    let pooling = Some(card.pooling.unwrap_or_default());
     if let Some(info) = named(&["sentence_embedding"]) {
         return Ok((info.name.clone(), None));
     }
     if let Some(info) = named(&["token_embeddings", "last_hidden_state"]) {
         return Ok((info.name.clone(), pooling));
     }
-    if let Some(info) = shaped(2).filter(|_| model.card().task != Task::Classify) {
+    if let Some(info) = shaped(2).filter(|_| card.task != Task::Classify) {
         return Ok((info.name.clone(), None));
     }
     if let Some(info) = shaped(3) {

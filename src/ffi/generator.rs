@@ -209,6 +209,8 @@ pub unsafe extern "C" fn optimize_generator_append(
         guard(error, || {
             let mut generator = lock(handle::get(generator.cast_const())?)?;
             let given = options::read(options)?;
+            // Only `rendered` matters here, but what is wrong should be said at the first chance.
+            convert(&given)?;
             let texts = texts_of(&text, &size, 1, "text")?;
             let rows = generator.row_count();
             if rows == 0 && row == 0 {

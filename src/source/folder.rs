@@ -3,7 +3,7 @@
 //!
 //! What a model is for is read off its graph first; configuration files beside it only add to that.
 
-use super::card::{Card, Format, Task};
+use super::card::{Card, Format, SideContent, SideFile, Task};
 use super::checkpoint::side;
 use crate::error::{Context, Result, bail};
 use crate::files;
@@ -129,7 +129,10 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
 
 /// `genai_config.json` knows the special tokens and the length, where the folder has no `config.json`.
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
-    let config = side::read_object(&folder.join("genai_config.json"))?.unwrap_or_default();
+    let path = folder.join("genai_config.json");
+    let config = side::read_object(&path)?.unwrap_or_default();
+    // Names and sizes of the cache are read there when text is to be written.
+    card.side_files.push(SideFile { name: "genai_config.json".to_owned(), content: SideContent::Path(path) });
     let Some(model) = config.get("model").and_then(Value::as_object) else { return Ok(()) };
     if card.generation.eos_token_ids.is_empty() {
         card.generation = side::generation_defaults(model, None)?;

@@ -136,6 +136,10 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
         None if width % query == 0 => width / query,
         None => bail!(InvalidModel, "the hidden size {width} is no multiple of the {query} attention heads"),
     };
+    // Before anything is made of that size: the angles of rotary positions come before the first tensor is met.
+    if size > limits::HEAD_SIZE {
+        bail!(LimitExceeded, "attention heads of {size} elements; the limit is {}", limits::HEAD_SIZE);
+    }
     Ok(Heads { query, key_value, size })
 }
 

@@ -45,7 +45,7 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let content = files::read(path, limits::SIDE_FILE_BYTES)?;
+    let content = files::read(path, limits::CONFIG_BYTES)?;
     let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is damaged: {e}"));
     parsed.at(|| path.display()).map(Some)
 }
