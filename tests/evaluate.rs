@@ -195,7 +195,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     let texts: Vec<Vec<i64>> = (0..20).map(|t| (0..4 + t % 7).map(|i| (t * 11 + i * i * 5) % 60).collect()).collect();
     let predicted = predictions(&model, &texts);
     // One of four is labelled wrongly.
-    let label = |text: usize| if text % 4 == 0 { (predicted[text] + 1) % 3 } else { predicted[text] };
+    let label = |text: usize| if text.is_multiple_of(4) { (predicted[text] + 1) % 3 } else { predicted[text] };
     let rows: Vec<Labelled> = texts
         .iter()
         .enumerate()
