@@ -39,7 +39,7 @@ pub struct ProbeOptions {
 
 impl Default for ProbeOptions {
     fn default() -> Self {
-        ProbeOptions { text: TextOptions::default(), test_share: 0.2, seed: 0, penalty: 0.01 }
+        ProbeOptions { text: TextOptions::default(), test_share: 0.2, seed: 0, penalty: 0.5 }
     }
 }
 

@@ -135,9 +135,10 @@ mod tests {
     /// Words, with a `<s>` in front of a text if asked for.
     fn tokenizer(bos: bool) -> Tokenizer {
         let processor = if bos {
-            json!({ "type": "TemplateProcessing", "pair": [],
-                "single": [{ "SpecialToken": { "id": "<s>", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
-                "special_tokens": { "<s>": { "id": "<s>", "ids": [9], "tokens": ["<s>"] } } })
+            let piece = |kind: &str, id: &str| json!({ kind: { "id": id, "type_id": 0 } });
+            let sequence = [piece("SpecialToken", "<s>"), piece("Sequence", "A")];
+            let specials = json!({ "<s>": { "id": "<s>", "ids": [9], "tokens": ["<s>"] } });
+            json!({ "type": "TemplateProcessing", "pair": [], "single": sequence, "special_tokens": specials })
         } else {
             json!(null)
         };

@@ -125,7 +125,7 @@ impl Decoder {
         let templates = Templates::new(genai.as_ref());
         let mut cache = Vec::with_capacity(left.len());
         for input in left {
-            cache.push(pair(input, &outputs, &templates, model.card())?);
+            cache.push(pair(input, &outputs, &templates, &Sizes { card: model.card(), genai: genai.as_ref() })?);
         }
         let (kind, table) = kind_of(model, &cache);
         // Rows of different lengths must say where their tokens are and what is padding.
@@ -234,7 +234,7 @@ fn role(name: &str, word: &str) -> Option<(u32, Part)> {
     Some((digits.parse().ok()?, part))
 }
 
-fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, card: &Card) -> Result<CachePair> {
+fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, sizes: &Sizes<'_>) -> Result<CachePair> {
     let name = &input.name;
     if name.contains("encoder") {
         bail!(Unsupported, "input {name:?}: models of encoder and decoder cannot write text yet");
@@ -267,26 +267,40 @@ fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, card: &
             }
             Dim::Fixed(_) if index == batch => 0,
             Dim::Fixed(size) => *size,
-            Dim::Symbolic(_) => from_card(card, dims.len() - index, name)?,
+            Dim::Symbolic(_) => sizes.of(dims.len() - index, name)?,
         });
     }
     Ok(CachePair { past: name.clone(), present: output.name.clone(), dtype, shape, batch, sequence })
 }
 
-/// A size that the graph leaves open, from the configuration: heads (third from the end) or their size (last).
-fn from_card(card: &Card, from_end: usize, name: &str) -> Result<i64> {
-    let first = |keys: &[&str]| keys.iter().find_map(|key| card.integer(key)).filter(|size| *size > 0);
-    let heads = || first(&["num_attention_heads", "n_head", "num_heads"]);
-    let size = match from_end {
-        3 => first(&["num_key_value_heads", "num_kv_heads"]).or_else(heads),
-        1 => first(&["head_dim"])
-            .or_else(|| Some(first(&["hidden_size", "n_embd", "d_model"])? / heads()?).filter(|size| *size > 0)),
-        5 => Some(2),
-        _ => None,
-    };
-    match size {
-        Some(size) => Ok(size),
-        None => bail!(Unsupported, "input {name:?}: neither the graph nor a config.json gives the size of its heads"),
+/// Where sizes are written down that a graph leaves open.
+struct Sizes<'a> {
+    card: &'a Card,
+    genai: Option<&'a Value>,
+}
+
+impl Sizes<'_> {
+    fn first(&self, keys: &[&str]) -> Option<i64> {
+        let genai = |key: &str| self.genai?.get(key)?.as_i64();
+        keys.iter().find_map(|key| genai(key).or_else(|| self.card.integer(key))).filter(|size| *size > 0)
+    }
+
+    /// Heads (third from the end) or their size (last) of the input `name`.
+    fn of(&self, from_end: usize, name: &str) -> Result<i64> {
+        let heads = || self.first(&["num_attention_heads", "n_head", "num_heads"]);
+        let whole = || self.first(&["hidden_size", "n_embd", "d_model"]);
+        let size = match from_end {
+            3 => self.first(&["num_key_value_heads", "num_kv_heads"]).or_else(heads),
+            1 => self.first(&["head_size", "head_dim"]).or_else(|| Some(whole()? / heads()?)).filter(|size| *size > 0),
+            5 => Some(2),
+            _ => None,
+        };
+        match size {
+            Some(size) => Ok(size),
+            None => {
+                bail!(Unsupported, "input {name:?}: neither the graph nor a configuration gives the size of its heads")
+            }
+        }
     }
 }
 

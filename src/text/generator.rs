@@ -12,9 +12,10 @@ use crate::runtime::{Runtime, Session, SessionOptions, Stop};
 use crate::source::GenerationDefaults;
 use std::sync::Arc;
 
-/// Tokens of a prompt that are run at once: a longer prompt takes several runs, which bounds the memory that
-/// attention and logits need, and costs no time.
-const CHUNK: usize = 512;
+/// Tokens of a prompt that are run at once. A longer prompt takes several runs: that bounds the memory of attention
+/// and logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of processor time in runs of 256, 5.2 of
+/// 512, 6.3 at once).
+const CHUNK: usize = 256;
 /// Columns of cache beyond the prompt for callers that do not say how much they will write.
 const ROOM: usize = 64;
 

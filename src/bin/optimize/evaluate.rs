@@ -92,7 +92,7 @@ struct How {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Probe: weight of the penalty on large weights
-    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    #[arg(long, value_name = "X", default_value_t = 0.5)]
     penalty: f64,
 }
 

@@ -65,8 +65,9 @@ fn optimum_exports_are_read() {
 
 #[test]
 fn genai_names_and_integers_of_32_bits_are_read() {
-    let (past, present) = layers("cache_{n}_{part}_in", "cache_{n}_{part}_out", &["b", "3", "p", "64"]);
+    let (past, present) = layers("cache_{n}_{part}_in", "cache_{n}_{part}_out", &["b", "kv", "p", "kv_cache_dim"]);
     let config = serde_json::json!({"model": {"decoder": {
+        "head_size": 64, "num_key_value_heads": 3,
         "inputs": {"input_ids": "tokens", "past_key_names": "cache_%d_key_in", "past_value_names": "cache_%d_value_in"},
         "outputs": {"present_key_names": "cache_%d_key_out", "present_value_names": "cache_%d_value_out"}}}});
     let content = SideContent::Bytes(Bytes::from(config.to_string()));
@@ -75,7 +76,7 @@ fn genai_names_and_integers_of_32_bits_are_read() {
     inputs.extend(past);
     let read = decoder(inputs, present, vec![], Card { side_files, ..Card::default() }).unwrap();
     assert_eq!((read.input_ids.name.as_str(), read.input_ids.dtype), ("tokens", DataType::Int32));
-    assert_eq!(read.cache[3].present, "cache_1_value_out");
+    assert_eq!((read.cache[3].present.as_str(), &read.cache[3].shape[..]), ("cache_1_value_out", &[0, 3, 0, 64][..]));
     let tensor = read.input_ids.tensor(&[1, 2], vec![5, 6]).unwrap();
     assert_eq!(tensor.as_slice::<i32>().unwrap(), [5, 6]);
 }
