@@ -173,7 +173,7 @@ impl Sampler {
         let point = uniform(self.options.seed, context.row, context.tokens.len() as u64);
         let filtered = self.options.top_p < 1.0 || self.options.min_p > 0.0;
         if self.options.top_k == 0 && !filtered {
-            return Ok(i64::from(draw_from_all(logits, max, scale, point)));
+            return Ok(i64::from(draw_from_all(logits, (best, max), scale, point)));
         }
         self.filter(logits, max, scale);
         // In the order of ids, so that the draw does not depend on how the candidates were found.

@@ -106,16 +106,16 @@ pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
-/// Draws from all tokens in proportion to their weights, in the order of ids.
-pub(super) fn draw_from_all(logits: &[f32], max: f32, scale: f32, point: f64) -> u32 {
+/// Draws from all tokens in proportion to their weights, in the order of ids; `best` is the one that has `max`.
+pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32, point: f64) -> u32 {
     let mut left = point * exp_sum(logits, max, scale);
-    let mut last = 0;
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
         let sum = f64::from(block_sum(chunk, max, scale));
         if left >= sum {
             left -= sum;
             continue;
         }
+        let mut last = best;
         for (index, logit) in chunk.iter().enumerate() {
             let weight = f64::from(exp((logit - max) * scale));
             if weight > 0.0 {
@@ -129,7 +129,7 @@ pub(super) fn draw_from_all(logits: &[f32], max: f32, scale: f32, point: f64) ->
         // Rounding alone leads here: the last possible token of the block is the one.
         return last;
     }
-    last
+    best
 }
 
 /// Logits summed in float32 before they go into a float64 sum.
@@ -140,16 +140,14 @@ pub(super) fn exp_sum(logits: &[f32], max: f32, scale: f32) -> f64 {
     logits.chunks(BLOCK).map(|chunk| f64::from(block_sum(chunk, max, scale))).sum()
 }
 
-pub(super) fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
+/// The sum over one block. Exponentials go into an array first: the compiler makes vector code of that loop, three
+/// times as fast, but not of one that adds them up as well.
+fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
+    let mut weights = [0f32; BLOCK];
+    weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exp((logit - max) * scale));
     let mut lanes = [0f32; 8];
-    let mut chunks = logits.chunks_exact(8);
-    for chunk in &mut chunks {
-        for (lane, logit) in lanes.iter_mut().zip(chunk) {
-            *lane += exp((logit - max) * scale);
-        }
-    }
-    for (lane, logit) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += exp((logit - max) * scale);
+    for chunk in weights.chunks_exact(8) {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, weight)| *lane += weight);
     }
     lanes.iter().sum()
 }
