@@ -51,11 +51,12 @@ bench: deps ## the benchmarks
 # Not after `all`: whoever may write to PREFIX seldom has cargo.
 install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
-	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)' '$(DESTDIR)$(BINDIR)'
+	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize' '$(DESTDIR)$(BINDIR)'
 	$(INSTALL) -m 755 $(LIBRARY) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)'
 	ln -sfn liboptimize.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)'
 	ln -sfn liboptimize.so.$(MAJOR) '$(DESTDIR)$(LIBDIR)/liboptimize.so'
 	$(INSTALL) -m 644 include/optimize.h include/optimize.hpp '$(DESTDIR)$(INCLUDEDIR)'
+	$(INSTALL) -m 644 include/optimize/*.hpp '$(DESTDIR)$(INCLUDEDIR)/optimize'
 	$(INSTALL) -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/optimize'
 	$(FILL) tools/install/optimize.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc'
 	$(FILL) tools/install/optimizeConfig.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfig.cmake'
@@ -65,7 +66,7 @@ uninstall: ## remove what install put there
 	rm -f '$(DESTDIR)$(LIBDIR)/liboptimize.so' '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)' \
 	      '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc' \
 	      '$(DESTDIR)$(INCLUDEDIR)/optimize.h' '$(DESTDIR)$(INCLUDEDIR)/optimize.hpp' '$(DESTDIR)$(BINDIR)/optimize'
-	rm -rf '$(DESTDIR)$(CMAKEDIR)'
+	rm -rf '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize'
 
 clean: ## remove target/ (the cache of fetched packages stays)
 	rm -rf target

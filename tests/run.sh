@@ -126,19 +126,21 @@ build() { # LANGUAGE SOURCE PROGRAM
     return 1
   }
 }
+arguments() { # SOURCE: what the program is given
+  case ${1,,} in
+    examples/*chat*) arguments=("$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf 'What is the capital of France?') ;;
+    examples/*) arguments=("$model" "$tmp/int8.onnx") ;;
+    *) arguments=() ;;
+  esac
+}
 compiled() { # LANGUAGE EXTENSION FOLDER: the tests and the examples of a language
   local source program
   for source in tests/capi/*."$2" "$3"/*."$2"; do
     [[ -e $source ]] || continue
     program=$scratch/${source//\//_}
     build "$1" "$source" "$program" || continue
-    if [[ $source == examples/*/chat.* ]]; then
-      run "$1" "$source" "$program" "$(ls "$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf)" 'What is the capital of France?'
-    elif [[ $source == examples/* ]]; then
-      run "$1" "$source" "$program" "$model" "$tmp/int8.onnx"
-    else
-      run "$1" "$source" "$program"
-    fi
+    arguments "$source"
+    run "$1" "$source" "$program" "${arguments[@]}"
   done
 }
 c() { compiled C c examples/c; }
@@ -158,7 +160,7 @@ valgrind_c() {
 }
 
 go_programs() {
-  local status=0 bad program=$scratch/quantize_go
+  local status=0 bad command
   [[ -e examples/go/go.mod ]] || return 0
   heading Go
   have go gofmt || return 0
@@ -167,12 +169,18 @@ go_programs() {
   cd examples/go
   check 'go vet' go vet ./...
   in_test go test -count=1 -v ./... 2>&1 | tee "$scratch/log" || status=$?
-  go build -o "$program" ./cmd/quantize || fail 'examples/go/cmd/quantize does not compile'
+  for command in cmd/*; do
+    go build -o "$scratch/go_${command#cmd/}" "./$command" || fail "examples/go/$command does not compile"
+  done
   cd "$root"
   pass Go "$(grep -cE '^ *--- PASS' "$scratch/log" || true)"
   bad=$(grep -cE '^ *--- FAIL' "$scratch/log" || true)
   ((status == 0)) || fail 'go test' "$((bad > 0 ? bad : 1))"
-  [[ ! -x $program ]] || run Go examples/go/cmd/quantize "$program" "$model" "$tmp/int8.onnx"
+  for command in examples/go/cmd/*; do
+    [[ -x $scratch/go_${command##*/} ]] || continue
+    arguments "$command"
+    run Go "$command" "$scratch/go_${command##*/}" "${arguments[@]}"
+  done
 }
 
 # A C# file with a Main is a program; the others are compiled into each of them.
@@ -190,7 +198,8 @@ csharp() {
       fail "$source does not compile"
       continue
     }
-    run 'C#' "$source" mono "$program" "$model" "$tmp/int8.onnx"
+    arguments "$source"
+    run 'C#' "$source" mono "$program" "${arguments[@]}"
   done
 }
 

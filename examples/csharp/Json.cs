@@ -1,4 +1,4 @@
-// A JSON reader for the two programs of this folder, because Mono has none that needs no package.
+// A JSON reader for the programs of this folder, because Mono has none that needs no package.
 // Where there is System.Text.Json, use that: JsonDocument.Parse(report).
 
 using System;

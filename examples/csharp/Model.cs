@@ -141,6 +141,21 @@ namespace Optimize
             return tokenizer;
         }
 
+        /// <summary>A conversation as the text the model was trained on, by its chat template: a prompt that is
+        /// Rendered. Status.NotFound if the model has no template.</summary>
+        public string RenderChat(params Message[] messages) { return RenderChat(Message.ToJson(messages)); }
+
+        /// <summary>The same for messages in JSON, which may have more in them:
+        /// [{"role": "user", "content": "..."}, ...].</summary>
+        public string RenderChat(string messages)
+        {
+            BufferHandle rendered;
+            ErrorHandle error;
+            int status = Native.optimize_model_render_chat(this, Utf8.Bytes(messages), out rendered, out error);
+            OptimizeException.Check(status, error);
+            return rendered.Take();
+        }
+
         /// <summary>What a run must feed.</summary>
         public IList<ValueInfo> Inputs()
         {

@@ -20,6 +20,9 @@ namespace Optimize
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
         internal delegate void ReleaseFn(IntPtr userData);
 
+        [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+        internal delegate int TokenFn(IntPtr userData, IntPtr written);
+
         // Structs: the fields of the header, in its order. All of them are blittable.
 
         [StructLayout(LayoutKind.Sequential)]
@@ -83,6 +86,33 @@ namespace Optimize
             internal ulong ValueCount;
         }
 
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct GeneratorOptions { internal uint StructSize, Threads; }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Written
+        {
+            internal uint StructSize, Row;
+            internal long Token;
+            internal IntPtr Text;
+            internal ulong TextSize;
+            internal float Logprob;
+            internal int FinishReason;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct GenerateOptions
+        {
+            internal uint StructSize, MaxNewTokens, MaxLength, TopK;
+            internal float Temperature, TopP, MinP, RepetitionPenalty, PresencePenalty, FrequencyPenalty;
+            internal uint NoRepeatNgramSize, Logprobs;
+            internal ulong Seed;
+            internal IntPtr Stop;
+            internal ulong StopCount;
+            internal IntPtr OnToken, UserData;
+            internal uint Rendered, IgnoreEos;
+        }
+
         // Functions. A handle is given as its class, so that it cannot be freed during the call.
 
         [DllImport(Library)] internal static extern IntPtr optimize_version();
@@ -119,6 +149,8 @@ namespace Optimize
             Model model, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_tokenizer(
             Model model, out Tokenizer tokenizer, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_render_chat(
+            Model model, byte[] messages, out BufferHandle rendered, out ErrorHandle error);
         [DllImport(Library)] internal static extern UIntPtr optimize_model_input_count(Model model);
         [DllImport(Library)] internal static extern int optimize_model_input(
             Model model, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
@@ -163,6 +195,22 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_session_output(
             Session session, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
         [DllImport(Library)] internal static extern void optimize_session_free(IntPtr session);
+
+        [DllImport(Library)] internal static extern int optimize_generator_new(
+            Context context, Model model, ref GeneratorOptions options, ref Call call,
+            out Generator generator, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_generator_generate(
+            Generator generator, IntPtr prompts, UIntPtr[] sizes, UIntPtr count, ref GenerateOptions options,
+            ref Call call, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_generator_append(
+            Generator generator, UIntPtr row, byte[] text, UIntPtr size, ref GenerateOptions options,
+            out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_generator_run(
+            Generator generator, ref GenerateOptions options, ref Call call, out BufferHandle report,
+            out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_generator_reset(
+            Generator generator, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_generator_free(IntPtr generator);
 
         [DllImport(Library)] internal static extern int optimize_tokenizer_load(
             byte[] path, out Tokenizer tokenizer, out ErrorHandle error);

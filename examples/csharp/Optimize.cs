@@ -5,9 +5,10 @@
 //     using (var small = context.Quantize(model))
 //         small.Save("small.onnx");
 //
-// Copy this folder without Quantize.cs, Tests.cs and Json.cs into a project. It needs no package, and Mono, .NET
-// Framework 4.6 or any newer .NET on a 64-bit system, which must find liboptimize.so: beside the program, or in
-// LD_LIBRARY_PATH. With Mono: mcs Quantize.cs Optimize.cs Model.cs … && mono Quantize.exe MODEL OUTPUT
+// Copy this folder into a project, without its programs (Chat, Quantize, Tests, GeneratorTests) and what only they
+// use (Json, Tap). It needs no package, and Mono, .NET Framework 4.6 or any newer .NET on a 64-bit system, which
+// must find liboptimize.so: beside the program, or in LD_LIBRARY_PATH. With Mono: mcs Quantize.cs Optimize.cs
+// Model.cs … && mono Quantize.exe MODEL OUTPUT
 //
 // Rules that hold for all classes:
 //
@@ -17,8 +18,8 @@
 //            may stand in its place. All calls are synchronous and bound to no thread: wrap them in Task.Run.
 //   Dispose  frees at once what the finalizer would free in its own time. Objects may be disposed of in any
 //            order. What another thread disposes of during a call is freed when the call ends.
-//   Threads  Any number of threads may use a Context, Model, Tensor or Tokenizer at once. A Session takes one
-//            run at a time.
+//   Threads  Any number of threads may use a Context, Model, Tensor or Tokenizer at once. A Session or Generator
+//            takes one call at a time.
 
 using System;
 using System.Runtime.ExceptionServices;
@@ -100,6 +101,32 @@ namespace Optimize
         public ulong Total { get; private set; }
     }
 
+    /// <summary>Keeps what the callbacks of a call throw, which must not unwind through the library, until the call
+    /// has ended.</summary>
+    internal sealed class Caught
+    {
+        private ExceptionDispatchInfo thrown;
+
+        /// <summary>What a C callback answers for a function that says whether to go on.</summary>
+        internal int Guard(Func<bool> function)
+        {
+            try
+            {
+                if (thrown == null && function()) return 0;
+            }
+            catch (Exception e)
+            {
+                thrown = ExceptionDispatchInfo.Capture(e);
+            }
+            return 1;
+        }
+
+        internal void Rethrow()
+        {
+            if (thrown != null) thrown.Throw();
+        }
+    }
+
     /// <summary>What every long call takes besides its options. A CancellationToken may stand for one.</summary>
     public sealed class Call
     {
@@ -116,13 +143,14 @@ namespace Optimize
 
         internal delegate int Body(ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library under the conditions of <paramref name="call"/>.</summary>
-        internal static void Run(Call call, Body body)
+        /// <summary>Makes a call of the library under the conditions of <paramref name="call"/>. What its callbacks
+        /// threw wins.</summary>
+        internal static void Run(Call call, Body body, Caught caught = null)
         {
-            (call ?? new Call()).Run(body);
+            (call ?? new Call()).Run(body, caught ?? new Caught());
         }
 
-        private void Run(Body body)
+        private void Run(Body body, Caught caught)
         {
             Cancellation.ThrowIfCancellationRequested();
             var native = new Native.Call
@@ -130,20 +158,11 @@ namespace Optimize
                 StructSize = Handle.SizeOf<Native.Call>(),
                 TimeoutMs = Milliseconds(Timeout),
             };
-            ExceptionDispatchInfo thrown = null;
-            Native.ProgressFn report = (userData, stage, done, total) =>
+            Native.ProgressFn report = (userData, stage, done, total) => caught.Guard(() =>
             {
-                // An exception must not unwind through the library: it goes on when the call has ended.
-                try
-                {
-                    if (thrown == null) Progress.Report(new Progress(Utf8.Read(stage), done, total));
-                }
-                catch (Exception e)
-                {
-                    thrown = ExceptionDispatchInfo.Capture(e);
-                }
-                return thrown != null || Cancellation.IsCancellationRequested ? 1 : 0;
-            };
+                Progress.Report(new Progress(Utf8.Read(stage), done, total));
+                return !Cancellation.IsCancellationRequested;
+            });
             if (Progress != null) native.Progress = Marshal.GetFunctionPointerForDelegate(report);
 
             int status;
@@ -152,18 +171,17 @@ namespace Optimize
             else status = RunCancellable(ref native, body, out error);
             GC.KeepAlive(report); // the library knew its address
 
-            if (thrown != null)
+            using (error)
             {
-                error.Dispose();
-                thrown.Throw();
-            }
-            try
-            {
-                OptimizeException.Check(status, error);
-            }
-            catch (OptimizeException e) when (e.Status == Status.Cancelled && Cancellation.IsCancellationRequested)
-            {
-                throw new OperationCanceledException(e.Message, e, Cancellation);
+                caught.Rethrow();
+                try
+                {
+                    OptimizeException.Check(status, error);
+                }
+                catch (OptimizeException e) when (e.Status == Status.Cancelled && Cancellation.IsCancellationRequested)
+                {
+                    throw new OperationCanceledException(e.Message, e, Cancellation);
+                }
             }
         }
 
@@ -241,7 +259,8 @@ namespace Optimize
             return text;
         }
 
-        /// <summary>Loads an .onnx file, or a folder that holds one. Weights are mapped, not read.</summary>
+        /// <summary>Loads an .onnx or .gguf file, a checkpoint folder or an exported folder. Weights are mapped,
+        /// not read.</summary>
         public Model Load(string path, Call call = null)
         {
             var bytes = Utf8.Bytes(path);
@@ -307,6 +326,22 @@ namespace Optimize
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_session_new(
                 this, model, ref given, ref native, out session, out error));
             return session;
+        }
+
+        /// <summary>Makes a decoder ready to write, with the tokenizer that belongs to it. Status.Unsupported if the
+        /// model is no decoder.</summary>
+        public Generator CreateGenerator(Model model, GeneratorOptions options = null, Call call = null)
+        {
+            options = options ?? new GeneratorOptions();
+            var given = new Native.GeneratorOptions
+            {
+                StructSize = SizeOf<Native.GeneratorOptions>(),
+                Threads = options.Threads,
+            };
+            Generator generator = null;
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_generator_new(
+                this, model, ref given, ref native, out generator, out error));
+            return generator;
         }
 
         /// <inheritdoc/>

@@ -1,4 +1,5 @@
-// The tests of the binding. Prints a line a test; needs OPTIMIZE_TEST_DEPS and OPTIMIZE_TEST_TMP (tests/run.sh).
+// The tests of the binding but for generators (GeneratorTests.cs). Needs OPTIMIZE_TEST_DEPS and OPTIMIZE_TEST_TMP
+// (tests/run.sh).
 
 using System;
 using System.Collections.Generic;
@@ -7,6 +8,7 @@ using System.Linq;
 using System.Threading;
 using System.Threading.Tasks;
 using Optimize;
+using static Tap;
 
 internal static class Tests
 {
@@ -24,55 +26,13 @@ internal static class Tests
         model = context.Load(folder);
         tokenizer = model.LoadTokenizer();
 
-        int failed = 0;
-        var tests = new Action[]
-        {
+        return Tap.Run(
             Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
             DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
-            GarbageIsCollected, CollectorDuringCalls,
-        };
-        foreach (var test in tests)
-        {
-            try
-            {
-                test();
-                Console.WriteLine("ok - " + test.Method.Name);
-            }
-            catch (Exception e)
-            {
-                failed++;
-                Console.WriteLine("not ok - " + test.Method.Name + "\n# " + e.ToString().Replace("\n", "\n# "));
-            }
-        }
-        Console.WriteLine("1.." + tests.Length);
-        return failed == 0 ? 0 : 1;
-    }
-
-    private static void Check(bool holds, string otherwise)
-    {
-        if (!holds) throw new Exception(otherwise);
-    }
-
-    private static T Throws<T>(Action action) where T : Exception
-    {
-        try
-        {
-            action();
-        }
-        catch (T e)
-        {
-            return e;
-        }
-        throw new Exception("no " + typeof(T).Name);
-    }
-
-    private static void Fails(Status status, string mention, Action action)
-    {
-        var e = Throws<OptimizeException>(action);
-        Check(e.Status == status && e.Message.Contains(mention), e.Status + ", not " + status + ": " + e.Message);
+            GarbageIsCollected, CollectorDuringCalls);
     }
 
     /// <summary>The sentence embedding of a text: the output of two dimensions and type float.</summary>

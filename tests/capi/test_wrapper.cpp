@@ -1,58 +1,15 @@
-// optimize.hpp: the whole wrapper, and what it adds to the C interface. TAP as in tap.h.
-#include <optimize.hpp>
+// optimize.hpp: the wrapper but for its Generator, and what it adds to the C interface.
+#include "tap.hpp"
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <thread>
 
 namespace {
 
-int failures = 0, failed_tests = 0;
-
-void check(bool passed, int line, const char *what) {
-    if (passed) return;
-    std::printf("# test_wrapper.cpp:%d: %s\n", line, what);
-    ++failures;
-}
-#define CHECK(condition) check(static_cast<bool>(condition), __LINE__, #condition)
-
-/// The function throws an Error with that status and `part` in what().
-template <class F> void fails(int line, optimize::Status status, const char *part, F &&function) {
-    try {
-        function();
-        check(false, line, "nothing was thrown");
-    } catch (const optimize::Error &error) {
-        if (error.status() != status || std::strstr(error.what(), part) == nullptr) {
-            std::printf("# test_wrapper.cpp:%d: %s: %s\n", line, optimize::status_name(error.status()).c_str(), error.what());
-            ++failures;
-        }
-    }
-}
-#define FAILS(status, part, ...) fails(__LINE__, optimize::Status::status, part, [&] { __VA_ARGS__; })
-
-template <class F> void run(const char *name, F &&test) {
-    failures = 0;
-    try {
-        test();
-    } catch (const std::exception &error) {
-        std::printf("# %s: %s\n", name, error.what());
-        ++failures;
-    }
-    std::printf("%s - %s\n", failures == 0 ? "ok" : "not ok", name);
-    std::fflush(stdout);
-    if (failures != 0) ++failed_tests;
-}
-
-std::string in_folder(const char *variable, const char *otherwise, const std::string &name) {
-    const char *folder = std::getenv(variable);
-    return std::string(folder ? folder : otherwise) + "/" + name;
-}
-std::string deps(const std::string &name) { return in_folder("OPTIMIZE_TEST_DEPS", "target/deps", name); }
-std::string temporary(const std::string &name) { return in_folder("OPTIMIZE_TEST_TMP", "/tmp", name); }
+using tap::deps;
+using tap::temporary;
 
 const std::string minilm = "models/paraphrase-MiniLM-L3-v2";
 const std::string sentence = "461"; // what this export calls the embedding of the sentence
@@ -323,8 +280,6 @@ void models_are_benchmarked() {
 
 } // namespace
 
-#define RUN(name) run(#name, name)
-
 int main() {
     RUN(version_and_statuses);
     RUN(errors_say_status_message_and_place);
@@ -342,5 +297,5 @@ int main() {
     const char *valgrind = std::getenv("OPTIMIZE_TEST_VALGRIND");
     if (valgrind && std::string(valgrind) == "1") std::printf("ok - models_are_benchmarked # skipped under valgrind\n");
     else RUN(models_are_benchmarked);
-    return failed_tests == 0 ? 0 : 1;
+    return tap::end();
 }

@@ -94,37 +94,26 @@ func (t cancel) fireOn(ctx context.Context) (stop func()) {
 
 // progress is what the C callback reaches through its user data.
 type progress struct {
-	ctx      context.Context
-	report   ProgressFunc
-	panicked any
+	caught
+	ctx    context.Context
+	report ProgressFunc
 }
 
 // install makes c report to p, until the function it returns is called.
 func (p *progress) install(c *C.optimize_call_t) (remove func()) {
-	h := cgo.NewHandle(p)
-	// C memory, because a struct that C reads may not point into Go memory.
-	data := C.malloc(C.size_t(unsafe.Sizeof(h)))
-	*(*cgo.Handle)(data) = h
+	data, forget := userData(p)
 	c.user_data = data
 	c.progress = C.optimize_progress_fn(C.optimize_go_progress)
 	return func() {
-		C.free(data)
-		h.Delete()
-		if p.panicked != nil {
-			panic(p.panicked)
-		}
+		forget()
+		p.goOn()
 	}
 }
 
 //export optimize_go_progress
 func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, total C.uint64_t) (stop C.int32_t) {
-	p := (*(*cgo.Handle)(userData)).Value().(*progress)
-	// A panic must not unwind through the library: it goes on when the call has ended.
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			p.panicked, stop = panicked, 1
-		}
-	}()
+	p := valueOf(userData).(*progress)
+	defer p.catch(&stop)
 	if p.panicked != nil {
 		return 1
 	}
@@ -133,4 +122,34 @@ func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, to
 		return 1 // at once, not when the goroutine of fireOn gets to it
 	}
 	return 0
+}
+
+// userData makes a value that a C callback finds again with valueOf, until forget is called.
+func userData(value any) (data unsafe.Pointer, forget func()) {
+	h := cgo.NewHandle(value)
+	// C memory, because a struct that C reads may not point into Go memory.
+	data = C.malloc(C.size_t(unsafe.Sizeof(h)))
+	*(*cgo.Handle)(data) = h
+	return data, func() {
+		C.free(data)
+		h.Delete()
+	}
+}
+
+func valueOf(userData unsafe.Pointer) any { return (*(*cgo.Handle)(userData)).Value() }
+
+// caught keeps a panic, which must not unwind through the library, until the call has ended.
+type caught struct{ panicked any }
+
+// catch is deferred in a callback, and goOn around the call.
+func (c *caught) catch(stop *C.int32_t) {
+	if panicked := recover(); panicked != nil {
+		c.panicked, *stop = panicked, 1
+	}
+}
+
+func (c *caught) goOn() {
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
 }

@@ -18,7 +18,7 @@ func newModel(model *C.optimize_model_t) *Model {
 	return &Model{own(model, func(m *C.optimize_model_t) { C.optimize_model_free(m) })}
 }
 
-// Load loads an .onnx file, or a folder that holds one. Weights are mapped, not read.
+// Load loads an .onnx or .gguf file, a checkpoint folder or an exported folder. Weights are mapped, not read.
 func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -126,6 +126,37 @@ func (m *Model) Tokenizer() (*Tokenizer, error) {
 		return nil, err
 	}
 	return newTokenizer(tokenizer), nil
+}
+
+// Message is a message of a conversation.
+type Message struct {
+	Role    string `json:"role"` // "system", "user", "assistant", or what else the model's template knows
+	Content string `json:"content"`
+}
+
+// RenderChat gives a conversation as the text the model was trained on, by its chat template: a prompt that is
+// Rendered. messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound if
+// the model has no template.
+func (m *Model) RenderChat(messages any) (string, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return "", err
+	}
+	defer m.release()
+	list, err := json.Marshal(messages)
+	if err != nil {
+		return "", err
+	}
+	var mem memory
+	defer mem.free()
+	var rendered *C.optimize_buffer_t
+	err = try(func(e errorOut) status {
+		return C.optimize_model_render_chat(model, mem.text(string(list)), &rendered, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(take(rendered)), nil
 }
 
 // Inputs describes what a run must feed.

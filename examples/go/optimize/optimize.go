@@ -17,8 +17,8 @@
 //   - Options may be nil; the zero value of every field means its default.
 //   - Close frees at once what the garbage collector would free in its own time. What is closed during a call
 //     is freed when the call ends. Handles may be closed in any order, and more than once.
-//   - Any number of goroutines may use a [Context], [Model], [Tensor] or [Tokenizer] at once. A [Session]
-//     takes one run at a time.
+//   - Any number of goroutines may use a [Context], [Model], [Tensor] or [Tokenizer] at once. A [Session] or
+//     [Generator] takes one call at a time.
 package optimize
 
 // #cgo LDFLAGS: -loptimize

@@ -1,0 +1,60 @@
+// Part of optimize.hpp: statuses and what is thrown.
+#ifndef OPTIMIZE_ERROR_HPP
+#define OPTIMIZE_ERROR_HPP
+
+#include "../optimize.h"
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace optimize {
+
+/// What went wrong, as optimize_status_t has it.
+enum class Status : std::int32_t {
+    ok = OPTIMIZE_OK,
+    invalid_argument = OPTIMIZE_INVALID_ARGUMENT,
+    invalid_handle = OPTIMIZE_INVALID_HANDLE,
+    not_found = OPTIMIZE_NOT_FOUND,
+    io = OPTIMIZE_IO,
+    invalid_model = OPTIMIZE_INVALID_MODEL,
+    unsupported = OPTIMIZE_UNSUPPORTED,
+    limit_exceeded = OPTIMIZE_LIMIT_EXCEEDED,
+    runtime_missing = OPTIMIZE_RUNTIME_MISSING,
+    runtime = OPTIMIZE_RUNTIME,
+    cancelled = OPTIMIZE_CANCELLED,
+    timeout = OPTIMIZE_TIMEOUT,
+    busy = OPTIMIZE_BUSY,
+    gate_not_met = OPTIMIZE_GATE_NOT_MET,
+    internal = OPTIMIZE_INTERNAL,
+};
+
+/// What every failure throws. what() is "place: message".
+class Error : public std::runtime_error {
+public:
+    Error(Status status, const std::string &message, const std::string &place = {})
+        : std::runtime_error(place.empty() ? message : place + ": " + message), status_(status),
+          text_(std::make_shared<const Text>(Text{message, place})) {}
+
+    /// The sort of failure.
+    Status status() const noexcept { return status_; }
+    /// What is wrong, one sentence.
+    const std::string &message() const noexcept { return text_->message; }
+    /// Where: file, node, tensor or argument, outermost first; empty if the message says it all.
+    const std::string &place() const noexcept { return text_->place; }
+
+private:
+    struct Text {
+        std::string message, place;
+    };
+    Status status_;
+    std::shared_ptr<const Text> text_; // shared, because copying an exception must not throw
+};
+
+/// The name of a status, e.g. "invalid_model".
+inline std::string status_name(Status status) { return optimize_status_name(static_cast<std::int32_t>(status)); }
+
+} // namespace optimize
+
+#endif // OPTIMIZE_ERROR_HPP

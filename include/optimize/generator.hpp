@@ -1,0 +1,171 @@
+// Part of optimize.hpp: text generation.
+#ifndef OPTIMIZE_GENERATOR_HPP
+#define OPTIMIZE_GENERATOR_HPP
+
+#include "model.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace optimize {
+
+/// Why a text ends; see optimize_finish_reason_t.
+enum class FinishReason : std::int32_t {
+    none = OPTIMIZE_FINISH_NONE,
+    eos = OPTIMIZE_FINISH_EOS,
+    length = OPTIMIZE_FINISH_LENGTH,
+    stop = OPTIMIZE_FINISH_STOP,
+    cancelled = OPTIMIZE_FINISH_CANCELLED,
+};
+
+/// A token as it is written.
+struct Written {
+    /// Number of the row.
+    std::uint32_t row;
+    /// Id of the token.
+    std::int64_t token;
+    /// Text that is certain now: whole characters, nothing of a stop string. Often empty. Lives until on_token
+    /// returns.
+    std::string_view text;
+    /// Log-probability of the token, if logprobs were asked for; else 0.
+    float logprob;
+    /// Not none with the last token of a row.
+    FinishReason finish_reason;
+};
+
+/// Options of Generator; see optimize_generator_options_t.
+struct GeneratorOptions {
+    std::uint32_t threads = 0;
+};
+
+/// Options of Generator::generate, run and append; see optimize_generate_options_t.
+struct GenerateOptions {
+    std::uint32_t max_new_tokens = 0;
+    std::uint32_t max_length = 0;
+    std::uint32_t top_k = 0;
+    float temperature = 0;
+    float top_p = 0;
+    float min_p = 0;
+    float repetition_penalty = 0;
+    float presence_penalty = 0;
+    float frequency_penalty = 0;
+    std::uint32_t no_repeat_ngram_size = 0;
+    std::uint32_t logprobs = 0;
+    std::uint64_t seed = 0;
+    std::vector<std::string> stop;
+    /// Called for every token on the thread that made the call. Returning false ends all rows. What it throws ends
+    /// them too, and is thrown again by the call; what was written until then can be gone on with.
+    std::function<bool(const Written &written)> on_token;
+    bool rendered = false;
+    bool ignore_eos = false;
+};
+
+namespace detail {
+
+/// GenerateOptions in the form C takes.
+class Generating {
+public:
+    Generating(const GenerateOptions &options, Thrown &thrown)
+        : options_(options), thrown_(thrown), stop_(c_texts(options.stop, "stop")),
+          raw_(sized<optimize_generate_options_t>()) {
+        raw_.max_new_tokens = options.max_new_tokens;
+        raw_.max_length = options.max_length;
+        raw_.top_k = options.top_k;
+        raw_.temperature = options.temperature;
+        raw_.top_p = options.top_p;
+        raw_.min_p = options.min_p;
+        raw_.repetition_penalty = options.repetition_penalty;
+        raw_.presence_penalty = options.presence_penalty;
+        raw_.frequency_penalty = options.frequency_penalty;
+        raw_.no_repeat_ngram_size = options.no_repeat_ngram_size;
+        raw_.logprobs = options.logprobs;
+        raw_.seed = options.seed;
+        raw_.stop = stop_.data();
+        raw_.stop_count = stop_.size();
+        if (options.on_token) raw_.on_token = &Generating::on_token;
+        raw_.user_data = this;
+        raw_.rendered = options.rendered;
+        raw_.ignore_eos = options.ignore_eos;
+    }
+    Generating(const Generating &) = delete;
+    Generating &operator=(const Generating &) = delete;
+
+    const optimize_generate_options_t *get() const noexcept { return &raw_; }
+
+private:
+    static std::int32_t on_token(void *self, const optimize_written_t *written) noexcept {
+        const auto &generating = *static_cast<const Generating *>(self);
+        const std::string_view text(written->text, static_cast<std::size_t>(written->text_size));
+        return generating.thrown_.guard([&] {
+            return generating.options_.on_token({written->row, written->token, text, written->logprob,
+                                                 static_cast<FinishReason>(written->finish_reason)});
+        });
+    }
+
+    const GenerateOptions &options_;
+    Thrown &thrown_;
+    std::vector<const char *> stop_;
+    optimize_generate_options_t raw_;
+};
+
+} // namespace detail
+
+/// A decoder made ready to write text, with what it has read so far. Takes one call at a time.
+class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
+public:
+    Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
+        auto raw = detail::sized<optimize_generator_options_t>();
+        raw.threads = options.threads;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_generator_new(context.get(), model.get(), &raw, c_call, place(), error);
+        });
+    }
+    /// Writes a text after each prompt; what was read before is dropped. Gives {"generations": [{"text", "tokens",
+    /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
+    std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
+                         const Call &call = {}) {
+        const detail::Texts texts(prompts);
+        return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
+            return optimize_generator_generate(get(), texts.pointers.data(), texts.sizes.data(), prompts.size(), raw,
+                                               c_call, report, error);
+        });
+    }
+    /// Appends to a row (0 for a conversation; this makes it), to be read by the next run. Of the options only
+    /// `rendered` matters.
+    void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
+        detail::Thrown thrown;
+        const detail::Generating generating(options, thrown);
+        detail::attempt([&](auto **error) {
+            return optimize_generator_append(get(), row, text.data(), text.size(), generating.get(), error);
+        });
+    }
+    /// Writes on in all rows; only what is new is computed. Gives what was written now, as generate does.
+    std::string run(const GenerateOptions &options = {}, const Call &call = {}) {
+        return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
+            return optimize_generator_run(get(), raw, c_call, report, error);
+        });
+    }
+    /// Forgets all rows.
+    void reset() {
+        detail::attempt([&](auto **error) { return optimize_generator_reset(get(), error); });
+    }
+
+private:
+    template <class F> static std::string write(const GenerateOptions &options, const Call &call, F &&function) {
+        detail::Thrown thrown;
+        const detail::Generating generating(options, thrown);
+        detail::Buffer report;
+        detail::attempt(call, thrown, [&](auto *c_call, auto **error) {
+            return function(generating.get(), c_call, report.place(), error);
+        });
+        return report.text();
+    }
+};
+
+} // namespace optimize
+
+#endif // OPTIMIZE_GENERATOR_HPP

@@ -1,0 +1,228 @@
+// Part of optimize.hpp: models, and what is done to them.
+#ifndef OPTIMIZE_MODEL_HPP
+#define OPTIMIZE_MODEL_HPP
+
+#include "call.hpp"
+#include "context.hpp"
+#include "tensor.hpp"
+#include "tokenizer.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace optimize {
+
+/// Where Model::save puts weights; see optimize_external_data_t.
+enum class ExternalData : std::int32_t {
+    automatic = OPTIMIZE_EXTERNAL_DATA_AUTO,
+    never = OPTIMIZE_EXTERNAL_DATA_NEVER,
+    always = OPTIMIZE_EXTERNAL_DATA_ALWAYS,
+};
+
+/// The form of a quantized model; see optimize_quantize_type_t.
+enum class QuantizeType : std::int32_t {
+    dynamic = OPTIMIZE_QUANTIZE_DYNAMIC,
+};
+
+/// Whether weights use 7 of their 8 bits; see optimize_reduce_range_t.
+enum class ReduceRange : std::int32_t {
+    automatic = OPTIMIZE_REDUCE_RANGE_AUTO,
+    on = OPTIMIZE_REDUCE_RANGE_ON,
+    off = OPTIMIZE_REDUCE_RANGE_OFF,
+};
+
+/// Options of Model::save; see optimize_save_options_t.
+struct SaveOptions {
+    ExternalData external_data = ExternalData::automatic;
+};
+
+/// Options of Model::quantize; see optimize_quantize_options_t.
+struct QuantizeOptions {
+    QuantizeType type = QuantizeType::dynamic;
+    std::uint32_t bits = 0;
+    ReduceRange reduce_range = ReduceRange::automatic;
+    bool per_tensor = false;
+    bool keep_embeddings = false;
+    std::uint32_t threads = 0;
+    std::uint64_t min_elements = 0;
+    std::vector<std::string> include;
+    std::vector<std::string> exclude;
+    std::string scratch_folder;
+};
+
+/// Options of Model::benchmark; see optimize_benchmark_options_t.
+struct BenchmarkOptions {
+    std::uint32_t runs = 0;
+    std::uint32_t warmup = 0;
+    std::uint32_t threads = 0;
+    std::uint32_t batch_size = 0;
+    std::uint32_t sequence_length = 0;
+    std::uint32_t max_milliseconds = 0;
+    std::uint32_t seed = 0;
+    std::vector<std::string> texts;
+    std::vector<std::string> shapes;
+    std::vector<std::string> values;
+};
+
+/// A message of a conversation.
+struct Message {
+    /// "system", "user", "assistant", or what else the model's template knows.
+    std::string role;
+    std::string content;
+};
+
+struct Quantized;
+
+namespace detail {
+
+/// A string of JSON.
+inline std::string json_text(const std::string &text) {
+    constexpr char digits[] = "0123456789abcdef";
+    std::string json = "\"";
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte < 0x20) json += std::string("\\u00") + digits[byte / 16] + digits[byte % 16];
+        else if (c == '"' || c == '\\') json += std::string("\\") + c;
+        else json += c;
+    }
+    return json + '"';
+}
+
+} // namespace detail
+
+/// A loaded or made model. Immutable.
+class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
+public:
+    /// Loads an .onnx or .gguf file, a checkpoint folder or an exported folder.
+    Model(const Context &context, const std::string &path, const Call &call = {}) {
+        const char *c_path = detail::c_text(path, "path");
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_load(context.get(), c_path, c_call, place(), error);
+        });
+    }
+    /// Loads a model from the bytes of an .onnx file, which are copied.
+    static Model load_memory(const Context &context, const void *data, std::size_t size, const Call &call = {}) {
+        Model made;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_load_memory(context.get(), data, size, c_call, made.place(), error);
+        });
+        return made;
+    }
+    /// Saves atomically; gives {"files": [{"path", "bytes", "sha256"}]} as JSON.
+    std::string save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
+        auto raw = detail::sized<optimize_save_options_t>();
+        raw.external_data = static_cast<std::int32_t>(options.external_data);
+        const char *c_path = detail::c_text(path, "path");
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_save(get(), c_path, &raw, c_call, report.place(), error);
+        });
+        return report.text();
+    }
+    /// What is inside, as JSON.
+    std::string inspect() const {
+        detail::Buffer report;
+        detail::attempt([&](auto **error) { return optimize_model_inspect(get(), report.place(), error); });
+        return report.text();
+    }
+    std::vector<ValueInfo> inputs() const {
+        return detail::value_infos(optimize_model_input_count(get()), [&](auto index, auto *info, auto **error) {
+            return optimize_model_input(get(), index, info, error);
+        });
+    }
+    std::vector<ValueInfo> outputs() const {
+        return detail::value_infos(optimize_model_output_count(get()), [&](auto index, auto *info, auto **error) {
+            return optimize_model_output(get(), index, info, error);
+        });
+    }
+    /// A conversation as the text the model was trained on, by its chat template: a prompt that is `rendered`.
+    std::string render_chat(const std::vector<Message> &messages) const {
+        std::string json = "[";
+        for (const Message &message : messages) {
+            if (json.size() > 1) json += ',';
+            json += "{\"role\":" + detail::json_text(message.role);
+            json += ",\"content\":" + detail::json_text(message.content) + '}';
+        }
+        return render_chat(json + ']');
+    }
+    /// The same for messages in JSON, which may have more in them: [{"role": "user", "content": "..."}, ...].
+    std::string render_chat(const std::string &messages) const {
+        const char *c_messages = detail::c_text(messages, "messages");
+        detail::Buffer rendered;
+        detail::attempt([&](auto **error) {
+            return optimize_model_render_chat(get(), c_messages, rendered.place(), error);
+        });
+        return rendered.text();
+    }
+    /// Quantizes into a new model; this one stays as it is.
+    Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
+    /// Measures `result` against this model and gives the report as JSON. Without a tokenizer inputs are generated.
+    std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
+                          const BenchmarkOptions &options = {}, const Call &call = {}) const {
+        const auto texts = detail::c_texts(options.texts, "texts");
+        const auto shapes = detail::c_texts(options.shapes, "shapes");
+        const auto values = detail::c_texts(options.values, "values");
+        auto raw = detail::sized<optimize_benchmark_options_t>();
+        raw.runs = options.runs;
+        raw.warmup = options.warmup;
+        raw.threads = options.threads;
+        raw.batch_size = options.batch_size;
+        raw.sequence_length = options.sequence_length;
+        raw.max_milliseconds = options.max_milliseconds;
+        raw.seed = options.seed;
+        raw.texts = texts.data();
+        raw.text_count = texts.size();
+        raw.shapes = shapes.data();
+        raw.shape_count = shapes.size();
+        raw.values = values.data();
+        raw.value_count = values.size();
+        const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, &raw, c_call,
+                                            report.place(), error);
+        });
+        return report.text();
+    }
+
+private:
+    Model() = default;
+};
+
+/// What Model::quantize gives.
+struct Quantized {
+    Model model;
+    /// What was done to each node, and why the others were left: the JSON of docs/report.md.
+    std::string report;
+};
+
+inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
+    const auto include = detail::c_texts(options.include, "include");
+    const auto exclude = detail::c_texts(options.exclude, "exclude");
+    auto raw = detail::sized<optimize_quantize_options_t>();
+    raw.type = static_cast<std::int32_t>(options.type);
+    raw.bits = options.bits;
+    raw.reduce_range = static_cast<std::int32_t>(options.reduce_range);
+    raw.per_tensor = options.per_tensor;
+    raw.keep_embeddings = options.keep_embeddings;
+    raw.threads = options.threads;
+    raw.min_elements = options.min_elements;
+    raw.include = include.data();
+    raw.include_count = include.size();
+    raw.exclude = exclude.data();
+    raw.exclude_count = exclude.size();
+    raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
+    Model made;
+    detail::Buffer report;
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_model_quantize(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
+    });
+    return {std::move(made), report.text()};
+}
+
+} // namespace optimize
+
+#endif // OPTIMIZE_MODEL_HPP

@@ -1,0 +1,86 @@
+// Part of optimize.hpp: models made ready to run.
+#ifndef OPTIMIZE_SESSION_HPP
+#define OPTIMIZE_SESSION_HPP
+
+#include "model.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace optimize {
+
+/// How much ONNX Runtime rewrites the graph before it runs it; see optimize_optimization_level_t.
+enum class OptimizationLevel : std::int32_t {
+    all = OPTIMIZE_OPTIMIZATION_DEFAULT,
+    disabled = OPTIMIZE_OPTIMIZATION_DISABLED,
+    basic = OPTIMIZE_OPTIMIZATION_BASIC,
+    extended = OPTIMIZE_OPTIMIZATION_EXTENDED,
+};
+
+/// Options of Session; see optimize_session_options_t.
+struct SessionOptions {
+    std::uint32_t threads = 0;
+    OptimizationLevel optimization_level = OptimizationLevel::all;
+    bool disable_prepacking = false;
+};
+
+/// An input of a run. The tensor must live until the run is over.
+struct Input {
+    std::string name;
+    std::reference_wrapper<const Tensor> tensor;
+};
+
+/// A model made ready to run. Takes one run at a time: make one session for each thread.
+class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
+public:
+    Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
+        auto raw = detail::sized<optimize_session_options_t>();
+        raw.threads = options.threads;
+        raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
+        raw.disable_prepacking = options.disable_prepacking;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_session_new(context.get(), model.get(), &raw, c_call, place(), error);
+        });
+    }
+    /// Gives the named outputs in the order asked for; all of them if none is named.
+    std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
+                            const Call &call = {}) {
+        std::vector<const char *> names;
+        std::vector<const optimize_tensor_t *> tensors;
+        for (const Input &input : inputs) {
+            names.push_back(detail::c_text(input.name, "the name of an input"));
+            tensors.push_back(input.tensor.get().get());
+        }
+        const auto wanted = detail::c_texts(output_names, "output_names");
+        const std::size_t count = wanted.empty() ? optimize_session_output_count(get()) : wanted.size();
+        const char *const *c_wanted = wanted.empty() ? nullptr : wanted.data();
+        std::vector<optimize_tensor_t *> places(count);
+        std::vector<Tensor> outputs;
+        outputs.reserve(count); // nothing may throw between the run and the last result's owner
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            const optimize_status_t status =
+                optimize_session_run(get(), names.data(), tensors.data(), names.size(), c_wanted, count, c_call,
+                                     places.data(), error);
+            for (optimize_tensor_t *place : places) outputs.push_back(Tensor(place));
+            return status;
+        });
+        return outputs;
+    }
+    std::vector<ValueInfo> inputs() const {
+        return detail::value_infos(optimize_session_input_count(get()), [&](auto index, auto *info, auto **error) {
+            return optimize_session_input(get(), index, info, error);
+        });
+    }
+    std::vector<ValueInfo> outputs() const {
+        return detail::value_infos(optimize_session_output_count(get()), [&](auto index, auto *info, auto **error) {
+            return optimize_session_output(get(), index, info, error);
+        });
+    }
+};
+
+} // namespace optimize
+
+#endif // OPTIMIZE_SESSION_HPP

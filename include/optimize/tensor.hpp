@@ -1,0 +1,230 @@
+// Part of optimize.hpp: element types, descriptions of inputs and outputs, tensors.
+#ifndef OPTIMIZE_TENSOR_HPP
+#define OPTIMIZE_TENSOR_HPP
+
+#include "handle.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace optimize {
+
+/// Element types, as optimize_dtype_t has them.
+enum class DType : std::int32_t {
+    unknown = OPTIMIZE_DTYPE_UNKNOWN,
+    float32 = OPTIMIZE_DTYPE_FLOAT32,
+    uint8 = OPTIMIZE_DTYPE_UINT8,
+    int8 = OPTIMIZE_DTYPE_INT8,
+    uint16 = OPTIMIZE_DTYPE_UINT16,
+    int16 = OPTIMIZE_DTYPE_INT16,
+    int32 = OPTIMIZE_DTYPE_INT32,
+    int64 = OPTIMIZE_DTYPE_INT64,
+    string = OPTIMIZE_DTYPE_STRING,
+    boolean = OPTIMIZE_DTYPE_BOOL,
+    float16 = OPTIMIZE_DTYPE_FLOAT16,
+    float64 = OPTIMIZE_DTYPE_FLOAT64,
+    uint32 = OPTIMIZE_DTYPE_UINT32,
+    uint64 = OPTIMIZE_DTYPE_UINT64,
+    complex64 = OPTIMIZE_DTYPE_COMPLEX64,
+    complex128 = OPTIMIZE_DTYPE_COMPLEX128,
+    bfloat16 = OPTIMIZE_DTYPE_BFLOAT16,
+    float8e4m3fn = OPTIMIZE_DTYPE_FLOAT8E4M3FN,
+    float8e4m3fnuz = OPTIMIZE_DTYPE_FLOAT8E4M3FNUZ,
+    float8e5m2 = OPTIMIZE_DTYPE_FLOAT8E5M2,
+    float8e5m2fnuz = OPTIMIZE_DTYPE_FLOAT8E5M2FNUZ,
+    uint4 = OPTIMIZE_DTYPE_UINT4,
+    int4 = OPTIMIZE_DTYPE_INT4,
+    float4e2m1 = OPTIMIZE_DTYPE_FLOAT4E2M1,
+    float8e8m0 = OPTIMIZE_DTYPE_FLOAT8E8M0,
+    uint2 = OPTIMIZE_DTYPE_UINT2,
+    int2 = OPTIMIZE_DTYPE_INT2,
+};
+
+/// A dimension of an input or output.
+struct Dimension {
+    /// -1 where any size will do.
+    std::int64_t size = -1;
+    /// Equal names are equal sizes; empty if it has none.
+    std::string name;
+};
+
+/// An input or output of a model.
+struct ValueInfo {
+    std::string name;
+    /// DType::unknown for a sequence or map.
+    DType dtype = DType::unknown;
+    /// Nothing if not even the number of dimensions is declared.
+    std::optional<std::vector<Dimension>> shape;
+};
+
+namespace detail {
+
+template <class T> struct IsCharacter : std::false_type {};
+template <> struct IsCharacter<char> : std::true_type {};
+template <> struct IsCharacter<wchar_t> : std::true_type {};
+template <> struct IsCharacter<char16_t> : std::true_type {};
+template <> struct IsCharacter<char32_t> : std::true_type {};
+
+/// The element type of a C++ type; DType::unknown if it has none.
+template <class T> constexpr DType dtype_of() noexcept {
+    if constexpr (std::is_same_v<T, bool>) return sizeof(bool) == 1 ? DType::boolean : DType::unknown;
+    else if constexpr (std::is_same_v<T, float>) return DType::float32;
+    else if constexpr (std::is_same_v<T, double>) return DType::float64;
+    else if constexpr (!std::is_integral_v<T> || IsCharacter<T>::value) return DType::unknown;
+    else if constexpr (sizeof(T) == 1) return std::is_signed_v<T> ? DType::int8 : DType::uint8;
+    else if constexpr (sizeof(T) == 2) return std::is_signed_v<T> ? DType::int16 : DType::uint16;
+    else if constexpr (sizeof(T) == 4) return std::is_signed_v<T> ? DType::int32 : DType::uint32;
+    else if constexpr (sizeof(T) == 8) return std::is_signed_v<T> ? DType::int64 : DType::uint64;
+    else return DType::unknown;
+}
+
+inline ValueInfo value_info(const optimize_value_info_t &info) {
+    ValueInfo value{info.name, static_cast<DType>(info.dtype), std::nullopt};
+    if (info.rank < 0) return value;
+    value.shape.emplace();
+    for (std::int64_t i = 0; i < info.rank; ++i) value.shape->push_back({info.dims[i], info.dim_names[i]});
+    return value;
+}
+
+/// All inputs or outputs: `function(index, info, error)` gives one.
+template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&function) {
+    std::vector<ValueInfo> values;
+    values.reserve(count);
+    for (std::size_t index = 0; index < count; ++index) {
+        auto info = sized<optimize_value_info_t>();
+        attempt([&](auto **error) { return function(index, &info, error); });
+        values.push_back(value_info(info));
+    }
+    return values;
+}
+
+} // namespace detail
+
+/// Elements with a type and a shape. Immutable.
+class Tensor : public detail::Handle<optimize_tensor_t, optimize_tensor_free> {
+public:
+    /// Takes over the elements, row-major; nothing is copied if the vector is moved in.
+    template <class T> Tensor(const std::vector<std::int64_t> &dims, std::vector<T> elements) {
+        static_assert(!std::is_same_v<T, bool>, "std::vector<bool> has no bytes: use Tensor::copy");
+        auto owner = std::make_unique<std::vector<T>>(std::move(elements));
+        const auto release = [](void *data) { delete static_cast<std::vector<T> *>(data); };
+        borrow(dtype_of<T>(), dims, owner->data(), owner->size() * sizeof(T), release, owner.get());
+        owner.release();
+    }
+    /// Copies `count` elements, row-major.
+    template <class T> static Tensor copy(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count) {
+        return copy(dtype_of<T>(), dims, elements, count * sizeof(T));
+    }
+    /// Copies `size` bytes of elements of a type that C++ has no name for (float16, int4 ...).
+    static Tensor copy(DType dtype, const std::vector<std::int64_t> &dims, const void *data, std::size_t size) {
+        Tensor made;
+        const auto number = static_cast<std::int32_t>(dtype);
+        detail::attempt([&](auto **error) {
+            return optimize_tensor_new(number, dims.data(), dims.size(), data, size, made.place(), error);
+        });
+        return made;
+    }
+    /// Uses the caller's elements in place. They must stay valid and unchanged until `release` is called, on
+    /// whatever thread that is, or without one until the tensor and every run that uses it are over. `release`
+    /// must not throw, and is not called if this function throws.
+    template <class T>
+    static Tensor borrow(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count,
+                         std::function<void()> release = {}) {
+        Tensor made;
+        if (!release) {
+            made.borrow(dtype_of<T>(), dims, elements, count * sizeof(T), nullptr, nullptr);
+            return made;
+        }
+        using Release = std::function<void()>;
+        auto owner = std::make_unique<Release>(std::move(release));
+        const auto call = [](void *data) noexcept { (*std::unique_ptr<Release>(static_cast<Release *>(data)))(); };
+        made.borrow(dtype_of<T>(), dims, elements, count * sizeof(T), call, owner.get());
+        owner.release();
+        return made;
+    }
+    /// Copies strings, row-major.
+    static Tensor new_strings(const std::vector<std::int64_t> &dims, const std::vector<std::string> &strings) {
+        Tensor made;
+        const detail::Texts texts(strings);
+        detail::attempt([&](auto **error) {
+            return optimize_tensor_new_strings(dims.data(), dims.size(), texts.pointers.data(), texts.sizes.data(),
+                                               strings.size(), made.place(), error);
+        });
+        return made;
+    }
+
+    DType dtype() const noexcept { return static_cast<DType>(optimize_tensor_dtype(get())); }
+    std::size_t rank() const noexcept { return optimize_tensor_rank(get()); }
+    std::vector<std::int64_t> dims() const {
+        const std::int64_t *first = optimize_tensor_dims(get());
+        return {first, first + rank()};
+    }
+    /// Number of elements: the product of the dims.
+    std::size_t elements() const noexcept {
+        std::size_t count = 1;
+        for (std::size_t i = 0; i < rank(); ++i) count *= static_cast<std::size_t>(optimize_tensor_dims(get())[i]);
+        return count;
+    }
+    /// Bytes of all elements; 0 for strings.
+    std::size_t size_bytes() const noexcept { return optimize_tensor_size(get()); }
+    /// The elements as they lie in memory, whatever their type; NULL for strings. Lives as long as the tensor.
+    const void *data() const noexcept { return optimize_tensor_data(get()); }
+    /// The elements, row-major; throws if they are of another type. Lives as long as the tensor.
+    template <class T> const T *data() const {
+        if (dtype() != dtype_of<T>())
+            throw Error(Status::invalid_argument, "the tensor holds elements of type " + number(dtype()) + ", not " +
+                                                      number(dtype_of<T>()) + " (numbers of optimize_dtype_t)");
+        return static_cast<const T *>(data());
+    }
+    /// A copy of the elements; throws if they are of another type.
+    template <class T> std::vector<T> to_vector() const {
+        const T *first = data<T>();
+        return first ? std::vector<T>(first, first + elements()) : std::vector<T>();
+    }
+    /// The string at row-major position `index`. Lives as long as the tensor.
+    std::string_view string(std::size_t index) const {
+        const char *text = nullptr;
+        std::size_t size = 0;
+        detail::attempt([&](auto **error) { return optimize_tensor_string(get(), index, &text, &size, error); });
+        return {text, size};
+    }
+    /// A copy of all strings; throws if the elements are no strings.
+    std::vector<std::string> strings() const {
+        if (dtype() != DType::string) throw Error(Status::invalid_argument, "the tensor does not hold strings");
+        std::vector<std::string> all;
+        all.reserve(elements());
+        for (std::size_t index = 0; index < elements(); ++index) all.emplace_back(string(index));
+        return all;
+    }
+
+private:
+    friend class Session;
+    friend class Tokenizer;
+    Tensor() = default;
+    explicit Tensor(optimize_tensor_t *raw) noexcept : Handle(raw) {}
+
+    template <class T> static constexpr DType dtype_of() noexcept {
+        static_assert(detail::dtype_of<T>() != DType::unknown, "tensors have no elements of this type");
+        return detail::dtype_of<T>();
+    }
+    static std::string number(DType dtype) { return std::to_string(static_cast<std::int32_t>(dtype)); }
+    void borrow(DType dtype, const std::vector<std::int64_t> &dims, const void *data, std::size_t size,
+                optimize_release_fn release, void *user_data) {
+        detail::attempt([&](auto **error) {
+            return optimize_tensor_borrow(static_cast<std::int32_t>(dtype), dims.data(), dims.size(), data, size,
+                                          release, user_data, place(), error);
+        });
+    }
+};
+
+} // namespace optimize
+
+#endif // OPTIMIZE_TENSOR_HPP

@@ -1,0 +1,70 @@
+// Part of optimize.hpp: text to ids and back.
+#ifndef OPTIMIZE_TOKENIZER_HPP
+#define OPTIMIZE_TOKENIZER_HPP
+
+#include "tensor.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace optimize {
+
+/// Options of Tokenizer::encode; see optimize_encode_options_t.
+struct EncodeOptions {
+    bool no_special_tokens = false;
+    std::uint32_t max_length = 0;
+};
+
+/// Options of Tokenizer::decode; see optimize_decode_options_t.
+struct DecodeOptions {
+    bool keep_special_tokens = false;
+};
+
+/// Texts as ids: int64 tensors of shape [number of texts, tokens of the longest].
+struct Encoded {
+    Tensor ids;
+    /// 1 for tokens, 0 for padding.
+    Tensor attention_mask;
+    /// The segments BERT wants.
+    Tensor type_ids;
+};
+
+/// Text to ids and back. Immutable.
+class Tokenizer : public detail::Handle<optimize_tokenizer_t, optimize_tokenizer_free> {
+public:
+    /// Loads a tokenizer.json, or the one in a folder.
+    explicit Tokenizer(const std::string &path) {
+        const char *c_path = detail::c_text(path, "path");
+        detail::attempt([&](auto **error) { return optimize_tokenizer_load(c_path, place(), error); });
+    }
+    Encoded encode(const std::vector<std::string> &texts, const EncodeOptions &options = {}) const {
+        auto raw = detail::sized<optimize_encode_options_t>();
+        raw.no_special_tokens = options.no_special_tokens;
+        raw.max_length = options.max_length;
+        const detail::Texts c_texts(texts);
+        Encoded made{Tensor(), Tensor(), Tensor()};
+        detail::attempt([&](auto **error) {
+            return optimize_tokenizer_encode(get(), c_texts.pointers.data(), c_texts.sizes.data(), texts.size(),
+                                             &raw, made.ids.place(), made.attention_mask.place(),
+                                             made.type_ids.place(), error);
+        });
+        return made;
+    }
+    std::string decode(const std::vector<std::int64_t> &ids, const DecodeOptions &options = {}) const {
+        auto raw = detail::sized<optimize_decode_options_t>();
+        raw.keep_special_tokens = options.keep_special_tokens;
+        detail::Buffer text;
+        detail::attempt([&](auto **error) {
+            return optimize_tokenizer_decode(get(), ids.data(), ids.size(), &raw, text.place(), error);
+        });
+        return text.text();
+    }
+    /// Tokens in the vocabulary, added ones included.
+    std::size_t vocabulary_size() const noexcept { return optimize_tokenizer_vocabulary_size(get()); }
+};
+
+} // namespace optimize
+
+#endif // OPTIMIZE_TOKENIZER_HPP

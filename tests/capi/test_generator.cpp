@@ -1,0 +1,266 @@
+// optimize.hpp: text generation, on SmolLM2 out of its GGUF file.
+#include "tap.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <stdexcept>
+#include <type_traits>
+
+namespace {
+
+using optimize::FinishReason;
+using optimize::GenerateOptions;
+using optimize::Written;
+
+std::string gguf() {
+    for (const auto &file : std::filesystem::directory_iterator(tap::deps("models/smollm2")))
+        if (file.path().extension() == ".gguf") return file.path().string();
+    return {};
+}
+
+// Shared: a test begins with what it needs.
+const optimize::Context context;
+const optimize::Model &model() {
+    static const optimize::Model loaded(context, gguf());
+    return loaded;
+}
+optimize::Generator &generator() {
+    static optimize::Generator made(context, model());
+    return made;
+}
+
+const std::string count = "One, two, three, four,"; // it goes on: five, six, seven, eight, and nine, ...
+
+/// What on_token is told, row by row.
+struct Heard {
+    std::vector<std::string> texts;
+    std::vector<std::int64_t> tokens;
+    std::vector<float> logprobs;
+    FinishReason finish = FinishReason::none; // of the latest token
+
+    bool add(const Written &written) {
+        if (texts.size() <= written.row) texts.resize(written.row + 1);
+        texts[written.row] += written.text;
+        tokens.push_back(written.token);
+        logprobs.push_back(written.logprob);
+        finish = written.finish_reason;
+        return true;
+    }
+};
+
+GenerateOptions heard_by(Heard &heard, std::uint32_t max_new_tokens) {
+    GenerateOptions options;
+    options.max_new_tokens = max_new_tokens;
+    options.on_token = [&](const Written &written) { return heard.add(written); };
+    return options;
+}
+
+std::string text_of(const std::string &prompt, GenerateOptions options) {
+    Heard heard;
+    options.on_token = [&](const Written &written) { return heard.add(written); };
+    generator().generate({prompt}, options);
+    return heard.texts.at(0);
+}
+
+GenerateOptions at_most(std::uint32_t max_new_tokens) {
+    GenerateOptions options;
+    options.max_new_tokens = max_new_tokens;
+    return options;
+}
+
+bool has(const std::string &text, const std::string &part) { return text.find(part) != std::string::npos; }
+
+void a_chat_names_paris_and_streams_the_same_text() {
+    Heard heard;
+    auto options = heard_by(heard, 24);
+    options.rendered = true;
+    const auto prompt = model().render_chat({{"user", "What is the capital of France?"}});
+    const auto report = generator().generate({prompt}, options);
+    CHECK(has(heard.texts.at(0), "Paris"));
+    CHECK(has(report, "\"text\":\"" + heard.texts[0] + "\""));
+    CHECK(heard.finish == FinishReason::eos && has(report, "\"finish_reason\":\"eos\""));
+}
+
+void messages_are_rendered_whatever_is_in_them() {
+    const std::string odd = "\"quotes\" \\ and\n\tcontrol \x01 characters, größer";
+    CHECK(has(model().render_chat({{"user", odd}}), odd));
+    const auto two = model().render_chat({{"system", "Be brief."}, {"user", "Hello"}});
+    CHECK(has(two, "Be brief.") && has(two, "Hello") && !has(two, "\""));
+    const std::string json = R"([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}])";
+    CHECK(model().render_chat(json) == two);
+    FAILS(invalid_argument, "JSON", model().render_chat("{"));
+    FAILS(invalid_argument, "NUL", model().render_chat(std::string("[]\0", 3)));
+    const optimize::Model encoder(context, tap::deps("models/paraphrase-MiniLM-L3-v2"));
+    FAILS(not_found, "template", encoder.render_chat({{"user", "Hello"}}));
+    FAILS(unsupported, "", optimize::Generator(context, encoder));
+}
+
+void runs_go_on_where_the_last_one_ended() {
+    const auto whole = text_of(count, at_most(12));
+    Heard heard;
+    generator().reset();
+    generator().append(0, "One, two,");
+    generator().append(0, " three, four,");
+    generator().run(heard_by(heard, 5));
+    generator().run(heard_by(heard, 7));
+    CHECK(heard.texts.at(0) == whole && heard.tokens.size() == 12);
+
+    Heard appended;
+    CHECK(text_of(count, at_most(3)) == " five, six");
+    generator().append(0, ", seven,");
+    generator().run(heard_by(appended, 4));
+    CHECK(appended.texts.at(0) == text_of(count + " five, six, seven,", at_most(4)));
+}
+
+void rows_are_written_as_if_alone() {
+    const std::string other = "The sun rises in the";
+    Heard heard;
+    generator().generate({count, other}, heard_by(heard, 6));
+    CHECK(heard.texts.size() == 2 && heard.tokens.size() == 12);
+    CHECK(heard.texts.at(0) == text_of(count, at_most(6)) && heard.texts.at(1) == text_of(other, at_most(6)));
+}
+
+void stop_strings_and_callbacks_end_a_text() {
+    Heard heard;
+    auto options = heard_by(heard, 24);
+    options.stop = {"nothing", "seven"};
+    generator().generate({count}, options);
+    CHECK(has(heard.texts.at(0), "six") && !has(heard.texts[0], "seven"));
+    CHECK(heard.finish == FinishReason::stop);
+
+    Heard three;
+    options = heard_by(three, 24);
+    options.on_token = [&](const Written &written) { return three.add(written) && three.tokens.size() < 3; };
+    CHECK(has(generator().generate({count}, options), "\"finish_reason\":\"cancelled\""));
+    CHECK(three.tokens.size() == 3);
+}
+
+void what_on_token_throws_comes_out() {
+    struct Mine {
+        int number;
+    };
+    int calls = 0, caught = 0;
+    auto options = at_most(8);
+    options.on_token = [&](const Written &) -> bool {
+        if (++calls == 2) throw Mine{7};
+        return true;
+    };
+    try {
+        generator().generate({count}, options);
+    } catch (const Mine &mine) {
+        caught = mine.number;
+    }
+    CHECK(caught == 7 && calls == 2);
+    // What was written until then is not lost.
+    Heard rest;
+    generator().run(heard_by(rest, 6));
+    generator().generate({count}, at_most(2));
+    Heard more;
+    generator().run(heard_by(more, 6));
+    CHECK(rest.tokens == more.tokens && rest.texts == more.texts);
+    // A generator is busy while it tells of its tokens.
+    options.on_token = [](const Written &) { return generator().run().empty(); };
+    FAILS(busy, "generator", generator().generate({count}, options));
+    CHECK(has(text_of(count, at_most(4)), "five"));
+}
+
+void seeds_repeat() {
+    auto options = at_most(8);
+    options.temperature = 1;
+    options.top_p = 0.95F;
+    options.seed = 7;
+    const auto first = text_of("Once upon a time", options);
+    CHECK(!first.empty() && text_of("Once upon a time", options) == first);
+    options.seed = 8;
+    CHECK(text_of("Once upon a time", options) != first);
+    options.top_k = 1; // no choice is left
+    CHECK(text_of("Once upon a time", options) == text_of("Once upon a time", at_most(8)));
+}
+
+void log_probabilities_are_told() {
+    Heard heard;
+    auto options = heard_by(heard, 4);
+    options.logprobs = 3; // that of the token, and two more
+    const auto report = generator().generate({count}, options);
+    CHECK(heard.logprobs.size() == 4 && has(report, "\"top\":[{"));
+    for (const float logprob : heard.logprobs) CHECK(std::isfinite(logprob) && logprob < 0 && logprob > -5);
+    Heard without;
+    CHECK(has(generator().generate({count}, heard_by(without, 1)), "\"logprobs\":[]") && without.logprobs.at(0) == 0);
+}
+
+void calls_are_cancelled_and_timed_out() {
+    optimize::Cancel cancel;
+    optimize::Call call;
+    call.cancel = &cancel;
+    auto options = at_most(2000);
+    options.ignore_eos = true;
+    options.on_token = [&](const Written &) {
+        cancel.fire();
+        return true;
+    };
+    FAILS(cancelled, "", generator().generate({count}, options, call));
+    FAILS(cancelled, "", optimize::Generator(context, model(), {}, call));
+    options.on_token = {};
+    optimize::Call late;
+    late.timeout = std::chrono::milliseconds(50);
+    FAILS(timeout, "", generator().generate({count}, options, late));
+    optimize::Call watched;
+    watched.progress = [](std::string_view stage, std::uint64_t, std::uint64_t) -> bool {
+        throw std::runtime_error(std::string(stage));
+    };
+    try {
+        generator().generate({count}, options, watched);
+        CHECK(false);
+    } catch (const std::runtime_error &error) {
+        CHECK(error.what() == std::string("prompt"));
+    }
+    CHECK(has(text_of(count, at_most(4)), "five"));
+}
+
+void wrong_arguments_are_refused() {
+    GenerateOptions options;
+    options.max_length = 2;
+    FAILS(invalid_argument, "max_length", generator().generate({count}, options));
+    options = {};
+    options.temperature = -1;
+    FAILS(invalid_argument, "temperature", generator().generate({count}, options));
+    options = {};
+    options.stop = {std::string("a\0b", 3)};
+    FAILS(invalid_argument, "NUL", generator().generate({count}, options));
+    FAILS(invalid_argument, "count", generator().generate({}));
+    FAILS(invalid_argument, "UTF-8", generator().generate({"\xff"}));
+    FAILS(not_found, "row 7", generator().append(7, "x"));
+    optimize::Generator taken = std::move(generator());
+    FAILS(invalid_argument, "generator", generator().reset());
+    generator() = std::move(taken);
+    generator().reset();
+}
+
+void generators_outlive_what_they_were_made_from() {
+    static_assert(!std::is_copy_constructible_v<optimize::Generator>);
+    const auto make = [] {
+        const optimize::Context other;
+        optimize::GeneratorOptions options;
+        options.threads = 1;
+        return optimize::Generator(other, optimize::Model(other, gguf()), options);
+    };
+    CHECK(has(make().generate({count}, at_most(4)), "five"));
+}
+
+} // namespace
+
+int main() {
+    RUN(a_chat_names_paris_and_streams_the_same_text);
+    RUN(messages_are_rendered_whatever_is_in_them);
+    RUN(runs_go_on_where_the_last_one_ended);
+    RUN(rows_are_written_as_if_alone);
+    RUN(stop_strings_and_callbacks_end_a_text);
+    RUN(what_on_token_throws_comes_out);
+    RUN(seeds_repeat);
+    RUN(log_probabilities_are_told);
+    RUN(calls_are_cancelled_and_timed_out);
+    RUN(wrong_arguments_are_refused);
+    RUN(generators_outlive_what_they_were_made_from);
+    return tap::end();
+}
