@@ -225,6 +225,10 @@ typedef enum {
    * int8 weights; activations are quantized as they come. Needs no data.
    */
   OPTIMIZE_QUANTIZE_DYNAMIC = 0,
+  /**
+   * Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
+   */
+  OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
 } optimize_quantize_type_t;
 
 /**
@@ -612,7 +616,7 @@ typedef struct {
    */
   int32_t type;
   /**
-   * Bits a weight; 0 is 8.
+   * Bits a weight: 8, weight-only also 4; 0 is 8, weight-only 4.
    */
   uint32_t bits;
   /**
@@ -631,6 +635,23 @@ typedef struct {
    * Threads; 0 is as the context says.
    */
   uint32_t threads;
+  /**
+   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+   */
+  uint32_t block_size;
+  /**
+   * Weight-only, not 0: zero is the middle code, instead of a zero point for each block.
+   */
+  uint32_t symmetric;
+  /**
+   * Weight-only: an optimize_scale_type_t.
+   */
+  int32_t scale_type;
+  /**
+   * Weight-only: the accuracy_level of MatMulNBits. 4 rounds activations to 8 bits block by block, the fast way;
+   * 1 leaves them float32. 0 is 4.
+   */
+  uint32_t accuracy_level;
   /**
    * Must be 0.
    */

@@ -9,7 +9,7 @@ use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, text, texts};
 use crate::error::{Result, bail};
-use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, quantize};
+use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize};
 use std::ffi::c_char;
 use std::path::PathBuf;
 
@@ -19,6 +19,20 @@ use std::path::PathBuf;
 pub enum optimize_quantize_type_t {
     /// int8 weights; activations are quantized as they come. Needs no data.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
+    /// Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
+    OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
+}
+
+/// How the scales of blocks are stored (weight-only). Sessions see float32 all the same.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_scale_type_t {
+    /// One byte, times a float32 factor for each row.
+    OPTIMIZE_SCALE_UINT8 = 0,
+    /// Two bytes.
+    OPTIMIZE_SCALE_FLOAT16 = 1,
+    /// Four bytes.
+    OPTIMIZE_SCALE_FLOAT32 = 2,
 }
 
 /// Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
@@ -42,7 +56,7 @@ pub struct optimize_quantize_options_t {
     pub struct_size: u32,
     /// An optimize_quantize_type_t.
     pub r#type: i32,
-    /// Bits a weight; 0 is 8.
+    /// Bits a weight: 8, weight-only also 4; 0 is 8, weight-only 4.
     pub bits: u32,
     /// An optimize_reduce_range_t.
     pub reduce_range: i32,
@@ -52,6 +66,15 @@ pub struct optimize_quantize_options_t {
     pub keep_embeddings: u32,
     /// Threads; 0 is as the context says.
     pub threads: u32,
+    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+    pub block_size: u32,
+    /// Weight-only, not 0: zero is the middle code, instead of a zero point for each block.
+    pub symmetric: u32,
+    /// Weight-only: an optimize_scale_type_t.
+    pub scale_type: i32,
+    /// Weight-only: the accuracy_level of MatMulNBits. 4 rounds activations to 8 bits block by block, the fast way;
+    /// 1 leaves them float32. 0 is 4.
+    pub accuracy_level: u32,
     /// Must be 0.
     pub reserved: u32,
     /// Weights with fewer elements are left; 0 is 1024.
@@ -67,7 +90,7 @@ pub struct optimize_quantize_options_t {
     /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
 }
-// SAFETY: repr(C), eight 32-bit and six 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), twelve 32-bit and six 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
 /// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
@@ -111,9 +134,17 @@ pub unsafe extern "C" fn optimize_model_quantize(
 
 unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions> {
     let defaults = QuantizeOptions::default();
-    if given.r#type != 0 {
-        bail!(InvalidArgument, "type is {}, which is no optimize_quantize_type_t", given.r#type);
-    }
+    let quantize_type = match given.r#type {
+        0 => QuantizeType::Dynamic,
+        1 => QuantizeType::WeightOnly,
+        other => bail!(InvalidArgument, "type is {other}, which is no optimize_quantize_type_t"),
+    };
+    let scale_type = match given.scale_type {
+        0 => ScaleType::Uint8,
+        1 => ScaleType::Float16,
+        2 => ScaleType::Float32,
+        other => bail!(InvalidArgument, "scale_type is {other}, which is no optimize_scale_type_t"),
+    };
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
@@ -129,8 +160,16 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         Ok(found.into_iter().map(str::to_owned).collect())
     };
     Ok(QuantizeOptions {
-        quantize_type: QuantizeType::Dynamic,
-        bits: if given.bits == 0 { defaults.bits } else { given.bits },
+        quantize_type,
+        bits: match (given.bits, quantize_type) {
+            (0, QuantizeType::WeightOnly) => 4,
+            (0, QuantizeType::Dynamic) => defaults.bits,
+            (bits, _) => bits,
+        },
+        block_size: if given.block_size == 0 { defaults.block_size } else { given.block_size as usize },
+        symmetric: given.symmetric != 0,
+        scale_type,
+        accuracy_level: if given.accuracy_level == 0 { defaults.accuracy_level } else { given.accuracy_level },
         per_channel: given.per_tensor == 0,
         reduce_range,
         embeddings: given.keep_embeddings == 0,

@@ -21,14 +21,17 @@ pub struct Constant<'a> {
     pub chain: Vec<(BodyId, usize)>,
     /// Whether the initializer is also an input, so that a caller could override it.
     pub overridable: bool,
+    /// Element type of the value: the tensor's own, or what a `Cast` made of it.
+    pub dtype: i32,
 }
 
 impl<'a> View<'a> {
     /// The constant that `name` is in `body`: an initializer or `Constant` node, possibly of an enclosing
-    /// graph, seen through `Identity` and two-dimensional `Transpose`.
+    /// graph, seen through `Identity`, two-dimensional `Transpose` and `Cast` from one float type to another.
     pub fn constant(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         let mut chain = Vec::new();
         let mut transposed = false;
+        let mut cast: Option<i32> = None;
         let (mut at, mut name) = (body, name);
         // A model has been checked for cycles; the bound only keeps a silly chain cheap.
         for _ in 0..32 {
@@ -39,7 +42,8 @@ impl<'a> View<'a> {
                     let tensor = &graph.initializer[index];
                     let name = tensor.name.as_deref()?;
                     let overridable = graph.input.iter().any(|i| i.name.as_deref() == Some(name));
-                    return Some(Constant { tensor, owner, name, transposed, chain, overridable });
+                    let dtype = seen_as(tensor, cast)?;
+                    return Some(Constant { tensor, owner, name, transposed, chain, overridable, dtype });
                 }
                 Producer::Node(index) => {
                     let node = self.node(owner, index);
@@ -47,7 +51,8 @@ impl<'a> View<'a> {
                     if node.is("Constant") {
                         let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR))?;
                         let (tensor, name) = (value.t.as_deref()?, node.output.first()?.as_str());
-                        return Some(Constant { tensor, owner, name, transposed, chain, overridable: false });
+                        let dtype = seen_as(tensor, cast)?;
+                        return Some(Constant { tensor, owner, name, transposed, chain, overridable: false, dtype });
                     }
                     if node.is("Transpose") {
                         match node.attribute("perm").map(|a| a.ints.as_slice()) {
@@ -55,6 +60,9 @@ impl<'a> View<'a> {
                             Some([0, 1]) => {}
                             _ => return None,
                         }
+                    } else if node.is("Cast") {
+                        // The last Cast before the reader says what it reads.
+                        cast = cast.or(Some(i32::try_from(node.int("to", 0)).ok()?));
                     } else if !node.is("Identity") {
                         return None;
                     }
@@ -64,6 +72,19 @@ impl<'a> View<'a> {
             }
         }
         None
+    }
+}
+
+/// The element type of a constant behind a `Cast`; `None` if that does more than widen or narrow floats.
+fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
+    let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
+    let own = tensor.data_type?;
+    match cast {
+        None => Some(own),
+        Some(to) if to == own => Some(to),
+        Some(to) => {
+            (DataType::from_onnx(own).is_some_and(float) && DataType::from_onnx(to).is_some_and(float)).then_some(to)
+        }
     }
 }
 

@@ -1,14 +1,20 @@
 //! Quantization: smaller numbers for weights, and integer arithmetic where the processor has it.
 //!
-//! [`quantize`] is the way in. `planner` decides node by node, `weights` does the arithmetic on the
-//! weights, `dynamic` rewrites the graph. Each step notes its reasons for the report.
+//! [`quantize`] is the way in. `planner` decides node by node. For int8 with activations quantized as they come,
+//! `weights` does the arithmetic and `dynamic` rewrites the graph; for weights in blocks `algorithms` and
+//! `weight_only` do. Each step notes its reasons for the report.
 
+mod algorithms;
 mod dynamic;
 mod planner;
+mod rewrite;
+mod weight_only;
 mod weights;
 
-use crate::call::Call;
-use crate::error::{Result, bail};
+pub use algorithms::ScaleType;
+
+use crate::call::{Call, Ticket};
+use crate::error::{Result, bail, error};
 use crate::graph::View;
 use crate::limits;
 use crate::model::Model;
@@ -24,6 +30,8 @@ pub enum QuantizeType {
     /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
     #[default]
     Dynamic,
+    /// Weights in blocks of 4 or 8 bits, each block with its scale; activations stay float.
+    WeightOnly,
 }
 
 /// Whether weights use 7 of their 8 bits.
@@ -48,8 +56,18 @@ pub struct QuantizeOptions {
     /// The form of the result.
     #[serde(rename = "type")]
     pub quantize_type: QuantizeType,
-    /// Bits a weight: 8.
+    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
     pub bits: u32,
+    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256. Smaller where rows do not
+    /// end with a block.
+    pub block_size: usize,
+    /// Weight-only: zero is the middle code, instead of a zero point for each block.
+    pub symmetric: bool,
+    /// Weight-only: how scales are stored.
+    pub scale_type: ScaleType,
+    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
+    /// fast way; 0 leaves them float.
+    pub accuracy_level: u32,
     /// One scale per output channel of a weight (default) or one for all of it.
     pub per_channel: bool,
     /// See [`ReduceRange`].
@@ -70,11 +88,35 @@ pub struct QuantizeOptions {
     pub scratch_folder: Option<PathBuf>,
 }
 
+impl QuantizeOptions {
+    fn check(&self) -> Result<()> {
+        let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
+        if !(bits == 8 || weight_only && bits == 4) {
+            let possible = if weight_only { "4 or 8" } else { "8; weight-only quantization has 4 too" };
+            bail!(Unsupported, "bits is {bits}; possible are {possible}");
+        }
+        if weight_only && !(self.block_size.is_power_of_two() && (16..=256).contains(&self.block_size)) {
+            bail!(InvalidArgument, "block_size is {}, not 16, 32, 64, 128 or 256", self.block_size);
+        }
+        if weight_only && self.accuracy_level > 4 {
+            bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
+        }
+        if self.threads > limits::THREADS {
+            bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
+        }
+        Ok(())
+    }
+}
+
 impl Default for QuantizeOptions {
     fn default() -> Self {
         QuantizeOptions {
             quantize_type: QuantizeType::Dynamic,
             bits: 8,
+            block_size: 32,
+            symmetric: false,
+            scale_type: ScaleType::default(),
+            accuracy_level: 4,
             per_channel: true,
             reduce_range: ReduceRange::Auto,
             embeddings: true,
@@ -96,18 +138,24 @@ impl Default for QuantizeOptions {
 /// Activations: ONNX `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
-    if options.bits != 8 {
-        bail!(Unsupported, "dynamic quantization with {} bits: this version has 8", options.bits);
-    }
-    if options.threads > limits::THREADS {
-        bail!(InvalidArgument, "threads is {}, at most {} are possible", options.threads, limits::THREADS);
-    }
-    let plan = planner::plan(&View::new(model.proto()), model, options)?;
+    options.check()?;
+    let view = View::new(model.proto());
+    let plan = planner::plan(&view, model, options)?;
     let total = plan.weight_bytes();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| crate::error::error!(Internal, "the worker threads could not be started: {e}"))?;
-    let weights = call.drive("quantize", total, |ticket| pool.install(|| weights::all(&plan, options, ticket)))?;
-    let (proto, nodes) = dynamic::rewrite(model.proto(), plan, weights)?;
+    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
+    let (proto, nodes) = match options.quantize_type {
+        QuantizeType::Dynamic => {
+            let work = |ticket: &Ticket| pool.install(|| weights::all(&plan, options, ticket));
+            let weights = call.drive("quantize", total, work)?;
+            dynamic::rewrite(model.proto(), plan, weights)?
+        }
+        QuantizeType::WeightOnly => {
+            let work = |ticket: &Ticket| pool.install(|| weight_only::all(&plan, options, ticket));
+            let weights = call.drive("quantize", total, work)?;
+            weight_only::rewrite(model.proto(), plan, weights, options)?
+        }
+    };
     let quantized = nodes.iter().filter(|n| n.action == planner::QUANTIZED).count();
     if quantized == 0 {
         bail!(Unsupported, "no node could be quantized: {}", planner::reasons(&nodes));

@@ -1,7 +1,7 @@
 //! Which nodes become integer, in which form, and why the others stay.
 
 use super::weights::Channel;
-use super::{QuantizeOptions, ReduceRange};
+use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail, error};
 use crate::graph::constants::{Constant, Matrix};
 use crate::graph::{BodyId, Use, View};
@@ -47,6 +47,22 @@ pub enum Form {
     ContribMatMul,
     /// `Gather` of int8 rows and of their scales.
     Table,
+    /// com.microsoft `MatMulNBits`.
+    BlockMatMul,
+    /// As `BlockMatMul`, with the factors and the bias of a `Gemm`.
+    BlockGemm,
+    /// com.microsoft `GatherBlockQuantized`.
+    BlockTable,
+}
+
+impl Form {
+    fn is_blocks(self) -> bool {
+        matches!(self, Form::BlockMatMul | Form::BlockGemm | Form::BlockTable)
+    }
+
+    fn is_table(self) -> bool {
+        matches!(self, Form::Table | Form::BlockTable)
+    }
 }
 
 /// A node that will be rewritten.
@@ -94,7 +110,9 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate() {
             match planner.candidate(body, node) {
-                Ok(Some((Form::Table, input, constant))) => tables.push((body, index, input, constant)),
+                Ok(Some((form, input, constant))) if form.is_table() => {
+                    tables.push((body, index, form, input, constant));
+                }
                 Ok(Some((form, input, constant))) => planner.accept(body, index, form, input, constant),
                 Ok(None) => {}
                 Err(reason) => planner.leave(body, index, reason),
@@ -168,7 +186,9 @@ impl<'a> Planner<'_, 'a> {
         }
         Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
         let opset = self.opset(body);
-        let form = if table {
+        let form = if self.options.quantize_type == QuantizeType::WeightOnly {
+            self.block_form(node, &constant)?
+        } else if table {
             self.table_form(node, &constant, opset)?
         } else if node.is("Gemm") {
             gemm_form(node, opset)?
@@ -177,7 +197,7 @@ impl<'a> Planner<'_, 'a> {
         } else {
             Form::ContribMatMul
         };
-        if form == Form::ContribMatMul && constant.tensor.data_type != Some(DataType::Float32.to_onnx()) {
+        if form == Form::ContribMatMul && constant.dtype != DataType::Float32.to_onnx() {
             return Err(format!("float16 before operator set {INTEGER_OPSET} has no integer form"));
         }
         Ok(Some((form, input, constant)))
@@ -196,6 +216,28 @@ impl<'a> Planner<'_, 'a> {
         Ok(Form::Table)
     }
 
+    fn block_form(&self, node: &NodeProto, constant: &Constant<'_>) -> Judged<Form> {
+        if constant.dtype == DataType::Bfloat16.to_onnx() {
+            return Err("ONNX Runtime has no blocks for bfloat16 activations".to_owned());
+        }
+        if node.is("Gather") {
+            if !self.options.embeddings {
+                return Err("embedding tables are not to be quantized".to_owned());
+            }
+            if !matches!(node.int("axis", 0), 0 | -2) || constant.transposed {
+                return Err("rows are not gathered along the first axis".to_owned());
+            }
+            if constant.tensor.dims.last().is_none_or(|width| width % 16 != 0) {
+                return Err("the rows are no multiple of 16, so no blocks fit".to_owned());
+            }
+            return Ok(Form::BlockTable);
+        }
+        if node.is("Gemm") && node.int("transA", 0) != 0 {
+            return Err("the left factor is transposed".to_owned());
+        }
+        Ok(if node.is("Gemm") { Form::BlockGemm } else { Form::BlockMatMul })
+    }
+
     /// Nodes of other operators are reported when they hold a weight worth having: users ask about them.
     fn other(&self, body: BodyId, node: &NodeProto) -> Judged<()> {
         let worth = |t: &TensorProto| {
@@ -203,7 +245,11 @@ impl<'a> Planner<'_, 'a> {
         };
         let holds = WEIGHTED.contains(&node.op())
             && node.input.iter().any(|name| self.view.constant(body, name).is_some_and(|c| worth(c.tensor)));
-        if holds { Err(format!("{} is not quantized dynamically", node.op())) } else { Ok(()) }
+        let how = match self.options.quantize_type {
+            QuantizeType::Dynamic => "dynamically",
+            QuantizeType::WeightOnly => "in blocks",
+        };
+        if holds { Err(format!("{} is not quantized {how}", node.op())) } else { Ok(()) }
     }
 
     /// Checks the globs against the names of the node and of its weight.
@@ -219,15 +265,20 @@ impl<'a> Planner<'_, 'a> {
     fn accept(&mut self, body: BodyId, node: usize, form: Form, input: usize, constant: Constant<'a>) {
         let proto = self.view.node(body, node);
         // A Gemm may turn its weight by attribute, on top of a Transpose before it.
-        let turned = constant.transposed != (form == Form::Gemm && proto.int("transB", 0) != 0);
+        let turned = constant.transposed != (proto.is("Gemm") && proto.int("transB", 0) != 0);
         let channel = match (self.options.per_channel, form) {
+            // Blocks lie along the inputs of a product and along the rows of a table: in the rows of a turned weight.
+            (_, Form::BlockTable) => Channel::Row,
+            (_, Form::BlockMatMul | Form::BlockGemm) if turned => Channel::Row,
+            (_, Form::BlockMatMul | Form::BlockGemm) => Channel::Column,
             (false, _) => Channel::All,
             (true, Form::Table) => Channel::Row,
             (true, _) if turned => Channel::Row,
             (true, _) => Channel::Column,
         };
         let Ok(matrix) = Matrix::new(constant.tensor) else { return };
-        let key = (constant.owner, constant.name, channel, turned);
+        // A table and the head that is the same table turned share their blocks.
+        let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
             let weight = Weight { matrix, channel, transpose: turned, tensor: constant.tensor };
             self.plan.weights.push(weight);
@@ -237,9 +288,9 @@ impl<'a> Planner<'_, 'a> {
     }
 
     /// A table gains nothing but size, so it is taken only if its float form is needed by nobody afterwards.
-    fn tables(&mut self, tables: Vec<(BodyId, usize, usize, Constant<'a>)>) {
+    fn tables(&mut self, tables: Vec<(BodyId, usize, Form, usize, Constant<'a>)>) {
         let asked: Vec<(BodyId, usize)> = tables.iter().map(|t| (t.0, t.1)).collect();
-        for (body, node, input, constant) in tables {
+        for (body, node, form, input, constant) in tables {
             let freed = self.view.uses(constant.owner, constant.name).iter().all(|place| match *place {
                 Use::Output { .. } => false,
                 Use::Node { body, node, .. } => {
@@ -252,7 +303,7 @@ impl<'a> Planner<'_, 'a> {
                 }
             });
             if freed {
-                self.accept(body, node, Form::Table, input, constant);
+                self.accept(body, node, form, input, constant);
             } else {
                 self.leave(body, node, "another node needs the table as float".to_owned());
             }

@@ -1,4 +1,4 @@
-//! `optimize quantize`: int8 weights.
+//! `optimize quantize`: weights of fewer bits.
 
 use crate::benchmark::{self, AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -6,7 +6,7 @@ use crate::table;
 use clap::{Args, ValueEnum};
 use optimize::error::Result;
 use optimize::onnx::save::ExternalData;
-use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, quantize};
+use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize};
 use optimize::report::Report;
 use std::path::PathBuf;
 
@@ -22,9 +22,21 @@ pub struct Arguments {
     /// The form of the result
     #[arg(long = "type", value_enum, default_value = "dynamic")]
     quantize_type: Type,
-    /// Bits a weight
-    #[arg(long, default_value_t = 8)]
-    bits: u32,
+    /// Bits a weight: 8, or 4 in blocks [default: 8; 4 for weight-only]
+    #[arg(long)]
+    bits: Option<u32>,
+    /// Weight-only: elements of a row that share a scale
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    block_size: usize,
+    /// Weight-only: zero is the middle code, instead of a zero point for each block
+    #[arg(long)]
+    symmetric: bool,
+    /// Weight-only: how scales are stored
+    #[arg(long, value_enum, default_value = "uint8")]
+    scale_type: Scale,
+    /// Weight-only: 4 rounds activations to 8 bits, which is the fast way; 1 leaves them float
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    accuracy_level: u32,
     /// Use 7 of the 8 bits, as x86 processors without VNNI need it
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: Reduce,
@@ -60,6 +72,15 @@ pub struct Arguments {
 enum Type {
     /// int8 weights; activations are quantized as they come
     Dynamic,
+    /// Weights in blocks of 4 or 8 bits; activations stay float
+    WeightOnly,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Scale {
+    Uint8,
+    Float16,
+    Float32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -100,11 +121,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {
+    // Dynamic with 4 bits are weights in blocks whose products round what they are multiplied with as it comes.
+    let weight_only = matches!(arguments.quantize_type, Type::WeightOnly) || arguments.bits == Some(4);
     QuantizeOptions {
-        quantize_type: match arguments.quantize_type {
-            Type::Dynamic => QuantizeType::Dynamic,
+        quantize_type: if weight_only { QuantizeType::WeightOnly } else { QuantizeType::Dynamic },
+        bits: arguments.bits.unwrap_or(if weight_only { 4 } else { 8 }),
+        block_size: arguments.block_size,
+        symmetric: arguments.symmetric,
+        scale_type: match arguments.scale_type {
+            Scale::Uint8 => ScaleType::Uint8,
+            Scale::Float16 => ScaleType::Float16,
+            Scale::Float32 => ScaleType::Float32,
         },
-        bits: arguments.bits,
+        accuracy_level: arguments.accuracy_level,
         per_channel: !arguments.per_tensor,
         reduce_range: match arguments.reduce_range {
             Reduce::Auto => ReduceRange::Auto,

@@ -1,0 +1,153 @@
+//! How the weights of a row become small integers: block by block, `w = scale (q - zero)`.
+//!
+//! [`Coding`] says what there is to choose from. `range` looks for the scale and zero point of a block; `gptq`
+//! spreads the error of each weight over those that follow.
+
+pub mod gptq;
+pub mod range;
+
+use serde::Serialize;
+
+/// How the scales of blocks are stored. Sessions see float32 all the same: a few nodes over constants, which ONNX
+/// Runtime computes once, when it makes the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScaleType {
+    /// One byte, times a float32 factor for each row.
+    #[default]
+    Uint8,
+    /// Two bytes.
+    Float16,
+    /// Four bytes, as the operator takes them: no nodes before it.
+    Float32,
+}
+
+/// The form of one weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Coding {
+    /// 4 or 8.
+    pub bits: u32,
+    /// Elements of a row that share a scale; a power of two, at least 16.
+    pub block: usize,
+    /// Zero is the middle of the range, and no zero points are stored.
+    pub symmetric: bool,
+    /// See [`ScaleType`].
+    pub scale: ScaleType,
+}
+
+impl Coding {
+    /// The largest code.
+    pub fn highest(&self) -> f32 {
+        ((1u32 << self.bits) - 1) as f32
+    }
+
+    /// The code of zero, where there are no zero points.
+    pub fn middle(&self) -> u8 {
+        1 << (self.bits - 1)
+    }
+
+    /// Blocks of a row; the last may be padded.
+    pub fn blocks(&self, columns: usize) -> usize {
+        columns.div_ceil(self.block)
+    }
+
+    /// Bytes of the codes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.block * self.bits as usize / 8
+    }
+
+    /// Bytes of the zero points of a row; 0 if it has none.
+    pub fn zero_bytes(&self, columns: usize) -> usize {
+        if self.symmetric { 0 } else { (self.blocks(columns) * self.bits as usize).div_ceil(8) }
+    }
+
+    /// Bits a weight, scales and zero points included, for rows of so many columns.
+    pub fn bits_per_weight(&self, columns: usize) -> f64 {
+        let scales = match self.scale {
+            ScaleType::Uint8 => self.blocks(columns) + 4,
+            ScaleType::Float16 => 2 * self.blocks(columns),
+            ScaleType::Float32 => 4 * self.blocks(columns),
+        };
+        let bytes = self.blocks(columns) * self.block_bytes() + self.zero_bytes(columns) + scales;
+        bytes as f64 * 8.0 / columns.max(1) as f64
+    }
+}
+
+/// A row in the making: a scale and zero point for each block, a code for each weight (padding included).
+pub struct CodedRow {
+    /// Codes, one a byte.
+    pub codes: Vec<u8>,
+    /// As they will be read back: rounded to how they are stored.
+    pub scales: Vec<f32>,
+    /// Codes that stand for zero.
+    pub zeros: Vec<u8>,
+    /// What [`ScaleType::Uint8`] scales are multiples of.
+    pub factor: f32,
+}
+
+impl CodedRow {
+    /// A row of zeros.
+    pub fn new(coding: &Coding, columns: usize) -> CodedRow {
+        let blocks = coding.blocks(columns);
+        CodedRow {
+            codes: vec![coding.middle(); blocks * coding.block],
+            scales: vec![1.0; blocks],
+            zeros: vec![coding.middle(); blocks],
+            factor: 1.0,
+        }
+    }
+
+    /// Rounds the scales to how they are stored.
+    pub fn store_scales(&mut self, coding: &Coding) {
+        match coding.scale {
+            ScaleType::Float32 => {}
+            ScaleType::Float16 => {
+                for block in 0..self.scales.len() {
+                    self.choose(coding, block, self.scales[block], self.zeros[block]);
+                }
+            }
+            ScaleType::Uint8 => {
+                let largest = self.scales.iter().copied().fold(0f32, f32::max);
+                self.factor = if largest > 0.0 { (largest / 255.0).max(f32::MIN_POSITIVE) } else { 1.0 };
+                for block in 0..self.scales.len() {
+                    self.choose(coding, block, self.scales[block], self.zeros[block]);
+                }
+            }
+        }
+    }
+
+    /// Gives one block another scale and zero point, within how they are stored.
+    pub fn choose(&mut self, coding: &Coding, block: usize, scale: f32, zero: u8) {
+        self.zeros[block] = zero;
+        self.scales[block] = match coding.scale {
+            ScaleType::Float32 => scale,
+            // What is too small for half precision is zero in it, and dividing by that gives nothing.
+            ScaleType::Float16 => match half::f16::from_f32(scale).to_f32() {
+                0.0 => f32::from(half::f16::MIN_POSITIVE),
+                stored => stored,
+            },
+            ScaleType::Uint8 => (scale / self.factor).round().clamp(1.0, 255.0) * self.factor,
+        };
+    }
+
+    /// The code nearest to `value` in block `block`.
+    pub fn nearest(&self, coding: &Coding, block: usize, value: f32) -> u8 {
+        let code = (value / self.scales[block]).round_ties_even() + f32::from(self.zeros[block]);
+        code.clamp(0.0, coding.highest()) as u8
+    }
+
+    /// What a code of block `block` stands for.
+    pub fn value(&self, block: usize, code: u8) -> f32 {
+        self.scales[block] * (f32::from(code) - f32::from(self.zeros[block]))
+    }
+
+    /// Sets every code to the nearest of `row`; padding to zero.
+    pub fn code(&mut self, coding: &Coding, row: &[f32]) {
+        for (block, values) in row.chunks(coding.block).enumerate() {
+            for index in 0..coding.block {
+                let code = values.get(index).map_or(self.zeros[block], |v| self.nearest(coding, block, *v));
+                self.codes[block * coding.block + index] = code;
+            }
+        }
+    }
+}

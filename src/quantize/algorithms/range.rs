@@ -1,0 +1,197 @@
+//! Rounding to the nearest, with a search for the range of each block.
+//!
+//! For codes `q` the best scale is a least-squares fit, `s = Σ h w d / Σ h d²` with `d = q - z`, and the error that is
+//! left `Σ h w² - (Σ h w d)² / Σ h d²`. So ranges a little narrower than the block's own are tried, with the zero
+//! points around it, and the one with the largest second term wins. `h` says how much each weight matters: the mean
+//! square of what it is multiplied with, if that is known, else 1.
+
+use super::{CodedRow, Coding, ScaleType};
+
+/// Ranges tried, as parts of the block's own.
+const PARTS: [f32; 10] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64];
+
+/// Codes a row. `importance` has one value a column.
+pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> CodedRow {
+    let mut coded = CodedRow::new(coding, row.len());
+    for (block, values) in row.chunks(coding.block).enumerate() {
+        let importance = importance.map(|h| &h[block * coding.block..][..values.len()]);
+        (coded.scales[block], coded.zeros[block]) = best(coding, values, importance);
+    }
+    coded.store_scales(coding);
+    coded.code(coding, row);
+    coded
+}
+
+/// Scale and zero point for a block.
+pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
+    let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+    let (highest, middle) = (coding.highest(), f32::from(coding.middle()));
+    let mut found = Best { gain: 0.0, scale: 1.0, zero: coding.middle() };
+    if high - low < f32::MIN_POSITIVE * highest {
+        return (1.0, coding.middle());
+    }
+    let parts = if coding.bits > 4 { &PARTS[..2] } else { &PARTS[..] };
+    for part in parts {
+        if coding.symmetric {
+            // The range has one code more below zero; scales that are bytes cannot turn it round.
+            let reach = part * high.max(-low);
+            found.offer(values, importance, reach / (middle - 0.5), middle, highest);
+            found.offer(values, importance, reach / (middle - 1.0), middle, highest);
+            if -low >= high {
+                found.offer(values, importance, reach / middle, middle, highest);
+            } else if coding.scale != ScaleType::Uint8 {
+                found.offer(values, importance, -reach / middle, middle, highest);
+            }
+        } else {
+            let scale = part * (high - low) / highest;
+            let zero = (-low / (high - low) * highest).round();
+            for zero in [zero - 1.0, zero, zero + 1.0] {
+                if (0.0..=highest).contains(&zero) {
+                    found.offer(values, importance, scale, zero, highest);
+                }
+            }
+        }
+    }
+    (found.scale, found.zero)
+}
+
+struct Best {
+    gain: f32,
+    scale: f32,
+    zero: u8,
+}
+
+impl Best {
+    fn offer(&mut self, values: &[f32], importance: Option<&[f32]>, scale: f32, zero: f32, highest: f32) {
+        let inverse = 1.0 / scale;
+        let code = |v: f32| round(v * inverse).clamp(-zero, highest - zero);
+        let (mut both, mut square) = ([0f32; 8], [0f32; 8]);
+        match importance {
+            None => {
+                for chunk in values.chunks(8) {
+                    for (i, v) in chunk.iter().enumerate() {
+                        let d = code(*v);
+                        both[i] += v * d;
+                        square[i] += d * d;
+                    }
+                }
+            }
+            Some(importance) => {
+                for (chunk, h) in values.chunks(8).zip(importance.chunks(8)) {
+                    for (i, (v, h)) in chunk.iter().zip(h).enumerate() {
+                        let d = code(*v);
+                        both[i] += h * v * d;
+                        square[i] += h * d * d;
+                    }
+                }
+            }
+        }
+        let (both, square): (f32, f32) = (both.iter().sum(), square.iter().sum());
+        if square <= 0.0 {
+            return;
+        }
+        let gain = both * both / square;
+        if gain > self.gain {
+            (self.gain, self.scale, self.zero) = (gain, both / square, zero as u8);
+        }
+    }
+}
+
+/// To the nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
+fn round(value: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (value.clamp(-4e6, 4e6) + SHIFT) - SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coding(bits: u32, symmetric: bool, scale: ScaleType) -> Coding {
+        Coding { bits, block: 32, symmetric, scale }
+    }
+
+    fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f32 {
+        let read = |i: usize| coded.value(i / coding.block, coded.codes[i]);
+        row.iter().enumerate().map(|(i, v)| (v - read(i)).powi(2)).sum()
+    }
+
+    /// Something like a bell, the same each time.
+    fn row(length: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        (0..length).map(|_| uniform() + uniform() + uniform() + uniform() + 0.1).collect()
+    }
+
+    #[test]
+    fn lattices_come_back_exactly() {
+        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
+            let coding = coding(bits, symmetric, ScaleType::Float32);
+            let zero = if symmetric { i32::from(coding.middle()) } else { 3 };
+            let row: Vec<f32> =
+                (0..32).map(|i| 0.5 * ((i * 7 % (coding.highest() as i32 + 1)) - zero) as f32).collect();
+            let mut row = row;
+            (row[0], row[1]) = (-0.5 * zero as f32, 0.5 * (coding.highest() - zero as f32));
+            assert!(error(&coding, &row, &code_row(&coding, &row, None)) < 1e-6, "{bits} bits, {symmetric}");
+        }
+    }
+
+    #[test]
+    fn a_searched_range_is_better_than_the_whole() {
+        let (row, coding) = (row(4096), coding(4, false, ScaleType::Float32));
+        let searched = error(&coding, &row, &code_row(&coding, &row, None));
+        let mut whole = CodedRow::new(&coding, row.len());
+        for (block, values) in row.chunks(32).enumerate() {
+            let (low, high) = values.iter().fold((0f32, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
+            whole.scales[block] = (high - low) / 15.0;
+            whole.zeros[block] = (-low / whole.scales[block]).round() as u8;
+        }
+        whole.code(&coding, &row);
+        let whole = error(&coding, &row, &whole);
+        assert!(searched < 0.95 * whole, "{searched} {whole}");
+    }
+
+    #[test]
+    fn what_matters_more_is_kept_better() {
+        let (row, coding) = (row(32), coding(4, true, ScaleType::Float32));
+        let importance: Vec<f32> = (0..32).map(|i| if i % 8 == 0 { 1000.0 } else { 1.0 }).collect();
+        let weighted = |coded: &CodedRow| -> f32 {
+            let read = |i: usize| coded.value(0, coded.codes[i]);
+            row.iter().zip(&importance).enumerate().map(|(i, (v, h))| h * (v - read(i)).powi(2)).sum()
+        };
+        let (with, without) = (code_row(&coding, &row, Some(&importance)), code_row(&coding, &row, None));
+        assert!(weighted(&with) <= weighted(&without));
+    }
+
+    #[test]
+    fn scales_are_stored_as_they_are_read() {
+        for scale in [ScaleType::Uint8, ScaleType::Float16, ScaleType::Float32] {
+            let (row, coding) = (row(160), coding(4, true, scale));
+            let coded = code_row(&coding, &row, None);
+            for s in &coded.scales {
+                match scale {
+                    ScaleType::Uint8 => assert_eq!((s / coded.factor).round() * coded.factor, *s),
+                    ScaleType::Float16 => assert_eq!(half::f16::from_f32(*s).to_f32(), *s),
+                    ScaleType::Float32 => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_tiny_and_lone_values_are_finite() {
+        for scale in [ScaleType::Uint8, ScaleType::Float16, ScaleType::Float32] {
+            for symmetric in [true, false] {
+                let coding = coding(4, symmetric, scale);
+                for row in [vec![0f32; 40], vec![1e-44; 40], vec![-3.0], vec![1e30, -1e30, 0.0]] {
+                    let coded = code_row(&coding, &row, None);
+                    assert!(coded.scales.iter().all(|s| s.is_finite() && *s != 0.0), "{row:?}");
+                    assert_eq!(coded.codes.len() % 32, 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the rewriters share: which values die, the report, new nodes of a body.
+
+use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
+use crate::graph::edit::{self, Names, float_tensor, int_attribute};
+use crate::graph::{BodyId, Use, View};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, attribute_kind};
+use crate::report::NodeReport;
+use std::collections::{HashMap, HashSet};
+
+/// Values nobody reads once the changes are made: the float weights, and the nodes that led to them.
+pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
+    let changed: HashSet<(BodyId, usize, usize)> =
+        changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
+    let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
+    let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
+    // Shared chains die from the reader's end; each round can free the next link of another change.
+    loop {
+        let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
+        let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {
+            view.uses(owner, name).iter().all(|place| match *place {
+                Use::Output { .. } => false,
+                Use::Node { body, node, input } => {
+                    changed.contains(&(body, node, input)) || dead_nodes.contains(&(body, node))
+                }
+            })
+        };
+        for change in changes.iter().filter(|c| done[c.weight]) {
+            for &(body, node) in &change.constant.chain {
+                let outputs = &view.node(body, node).output;
+                if outputs.iter().all(|output| unread(&dead_nodes, body, output)) {
+                    dead_nodes.insert((body, node));
+                    dead.entry(body).or_default().extend(outputs.iter().cloned());
+                }
+            }
+            let (owner, name) = (change.constant.owner, change.constant.name);
+            if unread(&dead_nodes, owner, name) {
+                dead.entry(owner).or_default().insert(name.to_owned());
+            }
+        }
+        if dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>() == before {
+            return dead;
+        }
+    }
+}
+
+/// The report on every node, in the order of the model; `reason` says what a changed one has become.
+pub fn reports(
+    view: &View<'_>,
+    plan: &Plan<'_>,
+    done: &[bool],
+    dead: &HashMap<BodyId, HashSet<String>>,
+    reason: &dyn Fn(&Change<'_>) -> String,
+) -> Vec<NodeReport> {
+    let mut all: Vec<(BodyId, usize, NodeReport)> = plan.left.clone();
+    for change in &plan.changes {
+        let node = view.node(change.body, change.node);
+        let report = if done[change.weight] {
+            let mut reason = reason(change);
+            if !dead.get(&change.constant.owner).is_some_and(|names| names.contains(change.constant.name)) {
+                reason.push_str("; the float weight stays for another reader");
+            }
+            if change.constant.overridable {
+                reason.push_str("; the weight was also an optional input");
+            }
+            report_of(node, QUANTIZED, reason)
+        } else {
+            report_of(node, LEFT, "the weight holds values that are not finite".to_owned())
+        };
+        all.push((change.body, change.node, report));
+    }
+    all.sort_by_key(|(body, node, _)| (*body, *node));
+    all.into_iter().map(|(_, _, report)| report).collect()
+}
+
+/// Builds the new node list of one body.
+pub struct Emit<'a> {
+    /// The nodes so far.
+    pub nodes: Vec<NodeProto>,
+    names: &'a mut Names,
+}
+
+const FLOAT: i32 = DataType::Float32 as i32;
+
+impl<'a> Emit<'a> {
+    /// With room for about `count` nodes.
+    pub fn new(count: usize, names: &'a mut Names) -> Emit<'a> {
+        Emit { nodes: Vec::with_capacity(count), names }
+    }
+
+    /// A name nobody has.
+    pub fn fresh(&mut self, wanted: &str) -> String {
+        self.names.fresh(wanted)
+    }
+
+    /// A name for the output of a node that `of` becomes.
+    pub fn output(&mut self, of: &NodeProto, op: &str) -> String {
+        self.names.fresh(&format!("{}_{op}_output", of.label()))
+    }
+
+    /// Adds a node named after the one it replaces.
+    pub fn push(&mut self, of: &NodeProto, op: &str, inputs: &[&str], outputs: &[&str]) -> &mut NodeProto {
+        let mut node = edit::node(op, inputs, outputs);
+        node.name = Some(self.names.fresh(&format!("{}_{op}", of.label())));
+        node.metadata_props = of.metadata_props.clone();
+        self.nodes.push(node);
+        let last = self.nodes.len() - 1;
+        &mut self.nodes[last]
+    }
+
+    /// Adds a node with one new output and returns its name.
+    pub fn step(&mut self, of: &NodeProto, op: &str, inputs: &[&str]) -> String {
+        let output = self.output(of, op);
+        self.push(of, op, inputs, &[&output]);
+        output
+    }
+
+    /// Adds a Cast to `to` that gives `output`.
+    pub fn cast(&mut self, of: &NodeProto, input: &str, to: i32, output: &str) {
+        self.push(of, "Cast", &[input], &[output]).attribute = vec![int_attribute("to", i64::from(to))];
+    }
+
+    /// Adds a Cast to `to` and returns the name of what it gives.
+    pub fn cast_to(&mut self, of: &NodeProto, input: &str, to: i32) -> String {
+        let output = self.output(of, "Cast");
+        self.cast(of, input, to, &output);
+        output
+    }
+
+    /// The last step of a change: `op` gives the node's own output, through a Cast if it is not float32.
+    pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
+        if dtype == FLOAT {
+            self.push(of, op, inputs, &[&of.output[0]]);
+        } else {
+            let value = self.step(of, op, inputs);
+            self.cast(of, &value, dtype, &of.output[0]);
+        }
+    }
+
+    /// A value times a constant factor, both of type `dtype`.
+    pub fn times(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) -> String {
+        let factor = self.factor(of, factor, dtype);
+        self.step(of, "Mul", &[value, &factor])
+    }
+
+    /// As [`Emit::times`], for the last step of a change.
+    pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
+        let factor = self.factor(of, factor, dtype);
+        self.push(of, "Mul", &[value, &factor], &[&of.output[0]]);
+    }
+
+    fn factor(&mut self, of: &NodeProto, factor: f32, dtype: i32) -> String {
+        let factor = self.constant(of, "factor", float_tensor("", &[], &[factor]));
+        if dtype == FLOAT { factor } else { self.cast_to(of, &factor, dtype) }
+    }
+
+    /// A small list of whole numbers.
+    pub fn ints(&mut self, of: &NodeProto, values: &[i64]) -> String {
+        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(of, "shape", edit::tensor("", DataType::Int64, &[values.len() as i64], raw))
+    }
+
+    fn constant(&mut self, of: &NodeProto, what: &str, tensor: TensorProto) -> String {
+        let name = self.names.fresh(&format!("{}_{what}", of.label()));
+        let value = TensorProto { name: None, ..tensor };
+        self.push(of, "Constant", &[], &[&name]).attribute = vec![AttributeProto {
+            name: Some("value".into()),
+            kind: Some(attribute_kind::TENSOR),
+            t: Some(Box::new(value)),
+            ..Default::default()
+        }];
+        name
+    }
+}

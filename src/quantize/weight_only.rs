@@ -1,0 +1,380 @@
+//! Weights in blocks of 4 or 8 bits; activations stay float.
+//!
+//! ```text
+//! y = MatMul(x, W)   ->  y = com.microsoft MatMulNBits(x, codes, scales, zero points)
+//! y = Gather(T, ids) ->  y = com.microsoft GatherBlockQuantized(codes, ids, scales, zero points)
+//! ```
+//! A table that is also the head is stored once: the product reads the codes as `[N, blocks, bytes]`, the look-up the
+//! same bytes as `[N, blocks * bytes]`. Scales are stored as [`ScaleType`] says, and brought to float by nodes over
+//! constants, which ONNX Runtime computes when it makes a session.
+
+use super::QuantizeOptions;
+use super::algorithms::gptq::{self, Factor};
+use super::algorithms::{CodedRow, Coding, ScaleType, range};
+use super::planner::{Change, Form, Plan, Weight};
+use super::rewrite::{self, Emit};
+use super::weights::Channel;
+use crate::call::Ticket;
+use crate::error::Result;
+use crate::files::{Scratch, ScratchSlot};
+use crate::graph::edit::{self, Names, int_attribute};
+use crate::graph::{BodyId, View};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use crate::report::NodeReport;
+use bytes::Bytes;
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// Rows that one task reads, codes and writes.
+const ROWS: usize = 64;
+
+/// A weight in blocks.
+pub struct BlockMatrix {
+    coding: Coding,
+    rows: usize,
+    columns: usize,
+    /// `[rows, blocks, bytes of a block]`.
+    codes: Bytes,
+    /// `[rows, blocks]`, of the type that the coding says.
+    scales: Bytes,
+    /// `[rows, 1]` float32; empty unless scales are bytes.
+    factors: Bytes,
+    /// `[rows, bytes]`; empty for symmetric codings.
+    zeros: Bytes,
+}
+
+/// The coding of a weight: what was asked for, with blocks that fit its rows.
+pub fn coding(options: &QuantizeOptions, columns: usize, table: bool) -> Coding {
+    let mut block = options.block_size;
+    // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
+    // shrink as long as half of the last would be.
+    while block > 16 && (columns % block != 0) && (table || columns % block <= block / 2) {
+        block /= 2;
+    }
+    Coding { bits: options.bits, block, symmetric: options.symmetric, scale: options.scale_type }
+}
+
+/// Codes every weight of the plan; `None` where a weight holds a value that is not finite.
+pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = Scratch::new(&folder);
+    let one = |(index, weight): (usize, &Weight<'_>)| {
+        let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
+        let columns = if weight.channel == Channel::Row { weight.matrix.columns } else { weight.matrix.rows };
+        code(weight, coding(options, columns, table), None, &scratch, ticket)
+    };
+    plan.weights.iter().enumerate().map(one).collect()
+}
+
+/// Codes a weight; `None` if it holds a value that is not finite.
+pub fn code(
+    weight: &Weight<'_>,
+    coding: Coding,
+    factor: Option<&Factor>,
+    scratch: &Scratch,
+    ticket: &Ticket,
+) -> Result<Option<BlockMatrix>> {
+    let matrix = &weight.matrix;
+    let turned = weight.channel != Channel::Row;
+    let (rows, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+    let slots = Slots::new(coding, rows, columns, scratch)?;
+    let tasks = (0..rows.div_ceil(ROWS)).into_par_iter().map(|task| -> Result<bool> {
+        ticket.check()?;
+        let (first, count) = (task * ROWS, ROWS.min(rows - task * ROWS));
+        let mut values = vec![0f32; count * columns];
+        if turned {
+            let mut line = vec![0f32; count];
+            for k in 0..columns {
+                matrix.read(k, first, &mut line);
+                line.iter().enumerate().for_each(|(r, v)| values[r * columns + k] = *v);
+            }
+        } else {
+            values.chunks_mut(columns).enumerate().for_each(|(r, row)| matrix.read(first + r, 0, row));
+            matrix.release(first..first + count);
+        }
+        if values.iter().any(|v| !v.is_finite()) {
+            return Ok(false);
+        }
+        let coded = match factor {
+            Some(factor) => gptq::code_rows(&coding, &mut values, factor),
+            None => values.chunks(columns).map(|row| range::code_row(&coding, row, None)).collect(),
+        };
+        slots.write(first, &coded)?;
+        ticket.add((count * columns * matrix.width()) as u64);
+        Ok(true)
+    });
+    let finite = tasks.try_reduce(|| true, |a, b| Ok(a && b))?;
+    matrix.release(0..matrix.rows);
+    if finite { slots.finish().map(Some) } else { Ok(None) }
+}
+
+/// Room for a weight in the making.
+struct Slots {
+    coding: Coding,
+    rows: usize,
+    columns: usize,
+    codes: ScratchSlot,
+    scales: ScratchSlot,
+    factors: ScratchSlot,
+    zeros: ScratchSlot,
+}
+
+impl Slots {
+    fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
+        let blocks = coding.blocks(columns);
+        let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
+        Ok(Slots {
+            coding,
+            rows,
+            columns,
+            codes: scratch.reserve(rows * blocks * coding.block_bytes())?,
+            scales: scratch.reserve(rows * blocks * scale_width(coding.scale))?,
+            factors: scratch.reserve(factors)?,
+            zeros: scratch.reserve(rows * coding.zero_bytes(columns))?,
+        })
+    }
+
+    fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
+        let coding = &self.coding;
+        let blocks = coding.blocks(self.columns);
+        let (mut codes, mut scales, mut factors, mut zeros) = (vec![], vec![], vec![], vec![]);
+        for row in rows {
+            pack(&row.codes, coding.bits, 0, &mut codes);
+            for scale in &row.scales {
+                match coding.scale {
+                    ScaleType::Uint8 => scales.push((scale / row.factor).round() as u8),
+                    ScaleType::Float16 => scales.extend(half::f16::from_f32(*scale).to_le_bytes()),
+                    ScaleType::Float32 => scales.extend(scale.to_le_bytes()),
+                }
+            }
+            if coding.scale == ScaleType::Uint8 {
+                factors.extend(row.factor.to_le_bytes());
+            }
+            if !coding.symmetric {
+                pack(&row.zeros, coding.bits, coding.middle(), &mut zeros);
+            }
+        }
+        self.codes.write_at(first * blocks * coding.block_bytes(), &codes)?;
+        self.scales.write_at(first * blocks * scale_width(coding.scale), &scales)?;
+        self.factors.write_at(if factors.is_empty() { 0 } else { first * 4 }, &factors)?;
+        self.zeros.write_at(first * coding.zero_bytes(self.columns), &zeros)
+    }
+
+    fn finish(self) -> Result<BlockMatrix> {
+        Ok(BlockMatrix {
+            coding: self.coding,
+            rows: self.rows,
+            columns: self.columns,
+            codes: self.codes.finish()?,
+            scales: self.scales.finish()?,
+            factors: self.factors.finish()?,
+            zeros: self.zeros.finish()?,
+        })
+    }
+}
+
+fn scale_width(scale: ScaleType) -> usize {
+    match scale {
+        ScaleType::Uint8 => 1,
+        ScaleType::Float16 => 2,
+        ScaleType::Float32 => 4,
+    }
+}
+
+/// Appends codes, two a byte if they have 4 bits, the even one low; a missing partner is `padding`.
+fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
+    match bits {
+        4 => out.extend(codes.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&padding) << 4)),
+        _ => out.extend_from_slice(codes),
+    }
+}
+
+/// Names of the constants that replace a weight.
+struct Constants {
+    codes: String,
+    scales: String,
+    factors: Option<String>,
+    zeros: Option<String>,
+}
+
+/// The rewritten model and what was done to each node, in the order of the model.
+pub fn rewrite(
+    original: &ModelProto,
+    plan: Plan<'_>,
+    weights: Vec<Option<BlockMatrix>>,
+    options: &QuantizeOptions,
+) -> Result<(ModelProto, Vec<NodeReport>)> {
+    let view = View::new(original);
+    let mut names = Names::of(original);
+    let done: Vec<bool> = weights.iter().map(Option::is_some).collect();
+    let mut tensors: HashMap<BodyId, Vec<TensorProto>> = HashMap::new();
+    let constants: Vec<Option<Constants>> = weights
+        .iter()
+        .enumerate()
+        .map(|(index, matrix)| {
+            let change = plan.changes.iter().find(|c| c.weight == index)?;
+            let (constants, made) = constants_of(change.constant.name, matrix.as_ref()?, &mut names);
+            tensors.entry(change.constant.owner).or_default().extend(made);
+            Some(constants)
+        })
+        .collect();
+    let dead = rewrite::dead_values(&view, &plan.changes, &done);
+    let reason = |change: &Change<'_>| weights[change.weight].as_ref().map_or(String::new(), describe);
+    let reports = rewrite::reports(&view, &plan, &done, &dead, &reason);
+    let by_place: HashMap<(BodyId, usize), &Change<'_>> =
+        plan.changes.iter().filter(|c| done[c.weight]).map(|c| ((c.body, c.node), c)).collect();
+
+    let mut model = original.clone();
+    edit::for_each_body(&mut model, &mut |body, mut content| {
+        let old = std::mem::take(content.nodes);
+        let mut write = Write { emit: Emit::new(old.len(), &mut names), floats: HashMap::new(), options };
+        for (index, node) in old.into_iter().enumerate() {
+            let change = by_place.get(&(body, index)).copied();
+            match change.and_then(|c| Some((c, constants[c.weight].as_ref()?, weights[c.weight].as_ref()?))) {
+                Some((change, constants, matrix)) => write.change(&node, change, constants, matrix),
+                None => write.emit.nodes.push(node),
+            }
+        }
+        *content.nodes = write.emit.nodes;
+        if let Some(names) = dead.get(&body) {
+            content.remove_values(names);
+        }
+        tensors.remove(&body).into_iter().flatten().for_each(|tensor| content.add_constant(tensor));
+    });
+    edit::modernize_ir(&mut model);
+    edit::import_domain(&mut model.opset_import, "com.microsoft", 1);
+    for function in &mut model.functions {
+        if function.node.iter().any(|node| node.domain.as_deref() == Some("com.microsoft")) {
+            edit::import_domain(&mut function.opset_import, "com.microsoft", 1);
+        }
+    }
+    Ok((model, reports))
+}
+
+fn describe(matrix: &BlockMatrix) -> String {
+    let Coding { bits, block, symmetric, .. } = matrix.coding;
+    let kind = if symmetric { "symmetric" } else { "with zero points" };
+    format!(
+        "{bits} bits in blocks of {block}, {kind}, {:.2} bits a weight",
+        matrix.coding.bits_per_weight(matrix.columns)
+    )
+}
+
+fn constants_of(name: &str, matrix: &BlockMatrix, names: &mut Names) -> (Constants, Vec<TensorProto>) {
+    let BlockMatrix { coding, rows, columns, .. } = matrix;
+    let (rows, blocks) = (*rows as i64, coding.blocks(*columns) as i64);
+    let mut of = |part: &str| names.fresh(&format!("{name}_{part}"));
+    let constants = Constants {
+        codes: of(&format!("int{}", coding.bits)),
+        scales: of("scale"),
+        factors: (coding.scale == ScaleType::Uint8).then(|| of("scale_factor")),
+        zeros: (!coding.symmetric).then(|| of("zero_point")),
+    };
+    let scale_type = match coding.scale {
+        ScaleType::Uint8 => DataType::Uint8,
+        ScaleType::Float16 => DataType::Float16,
+        ScaleType::Float32 => DataType::Float32,
+    };
+    let bytes = coding.block_bytes() as i64;
+    let mut made = vec![
+        edit::tensor(&constants.codes, DataType::Uint8, &[rows, blocks, bytes], matrix.codes.clone()),
+        edit::tensor(&constants.scales, scale_type, &[rows, blocks], matrix.scales.clone()),
+    ];
+    if let Some(factors) = &constants.factors {
+        made.push(edit::tensor(factors, DataType::Float32, &[rows, 1], matrix.factors.clone()));
+    }
+    if let Some(zeros) = &constants.zeros {
+        let width = coding.zero_bytes(*columns) as i64;
+        made.push(edit::tensor(zeros, DataType::Uint8, &[rows, width], matrix.zeros.clone()));
+    }
+    (constants, made)
+}
+
+/// Writes the nodes of one body.
+struct Write<'a> {
+    emit: Emit<'a>,
+    /// Stored scales -> their float form, by element type.
+    floats: HashMap<(String, i32), String>,
+    options: &'a QuantizeOptions,
+}
+
+impl Write<'_> {
+    fn change(&mut self, node: &NodeProto, change: &Change<'_>, constants: &Constants, matrix: &BlockMatrix) {
+        let dtype = change.constant.dtype;
+        let scales = self.scales(node, constants, matrix, dtype);
+        if change.form == Form::BlockTable {
+            return self.table(node, constants, &scales, matrix);
+        }
+        let mut inputs = vec![node.input[0].as_str(), &constants.codes, &scales];
+        inputs.extend(constants.zeros.as_deref());
+        let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
+        let bias = if change.form == Form::BlockGemm { node.input_at(2) } else { None };
+        let plain = change.form != Form::BlockGemm || (alpha == 1.0 && bias.is_none());
+        let output = if plain { node.output[0].clone() } else { self.emit.output(node, "MatMulNBits") };
+        let coding = &matrix.coding;
+        let product = self.emit.push(node, "MatMulNBits", &inputs, &[&output]);
+        product.domain = Some("com.microsoft".into());
+        product.attribute = vec![
+            int_attribute("K", matrix.columns as i64),
+            int_attribute("N", matrix.rows as i64),
+            int_attribute("bits", i64::from(coding.bits)),
+            int_attribute("block_size", coding.block as i64),
+            int_attribute("accuracy_level", i64::from(self.options.accuracy_level)),
+        ];
+        if plain {
+            return;
+        }
+        let Some(bias) = bias else { return self.emit.times_to(node, &output, alpha, dtype) };
+        let product = if alpha == 1.0 { output } else { self.emit.times(node, &output, alpha, dtype) };
+        let bias = if beta == 1.0 { bias.to_owned() } else { self.emit.times(node, bias, beta, dtype) };
+        self.emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
+    }
+
+    /// The scales as the operators take them: of the type of the activations.
+    fn scales(&mut self, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix, dtype: i32) -> String {
+        let stored = match matrix.coding.scale {
+            ScaleType::Uint8 => DataType::Uint8,
+            ScaleType::Float16 => DataType::Float16,
+            ScaleType::Float32 => DataType::Float32,
+        };
+        if stored.to_onnx() == dtype {
+            return constants.scales.clone();
+        }
+        let key = (constants.scales.clone(), dtype);
+        if let Some(known) = self.floats.get(&key) {
+            return known.clone();
+        }
+        let float = DataType::Float32.to_onnx();
+        let mut scales = constants.scales.clone();
+        if stored != DataType::Float32 {
+            scales = self.emit.cast_to(of, &scales, if constants.factors.is_some() { float } else { dtype });
+        }
+        if let Some(factors) = &constants.factors {
+            scales = self.emit.step(of, "Mul", &[&scales, factors]);
+        }
+        if dtype != float && (constants.factors.is_some() || stored == DataType::Float32) {
+            scales = self.emit.cast_to(of, &scales, dtype);
+        }
+        self.floats.insert(key, scales.clone());
+        scales
+    }
+
+    fn table(&mut self, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
+        let coding = &matrix.coding;
+        let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
+        let shape = self.emit.ints(node, &[matrix.rows as i64, width]);
+        let codes = self.emit.step(node, "Reshape", &[&constants.codes, &shape]);
+        let ids = node.input.get(1).map_or("", String::as_str);
+        let mut inputs = vec![codes.as_str(), ids, scales];
+        inputs.extend(constants.zeros.as_deref());
+        let rows = self.emit.push(node, "GatherBlockQuantized", &inputs, &[&node.output[0]]);
+        rows.domain = Some("com.microsoft".into());
+        rows.attribute = vec![
+            int_attribute("gather_axis", 0),
+            int_attribute("quantize_axis", 1),
+            int_attribute("block_size", coding.block as i64),
+            int_attribute("bits", i64::from(coding.bits)),
+        ];
+    }
+}
