@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 12] = [
+const NOUNS: [&str; 13] = [
     "status",
     "error",
     "buffer",
@@ -16,6 +16,7 @@ const NOUNS: [&str; 12] = [
     "generator",
     "quantize",
     "benchmark",
+    "evaluate",
 ];
 
 fn main() {

@@ -5,7 +5,8 @@
  *
  *   A context says where ONNX Runtime is. A model is loaded, immutable, and freely shared between threads.
  *   A technique (optimize_model_quantize ...) takes a model and gives a new one with a report. A model is
- *   saved, or made into a session and run. A benchmark compares two models.
+ *   saved, or made into a session and run. A benchmark compares two models; an evaluation says what one, or
+ *   two, are worth on data.
  *
  *     optimize_context_t *context = NULL;
  *     optimize_model_t *model = NULL, *small = NULL;
@@ -116,6 +117,24 @@ typedef enum {
 } optimize_status_t;
 
 /**
+ * Where the token that begins a text (`<s>`) stands, for models whose tokenizer puts one. It is never scored.
+ */
+typedef enum {
+  /**
+   * In front of every window, as llama.cpp has it.
+   */
+  OPTIMIZE_BOS_EVERY_WINDOW = 0,
+  /**
+   * In front of the text alone, as the documentation of transformers has it.
+   */
+  OPTIMIZE_BOS_FIRST_WINDOW = 1,
+  /**
+   * Nowhere.
+   */
+  OPTIMIZE_BOS_NEVER = 2,
+} optimize_bos_t;
+
+/**
  * Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
  */
 typedef enum {
@@ -150,6 +169,32 @@ typedef enum {
   OPTIMIZE_DTYPE_UINT2 = 25,
   OPTIMIZE_DTYPE_INT2 = 26,
 } optimize_dtype_t;
+
+/**
+ * What to evaluate, and what the data are for it.
+ */
+typedef enum {
+  /**
+   * What the model is for: one that writes text, embeds or classifies says so itself.
+   */
+  OPTIMIZE_EVALUATE_DEFAULT = 0,
+  /**
+   * How well a language model foresees the data, which are plain text.
+   */
+  OPTIMIZE_EVALUATE_PERPLEXITY = 1,
+  /**
+   * How alike two models embed the data, one text a line.
+   */
+  OPTIMIZE_EVALUATE_EMBEDDING = 2,
+  /**
+   * How often a classifier is right. The data are rows of a label and a text, TSV or CSV.
+   */
+  OPTIMIZE_EVALUATE_CLASSIFICATION = 3,
+  /**
+   * How well a linear classifier does on the model's embeddings. The data are as for classification.
+   */
+  OPTIMIZE_EVALUATE_PROBE = 4,
+} optimize_evaluate_task_t;
 
 /**
  * Where `optimize_model_save` puts weights.
@@ -423,7 +468,8 @@ typedef struct {
   int32_t optimization_level;
   /**
    * Not 0: leave weights where they are instead of rearranging them for this processor. Less memory and a
-   * faster start, slower runs.
+   * faster start, slower runs. Does nothing for models with weights in blocks of a few bits (MatMulNBits; most
+   * GGUF files), which would take 35 times as long.
    */
   uint32_t disable_prepacking;
 } optimize_session_options_t;
@@ -745,6 +791,65 @@ typedef struct {
   uint64_t value_count;
 } optimize_benchmark_options_t;
 
+/**
+ * Options of `optimize_model_evaluate`. All zero means the defaults. What a task does not need is passed over.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_evaluate_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_evaluate_task_t.
+   */
+  int32_t task;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * Perplexity: tokens of a window; 0 is what the model takes, up to 512.
+   */
+  uint32_t context_length;
+  /**
+   * Perplexity: tokens from the beginning of one window to that of the next; 0 is half of the context length.
+   * A smaller stride takes longer and gives a lower, truer perplexity.
+   */
+  uint32_t stride;
+  /**
+   * Perplexity: an optimize_bos_t.
+   */
+  int32_t bos;
+  /**
+   * Other tasks: tokens after which a text is cut; 0 is what the model takes, up to 512.
+   */
+  uint32_t max_length;
+  /**
+   * Other tasks: texts in one run; 0 is 1, with which a text's figures do not depend on its neighbours.
+   */
+  uint32_t batch_size;
+  /**
+   * Perplexity: tokens of the text to read; 0 is all.
+   */
+  uint64_t max_tokens;
+  /**
+   * Other tasks: lines or rows to use; 0 is all.
+   */
+  uint64_t max_texts;
+  /**
+   * Probe: seed of the split into training and test.
+   */
+  uint64_t seed;
+  /**
+   * Probe: share of each class's texts that is kept for the test, below 1; 0 is 0.2.
+   */
+  double test_share;
+  /**
+   * Probe: weight of the penalty on large weights; 0 is 0.5. For hardly any give a small number.
+   */
+  double penalty;
+} optimize_evaluate_options_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -998,8 +1103,9 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
 /**
  * Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
  * be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
- * if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Shapes are
- * checked before the run: the error names input, dimension and sizes.
+ * if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Names, types and
+ * shapes are checked before the run: OPTIMIZE_NOT_FOUND names an input or output that the model does not have,
+ * OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes.
  */
 optimize_status_t optimize_session_run(optimize_session_t *session,
                                        const char *const *input_names,
@@ -1186,6 +1292,28 @@ optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
                                            const optimize_call_t *call,
                                            optimize_buffer_t **report,
                                            optimize_error_t **error);
+
+/**
+ * Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
+ * optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
+ * data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
+ * then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `report` gets the JSON of
+ * docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
+ *
+ * OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
+ * not fit the model, or if no task is named and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
+ * model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
+ */
+optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
+                                          const optimize_model_t *model,
+                                          const optimize_model_t *against,
+                                          const optimize_tokenizer_t *tokenizer,
+                                          const char *data,
+                                          size_t size,
+                                          const optimize_evaluate_options_t *options,
+                                          const optimize_call_t *call,
+                                          optimize_buffer_t **report,
+                                          optimize_error_t **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -4,7 +4,7 @@
 //
 //   A Context says where ONNX Runtime is. A Model is loaded, immutable, and freely shared between threads. A
 //   technique (Model::quantize ...) takes a model and gives a new one with a report. A model is saved, or made
-//   into a Session and run, or into a Generator that writes text. Model::benchmark compares two models.
+//   into a Session and run, or into a Generator that writes text. Model::benchmark compares two models; Model::evaluate says what they are worth on data.
 //
 //     optimize::Context context;
 //     optimize::Model model(context, "model.onnx");

@@ -13,7 +13,7 @@ mod header;
 #[path = "abi/program.rs"]
 mod program;
 
-use cases::{Answer, Case, Change, INVALID_ARGUMENT, Kind, Null, OK, arguments, case, free_of, maker_of};
+use cases::{Answer, Case, Change, INVALID_ARGUMENT, Kind, Null, OK, answer_of, arguments, case, free_of, maker_of};
 use header::{Function, Header, Variable};
 use program::run;
 
@@ -153,7 +153,8 @@ fn text_that_is_not_utf_8_is_refused() {
 }
 
 fn text_cases(header: &Header, function: &Function) -> Vec<Case> {
-    let no_text = r#""\xff""#;
+    // Longer than any text of the valid calls, whose sizes go with it.
+    let no_text = "not_utf_8";
     let mut cases = Vec::new();
     for (index, argument) in arguments(header, function).iter().enumerate() {
         let (local, name) = (&argument.local, &function.params[index].name);
@@ -249,7 +250,8 @@ fn enum_cases(header: &Header, function: &Function) -> Vec<Case> {
                 ));
             }
             for value in enum_of(header, field).unwrap_or(&[]) {
-                cases.push(case(header, function, &format!("{} is {value}", field.name), &set(value), OK));
+                let what = format!("{} is {value}", field.name);
+                cases.push(case(header, function, &what, &set(value), answer_of(value)));
             }
         }
     }

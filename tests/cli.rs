@@ -116,3 +116,32 @@ fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
     }
     assert_eq!(names(&folder), ["damaged.onnx"], "a failure left something");
 }
+
+#[test]
+fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
+    let folder = scratch("cli-run-cut");
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/bert-classify");
+    let words: serde_json::Map<String, Value> = (0..60).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
+        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
+    let file = folder.join("tokenizer.json");
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let run = |model: &Path, words: usize, more: &[&str]| {
+        let prompt = "w1 ".repeat(words);
+        let done = optimize(&[&["run", "--model", text(model), "--text", "w2", "--text", &prompt], more].concat());
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{stderr}");
+        stderr
+    };
+    // It has 20 positions.
+    let tokenizer = ["--tokenizer", text(&file)];
+    assert_eq!(run(&bert, 20, &tokenizer), "");
+    let warning = run(&bert, 33, &tokenizer);
+    assert!(warning.contains("text 2 has 33 tokens, of which 20 are used"), "{warning}");
+    assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--sequence-length", "9"]].concat()), "");
+    assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--quiet"]].concat()), "");
+    // Its tokenizer says 512; each of these words is two tokens, and two more begin and end a text.
+    let warning = run(&model(), 300, &["--only", "461"]);
+    assert!(warning.contains("text 2 has 602 tokens, of which 512 are used"), "{warning}");
+}

@@ -279,7 +279,7 @@ fn a_task_by_its_name_reports_what_it_used_and_found() {
     assert!(report["quality"]["perplexity"].as_f64().unwrap() > 1.0);
     let encoder = Model::load(&fixture("encoders/bert")).unwrap();
     let e = evaluate(&encoder, "w1 w2", &options).unwrap_err();
-    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("--against"), "{e}");
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("`against`"), "{e}");
     let masked = Model::load(&fixture("encoders/bert-masked")).unwrap();
     assert!(evaluate(&masked, "w1 w2", &options).unwrap_err().to_string().contains("name a task"));
     let probe = EvaluateOptions { task: Some(EvaluateTask::Probe), ..options };
@@ -339,7 +339,7 @@ fn the_command_prints_a_table_or_json_and_has_gates() {
         (&["--model", bert, "--data", &rows, "--min-accuracy", "1.01"], 3, "accuracy"),
         (&["--model", bert, "--data", &broken], 2, "broken.tsv: line 2"),
         (&["--model", llama, "--data", "/nowhere"], 1, "/nowhere"),
-        (&["--model", bert, "--data", &rows, "--task", "embedding"], 2, "--against"),
+        (&["--model", bert, "--data", &rows, "--task", "embedding"], 2, "`against`"),
         (&["--model", llama, "--data", &text, "--context-length", "65"], 2, "64"),
     ];
     for (arguments, code, phrase) in cases {

@@ -8,7 +8,7 @@ using System.Text;
 namespace Optimize
 {
     /// <summary>The functions of optimize.h, under their own names.</summary>
-    internal static class Native
+    internal static partial class Native
     {
         // liboptimize.so, optimize.dll or liboptimize.dylib: the runtime looks beside the program and where the
         // system's loader looks (LD_LIBRARY_PATH, ld.so.conf).

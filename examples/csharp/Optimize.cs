@@ -222,7 +222,7 @@ namespace Optimize
     }
 
     /// <summary>Where calls find ONNX Runtime and the number of threads. One per program is usual.</summary>
-    public sealed class Context : Handle
+    public sealed partial class Context : Handle
     {
         internal Context() { }
 

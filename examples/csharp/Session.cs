@@ -16,7 +16,8 @@ namespace Optimize
 
         public OptimizationLevel OptimizationLevel { get; set; }
 
-        /// <summary>Less memory and a faster start, slower runs.</summary>
+        /// <summary>Less memory and a faster start, slower runs. Does nothing for models with weights in blocks of
+        /// a few bits.</summary>
         public bool DisablePrepacking { get; set; }
     }
 

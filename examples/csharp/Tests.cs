@@ -32,7 +32,7 @@ internal static class Tests
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
             DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
-            GarbageIsCollected, CollectorDuringCalls);
+            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson);
     }
 
     /// <summary>The sentence embedding of a text: the output of two dimensions and type float.</summary>
@@ -173,6 +173,37 @@ internal static class Tests
             Fails(Status.InvalidArgument, "", () =>
                 context.Benchmark(model, small, new BenchmarkOptions { Texts = new[] { "x" } }));
         }
+    }
+
+    private static void EvaluateGivesJson()
+    {
+        const string lines = "A man is eating food.\nGrüße aus München.\n\nNot this one.\n";
+        var options = new EvaluateOptions { Task = EvaluateTask.Embedding, Against = model, MaxTexts = 2 };
+        var report = Json.Parse(context.Evaluate(model, lines, options));
+        Check((string)Json.Find(report, "quality", "task") == "embedding", "task");
+        Check(Json.Number(report, "quality", "cosine_min") > 0.999999, "cosine");
+        Check(Json.Number(report, "quality", "texts") == 2, "texts");
+        Check(Json.Find(report, "output", "sha256") != null, "the other model");
+        options.Tokenizer = tokenizer;
+        Check(context.Evaluate(model, lines, options).Contains("nearest_kept"), "with a tokenizer");
+        var seen = new Reporter { Action = progress => Check(progress.Stage != "", "stage") };
+        const string rows = "food,Eating bread.\nfood,A soup.\nmoney,The stock market fell.\nmoney,Prices rose.\n";
+        options = new EvaluateOptions { Task = EvaluateTask.Probe, TestShare = 0.5, Penalty = 0.25, Seed = 7 };
+        report = Json.Parse(context.Evaluate(model, rows, options, new Call { Progress = seen }));
+        Check(Json.Number(report, "quality", "train_samples") == 2, "train_samples");
+        Check(Json.Number(report, "options", "penalty") == 0.25, "penalty");
+        Check(Json.Number(report, "options", "seed") == 7, "seed");
+        Check(seen.Calls > 0, "no progress");
+        Fails(Status.InvalidArgument, "line 2", () => context.Evaluate(model, "food,Bread\nmoney", options));
+        Fails(Status.InvalidArgument, "against", () =>
+            context.Evaluate(model, lines, new EvaluateOptions { Task = EvaluateTask.Embedding }));
+        Fails(Status.Unsupported, "", () =>
+            context.Evaluate(model, lines, new EvaluateOptions { Task = EvaluateTask.Perplexity }));
+        Fails(Status.InvalidArgument, "99", () =>
+            context.Evaluate(model, lines, new EvaluateOptions { Task = (EvaluateTask)99 }));
+        var cancelled = new CancellationTokenSource();
+        cancelled.Cancel();
+        Throws<OperationCanceledException>(() => context.Evaluate(model, rows, options, cancelled.Token));
     }
 
     private static void Errors()

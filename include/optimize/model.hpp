@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -65,6 +66,38 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
+};
+
+/// What Model::evaluate measures; see optimize_evaluate_task_t.
+enum class EvaluateTask : std::int32_t {
+    automatic = OPTIMIZE_EVALUATE_DEFAULT,
+    perplexity = OPTIMIZE_EVALUATE_PERPLEXITY,
+    embedding = OPTIMIZE_EVALUATE_EMBEDDING,
+    classification = OPTIMIZE_EVALUATE_CLASSIFICATION,
+    probe = OPTIMIZE_EVALUATE_PROBE,
+};
+
+/// Where the token that begins a text stands; see optimize_bos_t.
+enum class Bos : std::int32_t {
+    every_window = OPTIMIZE_BOS_EVERY_WINDOW,
+    first_window = OPTIMIZE_BOS_FIRST_WINDOW,
+    never = OPTIMIZE_BOS_NEVER,
+};
+
+/// Options of Model::evaluate; see optimize_evaluate_options_t.
+struct EvaluateOptions {
+    EvaluateTask task = EvaluateTask::automatic;
+    std::uint32_t threads = 0;
+    std::uint32_t context_length = 0;
+    std::uint32_t stride = 0;
+    Bos bos = Bos::every_window;
+    std::uint32_t max_length = 0;
+    std::uint32_t batch_size = 0;
+    std::uint64_t max_tokens = 0;
+    std::uint64_t max_texts = 0;
+    std::uint64_t seed = 0;
+    double test_share = 0;
+    double penalty = 0;
 };
 
 /// A message of a conversation.
@@ -184,6 +217,33 @@ public:
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, &raw, c_call,
                                             report.place(), error);
+        });
+        return report.text();
+    }
+    /// Measures what this model is worth on the content of a file, alone or against another, and gives the report as
+    /// JSON. Without a tokenizer it is the model's own.
+    std::string evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
+                         const Tokenizer *tokenizer = nullptr, const EvaluateOptions &options = {},
+                         const Call &call = {}) const {
+        auto raw = detail::sized<optimize_evaluate_options_t>();
+        raw.task = static_cast<std::int32_t>(options.task);
+        raw.threads = options.threads;
+        raw.context_length = options.context_length;
+        raw.stride = options.stride;
+        raw.bos = static_cast<std::int32_t>(options.bos);
+        raw.max_length = options.max_length;
+        raw.batch_size = options.batch_size;
+        raw.max_tokens = options.max_tokens;
+        raw.max_texts = options.max_texts;
+        raw.seed = options.seed;
+        raw.test_share = options.test_share;
+        raw.penalty = options.penalty;
+        const optimize_model_t *c_against = against ? against->get() : nullptr;
+        const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_evaluate(context.get(), get(), c_against, c_tokenizer, data.data(), data.size(), &raw,
+                                           c_call, report.place(), error);
         });
         return report.text();
     }

@@ -24,6 +24,7 @@ enum class OptimizationLevel : std::int32_t {
 struct SessionOptions {
     std::uint32_t threads = 0;
     OptimizationLevel optimization_level = OptimizationLevel::all;
+    /// Does nothing for models with weights in blocks of a few bits.
     bool disable_prepacking = false;
 };
 

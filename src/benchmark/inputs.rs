@@ -5,7 +5,6 @@
 use super::BenchmarkOptions;
 use super::sentences::SENTENCES;
 use super::sizes::{Sizes, is_past};
-use super::statistics::Random;
 use super::tables::rows_indexed_by;
 use super::text::{Role, Text, Tokens};
 use super::values::Fill;
@@ -13,6 +12,7 @@ use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::{Model, ValueInfo};
 use crate::runtime::Tensor;
+use crate::statistics::Random;
 use crate::text::Tokenizer;
 use std::collections::HashMap;
 
@@ -29,6 +29,19 @@ pub struct InputSet {
     pub mask: Option<Mask>,
     /// Texts in it, or 1.
     pub samples: usize,
+    /// Texts of which there are not all tokens.
+    pub cut: Vec<Cut>,
+}
+
+/// A text that was too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Its place in the set, from 0 on.
+    pub text: usize,
+    /// Tokens it has.
+    pub tokens: usize,
+    /// Those that the model gets.
+    pub kept: usize,
 }
 
 /// Which positions of `[batch, length]` hold a token and not padding.
@@ -87,6 +100,14 @@ impl<'a> Source<'a> {
             _ => bail!(InvalidArgument, "texts were given, but the model has no input of token ids (`input_ids`)"),
         };
         Ok(Source { inputs, rows, text, options })
+    }
+
+    /// Texts are cut after so many tokens, not after 512, where neither the model nor the options say.
+    pub fn up_to(mut self, tokens: usize) -> Source<'a> {
+        if let Some(text) = &mut self.text {
+            text.longest = tokens;
+        }
+        self
     }
 
     /// `text` or `generated`.
@@ -154,7 +175,8 @@ impl<'a> Source<'a> {
             tensors.push((info.name.clone(), fill.tensor(info, &shape, &mut random)?));
         }
         let samples = tokens.as_ref().map_or(1, |t| t.samples);
-        Ok(InputSet { tensors, mask: tokens.map(Tokens::into_mask), samples })
+        let cut = tokens.as_ref().map(Tokens::cut).unwrap_or_default();
+        Ok(InputSet { tensors, mask: tokens.map(Tokens::into_mask), samples, cut })
     }
 
     /// The shape of each input. Tokens and what the caller gave come first, so that other inputs follow them;

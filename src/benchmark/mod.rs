@@ -1,9 +1,9 @@
 //! Original against result, in one process, on the same inputs: speed, memory, size and quality.
 //!
 //! [`benchmark`] is the way in. [`inputs`] makes what the models are given (`text` from texts, `sizes`, `tables`
-//! and `values` from the signature), `timing` runs them in turn, `memory` says what they take, `statistics` how
-//! sure the figures are, `quality` compares what comes out (`rows` has its formulas), [`report`] is what the
-//! caller gets.
+//! and `values` from the signature), `timing` runs them in turn, `memory` says what they take, `quality` compares
+//! what comes out (`rows` has its sums), [`report`] is what the caller gets. How sure the figures are says
+//! `crate::statistics`.
 
 pub mod inputs;
 mod memory;
@@ -12,7 +12,6 @@ pub mod report;
 mod rows;
 mod sentences;
 mod sizes;
-mod statistics;
 mod steps;
 mod tables;
 mod text;
@@ -30,11 +29,11 @@ use crate::limits;
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Runtime, SessionOptions};
+use crate::statistics::{median_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use inputs::{InputSet, Source};
 use quality::Comparison;
 use serde::Serialize;
-use statistics::{median_interval, percentile, sorted};
 use std::time::Instant;
 use steps::Steps;
 use timing::{Alone, Clock, Pair, Rounds, Subject, alone, latency, prime};

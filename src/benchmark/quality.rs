@@ -2,8 +2,9 @@
 
 use super::inputs::Mask;
 use super::report::{OutputQuality, QualityReport};
-use super::rows::{Sums, argmax, kl_divergence};
+use super::rows::Sums;
 use crate::error::{Result, bail};
+use crate::likelihood::{argmax, kl_divergence};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 

@@ -73,37 +73,6 @@ impl Sums {
     }
 }
 
-/// The place of the largest element, the first of equals; `None` if none is a number.
-pub fn argmax(row: &[f32]) -> Option<usize> {
-    let numbers = row.iter().enumerate().filter(|(_, x)| !x.is_nan());
-    numbers
-        .fold(None, |best: Option<(usize, f32)>, (i, &x)| match best {
-            Some((_, largest)) if x <= largest => best,
-            _ => Some((i, x)),
-        })
-        .map(|best| best.0)
-}
-
-/// `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`; infinite or not a number if the
-/// distributions are. Source: Kullback, Leibler, "On information and sufficiency", 1951.
-pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
-    let (a_norm, b_norm) = (log_sum_exp(a), log_sum_exp(b));
-    let term = |(a, b): (&f32, &f32)| {
-        let log_p = f64::from(*a) - a_norm;
-        // What the original rules out adds nothing, whatever the result says.
-        if log_p == f64::NEG_INFINITY { 0.0 } else { log_p.exp() * (log_p - (f64::from(*b) - b_norm)) }
-    };
-    let sum: f64 = a.iter().zip(b).map(term).sum();
-    // Rounding can leave a hair below zero for equal rows; not-a-number must stay so, hence no `max`.
-    if sum < 0.0 { 0.0 } else { sum }
-}
-
-fn log_sum_exp(row: &[f32]) -> f64 {
-    let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = row.iter().map(|x| (f64::from(*x) - largest).exp()).sum();
-    largest + sum.ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,25 +108,5 @@ mod tests {
         let masked = Sums::of(&[1.0, -INF, NAN], &[1.0, -INF, NAN]);
         assert_eq!((masked.cosine(), masked.non_finite), (1.0, 0));
         assert_eq!(Sums::of(&[INF], &[-INF]).non_finite, 1);
-    }
-
-    #[test]
-    fn the_first_of_the_largest_counts() {
-        assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
-        assert_eq!(argmax(&[NAN, -5.0, -6.0]), Some(1));
-        assert_eq!(argmax(&[-INF, -INF]), Some(0));
-        assert_eq!((argmax(&[NAN]), argmax(&[])), (None, None));
-    }
-
-    #[test]
-    fn divergence_is_that_by_hand() {
-        // p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - ln(3) / 2.
-        let kl = kl_divergence(&[0.0, 0.0], &[0.0, 3f32.ln()]);
-        assert!((kl - (2f64.ln() - 3f64.ln() / 2.0)).abs() < 1e-7, "{kl}");
-        assert_eq!(kl_divergence(&[1.0, 2.0, 3.0], &[11.0, 12.0, 13.0]), 0.0);
-        assert!(kl_divergence(&[1e4, 0.0], &[1e4, 0.0]) < 1e-12);
-        assert_eq!(kl_divergence(&[0.0, -INF], &[0.0, -INF]), 0.0);
-        assert_eq!(kl_divergence(&[0.0, 0.0], &[0.0, -INF]), f64::INFINITY);
-        assert!(kl_divergence(&[0.0, 0.0], &[NAN, 0.0]).is_nan());
     }
 }

@@ -132,6 +132,24 @@ fn texts_become_inputs_of_the_models_types() {
 }
 
 #[test]
+fn texts_that_are_cut_are_counted() {
+    let tokenizer = Tokenizer::load(&test_deps(MINI_LM)).unwrap();
+    let texts = vec!["one two".to_owned(), "one ".repeat(600)];
+    let options = BenchmarkOptions { texts, batch_size: 2, ..Default::default() };
+    let cut = |dims: &[&str], options: &BenchmarkOptions, longest: Option<usize>| {
+        let model = model(&[("input_ids", DataType::Int64, dims)]);
+        let source = Source::new(&model, &model, Some(&tokenizer), options).unwrap();
+        let source = longest.into_iter().fold(source, Source::up_to);
+        source.set(0).unwrap().cut.iter().map(|c| (c.text, c.tokens, c.kept)).collect::<Vec<_>>()
+    };
+    assert_eq!(cut(&["b", "s"], &options, None), [(1, 602, 512)]);
+    assert_eq!(cut(&["b", "s"], &options, Some(602)), []);
+    assert_eq!(cut(&["b", "s"], &options, Some(3)), [(0, 4, 3), (1, 602, 3)]);
+    assert_eq!(cut(&["b", "s"], &BenchmarkOptions { sequence_length: 9, ..options.clone() }, Some(3)), [(1, 602, 9)]);
+    assert_eq!(cut(&["3", "8"], &options, Some(3)), [(1, 602, 8)]);
+}
+
+#[test]
 fn sizes_the_model_insists_on_are_kept() {
     let tokenizer = Tokenizer::load(&test_deps(MINI_LM)).unwrap();
     let model = model(&[("input_ids", DataType::Int64, &["2", "8"]), ("input_mask", DataType::Int64, &["2", "8"])]);

@@ -1,7 +1,7 @@
 //! Texts as inputs: which inputs of a model are made from tokens, and which tokens they get.
 
 use super::BenchmarkOptions;
-use super::inputs::{DEFAULT_LENGTH, Mask, texts};
+use super::inputs::{Cut, DEFAULT_LENGTH, Mask, texts};
 use super::values::Fill;
 use crate::error::{Context, Result, bail};
 use crate::limits;
@@ -59,6 +59,8 @@ pub struct Text<'a> {
     fixed_length: Option<usize>,
     /// Whether the model insists on the number of texts.
     fixed_batch: bool,
+    /// Tokens after which texts are cut if neither the model nor the options say.
+    pub longest: usize,
 }
 
 /// The tokens of one input set.
@@ -81,8 +83,9 @@ impl<'a> Text<'a> {
             bail!(InvalidArgument, "the input {:?} always has {length} tokens, not {asked}", ids.name);
         }
         let batch = fixed(0).unwrap_or(options.batch_size).max(1);
-        let text = texts(options);
-        Ok(Text { tokenizer, texts: text, options, batch, fixed_length: fixed(1), fixed_batch: fixed(0).is_some() })
+        let (texts, fixed_length, fixed_batch) = (texts(options), fixed(1), fixed(0).is_some());
+        let longest = limits::DEFAULT_TEXT_TOKENS;
+        Ok(Text { tokenizer, texts, options, batch, fixed_length, fixed_batch, longest })
     }
 
     /// Tokens the tokenizer knows.
@@ -103,7 +106,7 @@ impl<'a> Text<'a> {
             rows.extend(self.texts.iter().cycle().take(self.batch.saturating_sub(samples)));
         }
         let longest = self.fixed_length.unwrap_or(match self.options.sequence_length {
-            0 => limits::DEFAULT_TEXT_TOKENS,
+            0 => self.longest,
             length => length,
         });
         let batch = self.tokenizer.encode_batch(&rows, true, Some(longest)).at(|| "the texts")?;
@@ -178,6 +181,16 @@ impl Tokens {
             Role::Types => numbers(&self.batch.type_ids),
             Role::Positions => Fill::Positions { period: 0 },
         }
+    }
+
+    /// The texts that lost tokens: how many they have, and how many of them are here.
+    pub fn cut(&self) -> Vec<Cut> {
+        let one = |(text, (cut, mask)): (usize, (&usize, &[i64]))| {
+            let kept = mask.iter().filter(|m| **m != 0).count();
+            Cut { text, tokens: kept + cut, kept }
+        };
+        let rows = self.batch.cut.iter().zip(self.batch.mask.chunks(self.batch.length.max(1)));
+        rows.take(self.samples).enumerate().map(one).filter(|cut| cut.kept < cut.tokens).collect()
     }
 
     /// Which positions are tokens.

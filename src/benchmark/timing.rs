@@ -4,7 +4,6 @@ use super::BenchmarkOptions;
 use super::inputs::InputSet;
 use super::memory::resident_data_bytes;
 use super::report::{Both, Latency};
-use super::statistics::{percentile, sorted};
 use super::steps::Steps;
 use crate::call::Call;
 use crate::error::Result;
@@ -13,6 +12,7 @@ use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
+use crate::statistics::{percentile, sorted};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 

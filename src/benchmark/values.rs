@@ -1,11 +1,11 @@
 //! What the inputs hold, where neither a text nor the caller says it.
 
 use super::sizes::is_past;
-use super::statistics::Random;
 use crate::error::{Context, Result, bail};
 use crate::model::ValueInfo;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::runtime::{Element, Tensor};
+use crate::statistics::Random;
 use half::{bf16, f16};
 
 /// How to fill an input.

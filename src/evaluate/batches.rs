@@ -1,12 +1,11 @@
 //! Texts through an encoder, a batch at a time.
 
-use super::config::longest_text;
 use super::progress::Units;
 use crate::benchmark::BenchmarkOptions;
 use crate::benchmark::inputs::Source;
 use crate::error::{Result, bail};
 use crate::limits;
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::Model;
 use crate::runtime::{Session, Stop, Tensor};
 use crate::text::Tokenizer;
 use serde::Serialize;
@@ -34,6 +33,8 @@ pub struct Batches<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
     options: BenchmarkOptions,
+    /// Tokens after which a text is cut, unless the model insists on a length.
+    length: usize,
 }
 
 impl<'a> Batches<'a> {
@@ -50,7 +51,7 @@ impl<'a> Batches<'a> {
         if options.batch_size == 0 {
             bail!(InvalidArgument, "batch_size is 0; it is at least 1");
         }
-        let longest = longest_text(model)?;
+        let longest = model.card().longest_text()?;
         let length = match (options.max_length, longest) {
             (0, longest) => longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS).min(limits::DEFAULT_TEXT_TOKENS),
             (asked, Some(longest)) if asked > longest => {
@@ -58,15 +59,9 @@ impl<'a> Batches<'a> {
             }
             (asked, _) => asked,
         };
-        let options = BenchmarkOptions {
-            texts: texts.to_vec(),
-            batch_size: options.batch_size,
-            // For sets of texts this is the most of any, not the length of each. A model that insists on a length gets
-            // it, and wants none asked for.
-            sequence_length: if has_fixed_length(model) { 0 } else { length },
-            ..BenchmarkOptions::default()
-        };
-        Ok(Batches { model, tokenizer, options })
+        let options =
+            BenchmarkOptions { texts: texts.to_vec(), batch_size: options.batch_size, ..BenchmarkOptions::default() };
+        Ok(Batches { model, tokenizer, options, length })
     }
 
     /// Runs the session on all texts and hands over the named output, batch after batch, with which positions hold a
@@ -78,7 +73,7 @@ impl<'a> Batches<'a> {
         units: &mut Units,
         mut take: impl FnMut(&Tensor, &[bool], usize) -> Result<()>,
     ) -> Result<()> {
-        let source = Source::new(self.model, self.model, Some(self.tokenizer), &self.options)?;
+        let source = Source::new(self.model, self.model, Some(self.tokenizer), &self.options)?.up_to(self.length);
         let stop = Stop::new()?;
         stop.during(&units.quiet(), || {
             for index in 0..source.count() {
@@ -96,9 +91,4 @@ impl<'a> Batches<'a> {
 pub fn plain(name: &str) -> &str {
     let name = name.rsplit('/').next().unwrap_or("");
     name.split(':').next().unwrap_or("")
-}
-
-fn has_fixed_length(model: &Model) -> bool {
-    let fixed = |info: &ValueInfo| info.shape.as_ref().is_some_and(|shape| matches!(shape.get(1), Some(Dim::Fixed(_))));
-    model.inputs().iter().any(|info| plain(&info.name) == "input_ids" && fixed(info))
 }

@@ -3,13 +3,13 @@
 use super::batches::{Batches, TextOptions};
 use super::config::labels;
 use super::labelled::Labelled;
-use super::likelihood::top;
 use super::paired::Interval;
 use super::progress::Units;
 use super::scores::{ClassScores, Counts};
 use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::likelihood::argmax;
 use crate::model::{Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions};
@@ -42,7 +42,7 @@ struct Predictions {
 /// Labels are names of classes (`id2label` of the model's configuration, else their numbers in its order from 0 on).
 /// Texts are cut to what the model has positions for. Reports the stage `evaluate` in texts.
 /// [`crate::error::Kind::Unsupported`] if the model is no classifier; `InvalidArgument`, with the line, if it does not
-/// know a label.
+/// know a label; `Runtime` if its logits for a text are not numbers.
 pub fn classify(
     runtime: &'static Runtime,
     model: &Model,
@@ -113,7 +113,12 @@ fn predict(
         }
         found.count = classes as usize;
         let values = tensor.to_f32_vec()?;
-        found.classes.extend(values.chunks_exact(classes as usize).take(texts).map(top));
+        for row in values.chunks_exact(classes as usize).take(texts) {
+            let Some(class) = argmax(row) else {
+                bail!(Runtime, "none of the logits of text {} is a number", found.classes.len() + 1);
+            };
+            found.classes.push(class);
+        }
         Ok(())
     })?;
     if found.classes.len() != rows.len() {

@@ -2,13 +2,13 @@
 
 use super::batches::{Batches, TextOptions, plain};
 use super::progress::Units;
-use super::statistics::{mean, percentile};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
 use crate::source::{Card, Pooling, Task};
+use crate::statistics::{mean, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ pub struct EmbeddingSimilarity {
     pub width: usize,
     /// The output of the original that was compared.
     pub output: String,
-    /// How the vectors of tokens became one; absent where the model itself gives one.
+    /// How the vectors of tokens became one; `None` where the model itself gives one.
     pub pooling: Option<Pooling>,
 }
 
@@ -126,6 +126,7 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
     let rows = |of: &[f64]| of.chunks_exact(before.width).map(<[f64]>::to_vec).collect::<Vec<_>>();
     let (a, b) = (rows(&a), rows(&b));
     let cosines: Vec<f64> = a.iter().zip(&b).map(|(a, b)| dot(a, b).clamp(-1.0, 1.0)).collect();
+    let ordered = sorted(&cosines);
     let among = a.len().min(NEAREST_AMONG);
     let mut kept = 0;
     for text in 0..among {
@@ -134,8 +135,8 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
     }
     Ok(EmbeddingSimilarity {
         cosine: mean(&cosines),
-        cosine_p1: percentile(&cosines, 0.01),
-        cosine_min: percentile(&cosines, 0.0),
+        cosine_p1: percentile(&ordered, 0.01),
+        cosine_min: percentile(&ordered, 0.0),
         nearest_kept: kept as f64 / among.max(1) as f64,
         texts: cosines.len(),
         width: before.width,

@@ -4,18 +4,18 @@
 //! two models on the same data, pair by pair, so that what is hard in the data cancels.
 //!
 //! - `perplexity`: a language model on a text; `paired`: two of them. `windows` cuts the text, `text_plan` says what
-//!   the model reads, `reader` reads it, `likelihood` turns logits into probabilities.
+//!   the model reads, `reader` reads it.
 //! - `embedding`: texts as vectors, and two models' compared; `batches` gives texts to encoders.
 //! - `classification`: classifiers on labelled texts (`labelled` reads them, `scores` counts).
 //! - `probe`: a linear classifier on embeddings (`minimize` trains it).
-//! - `statistics`: how sure the figures are. `config`: what a model's files say.
+//! - `config`: what a model's files say. Logits become probabilities in `crate::likelihood`; how sure the figures are
+//!   says `crate::statistics`.
 
 mod batches;
 mod classification;
 mod config;
 mod embedding;
 pub mod labelled;
-mod likelihood;
 mod minimize;
 mod paired;
 mod perplexity;
@@ -23,7 +23,6 @@ mod probe;
 mod progress;
 mod reader;
 mod scores;
-mod statistics;
 mod task;
 mod text_plan;
 pub mod windows;

@@ -1,16 +1,16 @@
 //! Two language models on the same windows of a text, token by token.
 
-use super::likelihood::{Judgement, judge};
 use super::perplexity::{PerplexityOptions, PerplexityReport, finite, pool, scores};
 use super::progress::Units;
 use super::reader::Reader;
-use super::statistics::{mean, mean_interval, percentile};
 use super::text_plan::Plan;
 use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::likelihood::{Judgement, judge};
 use crate::model::Model;
 use crate::runtime::{Runtime, Stop};
+use crate::statistics::{mean, mean_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ fn summarize(plan: &Plan, judged: &[Judgement], taken: [Duration; 2]) -> Result<
             _ => "no difference",
         },
         kl: Interval::of(&kl, BLOCK),
-        kl_p99: percentile(&kl, 0.99),
+        kl_p99: percentile(&sorted(&kl), 0.99),
         top1_agreement: agreeing as f64 / judged.len().max(1) as f64,
     })
 }

@@ -1,15 +1,15 @@
 //! Perplexity: how well a language model foresees a text.
 
-use super::likelihood::surprise;
 use super::progress::Units;
 use super::reader::Reader;
-use super::statistics::mean;
 use super::text_plan::Plan;
 use super::windows::Window;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
+use crate::likelihood::surprise;
 use crate::model::Model;
 use crate::runtime::{Runtime, SessionOptions, Stop};
+use crate::statistics::mean;
 use crate::text::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;

@@ -9,12 +9,13 @@ use super::minimize::minimize;
 use super::paired::Interval;
 use super::progress::Units;
 use super::scores::{ClassScores, Counts};
-use super::statistics::Random;
 use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::likelihood::log_sum_exp;
 use crate::model::Model;
 use crate::runtime::Runtime;
+use crate::statistics::Random;
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -145,7 +146,7 @@ impl Split {
         let classes: Vec<usize> = rows.iter().map(|row| names.partition_point(|name| *name < row.label)).collect();
         let mut members = vec![Vec::new(); names.len()];
         classes.iter().enumerate().for_each(|(text, class)| members[*class].push(text));
-        let mut random = Random(options.seed);
+        let mut random = Random::new(options.seed);
         let (mut train, mut test) = (Vec::new(), Vec::new());
         for (name, mut texts) in names.iter().zip(members) {
             if texts.len() < 2 {
@@ -257,11 +258,6 @@ fn scores(weights: &[f64], x: &[f64], classes: usize) -> Vec<f64> {
     weights.chunks_exact(width).map(score).collect()
 }
 
-fn log_sum_exp(values: &[f64]) -> f64 {
-    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +268,7 @@ mod tests {
 
     /// Three classes around three corners, a fifth of them so far off that they look like another.
     fn clouds(count: usize, noise: f64) -> (Embeddings, Vec<Labelled>) {
-        let mut random = Random(5);
+        let mut random = Random::new(5);
         let mut value = || (random.below(2001) as f64 - 1000.0) / 1000.0 * noise;
         let mut values = Vec::new();
         for text in 0..count {

@@ -151,8 +151,8 @@ impl On<'_> {
         let Some(other) = self.against else {
             bail!(
                 InvalidArgument,
-                "embeddings are evaluated against those of another model (--against); with labelled texts, the task \
-                 `probe` evaluates those of one"
+                "embeddings are evaluated against those of another model, and `against` names none; with labelled \
+                 texts, the task `probe` evaluates those of one"
             )
         };
         let texts = self.data.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);

@@ -1,6 +1,5 @@
 //! [`Plan`]: a text as tokens, cut into windows.
 
-use super::config::longest_text;
 use super::perplexity::{Bos, PerplexityOptions};
 use super::windows::{Window, windows};
 use crate::error::{Result, bail};
@@ -83,7 +82,7 @@ impl Plan {
 fn context_length(models: &[&Model], asked: usize) -> Result<usize> {
     let mut longest = None;
     for model in models {
-        longest = longest.into_iter().chain(longest_text(model)?).min();
+        longest = longest.into_iter().chain(model.card().longest_text()?).min();
     }
     match (asked, longest) {
         (0, longest) => Ok(longest.unwrap_or(CONTEXT).min(CONTEXT)),

@@ -7,8 +7,7 @@ use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text, texts, texts_of};
-use crate::call::Call;
+use super::{Out, buffer, guard, text, text_of, texts, texts_of};
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
@@ -176,19 +175,11 @@ pub unsafe extern "C" fn optimize_generator_generate(
     // SAFETY: the contract of `ffi`.
     unsafe {
         guard(error, || {
-            let out = Out::new(report, "report")?;
-            let mut generator = lock(handle::get(generator.cast_const())?)?;
-            let given = options::read(options)?;
-            if count == 0 {
-                bail!(InvalidArgument, "count is 0: there is no prompt");
-            }
-            let prompts = texts_of(prompts, sizes, count, "prompts")?;
-            let prompts: Vec<Prompt<'_>> = prompts.into_iter().map(|text| prompt(text, &given)).collect();
-            let options = convert(&given)?;
-            let mut tell = |written: &Written<'_>| report_token(&given, written);
-            let written = call::with(call, |call| generator.generate(&prompts, &options, Some(&mut tell), call))?;
-            out.set(buffer::new(as_json(&written)));
-            Ok(())
+            let prompts = || match count {
+                0 => bail!(InvalidArgument, "count is 0: there is no prompt"),
+                _ => texts_of(prompts, sizes, count, "prompts").map(Some),
+            };
+            write(generator, prompts, options, call, report)
         })
     }
 }
@@ -211,14 +202,14 @@ pub unsafe extern "C" fn optimize_generator_append(
             let given = options::read(options)?;
             // Only `rendered` matters here, but what is wrong should be said at the first chance.
             convert(&given)?;
-            let texts = texts_of(&text, &size, 1, "text")?;
+            let text = text_of(text, size, "text")?;
             let rows = generator.row_count();
             if rows == 0 && row == 0 {
                 generator.start(1)?;
             } else if row >= rows {
                 bail!(NotFound, "row {row} is beyond the {rows} there are");
             }
-            generator.append(row, prompt(texts[0], &given)).map(drop)
+            generator.append(row, prompt(text, &given)).map(drop)
         })
     }
 }
@@ -234,18 +225,7 @@ pub unsafe extern "C" fn optimize_generator_run(
     error: *mut *mut optimize_error_t,
 ) -> optimize_status_t {
     // SAFETY: the contract of `ffi`.
-    unsafe {
-        guard(error, || {
-            let out = Out::new(report, "report")?;
-            let mut generator = lock(handle::get(generator.cast_const())?)?;
-            let given = options::read(options)?;
-            let options = convert(&given)?;
-            let mut tell = |written: &Written<'_>| report_token(&given, written);
-            let written = call::with(call, |call: &Call<'_>| generator.run(&options, Some(&mut tell), call))?;
-            out.set(buffer::new(as_json(&written)));
-            Ok(())
-        })
-    }
+    unsafe { guard(error, || write(generator, || Ok(None), options, call, report)) }
 }
 
 /// Forgets all rows. The generator can be used anew.
@@ -296,6 +276,35 @@ pub unsafe extern "C" fn optimize_model_render_chat(
             out.set(buffer::new(template.render(&messages, &ChatOptions::default())?));
             Ok(())
         })
+    }
+}
+
+/// What writing after prompts and writing on, where there are none, have in common.
+///
+/// # Safety
+/// The contract of `ffi`.
+unsafe fn write<'a>(
+    generator: *mut optimize_generator_t,
+    prompts: impl FnOnce() -> Result<Option<Vec<&'a str>>>,
+    options: *const optimize_generate_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+) -> Result<()> {
+    // SAFETY: same contract.
+    unsafe {
+        let out = Out::new(report, "report")?;
+        let mut generator = lock(handle::get(generator.cast_const())?)?;
+        let given = options::read(options)?;
+        let prompts: Option<Vec<Prompt<'_>>> =
+            prompts()?.map(|texts| texts.into_iter().map(|text| prompt(text, &given)).collect());
+        let options = convert(&given)?;
+        let mut tell = |written: &Written<'_>| report_token(&given, written);
+        let written = call::with(call, |call| match &prompts {
+            Some(prompts) => generator.generate(prompts, &options, Some(&mut tell), call),
+            None => generator.run(&options, Some(&mut tell), call),
+        })?;
+        out.set(buffer::new(as_json(&written)));
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod call;
 pub mod context;
 pub mod error;
+pub mod evaluate;
 pub mod generator;
 pub mod handle;
 pub mod model;
@@ -157,6 +158,22 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
     pointers.iter().enumerate().map(one).collect()
 }
 
+/// A UTF-8 text of `size` bytes.
+///
+/// # Safety
+/// As [`slice`].
+unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'a str> {
+    if size > limits::TEXT_BYTES {
+        bail!(LimitExceeded, "{name} has {size} bytes, at most {} are possible", limits::TEXT_BYTES);
+    }
+    // SAFETY: same contract.
+    let bytes = unsafe { slice(text.cast::<u8>(), size, name) }?;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(e) => bail!(InvalidArgument, "{name} is not UTF-8 after {} bytes", e.valid_up_to()),
+    }
+}
+
 /// `count` UTF-8 texts of `sizes` bytes each, or NUL-terminated ones if `sizes` is NULL.
 ///
 /// # Safety
@@ -174,14 +191,7 @@ unsafe fn texts_of<'a>(
         }
         let (pointers, sizes) = (slice(list, count, name)?, slice(sizes, count, "sizes")?);
         let one = |(index, (&pointer, &size)): (usize, (&*const c_char, &usize))| {
-            if size > limits::TEXT_BYTES {
-                bail!(LimitExceeded, "{name}[{index}] has {size} bytes, at most {} are possible", limits::TEXT_BYTES);
-            }
-            let bytes = slice(pointer.cast::<u8>(), size, &format!("{name}[{index}]"))?;
-            match std::str::from_utf8(bytes) {
-                Ok(text) => Ok(text),
-                Err(e) => bail!(InvalidArgument, "{name}[{index}] is not UTF-8 after {} bytes", e.valid_up_to()),
-            }
+            text_of(pointer, size, &format!("{name}[{index}]"))
         };
         pointers.iter().zip(sizes).enumerate().map(one).collect()
     }

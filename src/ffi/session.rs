@@ -55,7 +55,8 @@ pub struct optimize_session_options_t {
     /// An optimize_optimization_level_t.
     pub optimization_level: i32,
     /// Not 0: leave weights where they are instead of rearranging them for this processor. Less memory and a
-    /// faster start, slower runs.
+    /// faster start, slower runs. Does nothing for models with weights in blocks of a few bits (MatMulNBits; most
+    /// GGUF files), which would take 35 times as long.
     pub disable_prepacking: u32,
 }
 // SAFETY: repr(C), four 32-bit integers.
@@ -104,8 +105,9 @@ fn level(number: i32) -> Result<OptimizationLevel> {
 
 /// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
 /// be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
-/// if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Shapes are
-/// checked before the run: the error names input, dimension and sizes.
+/// if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Names, types and
+/// shapes are checked before the run: OPTIMIZE_NOT_FOUND names an input or output that the model does not have,
+/// OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *mut optimize_session_t,

@@ -9,7 +9,8 @@ use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use std::collections::HashMap;
 
-/// An error that names input, dimension, value and what was expected, if `given` does not fit `expected`.
+/// An error that names input, dimension, value and what was expected, if `given` does not fit `expected`:
+/// [`crate::error::Kind::NotFound`] for a name that is none of theirs, `InvalidArgument` otherwise.
 pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     if given.len() > limits::RUN_VALUES {
         bail!(LimitExceeded, "{} inputs; the limit is {}", given.len(), limits::RUN_VALUES);
@@ -17,7 +18,7 @@ pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     let mut tensors = HashMap::with_capacity(given.len());
     for (name, tensor) in given {
         if !expected.iter().any(|info| info.name == *name) {
-            bail!(InvalidArgument, "there is no input {name:?}; the inputs are {}", names(expected));
+            bail!(NotFound, "there is no input {name:?}; the inputs are {}", names(expected));
         }
         if tensors.insert(*name, *tensor).is_some() {
             bail!(InvalidArgument, "input {name:?} is given twice");
@@ -110,6 +111,7 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let (a, b, c) = (tensor(&[4, 2]), tensor(&[4, 9]), tensor(&[1]));
         assert!(message(&[("x", &a)]).contains("no input \"x\"; the inputs are \"a\", \"b\", \"c\""));
+        assert_eq!(check(&infos(), &[("x", &a)]).unwrap_err().kind(), Kind::NotFound);
         assert!(message(&[("a", &a), ("b", &b)]).contains("\"c\" (float32[...]) is missing"));
         assert!(message(&[("a", &a), ("a", &a)]).contains("twice"));
         let wrong = message(&[("a", &tensor(&[4, 3])), ("b", &b), ("c", &c)]);

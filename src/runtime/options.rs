@@ -3,6 +3,9 @@
 use super::{Runtime, providers};
 use crate::error::{Result, bail};
 use crate::limits;
+use crate::model::Model;
+use crate::onnx::proto::NodeProto;
+use crate::onnx::validate::subgraphs;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
@@ -30,7 +33,8 @@ pub struct SessionOptions {
     /// Refuse kernels whose results may differ from run to run.
     pub deterministic: bool,
     /// Leave weights as they are instead of rearranging them for this processor: a load several times as fast,
-    /// for matrix products that take up to twice as long where there are few rows.
+    /// for matrix products that take up to twice as long where there are few rows. Models with weights in blocks
+    /// of a few bits have them rearranged all the same: they would take 35 times as long.
     pub disable_prepacking: bool,
     /// Sizes of inputs change with every run (a text that grows): memory is not planned for each of them.
     pub varying_sizes: bool,
@@ -57,6 +61,14 @@ impl SessionOptions {
     /// Threads a session with these options uses.
     pub fn thread_count(&self) -> usize {
         if self.threads == 0 { providers::cpu_threads() } else { self.threads }
+    }
+
+    /// These options as far as they make sense for a model.
+    pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
+        let proto = model.proto();
+        let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
+        let disable_prepacking = self.disable_prepacking && !bodies.any(|nodes| has_blocks(nodes));
+        SessionOptions { disable_prepacking, ..self.clone() }
     }
 
     /// A session in the making, with these options set.
@@ -89,11 +101,24 @@ impl SessionOptions {
     }
 }
 
+/// Whether any of the nodes, or of those in the graphs inside them, takes weights in blocks of a few bits:
+/// `MatMulNBits`, or the `DequantizeLinear` that ONNX Runtime makes one of.
+fn has_blocks(nodes: &[NodeProto]) -> bool {
+    let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
+    nodes.iter().any(|node| match node.op_type.as_deref() {
+        Some("MatMulNBits") => true,
+        Some("DequantizeLinear") if in_blocks(node) => true,
+        _ => subgraphs(node).any(|graph| has_blocks(&graph.node)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::onnx::proto::AttributeProto;
     use crate::runtime::test_runtime;
+    use crate::runtime::testing::{graph, model, node};
 
     #[test]
     fn every_option_is_taken_and_absurd_ones_are_not() {
@@ -113,5 +138,26 @@ mod tests {
         assert!(SessionOptions::default().thread_count() >= 1);
         let many = SessionOptions { threads: limits::THREADS + 1, ..SessionOptions::default() };
         assert_eq!(many.builder(runtime).err().unwrap().kind(), Kind::InvalidArgument);
+    }
+    #[test]
+    fn weights_in_blocks_are_rearranged_whatever_is_asked_for() {
+        let options = SessionOptions { disable_prepacking: true, threads: 2, ..SessionOptions::default() };
+        let after = |nodes| {
+            let model = Model::from_proto(model(graph(nodes, Vec::new(), Vec::new())));
+            let given = options.for_model(&model);
+            assert_eq!((given.threads, SessionOptions::default().for_model(&model).disable_prepacking), (2, false));
+            given.disable_prepacking
+        };
+        let inside = |inner: NodeProto| {
+            let graph = graph(vec![inner], Vec::new(), Vec::new());
+            let attribute = AttributeProto { g: Some(Box::new(graph)), ..Default::default() };
+            NodeProto { attribute: vec![attribute], ..node("If", &["c"], "y") }
+        };
+        assert!(after(vec![node("MatMul", &["x", "w"], "y"), node("DequantizeLinear", &["w", "s"], "z")]));
+        assert!(!after(vec![node("Neg", &["x"], "z"), node("MatMulNBits", &["x", "w", "s"], "y")]));
+        assert!(!after(vec![inside(node("MatMulNBits", &["x", "w", "s"], "y"))]));
+        let block_size = AttributeProto { name: Some("block_size".into()), i: Some(32), ..Default::default() };
+        let dequantize = NodeProto { attribute: vec![block_size], ..node("DequantizeLinear", &["w", "s"], "z") };
+        assert!(!after(vec![dequantize]));
     }
 }

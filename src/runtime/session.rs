@@ -43,7 +43,7 @@ impl Session {
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         call.check()?;
         let parts = weights::parts(model)?;
-        let (mut builder, kept) = weights::give(options.builder(runtime)?, parts.lent)?;
+        let (mut builder, kept) = weights::give(options.for_model(model).builder(runtime)?, parts.lent)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
         let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
@@ -66,10 +66,11 @@ impl Session {
 
     /// Runs the model and gives the named `outputs` in the order asked for; all of them if none is named.
     ///
-    /// Inputs are read in place and outputs handed over without a copy. [`crate::error::Kind::InvalidArgument`]
-    /// if an input is unknown, missing or does not fit the model: type, rank, fixed dimensions, and equal
-    /// symbolic dimensions must be equal sizes. `Unsupported` for an output that is not a tensor. `call` can
-    /// cancel and limit the time: the run then ends at the next node, and the session stays usable.
+    /// Inputs are read in place and outputs handed over without a copy. [`crate::error::Kind::NotFound`] for the
+    /// name of an input or output that the model does not have; `InvalidArgument` if an input is missing or does
+    /// not fit the model: type, rank, fixed dimensions, and equal symbolic dimensions must be equal sizes.
+    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends
+    /// at the next node, and the session stays usable.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         inputs::check(&self.inputs, inputs)?;
         let stop = Stop::new()?;
@@ -122,7 +123,7 @@ impl Session {
     fn wanted(&self, asked: &[&str]) -> Result<Vec<String>> {
         for (index, name) in asked.iter().enumerate() {
             if !self.outputs.iter().any(|info| info.name == *name) {
-                bail!(InvalidArgument, "there is no output {name:?}; the outputs are {}", inputs::names(&self.outputs));
+                bail!(NotFound, "there is no output {name:?}; the outputs are {}", inputs::names(&self.outputs));
             }
             if asked[..index].contains(name) {
                 bail!(InvalidArgument, "output {name:?} is asked for twice");
@@ -256,6 +257,7 @@ mod tests {
         assert!(e.to_string().contains("dimension 0 is 1") && e.to_string().contains("expects 4"), "{e}");
         let e = session.run(&[("x", &x), ("y", &x)], &["z"], &Call::default()).unwrap_err();
         assert!(e.message().contains("no output \"z\"; the outputs are \"sum\""), "{e}");
+        assert_eq!(e.kind(), Kind::NotFound);
         assert!(session.run(&[("x", &x), ("y", &x)], &["sum", "sum"], &Call::default()).is_err());
     }
 

@@ -28,8 +28,8 @@
 //! likeliest tokens change, KL 0.0075: about what rounding its weights to 8 bits costs, spread evenly over all
 //! kinds of layers. Nothing does it unasked.
 //!
-//! These products need the rearranging that ONNX Runtime does when it makes a session: without it
-//! (`disable_prepacking`) a step takes 35 times as long.
+//! These products need the rearranging that ONNX Runtime does when it makes a session: without it a step takes 35
+//! times as long, so for models that have them `disable_prepacking` does nothing.
 //!
 //! `MatMulNBits` has B as `[N, groups, bytes]` with the even element of a pair in the low nibble, scales as
 //! `[N, groups]`, zero points as `[N, groups / 2]` nibbles.

@@ -9,6 +9,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod folder;
 pub mod gguf;
+mod longest;
 pub mod weights;
 
 pub use builder::Dialect;

@@ -2,7 +2,7 @@
 //!
 //! Many such files have truncation and padding to a fixed length baked in (those of MiniLM: 128). Both are
 //! switched off on loading, so an encoding is as long as its text; padding and truncation are what the caller
-//! of [`Tokenizer::encode_batch`] asks for.
+//! of [`Tokenizer::encode_batch`] asks for. [`Tokenizer::truncation`] says what the file would have.
 
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
@@ -21,6 +21,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pad_id: i64,
     pad_type_id: i64,
+    truncation: Option<usize>,
 }
 
 /// One text as ids. All three lists have one entry for each token.
@@ -47,6 +48,8 @@ pub struct Batch {
     pub batch: usize,
     /// Tokens in each row: those of the longest text.
     pub length: usize,
+    /// Tokens that were cut from each text.
+    pub cut: Vec<usize>,
 }
 
 impl Tokenizer {
@@ -70,9 +73,10 @@ impl Tokenizer {
         let padding = inner.get_padding().map(|p| (i64::from(p.pad_id), i64::from(p.pad_type_id)));
         let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)).map_or(0, i64::from);
         let (pad_id, pad_type_id) = padding.unwrap_or_else(|| (by_name(), 0));
+        let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, pad_id, pad_type_id })
+        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation })
     }
 
     /// The tokenizer that belongs to a model; `None` if it has none.
@@ -89,7 +93,7 @@ impl Tokenizer {
     /// [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has no
     /// token for a piece of the text, nor one for the unknown.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
-        self.encode_within(text, add_special_tokens, None)
+        Ok(self.encode_within(text, add_special_tokens, None)?.0)
     }
 
     /// The ids of several texts, padded on the right to the longest of them.
@@ -107,11 +111,12 @@ impl Tokenizer {
             let encoding = self.encode_within(text.as_ref(), add_special_tokens, max_length);
             encoding.at(|| format!("text {}", index + 1))
         };
-        let encodings = texts.iter().enumerate().map(encode).collect::<Result<Vec<Encoding>>>()?;
+        let encoded: Vec<(Encoding, usize)> = texts.iter().enumerate().map(encode).collect::<Result<_>>()?;
+        let (encodings, cut): (Vec<Encoding>, Vec<usize>) = encoded.into_iter().unzip();
         let length = encodings.iter().map(|e| e.ids.len()).max().unwrap_or(0);
         let size = length * encodings.len();
         let room = || Vec::with_capacity(size);
-        let mut batch = Batch { ids: room(), mask: room(), type_ids: room(), batch: encodings.len(), length };
+        let mut batch = Batch { ids: room(), mask: room(), type_ids: room(), batch: encodings.len(), length, cut };
         for (row, encoding) in encodings.iter().enumerate() {
             let end = (row + 1) * length;
             batch.ids.extend(&encoding.ids);
@@ -148,23 +153,35 @@ impl Tokenizer {
         self.pad_id
     }
 
+    /// Tokens after which the file itself would have a text cut, if it says.
+    pub fn truncation(&self) -> Option<usize> {
+        self.truncation
+    }
+
     /// Tokens in the vocabulary, added ones included.
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    fn encode_within(&self, text: &str, add_special_tokens: bool, max_length: Option<usize>) -> Result<Encoding> {
+    /// A text's tokens up to `max_length`, and how many more it has.
+    fn encode_within(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        max_length: Option<usize>,
+    ) -> Result<(Encoding, usize)> {
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
         let encoded = guarded(|| self.inner.encode_fast(text, add_special_tokens))?;
         let keep = kept(encoded.get_special_tokens_mask(), max_length.unwrap_or(usize::MAX))?;
         let wide = |values: &[u32]| keep.iter().map(|&index| i64::from(values[index])).collect::<Vec<i64>>();
-        Ok(Encoding {
+        let encoding = Encoding {
             ids: wide(encoded.get_ids()),
             attention_mask: wide(encoded.get_attention_mask()),
             type_ids: wide(encoded.get_type_ids()),
-        })
+        };
+        Ok((encoding, encoded.len() - keep.len()))
     }
 }
 
@@ -233,9 +250,10 @@ mod tests {
         assert_eq!((batch.batch, batch.length), (2, 6));
         assert_eq!(batch.ids[6..], [101, 2028, 102, 0, 0, 0]);
         assert_eq!(batch.mask[6..], [1, 1, 1, 0, 0, 0]);
-        assert_eq!(batch.type_ids, [0; 12]);
+        assert_eq!((batch.type_ids, batch.cut), (vec![0; 12], vec![0; 2]));
+        assert_eq!(tokenizer.truncation(), Some(128));
         let cut = tokenizer.encode_batch(&["one two three four"], true, Some(4)).unwrap();
-        assert_eq!(cut.ids, [101, 2028, 2048, 102]);
+        assert_eq!((cut.ids, cut.cut), (vec![101, 2028, 2048, 102], vec![2]));
         assert!(tokenizer.encode_batch(&["one"], true, Some(1)).is_err());
         assert_eq!(tokenizer.encode_batch::<&str>(&[], true, None).unwrap(), Batch::default());
         let long = "word ".repeat(1000);

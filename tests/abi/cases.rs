@@ -61,10 +61,12 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 10] = [
+const OPTIONAL: [(&str, &str); 12] = [
     ("optimize_model_save", "report"),
     ("optimize_model_quantize", "report"),
     ("optimize_model_benchmark", "tokenizer"),
+    ("optimize_model_evaluate", "against"),
+    ("optimize_model_evaluate", "tokenizer"),
     ("optimize_session_run", "output_names"),
     ("optimize_tensor_borrow", "release"),
     ("optimize_tokenizer_encode", "sizes"),
@@ -74,13 +76,27 @@ const OPTIONAL: [(&str, &str); 10] = [
     ("optimize_tokenizer_encode", "type_ids"),
 ];
 
+/// Functions whose model writes text.
+const DECODERS: [&str; 3] = ["optimize_generator_new", "optimize_model_render_chat", "optimize_model_evaluate"];
+
+/// Values of enums that are understood, and then ask for what a model that writes text cannot do.
+const BEYOND: [&str; 3] =
+    ["OPTIMIZE_EVALUATE_EMBEDDING", "OPTIMIZE_EVALUATE_CLASSIFICATION", "OPTIMIZE_EVALUATE_PROBE"];
+
+/// What a call with a known enum value must answer.
+pub fn answer_of(value: &str) -> Answer {
+    if BEYOND.contains(&value) { Answer::Status("OPTIMIZE_UNSUPPORTED") } else { OK }
+}
+
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 35] = [
+const VALUES: [(&str, &str, &str, &str); 37] = [
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
     ("optimize_model_load_memory", "const void *", "data", "memory_data"),
     ("optimize_model_load_memory", "size_t", "size", "memory_size"),
+    ("optimize_model_evaluate", "const char *", "data", "evaluate_data"),
+    ("optimize_model_evaluate", "size_t", "size", "sizeof evaluate_data - 1"),
     ("optimize_tensor_new", "const void *", "data", "tensor_data"),
     ("optimize_tensor_new", "size_t", "size", "sizeof tensor_data"),
     ("optimize_tensor_borrow", "const void *", "data", "tensor_data"),
@@ -157,7 +173,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
     }
     if header.handles.iter().any(|handle| handle == bare) && !ctype.ends_with("const *") {
         let strings = function.name == "optimize_tensor_string";
-        let decoder = matches!(function.name.as_str(), "optimize_generator_new" | "optimize_model_render_chat");
+        let decoder = DECODERS.contains(&function.name.as_str());
         let maker = match () {
             () if strings => "make_strings".to_owned(),
             () if decoder && bare == "optimize_model_t" => "make_decoder".to_owned(),

@@ -102,6 +102,11 @@ static optimize_generator_t *make_generator(void) {
     return generator;
 }
 
+/* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
+static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
+
+static const char not_utf_8[128] = "\xff";
+
 static optimize_buffer_t *make_buffer(void) {
     optimize_model_t *model = make_model();
     optimize_buffer_t *buffer = NULL;

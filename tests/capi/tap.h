@@ -182,6 +182,17 @@ static inline void write_file(const char *path, const void *content, size_t size
     fclose(file);
 }
 
+/* Reports. */
+
+/* Number after `"key": ` in JSON, from `after` on; NaN if there is none. */
+static inline double number_after(const char *json, const char *after, const char *key) {
+    char quoted[64];
+    const char *at = strstr(json, after);
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
+    at = at == NULL ? NULL : strstr(at, quoted);
+    return at == NULL ? (double)NAN : strtod(at + strlen(quoted), NULL);
+}
+
 /* Time and threads. */
 
 static inline double seconds_now(void) {

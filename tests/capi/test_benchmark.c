@@ -7,15 +7,6 @@ static optimize_model_t *minilm, *small;
 
 static const char *const texts[2] = {"A man is eating food.", "The stock market fell sharply."};
 
-/* Number after `"key": ` in JSON, from `after` on; NaN if there is none. */
-static double number_of(const char *json, const char *after, const char *key) {
-    char quoted[64];
-    const char *at = strstr(json, after);
-    snprintf(quoted, sizeof quoted, "\"%s\":", key);
-    at = at == NULL ? NULL : strstr(at, quoted);
-    return at == NULL ? (double)NAN : strtod(at + strlen(quoted), NULL);
-}
-
 TEST(original_and_result_are_measured_on_texts) {
     optimize_benchmark_options_t options = {.struct_size = sizeof options, .runs = 10, .warmup = 2, .threads = 1};
     optimize_error_t *error = NULL;
@@ -27,13 +18,13 @@ TEST(original_and_result_are_measured_on_texts) {
     const char *json = optimize_buffer_data(report);
     CHECK_HAS(json, "\"operation\": \"benchmark\"");
     CHECK_HAS(json, "\"inputs\": \"text\"");
-    CHECK_INT(number_of(json, "\"benchmark\"", "runs"), 10);
-    CHECK(number_of(json, "\"latency_ms\"", "median") > 0);
-    CHECK(number_of(json, "\"speedup\"", "low") <= number_of(json, "\"speedup\"", "median"));
-    CHECK(number_of(json, "\"speedup\"", "high") >= number_of(json, "\"speedup\"", "median"));
-    CHECK(number_of(json, "\"benchmark\"", "size_ratio") > 3);
-    CHECK(number_of(json, "\"quality\"", "cosine") > 0.99);
-    CHECK_INT(number_of(json, "\"quality\"", "samples"), 2);
+    CHECK_INT(number_after(json, "\"benchmark\"", "runs"), 10);
+    CHECK(number_after(json, "\"latency_ms\"", "median") > 0);
+    CHECK(number_after(json, "\"speedup\"", "low") <= number_after(json, "\"speedup\"", "median"));
+    CHECK(number_after(json, "\"speedup\"", "high") >= number_after(json, "\"speedup\"", "median"));
+    CHECK(number_after(json, "\"benchmark\"", "size_ratio") > 3);
+    CHECK(number_after(json, "\"quality\"", "cosine") > 0.99);
+    CHECK_INT(number_after(json, "\"quality\"", "samples"), 2);
     optimize_buffer_free(report);
 }
 
@@ -51,7 +42,7 @@ TEST(without_a_tokenizer_inputs_are_generated) {
     options.value_count = 1;
     CHECK_OK(optimize_model_benchmark(context, minilm, small, NULL, &options, NULL, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"inputs\": \"generated\"");
-    CHECK(number_of(optimize_buffer_data(report), "\"quality\"", "cosine") > 0.9);
+    CHECK(number_after(optimize_buffer_data(report), "\"quality\"", "cosine") > 0.9);
     optimize_buffer_free(report);
 }
 
@@ -61,8 +52,8 @@ TEST(a_model_equals_itself) {
     optimize_buffer_t *report = NULL;
     options.sequence_length = 8;
     CHECK_OK(optimize_model_benchmark(context, minilm, minilm, tokenizer, &options, NULL, &report, &error));
-    CHECK(number_of(optimize_buffer_data(report), "\"quality\"", "cosine") > 0.999999);
-    CHECK(number_of(optimize_buffer_data(report), "\"benchmark\"", "size_ratio") == 1);
+    CHECK(number_after(optimize_buffer_data(report), "\"quality\"", "cosine") > 0.999999);
+    CHECK(number_after(optimize_buffer_data(report), "\"benchmark\"", "size_ratio") == 1);
     optimize_buffer_free(report);
 }
 

@@ -244,7 +244,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
     optimize_tensor_t *results[2];
     /* An unknown name; a missing input. */
     CHECK_FAILS(optimize_session_run(session, names, inputs, 2, &output, 1, NULL, &result, &error),
-                OPTIMIZE_INVALID_ARGUMENT, "no input \"attention_musk\"");
+                OPTIMIZE_NOT_FOUND, "no input \"attention_musk\"");
     CHECK(result == NULL);
     CHECK_FAILS(optimize_session_run(session, names, inputs, 1, &output, 1, NULL, &result, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "\"attention_mask\" (int64[batch_size, sequence_length]) is missing");
@@ -268,7 +268,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
     CHECK_FAILS(run_text(session, &wrong, output, NULL, &result, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "dimension 0 is 1, but the model expects 3");
     /* Outputs. */
-    CHECK_FAILS(run_text(session, &one, "nothing", NULL, &result, &error), OPTIMIZE_INVALID_ARGUMENT, "\"nothing\"");
+    CHECK_FAILS(run_text(session, &one, "nothing", NULL, &result, &error), OPTIMIZE_NOT_FOUND, "\"nothing\"");
     CHECK_FAILS(optimize_session_run(session, text_names, inputs, 2, twice, 2, NULL, results, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "twice");
     CHECK(results[0] == NULL && results[1] == NULL);
@@ -354,7 +354,7 @@ TEST(a_second_run_meanwhile_is_busy) {
     while (run.running && busy == 0) {
         optimize_status_t status = run_text(session, &text, "nothing", NULL, &result, &error);
         if (status == OPTIMIZE_BUSY) busy++, CHECK_FAILS(status, OPTIMIZE_BUSY, "another thread");
-        else other += status != OPTIMIZE_INVALID_ARGUMENT, optimize_error_free(error);
+        else other += status != OPTIMIZE_NOT_FOUND, optimize_error_free(error);
         run.met = busy > 0;
         sleep_seconds(0.001);
     }

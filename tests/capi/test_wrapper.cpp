@@ -164,7 +164,7 @@ void quantized_models_run_and_agree() {
     CHECK(after.run({{"attention_mask", text.attention_mask}, {"input_ids", text.ids}}).size() == 4);
     CHECK(after.inputs().size() == 2 && after.outputs()[3].name == sentence);
     FAILS(invalid_argument, "attention_mask", after.run({{"input_ids", text.ids}}));
-    FAILS(invalid_argument, "nothing", after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {"nothing"}));
+    FAILS(not_found, "nothing", after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {"nothing"}));
     options.include = {"nothing*"};
     FAILS(invalid_argument, "nothing*", model.quantize(context, options));
 }
@@ -278,6 +278,35 @@ void models_are_benchmarked() {
     CHECK(model.benchmark(context, small.model, nullptr, options).find("\"generated\"") != std::string::npos);
 }
 
+void models_are_evaluated() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const optimize::Tokenizer tokenizer(deps(minilm));
+    optimize::EvaluateOptions options;
+    options.task = optimize::EvaluateTask::embedding;
+    options.max_texts = 2;
+    const std::string lines = "A man is eating food.\nHow are you?\nNot this one.\n";
+    const std::string report = model.evaluate(context, lines, &model, &tokenizer, options);
+    CHECK(report.find("\"task\": \"embedding\"") != std::string::npos && report.find("\"texts\": 2") != std::string::npos);
+    CHECK(model.evaluate(context, lines, &model, nullptr, options).find("\"cosine\": 1.0") != std::string::npos);
+    FAILS(invalid_argument, "against", model.evaluate(context, lines, nullptr, nullptr, options));
+    FAILS(invalid_argument, "UTF-8", model.evaluate(context, std::string("a\0\xff", 3), &model, nullptr, options));
+    options = {};
+    options.task = optimize::EvaluateTask::probe;
+    options.test_share = 0.5;
+    const std::string rows = "food,Eating bread.\nfood,A soup.\nmoney,The stock market fell.\nmoney,Prices rose.\n";
+    CHECK(model.evaluate(context, rows, nullptr, nullptr, options).find("\"train_samples\": 2") != std::string::npos);
+    options.test_share = -1;
+    FAILS(invalid_argument, "test_share", model.evaluate(context, rows, nullptr, nullptr, options));
+    options.task = optimize::EvaluateTask::perplexity;
+    FAILS(unsupported, "", model.evaluate(context, lines, nullptr, nullptr, options));
+    optimize::Call call;
+    call.progress = [](std::string_view, std::uint64_t, std::uint64_t) { return false; };
+    options = {};
+    options.task = optimize::EvaluateTask::embedding;
+    FAILS(cancelled, "", model.evaluate(context, lines, &model, nullptr, options, call));
+}
+
 } // namespace
 
 int main() {
@@ -297,5 +326,6 @@ int main() {
     const char *valgrind = std::getenv("OPTIMIZE_TEST_VALGRIND");
     if (valgrind && std::string(valgrind) == "1") std::printf("ok - models_are_benchmarked # skipped under valgrind\n");
     else RUN(models_are_benchmarked);
+    RUN(models_are_evaluated);
     return tap::end();
 }

@@ -26,7 +26,7 @@ const (
 type SessionOptions struct {
 	Threads           uint32 // for the work of one node; 0 is as the context says
 	OptimizationLevel OptimizationLevel
-	DisablePrepacking bool // less memory and a faster start, slower runs
+	DisablePrepacking bool // less memory and a faster start, slower runs; nothing for MatMulNBits models
 }
 
 // NewSession makes a model ready to run.

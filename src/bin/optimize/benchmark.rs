@@ -53,7 +53,8 @@ pub struct Inputs {
     /// Rows of the timed input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch_size: usize,
-    /// Tokens a row; longer texts are cut [default: the texts' own length up to 512; 128 for built-in text]
+    /// Tokens a row; longer texts are cut [default: the texts' own length, up to 512 or in `run` up to what the
+    /// model takes; 128 for built-in text]
     #[arg(long, value_name = "N")]
     pub sequence_length: Option<usize>,
     /// Shape of an input whose sizes the model leaves open; repeat for several

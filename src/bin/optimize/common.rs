@@ -16,7 +16,7 @@ pub struct Output {
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Show no progress and no table
+    /// Show no progress, no warning and no table
     #[arg(short, long)]
     pub quiet: bool,
     /// Say more: what was done to each node
@@ -39,6 +39,13 @@ impl Output {
     /// A progress bar on stderr, if a person is there to see it.
     pub fn bar(&self) -> Bar {
         Bar::new(!self.quiet)
+    }
+
+    /// Says on stderr what the user may not expect, unless they asked for quiet.
+    pub fn warn(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("optimize: warning: {text}");
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use optimize::call::{Call, Progress};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
+/// Stages that count rounds, texts or tokens; the others count bytes.
+const COUNTED: [&str; 4] = ["benchmark", "evaluate", "generate", "prompt"];
+
 /// A bar on stderr that follows the stages of an operation. Draws nothing where no person watches.
 pub struct Bar {
     bar: ProgressBar,
@@ -30,7 +33,7 @@ impl Bar {
     fn show(&self, progress: &Progress<'_>) {
         if *self.stage.borrow() != progress.stage {
             *self.stage.borrow_mut() = progress.stage.to_owned();
-            let units = if progress.stage == "benchmark" { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
+            let units = if COUNTED.contains(&progress.stage) { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
             let template = format!("{{msg:10}} [{{bar:30}}] {units} {{eta}}");
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 self.bar.set_style(style.progress_chars("=> "));

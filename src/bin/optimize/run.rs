@@ -3,9 +3,11 @@
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Machine, Output};
 use clap::Args;
-use optimize::benchmark::inputs::Source;
+use optimize::benchmark::inputs::{Cut, InputSet, Source};
 use optimize::error::Result;
+use optimize::model::Model;
 use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -15,8 +17,8 @@ pub struct Arguments {
     /// The model: an .onnx file or a folder that holds one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Text for the model, through its tokenizer; repeat for a batch. Inputs that neither text nor --values
-    /// fill are generated
+    /// Text for the model, through its tokenizer; repeat for a batch. What is longer than the model takes is cut,
+    /// with a warning. Inputs that neither text nor --values fill are generated
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// An output to compute; repeat for several [default: all]
@@ -32,18 +34,24 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let outputs = common::with_bar(&arguments.output, |bar| {
+    let (outputs, warnings) = common::with_bar(&arguments.output, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
         let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
         options.batch_size = options.batch_size.max(arguments.text.len());
-        let feed = Source::new(&model, &model, tokenizer.as_ref(), &options)?.set(0)?;
+        let mut source = Source::new(&model, &model, tokenizer.as_ref(), &options)?;
+        if let Some(longest) = longest(&model, tokenizer.as_ref())? {
+            source = source.up_to(longest);
+        }
+        let feed = source.set(0)?;
         let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
         let runtime = arguments.machine.runtime()?;
         let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
         let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
-        bar.call(|call| session.run(&feed.feed(), &wanted, call))
+        let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;
+        Ok((outputs, warnings(arguments, &feed)))
     })?;
+    warnings.iter().for_each(|warning| arguments.output.warn(warning));
     if arguments.output.json {
         let object: Map<String, Value> =
             outputs.iter().map(|(name, tensor)| Ok((name.clone(), as_json(tensor)?))).collect::<Result<_>>()?;
@@ -54,6 +62,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         common::print(&format!("{name}  {}\n  {}\n", tensor.describe(), beginning(tensor)?))?;
     }
     Ok(())
+}
+
+/// Tokens that the model takes, if its configuration or its tokenizer says.
+fn longest(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<usize>> {
+    let longest = model.card().longest_text()?;
+    Ok(longest.or_else(|| tokenizer.and_then(Tokenizer::truncation)))
+}
+
+/// What the model is not given of the user's texts.
+fn warnings(arguments: &Arguments, feed: &InputSet) -> Vec<String> {
+    let (texts, taken) = (arguments.text.len(), feed.samples);
+    let left_out = (texts > taken)
+        .then(|| format!("the model takes {taken} texts at a time: the last {} are left out", texts - taken));
+    // A length that was asked for is no surprise.
+    let told = texts > 0 && arguments.inputs.sequence_length.is_none();
+    let cut = feed.cut.iter().filter(|_| told).map(|Cut { text, tokens, kept }| {
+        let text = text + 1;
+        format!("text {text} has {tokens} tokens, of which {kept} are used: --sequence-length says how many")
+    });
+    left_out.into_iter().chain(cut).collect()
 }
 
 /// Shape, type and all values, row-major.

@@ -1,54 +1,108 @@
-//! Activation functions by the names that configurations use.
+//! Activation functions, by the names that configurations use.
 
-use super::Config;
 use crate::error::{Result, bail};
-use crate::source::builder::Builder;
+use crate::source::builder::{Builder, Dialect};
 
-/// The activation a configuration names under one of `keys`; `gelu` if none does.
-pub fn activation(config: &Config<'_>, keys: &[&str]) -> Result<String> {
-    for key in keys {
-        if let Some(name) = config.text(key)? {
-            return Ok(name.to_owned());
-        }
-    }
-    Ok("gelu".to_owned())
+/// An activation function under one of its names. Nodes are named after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activation {
+    name: &'static str,
+    form: Form,
 }
 
-/// Applies an activation.
-///
-/// `gelu` is x Φ(x) by the error function; `gelu_new`, `gelu_fast` and `gelu_pytorch_tanh` are its tanh form
-/// 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (Hendrycks and Gimpel, arXiv 1606.08415).
-pub fn activate(b: &mut Builder<'_>, name: &str, x: &str) -> Result<String> {
-    b.within(name, |b| {
-        Ok(match name {
-            "gelu" => {
-                let (root, one, half) = (b.float(std::f32::consts::SQRT_2), b.float(1.0), b.float(0.5));
-                let scaled = b.op("Div", &[x, &root], &[]);
-                let erf = b.op("Erf", &[&scaled], &[]);
-                let sum = b.op("Add", &[&erf, &one], &[]);
-                let product = b.op("Mul", &[x, &sum], &[]);
-                b.op("Mul", &[&product, &half], &[])
-            }
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => {
-                let (cubic, root) = (b.float(0.044_715), b.float((2.0 / std::f32::consts::PI).sqrt()));
-                let (one, half, three) = (b.float(1.0), b.float(0.5), b.float(3.0));
-                let cube = b.op("Pow", &[x, &three], &[]);
-                let cube = b.op("Mul", &[&cube, &cubic], &[]);
-                let inner = b.op("Add", &[x, &cube], &[]);
-                let inner = b.op("Mul", &[&inner, &root], &[]);
-                let tanh = b.op("Tanh", &[&inner], &[]);
-                let sum = b.op("Add", &[&tanh, &one], &[]);
-                let product = b.op("Mul", &[x, &sum], &[]);
-                b.op("Mul", &[&product, &half], &[])
-            }
-            "silu" | "swish" => {
-                let gate = b.op("Sigmoid", &[x], &[]);
-                b.op("Mul", &[x, &gate], &[])
-            }
-            "relu" => b.op("Relu", &[x], &[]),
-            "tanh" => b.op("Tanh", &[x], &[]),
-            "sigmoid" => b.op("Sigmoid", &[x], &[]),
-            other => bail!(Unsupported, "the activation {other:?} cannot be built"),
+/// What it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// x.
+    Identity,
+    /// x Φ(x), by the error function (Hendrycks and Gimpel, arXiv 1606.08415).
+    Gelu,
+    /// Its tanh form 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (the same).
+    TanhGelu,
+    /// x σ(x).
+    Silu,
+    Relu,
+    Tanh,
+    Sigmoid,
+}
+
+/// Every name there is.
+const NAMES: [(&str, Form); 11] = [
+    ("gelu", Form::Gelu),
+    ("gelu_new", Form::TanhGelu),
+    ("gelu_fast", Form::TanhGelu),
+    ("gelu_pytorch_tanh", Form::TanhGelu),
+    ("silu", Form::Silu),
+    ("swish", Form::Silu),
+    ("relu", Form::Relu),
+    ("tanh", Form::Tanh),
+    ("sigmoid", Form::Sigmoid),
+    ("linear", Form::Identity),
+    ("identity", Form::Identity),
+];
+
+impl Activation {
+    /// The activation of a name; an error if it is not known.
+    pub fn named(name: &str) -> Result<Activation> {
+        match NAMES.iter().find(|(known, _)| *known == name) {
+            Some(&(name, form)) => Ok(Activation { name, form }),
+            None => bail!(Unsupported, "the activation {name:?} cannot be built"),
+        }
+    }
+
+    /// Applies it.
+    pub fn build(self, b: &mut Builder<'_>, x: &str) -> Result<String> {
+        b.within(self.name, |b| {
+            Ok(match self.form {
+                Form::Identity => x.to_owned(),
+                Form::Gelu => gelu(b, x),
+                // One operator where it may be: spelled out, ONNX Runtime runs it node by node.
+                Form::TanhGelu if b.dialect == Dialect::Runtime => b.contrib("FastGelu", &[x], 1, &[]).swap_remove(0),
+                Form::TanhGelu => tanh_gelu(b, x),
+                // ONNX Runtime finds this one by itself.
+                Form::Silu => {
+                    let gate = b.op("Sigmoid", &[x], &[]);
+                    b.op("Mul", &[x, &gate], &[])
+                }
+                Form::Relu => b.op("Relu", &[x], &[]),
+                Form::Tanh => b.op("Tanh", &[x], &[]),
+                Form::Sigmoid => b.op("Sigmoid", &[x], &[]),
+            })
         })
-    })
+    }
+}
+
+fn gelu(b: &mut Builder<'_>, x: &str) -> String {
+    let (root, one, half) = (b.float(std::f32::consts::SQRT_2), b.float(1.0), b.float(0.5));
+    let scaled = b.op("Div", &[x, &root], &[]);
+    let erf = b.op("Erf", &[&scaled], &[]);
+    let sum = b.op("Add", &[&erf, &one], &[]);
+    let product = b.op("Mul", &[x, &sum], &[]);
+    b.op("Mul", &[&product, &half], &[])
+}
+
+fn tanh_gelu(b: &mut Builder<'_>, x: &str) -> String {
+    let (cubic, root) = (b.float(0.044_715), b.float((2.0 / std::f32::consts::PI).sqrt()));
+    let (one, half, three) = (b.float(1.0), b.float(0.5), b.float(3.0));
+    let cube = b.op("Pow", &[x, &three], &[]);
+    let cube = b.op("Mul", &[&cube, &cubic], &[]);
+    let inner = b.op("Add", &[x, &cube], &[]);
+    let inner = b.op("Mul", &[&inner, &root], &[]);
+    let tanh = b.op("Tanh", &[&inner], &[]);
+    let sum = b.op("Add", &[&tanh, &one], &[]);
+    let product = b.op("Mul", &[x, &sum], &[]);
+    b.op("Mul", &[&product, &half], &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_mean_the_same_have_one_form_and_unknown_ones_are_named() {
+        let form = |name| Activation::named(name).unwrap().form;
+        assert_eq!((form("swish"), form("gelu_new")), (form("silu"), form("gelu_pytorch_tanh")));
+        assert_ne!(form("gelu"), form("gelu_fast"));
+        assert!(Activation::named("quick_gelu").unwrap_err().to_string().contains("\"quick_gelu\""));
+    }
 }

@@ -18,6 +18,7 @@
 //! length of the mask says how much of it is in use. With several rows, a step with a past takes one token a row.
 //! **Portable dialect**: rows are padded on the *left*, and positions are given.
 
+use super::activation::Activation;
 use super::config::Config;
 use super::rope::Rope;
 use super::{attention, mlp};
@@ -46,7 +47,7 @@ pub(super) struct Decoder {
     /// How hidden states are normalized.
     pub norm: Norm,
     /// The function inside the feed-forward part, by its name in configurations.
-    pub activation: String,
+    pub activation: Activation,
     /// Where linear layers have a bias.
     pub bias: Bias,
     /// Matrices lie `[in, out]` (GPT-2's `Conv1D`), not `[out, in]`.

@@ -1,10 +1,10 @@
 //! Encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, with their heads.
 //!
 //! One description ([`Names`]) says where the families keep their weights and how they differ; the layers are
-//! built once. Attention is post-norm as in "Attention is all you need"; the graph uses standard operators
-//! only, in both dialects: ONNX Runtime's fused attention is no faster here.
+//! built once. Attention is post-norm as in "Attention is all you need"; but for an activation the graph uses
+//! standard operators only, in both dialects: ONNX Runtime's fused attention is no faster here.
 
-use super::activation::{activate, activation};
+use super::activation::Activation;
 use super::sentence::Sentence;
 use super::{Built, Config};
 use crate::error::{Result, bail};
@@ -131,7 +131,7 @@ struct Encoder {
     positions: i64,
     types: i64,
     epsilon: f32,
-    activation: String,
+    activation: Activation,
     padding: i64,
 }
 
@@ -164,7 +164,7 @@ impl Encoder {
             positions: config.size_of(&["max_position_embeddings"])?,
             types: if kind == Kind::DistilBert { 0 } else { config.size("type_vocab_size")?.unwrap_or(2) },
             epsilon: config.number("layer_norm_eps")?.unwrap_or(1e-12) as f32,
-            activation: activation(config, &["hidden_act", "activation"])?,
+            activation: Activation::named(config.text("hidden_act")?.or(config.text("activation")?).unwrap_or("gelu"))?,
             padding: config.integer("pad_token_id")?.unwrap_or(if kind == Kind::Roberta { 1 } else { 0 }),
         })
     }
@@ -240,7 +240,7 @@ impl Encoder {
         let sum = b.op("Add", &[&attended, x], &[]);
         let x = b.layer_norm(&sum, &at(names.attention_norm), self.hidden, self.epsilon)?;
         let up = b.linear(&x, &at(names.up), self.hidden, self.intermediate)?;
-        let up = activate(b, &self.activation, &up)?;
+        let up = self.activation.build(b, &up)?;
         let down = b.linear(&up, &at(names.down), self.intermediate, self.hidden)?;
         let sum = b.op("Add", &[&down, &x], &[]);
         b.layer_norm(&sum, &at(names.output_norm), self.hidden, self.epsilon)
@@ -290,7 +290,7 @@ impl Encoder {
             Kind::DistilBert => ("pre_classifier".to_owned(), "classifier", "relu"),
         };
         let pooled = b.linear(&first, &inner, size, size)?;
-        let pooled = activate(b, kind, &pooled)?;
+        let pooled = Activation::named(kind)?.build(b, &pooled)?;
         b.linear(&pooled, outer, size, labels)
     }
 
@@ -307,9 +307,9 @@ impl Encoder {
                 ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight")
             }
         };
-        let kind = if self.kind == Kind::Roberta { "gelu" } else { &self.activation };
+        let activation = if self.kind == Kind::Roberta { Activation::named("gelu")? } else { self.activation };
         let x = b.linear(hidden, dense, self.hidden, self.hidden)?;
-        let x = activate(b, kind, &x)?;
+        let x = activation.build(b, &x)?;
         let x = b.layer_norm(&x, norm, self.hidden, self.epsilon)?;
         // The head is the embedding table unless the checkpoint has one of its own.
         let tied = self.name("embeddings.word_embeddings.weight");

@@ -1,6 +1,7 @@
 //! Gemma 1, 2 and 3 (text): `1 + w` norms, embeddings scaled by the root of the width, tied heads; from 2 on norms
 //! after attention and feed-forward part, caps and windows; in 3 norms of queries and keys, and two ropes.
 
+use super::activation::Activation;
 use super::config::Config;
 use super::decoder::{Decoder, Norm};
 use super::llama::{describe, finish, windows};
@@ -48,7 +49,7 @@ fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     }
     // The first files say "gelu" and mean the approximation they were trained with.
     let named = config.text("hidden_activation")?.or(config.text("hidden_act")?);
-    d.activation = named.filter(|name| *name != "gelu").unwrap_or("gelu_pytorch_tanh").to_owned();
+    d.activation = Activation::named(named.filter(|name| *name != "gelu").unwrap_or("gelu_pytorch_tanh"))?;
     d.embedding_scale = Some((d.width as f32).sqrt());
     d.tied = config.flag("tie_word_embeddings", true)?;
     Ok(d)

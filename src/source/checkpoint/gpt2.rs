@@ -1,5 +1,6 @@
 //! GPT-2: learned positions, `LayerNormalization`, packed query, key and value, matrices that lie `[in, out]`.
 
+use super::activation::Activation;
 use super::attention::Projection;
 use super::config::Config;
 use super::decoder::{self, Bias, Decoder, Heads, Layer, Names, Norm, find_root};
@@ -63,7 +64,7 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
         inner: config.size("n_inner")?.unwrap_or(4 * width),
         positions: config.size_of(&["n_positions", "max_position_embeddings", "n_ctx"])?,
         norm: Norm::Layer { epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32 },
-        activation: config.text("activation_function")?.unwrap_or("gelu_new").to_owned(),
+        activation: Activation::named(config.text("activation_function")?.unwrap_or("gelu_new"))?,
         bias: Bias { query_key_value: true, output: true, mlp: true },
         turned: config.flag("conv1d", true)?,
         head_norms: false,

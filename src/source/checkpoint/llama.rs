@@ -2,6 +2,7 @@
 //!
 //! SmolLM and SmolLM2 are Llama by name as well.
 
+use super::activation::Activation;
 use super::attention::Projection;
 use super::config::Config;
 use super::decoder::{self, Bias, Decoder, Heads, Layer, Names, Norm, find_root};
@@ -112,7 +113,7 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
         inner: config.size_of(&["intermediate_size"])?,
         positions: config.size_of(&["max_position_embeddings"])?,
         norm: Norm::Rms { epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32, plus_one: false },
-        activation: config.text("hidden_act")?.unwrap_or("silu").to_owned(),
+        activation: Activation::named(config.text("hidden_act")?.unwrap_or("silu"))?,
         bias: Bias { query_key_value: attention_bias, output: attention_bias, mlp: config.flag("mlp_bias", false)? },
         turned: false,
         head_norms: false,

@@ -1,9 +1,8 @@
 //! The feed-forward part of a decoder layer.
 
-use super::activation::activate;
 use super::decoder::{Decoder, linear};
 use crate::error::Result;
-use crate::source::builder::{Attribute, Builder, Dialect};
+use crate::source::builder::{Attribute, Builder};
 
 /// Names and form of the feed-forward part.
 #[derive(Clone)]
@@ -32,7 +31,7 @@ pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, module: &str, x: &str) -> 
     let inner = match &d.names.mlp.form {
         Form::Plain { up } => {
             let up = linear(b, d, x, &name(up), inward, d.bias.mlp)?;
-            apply(b, d, &up)?
+            d.activation.build(b, &up)?
         }
         Form::Gated { gate, up } => {
             let gate = linear(b, d, x, &name(gate), inward, d.bias.mlp)?;
@@ -50,16 +49,6 @@ pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, module: &str, x: &str) -> 
 }
 
 fn gated(b: &mut Builder<'_>, d: &Decoder, gate: &str, up: &str) -> Result<String> {
-    let gate = apply(b, d, gate)?;
+    let gate = d.activation.build(b, gate)?;
     Ok(b.op("Mul", &[&gate, up], &[]))
-}
-
-/// The tanh form of GELU is one operator in the runtime dialect: spelled out, ONNX Runtime runs it node by node. It
-/// finds `x sigmoid(x)` by itself.
-fn apply(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
-    let tanh_form = matches!(&*d.activation, "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh");
-    if tanh_form && b.dialect == Dialect::Runtime {
-        return Ok(b.contrib("FastGelu", &[x], 1, &[]).swap_remove(0));
-    }
-    activate(b, &d.activation, x)
 }

@@ -2,7 +2,7 @@
 //!
 //! `modules.json` lists the steps: Transformer, then Pooling, Dense and Normalize, each with a folder of its own.
 
-use super::activation::activate;
+use super::activation::Activation;
 use super::safetensors::Safetensors;
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::onnx::dtype::DataType::Float32;
@@ -20,7 +20,7 @@ pub struct Sentence {
 
 enum Step {
     Pool(Vec<Pooling>),
-    Dense { name: String, inputs: i64, outputs: i64, activation: String },
+    Dense { name: String, inputs: i64, outputs: i64, activation: Activation },
     Normalize,
 }
 
@@ -102,9 +102,7 @@ impl Sentence {
                         bail!(InvalidModel, "{name}: takes {inputs} values, but is given {width}");
                     }
                     x = b.linear(&x, &format!("{name}.linear"), *inputs, *outputs)?;
-                    if activation != "identity" {
-                        x = activate(b, activation, &x)?;
-                    }
+                    x = activation.build(b, &x)?;
                     width = *outputs;
                 }
                 Step::Normalize => x = b.within("normalize", |b| Ok(normalize(b, &x)))?,
@@ -154,7 +152,8 @@ fn dense(folder: &Path, path: &str, weights: &mut WithSteps<'_>) -> Result<Step>
     let class = config.get("activation_function").and_then(Value::as_str).unwrap_or("");
     let activation = class.rsplit('.').next().unwrap_or("").to_lowercase();
     weights.steps.push((path.to_owned(), Safetensors::open_folder(&folder.join(path))?));
-    let activation = if activation.is_empty() { "tanh".to_owned() } else { activation };
+    let activation = if activation.is_empty() { "tanh" } else { &activation };
+    let activation = Activation::named(activation).at(|| file.display())?;
     Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation })
 }
 
