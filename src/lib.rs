@@ -36,6 +36,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod benchmark;
+pub mod calibrate;
 pub mod call;
 pub mod error;
 pub mod evaluate;

@@ -21,7 +21,7 @@ mod paired;
 mod perplexity;
 mod probe;
 mod progress;
-mod reader;
+pub(crate) mod reader;
 mod scores;
 mod task;
 mod text_plan;

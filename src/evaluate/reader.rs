@@ -78,6 +78,13 @@ impl Logits {
     }
 }
 
+/// All inputs for one row that is read from the start, caches without a token included.
+pub(crate) fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
+    let given = inputs(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
+    let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair)?)));
+    given.map(Ok).chain(caches).collect()
+}
+
 /// All inputs but the caches, for one row that is read from the start.
 fn inputs<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
     let count = tokens.len() as i64;

@@ -123,6 +123,26 @@ pub fn int_attribute(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: Some(name.to_owned()), kind, i: Some(value), ..Default::default() }
 }
 
+/// An attribute of whole numbers.
+pub fn ints_attribute(name: &str, values: &[i64]) -> AttributeProto {
+    let kind = Some(attribute_kind::INTS);
+    AttributeProto { name: Some(name.to_owned()), kind, ints: values.to_vec(), ..Default::default() }
+}
+
+/// An input or output of a rank, with sizes left open.
+pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
+    let shape = TensorShapeProto { dim: vec![DimensionProto::default(); rank], ..Default::default() };
+    let tensor =
+        TensorTypeProto { elem_type: Some(dtype.to_onnx()), shape: Some(Box::new(shape)), ..Default::default() };
+    let value_type = TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() };
+    ValueInfoProto { value_type: Some(Box::new(value_type)), ..untyped(name) }
+}
+
+/// An output whose type follows from the graph.
+pub fn untyped(name: &str) -> ValueInfoProto {
+    ValueInfoProto { name: Some(name.to_owned()), ..Default::default() }
+}
+
 /// A constant tensor from raw little-endian bytes.
 pub fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorProto {
     TensorProto {

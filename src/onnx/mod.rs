@@ -9,7 +9,7 @@ mod external_data;
 pub mod fields;
 mod functions;
 pub mod load;
-mod order;
+pub(crate) mod order;
 pub mod proto;
 pub mod save;
 pub mod tensors;

@@ -42,7 +42,8 @@ fn in_order(list: &[NodeProto], producer: &HashMap<&str, usize>) -> bool {
 }
 
 /// Names a node reads: its inputs, and what its subgraphs take from around them.
-fn reads(node: &NodeProto) -> Vec<&str> {
+/// The values a node needs: its inputs, and what the graphs inside it take from around them.
+pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     for graph in subgraphs(node) {
         let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_deref());

@@ -32,8 +32,10 @@ pub struct Weight<'a> {
     pub channel: Channel,
     /// Whether the result is the stored matrix turned.
     pub transpose: bool,
-    /// The float tensor, for its name and for finding out whether anybody still needs it.
+    /// The float tensor as stored.
     pub tensor: &'a TensorProto,
+    /// The name of its value.
+    pub name: String,
 }
 
 /// The form a node gets.
@@ -280,7 +282,8 @@ impl<'a> Planner<'_, 'a> {
         // A table and the head that is the same table turned share their blocks.
         let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
-            let weight = Weight { matrix, channel, transpose: turned, tensor: constant.tensor };
+            let weight =
+                Weight { matrix, channel, transpose: turned, tensor: constant.tensor, name: constant.name.to_owned() };
             self.plan.weights.push(weight);
             self.plan.weights.len() - 1
         });

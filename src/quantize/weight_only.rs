@@ -9,7 +9,6 @@
 //! constants, which ONNX Runtime computes when it makes a session.
 
 use super::QuantizeOptions;
-use super::algorithms::gptq::{self, Factor};
 use super::algorithms::{CodedRow, Coding, ScaleType, range};
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Emit};
@@ -17,6 +16,7 @@ use super::weights::Channel;
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
+use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names, int_attribute};
 use crate::graph::{BodyId, View};
 use crate::onnx::dtype::DataType;
@@ -45,7 +45,9 @@ pub struct BlockMatrix {
 }
 
 /// The coding of a weight: what was asked for, with blocks that fit its rows.
-pub fn coding(options: &QuantizeOptions, columns: usize, table: bool) -> Coding {
+pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Coding {
+    let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
+    let columns = Rows::of(&plan.weights[index]).columns;
     let mut block = options.block_size;
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
@@ -59,58 +61,82 @@ pub fn coding(options: &QuantizeOptions, columns: usize, table: bool) -> Coding 
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
-    let one = |(index, weight): (usize, &Weight<'_>)| {
-        let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
-        let columns = if weight.channel == Channel::Row { weight.matrix.columns } else { weight.matrix.rows };
-        code(weight, coding(options, columns, table), None, &scratch, ticket)
-    };
-    plan.weights.iter().enumerate().map(one).collect()
+    (0..plan.weights.len()).map(|index| one(plan, index, options, &scratch, ticket)).collect()
 }
 
-/// Codes a weight; `None` if it holds a value that is not finite.
-pub fn code(
-    weight: &Weight<'_>,
-    coding: Coding,
-    factor: Option<&Factor>,
+/// Codes one weight of the plan; `None` if it holds a value that is not finite.
+pub fn one(
+    plan: &Plan<'_>,
+    index: usize,
+    options: &QuantizeOptions,
     scratch: &Scratch,
     ticket: &Ticket,
 ) -> Result<Option<BlockMatrix>> {
-    let matrix = &weight.matrix;
-    let turned = weight.channel != Channel::Row;
-    let (rows, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
-    let slots = Slots::new(coding, rows, columns, scratch)?;
-    let tasks = (0..rows.div_ceil(ROWS)).into_par_iter().map(|task| -> Result<bool> {
-        ticket.check()?;
-        let (first, count) = (task * ROWS, ROWS.min(rows - task * ROWS));
-        let mut values = vec![0f32; count * columns];
-        if turned {
+    code(&plan.weights[index], coding(plan, index, options), scratch, ticket)
+}
+
+/// Rows of a weight as its blocks lie: one for each output of a product, or for each row of a table.
+#[derive(Clone, Copy)]
+pub struct Rows<'w> {
+    matrix: &'w Matrix,
+    /// Whether they are the columns of the stored matrix.
+    turned: bool,
+    /// How many there are.
+    pub count: usize,
+    /// Elements of each.
+    pub columns: usize,
+}
+
+impl<'w> Rows<'w> {
+    /// The rows of a weight.
+    pub fn of(weight: &'w Weight<'_>) -> Rows<'w> {
+        let matrix = &weight.matrix;
+        let turned = weight.channel != Channel::Row;
+        let (count, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+        Rows { matrix, turned, count, columns }
+    }
+
+    /// Some of them, one after another.
+    pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
+        let mut values = vec![0f32; count * self.columns];
+        if self.turned {
             let mut line = vec![0f32; count];
-            for k in 0..columns {
-                matrix.read(k, first, &mut line);
-                line.iter().enumerate().for_each(|(r, v)| values[r * columns + k] = *v);
+            for k in 0..self.columns {
+                self.matrix.read(k, first, &mut line);
+                line.iter().enumerate().for_each(|(r, v)| values[r * self.columns + k] = *v);
             }
         } else {
-            values.chunks_mut(columns).enumerate().for_each(|(r, row)| matrix.read(first + r, 0, row));
-            matrix.release(first..first + count);
+            let rows = values.chunks_mut(self.columns).enumerate();
+            rows.for_each(|(r, row)| self.matrix.read(first + r, 0, row));
+            self.matrix.release(first..first + count);
         }
+        values
+    }
+}
+
+/// Codes a weight; `None` if it holds a value that is not finite.
+fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket) -> Result<Option<BlockMatrix>> {
+    let rows = Rows::of(weight);
+    let slots = Slots::new(coding, rows.count, rows.columns, scratch)?;
+    let tasks = (0..rows.count.div_ceil(ROWS)).into_par_iter().map(|task| -> Result<bool> {
+        ticket.check()?;
+        let (first, count) = (task * ROWS, ROWS.min(rows.count - task * ROWS));
+        let values = rows.read(first, count);
         if values.iter().any(|v| !v.is_finite()) {
             return Ok(false);
         }
-        let coded = match factor {
-            Some(factor) => gptq::code_rows(&coding, &mut values, factor),
-            None => values.chunks(columns).map(|row| range::code_row(&coding, row, None)).collect(),
-        };
+        let coded: Vec<CodedRow> = values.chunks(rows.columns).map(|row| range::code_row(&coding, row, None)).collect();
         slots.write(first, &coded)?;
-        ticket.add((count * columns * matrix.width()) as u64);
+        ticket.add((count * rows.columns * weight.matrix.width()) as u64);
         Ok(true)
     });
     let finite = tasks.try_reduce(|| true, |a, b| Ok(a && b))?;
-    matrix.release(0..matrix.rows);
+    weight.matrix.release(0..weight.matrix.rows);
     if finite { slots.finish().map(Some) } else { Ok(None) }
 }
 
 /// Room for a weight in the making.
-struct Slots {
+pub struct Slots {
     coding: Coding,
     rows: usize,
     columns: usize,
@@ -121,7 +147,8 @@ struct Slots {
 }
 
 impl Slots {
-    fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
+    /// Room for so many rows.
+    pub fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
         let blocks = coding.blocks(columns);
         let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
         Ok(Slots {
@@ -135,7 +162,8 @@ impl Slots {
         })
     }
 
-    fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
+    /// Writes rows from number `first` on.
+    pub fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
         let coding = &self.coding;
         let blocks = coding.blocks(self.columns);
         let (mut codes, mut scales, mut factors, mut zeros) = (vec![], vec![], vec![], vec![]);
@@ -161,7 +189,8 @@ impl Slots {
         self.zeros.write_at(first * coding.zero_bytes(self.columns), &zeros)
     }
 
-    fn finish(self) -> Result<BlockMatrix> {
+    /// The weight, once all rows are written.
+    pub fn finish(self) -> Result<BlockMatrix> {
         Ok(BlockMatrix {
             coding: self.coding,
             rows: self.rows,

@@ -138,3 +138,9 @@ pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Res
     bar.finish();
     outcome
 }
+
+pub fn text_of(file: &Path) -> Result<String> {
+    let content = optimize::files::read(file, optimize::limits::TEXT_BYTES as u64)?;
+    let text = String::from_utf8(content);
+    text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())
+}

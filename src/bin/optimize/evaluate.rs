@@ -5,10 +5,9 @@ use crate::table::Table;
 use clap::{Args, ValueEnum};
 use optimize::error::{Context, Result, bail};
 use optimize::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
-use optimize::limits;
 use optimize::report::Report;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `evaluate`.
 #[derive(Args)]
@@ -128,7 +127,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 arguments.model.display()
             );
         };
-        let (data, options, runtime) = (text_of(&arguments.data)?, options(arguments), arguments.machine.runtime()?);
+        let (data, options, runtime) =
+            (common::text_of(&arguments.data)?, options(arguments), arguments.machine.runtime()?);
         let report = bar.call(|call| evaluate(runtime, &model, against.as_ref(), &tokenizer, &data, &options, call));
         let mut report = report.at(|| arguments.data.display())?;
         report.input = Some(bar.call(|call| model.identity(call))?);
@@ -168,12 +168,6 @@ fn options(arguments: &Arguments) -> EvaluateOptions {
         penalty: how.penalty,
         threads: arguments.machine.threads,
     }
-}
-
-fn text_of(file: &Path) -> Result<String> {
-    let content = optimize::files::read(file, limits::TEXT_BYTES as u64)?;
-    let text = String::from_utf8(content);
-    text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())
 }
 
 /// A figure of the report's quality part; `None` if it is absent or not a number.

@@ -2,13 +2,16 @@
 
 use crate::benchmark::{self, AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
+use crate::progress::Bar;
 use crate::table;
 use clap::{Args, ValueEnum};
-use optimize::error::Result;
+use optimize::calibrate::Calibration;
+use optimize::error::{Context, Result, bail};
+use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
-use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize};
+use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated};
 use optimize::report::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `quantize`.
 #[derive(Args)]
@@ -37,6 +40,15 @@ pub struct Arguments {
     /// Weight-only: 4 rounds activations to 8 bits, which is the fast way; 1 leaves them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
+    /// Weight-only: a text; weights are chosen so that layers give what they gave on it (GPTQ)
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Windows of the calibration text
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    calibration_windows: usize,
+    /// Tokens of a window [default: 512, or what the model takes]
+    #[arg(long, value_name = "N")]
+    calibration_length: Option<usize>,
     /// Use 7 of the 8 bits, as x86 processors without VNNI need it
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: Reduce,
@@ -96,7 +108,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare(&arguments.output)?;
         let options = options(arguments, &target);
-        let (result, mut report) = bar.call(|call| quantize(&model, &options, call))?;
+        let (result, mut report) = match &arguments.calibration {
+            None => bar.call(|call| quantize(&model, &options, call))?,
+            Some(file) => calibrated(arguments, &model, file, &options, bar)?,
+        };
         report.input = Some(bar.call(|call| model.identity(call))?);
         let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
         report.output = Some(bar.call(|call| result.save(&target.file, external, call))?.identity());
@@ -118,6 +133,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Ok(report)
     })?;
     show(arguments, &report)
+}
+
+fn calibrated(
+    arguments: &Arguments,
+    model: &Model,
+    file: &Path,
+    options: &QuantizeOptions,
+    bar: &Bar,
+) -> Result<(Model, Report)> {
+    let runtime = arguments.machine.runtime()?;
+    let text = common::text_of(file)?;
+    let Some(tokenizer) = common::tokenizer(None, model)? else {
+        bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
+    };
+    let calibration = Calibration {
+        text: &text,
+        tokenizer: &tokenizer,
+        windows: arguments.calibration_windows,
+        length: arguments.calibration_length.unwrap_or(0),
+    };
+    let done = bar.call(|call| quantize_calibrated(runtime, model, options, &calibration, call));
+    done.at(|| file.display())
 }
 
 fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {

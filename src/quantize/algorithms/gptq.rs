@@ -3,8 +3,9 @@
 //!
 //! With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives
 //! `U = R⁻¹`, the Cholesky factor of `H⁻¹` that the paper works with. For column `i` of a row `w`:
-//! `e = (w_i - q_i) / U_ii`, and `w_j -= e U_ij` for `j > i`. Scale and zero point of a block are chosen when its
-//! first column is reached, for the weights as they are by then.
+//! `e = (w_i - q_i) / U_ii`, and `w_j -= e U_ij` for `j > i`. Columns come in falling order of what flows through them
+//! (the authors' `act-order`), and scales and zero points are chosen before (`static-groups`), by the search of
+//! [`range`] with the mean squares as importance.
 
 use super::{CodedRow, Coding, range};
 use crate::error::{Result, bail};
@@ -12,13 +13,17 @@ use rayon::prelude::*;
 
 /// Part of the mean diagonal that is added to it, as in the paper.
 const DAMPING: f64 = 0.01;
-/// Rows of the factor handled by one task.
+/// Rows handled by one task.
 const ROWS: usize = 32;
+/// Columns after which the error is carried to all that are left.
+const STEP: usize = 32;
 
 /// What the columns of a weight owe each other: made once for all weights with the same input.
 pub struct Factor {
     size: usize,
-    /// `U`, row after row; zero below the diagonal.
+    /// The columns in falling order of importance.
+    order: Vec<usize>,
+    /// `U` for the columns in that order, row after row; zero below the diagonal.
     upper: Vec<f32>,
     /// Mean square of each input.
     importance: Vec<f32>,
@@ -37,13 +42,16 @@ impl Factor {
             bail!(InvalidModel, "the calibration data gives values that are not finite");
         }
         let mean = if mean > 0.0 { mean } else { 1.0 };
+        let mut order: Vec<usize> = (0..size).collect();
+        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
         // Reversed, so that the lower factor of the reversed matrix is the upper one of the matrix.
+        let of = |i: usize, j: usize| gram[order[size - 1 - i] * size + order[size - 1 - j]];
         let at = |i: usize, j: usize| (size - 1 - i) * size + (size - 1 - j);
         for extra in [1.0, 10.0, 100.0] {
             let mut lower = vec![0f64; size * size];
             for i in 0..size {
                 for j in 0..=i {
-                    lower[i * size + j] = f64::from(gram[at(i, j)]) * scale;
+                    lower[i * size + j] = f64::from(of(i, j)) * scale;
                 }
                 lower[i * size + i] += DAMPING * extra * mean;
             }
@@ -55,15 +63,19 @@ impl Factor {
                         upper[at(i, j)] = inverse[i * size + j] as f32;
                     }
                 }
-                return Ok(Factor { size, upper, importance });
+                return Ok(Factor { size, order, upper, importance });
             }
         }
         bail!(InvalidModel, "the calibration data gives no positive matrix")
     }
 
-    /// Mean square of each input.
-    pub fn importance(&self) -> &[f32] {
-        &self.importance
+    /// `U` with rows and columns as the inputs are; `H⁻¹ = Uᵀ U`, for the `H` with its damping.
+    pub fn upper(&self) -> Vec<f32> {
+        let mut upper = vec![0f32; self.size * self.size];
+        for (i, row) in self.upper.chunks_exact(self.size.max(1)).enumerate() {
+            row.iter().zip(&self.order).for_each(|(value, j)| upper[i * self.size + j] = *value);
+        }
+        upper
     }
 }
 
@@ -140,31 +152,33 @@ pub fn code_rows(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<Code
 fn code_tile(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow> {
     let n = factor.size;
     let count = rows.len() / n;
-    // Scales that share a factor are rounded to it as they come: its size is known from the rows as they were.
-    let mut coded: Vec<CodedRow> =
-        rows.chunks(n).map(|row| range::code_row(coding, row, Some(&factor.importance))).collect();
-    let mut errors = vec![0f32; count * coding.block];
-    for (block, start) in (0..n).step_by(coding.block).enumerate() {
-        let end = n.min(start + coding.block);
+    let choose = |row: &[f32]| range::code_row(coding, row, Some(&factor.importance));
+    let mut coded: Vec<CodedRow> = rows.chunks(n).map(choose).collect();
+    let mut line = vec![0f32; n];
+    for row in rows.chunks_mut(n) {
+        line.copy_from_slice(row);
+        row.iter_mut().zip(&factor.order).for_each(|(value, from)| *value = line[*from]);
+    }
+    let mut errors = vec![0f32; count * STEP];
+    for start in (0..n).step_by(STEP) {
+        let end = n.min(start + STEP);
         for (r, coded) in coded.iter_mut().enumerate() {
             let row = &mut rows[r * n..(r + 1) * n];
-            let (scale, zero) = range::best(coding, &row[start..end], Some(&factor.importance[start..end]));
-            coded.choose(coding, block, scale, zero);
             for i in start..end {
                 let upper = &factor.upper[i * n..(i + 1) * n];
+                let (column, block) = (factor.order[i], factor.order[i] / coding.block);
                 let code = coded.nearest(coding, block, row[i]);
                 let error = (row[i] - coded.value(block, code)) / upper[i];
-                coded.codes[i] = code;
-                errors[r * coding.block + i - start] = error;
+                coded.codes[column] = code;
+                errors[r * STEP + i - start] = error;
                 row[i + 1..end].iter_mut().zip(&upper[i + 1..end]).for_each(|(w, u)| *w -= error * u);
             }
-            coded.codes[end..(block + 1) * coding.block].fill(coded.zeros[block]);
         }
-        // The columns behind this block, for all rows of the tile while the factor's rows are near.
+        // All columns behind these, for all rows of the tile while the factor's rows are near.
         for i in start..end {
             let upper = &factor.upper[i * n + end..(i + 1) * n];
             for r in 0..count {
-                let error = errors[r * coding.block + i - start];
+                let error = errors[r * STEP + i - start];
                 let rest = &mut rows[r * n + end..(r + 1) * n];
                 rest.iter_mut().zip(upper).for_each(|(w, u)| *w -= error * u);
             }
@@ -217,10 +231,9 @@ mod tests {
             // (Uᵀ U) H = 1
             for i in 0..size {
                 for j in 0..size {
+                    let upper = factor.upper();
                     let inverse = |i: usize, k: usize| -> f64 {
-                        (0..size)
-                            .map(|m| f64::from(factor.upper[m * size + i]) * f64::from(factor.upper[m * size + k]))
-                            .sum()
+                        (0..size).map(|m| f64::from(upper[m * size + i]) * f64::from(upper[m * size + k])).sum()
                     };
                     let h = |k: usize, j: usize| {
                         f64::from(gram[k * size + j]) / (4 * size) as f64
@@ -250,7 +263,7 @@ mod tests {
                 x.chunks(size).map(|row| (0..outputs).map(|n| of(row, n).powi(2)).sum::<f32>()).sum()
             };
             let rounded: Vec<CodedRow> =
-                weights.chunks(size).map(|w| range::code_row(&coding, w, Some(factor.importance()))).collect();
+                weights.chunks(size).map(|w| range::code_row(&coding, w, Some(&factor.importance))).collect();
             let spread = code_rows(&coding, &mut weights.clone(), &factor);
             let (rounded, spread) = (error(&rounded), error(&spread));
             assert!(spread < 0.5 * rounded, "{spread} {rounded}");

@@ -8,7 +8,7 @@
 use super::{CodedRow, Coding, ScaleType};
 
 /// Ranges tried, as parts of the block's own.
-const PARTS: [f32; 10] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64];
+const PARTS: [f32; 9] = [1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65];
 
 /// Codes a row. `importance` has one value a column.
 pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> CodedRow {
@@ -44,11 +44,10 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
             }
         } else {
             let scale = part * (high - low) / highest;
-            let zero = (-low / (high - low) * highest).round();
-            for zero in [zero - 1.0, zero, zero + 1.0] {
-                if (0.0..=highest).contains(&zero) {
-                    found.offer(values, importance, scale, zero, highest);
-                }
+            // The middle of the range stays where it is.
+            let zero = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
+            for zero in [zero.floor(), zero.floor() + 1.0] {
+                found.offer(values, importance, scale, zero.clamp(0.0, highest), highest);
             }
         }
     }

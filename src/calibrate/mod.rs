@@ -1,0 +1,12 @@
+//! What flows through a model on real data: the inputs of its layers, layer after layer.
+//!
+//! [`Batch`]es come from a text. A [`Walk`] computes the values that are asked for, piece by piece, so that a layer
+//! can be changed before those behind it run. [`Products`] are matrix products, by ONNX Runtime.
+
+mod inputs;
+mod products;
+mod walk;
+
+pub use inputs::{Batch, Calibration, batches};
+pub use products::Products;
+pub use walk::Walk;

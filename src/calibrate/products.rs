@@ -1,0 +1,66 @@
+//! Products of large matrices: ONNX Runtime has the kernels.
+
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::graph::edit;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+
+/// Sessions of one product each.
+pub struct Products {
+    plain: Session,
+    turned: Session,
+}
+
+impl Products {
+    /// With so many threads; 0 is one for each physical core.
+    pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
+        Ok(Products { plain: session(runtime, threads, false)?, turned: session(runtime, threads, true)? })
+    }
+
+    /// `A B`, row after row; `a` is `[m, k]`, `b` `[k, n]`.
+    pub fn product(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
+        run(&mut self.plain, a, b, stop)
+    }
+
+    /// `Aᵀ B`, row after row; `a` is `[k, m]`, `b` `[k, n]`.
+    pub fn turned(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
+        run(&mut self.turned, a, b, stop)
+    }
+}
+
+fn session(runtime: &'static Runtime, threads: usize, turned: bool) -> Result<Session> {
+    let mut nodes = Vec::new();
+    if turned {
+        let mut turn = edit::node("Transpose", &["a"], &["at"]);
+        turn.attribute = vec![edit::ints_attribute("perm", &[1, 0])];
+        nodes.push(turn);
+    }
+    nodes.push(edit::node("MatMul", &[if turned { "at" } else { "a" }, "b"], &["y"]));
+    let info = |name| edit::value(name, DataType::Float32, 2);
+    let graph = GraphProto {
+        name: Some("product".to_owned()),
+        node: nodes,
+        input: vec![info("a"), info("b")],
+        output: vec![info("y")],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { version: Some(17), ..Default::default() };
+    let proto = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset],
+        graph: Some(Box::new(graph)),
+        ..Default::default()
+    };
+    let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::default() };
+    Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())
+}
+
+fn run(session: &mut Session, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
+    let Some((_, y)) = session.run_until(&[("a", a), ("b", b)], &["y"], stop)?.pop() else {
+        bail!(Internal, "a product has no result");
+    };
+    y.to_f32_vec()
+}

@@ -1,0 +1,265 @@
+//! Weights in blocks, coded so that the *outputs* of each layer stay what they were on calibration data.
+//!
+//! The layers are taken in the order in which they run. Two walks go through the model: one with the weights as they
+//! were, one with those coded so far. With `X` what a layer gets in the second and `Y` in the first, its weights are
+//! first moved towards what would make up for the difference, `W' = W (1 + t (Yᵀ X - Xᵀ X) (Xᵀ X + damping)⁻¹)` with
+//! `t` = 1/2 (least squares for `W' X ≈ W Y`, half of the way: all of it overfits), and then coded by GPTQ. A table that
+//! is looked up at the beginning and multiplied with at the end is coded first, for the inputs of the product as they
+//! were.
+
+use super::QuantizeOptions;
+use super::algorithms::gptq::{self, Factor};
+use super::algorithms::{CodedRow, Coding};
+use super::planner::{Form, Plan, Weight};
+use super::weight_only::{self, BlockMatrix, Rows, Slots};
+use super::weights::Channel;
+use crate::calibrate::{Batch, Products, Walk};
+use crate::call::Ticket;
+use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
+use crate::graph::edit;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::TensorProto;
+use crate::runtime::{Runtime, Stop, Tensor};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// How far weights are moved towards making up for what earlier layers lost.
+const TOWARDS: f32 = 0.5;
+/// Values that are coded at a time: 64 MiB.
+const TILE: usize = 16 << 20;
+
+/// Codes every weight of the plan; `None` where a weight holds a value that is not finite.
+pub fn all(
+    runtime: &'static Runtime,
+    model: &Model,
+    plan: &Plan<'_>,
+    options: &QuantizeOptions,
+    batches: &[Batch],
+    ticket: &Ticket,
+    stop: &Stop,
+) -> Result<Vec<Option<BlockMatrix>>> {
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let products = Products::new(runtime, options.threads)?;
+    let mut work = Work { plan, options, scratch: Scratch::new(&folder), products, ticket, stop };
+    let stages = stages(model, plan);
+    let mut coded: Vec<Option<Option<BlockMatrix>>> = plan.weights.iter().map(|_| None).collect();
+    let asked: Vec<&str> = stages.iter().map(|stage| stage.input.as_str()).collect();
+    let mut changed = Walk::new(runtime, model, options.threads, batches, &asked)?;
+
+    let tables: Vec<&Stage> = stages.iter().filter(|s| s.weights.iter().any(|w| is_table(plan, *w))).collect();
+    let of_tables: Vec<&str> = tables.iter().map(|stage| stage.input.as_str()).collect();
+    let mut before = Walk::new(runtime, model, options.threads, batches, &of_tables)?;
+    for stage in tables {
+        let inputs = before.value(&stage.input, stop)?;
+        let Some(layer) = work.layer(&inputs, None)? else { continue };
+        for index in stage.weights.iter().copied().filter(|w| is_table(plan, *w)) {
+            coded[index] = Some(work.code(index, &layer, &mut changed)?);
+        }
+    }
+    drop(before);
+    let mut as_it_was = Walk::new(runtime, model, options.threads, batches, &asked)?;
+    for stage in &stages {
+        ticket.check()?;
+        let inputs = changed.value(&stage.input, stop)?;
+        let wanted = as_it_was.value(&stage.input, stop)?;
+        let open: Vec<usize> = stage.weights.iter().copied().filter(|w| coded[*w].is_none()).collect();
+        if open.is_empty() {
+            continue;
+        }
+        let Some(layer) = work.layer(&inputs, Some(&wanted))? else { continue };
+        for index in open {
+            let name = plan.weights[index].tensor.name.as_deref().unwrap_or("");
+            coded[index] = Some(work.code(index, &layer, &mut changed).at(|| format!("weight {name:?}"))?);
+        }
+    }
+    let rest = |(index, coded): (usize, Option<Option<BlockMatrix>>)| match coded {
+        Some(coded) => Ok(coded),
+        None => weight_only::one(plan, index, options, &work.scratch, ticket),
+    };
+    coded.into_iter().enumerate().map(rest).collect()
+}
+
+fn is_table(plan: &Plan<'_>, weight: usize) -> bool {
+    plan.changes.iter().any(|c| c.weight == weight && c.form == Form::BlockTable)
+}
+
+/// Weights that are multiplied with the same value.
+struct Stage {
+    input: String,
+    weights: Vec<usize>,
+}
+
+/// In the order in which they run. Weights in subgraphs and functions are in none.
+fn stages(model: &Model, plan: &Plan<'_>) -> Vec<Stage> {
+    let depth = depths(model);
+    let mut stages: Vec<(usize, Stage)> = Vec::new();
+    let mut taken = vec![false; plan.weights.len()];
+    for change in plan.changes.iter().filter(|c| c.body == 0 && c.form != Form::BlockTable) {
+        let Some(node) = model.graph().node.get(change.node) else { continue };
+        let Some(input) = node.input.first().filter(|_| !std::mem::replace(&mut taken[change.weight], true)) else {
+            continue;
+        };
+        match stages.iter_mut().find(|(_, stage)| stage.input == *input) {
+            Some((_, stage)) => stage.weights.push(change.weight),
+            None => stages.push((depth[change.node], Stage { input: input.clone(), weights: vec![change.weight] })),
+        }
+    }
+    stages.sort_by_key(|(depth, _)| *depth);
+    stages.into_iter().map(|(_, stage)| stage).collect()
+}
+
+/// For each node the length of the longest way to it.
+fn depths(model: &Model) -> Vec<usize> {
+    let nodes = &model.graph().node;
+    let producer: HashMap<&str, usize> =
+        nodes.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let mut depth = vec![0; nodes.len()];
+    loop {
+        let mut changed = false;
+        for (index, node) in nodes.iter().enumerate() {
+            let before = crate::onnx::order::reads(node);
+            let deepest = before.iter().filter_map(|n| producer.get(n)).map(|i| depth[*i] + 1).max().unwrap_or(0);
+            changed |= deepest > depth[index];
+            depth[index] = depth[index].max(deepest);
+        }
+        if !changed {
+            return depth;
+        }
+    }
+}
+
+/// What the inputs of a layer ask of its weights.
+struct Layer {
+    factor: Factor,
+    size: usize,
+    /// `[size, size]`, what weights are multiplied with before they are coded.
+    towards: Option<Tensor>,
+}
+
+struct Work<'w> {
+    plan: &'w Plan<'w>,
+    options: &'w QuantizeOptions,
+    scratch: Scratch,
+    products: Products,
+    ticket: &'w Ticket,
+    stop: &'w Stop,
+}
+
+impl Work<'_> {
+    /// `None` if the inputs are not rows of floats.
+    fn layer(&mut self, inputs: &[Tensor], wanted: Option<&[Tensor]>) -> Result<Option<Layer>> {
+        let Some(&size) = inputs.first().and_then(|tensor| tensor.shape().last()) else { return Ok(None) };
+        let size = usize::try_from(size).unwrap_or(0);
+        if size == 0 {
+            return Ok(None);
+        }
+        let (mut gram, mut cross) = (vec![0f32; size * size], wanted.map(|_| vec![0f32; size * size]));
+        let mut rows = 0;
+        for (batch, tensor) in inputs.iter().enumerate() {
+            let x = rows_of(tensor, size)?;
+            rows += x.shape()[0] as usize;
+            add(&mut gram, &self.products.turned(&x, &x, self.stop)?);
+            if let (Some(cross), Some(wanted)) = (&mut cross, wanted) {
+                add(cross, &self.products.turned(&rows_of(&wanted[batch], size)?, &x, self.stop)?);
+            }
+        }
+        if rows == 0 {
+            return Ok(None);
+        }
+        let factor = Factor::new(&gram, size, rows)?;
+        let square = |values: Vec<f32>| Tensor::from_f32(&[size as i64, size as i64], values);
+        let towards = match cross {
+            None => None,
+            Some(mut cross) => {
+                let upper = square(factor.upper())?;
+                let inverse = square(self.products.turned(&upper, &upper, self.stop)?)?;
+                let scale = 1.0 / rows as f32;
+                cross.iter_mut().zip(&gram).for_each(|(c, g)| *c = (*c - g) * scale);
+                let mut towards = self.products.product(&square(cross)?, &inverse, self.stop)?;
+                for (index, value) in towards.iter_mut().enumerate() {
+                    *value = *value * TOWARDS + f32::from(u8::from(index / size == index % size));
+                }
+                Some(square(towards)?)
+            }
+        };
+        Ok(Some(Layer { factor, size, towards }))
+    }
+
+    /// Codes a weight and puts what it has become into the walk.
+    fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
+        let weight = &self.plan.weights[index];
+        let rows = Rows::of(weight);
+        let coding = weight_only::coding(self.plan, index, self.options);
+        if rows.columns != layer.size {
+            bail!(InvalidModel, "has {} inputs, but gets {}", rows.columns, layer.size);
+        }
+        let slots = Slots::new(coding, rows.count, rows.columns, &self.scratch)?;
+        let mut becomes = Becomes::new(weight);
+        let tile = (TILE / rows.columns.max(1)).clamp(1, rows.count.max(1));
+        for first in (0..rows.count).step_by(tile) {
+            self.ticket.check()?;
+            let count = tile.min(rows.count - first);
+            let mut values = rows.read(first, count);
+            if values.iter().any(|v| !v.is_finite()) {
+                return Ok(None);
+            }
+            if let Some(towards) = &layer.towards {
+                let tensor = Tensor::from_f32(&[count as i64, rows.columns as i64], values)?;
+                values = self.products.product(&tensor, towards, self.stop)?;
+            }
+            let coded = gptq::code_rows(&coding, &mut values, &layer.factor);
+            slots.write(first, &coded)?;
+            becomes.put(&coding, first, &coded);
+            self.ticket.add((count * rows.columns * weight.matrix.width()) as u64);
+        }
+        walk.replace(becomes.finish());
+        slots.finish().map(Some)
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+}
+
+/// `[rows, size]` in float32.
+fn rows_of(tensor: &Tensor, size: usize) -> Result<Tensor> {
+    let values = tensor.to_f32_vec()?;
+    Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
+}
+
+/// The float weight that codes stand for, as the weight was stored.
+struct Becomes<'w> {
+    weight: &'w Weight<'w>,
+    values: Vec<f32>,
+}
+
+impl<'w> Becomes<'w> {
+    fn new(weight: &'w Weight<'w>) -> Becomes<'w> {
+        Becomes { weight, values: vec![0f32; weight.matrix.elements()] }
+    }
+
+    fn put(&mut self, coding: &Coding, first: usize, rows: &[CodedRow]) {
+        let width = self.weight.matrix.columns;
+        let by_row = self.weight.channel == Channel::Row;
+        for (r, row) in rows.iter().enumerate() {
+            let columns = if by_row { width } else { self.weight.matrix.rows };
+            for k in 0..columns {
+                let at = if by_row { (first + r) * width + k } else { k * width + first + r };
+                self.values[at] = row.value(k / coding.block, row.codes[k]);
+            }
+        }
+    }
+
+    fn finish(self) -> TensorProto {
+        let tensor = self.weight.tensor;
+        let dtype = self.weight.matrix.dtype();
+        let raw: Vec<u8> = match dtype {
+            DataType::Float16 => self.values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            DataType::Bfloat16 => self.values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            _ => self.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        edit::tensor(&self.weight.name, dtype, &tensor.dims, Bytes::from(raw))
+    }
+}
