@@ -682,11 +682,11 @@ typedef struct {
    */
   uint32_t threads;
   /**
-   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32, with 8 bits 64.
    */
   uint32_t block_size;
   /**
-   * Weight-only, not 0: zero is the middle code, instead of a zero point for each block.
+   * Weight-only, not 0: zero is the middle code, instead of a zero point for each block. 8 bits always are.
    */
   uint32_t symmetric;
   /**
@@ -698,6 +698,14 @@ typedef struct {
    * 1 leaves them float32. 0 is 4.
    */
   uint32_t accuracy_level;
+  /**
+   * Windows of the calibration text; 0 is 16.
+   */
+  uint32_t calibration_windows;
+  /**
+   * Tokens of a window; 0 is 512, or as many as the model takes.
+   */
+  uint32_t calibration_length;
   /**
    * Must be 0.
    */
@@ -722,6 +730,24 @@ typedef struct {
    * Number of globs in `exclude`.
    */
   uint64_t exclude_count;
+  /**
+   * Weight-only: `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, other bits for nodes and weights that
+   * match; the first that matches counts.
+   */
+  const char *const *overrides;
+  /**
+   * Number of texts in `overrides`.
+   */
+  uint64_t override_count;
+  /**
+   * Weight-only: a text in UTF-8 of `calibration_size` bytes, for which weights are chosen so that layers give what
+   * they gave (GPTQ): minutes instead of seconds. NULL for none. Needs ONNX Runtime, and the model its tokenizer.
+   */
+  const char *calibration;
+  /**
+   * Bytes of `calibration`.
+   */
+  uint64_t calibration_size;
   /**
    * Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
    */

@@ -1,15 +1,20 @@
 //! Quantization.
 
 use super::call::{self, optimize_call_t};
-use super::context::optimize_context_t;
+use super::context::{Context, optimize_context_t};
 use super::error::optimize_error_t;
 use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text, texts};
+use super::{Out, buffer, guard, text, text_of, texts};
+use crate::calibrate::Calibration;
+use crate::call::Call;
 use crate::error::{Result, bail};
-use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize};
+use crate::model::Model;
+use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated};
+use crate::report::Report;
+use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::PathBuf;
 
@@ -66,15 +71,19 @@ pub struct optimize_quantize_options_t {
     pub keep_embeddings: u32,
     /// Threads; 0 is as the context says.
     pub threads: u32,
-    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32, with 8 bits 64.
     pub block_size: u32,
-    /// Weight-only, not 0: zero is the middle code, instead of a zero point for each block.
+    /// Weight-only, not 0: zero is the middle code, instead of a zero point for each block. 8 bits always are.
     pub symmetric: u32,
     /// Weight-only: an optimize_scale_type_t.
     pub scale_type: i32,
     /// Weight-only: the accuracy_level of MatMulNBits. 4 rounds activations to 8 bits block by block, the fast way;
     /// 1 leaves them float32. 0 is 4.
     pub accuracy_level: u32,
+    /// Windows of the calibration text; 0 is 16.
+    pub calibration_windows: u32,
+    /// Tokens of a window; 0 is 512, or as many as the model takes.
+    pub calibration_length: u32,
     /// Must be 0.
     pub reserved: u32,
     /// Weights with fewer elements are left; 0 is 1024.
@@ -87,10 +96,20 @@ pub struct optimize_quantize_options_t {
     pub exclude: *const *const c_char,
     /// Number of globs in `exclude`.
     pub exclude_count: u64,
+    /// Weight-only: `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, other bits for nodes and weights that
+    /// match; the first that matches counts.
+    pub overrides: *const *const c_char,
+    /// Number of texts in `overrides`.
+    pub override_count: u64,
+    /// Weight-only: a text in UTF-8 of `calibration_size` bytes, for which weights are chosen so that layers give what
+    /// they gave (GPTQ): minutes instead of seconds. NULL for none. Needs ONNX Runtime, and the model its tokenizer.
+    pub calibration: *const c_char,
+    /// Bytes of `calibration`.
+    pub calibration_size: u64,
     /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
 }
-// SAFETY: repr(C), twelve 32-bit and six 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), fourteen 32-bit and ten 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
 /// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
@@ -116,8 +135,19 @@ pub unsafe extern "C" fn optimize_model_quantize(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
+            let calibration = match (given.calibration.is_null(), given.calibration_size) {
+                (true, 0) => None,
+                _ => Some(text_of(
+                    given.calibration,
+                    usize::try_from(given.calibration_size).unwrap_or(usize::MAX),
+                    "calibration",
+                )?),
+            };
             let (result, report) = call::with(call, |call| {
-                let (result, mut report) = quantize(model, &options, call)?;
+                let (result, mut report) = match &calibration {
+                    None => quantize(model, &options, call)?,
+                    Some(text) => calibrated(context, model, &options, text, &given, call)?,
+                };
                 if report_out.is_some() {
                     report.input = Some(model.identity(call)?);
                 }
@@ -130,6 +160,26 @@ pub unsafe extern "C" fn optimize_model_quantize(
             Ok(())
         })
     }
+}
+
+fn calibrated(
+    context: &Context,
+    model: &Model,
+    options: &QuantizeOptions,
+    text: &str,
+    given: &optimize_quantize_options_t,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    let Some(tokenizer) = Tokenizer::of(model)? else {
+        bail!(NotFound, "the model has no tokenizer to read the calibration text with");
+    };
+    let calibration = Calibration {
+        text,
+        tokenizer: &tokenizer,
+        windows: given.calibration_windows as usize,
+        length: given.calibration_length as usize,
+    };
+    quantize_calibrated(context.runtime()?, model, options, &calibration, call)
 }
 
 unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions> {
@@ -175,6 +225,10 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         embeddings: given.keep_embeddings == 0,
         include: globs(given.include, given.include_count, "include")?,
         exclude: globs(given.exclude, given.exclude_count, "exclude")?,
+        overrides: globs(given.overrides, given.override_count, "overrides")?
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_>>()?,
         min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
         threads: 0,
         scratch_folder: match given.scratch_folder.is_null() {

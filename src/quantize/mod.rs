@@ -16,7 +16,7 @@ pub use algorithms::ScaleType;
 
 use crate::calibrate::{self, Calibration};
 use crate::call::{Call, Ticket};
-use crate::error::{Result, bail, error};
+use crate::error::{Error, Result, bail, error};
 use crate::graph::View;
 use crate::limits;
 use crate::model::Model;
@@ -53,6 +53,37 @@ pub enum ReduceRange {
     Off,
 }
 
+/// Other bits for some weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BitsOverride {
+    /// A glob over node and weight names.
+    pub pattern: String,
+    /// 4 or 8.
+    pub bits: u32,
+    /// As [`QuantizeOptions::block_size`]; 0 by the bits.
+    pub block_size: usize,
+}
+
+impl std::str::FromStr for BitsOverride {
+    type Err = Error;
+
+    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    fn from_str(text: &str) -> Result<BitsOverride> {
+        let parsed = text.rsplit_once('=').and_then(|(pattern, form)| {
+            let (bits, block) = form.split_once('/').unwrap_or((form, "0"));
+            Some(BitsOverride {
+                pattern: pattern.to_owned(),
+                bits: bits.parse().ok()?,
+                block_size: block.parse().ok()?,
+            })
+        });
+        match parsed {
+            Some(parsed) if !parsed.pattern.is_empty() => Ok(parsed),
+            _ => bail!(InvalidArgument, "{text:?} is not GLOB=BITS or GLOB=BITS/BLOCK"),
+        }
+    }
+}
+
 /// What to quantize, and how.
 #[derive(Debug, Clone, Serialize)]
 pub struct QuantizeOptions {
@@ -61,11 +92,13 @@ pub struct QuantizeOptions {
     pub quantize_type: QuantizeType,
     /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
     pub bits: u32,
-    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256. Smaller where rows do not
-    /// end with a block.
+    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
+    /// end with a block. 0 is 32 for 4 bits and 64 for 8.
     pub block_size: usize,
-    /// Weight-only: zero is the middle code, instead of a zero point for each block.
+    /// Weight-only: zero is the middle code, instead of a zero point for each block. 8 bits always are.
     pub symmetric: bool,
+    /// Weight-only: weights that get other bits than the rest. The first that matches counts.
+    pub overrides: Vec<BitsOverride>,
     /// Weight-only: how scales are stored.
     pub scale_type: ScaleType,
     /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
@@ -98,8 +131,20 @@ impl QuantizeOptions {
             let possible = if weight_only { "4 or 8" } else { "8; weight-only quantization has 4 too" };
             bail!(Unsupported, "bits is {bits}; possible are {possible}");
         }
-        if weight_only && !(self.block_size.is_power_of_two() && (16..=256).contains(&self.block_size)) {
-            bail!(InvalidArgument, "block_size is {}, not 16, 32, 64, 128 or 256", self.block_size);
+        for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
+            if weight_only && block != 0 && !(block.is_power_of_two() && (16..=256).contains(&block)) {
+                bail!(InvalidArgument, "block_size is {block}, not 16, 32, 64, 128 or 256");
+            }
+        }
+        if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 4 | 8)) {
+            bail!(Unsupported, "bits is {} for {:?}; possible are 4 or 8", other.bits, other.pattern);
+        }
+        if !weight_only && !self.overrides.is_empty() {
+            bail!(
+                InvalidArgument,
+                "other bits for {:?}: only weight-only quantization mixes",
+                self.overrides[0].pattern
+            );
         }
         if weight_only && self.accuracy_level > 4 {
             bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
@@ -116,7 +161,8 @@ impl Default for QuantizeOptions {
         QuantizeOptions {
             quantize_type: QuantizeType::Dynamic,
             bits: 8,
-            block_size: 32,
+            block_size: 0,
+            overrides: Vec::new(),
             symmetric: false,
             scale_type: ScaleType::default(),
             accuracy_level: 4,

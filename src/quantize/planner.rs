@@ -36,6 +36,8 @@ pub struct Weight<'a> {
     pub tensor: &'a TensorProto,
     /// The name of its value.
     pub name: String,
+    /// Bits and elements of a block, as asked for; a block of 0 is by the bits.
+    pub bits: (u32, usize),
 }
 
 /// The form a node gets.
@@ -104,6 +106,9 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
         include: globs(&options.include)?,
         exclude: globs(&options.exclude)?,
         included: 0,
+        overrides: (options.overrides.iter())
+            .map(|o| Ok((globs(std::slice::from_ref(&o.pattern))?, (o.bits, o.block_size), false)))
+            .collect::<Result<_>>()?,
         opsets: opsets(model),
         shared: HashMap::new(),
         plan: Plan { weights: Vec::new(), changes: Vec::new(), left: Vec::new(), limit: limit(options) },
@@ -124,6 +129,10 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     planner.tables(tables);
     if planner.included == 0 && !options.include.is_empty() {
         bail!(InvalidArgument, "no node matches {}; {}", options.include.join(", "), planner.examples());
+    }
+    if let Some(unused) = planner.overrides.iter().position(|(_, _, used)| !used) {
+        let pattern = &options.overrides[unused].pattern;
+        bail!(InvalidArgument, "no node that is quantized matches {pattern:?}; {}", planner.examples());
     }
     planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
     Ok(planner.plan)
@@ -149,6 +158,8 @@ struct Planner<'p, 'a> {
     include: GlobSet,
     exclude: GlobSet,
     included: usize,
+    /// Bits and block for what matches, and whether anything did.
+    overrides: Vec<(GlobSet, (u32, usize), bool)>,
     /// Version of the default operator set: of the model, then of each function.
     opsets: Vec<i64>,
     /// Weights already planned, by where they are defined and how they are cut.
@@ -279,15 +290,33 @@ impl<'a> Planner<'_, 'a> {
             (true, _) => Channel::Column,
         };
         let Ok(matrix) = Matrix::new(constant.tensor) else { return };
+        let bits = self.bits(proto, &constant);
         // A table and the head that is the same table turned share their blocks.
         let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
-            let weight =
-                Weight { matrix, channel, transpose: turned, tensor: constant.tensor, name: constant.name.to_owned() };
+            let weight = Weight {
+                matrix,
+                channel,
+                transpose: turned,
+                tensor: constant.tensor,
+                name: constant.name.to_owned(),
+                bits,
+            };
             self.plan.weights.push(weight);
             self.plan.weights.len() - 1
         });
         self.plan.changes.push(Change { body, node, form, weight, input, constant });
+    }
+
+    fn bits(&mut self, node: &NodeProto, constant: &Constant<'_>) -> (u32, usize) {
+        let other = self.overrides.iter_mut().find(|o| o.0.is_match(node.label()) || o.0.is_match(constant.name));
+        match other {
+            Some((_, bits, used)) => {
+                *used = true;
+                *bits
+            }
+            None => (self.options.bits, self.options.block_size),
+        }
     }
 
     /// A table gains nothing but size, so it is taken only if its float form is needed by nobody afterwards.
@@ -323,7 +352,9 @@ impl<'a> Planner<'_, 'a> {
     }
 
     fn examples(&self) -> String {
-        let names: Vec<&str> = self.plan.left.iter().map(|(_, _, n)| n.name.as_str()).take(8).collect();
+        let changed = self.plan.changes.iter().map(|c| self.view.node(c.body, c.node).label());
+        let left = self.plan.left.iter().map(|(_, _, n)| n.name.as_str());
+        let names: Vec<&str> = changed.chain(left).take(8).collect();
         if names.is_empty() {
             "the model has none to choose from".to_owned()
         } else {

@@ -48,13 +48,18 @@ pub struct BlockMatrix {
 pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Coding {
     let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
     let columns = Rows::of(&plan.weights[index]).columns;
-    let mut block = options.block_size;
+    let (bits, block) = plan.weights[index].bits;
+    let mut block = match (block, bits) {
+        (0, 8) => 64,
+        (0, _) => 32,
+        (block, _) => block,
+    };
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
     while block > 16 && (columns % block != 0) && (table || columns % block <= block / 2) {
         block /= 2;
     }
-    Coding { bits: options.bits, block, symmetric: options.symmetric, scale: options.scale_type }
+    Coding { bits, block, symmetric: options.symmetric || bits == 8, scale: options.scale_type }
 }
 
 /// Codes every weight of the plan; `None` where a weight holds a value that is not finite.

@@ -190,7 +190,7 @@ mod tests {
     fn run(values: &[f32], dims: [i64; 2], channel: Channel, transpose: bool) -> Option<Int8Matrix> {
         let tensor = float_tensor("w", &dims, values);
         let matrix = Matrix::new(&tensor).unwrap();
-        let weight = Weight { matrix, channel, transpose, tensor: &tensor, name: String::new() };
+        let weight = Weight { matrix, channel, transpose, tensor: &tensor, name: String::new(), bits: (8, 0) };
         int8(&weight, 127.0, &Scratch::new(&std::env::temp_dir()), &Ticket::default()).unwrap()
     }
 

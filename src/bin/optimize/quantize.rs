@@ -9,7 +9,9 @@ use optimize::calibrate::Calibration;
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
-use optimize::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated};
+use optimize::quantize::{
+    BitsOverride, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
+};
 use optimize::report::Report;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +30,12 @@ pub struct Arguments {
     /// Bits a weight: 8, or 4 in blocks [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
-    /// Weight-only: elements of a row that share a scale
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    block_size: usize,
+    /// Weight-only: elements of a row that share a scale [default: 32; 64 for 8 bits]
+    #[arg(long, value_name = "N")]
+    block_size: Option<usize>,
+    /// Weight-only: other bits (and block size) for nodes or weights that match; repeat for several
+    #[arg(long = "override", value_name = "GLOB=BITS[/N]")]
+    overrides: Vec<BitsOverride>,
     /// Weight-only: zero is the middle code, instead of a zero point for each block
     #[arg(long)]
     symmetric: bool,
@@ -163,7 +168,8 @@ fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {
     QuantizeOptions {
         quantize_type: if weight_only { QuantizeType::WeightOnly } else { QuantizeType::Dynamic },
         bits: arguments.bits.unwrap_or(if weight_only { 4 } else { 8 }),
-        block_size: arguments.block_size,
+        block_size: arguments.block_size.unwrap_or(0),
+        overrides: arguments.overrides.clone(),
         symmetric: arguments.symmetric,
         scale_type: match arguments.scale_type {
             Scale::Uint8 => ScaleType::Uint8,
