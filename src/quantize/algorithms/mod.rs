@@ -122,7 +122,7 @@ impl CodedRow {
         self.scales[block] = match coding.scale {
             ScaleType::Float32 => scale,
             // What is too small for half precision is zero in it, and dividing by that gives nothing.
-            ScaleType::Float16 => match half::f16::from_f32(scale).to_f32() {
+            ScaleType::Float16 => match half::f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32() {
                 0.0 => f32::from(half::f16::MIN_POSITIVE),
                 stored => stored,
             },

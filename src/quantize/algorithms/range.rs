@@ -89,7 +89,8 @@ impl Best {
         if square <= 0.0 {
             return;
         }
-        let gain = both * both / square;
+        // The root of the term above: squares of large weights would leave float32.
+        let gain = both.abs() / square.sqrt();
         if gain > self.gain {
             (self.gain, self.scale, self.zero) = (gain, both / square, zero as u8);
         }

@@ -1,0 +1,157 @@
+//! Calibration: what flows through a model piece by piece is what flows through it at once; weights that are coded
+//! for it lose less than those that are only rounded.
+
+mod support;
+
+use optimize::calibrate::{Batch, Calibration, Walk, batches};
+use optimize::call::{Call, Cancel};
+use optimize::error::Kind;
+use optimize::evaluate::{TextOptions, compare_embeddings};
+use optimize::model::Model;
+use optimize::onnx::proto::ValueInfoProto;
+use optimize::quantize::{BitsOverride, QuantizeOptions, QuantizeType, quantize, quantize_calibrated};
+use optimize::runtime::{Session, SessionOptions, Stop, Tensor};
+use optimize::source::{self, Dialect, LoadOptions};
+use optimize::text::Tokenizer;
+use serde_json::json;
+use std::path::PathBuf;
+use support::{deps, runtime};
+
+/// Sentences of a file of the Brown corpus, without their tags.
+fn brown(file: &str, count: usize) -> Vec<String> {
+    let sentence = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();
+        (words.len() > 8).then(|| words.join(" "))
+    };
+    let text = std::fs::read_to_string(deps("corpus/brown").join(file)).unwrap();
+    text.lines().filter_map(sentence).take(count).collect()
+}
+
+fn minilm() -> (Model, Tokenizer) {
+    let model = Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap();
+    let tokenizer = Tokenizer::of(&model).unwrap().unwrap();
+    (model, tokenizer)
+}
+
+fn four_bits() -> QuantizeOptions {
+    QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() }
+}
+
+fn calibrated(
+    model: &Model,
+    text: &str,
+    tokenizer: &Tokenizer,
+    options: &QuantizeOptions,
+) -> optimize::error::Result<Model> {
+    let calibration = Calibration { text, tokenizer, windows: 4, length: 0 };
+    quantize_calibrated(runtime(), model, options, &calibration, &Call::default()).map(|(result, _)| result)
+}
+
+/// Values inside a model, by making them outputs.
+fn whole(model: &Model, names: &[&str], batches: &[Batch]) -> Vec<Vec<Tensor>> {
+    let mut proto = model.proto().clone();
+    let output = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() };
+    proto.graph.as_mut().unwrap().output.extend(names.iter().map(output));
+    let model = Model::from_proto(proto);
+    let mut session = Session::new(runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
+    let mut found = vec![Vec::new(); names.len()];
+    for batch in batches {
+        let inputs: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        let values = session.run(&inputs, names, &Call::default()).unwrap();
+        found.iter_mut().zip(values).for_each(|(list, (_, tensor))| list.push(tensor));
+    }
+    found
+}
+
+#[test]
+fn a_walk_gives_what_a_run_gives() {
+    let (model, tokenizer) = minilm();
+    let text = brown("ca01", 20).join("\n");
+    let batches = batches(&model, &Calibration { text: &text, tokenizer: &tokenizer, windows: 2, length: 24 }).unwrap();
+    assert_eq!(batches.len(), 2);
+    let products = model.graph().node.iter().filter(|node| node.op() == "MatMul");
+    let names: Vec<&str> = products.map(|node| node.input[0].as_str()).collect();
+    let mut unique = names.clone();
+    unique.dedup();
+    assert!(unique.len() > 12);
+    let mut walk = Walk::new(runtime(), &model, 1, &batches, &unique).unwrap();
+    let stop = Stop::new().unwrap();
+    for (name, expected) in unique.iter().zip(whole(&model, &unique, &batches)) {
+        for (found, expected) in walk.value(name, &stop).unwrap().iter().zip(expected) {
+            assert_eq!(found.shape(), expected.shape(), "{name}");
+            let (found, expected) = (found.to_f32_vec().unwrap(), expected.to_f32_vec().unwrap());
+            let far = found.iter().zip(&expected).fold(0f32, |far, (a, b)| far.max((a - b).abs()));
+            assert!(far < 1e-4, "{name}: {far}");
+        }
+    }
+    assert_eq!(walk.value("nothing", &stop).unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn calibrated_weights_lose_less_than_rounded_ones() {
+    let (model, tokenizer) = minilm();
+    let text = brown("cb01", 64).join("\n");
+    let rounded = quantize(&model, &four_bits(), &Call::default()).unwrap().0;
+    let spread = calibrated(&model, &text, &tokenizer, &four_bits()).unwrap();
+    assert_eq!(rounded.bytes(), spread.bytes());
+    let texts = brown("ca01", 40);
+    let options = TextOptions { threads: 1, ..TextOptions::default() };
+    let cosine = |other: &Model| {
+        compare_embeddings(runtime(), &model, other, &tokenizer, &texts, &options, &Call::default()).unwrap().cosine
+    };
+    let (rounded, spread) = (cosine(&rounded), cosine(&spread));
+    println!("cosine: rounded {rounded:.5}, calibrated {spread:.5}");
+    assert!(1.0 - spread < 0.8 * (1.0 - rounded), "{spread} {rounded}");
+    // More bits where it is asked for.
+    let overrides = vec!["*dense*=8".parse::<BitsOverride>().unwrap()];
+    let mixed = cosine(&calibrated(&model, &text, &tokenizer, &QuantizeOptions { overrides, ..four_bits() }).unwrap());
+    assert!(mixed > spread, "{mixed} {spread}");
+}
+
+/// A tokenizer whose word `w17` is token 17.
+fn numbers(vocabulary: usize) -> Tokenizer {
+    let words: serde_json::Map<String, serde_json::Value> =
+        (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
+    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
+        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
+    Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn decoders_of_every_family_and_dialect_are_calibrated() {
+    let tokenizer = numbers(150);
+    let text: String = (0..400).map(|i| format!("w{} ", i * 37 % 150)).collect();
+    for family in ["llama-tied", "gpt2", "qwen3", "gemma3"] {
+        for dialect in [Dialect::Runtime, Dialect::Portable] {
+            let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
+            let model = source::load(&folder, &LoadOptions { dialect }).unwrap();
+            let options = QuantizeOptions { block_size: 16, min_elements: 1, threads: 1, ..four_bits() };
+            let result = calibrated(&model, &text, &tokenizer, &options).unwrap_or_else(|e| panic!("{family}: {e}"));
+            assert!(result.bytes() < model.bytes(), "{family}");
+            Session::new(runtime(), &result, &SessionOptions::default(), &Call::default()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_said() {
+    let (model, tokenizer) = minilm();
+    let fails = |text: &str, options: &QuantizeOptions| calibrated(&model, text, &tokenizer, options).err().unwrap();
+    assert!(fails(" \n\n", &four_bits()).to_string().contains("no lines"));
+    assert_eq!(fails("a text", &QuantizeOptions::default()).kind(), Kind::InvalidArgument);
+    let overrides = vec!["no such thing=8".parse().unwrap()];
+    let error = fails("a text", &QuantizeOptions { overrides, ..four_bits() });
+    assert!(error.to_string().contains("no such thing"), "{error}");
+    for bad in ["", "=8", "a", "a=x", "a=4/x"] {
+        assert!(bad.parse::<BitsOverride>().is_err(), "{bad:?}");
+    }
+    let overrides = vec!["*=5".parse().unwrap()];
+    assert_eq!(fails("a text", &QuantizeOptions { overrides, ..four_bits() }).kind(), Kind::Unsupported);
+    let cancel = Cancel::new();
+    cancel.fire();
+    let call = Call { cancel: Some(&cancel), ..Call::default() };
+    let calibration = Calibration { text: "a text", tokenizer: &tokenizer, windows: 1, length: 8 };
+    let error = quantize_calibrated(runtime(), &model, &four_bits(), &calibration, &call).err().unwrap();
+    assert_eq!(error.kind(), Kind::Cancelled);
+}
