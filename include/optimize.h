@@ -295,6 +295,24 @@ typedef enum {
 } optimize_reduce_range_t;
 
 /**
+ * How the scales of blocks are stored (weight-only). Sessions see float32 all the same.
+ */
+typedef enum {
+  /**
+   * One byte, times a float32 factor for each row.
+   */
+  OPTIMIZE_SCALE_UINT8 = 0,
+  /**
+   * Two bytes.
+   */
+  OPTIMIZE_SCALE_FLOAT16 = 1,
+  /**
+   * Four bytes.
+   */
+  OPTIMIZE_SCALE_FLOAT32 = 2,
+} optimize_scale_type_t;
+
+/**
  * Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
  * text can be printed as it is. Immutable: any thread may read it.
  */
@@ -682,7 +700,7 @@ typedef struct {
    */
   uint32_t threads;
   /**
-   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32, with 8 bits 64.
+   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
    */
   uint32_t block_size;
   /**

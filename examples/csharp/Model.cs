@@ -2,21 +2,27 @@
 
 using System;
 using System.Collections.Generic;
+using System.Text;
 
 namespace Optimize
 {
     /// <summary>Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.</summary>
     public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
 
-    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.</summary>
-    public enum QuantizeType { Dynamic = 0 }
+    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.
+    /// WeightOnly: weights in blocks of 4 or 8 bits, each with its scale; activations stay float.</summary>
+    public enum QuantizeType { Dynamic = 0, WeightOnly = 1 }
+
+    /// <summary>How the scales of blocks are stored. Sessions see float32 all the same. Uint8: one byte, times a float32
+    /// factor for each row.</summary>
+    public enum ScaleType { Uint8 = 0, Float16 = 1, Float32 = 2 }
 
     /// <summary>Options of Context.Quantize.</summary>
     public sealed class QuantizeOptions
     {
         public QuantizeType Type { get; set; }
 
-        /// <summary>Of a weight; 0 is 8.</summary>
+        /// <summary>Of a weight: 8, weight-only also 4; 0 is 8, weight-only 4.</summary>
         public uint Bits { get; set; }
 
         public ReduceRange ReduceRange { get; set; }
@@ -30,6 +36,18 @@ namespace Optimize
         /// <summary>0 is as the context says.</summary>
         public uint Threads { get; set; }
 
+        /// <summary>Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.</summary>
+        public uint BlockSize { get; set; }
+
+        /// <summary>Weight-only: zero is the middle code, instead of a zero point for each block.</summary>
+        public bool Symmetric { get; set; }
+
+        public ScaleType ScaleType { get; set; }
+
+        /// <summary>Weight-only: 4 rounds activations to 8 bits block by block, the fast way; 1 leaves them float; 0 is
+        /// 4.</summary>
+        public uint AccuracyLevel { get; set; }
+
         /// <summary>Weights with fewer elements are left; 0 is 1024.</summary>
         public ulong MinElements { get; set; }
 
@@ -38,6 +56,18 @@ namespace Optimize
 
         /// <summary>Globs over what to leave as it is; wins over Include.</summary>
         public IList<string> Exclude { get; set; }
+
+        /// <summary>Weight-only: <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, other bits for what matches.</summary>
+        public IList<string> Overrides { get; set; }
+
+        /// <summary>Weight-only: a text on which layers are to give what they gave (GPTQ); null is none.</summary>
+        public string Calibration { get; set; }
+
+        /// <summary>Windows of the calibration text; 0 is 16.</summary>
+        public uint CalibrationWindows { get; set; }
+
+        /// <summary>Tokens of a window; 0 is 512, or as many as the model takes.</summary>
+        public uint CalibrationLength { get; set; }
 
         /// <summary>For the quantized weights until they are saved; null is the system's.</summary>
         public string ScratchFolder { get; set; }
@@ -53,11 +83,21 @@ namespace Optimize
                 PerTensor = PerTensor ? 1u : 0,
                 KeepEmbeddings = KeepEmbeddings ? 1u : 0,
                 Threads = Threads,
+                BlockSize = BlockSize,
+                Symmetric = Symmetric ? 1u : 0,
+                ScaleType = (int)ScaleType,
+                AccuracyLevel = AccuracyLevel,
                 MinElements = MinElements,
                 Include = scratch.Texts(Include),
                 IncludeCount = Scratch.Count(Include),
                 Exclude = scratch.Texts(Exclude),
                 ExcludeCount = Scratch.Count(Exclude),
+                Overrides = scratch.Texts(Overrides),
+                OverrideCount = Scratch.Count(Overrides),
+                Calibration = scratch.Text(Calibration),
+                CalibrationSize = Calibration == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(Calibration),
+                CalibrationWindows = CalibrationWindows,
+                CalibrationLength = CalibrationLength,
                 ScratchFolder = scratch.Text(ScratchFolder),
             };
         }

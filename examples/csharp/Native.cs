@@ -65,12 +65,18 @@ namespace Optimize
             internal int Type;
             internal uint Bits;
             internal int ReduceRange;
-            internal uint PerTensor, KeepEmbeddings, Threads, Reserved;
+            internal uint PerTensor, KeepEmbeddings, Threads, BlockSize, Symmetric;
+            internal int ScaleType;
+            internal uint AccuracyLevel, CalibrationWindows, CalibrationLength, Reserved;
             internal ulong MinElements;
             internal IntPtr Include;
             internal ulong IncludeCount;
             internal IntPtr Exclude;
             internal ulong ExcludeCount;
+            internal IntPtr Overrides;
+            internal ulong OverrideCount;
+            internal IntPtr Calibration;
+            internal ulong CalibrationSize;
             internal IntPtr ScratchFolder;
         }
 

@@ -27,7 +27,7 @@ internal static class Tests
         tokenizer = model.LoadTokenizer();
 
         return Tap.Run(
-            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
+            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary, WeightsInBlocks,
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
@@ -145,6 +145,30 @@ internal static class Tests
             Check(Json.Number(summary, "nodes_quantized") > 0 && Json.Number(summary, "nodes_left") > 8, small.Report);
         }
         Fails(Status.Unsupported, "5", () => context.Quantize(model, new QuantizeOptions { Bits = 5 }));
+    }
+
+    private static void WeightsInBlocks()
+    {
+        var options = new QuantizeOptions
+        {
+            Type = QuantizeType.WeightOnly, BlockSize = 64, Symmetric = true, ScaleType = ScaleType.Float16,
+            AccuracyLevel = 1, ScratchFolder = temporary,
+        };
+        using (var small = context.Quantize(model, options))
+        {
+            foreach (var part in new[]
+            {
+                "4 bits in blocks of 64, symmetric, 4.25 bits a weight", "\"scale_type\": \"float16\"", "\"accuracy_level\": 1",
+            })
+                Check(small.Report.Contains(part), part + " is not in " + small.Report);
+            var summary = Json.Find(Json.Parse(small.Report), "summary");
+            Check(Json.Number(summary, "bytes_after") < 0.15 * Json.Number(summary, "bytes_before"), small.Report);
+        }
+        options.BlockSize = 48;
+        Fails(Status.InvalidArgument, "block_size is 48", () => context.Quantize(model, options));
+        options.BlockSize = 0;
+        options.ScaleType = (ScaleType)3;
+        Fails(Status.InvalidArgument, "scale_type is 3", () => context.Quantize(model, options));
     }
 
     private static void SaveBesideTheModel()

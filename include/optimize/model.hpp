@@ -26,6 +26,14 @@ enum class ExternalData : std::int32_t {
 /// The form of a quantized model; see optimize_quantize_type_t.
 enum class QuantizeType : std::int32_t {
     dynamic = OPTIMIZE_QUANTIZE_DYNAMIC,
+    weight_only = OPTIMIZE_QUANTIZE_WEIGHT_ONLY,
+};
+
+/// How the scales of blocks are stored (weight-only); see optimize_scale_type_t.
+enum class ScaleType : std::int32_t {
+    uint8 = OPTIMIZE_SCALE_UINT8,
+    float16 = OPTIMIZE_SCALE_FLOAT16,
+    float32 = OPTIMIZE_SCALE_FLOAT32,
 };
 
 /// Whether weights use 7 of their 8 bits; see optimize_reduce_range_t.
@@ -48,9 +56,19 @@ struct QuantizeOptions {
     bool per_tensor = false;
     bool keep_embeddings = false;
     std::uint32_t threads = 0;
+    std::uint32_t block_size = 0;
+    bool symmetric = false;
+    ScaleType scale_type = ScaleType::uint8;
+    std::uint32_t accuracy_level = 0;
     std::uint64_t min_elements = 0;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
+    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    std::vector<std::string> overrides;
+    /// A text; empty for none.
+    std::string calibration;
+    std::uint32_t calibration_windows = 0;
+    std::uint32_t calibration_length = 0;
     std::string scratch_folder;
 };
 
@@ -262,6 +280,7 @@ struct Quantized {
 inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
     const auto include = detail::c_texts(options.include, "include");
     const auto exclude = detail::c_texts(options.exclude, "exclude");
+    const auto overrides = detail::c_texts(options.overrides, "overrides");
     auto raw = detail::sized<optimize_quantize_options_t>();
     raw.type = static_cast<std::int32_t>(options.type);
     raw.bits = options.bits;
@@ -269,11 +288,21 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     raw.per_tensor = options.per_tensor;
     raw.keep_embeddings = options.keep_embeddings;
     raw.threads = options.threads;
+    raw.block_size = options.block_size;
+    raw.symmetric = options.symmetric;
+    raw.scale_type = static_cast<std::int32_t>(options.scale_type);
+    raw.accuracy_level = options.accuracy_level;
     raw.min_elements = options.min_elements;
     raw.include = include.data();
     raw.include_count = include.size();
     raw.exclude = exclude.data();
     raw.exclude_count = exclude.size();
+    raw.overrides = overrides.data();
+    raw.override_count = overrides.size();
+    raw.calibration = options.calibration.empty() ? nullptr : options.calibration.data();
+    raw.calibration_size = options.calibration.size();
+    raw.calibration_windows = options.calibration_windows;
+    raw.calibration_length = options.calibration_length;
     raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
     Model made;
     detail::Buffer report;

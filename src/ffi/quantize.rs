@@ -71,7 +71,7 @@ pub struct optimize_quantize_options_t {
     pub keep_embeddings: u32,
     /// Threads; 0 is as the context says.
     pub threads: u32,
-    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32, with 8 bits 64.
+    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
     pub block_size: u32,
     /// Weight-only, not 0: zero is the middle code, instead of a zero point for each block. 8 bits always are.
     pub symmetric: u32,

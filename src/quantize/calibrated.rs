@@ -202,7 +202,7 @@ impl Work<'_> {
             self.ticket.check()?;
             let count = tile.min(rows.count - first);
             let mut values = rows.read(first, count);
-            if values.iter().any(|v| !v.is_finite()) {
+            if !values.iter().all(|v| v.abs() <= coding.largest()) {
                 return Ok(None);
             }
             if let Some(towards) = &layer.towards {

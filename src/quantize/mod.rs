@@ -60,7 +60,7 @@ pub struct BitsOverride {
     pub pattern: String,
     /// 4 or 8.
     pub bits: u32,
-    /// As [`QuantizeOptions::block_size`]; 0 by the bits.
+    /// As [`QuantizeOptions::block_size`].
     pub block_size: usize,
 }
 
@@ -93,7 +93,7 @@ pub struct QuantizeOptions {
     /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
     pub bits: u32,
     /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
-    /// end with a block. 0 is 32 for 4 bits and 64 for 8.
+    /// end with a block. 0 is 32.
     pub block_size: usize,
     /// Weight-only: zero is the middle code, instead of a zero point for each block. 8 bits always are.
     pub symmetric: bool,
@@ -102,7 +102,7 @@ pub struct QuantizeOptions {
     /// Weight-only: how scales are stored.
     pub scale_type: ScaleType,
     /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
-    /// fast way; 0 leaves them float.
+    /// fast way; 1 leaves them float; 0 leaves it to ONNX Runtime, which today means float.
     pub accuracy_level: u32,
     /// One scale per output channel of a weight (default) or one for all of it.
     pub per_channel: bool,

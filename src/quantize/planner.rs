@@ -36,7 +36,7 @@ pub struct Weight<'a> {
     pub tensor: &'a TensorProto,
     /// The name of its value.
     pub name: String,
-    /// Bits and elements of a block, as asked for; a block of 0 is by the bits.
+    /// Bits and elements of a block, as asked for; a block of 0 is the usual.
     pub bits: (u32, usize),
 }
 

@@ -65,7 +65,7 @@ pub fn reports(
             }
             report_of(node, QUANTIZED, reason)
         } else {
-            report_of(node, LEFT, "the weight holds values that are not finite".to_owned())
+            report_of(node, LEFT, "the weight holds values that are not finite, or too large".to_owned())
         };
         all.push((change.body, change.node, report));
     }

@@ -26,6 +26,8 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
+/// Elements of a block, unless something else is asked for.
+const BLOCK: usize = 32;
 /// Rows that one task reads, codes and writes.
 const ROWS: usize = 64;
 
@@ -49,27 +51,23 @@ pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Codin
     let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
     let columns = Rows::of(&plan.weights[index]).columns;
     let (bits, block) = plan.weights[index].bits;
-    let mut block = match (block, bits) {
-        (0, 8) => 64,
-        (0, _) => 32,
-        (block, _) => block,
-    };
+    let mut block = if block == 0 { BLOCK } else { block };
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
-    while block > 16 && (columns % block != 0) && (table || columns % block <= block / 2) {
+    while block > 16 && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
         block /= 2;
     }
     Coding { bits, block, symmetric: options.symmetric || bits == 8, scale: options.scale_type }
 }
 
-/// Codes every weight of the plan; `None` where a weight holds a value that is not finite.
+/// Codes every weight of the plan; `None` where a weight holds a value that is not finite, or too large.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
     (0..plan.weights.len()).map(|index| one(plan, index, options, &scratch, ticket)).collect()
 }
 
-/// Codes one weight of the plan; `None` if it holds a value that is not finite.
+/// Codes one weight of the plan; `None` if it holds a value that is not finite, or larger than [`Coding::largest`].
 pub fn one(
     plan: &Plan<'_>,
     index: usize,
@@ -119,7 +117,6 @@ impl<'w> Rows<'w> {
     }
 }
 
-/// Codes a weight; `None` if it holds a value that is not finite.
 fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket) -> Result<Option<BlockMatrix>> {
     let rows = Rows::of(weight);
     let slots = Slots::new(coding, rows.count, rows.columns, scratch)?;
@@ -127,7 +124,7 @@ fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket)
         ticket.check()?;
         let (first, count) = (task * ROWS, ROWS.min(rows.count - task * ROWS));
         let values = rows.read(first, count);
-        if values.iter().any(|v| !v.is_finite()) {
+        if !values.iter().all(|v| v.abs() <= coding.largest()) {
             return Ok(false);
         }
         let coded: Vec<CodedRow> = values.chunks(rows.columns).map(|row| range::code_row(&coding, row, None)).collect();

@@ -183,9 +183,9 @@ TEST(options_are_followed_and_checked) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .bits = 3};
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "3 bits");
-    options = (optimize_quantize_options_t){.struct_size = sizeof options, .type = 1};
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "type");
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 3");
+    options = (optimize_quantize_options_t){.struct_size = sizeof options, .type = 99};
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "type is 99");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .reduce_range = 3};
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reduce_range");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .reserved = 1};
@@ -194,6 +194,95 @@ TEST(options_are_followed_and_checked) {
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "threads");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .scratch_folder = "/no/such/folder"};
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_NOT_FOUND, "/no/such/folder");
+    CHECK(small == NULL);
+}
+
+/* Cosine of the embeddings of a sentence, by the original and by `small`. */
+static double likeness(optimize_model_t *small) {
+    optimize_tokenizer_t *tokenizer = load_tokenizer();
+    optimize_session_t *before = new_session(context, minilm), *after = new_session(context, small);
+    optimize_tensor_t *a = NULL, *b = NULL;
+    optimize_error_t *error = NULL;
+    text_t text = encode(tokenizer, &sentences[1], 1);
+    double alike = 0;
+    CHECK_OK(run_text(before, &text, MINILM_SENTENCE, NULL, &a, &error));
+    CHECK_OK(run_text(after, &text, MINILM_SENTENCE, NULL, &b, &error));
+    if (CHECK(a != NULL && b != NULL && optimize_tensor_size(a) == optimize_tensor_size(b)))
+        alike = cosine(optimize_tensor_data(a), optimize_tensor_data(b));
+    optimize_tensor_free(a);
+    optimize_tensor_free(b);
+    free_text(&text);
+    optimize_session_free(before);
+    optimize_session_free(after);
+    optimize_tokenizer_free(tokenizer);
+    return alike;
+}
+
+TEST(weights_in_blocks_are_smaller_still) {
+    optimize_quantize_options_t options = {.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
+    optimize_model_t *small = NULL;
+    optimize_error_t *error = NULL;
+    optimize_buffer_t *report = NULL;
+    double four, alike;
+    /* All zero: 4 bits, blocks of 32, zero points, scales of a byte, activations rounded. */
+    static const char *const parts[] = {
+        "\"type\": \"weight-only\"", "\"bits\": 4",             "\"block_size\": 32",
+        "\"symmetric\": false",      "\"scale_type\": \"uint8\"", "\"accuracy_level\": 4",
+        "4 bits in blocks of 32, with zero points, ",
+    };
+    size_t i;
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    for (i = 0; i < sizeof parts / sizeof *parts; i++) CHECK_HAS(optimize_buffer_data(report), parts[i]);
+    four = number_of(optimize_buffer_data(report), "bytes_after");
+    CHECK(four > 1000000 && four < number_of(optimize_buffer_data(report), "bytes_before") * 0.15);
+    alike = likeness(small);
+    if (!CHECK(alike > 0.95 && alike < 0.99999)) printf("# 4 bits: cosine %.5f\n", alike);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    options.bits = 8;
+    options.block_size = 64;
+    options.symmetric = 1;
+    options.scale_type = OPTIMIZE_SCALE_FLOAT16;
+    options.accuracy_level = 1;
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "8 bits in blocks of 64, symmetric, 8.25 bits a weight");
+    CHECK_HAS(optimize_buffer_data(report), "\"scale_type\": \"float16\"");
+    CHECK_HAS(optimize_buffer_data(report), "\"accuracy_level\": 1");
+    CHECK(number_of(optimize_buffer_data(report), "bytes_after") > four);
+    alike = likeness(small);
+    if (!CHECK(alike > 0.999)) printf("# 8 bits: cosine %.5f\n", alike);
+    optimize_buffer_free(report);
+    report = NULL;
+    optimize_model_t *again = NULL;
+    CHECK_FAILS(optimize_model_quantize(context, small, &options, NULL, &again, &report, &error), OPTIMIZE_UNSUPPORTED,
+                "no node could be quantized");
+    CHECK(again == NULL && report == NULL);
+    optimize_model_free(small);
+}
+
+TEST(options_of_blocks_are_refused_by_name) {
+    const optimize_quantize_options_t good = {.struct_size = sizeof good, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
+    optimize_quantize_options_t options = good;
+    optimize_model_t *small = NULL;
+    optimize_error_t *error = NULL;
+    options.bits = 5;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 5");
+    options = good;
+    options.block_size = 48;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "block_size is 48");
+    options = good;
+    options.scale_type = 3;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "scale_type is 3");
+    options = good;
+    options.accuracy_level = 5;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "accuracy_level is 5");
+    options = good;
+    options.reserved = 1;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reserved");
+    options = good;
+    options.type = OPTIMIZE_QUANTIZE_DYNAMIC;
+    options.bits = 4;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 4");
     CHECK(small == NULL);
 }
 
@@ -325,6 +414,8 @@ int main(void) {
     RUN(the_original_stays_as_it_is);
     RUN(globs_choose_nodes);
     RUN(options_are_followed_and_checked);
+    RUN(weights_in_blocks_are_smaller_still);
+    RUN(options_of_blocks_are_refused_by_name);
     RUN(a_model_with_nothing_to_quantize_is_unsupported);
     RUN(progress_comes_on_the_calling_thread);
     RUN(progress_can_cancel);

@@ -169,6 +169,31 @@ void quantized_models_run_and_agree() {
     FAILS(invalid_argument, "nothing*", model.quantize(context, options));
 }
 
+void weights_are_quantized_in_blocks() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const auto text = optimize::Tokenizer(deps(minilm)).encode({"A man is eating food."});
+    optimize::QuantizeOptions options;
+    options.type = optimize::QuantizeType::weight_only;
+    options.block_size = 64;
+    options.symmetric = true;
+    options.scale_type = optimize::ScaleType::float32;
+    options.accuracy_level = 1;
+    const auto small = model.quantize(context, options);
+    CHECK(small.report.find("4 bits in blocks of 64, symmetric, 4.50 bits a weight") != std::string::npos);
+    CHECK(small.report.find("\"scale_type\": \"float32\"") != std::string::npos);
+    CHECK(small.report.find("\"accuracy_level\": 1") != std::string::npos);
+    optimize::Session before(context, model), after(context, small.model);
+    const auto a = before.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
+    const auto b = after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
+    CHECK(cosine(a[0].data<float>(), b[0].data<float>(), 384) > 0.95);
+    options.block_size = 48;
+    FAILS(invalid_argument, "block_size is 48", model.quantize(context, options));
+    options.block_size = 0;
+    options.scale_type = static_cast<optimize::ScaleType>(3);
+    FAILS(invalid_argument, "scale_type is 3", model.quantize(context, options));
+}
+
 void sessions_outlive_what_they_were_made_from() {
     const auto make = [] {
         const optimize::Context context;
@@ -319,6 +344,7 @@ int main() {
     RUN(texts_are_encoded_and_decoded);
     RUN(models_are_loaded_described_and_saved);
     RUN(quantized_models_run_and_agree);
+    RUN(weights_are_quantized_in_blocks);
     RUN(sessions_outlive_what_they_were_made_from);
     RUN(progress_is_reported_and_can_cancel);
     RUN(what_the_progress_function_throws_comes_out);

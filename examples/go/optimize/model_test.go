@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -118,6 +119,37 @@ func TestQuantizeOptions(t *testing.T) {
 	}
 	if _, _, err := library.Quantize(ctx, original, &QuantizeOptions{Bits: 5}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("5 bits: %v", err)
+	}
+}
+
+func TestQuantizeWeightOnly(t *testing.T) {
+	library, original, _ := load(t)
+	small, report, err := library.Quantize(ctx, original, &QuantizeOptions{
+		Type: QuantizeWeightOnly, BlockSize: 64, Symmetric: true, ScaleType: ScaleFloat16, AccuracyLevel: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer small.Close()
+	for _, part := range []string{
+		"4 bits in blocks of 64, symmetric, 4.25 bits a weight", `"scale_type": "float16"`, `"accuracy_level": 1`,
+	} {
+		if !strings.Contains(string(report.JSON), part) {
+			t.Errorf("the report has no %s", part)
+		}
+	}
+	if after, before := report.Summary["bytes_after"].(float64), report.Summary["bytes_before"].(float64); after > 0.15*before {
+		t.Errorf("%v of %v bytes", after, before)
+	}
+	for name, options := range map[string]*QuantizeOptions{
+		"block_size is 48":    {Type: QuantizeWeightOnly, BlockSize: 48},
+		"scale_type is 3":     {Type: QuantizeWeightOnly, ScaleType: 3},
+		"accuracy_level is 5": {Type: QuantizeWeightOnly, AccuracyLevel: 5},
+	} {
+		_, _, err := library.Quantize(ctx, original, options)
+		if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -11,8 +11,21 @@ import (
 // QuantizeType is the form of a quantized model.
 type QuantizeType int32
 
-// QuantizeDynamic has int8 weights; activations are quantized as they come. It needs no data.
-const QuantizeDynamic QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC
+// The forms. Neither needs data.
+const (
+	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8 weights; activations are quantized as they come
+	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights in blocks of 4 or 8 bits; activations stay float
+)
+
+// ScaleType says how the scales of blocks are stored. Sessions see float32 all the same.
+type ScaleType int32
+
+// How the scales of blocks are stored.
+const (
+	ScaleUint8   ScaleType = C.OPTIMIZE_SCALE_UINT8   // one byte, times a float32 factor for each row
+	ScaleFloat16 ScaleType = C.OPTIMIZE_SCALE_FLOAT16 // two bytes
+	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // four bytes
+)
 
 // ReduceRange says whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
 type ReduceRange int32
@@ -27,14 +40,22 @@ const (
 // QuantizeOptions are the options of Context.Quantize.
 type QuantizeOptions struct {
 	Type           QuantizeType
-	Bits           uint32 // of a weight; 0 is 8
+	Bits           uint32 // of a weight: 8, weight-only also 4; 0 is 8, weight-only 4
 	ReduceRange    ReduceRange
-	PerTensor      bool     // one scale for a whole weight instead of one per output channel
-	KeepEmbeddings bool     // leave embedding tables in float
-	Threads        uint32   // 0 is as the context says
+	PerTensor      bool   // one scale for a whole weight instead of one per output channel
+	KeepEmbeddings bool   // leave embedding tables in float
+	Threads        uint32 // 0 is as the context says
+	BlockSize      uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 is 32
+	Symmetric      bool   // weight-only: zero is the middle code, instead of a zero point for each block
+	ScaleType      ScaleType
+	AccuracyLevel  uint32   // weight-only: 4 rounds activations to 8 bits, the fast way; 1 leaves them float; 0 is 4
 	MinElements    uint64   // weights with fewer elements are left; 0 is 1024
 	Include        []string // globs over node and weight names; without any, all nodes
 	Exclude        []string // globs over what to leave as it is; wins over Include
+	Overrides      []string // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for what matches
+	Calibration    string   // weight-only: a text on which layers are to give what they gave (GPTQ); "" is none
+	Windows        uint32   // of the calibration text; 0 is 16
+	WindowLength   uint32   // tokens of a window; 0 is 512, or as many as the model takes
 	ScratchFolder  string   // for the quantized weights until they are saved; "" is the system's
 }
 
@@ -57,19 +78,29 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 	var m memory
 	defer m.free()
 	options := C.optimize_quantize_options_t{
-		struct_size:     C.sizeof_optimize_quantize_options_t,
-		_type:           C.int32_t(o.Type),
-		bits:            C.uint32_t(o.Bits),
-		reduce_range:    C.int32_t(o.ReduceRange),
-		per_tensor:      flag(o.PerTensor),
-		keep_embeddings: flag(o.KeepEmbeddings),
-		threads:         C.uint32_t(o.Threads),
-		min_elements:    C.uint64_t(o.MinElements),
-		include:         m.texts(o.Include),
-		include_count:   C.uint64_t(len(o.Include)),
-		exclude:         m.texts(o.Exclude),
-		exclude_count:   C.uint64_t(len(o.Exclude)),
-		scratch_folder:  m.textOrNil(o.ScratchFolder),
+		struct_size:         C.sizeof_optimize_quantize_options_t,
+		_type:               C.int32_t(o.Type),
+		bits:                C.uint32_t(o.Bits),
+		reduce_range:        C.int32_t(o.ReduceRange),
+		per_tensor:          flag(o.PerTensor),
+		keep_embeddings:     flag(o.KeepEmbeddings),
+		threads:             C.uint32_t(o.Threads),
+		block_size:          C.uint32_t(o.BlockSize),
+		symmetric:           flag(o.Symmetric),
+		scale_type:          C.int32_t(o.ScaleType),
+		accuracy_level:      C.uint32_t(o.AccuracyLevel),
+		min_elements:        C.uint64_t(o.MinElements),
+		include:             m.texts(o.Include),
+		include_count:       C.uint64_t(len(o.Include)),
+		exclude:             m.texts(o.Exclude),
+		exclude_count:       C.uint64_t(len(o.Exclude)),
+		overrides:           m.texts(o.Overrides),
+		override_count:      C.uint64_t(len(o.Overrides)),
+		calibration:         m.textOrNil(o.Calibration),
+		calibration_size:    C.uint64_t(len(o.Calibration)),
+		calibration_windows: C.uint32_t(o.Windows),
+		calibration_length:  C.uint32_t(o.WindowLength),
+		scratch_folder:      m.textOrNil(o.ScratchFolder),
 	}
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t

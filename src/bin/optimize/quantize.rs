@@ -30,7 +30,7 @@ pub struct Arguments {
     /// Bits a weight: 8, or 4 in blocks [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
-    /// Weight-only: elements of a row that share a scale [default: 32; 64 for 8 bits]
+    /// Weight-only: elements of a row that share a scale [default: 32]
     #[arg(long, value_name = "N")]
     block_size: Option<usize>,
     /// Weight-only: other bits (and block size) for nodes or weights that match; repeat for several

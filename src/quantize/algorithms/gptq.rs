@@ -278,7 +278,7 @@ mod tests {
         let coding = Coding { bits: 4, block: 16, symmetric: false, scale: ScaleType::Float16 };
         let coded = code_rows(&coding, &mut numbers(64, 2), &factor);
         assert!(coded.iter().all(|c| c.scales.iter().all(|s| s.is_finite())));
-        assert!(Factor::new(&vec![0.0; 16], 4, 1).is_ok());
+        assert!(Factor::new(&[0.0; 16], 4, 1).is_ok());
         assert!(Factor::new(&[f32::NAN; 16], 4, 1).is_err());
         assert!(Factor::new(&[1.0; 3], 4, 1).is_err());
     }

@@ -46,6 +46,14 @@ impl Coding {
         1 << (self.bits - 1)
     }
 
+    /// The largest magnitude a weight may have: beyond it scales overflow, or the sums by which they are chosen.
+    pub fn largest(&self) -> f32 {
+        match self.scale {
+            ScaleType::Float16 => f32::from(half::f16::MAX) * f32::from(self.middle()) / 2.0,
+            ScaleType::Uint8 | ScaleType::Float32 => 1e30,
+        }
+    }
+
     /// Blocks of a row; the last may be padded.
     pub fn blocks(&self, columns: usize) -> usize {
         columns.div_ceil(self.block)

@@ -1,0 +1,433 @@
+//! Weights in blocks of 4 and 8 bits: each graph is run in ONNX Runtime before and after.
+//!
+//! How close the outputs must be follows from the bits. Weights that are uniform in (-1, 1) have the root mean square
+//! 1/√3, and codes `b` bits wide are 2/(2ᵇ-1) apart, which is off by that over √12: 1/(2ᵇ-1) of the weights. Errors
+//! that have nothing to do with the activations stay that part of a sum of products; activations that are rounded to
+//! 8 bits add 1/255. See [`bound`].
+
+#[path = "weight_only/models.rs"]
+mod models;
+#[path = "weight_only/refusals.rs"]
+mod refusals;
+mod support;
+
+use optimize::call::Call;
+use optimize::error::Kind;
+use optimize::graph::edit::{float_tensor, tensor};
+use optimize::model::Model;
+use optimize::onnx::dtype::DataType::{self, Bfloat16, Bool, Float16, Float32, Int64, Uint8};
+use optimize::onnx::proto::*;
+use optimize::onnx::save::{self, ExternalData};
+use optimize::quantize::{QuantizeOptions, QuantizeType, ScaleType, quantize};
+use optimize::report::Report;
+use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::text::Tokenizer;
+use support::build::*;
+use support::{deps, runtime, scratch};
+
+const SCALES: [ScaleType; 3] = [ScaleType::Uint8, ScaleType::Float16, ScaleType::Float32];
+/// Activations stay float, or are rounded to 8 bits block by block.
+const LEVELS: [u32; 2] = [1, 4];
+
+fn options(bits: u32) -> QuantizeOptions {
+    QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits, min_elements: 1, ..Default::default() }
+}
+
+/// All that a weight can become: bits, symmetric or not, scales, accuracy level.
+fn forms() -> Vec<QuantizeOptions> {
+    let mut forms = Vec::new();
+    for bits in [4, 8] {
+        for symmetric in [true, false] {
+            for scale_type in SCALES {
+                let accuracy_level = LEVELS[forms.len() % 2];
+                forms.push(QuantizeOptions { symmetric, scale_type, accuracy_level, ..options(bits) });
+            }
+        }
+    }
+    forms
+}
+
+/// Root mean square of what may be off, relative to that of the outputs: two and a half times what the bits say, since
+/// a few sums of products may come out small. Codes, scales or zero points in a wrong place are off by about 1.
+fn bound(options: &QuantizeOptions) -> f64 {
+    let weights = 1.0 / f64::from((1u32 << options.bits) - 1);
+    let activations = if options.accuracy_level == 4 { 1.0 / 255.0 } else { 0.0 };
+    2.5 * weights.hypot(activations)
+}
+
+fn run_with(model: &Model, options: &SessionOptions, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+    let mut session = Session::new(runtime(), model, options, &Call::default()).unwrap();
+    session.run(inputs, &[], &Call::default()).unwrap()
+}
+
+fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+    run_with(model, &SessionOptions { threads: 1, ..Default::default() }, inputs)
+}
+
+/// √(Σ (a-b)² / Σ a²) of the output that is furthest off.
+fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
+    assert_eq!(before.len(), after.len());
+    let one = |((name, a), (other, b)): (&(String, Tensor), &(String, Tensor))| {
+        assert_eq!((name, a.dtype(), a.shape()), (other, b.dtype(), b.shape()));
+        let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
+        assert!(a.iter().chain(&b).all(|v| v.is_finite()));
+        let square = |v: f32| f64::from(v).powi(2);
+        let off: f64 = a.iter().zip(&b).map(|(a, b)| square(a - b)).sum();
+        (off / a.iter().map(|v| square(*v)).sum::<f64>()).sqrt()
+    };
+    before.iter().zip(after).map(one).fold(0.0, f64::max)
+}
+
+/// Quantizes, checks that the outputs agree, and gives result and report.
+fn check(model: &Model, inputs: &[(&str, &Tensor)], options: &QuantizeOptions) -> (Model, Report) {
+    let (result, report) = quantize(model, options, &Call::default()).unwrap();
+    let found = error(&run(model, inputs), &run(&result, inputs));
+    assert!(found < bound(options), "relative error {found} with {options:?}");
+    assert!(found > 0.0, "nothing was quantized at all");
+    for node in report.nodes.iter().filter(|n| n.action == "quantized") {
+        assert!(node.reason.starts_with(&format!("{} bits in blocks of ", options.bits)), "{}", node.reason);
+        let kind = if options.symmetric { ", symmetric, " } else { ", with zero points, " };
+        assert!(node.reason.contains(kind), "{}", node.reason);
+    }
+    (result, report)
+}
+
+fn refusal(model: &Model, options: &QuantizeOptions) -> (Kind, String) {
+    let error = quantize(model, options, &Call::default()).err().expect("refused");
+    (error.kind(), error.message().to_owned())
+}
+
+fn count(model: &Model, op: &str) -> usize {
+    model.graph().node.iter().filter(|n| n.op() == op).count()
+}
+
+fn initializers(model: &Model, dtype: DataType, rank: usize) -> Vec<&TensorProto> {
+    let fits = |t: &&TensorProto| t.data_type == Some(dtype.to_onnx()) && t.dims.len() == rank;
+    model.graph().initializer.iter().filter(fits).collect()
+}
+
+fn uniform(dims: &[i64], seed: f32) -> Tensor {
+    Tensor::from_f32(dims, smooth(dims.iter().product::<i64>() as usize, seed)).unwrap()
+}
+
+fn float_in(name: &str, columns: i64) -> ValueInfoProto {
+    value(name, Float32, &[-1, columns])
+}
+
+fn turn(input: &str, output: &str) -> NodeProto {
+    let ints = AttributeProto {
+        name: Some("perm".into()),
+        kind: Some(attribute_kind::INTS),
+        ints: vec![1, 0],
+        ..Default::default()
+    };
+    NodeProto { attribute: vec![ints], ..op("Transpose", &[input], &[output], &[]) }
+}
+
+fn cast(input: &str, output: &str, to: DataType) -> NodeProto {
+    op("Cast", &[input], &[output], &[("to", i64::from(to.to_onnx()))])
+}
+
+/// A weight of two bytes an element.
+fn short(name: &str, dims: &[i64], dtype: DataType) -> TensorProto {
+    let values = smooth(dims.iter().product::<i64>() as usize, 5.0);
+    let bytes = |v: &f32| match dtype {
+        Float16 => half::f16::from_f32(*v).to_le_bytes(),
+        _ => half::bf16::from_f32(*v).to_le_bytes(),
+    };
+    tensor(name, dtype, dims, values.iter().flat_map(bytes).collect::<Vec<u8>>().into())
+}
+
+fn product(rows: i64, columns: i64) -> Model {
+    let node = op("MatMul", &["x", "w"], &["y"], &[]);
+    let weights = vec![weight("w", &[rows, columns])];
+    model(17, vec![float_in("x", rows)], vec![float_in("y", columns)], weights, vec![node])
+}
+
+#[test]
+fn every_form_of_the_blocks_agrees_with_the_float_product() {
+    // Rows that do not end with a block are padded, or their blocks are halved while most of the last would be padding.
+    let blocks = [(16, 256, 16), (32, 256, 32), (64, 256, 64), (128, 256, 128), (256, 256, 256)];
+    let ragged = [(16, 200, 16), (64, 200, 16), (128, 200, 128), (256, 200, 256), (32, 90, 32), (16, 7, 16)];
+    for (block_size, rows, made) in blocks.into_iter().chain(ragged) {
+        let (model, x) = (product(rows, 48), uniform(&[6, rows], 0.5));
+        for form in forms() {
+            let form = QuantizeOptions { block_size, ..form };
+            let (result, report) = check(&model, &[("x", &x)], &form);
+            let node = &report.nodes[0];
+            assert!(node.reason.contains(&format!("in blocks of {made},")), "{rows} rows: {}", node.reason);
+            let (count, bytes) = ((rows as usize).div_ceil(made), made * form.bits as usize / 8);
+            let codes = initializers(&result, Uint8, 3);
+            assert_eq!(codes.len(), 1);
+            assert_eq!(codes[0].dims, [48, count as i64, bytes as i64]);
+            assert!(result.graph().initializer.iter().all(|t| t.name.as_deref() != Some("w")));
+            assert_eq!(report.options["block_size"], block_size);
+        }
+    }
+}
+
+#[test]
+fn more_bits_and_smaller_blocks_are_closer() {
+    // Rows with one large value each: it spoils its block, so less is spoilt by a smaller one.
+    let mut values = smooth(256 * 48, 2.0);
+    values.iter_mut().step_by(97).for_each(|v| *v *= 20.0);
+    let node = op("MatMul", &["x", "w"], &["y"], &[]);
+    let weights = vec![float_tensor("w", &[256, 48], &values)];
+    let model = model(17, vec![float_in("x", 256)], vec![float_in("y", 48)], weights, vec![node]);
+    let (x, wanted) = (uniform(&[6, 256], 0.5), run(&model, &[("x", &uniform(&[6, 256], 0.5))]));
+    let off = |options: QuantizeOptions| {
+        let (result, _) = quantize(&model, &options, &Call::default()).unwrap();
+        error(&wanted, &run(&result, &[("x", &x)]))
+    };
+    let with = |bits, block_size| QuantizeOptions { block_size, accuracy_level: 1, ..options(bits) };
+    let [large, small, eight] = [with(4, 256), with(4, 16), with(8, 256)].map(off);
+    assert!(small < 0.7 * large, "{small} {large}");
+    assert!(eight < 0.2 * large, "{eight} {large}");
+}
+
+#[test]
+fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
+    let x = uniform(&[5, 96], 0.5);
+    for form in forms() {
+        let turned = vec![turn("w", "t"), op("MatMul", &["x", "t"], &["y"], &[])];
+        let weights = vec![weight("w", &[40, 96])];
+        let transposed = model(17, vec![float_in("x", 96)], vec![float_in("y", 40)], weights, turned);
+        let (result, _) = check(&transposed, &[("x", &x)], &form);
+        assert_eq!((count(&result, "Transpose"), count(&result, "MatMul"), count(&result, "MatMulNBits")), (0, 0, 1));
+    }
+    // transB, a Transpose before it, factors, bias.
+    for (number, form) in forms().iter().cycle().take(32).enumerate() {
+        let [trans_b, before, factors, bias] = [1, 2, 4, 8].map(|bit| number & bit != 0);
+        let dims = if trans_b != before { [40, 96] } else { [96, 40] };
+        let mut inputs = vec!["x", if before { "t" } else { "w" }];
+        inputs.extend(bias.then_some("b"));
+        let mut gemm = op("Gemm", &inputs, &["y"], &[("transB", i64::from(trans_b))]);
+        for (name, value) in [("alpha", 0.5), ("beta", 3.0)] {
+            let attribute =
+                AttributeProto { name: Some(name.into()), kind: Some(1), f: Some(value), ..Default::default() };
+            gemm.attribute.extend(factors.then_some(attribute));
+        }
+        let mut nodes = vec![gemm];
+        if before {
+            nodes.insert(0, turn("w", "t"));
+        }
+        let weights = vec![weight("w", &dims), weight("b", &[40])];
+        let model = model(13, vec![float_in("x", 96)], vec![float_in("y", 40)], weights, nodes);
+        let (result, _) = check(&model, &[("x", &x)], form);
+        let expected = (0, 1, usize::from(factors), usize::from(bias));
+        let found = ["Gemm", "MatMulNBits"].map(|op| count(&result, op));
+        // Scales that are bytes are multiplied too, and so is the bias.
+        let extra = usize::from(form.scale_type == ScaleType::Uint8) + usize::from(factors && bias);
+        let muls = count(&result, "Mul") - extra;
+        assert_eq!((found[0], found[1], muls, count(&result, "Add")), expected, "{number}");
+    }
+    let turned = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
+    let inputs = vec![value("x", Float32, &[96, -1])];
+    let left = model(13, inputs, vec![float_in("y", 40)], vec![weight("w", &[96, 40])], vec![turned]);
+    let (kind, message) = refusal(&left, &options(4));
+    assert_eq!(kind, Kind::Unsupported);
+    assert!(message.contains("left factor is transposed"), "{message}");
+}
+
+#[test]
+fn activations_of_any_rank_are_multiplied() {
+    let node = || op("MatMul", &["x", "w"], &["y"], &[]);
+    for dims in [vec![96], vec![2, 3, 96], vec![2, 1, 3, 96]] {
+        let shape = [&dims[..dims.len() - 1], &[40]].concat();
+        let outputs = vec![value("y", Float32, &shape)];
+        let model = model(17, vec![value("x", Float32, &dims)], outputs, vec![weight("w", &[96, 40])], vec![node()]);
+        for level in LEVELS {
+            let options = QuantizeOptions { accuracy_level: level, ..options(4) };
+            check(&model, &[("x", &uniform(&dims, 0.5))], &options);
+        }
+    }
+}
+
+fn ids() -> Tensor {
+    Tensor::from_i64(&[2, 3], vec![0, 5, 2, 39, 7, 1]).unwrap()
+}
+
+#[test]
+fn a_table_that_is_also_the_head_is_stored_once() {
+    let gather = || op("Gather", &["table", "ids"], &["e"], &[]);
+    let table = |width: i64| vec![weight("table", &[40, width])];
+    let inputs = || vec![value("ids", Int64, &[2, 3])];
+    let outputs = |width| vec![value("e", Float32, &[2, 3, width]), value("logits", Float32, &[2, 3, 40])];
+    // 80 is no multiple of the 32 that are asked for; blocks of 16 fit.
+    for (width, block) in [(96, 32), (80, 16)] {
+        let nodes = vec![gather(), turn("table", "turned"), op("MatMul", &["e", "turned"], &["logits"], &[])];
+        let tied = model(17, inputs(), outputs(width), table(width), nodes);
+        for form in forms() {
+            let (result, report) = check(&tied, &[("ids", &ids())], &form);
+            assert_eq!((count(&result, "MatMulNBits"), count(&result, "GatherBlockQuantized")), (1, 1));
+            let codes = initializers(&result, Uint8, 3);
+            let bytes = i64::from(form.bits) * block / 8;
+            assert_eq!(codes.iter().map(|t| t.dims.as_slice()).collect::<Vec<_>>(), [[40, width / block, bytes]]);
+            let stored: usize = result.graph().initializer.iter().map(|t| t.raw_data.as_ref().unwrap().len()).sum();
+            let float = 40 * width as usize * 4;
+            assert!((stored as f64) < float as f64 * f64::from(form.bits + 4) / 32.0, "{stored} of {float}");
+            assert_eq!(report.nodes.len(), 2);
+            assert_eq!(report.nodes[0].reason, report.nodes[1].reason);
+        }
+    }
+    let alone = model(17, inputs(), vec![value("e", Float32, &[2, 3, 96])], table(96), vec![gather()]);
+    forms().iter().for_each(|form| drop(check(&alone, &[("ids", &ids())], form)));
+    let keep = QuantizeOptions { embeddings: false, ..options(4) };
+    assert!(refusal(&alone, &keep).1.contains("embedding tables are not to be quantized"));
+    let odd = model(17, inputs(), vec![value("e", Float32, &[2, 3, 40])], table(40), vec![gather()]);
+    assert!(refusal(&odd, &options(4)).1.contains("no multiple of 16"));
+    let nodes = vec![gather(), op("ReduceSum", &["table"], &["sum"], &[])];
+    let outputs = vec![value("e", Float32, &[2, 3, 96]), value("sum", Float32, &[1, 1])];
+    let shared = model(17, inputs(), outputs, table(96), nodes);
+    assert!(refusal(&shared, &options(4)).1.contains("needs the table as float"));
+}
+
+#[test]
+fn half_precision_graphs_stay_half() {
+    let dense = vec![op("MatMul", &["x", "w"], &["y"], &[])];
+    let mut gemm = op("Gemm", &["x", "w", "b"], &["y"], &[]);
+    let alpha = AttributeProto { name: Some("alpha".into()), kind: Some(1), f: Some(0.5), ..Default::default() };
+    gemm.attribute.push(alpha);
+    let halves: Vec<half::f16> = smooth(4 * 96, 0.1).into_iter().map(half::f16::from_f32).collect();
+    let x = Tensor::from_vec(&[4, 96], halves).unwrap();
+    for nodes in [dense, vec![gemm]] {
+        let (inputs, outputs) = (vec![value("x", Float16, &[-1, 96])], vec![value("y", Float16, &[-1, 40])]);
+        let weights = vec![short("w", &[96, 40], Float16), short("b", &[40], Float16)];
+        let model = model(17, inputs, outputs, weights, nodes);
+        for form in forms() {
+            let (result, _) = check(&model, &[("x", &x)], &form);
+            assert_eq!(result.outputs()[0].dtype, model.outputs()[0].dtype);
+        }
+    }
+    let gather = op("Gather", &["table", "ids"], &["e"], &[]);
+    let (inputs, outputs) = (vec![value("ids", Int64, &[2, 3])], vec![value("e", Float16, &[2, 3, 96])]);
+    let table = model(17, inputs, outputs, vec![short("table", &[40, 96], Float16)], vec![gather]);
+    forms().iter().for_each(|form| drop(check(&table, &[("ids", &ids())], form)));
+}
+
+/// A product whose weight is stored shorter than it is used, as checkpoints are: Cast and Transpose in either order.
+fn behind_a_cast(stored: DataType, cast_first: bool) -> Model {
+    let chain = match cast_first {
+        true => [cast("w", "c", Float32), turn("c", "t")],
+        false => [turn("w", "c"), cast("c", "t", Float32)],
+    };
+    let nodes = [&chain[..], &[op("MatMul", &["x", "t"], &["y"], &[])]].concat();
+    model(17, vec![float_in("x", 96)], vec![float_in("y", 40)], vec![short("w", &[40, 96], stored)], nodes)
+}
+
+#[test]
+fn weights_behind_a_cast_are_found_whatever_the_form() {
+    let dynamic = QuantizeOptions { min_elements: 1, ..Default::default() };
+    for stored in [Float16, Bfloat16] {
+        for cast_first in [true, false] {
+            let (model, x) = (behind_a_cast(stored, cast_first), uniform(&[4, 96], 0.5));
+            for form in forms() {
+                let (result, _) = check(&model, &[("x", &x)], &form);
+                // Casts that are left bring scales to float.
+                let casts = usize::from(form.scale_type != ScaleType::Float32);
+                assert_eq!((count(&result, "Cast"), count(&result, "Transpose")), (casts, 0));
+            }
+            let (result, report) = quantize(&model, &dynamic, &Call::default()).unwrap();
+            let found = error(&run(&model, &[("x", &x)]), &run(&result, &[("x", &x)]));
+            assert!(found > 0.0 && found < 0.02, "{found}");
+            assert!(report.nodes[0].reason.contains("MatMulInteger"), "{}", report.nodes[0].reason);
+            // One Cast is left, of the sums.
+            assert_eq!((count(&result, "Cast"), count(&result, "Transpose")), (1, 0));
+            assert!(initializers(&result, stored, 2).is_empty());
+        }
+    }
+    // A table and its head behind one Cast.
+    let nodes = vec![
+        cast("table", "c", Float32),
+        op("Gather", &["c", "ids"], &["e"], &[]),
+        turn("c", "t"),
+        op("MatMul", &["e", "t"], &["y"], &[]),
+    ];
+    let (inputs, outputs) = (vec![value("ids", Int64, &[2, 3])], vec![value("y", Float32, &[2, 3, 40])]);
+    let tied = model(17, inputs, outputs, vec![short("table", &[40, 96], Bfloat16)], nodes);
+    for form in forms() {
+        let (result, _) = check(&tied, &[("ids", &ids())], &form);
+        assert!(initializers(&result, Bfloat16, 2).is_empty());
+    }
+    let (result, _) = quantize(&tied, &dynamic, &Call::default()).unwrap();
+    let found = error(&run(&tied, &[("ids", &ids())]), &run(&result, &[("ids", &ids())]));
+    assert!(found > 0.0 && found < 0.02, "{found}");
+}
+
+fn branching() -> Model {
+    let branch = |name: &str, weight: &str, initializer: Vec<TensorProto>| GraphProto {
+        name: Some(name.into()),
+        node: vec![op("MatMul", &["x", weight], &[&format!("{name}_y")], &[])],
+        initializer,
+        output: vec![value(&format!("{name}_y"), Float32, &[-1, 40])],
+        ..Default::default()
+    };
+    let choose = op("If", &["c"], &["y"], &[]);
+    let choose = with_graph(choose, "then_branch", branch("then", "inner", vec![weight("inner", &[96, 40])]));
+    let choose = with_graph(choose, "else_branch", branch("else", "outer", vec![]));
+    let inputs = vec![float_in("x", 96), value("c", Bool, &[])];
+    model(17, inputs, vec![float_in("y", 40)], vec![weight("outer", &[96, 40])], vec![choose])
+}
+
+/// The same function twice, so that its constants are there once for both.
+fn calling() -> Model {
+    let import = |domain: &str, version| OperatorSetIdProto {
+        domain: Some(domain.into()),
+        version: Some(version),
+        ..Default::default()
+    };
+    let function = FunctionProto {
+        name: Some("Dense".into()),
+        domain: Some("mine".into()),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        opset_import: vec![import("", 17)],
+        node: vec![constant(weight("w", &[96, 96])), op("MatMul", &["a", "w"], &["b"], &[])],
+        ..Default::default()
+    };
+    let call =
+        |input: &str, output: &str| NodeProto { domain: Some("mine".into()), ..op("Dense", &[input], &[output], &[]) };
+    let graph = GraphProto {
+        name: Some("g".into()),
+        node: vec![call("x", "y"), call("x2", "y2")],
+        input: vec![float_in("x", 96), float_in("x2", 96)],
+        output: vec![float_in("y", 96), float_in("y2", 96)],
+        ..Default::default()
+    };
+    let mut proto = model_of(17, graph);
+    proto.opset_import.push(import("mine", 1));
+    proto.functions.push(function);
+    Model::from_proto(proto)
+}
+
+#[test]
+fn branches_and_functions_are_quantized() {
+    let (x, x2) = (uniform(&[3, 96], 0.5), uniform(&[3, 96], 0.7));
+    for form in forms() {
+        for chosen in [true, false] {
+            let c = Tensor::from_bools(&[], &[chosen]).unwrap();
+            let (result, report) = check(&branching(), &[("x", &x), ("c", &c)], &form);
+            assert_eq!(report.nodes.len(), 2);
+            assert!(initializers(&result, Float32, 2).iter().all(|t| t.name.as_deref() != Some("outer")));
+        }
+        check(&calling(), &[("x", &x), ("x2", &x2)], &form);
+    }
+}
+
+#[test]
+fn one_weight_of_two_nodes_is_stored_once_and_a_float_reader_keeps_the_original() {
+    let nodes = vec![
+        op("MatMul", &["x", "w"], &["a"], &[]),
+        op("MatMul", &["x2", "w"], &["b"], &[]),
+        op("ReduceSum", &["w"], &["s"], &[]),
+    ];
+    let outputs = vec![float_in("a", 40), float_in("b", 40), value("s", Float32, &[1, 1])];
+    let model = model(17, vec![float_in("x", 96), float_in("x2", 96)], outputs, vec![weight("w", &[96, 40])], nodes);
+    let inputs = [("x", &uniform(&[3, 96], 0.5)), ("x2", &uniform(&[3, 96], 0.7))];
+    let (result, report) = check(&model, &inputs, &options(4));
+    assert_eq!(initializers(&result, Uint8, 3).len(), 1);
+    assert!(result.graph().initializer.iter().any(|t| t.name.as_deref() == Some("w")));
+    assert!(report.nodes[0].reason.contains("stays for another reader"), "{}", report.nodes[0].reason);
+    // Scales are brought to float once for both.
+    assert_eq!((count(&result, "Cast"), count(&result, "Mul")), (1, 1));
+}

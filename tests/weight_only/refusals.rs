@@ -1,0 +1,115 @@
+//! What is left as it is, and what is refused, with the reason.
+
+use super::*;
+
+#[test]
+fn activations_that_are_bfloat16_have_no_blocks() {
+    let node = op("MatMul", &["x", "w"], &["y"], &[]);
+    let (inputs, outputs) = (vec![value("x", Bfloat16, &[-1, 96])], vec![value("y", Bfloat16, &[-1, 40])]);
+    let model = model(17, inputs, outputs, vec![short("w", &[96, 40], Bfloat16)], vec![node]);
+    let (kind, message) = refusal(&model, &options(4));
+    assert_eq!(kind, Kind::Unsupported);
+    assert!(message.contains("no blocks for bfloat16"), "{message}");
+}
+
+#[test]
+fn weights_too_large_for_a_scale_are_left() {
+    for (scale_type, large, action) in [
+        (ScaleType::Float16, 1e5, "quantized"),
+        (ScaleType::Float16, 1e7, "left"),
+        (ScaleType::Uint8, 1e29, "quantized"),
+        (ScaleType::Uint8, 3e38, "left"),
+        (ScaleType::Float32, 3e38, "left"),
+    ] {
+        for form in forms().iter().filter(|form| form.scale_type == scale_type) {
+            let values: Vec<f32> = smooth(96 * 40, 1.0).iter().map(|v| v * large).collect();
+            let small: Vec<f32> = smooth(3 * 96, 0.5).iter().map(|v| v / large).collect();
+            let nodes = vec![op("MatMul", &["x", "large"], &["a"], &[]), op("MatMul", &["x", "w"], &["b"], &[])];
+            let weights = vec![float_tensor("large", &[96, 40], &values), weight("w", &[96, 40])];
+            let outputs = vec![float_in("a", 40)];
+            let model = model(17, vec![float_in("x", 96)], outputs, weights, nodes);
+            let (result, report) = quantize(&model, form, &Call::default()).unwrap();
+            assert_eq!(report.nodes[0].action, action, "{form:?}");
+            let x = Tensor::from_f32(&[3, 96], small).unwrap();
+            let found = error(&run(&model, &[("x", &x)]), &run(&result, &[("x", &x)]));
+            assert!(found < bound(form), "{found} with {form:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_left() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut values = smooth(96 * 40, 1.0);
+        values[77] = bad;
+        let nodes = vec![op("MatMul", &["x", "bad"], &["a"], &[]), op("MatMul", &["x", "w"], &["b"], &[])];
+        let weights = vec![float_tensor("bad", &[96, 40], &values), weight("w", &[96, 40])];
+        let model = model(17, vec![float_in("x", 96)], vec![float_in("a", 40), float_in("b", 40)], weights, nodes);
+        let (result, report) = quantize(&model, &options(4), &Call::default()).unwrap();
+        assert_eq!((report.nodes[0].action, report.nodes[1].action), ("left", "quantized"));
+        assert!(report.nodes[0].reason.contains("not finite"), "{}", report.nodes[0].reason);
+        assert_eq!((count(&result, "MatMul"), count(&result, "MatMulNBits")), (1, 1));
+        run(&result, &[("x", &uniform(&[2, 96], 0.5))]);
+    }
+}
+
+#[test]
+fn extreme_values_stay_finite() {
+    // All zero, tiny, one value alone, large: an output of each.
+    let row = |column: usize, k: usize| match column {
+        0 => 0.0,
+        1 => 1e-30 * (k as f32 - 48.0),
+        2 if k == 50 => 1.0,
+        2 => 0.0,
+        _ => 1e5 * (k as f32 * 0.7).sin(),
+    };
+    let values: Vec<f32> = (0..96 * 4).map(|i| row(i % 4, i / 4)).collect();
+    let node = op("MatMul", &["x", "w"], &["y"], &[]);
+    let weights = vec![float_tensor("w", &[96, 4], &values)];
+    let model = model(17, vec![float_in("x", 96)], vec![float_in("y", 4)], weights, vec![node]);
+    forms().iter().for_each(|form| drop(check(&model, &[("x", &uniform(&[3, 96], 0.5))], form)));
+}
+
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let model = product(96, 40);
+    let with = |change: &dyn Fn(&mut QuantizeOptions)| {
+        let mut options = options(4);
+        change(&mut options);
+        refusal(&model, &options)
+    };
+    for bits in [0, 1, 2, 3, 5, 7, 9, 16, 32, u32::MAX] {
+        let (kind, message) = with(&|o| o.bits = bits);
+        assert_eq!(kind, Kind::Unsupported);
+        assert!(message.contains(&format!("bits is {bits};")) && message.contains("4 or 8"), "{message}");
+    }
+    for block_size in [0, 1, 8, 17, 48, 100, 512, usize::MAX] {
+        let (kind, message) = with(&|o| o.block_size = block_size);
+        assert_eq!(kind, Kind::InvalidArgument);
+        assert!(message.contains(&format!("block_size is {block_size},")), "{message}");
+    }
+    for level in [5, u32::MAX] {
+        let (kind, message) = with(&|o| o.accuracy_level = level);
+        assert_eq!(kind, Kind::InvalidArgument);
+        assert!(message.contains(&format!("accuracy_level is {level},")), "{message}");
+    }
+    assert!(with(&|o| o.threads = 100_000).1.contains("threads"));
+    // Activations that are quantized as they come have no 4 bits; what only blocks have is not looked at.
+    let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, block_size: 5, ..options(bits) };
+    let (kind, message) = refusal(&model, &dynamic(4));
+    assert_eq!(kind, Kind::Unsupported);
+    assert!(message.contains("bits is 4;") && message.contains("weight-only"), "{message}");
+    quantize(&model, &dynamic(8), &Call::default()).unwrap();
+    let none = QuantizeOptions { min_elements: 100_000, ..options(4) };
+    assert!(refusal(&model, &none).1.contains("the weight has only 3840 elements"));
+}
+
+#[test]
+fn what_is_in_blocks_already_is_not_quantized_again() {
+    let (result, _) = quantize(&product(96, 40), &options(4), &Call::default()).unwrap();
+    for options in [options(4), options(8), QuantizeOptions { min_elements: 1, ..Default::default() }] {
+        let (kind, message) = refusal(&result, &options);
+        assert_eq!(kind, Kind::Unsupported);
+        assert!(message.contains("no node could be quantized"), "{message}");
+    }
+}
