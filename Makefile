@@ -25,7 +25,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test lint bench install uninstall clean help
+.PHONY: all deps demo test lint fuzz bench install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -44,6 +44,9 @@ test: deps all ## everything: style, Rust, C, C++, Go, C#, the header, the symbo
 
 lint: ## style alone
 	tests/run.sh lint
+
+fuzz: ## a minute of damaged files for each reader (OPTIMIZE_FUZZ_SECONDS=60, OPTIMIZE_FUZZ_SEED)
+	OPTIMIZE_FUZZ_SECONDS=$${OPTIMIZE_FUZZ_SECONDS:-60} cargo test --release --test fuzz -- --nocapture --test-threads 1
 
 bench: deps ## the benchmarks
 	cargo bench

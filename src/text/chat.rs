@@ -24,6 +24,7 @@ use crate::limits;
 use crate::model::Model;
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
@@ -127,7 +128,10 @@ impl ChatTemplate {
         let mut environment = self.environment.clone();
         count_output(&mut environment);
         let template = environment.get_template(NAME).map_err(|e| explain(&e))?;
-        template.render(context).map_err(|e| explain(&e)).at(|| "chat template")
+        // The engine is known to panic on some templates: `[][::-1]`.
+        let rendered = catch_unwind(AssertUnwindSafe(|| template.render(context).map_err(|e| explain(&e))));
+        let failed = |_| Err(error!(InvalidArgument, "the template cannot be rendered: the engine failed"));
+        rendered.unwrap_or_else(failed).at(|| "chat template")
     }
 }
 

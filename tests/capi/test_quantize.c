@@ -260,6 +260,41 @@ TEST(weights_in_blocks_are_smaller_still) {
     optimize_model_free(small);
 }
 
+TEST(calibration_keeps_more) {
+    static const char text[] = "A man is eating food.\nThe committee will meet again on Thursday morning.\n"
+                               "Two dogs run through the wet grass.\nPrices rose faster than wages last year.\n"
+                               "She opened the letter and read it twice.\nThe bridge was closed after the storm.\n";
+    const char *overrides[1] = {"*word_embeddings*=8/64"};
+    optimize_quantize_options_t options = {.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
+    optimize_error_t *error = NULL;
+    optimize_model_t *small = NULL;
+    optimize_buffer_t *report = NULL;
+    double rounded, calibrated;
+    options.overrides = overrides;
+    options.override_count = 1;
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "8 bits in blocks of 64");
+    CHECK_HAS(optimize_buffer_data(report), "4 bits in blocks of 32");
+    optimize_buffer_free(report);
+    rounded = likeness(small);
+    optimize_model_free(small);
+    options.calibration = text;
+    options.calibration_size = sizeof text - 1;
+    options.calibration_windows = 1;
+    CHECK_OK(quantize(&options, NULL, &small, NULL, &error));
+    calibrated = likeness(small);
+    optimize_model_free(small);
+    printf("# cosine %f rounded, %f calibrated\n", rounded, calibrated);
+    CHECK(calibrated > 0.95 && rounded > 0.95);
+    overrides[0] = "nothing of the kind=8";
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "nothing of the kind");
+    overrides[0] = "*word_embeddings*=eight";
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "GLOB=BITS");
+    options.override_count = 0;
+    options.type = OPTIMIZE_QUANTIZE_DYNAMIC;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration");
+}
+
 TEST(options_of_blocks_are_refused_by_name) {
     const optimize_quantize_options_t good = {.struct_size = sizeof good, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
     optimize_quantize_options_t options = good;
@@ -415,6 +450,7 @@ int main(void) {
     RUN(globs_choose_nodes);
     RUN(options_are_followed_and_checked);
     RUN(weights_in_blocks_are_smaller_still);
+    RUN_UNLESS_VALGRIND(calibration_keeps_more);
     RUN(options_of_blocks_are_refused_by_name);
     RUN(a_model_with_nothing_to_quantize_is_unsupported);
     RUN(progress_comes_on_the_calling_thread);

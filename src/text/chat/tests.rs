@@ -79,6 +79,12 @@ fn templates_that_never_end_or_write_without_end_are_stopped() {
 }
 
 #[test]
+fn a_panic_of_the_engine_is_an_error() {
+    let error = render("{% for x in [][::-1] %}{% endfor %}").unwrap_err();
+    assert!(error.kind() == Kind::InvalidArgument && error.to_string().contains("engine failed"), "{error}");
+}
+
+#[test]
 fn nothing_outside_the_values_is_reached() {
     assert!(render("{% include 'other' %}").is_err());
     assert!(render("{{ messages.__class__ }}").unwrap().is_empty());

@@ -1,0 +1,261 @@
+//! Damaged files, as many as time allows: each is refused with an error or makes a model, and neither panics, nor
+//! takes memory, nor takes long.
+//!
+//! A round's input depends on OPTIMIZE_FUZZ_SEED and on its number alone. It lies in `target/tmp/fuzz/READER` while it
+//! is read, so what kills the process leaves it there; what fails a check is kept beside that, and
+//! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS is for each reader (`make fuzz`: 60);
+//! OPTIMIZE_FUZZ_ROUNDS, if given, ends it sooner, for two runs to be compared.
+
+mod common;
+#[path = "fuzz/gguf.rs"]
+mod gguf;
+#[path = "fuzz/mutate.rs"]
+mod mutate;
+#[path = "fuzz/onnx.rs"]
+mod onnx;
+#[path = "fuzz/seeds.rs"]
+mod seeds;
+
+use bytes::Bytes;
+use common::Random;
+use optimize::error::{Kind, Result};
+use optimize::model::Model;
+use optimize::onnx::{load, save};
+use optimize::source::{self, Dialect, LoadOptions};
+use optimize::text::chat::{ChatOptions, ChatTemplate, message};
+use optimize::text::tokenizer::Tokenizer;
+use seeds::Seed;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Watches how much heap is held: by all threads, since matrices are rearranged by several.
+struct Watching;
+
+static HELD: AtomicI64 = AtomicI64::new(0);
+static MOST: AtomicI64 = AtomicI64::new(0);
+/// For the figures above only one may work at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Watching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        MOST.fetch_max(HELD.fetch_add(layout.size() as i64, Relaxed) + layout.size() as i64, Relaxed);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as i64, Relaxed);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watching = Watching;
+
+/// Heap that reading one input may hold. None is larger than 300 KB.
+const HEAP: i64 = 8 << 20;
+/// Time that reading one input may take.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// What reading one input cost.
+#[derive(Default)]
+struct Cost {
+    heap: i64,
+    time: Duration,
+}
+
+/// Loads it, as a program would, and looks at what lies beside the weights.
+fn read(path: &Path, dialect: Dialect) -> Result<Model> {
+    let model = source::load(path, &LoadOptions { dialect })?;
+    optimize::inspect::inspect(&model);
+    let tokenizer = Tokenizer::of(&model)?;
+    if let Some(tokenizer) = &tokenizer {
+        let ids = tokenizer.encode("a b\u{e9} <end> 12", true)?.ids;
+        tokenizer.decode(&ids, false)?;
+    }
+    if let Some(template) = ChatTemplate::of(&model, tokenizer.as_ref())? {
+        let hello = [message("system", "short"), message("user", "hello")];
+        template.render(&hello, &ChatOptions::default())?;
+    }
+    Ok(model)
+}
+
+/// Reads an input and checks all that is promised. Gives the name of the outcome.
+fn check(path: &Path, dialect: Dialect) -> (&'static str, Cost) {
+    let (before, start) = (HELD.load(Relaxed), Instant::now());
+    MOST.store(before, Relaxed);
+    let result = read(path, dialect);
+    let cost = Cost { heap: MOST.load(Relaxed) - before, time: start.elapsed() };
+    let error = result.as_ref().err();
+    assert!(cost.heap < HEAP, "{} bytes of heap were held ({error:?})", cost.heap);
+    assert!(cost.time < SLOW, "it took {:?} ({error:?})", cost.time);
+    let outcome = error.map_or("a model", |e| e.kind().name());
+    assert!(outcome != Kind::Internal.name(), "{}", error.unwrap());
+    if let Ok(model) = result {
+        comes_back_equal(&model);
+    }
+    (outcome, cost)
+}
+
+/// What was taken can be written and is then the same model.
+fn comes_back_equal(model: &Model) {
+    let saved = Bytes::from(save::encode(model.proto()).concat());
+    let second = load::from_bytes(saved.clone(), None).map_err(|e| e.to_string());
+    let second = second.expect("what was saved loads, and without its folder").proto;
+    // Floats are compared as written: two that are not numbers are never equal.
+    let equal = *model.proto() == second || format!("{second:?}").contains("NaN");
+    assert!(equal && save::encode(&second).concat() == saved, "the model comes back changed");
+}
+
+fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{name}={value}: not a number")),
+        Err(_) => default,
+    }
+}
+
+/// The dialect takes turns, so that of what is kept can be read off its name.
+fn dialect(round: u64) -> Dialect {
+    if round.is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable }
+}
+
+/// The last panic, but for those of two dependencies, which are known: the library makes errors of them.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Notes panics in place of printing them: printing takes more heap than reading.
+fn note_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let known = |file: &str| file.contains("/tokenizers-") || file.contains("/minijinja-");
+        if !panic.location().is_some_and(|place| known(place.file())) {
+            *PANIC.lock().unwrap() = Some(panic.to_string());
+        }
+    }));
+}
+
+/// `check`, with its panic as text; also one that was caught within.
+fn checked(path: &Path, dialect: Dialect) -> std::result::Result<(&'static str, Cost), String> {
+    let result = catch_unwind(AssertUnwindSafe(|| check(path, dialect)));
+    match (result, PANIC.lock().unwrap().take()) {
+        (Ok(found), None) => Ok(found),
+        (_, what) => Err(what.unwrap_or_else(|| "a panic of a dependency was not caught".to_owned())),
+    }
+}
+
+/// Writes over a file. Emptying it first would have some file systems wait for the disk.
+fn write(path: &Path, content: &[u8]) {
+    let mut file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all(content).unwrap();
+    file.set_len(content.len() as u64).unwrap();
+}
+
+/// Rounds of one seed in a row, for which its other files need not be written again.
+const IN_A_ROW: u64 = 64;
+
+/// Rounds of damage to `seeds` until time is up.
+fn fuzz(reader: &str, seeds: &[Seed]) {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(input) = std::env::var_os("OPTIMIZE_FUZZ_INPUT") {
+        for dialect in [Dialect::Runtime, Dialect::Portable] {
+            println!("{dialect:?}: {}", check(Path::new(&input), dialect).0);
+        }
+        return;
+    }
+    let seed: u64 = variable("OPTIMIZE_FUZZ_SEED", 20_261_123);
+    let limit = Duration::from_secs_f64(variable("OPTIMIZE_FUZZ_SECONDS", 2.0));
+    let last: u64 = variable("OPTIMIZE_FUZZ_ROUNDS", u64::MAX);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz").join(reader);
+    let (start, mut round, mut most) = (Instant::now(), 0, Cost::default());
+    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    note_panics();
+    while start.elapsed() < limit && round < last {
+        let mut random = Random(Random(seed ^ (round / IN_A_ROW)).next());
+        let whole = &seeds[random.below(seeds.len())];
+        whole.write(&folder);
+        for _ in 0..IN_A_ROW {
+            let mut random = Random(Random(!seed ^ round).next());
+            let (name, content) = whole.damaged(&mut random);
+            write(&folder.join(name), &content);
+            let (outcome, cost) = checked(&folder.join(whole.model), dialect(round))
+                .unwrap_or_else(|what| panic!("{}", keep(&folder, whole.model, seed, round, &what)));
+            *outcomes.entry(outcome).or_default() += 1;
+            most = Cost { heap: most.heap.max(cost.heap), time: most.time.max(cost.time) };
+            write(&folder.join(name), &whole.files[name]);
+            round += 1;
+        }
+    }
+    drop(std::panic::take_hook());
+    let _ = std::fs::remove_dir_all(&folder);
+    let (heap, time) = (most.heap >> 10, most.time);
+    println!("{reader}, OPTIMIZE_FUZZ_SEED={seed}: {round} rounds, {outcomes:?}, at most {heap} KiB and {time:?}");
+    let count = |outcome: &str| outcomes.get(outcome).copied().unwrap_or(0);
+    let tells = count("a model") > round / 50 && count("invalid_model") > round / 10;
+    assert!(tells, "these mutations test little: {outcomes:?}");
+}
+
+/// Puts a failing input aside, and says how to read it again.
+fn keep(folder: &Path, model: &str, seed: u64, round: u64, what: &str) -> String {
+    let reader = folder.file_name().unwrap().display();
+    let kept: PathBuf = folder.with_file_name(format!("{reader}-{seed}-{round}"));
+    drop(std::panic::take_hook());
+    let _ = std::fs::remove_dir_all(&kept);
+    std::fs::rename(folder, &kept).unwrap();
+    let input = kept.join(model).display().to_string();
+    format!(
+        "round {round} of OPTIMIZE_FUZZ_SEED={seed}: {what}\nagain: \
+         OPTIMIZE_FUZZ_INPUT={} cargo test --release --test fuzz {reader} -- --nocapture",
+        input.trim_end_matches('/')
+    )
+}
+
+fn whole_ones_are_taken(seeds: &[Seed]) {
+    let folder = common::Folder::new("fuzz-seed");
+    for (number, seed) in seeds.iter().enumerate().filter(|(_, seed)| seed.sound) {
+        seed.write(folder.path());
+        for dialect in [Dialect::Runtime, Dialect::Portable] {
+            let result = read(&folder.join(seed.model), dialect);
+            assert!(result.is_ok(), "seed {number}: {:?}", result.err());
+        }
+    }
+}
+
+#[test]
+fn gguf_files() {
+    let seeds = seeds::gguf();
+    whole_ones_are_taken(&seeds);
+    fuzz("gguf", &seeds);
+}
+
+#[test]
+fn checkpoint_folders() {
+    let seeds = seeds::checkpoints();
+    whole_ones_are_taken(&seeds);
+    fuzz("checkpoint", &seeds);
+}
+
+#[test]
+fn onnx_files() {
+    let seeds = seeds::onnx();
+    whole_ones_are_taken(&seeds);
+    fuzz("onnx", &seeds);
+}
+
+#[test]
+fn an_onnx_file_cut_anywhere_does_no_harm() {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let folder = common::Folder::new("fuzz-cut");
+    for seed in seeds::onnx().iter().filter(|seed| seed.sound && !seed.model.is_empty()) {
+        seed.write(folder.path());
+        let whole = &seed.files[seed.model];
+        for end in 0..whole.len() {
+            // Cut between two fields of the model it may still be one.
+            let _ = load::from_bytes(Bytes::copy_from_slice(&whole[..end]), Some(folder.path()));
+        }
+    }
+}

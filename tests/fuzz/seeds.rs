@@ -1,0 +1,151 @@
+//! Whole models that the damage begins with: the fixtures, and small ones that use everything a file can hold.
+
+use crate::common::*;
+use crate::{gguf, mutate, onnx};
+use bytes::Bytes;
+use optimize::source::gguf::tokenizer_json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A model as files.
+pub struct Seed {
+    /// Names and contents.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// What is loaded; empty for the folder.
+    pub model: &'static str,
+    /// Whether it can be loaded as it is.
+    pub sound: bool,
+}
+
+impl Seed {
+    /// The only content of `folder`.
+    pub fn write(&self, folder: &Path) {
+        let _ = std::fs::remove_dir_all(folder);
+        for (name, content) in &self.files {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+    }
+
+    /// One of the files, damaged in one to three places: most in one, so that some are taken all the same.
+    pub fn damaged(&self, random: &mut Random) -> (&str, Vec<u8>) {
+        let names: Vec<&String> = self.files.keys().filter(|name| !name.ends_with(".data")).collect();
+        let name = names[random.below(names.len())];
+        let mut content = self.files[name].clone();
+        for _ in 0..1 + random.below(2) * random.below(3) {
+            content = damage(name, content, random);
+        }
+        (name, content)
+    }
+}
+
+fn damage(name: &str, content: Vec<u8>, random: &mut Random) -> Vec<u8> {
+    let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or("");
+    let blind = random.below(4) == 0;
+    match extension {
+        "gguf" if blind => mutate::bytes(content, gguf::header_end, random),
+        "gguf" => gguf::mutate(content, random),
+        "onnx" if blind => mutate::bytes(content, |bytes| bytes.len(), random),
+        "onnx" => onnx::mutate(&content, random),
+        "safetensors" => mutate::safetensors(content, blind, random),
+        _ if blind => mutate::bytes(content, |bytes| bytes.len(), random),
+        _ => mutate::text(content, random),
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(fixture(name)).unwrap()
+}
+
+/// Paths in a folder, sorted: the same in every run.
+fn entries(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(fixture(folder)).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn one(model: &'static str, content: Vec<u8>, sound: bool) -> Seed {
+    Seed { files: [(model.to_owned(), content)].into(), model, sound }
+}
+
+pub fn gguf() -> Vec<Seed> {
+    let files = entries("fixtures/gguf");
+    let models = files.iter().filter(|path| path.extension().is_some_and(|e| e == "gguf"));
+    let fixtures = models.map(|path| {
+        // Two hold tensors of every form, or a tokenizer, and no model.
+        let sound = !path.ends_with("forms.gguf") && !path.ends_with("logits.gguf");
+        one("model.gguf", std::fs::read(path).unwrap(), sound)
+    });
+    // The smallest have the most to damage in the fewest bytes.
+    let small = [gguf::small(), gguf::small(), gguf::scored()];
+    fixtures.chain(small.map(|content| one("model.gguf", content, true))).collect()
+}
+
+/// Every tiny checkpoint whose weights lie beside it, some of them with a tokenizer, a template or further steps.
+pub fn checkpoints() -> Vec<Seed> {
+    let folders = [entries("fixtures/checkpoints"), entries("fixtures/encoders")].concat();
+    let mut seeds: Vec<Seed> = folders.iter().filter_map(|folder| checkpoint(folder)).collect();
+    let tokenizer = tokenizer_json(&Bytes::from(gguf::small())).unwrap().unwrap();
+    let config = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template":
+        [{"name": "default", "template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"}]}"#;
+    for (number, seed) in seeds.iter_mut().enumerate() {
+        match number % 3 {
+            0 => drop(seed.files.insert("tokenizer.json".to_owned(), tokenizer.to_vec())),
+            1 => drop(seed.files.insert("tokenizer_config.json".to_owned(), config.to_vec())),
+            _ => drop(seed.files.insert("chat_template.jinja".to_owned(), bytes("fixtures/chat/thinking.jinja"))),
+        }
+    }
+    let mut sentence = checkpoint(&fixture("fixtures/encoders/bert")).unwrap();
+    let modules = br#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
+    let pooling = br#"{"word_embedding_dimension": 32, "pooling_mode_cls_token": false,
+        "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": false}"#;
+    sentence.files.insert("modules.json".to_owned(), modules.to_vec());
+    sentence.files.insert("1_Pooling/config.json".to_owned(), pooling.to_vec());
+    seeds.push(sentence);
+    seeds
+}
+
+/// The files of a checkpoint; `None` if its weights lie elsewhere or would take most of the time to write.
+fn checkpoint(folder: &Path) -> Option<Seed> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).ok()? {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if !name.starts_with("reference") {
+            files.insert(name, std::fs::read(&path).ok()?);
+        }
+    }
+    let weights: usize = files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, c)| c.len()).sum();
+    (files.contains_key("config.json") && (1..400_000).contains(&weights)).then_some(Seed {
+        files,
+        model: "",
+        sound: true,
+    })
+}
+
+pub fn onnx() -> Vec<Seed> {
+    let whole = onnx::everything().map(|content| {
+        let mut seed = one("model.onnx", content, true);
+        seed.files.insert("weights.data".to_owned(), vec![5; 24]);
+        seed
+    });
+    let exported = ["genai-llama", "genai-llama-int4"].map(|name| {
+        let part = |file: &str| (file.to_owned(), bytes(&format!("fixtures/exported/{name}/{file}")));
+        let files = ["model.onnx", "model.onnx.data", "genai_config.json"].map(part).into();
+        Seed { files, model: "", sound: true }
+    });
+    // What is hostile already may become worse.
+    let corpus = entries("corpus").into_iter().filter(|path| path.extension().is_some_and(|e| e == "onnx"));
+    let hostile = corpus.step_by(8).map(|path| one("model.onnx", std::fs::read(path).unwrap(), false));
+    // The sound ones are most of what is read, or little would be taken.
+    let twice = onnx::everything().map(|content| one("model.onnx", content, false));
+    whole.into_iter().chain(exported).chain(twice).chain(hostile).collect()
+}
