@@ -490,6 +490,15 @@ typedef struct {
    * GGUF files), which would take 35 times as long.
    */
   uint32_t disable_prepacking;
+  /**
+   * Not 0: products of weights in blocks (MatMulNBits: GGUF files, weight-only quantization) may round what they
+   * are multiplied with to 8 bits, as other engines do unasked: faster, not as exact.
+   */
+  uint32_t round_activations;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_session_options_t;
 
 /**
@@ -540,6 +549,15 @@ typedef struct {
    * Threads; 0 is as the context says.
    */
   uint32_t threads;
+  /**
+   * Not 0: products of weights in blocks may round what they are multiplied with, see
+   * optimize_session_options_t.
+   */
+  uint32_t round_activations;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_generator_options_t;
 
 /**

@@ -99,7 +99,7 @@ fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
         (&["inspect", "--model", "/nowhere/at/all.onnx"], 1, "/nowhere/at/all.onnx"),
         (&["inspect", "--model", &damaged], 1, &damaged),
         (&["quantize", "--model", model], 2, "--output"),
-        (&["quantize", "--model", model, "--output", &out, "--bits", "3"], 1, "3 bits"),
+        (&["quantize", "--model", model, "--output", &out, "--bits", "3"], 1, "bits is 3"),
         (&["quantize", "--model", model, "--output", &out, "--include", "*nothing*"], 2, "*nothing*"),
         (&["quantize", "--model", model, "--output", &out, "--exclude", "*"], 1, "excluded"),
         (&["quantize", "--model", model, "--output", "/nowhere/at/all.onnx"], 1, "/nowhere/at"),

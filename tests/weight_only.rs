@@ -86,7 +86,7 @@ fn check(model: &Model, inputs: &[(&str, &Tensor)], options: &QuantizeOptions) -
     assert!(found > 0.0, "nothing was quantized at all");
     for node in report.nodes.iter().filter(|n| n.action == "quantized") {
         assert!(node.reason.starts_with(&format!("{} bits in blocks of ", options.bits)), "{}", node.reason);
-        let kind = if options.symmetric { ", symmetric, " } else { ", with zero points, " };
+        let kind = if options.symmetric || options.bits == 8 { ", symmetric, " } else { ", with zero points, " };
         assert!(node.reason.contains(kind), "{}", node.reason);
     }
     (result, report)

@@ -82,6 +82,9 @@ namespace Optimize
     {
         /// <summary>0 is as the context says.</summary>
         public uint Threads { get; set; }
+
+        /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
+        public bool RoundActivations { get; set; }
     }
 
     /// <summary>Options of Generator.Generate, Run and Append. By default the most probable token each time, at most

@@ -49,7 +49,7 @@ namespace Optimize
         {
             internal uint StructSize, Threads;
             internal int OptimizationLevel;
-            internal uint DisablePrepacking;
+            internal uint DisablePrepacking, RoundActivations, Reserved;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -93,7 +93,7 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
-        internal struct GeneratorOptions { internal uint StructSize, Threads; }
+        internal struct GeneratorOptions { internal uint StructSize, Threads, RoundActivations, Reserved; }
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct Written

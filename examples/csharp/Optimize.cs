@@ -321,6 +321,7 @@ namespace Optimize
                 Threads = options.Threads,
                 OptimizationLevel = (int)options.OptimizationLevel,
                 DisablePrepacking = options.DisablePrepacking ? 1u : 0,
+                RoundActivations = options.RoundActivations ? 1u : 0,
             };
             Session session = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_session_new(
@@ -337,6 +338,7 @@ namespace Optimize
             {
                 StructSize = SizeOf<Native.GeneratorOptions>(),
                 Threads = options.Threads,
+                RoundActivations = options.RoundActivations ? 1u : 0,
             };
             Generator generator = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_generator_new(

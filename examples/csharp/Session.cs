@@ -19,6 +19,9 @@ namespace Optimize
         /// <summary>Less memory and a faster start, slower runs. Does nothing for models with weights in blocks of
         /// a few bits.</summary>
         public bool DisablePrepacking { get; set; }
+
+        /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
+        public bool RoundActivations { get; set; }
     }
 
     /// <summary>A model made ready to run. It takes one run at a time: a second one meanwhile throws Status.Busy.

@@ -40,6 +40,8 @@ struct Written {
 /// Options of Generator; see optimize_generator_options_t.
 struct GeneratorOptions {
     std::uint32_t threads = 0;
+    /// Faster with weights in blocks of a few bits, not as exact.
+    bool round_activations = false;
 };
 
 /// Options of Generator::generate, run and append; see optimize_generate_options_t.
@@ -120,6 +122,7 @@ public:
     Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_generator_options_t>();
         raw.threads = options.threads;
+        raw.round_activations = options.round_activations;
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_generator_new(context.get(), model.get(), &raw, c_call, place(), error);
         });

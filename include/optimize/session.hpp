@@ -26,6 +26,8 @@ struct SessionOptions {
     OptimizationLevel optimization_level = OptimizationLevel::all;
     /// Does nothing for models with weights in blocks of a few bits.
     bool disable_prepacking = false;
+    /// Faster with weights in blocks of a few bits, not as exact.
+    bool round_activations = false;
 };
 
 /// An input of a run. The tensor must live until the run is over.
@@ -42,6 +44,7 @@ public:
         raw.threads = options.threads;
         raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
         raw.disable_prepacking = options.disable_prepacking;
+        raw.round_activations = options.round_activations;
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_session_new(context.get(), model.get(), &raw, c_call, place(), error);
         });

@@ -36,8 +36,13 @@ pub struct optimize_generator_options_t {
     pub struct_size: u32,
     /// Threads; 0 is as the context says.
     pub threads: u32,
+    /// Not 0: products of weights in blocks may round what they are multiplied with, see
+    /// optimize_session_options_t.
+    pub round_activations: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C), two u32.
+// SAFETY: repr(C), four u32.
 unsafe impl Options for optimize_generator_options_t {}
 
 /// Why a text ends.
@@ -148,8 +153,12 @@ pub unsafe extern "C" fn optimize_generator_new(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
-            let threads = context.threads(options::read(options)?.threads)?;
-            let session = SessionOptions { threads, ..SessionOptions::default() };
+            let given = options::read(options)?;
+            if given.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
+            let session = SessionOptions { threads, round_activations, ..SessionOptions::default() };
             let runtime = context.runtime()?;
             let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
             out.set(handle::new(Mutex::new(made)));

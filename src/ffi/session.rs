@@ -58,8 +58,13 @@ pub struct optimize_session_options_t {
     /// faster start, slower runs. Does nothing for models with weights in blocks of a few bits (MatMulNBits; most
     /// GGUF files), which would take 35 times as long.
     pub disable_prepacking: u32,
+    /// Not 0: products of weights in blocks (MatMulNBits: GGUF files, weight-only quantization) may round what they
+    /// are multiplied with to 8 bits, as other engines do unasked: faster, not as exact.
+    pub round_activations: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C), four 32-bit integers.
+// SAFETY: repr(C), six 32-bit integers.
 unsafe impl Options for optimize_session_options_t {}
 
 /// Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
@@ -78,10 +83,14 @@ pub unsafe extern "C" fn optimize_session_new(
             let out = Out::new(session, "session")?;
             let (context, model) = (handle::get(context)?, handle::get(model)?);
             let given = options::read(options)?;
+            if given.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
             let options = SessionOptions {
                 threads: context.threads(given.threads)?,
                 optimization_level: level(given.optimization_level)?,
                 disable_prepacking: given.disable_prepacking != 0,
+                round_activations: given.round_activations != 0,
                 ..SessionOptions::default()
             };
             let runtime = context.runtime()?;

@@ -78,7 +78,7 @@ impl<'a> View<'a> {
 /// The element type of a constant behind a `Cast`; `None` if that does more than widen or narrow floats.
 fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
-    let own = tensor.data_type?;
+    let own = tensor.data_type.unwrap_or(0);
     match cast {
         None => Some(own),
         Some(to) if to == own => Some(to),

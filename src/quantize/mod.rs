@@ -53,6 +53,9 @@ pub enum ReduceRange {
     Off,
 }
 
+/// Elements of a block, unless something else is asked for.
+const BLOCK_SIZE: usize = 32;
+
 /// Other bits for some weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BitsOverride {
@@ -215,6 +218,8 @@ fn run(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
+    let options = &QuantizeOptions { block_size, ..options.clone() };
     let view = View::new(model.proto());
     let plan = planner::plan(&view, model, options)?;
     let total = plan.weight_bytes();

@@ -8,11 +8,11 @@
 //! same bytes as `[N, blocks * bytes]`. Scales are stored as [`ScaleType`] says, and brought to float by nodes over
 //! constants, which ONNX Runtime computes when it makes a session.
 
-use super::QuantizeOptions;
 use super::algorithms::{CodedRow, Coding, ScaleType, range};
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Emit};
 use super::weights::Channel;
+use super::{BLOCK_SIZE, QuantizeOptions};
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
@@ -26,8 +26,6 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Elements of a block, unless something else is asked for.
-const BLOCK: usize = 32;
 /// Rows that one task reads, codes and writes.
 const ROWS: usize = 64;
 
@@ -51,7 +49,7 @@ pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Codin
     let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
     let columns = Rows::of(&plan.weights[index]).columns;
     let (bits, block) = plan.weights[index].bits;
-    let mut block = if block == 0 { BLOCK } else { block };
+    let mut block = if block == 0 { BLOCK_SIZE } else { block };
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
     while block > 16 && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {

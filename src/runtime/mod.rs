@@ -25,6 +25,7 @@ pub mod library;
 mod mapped;
 mod options;
 pub mod providers;
+mod rounding;
 pub mod session;
 pub mod tensor;
 #[cfg(test)]

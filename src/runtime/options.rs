@@ -36,6 +36,10 @@ pub struct SessionOptions {
     /// for matrix products that take up to twice as long where there are few rows. Models with weights in blocks
     /// of a few bits have them rearranged all the same: they would take 35 times as long.
     pub disable_prepacking: bool,
+    /// Let products of weights in blocks (`MatMulNBits`: GGUF files, weight-only quantization) round their
+    /// activations to 8 bits, block by block, as other engines do unasked: writes 1.2 to 1.5 times as fast, and about
+    /// one likeliest token in 14 is another one.
+    pub round_activations: bool,
     /// Sizes of inputs change with every run (a text that grows): memory is not planned for each of them.
     pub varying_sizes: bool,
     /// Write the graph, as optimized for this processor, to this file.
@@ -129,6 +133,7 @@ mod tests {
                 optimization_level,
                 deterministic: true,
                 disable_prepacking: true,
+                round_activations: false,
                 varying_sizes: true,
                 optimized_model: Some("nowhere.onnx".into()),
             };

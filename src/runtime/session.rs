@@ -42,7 +42,7 @@ impl Session {
 
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         call.check()?;
-        let parts = weights::parts(model)?;
+        let parts = weights::parts(model, options.round_activations)?;
         let (mut builder, kept) = weights::give(options.for_model(model).builder(runtime)?, parts.lent)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());

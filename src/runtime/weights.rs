@@ -10,6 +10,7 @@
 //! place of a weight that an optimizer has transposed under the same name.
 
 use super::mapped::{self, Lent};
+use super::rounding;
 use super::tensor::{aligned_copy, is_aligned};
 use crate::error::{Result, bail};
 use crate::model::Model;
@@ -35,8 +36,11 @@ pub struct Parts {
 }
 
 /// Takes a model apart. [`crate::error::Kind::LimitExceeded`] if what cannot be lent is above protobuf's limit.
-pub fn parts(model: &Model) -> Result<Parts> {
+pub fn parts(model: &Model, round_activations: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
+    if round_activations {
+        rounding::round_activations(&mut stub);
+    }
     let mut lent = Vec::new();
     let mut misaligned = 0;
     // ONNX Runtime drops what nothing uses before it looks for what it was given, and then misses it.
@@ -153,7 +157,7 @@ mod tests {
     fn a_real_model_gives_the_same_bits_as_when_it_is_loaded_whole() {
         test_runtime();
         let model = Model::load(&test_deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
-        assert!(!parts(&model).unwrap().lent.is_empty());
+        assert!(!parts(&model, false).unwrap().lent.is_empty());
         let ids = Tensor::from_i64(&[2, 9], (0..18).map(|i| 1000 + 37 * i).collect()).unwrap();
         let mask = Tensor::from_i64(&[2, 9], vec![1; 18]).unwrap();
         let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
@@ -167,7 +171,7 @@ mod tests {
             }
         }
         let whole = Model::from_proto(whole);
-        assert!(parts(&whole).unwrap().lent.is_empty());
+        assert!(parts(&whole, false).unwrap().lent.is_empty());
         let theirs = run(&whole, &SessionOptions::default(), &inputs);
         assert_eq!(ours.len(), theirs.len());
         for (a, b) in ours.iter().zip(&theirs) {
@@ -199,7 +203,7 @@ mod tests {
         ];
         let x = Tensor::from_f32(&[3, 64], (0..192).map(|i| (i as f32).sin()).collect()).unwrap();
         let model = Model::from_proto(model(graph));
-        assert_eq!(parts(&model).unwrap().lent.len(), 1);
+        assert_eq!(parts(&model, false).unwrap().lent.len(), 1);
         let (operators, _) = optimized("fused", &model, &[("x", &x)]);
         assert_eq!(operators, ["DynamicQuantizeMatMul"]);
     }
@@ -241,7 +245,7 @@ mod tests {
         let mut graph = graph(vec![choose], vec![value("c", 9, &[])], vec![value("y", 1, &["2048"])]);
         graph.initializer = vec![weight("w", &[2048], &[2.0; 2048]), weight("unused", &[2048], &[1.0; 2048])];
         let model = Model::from_proto(model(graph));
-        assert_eq!(parts(&model).unwrap().lent.len(), 1, "what nothing uses is not lent");
+        assert_eq!(parts(&model, false).unwrap().lent.len(), 1, "what nothing uses is not lent");
         let yes = Tensor::from_bools(&[], &[true]).unwrap();
         let outputs = run(&model, &SessionOptions::default(), &[("c", &yes)]);
         assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-2.0; 2048]);

@@ -22,7 +22,7 @@
 //! result is that of the float weight up to the rounding of float32 sums: SmolLM2 (Q4_1, Q8_0 head) gives logits
 //! within 3e-4 of those of the float weights, and writes 1.6 to 1.8 times as fast as from float.
 //!
-//! [`round_activations`] trades that for speed: with `accuracy_level` 4 the kernel rounds `x` to 8 bits for each
+//! [`SessionOptions::round_activations`] trades that for speed: with `accuracy_level` 4 the kernel rounds `x` to 8 bits for each
 //! group. One row then costs half to two thirds (SmolLM2 writes 1.4 times as fast), many rows a third more. A
 //! product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits by up to 2.4 of 40, 7 % of its
 //! likeliest tokens change, KL 0.0075: about what rounding its weights to 8 bits costs, spread evenly over all
@@ -30,6 +30,8 @@
 //!
 //! These products need the rearranging that ONNX Runtime does when it makes a session: without it a step takes 35
 //! times as long, so for models that have them `disable_prepacking` does nothing.
+//!
+//! [`SessionOptions::round_activations`]: crate::runtime::SessionOptions::round_activations
 //!
 //! `MatMulNBits` has B as `[N, groups, bytes]` with the even element of a pair in the low nibble, scales as
 //! `[N, groups]`, zero points as `[N, groups / 2]` nibbles.
@@ -41,7 +43,6 @@ use crate::error::{Result, bail};
 use crate::files::{self, Scratch, ScratchSlot};
 use crate::graph::edit;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::ModelProto;
 use bytes::Bytes;
 use rayon::prelude::*;
 
@@ -136,19 +137,6 @@ pub(super) fn embedding(
 fn byte(b: &mut Builder<'_>, name: &str, value: u8) -> String {
     let bytes = Bytes::from(vec![value]);
     b.initializer(edit::tensor(&format!("{name}.constant_{value}"), DataType::Uint8, &[], bytes))
-}
-
-/// Lets every `MatMulNBits` of a model round its activations to 8 bits (`accuracy_level` 4), or not. See above.
-pub fn round_activations(model: &mut ModelProto, round: bool) {
-    const NAME: &str = "accuracy_level";
-    edit::for_each_body(model, &mut |_, body| {
-        for node in body.nodes.iter_mut().filter(|node| node.op_type.as_deref() == Some("MatMulNBits")) {
-            node.attribute.retain(|attribute| attribute.name.as_deref() != Some(NAME));
-            if round {
-                node.attribute.push(edit::int_attribute(NAME, 4));
-            }
-        }
-    });
 }
 
 /// Sizes of a packed matrix.

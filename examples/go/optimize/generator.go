@@ -20,7 +20,8 @@ type Generator struct {
 
 // GeneratorOptions are the options of Context.NewGenerator.
 type GeneratorOptions struct {
-	Threads uint32 // 0 is as the context says
+	Threads          uint32 // 0 is as the context says
+	RoundActivations bool   // faster with weights in blocks of a few bits, not as exact
 }
 
 // NewGenerator makes a decoder ready to write, with the tokenizer that belongs to it. It fails with ErrUnsupported
@@ -40,8 +41,9 @@ func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOp
 		o = &GeneratorOptions{}
 	}
 	options := C.optimize_generator_options_t{
-		struct_size: C.sizeof_optimize_generator_options_t,
-		threads:     C.uint32_t(o.Threads),
+		struct_size:       C.sizeof_optimize_generator_options_t,
+		threads:           C.uint32_t(o.Threads),
+		round_activations: flag(o.RoundActivations),
 	}
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {

@@ -27,6 +27,7 @@ type SessionOptions struct {
 	Threads           uint32 // for the work of one node; 0 is as the context says
 	OptimizationLevel OptimizationLevel
 	DisablePrepacking bool // less memory and a faster start, slower runs; nothing for MatMulNBits models
+	RoundActivations  bool // faster with weights in blocks of a few bits, not as exact
 }
 
 // NewSession makes a model ready to run.
@@ -49,6 +50,7 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 		threads:            C.uint32_t(o.Threads),
 		optimization_level: C.int32_t(o.OptimizationLevel),
 		disable_prepacking: flag(o.DisablePrepacking),
+		round_activations:  flag(o.RoundActivations),
 	}
 	var session *C.optimize_session_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {

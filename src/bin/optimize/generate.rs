@@ -33,6 +33,10 @@ pub struct Arguments {
     /// A system message before it
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    /// Let products of weights in blocks (GGUF, weight-only) round what they are multiplied with to 8 bits: faster,
+    /// not as exact
+    #[arg(long)]
+    round_activations: bool,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -126,7 +130,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let bar = arguments.output.bar();
     let model = common::load(&arguments.model, &bar)?;
     let runtime = arguments.machine.runtime()?;
-    let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
+    let session = SessionOptions {
+        threads: arguments.machine.threads,
+        round_activations: arguments.round_activations,
+        ..SessionOptions::default()
+    };
     let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
     bar.finish();
     if arguments.chat {

@@ -1,0 +1,15 @@
+//! Products of weights in blocks may round what they are multiplied with.
+
+use crate::graph::edit;
+use crate::onnx::proto::ModelProto;
+
+/// Lets every `MatMulNBits` of a model round its activations to 8 bits, block by block (`accuracy_level` 4).
+pub fn round_activations(model: &mut ModelProto) {
+    const NAME: &str = "accuracy_level";
+    edit::for_each_body(model, &mut |_, body| {
+        for node in body.nodes.iter_mut().filter(|node| node.op_type.as_deref() == Some("MatMulNBits")) {
+            node.attribute.retain(|attribute| attribute.name.as_deref() != Some(NAME));
+            node.attribute.push(edit::int_attribute(NAME, 4));
+        }
+    });
+}
