@@ -23,6 +23,22 @@ const INTEGER_OPSET: i64 = 11;
 /// Operators that hold weights and that people ask about when they stay float.
 const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
+/// Operators whose weights have few bits already.
+const QUANTIZED_ALREADY: [&str; 12] = [
+    "MatMulNBits",
+    "MatMulBnb4",
+    "GatherBlockQuantized",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "QGemm",
+    "QAttention",
+];
+
 /// `Mul` broadcasts like everybody else from here on.
 const BROADCAST_OPSET: i64 = 7;
 
@@ -262,7 +278,11 @@ impl<'a> Planner<'_, 'a> {
             QuantizeType::Dynamic => "dynamically",
             QuantizeType::WeightOnly => "in blocks",
         };
-        if holds { Err(format!("{} is not quantized {how}", node.op())) } else { Ok(()) }
+        match holds {
+            _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is quantized already".to_owned()),
+            true => Err(format!("{} is not quantized {how}", node.op())),
+            false => Ok(()),
+        }
     }
 
     /// Checks the globs against the names of the node and of its weight.
