@@ -7,7 +7,8 @@ the time to the first new one; decode is the rate of those after it. With one th
 process, with more the wall clock's. An engine that is not installed is left out, and said.
 
 Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rounds 7] [--new-tokens 32]
-       [--model MODEL]    what liboptimize loads [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several
+       [--model MODEL]    what liboptimize loads [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several;
+                          MODEL+rounded lets products of weights in blocks round their activations
 """
 
 import argparse
@@ -75,8 +76,10 @@ class Optimize:
         options = self.Context(ctypes.sizeof(self.Context), threads, str(RUNTIME).encode())
         self.context, loaded, self.generator = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         self.call("context_new", ctypes.byref(options), ctypes.byref(self.context))
-        self.call("model_load", self.context, str(model or smollm2.GGUF).encode(), None, ctypes.byref(loaded))
-        self.call("generator_new", self.context, loaded, None, None, ctypes.byref(self.generator))
+        model, rounded, _ = str(model or smollm2.GGUF).partition("+rounded")
+        self.call("model_load", self.context, model.encode(), None, ctypes.byref(loaded))
+        options = (ctypes.c_uint32 * 4)(16, 0, 1 if rounded else 0, 0)  # optimize_generator_options_t
+        self.call("generator_new", self.context, loaded, options, None, ctypes.byref(self.generator))
 
     def call(self, name, *arguments):
         error = ctypes.c_void_p()

@@ -140,8 +140,8 @@ impl CodedRow {
 
     /// The code nearest to `value` in block `block`.
     pub fn nearest(&self, coding: &Coding, block: usize, value: f32) -> u8 {
-        let code = (value / self.scales[block]).round_ties_even() + f32::from(self.zeros[block]);
-        code.clamp(0.0, coding.highest()) as u8
+        let zero = f32::from(self.zeros[block]);
+        (range::round((value / self.scales[block]).max(-zero).min(coding.highest() - zero)) + zero) as u8
     }
 
     /// What a code of block `block` stands for.
@@ -151,11 +151,14 @@ impl CodedRow {
 
     /// Sets every code to the nearest of `row`; padding to zero.
     pub fn code(&mut self, coding: &Coding, row: &[f32]) {
-        for (block, values) in row.chunks(coding.block).enumerate() {
-            for index in 0..coding.block {
-                let code = values.get(index).map_or(self.zeros[block], |v| self.nearest(coding, block, *v));
-                self.codes[block * coding.block + index] = code;
+        let blocks = row.chunks(coding.block).zip(self.codes.chunks_mut(coding.block)).enumerate();
+        for (block, (values, codes)) in blocks {
+            let (scale, zero) = (self.scales[block], f32::from(self.zeros[block]));
+            let high = coding.highest() - zero;
+            for (code, value) in codes.iter_mut().zip(values) {
+                *code = (range::round((value / scale).max(-zero).min(high)) + zero) as u8;
             }
+            codes[values.len()..].fill(self.zeros[block]);
         }
     }
 }
