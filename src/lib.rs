@@ -8,7 +8,7 @@
 //!  source/    ------->  model::Model  ------->  quantize::quantize  ------->  onnx/save   (a file)
 //!                            |                  (&Model, &Options, &Call)     runtime/    (a session)
 //!                            |                   -> (Model, Report)           benchmark/  (A against B)
-//!                            +--> inspect                        text/       (generation)
+//!                            +--> inspect      calibrate/ (data)  text/       (generation)
 //!                                                                evaluate/   (what it is worth on data)
 //! ```
 //!
