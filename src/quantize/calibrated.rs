@@ -11,7 +11,7 @@ use super::QuantizeOptions;
 use super::algorithms::gptq::{self, Factor};
 use super::algorithms::{CodedRow, Coding};
 use super::planner::{Form, Plan, Weight};
-use super::weight_only::{self, BlockMatrix, Rows, Slots};
+use super::weight_only::{self, BlockMatrix, Rows, Slots, is_table};
 use super::weights::Channel;
 use crate::calibrate::{Batch, Products, Walk};
 use crate::call::Ticket;
@@ -62,15 +62,15 @@ pub fn all(
     let mut as_it_was = Walk::new(runtime, model, options.threads, batches, &asked)?;
     for stage in &stages {
         ticket.check()?;
-        let inputs = changed.value(&stage.input, stop)?;
-        let wanted = as_it_was.value(&stage.input, stop)?;
         let open: Vec<usize> = stage.weights.iter().copied().filter(|w| coded[*w].is_none()).collect();
         if open.is_empty() {
-            continue;
+            continue; // and nothing runs up to here for its own sake
         }
+        let inputs = changed.value(&stage.input, stop)?;
+        let wanted = as_it_was.value(&stage.input, stop)?;
         let Some(layer) = work.layer(&inputs, Some(&wanted))? else { continue };
         for index in open {
-            let name = plan.weights[index].tensor.name.as_deref().unwrap_or("");
+            let name = &plan.weights[index].name;
             coded[index] = Some(work.code(index, &layer, &mut changed).at(|| format!("weight {name:?}"))?);
         }
     }
@@ -79,10 +79,6 @@ pub fn all(
         None => weight_only::one(plan, index, options, &work.scratch, ticket),
     };
     coded.into_iter().enumerate().map(rest).collect()
-}
-
-fn is_table(plan: &Plan<'_>, weight: usize) -> bool {
-    plan.changes.iter().any(|c| c.weight == weight && c.form == Form::BlockTable)
 }
 
 /// Weights that are multiplied with the same value.

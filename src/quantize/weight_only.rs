@@ -46,7 +46,7 @@ pub struct BlockMatrix {
 
 /// The coding of a weight: what was asked for, with blocks that fit its rows.
 pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Coding {
-    let table = plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable);
+    let table = is_table(plan, index);
     let columns = Rows::of(&plan.weights[index]).columns;
     let (bits, block) = plan.weights[index].bits;
     let mut block = if block == 0 { BLOCK_SIZE } else { block };
@@ -56,6 +56,11 @@ pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Codin
         block /= 2;
     }
     Coding { bits, block, symmetric: options.symmetric || bits == 8, scale: options.scale_type }
+}
+
+/// Whether rows of a weight are looked up.
+pub fn is_table(plan: &Plan<'_>, index: usize) -> bool {
+    plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable)
 }
 
 /// Codes every weight of the plan; `None` where a weight holds a value that is not finite, or too large.
@@ -204,11 +209,7 @@ impl Slots {
 }
 
 fn scale_width(scale: ScaleType) -> usize {
-    match scale {
-        ScaleType::Uint8 => 1,
-        ScaleType::Float16 => 2,
-        ScaleType::Float32 => 4,
-    }
+    scale.dtype().bits() as usize / 8
 }
 
 /// Appends codes, two a byte if they have 4 bits, the even one low; a missing partner is `padding`.
@@ -300,15 +301,10 @@ fn constants_of(name: &str, matrix: &BlockMatrix, names: &mut Names) -> (Constan
         factors: (coding.scale == ScaleType::Uint8).then(|| of("scale_factor")),
         zeros: (!coding.symmetric).then(|| of("zero_point")),
     };
-    let scale_type = match coding.scale {
-        ScaleType::Uint8 => DataType::Uint8,
-        ScaleType::Float16 => DataType::Float16,
-        ScaleType::Float32 => DataType::Float32,
-    };
     let bytes = coding.block_bytes() as i64;
     let mut made = vec![
         edit::tensor(&constants.codes, DataType::Uint8, &[rows, blocks, bytes], matrix.codes.clone()),
-        edit::tensor(&constants.scales, scale_type, &[rows, blocks], matrix.scales.clone()),
+        edit::tensor(&constants.scales, coding.scale.dtype(), &[rows, blocks], matrix.scales.clone()),
     ];
     if let Some(factors) = &constants.factors {
         made.push(edit::tensor(factors, DataType::Float32, &[rows, 1], matrix.factors.clone()));
@@ -362,11 +358,7 @@ impl Write<'_> {
 
     /// The scales as the operators take them: of the type of the activations.
     fn scales(&mut self, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix, dtype: i32) -> String {
-        let stored = match matrix.coding.scale {
-            ScaleType::Uint8 => DataType::Uint8,
-            ScaleType::Float16 => DataType::Float16,
-            ScaleType::Float32 => DataType::Float32,
-        };
+        let stored = matrix.coding.scale.dtype();
         if stored.to_onnx() == dtype {
             return constants.scales.clone();
         }

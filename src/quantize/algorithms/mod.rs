@@ -6,6 +6,7 @@
 pub mod gptq;
 pub mod range;
 
+use crate::onnx::dtype::DataType;
 use serde::Serialize;
 
 /// How the scales of blocks are stored. Sessions see float32 all the same: a few nodes over constants, which ONNX
@@ -20,6 +21,17 @@ pub enum ScaleType {
     Float16,
     /// Four bytes, as the operator takes them: no nodes before it.
     Float32,
+}
+
+impl ScaleType {
+    /// The element type of stored scales.
+    pub fn dtype(self) -> DataType {
+        match self {
+            ScaleType::Uint8 => DataType::Uint8,
+            ScaleType::Float16 => DataType::Float16,
+            ScaleType::Float32 => DataType::Float32,
+        }
+    }
 }
 
 /// The form of one weight.
