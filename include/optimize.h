@@ -274,7 +274,59 @@ typedef enum {
    * Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
    */
   OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
+  /**
+   * int8 weights; activations are quantized with scales found on calibration data.
+   */
+  OPTIMIZE_QUANTIZE_STATIC = 2,
 } optimize_quantize_type_t;
+
+/**
+ * How the values of weights in blocks are chosen (weight-only).
+ */
+typedef enum {
+  /**
+   * GPTQ with calibration data, else RTN.
+   */
+  OPTIMIZE_ALGORITHM_AUTO = 0,
+  /**
+   * To the nearest code; scale and zero point by search.
+   */
+  OPTIMIZE_ALGORITHM_RTN = 1,
+  /**
+   * Half-quadratic quantization.
+   */
+  OPTIMIZE_ALGORITHM_HQQ = 2,
+  /**
+   * The error of each weight is spread over those that follow. Needs calibration data.
+   */
+  OPTIMIZE_ALGORITHM_GPTQ = 3,
+  /**
+   * Inputs are scaled by what activations are worth. Needs calibration data.
+   */
+  OPTIMIZE_ALGORITHM_AWQ = 4,
+} optimize_algorithm_t;
+
+/**
+ * How the range of an activation is found on calibration data (static).
+ */
+typedef enum {
+  /**
+   * From the smallest to the largest value.
+   */
+  OPTIMIZE_CALIBRATION_MIN_MAX = 0,
+  /**
+   * Without the outermost values.
+   */
+  OPTIMIZE_CALIBRATION_PERCENTILE = 1,
+  /**
+   * The range whose quantized histogram diverges least.
+   */
+  OPTIMIZE_CALIBRATION_ENTROPY = 2,
+  /**
+   * The range with the least squared error.
+   */
+  OPTIMIZE_CALIBRATION_MSE = 3,
+} optimize_calibration_method_t;
 
 /**
  * Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
@@ -743,9 +795,9 @@ typedef struct {
    */
   uint32_t calibration_length;
   /**
-   * Must be 0.
+   * Not 0: leave in float what is not faster quantized, measured here. Needs ONNX Runtime.
    */
-  uint32_t reserved;
+  uint32_t never_slower;
   /**
    * Weights with fewer elements are left; 0 is 1024.
    */
@@ -788,6 +840,43 @@ typedef struct {
    * Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
    */
   const char *scratch_folder;
+  /**
+   * Weight-only: an optimize_algorithm_t.
+   */
+  int32_t algorithm;
+  /**
+   * Static: an optimize_calibration_method_t.
+   */
+  int32_t calibration_method;
+  /**
+   * Static: per cent of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
+   */
+  double percentile;
+  /**
+   * Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+   */
+  double smooth_quant;
+  /**
+   * The most that may be lost on the calibration data, or on generated inputs: mean Kullback-Leibler divergence in
+   * nats for models with logits, else 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
+   */
+  double max_quality_loss;
+  /**
+   * Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX Runtime.
+   */
+  uint64_t target_size;
+  /**
+   * Calibration data that is no text: `calibration_tensor_count` names of inputs ...
+   */
+  const char *const *calibration_names;
+  /**
+   * ... and as many tensors, of which the first dimension counts the samples.
+   */
+  const optimize_tensor_t *const *calibration_tensors;
+  /**
+   * Number of inputs in `calibration_names` and `calibration_tensors`.
+   */
+  uint64_t calibration_tensor_count;
 } optimize_quantize_options_t;
 
 /**

@@ -10,8 +10,15 @@ namespace Optimize
     public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
 
     /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.
-    /// WeightOnly: weights in blocks of 4 or 8 bits, each with its scale; activations stay float.</summary>
-    public enum QuantizeType { Dynamic = 0, WeightOnly = 1 }
+    /// WeightOnly: weights in blocks of 4 or 8 bits, each with its scale; activations stay float. Static: int8 weights;
+    /// scales of activations are found on calibration data.</summary>
+    public enum QuantizeType { Dynamic = 0, WeightOnly = 1, Static = 2 }
+
+    /// <summary>How the values of weights in blocks are chosen. Auto: GPTQ with calibration data, else RTN.</summary>
+    public enum Algorithm { Auto = 0, Rtn = 1, Hqq = 2, Gptq = 3, Awq = 4 }
+
+    /// <summary>How static quantization finds the range of an activation.</summary>
+    public enum CalibrationMethod { MinMax = 0, Percentile = 1, Entropy = 2, Mse = 3 }
 
     /// <summary>How the scales of blocks are stored. Sessions see float32 all the same. Uint8: one byte, times a float32
     /// factor for each row.</summary>
@@ -72,6 +79,28 @@ namespace Optimize
         /// <summary>For the quantized weights until they are saved; null is the system's.</summary>
         public string ScratchFolder { get; set; }
 
+        /// <summary>Weight-only.</summary>
+        public Algorithm Algorithm { get; set; }
+
+        /// <summary>Static.</summary>
+        public CalibrationMethod CalibrationMethod { get; set; }
+
+        /// <summary>Static: per cent of values that CalibrationMethod.Percentile keeps; 0 is 99.99.</summary>
+        public double Percentile { get; set; }
+
+        /// <summary>Static: how much of the spread of activations moves into the weights, 0 to 1.</summary>
+        public double SmoothQuant { get; set; }
+
+        /// <summary>The most that may be lost: Kullback-Leibler divergence in nats for models with logits, else 1 - mean
+        /// cosine; 0 is no limit.</summary>
+        public double MaxQualityLoss { get; set; }
+
+        /// <summary>Bytes the result may have; 0 is no limit.</summary>
+        public ulong TargetSize { get; set; }
+
+        /// <summary>Leave in float what is not faster quantized, measured here.</summary>
+        public bool NeverSlower { get; set; }
+
         internal Native.QuantizeOptions ToNative(Scratch scratch)
         {
             return new Native.QuantizeOptions
@@ -99,6 +128,13 @@ namespace Optimize
                 CalibrationWindows = CalibrationWindows,
                 CalibrationLength = CalibrationLength,
                 ScratchFolder = scratch.Text(ScratchFolder),
+                Algorithm = (int)Algorithm,
+                CalibrationMethod = (int)CalibrationMethod,
+                Percentile = Percentile,
+                SmoothQuant = SmoothQuant,
+                MaxQualityLoss = MaxQualityLoss,
+                TargetSize = TargetSize,
+                NeverSlower = NeverSlower ? 1u : 0u,
             };
         }
     }

@@ -67,7 +67,7 @@ namespace Optimize
             internal int ReduceRange;
             internal uint PerTensor, KeepEmbeddings, Threads, BlockSize, Symmetric;
             internal int ScaleType;
-            internal uint AccuracyLevel, CalibrationWindows, CalibrationLength, Reserved;
+            internal uint AccuracyLevel, CalibrationWindows, CalibrationLength, NeverSlower;
             internal ulong MinElements;
             internal IntPtr Include;
             internal ulong IncludeCount;
@@ -78,6 +78,11 @@ namespace Optimize
             internal IntPtr Calibration;
             internal ulong CalibrationSize;
             internal IntPtr ScratchFolder;
+            internal int Algorithm, CalibrationMethod;
+            internal double Percentile, SmoothQuant, MaxQualityLoss;
+            internal ulong TargetSize;
+            internal IntPtr CalibrationNames, CalibrationTensors;
+            internal ulong CalibrationTensorCount;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -27,6 +27,7 @@ enum class ExternalData : std::int32_t {
 enum class QuantizeType : std::int32_t {
     dynamic = OPTIMIZE_QUANTIZE_DYNAMIC,
     weight_only = OPTIMIZE_QUANTIZE_WEIGHT_ONLY,
+    static_ranges = OPTIMIZE_QUANTIZE_STATIC,
 };
 
 /// How the scales of blocks are stored (weight-only); see optimize_scale_type_t.
@@ -41,6 +42,23 @@ enum class ReduceRange : std::int32_t {
     automatic = OPTIMIZE_REDUCE_RANGE_AUTO,
     on = OPTIMIZE_REDUCE_RANGE_ON,
     off = OPTIMIZE_REDUCE_RANGE_OFF,
+};
+
+/// See optimize_algorithm_t.
+enum class Algorithm : std::int32_t {
+    automatic = OPTIMIZE_ALGORITHM_AUTO,
+    rtn = OPTIMIZE_ALGORITHM_RTN,
+    hqq = OPTIMIZE_ALGORITHM_HQQ,
+    gptq = OPTIMIZE_ALGORITHM_GPTQ,
+    awq = OPTIMIZE_ALGORITHM_AWQ,
+};
+
+/// See optimize_calibration_method_t.
+enum class CalibrationMethod : std::int32_t {
+    min_max = OPTIMIZE_CALIBRATION_MIN_MAX,
+    percentile = OPTIMIZE_CALIBRATION_PERCENTILE,
+    entropy = OPTIMIZE_CALIBRATION_ENTROPY,
+    mse = OPTIMIZE_CALIBRATION_MSE,
 };
 
 /// Options of Model::save; see optimize_save_options_t.
@@ -70,6 +88,13 @@ struct QuantizeOptions {
     std::uint32_t calibration_windows = 0;
     std::uint32_t calibration_length = 0;
     std::string scratch_folder;
+    Algorithm algorithm = Algorithm::automatic;
+    CalibrationMethod calibration_method = CalibrationMethod::min_max;
+    double percentile = 0;
+    double smooth_quant = 0;
+    double max_quality_loss = 0;
+    std::uint64_t target_size = 0;
+    bool never_slower = false;
 };
 
 /// Options of Model::benchmark; see optimize_benchmark_options_t.
@@ -304,6 +329,13 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     raw.calibration_windows = options.calibration_windows;
     raw.calibration_length = options.calibration_length;
     raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
+    raw.algorithm = static_cast<std::int32_t>(options.algorithm);
+    raw.calibration_method = static_cast<std::int32_t>(options.calibration_method);
+    raw.percentile = options.percentile;
+    raw.smooth_quant = options.smooth_quant;
+    raw.max_quality_loss = options.max_quality_loss;
+    raw.target_size = options.target_size;
+    raw.never_slower = options.never_slower;
     Model made;
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

@@ -7,12 +7,15 @@ use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
+use super::tensor::optimize_tensor_t;
 use super::{Out, buffer, guard, text, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::model::Model;
-use crate::quantize::{QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated};
+use crate::quantize::{
+    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
+};
 use crate::report::Report;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
@@ -26,6 +29,38 @@ pub enum optimize_quantize_type_t {
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
     /// Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
+    /// int8 weights; activations are quantized with scales found on calibration data.
+    OPTIMIZE_QUANTIZE_STATIC = 2,
+}
+
+/// How the values of weights in blocks are chosen (weight-only).
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_algorithm_t {
+    /// GPTQ with calibration data, else RTN.
+    OPTIMIZE_ALGORITHM_AUTO = 0,
+    /// To the nearest code; scale and zero point by search.
+    OPTIMIZE_ALGORITHM_RTN = 1,
+    /// Half-quadratic quantization.
+    OPTIMIZE_ALGORITHM_HQQ = 2,
+    /// The error of each weight is spread over those that follow. Needs calibration data.
+    OPTIMIZE_ALGORITHM_GPTQ = 3,
+    /// Inputs are scaled by what activations are worth. Needs calibration data.
+    OPTIMIZE_ALGORITHM_AWQ = 4,
+}
+
+/// How the range of an activation is found on calibration data (static).
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_calibration_method_t {
+    /// From the smallest to the largest value.
+    OPTIMIZE_CALIBRATION_MIN_MAX = 0,
+    /// Without the outermost values.
+    OPTIMIZE_CALIBRATION_PERCENTILE = 1,
+    /// The range whose quantized histogram diverges least.
+    OPTIMIZE_CALIBRATION_ENTROPY = 2,
+    /// The range with the least squared error.
+    OPTIMIZE_CALIBRATION_MSE = 3,
 }
 
 /// How the scales of blocks are stored (weight-only). Sessions see float32 all the same.
@@ -84,8 +119,8 @@ pub struct optimize_quantize_options_t {
     pub calibration_windows: u32,
     /// Tokens of a window; 0 is 512, or as many as the model takes.
     pub calibration_length: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// Not 0: leave in float what is not faster quantized, measured here. Needs ONNX Runtime.
+    pub never_slower: u32,
     /// Weights with fewer elements are left; 0 is 1024.
     pub min_elements: u64,
     /// `include_count` globs over node and weight names; without any, all nodes.
@@ -108,8 +143,27 @@ pub struct optimize_quantize_options_t {
     pub calibration_size: u64,
     /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
+    /// Weight-only: an optimize_algorithm_t.
+    pub algorithm: i32,
+    /// Static: an optimize_calibration_method_t.
+    pub calibration_method: i32,
+    /// Static: per cent of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
+    pub percentile: f64,
+    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+    pub smooth_quant: f64,
+    /// The most that may be lost on the calibration data, or on generated inputs: mean Kullback-Leibler divergence in
+    /// nats for models with logits, else 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
+    pub max_quality_loss: f64,
+    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX Runtime.
+    pub target_size: u64,
+    /// Calibration data that is no text: `calibration_tensor_count` names of inputs ...
+    pub calibration_names: *const *const c_char,
+    /// ... and as many tensors, of which the first dimension counts the samples.
+    pub calibration_tensors: *const *const optimize_tensor_t,
+    /// Number of inputs in `calibration_names` and `calibration_tensors`.
+    pub calibration_tensor_count: u64,
 }
-// SAFETY: repr(C), fourteen 32-bit and ten 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), sixteen 32-bit and seventeen 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
 /// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
@@ -187,6 +241,7 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
     let quantize_type = match given.r#type {
         0 => QuantizeType::Dynamic,
         1 => QuantizeType::WeightOnly,
+        2 => QuantizeType::Static,
         other => bail!(InvalidArgument, "type is {other}, which is no optimize_quantize_type_t"),
     };
     let scale_type = match given.scale_type {
@@ -195,9 +250,21 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         2 => ScaleType::Float32,
         other => bail!(InvalidArgument, "scale_type is {other}, which is no optimize_scale_type_t"),
     };
-    if given.reserved != 0 {
-        bail!(InvalidArgument, "reserved is not 0");
-    }
+    let algorithm = match given.algorithm {
+        0 => Algorithm::Auto,
+        1 => Algorithm::Rtn,
+        2 => Algorithm::Hqq,
+        3 => Algorithm::Gptq,
+        4 => Algorithm::Awq,
+        other => bail!(InvalidArgument, "algorithm is {other}, which is no optimize_algorithm_t"),
+    };
+    let calibration_method = match given.calibration_method {
+        0 => CalibrationMethod::MinMax,
+        1 => CalibrationMethod::Percentile,
+        2 => CalibrationMethod::Entropy,
+        3 => CalibrationMethod::Mse,
+        other => bail!(InvalidArgument, "calibration_method is {other}, which is no optimize_calibration_method_t"),
+    };
     let reduce_range = match given.reduce_range {
         0 => ReduceRange::Auto,
         1 => ReduceRange::On,
@@ -213,13 +280,20 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         quantize_type,
         bits: match (given.bits, quantize_type) {
             (0, QuantizeType::WeightOnly) => 4,
-            (0, QuantizeType::Dynamic) => defaults.bits,
+            (0, QuantizeType::Dynamic | QuantizeType::Static) => defaults.bits,
             (bits, _) => bits,
         },
         block_size: if given.block_size == 0 { defaults.block_size } else { given.block_size as usize },
         symmetric: given.symmetric != 0,
         scale_type,
         accuracy_level: if given.accuracy_level == 0 { defaults.accuracy_level } else { given.accuracy_level },
+        algorithm,
+        calibration_method,
+        percentile: if given.percentile == 0.0 { defaults.percentile } else { given.percentile },
+        smooth_quant: given.smooth_quant,
+        max_quality_loss: given.max_quality_loss,
+        target_size: given.target_size,
+        never_slower: given.never_slower != 0,
         per_channel: given.per_tensor == 0,
         reduce_range,
         embeddings: given.keep_embeddings == 0,

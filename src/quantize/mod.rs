@@ -35,6 +35,41 @@ pub enum QuantizeType {
     Dynamic,
     /// Weights in blocks of 4 or 8 bits, each block with its scale; activations stay float.
     WeightOnly,
+    /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
+    /// `DequantizeLinear` around each operator.
+    Static,
+}
+
+/// How the values of weights in blocks are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// [`Algorithm::Gptq`] with calibration data, else [`Algorithm::Rtn`].
+    #[default]
+    Auto,
+    /// Each weight to the nearest code; scale and zero point by search for the least squared error.
+    Rtn,
+    /// As RTN, with zero points that minimise an error with a heavy tail (half-quadratic quantization).
+    Hqq,
+    /// Layer after layer, the error of each weight spread over those that follow. Needs calibration data.
+    Gptq,
+    /// Inputs of layers are scaled by what activations are worth, then RTN. Needs calibration data.
+    Awq,
+}
+
+/// How static quantization finds the range of an activation on data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CalibrationMethod {
+    /// From the smallest to the largest value.
+    #[default]
+    MinMax,
+    /// Without the outermost values: see [`QuantizeOptions::percentile`].
+    Percentile,
+    /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
+    Entropy,
+    /// The range with the least squared error.
+    Mse,
 }
 
 /// Whether weights use 7 of their 8 bits.
@@ -107,6 +142,21 @@ pub struct QuantizeOptions {
     /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
     /// fast way; 1 leaves them float; 0 leaves it to ONNX Runtime, which today means float.
     pub accuracy_level: u32,
+    /// Weight-only: see [`Algorithm`].
+    pub algorithm: Algorithm,
+    /// Static: see [`CalibrationMethod`].
+    pub calibration_method: CalibrationMethod,
+    /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
+    pub percentile: f64,
+    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+    pub smooth_quant: f64,
+    /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
+    /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.
+    pub max_quality_loss: f64,
+    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit.
+    pub target_size: u64,
+    /// Leave in float what is not faster quantized, measured here.
+    pub never_slower: bool,
     /// One scale per output channel of a weight (default) or one for all of it.
     pub per_channel: bool,
     /// See [`ReduceRange`].
@@ -152,6 +202,13 @@ impl QuantizeOptions {
         if weight_only && self.accuracy_level > 4 {
             bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
         }
+        let within = |name: &str, value: f64, most: f64| match (0.0..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(error!(InvalidArgument, "{name} is {value}, not from 0 to {most}")),
+        };
+        within("percentile", self.percentile, 100.0)?;
+        within("smooth_quant", self.smooth_quant, 1.0)?;
+        within("max_quality_loss", self.max_quality_loss, f64::MAX)?;
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
         }
@@ -169,6 +226,13 @@ impl Default for QuantizeOptions {
             symmetric: false,
             scale_type: ScaleType::default(),
             accuracy_level: 4,
+            algorithm: Algorithm::Auto,
+            calibration_method: CalibrationMethod::MinMax,
+            percentile: 99.99,
+            smooth_quant: 0.0,
+            max_quality_loss: 0.0,
+            target_size: 0,
+            never_slower: false,
             per_channel: true,
             reduce_range: ReduceRange::Auto,
             embeddings: true,
@@ -226,6 +290,7 @@ fn run(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
     let (proto, nodes) = match options.quantize_type {
+        QuantizeType::Static => bail!(Unsupported, "static quantization"),
         QuantizeType::Dynamic => {
             let work = |ticket: &Ticket| pool.install(|| weights::all(&plan, options, ticket));
             let weights = call.drive("quantize", total, work)?;

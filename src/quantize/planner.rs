@@ -277,6 +277,7 @@ impl<'a> Planner<'_, 'a> {
         let how = match self.options.quantize_type {
             QuantizeType::Dynamic => "dynamically",
             QuantizeType::WeightOnly => "in blocks",
+            QuantizeType::Static => "with fixed ranges",
         };
         match holds {
             _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is quantized already".to_owned()),

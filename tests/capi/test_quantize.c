@@ -188,8 +188,8 @@ TEST(options_are_followed_and_checked) {
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "type is 99");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .reduce_range = 3};
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reduce_range");
-    options = (optimize_quantize_options_t){.struct_size = sizeof options, .reserved = 1};
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reserved");
+    options = (optimize_quantize_options_t){.struct_size = sizeof options, .algorithm = 9};
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "optimize_algorithm_t");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .threads = 100000};
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "threads");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .scratch_folder = "/no/such/folder"};
@@ -312,8 +312,11 @@ TEST(options_of_blocks_are_refused_by_name) {
     options.accuracy_level = 5;
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "accuracy_level is 5");
     options = good;
-    options.reserved = 1;
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reserved");
+    options.calibration_method = -1;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration_method is -1");
+    options = good;
+    options.max_quality_loss = NAN;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "max_quality_loss");
     options = good;
     options.type = OPTIMIZE_QUANTIZE_DYNAMIC;
     options.bits = 4;

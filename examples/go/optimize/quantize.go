@@ -11,10 +11,34 @@ import (
 // QuantizeType is the form of a quantized model.
 type QuantizeType int32
 
-// The forms. Neither needs data.
+// The forms.
 const (
 	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8 weights; activations are quantized as they come
 	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights in blocks of 4 or 8 bits; activations stay float
+	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8 weights; scales of activations are found on calibration data
+)
+
+// Algorithm says how the values of weights in blocks are chosen.
+type Algorithm int32
+
+// How the values of weights in blocks are chosen.
+const (
+	AlgorithmAuto Algorithm = C.OPTIMIZE_ALGORITHM_AUTO // GPTQ with calibration data, else RTN
+	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // to the nearest code; scale and zero point by search
+	AlgorithmHQQ  Algorithm = C.OPTIMIZE_ALGORITHM_HQQ  // half-quadratic quantization
+	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // the error of each weight is spread over those that follow
+	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // inputs are scaled by what activations are worth
+)
+
+// CalibrationMethod says how the range of an activation is found on calibration data.
+type CalibrationMethod int32
+
+// How the range of an activation is found.
+const (
+	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // from the smallest to the largest value
+	CalibrationPercentile CalibrationMethod = C.OPTIMIZE_CALIBRATION_PERCENTILE // without the outermost values
+	CalibrationEntropy    CalibrationMethod = C.OPTIMIZE_CALIBRATION_ENTROPY    // the quantized histogram diverges least
+	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // the least squared error
 )
 
 // ScaleType says how the scales of blocks are stored. Sessions see float32 all the same.
@@ -39,24 +63,31 @@ const (
 
 // QuantizeOptions are the options of Context.Quantize.
 type QuantizeOptions struct {
-	Type           QuantizeType
-	Bits           uint32 // of a weight: 8, weight-only also 4; 0 is 8, weight-only 4
-	ReduceRange    ReduceRange
-	PerTensor      bool   // one scale for a whole weight instead of one per output channel
-	KeepEmbeddings bool   // leave embedding tables in float
-	Threads        uint32 // 0 is as the context says
-	BlockSize      uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 is 32
-	Symmetric      bool   // weight-only: zero is the middle code, instead of a zero point for each block
-	ScaleType      ScaleType
-	AccuracyLevel  uint32   // weight-only: 4 rounds activations to 8 bits, the fast way; 1 leaves them float; 0 is 4
-	MinElements    uint64   // weights with fewer elements are left; 0 is 1024
-	Include        []string // globs over node and weight names; without any, all nodes
-	Exclude        []string // globs over what to leave as it is; wins over Include
-	Overrides      []string // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for what matches
-	Calibration    string   // weight-only: a text on which layers are to give what they gave (GPTQ); "" is none
-	Windows        uint32   // of the calibration text; 0 is 16
-	WindowLength   uint32   // tokens of a window; 0 is 512, or as many as the model takes
-	ScratchFolder  string   // for the quantized weights until they are saved; "" is the system's
+	Type              QuantizeType
+	Bits              uint32 // of a weight: 8, weight-only also 4; 0 is 8, weight-only 4
+	ReduceRange       ReduceRange
+	PerTensor         bool   // one scale for a whole weight instead of one per output channel
+	KeepEmbeddings    bool   // leave embedding tables in float
+	Threads           uint32 // 0 is as the context says
+	BlockSize         uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 is 32
+	Symmetric         bool   // weight-only: zero is the middle code, instead of a zero point for each block
+	ScaleType         ScaleType
+	AccuracyLevel     uint32            // weight-only: 4 rounds activations to 8 bits, the fast way; 1 leaves them float; 0 is 4
+	MinElements       uint64            // weights with fewer elements are left; 0 is 1024
+	Include           []string          // globs over node and weight names; without any, all nodes
+	Exclude           []string          // globs over what to leave as it is; wins over Include
+	Overrides         []string          // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for what matches
+	Calibration       string            // weight-only: a text on which layers are to give what they gave (GPTQ); "" is none
+	Windows           uint32            // of the calibration text; 0 is 16
+	WindowLength      uint32            // tokens of a window; 0 is 512, or as many as the model takes
+	Algorithm         Algorithm         // weight-only
+	CalibrationMethod CalibrationMethod // static
+	Percentile        float64           // static: per cent of values that CalibrationPercentile keeps; 0 is 99.99
+	SmoothQuant       float64           // static: how much of the spread of activations moves into the weights, 0 to 1
+	MaxQualityLoss    float64           // KL divergence in nats for models with logits, else 1 - mean cosine; 0 is no limit
+	TargetSize        uint64            // bytes the result may have; 0 is no limit
+	NeverSlower       bool              // leave in float what is not faster quantized, measured here
+	ScratchFolder     string            // for the quantized weights until they are saved; "" is the system's
 }
 
 // Quantize makes a smaller model of one, which stays. It fails with ErrUnsupported if there is nothing to
@@ -101,6 +132,13 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 		calibration_windows: C.uint32_t(o.Windows),
 		calibration_length:  C.uint32_t(o.WindowLength),
 		scratch_folder:      m.textOrNil(o.ScratchFolder),
+		algorithm:           C.int32_t(o.Algorithm),
+		calibration_method:  C.int32_t(o.CalibrationMethod),
+		percentile:          C.double(o.Percentile),
+		smooth_quant:        C.double(o.SmoothQuant),
+		max_quality_loss:    C.double(o.MaxQualityLoss),
+		target_size:         C.uint64_t(o.TargetSize),
+		never_slower:        flag(o.NeverSlower),
 	}
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t

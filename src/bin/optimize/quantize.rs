@@ -10,7 +10,7 @@ use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::quantize::{
-    BitsOverride, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
+    Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
 };
 use optimize::report::Report;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,27 @@ pub struct Arguments {
     /// Tokens of a window [default: 512, or what the model takes]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
+    /// Weight-only: how the values of weights are chosen
+    #[arg(long, value_enum, default_value = "auto")]
+    algorithm: Method,
+    /// Static: how the range of an activation is found
+    #[arg(long, value_enum, default_value = "min-max")]
+    calibration_method: Range,
+    /// Static: per cent of the values that --calibration-method percentile keeps
+    #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
+    percentile: f64,
+    /// Static: how much of the spread of activations moves into the weights, 0 to 1
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
+    smooth_quant: f64,
+    /// The most that may be lost: Kullback-Leibler divergence in nats for logits, else 1 - cosine
+    #[arg(long, value_name = "LOSS")]
+    max_quality_loss: Option<f64>,
+    /// What the result may weigh: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it
+    #[arg(long, value_name = "SIZE")]
+    target_size: Option<Size>,
+    /// Leave in float what is not faster quantized, measured here
+    #[arg(long)]
+    never_slower: bool,
     /// Use 7 of the 8 bits, as x86 processors without VNNI need it
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: Reduce,
@@ -91,6 +112,62 @@ enum Type {
     Dynamic,
     /// Weights in blocks of 4 or 8 bits; activations stay float
     WeightOnly,
+    /// int8 weights; activations are quantized with scales found on calibration data
+    Static,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    /// GPTQ with calibration data, else RTN
+    Auto,
+    /// To the nearest; scale and zero point by search
+    Rtn,
+    /// Half-quadratic quantization
+    Hqq,
+    /// The error of each weight is spread over those that follow; needs calibration data
+    Gptq,
+    /// Inputs are scaled by what activations are worth; needs calibration data
+    Awq,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Range {
+    MinMax,
+    Percentile,
+    Entropy,
+    Mse,
+}
+
+/// Bytes, or a share of the original.
+#[derive(Clone, Copy)]
+enum Size {
+    Bytes(u64),
+    Share(f64),
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Size, String> {
+        let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+        let (number, unit) = (text[..split].parse::<f64>(), text[split..].trim());
+        let factor = match unit {
+            "%" => 0.01,
+            "" | "B" => 1.0,
+            "kB" | "KB" => 1e3,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "KiB" => 1024.0,
+            "MiB" => 1024.0 * 1024.0,
+            "GiB" => 1024.0 * 1024.0 * 1024.0,
+            _ => return Err(format!("{unit:?} is no unit; there are %, B, kB, MB, GB, KiB, MiB, GiB")),
+        };
+        match number {
+            Ok(number) if number > 0.0 && unit == "%" => Ok(Size::Share(number * factor)),
+            Ok(number) if number > 0.0 => Ok(Size::Bytes((number * factor) as u64)),
+            _ => Err("is not a size: a number above 0 and a unit".to_owned()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -112,7 +189,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare(&arguments.output)?;
-        let options = options(arguments, &target);
+        let options = options(arguments, &model, &target);
         let (result, mut report) = match &arguments.calibration {
             None => bar.call(|call| quantize(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,
@@ -162,11 +239,19 @@ fn calibrated(
     done.at(|| file.display())
 }
 
-fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {
+fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
     // Dynamic with 4 bits are weights in blocks whose products round what they are multiplied with as it comes.
-    let weight_only = matches!(arguments.quantize_type, Type::WeightOnly) || arguments.bits == Some(4);
+    let weight_only = match arguments.quantize_type {
+        Type::WeightOnly => true,
+        Type::Dynamic => arguments.bits == Some(4),
+        Type::Static => false,
+    };
     QuantizeOptions {
-        quantize_type: if weight_only { QuantizeType::WeightOnly } else { QuantizeType::Dynamic },
+        quantize_type: match arguments.quantize_type {
+            Type::Static => QuantizeType::Static,
+            _ if weight_only => QuantizeType::WeightOnly,
+            _ => QuantizeType::Dynamic,
+        },
         bits: arguments.bits.unwrap_or(if weight_only { 4 } else { 8 }),
         block_size: arguments.block_size.unwrap_or(0),
         overrides: arguments.overrides.clone(),
@@ -177,6 +262,28 @@ fn options(arguments: &Arguments, target: &Target) -> QuantizeOptions {
             Scale::Float32 => ScaleType::Float32,
         },
         accuracy_level: arguments.accuracy_level,
+        algorithm: match arguments.algorithm {
+            Method::Auto => Algorithm::Auto,
+            Method::Rtn => Algorithm::Rtn,
+            Method::Hqq => Algorithm::Hqq,
+            Method::Gptq => Algorithm::Gptq,
+            Method::Awq => Algorithm::Awq,
+        },
+        calibration_method: match arguments.calibration_method {
+            Range::MinMax => CalibrationMethod::MinMax,
+            Range::Percentile => CalibrationMethod::Percentile,
+            Range::Entropy => CalibrationMethod::Entropy,
+            Range::Mse => CalibrationMethod::Mse,
+        },
+        percentile: arguments.percentile,
+        smooth_quant: arguments.smooth_quant,
+        max_quality_loss: arguments.max_quality_loss.unwrap_or(0.0),
+        target_size: match arguments.target_size {
+            None => 0,
+            Some(Size::Bytes(bytes)) => bytes,
+            Some(Size::Share(share)) => (model.bytes() as f64 * share) as u64,
+        },
+        never_slower: arguments.never_slower,
         per_channel: !arguments.per_tensor,
         reduce_range: match arguments.reduce_range {
             Reduce::Auto => ReduceRange::Auto,
