@@ -30,7 +30,7 @@ pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// [`kl_divergence`] of two rows, each with its [`log_sum_exp`].
-fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64 {
+pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64 {
     let term = |(a, b): (&f32, &f32)| {
         let log_p = f64::from(*a) - a_norm;
         // What the original rules out adds nothing, whatever the result says.

@@ -54,6 +54,10 @@ pub struct NodeReport {
     pub action: &'static str,
     /// Why, in words; for changed nodes the form it has now.
     pub reason: String,
+    /// What the node alone costs, quantized as first planned: see `quality_metric` in the summary. Measured if a limit
+    /// of loss or size was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<f64>,
 }
 
 /// Processor and threads.

@@ -9,7 +9,7 @@ pub mod inputs;
 mod memory;
 mod quality;
 pub mod report;
-mod rows;
+pub(crate) mod rows;
 mod sentences;
 mod sizes;
 mod steps;
@@ -21,6 +21,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use quality::primary_output;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
 
 use crate::call::Call;
@@ -36,7 +37,8 @@ use quality::Comparison;
 use serde::Serialize;
 use std::time::Instant;
 use steps::Steps;
-use timing::{Alone, Clock, Pair, Rounds, Subject, alone, latency, prime};
+use timing::{Alone, Clock, Rounds, alone, latency, prime};
+pub(crate) use timing::{Pair, Subject};
 
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]
@@ -225,6 +227,20 @@ fn compare(pair: &mut Pair, source: &Source, steps: &mut Steps) -> Result<Qualit
         steps.next()?;
     }
     Ok(comparison.finish())
+}
+
+/// Runs a pair in turn and says how many times as fast as the original the result is, and nothing else.
+pub(crate) fn race(
+    pair: &mut Pair,
+    inputs: &InputSet,
+    options: &BenchmarkOptions,
+    session: &SessionOptions,
+    call: &Call,
+) -> Result<Speedup> {
+    let quiet = Call { progress: None, ..*call };
+    let mut steps = Steps::new(&quiet, options.warmup + options.runs);
+    let rounds = pair.race(inputs, options, Clock::for_threads(session.thread_count()), &mut steps)?;
+    Ok(speedup(&rounds, options.seed))
 }
 
 fn speedup(rounds: &Rounds, seed: u64) -> Speedup {

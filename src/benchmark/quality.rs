@@ -83,9 +83,8 @@ impl Comparison {
 
     /// The figures.
     pub fn finish(self) -> QualityReport {
-        let named = |part: &str| self.outputs.iter().position(|t| t.float && t.name.to_lowercase().contains(part));
-        let primary = named("logits").or_else(|| named("sentence_embedding"));
-        let primary = primary.or_else(|| self.outputs.iter().position(|t| t.float)).unwrap_or(0);
+        let names: Vec<(String, bool)> = self.outputs.iter().map(|t| (t.name.clone(), t.float)).collect();
+        let primary = primary_output(&names).unwrap_or(0);
         let outputs: Vec<OutputQuality> = self.outputs.into_iter().map(Tally::finish).collect();
         let first = outputs.get(primary);
         QualityReport {
@@ -98,6 +97,13 @@ impl Comparison {
             outputs,
         }
     }
+}
+
+/// Which of some outputs (name, whether it is of floats) a model is judged by: the first whose name contains `logits`,
+/// else `sentence_embedding`, else the first of floats.
+pub fn primary_output(outputs: &[(String, bool)]) -> Option<usize> {
+    let named = |part: &str| outputs.iter().position(|(name, float)| *float && name.to_lowercase().contains(part));
+    named("logits").or_else(|| named("sentence_embedding")).or_else(|| outputs.iter().position(|(_, float)| *float))
 }
 
 impl Tally {

@@ -1,7 +1,7 @@
 //! Inputs for calibration.
 
 use crate::benchmark::BenchmarkOptions;
-use crate::benchmark::inputs::Source;
+use crate::benchmark::inputs::{InputSet, Mask, Source};
 use crate::error::{Result, bail};
 use crate::evaluate::reader;
 use crate::limits;
@@ -26,6 +26,14 @@ pub struct Calibration<'a> {
 pub struct Batch {
     /// Each with its name.
     pub inputs: Vec<(String, Tensor)>,
+    /// Which tokens are no padding; `None` if nothing is padded.
+    pub mask: Option<Mask>,
+}
+
+impl From<InputSet> for Batch {
+    fn from(set: InputSet) -> Batch {
+        Batch { inputs: set.tensors, mask: set.mask }
+    }
 }
 
 const WINDOWS: usize = 16;
@@ -56,7 +64,8 @@ fn windows_of(model: &Model, calibration: &Calibration<'_>, windows: usize, leng
     let between = (ids.len() - length) / windows.max(2).saturating_sub(1).max(1);
     let one = |window: usize| {
         let start = (window * between).min(ids.len() - length);
-        Ok(Batch { inputs: reader::whole(&decoder, &ids[start..start + length], length)? })
+        let inputs = reader::whole(&decoder, &ids[start..start + length], length)?;
+        Ok(Batch { inputs, mask: None })
     };
     (0..windows).map(one).collect()
 }
@@ -72,9 +81,13 @@ fn lines_of(model: &Model, calibration: &Calibration<'_>, windows: usize, length
     let texts: Vec<String> = lines.into_iter().step_by(step).take(wanted).collect();
     let options = BenchmarkOptions { texts, batch_size, ..BenchmarkOptions::default() };
     let source = Source::new(model, model, Some(calibration.tokenizer), &options)?.up_to(length);
-    let one = |index: usize| {
-        let set = source.set(index)?;
-        Ok(Batch { inputs: set.feed().into_iter().map(|(name, t)| (name.to_owned(), t.clone())).collect() })
-    };
-    (0..source.count()).map(one).collect()
+    (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()
+}
+
+/// Inputs for `model` where there is no data: built-in sentences if it takes text, else generated.
+pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
+    let tokenizer = Tokenizer::of(model)?;
+    let options = BenchmarkOptions { batch_size: LINES, ..BenchmarkOptions::default() };
+    let source = Source::new(model, model, tokenizer.as_ref(), &options)?;
+    (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()
 }

@@ -7,6 +7,6 @@ mod inputs;
 mod products;
 mod walk;
 
-pub use inputs::{Batch, Calibration, batches};
+pub use inputs::{Batch, Calibration, batches, without_data};
 pub use products::Products;
 pub use walk::Walk;

@@ -14,7 +14,7 @@ use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::quantize::{
-    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
+    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_with,
 };
 use crate::report::Report;
 use crate::text::Tokenizer;
@@ -198,7 +198,9 @@ pub unsafe extern "C" fn optimize_model_quantize(
                 )?),
             };
             let (result, report) = call::with(call, |call| {
+                let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
                 let (result, mut report) = match &calibration {
+                    None if measured => quantize_with(context.runtime()?, model, &options, None, call)?,
                     None => quantize(model, &options, call)?,
                     Some(text) => calibrated(context, model, &options, text, &given, call)?,
                 };
@@ -233,7 +235,7 @@ fn calibrated(
         windows: given.calibration_windows as usize,
         length: given.calibration_length as usize,
     };
-    quantize_calibrated(context.runtime()?, model, options, &calibration, call)
+    quantize_with(context.runtime()?, model, options, Some(&calibration), call)
 }
 
 unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions> {

@@ -187,7 +187,7 @@ impl Work<'_> {
     fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
         let weight = &self.plan.weights[index];
         let rows = Rows::of(weight);
-        let coding = weight_only::coding(self.plan, index, self.options);
+        let coding = weight_only::coding(self.plan, index, weight.bits, self.options);
         if rows.columns != layer.size {
             bail!(InvalidModel, "has {} inputs, but gets {}", rows.columns, layer.size);
         }

@@ -8,9 +8,8 @@
 //! ONNX Runtime fuses the first into one kernel (`DynamicQuantizeMatMul` or `MatMulIntegerToFloat`).
 
 use super::planner::{Change, Form, Plan, Weight};
-use super::rewrite::{self, Emit};
+use super::rewrite::{self, Emit, Switches, Writer};
 use super::weights::{Channel, Int8Matrix};
-use crate::error::Result;
 use crate::graph::edit::{self, Names, float_tensor};
 use crate::graph::{BodyId, View};
 use crate::onnx::dtype::DataType;
@@ -31,10 +30,10 @@ struct Replacement {
 /// The rewritten model and what was done to each node, in the order of the model.
 pub fn rewrite(
     original: &ModelProto,
-    plan: Plan<'_>,
+    plan: &Plan<'_>,
     weights: Vec<Option<Int8Matrix>>,
-) -> Result<(ModelProto, Vec<NodeReport>)> {
-    let view = View::new(original);
+    switches: Option<&Switches<'_>>,
+) -> (ModelProto, Vec<NodeReport>) {
     let mut names = Names::of(original);
     let done: Vec<bool> = weights.iter().map(Option::is_some).collect();
     let mut constants: HashMap<BodyId, Vec<TensorProto>> = HashMap::new();
@@ -49,33 +48,13 @@ pub fn rewrite(
             Some(replacement)
         })
         .collect();
-    let dead = rewrite::dead_values(&view, &plan.changes, &done);
-    let reports = rewrite::reports(&view, &plan, &done, &dead, &|change| describe(&plan, change));
-    let by_place: HashMap<(BodyId, usize), &Change<'_>> =
-        plan.changes.iter().filter(|c| done[c.weight]).map(|c| ((c.body, c.node), c)).collect();
-
-    let mut model = original.clone();
-    edit::for_each_body(&mut model, &mut |body, mut content| {
-        let old = std::mem::take(content.nodes);
-        let mut write = Write { emit: Emit::new(old.len(), &mut names), quantized: HashMap::new() };
-        for (index, node) in old.into_iter().enumerate() {
-            let change = by_place.get(&(body, index)).copied();
-            match change.and_then(|c| Some((c, replacements[c.weight].as_ref()?))) {
-                Some((change, replacement)) => write.change(node, change, replacement),
-                None => write.emit.nodes.push(node),
-            }
-        }
-        *content.nodes = write.emit.nodes;
-        if let Some(names) = dead.get(&body) {
-            content.remove_values(names);
-        }
-        constants.remove(&body).into_iter().flatten().for_each(|tensor| content.add_constant(tensor));
-    });
-    edit::modernize_ir(&mut model);
+    let mut write = Write { replacements: &replacements, quantized: HashMap::new() };
+    let mut model = rewrite::apply(original, plan, &done, constants, &mut names, &mut write, switches);
     if plan.changes.iter().any(|c| c.form == Form::ContribMatMul) {
         edit::import_domain(&mut model.opset_import, "com.microsoft", 1);
     }
-    Ok((model, reports))
+    let reports = rewrite::reports(&View::new(original), plan, &done, &|change| describe(plan, change));
+    (model, reports)
 }
 
 fn describe(plan: &Plan<'_>, change: &Change<'_>) -> String {
@@ -118,37 +97,43 @@ fn replace(
 
 /// Writes the nodes of one body.
 struct Write<'a> {
-    emit: Emit<'a>,
+    replacements: &'a [Option<Replacement>],
     /// Activation -> its quantized values, scale and zero point, made once.
     quantized: HashMap<String, [String; 3]>,
 }
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-impl Write<'_> {
-    fn change(&mut self, node: NodeProto, change: &Change<'_>, weight: &Replacement) {
+impl Writer for Write<'_> {
+    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>) {
+        let Some(weight) = &self.replacements[change.weight] else { return emit.nodes.push(node) };
         match change.form {
-            Form::Table => self.table(&node, weight),
-            Form::ContribMatMul => self.contrib(&node, weight),
-            _ => self.integer(&node, weight),
+            Form::Table => table(emit, &node, weight),
+            Form::ContribMatMul => contrib(emit, &node, weight),
+            _ => self.integer(emit, &node, weight),
         }
     }
 
-    fn activation(&mut self, of: &NodeProto, dtype: i32) -> [String; 3] {
+    fn forget(&mut self) {
+        self.quantized.clear();
+    }
+}
+
+impl Write<'_> {
+    fn activation(&mut self, emit: &mut Emit<'_>, of: &NodeProto, dtype: i32) -> [String; 3] {
         let name = of.input[0].clone();
         if let Some(known) = self.quantized.get(&name) {
             return known.clone();
         }
-        let input = if dtype == FLOAT { name.clone() } else { self.emit.cast_to(of, &name, FLOAT) };
-        let made = ["int8", "scale", "zero_point"].map(|part| self.emit.fresh(&format!("{name}_{part}")));
-        self.emit.push(of, "DynamicQuantizeLinear", &[&input], &[&made[0], &made[1], &made[2]]);
+        let input = if dtype == FLOAT { name.clone() } else { emit.cast_to(of, &name, FLOAT) };
+        let made = ["int8", "scale", "zero_point"].map(|part| emit.fresh(&format!("{name}_{part}")));
+        emit.push(of, "DynamicQuantizeLinear", &[&input], &[&made[0], &made[1], &made[2]]);
         self.quantized.insert(name, made.clone());
         made
     }
 
-    fn integer(&mut self, node: &NodeProto, weight: &Replacement) {
-        let [values, scale, zero_point] = self.activation(node, weight.dtype);
-        let emit = &mut self.emit;
+    fn integer(&mut self, emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+        let [values, scale, zero_point] = self.activation(emit, node, weight.dtype);
         let sums = emit.step(node, "MatMulInteger", &[&values, &weight.values, &zero_point]);
         let sums = emit.cast_to(node, &sums, FLOAT);
         let scale = emit.step(node, "Mul", &[&scale, &weight.scales]);
@@ -162,21 +147,21 @@ impl Write<'_> {
         let bias = if beta == 1.0 { bias } else { emit.times(node, &bias, beta, FLOAT) };
         emit.last(node, "Add", &[&product, &bias], weight.dtype);
     }
+}
 
-    fn contrib(&mut self, node: &NodeProto, weight: &Replacement) {
-        let inputs = [node.input[0].as_str(), &weight.values, &weight.scales];
-        let product = self.emit.push(node, "DynamicQuantizeMatMul", &inputs, &[&node.output[0]]);
-        product.domain = Some("com.microsoft".into());
-    }
+fn contrib(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+    let inputs = [node.input[0].as_str(), &weight.values, &weight.scales];
+    let product = emit.push(node, "DynamicQuantizeMatMul", &inputs, &[&node.output[0]]);
+    product.domain = Some("com.microsoft".into());
+}
 
-    fn table(&mut self, node: &NodeProto, weight: &Replacement) {
-        let ids = node.input.get(1).map_or("", String::as_str);
-        let rows = self.emit.step(node, "Gather", &[&weight.values, ids]);
-        let rows = self.emit.cast_to(node, &rows, FLOAT);
-        let scales = match weight.single {
-            true => weight.scales.clone(),
-            false => self.emit.step(node, "Gather", &[&weight.scales, ids]),
-        };
-        self.emit.last(node, "Mul", &[&rows, &scales], weight.dtype);
-    }
+fn table(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+    let ids = node.input.get(1).map_or("", String::as_str);
+    let rows = emit.step(node, "Gather", &[&weight.values, ids]);
+    let rows = emit.cast_to(node, &rows, FLOAT);
+    let scales = match weight.single {
+        true => weight.scales.clone(),
+        false => emit.step(node, "Gather", &[&weight.scales, ids]),
+    };
+    emit.last(node, "Mul", &[&rows, &scales], weight.dtype);
 }

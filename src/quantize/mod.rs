@@ -2,248 +2,36 @@
 //!
 //! [`quantize`] is the way in. `planner` decides node by node. For int8 with activations quantized as they come,
 //! `weights` does the arithmetic and `dynamic` rewrites the graph; for weights in blocks `algorithms` and
-//! `weight_only` do. Each step notes its reasons for the report.
+//! `weight_only` do, and `calibrated` with data. `rewrite` is what the rewriters share. Where a size, a loss or a
+//! speed is asked for, `choose` gives each weight its form: by what `trial` measures of each alone (`allocate` is the
+//! arithmetic), and by `speed`. Each step notes its reasons for the report.
 
 mod algorithms;
+mod allocate;
 mod calibrated;
+mod choose;
 mod dynamic;
+mod options;
 mod planner;
 mod rewrite;
+mod speed;
+mod trial;
 mod weight_only;
 mod weights;
 
 pub use algorithms::ScaleType;
+pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 
-use crate::calibrate::{self, Calibration};
+use crate::calibrate::{Batch, Calibration};
 use crate::call::{Call, Ticket};
-use crate::error::{Error, Result, bail, error};
+use crate::error::{Result, bail, error};
 use crate::graph::View;
-use crate::limits;
 use crate::model::Model;
-use crate::report::{Report, peak_rss_bytes};
+use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
-use serde::Serialize;
-use std::path::PathBuf;
+use options::BLOCK_SIZE;
+use planner::Plan;
 use std::time::Instant;
-
-/// Which form the result has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum QuantizeType {
-    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
-    #[default]
-    Dynamic,
-    /// Weights in blocks of 4 or 8 bits, each block with its scale; activations stay float.
-    WeightOnly,
-    /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
-    /// `DequantizeLinear` around each operator.
-    Static,
-}
-
-/// How the values of weights in blocks are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// [`Algorithm::Gptq`] with calibration data, else [`Algorithm::Rtn`].
-    #[default]
-    Auto,
-    /// Each weight to the nearest code; scale and zero point by search for the least squared error.
-    Rtn,
-    /// As RTN, with zero points that minimise an error with a heavy tail (half-quadratic quantization).
-    Hqq,
-    /// Layer after layer, the error of each weight spread over those that follow. Needs calibration data.
-    Gptq,
-    /// Inputs of layers are scaled by what activations are worth, then RTN. Needs calibration data.
-    Awq,
-}
-
-/// How static quantization finds the range of an activation on data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CalibrationMethod {
-    /// From the smallest to the largest value.
-    #[default]
-    MinMax,
-    /// Without the outermost values: see [`QuantizeOptions::percentile`].
-    Percentile,
-    /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
-    Entropy,
-    /// The range with the least squared error.
-    Mse,
-}
-
-/// Whether weights use 7 of their 8 bits.
-///
-/// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
-/// with full-range weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReduceRange {
-    /// By the processor here.
-    #[default]
-    Auto,
-    /// 7 bits: for models that will run on processors without VNNI.
-    On,
-    /// 8 bits.
-    Off,
-}
-
-/// Elements of a block, unless something else is asked for.
-const BLOCK_SIZE: usize = 32;
-
-/// Other bits for some weights.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BitsOverride {
-    /// A glob over node and weight names.
-    pub pattern: String,
-    /// 4 or 8.
-    pub bits: u32,
-    /// As [`QuantizeOptions::block_size`].
-    pub block_size: usize,
-}
-
-impl std::str::FromStr for BitsOverride {
-    type Err = Error;
-
-    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
-    fn from_str(text: &str) -> Result<BitsOverride> {
-        let parsed = text.rsplit_once('=').and_then(|(pattern, form)| {
-            let (bits, block) = form.split_once('/').unwrap_or((form, "0"));
-            Some(BitsOverride {
-                pattern: pattern.to_owned(),
-                bits: bits.parse().ok()?,
-                block_size: block.parse().ok()?,
-            })
-        });
-        match parsed {
-            Some(parsed) if !parsed.pattern.is_empty() => Ok(parsed),
-            _ => bail!(InvalidArgument, "{text:?} is not GLOB=BITS or GLOB=BITS/BLOCK"),
-        }
-    }
-}
-
-/// What to quantize, and how.
-#[derive(Debug, Clone, Serialize)]
-pub struct QuantizeOptions {
-    /// The form of the result.
-    #[serde(rename = "type")]
-    pub quantize_type: QuantizeType,
-    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
-    pub bits: u32,
-    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
-    /// end with a block. 0 is 32.
-    pub block_size: usize,
-    /// Weight-only: zero is the middle code, instead of a zero point for each block. 8 bits always are.
-    pub symmetric: bool,
-    /// Weight-only: weights that get other bits than the rest. The first that matches counts.
-    pub overrides: Vec<BitsOverride>,
-    /// Weight-only: how scales are stored.
-    pub scale_type: ScaleType,
-    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
-    /// fast way; 1 leaves them float; 0 leaves it to ONNX Runtime, which today means float.
-    pub accuracy_level: u32,
-    /// Weight-only: see [`Algorithm`].
-    pub algorithm: Algorithm,
-    /// Static: see [`CalibrationMethod`].
-    pub calibration_method: CalibrationMethod,
-    /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
-    pub percentile: f64,
-    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
-    pub smooth_quant: f64,
-    /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
-    /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.
-    pub max_quality_loss: f64,
-    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit.
-    pub target_size: u64,
-    /// Leave in float what is not faster quantized, measured here.
-    pub never_slower: bool,
-    /// One scale per output channel of a weight (default) or one for all of it.
-    pub per_channel: bool,
-    /// See [`ReduceRange`].
-    pub reduce_range: ReduceRange,
-    /// Also quantize embedding tables (`Gather` of a matrix), one scale a row.
-    pub embeddings: bool,
-    /// Globs over node and weight names; empty means all. `*` also matches `/` and `.`.
-    pub include: Vec<String>,
-    /// Globs over node and weight names that are left as they are; wins over `include`.
-    pub exclude: Vec<String>,
-    /// Weights with fewer elements are left: quantizing them costs more than it gains.
-    pub min_elements: u64,
-    /// Worker threads; 0 means all processors.
-    #[serde(skip)]
-    pub threads: usize,
-    /// Where quantized weights lie until they are saved (an unlinked file); default the system's temporary folder.
-    #[serde(skip)]
-    pub scratch_folder: Option<PathBuf>,
-}
-
-impl QuantizeOptions {
-    fn check(&self) -> Result<()> {
-        let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
-        if !(bits == 8 || weight_only && bits == 4) {
-            let possible = if weight_only { "4 or 8" } else { "8; weight-only quantization has 4 too" };
-            bail!(Unsupported, "bits is {bits}; possible are {possible}");
-        }
-        for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
-            if weight_only && block != 0 && !(block.is_power_of_two() && (16..=256).contains(&block)) {
-                bail!(InvalidArgument, "block_size is {block}, not 16, 32, 64, 128 or 256");
-            }
-        }
-        if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 4 | 8)) {
-            bail!(Unsupported, "bits is {} for {:?}; possible are 4 or 8", other.bits, other.pattern);
-        }
-        if !weight_only && !self.overrides.is_empty() {
-            bail!(
-                InvalidArgument,
-                "other bits for {:?}: only weight-only quantization mixes",
-                self.overrides[0].pattern
-            );
-        }
-        if weight_only && self.accuracy_level > 4 {
-            bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
-        }
-        let within = |name: &str, value: f64, most: f64| match (0.0..=most).contains(&value) {
-            true => Ok(()),
-            false => Err(error!(InvalidArgument, "{name} is {value}, not from 0 to {most}")),
-        };
-        within("percentile", self.percentile, 100.0)?;
-        within("smooth_quant", self.smooth_quant, 1.0)?;
-        within("max_quality_loss", self.max_quality_loss, f64::MAX)?;
-        if self.threads > limits::THREADS {
-            bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
-        }
-        Ok(())
-    }
-}
-
-impl Default for QuantizeOptions {
-    fn default() -> Self {
-        QuantizeOptions {
-            quantize_type: QuantizeType::Dynamic,
-            bits: 8,
-            block_size: 0,
-            overrides: Vec::new(),
-            symmetric: false,
-            scale_type: ScaleType::default(),
-            accuracy_level: 4,
-            algorithm: Algorithm::Auto,
-            calibration_method: CalibrationMethod::MinMax,
-            percentile: 99.99,
-            smooth_quant: 0.0,
-            max_quality_loss: 0.0,
-            target_size: 0,
-            never_slower: false,
-            per_channel: true,
-            reduce_range: ReduceRange::Auto,
-            embeddings: true,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            min_elements: 1024,
-            threads: 0,
-            scratch_folder: None,
-        }
-    }
-}
 
 /// Quantizes a model. The original is not changed; the result is in memory (its weights in scratch room).
 ///
@@ -253,72 +41,72 @@ impl Default for QuantizeOptions {
 /// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0).
 /// Activations: ONNX `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
-    run(model, options, None, call)
+    run(None, model, options, call)
 }
 
-/// As [`quantize`], with weights chosen so that layers give what they gave on calibration data: weight-only.
+/// As [`quantize`], with what only running the model can tell.
 ///
-/// GPTQ, layer after layer, each for what the coded layers before it give; see the source for the formulas. Takes
-/// minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on all of
-/// the data.
-pub fn quantize_calibrated(
+/// With calibration data, weights in blocks are chosen so that layers give what they gave on it: GPTQ, layer after
+/// layer, each for what the coded layers before it give; see the source for the formulas. That takes minutes where
+/// [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on all of the data.
+///
+/// `max_quality_loss` and `target_size` first measure what each weight alone costs (stage `sensitivity`, in weights),
+/// on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the report says
+/// the sensitivity of each node. With calibration data the loss of the result is measured on a quarter of it that
+/// weights are not fitted to. `never_slower` races original and result (stage `speed`, in runs).
+pub fn quantize_with(
     runtime: &'static Runtime,
     model: &Model,
     options: &QuantizeOptions,
-    calibration: &Calibration<'_>,
+    calibration: Option<&Calibration<'_>>,
     call: &Call,
 ) -> Result<(Model, Report)> {
-    if options.quantize_type != QuantizeType::WeightOnly {
-        bail!(InvalidArgument, "calibration data is for weight-only quantization; dynamic quantization needs none");
+    if calibration.is_some() && options.quantize_type == QuantizeType::Dynamic && options.max_quality_loss == 0.0 {
+        bail!(
+            InvalidArgument,
+            "calibration data is given, but dynamic quantization without max_quality_loss needs none"
+        );
     }
-    run(model, options, Some((runtime, calibration)), call)
+    run(Some((runtime, calibration)), model, options, call)
+}
+
+/// What quantization works on.
+struct Work<'w> {
+    model: &'w Model,
+    options: &'w QuantizeOptions,
+    view: &'w View<'w>,
+    pool: rayon::ThreadPool,
+    call: &'w Call<'w>,
+    /// Data that weights are fitted to.
+    fit: Option<(&'static Runtime, Vec<Batch>)>,
 }
 
 fn run(
+    with: Option<(&'static Runtime, Option<&Calibration<'_>>)>,
     model: &Model,
     options: &QuantizeOptions,
-    calibration: Option<(&'static Runtime, &Calibration<'_>)>,
     call: &Call,
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    let view = View::new(model.proto());
-    let plan = planner::plan(&view, model, options)?;
-    let total = plan.weight_bytes();
+    let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
+    if measured && with.is_none() {
+        bail!(InvalidArgument, "max_quality_loss, target_size and never_slower need ONNX Runtime");
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
-    let (proto, nodes) = match options.quantize_type {
-        QuantizeType::Static => bail!(Unsupported, "static quantization"),
-        QuantizeType::Dynamic => {
-            let work = |ticket: &Ticket| pool.install(|| weights::all(&plan, options, ticket));
-            let weights = call.drive("quantize", total, work)?;
-            dynamic::rewrite(model.proto(), plan, weights)?
-        }
-        QuantizeType::WeightOnly => {
-            let weights = match calibration {
-                None => {
-                    call.drive("quantize", total, |ticket| pool.install(|| weight_only::all(&plan, options, ticket)))?
-                }
-                Some((runtime, calibration)) => {
-                    let batches = calibrate::batches(model, calibration)?;
-                    let stop = Stop::new()?;
-                    let work = |ticket: &Ticket| {
-                        pool.install(|| calibrated::all(runtime, model, &plan, options, &batches, ticket, &stop))
-                    };
-                    call.drive("quantize", total, work)?
-                }
-            };
-            weight_only::rewrite(model.proto(), plan, weights, options)?
-        }
+    let mut work = Work { model, options, view: &View::new(model.proto()), pool, call, fit: None };
+    let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
+    let (result, nodes) = match with {
+        Some((runtime, calibration)) => choose::run(&mut work, runtime, calibration, &mut report)?,
+        None => work.make(&planner::plan(work.view, model, options)?)?,
     };
     let quantized = nodes.iter().filter(|n| n.action == planner::QUANTIZED).count();
     if quantized == 0 {
         bail!(Unsupported, "no node could be quantized: {}", planner::reasons(&nodes));
     }
-    let result = model.derive(proto);
-    let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
     report.summary.insert("nodes_quantized".into(), quantized.into());
     report.summary.insert("nodes_left".into(), (nodes.len() - quantized).into());
     report.summary.insert("bytes_before".into(), model.bytes().into());
@@ -327,4 +115,38 @@ fn run(
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
+}
+
+impl Work<'_> {
+    /// Makes what a plan says, weights fitted to data if there is some.
+    fn make(&self, plan: &Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
+        let Some((runtime, batches)) = &self.fit else { return self.make_plainly(plan) };
+        let (stop, model, options) = (Stop::new()?, self.model, self.options);
+        let fitted = |ticket: &Ticket| calibrated::all(runtime, model, plan, options, batches, ticket, &stop);
+        let made = self.drive(plan, fitted)?;
+        let (proto, nodes) = weight_only::rewrite(self.model.proto(), plan, &made, self.options, None);
+        Ok((self.model.derive(proto), nodes))
+    }
+
+    /// As [`Work::make`], without data.
+    fn make_plainly(&self, plan: &Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
+        let (options, original) = (self.options, self.model.proto());
+        let (proto, nodes) = match options.quantize_type {
+            QuantizeType::Static => bail!(Unsupported, "static quantization"),
+            QuantizeType::Dynamic => {
+                let made = self.drive(plan, |ticket| weights::all(plan, options, ticket))?;
+                dynamic::rewrite(original, plan, made, None)
+            }
+            QuantizeType::WeightOnly => {
+                let made = self.drive(plan, |ticket| weight_only::all(plan, options, ticket))?;
+                weight_only::rewrite(original, plan, &made, options, None)
+            }
+        };
+        Ok((self.model.derive(proto), nodes))
+    }
+
+    fn drive<T: Send>(&self, plan: &Plan<'_>, work: impl FnOnce(&Ticket) -> Result<T> + Send) -> Result<T> {
+        let pool = &self.pool;
+        self.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| work(ticket)))
+    }
 }

@@ -114,6 +114,46 @@ impl Plan<'_> {
     }
 }
 
+/// What becomes of a weight, other than planned.
+pub enum Decision {
+    /// Nothing else.
+    AsPlanned,
+    /// Bits and block.
+    Coded(u32, usize),
+    /// It stays as it is, for a reason.
+    Left(&'static str),
+}
+
+impl Plan<'_> {
+    /// Takes a decision for each weight.
+    pub fn decide(&mut self, view: &View<'_>, decisions: &[Decision]) {
+        for change in &self.changes {
+            if let Decision::Left(reason) = decisions[change.weight] {
+                let report = report_of(view.node(change.body, change.node), LEFT, reason.to_owned());
+                self.left.push((change.body, change.node, report));
+            }
+        }
+        let stays = |index: usize| !matches!(decisions[index], Decision::Left(_));
+        self.changes.retain(|change| stays(change.weight));
+        let mut place = Vec::with_capacity(decisions.len());
+        let mut next = 0;
+        for (index, decision) in decisions.iter().enumerate() {
+            place.push(next);
+            next += usize::from(stays(index));
+            if let Decision::Coded(bits, block) = decision {
+                self.weights[index].bits = (*bits, *block);
+            }
+        }
+        let mut index = 0;
+        self.weights.retain(|_| {
+            index += 1;
+            stays(index - 1)
+        });
+        self.changes.iter_mut().for_each(|change| change.weight = place[change.weight]);
+        self.left.sort_by_key(|(body, node, _)| (*body, *node));
+    }
+}
+
 /// Decides for every node of the model.
 pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let mut planner = Planner {
@@ -396,7 +436,7 @@ fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
 
 /// The entry of a node in the report.
 pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
-    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason }
+    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
 fn is_float(tensor: &TensorProto) -> bool {

@@ -4,12 +4,12 @@ use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
 use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
 
 /// Values nobody reads once the changes are made: the float weights, and the nodes that led to them.
-pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
+fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
@@ -44,14 +44,83 @@ pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> Ha
     }
 }
 
+/// What writes the new nodes of one form.
+pub trait Writer {
+    /// Adds the nodes that take the place of one.
+    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>);
+
+    /// Forgets the values that changes share: what follows cannot see them.
+    fn forget(&mut self);
+}
+
+/// A switch for each weight, on trial: a node gives what it gave, or what it would give quantized.
+pub struct Switches<'s> {
+    /// Name of the input that says which are on: bool, one for each.
+    pub input: &'s str,
+    /// The switch of each weight of the plan.
+    pub of: &'s [usize],
+    /// How many there are.
+    pub count: usize,
+}
+
+/// The model with the changes made whose weights are `done`.
+///
+/// With `switches` both forms stay, in the branches of an `If`, for nodes of the main graph; others are left.
+pub fn apply(
+    original: &ModelProto,
+    plan: &Plan<'_>,
+    done: &[bool],
+    mut constants: HashMap<BodyId, Vec<TensorProto>>,
+    names: &mut Names,
+    writer: &mut dyn Writer,
+    switches: Option<&Switches<'_>>,
+) -> ModelProto {
+    let view = View::new(original);
+    let dead = match switches {
+        None => dead_values(&view, &plan.changes, done),
+        Some(_) => HashMap::new(),
+    };
+    let by_place: HashMap<(BodyId, usize), &Change<'_>> = (plan.changes.iter())
+        .filter(|c| done[c.weight] && (switches.is_none() || c.body == 0))
+        .map(|c| ((c.body, c.node), c))
+        .collect();
+    let mut model = original.clone();
+    edit::for_each_body(&mut model, &mut |body, mut content| {
+        let old = std::mem::take(content.nodes);
+        let mut emit = Emit::new(old.len(), names);
+        writer.forget();
+        let conditions = switches.filter(|_| body == 0).map(|s| (s, emit.conditions(s)));
+        for (index, node) in old.into_iter().enumerate() {
+            match (by_place.get(&(body, index)), &conditions) {
+                (None, _) => emit.nodes.push(node),
+                (Some(change), None) => writer.write(&mut emit, node, change),
+                (Some(change), Some((switches, conditions))) => {
+                    writer.forget();
+                    emit.either(writer, &node, change, &conditions[switches.of[change.weight]]);
+                }
+            }
+        }
+        *content.nodes = emit.nodes;
+        if let (Some((switches, _)), Some(inputs)) = (&conditions, &mut content.inputs) {
+            inputs.push(edit::value(switches.input, DataType::Bool, 1));
+        }
+        if let Some(names) = dead.get(&body) {
+            content.remove_values(names);
+        }
+        constants.remove(&body).into_iter().flatten().for_each(|tensor| content.add_constant(tensor));
+    });
+    edit::modernize_ir(&mut model);
+    model
+}
+
 /// The report on every node, in the order of the model; `reason` says what a changed one has become.
 pub fn reports(
     view: &View<'_>,
     plan: &Plan<'_>,
     done: &[bool],
-    dead: &HashMap<BodyId, HashSet<String>>,
     reason: &dyn Fn(&Change<'_>) -> String,
 ) -> Vec<NodeReport> {
+    let dead = dead_values(view, &plan.changes, done);
     let mut all: Vec<(BodyId, usize, NodeReport)> = plan.left.clone();
     for change in &plan.changes {
         let node = view.node(change.body, change.node);
@@ -152,6 +221,39 @@ impl<'a> Emit<'a> {
     fn factor(&mut self, of: &NodeProto, factor: f32, dtype: i32) -> String {
         let factor = self.constant(of, "factor", float_tensor("", &[], &[factor]));
         if dtype == FLOAT { factor } else { self.cast_to(of, &factor, dtype) }
+    }
+
+    /// A scalar for each switch.
+    fn conditions(&mut self, switches: &Switches<'_>) -> Vec<String> {
+        let of = edit::node("Switch", &[], &["switch"]);
+        let one = |index: usize| {
+            let index = edit::tensor("", DataType::Int64, &[], (index as i64).to_le_bytes().to_vec().into());
+            let index = self.constant(&of, "index", index);
+            self.step(&of, "Gather", &[switches.input, &index])
+        };
+        (0..switches.count).map(one).collect()
+    }
+
+    /// An `If` with what the writer makes of a node in one branch, and the node in the other.
+    fn either(&mut self, writer: &mut dyn Writer, node: &NodeProto, change: &Change<'_>, condition: &str) {
+        let mark = self.nodes.len();
+        let branch = |emit: &mut Emit<'_>, name: &str, write: &mut dyn FnMut(&mut Emit<'_>, NodeProto)| {
+            let mut node = node.clone();
+            node.output[0] = emit.output(&node, name);
+            let output = vec![edit::untyped(&node.output[0])];
+            write(emit, node);
+            let graph =
+                GraphProto { name: Some(name.into()), node: emit.nodes.split_off(mark), output, ..Default::default() };
+            AttributeProto {
+                name: Some(format!("{name}_branch")),
+                kind: Some(attribute_kind::GRAPH),
+                g: Some(Box::new(graph)),
+                ..Default::default()
+            }
+        };
+        let then = branch(self, "then", &mut |emit, node| writer.write(emit, node, change));
+        let otherwise = branch(self, "else", &mut |emit, node| emit.nodes.push(node));
+        self.push(node, "If", &[condition], &[&node.output[0]]).attribute = vec![then, otherwise];
     }
 
     /// A small list of whole numbers.

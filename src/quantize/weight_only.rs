@@ -10,7 +10,7 @@
 
 use super::algorithms::{CodedRow, Coding, ScaleType, range};
 use super::planner::{Change, Form, Plan, Weight};
-use super::rewrite::{self, Emit};
+use super::rewrite::{self, Emit, Switches, Writer};
 use super::weights::Channel;
 use super::{BLOCK_SIZE, QuantizeOptions};
 use crate::call::Ticket;
@@ -45,10 +45,9 @@ pub struct BlockMatrix {
 }
 
 /// The coding of a weight: what was asked for, with blocks that fit its rows.
-pub fn coding(plan: &Plan<'_>, index: usize, options: &QuantizeOptions) -> Coding {
+pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), options: &QuantizeOptions) -> Coding {
     let table = is_table(plan, index);
     let columns = Rows::of(&plan.weights[index]).columns;
-    let (bits, block) = plan.weights[index].bits;
     let mut block = if block == 0 { BLOCK_SIZE } else { block };
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
@@ -78,7 +77,7 @@ pub fn one(
     scratch: &Scratch,
     ticket: &Ticket,
 ) -> Result<Option<BlockMatrix>> {
-    code(&plan.weights[index], coding(plan, index, options), scratch, ticket)
+    code(&plan.weights[index], coding(plan, index, plan.weights[index].bits, options), scratch, ticket)
 }
 
 /// Rows of a weight as its blocks lie: one for each output of a product, or for each row of a table.
@@ -231,55 +230,35 @@ struct Constants {
 /// The rewritten model and what was done to each node, in the order of the model.
 pub fn rewrite(
     original: &ModelProto,
-    plan: Plan<'_>,
-    weights: Vec<Option<BlockMatrix>>,
+    plan: &Plan<'_>,
+    weights: &[Option<BlockMatrix>],
     options: &QuantizeOptions,
-) -> Result<(ModelProto, Vec<NodeReport>)> {
-    let view = View::new(original);
+    switches: Option<&Switches<'_>>,
+) -> (ModelProto, Vec<NodeReport>) {
     let mut names = Names::of(original);
     let done: Vec<bool> = weights.iter().map(Option::is_some).collect();
     let mut tensors: HashMap<BodyId, Vec<TensorProto>> = HashMap::new();
-    let constants: Vec<Option<Constants>> = weights
+    let constants: Vec<Option<(Constants, &BlockMatrix)>> = weights
         .iter()
         .enumerate()
         .map(|(index, matrix)| {
             let change = plan.changes.iter().find(|c| c.weight == index)?;
-            let (constants, made) = constants_of(change.constant.name, matrix.as_ref()?, &mut names);
+            let matrix = matrix.as_ref()?;
+            let (constants, made) = constants_of(change.constant.name, matrix, &mut names);
             tensors.entry(change.constant.owner).or_default().extend(made);
-            Some(constants)
+            Some((constants, matrix))
         })
         .collect();
-    let dead = rewrite::dead_values(&view, &plan.changes, &done);
-    let reason = |change: &Change<'_>| weights[change.weight].as_ref().map_or(String::new(), describe);
-    let reports = rewrite::reports(&view, &plan, &done, &dead, &reason);
-    let by_place: HashMap<(BodyId, usize), &Change<'_>> =
-        plan.changes.iter().filter(|c| done[c.weight]).map(|c| ((c.body, c.node), c)).collect();
-
-    let mut model = original.clone();
-    edit::for_each_body(&mut model, &mut |body, mut content| {
-        let old = std::mem::take(content.nodes);
-        let mut write = Write { emit: Emit::new(old.len(), &mut names), floats: HashMap::new(), options };
-        for (index, node) in old.into_iter().enumerate() {
-            let change = by_place.get(&(body, index)).copied();
-            match change.and_then(|c| Some((c, constants[c.weight].as_ref()?, weights[c.weight].as_ref()?))) {
-                Some((change, constants, matrix)) => write.change(&node, change, constants, matrix),
-                None => write.emit.nodes.push(node),
-            }
-        }
-        *content.nodes = write.emit.nodes;
-        if let Some(names) = dead.get(&body) {
-            content.remove_values(names);
-        }
-        tensors.remove(&body).into_iter().flatten().for_each(|tensor| content.add_constant(tensor));
-    });
-    edit::modernize_ir(&mut model);
+    let mut write = Write { weights: &constants, floats: HashMap::new(), options };
+    let mut model = rewrite::apply(original, plan, &done, tensors, &mut names, &mut write, switches);
     edit::import_domain(&mut model.opset_import, "com.microsoft", 1);
     for function in &mut model.functions {
         if function.node.iter().any(|node| node.domain.as_deref() == Some("com.microsoft")) {
             edit::import_domain(&mut function.opset_import, "com.microsoft", 1);
         }
     }
-    Ok((model, reports))
+    let reason = |change: &Change<'_>| weights[change.weight].as_ref().map_or(String::new(), describe);
+    (model, rewrite::reports(&View::new(original), plan, &done, &reason))
 }
 
 fn describe(matrix: &BlockMatrix) -> String {
@@ -318,27 +297,48 @@ fn constants_of(name: &str, matrix: &BlockMatrix, names: &mut Names) -> (Constan
 
 /// Writes the nodes of one body.
 struct Write<'a> {
-    emit: Emit<'a>,
+    weights: &'a [Option<(Constants, &'a BlockMatrix)>],
     /// Stored scales -> their float form, by element type.
     floats: HashMap<(String, i32), String>,
     options: &'a QuantizeOptions,
 }
 
+impl Writer for Write<'_> {
+    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>) {
+        let weights = self.weights;
+        match &weights[change.weight] {
+            Some((constants, matrix)) => self.change(emit, &node, change, constants, matrix),
+            None => emit.nodes.push(node),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.floats.clear();
+    }
+}
+
 impl Write<'_> {
-    fn change(&mut self, node: &NodeProto, change: &Change<'_>, constants: &Constants, matrix: &BlockMatrix) {
+    fn change(
+        &mut self,
+        emit: &mut Emit<'_>,
+        node: &NodeProto,
+        change: &Change<'_>,
+        constants: &Constants,
+        matrix: &BlockMatrix,
+    ) {
         let dtype = change.constant.dtype;
-        let scales = self.scales(node, constants, matrix, dtype);
+        let scales = self.scales(emit, node, constants, matrix, dtype);
         if change.form == Form::BlockTable {
-            return self.table(node, constants, &scales, matrix);
+            return table(emit, node, constants, &scales, matrix);
         }
         let mut inputs = vec![node.input[0].as_str(), &constants.codes, &scales];
         inputs.extend(constants.zeros.as_deref());
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
         let bias = if change.form == Form::BlockGemm { node.input_at(2) } else { None };
         let plain = change.form != Form::BlockGemm || (alpha == 1.0 && bias.is_none());
-        let output = if plain { node.output[0].clone() } else { self.emit.output(node, "MatMulNBits") };
+        let output = if plain { node.output[0].clone() } else { emit.output(node, "MatMulNBits") };
         let coding = &matrix.coding;
-        let product = self.emit.push(node, "MatMulNBits", &inputs, &[&output]);
+        let product = emit.push(node, "MatMulNBits", &inputs, &[&output]);
         product.domain = Some("com.microsoft".into());
         product.attribute = vec![
             int_attribute("K", matrix.columns as i64),
@@ -350,14 +350,21 @@ impl Write<'_> {
         if plain {
             return;
         }
-        let Some(bias) = bias else { return self.emit.times_to(node, &output, alpha, dtype) };
-        let product = if alpha == 1.0 { output } else { self.emit.times(node, &output, alpha, dtype) };
-        let bias = if beta == 1.0 { bias.to_owned() } else { self.emit.times(node, bias, beta, dtype) };
-        self.emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
+        let Some(bias) = bias else { return emit.times_to(node, &output, alpha, dtype) };
+        let product = if alpha == 1.0 { output } else { emit.times(node, &output, alpha, dtype) };
+        let bias = if beta == 1.0 { bias.to_owned() } else { emit.times(node, bias, beta, dtype) };
+        emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
     }
 
     /// The scales as the operators take them: of the type of the activations.
-    fn scales(&mut self, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix, dtype: i32) -> String {
+    fn scales(
+        &mut self,
+        emit: &mut Emit<'_>,
+        of: &NodeProto,
+        constants: &Constants,
+        matrix: &BlockMatrix,
+        dtype: i32,
+    ) -> String {
         let stored = matrix.coding.scale.dtype();
         if stored.to_onnx() == dtype {
             return constants.scales.clone();
@@ -369,33 +376,33 @@ impl Write<'_> {
         let float = DataType::Float32.to_onnx();
         let mut scales = constants.scales.clone();
         if stored != DataType::Float32 {
-            scales = self.emit.cast_to(of, &scales, if constants.factors.is_some() { float } else { dtype });
+            scales = emit.cast_to(of, &scales, if constants.factors.is_some() { float } else { dtype });
         }
         if let Some(factors) = &constants.factors {
-            scales = self.emit.step(of, "Mul", &[&scales, factors]);
+            scales = emit.step(of, "Mul", &[&scales, factors]);
         }
         if dtype != float && (constants.factors.is_some() || stored == DataType::Float32) {
-            scales = self.emit.cast_to(of, &scales, dtype);
+            scales = emit.cast_to(of, &scales, dtype);
         }
         self.floats.insert(key, scales.clone());
         scales
     }
+}
 
-    fn table(&mut self, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
-        let coding = &matrix.coding;
-        let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
-        let shape = self.emit.ints(node, &[matrix.rows as i64, width]);
-        let codes = self.emit.step(node, "Reshape", &[&constants.codes, &shape]);
-        let ids = node.input.get(1).map_or("", String::as_str);
-        let mut inputs = vec![codes.as_str(), ids, scales];
-        inputs.extend(constants.zeros.as_deref());
-        let rows = self.emit.push(node, "GatherBlockQuantized", &inputs, &[&node.output[0]]);
-        rows.domain = Some("com.microsoft".into());
-        rows.attribute = vec![
-            int_attribute("gather_axis", 0),
-            int_attribute("quantize_axis", 1),
-            int_attribute("block_size", coding.block as i64),
-            int_attribute("bits", i64::from(coding.bits)),
-        ];
-    }
+fn table(emit: &mut Emit<'_>, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
+    let coding = &matrix.coding;
+    let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
+    let shape = emit.ints(node, &[matrix.rows as i64, width]);
+    let codes = emit.step(node, "Reshape", &[&constants.codes, &shape]);
+    let ids = node.input.get(1).map_or("", String::as_str);
+    let mut inputs = vec![codes.as_str(), ids, scales];
+    inputs.extend(constants.zeros.as_deref());
+    let rows = emit.push(node, "GatherBlockQuantized", &inputs, &[&node.output[0]]);
+    rows.domain = Some("com.microsoft".into());
+    rows.attribute = vec![
+        int_attribute("gather_axis", 0),
+        int_attribute("quantize_axis", 1),
+        int_attribute("block_size", coding.block as i64),
+        int_attribute("bits", i64::from(coding.bits)),
+    ];
 }

@@ -10,7 +10,8 @@ use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::quantize::{
-    Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_calibrated,
+    Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize,
+    quantize_with,
 };
 use optimize::report::Report;
 use std::path::{Path, PathBuf};
@@ -190,7 +191,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare(&arguments.output)?;
         let options = options(arguments, &model, &target);
+        let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
         let (result, mut report) = match &arguments.calibration {
+            None if measured => {
+                let runtime = arguments.machine.runtime()?;
+                bar.call(|call| quantize_with(runtime, &model, &options, None, call))?
+            }
             None => bar.call(|call| quantize(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,
         };
@@ -235,7 +241,7 @@ fn calibrated(
         windows: arguments.calibration_windows,
         length: arguments.calibration_length.unwrap_or(0),
     };
-    let done = bar.call(|call| quantize_calibrated(runtime, model, options, &calibration, call));
+    let done = bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
     done.at(|| file.display())
 }
 

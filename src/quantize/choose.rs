@@ -1,0 +1,209 @@
+//! The form of each weight where a loss, a size or a speed is asked for.
+
+use super::allocate::{self, Choice, Limit, Unit, allocate};
+use super::planner::{Decision, plan};
+use super::speed::{self, SLOWER};
+use super::trial::{Judge, Trial};
+use super::{QuantizeOptions, QuantizeType, Work};
+use crate::calibrate::{self, Batch, Calibration};
+use crate::error::{Result, bail};
+use crate::model::Model;
+use crate::report::{NodeReport, Report};
+use crate::runtime::Runtime;
+
+/// Of so many batches one is kept for measuring what weights fitted to the others lose.
+const HELD_OUT: usize = 4;
+/// Results that are made until one keeps the limits. Losses do not quite add up, so the first may miss them.
+const ATTEMPTS: usize = 6;
+const SENSITIVE: &str = "loses more than max_quality_loss allows";
+const LARGE: &str = "stays in float, as target_size allows";
+
+/// Makes the result of a run with ONNX Runtime.
+pub fn run(
+    work: &mut Work<'_>,
+    runtime: &'static Runtime,
+    calibration: Option<&Calibration<'_>>,
+    report: &mut Report,
+) -> Result<(Model, Vec<NodeReport>)> {
+    let options = work.options;
+    let limited = options.max_quality_loss > 0.0 || options.target_size > 0;
+    let mut batches = match calibration {
+        Some(calibration) => calibrate::batches(work.model, calibration)?,
+        None if limited => calibrate::without_data(work.model)?,
+        None => Vec::new(),
+    };
+    let fits = calibration.is_some() && options.quantize_type != QuantizeType::Dynamic;
+    let sample = batches.first().map(|b| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() });
+    let mut held_out = Vec::new();
+    if limited {
+        held_out = hold_out(&mut batches, fits);
+    }
+    if fits {
+        report.summary.insert("calibration_batches".into(), batches.len().into());
+        work.fit = Some((runtime, batches));
+    }
+    let first = plan(work.view, work.model, options)?;
+    if !(limited || options.never_slower) || first.weights.is_empty() {
+        return work.make(&first);
+    }
+    let mut chooser = Chooser { units: allocate::units(&first, options), slow: Vec::new() };
+    chooser.slow = vec![false; chooser.units.len()];
+    if options.never_slower {
+        let found =
+            speed::race_units(runtime, work, &chooser.units, sample.as_ref().filter(|_| calibration.is_some()))?;
+        chooser.slow = found.slow;
+        if let Some(speedup) = found.speedup {
+            report.summary.insert("speedup".into(), serde_json::to_value(speedup).unwrap_or_default());
+        }
+    }
+    if !limited {
+        return chooser.make(work, &vec![0; chooser.units.len()], SLOWER);
+    }
+    let judge = Judge::new(runtime, work, held_out)?;
+    report.summary.insert("quality_metric".into(), judge.metric().into());
+    report.summary.insert("quality_batches".into(), judge.batches().into());
+    let sensitivities = chooser.measure(work, &judge)?;
+    let (result, mut nodes, loss) = chooser.settle(work, &judge)?;
+    report.summary.insert("quality_loss".into(), loss.into());
+    for node in &mut nodes {
+        node.sensitivity = sensitivities.iter().find(|(name, _)| *name == node.name).map(|(_, loss)| *loss);
+    }
+    Ok((result, nodes))
+}
+
+/// Batches to measure on: all, or some that weights are not fitted to.
+fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
+    if !fits || batches.len() < 2 {
+        let copy = |b: &Batch| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() };
+        return batches.iter().map(copy).collect();
+    }
+    let (mut kept, mut out) = (Vec::new(), Vec::new());
+    for (index, batch) in std::mem::take(batches).into_iter().enumerate() {
+        if index % HELD_OUT == 1 { out.push(batch) } else { kept.push(batch) }
+    }
+    *batches = kept;
+    out
+}
+
+struct Chooser {
+    units: Vec<Unit>,
+    /// Units that stay in float for the sake of speed.
+    slow: Vec<bool>,
+}
+
+impl Chooser {
+    /// What each unit alone costs, by the names of its nodes. Sets the losses of the candidates.
+    fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
+        let plan = plan(work.view, work.model, work.options)?;
+        let mut of = vec![0; plan.weights.len()];
+        for (index, unit) in self.units.iter().enumerate() {
+            unit.weights.iter().for_each(|weight| of[*weight] = index);
+        }
+        let count = self.units.len();
+        let mut trial = Trial::new(judge, work, &plan, &of, count)?;
+        let mut losses = Vec::with_capacity(count);
+        for index in 0..count {
+            work.call.report("sensitivity", index as u64, count as u64)?;
+            let mut on = vec![false; count];
+            on[index] = true;
+            losses.push(trial.loss(&on)?);
+        }
+        work.call.report("sensitivity", count as u64, count as u64)?;
+        self.units.iter_mut().zip(&losses).for_each(|(unit, loss)| unit.measured(*loss));
+        let named =
+            |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
+        Ok(plan.changes.iter().filter(|c| c.body == 0).map(named).collect())
+    }
+
+    /// Makes results until one keeps the limits.
+    fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
+        let QuantizeOptions { max_quality_loss, target_size, .. } = *work.options;
+        let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
+        let others = work.model.bytes().saturating_sub(weights);
+        let mut room = target_size.saturating_sub(others);
+        let mut allowed = max_quality_loss;
+        let mut closest = (u64::MAX, f64::INFINITY);
+        for _ in 0..ATTEMPTS {
+            let picked = match target_size {
+                0 => self.pick(Limit::Loss(allowed)),
+                _ => self.pick(Limit::Bytes(room)),
+            };
+            let Some(pick) = picked else { break };
+            let reason = if target_size > 0 { LARGE } else { SENSITIVE };
+            let (result, nodes) = self.make(work, &pick, reason)?;
+            let loss = judge.loss(&result, work)?;
+            let bytes = result.bytes();
+            let small = target_size == 0 || bytes <= target_size;
+            let good = max_quality_loss == 0.0 || loss <= max_quality_loss;
+            if small && good {
+                return Ok((result, nodes, loss));
+            }
+            closest = (bytes, loss);
+            if target_size > 0 && small {
+                break; // No choice of that size loses less.
+            }
+            room = room.saturating_sub(bytes.saturating_sub(target_size)); // Names and shapes take room as well.
+            let predicted = allocate::total(&self.units, &pick).1;
+            // As much less as this one was over it, and a little for good measure.
+            allowed = (predicted * max_quality_loss / loss).min(predicted) * 0.9;
+            if predicted == 0.0 {
+                break;
+            }
+        }
+        match (target_size, closest) {
+            (0, (_, loss)) => {
+                bail!(
+                    Unsupported,
+                    "max_quality_loss is {max_quality_loss}, and every form tried loses {loss:.3e} or more"
+                )
+            }
+            (size, (u64::MAX, _)) => {
+                let smallest = others + self.units.iter().map(|u| u.candidates[0].bytes).sum::<u64>();
+                bail!(Unsupported, "target_size is {size} bytes, but the smallest form has about {smallest}")
+            }
+            (size, (bytes, loss)) => {
+                bail!(
+                    Unsupported,
+                    "with target_size {size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
+                     {max_quality_loss}"
+                )
+            }
+        }
+    }
+
+    /// Candidates within a limit; those that are slow stay in float.
+    fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
+        let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
+        let floats: u64 = (0..self.units.len())
+            .filter(|u| self.slow[*u])
+            .filter_map(|u| self.units[u].candidates.last())
+            .map(|c| c.bytes)
+            .sum();
+        let limit = match limit {
+            Limit::Bytes(most) => Limit::Bytes(most.checked_sub(floats)?),
+            loss => loss,
+        };
+        let of = |u: &usize| Unit { weights: Vec::new(), candidates: self.units[*u].candidates.clone() };
+        let picked = allocate(&open.iter().map(of).collect::<Vec<_>>(), limit)?;
+        let mut pick: Vec<usize> = self.units.iter().map(|u| u.candidates.len() - 1).collect();
+        open.iter().zip(picked).for_each(|(unit, at)| pick[*unit] = at);
+        Some(pick)
+    }
+
+    /// The model with a candidate for each unit; `reason` is why units stay in float that are not slow.
+    fn make(&self, work: &Work<'_>, pick: &[usize], reason: &'static str) -> Result<(Model, Vec<NodeReport>)> {
+        let mut plan = plan(work.view, work.model, work.options)?;
+        let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();
+        for ((unit, at), slow) in self.units.iter().zip(pick).zip(&self.slow) {
+            for weight in &unit.weights {
+                decisions[*weight] = match unit.candidates[*at].choice {
+                    _ if *slow => Decision::Left(SLOWER),
+                    Choice::Float => Decision::Left(reason),
+                    Choice::Coded(bits, block) => Decision::Coded(bits, block),
+                };
+            }
+        }
+        plan.decide(work.view, &decisions);
+        work.make(&plan)
+    }
+}

@@ -1,0 +1,226 @@
+//! What is asked of quantization.
+
+use super::ScaleType;
+use crate::error::{Error, Result, bail, error};
+use crate::limits;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Which form the result has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuantizeType {
+    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
+    #[default]
+    Dynamic,
+    /// Weights in blocks of 4 or 8 bits, each block with its scale; activations stay float.
+    WeightOnly,
+    /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
+    /// `DequantizeLinear` around each operator.
+    Static,
+}
+
+/// How the values of weights in blocks are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// [`Algorithm::Gptq`] with calibration data, else [`Algorithm::Rtn`].
+    #[default]
+    Auto,
+    /// Each weight to the nearest code; scale and zero point by search for the least squared error.
+    Rtn,
+    /// As RTN, with zero points that minimise an error with a heavy tail (half-quadratic quantization).
+    Hqq,
+    /// Layer after layer, the error of each weight spread over those that follow. Needs calibration data.
+    Gptq,
+    /// Inputs of layers are scaled by what activations are worth, then RTN. Needs calibration data.
+    Awq,
+}
+
+/// How static quantization finds the range of an activation on data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CalibrationMethod {
+    /// From the smallest to the largest value.
+    #[default]
+    MinMax,
+    /// Without the outermost values: see [`QuantizeOptions::percentile`].
+    Percentile,
+    /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
+    Entropy,
+    /// The range with the least squared error.
+    Mse,
+}
+
+/// Whether weights use 7 of their 8 bits.
+///
+/// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
+/// with full-range weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReduceRange {
+    /// By the processor here.
+    #[default]
+    Auto,
+    /// 7 bits: for models that will run on processors without VNNI.
+    On,
+    /// 8 bits.
+    Off,
+}
+
+/// Elements of a block, unless something else is asked for.
+pub(super) const BLOCK_SIZE: usize = 32;
+
+/// Other bits for some weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BitsOverride {
+    /// A glob over node and weight names.
+    pub pattern: String,
+    /// 4 or 8.
+    pub bits: u32,
+    /// As [`QuantizeOptions::block_size`].
+    pub block_size: usize,
+}
+
+impl std::str::FromStr for BitsOverride {
+    type Err = Error;
+
+    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    fn from_str(text: &str) -> Result<BitsOverride> {
+        let parsed = text.rsplit_once('=').and_then(|(pattern, form)| {
+            let (bits, block) = form.split_once('/').unwrap_or((form, "0"));
+            Some(BitsOverride {
+                pattern: pattern.to_owned(),
+                bits: bits.parse().ok()?,
+                block_size: block.parse().ok()?,
+            })
+        });
+        match parsed {
+            Some(parsed) if !parsed.pattern.is_empty() => Ok(parsed),
+            _ => bail!(InvalidArgument, "{text:?} is not GLOB=BITS or GLOB=BITS/BLOCK"),
+        }
+    }
+}
+
+/// What to quantize, and how.
+#[derive(Debug, Clone, Serialize)]
+pub struct QuantizeOptions {
+    /// The form of the result.
+    #[serde(rename = "type")]
+    pub quantize_type: QuantizeType,
+    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
+    pub bits: u32,
+    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
+    /// end with a block. 0 is 32.
+    pub block_size: usize,
+    /// Weight-only: zero is the middle code, instead of a zero point for each block. 8 bits always are.
+    pub symmetric: bool,
+    /// Weight-only: weights that get other bits than the rest. The first that matches counts.
+    pub overrides: Vec<BitsOverride>,
+    /// Weight-only: how scales are stored.
+    pub scale_type: ScaleType,
+    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
+    /// fast way; 1 leaves them float; 0 leaves it to ONNX Runtime, which today means float.
+    pub accuracy_level: u32,
+    /// Weight-only: see [`Algorithm`].
+    pub algorithm: Algorithm,
+    /// Static: see [`CalibrationMethod`].
+    pub calibration_method: CalibrationMethod,
+    /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
+    pub percentile: f64,
+    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+    pub smooth_quant: f64,
+    /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
+    /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.
+    pub max_quality_loss: f64,
+    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit.
+    pub target_size: u64,
+    /// Leave in float what is not faster quantized, measured here.
+    pub never_slower: bool,
+    /// One scale per output channel of a weight (default) or one for all of it.
+    pub per_channel: bool,
+    /// See [`ReduceRange`].
+    pub reduce_range: ReduceRange,
+    /// Also quantize embedding tables (`Gather` of a matrix), one scale a row.
+    pub embeddings: bool,
+    /// Globs over node and weight names; empty means all. `*` also matches `/` and `.`.
+    pub include: Vec<String>,
+    /// Globs over node and weight names that are left as they are; wins over `include`.
+    pub exclude: Vec<String>,
+    /// Weights with fewer elements are left: quantizing them costs more than it gains.
+    pub min_elements: u64,
+    /// Worker threads; 0 means all processors.
+    #[serde(skip)]
+    pub threads: usize,
+    /// Where quantized weights lie until they are saved (an unlinked file); default the system's temporary folder.
+    #[serde(skip)]
+    pub scratch_folder: Option<PathBuf>,
+}
+
+impl QuantizeOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
+        if !(bits == 8 || weight_only && bits == 4) {
+            let possible = if weight_only { "4 or 8" } else { "8; weight-only quantization has 4 too" };
+            bail!(Unsupported, "bits is {bits}; possible are {possible}");
+        }
+        for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
+            if weight_only && block != 0 && !(block.is_power_of_two() && (16..=256).contains(&block)) {
+                bail!(InvalidArgument, "block_size is {block}, not 16, 32, 64, 128 or 256");
+            }
+        }
+        if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 4 | 8)) {
+            bail!(Unsupported, "bits is {} for {:?}; possible are 4 or 8", other.bits, other.pattern);
+        }
+        if !weight_only && !self.overrides.is_empty() {
+            bail!(
+                InvalidArgument,
+                "other bits for {:?}: only weight-only quantization mixes",
+                self.overrides[0].pattern
+            );
+        }
+        if weight_only && self.accuracy_level > 4 {
+            bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
+        }
+        let within = |name: &str, value: f64, most: f64| match (0.0..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(error!(InvalidArgument, "{name} is {value}, not from 0 to {most}")),
+        };
+        within("percentile", self.percentile, 100.0)?;
+        within("smooth_quant", self.smooth_quant, 1.0)?;
+        within("max_quality_loss", self.max_quality_loss, f64::MAX)?;
+        if self.threads > limits::THREADS {
+            bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
+        }
+        Ok(())
+    }
+}
+
+impl Default for QuantizeOptions {
+    fn default() -> Self {
+        QuantizeOptions {
+            quantize_type: QuantizeType::Dynamic,
+            bits: 8,
+            block_size: 0,
+            overrides: Vec::new(),
+            symmetric: false,
+            scale_type: ScaleType::default(),
+            accuracy_level: 4,
+            algorithm: Algorithm::Auto,
+            calibration_method: CalibrationMethod::MinMax,
+            percentile: 99.99,
+            smooth_quant: 0.0,
+            max_quality_loss: 0.0,
+            target_size: 0,
+            never_slower: false,
+            per_channel: true,
+            reduce_range: ReduceRange::Auto,
+            embeddings: true,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            min_elements: 1024,
+            threads: 0,
+            scratch_folder: None,
+        }
+    }
+}

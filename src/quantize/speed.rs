@@ -1,0 +1,141 @@
+//! Which weights pay for themselves in time: original and result race, here and now.
+
+use super::Work;
+use super::allocate::Unit;
+use super::planner::{Decision, Form, Plan, plan};
+use crate::benchmark::inputs::{InputSet, Source};
+use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race};
+use crate::calibrate::Batch;
+use crate::error::Result;
+use crate::model::Model;
+use crate::runtime::{Runtime, SessionOptions};
+use crate::source::Task;
+use crate::text::Tokenizer;
+use std::collections::BTreeMap;
+
+/// Kinds of products that are tried one by one; the smallest are tried together.
+const KINDS: usize = 8;
+/// Seconds of a race, and the most rounds it has.
+const SECONDS: f64 = 1.5;
+const ROUNDS: usize = 41;
+/// Why a node is left.
+pub const SLOWER: &str = "is not faster quantized here";
+
+/// What `never_slower` found.
+pub struct Found {
+    /// For each unit, whether it is to stay in float.
+    pub slow: Vec<bool>,
+    /// Of the result, if anything of it is left.
+    pub speedup: Option<Speedup>,
+}
+
+/// Races the original against the quantized model, and that against itself without products of one kind.
+///
+/// A kind is kept unless the model is faster without it; all is dropped if what remains is slower than the original. In
+/// both cases by the 95 % interval of the median over paired runs. Models that write text are timed writing one token.
+pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
+    let first = plan(work.view, work.model, work.options)?;
+    let kinds = kinds(&first, units);
+    let mut races = Races::new(runtime, work, sample)?;
+    let mut slow = vec![false; units.len()];
+    let mut best = races.subject(&made(work, units, &slow)?)?;
+    for (done, kind) in kinds.iter().enumerate() {
+        work.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        let mut without = slow.clone();
+        kind.iter().for_each(|unit| without[*unit] = true);
+        if without.iter().all(|slow| *slow) {
+            continue; // That is the original.
+        }
+        let other = races.subject(&made(work, units, &without)?)?;
+        let (speedup, pair) = races.run(best, other)?;
+        best = if speedup.low > 1.0 {
+            slow = without;
+            pair.result
+        } else {
+            pair.original
+        };
+    }
+    work.call.report("speed", kinds.len() as u64, kinds.len() as u64 + 1)?;
+    let original = races.subject(work.model)?;
+    let (speedup, _) = races.run(original, best)?;
+    if speedup.high < 1.0 {
+        slow.fill(true);
+    }
+    Ok(Found { speedup: (!slow.iter().all(|slow| *slow)).then_some(speedup), slow })
+}
+
+/// The model without the units that are slow. Weights are not fitted to data: that takes long, and no time off a run.
+fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
+    let mut plan = plan(work.view, work.model, work.options)?;
+    let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();
+    for (unit, _) in units.iter().zip(slow).filter(|(_, slow)| **slow) {
+        unit.weights.iter().for_each(|weight| decisions[*weight] = Decision::Left(SLOWER));
+    }
+    plan.decide(work.view, &decisions);
+    Ok(work.make_plainly(&plan)?.0)
+}
+
+/// Units of one form and shape, those with most weights first.
+fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
+    let mut kinds: BTreeMap<(bool, usize, usize), (usize, Vec<usize>)> = BTreeMap::new();
+    for (index, unit) in units.iter().enumerate() {
+        let weight = &plan.weights[unit.weights[0]];
+        let form = plan.changes.iter().find(|c| c.weight == unit.weights[0]).map(|c| c.form);
+        let table = unit.weights.len() == 1 && matches!(form, Some(Form::Table | Form::BlockTable));
+        let (rows, columns) = (weight.matrix.rows, weight.matrix.columns);
+        let shape = if weight.transpose { (columns, rows) } else { (rows, columns) };
+        let kind = kinds.entry((table, shape.0, shape.1)).or_default();
+        kind.0 += weight.matrix.elements();
+        kind.1.push(index);
+    }
+    let mut kinds: Vec<(usize, Vec<usize>)> = kinds.into_values().collect();
+    kinds.sort_by_key(|(elements, _)| std::cmp::Reverse(*elements));
+    let rest: Vec<usize> = kinds.iter().skip(KINDS - 1).flat_map(|(_, units)| units.clone()).collect();
+    let mut kinds: Vec<Vec<usize>> = kinds.into_iter().take(KINDS - 1).map(|(_, units)| units).collect();
+    kinds.extend((!rest.is_empty()).then_some(rest));
+    kinds
+}
+
+/// Races on the same inputs.
+struct Races<'r> {
+    runtime: &'static Runtime,
+    work: &'r Work<'r>,
+    session: SessionOptions,
+    options: BenchmarkOptions,
+    inputs: InputSet,
+}
+
+impl<'r> Races<'r> {
+    fn new(runtime: &'static Runtime, work: &'r Work<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
+        let writes = work.model.card().task == Task::Generate;
+        let options = BenchmarkOptions {
+            runs: ROUNDS,
+            warmup: 3,
+            max_seconds: SECONDS,
+            sequence_length: usize::from(writes),
+            ..BenchmarkOptions::default()
+        };
+        let inputs = match sample.filter(|_| !writes) {
+            Some(batch) => {
+                InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() }
+            }
+            None => {
+                let tokenizer = Tokenizer::of(work.model)?;
+                Source::new(work.model, work.model, tokenizer.as_ref(), &options)?.timing()?
+            }
+        };
+        let session = SessionOptions { threads: work.options.threads, ..SessionOptions::default() };
+        Ok(Races { runtime, work, session, options, inputs })
+    }
+
+    fn subject(&self, model: &Model) -> Result<Subject> {
+        Subject::new(self.runtime, model, &self.session, self.work.call)
+    }
+
+    /// How many times as fast as `original` the `result` is.
+    fn run(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
+        let mut pair = Pair::new(original, result);
+        let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.work.call)?;
+        Ok((speedup, pair))
+    }
+}

@@ -1,0 +1,201 @@
+//! What a result loses, and what each weight alone would.
+//!
+//! [`Judge`] holds inputs and what the original gives for them. [`Trial`] is a model in which every quantizable node has
+//! both forms and a switch, so that any combination runs without another session.
+
+use super::planner::Plan;
+use super::rewrite::Switches;
+use super::{QuantizeType, Work, dynamic, weight_only, weights};
+use crate::benchmark::{self, inputs::Mask, rows::Sums};
+use crate::calibrate::Batch;
+use crate::call::Ticket;
+use crate::error::{Context, Result, bail};
+use crate::graph::edit::Names;
+use crate::likelihood::{divergence, log_sum_exp};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+use rayon::prelude::*;
+
+/// What the original gives may take so many bytes; batches beyond are not looked at.
+const REFERENCE_BYTES: usize = 512 << 20;
+
+/// Inputs, and what the original gives for them.
+pub struct Judge {
+    runtime: &'static Runtime,
+    threads: usize,
+    output: String,
+    /// Whether rows are logits, and the loss a divergence.
+    logits: bool,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    batch: Batch,
+    reference: Tensor,
+    /// [`log_sum_exp`] of the rows of logits.
+    norms: Vec<f64>,
+}
+
+impl Judge {
+    /// Runs the original on the batches.
+    pub fn new(runtime: &'static Runtime, work: &Work<'_>, batches: Vec<Batch>) -> Result<Judge> {
+        let floats = |info: &crate::model::ValueInfo| {
+            matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
+        };
+        let outputs: Vec<(String, bool)> = work.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
+        let Some(primary) = benchmark::primary_output(&outputs) else {
+            bail!(Unsupported, "the model has no output of floats to judge quality by");
+        };
+        let output = outputs[primary].0.clone();
+        let logits = output.to_lowercase().contains("logit");
+        let mut judge = Judge { runtime, threads: work.options.threads, output, logits, cases: Vec::new() };
+        let mut session = judge.session(work.model, work)?;
+        let (stop, mut bytes) = (Stop::new()?, 0);
+        for batch in batches {
+            work.call.check()?;
+            let reference = judge.run(&mut session, &batch, None, &stop).at(|| "the original")?;
+            bytes += reference.elements() * 4;
+            if bytes > REFERENCE_BYTES && !judge.cases.is_empty() {
+                break;
+            }
+            let rows = reference.as_slice::<f32>()?;
+            let norms = if logits { rows.par_chunks(width(&reference)).map(log_sum_exp).collect() } else { vec![] };
+            judge.cases.push(Case { batch, reference, norms });
+        }
+        if judge.cases.is_empty() {
+            bail!(InvalidArgument, "there is nothing to measure the loss on");
+        }
+        Ok(judge)
+    }
+
+    /// `kl` or `cosine`.
+    pub fn metric(&self) -> &'static str {
+        if self.logits { "kl" } else { "cosine" }
+    }
+
+    /// The number of batches.
+    pub fn batches(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Mean over the rows of the Kullback-Leibler divergence from the original in nats, or of 1 - cosine.
+    pub fn loss(&self, model: &Model, work: &Work<'_>) -> Result<f64> {
+        let mut session = self.session(model, work)?;
+        self.mean(&mut session, None, self.cases.len(), &Stop::new()?)
+    }
+
+    fn session(&self, model: &Model, work: &Work<'_>) -> Result<Session> {
+        let options = SessionOptions { threads: self.threads, varying_sizes: true, ..SessionOptions::default() };
+        Session::new(self.runtime, model, &options, work.call)
+    }
+
+    fn run(&self, session: &mut Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Tensor> {
+        let feed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).chain(more).collect();
+        let Some((_, tensor)) = session.run_until(&feed, &[&self.output], stop)?.pop() else {
+            bail!(Internal, "a run has no result");
+        };
+        match tensor.dtype() {
+            DataType::Float32 => Ok(tensor),
+            _ => Tensor::from_f32(tensor.shape(), tensor.to_f32_vec()?),
+        }
+    }
+
+    fn mean(&self, session: &mut Session, more: Option<(&str, &Tensor)>, cases: usize, stop: &Stop) -> Result<f64> {
+        let (mut sum, mut count) = (0f64, 0usize);
+        for case in &self.cases[..cases] {
+            let result = self.run(session, &case.batch, more, stop)?;
+            if result.shape() != case.reference.shape() {
+                bail!(Internal, "a quantized model gives another shape");
+            }
+            let (loss, rows) = self.rows(case, &result)?;
+            sum += loss;
+            count += rows;
+        }
+        Ok(sum / count.max(1) as f64)
+    }
+
+    fn rows(&self, case: &Case, result: &Tensor) -> Result<(f64, usize)> {
+        let (before, after, width) = (case.reference.as_slice::<f32>()?, result.as_slice::<f32>()?, width(result));
+        let kept = |row: usize| is_kept(case.batch.mask.as_ref(), &case.reference, row);
+        let one = |(row, (a, b)): (usize, (&[f32], &[f32]))| {
+            let loss = match case.norms.get(row) {
+                Some(norm) => divergence((a, *norm), (b, log_sum_exp(b))),
+                None => 1.0 - Sums::of(a, b).cosine(),
+            };
+            // What is not a number is as bad as can be, not missing.
+            if loss.is_nan() { f64::INFINITY } else { loss }
+        };
+        if width == 1 {
+            return Ok((1.0 - Sums::of(before, after).cosine(), 1));
+        }
+        let rows = before.par_chunks_exact(width).zip(after.par_chunks_exact(width)).enumerate();
+        let losses: Vec<f64> = rows.filter(|(row, _)| kept(*row)).map(one).collect();
+        Ok((losses.iter().sum(), losses.len()))
+    }
+}
+
+fn width(tensor: &Tensor) -> usize {
+    tensor.shape().last().map_or(1, |d| usize::try_from(*d).unwrap_or(1)).max(1)
+}
+
+/// Whether a row belongs to a token, not to padding.
+fn is_kept(mask: Option<&Mask>, tensor: &Tensor, row: usize) -> bool {
+    let Some(mask) = mask.filter(|mask| tensor.shape().len() >= 3 && tensor.shape()[..2] == mask.shape) else {
+        return true;
+    };
+    let rows_each = (tensor.elements() / width(tensor) / mask.keep.len().max(1)).max(1);
+    mask.keep.get(row / rows_each).copied().unwrap_or(true)
+}
+
+/// Elements of an input, batch after batch, from which sensitivities are taken: enough to rank weights.
+const TRIAL_ELEMENTS: usize = 512;
+const SWITCHES: &str = "optimize_switches";
+
+/// A model with a switch for each unit.
+pub struct Trial<'j> {
+    judge: &'j Judge,
+    session: Session,
+    input: String,
+    /// Batches that are run.
+    cases: usize,
+    stop: Stop,
+}
+
+impl<'j> Trial<'j> {
+    /// With weights coded as the plan says. `of` is the switch of each weight.
+    pub fn new(judge: &'j Judge, work: &Work<'_>, plan: &Plan<'_>, of: &[usize], count: usize) -> Result<Trial<'j>> {
+        let original = work.model.proto();
+        let input = Names::of(original).fresh(SWITCHES);
+        let switches = Switches { input: &input, of, count };
+        let ticket = Ticket::default();
+        let proto = work.pool.install(|| -> Result<_> {
+            Ok(match work.options.quantize_type {
+                QuantizeType::WeightOnly => {
+                    let made = weight_only::all(plan, work.options, &ticket)?;
+                    weight_only::rewrite(original, plan, &made, work.options, Some(&switches)).0
+                }
+                QuantizeType::Dynamic => {
+                    let made = weights::all(plan, work.options, &ticket)?;
+                    dynamic::rewrite(original, plan, made, Some(&switches)).0
+                }
+                QuantizeType::Static => bail!(Unsupported, "static quantization on trial"),
+            })
+        })?;
+        let session = judge.session(&work.model.derive(proto), work).at(|| "the model on trial")?;
+        let elements = |case: &Case| case.batch.inputs.first().map_or(1, |(_, t)| t.elements());
+        let mut seen = 0;
+        let cases = judge.cases.iter().take_while(|case| {
+            let more = seen < TRIAL_ELEMENTS;
+            seen += elements(case);
+            more
+        });
+        Ok(Trial { judge, session, cases: cases.count(), input, stop: Stop::new()? })
+    }
+
+    /// The loss with some switches on.
+    pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
+        let switches = Tensor::from_bools(&[on.len() as i64], on)?;
+        self.judge.mean(&mut self.session, Some((&self.input, &switches)), self.cases, &self.stop)
+    }
+}
