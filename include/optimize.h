@@ -271,7 +271,7 @@ typedef enum {
    */
   OPTIMIZE_QUANTIZE_DYNAMIC = 0,
   /**
-   * Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
+   * Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float.
    */
   OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
   /**
@@ -750,7 +750,7 @@ typedef struct {
    */
   int32_t type;
   /**
-   * Bits a weight: 8, weight-only also 4; 0 is 8, weight-only 4.
+   * Bits a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. Two are for target_size to mix.
    */
   uint32_t bits;
   /**
@@ -1429,6 +1429,17 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
                                           optimize_model_t **result,
                                           optimize_buffer_t **report,
                                           optimize_error_t **error);
+
+/**
+ * What optimize_model_quantize would give with the same options, as JSON of docs/report.md: nodes, bytes, and about how
+ * many seconds and bytes of memory it takes. Writes nothing and takes milliseconds; max_quality_loss, target_size,
+ * never_slower and calibration are not looked at. OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
+ */
+optimize_status_t optimize_model_plan(const optimize_context_t *context,
+                                      const optimize_model_t *model,
+                                      const optimize_quantize_options_t *options,
+                                      optimize_buffer_t **report,
+                                      optimize_error_t **error);
 
 /**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load

@@ -9,7 +9,7 @@ use optimize::error::Kind;
 use optimize::evaluate::{TextOptions, compare_embeddings};
 use optimize::model::Model;
 use optimize::onnx::proto::ValueInfoProto;
-use optimize::quantize::{BitsOverride, QuantizeOptions, QuantizeType, quantize, quantize_calibrated};
+use optimize::quantize::{BitsOverride, QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::runtime::{Session, SessionOptions, Stop, Tensor};
 use optimize::source::{self, Dialect, LoadOptions};
 use optimize::text::Tokenizer;
@@ -44,7 +44,7 @@ fn calibrated(
     options: &QuantizeOptions,
 ) -> optimize::error::Result<Model> {
     let calibration = Calibration { text, tokenizer, windows: 4, length: 0 };
-    quantize_calibrated(runtime(), model, options, &calibration, &Call::default()).map(|(result, _)| result)
+    quantize_with(runtime(), model, options, Some(&calibration), &Call::default()).map(|(result, _)| result)
 }
 
 /// Values inside a model, by making them outputs.
@@ -152,6 +152,6 @@ fn what_cannot_be_calibrated_is_said() {
     cancel.fire();
     let call = Call { cancel: Some(&cancel), ..Call::default() };
     let calibration = Calibration { text: "a text", tokenizer: &tokenizer, windows: 1, length: 8 };
-    let error = quantize_calibrated(runtime(), &model, &four_bits(), &calibration, &call).err().unwrap();
+    let error = quantize_with(runtime(), &model, &four_bits(), Some(&calibration), &call).err().unwrap();
     assert_eq!(error.kind(), Kind::Cancelled);
 }

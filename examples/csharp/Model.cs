@@ -10,7 +10,7 @@ namespace Optimize
     public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
 
     /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.
-    /// WeightOnly: weights in blocks of 4 or 8 bits, each with its scale; activations stay float. Static: int8 weights;
+    /// WeightOnly: weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Static: int8 weights;
     /// scales of activations are found on calibration data.</summary>
     public enum QuantizeType { Dynamic = 0, WeightOnly = 1, Static = 2 }
 
@@ -29,7 +29,7 @@ namespace Optimize
     {
         public QuantizeType Type { get; set; }
 
-        /// <summary>Of a weight: 8, weight-only also 4; 0 is 8, weight-only 4.</summary>
+        /// <summary>Of a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4.</summary>
         public uint Bits { get; set; }
 
         public ReduceRange ReduceRange { get; set; }

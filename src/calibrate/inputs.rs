@@ -1,7 +1,7 @@
 //! Inputs for calibration.
 
 use crate::benchmark::BenchmarkOptions;
-use crate::benchmark::inputs::{InputSet, Mask, Source};
+use crate::benchmark::inputs::{InputSet, Mask, Source, texts};
 use crate::error::{Result, bail};
 use crate::evaluate::reader;
 use crate::limits;
@@ -87,6 +87,13 @@ fn lines_of(model: &Model, calibration: &Calibration<'_>, windows: usize, length
 /// Inputs for `model` where there is no data: built-in sentences if it takes text, else generated.
 pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
     let tokenizer = Tokenizer::of(model)?;
+    if let (Task::Generate, Some(tokenizer)) = (&model.card().task, &tokenizer) {
+        let text = texts(&BenchmarkOptions::default()).join(" ");
+        let tokens = tokenizer.encode(&text, false)?.ids.len();
+        let longest = model.card().longest_text()?.unwrap_or(limits::DEFAULT_TEXT_TOKENS);
+        let calibration = Calibration { text: &text, tokenizer, windows: 1, length: tokens.min(longest) };
+        return batches(model, &calibration);
+    }
     let options = BenchmarkOptions { batch_size: LINES, ..BenchmarkOptions::default() };
     let source = Source::new(model, model, tokenizer.as_ref(), &options)?;
     (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()

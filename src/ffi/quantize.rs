@@ -14,7 +14,8 @@ use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::quantize::{
-    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize, quantize_with,
+    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, forecast, quantize,
+    quantize_with,
 };
 use crate::report::Report;
 use crate::text::Tokenizer;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 pub enum optimize_quantize_type_t {
     /// int8 weights; activations are quantized as they come. Needs no data.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
-    /// Weights in blocks of 4 or 8 bits, each with its scale; activations stay float.
+    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
     /// int8 weights; activations are quantized with scales found on calibration data.
     OPTIMIZE_QUANTIZE_STATIC = 2,
@@ -96,7 +97,7 @@ pub struct optimize_quantize_options_t {
     pub struct_size: u32,
     /// An optimize_quantize_type_t.
     pub r#type: i32,
-    /// Bits a weight: 8, weight-only also 4; 0 is 8, weight-only 4.
+    /// Bits a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. Two are for target_size to mix.
     pub bits: u32,
     /// An optimize_reduce_range_t.
     pub reduce_range: i32,
@@ -213,6 +214,31 @@ pub unsafe extern "C" fn optimize_model_quantize(
                 out.set(buffer::new(report.to_json()));
             }
             out.set(model::new(result));
+            Ok(())
+        })
+    }
+}
+
+/// What optimize_model_quantize would give with the same options, as JSON of docs/report.md: nodes, bytes, and about how
+/// many seconds and bytes of memory it takes. Writes nothing and takes milliseconds; max_quality_loss, target_size,
+/// never_slower and calibration are not looked at. OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_plan(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    options: *const optimize_quantize_options_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            out.set(buffer::new(forecast(model, &options)?.to_json()));
             Ok(())
         })
     }

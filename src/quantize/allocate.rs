@@ -74,10 +74,10 @@ fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Ca
     let (bits, block) = (first.bits.0, first.bits.1.max(16));
     let given = first.bits != (options.bits, options.block_size);
     let mut forms = vec![(bits, block)];
-    if bits == 4 && !given {
-        forms.extend([(4, 16), (8, 64)]);
+    if !given {
+        let larger = [(2, 64), (2, 32), (4, 32), (4, 16), (8, 64)];
+        forms.extend(larger.into_iter().filter(|form| form.0 > bits && bits < 8 || form.0 == bits && form.1 < block));
     }
-    forms.dedup();
     let coded = |(bits, block)| {
         let coding = weight_only::coding(plan, unit.weights[0], (bits, block), options);
         let rows = Rows::of(first);

@@ -11,6 +11,7 @@ mod allocate;
 mod calibrated;
 mod choose;
 mod dynamic;
+mod forecast;
 mod options;
 mod planner;
 mod rewrite;
@@ -20,6 +21,7 @@ mod weight_only;
 mod weights;
 
 pub use algorithms::ScaleType;
+pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 
 use crate::calibrate::{Batch, Calibration};

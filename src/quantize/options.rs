@@ -13,7 +13,7 @@ pub enum QuantizeType {
     /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
     #[default]
     Dynamic,
-    /// Weights in blocks of 4 or 8 bits, each block with its scale; activations stay float.
+    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
     WeightOnly,
     /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
     /// `DequantizeLinear` around each operator.
@@ -76,7 +76,7 @@ pub(super) const BLOCK_SIZE: usize = 32;
 pub struct BitsOverride {
     /// A glob over node and weight names.
     pub pattern: String,
-    /// 4 or 8.
+    /// 2, 4 or 8.
     pub bits: u32,
     /// As [`QuantizeOptions::block_size`].
     pub block_size: usize,
@@ -108,7 +108,8 @@ pub struct QuantizeOptions {
     /// The form of the result.
     #[serde(rename = "type")]
     pub quantize_type: QuantizeType,
-    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4.
+    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. Two are for products only (tables get 4), in blocks of
+    /// 32 or more, and are there for `target_size` to mix: alone they ruin most models.
     pub bits: u32,
     /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
     /// end with a block. 0 is 32.
@@ -160,8 +161,8 @@ pub struct QuantizeOptions {
 impl QuantizeOptions {
     pub(super) fn check(&self) -> Result<()> {
         let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
-        if !(bits == 8 || weight_only && bits == 4) {
-            let possible = if weight_only { "4 or 8" } else { "8; weight-only quantization has 4 too" };
+        if !(bits == 8 || weight_only && matches!(bits, 2 | 4)) {
+            let possible = if weight_only { "2, 4 or 8" } else { "8; weight-only quantization has 2 and 4 too" };
             bail!(Unsupported, "bits is {bits}; possible are {possible}");
         }
         for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
@@ -169,8 +170,8 @@ impl QuantizeOptions {
                 bail!(InvalidArgument, "block_size is {block}, not 16, 32, 64, 128 or 256");
             }
         }
-        if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 4 | 8)) {
-            bail!(Unsupported, "bits is {} for {:?}; possible are 4 or 8", other.bits, other.pattern);
+        if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 2 | 4 | 8)) {
+            bail!(Unsupported, "bits is {} for {:?}; possible are 2, 4 or 8", other.bits, other.pattern);
         }
         if !weight_only && !self.overrides.is_empty() {
             bail!(

@@ -9,7 +9,7 @@ use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
 
 /// Values nobody reads once the changes are made: the float weights, and the nodes that led to them.
-fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
+pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Weights in blocks of 4 or 8 bits; activations stay float.
+//! Weights in blocks of 2, 4 or 8 bits; activations stay float.
 //!
 //! ```text
 //! y = MatMul(x, W)   ->  y = com.microsoft MatMulNBits(x, codes, scales, zero points)
@@ -27,7 +27,7 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 
 /// Rows that one task reads, codes and writes.
-const ROWS: usize = 64;
+pub const ROWS: usize = 64;
 
 /// A weight in blocks.
 pub struct BlockMatrix {
@@ -48,10 +48,13 @@ pub struct BlockMatrix {
 pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), options: &QuantizeOptions) -> Coding {
     let table = is_table(plan, index);
     let columns = Rows::of(&plan.weights[index]).columns;
-    let mut block = if block == 0 { BLOCK_SIZE } else { block };
+    // There are no tables of 2 bits, and no fast products of 2 bits in blocks of 16.
+    let bits = if table { bits.max(4) } else { bits };
+    let least = if bits == 2 { 32 } else { 16 };
+    let mut block = if block == 0 { BLOCK_SIZE } else { block.max(least) };
     // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
     // shrink as long as half of the last would be.
-    while block > 16 && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
+    while block > least && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
         block /= 2;
     }
     Coding { bits, block, symmetric: options.symmetric || bits == 8, scale: options.scale_type }
@@ -211,9 +214,13 @@ fn scale_width(scale: ScaleType) -> usize {
     scale.dtype().bits() as usize / 8
 }
 
-/// Appends codes, two a byte if they have 4 bits, the even one low; a missing partner is `padding`.
+/// Appends codes, as many a byte as fit, the first one low; missing partners are `padding`.
 fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
     match bits {
+        2 => {
+            let of = |four: &[u8], at: usize| four.get(at).unwrap_or(&padding) << (2 * at);
+            out.extend(codes.chunks(4).map(|four| of(four, 0) | of(four, 1) | of(four, 2) | of(four, 3)));
+        }
         4 => out.extend(codes.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&padding) << 4)),
         _ => out.extend_from_slice(codes),
     }

@@ -30,7 +30,7 @@ pub enum Channel {
 }
 
 /// Elements handled between two looks at the ticket, and the size of a worker's buffers.
-const PIECE: usize = 1 << 18;
+pub const PIECE: usize = 1 << 18;
 
 /// Quantizes every weight of the plan; `None` where a weight holds a value that is not finite.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<Int8Matrix>>> {
@@ -121,6 +121,16 @@ fn transposed_piece(
             out[index * width + offset] = round(value / scale, limit);
         }
     }
+}
+
+/// Codes rows of so many columns, each with its scale, as [`all`] does: to see how long that takes.
+pub fn sample(values: &[f32], columns: usize) -> Vec<u8> {
+    let mut out = vec![0u8; values.len()];
+    for (row, out) in values.chunks(columns.max(1)).zip(out.chunks_mut(columns.max(1))) {
+        let scale = row.iter().fold(f32::MIN_POSITIVE, |highest, v| highest.max(v.abs())) / 127.0;
+        out.iter_mut().zip(row).for_each(|(o, v)| *o = round(v / scale, 127.0));
+    }
+    out
 }
 
 /// Rounds half to even, as ONNX `QuantizeLinear` does, and keeps within the symmetric range.

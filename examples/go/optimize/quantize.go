@@ -14,7 +14,7 @@ type QuantizeType int32
 // The forms.
 const (
 	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8 weights; activations are quantized as they come
-	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights in blocks of 4 or 8 bits; activations stay float
+	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights in blocks of 2, 4 or 8 bits; activations stay float
 	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8 weights; scales of activations are found on calibration data
 )
 
@@ -64,7 +64,7 @@ const (
 // QuantizeOptions are the options of Context.Quantize.
 type QuantizeOptions struct {
 	Type              QuantizeType
-	Bits              uint32 // of a weight: 8, weight-only also 4; 0 is 8, weight-only 4
+	Bits              uint32 // of a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4
 	ReduceRange       ReduceRange
 	PerTensor         bool   // one scale for a whole weight instead of one per output channel
 	KeepEmbeddings    bool   // leave embedding tables in float

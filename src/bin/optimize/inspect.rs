@@ -5,6 +5,9 @@ use crate::table::{Table, bytes};
 use clap::Args;
 use optimize::error::Result;
 use optimize::inspect::{Inspection, inspect};
+use optimize::model::Model;
+use optimize::quantize::{QuantizeOptions, QuantizeType, forecast};
+use optimize::report::Report;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -14,6 +17,9 @@ pub struct Arguments {
     /// The model: an .onnx file or a folder that holds one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
+    /// Say what quantizing would give and take: bytes, seconds, memory
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -21,6 +27,9 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let model = common::with_bar(&arguments.output, |bar| common::load(&arguments.model, bar))?;
+    if arguments.plan {
+        return plan(&model, &arguments.output);
+    }
     let found = inspect(&model);
     if arguments.output.json {
         return common::print(&found.to_json());
@@ -30,6 +39,45 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let text = describe(&found, arguments.output.verbose);
     common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
+}
+
+/// The usual forms, each with what it would give and take.
+fn plan(model: &Model, output: &Output) -> Result<()> {
+    let weight_only = |bits, block_size| QuantizeOptions {
+        quantize_type: QuantizeType::WeightOnly,
+        bits,
+        block_size,
+        ..QuantizeOptions::default()
+    };
+    let forms = [
+        ("--type dynamic", QuantizeOptions::default()),
+        ("--type weight-only --bits 8", weight_only(8, 0)),
+        ("--type weight-only --bits 4 --block-size 16", weight_only(4, 16)),
+        ("--type weight-only --bits 4", weight_only(4, 0)),
+    ];
+    let reports: Vec<(&str, Result<Report>)> = forms.iter().map(|(form, o)| (*form, forecast(model, o))).collect();
+    if output.json {
+        let found = reports.into_iter().map(|(_, report)| report).collect::<Result<Vec<Report>>>()?;
+        let text = found.iter().map(Report::to_json).collect::<Vec<_>>().join(",");
+        return common::print(&format!("[{text}]\n"));
+    }
+    let mut table = Table::default();
+    table.row(&["optimize quantize", "size", "of the original", "nodes", "left", "about", "memory"]);
+    for (form, report) in reports {
+        let summary = report?.summary;
+        let number = |key: &str| summary.get(key).and_then(|v| v.as_f64()).unwrap_or(0.0);
+        let share = 100.0 * number("bytes_after") / number("bytes_before");
+        table.row(&[
+            form,
+            &bytes(number("bytes_after") as u64),
+            &format!("{share:.1} %"),
+            &number("nodes_quantized").to_string(),
+            &number("nodes_left").to_string(),
+            &format!("{:.1} s", number("seconds")),
+            &bytes(number("memory_bytes") as u64),
+        ]);
+    }
+    common::print(&table.render())
 }
 
 fn describe(found: &Inspection, verbose: bool) -> String {

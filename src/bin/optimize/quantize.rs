@@ -28,7 +28,7 @@ pub struct Arguments {
     /// The form of the result
     #[arg(long = "type", value_enum, default_value = "dynamic")]
     quantize_type: Type,
-    /// Bits a weight: 8, or 4 in blocks [default: 8; 4 for weight-only]
+    /// Bits a weight: 8, or 4 or 2 in blocks [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
     /// Weight-only: elements of a row that share a scale [default: 32]
@@ -111,7 +111,7 @@ pub struct Arguments {
 enum Type {
     /// int8 weights; activations are quantized as they come
     Dynamic,
-    /// Weights in blocks of 4 or 8 bits; activations stay float
+    /// Weights in blocks of 2, 4 or 8 bits; activations stay float
     WeightOnly,
     /// int8 weights; activations are quantized with scales found on calibration data
     Static,
@@ -314,8 +314,10 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         return Ok(());
     }
     if reporting.verbose {
-        let line =
-            |n: &optimize::report::NodeReport| format!("{:<10} {:<8} {}  ({})\n", n.action, n.op, n.name, n.reason);
+        let line = |n: &optimize::report::NodeReport| {
+            let cost = n.sensitivity.map_or(String::new(), |loss| format!("; alone loses {loss:.2e}"));
+            format!("{:<10} {:<8} {}  ({}{cost})\n", n.action, n.op, n.name, n.reason)
+        };
         common::print(&report.nodes.iter().map(line).collect::<String>())?;
     }
     let (quantized, left) = (&report.summary["nodes_quantized"], &report.summary["nodes_left"]);

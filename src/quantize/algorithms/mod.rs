@@ -37,7 +37,7 @@ impl ScaleType {
 /// The form of one weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coding {
-    /// 4 or 8.
+    /// 2, 4 or 8.
     pub bits: u32,
     /// Elements of a row that share a scale; a power of two, at least 16.
     pub block: usize,

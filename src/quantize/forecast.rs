@@ -1,0 +1,113 @@
+//! What quantizing would give, before it is done.
+
+use super::allocate::units;
+use super::planner::{LEFT, Plan, QUANTIZED, plan, report_of};
+use super::rewrite::dead_values;
+use super::weight_only::{Rows, coding};
+use super::{QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
+use crate::error::{Result, bail};
+use crate::graph::View;
+use crate::model::Model;
+use crate::report::{NodeReport, Report};
+use std::time::Instant;
+
+/// Bytes that a quantized node takes beyond its weights: names, nodes, shapes.
+const NODE_BYTES: u64 = 700;
+/// Elements that are coded to see how long it takes.
+const SAMPLE: usize = 1 << 18;
+/// What the process takes whatever the model: code, tables, the graph.
+const BASE_BYTES: u64 = 40 << 20;
+
+/// Says what [`super::quantize`] would give: which nodes, how many bytes, and about how long it takes and how much memory
+/// (resident, not counting pages of files). Writes nothing. `seconds` in the summary is extrapolated from a part of
+/// the largest weight, coded here and now; limits of loss, size and speed are not looked at, nor is calibration.
+///
+/// Fails as [`super::quantize`] does.
+pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
+    let start = Instant::now();
+    options.check()?;
+    if options.quantize_type == QuantizeType::Static {
+        bail!(Unsupported, "static quantization depends on its data; there is no forecast for it");
+    }
+    let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
+    let options = &QuantizeOptions { block_size, ..options.clone() };
+    let view = View::new(model.proto());
+    let plan = plan(&view, model, options)?;
+    let nodes = nodes(&view, &plan, options);
+    if plan.changes.is_empty() {
+        bail!(Unsupported, "no node could be quantized: {}", super::planner::reasons(&nodes));
+    }
+    let done = vec![true; plan.weights.len()];
+    let dead = dead_values(&view, &plan.changes, &done);
+    let dies = |weight: usize| {
+        let of = plan.changes.iter().find(|c| c.weight == weight).map(|c| (c.constant.owner, c.constant.name));
+        of.is_some_and(|(owner, name)| dead.get(&owner).is_some_and(|names| names.contains(name)))
+    };
+    let mut bytes = model.bytes() + NODE_BYTES * plan.changes.len() as u64;
+    for unit in units(&plan, options) {
+        bytes += unit.candidates[0].bytes;
+        let float = unit.candidates.last().filter(|_| dies(unit.weights[0])).map_or(0, |c| c.bytes);
+        bytes = bytes.saturating_sub(float);
+    }
+    let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
+    let threads = if options.threads == 0 { report.machine.threads } else { options.threads };
+    report.summary.insert("nodes_quantized".into(), plan.changes.len().into());
+    report.summary.insert("nodes_left".into(), (nodes.len() - plan.changes.len()).into());
+    report.summary.insert("bytes_before".into(), model.bytes().into());
+    report.summary.insert("bytes_after".into(), bytes.into());
+    report.summary.insert("memory_bytes".into(), (BASE_BYTES + threads as u64 * worker_bytes(&plan, options)).into());
+    report.summary.insert("seconds".into(), (seconds(&plan, options) / threads as f64).into());
+    report.nodes = nodes;
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn nodes(view: &View<'_>, plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<NodeReport> {
+    let changed = plan.changes.iter().map(|change| {
+        let weight = &plan.weights[change.weight];
+        let reason = match options.quantize_type {
+            QuantizeType::WeightOnly => {
+                let coding = coding(plan, change.weight, weight.bits, options);
+                format!("{} bits in blocks of {}", coding.bits, coding.block)
+            }
+            _ => "int8".to_owned(),
+        };
+        (change.body, change.node, report_of(view.node(change.body, change.node), QUANTIZED, reason))
+    });
+    let mut all: Vec<_> = changed.chain(plan.left.iter().cloned()).collect();
+    all.sort_by_key(|(body, node, _)| (*body, *node));
+    debug_assert!(all.iter().all(|(_, _, node)| node.action == QUANTIZED || node.action == LEFT));
+    all.into_iter().map(|(_, _, node)| node).collect()
+}
+
+/// Memory of one thread: a piece of a weight as floats, its codes, and what is searched with.
+fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
+    let widest = plan.weights.iter().map(|weight| Rows::of(weight).columns).max().unwrap_or(0);
+    match options.quantize_type {
+        QuantizeType::WeightOnly => (super::weight_only::ROWS * widest * 6) as u64,
+        _ => (super::weights::PIECE * 5) as u64,
+    }
+}
+
+/// Processor seconds for all weights, from how long a part of the largest takes.
+fn seconds(plan: &Plan<'_>, options: &QuantizeOptions) -> f64 {
+    let Some(index) = (0..plan.weights.len()).max_by_key(|index| plan.weights[*index].matrix.elements()) else {
+        return 0.0;
+    };
+    let weight = &plan.weights[index];
+    let rows = Rows::of(weight);
+    let count = (SAMPLE / rows.columns.max(1)).clamp(1, rows.count.max(1));
+    let start = Instant::now();
+    let values = rows.read(0, count);
+    match options.quantize_type {
+        QuantizeType::WeightOnly => {
+            let coding = coding(plan, index, weight.bits, options);
+            for row in values.chunks(rows.columns) {
+                std::hint::black_box(super::algorithms::range::code_row(&coding, row, None));
+            }
+        }
+        _ => drop(std::hint::black_box(super::weights::sample(&values, rows.columns))),
+    }
+    let elements: usize = plan.weights.iter().map(|weight| weight.matrix.elements()).sum();
+    start.elapsed().as_secs_f64() * elements as f64 / (count * rows.columns).max(1) as f64
+}

@@ -1,0 +1,165 @@
+//! Limits of loss, size and time: what is asked for is kept, and measured anew here.
+
+mod support;
+
+use optimize::benchmark::{BenchmarkOptions, benchmark};
+use optimize::call::Call;
+use optimize::error::Kind;
+use optimize::model::Model;
+use optimize::onnx::proto::{GraphProto, NodeProto, attribute_kind};
+use optimize::quantize::{QuantizeOptions, QuantizeType, quantize, quantize_with};
+use optimize::report::Report;
+use optimize::text::Tokenizer;
+use support::{build, deps, runtime};
+
+fn minilm() -> Model {
+    Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap()
+}
+
+fn weight_only() -> QuantizeOptions {
+    QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() }
+}
+
+fn run(model: &Model, options: &QuantizeOptions) -> optimize::error::Result<(Model, Report)> {
+    quantize_with(runtime(), model, options, None, &Call::default())
+}
+
+/// 1 - cosine, as the benchmark has it: on the same sentences, by other code.
+fn loss(original: &Model, result: &Model) -> f64 {
+    let tokenizer = Tokenizer::of(original).unwrap();
+    let options = BenchmarkOptions { runs: 1, warmup: 0, batch_size: 8, ..BenchmarkOptions::default() };
+    let (_, quality) = benchmark(runtime(), original, result, tokenizer.as_ref(), &options, &Call::default()).unwrap();
+    1.0 - quality.cosine.unwrap()
+}
+
+fn quantized(report: &Report) -> usize {
+    report.nodes.iter().filter(|node| node.action == "quantized").count()
+}
+
+#[test]
+fn the_most_that_may_be_lost_is_kept_and_no_more_is_left_than_that_takes() {
+    let model = minilm();
+    let (freely, report) = run(&model, &QuantizeOptions { max_quality_loss: 1.0, ..Default::default() }).unwrap();
+    let (plain, _) = quantize(&model, &QuantizeOptions::default(), &Call::default()).unwrap();
+    assert_eq!(freely.bytes(), plain.bytes(), "a limit that nothing reaches changes nothing");
+    let all = quantized(&report);
+    let without = report.summary["quality_loss"].as_f64().unwrap();
+    let mut counts = vec![all];
+    for limit in [without / 2.0, without / 8.0] {
+        let (result, report) = run(&model, &QuantizeOptions { max_quality_loss: limit, ..Default::default() }).unwrap();
+        let (said, found) = (report.summary["quality_loss"].as_f64().unwrap(), loss(&model, &result));
+        assert!(said <= limit && (said - found).abs() < 0.02 * limit, "{limit}: {said}, {found}");
+        counts.push(quantized(&report));
+        let left = report.nodes.iter().filter(|n| n.reason.contains("max_quality_loss"));
+        assert_eq!(left.clone().count(), all - quantized(&report));
+        // What was left is worth more than what was not, byte for byte; at least it is not the least of all.
+        let least = |nodes: Vec<f64>| nodes.into_iter().fold(f64::INFINITY, f64::min);
+        let of_left = least(left.filter_map(|n| n.sensitivity).collect());
+        assert!(of_left > least(report.nodes.iter().filter_map(|n| n.sensitivity).collect()));
+    }
+    assert!(counts.windows(2).all(|pair| pair[1] < pair[0]) && counts[2] > 0, "{counts:?}");
+}
+
+#[test]
+fn a_limit_that_nothing_keeps_is_refused() {
+    let model = minilm();
+    let e = run(&model, &QuantizeOptions { max_quality_loss: 1e-12, ..weight_only() }).unwrap_err();
+    assert_eq!(e.kind(), Kind::Unsupported);
+    assert!(e.to_string().contains("max_quality_loss"), "{e}");
+    let e = run(&model, &QuantizeOptions { target_size: 1000, ..weight_only() }).unwrap_err();
+    assert_eq!(e.kind(), Kind::Unsupported);
+    assert!(e.to_string().contains("target_size is 1000 bytes, but the smallest form has about"), "{e}");
+    let both = QuantizeOptions { target_size: model.bytes() / 6, max_quality_loss: 1e-4, ..weight_only() };
+    let e = run(&model, &both).unwrap_err().to_string();
+    assert!(e.contains("with target_size") && e.contains("the most is 0.0001"), "{e}");
+    let e = quantize(&model, &both, &Call::default()).unwrap_err();
+    assert_eq!(e.kind(), Kind::InvalidArgument);
+}
+
+#[test]
+fn sizes_are_filled_with_the_bits_that_help_most() {
+    let model = minilm();
+    let mut losses = Vec::new();
+    for share in [0.15, 0.18, 0.22] {
+        let target_size = (model.bytes() as f64 * share) as u64;
+        let (result, report) = run(&model, &QuantizeOptions { target_size, ..weight_only() }).unwrap();
+        assert!(result.bytes() <= target_size, "{} > {target_size}", result.bytes());
+        assert!(result.bytes() as f64 > 0.93 * target_size as f64, "{} of {target_size}", result.bytes());
+        assert!((report.summary["quality_loss"].as_f64().unwrap() - loss(&model, &result)).abs() < 1e-4);
+        losses.push(loss(&model, &result));
+    }
+    assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
+    // As many bytes spent evenly: 4 bits in blocks of 16.
+    let (evenly, _) = quantize(&model, &QuantizeOptions { block_size: 16, ..weight_only() }, &Call::default()).unwrap();
+    let target_size = evenly.bytes();
+    let (result, _) = run(&model, &QuantizeOptions { target_size, ..weight_only() }).unwrap();
+    let (even, chosen) = (loss(&model, &evenly), loss(&model, &result));
+    assert!(result.bytes() <= evenly.bytes() && chosen < even, "{chosen} {even}");
+}
+
+/// A table that is also the head, a product inside a branch, and a weight that two products share.
+fn tied() -> Model {
+    let mut lookup = build::op("Gather", &["table", "ids"], &["h"], &[("axis", 0)]);
+    lookup.name = Some("lookup".into());
+    let turn = NodeProto { name: Some("turn".into()), ..build::op("Transpose", &["table"], &["turned"], &[]) };
+    let inside = GraphProto {
+        name: Some("inside".into()),
+        node: vec![NodeProto { name: Some("inner".into()), ..build::op("MatMul", &["g", "w2"], &["i"], &[]) }],
+        output: vec![build::value("i", optimize::onnx::dtype::DataType::Float32, &[-1, 64])],
+        ..Default::default()
+    };
+    let mut branch = build::with_graph(build::op("If", &["yes"], &["b"], &[]), "then_branch", inside.clone());
+    let otherwise = GraphProto { name: Some("other".into()), ..inside };
+    let mut other = build::with_graph(build::op("If", &["yes"], &["b"], &[]), "else_branch", otherwise);
+    other.attribute.iter_mut().for_each(|a| assert_eq!(a.kind, Some(attribute_kind::GRAPH)));
+    branch.attribute.append(&mut other.attribute);
+    let nodes = vec![
+        lookup,
+        turn,
+        NodeProto { name: Some("first".into()), ..build::op("MatMul", &["h", "w"], &["f"], &[]) },
+        NodeProto { name: Some("second".into()), ..build::op("MatMul", &["f", "w"], &["g"], &[]) },
+        branch,
+        NodeProto { name: Some("head".into()), ..build::op("MatMul", &["b", "turned"], &["logits"], &[]) },
+    ];
+    use optimize::onnx::dtype::DataType::{Bool, Float32, Int64};
+    let graph = GraphProto {
+        name: Some("tied".into()),
+        node: nodes,
+        initializer: vec![
+            build::weight("table", &[96, 64]),
+            build::weight("w", &[64, 64]),
+            build::weight("w2", &[64, 64]),
+        ],
+        input: vec![build::value("ids", Int64, &[-1]), build::value("yes", Bool, &[])],
+        output: vec![build::value("logits", Float32, &[-1, 96])],
+        ..Default::default()
+    };
+    Model::from_proto(build::model_of(17, graph))
+}
+
+#[test]
+fn what_is_stored_once_is_judged_once() {
+    let model = tied();
+    let options = QuantizeOptions { max_quality_loss: 10.0, min_elements: 1, ..weight_only() };
+    let (_, report) = run(&model, &options).unwrap();
+    let of = |name: &str| report.nodes.iter().find(|n| n.name == name).unwrap().sensitivity;
+    assert_eq!(report.summary["quality_metric"], "kl");
+    assert_eq!((of("lookup"), of("first")), (of("head"), of("second")));
+    assert!(of("head").unwrap() > 0.0 && of("first").unwrap() > 0.0);
+    assert_eq!(of("inner"), None, "what lies in a branch has no switch");
+}
+
+#[test]
+fn races_leave_a_model_that_runs() {
+    let model = minilm();
+    let options = QuantizeOptions { never_slower: true, threads: 1, ..Default::default() };
+    match run(&model, &options) {
+        Ok((result, report)) => {
+            assert!(report.summary["speedup"]["median"].as_f64().unwrap() > 0.0);
+            assert!(loss(&model, &result) < 0.05);
+            let left = report.nodes.iter().filter(|n| n.reason.contains("not faster")).count();
+            assert_eq!(quantized(&report) + left, 20);
+        }
+        Err(e) => assert!(e.to_string().contains("is not faster quantized here"), "{e}"),
+    }
+}
