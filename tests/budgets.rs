@@ -63,16 +63,16 @@ fn the_most_that_may_be_lost_is_kept_and_no_more_is_left_than_that_takes() {
 #[test]
 fn a_limit_that_nothing_keeps_is_refused() {
     let model = minilm();
-    let e = run(&model, &QuantizeOptions { max_quality_loss: 1e-12, ..weight_only() }).unwrap_err();
+    let e = run(&model, &QuantizeOptions { max_quality_loss: 1e-12, ..weight_only() }).err().unwrap();
     assert_eq!(e.kind(), Kind::Unsupported);
     assert!(e.to_string().contains("max_quality_loss"), "{e}");
-    let e = run(&model, &QuantizeOptions { target_size: 1000, ..weight_only() }).unwrap_err();
+    let e = run(&model, &QuantizeOptions { target_size: 1000, ..weight_only() }).err().unwrap();
     assert_eq!(e.kind(), Kind::Unsupported);
     assert!(e.to_string().contains("target_size is 1000 bytes, but the smallest form has about"), "{e}");
     let both = QuantizeOptions { target_size: model.bytes() / 6, max_quality_loss: 1e-4, ..weight_only() };
-    let e = run(&model, &both).unwrap_err().to_string();
+    let e = run(&model, &both).err().unwrap().to_string();
     assert!(e.contains("with target_size") && e.contains("the most is 0.0001"), "{e}");
-    let e = quantize(&model, &both, &Call::default()).unwrap_err();
+    let e = quantize(&model, &both, &Call::default()).err().unwrap();
     assert_eq!(e.kind(), Kind::InvalidArgument);
 }
 
