@@ -56,7 +56,8 @@ impl<'a> View<'a> {
                     }
                     if node.is("Transpose") {
                         match node.attribute("perm").map(|a| a.ints.as_slice()) {
-                            Some([1, 0]) => transposed = !transposed,
+                            // Without one the order of all dimensions is turned; a `Matrix` has two.
+                            None | Some([1, 0]) => transposed = !transposed,
                             Some([0, 1]) => {}
                             _ => return None,
                         }
