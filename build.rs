@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 13] = [
+const NOUNS: [&str; 14] = [
     "status",
     "error",
     "buffer",
@@ -15,6 +15,7 @@ const NOUNS: [&str; 13] = [
     "tokenizer",
     "generator",
     "quantize",
+    "prune",
     "benchmark",
     "evaluate",
 ];

@@ -241,6 +241,28 @@ typedef enum {
 } optimize_finish_reason_t;
 
 /**
+ * By what structured pruning judges a neuron, channel or head.
+ */
+typedef enum {
+  /**
+   * Sum of magnitudes.
+   */
+  OPTIMIZE_IMPORTANCE_L1 = 0,
+  /**
+   * Root of the sum of squares.
+   */
+  OPTIMIZE_IMPORTANCE_L2 = 1,
+  /**
+   * Weighted by what flows through on the calibration text.
+   */
+  OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
+  /**
+   * By the seed.
+   */
+  OPTIMIZE_IMPORTANCE_RANDOM = 3,
+} optimize_importance_t;
+
+/**
  * How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
  */
 typedef enum {
@@ -261,6 +283,32 @@ typedef enum {
    */
   OPTIMIZE_OPTIMIZATION_EXTENDED = 3,
 } optimize_optimization_level_t;
+
+/**
+ * How weights are chosen for pruning.
+ */
+typedef enum {
+  /**
+   * The smallest by magnitude become zero.
+   */
+  OPTIMIZE_PRUNE_MAGNITUDE = 0,
+  /**
+   * Any become zero, by the seed.
+   */
+  OPTIMIZE_PRUNE_RANDOM = 1,
+  /**
+   * For each output, those with the smallest magnitude times norm of the input. Needs a calibration text.
+   */
+  OPTIMIZE_PRUNE_WANDA = 2,
+  /**
+   * Those whose loss the others of their row can make up for, which they then do. Needs a calibration text.
+   */
+  OPTIMIZE_PRUNE_SPARSEGPT = 3,
+  /**
+   * Whole neurons, channels and heads go.
+   */
+  OPTIMIZE_PRUNE_STRUCTURED = 4,
+} optimize_prune_method_t;
 
 /**
  * The form of a quantized model.
@@ -482,6 +530,11 @@ typedef struct {
    * An optimize_external_data_t.
    */
   int32_t external_data;
+  /**
+   * Not 0: in one file in which zeros take next to nothing, and other float numbers some 15 % less. Only this library
+   * reads it (`optimize_model_load` does, by its content); what it reads is equal bit by bit.
+   */
+  uint32_t packed;
 } optimize_save_options_t;
 
 /**
@@ -880,6 +933,119 @@ typedef struct {
 } optimize_quantize_options_t;
 
 /**
+ * Options of `optimize_model_prune`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_prune_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_prune_method_t.
+   */
+  int32_t method;
+  /**
+   * Share of each weight that is to be zero, above 0 and below 1; 0 is 0.5, or what the pattern says.
+   */
+  double sparsity;
+  /**
+   * With `pattern_of`: of each `pattern_of` weights in a row, along the inputs of a product, at most so many are not
+   * zero. 2 and 4 is the pattern 2:4; 0 and 0 is none.
+   */
+  uint32_t pattern_keep;
+  /**
+   * See `pattern_keep`.
+   */
+  uint32_t pattern_of;
+  /**
+   * Magnitude and random, not 0: one threshold for all weights, instead of one for each.
+   */
+  uint32_t global;
+  /**
+   * Not 0: also prune embedding tables, and heads that are such a table.
+   */
+  uint32_t embeddings;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * Structured: an optimize_importance_t.
+   */
+  int32_t importance;
+  /**
+   * Structured: sizes stay multiples of this; 0 is what is usual.
+   */
+  uint32_t round_to;
+  /**
+   * Structured, not 0: the weight behind each cut is fitted to give what it gave on the calibration text.
+   */
+  uint32_t reconstruct;
+  /**
+   * Structured: whole layers that go.
+   */
+  uint32_t drop_layers;
+  /**
+   * Windows of the calibration text; 0 is 16.
+   */
+  uint32_t calibration_windows;
+  /**
+   * Tokens of a window; 0 is 512, or as many as the model takes.
+   */
+  uint32_t calibration_length;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Of random choices.
+   */
+  uint64_t seed;
+  /**
+   * Weights with fewer elements are left; 0 is 1024.
+   */
+  uint64_t min_elements;
+  /**
+   * `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1", "layer.*.mlp.*"), each of
+   * which may stand for the end of a longer name; without any, all weights of MatMul, Gemm and Conv. Each must match.
+   */
+  const char *const *target_modules;
+  /**
+   * Number of texts in `target_modules`.
+   */
+  uint64_t target_module_count;
+  /**
+   * `exclude_count` names or globs of what is left as it is; wins over `target_modules`.
+   */
+  const char *const *exclude;
+  /**
+   * Number of texts in `exclude`.
+   */
+  uint64_t exclude_count;
+  /**
+   * `override_count` texts `GLOB=SPARSITY`, another sparsity (from 0) for what matches; the first that matches counts.
+   */
+  const char *const *overrides;
+  /**
+   * Number of texts in `overrides`.
+   */
+  uint64_t override_count;
+  /**
+   * A text in UTF-8 of `calibration_size` bytes, for the methods that look at what flows through weights; NULL for
+   * none. Needs ONNX Runtime, and the model its tokenizer.
+   */
+  const char *calibration;
+  /**
+   * Bytes of `calibration`.
+   */
+  uint64_t calibration_size;
+  /**
+   * Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
+   */
+  const char *scratch_folder;
+} optimize_prune_options_t;
+
+/**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
  */
 typedef struct {
@@ -1090,7 +1256,8 @@ void optimize_context_free(optimize_context_t *context);
 
 /**
  * Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
- * milliseconds whatever its size: weights are mapped, not read. Bad files: OPTIMIZE_INVALID_MODEL, with
+ * milliseconds whatever its size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the
+ * system's temporary folder. Bad files: OPTIMIZE_INVALID_MODEL, with
  * the place in the error.
  */
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -1440,6 +1607,21 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
                                       const optimize_quantize_options_t *options,
                                       optimize_buffer_t **report,
                                       optimize_error_t **error);
+
+/**
+ * Prunes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of docs/report.md: how many
+ * weights of each node and module are zero now, and why others were left. Zeros make a plain .onnx neither smaller nor
+ * faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes, then with a report "hash".
+ * OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules there are);
+ * OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
+ */
+optimize_status_t optimize_model_prune(const optimize_context_t *context,
+                                       const optimize_model_t *model,
+                                       const optimize_prune_options_t *options,
+                                       const optimize_call_t *call,
+                                       optimize_model_t **result,
+                                       optimize_buffer_t **report,
+                                       optimize_error_t **error);
 
 /**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load

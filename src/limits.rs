@@ -12,6 +12,10 @@ pub const DATA_FILE_BYTES: u64 = 1 << 42;
 pub const DECODED_BYTES: u64 = 2 << 30;
 /// See [`DECODED_BYTES`].
 pub const DECODED_PER_BYTE: u64 = 4;
+/// Bytes that a packed model may stand for, whatever its size, and for each byte of it.
+pub const PACKED_BYTES: u64 = 1 << 20;
+/// See [`PACKED_BYTES`].
+pub const PACKED_PER_BYTE: u64 = 64;
 /// Nesting of protobuf messages: real models stay under 30 even with `If` inside `Loop` inside functions.
 pub const PROTO_DEPTH: usize = 100;
 /// Nesting of graphs inside nodes.
@@ -74,3 +78,5 @@ pub const MERGED_CHARACTERS: usize = 64;
 pub const CONFIG_BYTES: u64 = 16 << 20;
 /// Elements of an attention head of a model built from a checkpoint.
 pub const HEAD_SIZE: i64 = 1 << 16;
+/// Elements of all axes that structured pruning follows; a model of 70 billion parameters has some 50 million.
+pub const PRUNED_ELEMENTS: usize = 1 << 28;

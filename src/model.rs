@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::files;
 use crate::onnx::dtype::DataType;
 use crate::onnx::load;
+use crate::onnx::packed;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::onnx::save::{self, ExternalData, Saved, hex};
 use crate::source::{self, Card, Format, LoadOptions};
@@ -185,6 +186,11 @@ impl Model {
     /// Saves the model. See [`save::to_file`].
     pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_file(&self.proto, path, external, call)
+    }
+
+    /// Saves the model in the form in which zeros take next to nothing. See [`packed`].
+    pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
+        packed::to_file(&self.proto, path, call)
     }
 }
 

@@ -247,6 +247,13 @@ fn onnx_files() {
 }
 
 #[test]
+fn packed_files() {
+    let seeds = seeds::packed();
+    whole_ones_are_taken(&seeds);
+    fuzz("packed", &seeds);
+}
+
+#[test]
 fn an_onnx_file_cut_anywhere_does_no_harm() {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let folder = common::Folder::new("fuzz-cut");

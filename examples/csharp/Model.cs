@@ -258,14 +258,17 @@ namespace Optimize
         }
 
         /// <summary>Saves a model, atomically: until it is complete and on the disk, what was at the path stays.
-        /// Gives JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
-        public string Save(string path, ExternalData externalData = ExternalData.Auto, Call call = null)
+        /// Gives JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take next to nothing,
+        /// and which only this library reads.</summary>
+        public string Save(
+            string path, ExternalData externalData = ExternalData.Auto, Call call = null, bool packed = false)
         {
             var bytes = Utf8.Bytes(path);
             var options = new Native.SaveOptions
             {
                 StructSize = SizeOf<Native.SaveOptions>(),
                 ExternalData = (int)externalData,
+                Packed = packed ? 1u : 0,
             };
             BufferHandle report = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_save(

@@ -32,7 +32,7 @@ namespace Optimize
         internal struct Call { internal uint StructSize, TimeoutMs; internal IntPtr Progress, UserData, Cancel; }
 
         [StructLayout(LayoutKind.Sequential)]
-        internal struct SaveOptions { internal uint StructSize; internal int ExternalData; }
+        internal struct SaveOptions { internal uint StructSize; internal int ExternalData; internal uint Packed; }
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct ValueInfo
@@ -83,6 +83,27 @@ namespace Optimize
             internal ulong TargetSize;
             internal IntPtr CalibrationNames, CalibrationTensors;
             internal ulong CalibrationTensorCount;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct PruneOptions
+        {
+            internal uint StructSize;
+            internal int Method;
+            internal double Sparsity;
+            internal uint PatternKeep, PatternOf, Global, Embeddings, Threads;
+            internal int Importance;
+            internal uint RoundTo, Reconstruct, DropLayers, CalibrationWindows, CalibrationLength, Reserved;
+            internal ulong Seed, MinElements;
+            internal IntPtr TargetModules;
+            internal ulong TargetModuleCount;
+            internal IntPtr Exclude;
+            internal ulong ExcludeCount;
+            internal IntPtr Overrides;
+            internal ulong OverrideCount;
+            internal IntPtr Calibration;
+            internal ulong CalibrationSize;
+            internal IntPtr ScratchFolder;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -172,6 +193,9 @@ namespace Optimize
 
         [DllImport(Library)] internal static extern int optimize_model_quantize(
             Context context, Model model, ref QuantizeOptions options, ref Call call,
+            out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_prune(
+            Context context, Model model, ref PruneOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_benchmark(
             Context context, Model original, Model result, Tokenizer tokenizer, ref BenchmarkOptions options,

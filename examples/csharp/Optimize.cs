@@ -295,6 +295,22 @@ namespace Optimize
             }
         }
 
+        /// <summary>Makes a model with fewer weights of one, which stays. The report is in Model.Report.</summary>
+        public Model Prune(Model model, PruneOptions options = null, Call call = null)
+        {
+            options = options ?? new PruneOptions();
+            using (var scratch = new Scratch())
+            {
+                var given = options.ToNative(scratch);
+                Model result = null;
+                BufferHandle report = null;
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_prune(
+                    this, model, ref given, ref native, out result, out report, out error));
+                result.Report = report.Take();
+                return result;
+            }
+        }
+
         /// <summary>Measures two models side by side: speed, load time, memory, size, and how close the outputs
         /// are. Gives the JSON of docs/report.md.</summary>
         public string Benchmark(Model original, Model result, BenchmarkOptions options = null, Call call = null)

@@ -27,7 +27,8 @@ internal static class Tests
         tokenizer = model.LoadTokenizer();
 
         return Tap.Run(
-            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary, WeightsInBlocks,
+            Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
+            PruneSavePackedReload, WeightsInBlocks,
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
@@ -130,6 +131,26 @@ internal static class Tests
                 Check(cosine > 0.99, cosine + " for " + text);
             }
         }
+    }
+
+    private static void PruneSavePackedReload()
+    {
+        var options = new PruneOptions
+        {
+            Sparsity = 0.3, Embeddings = true, Overrides = new[] { "query=0.5" }, ScratchFolder = temporary,
+        };
+        var path = Path.Combine(temporary, "sparse.onnx.packed");
+        using (var sparse = context.Prune(model, options))
+        {
+            Check(Json.Number(Json.Parse(sparse.Report), "summary", "modules", "query", "sparsity") == 0.5, sparse.Report);
+            sparse.Save(path, packed: true);
+        }
+        long before = new FileInfo(Path.Combine(folder, "model.onnx")).Length, after = new FileInfo(path).Length;
+        Check(after * 10 < before * 7, after + " of " + before);
+        using (var again = context.Load(path)) Check(again.Inputs().Count == model.Inputs().Count, "inputs");
+        Fails(Status.InvalidArgument, "query (3)",
+            () => context.Prune(model, new PruneOptions { TargetModules = new[] { "qery" } }));
+        Fails(Status.InvalidArgument, "calibration", () => context.Prune(model, new PruneOptions { Method = PruneMethod.Wanda }));
     }
 
     private static void QuantizeOptionsReachTheLibrary()

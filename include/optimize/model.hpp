@@ -64,6 +64,7 @@ enum class CalibrationMethod : std::int32_t {
 /// Options of Model::save; see optimize_save_options_t.
 struct SaveOptions {
     ExternalData external_data = ExternalData::automatic;
+    bool packed = false;
 };
 
 /// Options of Model::quantize; see optimize_quantize_options_t.
@@ -95,6 +96,49 @@ struct QuantizeOptions {
     double max_quality_loss = 0;
     std::uint64_t target_size = 0;
     bool never_slower = false;
+};
+
+/// How weights are chosen for pruning; see optimize_prune_method_t.
+enum class PruneMethod : std::int32_t {
+    magnitude = OPTIMIZE_PRUNE_MAGNITUDE,
+    random = OPTIMIZE_PRUNE_RANDOM,
+    wanda = OPTIMIZE_PRUNE_WANDA,
+    sparsegpt = OPTIMIZE_PRUNE_SPARSEGPT,
+    structured = OPTIMIZE_PRUNE_STRUCTURED,
+};
+
+/// By what structured pruning judges a neuron, channel or head; see optimize_importance_t.
+enum class Importance : std::int32_t {
+    l1 = OPTIMIZE_IMPORTANCE_L1,
+    l2 = OPTIMIZE_IMPORTANCE_L2,
+    activation = OPTIMIZE_IMPORTANCE_ACTIVATION,
+    random = OPTIMIZE_IMPORTANCE_RANDOM,
+};
+
+/// Options of Model::prune; see optimize_prune_options_t.
+struct PruneOptions {
+    PruneMethod method = PruneMethod::magnitude;
+    double sparsity = 0;
+    std::uint32_t pattern_keep = 0;
+    std::uint32_t pattern_of = 0;
+    bool global = false;
+    bool embeddings = false;
+    std::uint32_t threads = 0;
+    Importance importance = Importance::l1;
+    std::uint32_t round_to = 0;
+    bool reconstruct = false;
+    std::uint32_t drop_layers = 0;
+    std::uint32_t calibration_windows = 0;
+    std::uint32_t calibration_length = 0;
+    std::uint64_t seed = 0;
+    std::uint64_t min_elements = 0;
+    std::vector<std::string> target_modules;
+    std::vector<std::string> exclude;
+    /// `GLOB=SPARSITY`.
+    std::vector<std::string> overrides;
+    /// A text; empty for none.
+    std::string calibration;
+    std::string scratch_folder;
 };
 
 /// Options of Model::benchmark; see optimize_benchmark_options_t.
@@ -151,6 +195,7 @@ struct Message {
 };
 
 struct Quantized;
+struct Pruned;
 
 namespace detail {
 
@@ -191,6 +236,7 @@ public:
     std::string save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
         raw.external_data = static_cast<std::int32_t>(options.external_data);
+        raw.packed = options.packed;
         const char *c_path = detail::c_text(path, "path");
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -235,6 +281,8 @@ public:
     }
     /// Quantizes into a new model; this one stays as it is.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
+    /// Prunes into a new model; this one stays as it is.
+    Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
     /// Measures `result` against this model and gives the report as JSON. Without a tokenizer inputs are generated.
     std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
@@ -340,6 +388,50 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_model_quantize(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
+    });
+    return {std::move(made), report.text()};
+}
+
+/// What Model::prune gives.
+struct Pruned {
+    Model model;
+    /// How many weights of each node are zero now, and why others were left: the JSON of docs/report.md.
+    std::string report;
+};
+
+inline Pruned Model::prune(const Context &context, const PruneOptions &options, const Call &call) const {
+    const auto target_modules = detail::c_texts(options.target_modules, "target_modules");
+    const auto exclude = detail::c_texts(options.exclude, "exclude");
+    const auto overrides = detail::c_texts(options.overrides, "overrides");
+    auto raw = detail::sized<optimize_prune_options_t>();
+    raw.method = static_cast<std::int32_t>(options.method);
+    raw.sparsity = options.sparsity;
+    raw.pattern_keep = options.pattern_keep;
+    raw.pattern_of = options.pattern_of;
+    raw.global = options.global;
+    raw.embeddings = options.embeddings;
+    raw.threads = options.threads;
+    raw.importance = static_cast<std::int32_t>(options.importance);
+    raw.round_to = options.round_to;
+    raw.reconstruct = options.reconstruct;
+    raw.drop_layers = options.drop_layers;
+    raw.calibration_windows = options.calibration_windows;
+    raw.calibration_length = options.calibration_length;
+    raw.seed = options.seed;
+    raw.min_elements = options.min_elements;
+    raw.target_modules = target_modules.data();
+    raw.target_module_count = target_modules.size();
+    raw.exclude = exclude.data();
+    raw.exclude_count = exclude.size();
+    raw.overrides = overrides.data();
+    raw.override_count = overrides.size();
+    raw.calibration = options.calibration.empty() ? nullptr : options.calibration.data();
+    raw.calibration_size = options.calibration.size();
+    raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
+    Model made;
+    detail::Buffer report;
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_model_prune(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
     });
     return {std::move(made), report.text()};
 }

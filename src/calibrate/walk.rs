@@ -212,3 +212,24 @@ impl<'m> Walk<'m> {
         Ok((proto, inputs))
     }
 }
+
+/// For each node of the main graph the length of the longest way to it: the order in which layers run, whatever the
+/// order in the file.
+pub fn depths(model: &Model) -> Vec<usize> {
+    let nodes = &model.graph().node;
+    let producer: HashMap<&str, usize> =
+        nodes.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let mut depth = vec![0; nodes.len()];
+    loop {
+        let mut changed = false;
+        for (index, node) in nodes.iter().enumerate() {
+            let before = reads(node);
+            let deepest = before.iter().filter_map(|n| producer.get(n)).map(|i| depth[*i] + 1).max().unwrap_or(0);
+            changed |= deepest > depth[index];
+            depth[index] = depth[index].max(deepest);
+        }
+        if !changed {
+            return depth;
+        }
+    }
+}

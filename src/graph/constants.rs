@@ -89,6 +89,20 @@ fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     }
 }
 
+/// The elements of an integer tensor (int64 or int32), however they are stored; `None` for other types.
+pub fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
+    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0))?;
+    Some(match (&tensor.raw_data, dtype) {
+        (Some(raw), DataType::Int64) => raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+        (Some(raw), DataType::Int32) => {
+            raw.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect()
+        }
+        (None, DataType::Int64) => tensor.int64_data.0.to_vec(),
+        (None, DataType::Int32) => tensor.int32_data.0.iter().map(|v| i64::from(*v)).collect(),
+        _ => return None,
+    })
+}
+
 /// A float tensor of two dimensions, read row by row as `f32` wherever and however it is stored.
 #[derive(Clone)]
 pub struct Matrix {
@@ -129,6 +143,11 @@ impl Matrix {
     /// The element type as stored: float32, float16 or bfloat16.
     pub fn dtype(&self) -> DataType {
         self.dtype
+    }
+
+    /// The elements as stored, in little-endian bytes.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
     }
 
     /// Number of elements.

@@ -1,7 +1,6 @@
 //! From nodes and weights to the modules people know them by: `query`, `q_proj`, `dense`, `fc1` …
 
-use super::View;
-use crate::onnx::proto::NodeProto;
+use super::{BodyId, Use, View};
 use std::collections::BTreeMap;
 
 /// Operators that apply a weight.
@@ -22,10 +21,10 @@ const WEIGHTED: [&str; 10] = [
 pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (body, content) in view.bodies.iter().enumerate() {
-        for node in content.nodes.iter().filter(|node| WEIGHTED.contains(&node.op())) {
+        for (index, node) in content.nodes.iter().enumerate().filter(|(_, node)| WEIGHTED.contains(&node.op())) {
             let weight =
                 node.input.iter().find_map(|name| view.constant(body, name).filter(|c| c.tensor.dims.len() > 1));
-            if let Some(name) = weight.and_then(|weight| module(node, weight.name)) {
+            if let Some(name) = weight.and_then(|weight| module(view, body, index, weight.name)) {
                 *found.entry(name).or_default() += 1;
             }
         }
@@ -33,40 +32,99 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     found
 }
 
-/// The module a node belongs to: the last part of its scope that is a word, else that of its weight's name.
-pub fn module(node: &NodeProto, weight: &str) -> Option<String> {
-    let scope = node.name.as_deref().filter(|name| name.contains('/')).unwrap_or("");
-    let scoped = scope.rsplit_once('/').and_then(|(parents, _)| last_word(parents.split('/')));
-    scoped.or_else(|| {
-        // Exports without scopes name anonymous weights after their operator (`onnx::MatMul_123`).
-        let path = weight.split("::").next().filter(|first| *first != "onnx").map(|_| weight)?;
-        let path = path.strip_suffix(".weight").or_else(|| path.strip_suffix("_weight")).unwrap_or(path);
-        last_word(path.split(['.', '/']))
-    })
+/// The module a node belongs to: the last word of its scope, else of its weight's name, else of that of its bias.
+pub fn module(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Option<String> {
+    paths(view, body, node, weight).into_iter().find_map(|path| last_word(&path))
 }
 
-fn last_word<'a>(parts: impl Iterator<Item = &'a str>) -> Option<String> {
-    let words =
-        parts.flat_map(|part| part.split('.')).filter(|p| !p.is_empty() && !p.bytes().all(|b| b.is_ascii_digit()));
-    words.last().map(str::to_owned)
+/// The names of the module a node belongs to, with dots, best first: of the node's scope, of the weight, of the bias
+/// (`encoder.layer.0.attention.self.query`). Exports that give neither scopes nor names to weights (`onnx::MatMul_123`)
+/// still name biases.
+pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
+    let proto = view.node(body, node);
+    let scope = proto.name.as_deref().and_then(|name| name.rsplit_once('/')).map(|(parents, _)| dotted(parents));
+    let bias = bias_of(view, body, node);
+    let mut paths: Vec<String> = [scope, named(weight), bias.and_then(named)].into_iter().flatten().collect();
+    paths.retain(|path| last_word(path).is_some());
+    let mut seen = std::collections::HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    paths
+}
+
+/// The path in the name of a constant, if an exporter has not made it up after an operator.
+fn named(constant: &str) -> Option<String> {
+    if constant.starts_with("onnx::") {
+        return None;
+    }
+    let ends = [".weight", "_weight", "/weight", ".kernel", "/kernel", ".bias", "_bias", "/bias"];
+    let path = ends.iter().find_map(|end| constant.strip_suffix(end)).unwrap_or(constant);
+    Some(dotted(path))
+}
+
+fn dotted(path: &str) -> String {
+    path.trim_matches('/').replace('/', ".")
+}
+
+/// The name of the bias of a node: an input of its own, or what is added right behind it.
+fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
+    let proto = view.node(body, node);
+    let vector =
+        |at: BodyId, name: &'a str| view.constant(at, name).filter(|c| c.tensor.dims.len() == 1).map(|c| c.name);
+    if matches!(proto.op(), "Gemm" | "Conv" | "ConvTranspose") {
+        return vector(body, proto.input_at(2)?);
+    }
+    if proto.op() != "MatMul" {
+        return None;
+    }
+    let &[Use::Node { body: at, node: next, input }] = view.uses(body, proto.output.first()?) else { return None };
+    let next = view.node(at, next);
+    if next.op() != "Add" {
+        return None;
+    }
+    vector(at, next.input_at(1 - input.min(1))?)
+}
+
+/// The last part of a path that is not a number.
+fn last_word(path: &str) -> Option<String> {
+    let mut words = path.split('.').filter(|part| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit()));
+    words.next_back().map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::edit::{self, float_tensor};
+    use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+
+    /// `Add(MatMul(x, weight), bias)`.
+    fn of(name: &str, weight: &str, bias: &str) -> Vec<String> {
+        let product = NodeProto { name: Some(name.into()), ..edit::node("MatMul", &["x", weight], &["y"]) };
+        let graph = GraphProto {
+            node: vec![product, edit::node("Add", &[bias, "y"], &["z"])],
+            initializer: vec![float_tensor(weight, &[2, 2], &[0.0; 4]), float_tensor(bias, &[2], &[0.0; 2])],
+            ..Default::default()
+        };
+        let model = ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
+        paths(&View::new(&model), 0, 0, weight)
+    }
 
     #[test]
-    fn modules_are_found_in_scopes_and_in_weight_names() {
-        let named = |name: &str| NodeProto { name: Some(name.into()), ..Default::default() };
+    fn modules_are_found_in_scopes_in_weight_names_and_in_those_of_biases() {
         let cases = [
-            ("/encoder/layer.0/attention/self/query/MatMul", "onnx::MatMul_12", Some("query")),
-            ("MatMul_7", "model.layers.3.mlp.down_proj.weight", Some("down_proj")),
-            ("/model/layers.3/self_attn/q_proj/MatMul", "x", Some("q_proj")),
-            ("", "classifier.2.weight", Some("classifier")),
-            ("", "onnx::MatMul_12", None),
+            ("/encoder/layer.0/attention/self/query/MatMul", "onnx::MatMul_12", "onnx::Add_3", Some("query")),
+            ("MatMul_7", "model.layers.3.mlp.down_proj.weight", "7", Some("down_proj")),
+            ("/model/layers.3/self_attn/q_proj/MatMul", "x2", "b", Some("q_proj")),
+            ("", "classifier.2.weight", "b", Some("classifier")),
+            ("MatMul_57", "onnx::MatMul_12", "encoder.layer.0.output.dense.bias", Some("dense")),
+            ("", "onnx::MatMul_12", "12", None),
         ];
-        for (name, weight, expected) in cases {
-            assert_eq!(module(&named(name), weight).as_deref(), expected, "{name} {weight}");
+        for (name, weight, bias, expected) in cases {
+            let found = of(name, weight, bias).into_iter().find_map(|path| last_word(&path));
+            assert_eq!(found.as_deref(), expected, "{name} {weight} {bias}");
         }
+        assert_eq!(
+            of("/a/b.0/MatMul", "c.d.weight", "e.f.bias"),
+            ["a.b.0".to_owned(), "c.d".to_owned(), "e.f".to_owned()]
+        );
     }
 }

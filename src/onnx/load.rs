@@ -3,7 +3,7 @@
 use super::external_data::Resolver;
 use super::proto::ModelProto;
 use super::wire::Reader;
-use super::{tensors, validate};
+use super::{packed, tensors, validate};
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::{files, limits};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ pub struct Loaded {
     pub files: Vec<(PathBuf, Bytes)>,
 }
 
-/// Loads an `.onnx` file. Weights are mapped, not read.
+/// Loads an `.onnx` file, or one that is packed. Weights are mapped, not read; those that are packed are unpacked.
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
@@ -29,6 +29,13 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
 
 /// Loads a model from bytes; external data, if any, is looked for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
+    if packed::is_packed(&bytes) {
+        let mut proto = packed::read(&bytes)?;
+        validate::header(&proto)?;
+        tensors::for_each_tensor(&mut proto, &mut |tensor| validate::tensor(tensor))?;
+        validate::model(&proto)?;
+        return Ok(Loaded { proto, files: Vec::new() });
+    }
     // What is wrong with a file of another kind is that it is of another kind. Judged only when it is not
     // a model, so that no model is mistaken for something else.
     let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {

@@ -10,6 +10,7 @@ pub mod fields;
 mod functions;
 pub mod load;
 pub(crate) mod order;
+pub mod packed;
 pub mod proto;
 pub mod save;
 pub mod tensors;

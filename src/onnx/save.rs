@@ -101,7 +101,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
 }
 
 /// Refuses early what could only fail late.
-fn check(model: &ModelProto, path: &Path) -> Result<()> {
+pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "is a folder; name the file to write");
     }

@@ -8,12 +8,12 @@
 //! were.
 
 use super::QuantizeOptions;
-use super::algorithms::gptq::{self, Factor};
+use super::algorithms::gptq;
 use super::algorithms::{CodedRow, Coding};
 use super::planner::{Form, Plan, Weight};
 use super::weight_only::{self, BlockMatrix, Rows, Slots, is_table};
 use super::weights::Channel;
-use crate::calibrate::{Batch, Products, Walk};
+use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk, depths};
 use crate::call::Ticket;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
@@ -23,7 +23,6 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::{Runtime, Stop, Tensor};
 use bytes::Bytes;
-use std::collections::HashMap;
 
 /// How far weights are moved towards making up for what earlier layers lost.
 const TOWARDS: f32 = 0.5;
@@ -106,26 +105,6 @@ fn stages(model: &Model, plan: &Plan<'_>) -> Vec<Stage> {
     stages.into_iter().map(|(_, stage)| stage).collect()
 }
 
-/// For each node the length of the longest way to it.
-fn depths(model: &Model) -> Vec<usize> {
-    let nodes = &model.graph().node;
-    let producer: HashMap<&str, usize> =
-        nodes.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
-    let mut depth = vec![0; nodes.len()];
-    loop {
-        let mut changed = false;
-        for (index, node) in nodes.iter().enumerate() {
-            let before = crate::onnx::order::reads(node);
-            let deepest = before.iter().filter_map(|n| producer.get(n)).map(|i| depth[*i] + 1).max().unwrap_or(0);
-            changed |= deepest > depth[index];
-            depth[index] = depth[index].max(deepest);
-        }
-        if !changed {
-            return depth;
-        }
-    }
-}
-
 /// What the inputs of a layer ask of its weights.
 struct Layer {
     factor: Factor,
@@ -164,12 +143,12 @@ impl Work<'_> {
         if rows == 0 {
             return Ok(None);
         }
-        let factor = Factor::new(&gram, size, rows)?;
+        let factor = Factor::new(&gram, size, rows, ColumnOrder::Importance)?;
         let square = |values: Vec<f32>| Tensor::from_f32(&[size as i64, size as i64], values);
         let towards = match cross {
             None => None,
             Some(mut cross) => {
-                let upper = square(factor.upper())?;
+                let upper = square(factor.upper_as_inputs())?;
                 let inverse = square(self.products.turned(&upper, &upper, self.stop)?)?;
                 let scale = 1.0 / rows as f32;
                 cross.iter_mut().zip(&gram).for_each(|(c, g)| *c = (*c - g) * scale);

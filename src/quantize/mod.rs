@@ -23,6 +23,7 @@ mod weights;
 pub use algorithms::ScaleType;
 pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
+pub(crate) use planner::QUANTIZED_ALREADY;
 
 use crate::calibrate::{Batch, Calibration};
 use crate::call::{Call, Ticket};

@@ -24,7 +24,7 @@ const INTEGER_OPSET: i64 = 11;
 const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
 /// Operators whose weights have few bits already.
-const QUANTIZED_ALREADY: [&str; 12] = [
+pub const QUANTIZED_ALREADY: [&str; 12] = [
     "MatMulNBits",
     "MatMulBnb4",
     "GatherBlockQuantized",

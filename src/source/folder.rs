@@ -24,6 +24,7 @@ const NAMES: &[&str] = &[
     "onnx/model_int8.onnx",
     "onnx/model_quantized.onnx",
     "onnx/model_q4.onnx",
+    "model.onnx.packed",
 ];
 
 /// Loads one `.onnx` file, with what lies beside it.
@@ -62,7 +63,7 @@ pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
         .at(|| folder.display())?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .filter(|p| p.to_string_lossy().ends_with(".onnx") || p.to_string_lossy().ends_with(".onnx.packed"))
         .collect();
     found.sort();
     match found.len() {

@@ -61,9 +61,10 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 12] = [
+const OPTIONAL: [(&str, &str); 13] = [
     ("optimize_model_save", "report"),
     ("optimize_model_quantize", "report"),
+    ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
     ("optimize_model_evaluate", "against"),
     ("optimize_model_evaluate", "tokenizer"),
@@ -79,13 +80,26 @@ const OPTIONAL: [(&str, &str); 12] = [
 /// Functions whose model writes text.
 const DECODERS: [&str; 3] = ["optimize_generator_new", "optimize_model_render_chat", "optimize_model_evaluate"];
 
-/// Values of enums that are understood, and then ask for what a model that writes text cannot do.
+/// Values of enums that are understood, and then ask for what a model that writes text, or this version, cannot do.
 const BEYOND: [&str; 3] =
     ["OPTIMIZE_EVALUATE_EMBEDDING", "OPTIMIZE_EVALUATE_CLASSIFICATION", "OPTIMIZE_EVALUATE_PROBE"];
 
+/// Values of enums that are understood, and then ask for something that is not given with them.
+const WANTING: [&str; 5] = [
+    "OPTIMIZE_PRUNE_WANDA",
+    "OPTIMIZE_PRUNE_SPARSEGPT",
+    "OPTIMIZE_IMPORTANCE_L2",
+    "OPTIMIZE_IMPORTANCE_ACTIVATION",
+    "OPTIMIZE_IMPORTANCE_RANDOM",
+];
+
 /// What a call with a known enum value must answer.
 pub fn answer_of(value: &str) -> Answer {
-    if BEYOND.contains(&value) { Answer::Status("OPTIMIZE_UNSUPPORTED") } else { OK }
+    match value {
+        beyond if BEYOND.contains(&beyond) => Answer::Status("OPTIMIZE_UNSUPPORTED"),
+        wanting if WANTING.contains(&wanting) => INVALID_ARGUMENT,
+        _ => OK,
+    }
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.

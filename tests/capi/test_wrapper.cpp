@@ -169,6 +169,23 @@ void quantized_models_run_and_agree() {
     FAILS(invalid_argument, "nothing*", model.quantize(context, options));
 }
 
+void pruned_models_are_saved_packed() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    optimize::PruneOptions options;
+    options.sparsity = 0.5;
+    options.target_modules = {"query", "layer.1.*"};
+    const auto sparse = model.prune(context, options);
+    CHECK(sparse.report.find("\"operation\": \"prune\"") != std::string::npos);
+    optimize::SaveOptions packed;
+    packed.packed = true;
+    sparse.model.save(temporary("sparse.onnx.packed"), packed);
+    const optimize::Model again(context, temporary("sparse.onnx.packed"));
+    CHECK(again.inputs().size() == model.inputs().size());
+    options.target_modules = {"qery"};
+    FAILS(invalid_argument, "qery", model.prune(context, options));
+}
+
 void weights_are_quantized_in_blocks() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -344,6 +361,7 @@ int main() {
     RUN(texts_are_encoded_and_decoded);
     RUN(models_are_loaded_described_and_saved);
     RUN(quantized_models_run_and_agree);
+    RUN(pruned_models_are_saved_packed);
     RUN(weights_are_quantized_in_blocks);
     RUN(sessions_outlive_what_they_were_made_from);
     RUN(progress_is_reported_and_can_cancel);

@@ -3,7 +3,10 @@
 use crate::common::*;
 use crate::{gguf, mutate, onnx};
 use bytes::Bytes;
+use optimize::call::Call;
+use optimize::model::Model;
 use optimize::source::gguf::tokenizer_json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -48,10 +51,20 @@ fn damage(name: &str, content: Vec<u8>, random: &mut Random) -> Vec<u8> {
         "gguf" => gguf::mutate(content, random),
         "onnx" if blind => mutate::bytes(content, |bytes| bytes.len(), random),
         "onnx" => onnx::mutate(&content, random),
+        "packed" => resealed(mutate::bytes(content, |bytes| bytes.len(), random), blind),
         "safetensors" => mutate::safetensors(content, blind, random),
         _ if blind => mutate::bytes(content, |bytes| bytes.len(), random),
         _ => mutate::text(content, random),
     }
+}
+
+/// With the checksum put right, unless it is to be wrong: so that what was damaged is seen.
+fn resealed(mut content: Vec<u8>, blind: bool) -> Vec<u8> {
+    if let Some(end) = content.len().checked_sub(32).filter(|_| !blind) {
+        let digest = Sha256::digest(&content[..end]);
+        content[end..].copy_from_slice(&digest);
+    }
+    content
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -129,6 +142,25 @@ fn checkpoint(folder: &Path) -> Option<Seed> {
         model: "",
         sound: true,
     })
+}
+
+/// Small models packed: their parts are a few hundred bytes each, so that damage goes to all of them.
+pub fn packed() -> Vec<Seed> {
+    let folder = Folder::new("fuzz-packed");
+    let path = folder.join("model.onnx.packed");
+    let pack = |content: Vec<u8>| {
+        let model = Model::from_bytes(Bytes::from(content)).unwrap();
+        model.save_packed(&path, &Call::default()).unwrap();
+        one("model.onnx.packed", std::fs::read(&path).unwrap(), true)
+    };
+    let weight = |name: &str, count: usize| {
+        let values = (0..count).flat_map(|i| if i % 3 == 0 { 0f32 } else { i as f32 }.to_le_bytes());
+        tensor(name, FLOAT, &[count as i64]).bytes(9, &values.collect::<Vec<u8>>())
+    };
+    let with = |tensors: Vec<Proto>| model(identity_graph().all(5, tensors)).0;
+    let small = with(vec![weight("w", 300)]);
+    let two = with(vec![weight("a", 256), bytes_tensor("zeros", 2000), weight("b", 300)]);
+    [small, two, onnx::everything()[0].clone()].map(pack).into()
 }
 
 pub fn onnx() -> Vec<Seed> {

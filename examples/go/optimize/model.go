@@ -68,6 +68,7 @@ const (
 // SaveOptions are the options of Model.Save.
 type SaveOptions struct {
 	ExternalData ExternalData
+	Packed       bool // one file in which zeros take next to nothing; only this library reads it
 }
 
 // Save saves a model, atomically: until it is complete and on the disk, what was at path stays.
@@ -83,6 +84,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 	options := C.optimize_save_options_t{
 		struct_size:   C.sizeof_optimize_save_options_t,
 		external_data: C.int32_t(o.ExternalData),
+		packed:        flag(o.Packed),
 	}
 	var mem memory
 	defer mem.free()

@@ -91,18 +91,29 @@ pub struct Target {
 impl Target {
     /// Understands `--output`, makes the folder if it has to.
     pub fn prepare(output: &Path) -> Result<Target> {
+        Target::prepare_as(output, false)
+    }
+
+    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, and `X.onnx` will do.
+    pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
         }
-        let is_file = output.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) && !output.is_dir();
-        if is_file {
-            return Ok(Target { file: output.to_owned(), folder: None });
+        let ends = |end: &str| output.extension().is_some_and(|e| e.eq_ignore_ascii_case(end)) && !output.is_dir();
+        let mut with_end = output.as_os_str().to_owned();
+        with_end.push(".packed");
+        match packed {
+            true if ends("packed") => return Ok(Target { file: output.to_owned(), folder: None }),
+            true if ends("onnx") => return Ok(Target { file: with_end.into(), folder: None }),
+            false if ends("onnx") => return Ok(Target { file: output.to_owned(), folder: None }),
+            _ => {}
         }
         if output.is_file() {
             bail!(InvalidArgument, "{}: is a file that does not end in .onnx", output.display());
         }
         std::fs::create_dir_all(output).at(|| output.display())?;
-        Ok(Target { file: output.join("model.onnx"), folder: Some(output.to_owned()) })
+        let name = if packed { "model.onnx.packed" } else { "model.onnx" };
+        Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
     }
 
     /// The folder for scratch files: beside the result, so that nothing is written elsewhere.

@@ -7,6 +7,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod progress;
+mod prune;
 mod quantize;
 mod run;
 mod table;
@@ -31,6 +32,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Make a model's weights int8: a quarter of the size, and faster.
     Quantize(quantize::Arguments),
+    /// Make weights zero, or take neurons, channels and heads out.
+    Prune(prune::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
     /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Prune(arguments) => prune::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

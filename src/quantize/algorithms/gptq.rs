@@ -8,141 +8,13 @@
 //! [`range`] with the mean squares as importance.
 
 use super::{CodedRow, Coding, range};
-use crate::error::{Result, bail};
+use crate::calibrate::Factor;
 use rayon::prelude::*;
 
-/// Part of the mean diagonal that is added to it, as in the paper.
-const DAMPING: f64 = 0.01;
 /// Rows handled by one task.
 const ROWS: usize = 32;
 /// Columns after which the error is carried to all that are left.
 const STEP: usize = 32;
-
-/// What the columns of a weight owe each other: made once for all weights with the same input.
-pub struct Factor {
-    size: usize,
-    /// The columns in falling order of importance.
-    order: Vec<usize>,
-    /// `U` for the columns in that order, row after row; zero below the diagonal.
-    upper: Vec<f32>,
-    /// Mean square of each input.
-    importance: Vec<f32>,
-}
-
-impl Factor {
-    /// From `Σ x xᵀ` over `rows` inputs, row after row. Inputs that were always zero count as average.
-    pub fn new(gram: &[f32], size: usize, rows: usize) -> Result<Factor> {
-        if gram.len() != size * size {
-            bail!(Internal, "a product of {} values is no square of {size}", gram.len());
-        }
-        let scale = 1.0 / rows.max(1) as f64;
-        let importance: Vec<f32> = (0..size).map(|i| (f64::from(gram[i * size + i]) * scale) as f32).collect();
-        let mean = importance.iter().map(|v| f64::from(*v)).sum::<f64>() / size.max(1) as f64;
-        if !mean.is_finite() {
-            bail!(InvalidModel, "the calibration data gives values that are not finite");
-        }
-        let mean = if mean > 0.0 { mean } else { 1.0 };
-        let mut order: Vec<usize> = (0..size).collect();
-        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
-        // Reversed, so that the lower factor of the reversed matrix is the upper one of the matrix.
-        let of = |i: usize, j: usize| gram[order[size - 1 - i] * size + order[size - 1 - j]];
-        let at = |i: usize, j: usize| (size - 1 - i) * size + (size - 1 - j);
-        for extra in [1.0, 10.0, 100.0] {
-            let mut lower = vec![0f64; size * size];
-            for i in 0..size {
-                for j in 0..=i {
-                    lower[i * size + j] = f64::from(of(i, j)) * scale;
-                }
-                lower[i * size + i] += DAMPING * extra * mean;
-            }
-            if cholesky(&mut lower, size) {
-                let inverse = invert_lower(&lower, size);
-                let mut upper = vec![0f32; size * size];
-                for i in 0..size {
-                    for j in 0..=i {
-                        upper[at(i, j)] = inverse[i * size + j] as f32;
-                    }
-                }
-                return Ok(Factor { size, order, upper, importance });
-            }
-        }
-        bail!(InvalidModel, "the calibration data gives no positive matrix")
-    }
-
-    /// `U` with rows and columns as the inputs are; `H⁻¹ = Uᵀ U`, for the `H` with its damping.
-    pub fn upper(&self) -> Vec<f32> {
-        let mut upper = vec![0f32; self.size * self.size];
-        for (i, row) in self.upper.chunks_exact(self.size.max(1)).enumerate() {
-            row.iter().zip(&self.order).for_each(|(value, j)| upper[i * self.size + j] = *value);
-        }
-        upper
-    }
-}
-
-/// `A = L Lᵀ` in place, lower triangle; `false` if `A` is not positive.
-fn cholesky(a: &mut [f64], n: usize) -> bool {
-    // Left-looking: a panel of columns is brought up to date by all rows at once, then finished one by one.
-    const PANEL: usize = 48;
-    for start in (0..n).step_by(PANEL) {
-        let end = n.min(start + PANEL);
-        let panel: Vec<f64> = (start..end).flat_map(|j| a[j * n..j * n + start].to_vec()).collect();
-        a[start * n..].par_chunks_mut(n).enumerate().for_each(|(offset, row)| {
-            let (known, rest) = row.split_at_mut(start);
-            for j in start..end.min(start + offset + 1) {
-                rest[j - start] -= dot(known, &panel[(j - start) * start..(j - start + 1) * start]);
-            }
-        });
-        for j in start..end {
-            let (done, rest) = a.split_at_mut((j + 1) * n);
-            let own = &mut done[j * n..];
-            let pivot = own[j] - dot(&own[start..j], &own[start..j]);
-            if pivot <= 0.0 || !pivot.is_finite() {
-                return false;
-            }
-            own[j] = pivot.sqrt();
-            let own = &*own;
-            rest.par_chunks_mut(n).with_min_len(64).for_each(|row| {
-                row[j] = (row[j] - dot(&row[start..j], &own[start..j])) / own[j];
-            });
-        }
-    }
-    true
-}
-
-/// The inverse of a lower triangle.
-fn invert_lower(lower: &[f64], n: usize) -> Vec<f64> {
-    // Column c of the inverse, kept as a row so that sums run over neighbours.
-    let columns: Vec<Vec<f64>> = (0..n)
-        .into_par_iter()
-        .map(|c| {
-            let mut x = vec![0f64; n];
-            x[c] = 1.0 / lower[c * n + c];
-            for i in c + 1..n {
-                x[i] = -dot(&lower[i * n + c..i * n + i], &x[c..i]) / lower[i * n + i];
-            }
-            x
-        })
-        .collect();
-    let mut inverse = vec![0f64; n * n];
-    inverse.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-        for (c, value) in row.iter_mut().enumerate().take(i + 1) {
-            *value = columns[c][i];
-        }
-    });
-    inverse
-}
-
-/// Sums of products, in lanes that the compiler can keep side by side.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0f64; 8];
-    let (a8, b8) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a8.0.iter().zip(b8.0) {
-        for i in 0..8 {
-            lanes[i] += a[i] * b[i];
-        }
-    }
-    lanes.iter().sum::<f64>() + a8.1.iter().zip(b8.1).map(|(a, b)| a * b).sum::<f64>()
-}
 
 /// Codes rows of `size` columns that lie one after another. Their values are used up.
 pub fn code_rows(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow> {
@@ -191,6 +63,7 @@ fn code_tile(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow
 mod tests {
     use super::super::ScaleType;
     use super::*;
+    use crate::calibrate::ColumnOrder;
 
     fn numbers(count: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
@@ -222,37 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn the_factor_is_that_of_the_inverse() {
-        for size in [1, 7, 50, 130] {
-            let x = inputs(4 * size, size);
-            let gram = gram(&x, size);
-            let factor = Factor::new(&gram, size, 4 * size).unwrap();
-            let mean = factor.importance.iter().sum::<f32>() / size as f32;
-            // (Uᵀ U) H = 1
-            for i in 0..size {
-                for j in 0..size {
-                    let upper = factor.upper();
-                    let inverse = |i: usize, k: usize| -> f64 {
-                        (0..size).map(|m| f64::from(upper[m * size + i]) * f64::from(upper[m * size + k])).sum()
-                    };
-                    let h = |k: usize, j: usize| {
-                        f64::from(gram[k * size + j]) / (4 * size) as f64
-                            + if k == j { DAMPING * f64::from(mean) } else { 0.0 }
-                    };
-                    if (i + j) % 7 == 0 {
-                        let found: f64 = (0..size).map(|k| inverse(i, k) * h(k, j)).sum();
-                        assert!((found - f64::from(u8::from(i == j))).abs() < 1e-3, "{size}: {i} {j} {found}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
     fn outputs_change_less_than_by_rounding() {
         let (size, rows, outputs) = (96, 400, 40);
         let x = inputs(rows, size);
-        let factor = Factor::new(&gram(&x, size), size, rows).unwrap();
+        let factor = Factor::new(&gram(&x, size), size, rows, ColumnOrder::Importance).unwrap();
         let weights = numbers(outputs * size, 9);
         for (symmetric, scale) in [(true, ScaleType::Float32), (false, ScaleType::Uint8)] {
             let coding = Coding { bits: 4, block: 32, symmetric, scale };
@@ -274,12 +120,9 @@ mod tests {
     fn inputs_that_are_always_zero_or_not_finite() {
         let mut x = inputs(100, 32);
         x.iter_mut().step_by(32).for_each(|v| *v = 0.0);
-        let factor = Factor::new(&gram(&x, 32), 32, 100).unwrap();
+        let factor = Factor::new(&gram(&x, 32), 32, 100, ColumnOrder::Importance).unwrap();
         let coding = Coding { bits: 4, block: 16, symmetric: false, scale: ScaleType::Float16 };
         let coded = code_rows(&coding, &mut numbers(64, 2), &factor);
         assert!(coded.iter().all(|c| c.scales.iter().all(|s| s.is_finite())));
-        assert!(Factor::new(&[0.0; 16], 4, 1).is_ok());
-        assert!(Factor::new(&[f32::NAN; 16], 4, 1).is_err());
-        assert!(Factor::new(&[1.0; 3], 4, 1).is_err());
     }
 }

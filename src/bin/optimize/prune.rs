@@ -1,0 +1,258 @@
+//! `optimize prune`: weights that become zero, or go.
+
+use crate::benchmark::{self, AfterTechnique, Inputs};
+use crate::common::{self, Machine, Output, Target};
+use crate::progress::Bar;
+use crate::table;
+use clap::{Args, ValueEnum};
+use optimize::calibrate::Calibration;
+use optimize::error::{Context, Result, bail};
+use optimize::model::Model;
+use optimize::onnx::save::ExternalData;
+use optimize::prune::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride, prune, prune_calibrated};
+use optimize::report::Report;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `prune`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: an .onnx file or a folder that holds one
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
+    #[arg(long, value_name = "PATH")]
+    output: PathBuf,
+    /// How weights are chosen
+    #[arg(long, value_enum, default_value = "magnitude")]
+    method: Method,
+    /// Share of each weight that is to be zero (of the units that go, for structured), above 0 and below 1
+    #[arg(long, required_unless_present_any = ["pattern", "drop_layers"], allow_negative_numbers = true)]
+    sparsity: Option<f64>,
+    /// At most N of M neighbours stay, as 2:4
+    #[arg(long, value_name = "N:M")]
+    pattern: Option<Pattern>,
+    /// Magnitude and random: one threshold for all weights instead of one for each
+    #[arg(long)]
+    global: bool,
+    /// Of random choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Modules, weights or nodes by name or glob: query key 'layer.*.mlp.*' [default: all of MatMul, Gemm and Conv]
+    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    target_modules: Vec<String>,
+    /// Another sparsity for what matches; repeat for several
+    #[arg(long = "override", value_name = "GLOB=SPARSITY")]
+    overrides: Vec<SparsityOverride>,
+    /// Leave modules, weights or nodes that match this glob; repeat for several
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Also prune embedding tables
+    #[arg(long)]
+    embeddings: bool,
+    /// Leave weights with fewer elements
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    min_elements: u64,
+    /// A text that wanda, sparsegpt and structured pruning by activation look at
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// Windows of the calibration text
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    calibration_windows: usize,
+    /// Tokens of a window [default: 512, or what the model takes]
+    #[arg(long, value_name = "N")]
+    calibration_length: Option<usize>,
+    /// Structured: by what neurons, channels and heads are judged
+    #[arg(long, value_enum, default_value = "l1")]
+    importance: Judge,
+    /// Structured: sizes stay multiples of this
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    round_to: usize,
+    /// Structured, with calibration: fit the weight behind each cut to give what it gave
+    #[arg(long)]
+    reconstruct: bool,
+    /// Structured: whole layers that go
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    drop_layers: usize,
+    /// Store the result packed, so that zeros take next to nothing: FILE.onnx.packed, which only this library reads
+    #[arg(long, conflicts_with = "external_data")]
+    packed: bool,
+    /// Put the weights in a file beside the .onnx, whatever their size
+    #[arg(long)]
+    external_data: bool,
+    #[command(flatten)]
+    after: AfterTechnique,
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    reporting: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    /// The smallest weights become zero
+    Magnitude,
+    /// Any weights become zero
+    Random,
+    /// The smallest by magnitude times what flows in become zero
+    Wanda,
+    /// Weights become zero whose loss the others make up for
+    Sparsegpt,
+    /// Neurons, channels and heads go
+    Structured,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Judge {
+    L1,
+    L2,
+    Activation,
+    Random,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let report = common::with_bar(&arguments.reporting, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let target = Target::prepare_as(&arguments.output, arguments.packed)?;
+        let options = options(arguments, &target);
+        let (result, mut report) = match &arguments.calibration {
+            None => bar.call(|call| prune(&model, &options, call))?,
+            Some(file) => calibrated(arguments, &model, file, &options, bar)?,
+        };
+        report.input = Some(bar.call(|call| model.identity(call))?);
+        let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
+        let saved = bar.call(|call| match arguments.packed {
+            true => result.save_packed(&target.file, call),
+            false => result.save(&target.file, external, call),
+        })?;
+        report.output = Some(saved.identity());
+        target.carry_along(&model)?;
+        if arguments.after.wanted() {
+            // The result as anybody will load it, not the one in memory.
+            let saved = common::load(&target.file, bar)?;
+            let after = &arguments.after;
+            let options = benchmark::options(
+                &arguments.inputs,
+                &arguments.machine,
+                after.benchmark_text.clone(),
+                after.benchmark_runs,
+            )?;
+            let compared = benchmark::compare(&model, &saved, &arguments.inputs, &arguments.machine, &options, bar)?;
+            (report.benchmark, report.quality) = (compared.benchmark, compared.quality);
+        }
+        report.peak_rss_bytes = optimize::report::peak_rss_bytes();
+        Ok(report)
+    })?;
+    show(arguments, &report)
+}
+
+fn calibrated(
+    arguments: &Arguments,
+    model: &Model,
+    file: &Path,
+    options: &PruneOptions,
+    bar: &Bar,
+) -> Result<(Model, Report)> {
+    let runtime = arguments.machine.runtime()?;
+    let text = common::text_of(file)?;
+    let Some(tokenizer) = common::tokenizer(None, model)? else {
+        bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
+    };
+    let calibration = Calibration {
+        text: &text,
+        tokenizer: &tokenizer,
+        windows: arguments.calibration_windows,
+        length: arguments.calibration_length.unwrap_or(0),
+    };
+    let done = bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
+    done.at(|| file.display())
+}
+
+fn options(arguments: &Arguments, target: &Target) -> PruneOptions {
+    let only_layers = arguments.drop_layers > 0;
+    PruneOptions {
+        method: match arguments.method {
+            Method::Magnitude => PruneMethod::Magnitude,
+            Method::Random => PruneMethod::Random,
+            Method::Wanda => PruneMethod::Wanda,
+            Method::Sparsegpt => PruneMethod::SparseGpt,
+            Method::Structured => PruneMethod::Structured,
+        },
+        sparsity: match (arguments.sparsity, arguments.pattern) {
+            (Some(sparsity), _) => sparsity,
+            (None, Some(pattern)) => pattern.sparsity(),
+            (None, None) if only_layers => 0.0,
+            (None, None) => PruneOptions::default().sparsity,
+        },
+        pattern: arguments.pattern,
+        global: arguments.global,
+        overrides: arguments.overrides.clone(),
+        seed: arguments.seed,
+        target_modules: arguments.target_modules.clone(),
+        exclude: arguments.exclude.clone(),
+        embeddings: arguments.embeddings,
+        min_elements: arguments.min_elements,
+        importance: match arguments.importance {
+            Judge::L1 => Importance::L1,
+            Judge::L2 => Importance::L2,
+            Judge::Activation => Importance::Activation,
+            Judge::Random => Importance::Random,
+        },
+        round_to: arguments.round_to,
+        reconstruct: arguments.reconstruct,
+        drop_layers: arguments.drop_layers,
+        threads: arguments.machine.threads,
+        scratch_folder: Some(target.scratch()),
+    }
+}
+
+fn show(arguments: &Arguments, report: &Report) -> Result<()> {
+    let reporting = &arguments.reporting;
+    if reporting.json {
+        return common::print(&report.to_json());
+    }
+    if reporting.quiet {
+        return Ok(());
+    }
+    if reporting.verbose {
+        let line =
+            |n: &optimize::report::NodeReport| format!("{:<10} {:<8} {}  ({})\n", n.action, n.op, n.name, n.reason);
+        common::print(&report.nodes.iter().map(line).collect::<String>())?;
+    }
+    let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
+    let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
+    let percent = |key: &str| 100.0 * of(key).as_f64().unwrap_or(0.0);
+    if matches!(arguments.method, Method::Structured) {
+        common::print(&format!(
+            "{path}: {} of {} units left, {} of {} parameters, in {:.2} s\n\n",
+            of("units_after"),
+            of("units_before"),
+            of("parameters_after"),
+            of("parameters_before"),
+            report.seconds,
+        ))?;
+        return common::print(&sizes(report));
+    }
+    common::print(&format!(
+        "{path}: {} nodes pruned, {} left, in {:.2} s: {:.1} % of their weights are zero ({:.1} % asked), {:.1} % of all\n\n",
+        of("nodes_pruned"),
+        of("nodes_left"),
+        report.seconds,
+        percent("sparsity"),
+        percent("sparsity_asked"),
+        percent("sparsity_of_all"),
+    ))?;
+    common::print(&sizes(report))?;
+    match of("note").as_str() {
+        Some(note) if !arguments.packed => common::print(&format!("\nNote: {note}.\n")),
+        _ => Ok(()),
+    }
+}
+
+/// Size, and what was measured, before and after.
+fn sizes(report: &Report) -> String {
+    let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
+    table::comparison(report, bytes(&report.input), bytes(&report.output))
+}

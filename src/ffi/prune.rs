@@ -1,0 +1,242 @@
+//! Pruning.
+
+use super::call::{self, optimize_call_t};
+use super::context::{Context, optimize_context_t};
+use super::error::optimize_error_t;
+use super::handle;
+use super::model::{self, optimize_model_t};
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, buffer, guard, text, text_of, texts};
+use crate::calibrate::Calibration;
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::model::Model;
+use crate::prune::{Importance, Pattern, PruneMethod, PruneOptions, prune, prune_calibrated};
+use crate::report::Report;
+use crate::text::Tokenizer;
+use std::ffi::c_char;
+use std::path::PathBuf;
+
+/// How weights are chosen for pruning.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_prune_method_t {
+    /// The smallest by magnitude become zero.
+    OPTIMIZE_PRUNE_MAGNITUDE = 0,
+    /// Any become zero, by the seed.
+    OPTIMIZE_PRUNE_RANDOM = 1,
+    /// For each output, those with the smallest magnitude times norm of the input. Needs a calibration text.
+    OPTIMIZE_PRUNE_WANDA = 2,
+    /// Those whose loss the others of their row can make up for, which they then do. Needs a calibration text.
+    OPTIMIZE_PRUNE_SPARSEGPT = 3,
+    /// Whole neurons, channels and heads go.
+    OPTIMIZE_PRUNE_STRUCTURED = 4,
+}
+
+/// By what structured pruning judges a neuron, channel or head.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_importance_t {
+    /// Sum of magnitudes.
+    OPTIMIZE_IMPORTANCE_L1 = 0,
+    /// Root of the sum of squares.
+    OPTIMIZE_IMPORTANCE_L2 = 1,
+    /// Weighted by what flows through on the calibration text.
+    OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
+    /// By the seed.
+    OPTIMIZE_IMPORTANCE_RANDOM = 3,
+}
+
+/// Options of `optimize_model_prune`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_prune_options_t {
+    /// sizeof(optimize_prune_options_t).
+    pub struct_size: u32,
+    /// An optimize_prune_method_t.
+    pub method: i32,
+    /// Share of each weight that is to be zero, above 0 and below 1; 0 is 0.5, or what the pattern says.
+    pub sparsity: f64,
+    /// With `pattern_of`: of each `pattern_of` weights in a row, along the inputs of a product, at most so many are not
+    /// zero. 2 and 4 is the pattern 2:4; 0 and 0 is none.
+    pub pattern_keep: u32,
+    /// See `pattern_keep`.
+    pub pattern_of: u32,
+    /// Magnitude and random, not 0: one threshold for all weights, instead of one for each.
+    pub global: u32,
+    /// Not 0: also prune embedding tables, and heads that are such a table.
+    pub embeddings: u32,
+    /// Threads; 0 is as the context says.
+    pub threads: u32,
+    /// Structured: an optimize_importance_t.
+    pub importance: i32,
+    /// Structured: sizes stay multiples of this; 0 is what is usual.
+    pub round_to: u32,
+    /// Structured, not 0: the weight behind each cut is fitted to give what it gave on the calibration text.
+    pub reconstruct: u32,
+    /// Structured: whole layers that go.
+    pub drop_layers: u32,
+    /// Windows of the calibration text; 0 is 16.
+    pub calibration_windows: u32,
+    /// Tokens of a window; 0 is 512, or as many as the model takes.
+    pub calibration_length: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Of random choices.
+    pub seed: u64,
+    /// Weights with fewer elements are left; 0 is 1024.
+    pub min_elements: u64,
+    /// `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1", "layer.*.mlp.*"), each of
+    /// which may stand for the end of a longer name; without any, all weights of MatMul, Gemm and Conv. Each must match.
+    pub target_modules: *const *const c_char,
+    /// Number of texts in `target_modules`.
+    pub target_module_count: u64,
+    /// `exclude_count` names or globs of what is left as it is; wins over `target_modules`.
+    pub exclude: *const *const c_char,
+    /// Number of texts in `exclude`.
+    pub exclude_count: u64,
+    /// `override_count` texts `GLOB=SPARSITY`, another sparsity (from 0) for what matches; the first that matches counts.
+    pub overrides: *const *const c_char,
+    /// Number of texts in `overrides`.
+    pub override_count: u64,
+    /// A text in UTF-8 of `calibration_size` bytes, for the methods that look at what flows through weights; NULL for
+    /// none. Needs ONNX Runtime, and the model its tokenizer.
+    pub calibration: *const c_char,
+    /// Bytes of `calibration`.
+    pub calibration_size: u64,
+    /// Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
+    pub scratch_folder: *const c_char,
+}
+// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit and eleven 64-bit fields: no padding, all zero is valid.
+unsafe impl Options for optimize_prune_options_t {}
+
+/// Prunes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of docs/report.md: how many
+/// weights of each node and module are zero now, and why others were left. Zeros make a plain .onnx neither smaller nor
+/// faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes, then with a report "hash".
+/// OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules there are);
+/// OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_prune(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    options: *const optimize_prune_options_t,
+    call: *const optimize_call_t,
+    result: *mut *mut optimize_model_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let (out, report_out) = (Out::new(result, "result"), Out::optional(report));
+            let out = out?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            let calibration = match (given.calibration.is_null(), given.calibration_size) {
+                (true, 0) => None,
+                _ => Some(text_of(
+                    given.calibration,
+                    usize::try_from(given.calibration_size).unwrap_or(usize::MAX),
+                    "calibration",
+                )?),
+            };
+            let (result, report) = call::with(call, |call| {
+                let (result, mut report) = match &calibration {
+                    None => prune(model, &options, call)?,
+                    Some(text) => calibrated(context, model, &options, text, &given, call)?,
+                };
+                if report_out.is_some() {
+                    report.input = Some(model.identity(call)?);
+                }
+                Ok((result, report))
+            })?;
+            if let Some(out) = report_out {
+                out.set(buffer::new(report.to_json()));
+            }
+            out.set(model::new(result));
+            Ok(())
+        })
+    }
+}
+
+fn calibrated(
+    context: &Context,
+    model: &Model,
+    options: &PruneOptions,
+    text: &str,
+    given: &optimize_prune_options_t,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    let Some(tokenizer) = Tokenizer::of(model)? else {
+        bail!(NotFound, "the model has no tokenizer to read the calibration text with");
+    };
+    let calibration = Calibration {
+        text,
+        tokenizer: &tokenizer,
+        windows: given.calibration_windows as usize,
+        length: given.calibration_length as usize,
+    };
+    prune_calibrated(context.runtime()?, model, options, &calibration, call)
+}
+
+unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
+    let defaults = PruneOptions::default();
+    let method = match given.method {
+        0 => PruneMethod::Magnitude,
+        1 => PruneMethod::Random,
+        2 => PruneMethod::Wanda,
+        3 => PruneMethod::SparseGpt,
+        4 => PruneMethod::Structured,
+        other => bail!(InvalidArgument, "method is {other}, which is no optimize_prune_method_t"),
+    };
+    let importance = match given.importance {
+        0 => Importance::L1,
+        1 => Importance::L2,
+        2 => Importance::Activation,
+        3 => Importance::Random,
+        other => bail!(InvalidArgument, "importance is {other}, which is no optimize_importance_t"),
+    };
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    let pattern = match (given.pattern_keep, given.pattern_of) {
+        (0, 0) => None,
+        (keep, of) => Some(Pattern { keep: keep as usize, of: of as usize }),
+    };
+    let usual = pattern.map_or(defaults.sparsity, Pattern::sparsity);
+    let only_layers = method == PruneMethod::Structured && given.drop_layers > 0;
+    let list = |list, count: u64, name| -> Result<Vec<String>> {
+        // SAFETY: the contract of `ffi`.
+        let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;
+        Ok(found.into_iter().map(str::to_owned).collect())
+    };
+    Ok(PruneOptions {
+        method,
+        sparsity: if given.sparsity == 0.0 && !only_layers { usual } else { given.sparsity },
+        pattern,
+        global: given.global != 0,
+        overrides: list(given.overrides, given.override_count, "overrides")?
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_>>()?,
+        seed: given.seed,
+        target_modules: list(given.target_modules, given.target_module_count, "target_modules")?,
+        exclude: list(given.exclude, given.exclude_count, "exclude")?,
+        embeddings: given.embeddings != 0,
+        min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
+        importance,
+        round_to: given.round_to as usize,
+        reconstruct: given.reconstruct != 0,
+        drop_layers: given.drop_layers as usize,
+        threads: 0,
+        scratch_folder: match given.scratch_folder.is_null() {
+            true => None,
+            // SAFETY: the contract of `ffi`.
+            false => Some(PathBuf::from(unsafe { text(given.scratch_folder, "scratch_folder") }?)),
+        },
+    })
+}

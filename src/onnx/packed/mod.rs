@@ -1,0 +1,295 @@
+//! A model in one file in which zeros take a bit each and float numbers some 15 % less, read back bit by bit.
+//!
+//! ```text
+//! magic 8 bytes, version u32 (1), 0 u32
+//! pieces of tensors, one after another (see `codec`)
+//! the model without the elements of its large tensors: an ONNX file, as one zstd frame
+//! padding
+//! index: for each tensor its bytes u64, bytes of an element u8, and u32 stored bytes of each piece of 1 MiB
+//! footer: offset, stored bytes and bytes of the model; offset, bytes and tensors of the index, each u64;
+//!         SHA-256 of all before it
+//! ```
+//! All numbers are little-endian. A tensor in the index is the `offset`-th external tensor of the model, whose `location`
+//! is `packed`. A file stands for at most [`limits::PACKED_PER_BYTE`] times its size: padding is there to keep that true,
+//! so that a small file can never ask for much.
+//!
+//! Reading unpacks into an unlinked file in the system's temporary folder, which is mapped: it costs disk, not memory.
+
+mod codec;
+
+use super::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use super::save::{self, Saved, SavedFile, hex};
+use super::wire::Reader;
+use super::{data_name, dtype::DataType, tensors};
+use crate::call::{Call, Ticket};
+use crate::error::{Context, Result, bail, error};
+use crate::files::{self, AtomicFile, Scratch};
+use crate::limits;
+use bytes::Bytes;
+use codec::{Cursor, PIECE, WIDEST};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"\x93ONNXPK\n";
+const VERSION: u32 = 1;
+const HEADER: usize = 16;
+const FOOTER: usize = 6 * 8 + 32;
+/// What stands in place of the name of a file.
+const LOCATION: &str = "packed";
+/// Tensors below this stay in the model.
+const PACKED_FROM: usize = 1024;
+/// Pieces that are packed at a time.
+const AT_ONCE: usize = 32;
+/// Of the model itself, which is small and has much that repeats.
+const LEVEL: i32 = 12;
+
+/// Whether these are the first bytes of a packed model.
+pub fn is_packed(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
+/// A large tensor on its way out.
+struct Tensor {
+    bytes: Bytes,
+    width: usize,
+}
+
+/// Saves `model` packed at `path`, atomically; the same model gives the same bytes. `Call` reports the stage `save` in
+/// bytes and can cancel: then nothing changes.
+pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
+    let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
+    save::check(model, path).map_err(place)?;
+    let (stub, large) = take(model)?;
+    let stub: Vec<u8> = save::encode(&stub).concat();
+    if stub.len() as u64 > limits::MODEL_PROTO_BYTES {
+        let error =
+            error!(LimitExceeded, "the model has {} bytes without its weights; protobuf ends at 2 GiB", stub.len());
+        return Err(place(error));
+    }
+    let total = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
+    let saved = call.drive("save", total, |ticket| write(&stub, &large, path, ticket)).map_err(place)?;
+    data_name::remove_stale(path, None);
+    Ok(saved)
+}
+
+/// The model without its large tensors, and those.
+fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
+    let (mut stub, mut large) = (model.clone(), Vec::new());
+    tensors::for_each_tensor(&mut stub, &mut |tensor| {
+        if let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= PACKED_FROM) {
+            let bits = tensor.data_type.and_then(DataType::from_onnx).map_or(8, DataType::bits) as usize;
+            let width = if bytes.len().is_multiple_of((bits / 8).max(1)) { (bits / 8).max(1) } else { 1 };
+            let entry = |key: &str, value: String| StringStringEntryProto {
+                key: Some(key.to_owned()),
+                value: Some(value.into()),
+                ..Default::default()
+            };
+            tensor.data_location = Some(EXTERNAL);
+            tensor.external_data = vec![entry("location", LOCATION.into()), entry("offset", large.len().to_string())];
+            large.push(Tensor { bytes, width });
+        }
+        Ok(())
+    })?;
+    Ok((stub, large))
+}
+
+/// Writes and hashes.
+struct Out {
+    file: BufWriter<AtomicFile>,
+    hash: Sha256,
+    written: u64,
+}
+
+impl Out {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(self.file.write_all(bytes)?)
+    }
+}
+
+fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<Saved> {
+    let mut out = Out { file: BufWriter::new(AtomicFile::create(path)?), hash: Sha256::new(), written: 0 };
+    out.put(&MAGIC)?;
+    out.put(&[VERSION.to_le_bytes(), [0; 4]].concat())?;
+    let mut index = Vec::new();
+    for tensor in large {
+        index.extend((tensor.bytes.len() as u64).to_le_bytes());
+        index.push(tensor.width as u8);
+        for group in tensor.bytes.chunks(AT_ONCE * PIECE) {
+            let pack = |piece: &[u8]| {
+                ticket.check()?;
+                let stored = codec::encode(piece, tensor.width)?;
+                files::release(piece);
+                ticket.add(piece.len() as u64);
+                Ok(stored)
+            };
+            for stored in group.par_chunks(PIECE).map(pack).collect::<Result<Vec<_>>>()? {
+                index.extend((stored.len() as u32).to_le_bytes());
+                out.put(&stored)?;
+            }
+        }
+    }
+    let (stub_at, stored) = (out.written, zstd::bulk::compress(stub, LEVEL)?);
+    out.put(&stored)?;
+    let all = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
+    let mut short = (all / limits::PACKED_PER_BYTE).saturating_sub(out.written);
+    while short > 0 {
+        let zeros = vec![0u8; short.min(PIECE as u64) as usize];
+        out.put(&zeros)?;
+        short -= zeros.len() as u64;
+    }
+    let index_at = out.written;
+    out.put(&index)?;
+    let sizes = [stub_at, stored.len() as u64, stub.len() as u64, index_at, index.len() as u64, large.len() as u64];
+    out.put(&sizes.map(u64::to_le_bytes).concat())?;
+    let digest = out.hash.clone().finalize();
+    out.put(&digest)?;
+    ticket.add(stub.len() as u64);
+    let Out { mut file, hash, written } = out;
+    file.flush()?;
+    // The last moment at which a cancel still leaves the old file.
+    ticket.check()?;
+    file.into_inner().map_err(|e| e.into_error())?.commit()?;
+    let sha256 = hex(&hash.finalize());
+    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256 }] })
+}
+
+/// A packed file, taken apart but not unpacked.
+struct Parts {
+    stub: Bytes,
+    stub_bytes: usize,
+    tensors: Vec<Packed>,
+}
+
+/// A tensor in a packed file.
+struct Packed {
+    width: usize,
+    bytes: usize,
+    pieces: Vec<Bytes>,
+}
+
+/// The model of a packed file; none of its tensors is external any more.
+pub fn read(bytes: &Bytes) -> Result<ModelProto> {
+    let parts = parts(bytes)?;
+    verify(bytes)?;
+    let stub = codec::unpack(&parts.stub, true, parts.stub_bytes).at(|| "the model")?;
+    let mut proto: ModelProto = Reader::new(Bytes::from(stub)).read_message()?;
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let mut unpacked: Vec<Option<Bytes>> = Vec::new();
+    for (number, tensor) in parts.tensors.iter().enumerate() {
+        unpacked.push(Some(unpack(tensor, &scratch).at(|| format!("packed tensor {number}"))?));
+    }
+    tensors::for_each_tensor(&mut proto, &mut |tensor| resolve(tensor, &mut unpacked))?;
+    match unpacked.iter().position(Option::is_some) {
+        Some(number) => bail!(InvalidModel, "packed tensor {number} belongs to no tensor of the model"),
+        None => Ok(proto),
+    }
+}
+
+/// Checks every size before anything of that size is made.
+fn parts(file: &Bytes) -> Result<Parts> {
+    let length = file.len();
+    if length < HEADER + FOOTER {
+        bail!(InvalidModel, "is a packed model that ends after {length} bytes");
+    }
+    let version = Cursor(&file[MAGIC.len()..]).u32()?;
+    if version != VERSION {
+        bail!(Unsupported, "is packed in form {version}; this version of the library knows form {VERSION}");
+    }
+    let mut footer = Cursor(&file[length - FOOTER..]);
+    let mut number = || footer.u64().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let (stub_at, stub_stored, stub_bytes) = (number()?, number()?, number()?);
+    let (index_at, index_bytes, count) = (number()?, number()?, number()?);
+    let stub_end = stub_at.checked_add(stub_stored).filter(|end| stub_at >= HEADER && *end <= index_at);
+    let index_end = index_at.checked_add(index_bytes).filter(|end| *end == length - FOOTER);
+    let (Some(stub_end), Some(index_end)) = (stub_end, index_end) else {
+        bail!(InvalidModel, "the parts of the packed file do not fit its {length} bytes");
+    };
+    let most = (length as u64).saturating_mul(limits::PACKED_PER_BYTE).saturating_add(limits::PACKED_BYTES);
+    let mut total = stub_bytes as u64;
+    let too_large = |total: u64| error!(LimitExceeded, "{length} packed bytes ask for {total} (at most {most})");
+    if total > most || total > limits::MODEL_PROTO_BYTES {
+        return Err(too_large(total));
+    }
+    let (mut index, mut at, mut tensors) = (Cursor(&file[index_at..index_end]), HEADER, Vec::new());
+    while !index.0.is_empty() {
+        let (bytes, width) = (index.u64()?, usize::from(index.take(1)?[0]));
+        total = total.saturating_add(bytes);
+        if total > most {
+            return Err(too_large(total));
+        }
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if width == 0 || width > WIDEST || !PIECE.is_multiple_of(width) || !bytes.is_multiple_of(width) {
+            bail!(InvalidModel, "a packed tensor has {bytes} bytes of elements of {width}");
+        }
+        let mut pieces = Vec::new();
+        for _ in 0..bytes.div_ceil(PIECE) {
+            let end = at + index.u32()? as usize;
+            if end > stub_at {
+                bail!(InvalidModel, "the packed tensors do not fit before the model, at {stub_at}");
+            }
+            pieces.push(file.slice(at..end));
+            at = end;
+        }
+        tensors.push(Packed { width, bytes, pieces });
+    }
+    if tensors.len() != count || at != stub_at {
+        bail!(InvalidModel, "the packed file has {} tensors in {at} bytes, not {count} in {stub_at}", tensors.len());
+    }
+    Ok(Parts { stub: file.slice(stub_at..stub_end), stub_bytes, tensors })
+}
+
+fn verify(file: &Bytes) -> Result<()> {
+    let (content, digest) = file.split_at(file.len() - 32);
+    let mut hash = Sha256::new();
+    files::stream(content, &mut std::io::sink(), |piece| {
+        hash.update(piece);
+        Ok(())
+    })?;
+    if hash.finalize().as_slice() != digest {
+        bail!(InvalidModel, "is a packed model that is damaged: its content has another checksum than it should");
+    }
+    Ok(())
+}
+
+fn unpack(tensor: &Packed, scratch: &Scratch) -> Result<Bytes> {
+    let slot = scratch.reserve(tensor.bytes)?;
+    tensor.pieces.par_iter().enumerate().try_for_each(|(number, stored)| {
+        let start = number * PIECE;
+        let mut piece = vec![0u8; PIECE.min(tensor.bytes - start)];
+        codec::decode(stored, tensor.width, &mut piece)?;
+        files::release(stored);
+        slot.write_at(start, &piece)
+    })?;
+    slot.finish()
+}
+
+/// Puts the unpacked elements in the place of what stands for them.
+fn resolve(tensor: &mut TensorProto, unpacked: &mut [Option<Bytes>]) -> Result<()> {
+    if tensor.data_location.unwrap_or(0) == 0 && tensor.external_data.is_empty() {
+        return Ok(());
+    }
+    let [location, offset] = tensor.external_data.as_slice() else {
+        bail!(InvalidModel, "is external, which the tensors of a packed model are not");
+    };
+    let value = |entry: &StringStringEntryProto, key: &str| match entry.key.as_deref() == Some(key) {
+        true => entry.value.as_deref().and_then(|v| std::str::from_utf8(v).ok()).map(str::to_owned),
+        false => None,
+    };
+    let number = value(offset, "offset").and_then(|text| text.parse::<usize>().ok());
+    let (Some(LOCATION), Some(number)) = (value(location, "location").as_deref(), number) else {
+        bail!(InvalidModel, "is external, which the tensors of a packed model are not");
+    };
+    let Some(bytes) = unpacked.get_mut(number).and_then(Option::take) else {
+        bail!(InvalidModel, "is packed tensor {number}, which is not there or belongs to another");
+    };
+    if tensor.raw_data.replace(bytes).is_some() {
+        bail!(InvalidModel, "has both raw_data and packed elements");
+    }
+    tensor.external_data.clear();
+    tensor.data_location = None;
+    Ok(())
+}

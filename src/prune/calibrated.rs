@@ -1,0 +1,210 @@
+//! Weights that are judged by what flows through them: Wanda and SparseGPT.
+//!
+//! The layers are taken in the order in which they run, each for the inputs that the pruned layers before it give.
+//!
+//! Wanda (Sun et al. 2023, arXiv 2306.11695): the score of `w_ok` is `|w_ok| ‖x_k‖₂`, over all rows `x` of the
+//! calibration data, and each output `o` loses the same share of its weights. Of a convolution the inputs are its
+//! channels, and each tap of an output counts as one. SparseGPT: see [`super::sparsegpt`].
+//!
+//! Weights whose input the main graph does not show (in branches and functions, recurrent ones, left factors) are
+//! pruned by magnitude, and the report says so.
+
+use super::options::{Pattern, PruneMethod, PruneOptions};
+use super::targets::{Data, Target};
+use super::{Outcome, rewrite, scores, sparsegpt, weights};
+use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk, depths};
+use crate::call::Ticket;
+use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
+use crate::model::Model;
+use crate::runtime::{Runtime, Stop, Tensor};
+use rayon::prelude::*;
+
+/// Prunes every target.
+pub fn all(
+    runtime: &'static Runtime,
+    model: &Model,
+    targets: &[Target<'_>],
+    options: &PruneOptions,
+    batches: &[Batch],
+    ticket: &Ticket,
+    stop: &Stop,
+) -> Result<Vec<Outcome>> {
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = Scratch::new(&folder);
+    let stages = stages(model, targets, options);
+    let asked: Vec<&str> = stages.iter().map(|stage| stage.data.value.as_str()).collect();
+    let mut walk = Walk::new(runtime, model, options.threads, batches, &asked)?;
+    let mut products = Products::new(runtime, options.threads)?;
+    let mut outcomes: Vec<Option<Outcome>> = targets.iter().map(|_| None).collect();
+    // By magnitude those that no stage has, and first: what comes after them is to see what they have become.
+    let by_magnitude = PruneOptions { method: PruneMethod::Magnitude, ..options.clone() };
+    let in_stage: Vec<usize> = stages.iter().flat_map(|stage| stage.targets.iter().copied()).collect();
+    for index in (0..targets.len()).filter(|index| !in_stage.contains(index)) {
+        let mut outcome = scores::one(&targets[index], &by_magnitude, &scratch, ticket)?;
+        if let Ok(pruned) = &mut outcome {
+            pruned.how = format!("{}, for its input is not seen by {}", pruned.how, options.method.name());
+        }
+        replace(&mut walk, &targets[index], &outcome);
+        outcomes[index] = Some(outcome);
+    }
+    for stage in &stages {
+        ticket.check()?;
+        let inputs = walk.value(&stage.data.value, stop)?;
+        let seen =
+            Seen::new(&inputs, stage, options, &mut products, stop).at(|| format!("value {:?}", stage.data.value))?;
+        for &index in &stage.targets {
+            let target = &targets[index];
+            let outcome = prune(target, &seen, options, &scratch, ticket).at(|| format!("weight {:?}", target.name))?;
+            replace(&mut walk, target, &outcome);
+            outcomes[index] = Some(outcome);
+        }
+    }
+    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err("was not reached".to_owned()))).collect())
+}
+
+fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
+    // A walk goes through the main graph, whose branches read its constants too.
+    if let (Ok(pruned), 0) = (outcome, target.owner) {
+        let mut tensor = rewrite::tensor(target, pruned.raw.clone());
+        tensor.name = Some(target.name.clone());
+        walk.replace(tensor);
+    }
+}
+
+/// Weights that are multiplied with the same value.
+struct Stage<'t> {
+    data: &'t Data,
+    targets: Vec<usize>,
+}
+
+/// In the order in which they run.
+fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Vec<Stage<'t>> {
+    let depth = depths(model);
+    let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        // SparseGPT is for sums over all that flows in, not over the channels of one tap.
+        let seen = |data: &&Data| options.method == PruneMethod::Wanda || !data.channels;
+        let (Some(data), Some(&(0, node))) = (target.data.as_ref().filter(seen), target.readers.first()) else {
+            continue;
+        };
+        let same = |stage: &Stage<'_>| stage.data.value == data.value && stage.data.channels == data.channels;
+        match stages.iter_mut().find(|(_, stage)| same(stage)) {
+            Some((_, stage)) => stage.targets.push(index),
+            None => stages.push((depth[node], Stage { data, targets: vec![index] })),
+        }
+    }
+    stages.sort_by_key(|(depth, _)| *depth);
+    stages.into_iter().map(|(_, stage)| stage).collect()
+}
+
+/// What the inputs of a layer say of its weights.
+struct Seen {
+    /// Norm of each input over all rows.
+    norms: Vec<f32>,
+    factor: Option<Factor>,
+}
+
+impl Seen {
+    fn new(
+        inputs: &[Tensor],
+        stage: &Stage<'_>,
+        options: &PruneOptions,
+        products: &mut Products,
+        stop: &Stop,
+    ) -> Result<Seen> {
+        let of =
+            |tensor: &Tensor| if stage.data.channels { tensor.shape().get(1) } else { tensor.shape().last() }.copied();
+        let size = inputs.first().and_then(of).and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+        if size == 0 || inputs.iter().any(|tensor| of(tensor) != Some(size as i64)) {
+            bail!(Unsupported, "the calibration data gives no rows of one size");
+        }
+        let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
+        for tensor in inputs {
+            let values = tensor.to_f32_vec()?;
+            rows += values.len() / size;
+            if options.method == PruneMethod::SparseGpt {
+                let x = Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)?;
+                let product = products.turned(&x, &x, stop)?;
+                gram.resize(size * size, 0f32);
+                gram.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
+            } else {
+                // Channels come after the batch, with the rest behind them.
+                let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
+                for (index, line) in values.chunks(inner.max(1)).enumerate() {
+                    squares[index % size] += line.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+                }
+            }
+        }
+        if rows == 0 || !squares.iter().all(|v| v.is_finite()) {
+            bail!(InvalidModel, "the calibration data gives no values, or some that are not finite");
+        }
+        let factor = match options.method {
+            PruneMethod::SparseGpt => Some(Factor::new(&gram, size, rows, ColumnOrder::Natural)?),
+            _ => None,
+        };
+        Ok(Seen { norms: squares.iter().map(|v| v.sqrt() as f32).collect(), factor })
+    }
+}
+
+fn prune(
+    target: &Target<'_>,
+    seen: &Seen,
+    options: &PruneOptions,
+    scratch: &Scratch,
+    ticket: &Ticket,
+) -> Result<Outcome> {
+    let inputs = target.layout.inputs;
+    if inputs != seen.norms.len() {
+        bail!(InvalidModel, "has {inputs} inputs, but gets {}", seen.norms.len());
+    }
+    let mut values = weights::by_output(target);
+    if !values.par_iter().all(|v| v.is_finite()) {
+        return Ok(Err("the weight holds values that are not finite".to_owned()));
+    }
+    let zeros = values.par_iter().filter(|v| **v == 0.0).count();
+    if options.pattern.is_none() && zeros >= target.zeros(values.len()) {
+        return Ok(Err(scores::ENOUGH.to_owned()));
+    }
+    match &seen.factor {
+        Some(factor) => sparsegpt::prune(&mut values, factor, target.sparsity, options.pattern, ticket)?,
+        None => wanda(&mut values, &seen.norms, target, options.pattern, ticket)?,
+    }
+    let how = match options.pattern {
+        Some(pattern) => format!("{}, at most {pattern} stay", options.method.name()),
+        None => options.method.name().to_owned(),
+    };
+    let pruned = weights::store(target, &values, scratch, how, ticket)?;
+    ticket.add((target.elements() * target.matrix.width()) as u64);
+    Ok(if pruned.zeros_after == pruned.zeros_before { Err(scores::ENOUGH.to_owned()) } else { Ok(pruned) })
+}
+
+/// Makes the weights with the smallest scores of each output zero; of those with the same score the first.
+fn wanda(
+    values: &mut [f32],
+    norms: &[f32],
+    target: &Target<'_>,
+    pattern: Option<Pattern>,
+    ticket: &Ticket,
+) -> Result<()> {
+    let inputs = norms.len();
+    values.par_chunks_mut(inputs).with_min_len(16).try_for_each(|row| {
+        ticket.check()?;
+        let mut order: Vec<(f32, usize)> = Vec::with_capacity(inputs);
+        let group = pattern.map_or(inputs, |pattern| pattern.of);
+        for (nth, weights) in row.chunks_mut(group).enumerate() {
+            let goes = match pattern {
+                Some(pattern) => weights.len().saturating_sub(pattern.keep),
+                None => target.zeros(inputs),
+            };
+            order.clear();
+            let score = |(k, w): (usize, &f32)| (w.abs() * norms[nth * group + k], k);
+            order.extend(weights.iter().enumerate().map(score));
+            if goes > 0 && goes < order.len() {
+                order.select_nth_unstable_by(goes - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            }
+            order.iter().take(goes).for_each(|(_, k)| weights[*k] = 0.0);
+        }
+        Ok(())
+    })
+}

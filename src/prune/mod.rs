@@ -1,0 +1,249 @@
+//! Pruning: weights that become zero, or go.
+//!
+//! [`prune`] and [`prune_calibrated`] are the way in. `targets` finds the weights that are meant; `scores` prunes those
+//! that are judged by themselves, piece by piece; `calibrated` those that are judged by what flows through them, with
+//! `sparsegpt` for the arithmetic. `weights` reads and writes them, `rewrite` puts them into the graph.
+//!
+//! `structured` removes whole neurons, channels and heads, and has a map of its own.
+//!
+//! Zeros alone make a model neither smaller nor faster: a plain `.onnx` stores them like any other number, and ONNX
+//! Runtime multiplies with them. [`crate::onnx::packed`] is the file in which they cost next to nothing.
+
+mod calibrated;
+mod options;
+mod rewrite;
+mod scores;
+mod sparsegpt;
+pub mod structured;
+mod targets;
+mod weights;
+
+pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride};
+
+use crate::calibrate::{self, Calibration};
+use crate::call::{Call, Ticket};
+use crate::error::{Result, bail, error};
+use crate::graph::View;
+use crate::model::Model;
+use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::runtime::{Runtime, Stop};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use targets::{Plan, Target};
+
+/// `NodeReport.action` of a node whose weight was pruned.
+pub const PRUNED: &str = "pruned";
+/// `NodeReport.action` of a node whose weight was not.
+pub const LEFT: &str = "left";
+
+/// In every report on zeros: what people expect of them, and do not get.
+const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor faster for \
+                     them; saved packed, the file is smaller";
+
+/// A weight that has been pruned.
+struct Pruned {
+    /// In the layout and type of the original.
+    raw: Bytes,
+    zeros_before: u64,
+    zeros_after: u64,
+    /// By which method, and why not by that asked for.
+    how: String,
+}
+
+/// What became of a target: pruned, or the reason for leaving it.
+type Outcome = std::result::Result<Pruned, String>;
+
+/// Prunes a model by what its weights are. The original is not changed; the result is in memory (its weights in scratch
+/// room).
+///
+/// Reports the stage `prune` in weight bytes. Methods that look at activations ask for [`prune_calibrated`]. Fails with
+/// `InvalidArgument` if a target matches nothing (the message lists the modules there are), with `Unsupported` if no
+/// weight could be pruned (the message counts the reasons). Memory: a few megabytes a thread, whatever the size of the
+/// model.
+pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Model, Report)> {
+    if let PruneMethod::Wanda | PruneMethod::SparseGpt = options.method {
+        options.check()?;
+        bail!(InvalidArgument, "{} needs a calibration text", options.method.name());
+    }
+    run(model, options, None, call)
+}
+
+/// As [`prune`], by what flows through the weights on calibration data: [`PruneMethod::Wanda`],
+/// [`PruneMethod::SparseGpt`], and structured pruning by activations.
+///
+/// Layer after layer, each for what the pruned layers before it give. Needs ONNX Runtime. Memory: what a few layers
+/// make of the calibration text, a weight, and for SparseGPT some 30 bytes for each pair of its inputs.
+pub fn prune_calibrated(
+    runtime: &'static Runtime,
+    model: &Model,
+    options: &PruneOptions,
+    calibration: &Calibration<'_>,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    if let PruneMethod::Magnitude | PruneMethod::Random = options.method {
+        options.check()?;
+        bail!(InvalidArgument, "{} takes no calibration text", options.method.name());
+    }
+    run(model, options, Some((runtime, calibration)), call)
+}
+
+fn run(
+    model: &Model,
+    options: &PruneOptions,
+    calibration: Option<(&'static Runtime, &Calibration<'_>)>,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    let start = Instant::now();
+    options.check()?;
+    if options.method == PruneMethod::Structured {
+        return structured(model, options, calibration, call);
+    }
+    let view = View::new(model.proto());
+    let plan = targets::plan(&view, options)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
+    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
+    let outcomes = match calibration {
+        None => {
+            let work = |ticket: &Ticket| pool.install(|| scores::all(&plan.targets, options, ticket));
+            call.drive("prune", plan.bytes(), work)?
+        }
+        Some((runtime, calibration)) => {
+            let batches = calibrate::batches(model, calibration)?;
+            let stop = Stop::new()?;
+            let work = |ticket: &Ticket| {
+                pool.install(|| calibrated::all(runtime, model, &plan.targets, options, &batches, ticket, &stop))
+            };
+            call.drive("prune", plan.bytes(), work)?
+        }
+    };
+    let (mut proto, nodes) = (model.proto().clone(), reports(&view, &plan, &outcomes));
+    let pruned = nodes.iter().filter(|n| n.action == PRUNED).count();
+    if pruned == 0 {
+        bail!(Unsupported, "no weight could be pruned: {}", targets::reasons(&nodes));
+    }
+    let mut report = Report::new("prune", serde_json::to_value(options).unwrap_or_default());
+    report.summary.insert("nodes_pruned".into(), pruned.into());
+    report.summary.insert("nodes_left".into(), (nodes.len() - pruned).into());
+    summarize(&mut report, model, &plan.targets, &outcomes);
+    rewrite::replace(&mut proto, &plan.targets, &outcomes);
+    let result = model.derive(proto);
+    report.summary.insert("bytes_before".into(), model.bytes().into());
+    report.summary.insert("bytes_after".into(), result.bytes().into());
+    report.summary.insert("note".into(), DENSE.into());
+    report.nodes = nodes;
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok((result, report))
+}
+
+/// Whole neurons, channels and heads.
+fn structured(
+    model: &Model,
+    options: &PruneOptions,
+    calibration: Option<(&'static Runtime, &Calibration<'_>)>,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    if options.drop_layers > 0 {
+        bail!(Unsupported, "drop_layers is {}; dropping whole layers is not in this version", options.drop_layers);
+    }
+    let own = structured::StructuredOptions {
+        sparsity: options.sparsity,
+        overrides: options.overrides.clone(),
+        target_modules: options.target_modules.clone(),
+        exclude: options.exclude.clone(),
+        importance: options.importance,
+        seed: options.seed,
+        round_to: options.round_to,
+        reconstruct: options.reconstruct,
+        threads: options.threads,
+        scratch_folder: options.scratch_folder.clone(),
+    };
+    let batches = match calibration {
+        Some((runtime, calibration)) => Some((runtime, calibrate::batches(model, calibration)?)),
+        None => None,
+    };
+    let data = batches.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
+    let (result, mut report) = structured::structured(model, &own, data, call)?;
+    report.options = serde_json::to_value(options).unwrap_or_default();
+    Ok((result, report))
+}
+
+/// The report on every node with a weight, in the order of the model.
+fn reports(view: &View<'_>, plan: &Plan<'_>, outcomes: &[Outcome]) -> Vec<NodeReport> {
+    let mut all = plan.left.clone();
+    for (target, outcome) in plan.targets.iter().zip(outcomes) {
+        for (nth, &(body, node)) in target.readers.iter().enumerate() {
+            let (action, mut reason) = match outcome {
+                Ok(pruned) => (PRUNED, describe(target, pruned)),
+                Err(reason) => (LEFT, reason.clone()),
+            };
+            if nth > 0 {
+                reason.push_str("; shared with the node above that reads it");
+            }
+            if target.overridable && nth == 0 {
+                reason.push_str("; the weight is also an optional input");
+            }
+            all.push((body, node, targets::report_of(view.node(body, node), action, reason)));
+        }
+    }
+    all.sort_by_key(|(body, node, _)| (*body, *node));
+    all.into_iter().map(|(_, _, report)| report).collect()
+}
+
+fn describe(target: &Target<'_>, pruned: &Pruned) -> String {
+    let of = target.elements() as u64;
+    let had = match pruned.zeros_before {
+        0 => String::new(),
+        zeros => format!(", {} % before", percent(zeros, of)),
+    };
+    let asked = (target.sparsity * 1000.0).round() / 10.0;
+    let (reached, zeros) = (percent(pruned.zeros_after, of), pruned.zeros_after);
+    format!("{reached} % are zero ({zeros} of {of}), {asked:.1} % asked{had}; {}", pruned.how)
+}
+
+fn percent(part: u64, of: u64) -> String {
+    format!("{:.1}", 100.0 * part as f64 / of.max(1) as f64)
+}
+
+/// Sums over all targets, and over the targets of each module.
+fn summarize(report: &mut Report, model: &Model, targets: &[Target<'_>], outcomes: &[Outcome]) {
+    #[derive(Default)]
+    struct Sums {
+        weights: u64,
+        parameters: u64,
+        before: u64,
+        after: u64,
+        asked: f64,
+    }
+    let mut modules: BTreeMap<&str, Sums> = BTreeMap::new();
+    let mut total = Sums::default();
+    for (target, outcome) in targets.iter().zip(outcomes) {
+        let Ok(pruned) = outcome else { continue };
+        for sums in [modules.entry(&target.module).or_default(), &mut total] {
+            let elements = target.elements() as u64;
+            sums.weights += 1;
+            sums.parameters += elements;
+            sums.before += pruned.zeros_before;
+            sums.after += pruned.zeros_after;
+            sums.asked += target.sparsity * elements as f64;
+        }
+    }
+    let share = |part: f64, of: u64| json!((part / of.max(1) as f64 * 1e6).round() / 1e6);
+    let of_module = |s: &Sums| {
+        json!({"weights": s.weights, "parameters": s.parameters, "zeros_before": s.before, "zeros_after": s.after,
+               "sparsity_asked": share(s.asked, s.parameters), "sparsity": share(s.after as f64, s.parameters)})
+    };
+    let all = crate::inspect::inspect(model).parameters;
+    let mut put = |key: &str, value: Value| report.summary.insert(key.into(), value);
+    put("weights_pruned", total.weights.into());
+    put("parameters", all.into());
+    put("parameters_pruned", total.parameters.into());
+    put("zeros_before", total.before.into());
+    put("zeros_after", total.after.into());
+    put("sparsity_asked", share(total.asked, total.parameters));
+    put("sparsity", share(total.after as f64, total.parameters));
+    put("sparsity_of_all", share(total.after as f64, all));
+    put("modules", modules.iter().map(|(name, sums)| ((*name).to_owned(), of_module(sums))).collect());
+}

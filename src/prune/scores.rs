@@ -1,0 +1,265 @@
+//! Weights that are judged by themselves: each has a score, and those with the smallest become zero.
+//!
+//! Exactly as many as asked for, and the first of those with the same score. A threshold is found by counting scores
+//! twice, by their upper and by their lower 16 bits, so that nothing is sorted and weights pass by in pieces.
+
+use super::options::{Pattern, PruneMethod, PruneOptions};
+use super::targets::{Layout, Target};
+use super::weights::{PIECE, Writer};
+use super::{Outcome, Pruned};
+use crate::call::Ticket;
+use crate::error::{Context, Result};
+use crate::files::{self, Scratch};
+use rayon::prelude::*;
+
+/// What the score of a weight is.
+#[derive(Clone, Copy)]
+enum Score {
+    /// Bits of its magnitude, which are in the same order.
+    Magnitude,
+    /// A number that depends on the seed, the name and the place; zeros stay the first to go.
+    Random(u64),
+}
+
+/// Prunes every target.
+pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = Scratch::new(&folder);
+    let mut outcomes: Vec<Option<Outcome>> = targets.iter().map(|_| None).collect();
+    if options.global {
+        let group: Vec<usize> = (0..targets.len()).filter(|i| !targets[*i].overridden).collect();
+        let members: Vec<&Target<'_>> = group.iter().map(|i| &targets[*i]).collect();
+        let elements: usize = members.iter().map(|t| t.elements()).sum();
+        let wanted = members.first().map_or(0, |t| t.zeros(elements));
+        let done = apply(&members, wanted, options, &scratch, ticket)?;
+        group.into_iter().zip(done).for_each(|(i, outcome)| outcomes[i] = Some(outcome));
+    }
+    let fill = |(target, outcome): (&Target<'_>, Option<Outcome>)| match outcome {
+        Some(outcome) => Ok(outcome),
+        None => one(target, options, &scratch, ticket),
+    };
+    targets.iter().zip(outcomes).map(fill).collect()
+}
+
+/// Prunes one target, for itself.
+pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
+    let done = match options.pattern {
+        Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),
+        None => {
+            let mut done = apply(&[target], target.zeros(target.elements()), options, scratch, ticket)?;
+            return Ok(done.remove(0));
+        }
+    };
+    done.at(|| format!("weight {:?}", target.name))
+}
+
+/// The reason for leaving a weight that has enough zeros.
+pub const ENOUGH: &str = "has as many zeros as asked for already";
+
+fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
+    match options.method {
+        PruneMethod::Random => Score::Random(mixed(options.seed ^ mixed(hash(&target.name) ^ target.owner as u64))),
+        _ => Score::Magnitude,
+    }
+}
+
+impl Score {
+    /// Of values from number `first` of a weight on. Zeros have the score 0, and nothing else has.
+    fn keys(self, first: usize, values: &[f32], keys: &mut Vec<u32>) {
+        keys.clear();
+        match self {
+            Score::Magnitude => keys.extend(values.iter().map(|v| v.to_bits() & 0x7fff_ffff)),
+            Score::Random(seed) => keys.extend(values.iter().enumerate().map(|(index, value)| {
+                let number = (mixed(seed ^ mixed((first + index) as u64)) >> 33) as u32 + 1;
+                if *value == 0.0 { 0 } else { number }
+            })),
+        }
+    }
+}
+
+/// Steele et al. 2014, "Fast splittable pseudorandom number generators": the finisher of splitmix64.
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Neighbouring elements of a target.
+#[derive(Clone, Copy)]
+struct Piece {
+    target: usize,
+    first: usize,
+    count: usize,
+}
+
+fn pieces(targets: &[&Target<'_>]) -> Vec<Piece> {
+    let of = |(target, t): (usize, &&Target<'_>)| {
+        let elements = t.elements();
+        (0..elements).step_by(PIECE).map(move |first| Piece { target, first, count: PIECE.min(elements - first) })
+    };
+    targets.iter().enumerate().flat_map(of).collect()
+}
+
+/// Reads pieces and their scores.
+struct Scores<'s> {
+    targets: &'s [&'s Target<'s>],
+    options: &'s PruneOptions,
+    ticket: &'s Ticket,
+}
+
+impl Scores<'_> {
+    fn read<T>(&self, piece: Piece, body: impl FnOnce(&[f32], &[u32]) -> T) -> Result<T> {
+        self.ticket.check()?;
+        let target = self.targets[piece.target];
+        let (mut values, mut keys) = (vec![0f32; piece.count], Vec::with_capacity(piece.count));
+        target.matrix.read(0, piece.first, &mut values);
+        score(self.options, target).keys(piece.first, &values, &mut keys);
+        let width = target.matrix.width();
+        files::release(&target.matrix.raw()[piece.first * width..(piece.first + piece.count) * width]);
+        Ok(body(&values, &keys))
+    }
+
+    /// How many scores have each of the 65,536 values that `part` makes of them.
+    fn count(&self, pieces: &[Piece], part: impl Fn(u32) -> Option<u16> + Sync) -> Result<Vec<u64>> {
+        let counted = pieces.par_iter().try_fold(
+            || vec![0u64; 1 << 16],
+            |mut counts, piece| {
+                self.read(*piece, |_, keys| {
+                    keys.iter().filter_map(|key| part(*key)).for_each(|bin| counts[usize::from(bin)] += 1);
+                })?;
+                Ok(counts)
+            },
+        );
+        let add = |mut a: Vec<u64>, b: Vec<u64>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            Ok(a)
+        };
+        counted.try_reduce(|| vec![0u64; 1 << 16], add)
+    }
+}
+
+/// The bin in which the element with that rank lies, and how many lie before the bin.
+fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
+    let mut before = 0;
+    for (bin, count) in counts.iter().enumerate() {
+        if before + count >= rank {
+            return (bin, before);
+        }
+        before += count;
+    }
+    (counts.len() - 1, before)
+}
+
+/// Makes the `wanted` weights of all targets zero that have the smallest scores.
+fn apply(
+    targets: &[&Target<'_>],
+    wanted: usize,
+    options: &PruneOptions,
+    scratch: &Scratch,
+    ticket: &Ticket,
+) -> Result<Vec<Outcome>> {
+    let (pieces, wanted) = (pieces(targets), wanted as u64);
+    let scores = Scores { targets, options, ticket };
+    let zeros: Vec<u64> = pieces
+        .par_iter()
+        .map(|piece| scores.read(*piece, |values, _| values.iter().filter(|v| **v == 0.0).count() as u64))
+        .collect::<Result<_>>()?;
+    if zeros.iter().sum::<u64>() >= wanted {
+        return Ok(targets.iter().map(|_| Err(ENOUGH.to_owned())).collect());
+    }
+    let (upper, below) = bin_of(&scores.count(&pieces, |key| Some((key >> 16) as u16))?, wanted);
+    let rank = wanted - below;
+    let lower = scores.count(&pieces, |key| (key >> 16 == upper as u32).then_some(key as u16))?;
+    let (low, below) = bin_of(&lower, rank);
+    let (threshold, ties) = ((upper as u32) << 16 | low as u32, rank - below);
+    let equal: Vec<u64> = pieces
+        .par_iter()
+        .map(|piece| scores.read(*piece, |_, keys| keys.iter().filter(|key| **key == threshold).count() as u64))
+        .collect::<Result<_>>()?;
+    let mut left = ties;
+    let share = |count: &u64| {
+        let own = left.min(*count);
+        left -= own;
+        own
+    };
+    let shares: Vec<u64> = equal.iter().map(share).collect();
+    let writers: Vec<Writer<'_>> = targets.iter().map(|t| Writer::new(t, scratch)).collect::<Result<_>>()?;
+    pieces.par_iter().zip(shares).try_for_each(|(piece, mut ties)| {
+        let mut goes = Vec::with_capacity(piece.count);
+        let values = scores.read(*piece, |values, keys| {
+            goes.extend(keys.iter().map(|key| {
+                let tie = *key == threshold && ties > 0;
+                ties -= u64::from(tie);
+                *key < threshold || tie
+            }));
+            values.to_vec()
+        })?;
+        ticket.add((piece.count * targets[piece.target].matrix.width()) as u64);
+        writers[piece.target].keep(piece.first, &values, &goes)
+    })?;
+    let how = format!("{}{}", options.method.name(), if options.global { ", one threshold for all" } else { "" });
+    let outcome = |writer: Writer<'_>| Ok(unchanged_or(writer.finish(how.clone())?));
+    writers.into_iter().map(outcome).collect()
+}
+
+/// A weight of which nothing has become zero stays as it was.
+fn unchanged_or(pruned: Pruned) -> Outcome {
+    if pruned.zeros_after == pruned.zeros_before {
+        return Err("none of its weights is below the threshold for all".to_owned());
+    }
+    Ok(pruned)
+}
+
+/// Of each group of neighbours along the inputs, all but the largest few become zero.
+fn in_pattern(
+    target: &Target<'_>,
+    pattern: Pattern,
+    options: &PruneOptions,
+    scratch: &Scratch,
+    ticket: &Ticket,
+) -> Result<Outcome> {
+    let mut layout = target.layout;
+    if layout.inner == 1 && layout.inputs.is_multiple_of(pattern.of) {
+        layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
+    }
+    let line = pattern.of * layout.inner;
+    // Whole groups at a time: some thousand neighbours, or as many as one group has.
+    let groups = (PIECE / line.max(1)).max(1) * pattern.of;
+    let tasks: Vec<(usize, usize)> =
+        (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();
+    let writer = Writer::new(target, scratch)?;
+    let scores = Scores { targets: &[target], options, ticket };
+    tasks.par_iter().with_min_len(if layout.inputs < 1024 { 64 } else { 1 }).try_for_each(|&(o, k)| {
+        let count = groups.min(layout.inputs - k) * layout.inner;
+        let piece = Piece { target: 0, first: (o * layout.inputs + k) * layout.inner, count };
+        let (values, goes) = scores.read(piece, |values, keys| {
+            let mut goes = vec![false; keys.len()];
+            for (keys, goes) in keys.chunks(line).zip(goes.chunks_mut(line)) {
+                mark(keys, goes, layout.inner, pattern.keep);
+            }
+            (values.to_vec(), goes)
+        })?;
+        ticket.add((count * target.matrix.width()) as u64);
+        writer.keep(piece.first, &values, &goes)
+    })?;
+    let pruned = writer.finish(format!("{}, at most {pattern} stay", options.method.name()))?;
+    Ok(if pruned.zeros_after == pruned.zeros_before { Err(ENOUGH.to_owned()) } else { Ok(pruned) })
+}
+
+/// Marks what goes of a group: all but the `keep` largest, of those with the same score the first.
+fn mark(keys: &[u32], goes: &mut [bool], inner: usize, keep: usize) {
+    let members = keys.len() / inner.max(1);
+    let mut order: Vec<(u32, usize)> = Vec::with_capacity(members);
+    for i in 0..inner {
+        order.clear();
+        order.extend((0..members).map(|m| (keys[m * inner + i], m)));
+        order.sort_unstable();
+        order.iter().take(members.saturating_sub(keep)).for_each(|(_, m)| goes[m * inner + i] = true);
+    }
+}

@@ -1,0 +1,183 @@
+//! SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): weights become zero column by column, and those behind them
+//! in the row make up for it, so that outputs change least on calibration data.
+//!
+//! With `U` of [`Factor`]: what it costs to make `w_i` zero is `w_i² / U_ii²`. Of each block of 128 columns, those go
+//! for which it is least, over all rows, as the weights are when the block is reached (the paper's adaptive mask); of a
+//! pattern `n:m`, those of each group when the group is reached. Then `e = w_i / U_ii` and `w_j -= e U_ij`, `j > i`.
+
+use super::options::Pattern;
+use crate::calibrate::Factor;
+use crate::call::Ticket;
+use crate::error::Result;
+use rayon::prelude::*;
+
+/// Columns that are judged together.
+const BLOCK: usize = 128;
+/// Rows handled by one task.
+const ROWS: usize = 32;
+
+/// Prunes rows of `factor.size` weights that lie one after another. The factor's columns are in their natural order.
+pub fn prune(
+    values: &mut [f32],
+    factor: &Factor,
+    sparsity: f64,
+    pattern: Option<Pattern>,
+    ticket: &Ticket,
+) -> Result<()> {
+    let n = factor.size;
+    let rows = values.len() / n.max(1);
+    // Rounded so that the sum over all blocks is what is asked for.
+    let upto = |column: usize| (sparsity * (rows * column) as f64).round() as usize;
+    // Groups of a pattern do not cross blocks.
+    let block = pattern.map_or(BLOCK, |pattern| BLOCK.next_multiple_of(pattern.of));
+    for start in (0..n).step_by(block) {
+        let end = n.min(start + block);
+        let goes = match pattern {
+            None => Some(cheapest(values, factor, start..end, upto(end) - upto(start))),
+            Some(_) => None,
+        };
+        let width = end - start;
+        values.par_chunks_mut(ROWS * n).enumerate().try_for_each(|(task, rows)| -> Result<()> {
+            ticket.check()?;
+            let count = rows.len() / n;
+            let mut errors = vec![0f32; count * width];
+            for (r, errors) in errors.chunks_mut(width).enumerate() {
+                let row = &mut rows[r * n..(r + 1) * n];
+                match (&goes, pattern) {
+                    (Some(goes), _) => {
+                        let goes = &goes[(task * ROWS + r) * width..][..width];
+                        clear(row, factor, start..end, errors, &mut |i, _| goes[i - start]);
+                    }
+                    (None, Some(pattern)) => {
+                        let mut chosen = Vec::new();
+                        clear(row, factor, start..end, errors, &mut |i, row| {
+                            if (i - start).is_multiple_of(pattern.of) {
+                                choose(&mut chosen, row, factor, i..end.min(i + pattern.of), pattern.keep);
+                            }
+                            chosen.contains(&i)
+                        });
+                    }
+                    (None, None) => {}
+                }
+            }
+            // All columns behind the block, for all rows of the task while the factor's rows are near.
+            for i in start..end {
+                let upper = &factor.upper[i * n + end..(i + 1) * n];
+                for r in 0..count {
+                    let error = errors[r * width + i - start];
+                    if error != 0.0 {
+                        let rest = &mut rows[r * n + end..(r + 1) * n];
+                        rest.iter_mut().zip(upper).for_each(|(w, u)| *w -= error * u);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes weights of one row zero and carries what that costs to the rest of the block; notes it for those behind.
+fn clear(
+    row: &mut [f32],
+    factor: &Factor,
+    columns: std::ops::Range<usize>,
+    errors: &mut [f32],
+    goes: &mut dyn FnMut(usize, &[f32]) -> bool,
+) {
+    let (n, start, end) = (factor.size, columns.start, columns.end);
+    for i in columns {
+        if goes(i, row) {
+            let upper = &factor.upper[i * n..(i + 1) * n];
+            let error = row[i] / upper[i];
+            row[i] = 0.0;
+            row[i + 1..end].iter_mut().zip(&upper[i + 1..end]).for_each(|(w, u)| *w -= error * u);
+            errors[i - start] = error;
+        }
+    }
+}
+
+/// What it costs to make a weight zero.
+fn cost(value: f32, factor: &Factor, column: usize) -> f32 {
+    (value / factor.upper[column * factor.size + column]).powi(2)
+}
+
+/// Marks the `wanted` cheapest weights of a block, `[rows, columns]`; of those that cost the same the first.
+fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wanted: usize) -> Vec<bool> {
+    let width = columns.len();
+    let mut order: Vec<(f32, u32)> = values
+        .par_chunks(factor.size)
+        .enumerate()
+        .flat_map_iter(|(r, row)| {
+            let place = (r * width) as u32;
+            let of = |(i, value): (usize, &f32)| (cost(*value, factor, columns.start + i), place + i as u32);
+            row[columns.clone()].iter().enumerate().map(of).collect::<Vec<_>>()
+        })
+        .collect();
+    if wanted > 0 && wanted < order.len() {
+        order.select_nth_unstable_by(wanted - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    }
+    let mut goes = vec![false; order.len()];
+    order.iter().take(wanted).for_each(|(_, place)| goes[*place as usize] = true);
+    goes
+}
+
+/// The columns of a group that go: all but the `keep` dearest.
+fn choose(chosen: &mut Vec<usize>, row: &[f32], factor: &Factor, group: std::ops::Range<usize>, keep: usize) {
+    let goes = group.len().saturating_sub(keep);
+    let mut order: Vec<(f32, usize)> = group.map(|i| (cost(row[i], factor, i), i)).collect();
+    order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    chosen.clear();
+    chosen.extend(order.iter().take(goes).map(|(_, i)| *i));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::ColumnOrder;
+
+    /// Inputs whose columns are alike, as those of real layers are: each is a mix of a few.
+    fn inputs(rows: usize, size: usize, next: &mut impl FnMut() -> f32) -> Vec<f32> {
+        let mix: Vec<f32> = (0..12 * size).map(|_| next()).collect();
+        let mut x = Vec::new();
+        for _ in 0..rows {
+            let few: Vec<f32> = (0..12).map(|_| next()).collect();
+            x.extend((0..size).map(|c| (0..12).map(|k| few[k] * mix[k * size + c]).sum::<f32>() + 0.1 * next()));
+        }
+        x
+    }
+
+    #[test]
+    fn outputs_change_less_than_when_weights_only_go_and_counts_are_exact() {
+        let (size, rows, outputs) = (300, 900, 50);
+        let mut state = 5u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        let x = inputs(rows, size, &mut next);
+        let weights: Vec<f32> = (0..outputs * size).map(|_| next()).collect();
+        let mut gram = vec![0f32; size * size];
+        for row in x.chunks(size) {
+            (0..size * size).for_each(|i| gram[i] += row[i / size] * row[i % size]);
+        }
+        let factor = Factor::new(&gram, size, rows, ColumnOrder::Natural).unwrap();
+        let error = |pruned: &[f32]| -> f32 {
+            let of = |row: &[f32], o: usize| -> f32 {
+                (0..size).map(|k| row[k] * (weights[o * size + k] - pruned[o * size + k])).sum()
+            };
+            x.chunks(size).map(|row| (0..outputs).map(|o| of(row, o).powi(2)).sum::<f32>()).sum()
+        };
+        for (sparsity, pattern) in [(0.3, None), (0.5, None), (0.5, Some(Pattern { keep: 2, of: 4 }))] {
+            let mut pruned = weights.clone();
+            prune(&mut pruned, &factor, sparsity, pattern, &Ticket::default()).unwrap();
+            let gone = pruned.iter().filter(|v| **v == 0.0).count();
+            assert_eq!(gone, (sparsity * weights.len() as f64).round() as usize);
+            let held = |four: &[f32]| four.iter().filter(|v| **v == 0.0).count() == 2;
+            assert!(pattern.is_none() || pruned.chunks(4).all(held));
+            // The same weights gone, the others as they were.
+            let only: Vec<f32> = weights.iter().zip(&pruned).map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect();
+            assert!(error(&pruned) < 0.5 * error(&only), "{} {}", error(&pruned), error(&only));
+        }
+    }
+}

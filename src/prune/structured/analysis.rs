@@ -1,0 +1,340 @@
+//! [`Analysis`]: what hangs together in a model's main graph.
+//!
+//! Every value gets its dimensions and its axes; the rules, one for each kind of node, join the elements of axes that
+//! can only be removed together. What a rule does not know it blocks, and so does everything that no rule covers.
+
+use super::axes::{Axes, Axis, AxisId, Dim, Int, Reason};
+use super::rules;
+use super::sizes::Sizes;
+use crate::error::{Result, bail};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::validate::subgraphs;
+use std::collections::HashMap;
+
+/// What is known about a value.
+#[derive(Clone)]
+pub struct Value<'m> {
+    /// Its sizes.
+    pub dims: Vec<Dim>,
+    /// One for each dimension.
+    pub axes: Vec<Axis>,
+    /// Its elements, of small integer values that follow from shapes.
+    pub ints: Option<Vec<Int>>,
+    /// The constant that it is, seen through nodes that only move or cast its elements.
+    pub constant: Option<&'m str>,
+}
+
+impl Value<'_> {
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.dims.len()
+    }
+}
+
+/// A weight that makes the elements of an axis.
+pub struct Producer<'m> {
+    /// The node that applies it.
+    pub node: u32,
+    /// The weight.
+    pub constant: &'m str,
+    /// The axis of its outputs.
+    pub axis: AxisId,
+}
+
+/// A weight that sums over the elements of an axis: where a unit's way through the model ends.
+pub struct Consumer<'m> {
+    /// The node that applies it.
+    pub node: u32,
+    /// The weight.
+    pub constant: &'m str,
+    /// The axis of the weight that is summed over.
+    pub axis: AxisId,
+    /// What it is multiplied with.
+    pub input: &'m str,
+    /// The dimension of that which is summed over.
+    pub dimension: usize,
+}
+
+/// A number in the graph that has to follow a cut.
+pub enum Follow<'m> {
+    /// Elements of an integer input that must be the sizes of axes: what they are, and of which axis they must be.
+    Sizes { node: u32, input: usize, ints: Vec<Int>, axes: Vec<Option<AxisId>> },
+    /// An attribute list with the sizes of axes.
+    List { node: u32, name: &'static str, axes: Vec<Option<AxisId>> },
+    /// An equal `Split`, which may not be equal afterwards: its outputs' axes.
+    EqualSplit { node: u32, axes: Vec<AxisId> },
+    /// A `Slice`: element `at` of its starts and ends bounds `range` of `axis`.
+    Range { node: u32, at: usize, axis: AxisId, range: (usize, usize) },
+    /// An integer attribute that is the size of an axis over `per`.
+    Attribute { node: u32, name: &'static str, axis: AxisId, per: i64 },
+    /// A value whose declared shape names the sizes.
+    #[allow(missing_docs)]
+    Declared { value: &'m str },
+}
+
+/// A verdict of a rule; the error is what the node does that nobody can cut through.
+pub type Judged<T> = std::result::Result<T, &'static str>;
+
+/// What hangs together.
+pub struct Analysis<'m> {
+    pub graph: &'m GraphProto,
+    pub axes: Axes,
+    pub values: HashMap<&'m str, Value<'m>>,
+    /// Tensors of the main graph, by their value names.
+    pub constants: HashMap<&'m str, &'m TensorProto>,
+    pub producers: Vec<Producer<'m>>,
+    pub consumers: Vec<Consumer<'m>>,
+    pub follows: Vec<Follow<'m>>,
+    /// Version of the default operator set.
+    pub opset: i64,
+    /// The node that is being judged.
+    pub at: u32,
+    sizes: Sizes<'m>,
+}
+
+impl<'m> Analysis<'m> {
+    /// Looks at all of the main graph. Linear in the sizes of its axes; weights are not read.
+    pub fn new(model: &'m Model) -> Result<Analysis<'m>> {
+        let graph = model.graph();
+        let opset = model.opset();
+        if opset < 7 {
+            bail!(Unsupported, "operator set {opset} is too old for structured pruning; it needs 7 or later");
+        }
+        let mut analysis = Analysis {
+            graph,
+            axes: Axes::default(),
+            values: HashMap::new(),
+            constants: HashMap::new(),
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            follows: Vec::new(),
+            opset,
+            at: 0,
+            sizes: Sizes::new(model),
+        };
+        let inputs = analysis.inputs();
+        analysis.initializers(&inputs);
+        for index in sorted(graph) {
+            analysis.node(index);
+        }
+        analysis.outputs();
+        Ok(analysis)
+    }
+
+    /// Adds the graph's inputs; gives their names.
+    fn inputs(&mut self) -> Vec<&'m str> {
+        let fixed = Axis::Fixed(Reason { node: None, text: "it is an input of the model" });
+        let mut names = Vec::new();
+        for info in &self.graph.input {
+            let Some(name) = info.name.as_deref() else { continue };
+            names.push(name);
+            let Some(dims) = self.sizes.of(info) else { continue };
+            let heads = self.sizes.cache(name);
+            let mut axes = vec![fixed; dims.len()];
+            if let Some(heads) = heads.filter(|heads| *heads < dims.len()) {
+                axes[heads] = self.axes.add(dims[heads], None);
+                self.follows.push(Follow::Declared { value: name });
+            }
+            self.values.insert(name, Value { dims, axes, ints: None, constant: None });
+        }
+        names
+    }
+
+    fn initializers(&mut self, inputs: &[&str]) {
+        for tensor in &self.graph.initializer {
+            let Some(name) = tensor.name.as_deref() else { continue };
+            let overridable = inputs.contains(&name);
+            self.constant(name, tensor, overridable);
+        }
+    }
+
+    /// Adds a constant under its name. Of floats every axis can be cut.
+    pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
+        let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
+        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let float =
+            |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64);
+        let cut = dtype.is_some_and(float) && !overridable;
+        let text = if overridable { "a caller may give it another value" } else { "it is not a float" };
+        let fixed = Axis::Fixed(Reason { node: None, text });
+        let axes = dims.iter().map(|dim| if cut { self.axes.add(*dim, None) } else { fixed }).collect();
+        let ints = if overridable { None } else { super::sizes::ints_of(tensor) };
+        self.constants.insert(name, tensor);
+        self.values.insert(name, Value { dims, axes, ints, constant: Some(name) });
+    }
+
+    fn node(&mut self, index: usize) {
+        let node = &self.graph.node[index];
+        self.at = index as u32;
+        if node.is("Constant") {
+            let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR));
+            if let (Some(tensor), Some(name)) = (value.and_then(|v| v.t.as_deref()), node.output.first()) {
+                return self.constant(name, tensor, false);
+            }
+            if let Some(ints) = node.attribute("value_ints").map(|a| a.ints.clone())
+                && let Some(name) = node.output.first()
+            {
+                let ints: Vec<Int> = ints.iter().map(|v| Int::constant([*v; 2])).collect();
+                let (dim, why) = ([ints.len() as i64; 2], self.reason("it is a list of whole numbers"));
+                let value = Value { dims: vec![dim], axes: vec![Axis::Fixed(why)], ints: Some(ints), constant: None };
+                self.values.insert(name, value);
+                return;
+            }
+        }
+        let verdict = if subgraphs(node).next().is_some() {
+            Err("it holds a graph of its own")
+        } else {
+            rules::judge(self, node)
+        };
+        if let Err(text) = verdict {
+            self.give_up(node, text);
+        }
+    }
+
+    /// Blocks all that a node reads; what it makes is known as far as the model declares it.
+    fn give_up(&mut self, node: &'m NodeProto, text: &'static str) {
+        let reason = self.reason(text);
+        for name in reads(node).into_iter().chain(node.output.iter().map(String::as_str)) {
+            self.block_all(name, reason);
+        }
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            match self.sizes.declared(name) {
+                Some(dims) => {
+                    let axes = vec![Axis::Fixed(reason); dims.len()];
+                    self.values.insert(name, Value { dims, axes, ints: None, constant: None });
+                }
+                None => {
+                    self.values.remove(name.as_str());
+                }
+            }
+        }
+    }
+
+    fn block_all(&mut self, name: &str, reason: Reason) {
+        if let Some(value) = self.values.get(name) {
+            value.axes.iter().for_each(|axis| self.axes.block(*axis, reason));
+        }
+    }
+
+    /// What leaves the model must stay as it is, but for the cache of a decoder.
+    fn outputs(&mut self) {
+        let reason = Reason { node: None, text: "it is an output of the model" };
+        for output in &self.graph.output {
+            let Some(name) = output.name.as_deref() else { continue };
+            let cache = self.sizes.cache(name);
+            let Some(value) = self.values.get(name) else { continue };
+            for (index, axis) in value.axes.iter().enumerate() {
+                if cache != Some(index) {
+                    self.axes.block(*axis, reason);
+                }
+            }
+            if cache.is_some() {
+                self.follows.push(Follow::Declared { value: name });
+            }
+        }
+    }
+
+    /// A reason that names the node being judged.
+    pub fn reason(&self, text: &'static str) -> Reason {
+        Reason { node: Some(self.at), text }
+    }
+
+    /// An axis that the node being judged fixes.
+    pub fn fixed(&self, text: &'static str) -> Axis {
+        Axis::Fixed(self.reason(text))
+    }
+
+    /// Blocks an axis for what the node being judged does.
+    pub fn block(&mut self, axis: Axis, text: &'static str) {
+        let reason = self.reason(text);
+        self.axes.block(axis, reason);
+    }
+
+    /// Links two axes of the node being judged.
+    pub fn link(&mut self, a: Axis, b: Axis) -> Axis {
+        let reason = self.reason("it joins axes of different sizes");
+        self.axes.link(a, b, reason)
+    }
+
+    /// The input at `index`, which must be known.
+    pub fn input(&self, node: &'m NodeProto, index: usize) -> Judged<&Value<'m>> {
+        let name = node.input_at(index).ok_or("it lacks an input")?;
+        self.values.get(name).ok_or("it reads a value whose shape is not known")
+    }
+
+    /// As [`Analysis::input`], or nothing where it is left out.
+    pub fn optional(&self, node: &'m NodeProto, index: usize) -> Judged<Option<Value<'m>>> {
+        match node.input_at(index) {
+            None => Ok(None),
+            Some(_) => self.input(node, index).map(|value| Some(value.clone())),
+        }
+    }
+
+    /// Whole numbers given as an attribute (before some operator set) or as an input.
+    pub fn list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<Int>>> {
+        if let Some(attribute) = node.attribute(name) {
+            return Ok(Some(attribute.ints.iter().map(|v| Int::constant([*v; 2])).collect()));
+        }
+        match self.optional(node, index)? {
+            None => Ok(None),
+            Some(value) => value.ints.map(Some).ok_or("its parameters are computed"),
+        }
+    }
+
+    /// As [`Analysis::list`], for numbers that are the same whatever is fed.
+    pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
+        let Some(list) = self.list(node, name, index)? else { return Ok(None) };
+        let one = |int: &Int| if int.lanes[0] == int.lanes[1] { Ok(int.lanes[0]) } else { Err("its parameters vary") };
+        list.iter().map(one).collect::<Judged<_>>().map(Some)
+    }
+
+    /// Says what an output is.
+    pub fn set(&mut self, node: &'m NodeProto, index: usize, dims: Vec<Dim>, axes: Vec<Axis>) {
+        if let Some(name) = node.output.get(index).filter(|name| !name.is_empty()) {
+            self.values.insert(name, Value { dims, axes, ints: None, constant: None });
+        }
+    }
+
+    /// Gives the elements of an output that was set.
+    pub fn set_ints(&mut self, node: &'m NodeProto, ints: Option<Vec<Int>>) {
+        if let Some(value) = node.output.first().and_then(|name| self.values.get_mut(name.as_str())) {
+            value.ints = ints;
+        }
+    }
+}
+
+/// A dimension counted from the end if negative.
+pub fn axis_at(axis: i64, rank: usize) -> Judged<usize> {
+    let at = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(at).ok().filter(|at| *at < rank).ok_or("its axis does not exist")
+}
+
+/// The nodes in an order in which each follows those it reads; nodes in a cycle (there are none in a checked model)
+/// are left out.
+pub fn sorted(graph: &GraphProto) -> Vec<usize> {
+    let producer: HashMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let mut waiting = vec![0usize; graph.node.len()];
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
+    for (index, node) in graph.node.iter().enumerate() {
+        for from in reads(node).into_iter().filter_map(|name| producer.get(name)) {
+            readers[*from].push(index);
+            waiting[index] += 1;
+        }
+    }
+    let mut ready: std::collections::BTreeSet<usize> = (0..waiting.len()).filter(|i| waiting[*i] == 0).collect();
+    let mut order = Vec::with_capacity(waiting.len());
+    while let Some(index) = ready.pop_first() {
+        order.push(index);
+        for &next in &readers[index] {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready.insert(next);
+            }
+        }
+    }
+    order
+}

@@ -1,0 +1,291 @@
+//! What a cut changes in the graph besides weights: shapes, sizes of splits, ranges, attributes, declared shapes.
+
+use super::analysis::{Analysis, Follow};
+use super::axes::{Axis, AxisId, Dim, Int, Kept, is_fixed};
+use crate::error::{Result, bail};
+use crate::graph::edit::{self, Names};
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::*;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A graph that follows a cut.
+pub struct Follower<'a, 'm> {
+    analysis: &'a Analysis<'m>,
+    kept: &'a Kept,
+    /// The graph to be changed; its nodes have the indexes that they have in the analysis.
+    graph: &'a mut GraphProto,
+    names: Names,
+    /// New nodes, with the index of the node that they come before.
+    added: Vec<(usize, NodeProto)>,
+    /// Values made already: what they are made from, with which elements changed.
+    made: HashMap<(String, Vec<Option<i64>>), String>,
+    producer: HashMap<&'m str, usize>,
+}
+
+impl<'a, 'm> Follower<'a, 'm> {
+    /// `names` are those of the whole model.
+    pub fn new(analysis: &'a Analysis<'m>, kept: &'a Kept, graph: &'a mut GraphProto, names: Names) -> Self {
+        let nodes = analysis.graph.node.iter().enumerate();
+        let producer = nodes.flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
+        Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new(), producer }
+    }
+
+    /// Brings everything in line; the nodes are in their places afterwards.
+    pub fn all(mut self) -> Result<()> {
+        let analysis = self.analysis;
+        let mut ranges: BTreeMap<(usize, usize), Vec<Option<i64>>> = BTreeMap::new();
+        for follow in &analysis.follows {
+            match follow {
+                Follow::Sizes { node, input, ints, axes } => self.sizes(*node as usize, *input, ints, axes)?,
+                Follow::List { node, name, axes } => self.list(*node as usize, name, axes),
+                Follow::EqualSplit { node, axes } => self.equal_split(*node as usize, axes),
+                Follow::Range { node, at, axis, range } => {
+                    self.range(*node as usize, *at, *axis, *range, &mut ranges);
+                }
+                Follow::Attribute { node, name, axis, per } => {
+                    if let Some(size) = self.kept.size(*axis) {
+                        self.set_int(*node as usize, name, size / per);
+                    }
+                }
+                Follow::Declared { value } => self.declared(value),
+            }
+        }
+        for ((node, input), changes) in ranges {
+            self.change(node, input, &changes)?;
+        }
+        self.forget_shapes();
+        let mut nodes = Vec::with_capacity(self.graph.node.len() + self.added.len());
+        let mut before: HashMap<usize, Vec<NodeProto>> = HashMap::new();
+        self.added.into_iter().for_each(|(at, node)| before.entry(at).or_default().push(node));
+        for (index, node) in std::mem::take(&mut self.graph.node).into_iter().enumerate() {
+            nodes.extend(before.remove(&index).unwrap_or_default());
+            nodes.push(node);
+        }
+        self.graph.node = nodes;
+        drop_unused(self.analysis.graph, self.graph);
+        Ok(())
+    }
+
+    /// The size of an axis after the cut.
+    fn size(&self, axis: AxisId) -> i64 {
+        self.kept.size(axis).unwrap_or(self.analysis.axes.size(axis) as i64)
+    }
+
+    fn sizes(&mut self, node: usize, input: usize, ints: &[Int], axes: &[Option<AxisId>]) -> Result<()> {
+        let mut changes = vec![None; ints.len()];
+        for (index, int) in ints.iter().enumerate() {
+            let wanted: Dim = axes[index].map_or(int.lanes, |axis| [self.size(axis); 2]);
+            if int.after(self.kept) == wanted {
+                continue;
+            }
+            if !is_fixed(wanted) {
+                let label = self.graph.node[node].label();
+                bail!(Unsupported, "node {label:?}: its shape follows a size that is cut, in a way that is not known");
+            }
+            changes[index] = Some(wanted[0]);
+        }
+        self.change(node, input, &changes)
+    }
+
+    /// Gives a node an integer input with other elements.
+    fn change(&mut self, node: usize, input: usize, changes: &[Option<i64>]) -> Result<()> {
+        if changes.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let attribute = match (self.graph.node[node].op(), input) {
+            ("Reshape", 1) => "shape",
+            ("Slice", 1) => "starts",
+            ("Slice", 2) => "ends",
+            _ => "",
+        };
+        if let Some(list) = self.graph.node[node].attribute.iter_mut().find(|a| a.name.as_deref() == Some(attribute)) {
+            list.ints.iter_mut().zip(changes).for_each(|(value, change)| *value = change.unwrap_or(*value));
+            return Ok(());
+        }
+        let Some(name) = self.analysis.graph.node[node].input_at(input) else {
+            bail!(Internal, "a node has no input {input} to change");
+        };
+        let changed = self.changed(node, name, changes);
+        self.graph.node[node].input[input] = changed;
+        Ok(())
+    }
+
+    /// The value `name` with some elements changed, made before node `at`.
+    fn changed(&mut self, at: usize, name: &'m str, changes: &[Option<i64>]) -> String {
+        if changes.iter().all(Option::is_none) {
+            return name.to_owned();
+        }
+        if let Some(constant) = self.analysis.constants.get(name)
+            && let Some(values) = crate::graph::constants::whole_numbers(constant)
+        {
+            let key = (name.to_owned(), changes.to_vec());
+            if let Some(made) = self.made.get(&key) {
+                return made.clone();
+            }
+            let values: Vec<i64> = values.iter().zip(changes).map(|(v, c)| c.unwrap_or(*v)).collect();
+            let made = self.constant(name, constant.data_type, &constant.dims, &values);
+            self.made.insert(key, made.clone());
+            return made;
+        }
+        let node = self.producer.get(name).map(|index| &self.analysis.graph.node[*index]);
+        if let Some(node) = node {
+            let mut copy = node.clone();
+            if node.is("Concat") {
+                let mut start = 0;
+                for (index, input) in node.input.iter().enumerate() {
+                    let count =
+                        self.analysis.values.get(input.as_str()).and_then(|v| v.ints.as_ref()).map_or(0, Vec::len);
+                    copy.input[index] = self.changed(at, input, &changes[start..start + count]);
+                    start += count;
+                }
+                return self.add(at, copy);
+            }
+            if (node.is("Unsqueeze") || node.is("Squeeze") || node.is("Identity")) && !node.input.is_empty() {
+                copy.input[0] = self.changed(at, &node.input[0], changes);
+                return self.add(at, copy);
+            }
+        }
+        self.arithmetic(at, name, changes)
+    }
+
+    /// As [`Follower::changed`] for a value that is computed: `x * (0 or 1) + (new or 0)`.
+    fn arithmetic(&mut self, at: usize, name: &str, changes: &[Option<i64>]) -> String {
+        let dims: &[i64] = match self.analysis.values.get(name).map(|v| v.rank()) {
+            Some(0) => &[],
+            _ => &[changes.len() as i64],
+        };
+        let int64 = Some(DataType::Int64.to_onnx());
+        let factors: Vec<i64> = changes.iter().map(|c| i64::from(c.is_none())).collect();
+        let terms: Vec<i64> = changes.iter().map(|c| c.unwrap_or(0)).collect();
+        let (factors, terms) = (self.constant(name, int64, dims, &factors), self.constant(name, int64, dims, &terms));
+        let product = self.add(at, edit::node("Mul", &[name, &factors], &[name]));
+        self.add(at, edit::node("Add", &[&product, &terms], &[name]))
+    }
+
+    /// Adds a node under new names.
+    fn add(&mut self, at: usize, mut node: NodeProto) -> String {
+        let output = self.names.fresh(&format!("{}_cut", node.output.first().map_or("", String::as_str)));
+        if let Some(name) = node.name.take().filter(|name| !name.is_empty()) {
+            node.name = Some(self.names.fresh(&format!("{name}_cut")));
+        }
+        node.output = vec![output.clone()];
+        self.added.push((at, node));
+        output
+    }
+
+    fn constant(&mut self, name: &str, dtype: Option<i32>, dims: &[i64], values: &[i64]) -> String {
+        let name = self.names.fresh(&format!("{name}_cut"));
+        let (dtype, raw): (DataType, Bytes) = match dtype.and_then(DataType::from_onnx) {
+            Some(DataType::Int32) => (DataType::Int32, values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect()),
+            _ => (DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        };
+        self.graph.initializer.push(edit::tensor(&name, dtype, dims, raw));
+        name
+    }
+
+    fn list(&mut self, node: usize, name: &str, axes: &[Option<AxisId>]) {
+        let sizes: Vec<Option<i64>> = axes.iter().map(|axis| axis.map(|axis| self.size(axis))).collect();
+        if let Some(list) = self.graph.node[node].attribute.iter_mut().find(|a| a.name.as_deref() == Some(name)) {
+            list.ints.iter_mut().zip(sizes).for_each(|(value, size)| *value = size.unwrap_or(*value));
+        }
+    }
+
+    fn equal_split(&mut self, node: usize, axes: &[AxisId]) {
+        if axes.iter().all(|axis| self.kept.size(*axis).is_none()) {
+            return;
+        }
+        let sizes: Vec<i64> = axes.iter().map(|axis| self.size(*axis)).collect();
+        if self.analysis.opset < 13 {
+            self.graph.node[node].attribute.push(edit::ints_attribute("split", &sizes));
+            return;
+        }
+        let label = self.graph.node[node].label().to_owned();
+        let name = self.constant(&format!("{label}_split"), None, &[sizes.len() as i64], &sizes);
+        let proto = &mut self.graph.node[node];
+        proto.attribute.retain(|a| a.name.as_deref() != Some("num_outputs"));
+        proto.input.truncate(1);
+        proto.input.push(name);
+    }
+
+    /// Notes the new bounds of a `Slice`: several axes of one node are changed together.
+    fn range(
+        &self,
+        node: usize,
+        at: usize,
+        axis: AxisId,
+        range: (usize, usize),
+        changes: &mut BTreeMap<(usize, usize), Vec<Option<i64>>>,
+    ) {
+        let Some(kept) = self.kept.of(Axis::Units(axis)) else { return };
+        let before = |end: usize| kept.partition_point(|index| (*index as usize) < end) as i64;
+        for (input, value) in [(1, before(range.0)), (2, before(range.1))] {
+            let given = self.analysis.graph.node[node].input_at(input).and_then(|name| self.analysis.values.get(name));
+            let count = given.and_then(|v| v.ints.as_ref()).map_or(at + 1, Vec::len);
+            let list = changes.entry((node, input)).or_default();
+            list.resize(count.max(at + 1).max(list.len()), None);
+            list[at] = Some(value);
+        }
+    }
+
+    fn set_int(&mut self, node: usize, name: &str, value: i64) {
+        let attributes = &mut self.graph.node[node].attribute;
+        match attributes.iter_mut().find(|a| a.name.as_deref() == Some(name)) {
+            Some(attribute) => attribute.i = Some(value),
+            None => attributes.push(edit::int_attribute(name, value)),
+        }
+    }
+
+    /// The shape of an input or output.
+    fn declared(&mut self, name: &str) {
+        let Some(value) = self.analysis.values.get(name) else { return };
+        let infos = self.graph.input.iter_mut().chain(&mut self.graph.output);
+        for info in infos.filter(|info| info.name.as_deref() == Some(name)) {
+            let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
+            let Some(shape) = tensor.and_then(|t| t.shape.as_deref_mut()) else { continue };
+            for (dim, axis) in shape.dim.iter_mut().zip(&value.axes) {
+                if let Axis::Units(id) = axis
+                    && let (Some(size), true) = (self.kept.size(*id), dim.dim_value.is_some())
+                {
+                    dim.dim_value = Some(size);
+                }
+            }
+        }
+    }
+
+    /// Drops the declared shapes of inner values that were cut.
+    fn forget_shapes(&mut self) {
+        let (analysis, kept) = (self.analysis, self.kept);
+        let cut = |info: &ValueInfoProto| {
+            let value = info.name.as_deref().and_then(|name| analysis.values.get(name));
+            value.is_none_or(|v| v.axes.iter().any(|axis| kept.of(*axis).is_some()))
+        };
+        self.graph.value_info.retain(|info| !cut(info));
+    }
+}
+
+/// The values that are read in a graph.
+fn read_in(graph: &GraphProto) -> HashSet<String> {
+    let outputs = graph.output.iter().filter_map(|o| o.name.clone());
+    graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
+}
+
+/// Removes constants and nodes that were used before and are not any more.
+fn drop_unused(before: &GraphProto, graph: &mut GraphProto) {
+    let used_before = read_in(before);
+    loop {
+        let used = read_in(graph);
+        let idle = |name: &String| used_before.contains(name) && !used.contains(name);
+        let count = graph.node.len();
+        graph.initializer.retain(|t| !t.name.as_ref().is_some_and(idle));
+        let named = |node: &NodeProto| node.output.iter().filter(|o| !o.is_empty()).cloned().collect::<Vec<_>>();
+        graph.node.retain(|node| {
+            let outputs = named(node);
+            outputs.iter().any(|o| !idle(o) && (used.contains(o) || !used_before.contains(o))) || outputs.is_empty()
+        });
+        if graph.node.len() == count {
+            return;
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Units, and groups of units that are alike.
+
+use super::analysis::Analysis;
+use super::axes::{AxisId, Reason};
+use std::collections::{BTreeMap, HashMap};
+
+/// Elements of axes that stay or go together.
+pub struct Unit {
+    /// The number of their class.
+    pub class: u32,
+    /// Sorted.
+    pub elements: Vec<(AxisId, u32)>,
+}
+
+/// Units that touch the same axes: the neurons of a layer, the heads of an attention, the channels of a stage.
+pub struct Group {
+    /// In the order of their elements.
+    pub units: Vec<Unit>,
+    /// The axes that they touch.
+    pub axes: Vec<AxisId>,
+    /// Those who make them: indexes into [`Analysis::producers`].
+    pub producers: Vec<usize>,
+    /// Those who sum over them: indexes into [`Analysis::consumers`].
+    pub consumers: Vec<usize>,
+}
+
+/// What can be cut, and for each producer why the rest of its outputs cannot.
+pub struct Groups {
+    pub groups: Vec<Group>,
+    /// By producer: the first reason met, and how many of its elements it holds.
+    pub held: Vec<Option<(Reason, usize)>>,
+}
+
+/// Collects the units of a model.
+pub fn find(analysis: &mut Analysis<'_>) -> Groups {
+    let mut classes: BTreeMap<u32, Vec<(AxisId, u32)>> = BTreeMap::new();
+    let mut held = Vec::with_capacity(analysis.producers.len());
+    for producer in &analysis.producers {
+        let (mut first, mut count) = (None, 0);
+        for index in 0..analysis.axes.size(producer.axis) {
+            let class = analysis.axes.class(producer.axis, index);
+            match analysis.axes.reason(class) {
+                Some(reason) => {
+                    first = first.or(Some(reason));
+                    count += 1;
+                }
+                None => {
+                    classes.entry(class).or_default();
+                }
+            }
+        }
+        held.push(first.map(|reason| (reason, count)));
+    }
+    for axis in 0..analysis.axes.count() as AxisId {
+        for index in 0..analysis.axes.size(axis) {
+            if let Some(elements) = classes.get_mut(&analysis.axes.class(axis, index)) {
+                elements.push((axis, index as u32));
+            }
+        }
+    }
+    let mut by_axes: HashMap<Vec<(AxisId, u32)>, usize> = HashMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for (class, elements) in classes {
+        let mut counts: Vec<(AxisId, u32)> = Vec::new();
+        for (axis, _) in &elements {
+            match counts.last_mut() {
+                Some((last, count)) if last == axis => *count += 1,
+                _ => counts.push((*axis, 1)),
+            }
+        }
+        let next = groups.len();
+        let axes = counts.iter().map(|(axis, _)| *axis).collect();
+        let at = *by_axes.entry(counts).or_insert(next);
+        if at == next {
+            groups.push(Group { units: Vec::new(), axes, producers: Vec::new(), consumers: Vec::new() });
+        }
+        groups[at].units.push(Unit { class, elements });
+    }
+    for group in &mut groups {
+        let touches = |axis: &AxisId| group.axes.binary_search(axis).is_ok();
+        let producers = analysis.producers.iter().enumerate();
+        group.producers = producers.filter(|(_, p)| touches(&p.axis)).map(|(i, _)| i).collect();
+        let consumers = analysis.consumers.iter().enumerate();
+        group.consumers = consumers.filter(|(_, c)| touches(&c.axis)).map(|(i, _)| i).collect();
+    }
+    Groups { groups, held }
+}

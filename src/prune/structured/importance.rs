@@ -1,0 +1,161 @@
+//! How much units matter.
+
+use super::analysis::Analysis;
+use super::axes::Axis;
+use super::groups::{Group, Groups};
+use super::{Importance, StructuredOptions, analysis, tensors};
+use crate::calibrate::{Batch, Walk};
+use crate::call::Ticket;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::runtime::{Runtime, Stop, Tensor};
+use std::collections::HashMap;
+
+/// Mean squares of the elements of a dimension of a value.
+pub type Statistics = HashMap<(String, usize), Vec<f64>>;
+
+/// The values that consumers of units read, with the dimension that is summed over, in the order in which they are
+/// computed.
+pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> {
+    let mut place = vec![0usize; analysis.graph.node.len()];
+    analysis::sorted(analysis.graph).into_iter().enumerate().for_each(|(at, node)| place[node] = at);
+    let mut chosen: Vec<&analysis::Consumer<'_>> =
+        groups.groups.iter().flat_map(|g| &g.consumers).map(|i| &analysis.consumers[*i]).collect();
+    chosen.sort_by_key(|c| (place[c.node as usize], c.dimension));
+    let mut list: Vec<(String, usize)> = Vec::new();
+    for consumer in chosen {
+        let entry = (consumer.input.to_owned(), consumer.dimension);
+        if !list.contains(&entry) {
+            list.push(entry);
+        }
+    }
+    list
+}
+
+/// What flows through the inputs of consumers on calibration data.
+pub fn mean_squares(
+    runtime: &'static Runtime,
+    model: &Model,
+    stages: &[(String, usize)],
+    batches: &[Batch],
+    threads: usize,
+    ticket: &Ticket,
+    stop: &Stop,
+) -> Result<Statistics> {
+    let asked: Vec<&str> = stages.iter().map(|(name, _)| name.as_str()).collect();
+    let mut walk = Walk::new(runtime, model, threads, batches, &asked)?;
+    let mut found = Statistics::new();
+    for (name, dimension) in stages {
+        ticket.check()?;
+        let mut sums: Vec<f64> = Vec::new();
+        let mut rows = 0usize;
+        for tensor in walk.value(name, stop)? {
+            rows += add_squares(&tensor, *dimension, &mut sums)?;
+        }
+        sums.iter_mut().for_each(|sum| *sum /= rows.max(1) as f64);
+        found.insert((name.clone(), *dimension), sums);
+        ticket.add(1);
+    }
+    Ok(found)
+}
+
+fn add_squares(tensor: &Tensor, dimension: usize, sums: &mut Vec<f64>) -> Result<usize> {
+    let shape: Vec<usize> = tensor.shape().iter().map(|d| *d as usize).collect();
+    let Some(&size) = shape.get(dimension) else { return Ok(0) };
+    let inner: usize = shape[dimension + 1..].iter().product();
+    sums.resize(size.max(sums.len()), 0.0);
+    let values = tensor.to_f32_vec()?;
+    for (index, part) in values.chunks_exact(inner.max(1)).enumerate() {
+        sums[index % size] += part.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+    }
+    Ok(values.len() / size.max(1))
+}
+
+/// A score for each unit of each group: what has the lowest goes first.
+pub fn scores(
+    analysis: &Analysis<'_>,
+    groups: &Groups,
+    options: &StructuredOptions,
+    statistics: &Statistics,
+) -> Result<Vec<Vec<f64>>> {
+    let mut random = Random(options.seed ^ 0x9e37_79b9_7f4a_7c15);
+    let one = |group: &Group| match options.importance {
+        Importance::Random => Ok(group.units.iter().map(|_| random.next()).collect()),
+        Importance::L1 => by_weights(analysis, group, f64::abs),
+        Importance::L2 => by_weights(analysis, group, |v| v * v),
+        Importance::Activation => by_activations(analysis, group, statistics),
+    };
+    groups.groups.iter().map(one).collect()
+}
+
+/// Sums over the weights of each tensor that holds a unit, each tensor scaled to a mean of 1.
+fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Result<Vec<f64>> {
+    let mut scores = vec![0f64; group.units.len()];
+    let mut names: Vec<&str> = analysis.constants.keys().copied().collect();
+    names.sort_unstable();
+    for name in names {
+        let (tensor, value) = (analysis.constants[name], &analysis.values[name]);
+        // Biases say little, and tables of shifts nothing.
+        if value.rank() < 2 {
+            continue;
+        }
+        for (at, axis) in value.axes.iter().enumerate() {
+            let Axis::Units(id) = axis else { continue };
+            if group.axes.binary_search(id).is_err() {
+                continue;
+            }
+            let sums = tensors::sums(tensor, at, of)?;
+            add(group, *id, &sums, &mut scores);
+        }
+    }
+    Ok(scores)
+}
+
+/// The energy that each unit brings to those who read it.
+fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistics) -> Result<Vec<f64>> {
+    let mut scores = vec![0f64; group.units.len()];
+    for consumer in group.consumers.iter().map(|i| &analysis.consumers[*i]) {
+        let (tensor, value) = (analysis.constants[consumer.constant], &analysis.values[consumer.constant]);
+        let means = statistics.get(&(consumer.input.to_owned(), consumer.dimension));
+        let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
+        let (Some(means), Some(at)) = (means, value.axes.iter().position(holds)) else { continue };
+        let mut sums = tensors::sums(tensor, at, |v| v * v)?;
+        // The places of a group share the weights of a grouped convolution.
+        let size = sums.len();
+        let shared: Vec<f64> = (0..size).map(|i| means.iter().skip(i).step_by(size).sum()).collect();
+        sums.iter_mut().zip(shared).for_each(|(sum, mean)| *sum *= mean);
+        add(group, consumer.axis, &sums, &mut scores);
+    }
+    match scores.iter().all(|s| s.is_finite()) {
+        true => Ok(scores),
+        false => {
+            Err(Error::new(crate::error::Kind::InvalidModel, "the calibration data gives values that are not finite"))
+        }
+    }
+}
+
+/// Adds what an axis says about each unit, scaled to a mean of 1.
+fn add(group: &Group, axis: u32, sums: &[f64], scores: &mut [f64]) {
+    let of = |unit: &super::groups::Unit| -> f64 {
+        let own = unit.elements.iter().filter(|(id, _)| *id == axis);
+        own.map(|(_, index)| sums[*index as usize]).sum()
+    };
+    let values: Vec<f64> = group.units.iter().map(of).collect();
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    if mean > 0.0 {
+        scores.iter_mut().zip(values).for_each(|(score, value)| *score += value / mean);
+    }
+}
+
+/// Numbers in [0, 1) that are the same everywhere (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}

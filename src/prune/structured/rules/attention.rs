@@ -1,0 +1,175 @@
+//! Attention as one node: whole heads can go, those that share keys and values together.
+
+use super::super::analysis::{Analysis, Follow, Judged, Value};
+use super::super::axes::{Axis, AxisId, is_fixed};
+use crate::onnx::proto::NodeProto;
+
+/// Joins step `i` of `steps` equal steps of two axes.
+fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
+    let (each_a, each_b) = (cx.axes.size(a) / steps, cx.axes.size(b) / steps);
+    for step in 0..steps {
+        let first = (a, step * each_a);
+        (1..each_a).for_each(|i| cx.axes.join(first, (a, step * each_a + i)));
+        (0..each_b).for_each(|i| cx.axes.join(first, (b, step * each_b + i)));
+    }
+}
+
+/// As [`in_steps`] for all of `axes`; if one of them must stay, all must. Sizes that are no multiple of the steps are
+/// an error.
+fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
+    let fixed = axes.iter().find_map(|axis| if let Axis::Fixed(why) = axis { Some(*why) } else { None });
+    if let Some(why) = fixed {
+        axes.iter().for_each(|axis| cx.axes.block(*axis, why));
+        return Ok(());
+    }
+    let ids: Vec<AxisId> =
+        axes.iter().filter_map(|axis| if let Axis::Units(id) = axis { Some(*id) } else { None }).collect();
+    if steps < 1 || ids.iter().any(|id| !cx.axes.size(*id).is_multiple_of(steps as usize)) {
+        return Err("its heads do not fit");
+    }
+    ids.iter().for_each(|id| in_steps(cx, ids[0], *id, steps as usize));
+    Ok(())
+}
+
+/// Blocks the inputs from `first` on: tables, lengths, masks.
+fn block_from<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, first: usize) {
+    for name in node.input.iter().skip(first) {
+        let axes = cx.values.get(name.as_str()).map(|value| value.axes.clone()).unwrap_or_default();
+        axes.iter().for_each(|axis| cx.block(*axis, "it is used head by head"));
+    }
+}
+
+fn last(value: &Value<'_>) -> Axis {
+    value.axes[value.rank() - 1]
+}
+
+/// `GroupQueryAttention` on queries, keys and values `[batch, tokens, heads * size]` with a cache
+/// `[batch, kv_heads, tokens, size]`.
+pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let (heads, kv_heads) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
+    let q = cx.input(node, 0)?.clone();
+    let (Some(k), Some(v)) = (cx.optional(node, 1)?, cx.optional(node, 2)?) else {
+        return packed(cx, node, &q, (heads, kv_heads));
+    };
+    if heads < 1 || kv_heads < 1 || heads % kv_heads != 0 || [&q, &k, &v].iter().any(|v| v.rank() != 3) {
+        return Err("its heads do not fit");
+    }
+    let mut axes = vec![last(&q), last(&k), last(&v)];
+    let mut cache = Vec::new();
+    for index in [3, 4] {
+        if let Some(past) = cx.optional(node, index)?.filter(|past| past.rank() == 4) {
+            axes.push(past.axes[1]);
+            cache.push(past);
+        }
+    }
+    block_from(cx, node, 5);
+    together(cx, &axes, kv_heads)?;
+    let size = q.dims[2][0] / heads;
+    if let (Axis::Units(q), Axis::Units(k)) = (last(&q), last(&k)) {
+        let (name, node) = ("num_heads", cx.at);
+        cx.follows.push(Follow::Attribute { node, name, axis: q, per: size });
+        cx.follows.push(Follow::Attribute { node, name: "kv_num_heads", axis: k, per: size });
+    }
+    cx.set(node, 0, q.dims.clone(), q.axes.clone());
+    for (index, past) in cache.into_iter().enumerate() {
+        // One longer than the past, by a size that is open.
+        let mut dims = past.dims.clone();
+        dims[2] = [dims[2][0].saturating_add(q.dims[1][0]), dims[2][1].saturating_add(q.dims[1][1])];
+        cx.set(node, index + 1, dims, past.axes.clone());
+    }
+    Ok(())
+}
+
+/// `GroupQueryAttention` on one value: the heads of the queries, of the keys, of the values.
+fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads, kv_heads): (i64, i64)) -> Judged<()> {
+    let past = [cx.optional(node, 3)?, cx.optional(node, 4)?];
+    let all = heads.saturating_add(kv_heads.saturating_mul(2));
+    let fits = x.rank() == 3 && is_fixed(x.dims[2]) && heads > 0 && kv_heads > 0 && heads % kv_heads == 0;
+    if !fits || x.dims[2][0] % all != 0 {
+        return Err("its heads do not fit");
+    }
+    block_from(cx, node, 5);
+    let size = x.dims[2][0] / all;
+    let mut dims = x.dims.clone();
+    dims[2] = [heads * size; 2];
+    let mut axes = x.axes.clone();
+    axes[2] = cx.axes.add(dims[2], Some(cx.at));
+    // The parts as axes of their own, of which heads go together.
+    let mut parts = vec![axes[2]];
+    let mut start = 0;
+    for count in [heads, kv_heads, kv_heads] {
+        let part = cx.axes.add([count * size; 2], Some(cx.at));
+        for index in 0..(count * size) as usize {
+            match (x.axes[2], part) {
+                (Axis::Units(whole), Axis::Units(part)) => cx.axes.join((whole, start + index), (part, index)),
+                (Axis::Units(whole), Axis::Fixed(why)) => cx.axes.block_element(whole, start + index, why),
+                (Axis::Fixed(why), part) => cx.axes.block(part, why),
+            }
+        }
+        start += (count * size) as usize;
+        parts.push(part);
+    }
+    parts.extend(past.iter().flatten().filter(|past| past.rank() == 4).map(|past| past.axes[1]));
+    together(cx, &parts, kv_heads)?;
+    if let (Axis::Units(q), Axis::Units(k)) = (parts[1], parts[2]) {
+        cx.follows.push(Follow::Attribute { node: cx.at, name: "num_heads", axis: q, per: size });
+        cx.follows.push(Follow::Attribute { node: cx.at, name: "kv_num_heads", axis: k, per: size });
+    }
+    for (index, past) in past.into_iter().enumerate() {
+        let Some(past) = past.filter(|past| past.rank() == 4) else { continue };
+        let mut grown = past.dims.clone();
+        grown[2] = [0, 1].map(|lane| grown[2][lane].saturating_add(x.dims[1][lane]));
+        cx.set(node, index + 1, grown, past.axes);
+    }
+    cx.set(node, 0, dims, axes);
+    Ok(())
+}
+
+/// `MultiHeadAttention` on queries, keys and values `[batch, tokens, heads * size]`, without a cache.
+pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let heads = node.int("num_heads", 0);
+    let (q, k, v) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.input(node, 2)?.clone());
+    if heads < 1 || [&q, &k, &v].iter().any(|v| v.rank() != 3) || node.input.len() > 4 && node.input_at(4).is_some() {
+        return Err("its heads do not fit, or there is a mask");
+    }
+    if (5..node.input.len()).any(|i| node.input_at(i).is_some()) || node.output.len() > 1 {
+        return Err("it has a bias or a cache");
+    }
+    let mut axes = vec![last(&q), last(&k), last(&v)];
+    if let Some(bias) = cx.optional(node, 3)? {
+        bias.axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values have one bias"));
+        axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values have one bias"));
+    }
+    axes.dedup_by(|a, b| matches!((a, b), (Axis::Units(a), Axis::Units(b)) if a == b));
+    together(cx, &axes, heads)?;
+    if let Axis::Units(axis) = last(&q) {
+        cx.follows.push(Follow::Attribute { node: cx.at, name: "num_heads", axis, per: q.dims[2][0] / heads });
+    }
+    let (mut dims, mut out) = (q.dims.clone(), q.axes.clone());
+    (dims[2], out[2]) = (v.dims[2], last(&v));
+    cx.set(node, 0, dims, out);
+    Ok(())
+}
+
+/// `RotaryEmbedding`: of `[batch, heads, tokens, size]` heads go on; of `[batch, tokens, heads * size]` whole heads,
+/// if the node says how many there are.
+pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    block_from(cx, node, 1);
+    let mut axes = x.axes.clone();
+    match (x.rank(), node.int("num_heads", 0)) {
+        (4, 0) => {
+            cx.block(axes[3], "it turns pairs of it");
+            axes[3] = cx.fixed("it turns pairs of it");
+        }
+        (3, heads) if heads > 0 => {
+            together(cx, &[axes[2]], heads)?;
+            if let Axis::Units(axis) = axes[2] {
+                cx.follows.push(Follow::Attribute { node: cx.at, name: "num_heads", axis, per: x.dims[2][0] / heads });
+            }
+        }
+        _ => return Err("it does not say how many heads there are"),
+    }
+    cx.set(node, 0, x.dims, axes);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Functions of one element, and of elements in the same place.
+
+use super::super::analysis::{Analysis, Judged, Value};
+use super::super::axes::{Axis, Dim, Int, is_fixed};
+use crate::onnx::proto::NodeProto;
+
+/// Functions of the first input, element by element; other inputs and attributes are scalars.
+pub const UNARY: [&str; 46] = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+];
+
+/// Functions of elements in the same place, the smaller inputs repeated.
+pub const BROADCAST: [&str; 24] = [
+    "Add",
+    "And",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "Pow",
+    "PRelu",
+    "Sub",
+    "Sum",
+    "Where",
+    "Xor",
+];
+
+/// The first output, and the mask of a `Dropout`, are as the first input.
+pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    for index in 0..node.output.len() {
+        cx.set(node, index, x.dims.clone(), x.axes.clone());
+    }
+    let moved = matches!(node.op(), "Cast" | "Identity");
+    if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())).filter(|_| moved) {
+        value.constant = x.constant;
+        value.ints = x.ints.clone();
+    }
+    if let (Some(ints), "Neg") = (x.ints, node.op()) {
+        let zero = Int::constant([0, 0]);
+        cx.set_ints(node, ints.iter().map(|i| Int::of(|a, b| a.wrapping_sub(b), &zero, i)).collect());
+    }
+    Ok(())
+}
+
+/// All inputs at once.
+pub fn broadcast<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let mut inputs = Vec::with_capacity(node.input.len());
+    for index in 0..node.input.len() {
+        inputs.extend(cx.optional(node, index)?);
+    }
+    let (dims, axes) = together(cx, &inputs)?;
+    let ints = computed(node, &inputs);
+    cx.set(node, 0, dims, axes);
+    cx.set_ints(node, ints);
+    Ok(())
+}
+
+/// Dimensions and axes of values in the same place.
+pub fn together(cx: &mut Analysis<'_>, inputs: &[Value<'_>]) -> Judged<(Vec<Dim>, Vec<Axis>)> {
+    let rank = inputs.iter().map(Value::rank).max().ok_or("it lacks an input")?;
+    let (mut dims, mut axes) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
+    for place in 0..rank {
+        let mut found: Option<(Dim, Axis)> = None;
+        for value in inputs {
+            let Some(at) = (place + value.rank()).checked_sub(rank) else { continue };
+            let (dim, axis) = (value.dims[at], value.axes[at]);
+            found = Some(match found {
+                None => (dim, axis),
+                Some(known) => meet(cx, known, (dim, axis))?,
+            });
+        }
+        let (dim, axis) = found.ok_or("it lacks an input")?;
+        dims.push(dim);
+        axes.push(axis);
+    }
+    Ok((dims, axes))
+}
+
+/// One dimension of two values.
+pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Dim, Axis)> {
+    match (a.0, b.0) {
+        ([1, 1], _) => Ok(b),
+        (_, [1, 1]) => Ok(a),
+        (x, y) if is_fixed(x) && is_fixed(y) && x != y => Err("it is given shapes that do not fit"),
+        (x, y) if is_fixed(x) != is_fixed(y) => {
+            // At run time the open size is this one, or 1.
+            let (fixed, axis) = if is_fixed(x) { a } else { b };
+            cx.block(axis, "it meets an open size there");
+            Ok((fixed, cx.fixed("it meets an open size there")))
+        }
+        (x, _) => Ok((x, cx.link(a.1, b.1))),
+    }
+}
+
+/// The elements of a small integer result.
+fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
+    let lists: Vec<&Vec<Int>> = inputs.iter().map(|v| v.ints.as_ref()).collect::<Option<_>>()?;
+    let count = lists.iter().map(|l| l.len()).max()?;
+    if inputs.iter().any(|v| v.rank() > 1) || lists.iter().any(|l| l.len() != 1 && l.len() != count) {
+        return None;
+    }
+    let at = |list: &'_ Vec<Int>, i: usize| list[if list.len() == 1 { 0 } else { i }].clone();
+    if node.is("Where") {
+        let [condition, yes, no] = lists.as_slice() else { return None };
+        let choose = |i: usize| match at(condition, i).lanes {
+            [0, 0] => Some(at(no, i)),
+            [a, b] if a != 0 && b != 0 => Some(at(yes, i)),
+            _ => None,
+        };
+        return (0..count).map(choose).collect();
+    }
+    let function: fn(i64, i64) -> i64 = match node.op() {
+        "Add" | "Sum" => |a, b| a.wrapping_add(b),
+        "Sub" => |a, b| a.wrapping_sub(b),
+        "Mul" => |a, b| a.wrapping_mul(b),
+        "Div" => |a, b| a.checked_div(b).unwrap_or(0),
+        "Max" => |a, b| a.max(b),
+        "Min" => |a, b| a.min(b),
+        "Equal" => |a, b| i64::from(a == b),
+        "Greater" => |a, b| i64::from(a > b),
+        "Less" => |a, b| i64::from(a < b),
+        _ => return None,
+    };
+    let [a, b] = lists.as_slice() else { return None };
+    (0..count).map(|i| Int::of(function, &at(a, i), &at(b, i))).collect()
+}

@@ -1,0 +1,111 @@
+//! What each kind of node does to axes: one file a family.
+//!
+//! A rule says what every output is, and for every axis of every input what becomes of it: it goes on in an output,
+//! is linked with another, or is blocked with the reason. An error gives up the whole node.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod gather;
+mod join;
+mod matmul;
+mod norm;
+mod reduce;
+mod reshape;
+mod shapes;
+mod spatial;
+
+use super::analysis::{Analysis, Judged};
+use crate::onnx::proto::NodeProto;
+
+/// Operators on codes: what they belong to was quantized.
+const QUANTIZED: [&str; 17] = [
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulNBits",
+    "MatMulBnb4",
+    "GatherBlockQuantized",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "QLinearAdd",
+    "QLinearMul",
+    "QGemm",
+    "QAttention",
+];
+
+/// Whether a node computes with codes.
+pub fn is_quantized(node: &NodeProto) -> bool {
+    QUANTIZED.contains(&node.op())
+}
+
+/// Applies the rule of a node.
+pub fn judge<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    match node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => standard(cx, node),
+        Some("com.microsoft") => contrib(cx, node),
+        _ => Err("its operator is not known"),
+    }
+}
+
+fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    match node.op() {
+        op if elementwise::UNARY.contains(&op) => elementwise::unary(cx, node),
+        op if elementwise::BROADCAST.contains(&op) => elementwise::broadcast(cx, node),
+        op if reduce::REDUCE.contains(&op) => reduce::reduce(cx, node),
+        op if is_quantized(node) && !op.is_empty() => Err("it is quantized already"),
+        "Constant" => Err("it is no tensor"),
+        "MatMul" => matmul::matmul(cx, node),
+        "Gemm" => matmul::gemm(cx, node),
+        "Conv" => conv::conv(cx, node),
+        "ConvTranspose" => conv::transposed(cx, node),
+        "MaxPool" | "AveragePool" | "LpPool" => spatial::pool(cx, node),
+        "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => spatial::global_pool(cx, node),
+        "Resize" | "Upsample" => spatial::resize(cx, node),
+        "Pad" => spatial::pad(cx, node),
+        "BatchNormalization" => norm::batch(cx, node),
+        "InstanceNormalization" => norm::instance(cx, node),
+        "LayerNormalization" | "SimplifiedLayerNormalization" | "RMSNormalization" => norm::layer(cx, node),
+        "GroupNormalization" => norm::group(cx, node),
+        "LRN" | "LpNormalization" | "MeanVarianceNormalization" => norm::channel(cx, node),
+        "Softmax" | "LogSoftmax" | "Hardmax" => norm::softmax(cx, node),
+        "ArgMax" | "ArgMin" => reduce::arg(cx, node),
+        "CumSum" => reduce::cumulative(cx, node),
+        "Reshape" => reshape::reshape(cx, node),
+        "Flatten" => reshape::flatten(cx, node),
+        "Transpose" => shapes::transpose(cx, node),
+        "Squeeze" => shapes::squeeze(cx, node),
+        "Unsqueeze" => shapes::unsqueeze(cx, node),
+        "Shape" => shapes::shape(cx, node),
+        "Size" => shapes::size(cx, node),
+        "Expand" => shapes::expand(cx, node),
+        "ConstantOfShape" => shapes::constant_of_shape(cx, node),
+        "Range" => shapes::range(cx, node),
+        "Tile" => shapes::tile(cx, node),
+        "Trilu" => shapes::trilu(cx, node),
+        "Concat" => join::concat(cx, node),
+        "Split" => join::split(cx, node),
+        "Slice" => join::slice(cx, node),
+        "Gather" => gather::gather(cx, node),
+        "RotaryEmbedding" => attention::rotary(cx, node),
+        _ => Err("what it does to them is not known"),
+    }
+}
+
+fn contrib<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    match node.op() {
+        "Gelu" | "QuickGelu" => elementwise::unary(cx, node),
+        "BiasGelu" | "FastGelu" => elementwise::broadcast(cx, node),
+        "GroupQueryAttention" => attention::group_query(cx, node),
+        "MultiHeadAttention" => attention::multi_head(cx, node),
+        "RotaryEmbedding" => attention::rotary(cx, node),
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => norm::skip(cx, node),
+        _ if is_quantized(node) => Err("it is quantized already"),
+        _ => Err("what it does to them is not known"),
+    }
+}

@@ -1,0 +1,121 @@
+//! Normalizations. Those that work channel by channel let channels go; those that take a mean over an axis do not: the
+//! mean of what is left is another one.
+
+use super::super::analysis::{Analysis, Judged, axis_at};
+use super::elementwise::{meet, together};
+use crate::onnx::proto::NodeProto;
+
+const MEAN: &str = "it normalizes over it";
+
+/// Links the channels of an image with vectors.
+fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops::Range<usize>) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    if x.rank() < 2 {
+        return Err("it is given no channels");
+    }
+    let mut channels = (x.dims[1], x.axes[1]);
+    for index in vectors {
+        let vector = cx.input(node, index)?.clone();
+        if vector.rank() != 1 {
+            return Err("its parameters are no vectors");
+        }
+        channels = meet(cx, channels, (vector.dims[0], vector.axes[0]))?;
+    }
+    let mut axes = x.axes.clone();
+    axes[1] = channels.1;
+    cx.set(node, 0, x.dims, axes);
+    Ok(())
+}
+
+/// `BatchNormalization` as it is after training.
+pub fn batch<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    if node.int("training_mode", 0) != 0 || node.output.iter().skip(1).any(|name| !name.is_empty()) {
+        return Err("it is in training");
+    }
+    per_channel(cx, node, 1..5)
+}
+
+/// `InstanceNormalization`: each channel by itself, over all that follows.
+pub fn instance<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, MEAN));
+    per_channel(cx, node, 1..3)
+}
+
+/// Axes from `axis` on are normalized over.
+pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let first = axis_at(node.int("axis", -1), x.rank())?;
+    for index in 1..node.input.len() {
+        if let Some(vector) = cx.optional(node, index)? {
+            vector.axes.iter().for_each(|axis| cx.block(*axis, MEAN));
+        }
+    }
+    let mut axes = x.axes.clone();
+    for axis in &mut axes[first..] {
+        cx.block(*axis, MEAN);
+        *axis = cx.fixed(MEAN);
+    }
+    cx.set(node, 0, x.dims, axes);
+    // Mean and deviation are for training.
+    Ok(())
+}
+
+/// The sum of two or three values, normalized over the last axis; also given as it is, as the fourth output.
+pub fn skip<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let (x, skip) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
+    let (dims, mut axes) = together(cx, &[x, skip])?;
+    for index in 2..node.input.len() {
+        if let Some(vector) = cx.optional(node, index)? {
+            vector.axes.iter().for_each(|axis| cx.block(*axis, MEAN));
+        }
+    }
+    if let Some(last) = axes.last_mut() {
+        cx.block(*last, MEAN);
+        *last = cx.fixed(MEAN);
+    }
+    cx.set(node, 0, dims.clone(), axes.clone());
+    cx.set(node, 3, dims, axes);
+    Ok(())
+}
+
+/// `GroupNormalization`: channels are normalized together.
+pub fn group<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    for index in 1..3 {
+        let vector = cx.input(node, index)?.clone();
+        vector.axes.iter().for_each(|axis| cx.block(*axis, MEAN));
+    }
+    all_but_first(cx, node)
+}
+
+/// Normalizations that look at several channels at once, or at chosen axes.
+pub fn channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    all_but_first(cx, node)
+}
+
+fn all_but_first<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let mut axes = x.axes.clone();
+    let first = usize::from(!matches!(node.op(), "LpNormalization" | "MeanVarianceNormalization"));
+    for axis in axes.iter_mut().skip(first) {
+        cx.block(*axis, MEAN);
+        *axis = cx.fixed(MEAN);
+    }
+    cx.set(node, 0, x.dims, axes);
+    Ok(())
+}
+
+/// Over one axis, or before operator set 13 over all from it on.
+pub fn softmax<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let old = cx.opset < 13;
+    let first = axis_at(node.int("axis", if old { 1 } else { -1 }), x.rank())?;
+    let end = if old { x.rank() } else { first + 1 };
+    let mut axes = x.axes.clone();
+    for axis in &mut axes[first..end] {
+        cx.block(*axis, "it shares out over it");
+        *axis = cx.fixed("it shares out over it");
+    }
+    cx.set(node, 0, x.dims, axes);
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! What moves, adds and drops dimensions, and what computes with shapes.
+
+use super::super::analysis::{Analysis, Follow, Judged, axis_at};
+use super::super::axes::{Axis, Dim, Int, UNKNOWN, is_fixed};
+use crate::onnx::proto::NodeProto;
+
+/// Another order.
+pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let order: Vec<usize> = match node.attribute("perm").map(|a| &a.ints) {
+        Some(list) => list.iter().map(|i| axis_at(*i, x.rank())).collect::<Judged<_>>()?,
+        None => (0..x.rank()).rev().collect(),
+    };
+    if order.len() != x.rank() {
+        return Err("its order does not fit");
+    }
+    let (dims, axes) = (order.iter().map(|i| x.dims[*i]).collect(), order.iter().map(|i| x.axes[*i]).collect());
+    cx.set(node, 0, dims, axes);
+    if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())) {
+        value.constant = x.constant;
+    }
+    Ok(())
+}
+
+/// Dimensions of size 1 go.
+pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let gone: Vec<usize> = match cx.fixed_list(node, "axes", 1)? {
+        Some(axes) => axes.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?,
+        None => {
+            // What is cut to one element would go as well.
+            x.axes.iter().for_each(|axis| cx.block(*axis, "it drops whatever has one element"));
+            (0..x.rank()).filter(|i| x.dims[*i] == [1, 1]).collect()
+        }
+    };
+    let left: Vec<usize> = (0..x.rank()).filter(|i| !gone.contains(i)).collect();
+    cx.set(node, 0, left.iter().map(|i| x.dims[*i]).collect(), left.iter().map(|i| x.axes[*i]).collect());
+    cx.set_ints(node, x.ints);
+    Ok(())
+}
+
+/// Dimensions of size 1 come.
+pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let axes = cx.fixed_list(node, "axes", 1)?.ok_or("its axes are not given")?;
+    let rank = x.rank() + axes.len();
+    let new: Vec<usize> = axes.iter().map(|axis| axis_at(*axis, rank)).collect::<Judged<_>>()?;
+    let (mut dims, mut out) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
+    let mut old = x.dims.iter().zip(&x.axes);
+    for place in 0..rank {
+        let known = if new.contains(&place) { None } else { old.next() };
+        dims.push(known.map_or([1, 1], |(dim, _)| *dim));
+        out.push(known.map_or(cx.fixed("there is only one of it"), |(_, axis)| *axis));
+    }
+    cx.set(node, 0, dims, out);
+    cx.set_ints(node, x.ints.filter(|_| rank <= 1));
+    Ok(())
+}
+
+/// The sizes of a value.
+pub fn shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let rank = x.rank() as i64;
+    let bound = |name: &str, default: i64| {
+        let at = node.int(name, default);
+        (if at < 0 { at + rank } else { at }).clamp(0, rank) as usize
+    };
+    let (start, end) = (bound("start", 0), bound("end", rank));
+    let ints: Vec<Int> = (start..end.max(start)).map(|i| Int::size(x.dims[i], x.axes[i])).collect();
+    cx.set(node, 0, vec![[ints.len() as i64; 2]], vec![cx.fixed("it is a shape")]);
+    cx.set_ints(node, Some(ints));
+    Ok(())
+}
+
+/// The number of elements.
+pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let mut count = Some(Int::constant([1, 1]));
+    for (dim, axis) in x.dims.iter().zip(&x.axes) {
+        count = count.and_then(|c| Int::of(|a, b| a.wrapping_mul(b), &c, &Int::size(*dim, *axis)));
+    }
+    cx.set(node, 0, Vec::new(), Vec::new());
+    cx.set_ints(node, count.map(|c| vec![c]));
+    Ok(())
+}
+
+/// Repeats along dimensions of size 1. Copies can be fewer, so a dimension that it makes can be cut.
+pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not given")?;
+    let rank = x.rank().max(ints.len());
+    let (mut dims, mut axes) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
+    let mut wants = vec![None; ints.len()];
+    for place in 0..rank {
+        let own = (place + x.rank()).checked_sub(rank).map(|at| (x.dims[at], x.axes[at]));
+        let asked = (place + ints.len()).checked_sub(rank);
+        let (dim, axis) = match (own, asked) {
+            (Some(own), None) => own,
+            (Some(own), Some(at)) if ints[at].lanes == [1, 1] => own,
+            (Some(own), Some(at)) if own.0 == ints[at].lanes => own,
+            (Some(own), Some(_)) if own.0 != [1, 1] && is_fixed(own.0) => {
+                cx.block(own.1, "it meets an open size there");
+                (own.0, cx.fixed("it meets an open size there"))
+            }
+            (Some(own), Some(_)) if own.0 != [1, 1] => own,
+            (_, Some(at)) => made(cx, &ints[at])?,
+            (None, None) => return Err("its shape is not valid"),
+        };
+        if let (Some(at), Axis::Units(id)) = (asked.filter(|at| ints[*at].lanes != [1, 1]), axis) {
+            wants[at] = Some(id);
+        }
+        dims.push(dim);
+        axes.push(axis);
+    }
+    cx.set(node, 0, dims, axes);
+    cx.follows.push(Follow::Sizes { node: cx.at, input: 1, ints, axes: wants });
+    Ok(())
+}
+
+/// A dimension of a given size whose elements are all alike.
+fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
+    if int.lanes.iter().any(|size| *size < 0) {
+        return Err("its shape is not valid");
+    }
+    Ok((int.lanes, cx.axes.add(int.lanes, Some(cx.at))))
+}
+
+/// A value of a given shape whose elements are all alike.
+pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let ints = cx.list(node, "", 0)?.ok_or("its shape is not given")?;
+    let (mut dims, mut axes, mut wants) = (Vec::new(), Vec::new(), Vec::new());
+    for int in &ints {
+        let (dim, axis) = made(cx, int)?;
+        dims.push(dim);
+        axes.push(axis);
+        wants.push(if let Axis::Units(id) = axis { Some(id) } else { None });
+    }
+    let fill = node.attribute("value").and_then(|a| a.t.as_deref()).and_then(super::super::sizes::ints_of);
+    let fill = fill.and_then(|list| list.first().cloned());
+    let count = match dims.as_slice() {
+        [[a, b]] if a == b && (0..=64).contains(a) => Some(*a as usize),
+        _ => None,
+    };
+    if fill.is_some() {
+        // Whole numbers are for shapes; they are not cut.
+        axes.iter_mut().for_each(|axis| *axis = cx.fixed("it is not a float"));
+        wants.iter_mut().for_each(|want| *want = None);
+    }
+    cx.set(node, 0, dims, axes);
+    cx.set_ints(node, fill.zip(count).map(|(fill, count)| vec![fill; count]));
+    cx.follows.push(Follow::Sizes { node: cx.at, input: 0, ints, axes: wants });
+    Ok(())
+}
+
+/// Numbers from a start to a limit.
+pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let bound = |index: usize| -> Judged<Option<Int>> {
+        Ok(cx.input(node, index)?.ints.as_ref().and_then(|ints| ints.first().cloned()))
+    };
+    let dim = match (bound(0)?, bound(1)?, bound(2)?) {
+        (Some(start), Some(limit), Some(step)) => {
+            if [&start, &limit, &step].iter().any(|int| int.follows()) {
+                return Err("it counts to the size of an axis");
+            }
+            [0, 1].map(|lane| {
+                let room = limit.lanes[lane].wrapping_sub(start.lanes[lane]);
+                let whole = room.checked_div(step.lanes[lane]).unwrap_or(0);
+                (whole + i64::from(whole.wrapping_mul(step.lanes[lane]) != room)).max(0)
+            })
+        }
+        _ => UNKNOWN,
+    };
+    cx.set(node, 0, vec![dim], vec![cx.fixed("it counts")]);
+    Ok(())
+}
+
+/// Repeats along dimensions.
+pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    const TEXT: &str = "it repeats it";
+    let x = cx.input(node, 0)?.clone();
+    let times = cx.list(node, "", 1)?.ok_or("its repeats are not given")?;
+    if times.len() != x.rank() {
+        return Err("its repeats do not fit");
+    }
+    let (mut dims, mut axes) = (Vec::new(), Vec::new());
+    for ((dim, axis), times) in x.dims.iter().zip(&x.axes).zip(&times) {
+        let once = times.lanes == [1, 1];
+        if !once {
+            cx.block(*axis, TEXT);
+        }
+        dims.push([0, 1].map(|lane| dim[lane].wrapping_mul(times.lanes[lane])));
+        axes.push(if once { *axis } else { cx.fixed(TEXT) });
+    }
+    if times.iter().any(Int::follows) {
+        return Err("its repeats are the sizes of axes");
+    }
+    cx.set(node, 0, dims, axes);
+    Ok(())
+}
+
+/// A triangle: the last two axes have an order.
+pub fn trilu<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    let x = cx.input(node, 0)?.clone();
+    let mut axes = x.axes.clone();
+    let first = x.rank().saturating_sub(2);
+    for axis in &mut axes[first..] {
+        cx.block(*axis, "it cuts a triangle out");
+        *axis = cx.fixed("it cuts a triangle out");
+    }
+    cx.set(node, 0, x.dims, axes);
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Sizes of the model's open dimensions, chosen twice.
+
+use super::axes::{Dim, Int};
+use crate::graph::constants;
+use crate::model::Model;
+use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
+use crate::text::Decoder;
+use std::collections::HashMap;
+
+/// Pairs of primes for open sizes: large enough for convolutions, and products stay apart.
+const PRIMES: [Dim; 12] = [
+    [67, 71],
+    [73, 79],
+    [83, 89],
+    [97, 101],
+    [103, 107],
+    [109, 113],
+    [127, 131],
+    [137, 139],
+    [149, 151],
+    [157, 163],
+    [167, 173],
+    [179, 181],
+];
+
+/// Most elements of an integer value that are followed.
+const INTS: usize = 64;
+
+/// The sizes chosen, by name.
+pub struct Sizes<'m> {
+    graph: &'m GraphProto,
+    declared: HashMap<&'m str, &'m ValueInfoProto>,
+    named: HashMap<String, Dim>,
+    next: usize,
+    /// Values of a decoder's cache, with the dimension of their heads.
+    cache: HashMap<String, usize>,
+}
+
+impl<'m> Sizes<'m> {
+    /// None chosen yet, but those of a decoder's cache.
+    pub fn new(model: &'m Model) -> Sizes<'m> {
+        let graph = model.graph();
+        let infos = graph.value_info.iter().chain(&graph.output);
+        let declared = infos.filter_map(|info| Some((info.name.as_deref()?, info))).collect();
+        let mut sizes = Sizes { graph, declared, named: HashMap::new(), next: 0, cache: HashMap::new() };
+        if let Ok(decoder) = Decoder::of(model) {
+            sizes.decoder(&decoder);
+        }
+        sizes
+    }
+
+    /// The length of the mask is that of the past and of the new tokens, whatever its name.
+    fn decoder(&mut self, decoder: &Decoder) {
+        for pair in &decoder.cache {
+            self.cache.insert(pair.past.clone(), pair.batch + 1);
+            self.cache.insert(pair.present.clone(), pair.batch + 1);
+        }
+        let param = |name: &str, at: usize| {
+            let info = self.graph.input.iter().find(|i| i.name.as_deref() == Some(name))?;
+            dims_of(info)?.get(at)?.1.clone()
+        };
+        let new = param(&decoder.input_ids.name, 1);
+        let past = decoder.cache.first().and_then(|pair| param(&pair.past, pair.sequence));
+        let all = decoder.attention_mask.as_ref().and_then(|mask| param(&mask.name, 1));
+        if let (Some(new), Some(past), Some(all)) = (new, past, all) {
+            let (a, b) = (self.named(&new), self.named(&past));
+            if all != new && all != past {
+                self.named.insert(all, [a[0] + b[0], a[1] + b[1]]);
+            }
+        }
+    }
+
+    /// The dimension of the heads, of a value of a decoder's cache.
+    pub fn cache(&self, name: &str) -> Option<usize> {
+        self.cache.get(name).copied()
+    }
+
+    /// The sizes that a value is declared with.
+    pub fn declared(&mut self, name: &str) -> Option<Vec<Dim>> {
+        let info = *self.declared.get(name)?;
+        self.of(info)
+    }
+
+    /// The sizes of a declaration; `None` if it has no shape.
+    pub fn of(&mut self, info: &ValueInfoProto) -> Option<Vec<Dim>> {
+        let dims = dims_of(info)?;
+        let one = |(size, name): (Option<i64>, Option<String>)| match (size, name) {
+            (Some(size), _) => [size, size],
+            (None, Some(name)) => self.sum(&name),
+            (None, None) => self.fresh(),
+        };
+        Some(dims.into_iter().map(one).collect())
+    }
+
+    /// `a + b`, as some exporters write sizes, or a plain name.
+    fn sum(&mut self, name: &str) -> Dim {
+        if self.named.contains_key(name) || !name.contains('+') {
+            return self.named(name);
+        }
+        let mut sum = [0, 0];
+        for part in name.split('+').map(str::trim) {
+            let part = part.parse().map_or_else(|_| self.named(part), |size: i64| [size, size]);
+            sum = [sum[0] + part[0], sum[1] + part[1]];
+        }
+        sum
+    }
+
+    fn named(&mut self, name: &str) -> Dim {
+        if let Some(known) = self.named.get(name) {
+            return *known;
+        }
+        let dim = self.fresh();
+        self.named.insert(name.to_owned(), dim);
+        dim
+    }
+
+    /// Sizes that nothing else has, as far as there are primes.
+    fn fresh(&mut self) -> Dim {
+        self.next += 1;
+        PRIMES[(self.next - 1) % PRIMES.len()]
+    }
+}
+
+/// Size or name of each dimension; `None` without a shape.
+fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> {
+    let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
+    let dim = |d: &crate::onnx::proto::DimensionProto| {
+        (d.dim_value.filter(|v| *v >= 0), d.dim_param.clone().filter(|name| !name.is_empty()))
+    };
+    Some(tensor.shape.as_deref()?.dim.iter().map(dim).collect())
+}
+
+/// The elements of a small integer tensor.
+pub fn ints_of(tensor: &TensorProto) -> Option<Vec<Int>> {
+    let count: i64 = tensor.dims.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
+    if tensor.dims.len() > 1 || !(0..=INTS as i64).contains(&count) {
+        return None;
+    }
+    let values = constants::whole_numbers(tensor)?;
+    Some(values.into_iter().map(|v| Int::constant([v, v])).collect())
+}

@@ -1,0 +1,142 @@
+//! Stored tensors: cut, partly zeroed, and measured along an axis.
+
+use crate::error::{Result, bail};
+use crate::files::Scratch;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::TensorProto;
+use bytes::Bytes;
+
+/// Bytes written at a time.
+const PIECE: usize = 1 << 20;
+
+/// The elements of a float tensor as little-endian bytes, wherever they are stored.
+pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
+    if let Some(raw) = &tensor.raw_data {
+        return Ok(raw.clone());
+    }
+    Ok(match DataType::from_onnx(tensor.data_type.unwrap_or(0)) {
+        Some(DataType::Float32) => tensor.float_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Some(DataType::Float64) => tensor.double_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Some(DataType::Float16 | DataType::Bfloat16) => {
+            tensor.int32_data.0.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect()
+        }
+        _ => bail!(Internal, "a tensor that is cut is not float"),
+    })
+}
+
+/// Bytes of an element.
+pub fn width(tensor: &TensorProto) -> usize {
+    DataType::from_onnx(tensor.data_type.unwrap_or(0)).map_or(0, |dtype| dtype.bits() as usize / 8)
+}
+
+/// Sizes as indexes.
+pub fn sizes(tensor: &TensorProto) -> Vec<usize> {
+    tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect()
+}
+
+/// A tensor of the same name and type with other elements.
+pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
+    TensorProto {
+        name: tensor.name.clone(),
+        data_type: tensor.data_type,
+        doc_string: tensor.doc_string.clone(),
+        dims,
+        raw_data: Some(raw),
+        ..Default::default()
+    }
+}
+
+/// The tensor with only the `kept` elements of each dimension (`None`: all).
+pub fn cut(tensor: &TensorProto, kept: &[Option<&[u32]>], scratch: &Scratch) -> Result<TensorProto> {
+    let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
+    let after: Vec<usize> = sizes.iter().zip(kept).map(|(size, kept)| kept.map_or(*size, <[u32]>::len)).collect();
+    // What lies behind the last cut dimension moves in one piece.
+    let deepest = kept.iter().rposition(Option::is_some).unwrap_or(0);
+    let strides: Vec<usize> = (0..sizes.len()).map(|d| sizes[d + 1..].iter().product::<usize>() * width).collect();
+    let slot = scratch.reserve(after.iter().product::<usize>() * width)?;
+    let mut writer = Writer { buffer: Vec::with_capacity(PIECE), at: 0, slot: &slot };
+    let mut place = vec![0usize; deepest + 1];
+    let pick = |d: usize, i: usize| kept[d].map_or(i, |list| list[i] as usize);
+    if after.iter().all(|size| *size > 0) {
+        'all: loop {
+            let from: usize = (0..=deepest).map(|d| pick(d, place[d]) * strides[d]).sum();
+            writer.put(&raw[from..from + strides[deepest]])?;
+            for d in (0..=deepest).rev() {
+                place[d] += 1;
+                if place[d] < after[d] {
+                    continue 'all;
+                }
+                place[d] = 0;
+            }
+            break;
+        }
+    }
+    writer.flush()?;
+    crate::files::release(&raw);
+    Ok(with(tensor, after.iter().map(|d| *d as i64).collect(), slot.finish()?))
+}
+
+struct Writer<'s> {
+    buffer: Vec<u8>,
+    at: usize,
+    slot: &'s crate::files::ScratchSlot,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buffer.len() + bytes.len() > PIECE {
+            self.flush()?;
+        }
+        if bytes.len() > PIECE {
+            self.slot.write_at(self.at, bytes)?;
+            self.at += bytes.len();
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.slot.write_at(self.at, &self.buffer)?;
+        self.at += self.buffer.len();
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// The tensor with zeros for the elements of dimension `at` that are not in `kept`.
+pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorProto> {
+    let (sizes, width) = (sizes(tensor), width(tensor));
+    let mut bytes = raw(tensor)?.to_vec();
+    let inner = sizes[at + 1..].iter().product::<usize>() * width;
+    for (index, part) in bytes.chunks_exact_mut(inner.max(1)).enumerate() {
+        if kept.binary_search(&((index % sizes[at]) as u32)).is_err() {
+            part.fill(0);
+        }
+    }
+    Ok(with(tensor, tensor.dims.clone(), bytes.into()))
+}
+
+/// For each element of dimension `at` the sum of `of` over all its values.
+pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f64>> {
+    let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
+    let mut sums = vec![0f64; sizes[at]];
+    let inner = sizes[at + 1..].iter().product::<usize>() * width;
+    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    for (index, part) in raw.chunks_exact(inner.max(1)).enumerate() {
+        let sum: f64 = part.chunks_exact(width.max(1)).map(|bytes| of(number(dtype, bytes))).sum();
+        sums[index % sizes[at]] += sum;
+    }
+    crate::files::release(&raw);
+    Ok(sums)
+}
+
+fn number(dtype: Option<DataType>, bytes: &[u8]) -> f64 {
+    match (dtype, bytes) {
+        (Some(DataType::Float32), &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+        (Some(DataType::Float16), &[a, b]) => half::f16::from_le_bytes([a, b]).to_f64(),
+        (Some(DataType::Bfloat16), &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f64(),
+        (Some(DataType::Float64), bytes) => bytes.try_into().map_or(0.0, f64::from_le_bytes),
+        _ => 0.0,
+    }
+}

@@ -1,0 +1,339 @@
+//! Which weights are pruned: found by the names people know their modules by.
+
+use super::options::PruneOptions;
+use super::{LEFT, PRUNED};
+use crate::error::{Result, bail, error};
+use crate::graph::constants::{Constant, Matrix};
+use crate::graph::{BodyId, View, modules};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::quantize::QUANTIZED_ALREADY;
+use crate::report::NodeReport;
+use globset::{GlobBuilder, GlobMatcher};
+use std::collections::{BTreeMap, HashMap};
+
+/// How the elements of a weight lie: element `k` of the inputs of output `(o, i)` at `(o inputs + k) inner + i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    pub outer: usize,
+    /// Values that a product sums over; for a table the elements of a row, for a convolution the channels.
+    pub inputs: usize,
+    pub inner: usize,
+}
+
+impl Layout {
+    /// Sums that the weight makes.
+    pub fn outputs(&self) -> usize {
+        self.outer * self.inner
+    }
+}
+
+/// The value that a weight is multiplied with, where the main graph shows it.
+pub struct Data {
+    pub value: String,
+    /// Whether its inputs are the second dimension (channels), not the last.
+    pub channels: bool,
+}
+
+/// One weight to prune; several nodes may share it.
+pub struct Target<'a> {
+    pub tensor: &'a TensorProto,
+    /// All its elements as one row.
+    pub matrix: Matrix,
+    /// The body that holds it.
+    pub owner: BodyId,
+    pub name: String,
+    /// The module that it belongs to, by its short name.
+    pub module: String,
+    pub layout: Layout,
+    pub sparsity: f64,
+    /// Whether the sparsity is one of its own.
+    pub overridden: bool,
+    pub data: Option<Data>,
+    pub readers: Vec<(BodyId, usize)>,
+    pub overridable: bool,
+}
+
+impl Target<'_> {
+    pub fn elements(&self) -> usize {
+        self.matrix.columns
+    }
+
+    /// Zeros that are asked for, of so many elements.
+    pub fn zeros(&self, of: usize) -> usize {
+        (self.sparsity * of as f64).round() as usize
+    }
+}
+
+/// What is to be done.
+pub struct Plan<'a> {
+    pub targets: Vec<Target<'a>>,
+    /// Nodes whose weight stays, with the reason.
+    pub left: Vec<(BodyId, usize, NodeReport)>,
+}
+
+impl Plan<'_> {
+    pub fn bytes(&self) -> u64 {
+        self.targets.iter().map(|t| (t.elements() * t.matrix.width()) as u64).sum()
+    }
+}
+
+/// A weight with all nodes that use it as one.
+struct Found<'a> {
+    constant: Constant<'a>,
+    layout: Layout,
+    data: Option<Data>,
+    readers: Vec<(BodyId, usize)>,
+    /// Whether rows of it are looked up.
+    table: bool,
+    /// Whether it must be named to be meant.
+    shy: bool,
+    /// All that it can be called by.
+    names: Vec<String>,
+    module: String,
+}
+
+/// Decides for every weight of the model.
+pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
+    let mut globs = Globs {
+        targets: options.target_modules.iter().map(|p| Glob::new(p)).collect::<Result<_>>()?,
+        exclude: options.exclude.iter().map(|p| Glob::new(p)).collect::<Result<_>>()?,
+        overrides: options.overrides.iter().map(|o| Ok((Glob::new(&o.pattern)?, o.sparsity))).collect::<Result<_>>()?,
+    };
+    let (found, mut left) = find(view);
+    for (.., names, _) in &left {
+        globs.targets.iter_mut().for_each(|glob| _ = glob.matches(names));
+    }
+    let mut plan = Plan { targets: Vec::new(), left: Vec::new() };
+    for weight in &found {
+        match judge(weight, &mut globs, options) {
+            Ok(target) => plan.targets.push(target),
+            Err(reason) => {
+                left.extend(weight.readers.iter().map(|&(b, n)| (b, n, weight.names.clone(), reason.clone())))
+            }
+        }
+    }
+    let unused = globs.targets.iter().chain(globs.overrides.iter().map(|(glob, _)| glob)).find(|glob| !glob.used);
+    if let Some(glob) = unused {
+        bail!(InvalidArgument, "no weight matches {:?}; {}", glob.pattern, list(&found));
+    }
+    plan.left = left.into_iter().map(|(b, n, _, reason)| (b, n, report_of(view.node(b, n), LEFT, reason))).collect();
+    Ok(plan)
+}
+
+/// A node that stays for what it is: where, what it is called, why.
+type Left = (BodyId, usize, Vec<String>, String);
+
+/// Weights of a model in the order of the nodes that use them first, and nodes that have none to offer.
+fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
+    let mut found: Vec<Found<'a>> = Vec::new();
+    let mut by_place: HashMap<(BodyId, &str), usize> = HashMap::new();
+    let mut left = Vec::new();
+    for (body, content) in view.bodies.iter().enumerate() {
+        for (index, node) in content.nodes.iter().enumerate() {
+            if QUANTIZED_ALREADY.contains(&node.op()) {
+                let constant = node.input.iter().filter_map(|name| view.constant(body, name)).next();
+                let names = names_of(view, body, index, constant.map_or("", |c| c.name));
+                left.push((body, index, names, "is quantized already".to_owned()));
+            }
+            for slot in slots(node) {
+                let Some(constant) = node.input_at(*slot).and_then(|name| view.constant(body, name)) else { continue };
+                let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };
+                let names = names_of(view, body, index, constant.name);
+                let module = modules::module(view, body, index, constant.name);
+                let table = node.op() == "Gather";
+                let place = *by_place.entry((constant.owner, constant.name)).or_insert_with(|| {
+                    let shy = matches!(node.op(), "LSTM" | "GRU" | "RNN");
+                    let module = module.unwrap_or_else(|| node.label().to_owned());
+                    let readers = Vec::new();
+                    found.push(Found { constant, layout, data: None, readers, table, shy, names: vec![], module });
+                    found.len() - 1
+                });
+                let weight = &mut found[place];
+                if weight.data.is_none() && !table {
+                    // The first product says how it lies; tables lie the same way in any case.
+                    (weight.layout, weight.data) = (layout, data);
+                }
+                weight.table |= table;
+                weight.readers.push((body, index));
+                weight.names.extend(names);
+            }
+        }
+    }
+    (found, left)
+}
+
+/// Which inputs of a node can be weights. Of a product the right factor, if both are constant.
+fn slots(node: &NodeProto) -> &'static [usize] {
+    match (node.op(), node.domain.as_deref()) {
+        ("MatMul" | "Gemm" | "FusedMatMul", _) => &[1, 0],
+        ("Conv" | "ConvTranspose", _) | ("Attention", Some("com.microsoft")) => &[1],
+        ("LSTM" | "GRU" | "RNN", _) => &[1, 2],
+        ("Gather", _) => &[0],
+        _ => &[],
+    }
+}
+
+/// How a weight lies and what it is multiplied with; `None` if it is none.
+fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) -> Option<(Layout, Option<Data>)> {
+    let dims: Vec<usize> = constant.tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
+    let (&last, front) = dims.split_last()?;
+    let (&before, batch) = front.split_last()?;
+    let batch: usize = batch.iter().product();
+    let by_row = Layout { outer: batch * before, inputs: last, inner: 1 };
+    let by_column = Layout { outer: batch, inputs: before, inner: last };
+    let data = |channels: bool| {
+        let value = node.input_at(0).filter(|_| slot == 1 && body == 0)?.to_owned();
+        Some(Data { value, channels })
+    };
+    let matrix = dims.len() == 2;
+    Some(match node.op() {
+        "Conv" => {
+            let layout = Layout { outer: dims[0], inputs: dims[1], inner: dims[2..].iter().product() };
+            (layout, data(true).filter(|_| node.int("group", 1) == 1))
+        }
+        "ConvTranspose" => (Layout { outer: 1, inputs: dims[0], inner: dims[1..].iter().product() }, None),
+        "LSTM" | "GRU" | "RNN" => (by_row, None),
+        "Gather" if !matrix || constant.transposed || !is_float(constant.tensor) => return None,
+        "Gather" => (by_row, None),
+        _ => {
+            let turn = if slot == 0 { "transA" } else { "transB" };
+            // The inputs of a right factor are its rows, those of a left factor its columns, unless it is turned.
+            let turned = constant.transposed != (node.int(turn, 0) != 0);
+            let known = matrix && node.int("transA", 0) == 0;
+            (if turned == (slot == 1) { by_row } else { by_column }, data(false).filter(|_| known))
+        }
+    })
+}
+
+fn is_float(tensor: &TensorProto) -> bool {
+    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64))
+}
+
+/// Whether a weight is pruned, and how far; the error is the reason for leaving it.
+fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> std::result::Result<Target<'a>, String> {
+    let mut named = None;
+    for glob in globs.targets.iter_mut().filter(|glob| !options.target_modules.is_empty() && !glob.pattern.is_empty()) {
+        if glob.matches(&found.names) {
+            named = Some(named.unwrap_or(false) | glob.plain);
+        }
+    }
+    let sparsity = globs.overrides.iter_mut().fold(None, |chosen, (glob, sparsity)| {
+        let matches = glob.matches(&found.names);
+        chosen.or(matches.then_some(*sparsity))
+    });
+    if named.is_none() && !options.target_modules.is_empty() {
+        return Err("is not a target".to_owned());
+    }
+    if globs.exclude.iter_mut().any(|glob| glob.matches(&found.names)) {
+        return Err("excluded".to_owned());
+    }
+    // A name without a wildcard is meant, whatever it is.
+    if found.table && !options.embeddings && named != Some(true) {
+        return Err("embedding tables are not to be pruned".to_owned());
+    }
+    if found.shy && named.is_none() {
+        return Err("recurrent weights are pruned only if they are named".to_owned());
+    }
+    let elements = found.layout.outputs() * found.layout.inputs;
+    if (elements as u64) < options.min_elements.max(1) {
+        return Err(format!("the weight has only {elements} elements"));
+    }
+    let row = TensorProto { dims: vec![1, elements as i64], ..found.constant.tensor.clone() };
+    let matrix = Matrix::new(&row).map_err(|e| e.message().to_owned())?;
+    let usual = options.pattern.map_or(options.sparsity, |pattern| pattern.sparsity());
+    let target = Target {
+        tensor: found.constant.tensor,
+        matrix,
+        owner: found.constant.owner,
+        name: found.constant.name.to_owned(),
+        module: found.module.clone(),
+        layout: found.layout,
+        sparsity: sparsity.unwrap_or(usual),
+        overridden: sparsity.is_some(),
+        data: found.data.as_ref().map(|d| Data { value: d.value.clone(), channels: d.channels }),
+        readers: found.readers.clone(),
+        overridable: found.constant.overridable,
+    };
+    let to_prune = if options.pattern.is_some() { target.sparsity > 0.0 } else { target.zeros(elements) > 0 };
+    match to_prune {
+        true => Ok(target),
+        false if target.sparsity == 0.0 => Err("its sparsity is to be 0".to_owned()),
+        false => Err(format!("sparsity {} of {elements} weights is none of them", target.sparsity)),
+    }
+}
+
+struct Globs {
+    targets: Vec<Glob>,
+    exclude: Vec<Glob>,
+    overrides: Vec<(Glob, f64)>,
+}
+
+/// A pattern for names, and whether it matched any.
+struct Glob {
+    pattern: String,
+    matcher: GlobMatcher,
+    /// Whether it is a name and no pattern.
+    plain: bool,
+    used: bool,
+}
+
+impl Glob {
+    fn new(pattern: &str) -> Result<Glob> {
+        let glob = GlobBuilder::new(pattern).build();
+        let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {pattern:?} is not valid: {}", e.kind()))?;
+        let plain = !pattern.contains(['*', '?', '[', '{']);
+        Ok(Glob { pattern: pattern.to_owned(), matcher: glob.compile_matcher(), plain, used: false })
+    }
+
+    /// Whether it fits one of the names, or the end of one from a dot or slash on.
+    fn matches(&mut self, names: &[String]) -> bool {
+        let ends = |name: &str| -> bool {
+            let starts = name.match_indices(['.', '/']).map(|(at, _)| at + 1);
+            std::iter::once(0).chain(starts).any(|start| self.matcher.is_match(&name[start..]))
+        };
+        let matches = names.iter().any(|name| ends(name));
+        self.used |= matches;
+        matches
+    }
+}
+
+/// What a weight can be called by: the paths of its module, its own name and that of the node.
+fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
+    let mut names = modules::paths(view, body, node, weight);
+    names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));
+    names
+}
+
+/// The modules there are, for the error when a name is none of them.
+fn list(found: &[Found<'_>]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);
+    if counts.is_empty() {
+        return "the model has no weights to prune".to_owned();
+    }
+    let rest = counts.len().saturating_sub(24);
+    let shown: Vec<String> = counts.iter().take(24).map(|(name, count)| format!("{name} ({count})")).collect();
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("there are {}{more}", shown.join(", "))
+}
+
+/// The entry of a node in the report.
+pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
+    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
+}
+
+/// The reasons of nodes that were left, counted, most frequent first.
+pub fn reasons(nodes: &[NodeReport]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in nodes.iter().filter(|n| n.action != PRUNED) {
+        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "the model has no MatMul, Gemm or Conv with a constant weight".to_owned();
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}

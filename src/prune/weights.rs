@@ -1,0 +1,113 @@
+//! Reading weights in pieces, and writing what is left of them.
+
+use super::Pruned;
+use super::targets::{Layout, Target};
+use crate::call::Ticket;
+use crate::error::Result;
+use crate::files::{self, Scratch, ScratchSlot};
+use crate::onnx::dtype::DataType;
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Elements of a piece.
+pub const PIECE: usize = 1 << 18;
+/// Outputs that are brought side by side at a time.
+const TILE: usize = 64;
+
+/// A pruned weight in the making.
+pub struct Writer<'t> {
+    target: &'t Target<'t>,
+    slot: ScratchSlot,
+    before: AtomicU64,
+    after: AtomicU64,
+}
+
+impl<'t> Writer<'t> {
+    pub fn new(target: &'t Target<'t>, scratch: &Scratch) -> Result<Writer<'t>> {
+        let slot = scratch.reserve(target.elements() * target.matrix.width())?;
+        Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
+    }
+
+    /// Writes the elements from number `first` on as they were, but for those that `goes` says go. `values` are those
+    /// elements.
+    pub fn keep(&self, first: usize, values: &[f32], goes: &[bool]) -> Result<()> {
+        let width = self.target.matrix.width();
+        let bytes = &self.target.matrix.raw()[first * width..(first + values.len()) * width];
+        let mut copy = bytes.to_vec();
+        let (mut before, mut after) = (0, 0);
+        for (index, (value, goes)) in values.iter().zip(goes).enumerate() {
+            before += u64::from(*value == 0.0);
+            after += u64::from(*value == 0.0 || *goes);
+            if *goes {
+                copy[index * width..(index + 1) * width].fill(0);
+            }
+        }
+        self.before.fetch_add(before, Ordering::Relaxed);
+        self.after.fetch_add(after, Ordering::Relaxed);
+        files::release(bytes);
+        self.slot.write_at(first * width, &copy)
+    }
+
+    /// Writes other elements from number `first` on.
+    fn put(&self, first: usize, values: &[f32]) -> Result<()> {
+        let matrix = &self.target.matrix;
+        let bytes: Vec<u8> = match matrix.dtype() {
+            DataType::Float16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            DataType::Bfloat16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        let (mut old, zero) = (vec![0f32; values.len()], |v: &&f32| **v == 0.0);
+        matrix.read(0, first, &mut old);
+        self.before.fetch_add(old.iter().filter(zero).count() as u64, Ordering::Relaxed);
+        self.after.fetch_add(values.iter().filter(zero).count() as u64, Ordering::Relaxed);
+        self.slot.write_at(first * matrix.width(), &bytes)
+    }
+
+    pub fn finish(self, how: String) -> Result<Pruned> {
+        let (zeros_before, zeros_after) = (self.before.into_inner(), self.after.into_inner());
+        Ok(Pruned { raw: self.slot.finish()?, zeros_before, zeros_after, how })
+    }
+}
+
+/// All values of a weight, output after output: `[outputs, inputs]`.
+pub fn by_output(target: &Target<'_>) -> Vec<f32> {
+    let Layout { inputs, inner, .. } = target.layout;
+    let mut values = vec![0f32; target.elements()];
+    if inner == 1 {
+        values.par_chunks_mut(PIECE).enumerate().for_each(|(n, piece)| target.matrix.read(0, n * PIECE, piece));
+    } else {
+        // Tiles end where the inner dimension does.
+        let outer = values.par_chunks_mut(inputs * inner).enumerate();
+        outer.for_each(|(o, values)| {
+            values.par_chunks_mut(TILE * inputs).enumerate().for_each(|(tile, values)| {
+                let mut line = vec![0f32; values.len() / inputs];
+                for k in 0..inputs {
+                    target.matrix.read(0, (o * inputs + k) * inner + tile * TILE, &mut line);
+                    line.iter().enumerate().for_each(|(i, v)| values[i * inputs + k] = *v);
+                }
+            });
+        });
+    }
+    files::release(target.matrix.raw());
+    values
+}
+
+/// Writes what [`by_output`] gave back, changed.
+pub fn store(target: &Target<'_>, values: &[f32], scratch: &Scratch, how: String, ticket: &Ticket) -> Result<Pruned> {
+    let Layout { outer, inputs, inner } = target.layout;
+    let writer = Writer::new(target, scratch)?;
+    if inner == 1 {
+        let pieces = values.par_chunks(PIECE).enumerate();
+        pieces.try_for_each(|(n, piece)| writer.put(n * PIECE, piece))?;
+    } else {
+        let lines = (0..outer * inputs).into_par_iter().with_min_len(16);
+        lines.try_for_each(|line| -> Result<()> {
+            ticket.check()?;
+            let (o, k) = (line / inputs, line % inputs);
+            let of = |i: usize| values[(o * inner + i) * inputs + k];
+            writer.put(line * inner, &(0..inner).map(of).collect::<Vec<f32>>())
+        })?;
+    }
+    files::release(target.matrix.raw());
+    writer.finish(how)
+}

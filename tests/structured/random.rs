@@ -1,0 +1,489 @@
+//! Graphs at random, by seed: what structured pruning has to get right, in all mixtures.
+
+use crate::support::build::{model, value};
+use optimize::graph::edit::{float_tensor, int_attribute, ints_attribute, node, tensor};
+use optimize::model::Model;
+use optimize::onnx::dtype::DataType;
+use optimize::onnx::proto::*;
+
+/// Numbers that are the same everywhere (SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    pub fn chance(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    /// In (-1, 1).
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// A graph in the making.
+pub struct Maker {
+    pub random: Random,
+    pub opset: i64,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+    count: usize,
+}
+
+impl Maker {
+    pub fn new(seed: u64) -> Maker {
+        let mut random = Random(seed);
+        let opset = random.pick(&[11, 13, 17, 18]);
+        Maker { random, opset, nodes: Vec::new(), initializers: Vec::new(), count: 0 }
+    }
+
+    fn name(&mut self, hint: &str) -> String {
+        self.count += 1;
+        format!("{hint}_{}", self.count)
+    }
+
+    pub fn op(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = self.name(op);
+        let mut made = node(op, inputs, &[&output]);
+        made.name = Some(format!("/block_{}/{op}", self.count));
+        made.attribute = attributes;
+        self.nodes.push(made);
+        output
+    }
+
+    fn weight(&mut self, dims: &[i64]) -> String {
+        let count = dims.iter().product::<i64>() as usize;
+        // Sums over a weight's inputs stay near 1.
+        let fan: i64 = if dims.len() > 2 { dims[1..].iter().product() } else { dims[0] };
+        let scale = 1.5 / (fan.max(1) as f32).sqrt();
+        let values: Vec<f32> = (0..count).map(|_| self.random.float() * scale).collect();
+        let name = self.name("weight");
+        self.initializers.push(float_tensor(&name, dims, &values));
+        name
+    }
+
+    fn vector(&mut self, size: i64, around: f32) -> String {
+        let values: Vec<f32> = (0..size).map(|_| around + self.random.float() * 0.3).collect();
+        let name = self.name("vector");
+        self.initializers.push(float_tensor(&name, &[size], &values));
+        name
+    }
+
+    fn scalar(&mut self, value: f32) -> String {
+        let name = self.name("scalar");
+        self.initializers.push(float_tensor(&name, &[], &[value]));
+        name
+    }
+
+    /// Whole numbers as an initializer or a `Constant` node.
+    fn ints(&mut self, values: &[i64]) -> String {
+        let name = self.name("ints");
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let made = tensor(&name, DataType::Int64, &[values.len() as i64], raw.into());
+        if self.random.chance() {
+            self.initializers.push(made);
+        } else {
+            self.nodes.push(crate::support::build::constant(made));
+        }
+        name
+    }
+
+    fn bias(&mut self, x: &str, size: i64) -> String {
+        let b = self.vector(size, 0.1);
+        if self.random.chance() { self.op("Add", &[x, &b], vec![]) } else { self.op("Add", &[&b, x], vec![]) }
+    }
+
+    fn activation(&mut self, x: &str) -> String {
+        match self.random.below(6) {
+            0 => self.op("Relu", &[x], vec![]),
+            1 => self.op("Sigmoid", &[x], vec![]),
+            2 => self.op("Tanh", &[x], vec![]),
+            3 => {
+                let (half, one) = (self.scalar(0.5), self.scalar(1.0));
+                let e = self.op("Erf", &[x], vec![]);
+                let e = self.op("Add", &[&e, &one], vec![]);
+                let x = self.op("Mul", &[x, &half], vec![]);
+                self.op("Mul", &[&x, &e], vec![])
+            }
+            4 => {
+                let s = self.op("Sigmoid", &[x], vec![]);
+                self.op("Mul", &[x, &s], vec![])
+            }
+            _ => {
+                // Something of nothing: a shift that a mask on the producing side would not undo.
+                let c = self.scalar(0.7);
+                let y = self.op("Add", &[x, &c], vec![]);
+                self.op("Exp", &[&y], vec![]).pipe(|e| self.op("Sigmoid", &[&e], vec![]))
+            }
+        }
+    }
+
+    fn unsqueeze(&mut self, x: &str, axis: i64) -> String {
+        if self.opset < 13 {
+            return self.op("Unsqueeze", &[x], vec![ints_attribute("axes", &[axis])]);
+        }
+        let axes = self.ints(&[axis]);
+        self.op("Unsqueeze", &[x, &axes], vec![])
+    }
+
+    fn split(&mut self, x: &str, axis: i64, sizes: &[i64]) -> Vec<String> {
+        let outputs: Vec<String> = sizes.iter().map(|_| self.name("part")).collect();
+        let mut inputs = vec![x.to_owned()];
+        let mut attributes = vec![int_attribute("axis", axis)];
+        let equal = sizes.iter().all(|s| *s == sizes[0]) && self.random.chance();
+        if equal && self.opset >= 18 {
+            attributes.push(int_attribute("num_outputs", sizes.len() as i64));
+        } else if !equal && self.opset < 13 {
+            attributes.push(ints_attribute("split", sizes));
+        } else if !equal {
+            inputs.push(self.ints(sizes));
+        }
+        let mut made = node("Split", &[], &[]);
+        (made.input, made.output, made.attribute) = (inputs, outputs.clone(), attributes);
+        self.nodes.push(made);
+        outputs
+    }
+
+    /// A linear layer on `[.., from]`, in one of several forms.
+    fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
+        match self.random.below(4) {
+            0 => {
+                // As PyTorch exports a matrix that is stored the other way around.
+                let w = self.weight(&[to, from]);
+                let w = self.op("Transpose", &[&w], vec![ints_attribute("perm", &[1, 0])]);
+                self.op("MatMul", &[x, &w], vec![])
+            }
+            1 => {
+                let (w, b) = (self.weight(&[to, from]), self.vector(to, 0.0));
+                let flat = self.ints(&[-1, from]);
+                let (shape, back) = (self.op("Shape", &[x], vec![]), self.ints(&[to]));
+                let (zero, two) = (self.ints(&[0]), self.ints(&[2]));
+                let lead = self.op("Slice", &[&shape, &zero, &two], vec![]);
+                let back = self.op("Concat", &[&lead, &back], vec![int_attribute("axis", 0)]);
+                let x = self.op("Reshape", &[x, &flat], vec![]);
+                let y = self.op("Gemm", &[&x, &w, &b], vec![int_attribute("transB", 1)]);
+                self.op("Reshape", &[&y, &back], vec![])
+            }
+            2 => {
+                let w = self.weight(&[from, to]);
+                let y = self.op("MatMul", &[x, &w], vec![]);
+                self.bias(&y, to)
+            }
+            _ => {
+                let w = self.weight(&[from, to]);
+                self.op("MatMul", &[x, &w], vec![])
+            }
+        }
+    }
+
+    fn layer_norm(&mut self, x: &str, width: i64) -> String {
+        let (scale, shift) = (self.vector(width, 1.0), self.vector(width, 0.0));
+        if self.opset >= 17 && self.random.chance() {
+            return self.op("LayerNormalization", &[x, &scale, &shift], vec![int_attribute("axis", -1)]);
+        }
+        let mean = self.mean(x);
+        let d = self.op("Sub", &[x, &mean], vec![]);
+        let square = self.op("Mul", &[&d, &d], vec![]);
+        let (variance, e) = (self.mean(&square), self.scalar(1e-5));
+        let variance = self.op("Add", &[&variance, &e], vec![]);
+        let deviation = self.op("Sqrt", &[&variance], vec![]);
+        let y = self.op("Div", &[&d, &deviation], vec![]);
+        let y = self.op("Mul", &[&y, &scale], vec![]);
+        self.op("Add", &[&y, &shift], vec![])
+    }
+
+    fn mean(&mut self, x: &str) -> String {
+        if self.opset < 18 {
+            return self.op("ReduceMean", &[x], vec![ints_attribute("axes", &[-1]), int_attribute("keepdims", 1)]);
+        }
+        let axes = self.ints(&[-1]);
+        self.op("ReduceMean", &[x, &axes], vec![int_attribute("keepdims", 1)])
+    }
+
+    /// The feed-forward part of a block.
+    fn feed_forward(&mut self, x: &str, width: i64) -> String {
+        let inner = 8 + self.random.below(24) as i64;
+        let y = match self.random.below(5) {
+            0 => {
+                let (gate, up) = (self.linear(x, width, inner), self.linear(x, width, inner));
+                let gate = self.activation(&gate);
+                self.op("Mul", &[&gate, &up], vec![])
+            }
+            1 => {
+                let both = self.linear(x, width, 2 * inner);
+                let parts = self.split(&both, -1, &[inner, inner]);
+                let gate = self.activation(&parts[0]);
+                self.op("Mul", &[&gate, &parts[1]], vec![])
+            }
+            2 => {
+                // Two branches of different width, joined.
+                let other = 4 + self.random.below(9) as i64;
+                let (a, b) = (self.linear(x, width, inner), self.linear(x, width, other));
+                let (a, b) = (self.activation(&a), self.activation(&b));
+                let both = self.op("Concat", &[&a, &b], vec![int_attribute("axis", -1)]);
+                let y = self.activation(&both);
+                return self.linear(&y, inner + other, width);
+            }
+            3 => {
+                // A slice of a wider layer, and the rest of it.
+                let wide = self.linear(x, width, inner + 6);
+                let (zero, end, from, axis) = (self.ints(&[0]), self.ints(&[6]), self.ints(&[6]), self.ints(&[2]));
+                let most = self.ints(&[i64::MAX]);
+                let head = self.op("Slice", &[&wide, &zero, &end, &axis], vec![]);
+                let rest = self.op("Slice", &[&wide, &from, &most, &axis], vec![]);
+                let (head, rest) = (self.activation(&head), self.activation(&rest));
+                let (a, b) = (self.linear(&head, 6, width), self.linear(&rest, inner, width));
+                return self.op("Add", &[&a, &b], vec![]);
+            }
+            _ => {
+                let y = self.linear(x, width, inner);
+                self.activation(&y)
+            }
+        };
+        self.linear(&y, inner, width)
+    }
+
+    /// `[batch, tokens, heads * size]` as `[batch, heads, tokens, size]`, by a shape that is constant or computed.
+    fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
+        let shape = match self.random.below(3) {
+            0 => self.ints(&[0, 0, heads, size]),
+            1 => self.ints(&[0, 0, -1, size]),
+            _ => {
+                let (shape, zero, two) = (self.op("Shape", &[x], vec![]), self.ints(&[0]), self.ints(&[2]));
+                let lead = self.op("Slice", &[&shape, &zero, &two], vec![]);
+                let (h, s) = (self.ints(&[heads]), self.ints(&[size]));
+                self.op("Concat", &[&lead, &h, &s], vec![int_attribute("axis", 0)])
+            }
+        };
+        let x = self.op("Reshape", &[x, &shape], vec![]);
+        self.op("Transpose", &[&x], vec![ints_attribute("perm", &[0, 2, 1, 3])])
+    }
+
+    /// Attention: heads of their own, or groups of heads with keys and values in common.
+    fn attention(&mut self, x: &str, width: i64) -> String {
+        let (kv, repeat, size) = (2 + self.random.below(3) as i64, 1 + self.random.below(3) as i64, 4);
+        let heads = kv * repeat;
+        let (q, k, v) = if self.random.below(3) == 0 {
+            let all = self.linear(x, width, (heads + 2 * kv) * size);
+            let parts = self.split(&all, -1, &[heads * size, kv * size, kv * size]);
+            (parts[0].clone(), parts[1].clone(), parts[2].clone())
+        } else {
+            let (q, k) = (self.linear(x, width, heads * size), self.linear(x, width, kv * size));
+            (q, k, self.linear(x, width, kv * size))
+        };
+        let (q, k, v) = (self.heads(&q, heads, size), self.heads(&k, kv, size), self.heads(&v, kv, size));
+        let (k, v) =
+            if repeat == 1 { (k, v) } else { (self.repeat(&k, kv, repeat, size), self.repeat(&v, kv, repeat, size)) };
+        let k = self.op("Transpose", &[&k], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
+        let scores = self.op("MatMul", &[&q, &k], vec![]);
+        let scale = self.scalar(0.5);
+        let scores = self.op("Mul", &[&scores, &scale], vec![]);
+        let last = if self.opset < 13 { 3 } else { -1 };
+        let shares = self.op("Softmax", &[&scores], vec![int_attribute("axis", last)]);
+        let seen = self.op("MatMul", &[&shares, &v], vec![]);
+        let seen = self.op("Transpose", &[&seen], vec![ints_attribute("perm", &[0, 2, 1, 3])]);
+        let together = self.ints(&[0, 0, heads * size]);
+        let seen = self.op("Reshape", &[&seen, &together], vec![]);
+        self.linear(&seen, heads * size, width)
+    }
+
+    /// Each of `kv` heads `repeat` times.
+    fn repeat(&mut self, x: &str, kv: i64, repeat: i64, size: i64) -> String {
+        let shape = self.op("Shape", &[x], vec![]);
+        let one = |m: &mut Maker, at: i64| {
+            let (from, to) = (m.ints(&[at]), m.ints(&[at + 1]));
+            m.op("Slice", &[&shape, &from, &to], vec![])
+        };
+        let (rows, tokens) = (one(self, 0), one(self, 2));
+        let (h, n, s, all) = (self.ints(&[kv]), self.ints(&[repeat]), self.ints(&[size]), self.ints(&[kv * repeat]));
+        let join = || vec![int_attribute("axis", 0)];
+        let wide = self.op("Concat", &[&rows, &h, &n, &tokens, &s], join());
+        let flat = self.op("Concat", &[&rows, &all, &tokens, &s], join());
+        let x = self.unsqueeze(x, 2);
+        let x = self.op("Expand", &[&x, &wide], vec![]);
+        self.op("Reshape", &[&x, &flat], vec![])
+    }
+
+    /// A stack of blocks over `[batch, tokens, 6]`.
+    pub fn tokens(mut self) -> Model {
+        let width = 8 + 2 * self.random.below(5) as i64;
+        let mut x = self.linear("x", 6, width);
+        let normed = self.random.chance();
+        for _ in 0..1 + self.random.below(3) {
+            let from = if normed { self.layer_norm(&x, width) } else { x.clone() };
+            let y = match self.random.below(4) {
+                0 | 1 => self.attention(&from, width),
+                _ => self.feed_forward(&from, width),
+            };
+            x = if self.random.below(4) > 0 { self.op("Add", &[&x, &y], vec![]) } else { y };
+        }
+        if self.random.below(3) == 0 {
+            x = self.shared(&x, width);
+        }
+        let y = self.linear(&x, width, 5);
+        self.finish(&y, &[-1, -1, 6], &[-1, -1, 5])
+    }
+
+    /// The same square matrix twice.
+    fn shared(&mut self, x: &str, width: i64) -> String {
+        let w = self.weight(&[width, width]);
+        let y = self.op("MatMul", &[x, &w], vec![]);
+        let y = self.activation(&y);
+        self.op("MatMul", &[&y, &w], vec![])
+    }
+
+    fn finish(mut self, y: &str, from: &[i64], to: &[i64]) -> Model {
+        let mut last = node("Identity", &[y], &["y"]);
+        last.name = Some("/out/Identity".to_owned());
+        self.nodes.push(last);
+        let (x, y) = (open("x", from), open("y", to));
+        model(self.opset, vec![x], vec![y], self.initializers, self.nodes)
+    }
+}
+
+/// A value of a shape; each size left open has a name of its own.
+fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let mut info = value(name, DataType::Float32, dims);
+    let tensor = info.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+    for (dim, name) in tensor.shape.as_mut().unwrap().dim.iter_mut().zip(["batch", "tokens"]) {
+        dim.dim_param = dim.dim_value.is_none().then(|| name.to_owned());
+    }
+    info
+}
+
+/// For chains that borrow the maker twice.
+trait Pipe: Sized {
+    fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
+        f(self)
+    }
+}
+
+impl Pipe for String {}
+
+/// Images.
+impl Maker {
+    fn conv(&mut self, x: &str, from: i64, to: i64, kernel: i64, group: i64) -> String {
+        let w = self.weight(&[to, from / group, kernel, kernel]);
+        let pad = kernel / 2;
+        let attributes = vec![int_attribute("group", group), ints_attribute("pads", &[pad; 4])];
+        if self.random.chance() {
+            let b = self.vector(to, 0.1);
+            return self.op("Conv", &[x, &w, &b], attributes);
+        }
+        self.op("Conv", &[x, &w], attributes)
+    }
+
+    fn norm(&mut self, x: &str, channels: i64) -> String {
+        match self.random.below(4) {
+            0 => x.to_owned(),
+            1 if channels % 2 == 0 => {
+                // GroupNormalization as it is exported: groups by shape, InstanceNormalization, and back.
+                let (scale, shift) = (self.vector(2, 1.0), self.vector(2, 0.0));
+                let (apart, back) = (self.ints(&[0, 2, -1]), self.op("Shape", &[x], vec![]));
+                let y = self.op("Reshape", &[x, &apart], vec![]);
+                let y = self.op("InstanceNormalization", &[&y, &scale, &shift], vec![]);
+                self.op("Reshape", &[&y, &back], vec![])
+            }
+            _ => {
+                let (scale, shift) = (self.vector(channels, 1.0), self.vector(channels, 0.2));
+                let (mean, variance) = (self.vector(channels, 0.0), self.vector(channels, 1.0));
+                self.op("BatchNormalization", &[x, &scale, &shift, &mean, &variance], vec![])
+            }
+        }
+    }
+
+    fn unit(&mut self, x: &str, from: i64, to: i64, kernel: i64, group: i64) -> String {
+        let y = self.conv(x, from, to, kernel, group);
+        let y = self.norm(&y, to);
+        self.activation(&y)
+    }
+
+    /// Residual, inverted, grouped and inception blocks over `[batch, 3, 8, 8]`.
+    pub fn images(mut self) -> Model {
+        let mut channels = 8 + 4 * self.random.below(3) as i64;
+        let mut x = self.unit("x", 3, channels, 3, 1);
+        for _ in 0..1 + self.random.below(3) {
+            let inner = 4 * (1 + self.random.below(4)) as i64;
+            match self.random.below(6) {
+                0 => {
+                    let y = self.unit(&x, channels, inner, 3, 1);
+                    let y = self.unit(&y, inner, channels, 1, 1);
+                    x = self.op("Add", &[&x, &y], vec![]);
+                }
+                1 => {
+                    let y = self.unit(&x, channels, 2 * channels, 1, 1);
+                    let wide = 2 * channels * (1 + self.random.below(2) as i64);
+                    let y = self.unit(&y, 2 * channels, wide, 3, 2 * channels);
+                    let y = self.unit(&y, wide, channels, 1, 1);
+                    x = self.op("Add", &[&x, &y], vec![]);
+                }
+                2 => {
+                    let group = self.random.pick(&[2, 4]);
+                    x = self.unit(&x, channels, inner, 3, 1).pipe(|y| self.unit(&y, inner, 2 * inner, 3, group));
+                    channels = 2 * inner;
+                }
+                3 => {
+                    let (a, b) = (self.unit(&x, channels, inner, 1, 1), self.unit(&x, channels, 6, 3, 1));
+                    x = self.op("Concat", &[&a, &b, &x], vec![int_attribute("axis", 1)]);
+                    channels += inner + 6;
+                }
+                4 => {
+                    let y = self.unit(&x, channels, 2 * inner, 1, 1);
+                    let parts = self.split(&y, 1, &[inner, inner]);
+                    let gate = self.op("Sigmoid", &[&parts[0]], vec![]);
+                    let y = self.op("Mul", &[&gate, &parts[1]], vec![]);
+                    x = self.unit(&y, inner, channels, 3, 1);
+                }
+                _ => {
+                    // Squeeze and excite.
+                    let y = self.unit(&x, channels, inner, 3, 1);
+                    let s = self.op("GlobalAveragePool", &[&y], vec![]);
+                    let s = self.unit(&s, inner, 4, 1, 1).pipe(|s| self.conv(&s, 4, inner, 1, 1));
+                    let s = self.op("Sigmoid", &[&s], vec![]);
+                    let y = self.op("Mul", &[&y, &s], vec![]);
+                    x = self.unit(&y, inner, channels, 1, 1);
+                }
+            }
+        }
+        self.head(&x, channels)
+    }
+
+    fn head(mut self, x: &str, channels: i64) -> Model {
+        let (x, size) = match self.random.below(3) {
+            0 => (self.op("GlobalAveragePool", &[x], vec![]), channels),
+            1 => {
+                let attributes = vec![ints_attribute("kernel_shape", &[4, 4]), ints_attribute("strides", &[4, 4])];
+                (self.op("MaxPool", &[x], attributes), channels * 4)
+            }
+            _ => {
+                let attributes = vec![ints_attribute("kernel_shape", &[2, 2]), ints_attribute("strides", &[2, 2])];
+                (self.op("AveragePool", &[x], attributes), channels * 16)
+            }
+        };
+        let flat = if self.random.chance() {
+            self.op("Flatten", &[&x], vec![int_attribute("axis", 1)])
+        } else {
+            let shape = self.random.pick(&[[0, -1], [-1, size]]);
+            let shape = self.ints(&shape);
+            self.op("Reshape", &[&x, &shape], vec![])
+        };
+        let (w, b) = (self.weight(&[5, size]), self.vector(5, 0.0));
+        let y = self.op("Gemm", &[&flat, &w, &b], vec![int_attribute("transB", 1)]);
+        self.finish(&y, &[-1, 3, 8, 8], &[-1, 5])
+    }
+}
