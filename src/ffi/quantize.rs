@@ -299,6 +299,9 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         2 => ReduceRange::Off,
         other => bail!(InvalidArgument, "reduce_range is {other}, which is no optimize_reduce_range_t"),
     };
+    if given.calibration_tensor_count != 0 {
+        bail!(Unsupported, "calibration tensors are not in this version; calibration takes a text");
+    }
     let globs = |list, count: u64, name| -> Result<Vec<String>> {
         // SAFETY: the contract of `ffi`.
         let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;

@@ -94,6 +94,7 @@ fn run(
     options.check()?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
+    fits_together(options, with.is_some_and(|(_, calibration)| calibration.is_some()))?;
     let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
     if measured && with.is_none() {
         bail!(InvalidArgument, "max_quality_loss, target_size and never_slower need ONNX Runtime");
@@ -118,6 +119,21 @@ fn run(
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
+}
+
+/// What is asked for must be there, and must be for this type.
+fn fits_together(options: &QuantizeOptions, calibrated: bool) -> Result<()> {
+    let ranges = options.calibration_method != CalibrationMethod::MinMax || options.smooth_quant > 0.0;
+    match (options.quantize_type, options.algorithm) {
+        (QuantizeType::Static, _) => bail!(Unsupported, "static quantization is not in this version"),
+        _ if ranges => bail!(InvalidArgument, "calibration_method and smooth_quant are for static quantization"),
+        (QuantizeType::Dynamic, Algorithm::Auto) => Ok(()),
+        (QuantizeType::Dynamic, _) => bail!(InvalidArgument, "an algorithm is for weight-only quantization"),
+        (_, Algorithm::Hqq | Algorithm::Awq) => bail!(Unsupported, "this version has the algorithms rtn and gptq"),
+        (_, Algorithm::Gptq) if !calibrated => bail!(InvalidArgument, "gptq needs calibration data"),
+        (_, Algorithm::Rtn) if calibrated => bail!(InvalidArgument, "rtn takes no calibration data"),
+        _ => Ok(()),
+    }
 }
 
 impl Work<'_> {

@@ -295,6 +295,38 @@ TEST(calibration_keeps_more) {
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration");
 }
 
+TEST(limits_are_kept_and_forecast) {
+    optimize_quantize_options_t options = {.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
+    optimize_model_t *small = NULL;
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    CHECK_OK(optimize_model_plan(context, minilm, &options, &report, &error));
+    const double planned = number_of(optimize_buffer_data(report), "bytes_after");
+    optimize_buffer_free(report);
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    const double made = number_of(optimize_buffer_data(report), "bytes_after");
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    CHECK(made > 0.99 * planned && made < 1.01 * planned);
+    if (getenv("OPTIMIZE_TEST_VALGRIND")) return; /* what follows runs the model many times */
+    options.target_size = (uint64_t)(1.2 * made);
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    CHECK(number_of(optimize_buffer_data(report), "bytes_after") <= (double)options.target_size);
+    CHECK(number_of(optimize_buffer_data(report), "bytes_after") > 1.05 * made);
+    const double loss = number_of(optimize_buffer_data(report), "quality_loss");
+    CHECK(loss > 0);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    options.target_size = 0;
+    options.max_quality_loss = loss / 4;
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    CHECK(number_of(optimize_buffer_data(report), "quality_loss") <= options.max_quality_loss);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    options.target_size = 1000;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "target_size is 1000");
+}
+
 TEST(options_of_blocks_are_refused_by_name) {
     const optimize_quantize_options_t good = {.struct_size = sizeof good, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
     optimize_quantize_options_t options = good;
