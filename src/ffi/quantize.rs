@@ -190,14 +190,7 @@ pub unsafe extern "C" fn optimize_model_quantize(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
-            let calibration = match (given.calibration.is_null(), given.calibration_size) {
-                (true, 0) => None,
-                _ => Some(text_of(
-                    given.calibration,
-                    usize::try_from(given.calibration_size).unwrap_or(usize::MAX),
-                    "calibration",
-                )?),
-            };
+            let calibration = calibration_text(&given)?;
             let (result, report) = call::with(call, |call| {
                 let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
                 let (result, mut report) = match &calibration {
@@ -238,9 +231,21 @@ pub unsafe extern "C" fn optimize_model_plan(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
+            if calibration_text(&given)?.is_some() && options.quantize_type == QuantizeType::Dynamic {
+                bail!(InvalidArgument, "calibration data is given, but dynamic quantization needs none");
+            }
             out.set(buffer::new(forecast(model, &options)?.to_json()));
             Ok(())
         })
+    }
+}
+
+unsafe fn calibration_text(given: &optimize_quantize_options_t) -> Result<Option<String>> {
+    let size = usize::try_from(given.calibration_size).unwrap_or(usize::MAX);
+    match (given.calibration.is_null(), size) {
+        (true, 0) => Ok(None),
+        // SAFETY: the contract of `ffi`.
+        _ => Ok(Some(unsafe { text_of(given.calibration, size, "calibration") }?.to_owned())),
     }
 }
 

@@ -4,7 +4,7 @@ use super::allocate::units;
 use super::planner::{LEFT, Plan, QUANTIZED, plan, report_of};
 use super::rewrite::dead_values;
 use super::weight_only::{Rows, coding};
-use super::{QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
+use super::{Algorithm, QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
@@ -26,9 +26,7 @@ const BASE_BYTES: u64 = 40 << 20;
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let start = Instant::now();
     options.check()?;
-    if options.quantize_type == QuantizeType::Static {
-        bail!(Unsupported, "static quantization depends on its data; there is no forecast for it");
-    }
+    super::fits_together(options, options.algorithm == Algorithm::Gptq)?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
     let view = View::new(model.proto());

@@ -81,16 +81,28 @@ const OPTIONAL: [(&str, &str); 13] = [
 const DECODERS: [&str; 3] = ["optimize_generator_new", "optimize_model_render_chat", "optimize_model_evaluate"];
 
 /// Values of enums that are understood, and then ask for what a model that writes text, or this version, cannot do.
-const BEYOND: [&str; 3] =
-    ["OPTIMIZE_EVALUATE_EMBEDDING", "OPTIMIZE_EVALUATE_CLASSIFICATION", "OPTIMIZE_EVALUATE_PROBE"];
+const BEYOND: [&str; 5] = [
+    "OPTIMIZE_EVALUATE_EMBEDDING",
+    "OPTIMIZE_EVALUATE_CLASSIFICATION",
+    "OPTIMIZE_EVALUATE_PROBE",
+    "OPTIMIZE_PRUNE_STRUCTURED",
+    "OPTIMIZE_QUANTIZE_STATIC",
+];
 
 /// Values of enums that are understood, and then ask for something that is not given with them.
-const WANTING: [&str; 5] = [
+const WANTING: [&str; 12] = [
     "OPTIMIZE_PRUNE_WANDA",
     "OPTIMIZE_PRUNE_SPARSEGPT",
     "OPTIMIZE_IMPORTANCE_L2",
     "OPTIMIZE_IMPORTANCE_ACTIVATION",
     "OPTIMIZE_IMPORTANCE_RANDOM",
+    "OPTIMIZE_ALGORITHM_RTN",
+    "OPTIMIZE_ALGORITHM_HQQ",
+    "OPTIMIZE_ALGORITHM_GPTQ",
+    "OPTIMIZE_ALGORITHM_AWQ",
+    "OPTIMIZE_CALIBRATION_PERCENTILE",
+    "OPTIMIZE_CALIBRATION_ENTROPY",
+    "OPTIMIZE_CALIBRATION_MSE",
 ];
 
 /// What a call with a known enum value must answer.
