@@ -308,7 +308,6 @@ TEST(limits_are_kept_and_forecast) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     CHECK(made > 0.99 * planned && made < 1.01 * planned);
-    if (getenv("OPTIMIZE_TEST_VALGRIND")) return; /* what follows runs the model many times */
     options.target_size = (uint64_t)(1.2 * made);
     CHECK_OK(quantize(&options, NULL, &small, &report, &error));
     CHECK(number_of(optimize_buffer_data(report), "bytes_after") <= (double)options.target_size);
@@ -486,6 +485,7 @@ int main(void) {
     RUN(options_are_followed_and_checked);
     RUN(weights_in_blocks_are_smaller_still);
     RUN_UNLESS_VALGRIND(calibration_keeps_more);
+    RUN_UNLESS_VALGRIND(limits_are_kept_and_forecast);
     RUN(options_of_blocks_are_refused_by_name);
     RUN(a_model_with_nothing_to_quantize_is_unsupported);
     RUN(progress_comes_on_the_calling_thread);
