@@ -233,7 +233,11 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
             of("parameters_before"),
             report.seconds,
         ))?;
-        return common::print(&sizes(report));
+        common::print(&sizes(report))?;
+        let notes = of("notes");
+        let notes = notes.as_array().into_iter().flatten().filter_map(|note| note.as_str());
+        notes.for_each(|note| reporting.warn(note));
+        return Ok(());
     }
     common::print(&format!(
         "{path}: {} nodes pruned, {} left, in {:.2} s: {:.1} % of their weights are zero ({:.1} % asked), {:.1} % of all\n\n",

@@ -71,7 +71,11 @@ pub fn all(
                     known = Some((key, solver.moments(job, &x).at(|| format!("value {:?}", job.input))?));
                 }
                 let Some((_, moments)) = &known else { continue };
-                scarce += usize::from(moments.rows < 2 * (job.kept.len() + moments.gone.len()));
+                let inputs = job.kept.len() + moments.gone.len();
+                scarce += usize::from(moments.rows < 2 * inputs);
+                if moments.rows < inputs {
+                    continue; // Least squares would fit the few rows there are and ruin all others.
+                }
                 for tensor in solver.solve(job, moments).at(|| format!("tensor {:?}", job.weight))? {
                     changed.replace(tensor.clone());
                     weights.insert(tensor.name.clone().unwrap_or_default(), tensor);
@@ -84,8 +88,8 @@ pub fn all(
     let (weights, scarce) = call.drive("reconstruct", jobs.len() as u64, work)?;
     if scarce > 0 {
         done.notes.push(format!(
-            "{scarce} weights were reconstructed from fewer rows of calibration data than twice their inputs: more \
-             text would do better"
+            "{scarce} weights have fewer rows of calibration data than twice their inputs (with fewer than their inputs \
+             they are not reconstructed): more data would serve them better"
         ));
     }
     done.weights = weights;
