@@ -881,8 +881,9 @@ typedef struct {
    */
   uint64_t override_count;
   /**
-   * Weight-only: a text in UTF-8 of `calibration_size` bytes, for which weights are chosen so that layers give what
-   * they gave (GPTQ): minutes instead of seconds. NULL for none. Needs ONNX Runtime, and the model its tokenizer.
+   * Static: a text in UTF-8 of `calibration_size` bytes that the scales of activations are found on. Weight-only:
+   * one for which weights are chosen so that layers give what they gave (GPTQ), minutes instead of seconds. NULL for
+   * none. Needs ONNX Runtime, and the model its tokenizer.
    */
   const char *calibration;
   /**
@@ -906,7 +907,8 @@ typedef struct {
    */
   double percentile;
   /**
-   * Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+   * Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
+   * alpha; encoders like 0.8). Needs calibration data.
    */
   double smooth_quant;
   /**
@@ -923,7 +925,8 @@ typedef struct {
    */
   const char *const *calibration_names;
   /**
-   * ... and as many tensors, of which the first dimension counts the samples.
+   * ... and as many tensors, of which the first dimension counts the samples. A run takes as many as the model
+   * insists on, else 8; tensors with one dimension more than their input are cut along it, one sample a run.
    */
   const optimize_tensor_t *const *calibration_tensors;
   /**
@@ -1585,9 +1588,9 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
 
 /**
  * Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
- * docs/report.md: what was done to each node and why the others were left. Progress stages: "quantize", in
- * bytes, then with a report "hash". OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts
- * the reasons.
+ * docs/report.md: what was done to each node and why the others were left. Progress stages: with calibration
+ * data "calibrate", in runs; "quantize", in bytes; then with a report "hash". OPTIMIZE_UNSUPPORTED if there is
+ * nothing to quantize; the message counts the reasons.
  */
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
                                           const optimize_model_t *model,

@@ -3,6 +3,7 @@
 mod support;
 
 use optimize::benchmark::{BenchmarkOptions, benchmark};
+use optimize::calibrate::Calibration;
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::model::Model;
@@ -162,4 +163,33 @@ fn races_leave_a_model_that_runs() {
         }
         Err(e) => assert!(e.to_string().contains("is not faster quantized here"), "{e}"),
     }
+}
+
+/// Lines for the scales of activations; other ones than the benchmark's.
+const LINES: &str = "A man is eating food in the kitchen.\nThe committee will meet again on Thursday morning.\n\
+    Two dogs run through the wet grass.\nPrices rose faster than wages last year.\nShe plays the violin.\n\
+    The train to the coast was late again.\nWho wrote this book?\nSnow fell on the hills all night.\n";
+
+#[test]
+fn static_results_keep_to_a_loss_and_are_raced() {
+    let model = minilm();
+    let tokenizer = Tokenizer::of(&model).unwrap().unwrap();
+    let calibration = Calibration::Text { text: LINES, tokenizer: &tokenizer, windows: 0, length: 0 };
+    let make = |options: QuantizeOptions| {
+        let options = QuantizeOptions { quantize_type: QuantizeType::Static, ..options };
+        quantize_with(runtime(), &model, &options, Some(&calibration), &Call::default())
+    };
+    let (plain, all) = make(QuantizeOptions { max_quality_loss: 1.0, ..Default::default() }).unwrap();
+    let without = all.summary["quality_loss"].as_f64().unwrap();
+    let limit = without / 3.0;
+    let (kept, report) = make(QuantizeOptions { max_quality_loss: limit, ..Default::default() }).unwrap();
+    assert!(report.summary["quality_loss"].as_f64().unwrap() <= limit);
+    assert!(loss(&model, &kept) < 0.7 * loss(&model, &plain), "on other sentences too");
+    assert!(quantized(&report) < quantized(&all) && quantized(&report) > 3);
+    let left: Vec<_> = report.nodes.iter().filter(|n| n.reason.contains("max_quality_loss")).collect();
+    assert_eq!(left.len(), quantized(&all) - quantized(&report));
+    let e = make(QuantizeOptions { max_quality_loss: 1e-12, ..Default::default() }).err().unwrap();
+    assert!(e.kind() == Kind::Unsupported && e.to_string().contains("max_quality_loss"), "{e}");
+    let (_, raced) = make(QuantizeOptions { never_slower: true, ..Default::default() }).unwrap();
+    assert!(raced.summary["speedup"]["high"].as_f64().unwrap() >= 1.0);
 }

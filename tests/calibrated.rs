@@ -43,7 +43,7 @@ fn calibrated(
     tokenizer: &Tokenizer,
     options: &QuantizeOptions,
 ) -> optimize::error::Result<Model> {
-    let calibration = Calibration { text, tokenizer, windows: 4, length: 0 };
+    let calibration = Calibration::Text { text, tokenizer, windows: 4, length: 0 };
     quantize_with(runtime(), model, options, Some(&calibration), &Call::default()).map(|(result, _)| result)
 }
 
@@ -67,7 +67,8 @@ fn whole(model: &Model, names: &[&str], batches: &[Batch]) -> Vec<Vec<Tensor>> {
 fn a_walk_gives_what_a_run_gives() {
     let (model, tokenizer) = minilm();
     let text = brown("ca01", 20).join("\n");
-    let batches = batches(&model, &Calibration { text: &text, tokenizer: &tokenizer, windows: 2, length: 24 }).unwrap();
+    let batches =
+        batches(&model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 2, length: 24 }).unwrap();
     assert_eq!(batches.len(), 2);
     let products = model.graph().node.iter().filter(|node| node.op() == "MatMul");
     let names: Vec<&str> = products.map(|node| node.input[0].as_str()).collect();
@@ -151,7 +152,7 @@ fn what_cannot_be_calibrated_is_said() {
     let cancel = Cancel::new();
     cancel.fire();
     let call = Call { cancel: Some(&cancel), ..Call::default() };
-    let calibration = Calibration { text: "a text", tokenizer: &tokenizer, windows: 1, length: 8 };
+    let calibration = Calibration::Text { text: "a text", tokenizer: &tokenizer, windows: 1, length: 8 };
     let error = quantize_with(runtime(), &model, &four_bits(), Some(&calibration), &call).err().unwrap();
     assert_eq!(error.kind(), Kind::Cancelled);
 }

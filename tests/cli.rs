@@ -88,6 +88,44 @@ fn quantize_to_a_file_writes_that_file_alone() {
 }
 
 #[test]
+fn static_quantization_takes_a_text_or_a_file_of_tensors() {
+    let folder = scratch("cli-static");
+    let (out, data) = (folder.join("static.onnx"), folder.join("data.safetensors"));
+    let static_with = |file: &Path| {
+        optimize(&[
+            "quantize",
+            "--model",
+            text(&model()),
+            "--output",
+            text(&out),
+            "--type",
+            "static",
+            "--calibration",
+            text(file),
+            "--json",
+        ])
+    };
+    let lines = folder.join("lines.txt");
+    std::fs::write(&lines, "A man is eating food.\nTwo dogs run through the wet grass.\n").unwrap();
+    let report = json(&static_with(&lines));
+    assert_eq!(report["summary"]["calibration_batches"], 1);
+    // Two inputs of int64[2, 4], as safetensors has them.
+    let names = ["attention_mask", "input_ids"];
+    let entry = |(i, name): (usize, &&str)| {
+        format!("\"{name}\":{{\"dtype\":\"I64\",\"shape\":[2,4],\"data_offsets\":[{},{}]}}", 64 * i, 64 * i + 64)
+    };
+    let header = format!("{{{}}}", names.iter().enumerate().map(entry).collect::<Vec<_>>().join(","));
+    let values = [[1i64; 8], [101, 2003, 2158, 102, 101, 2048, 6077, 102]];
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(values.iter().flatten().flat_map(|v| v.to_le_bytes()));
+    std::fs::write(&data, file).unwrap();
+    assert!(json(&static_with(&data))["summary"]["nodes_quantized"].as_u64().unwrap() >= 18);
+    let none = optimize(&["quantize", "--model", text(&model()), "--output", text(&out), "--type", "static"]);
+    assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("calibration data"));
+}
+
+#[test]
 fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
     let folder = scratch("cli-fail");
     let damaged = folder.join("damaged.onnx");

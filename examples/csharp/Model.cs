@@ -101,6 +101,10 @@ namespace Optimize
         /// <summary>Leave in float what is not faster quantized, measured here.</summary>
         public bool NeverSlower { get; set; }
 
+        /// <summary>Calibration data that is no text: values of inputs by name, whose first dimension counts
+        /// samples.</summary>
+        public IDictionary<string, Tensor> CalibrationTensors { get; set; }
+
         internal Native.QuantizeOptions ToNative(Scratch scratch)
         {
             return new Native.QuantizeOptions
@@ -135,6 +139,9 @@ namespace Optimize
                 MaxQualityLoss = MaxQualityLoss,
                 TargetSize = TargetSize,
                 NeverSlower = NeverSlower ? 1u : 0u,
+                CalibrationNames = scratch.Texts(CalibrationTensors == null ? null : CalibrationTensors.Keys),
+                CalibrationTensors = scratch.Handles(CalibrationTensors == null ? null : CalibrationTensors.Values),
+                CalibrationTensorCount = CalibrationTensors == null ? 0 : (ulong)CalibrationTensors.Count,
             };
         }
     }

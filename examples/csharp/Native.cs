@@ -320,6 +320,7 @@ namespace Optimize
     internal sealed class Scratch : IDisposable
     {
         private readonly List<IntPtr> blocks = new List<IntPtr>();
+        private readonly List<Tensor> held = new List<Tensor>();
 
         internal IntPtr Text(string text) { return text == null ? IntPtr.Zero : Copy(Utf8.Bytes(text)); }
 
@@ -348,8 +349,25 @@ namespace Optimize
             return Pointers(copies);
         }
 
+        /// <summary>Pointers to tensors, which stay until the call is over; NULL for none.</summary>
+        internal IntPtr Handles(ICollection<Tensor> tensors)
+        {
+            if (tensors == null || tensors.Count == 0) return IntPtr.Zero;
+            var pointers = new List<IntPtr>();
+            foreach (var tensor in tensors)
+            {
+                bool holds = false;
+                tensor.DangerousAddRef(ref holds);
+                held.Add(tensor);
+                pointers.Add(tensor.DangerousGetHandle());
+            }
+            return Pointers(pointers);
+        }
+
         public void Dispose()
         {
+            foreach (var tensor in held) tensor.DangerousRelease();
+            held.Clear();
             foreach (var block in blocks) Marshal.FreeHGlobal(block);
             blocks.Clear();
         }

@@ -28,7 +28,7 @@ internal static class Tests
 
         return Tap.Run(
             Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
-            PruneSavePackedReload, WeightsInBlocks,
+            PruneSavePackedReload, WeightsInBlocks, StaticRanges,
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
@@ -190,6 +190,20 @@ internal static class Tests
         options.BlockSize = 0;
         options.ScaleType = (ScaleType)3;
         Fails(Status.InvalidArgument, "scale_type is 3", () => context.Quantize(model, options));
+    }
+
+    private static void StaticRanges()
+    {
+        var data = new Dictionary<string, Tensor>();
+        data["input_ids"] = Tensor.From(new long[] { 101, 2003, 2158, 5983, 2833, 102 }, 1, 6);
+        data["attention_mask"] = Tensor.From(new long[] { 1, 1, 1, 1, 1, 1 }, 1, 6);
+        var options = new QuantizeOptions { Type = QuantizeType.Static, CalibrationTensors = data };
+        using (var small = context.Quantize(model, options))
+            Check(small.Report.Contains("MatMulIntegerToFloat"), small.Report);
+        data["nothing"] = data["input_ids"];
+        Fails(Status.NotFound, "nothing", () => context.Quantize(model, options));
+        data.Remove("nothing");
+        foreach (var tensor in data.Values) tensor.Dispose();
     }
 
     private static void SaveBesideTheModel()

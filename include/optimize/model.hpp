@@ -96,6 +96,9 @@ struct QuantizeOptions {
     double max_quality_loss = 0;
     std::uint64_t target_size = 0;
     bool never_slower = false;
+    /// Calibration data that is no text: values of inputs by name, whose first dimension counts samples.
+    /// The tensors must live until the call is over.
+    std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
 /// How weights are chosen for pruning; see optimize_prune_method_t.
@@ -384,6 +387,15 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     raw.max_quality_loss = options.max_quality_loss;
     raw.target_size = options.target_size;
     raw.never_slower = options.never_slower;
+    std::vector<const char *> calibration_names;
+    std::vector<const optimize_tensor_t *> calibration_tensors;
+    for (const auto &[name, tensor] : options.calibration_tensors) {
+        calibration_names.push_back(detail::c_text(name, "calibration_tensors"));
+        calibration_tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
+    }
+    raw.calibration_names = calibration_names.data();
+    raw.calibration_tensors = calibration_tensors.data();
+    raw.calibration_tensor_count = calibration_tensors.size();
     Model made;
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

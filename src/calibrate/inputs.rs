@@ -1,5 +1,6 @@
 //! Inputs for calibration.
 
+use super::tensors;
 use crate::benchmark::BenchmarkOptions;
 use crate::benchmark::inputs::{InputSet, Mask, Source, texts};
 use crate::error::{Result, bail};
@@ -11,18 +12,25 @@ use crate::source::Task;
 use crate::text::{Decoder, Tokenizer};
 
 /// Data that the inputs of layers are taken from.
-pub struct Calibration<'a> {
-    /// The text; for models that write text it is read as a whole, for others line by line.
-    pub text: &'a str,
-    /// The model's tokenizer.
-    pub tokenizer: &'a Tokenizer,
-    /// Windows of the text, taken evenly from all of it; 0 is 16. For models that read lines: batches of 8 of them.
-    pub windows: usize,
-    /// Tokens of a window; 0 is 512, or as many as the model takes.
-    pub length: usize,
+pub enum Calibration<'a> {
+    /// A text, for models that read tokens.
+    Text {
+        /// For models that write text it is read as a whole, for others line by line.
+        text: &'a str,
+        /// The model's tokenizer.
+        tokenizer: &'a Tokenizer,
+        /// Windows of the text, taken evenly from all of it; 0 is 16. For models that read lines: batches of 8 of
+        /// them.
+        windows: usize,
+        /// Tokens of a window; 0 is 512, or as many as the model takes.
+        length: usize,
+    },
+    /// Values of the inputs by name; see [`batches`] for how they are cut.
+    Tensors(&'a [(String, Tensor)]),
 }
 
 /// One run's inputs by name.
+#[derive(Clone)]
 pub struct Batch {
     /// Each with its name.
     pub inputs: Vec<(String, Tensor)>,
@@ -36,26 +44,47 @@ impl From<InputSet> for Batch {
     }
 }
 
+impl Batch {
+    /// Samples in it: the first dimension that most of the inputs have.
+    pub fn samples(&self) -> u64 {
+        let mut firsts: Vec<i64> =
+            self.inputs.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).collect();
+        firsts.sort_unstable();
+        firsts.get(firsts.len() / 2).map_or(1, |count| u64::try_from(*count).unwrap_or(1))
+    }
+}
+
+/// A text and what reads it.
+type Text<'a> = (&'a str, &'a Tokenizer);
+
 const WINDOWS: usize = 16;
 const LINES: usize = 8;
 
-/// Inputs for `model`. `InvalidArgument` if the text is too short for one window.
+/// Inputs for `model`. `InvalidArgument` if a text is too short for one window.
+///
+/// The first dimension of given tensors counts samples, the same number in each: a batch has as many as the model
+/// insists on, else 8. Tensors with one dimension more than their input are cut along it, one sample a run. Those of
+/// inputs without dimensions go into every run.
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
-    let windows = if calibration.windows == 0 { WINDOWS } else { calibration.windows };
+    let (text, tokenizer, windows, length) = match *calibration {
+        Calibration::Tensors(tensors) => return tensors::cut(model, tensors),
+        Calibration::Text { text, tokenizer, windows, length } => (text, tokenizer, windows, length),
+    };
+    let windows = if windows == 0 { WINDOWS } else { windows };
     let longest = model.card().longest_text()?.unwrap_or(limits::DEFAULT_TEXT_TOKENS);
-    let length = match calibration.length {
+    let length = match length {
         0 => limits::DEFAULT_TEXT_TOKENS.min(longest),
         asked if asked > longest => bail!(InvalidArgument, "windows of {asked} tokens; the model takes {longest}"),
         asked => asked,
     };
     match model.card().task {
-        Task::Generate => windows_of(model, calibration, windows, length),
-        _ => lines_of(model, calibration, windows, length),
+        Task::Generate => windows_of(model, (text, tokenizer), windows, length),
+        _ => lines_of(model, (text, tokenizer), windows, length),
     }
 }
 
-fn windows_of(model: &Model, calibration: &Calibration<'_>, windows: usize, length: usize) -> Result<Vec<Batch>> {
-    let ids = calibration.tokenizer.encode(calibration.text, false)?.ids;
+fn windows_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: usize) -> Result<Vec<Batch>> {
+    let ids = tokenizer.encode(text, false)?.ids;
     let windows = windows.min(ids.len() / length);
     if windows == 0 {
         bail!(InvalidArgument, "the calibration text has {} tokens; a window takes {length}", ids.len());
@@ -70,9 +99,8 @@ fn windows_of(model: &Model, calibration: &Calibration<'_>, windows: usize, leng
     (0..windows).map(one).collect()
 }
 
-fn lines_of(model: &Model, calibration: &Calibration<'_>, windows: usize, length: usize) -> Result<Vec<Batch>> {
-    let lines: Vec<String> =
-        calibration.text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+fn lines_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: usize) -> Result<Vec<Batch>> {
+    let lines: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if lines.is_empty() {
         bail!(InvalidArgument, "the calibration text has no lines");
     }
@@ -80,7 +108,7 @@ fn lines_of(model: &Model, calibration: &Calibration<'_>, windows: usize, length
     let step = (lines.len() / wanted).max(1);
     let texts: Vec<String> = lines.into_iter().step_by(step).take(wanted).collect();
     let options = BenchmarkOptions { texts, batch_size, ..BenchmarkOptions::default() };
-    let source = Source::new(model, model, Some(calibration.tokenizer), &options)?.up_to(length);
+    let source = Source::new(model, model, Some(tokenizer), &options)?.up_to(length);
     (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()
 }
 
@@ -91,7 +119,7 @@ pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
         let text = texts(&BenchmarkOptions::default()).join(" ");
         let tokens = tokenizer.encode(&text, false)?.ids.len();
         let longest = model.card().longest_text()?.unwrap_or(limits::DEFAULT_TEXT_TOKENS);
-        let calibration = Calibration { text: &text, tokenizer, windows: 1, length: tokens.min(longest) };
+        let calibration = Calibration::Text { text: &text, tokenizer, windows: 1, length: tokens.min(longest) };
         return batches(model, &calibration);
     }
     let options = BenchmarkOptions { batch_size: LINES, ..BenchmarkOptions::default() };

@@ -174,7 +174,7 @@ fn calibrated(
     let Some(tokenizer) = Tokenizer::of(model)? else {
         bail!(NotFound, "the model has no tokenizer to read the calibration text with");
     };
-    let calibration = Calibration {
+    let calibration = Calibration::Text {
         text,
         tokenizer: &tokenizer,
         windows: given.calibration_windows as usize,

@@ -8,16 +8,18 @@ use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
-use super::{Out, buffer, guard, text, text_of, texts};
+use super::{Out, buffer, guard, slice, text, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
-use crate::error::{Result, bail};
+use crate::error::{Context as _, Result, bail};
+use crate::limits;
 use crate::model::Model;
 use crate::quantize::{
     Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, forecast, quantize,
     quantize_with,
 };
 use crate::report::Report;
+use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::PathBuf;
@@ -137,8 +139,9 @@ pub struct optimize_quantize_options_t {
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
-    /// Weight-only: a text in UTF-8 of `calibration_size` bytes, for which weights are chosen so that layers give what
-    /// they gave (GPTQ): minutes instead of seconds. NULL for none. Needs ONNX Runtime, and the model its tokenizer.
+    /// Static: a text in UTF-8 of `calibration_size` bytes that the scales of activations are found on. Weight-only:
+    /// one for which weights are chosen so that layers give what they gave (GPTQ), minutes instead of seconds. NULL for
+    /// none. Needs ONNX Runtime, and the model its tokenizer.
     pub calibration: *const c_char,
     /// Bytes of `calibration`.
     pub calibration_size: u64,
@@ -150,7 +153,8 @@ pub struct optimize_quantize_options_t {
     pub calibration_method: i32,
     /// Static: per cent of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
     pub percentile: f64,
-    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
+    /// alpha; encoders like 0.8). Needs calibration data.
     pub smooth_quant: f64,
     /// The most that may be lost on the calibration data, or on generated inputs: mean Kullback-Leibler divergence in
     /// nats for models with logits, else 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
@@ -159,7 +163,8 @@ pub struct optimize_quantize_options_t {
     pub target_size: u64,
     /// Calibration data that is no text: `calibration_tensor_count` names of inputs ...
     pub calibration_names: *const *const c_char,
-    /// ... and as many tensors, of which the first dimension counts the samples.
+    /// ... and as many tensors, of which the first dimension counts the samples. A run takes as many as the model
+    /// insists on, else 8; tensors with one dimension more than their input are cut along it, one sample a run.
     pub calibration_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `calibration_names` and `calibration_tensors`.
     pub calibration_tensor_count: u64,
@@ -168,9 +173,9 @@ pub struct optimize_quantize_options_t {
 unsafe impl Options for optimize_quantize_options_t {}
 
 /// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
-/// docs/report.md: what was done to each node and why the others were left. Progress stages: "quantize", in
-/// bytes, then with a report "hash". OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts
-/// the reasons.
+/// docs/report.md: what was done to each node and why the others were left. Progress stages: with calibration
+/// data "calibrate", in runs; "quantize", in bytes; then with a report "hash". OPTIMIZE_UNSUPPORTED if there is
+/// nothing to quantize; the message counts the reasons.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,
@@ -190,13 +195,19 @@ pub unsafe extern "C" fn optimize_model_quantize(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
-            let calibration = calibration_text(&given)?;
+            let (text, tensors) = (calibration_text(&given)?, tensors(&given)?);
             let (result, report) = call::with(call, |call| {
-                let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
-                let (result, mut report) = match &calibration {
-                    None if measured => quantize_with(context.runtime()?, model, &options, None, call)?,
-                    None => quantize(model, &options, call)?,
-                    Some(text) => calibrated(context, model, &options, text, &given, call)?,
+                let (result, mut report) = match (&text, tensors.is_empty()) {
+                    (Some(_), false) => bail!(InvalidArgument, "calibration is given as a text and as tensors"),
+                    (Some(text), true) => calibrated(context, model, &options, text, &given, call)?,
+                    (None, false) => {
+                        let calibration = Calibration::Tensors(&tensors);
+                        quantize_with(context.runtime()?, model, &options, Some(&calibration), call)?
+                    }
+                    (None, true) if options.needs_runtime() => {
+                        quantize_with(context.runtime()?, model, &options, None, call)?
+                    }
+                    (None, true) => quantize(model, &options, call)?,
                 };
                 if report_out.is_some() {
                     report.input = Some(model.identity(call)?);
@@ -231,7 +242,9 @@ pub unsafe extern "C" fn optimize_model_plan(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
-            if calibration_text(&given)?.is_some() && options.quantize_type == QuantizeType::Dynamic {
+            // No use here, but wrong is wrong.
+            let idle = options.smooth_quant == 0.0 && options.max_quality_loss == 0.0;
+            if calibration_text(&given)?.is_some() && options.quantize_type == QuantizeType::Dynamic && idle {
                 bail!(InvalidArgument, "calibration data is given, but dynamic quantization needs none");
             }
             out.set(buffer::new(forecast(model, &options)?.to_json()));
@@ -249,6 +262,24 @@ unsafe fn calibration_text(given: &optimize_quantize_options_t) -> Result<Option
     }
 }
 
+unsafe fn tensors(given: &optimize_quantize_options_t) -> Result<Vec<(String, Tensor)>> {
+    let count = usize::try_from(given.calibration_tensor_count).unwrap_or(usize::MAX);
+    if count > limits::RUN_VALUES {
+        bail!(InvalidArgument, "calibration_tensor_count is {count}, at most {} are possible", limits::RUN_VALUES);
+    }
+    // SAFETY: the contract of `ffi`.
+    let (names, list) = unsafe {
+        let names = texts(given.calibration_names, count, "calibration_names")?;
+        (names, slice(given.calibration_tensors, count, "calibration_tensors")?)
+    };
+    let one = |(name, tensor): (&str, &*const optimize_tensor_t)| {
+        // SAFETY: as above.
+        let tensor = unsafe { handle::get(*tensor) }.at(|| format!("calibration tensor {name:?}"))?;
+        Ok((name.to_owned(), tensor.clone()))
+    };
+    names.into_iter().zip(list).map(one).collect()
+}
+
 fn calibrated(
     context: &Context,
     model: &Model,
@@ -260,7 +291,7 @@ fn calibrated(
     let Some(tokenizer) = Tokenizer::of(model)? else {
         bail!(NotFound, "the model has no tokenizer to read the calibration text with");
     };
-    let calibration = Calibration {
+    let calibration = Calibration::Text {
         text,
         tokenizer: &tokenizer,
         windows: given.calibration_windows as usize,
@@ -304,9 +335,6 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         2 => ReduceRange::Off,
         other => bail!(InvalidArgument, "reduce_range is {other}, which is no optimize_reduce_range_t"),
     };
-    if given.calibration_tensor_count != 0 {
-        bail!(Unsupported, "calibration tensors are not in this version; calibration takes a text");
-    }
     let globs = |list, count: u64, name| -> Result<Vec<String>> {
         // SAFETY: the contract of `ffi`.
         let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;

@@ -2,10 +2,11 @@
 
 use super::allocate::{self, Choice, Limit, Unit, allocate};
 use super::planner::{Decision, plan};
+use super::prepare::is_sequential;
 use super::speed::{self, SLOWER};
 use super::trial::{Judge, Trial};
-use super::{QuantizeOptions, QuantizeType, Work};
-use crate::calibrate::{self, Batch, Calibration};
+use super::{QuantizeOptions, Work};
+use crate::calibrate::{self, Batch};
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
@@ -22,24 +23,24 @@ const LARGE: &str = "stays in float, as target_size allows";
 pub fn run(
     work: &mut Work<'_>,
     runtime: &'static Runtime,
-    calibration: Option<&Calibration<'_>>,
+    data: Option<Vec<Batch>>,
     report: &mut Report,
 ) -> Result<(Model, Vec<NodeReport>)> {
     let options = work.options;
     let limited = options.max_quality_loss > 0.0 || options.target_size > 0;
-    let mut batches = match calibration {
-        Some(calibration) => calibrate::batches(work.model, calibration)?,
+    let (given, fits) = (data.is_some(), data.is_some() && is_sequential(options));
+    let mut batches = match data {
+        Some(batches) => batches,
         None if limited => calibrate::without_data(work.model)?,
         None => Vec::new(),
     };
-    let fits = calibration.is_some() && options.quantize_type != QuantizeType::Dynamic;
     let sample = batches.first().map(|b| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() });
     let mut held_out = Vec::new();
     if limited {
         held_out = hold_out(&mut batches, fits);
     }
     if fits {
-        report.summary.insert("calibration_batches".into(), batches.len().into());
+        report.summary.insert("calibration_batches".into(), batches.len().into()); // without those held out
         work.fit = Some((runtime, batches));
     }
     let first = plan(work.view, work.model, options)?;
@@ -49,8 +50,7 @@ pub fn run(
     let mut chooser = Chooser { units: allocate::units(&first, options), slow: Vec::new() };
     chooser.slow = vec![false; chooser.units.len()];
     if options.never_slower {
-        let found =
-            speed::race_units(runtime, work, &chooser.units, sample.as_ref().filter(|_| calibration.is_some()))?;
+        let found = speed::race_units(runtime, work, &chooser.units, sample.as_ref().filter(|_| given))?;
         chooser.slow = found.slow;
         if let Some(speedup) = found.speedup {
             report.summary.insert("speedup".into(), serde_json::to_value(speedup).unwrap_or_default());

@@ -26,7 +26,10 @@ const BASE_BYTES: u64 = 40 << 20;
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let start = Instant::now();
     options.check()?;
-    super::fits_together(options, options.algorithm == Algorithm::Gptq)?;
+    if options.quantize_type == QuantizeType::Static {
+        bail!(InvalidArgument, "there is no plan of static quantization: which nodes it takes depends on data");
+    }
+    options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
     let view = View::new(model.proto());

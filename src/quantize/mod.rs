@@ -2,7 +2,8 @@
 //!
 //! [`quantize`] is the way in. `planner` decides node by node. For int8 with activations quantized as they come,
 //! `weights` does the arithmetic and `dynamic` rewrites the graph; for weights in blocks `algorithms` and
-//! `weight_only` do, and `calibrated` with data. `rewrite` is what the rewriters share. Where a size, a loss or a
+//! `weight_only` do, and `calibrated` with data; for scales of activations found on data `static_qdq` does. `prepare` and
+//! `scaling` make a model easier to round beforehand. `rewrite` is what the rewriters share. Where a size, a loss or a
 //! speed is asked for, `choose` gives each weight its form: by what `trial` measures of each alone (`allocate` is the
 //! arithmetic), and by `speed`. Each step notes its reasons for the report.
 
@@ -14,8 +15,11 @@ mod dynamic;
 mod forecast;
 mod options;
 mod planner;
+mod prepare;
 mod rewrite;
+mod scaling;
 mod speed;
+mod static_qdq;
 mod trial;
 mod weight_only;
 mod weights;
@@ -25,7 +29,7 @@ pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 pub(crate) use planner::QUANTIZED_ALREADY;
 
-use crate::calibrate::{Batch, Calibration};
+use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
 use crate::graph::View;
@@ -50,8 +54,12 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 /// As [`quantize`], with what only running the model can tell.
 ///
 /// With calibration data, weights in blocks are chosen so that layers give what they gave on it: GPTQ, layer after
-/// layer, each for what the coded layers before it give; see the source for the formulas. That takes minutes where
-/// [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on all of the data.
+/// layer, each for what the coded layers before it give, or AWQ ([`Algorithm`]); see the source for the formulas. That
+/// takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on all
+/// of the data.
+///
+/// Static: the scales of activations are found on the data, which there must be; the stage `calibrate` comes first, in
+/// runs of the model. Memory: 32 activations of a batch. `smooth_quant` takes what data there is, else built-in sentences.
 ///
 /// `max_quality_loss` and `target_size` first measure what each weight alone costs (stage `sensitivity`, in weights),
 /// on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the report says
@@ -64,12 +72,6 @@ pub fn quantize_with(
     calibration: Option<&Calibration<'_>>,
     call: &Call,
 ) -> Result<(Model, Report)> {
-    if calibration.is_some() && options.quantize_type == QuantizeType::Dynamic && options.max_quality_loss == 0.0 {
-        bail!(
-            InvalidArgument,
-            "calibration data is given, but dynamic quantization without max_quality_loss needs none"
-        );
-    }
     run(Some((runtime, calibration)), model, options, call)
 }
 
@@ -94,18 +96,34 @@ fn run(
     options.check()?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    fits_together(options, with.is_some_and(|(_, calibration)| calibration.is_some()))?;
-    let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
-    if measured && with.is_none() {
-        bail!(InvalidArgument, "max_quality_loss, target_size and never_slower need ONNX Runtime");
+    options.fits_together(with.is_some_and(|(_, calibration)| calibration.is_some()))?;
+    if options.needs_runtime() && with.is_none() {
+        bail!(InvalidArgument, "max_quality_loss, target_size, never_slower and smooth_quant need ONNX Runtime");
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
-    let mut work = Work { model, options, view: &View::new(model.proto()), pool, call, fit: None };
     let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
-    let (result, nodes) = match with {
-        Some((runtime, calibration)) => choose::run(&mut work, runtime, calibration, &mut report)?,
-        None => work.make(&planner::plan(work.view, model, options)?)?,
+    let data = match with {
+        Some((runtime, Some(calibration))) => Some((runtime, calibrate::batches(model, calibration)?)),
+        _ => None,
+    };
+    if let Some((_, batches)) = &data {
+        report.summary.insert("calibration_batches".into(), batches.len().into());
+        report.summary.insert("calibration_samples".into(), batches.iter().map(Batch::samples).sum::<u64>().into());
+    }
+    let prepared = match with {
+        Some((runtime, _)) => prepare::prepare(model, options, runtime, data.as_ref().map(|(_, b)| &b[..]), call)?,
+        None => None,
+    };
+    let ready = prepared.as_ref().unwrap_or(model);
+    let view = &View::new(ready.proto());
+    let mut work = Work { model: ready, options, view, pool, call, fit: None };
+    let (result, nodes) = match (with, data) {
+        (_, Some((runtime, batches))) if options.quantize_type == QuantizeType::Static => {
+            static_qdq::run(&work, runtime, batches, &mut report)?
+        }
+        (Some((runtime, _)), data) => choose::run(&mut work, runtime, data.map(|(_, b)| b), &mut report)?,
+        (None, _) => work.make(&planner::plan(work.view, ready, options)?)?,
     };
     let quantized = nodes.iter().filter(|n| n.action == planner::QUANTIZED).count();
     if quantized == 0 {
@@ -119,21 +137,6 @@ fn run(
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
-}
-
-/// What is asked for must be there, and must be for this type.
-fn fits_together(options: &QuantizeOptions, calibrated: bool) -> Result<()> {
-    let ranges = options.calibration_method != CalibrationMethod::MinMax || options.smooth_quant > 0.0;
-    match (options.quantize_type, options.algorithm) {
-        (QuantizeType::Static, _) => bail!(Unsupported, "static quantization is not in this version"),
-        _ if ranges => bail!(InvalidArgument, "calibration_method and smooth_quant are for static quantization"),
-        (QuantizeType::Dynamic, Algorithm::Auto) => Ok(()),
-        (QuantizeType::Dynamic, _) => bail!(InvalidArgument, "an algorithm is for weight-only quantization"),
-        (_, Algorithm::Hqq | Algorithm::Awq) => bail!(Unsupported, "this version has the algorithms rtn and gptq"),
-        (_, Algorithm::Gptq) if !calibrated => bail!(InvalidArgument, "gptq needs calibration data"),
-        (_, Algorithm::Rtn) if calibrated => bail!(InvalidArgument, "rtn takes no calibration data"),
-        _ => Ok(()),
-    }
 }
 
 impl Work<'_> {
@@ -151,7 +154,7 @@ impl Work<'_> {
     fn make_plainly(&self, plan: &Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
         let (options, original) = (self.options, self.model.proto());
         let (proto, nodes) = match options.quantize_type {
-            QuantizeType::Static => bail!(Unsupported, "static quantization"),
+            QuantizeType::Static => bail!(Internal, "static quantization goes another way"),
             QuantizeType::Dynamic => {
                 let made = self.drive(plan, |ticket| weights::all(plan, options, ticket))?;
                 dynamic::rewrite(original, plan, made, None)

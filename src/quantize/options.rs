@@ -129,7 +129,8 @@ pub struct QuantizeOptions {
     pub calibration_method: CalibrationMethod,
     /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
     pub percentile: f64,
-    /// Static: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's alpha).
+    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
+    /// alpha; encoders like 0.8). Needs calibration data.
     pub smooth_quant: f64,
     /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
     /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.
@@ -194,6 +195,63 @@ impl QuantizeOptions {
             bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
         }
         Ok(())
+    }
+
+    /// Whether the model must be run.
+    pub fn needs_runtime(&self) -> bool {
+        self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
+    }
+
+    /// What is asked for must be for this type, and have what it needs.
+    pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
+        let (kind, algorithm) = (self.quantize_type, self.algorithm);
+        if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {
+            bail!(InvalidArgument, "calibration_method is for static quantization");
+        }
+        if kind != QuantizeType::WeightOnly && algorithm != Algorithm::Auto {
+            bail!(InvalidArgument, "an algorithm is for weight-only quantization");
+        }
+        match kind {
+            QuantizeType::Static if !calibrated => bail!(
+                InvalidArgument,
+                "static quantization needs calibration data: a text for a model that reads tokens, else values of its \
+                 inputs"
+            ),
+            QuantizeType::Static if self.target_size > 0 => {
+                bail!(InvalidArgument, "target_size: static quantization has 8 bits alone, and so one size")
+            }
+            QuantizeType::Dynamic if calibrated && self.max_quality_loss == 0.0 && self.smooth_quant == 0.0 => bail!(
+                InvalidArgument,
+                "calibration data is given, but dynamic quantization needs none without smooth_quant or max_quality_loss"
+            ),
+            QuantizeType::WeightOnly => self.weight_only_fits(calibrated),
+            _ => Ok(()),
+        }
+    }
+
+    fn weight_only_fits(&self, calibrated: bool) -> Result<()> {
+        let limited = self.max_quality_loss > 0.0 || self.target_size > 0;
+        if self.smooth_quant > 0.0 {
+            bail!(
+                InvalidArgument,
+                "smooth_quant is for int8 activations; for weights in blocks there is the algorithm awq"
+            );
+        }
+        match self.algorithm {
+            Algorithm::Gptq | Algorithm::Awq if !calibrated => {
+                let name = if self.algorithm == Algorithm::Awq { "awq" } else { "gptq" };
+                bail!(InvalidArgument, "the algorithm {name} needs calibration data")
+            }
+            Algorithm::Rtn | Algorithm::Hqq if calibrated && !limited => {
+                let name = if self.algorithm == Algorithm::Hqq { "hqq" } else { "rtn" };
+                bail!(InvalidArgument, "the algorithm {name} uses no calibration data; gptq and awq do")
+            }
+            Algorithm::Hqq if self.symmetric || self.bits == 8 => bail!(
+                InvalidArgument,
+                "the algorithm hqq looks for zero points; symmetric codes and those of 8 bits have none"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

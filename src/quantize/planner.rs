@@ -21,7 +21,7 @@ pub const LEFT: &str = "left";
 const INTEGER_OPSET: i64 = 11;
 
 /// Operators that hold weights and that people ask about when they stay float.
-const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
+pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
 /// Operators whose weights have few bits already.
 pub const QUANTIZED_ALREADY: [&str; 12] = [
@@ -439,12 +439,12 @@ pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> Node
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
-fn is_float(tensor: &TensorProto) -> bool {
+pub(super) fn is_float(tensor: &TensorProto) -> bool {
     let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
 }
 
-fn opsets(model: &Model) -> Vec<i64> {
+pub(super) fn opsets(model: &Model) -> Vec<i64> {
     let default = |imports: &[crate::onnx::proto::OperatorSetIdProto]| {
         let found = imports.iter().find(|i| matches!(i.domain.as_deref(), None | Some("" | "ai.onnx")));
         found.and_then(|i| i.version).unwrap_or(0)
@@ -452,7 +452,7 @@ fn opsets(model: &Model) -> Vec<i64> {
     std::iter::once(model.opset()).chain(model.proto().functions.iter().map(|f| default(&f.opset_import))).collect()
 }
 
-fn globs(patterns: &[String]) -> Result<GlobSet> {
+pub(super) fn globs(patterns: &[String]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let glob = GlobBuilder::new(pattern).build();
@@ -461,7 +461,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet> {
     set.build().map_err(|e| error!(InvalidArgument, "the patterns are not valid: {e}"))
 }
 
-fn limit(options: &QuantizeOptions) -> f32 {
+pub(super) fn limit(options: &QuantizeOptions) -> f32 {
     let reduce = match options.reduce_range {
         ReduceRange::On => true,
         ReduceRange::Off => false,

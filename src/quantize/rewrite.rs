@@ -4,6 +4,7 @@ use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
 use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
@@ -272,5 +273,53 @@ impl<'a> Emit<'a> {
             ..Default::default()
         }];
         name
+    }
+}
+
+/// Removes what nobody reads any more of `names`: initializers, optional inputs, nodes.
+pub fn sweep(graph: &mut GraphProto, names: &[String]) {
+    let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+    loop {
+        let mut read: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
+        read.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
+        let gone = |name: &str| names.contains(name) && !read.contains(name);
+        let nodes: HashSet<usize> = graph
+            .node
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !node.output.is_empty() && node.output.iter().all(|output| gone(output)))
+            .map(|(index, _)| index)
+            .collect();
+        let tensors: HashSet<String> =
+            graph.initializer.iter().filter_map(|t| t.name.clone()).filter(|name| gone(name)).collect();
+        if nodes.is_empty() && tensors.is_empty() {
+            return;
+        }
+        let mut index = 0;
+        graph.node.retain(|_| {
+            index += 1;
+            !nodes.contains(&(index - 1))
+        });
+        graph.initializer.retain(|t| !t.name.as_ref().is_some_and(|name| tensors.contains(name)));
+        graph.input.retain(|i| !i.name.as_ref().is_some_and(|name| tensors.contains(name)));
+    }
+}
+
+/// Gives constants that took the place of others the names that those had, where they are gone: globs go by them.
+pub fn take_names(graph: &mut GraphProto, replaced: &[(String, String)]) {
+    let mut taken: HashSet<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
+    taken.extend(graph.node.iter().flat_map(|node| &node.output).map(String::as_str));
+    taken.extend(graph.input.iter().filter_map(|input| input.name.as_deref()));
+    let free = replaced.iter().filter(|(_, old)| !taken.contains(old.as_str()));
+    let names: HashMap<String, String> = free.cloned().collect();
+    for name in graph
+        .node
+        .iter_mut()
+        .flat_map(|node| &mut node.input)
+        .chain(graph.initializer.iter_mut().filter_map(|t| t.name.as_mut()))
+    {
+        if let Some(old) = names.get(name) {
+            name.clone_from(old);
+        }
     }
 }

@@ -97,7 +97,7 @@ fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
 }
 
 /// Races on the same inputs.
-struct Races<'r> {
+pub struct Races<'r> {
     runtime: &'static Runtime,
     work: &'r Work<'r>,
     session: SessionOptions,
@@ -106,7 +106,8 @@ struct Races<'r> {
 }
 
 impl<'r> Races<'r> {
-    fn new(runtime: &'static Runtime, work: &'r Work<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
+    /// On a batch that is given, else on inputs as `benchmark` takes them.
+    pub fn new(runtime: &'static Runtime, work: &'r Work<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
         let writes = work.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
             runs: ROUNDS,
@@ -128,12 +129,13 @@ impl<'r> Races<'r> {
         Ok(Races { runtime, work, session, options, inputs })
     }
 
-    fn subject(&self, model: &Model) -> Result<Subject> {
+    /// A model that is ready to race.
+    pub fn subject(&self, model: &Model) -> Result<Subject> {
         Subject::new(self.runtime, model, &self.session, self.work.call)
     }
 
     /// How many times as fast as `original` the `result` is.
-    fn run(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
+    pub fn run(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
         let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.work.call)?;
         Ok((speedup, pair))

@@ -8,11 +8,11 @@
 //! same bytes as `[N, blocks * bytes]`. Scales are stored as [`ScaleType`] says, and brought to float by nodes over
 //! constants, which ONNX Runtime computes when it makes a session.
 
-use super::algorithms::{CodedRow, Coding, ScaleType, range};
+use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Emit, Switches, Writer};
 use super::weights::Channel;
-use super::{BLOCK_SIZE, QuantizeOptions};
+use super::{Algorithm, BLOCK_SIZE, QuantizeOptions};
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
@@ -57,7 +57,9 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     while block > least && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
         block /= 2;
     }
-    Coding { bits, block, symmetric: options.symmetric || bits == 8, scale: options.scale_type }
+    let symmetric = options.symmetric || bits == 8;
+    let hqq = options.algorithm == Algorithm::Hqq && !symmetric;
+    Coding { bits, block, symmetric, scale: options.scale_type, hqq }
 }
 
 /// Whether rows of a weight are looked up.
@@ -132,7 +134,8 @@ fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket)
         if !values.iter().all(|v| v.abs() <= coding.largest()) {
             return Ok(false);
         }
-        let coded: Vec<CodedRow> = values.chunks(rows.columns).map(|row| range::code_row(&coding, row, None)).collect();
+        let code = |row| if coding.hqq { hqq::code_row(&coding, row) } else { range::code_row(&coding, row, None) };
+        let coded: Vec<CodedRow> = values.chunks(rows.columns).map(code).collect();
         slots.write(first, &coded)?;
         ticket.add((count * rows.columns * weight.matrix.width()) as u64);
         Ok(true)

@@ -81,16 +81,16 @@ const OPTIONAL: [(&str, &str); 13] = [
 const DECODERS: [&str; 3] = ["optimize_generator_new", "optimize_model_render_chat", "optimize_model_evaluate"];
 
 /// Values of enums that are understood, and then ask for what a model that writes text, or this version, cannot do.
-const BEYOND: [&str; 5] = [
+const BEYOND: [&str; 4] = [
     "OPTIMIZE_EVALUATE_EMBEDDING",
     "OPTIMIZE_EVALUATE_CLASSIFICATION",
     "OPTIMIZE_EVALUATE_PROBE",
     "OPTIMIZE_PRUNE_STRUCTURED",
-    "OPTIMIZE_QUANTIZE_STATIC",
 ];
 
 /// Values of enums that are understood, and then ask for something that is not given with them.
-const WANTING: [&str; 12] = [
+const WANTING: [&str; 13] = [
+    "OPTIMIZE_QUANTIZE_STATIC",
     "OPTIMIZE_PRUNE_WANDA",
     "OPTIMIZE_PRUNE_SPARSEGPT",
     "OPTIMIZE_IMPORTANCE_L2",

@@ -295,6 +295,58 @@ TEST(calibration_keeps_more) {
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration");
 }
 
+TEST(static_ranges_come_from_texts_and_tensors) {
+    static const char text[] = "A man is eating food.\nThe committee will meet again on Thursday morning.\n"
+                               "Two dogs run through the wet grass.\nPrices rose faster than wages last year.\n";
+    optimize_quantize_options_t options = {.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_STATIC};
+    const char *names[2] = {"input_ids", "attention_mask"};
+    optimize_tensor_t *tensors[2] = {NULL, NULL};
+    int64_t values[2][4 * 8];
+    const int64_t dims[2] = {4, 8};
+    optimize_error_t *error = NULL;
+    optimize_model_t *small = NULL;
+    optimize_buffer_t *report = NULL;
+    size_t i;
+    double from_text, from_tensors, smooth;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration data");
+    options.calibration = text;
+    options.calibration_size = sizeof text - 1;
+    CHECK_OK(quantize(&options, NULL, &small, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "MatMulIntegerToFloat");
+    CHECK_HAS(optimize_buffer_data(report), "\"calibration_batches\": 1");
+    optimize_buffer_free(report);
+    from_text = likeness(small);
+    optimize_model_free(small);
+    options.smooth_quant = 0.8;
+    CHECK_OK(quantize(&options, NULL, &small, NULL, &error));
+    smooth = likeness(small);
+    optimize_model_free(small);
+    options.smooth_quant = 0;
+    options.calibration = NULL;
+    options.calibration_size = 0;
+    for (i = 0; i < 22; i++) {
+        values[0][i] = i % 8 == 0 ? 101 : i % 8 == 7 ? 102 : (int64_t)(1996 + 37 * i);
+        values[1][i] = 1;
+    }
+    for (i = 0; i < 2; i++)
+        CHECK_OK(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, dims, 2, values[i], sizeof values[i], &tensors[i], &error));
+    options.calibration_names = names;
+    options.calibration_tensors = (const optimize_tensor_t *const *)tensors;
+    options.calibration_tensor_count = 2;
+    CHECK_OK(quantize(&options, NULL, &small, NULL, &error));
+    from_tensors = likeness(small);
+    optimize_model_free(small);
+    small = NULL;
+    printf("# cosine %f on text, %f smooth, %f on tensors\n", from_text, smooth, from_tensors);
+    CHECK(from_text > 0.97 && smooth > 0.98 && from_tensors > 0.9);
+    names[1] = "nothing";
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_NOT_FOUND, "nothing");
+    options.calibration_tensors = NULL;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration_tensors");
+    CHECK(small == NULL);
+    for (i = 0; i < 2; i++) optimize_tensor_free(tensors[i]);
+}
+
 TEST(limits_are_kept_and_forecast) {
     optimize_quantize_options_t options = {.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_WEIGHT_ONLY};
     optimize_model_t *small = NULL;
@@ -486,6 +538,7 @@ int main(void) {
     RUN(weights_in_blocks_are_smaller_still);
     RUN_UNLESS_VALGRIND(calibration_keeps_more);
     RUN_UNLESS_VALGRIND(limits_are_kept_and_forecast);
+    RUN_UNLESS_VALGRIND(static_ranges_come_from_texts_and_tensors);
     RUN(options_of_blocks_are_refused_by_name);
     RUN(a_model_with_nothing_to_quantize_is_unsupported);
     RUN(progress_comes_on_the_calling_thread);

@@ -211,6 +211,19 @@ void weights_are_quantized_in_blocks() {
     FAILS(invalid_argument, "scale_type is 3", model.quantize(context, options));
 }
 
+void static_ranges_come_from_tensors() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const auto text = optimize::Tokenizer(deps(minilm)).encode({"A man is eating food."});
+    optimize::QuantizeOptions options;
+    options.type = optimize::QuantizeType::static_ranges;
+    FAILS(invalid_argument, "calibration data", model.quantize(context, options));
+    options.calibration_tensors = {{"input_ids", &text.ids}, {"attention_mask", &text.attention_mask}};
+    CHECK(model.quantize(context, options).report.find("MatMulIntegerToFloat") != std::string::npos);
+    options.calibration_tensors[0].first = "nothing";
+    FAILS(not_found, "nothing", model.quantize(context, options));
+}
+
 void sessions_outlive_what_they_were_made_from() {
     const auto make = [] {
         const optimize::Context context;
@@ -363,6 +376,7 @@ int main() {
     RUN(quantized_models_run_and_agree);
     RUN(pruned_models_are_saved_packed);
     RUN(weights_are_quantized_in_blocks);
+    RUN(static_ranges_come_from_tensors);
     RUN(sessions_outlive_what_they_were_made_from);
     RUN(progress_is_reported_and_can_cancel);
     RUN(what_the_progress_function_throws_comes_out);

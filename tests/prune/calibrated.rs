@@ -25,7 +25,7 @@ fn minilm() -> (Model, Tokenizer) {
 }
 
 fn calibrated(model: &Model, tokenizer: &Tokenizer, text: &str, options: &PruneOptions) -> (Model, Report) {
-    let calibration = Calibration { text, tokenizer, windows: 4, length: 0 };
+    let calibration = Calibration::Text { text, tokenizer, windows: 4, length: 0 };
     prune_calibrated(runtime(), model, options, &calibration, &Call::default()).unwrap()
 }
 
@@ -51,7 +51,7 @@ fn wanda_takes_the_weights_that_its_formula_says() {
     assert_eq!(report.summary["nodes_pruned"], 18);
     // The inputs of every layer as the *pruned* model gives them are what it was to be judged by.
     let (before, after) = (products(&model), products(&result));
-    let calibration = Calibration { text: &text, tokenizer: &tokenizer, windows: 4, length: 0 };
+    let calibration = Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 4, length: 0 };
     let mut proto = result.proto().clone();
     let names: Vec<&str> = after.iter().map(|(input, ..)| input.as_str()).collect();
     let output = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() };
@@ -119,7 +119,7 @@ fn embeddings_stay_closer_than_by_magnitude() {
 fn methods_and_texts_that_do_not_fit_are_refused() {
     let (model, tokenizer) = minilm();
     let fails = |text: &str, options: &PruneOptions| {
-        let calibration = Calibration { text, tokenizer: &tokenizer, windows: 1, length: 8 };
+        let calibration = Calibration::Text { text, tokenizer: &tokenizer, windows: 1, length: 8 };
         prune_calibrated(runtime(), &model, options, &calibration, &Call::default()).err().unwrap()
     };
     let error = fails("a text", &magnitude(0.5));

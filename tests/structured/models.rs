@@ -121,7 +121,7 @@ fn reconstruction_brings_back_some_of_what_is_lost() {
     let texts =
         [include_str!("../../README.md"), include_str!("../../docs/report.md"), include_str!("../../CHANGELOG.md")];
     let read = |text: &str, windows: usize| {
-        batches(&model, &Calibration { text, tokenizer: &tokenizer, windows, length: 128 }).unwrap()
+        batches(&model, &Calibration::Text { text, tokenizer: &tokenizer, windows, length: 128 }).unwrap()
     };
     let fit = read(&texts.join("\n"), 64);
     let data = Some((runtime(), fit.as_slice()));

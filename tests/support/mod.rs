@@ -3,6 +3,7 @@
 #![allow(dead_code)] // not every test file uses all of it
 
 pub mod build;
+pub mod quantized;
 
 use optimize::runtime::Runtime;
 use std::path::{Path, PathBuf};

@@ -118,6 +118,17 @@ func (m *memory) pointers(list []string, copied func(string) *C.char) **C.char {
 	return c
 }
 
+// tensors is a list of handles in memory of C, for structs: those must not point into memory of Go.
+func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
+	if len(list) == 0 {
+		return nil
+	}
+	c := (**C.optimize_tensor_t)(C.malloc(C.size_t(len(list)) * C.size_t(unsafe.Sizeof(uintptr(0)))))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	copy(unsafe.Slice(c, len(list)), list)
+	return c
+}
+
 func (m *memory) keep(c *C.char) *C.char {
 	m.blocks = append(m.blocks, unsafe.Pointer(c))
 	return c

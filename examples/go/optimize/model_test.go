@@ -153,6 +153,30 @@ func TestQuantizeWeightOnly(t *testing.T) {
 	}
 }
 
+func TestQuantizeStatic(t *testing.T) {
+	library, original, _ := load(t)
+	values := map[string]*Tensor{}
+	for name, row := range map[string][]int64{
+		"input_ids":      {101, 2003, 2158, 5983, 2833, 102},
+		"attention_mask": {1, 1, 1, 1, 1, 1},
+	} {
+		values[name] = must(NewTensor(row, 1, int64(len(row))))
+		defer values[name].Close()
+	}
+	small, report, err := library.Quantize(ctx, original, &QuantizeOptions{Type: QuantizeStatic, CalibrationTensors: values})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer small.Close()
+	if !strings.Contains(string(report.JSON), "MatMulIntegerToFloat") {
+		t.Error("nothing is static")
+	}
+	values["nothing"] = values["input_ids"]
+	if _, _, err = library.Quantize(ctx, original, &QuantizeOptions{Type: QuantizeStatic, CalibrationTensors: values}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an input that is none: %v", err)
+	}
+}
+
 func TestExternalData(t *testing.T) {
 	library, original, _ := load(t)
 	path := filepath.Join(tempDir(t), "outside.onnx")

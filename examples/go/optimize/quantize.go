@@ -87,7 +87,9 @@ type QuantizeOptions struct {
 	MaxQualityLoss    float64           // KL divergence in nats for models with logits, else 1 - mean cosine; 0 is no limit
 	TargetSize        uint64            // bytes the result may have; 0 is no limit
 	NeverSlower       bool              // leave in float what is not faster quantized, measured here
-	ScratchFolder     string            // for the quantized weights until they are saved; "" is the system's
+	// CalibrationTensors is calibration data that is no text: values of inputs by name, first dimension samples.
+	CalibrationTensors map[string]*Tensor
+	ScratchFolder      string // for the quantized weights until they are saved; "" is the system's
 }
 
 // Quantize makes a smaller model of one, which stays. It fails with ErrUnsupported if there is nothing to
@@ -140,6 +142,19 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 		target_size:         C.uint64_t(o.TargetSize),
 		never_slower:        flag(o.NeverSlower),
 	}
+	data := make([]*C.optimize_tensor_t, 0, len(o.CalibrationTensors))
+	names := make([]string, 0, len(o.CalibrationTensors))
+	for name, tensor := range o.CalibrationTensors {
+		t, err := tensor.acquire()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer tensor.release()
+		names, data = append(names, name), append(data, t)
+	}
+	options.calibration_names = m.texts(names)
+	options.calibration_tensors = m.tensors(data)
+	options.calibration_tensor_count = C.uint64_t(len(data))
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {

@@ -160,7 +160,7 @@ fn calibrated(
     let Some(tokenizer) = common::tokenizer(None, model)? else {
         bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
     };
-    let calibration = Calibration {
+    let calibration = Calibration::Text {
         text: &text,
         tokenizer: &tokenizer,
         windows: arguments.calibration_windows,

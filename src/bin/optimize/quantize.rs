@@ -5,7 +5,7 @@ use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::table;
 use clap::{Args, ValueEnum};
-use optimize::calibrate::Calibration;
+use optimize::calibrate::{self, Calibration};
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
@@ -46,7 +46,8 @@ pub struct Arguments {
     /// Weight-only: 4 rounds activations to 8 bits, which is the fast way; 1 leaves them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
-    /// Weight-only: a text; weights are chosen so that layers give what they gave on it (GPTQ)
+    /// A text, or a .safetensors file with values of the inputs by name (first dimension: samples). Static: scales of
+    /// activations are found on it. Weight-only: weights are chosen so that layers give what they gave on it (GPTQ)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Windows of the calibration text
@@ -64,7 +65,7 @@ pub struct Arguments {
     /// Static: per cent of the values that --calibration-method percentile keeps
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
-    /// Static: how much of the spread of activations moves into the weights, 0 to 1
+    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 to 1; needs --calibration
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
     smooth_quant: f64,
     /// The most that may be lost: Kullback-Leibler divergence in nats for logits, else 1 - cosine
@@ -191,9 +192,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare(&arguments.output)?;
         let options = options(arguments, &model, &target);
-        let measured = options.max_quality_loss > 0.0 || options.target_size > 0 || options.never_slower;
         let (result, mut report) = match &arguments.calibration {
-            None if measured => {
+            None if options.needs_runtime() => {
                 let runtime = arguments.machine.runtime()?;
                 bar.call(|call| quantize_with(runtime, &model, &options, None, call))?
             }
@@ -231,11 +231,17 @@ fn calibrated(
     bar: &Bar,
 ) -> Result<(Model, Report)> {
     let runtime = arguments.machine.runtime()?;
+    if file.extension().is_some_and(|extension| extension == "safetensors") {
+        let tensors = calibrate::read_tensors(file)?;
+        let calibration = Calibration::Tensors(&tensors);
+        let done = bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
+        return done.at(|| file.display());
+    }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
         bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
     };
-    let calibration = Calibration {
+    let calibration = Calibration::Text {
         text: &text,
         tokenizer: &tokenizer,
         windows: arguments.calibration_windows,

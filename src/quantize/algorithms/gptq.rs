@@ -101,7 +101,7 @@ mod tests {
         let factor = Factor::new(&gram(&x, size), size, rows, ColumnOrder::Importance).unwrap();
         let weights = numbers(outputs * size, 9);
         for (symmetric, scale) in [(true, ScaleType::Float32), (false, ScaleType::Uint8)] {
-            let coding = Coding { bits: 4, block: 32, symmetric, scale };
+            let coding = Coding { bits: 4, block: 32, symmetric, scale, hqq: false };
             let error = |coded: &[CodedRow]| -> f32 {
                 let difference =
                     |n: usize, k: usize| weights[n * size + k] - coded[n].value(k / coding.block, coded[n].codes[k]);
@@ -121,7 +121,7 @@ mod tests {
         let mut x = inputs(100, 32);
         x.iter_mut().step_by(32).for_each(|v| *v = 0.0);
         let factor = Factor::new(&gram(&x, 32), 32, 100, ColumnOrder::Importance).unwrap();
-        let coding = Coding { bits: 4, block: 16, symmetric: false, scale: ScaleType::Float16 };
+        let coding = Coding { bits: 4, block: 16, symmetric: false, scale: ScaleType::Float16, hqq: false };
         let coded = code_rows(&coding, &mut numbers(64, 2), &factor);
         assert!(coded.iter().all(|c| c.scales.iter().all(|s| s.is_finite())));
     }

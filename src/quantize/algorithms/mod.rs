@@ -1,9 +1,10 @@
 //! How the weights of a row become small integers: block by block, `w = scale (q - zero)`.
 //!
-//! [`Coding`] says what there is to choose from. `range` looks for the scale and zero point of a block; `gptq`
-//! spreads the error of each weight over those that follow.
+//! [`Coding`] says what there is to choose from. `range` looks for the scale and zero point of a block, `hqq`
+//! for those of another norm; `gptq` spreads the error of each weight over those that follow.
 
 pub mod gptq;
+pub mod hqq;
 pub mod range;
 
 use crate::onnx::dtype::DataType;
@@ -45,6 +46,8 @@ pub struct Coding {
     pub symmetric: bool,
     /// See [`ScaleType`].
     pub scale: ScaleType,
+    /// Scales and zero points are looked for by `hqq`, not by `range`.
+    pub hqq: bool,
 }
 
 impl Coding {

@@ -54,6 +54,13 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
     (found.scale, found.zero)
 }
 
+/// The best scale for codes that come of a scale and a zero point, and how much of the weights they then account for (the
+/// larger the better); `None` if all codes are zero.
+pub fn fit(values: &[f32], scale: f32, zero: f32, highest: f32) -> Option<(f32, f32)> {
+    let (both, square) = sums(values, None, 1.0 / scale, -zero, highest - zero);
+    (square > 0.0).then(|| (both / square, both.abs() / square.sqrt()))
+}
+
 struct Best {
     gain: f32,
     scale: f32,
@@ -143,7 +150,7 @@ mod tests {
     use super::*;
 
     fn coding(bits: u32, symmetric: bool, scale: ScaleType) -> Coding {
-        Coding { bits, block: 32, symmetric, scale }
+        Coding { bits, block: 32, symmetric, scale, hqq: false }
     }
 
     fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f32 {

@@ -1,0 +1,177 @@
+//! Between which bounds the values inside a model lie.
+
+use super::Batch;
+use super::histogram::Histogram;
+use crate::call::{Call, Ticket};
+use crate::error::{Context, Result};
+use crate::graph::edit;
+use crate::model::Model;
+use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+use std::collections::{HashMap, HashSet};
+
+/// Values that are looked at in one run: all of them are in memory at once.
+const AT_A_TIME: usize = 32;
+
+/// Bounds that hold zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// At most 0.
+    pub low: f32,
+    /// At least 0.
+    pub high: f32,
+}
+
+impl Range {
+    /// Nothing but zero.
+    pub const ZERO: Range = Range { low: 0.0, high: 0.0 };
+
+    /// The smallest range around both.
+    pub fn with(self, other: Range) -> Range {
+        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+}
+
+/// How bounds are found; formulas are in `histogram`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Method {
+    /// The least and the greatest value.
+    MinMax,
+    /// What holds so many per cent of the values.
+    Percentile(f64),
+    /// The least divergence.
+    Entropy,
+    /// The least squared error.
+    LeastSquares,
+}
+
+/// The range of each value of the main graph, by name, over all batches. Values that are not finite do not count.
+///
+/// Runs the model once for every batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to
+/// the ticket for each run: see [`runs`].
+pub fn ranges(
+    runtime: &'static Runtime,
+    model: &Model,
+    threads: usize,
+    (batches, values): (&[Batch], &[String]),
+    method: Method,
+    (ticket, stop): (&Ticket, &Stop),
+) -> Result<HashMap<String, Range>> {
+    let mut found = HashMap::new();
+    let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
+    let (given, made): (Vec<&String>, Vec<&String>) = values.iter().partition(|name| inputs.contains(*name));
+    let mut groups: Vec<&[&String]> = made.chunks(AT_A_TIME).collect();
+    groups.extend((!given.is_empty()).then_some(&given[..]));
+    for group in groups {
+        let mut source = Values::new(runtime, model, threads, group, &inputs)?;
+        let mut ranges = vec![Range::ZERO; group.len()];
+        source.each(batches, (ticket, stop), |index, tensor| {
+            ranges[index] = ranges[index].with(on_floats(tensor, range_of)?);
+            Ok(())
+        })?;
+        if method != Method::MinMax {
+            let mut histograms: Vec<Histogram> = ranges.iter().map(|range| Histogram::new(*range)).collect();
+            source.each(batches, (ticket, stop), |index, tensor| on_floats(tensor, |v| histograms[index].add(v)))?;
+            let choose = |histogram: &Histogram| match method {
+                Method::Percentile(percent) => histogram.percentile(percent),
+                Method::Entropy => histogram.entropy(),
+                Method::MinMax | Method::LeastSquares => histogram.least_squares(),
+            };
+            for (range, histogram) in ranges.iter_mut().zip(&histograms).filter(|(range, _)| **range != Range::ZERO) {
+                *range = Range::ZERO.with(choose(histogram));
+            }
+        }
+        found.extend(group.iter().map(|name| (*name).clone()).zip(ranges));
+    }
+    Ok(found)
+}
+
+/// Hands over each value of the main graph for every batch, with its place in `values`. Runs and units as [`ranges`]
+/// with [`Method::MinMax`].
+pub fn each_value(
+    runtime: &'static Runtime,
+    model: &Model,
+    threads: usize,
+    (batches, values): (&[Batch], &[String]),
+    (ticket, stop): (&Ticket, &Stop),
+    mut take: impl FnMut(usize, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
+    let (given, made): (Vec<usize>, Vec<usize>) = (0..values.len()).partition(|index| inputs.contains(&values[*index]));
+    for group in made.chunks(AT_A_TIME).chain((!given.is_empty()).then_some(&given[..])) {
+        let names: Vec<&String> = group.iter().map(|index| &values[*index]).collect();
+        let mut source = Values::new(runtime, model, threads, &names, &inputs)?;
+        source.each(batches, (ticket, stop), |index, tensor| take(group[index], tensor))?;
+    }
+    Ok(())
+}
+
+fn on_floats<T>(tensor: &Tensor, mut what: impl FnMut(&[f32]) -> T) -> Result<T> {
+    match tensor.as_slice::<f32>() {
+        Ok(values) => Ok(what(values)),
+        Err(_) => Ok(what(&tensor.to_f32_vec()?)),
+    }
+}
+
+/// Units that [`ranges`] adds to its ticket.
+pub fn runs(values: usize, batches: usize, method: Method) -> u64 {
+    let passes = if method == Method::MinMax { 1 } else { 2 };
+    (values.div_ceil(AT_A_TIME) * batches * passes) as u64
+}
+
+fn range_of(values: &[f32]) -> Range {
+    let finite = values.iter().filter(|v| v.is_finite());
+    finite.fold(Range::ZERO, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
+}
+
+/// Some values of a model, run after run.
+struct Values<'v> {
+    names: &'v [&'v String],
+    /// `None` if all of them are inputs.
+    session: Option<Session>,
+}
+
+impl<'v> Values<'v> {
+    fn new(
+        runtime: &'static Runtime,
+        model: &Model,
+        threads: usize,
+        names: &'v [&'v String],
+        inputs: &HashSet<String>,
+    ) -> Result<Values<'v>> {
+        if names.iter().all(|name| inputs.contains(*name)) {
+            return Ok(Values { names, session: None });
+        }
+        let mut proto = model.proto().clone();
+        if let Some(graph) = &mut proto.graph {
+            graph.output = names.iter().map(|name| edit::untyped(name)).collect();
+        }
+        let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::default() };
+        let session = Session::new(runtime, &Model::from_proto(proto), &options, &Call::default());
+        Ok(Values { names, session: Some(session.at(|| "the model with its inner values as outputs")?) })
+    }
+
+    fn each(
+        &mut self,
+        batches: &[Batch],
+        (ticket, stop): (&Ticket, &Stop),
+        mut take: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let names: Vec<&str> = self.names.iter().map(|name| name.as_str()).collect();
+        for batch in batches {
+            ticket.check()?;
+            let feed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+            let values: Vec<Tensor> = match &mut self.session {
+                Some(session) => session.run_until(&feed, &names, stop)?.into_iter().map(|(_, t)| t).collect(),
+                None => {
+                    let of = |name: &&str| feed.iter().find(|(n, _)| n == name).map(|(_, t)| (*t).clone());
+                    names.iter().filter_map(of).collect()
+                }
+            };
+            for (index, tensor) in values.iter().enumerate() {
+                take(index, tensor)?;
+            }
+            ticket.add(1);
+        }
+        Ok(())
+    }
+}

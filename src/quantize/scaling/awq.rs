@@ -1,0 +1,157 @@
+//! AWQ: inputs of layers are scaled by what activations are worth, so that weights which matter lose less (Lin et al.,
+//! "AWQ: Activation-aware Weight Quantization", 2023).
+//!
+//! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are as far from 1; `a` is the one of 0, 0.1 ... 1
+//! for which the outputs lose least: with `D = Q(s W)/s - W` (rows: outputs) the error is `Σ D (XᵀX) Dᵀ` on its diagonal, of
+//! the inputs as they were. `a = 0` is plain rounding, so no layer gets worse on the data.
+
+use super::{Group, apply, groups};
+use crate::calibrate::{self, Batch, Products};
+use crate::call::{Call, Ticket};
+use crate::error::{Result, bail};
+use crate::files::Scratch;
+use crate::graph::View;
+use crate::model::Model;
+use crate::quantize::QuantizeOptions;
+use crate::quantize::algorithms::{Coding, range};
+use crate::quantize::planner::{Form, Plan};
+use crate::quantize::weight_only::{self, Rows};
+use crate::runtime::{Runtime, Stop, Tensor};
+use rayon::prelude::*;
+
+/// Exponents that are tried: tenths up to 1.
+const STEPS: usize = 10;
+/// Outputs of a weight that the error is taken from, evenly from all: more choose the same exponent.
+const OUTPUTS: usize = 512;
+
+/// The model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and `scale`.
+pub fn scale(
+    model: &Model,
+    view: &View<'_>,
+    plan: &Plan<'_>,
+    options: &QuantizeOptions,
+    (runtime, batches): (&'static Runtime, &[Batch]),
+    call: &Call,
+) -> Result<Model> {
+    let changes = || plan.changes.iter().filter(|c| c.body == 0 && c.form != Form::BlockTable);
+    let nodes: Vec<usize> = changes().map(|change| change.node).collect();
+    let found = groups(view, &nodes);
+    let values: Vec<String> = found.iter().map(|group| group.value.clone()).collect();
+    let total = calibrate::runs(values.len(), batches.len(), calibrate::Method::MinMax);
+    let inputs = call.drive("calibrate", total, |ticket| {
+        let stop = Stop::new()?;
+        let mut inputs: Vec<Inputs> = found.iter().map(|group| Inputs::new(group.size)).collect();
+        let mut products = Products::new(runtime, options.threads)?;
+        let take = |index: usize, tensor: &Tensor| inputs[index].add(tensor, &mut products, &stop);
+        calibrate::each_value(runtime, model, options.threads, (batches, &values), (ticket, &stop), take)?;
+        Ok(inputs)
+    })?;
+    let weight_of = |node: usize| changes().find(|change| change.node == node).map(|change| change.weight);
+    let chosen = call.drive("scale", found.len() as u64, |ticket| {
+        let stop = Stop::new()?;
+        let mut search = Search { plan, options, products: Products::new(runtime, options.threads)?, stop: &stop };
+        let mut chosen = Vec::with_capacity(found.len());
+        for (group, inputs) in found.into_iter().zip(&inputs) {
+            let weights: Vec<usize> = group.products.iter().filter_map(|product| weight_of(product.node)).collect();
+            let factors = search.best(&group, inputs, &weights, ticket)?;
+            ticket.add(1);
+            chosen.extend(factors.map(|factors| (group, factors)));
+        }
+        Ok(chosen)
+    })?;
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    apply(model, &chosen, &Scratch::new(&folder))
+}
+
+/// What the inputs of a group are like.
+struct Inputs {
+    /// Sums of magnitudes.
+    magnitudes: Vec<f64>,
+    /// `XᵀX`.
+    gram: Vec<f32>,
+}
+
+impl Inputs {
+    fn new(size: usize) -> Inputs {
+        Inputs { magnitudes: vec![0.0; size], gram: vec![0.0; size * size] }
+    }
+
+    fn add(&mut self, tensor: &Tensor, products: &mut Products, stop: &Stop) -> Result<()> {
+        let (size, values) = (self.magnitudes.len(), tensor.to_f32_vec()?);
+        if size == 0 || !values.len().is_multiple_of(size) {
+            bail!(InvalidModel, "a product of {size} inputs gets {:?}", tensor.shape());
+        }
+        for row in values.chunks(size) {
+            self.magnitudes.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(v.abs()));
+        }
+        let x = Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)?;
+        let more = products.turned(&x, &x, stop)?;
+        self.gram.iter_mut().zip(more).for_each(|(sum, v)| *sum += v);
+        Ok(())
+    }
+
+    /// Factors for an exponent; `None` if nothing came in.
+    fn factors(&self, exponent: f64) -> Option<Vec<f32>> {
+        let powers: Vec<f64> = self.magnitudes.iter().map(|m| m.powf(exponent)).collect();
+        let above = powers.iter().copied().filter(|p| *p > 0.0 && p.is_finite());
+        let (low, high) = above.fold((f64::INFINITY, 0f64), |(low, high), p| (low.min(p), high.max(p)));
+        let middle = (low * high).sqrt();
+        let one = |p: &f64| if *p > 0.0 { (p / middle).clamp(1e-4, 1e4) as f32 } else { 1.0 };
+        (middle.is_finite() && middle > 0.0).then(|| powers.iter().map(one).collect())
+    }
+}
+
+struct Search<'s> {
+    plan: &'s Plan<'s>,
+    options: &'s QuantizeOptions,
+    products: Products,
+    stop: &'s Stop,
+}
+
+impl Search<'_> {
+    /// The factors that lose least; `None` if that is no scaling at all.
+    fn best(
+        &mut self,
+        group: &Group<'_>,
+        inputs: &Inputs,
+        weights: &[usize],
+        ticket: &Ticket,
+    ) -> Result<Option<Vec<f32>>> {
+        let size = group.size as i64;
+        let gram = Tensor::from_f32(&[size, size], inputs.gram.clone())?;
+        let (mut found, mut least) = (None, f64::INFINITY);
+        for step in 0..=STEPS {
+            ticket.check()?;
+            let Some(factors) = inputs.factors(step as f64 / STEPS as f64) else { return Ok(None) };
+            let mut error = 0.0;
+            for weight in weights {
+                error += self.error(*weight, &factors, &gram)?;
+            }
+            if error < least {
+                (found, least) = ((step > 0).then_some(factors), error);
+            }
+        }
+        Ok(found)
+    }
+
+    fn error(&mut self, weight: usize, factors: &[f32], gram: &Tensor) -> Result<f64> {
+        let rows = Rows::of(&self.plan.weights[weight]);
+        let coding: Coding = weight_only::coding(self.plan, weight, self.plan.weights[weight].bits, self.options);
+        let step = rows.count.div_ceil(OUTPUTS).max(1);
+        let chosen: Vec<usize> = (0..rows.count).step_by(step).collect();
+        let lost: Vec<Vec<f32>> = chosen
+            .par_iter()
+            .map(|row| {
+                let own = rows.read(*row, 1);
+                let scaled: Vec<f32> = own.iter().zip(factors).map(|(v, s)| v * s).collect();
+                let coded = range::code_row(&coding, &scaled, None);
+                let lost = |k: usize| coded.value(k / coding.block, coded.codes[k]) / factors[k] - own[k];
+                (0..own.len()).map(lost).collect()
+            })
+            .collect();
+        let lost: Vec<f32> = lost.concat();
+        let tensor = Tensor::from_f32(&[chosen.len() as i64, rows.columns as i64], lost.clone())?;
+        let through = self.products.product(&tensor, gram, self.stop)?;
+        Ok(lost.iter().zip(&through).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum())
+    }
+}

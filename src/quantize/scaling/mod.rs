@@ -1,0 +1,170 @@
+//! The same model with other numbers in it: inputs of products divided by a factor for each channel, the weights behind
+//! them multiplied with it.
+//!
+//! `x W = (x / s) (s W)`, with `s` along the inputs of `W`. In exact arithmetic nothing changes; what changes is what
+//! rounding does to either side. `smooth` chooses `s` for 8-bit activations (SmoothQuant), `awq` for weights of few bits.
+//!
+//! All products that read one value share its factors. The division is folded into what makes the value where that is a
+//! normalization (its scale and offset) or a product of which one factor comes straight out of another weight (its
+//! columns), and nobody else reads the value; else a `Mul` is put in.
+
+mod apply;
+pub mod awq;
+pub mod smooth;
+
+pub use apply::apply;
+
+use crate::graph::constants::{Constant, Matrix};
+use crate::graph::{Producer, Use, View};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::NodeProto;
+
+/// Products that read one value.
+pub struct Group<'a> {
+    /// What they read.
+    pub value: String,
+    /// Who they are.
+    pub products: Vec<Product<'a>>,
+    /// Channels of the value.
+    pub size: usize,
+    place: Place,
+}
+
+/// A product with a constant weight.
+pub struct Product<'a> {
+    /// Index in the main graph.
+    pub node: usize,
+    /// Its weight.
+    pub constant: Constant<'a>,
+    /// The weight as stored.
+    pub matrix: Matrix,
+    /// Whether the inputs are the rows of the stored weight.
+    pub inputs_are_rows: bool,
+}
+
+/// Where the division goes.
+#[derive(Debug, Clone, PartialEq)]
+enum Place {
+    /// Into these constant inputs of the node that makes the value.
+    Constants { node: usize, inputs: Vec<usize> },
+    /// Into the columns of the weight of another product.
+    Columns { node: usize },
+    /// Into a `Mul` of its own.
+    Own,
+}
+
+/// Normalizations with the places of their scale and offset.
+const NORMS: [(&str, &[usize]); 5] = [
+    ("LayerNormalization", &[1, 2]),
+    ("SimplifiedLayerNormalization", &[1]),
+    ("RMSNormalization", &[1]),
+    ("SkipLayerNormalization", &[2, 3]),
+    ("SkipSimplifiedLayerNormalization", &[2]),
+];
+
+/// The products among `nodes` of the main graph by what they read, in the order of the graph. Those whose weight
+/// somebody else reads as well, or whose numbers are not float32 where they are used, are in none.
+pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
+    let mut found: Vec<Group<'a>> = Vec::new();
+    for &index in nodes {
+        let node = view.node(0, index);
+        let Some(product) = product(view, index, node) else { continue };
+        let size = if product.inputs_are_rows { product.matrix.rows } else { product.matrix.columns };
+        match found.iter_mut().find(|group| group.value == node.input[0]) {
+            Some(group) if group.size == size => group.products.push(product),
+            Some(_) => {}
+            None => {
+                found.push(Group { value: node.input[0].clone(), products: vec![product], size, place: Place::Own })
+            }
+        }
+    }
+    let all: Vec<usize> = found.iter().flat_map(|group| &group.products).map(|product| product.node).collect();
+    for group in &mut found {
+        group.place = place(view, group, &all);
+    }
+    found
+}
+
+fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Product<'a>> {
+    if !(node.is("MatMul") || node.is("Gemm") && node.int("transA", 0) == 0) {
+        return None;
+    }
+    let constant = view.constant(0, node.input_at(1)?)?;
+    let matrix = Matrix::new(constant.tensor).ok()?;
+    let turned = constant.transposed != (node.is("Gemm") && node.int("transB", 0) != 0);
+    let alone = constant.owner == 0 && only_read_by(view, constant.name, &constant, index);
+    (alone && constant.dtype == DataType::Float32.to_onnx()).then_some(Product {
+        node: index,
+        constant,
+        matrix,
+        inputs_are_rows: !turned,
+    })
+}
+
+/// Whether a constant leads to input 1 of a node and nowhere else.
+fn only_read_by(view: &View<'_>, name: &str, constant: &Constant<'_>, reader: usize) -> bool {
+    view.uses(0, name).iter().all(|place| match *place {
+        Use::Node { body: 0, node, input } if node == reader => input == 1,
+        Use::Node { body: 0, node, .. } if constant.chain.contains(&(0, node)) => {
+            view.node(0, node).output.iter().all(|output| only_read_by(view, output, constant, reader))
+        }
+        Use::Node { .. } | Use::Output { .. } => false,
+    })
+}
+
+fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
+    let own = |node: usize| group.products.iter().any(|product| product.node == node);
+    let only_ours = view.uses(0, &group.value).iter().all(|place| match *place {
+        Use::Node { body: 0, node, input } => own(node) && input == 0,
+        Use::Node { .. } | Use::Output { .. } => false,
+    });
+    let Some((0, Producer::Node(index))) = view.producer(0, &group.value).filter(|_| only_ours) else {
+        return Place::Own;
+    };
+    let node = view.node(0, index);
+    let constants = |inputs: &[usize]| {
+        inputs
+            .iter()
+            .filter_map(|input| node.input_at(*input))
+            .all(|name| vector(view, name).is_some_and(|v| v.len() == group.size))
+    };
+    if let Some((_, inputs)) = NORMS.iter().find(|(op, _)| node.op() == *op) {
+        let inputs: Vec<usize> = inputs.iter().copied().filter(|input| node.input_at(*input).is_some()).collect();
+        let first = node.output.first() == Some(&group.value);
+        return if first && constants(&inputs) { Place::Constants { node: index, inputs } } else { Place::Own };
+    }
+    if !node.is("Mul") {
+        return Place::Own;
+    }
+    for input in 0..2 {
+        if constants(&[input]) {
+            return Place::Constants { node: index, inputs: vec![input] };
+        }
+        if let Some((0, Producer::Node(before))) = view.producer(0, &node.input[input])
+            && products.contains(&before)
+            && !own(before)
+            && view.node(0, before).is("MatMul")
+            && view.uses(0, &node.input[input]).len() == 1
+        {
+            return Place::Columns { node: before };
+        }
+    }
+    Place::Own
+}
+
+/// The elements of a constant float32 vector.
+fn vector(view: &View<'_>, name: &str) -> Option<Vec<f32>> {
+    let constant = view.constant(0, name)?;
+    let matrix = match constant.tensor.dims.as_slice() {
+        [count] => {
+            Matrix::new(&crate::onnx::proto::TensorProto { dims: vec![1, *count], ..constant.tensor.clone() }).ok()?
+        }
+        _ => return None,
+    };
+    if constant.dtype != DataType::Float32.to_onnx() {
+        return None;
+    }
+    let mut values = vec![0f32; matrix.columns];
+    matrix.read(0, 0, &mut values);
+    Some(values)
+}

@@ -1,0 +1,158 @@
+//! Nodes that stay in float for the sake of quality or speed.
+
+use super::Ready;
+use crate::benchmark::Subject;
+use crate::error::{Result, bail};
+use crate::model::Model;
+use crate::onnx::proto::NodeProto;
+use crate::quantize::planner::{LEFT, QUANTIZED};
+use crate::quantize::speed::{Races, SLOWER};
+use crate::quantize::trial::Judge;
+use crate::report::{NodeReport, Report};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+const SENSITIVE: &str = "loses more than max_quality_loss allows";
+/// Of so many batches one is kept for measuring, as ranges are fitted to the others.
+const HELD_OUT: usize = 4;
+/// Results that are made until one keeps the limit.
+const ATTEMPTS: usize = 6;
+
+/// Why nodes stay in float, by name.
+type Stays = HashMap<String, &'static str>;
+type Made = (Model, Vec<NodeReport>);
+
+/// Makes a result within the limits.
+pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Made> {
+    let (options, limit) = (ready.work.options, ready.work.options.max_quality_loss);
+    let mut held_out = Vec::new();
+    if limit > 0.0 {
+        let all = std::mem::take(&mut ready.batches);
+        let few = all.len() < 2;
+        for (index, batch) in all.into_iter().enumerate() {
+            if few || index % HELD_OUT == 1 {
+                held_out.push(batch.clone());
+            }
+            if few || index % HELD_OUT != 1 {
+                ready.batches.push(batch);
+            }
+        }
+        report.summary.insert("calibration_batches".into(), ready.batches.len().into()); // without those held out
+    }
+    let mut stays = Stays::new();
+    if options.never_slower {
+        race(ready, &mut stays, report)?;
+    }
+    let made = make(ready, &stays)?;
+    if limit == 0.0 {
+        return Ok(made);
+    }
+    let judge = Judge::new(ready.runtime, ready.work, held_out)?;
+    report.summary.insert("quality_metric".into(), judge.metric().into());
+    report.summary.insert("quality_batches".into(), judge.batches().into());
+    keep(ready, &judge, stays, made, report)
+}
+
+fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
+    let made = ready.make(&|node: &NodeProto| stays.get(node.label()).copied())?;
+    Ok((ready.work.model.derive(made.proto), made.nodes))
+}
+
+/// Nodes with weights that a result has quantized.
+fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
+    let ours = |node: &&NodeReport| node.action == QUANTIZED && matches!(node.op.as_str(), "Conv" | "MatMul" | "Gemm");
+    nodes.iter().filter(ours).map(|node| (node.name.clone(), node.op.clone())).collect()
+}
+
+/// The result against itself without each kind of operator, then against the original, as for the other types.
+fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
+    let mut races = Races::new(ready.runtime, ready.work, ready.batches.first())?;
+    let (model, nodes) = make(ready, stays)?;
+    let all = weighted(&nodes);
+    let kinds: BTreeSet<&str> = all.iter().map(|(_, op)| op.as_str()).collect();
+    let mut best: Subject = races.subject(&model)?;
+    for (done, kind) in kinds.iter().enumerate() {
+        ready.work.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        let mut without = stays.clone();
+        without.extend(all.iter().filter(|(_, op)| op == kind).map(|(name, _)| (name.clone(), SLOWER)));
+        if all.iter().all(|(name, _)| without.contains_key(name)) {
+            continue; // That is the original.
+        }
+        let (other, _) = make(ready, &without)?;
+        let other = races.subject(&other)?;
+        let (speedup, pair) = races.run(best, other)?;
+        best = if speedup.low > 1.0 {
+            *stays = without;
+            pair.result
+        } else {
+            pair.original
+        };
+    }
+    let original = races.subject(ready.work.model)?;
+    let (speedup, _) = races.run(original, best)?;
+    ready.work.call.report("speed", kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
+    if speedup.high < 1.0 {
+        bail!(
+            Unsupported,
+            "quantized the model is {:.2} times as fast as before, whatever stays in float",
+            speedup.median
+        );
+    }
+    report.summary.insert("speedup".into(), serde_json::to_value(speedup).unwrap_or_default());
+    Ok(())
+}
+
+/// Leaves the most sensitive nodes in float until the loss is small enough.
+fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Made> {
+    let limit = ready.work.options.max_quality_loss;
+    let mut loss = judge.loss(&made.0, ready.work)?;
+    if loss <= limit {
+        report.summary.insert("quality_loss".into(), loss.into());
+        return Ok(made);
+    }
+    let nodes = weighted(&made.1);
+    drop(made);
+    let mut sensitivities = alone(ready, judge, &nodes, &stays)?;
+    let by_name: HashMap<String, f64> = sensitivities.iter().cloned().collect();
+    sensitivities.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (mut allowed, mut left) = (limit, 0);
+    for _ in 0..ATTEMPTS {
+        let sum = |from: usize| sensitivities[from..].iter().map(|(_, loss)| loss).sum::<f64>();
+        left = (left + 1..sensitivities.len()).find(|from| sum(*from) <= allowed).unwrap_or(sensitivities.len());
+        if left == sensitivities.len() {
+            break;
+        }
+        let more = sensitivities[..left].iter().map(|(name, _)| name.clone());
+        stays.extend(more.map(|name| (name, SENSITIVE)));
+        let (model, mut nodes) = make(ready, &stays)?;
+        loss = judge.loss(&model, ready.work)?;
+        if loss <= limit {
+            report.summary.insert("quality_loss".into(), loss.into());
+            nodes.iter_mut().for_each(|node| node.sensitivity = by_name.get(&node.name).copied());
+            return Ok((model, nodes));
+        }
+        // As much less as this one was over it, and a little for good measure.
+        allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
+    }
+    bail!(Unsupported, "max_quality_loss is {limit}, and every form tried loses {loss:.3e} or more")
+}
+
+/// What each node costs if it alone is quantized, by name.
+fn alone(
+    ready: &mut Ready<'_>,
+    judge: &Judge,
+    nodes: &[(String, String)],
+    stays: &Stays,
+) -> Result<Vec<(String, f64)>> {
+    let call = ready.work.call;
+    let mut found = Vec::with_capacity(nodes.len());
+    for (done, (name, _)) in nodes.iter().enumerate() {
+        call.report("sensitivity", done as u64, nodes.len() as u64)?;
+        let others: HashSet<&str> = nodes.iter().map(|(n, _)| n.as_str()).filter(|n| n != name).collect();
+        let mut only = stays.clone();
+        only.extend(others.into_iter().map(|n| (n.to_owned(), LEFT)));
+        let (model, _) = make(ready, &only)?;
+        found.push((name.clone(), judge.loss(&model, ready.work)?));
+    }
+    call.report("sensitivity", nodes.len() as u64, nodes.len() as u64)?;
+    Ok(found)
+}

@@ -1,0 +1,100 @@
+//! What ONNX Runtime's processor kernels can do with 8-bit activations.
+//!
+//! The list is that of its QDQ transformer: an operator between `DequantizeLinear` and `QuantizeLinear` becomes one
+//! integer kernel, or for [`Rule::Same`] moves bytes. Any other operator there would only pay for the conversions.
+
+use crate::graph::View;
+use crate::graph::constants::Constant;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::NodeProto;
+
+/// How an operator without a weight takes and gives bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// `QLinearAdd`, `QLinearMul`: either operand may be a constant.
+    Binary,
+    /// `QLinearConcat`: each input with its own scale.
+    Concat,
+    /// `QLinearAveragePool`, `QLinearSigmoid` …: one input, one output.
+    Unary,
+    /// The output holds elements of the input: one scale for both, and nothing is computed.
+    Same,
+    /// `Relu` or `Clip`: what lies beyond the range of the output saturates, so the node goes.
+    Bound,
+}
+
+/// `Resize` of bytes, and `Clip` with bounds as inputs.
+const INPUTS_OPSET: i64 = 11;
+/// `MaxPool` of bytes.
+const MAX_POOL_OPSET: i64 = 12;
+
+/// The rule for a node, if there is one.
+pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
+    if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
+        return None;
+    }
+    let one_output = node.output.iter().filter(|name| !name.is_empty()).count() == 1;
+    let rule = match node.op() {
+        "Add" | "Mul" => Rule::Binary,
+        "Concat" => Rule::Concat,
+        "AveragePool" if node.attribute("dilations").is_none() => Rule::Unary,
+        "GlobalAveragePool" | "Sigmoid" | "LeakyRelu" => Rule::Unary,
+        "Relu" | "Clip" => Rule::Bound,
+        "MaxPool" if opset >= MAX_POOL_OPSET => Rule::Same,
+        "Resize" if opset >= INPUTS_OPSET && resizes_bytes(node) => Rule::Same,
+        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten" | "Gather" => Rule::Same,
+        "Split" => Rule::Same,
+        _ => return None,
+    };
+    (one_output || node.op() == "Split").then_some(rule)
+}
+
+/// Modes of `Resize` that have a kernel for bytes. Cubic weights are negative: results leave the range.
+fn resizes_bytes(node: &NodeProto) -> bool {
+    let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
+    let mode = text("mode").unwrap_or(b"nearest");
+    let outside = text("coordinate_transformation_mode") == Some(b"tf_crop_and_resize");
+    (mode == b"nearest" || mode == b"linear") && !outside && node.int("antialias", 0) == 0
+}
+
+/// Inputs of a node with a rule that hold activations (or constants that are quantized like them).
+pub fn data_inputs(node: &NodeProto, rule: Rule) -> std::ops::Range<usize> {
+    match rule {
+        Rule::Binary | Rule::Concat => 0..node.input.len(),
+        Rule::Unary | Rule::Same | Rule::Bound => 0..1,
+    }
+}
+
+/// The bounds of a `Relu` or `Clip`, if they are constants.
+pub fn bounds(view: &View<'_>, node: &NodeProto) -> Option<(f32, f32)> {
+    if node.is("Relu") {
+        return Some((0.0, f32::INFINITY));
+    }
+    let bound = |name: &str, input: usize, default: f32| match (node.attribute(name), node.input_at(input)) {
+        (Some(attribute), _) => attribute.f,
+        (None, None) => Some(default),
+        (None, Some(input)) => scalar(&view.constant(0, input)?),
+    };
+    Some((bound("min", 1, f32::NEG_INFINITY)?, bound("max", 2, f32::INFINITY)?))
+}
+
+fn scalar(constant: &Constant<'_>) -> Option<f32> {
+    match floats(constant)?.as_slice() {
+        [value] => Some(*value),
+        _ => None,
+    }
+}
+
+/// The elements of a float32 constant, as stored (not turned); `None` if it is no such constant.
+pub fn floats(constant: &Constant<'_>) -> Option<Vec<f32>> {
+    let tensor = constant.tensor;
+    if tensor.data_type != Some(DataType::Float32.to_onnx()) || constant.dtype != DataType::Float32.to_onnx() {
+        return None;
+    }
+    let count = crate::onnx::dtype::element_count(&tensor.dims).ok()? as usize;
+    let values: Vec<f32> = match &tensor.raw_data {
+        Some(raw) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        None => tensor.float_data.0.clone(),
+    };
+    (values.len() == count).then_some(values)
+}

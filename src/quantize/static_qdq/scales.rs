@@ -1,0 +1,98 @@
+//! From ranges to scales.
+
+use crate::calibrate::Range;
+use crate::onnx::dtype::DataType;
+use crate::quantize::weights::Int8Matrix;
+use bytes::Bytes;
+
+/// How an activation is rounded: `q = clamp(round(x / scale) + zero, 0, 255)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    pub scale: f32,
+    pub zero: u8,
+}
+
+impl Scale {
+    /// The scale with which 0 to 255 span a range (which holds zero).
+    pub fn of(range: Range) -> Scale {
+        let scale = (f64::from(range.high) - f64::from(range.low)) / 255.0;
+        // What was always zero, or too small for a scale, is zero.
+        if scale < f64::from(f32::MIN_POSITIVE) {
+            return Scale { scale: 1.0, zero: 0 };
+        }
+        let zero = (-f64::from(range.low) / scale).round().clamp(0.0, 255.0) as u8;
+        Scale { scale: scale as f32, zero }
+    }
+
+    /// The code of a number.
+    pub fn code(&self, value: f32) -> u8 {
+        ((value / self.scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0) as u8
+    }
+}
+
+/// The largest code of a bias: far enough from the end of 32 bits for the sums it is added to.
+const BIAS: f64 = (1i64 << 30) as f64;
+
+/// Bias codes for scales `input * weight`, channel by channel.
+pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
+    let scales: Vec<f32> = weight.iter().map(|w| input * w).collect();
+    let code = |(index, value): (usize, &f32)| {
+        let scale = f64::from(scales[if scales.len() == 1 { 0 } else { index }]);
+        (f64::from(*value) / scale).round_ties_even().clamp(-BIAS, BIAS) as i32
+    };
+    (values.iter().enumerate().flat_map(|v| code(v).to_le_bytes()).collect(), scales)
+}
+
+/// Raises the scales of channels whose bias would not fit 32 bits: those whose weights are next to nothing.
+///
+/// `channel` says which channel an element of the matrix belongs to.
+pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: impl Fn(usize) -> usize) {
+    let single = matrix.scales.len() == 1;
+    let mut factors = vec![1f32; matrix.scales.len()];
+    for (index, value) in values.iter().enumerate() {
+        let at = if single { 0 } else { index };
+        let least = (f64::from(value.abs()) / (f64::from(input) * BIAS)) as f32;
+        let scale = &mut matrix.scales[at];
+        if *scale < least {
+            factors[at] *= *scale / least;
+            *scale = least;
+        }
+    }
+    if factors.iter().all(|factor| *factor == 1.0) {
+        return;
+    }
+    let code = |(index, code): (usize, &u8)| {
+        let factor = factors[if single { 0 } else { channel(index) }];
+        (f32::from(*code as i8) * factor).round_ties_even() as i8 as u8
+    };
+    matrix.data = matrix.data.iter().enumerate().map(code).collect();
+}
+
+/// The element type of bias codes.
+pub const BIAS_TYPE: DataType = DataType::Int32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_a_code_and_the_ends_are_reached() {
+        let scale = Scale::of(Range { low: -1.0, high: 3.0 });
+        assert_eq!((scale.code(0.0), scale.zero), (64, 64));
+        assert_eq!((scale.code(-9.0), scale.code(9.0)), (0, 255));
+        assert_eq!(Scale::of(Range { low: 0.0, high: 6.0 }), Scale { scale: 6.0 / 255.0, zero: 0 });
+        assert_eq!(Scale::of(Range { low: -2.0, high: 0.0 }).zero, 255);
+        assert_eq!(Scale::of(Range::ZERO), Scale { scale: 1.0, zero: 0 });
+    }
+
+    #[test]
+    fn a_bias_that_fits_no_32_bits_gets_room() {
+        let mut matrix = Int8Matrix { data: Bytes::from(vec![127, 1, 0x81, 100]), scales: vec![1e-12, 0.5] };
+        make_room(&mut matrix, &[1.0, 1.0], 0.01, |index| index % 2);
+        assert!(matrix.scales[0] > 9e-8 && matrix.scales[1] == 0.5);
+        assert_eq!(matrix.data.as_ref(), [0, 1, 0, 100]);
+        let (codes, scales) = bias(&[1.0, -1.0], 0.01, &matrix.scales);
+        let codes: Vec<i32> = codes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        assert!((codes[0] as f32 * scales[0] - 1.0).abs() < 1e-3 && codes[1] == -200, "{codes:?}");
+    }
+}

@@ -1,0 +1,345 @@
+//! Rewriting the graph: `QuantizeLinear` once behind each value that is bytes, `DequantizeLinear` before each reader.
+//!
+//! ```text
+//! y = Relu(Conv(x, W, b))  ->  xq = Quantize(x)                       once for all readers
+//!                              yr = Conv(Dequantize(xq), Dequantize(W8), Dequantize(b32))
+//!                              yq = Quantize(yr)                      saturates where Relu did
+//!                              y  = Dequantize(yq)                    for readers of floats, if there are any
+//! ```
+
+use super::operators::{self, Rule};
+use super::scales::{self, BIAS_TYPE, Scale};
+use super::select::{CHANNELS_OPSET, Role, Selection, Weighted};
+use crate::calibrate::Range;
+use crate::graph::Use;
+use crate::graph::constants::Constant;
+use crate::graph::edit::{self, Names, float_tensor, int_attribute};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::quantize::planner::{QUANTIZED, report_of};
+use crate::quantize::rewrite::{Emit, sweep};
+use crate::quantize::weights::{Channel, Int8Matrix};
+use crate::report::NodeReport;
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// Names of what a value is as bytes, and its scale.
+#[derive(Clone)]
+struct Coded {
+    bytes: String,
+    scale: String,
+    zero: String,
+    values: Scale,
+}
+
+/// Names of the constants of a weight.
+struct Constants {
+    codes: String,
+    scales: String,
+    zeros: String,
+}
+
+/// The rewritten model and what was done to each node.
+pub fn write(
+    original: &ModelProto,
+    selection: &Selection<'_, '_>,
+    groups: &[(Vec<String>, Range)],
+    mut weights: Vec<Int8Matrix>,
+) -> (ModelProto, Vec<NodeReport>) {
+    let mut names = Names::of(original);
+    let mut tensors = Vec::new();
+    let coded = code_values(groups, &mut names, &mut tensors);
+    make_room(selection, &coded, &mut weights);
+    let constants: Vec<Constants> = selection
+        .weights
+        .iter()
+        .zip(&weights)
+        .map(|(w, m)| constants_of(w.name, &w.dims, m, &mut names, &mut tensors))
+        .collect();
+    let mut model = original.clone();
+    let mut reports: Vec<(usize, usize, NodeReport)> = selection.left.clone();
+    if let Some(graph) = &mut model.graph {
+        let old = std::mem::take(&mut graph.node);
+        let emit = Emit::new(old.len() * 3, &mut names);
+        let mut write =
+            Write { selection, coded, weights, constants, emit, tensors, unread: Vec::new(), reports: Vec::new() };
+        write.inputs(graph);
+        for (index, node) in old.into_iter().enumerate() {
+            write.node(index, node);
+        }
+        reports.append(&mut write.reports);
+        graph.node = write.emit.nodes;
+        graph.initializer.extend(write.tensors);
+        sweep(graph, &write.unread);
+    }
+    edit::modernize_ir(&mut model);
+    reports.sort_by_key(|(body, node, _)| (*body, *node));
+    (model, reports.into_iter().map(|(_, _, report)| report).collect())
+}
+
+fn code_values(
+    groups: &[(Vec<String>, Range)],
+    names: &mut Names,
+    tensors: &mut Vec<TensorProto>,
+) -> HashMap<String, Coded> {
+    let mut coded = HashMap::new();
+    for (members, range) in groups {
+        let values = Scale::of(*range);
+        let Some(first) = members.first() else { continue };
+        let (scale, zero) = (names.fresh(&format!("{first}_scale")), names.fresh(&format!("{first}_zero_point")));
+        tensors.push(float_tensor(&scale, &[], &[values.scale]));
+        tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![values.zero])));
+        for name in members {
+            let bytes = names.fresh(&format!("{name}_uint8"));
+            coded.insert(name.clone(), Coded { bytes, scale: scale.clone(), zero: zero.clone(), values });
+        }
+    }
+    coded
+}
+
+/// Scales of weights so that the bias of every node fits.
+fn make_room(selection: &Selection<'_, '_>, coded: &HashMap<String, Coded>, weights: &mut [Int8Matrix]) {
+    for (index, role) in &selection.chosen {
+        let Role::Weighted(Weighted { weight, bias: Some((_, values)), axis, .. }) = role else { continue };
+        let node = selection.view.node(0, *index);
+        let Some(input) = coded.get(&node.input[0]) else { continue };
+        let alpha = if node.is("Gemm") { node.float("alpha", 1.0) } else { 1.0 };
+        let dims = &selection.weights[*weight].dims;
+        let (axis, inner) = (*axis as usize, dims.iter().skip(*axis as usize + 1).product::<i64>().max(1) as usize);
+        let count = dims[axis].max(1) as usize;
+        scales::make_room(&mut weights[*weight], values, input.values.scale * alpha, |element| element / inner % count);
+    }
+}
+
+fn constants_of(
+    name: &str,
+    dims: &[i64],
+    matrix: &Int8Matrix,
+    names: &mut Names,
+    tensors: &mut Vec<TensorProto>,
+) -> Constants {
+    let [codes, scales, zeros] = ["int8", "scale", "zero_point"].map(|part| names.fresh(&format!("{name}_{part}")));
+    let count = matrix.scales.len();
+    let shape: &[i64] = if count == 1 { &[] } else { &[count as i64] };
+    tensors.push(edit::tensor(&codes, DataType::Int8, dims, matrix.data.clone()));
+    tensors.push(float_tensor(&scales, shape, &matrix.scales));
+    tensors.push(edit::tensor(&zeros, DataType::Int8, shape, Bytes::from(vec![0; count])));
+    Constants { codes, scales, zeros }
+}
+
+struct Write<'w, 'v, 'a, 'n> {
+    selection: &'w Selection<'v, 'a>,
+    coded: HashMap<String, Coded>,
+    weights: Vec<Int8Matrix>,
+    constants: Vec<Constants>,
+    emit: Emit<'n>,
+    tensors: Vec<TensorProto>,
+    /// Constants that changed nodes no longer read, and the nodes behind them.
+    unread: Vec<String>,
+    reports: Vec<(usize, usize, NodeReport)>,
+}
+
+impl<'a> Write<'_, '_, 'a, '_> {
+    fn inputs(&mut self, graph: &GraphProto) {
+        for name in graph.input.iter().filter_map(|input| input.name.as_deref()) {
+            let of = NodeProto { name: Some(name.to_owned()), ..Default::default() };
+            self.quantize(&of, name, name);
+        }
+    }
+
+    fn node(&mut self, index: usize, node: NodeProto) {
+        match self.selection.chosen.get(&index) {
+            None => {
+                self.emit.nodes.push(node.clone());
+                node.output.iter().for_each(|output| self.quantize(&node, output, output));
+            }
+            Some(Role::Follower(Rule::Bound)) => {
+                let reason = "the scale of its output saturates where it did".to_owned();
+                self.reports.push((0, index, report_of(&node, QUANTIZED, reason)));
+            }
+            Some(role) => {
+                let reason = self.changed(index, &node, role);
+                self.reports.push((0, index, report_of(&node, QUANTIZED, reason)));
+            }
+        }
+    }
+
+    /// `value`, computed as `float`, to bytes, if somebody reads it so.
+    fn quantize(&mut self, of: &NodeProto, float: &str, value: &str) {
+        let Some(coded) = self.coded.get(value).cloned() else { return };
+        self.emit.push(of, "QuantizeLinear", &[float, &coded.scale, &coded.zero], &[&coded.bytes]);
+    }
+
+    fn changed(&mut self, index: usize, old: &NodeProto, role: &Role<'a>) -> String {
+        if let Role::Weighted(weighted) = role
+            && old.is("Conv")
+            && self.selection.opset < CHANNELS_OPSET
+            && self.integer_conv(old, weighted)
+        {
+            return self.describe(old, role, true);
+        }
+        let mut node = old.clone();
+        for input in (0..old.input.len()).filter(|input| self.selection.reads_bytes(index, *input)) {
+            let name = &old.input[input];
+            node.input[input] = match self.coded.get(name).cloned() {
+                Some(coded) => self.emit.step(old, "DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero]),
+                None => self.operand(old, name),
+            };
+        }
+        if let Role::Weighted(weighted) = role {
+            self.weighted(old, &mut node, weighted);
+        }
+        let mut after = Vec::new();
+        for (place, output) in old.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
+            if self.selection.gives_bytes(index, output) {
+                let value = self.value_of(output);
+                node.output[place] = self.emit.fresh(&format!("{value}_float"));
+                after.push((node.output[place].clone(), value));
+            } else if self.coded.contains_key(output) {
+                after.push((output.clone(), output.clone()));
+            }
+        }
+        let integer = after.iter().any(|(float, value)| float != value);
+        self.emit.nodes.push(node);
+        for (float, value) in after {
+            self.quantize(old, &float, &value);
+            if float != value && self.has_float_readers(&value) {
+                let Some(coded) = self.coded.get(&value).cloned() else { continue };
+                self.emit.push(old, "DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero], &[&value]);
+            }
+        }
+        self.describe(old, role, integer)
+    }
+
+    /// The value that an output of a node is as bytes: that of the `Relu` or `Clip` behind it, if it takes its place.
+    fn value_of(&self, output: &str) -> String {
+        let bound = self.selection.bound_of(output);
+        bound.map_or(output, |bound| &self.selection.view.node(0, bound).output[0]).to_owned()
+    }
+
+    /// `QLinearConv` itself, where `DequantizeLinear` does not know channels yet.
+    fn integer_conv(&mut self, old: &NodeProto, weighted: &Weighted<'a>) -> bool {
+        let value = self.value_of(&old.output[0]);
+        let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&value).cloned()) else {
+            return false;
+        };
+        let Constants { codes, scales, zeros } = &self.constants[weighted.weight];
+        let mut inputs = vec![&x.bytes, &x.scale, &x.zero, codes, scales, zeros, &y.scale, &y.zero];
+        let bias = weighted.bias.as_ref().map(|(_, values)| {
+            let (bytes, _) = scales::bias(values, x.values.scale, &self.weights[weighted.weight].scales);
+            let name = self.emit.fresh(&format!("{}_int32", old.label()));
+            self.tensors.push(edit::tensor(&name, BIAS_TYPE, &[values.len() as i64], bytes));
+            name
+        });
+        inputs.extend(&bias);
+        let inputs: Vec<&str> = inputs.into_iter().map(String::as_str).collect();
+        let node = self.emit.push(old, "QLinearConv", &inputs, &[&y.bytes]);
+        node.attribute.clone_from(&old.attribute);
+        if self.has_float_readers(&value) {
+            self.emit.push(old, "DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&value]);
+        }
+        self.forget(&old.input[1], &weighted.constant);
+        if let Some((constant, _)) = &weighted.bias {
+            self.forget(&old.input[2], constant);
+        }
+        true
+    }
+
+    /// A constant operand, to bytes.
+    fn operand(&mut self, of: &NodeProto, name: &str) -> String {
+        let view = self.selection.view;
+        let Some((constant, values)) = view.constant(0, name).and_then(|c| Some((c.clone(), operators::floats(&c)?)))
+        else {
+            return name.to_owned();
+        };
+        let range = values.iter().fold(Range::ZERO, |r, v| Range { low: r.low.min(*v), high: r.high.max(*v) });
+        let scale = Scale::of(range);
+        let [codes, scale_name, zero] =
+            ["uint8", "scale", "zero_point"].map(|p| self.emit.fresh(&format!("{name}_{p}")));
+        let bytes = values.iter().map(|v| scale.code(*v)).collect();
+        self.tensors.push(edit::tensor(&codes, DataType::Uint8, &constant.tensor.dims, bytes));
+        self.tensors.push(float_tensor(&scale_name, &[], &[scale.scale]));
+        self.tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![scale.zero])));
+        self.forget(name, &constant);
+        self.emit.step(of, "DequantizeLinear", &[&codes, &scale_name, &zero])
+    }
+
+    fn weighted(&mut self, old: &NodeProto, node: &mut NodeProto, weighted: &Weighted<'a>) {
+        let Constants { codes, scales, zeros } = &self.constants[weighted.weight];
+        let per_channel = self.weights[weighted.weight].scales.len() > 1;
+        let mut scales = scales.clone();
+        let mut own: Vec<f32> = self.weights[weighted.weight].scales.clone();
+        let alpha = if old.is("Gemm") { old.float("alpha", 1.0) } else { 1.0 };
+        if alpha != 1.0 {
+            own.iter_mut().for_each(|scale| *scale *= alpha);
+            scales = self.emit.fresh(&format!("{}_scale", old.label()));
+            let shape: &[i64] = if per_channel { &[own.len() as i64] } else { &[] };
+            self.tensors.push(float_tensor(&scales, shape, &own));
+        }
+        let output = self.emit.output(old, "DequantizeLinear");
+        let dequantize = self.emit.push(old, "DequantizeLinear", &[codes, &scales, zeros], &[&output]);
+        if per_channel {
+            dequantize.attribute = vec![int_attribute("axis", weighted.axis)];
+        }
+        node.input[1] = output;
+        self.forget(&old.input[1], &weighted.constant);
+        if old.is("Gemm") {
+            node.attribute.retain(|a| !matches!(a.name.as_deref(), Some("alpha" | "beta")));
+        }
+        if let (Some((constant, values)), Some(input)) = (&weighted.bias, self.coded.get(&old.input[0])) {
+            let outputs = self.selection.weights[weighted.weight].dims[weighted.axis as usize].max(0) as usize;
+            // One number for all channels is the same bias for each.
+            let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.clone() };
+            let (bytes, scales) = scales::bias(&values, input.values.scale, &own);
+            let [codes, scale] =
+                ["int32", "bias_scale"].map(|part| self.emit.fresh(&format!("{}_{part}", old.label())));
+            self.tensors.push(edit::tensor(&codes, BIAS_TYPE, &[values.len() as i64], bytes));
+            let shape: &[i64] = if per_channel { &[scales.len() as i64] } else { &[] };
+            self.tensors.push(float_tensor(&scale, shape, &scales));
+            let output = self.emit.output(old, "DequantizeLinear");
+            let dequantize = self.emit.push(old, "DequantizeLinear", &[&codes, &scale], &[&output]);
+            if per_channel {
+                dequantize.attribute = vec![int_attribute("axis", 0)];
+            }
+            node.input[2] = output;
+            self.forget(&old.input[2], constant);
+        }
+    }
+
+    fn forget(&mut self, name: &str, constant: &Constant<'_>) {
+        self.unread.push(name.to_owned());
+        self.unread.push(constant.name.to_owned());
+        for (body, node) in constant.chain.iter().filter(|(body, _)| *body == 0) {
+            self.unread.extend(self.selection.view.node(*body, *node).output.iter().cloned());
+        }
+    }
+
+    fn has_float_readers(&self, value: &str) -> bool {
+        let float = |place: &Use| match *place {
+            Use::Node { body: 0, node, input } => !self.selection.reads_bytes(node, input),
+            Use::Node { .. } | Use::Output { .. } => true,
+        };
+        let uses = self.selection.view.uses(0, value);
+        uses.iter().any(float)
+    }
+
+    fn describe(&self, node: &NodeProto, role: &Role<'_>, integer: bool) -> String {
+        let Role::Weighted(weighted) = role else {
+            return match role {
+                Role::Follower(Rule::Same) => "moves uint8, with the scale of its input".to_owned(),
+                _ => format!("uint8 in and out (QLinear{})", node.op()),
+            };
+        };
+        let channel = self.selection.weights[weighted.weight].channel;
+        let per = if channel == Channel::All { "tensor" } else { "channel" };
+        let form = match (node.op(), integer) {
+            ("Conv", _) => "QLinearConv",
+            ("Gemm", _) => "QGemm",
+            (_, true) => "QLinearMatMul",
+            (_, false) => "MatMulIntegerToFloat",
+        };
+        let output = if integer { "uint8" } else { "float" };
+        let optional = if weighted.constant.overridable { "; the weight was also an optional input" } else { "" };
+        format!("{form}, int8 weight per {per}, uint8 in, {output} out{optional}")
+    }
+}
