@@ -4,6 +4,7 @@
 
 mod support;
 
+use optimize::calibrate::Calibration;
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::model::Model;
@@ -11,7 +12,7 @@ use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::TensorProto;
 use optimize::onnx::save::ExternalData;
 use optimize::onnx::wire::Reader;
-use optimize::quantize::{QuantizeOptions, quantize};
+use optimize::quantize::{QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use std::path::{Path, PathBuf};
 use support::{deps, runtime, scratch};
@@ -89,12 +90,37 @@ fn round_trip(file: &Path, scratch: &Path) -> (Model, Model) {
     (original, again)
 }
 
+/// Type and bits.
+const FORMS: [(QuantizeType, u32); 4] = [
+    (QuantizeType::Dynamic, 8),
+    (QuantizeType::WeightOnly, 4),
+    (QuantizeType::WeightOnly, 8),
+    (QuantizeType::Static, 8),
+];
+
+fn quantized(
+    model: &Model,
+    (quantize_type, bits): (QuantizeType, u32),
+    inputs: &[(String, Tensor)],
+) -> optimize::error::Result<Model> {
+    let options = QuantizeOptions { quantize_type, bits, min_elements: 1, ..Default::default() };
+    if quantize_type != QuantizeType::Static {
+        return quantize(model, &options, &Call::default()).map(|(result, _)| result);
+    }
+    let data = Calibration::Tensors(inputs);
+    quantize_with(runtime(), model, &options, Some(&data), &Call::default()).map(|(result, _)| result)
+}
+
+fn alike((a, b): (&(String, Tensor), &(String, Tensor))) -> bool {
+    a.0 == b.0 && a.1.dtype() == b.1.dtype() && a.1.shape() == b.1.shape()
+}
+
 #[test]
 fn wheel_models_survive_and_quantize() {
     let scratch = scratch("wheel");
     let folders = wheel_models();
     assert_eq!(folders.len(), 140);
-    let (mut equal, mut quantized, mut nothing) = (0, 0, 0);
+    let (mut equal, mut counts) = (0, [[0usize; 2]; FORMS.len()]);
     let (mut refused, mut not_tensors, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for folder in &folders {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
@@ -121,25 +147,26 @@ fn wheel_models_survive_and_quantize() {
             Ok(_) => failures.push(format!("{name}: outputs differ after load and save")),
             Err(e) => failures.push(format!("{name}: {e}")),
         }
-        let options = QuantizeOptions { min_elements: 1, ..Default::default() };
-        match quantize(&original, &options, &Call::default()) {
-            Err(e) if e.kind() == Kind::Unsupported => nothing += 1,
-            Err(e) => failures.push(format!("{name}: quantize: {e}")),
-            Ok((result, _)) => match run(&result, &inputs) {
-                Err(e) => failures.push(format!("{name}: quantized: {e}")),
-                Ok(outputs) => {
-                    let alike = |(a, b): (&(String, Tensor), &(String, Tensor))| {
-                        a.0 == b.0 && a.1.dtype() == b.1.dtype() && a.1.shape() == b.1.shape()
-                    };
-                    match expected.iter().zip(&outputs).all(alike) {
-                        true => quantized += 1,
-                        false => failures.push(format!("{name}: quantized outputs have other types or shapes")),
-                    }
-                }
-            },
+        for (form, counts) in FORMS.iter().zip(&mut counts) {
+            match quantized(&original, *form, &inputs) {
+                Err(e) if e.kind() == Kind::Unsupported => counts[1] += 1,
+                // Inputs of a run that are no samples.
+                Err(e) if e.message().starts_with("calibration data has ") => counts[1] += 1,
+                Err(e) => failures.push(format!("{name}: {form:?}: {e}")),
+                Ok(result) => match run(&result, &inputs) {
+                    Err(e) => failures.push(format!("{name}: {form:?}: result: {e}")),
+                    Ok(outputs) if expected.iter().zip(&outputs).all(alike) => counts[0] += 1,
+                    Ok(_) => failures.push(format!("{name}: {form:?}: outputs have other types or shapes")),
+                },
+            }
         }
     }
-    println!("{equal} bit-equal, {quantized} quantized and run, {nothing} with nothing to quantize");
+    println!("{equal} bit-equal after load and save");
+    assert!(failures.is_empty(), "{failures:#?}");
+    for ((kind, bits), [quantized, nothing]) in FORMS.iter().zip(&counts) {
+        println!("{kind:?}, {bits} bits: {quantized} quantized and run, {nothing} with nothing to quantize");
+        assert!(*quantized >= 1, "{kind:?}, {bits} bits");
+    }
     println!("not run, no tensors: {not_tensors:?}\nrefused by ONNX Runtime, before and after: {}", refused.len());
     refused.iter().for_each(|(name, why)| println!("  {name}: {}", why.chars().take(100).collect::<String>()));
     assert!(failures.is_empty(), "{failures:#?}");

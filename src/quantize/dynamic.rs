@@ -23,6 +23,8 @@ struct Replacement {
     scales: String,
     /// One scale for all, so there is nothing to gather.
     single: bool,
+    /// Scales are float16.
+    halved: bool,
     /// Element type of the float weight, and so of what the node gives.
     dtype: i32,
 }
@@ -78,6 +80,7 @@ fn replace(
         values: names.fresh(&format!("{name}_int8")),
         scales: names.fresh(&format!("{name}_scale")),
         single: weight.channel == Channel::All,
+        halved: table && weight.channel != Channel::All && matrix.scales.iter().all(|s| fits_half(*s)),
         dtype: change.constant.dtype,
     };
     let (rows, columns) = match weight.transpose {
@@ -91,7 +94,10 @@ fn replace(
         (false, false) => &[count],
     };
     let values = edit::tensor(&replacement.values, DataType::Int8, &[rows as i64, columns as i64], matrix.data);
-    let scales = float_tensor(&replacement.scales, shape, &matrix.scales);
+    let scales = match replacement.halved {
+        true => edit::tensor(&replacement.scales, DataType::Float16, shape, halves(&matrix.scales).into()),
+        false => float_tensor(&replacement.scales, shape, &matrix.scales),
+    };
     (replacement, [values, scales])
 }
 
@@ -155,6 +161,16 @@ fn contrib(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
     product.domain = Some("com.microsoft".into());
 }
 
+/// Whether float16 holds a scale to 11 bits, which is much more than the values have that it scales.
+fn fits_half(scale: f32) -> bool {
+    scale == 0.0 || (f32::from(half::f16::MIN_POSITIVE)..=f32::from(half::f16::MAX)).contains(&scale)
+}
+
+fn halves(scales: &[f32]) -> Vec<u8> {
+    scales.iter().flat_map(|s| half::f16::from_f32(*s).to_le_bytes()).collect()
+}
+
+/// The scales of a table are float16, as they are many; those of the rows that are looked up are cast.
 fn table(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
     let ids = node.input.get(1).map_or("", String::as_str);
     let rows = emit.step(node, "Gather", &[&weight.values, ids]);
@@ -163,5 +179,6 @@ fn table(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
         true => weight.scales.clone(),
         false => emit.step(node, "Gather", &[&weight.scales, ids]),
     };
+    let scales = if weight.halved { emit.cast_to(node, &scales, FLOAT) } else { scales };
     emit.last(node, "Mul", &[&rows, &scales], weight.dtype);
 }
