@@ -985,11 +985,12 @@ typedef struct {
    */
   uint32_t reconstruct;
   /**
-   * Structured: whole layers that go.
+   * Structured: so many whole layers go: those that change least of what flows through them, with a calibration
+   * text, else some of the later middle. Then a sparsity of 0 is none.
    */
   uint32_t drop_layers;
   /**
-   * Windows of the calibration text; 0 is 16.
+   * Windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
    */
   uint32_t calibration_windows;
   /**
@@ -1010,7 +1011,8 @@ typedef struct {
   uint64_t min_elements;
   /**
    * `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1", "layer.*.mlp.*"), each of
-   * which may stand for the end of a longer name; without any, all weights of MatMul, Gemm and Conv. Each must match.
+   * which may stand for a part of a longer name, from dot to dot; without any, all weights of MatMul, Gemm and Conv.
+   * Structured: modules whose outputs are cut, or, if none can be, inputs. Each must match.
    */
   const char *const *target_modules;
   /**
@@ -1046,6 +1048,23 @@ typedef struct {
    * Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
    */
   const char *scratch_folder;
+  /**
+   * Structured: `layer_count` numbers, as names count them, of the layers that go, instead of `drop_layers`.
+   */
+  const uint32_t *layers;
+  /**
+   * Numbers in `layers`.
+   */
+  uint64_t layer_count;
+  /**
+   * Structured: instead of a sparsity, the least with which the model takes at most so many bytes; 0 is none.
+   */
+  uint64_t target_size;
+  /**
+   * Structured: instead of a sparsity, the least with which the model is measured to be so many times as fast (a
+   * decoder by steps of one token); 0 is none. Needs ONNX Runtime.
+   */
+  double target_speedup;
 } optimize_prune_options_t;
 
 /**

@@ -20,6 +20,8 @@ pub struct Inspection {
     pub path: Option<String>,
     /// Kind of file or folder.
     pub format: Format,
+    /// Whether its weights are stored packed.
+    pub packed: bool,
     /// What the model does, as far as its signature and configuration tell.
     pub task: Task,
     /// The architecture its configuration names.
@@ -92,6 +94,7 @@ pub fn inspect(model: &Model) -> Inspection {
         operation: "inspect",
         path: model.path().map(|p| p.display().to_string()),
         format: card.format,
+        packed: model.is_packed(),
         task: card.task,
         architecture: card.architecture.clone(),
         context_length: card.integer("max_position_embeddings").or_else(|| card.integer("n_positions")),

@@ -154,6 +154,11 @@ impl Model {
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
     }
 
+    /// Whether its weights come from a packed file.
+    pub fn is_packed(&self) -> bool {
+        self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
+    }
+
     /// Size and SHA-256 of the model's files. Reads them all: `call` reports the stage `hash` and can cancel.
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());

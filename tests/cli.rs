@@ -183,3 +183,87 @@ fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
     let warning = run(&model(), 300, &["--only", "461"]);
     assert!(warning.contains("text 2 has 602 tokens, of which 512 are used"), "{warning}");
 }
+
+/// Each answer is one line that says what is wrong, and nothing is left behind.
+#[test]
+fn prune_refuses_what_makes_no_sense_in_words() {
+    let folder = scratch("cli-prune");
+    let (out, sparse, int8) = (folder.join("out.onnx"), folder.join("sparse.onnx"), folder.join("int8.onnx"));
+    let done = |arguments: &[&str]| assert!(optimize(arguments).status.success(), "{arguments:?}");
+    done(&["prune", "--model", text(&model()), "--output", text(&sparse), "--sparsity", "0.5", "-q"]);
+    done(&["quantize", "--model", text(&model()), "--output", text(&int8), "-q"]);
+    let structured = ["--method", "structured"];
+    let cases: [(&Path, &[&str], &str); 19] = [
+        (&model(), &["--sparsity", "0"], "sparsity is 0, which prunes nothing"),
+        (&model(), &["--sparsity", "1"], "sparsity is 1, which leaves nothing"),
+        (&model(), &["--sparsity", "nan"], "sparsity is NaN"),
+        (&model(), &["--sparsity", "-0.3"], "sparsity is -0.3"),
+        (&model(), &["--sparsity", "30"], "sparsity is 30"),
+        (&model(), &["--sparsity", "0.3", "--target-modules", "qery"], "query (3)"),
+        (&sparse, &["--sparsity", "0.5"], "as many zeros as asked for already"),
+        (&int8, &["--sparsity", "0.5"], "is quantized already"),
+        (&model(), &["--sparsity", "0.5", "--method", "wanda"], "wanda needs a calibration text"),
+        (&model(), &["--sparsity", "0.5", "--layers", "1"], "are for structured pruning"),
+        (&model(), &["--sparsity", "0", structured[0], structured[1]], "sparsity is 0"),
+        (&model(), &["--sparsity", "nan", structured[0], structured[1]], "sparsity is NaN"),
+        (&model(), &["--sparsity", "0.3", "--target-modules", "qery", structured[0], structured[1]], "query"),
+        (&int8, &["--sparsity", "0.3", structured[0], structured[1]], "quantized already; prune it first"),
+        (&model(), &["--layers", "3", structured[0], structured[1]], "there is no layer 3; there are 0 to 2"),
+        (&model(), &["--drop-layers", "3", structured[0], structured[1]], "only 3 layers"),
+        (&model(), &["--target-size", "1kB", structured[0], structured[1]], "bytes are left"),
+        (&model(), &["--target-size", "small", structured[0], structured[1]], "is no unit"),
+        (&model(), &["--target-speedup", "0.9", structured[0], structured[1]], "target_speedup is 0.9"),
+    ];
+    let before = names(&folder);
+    for (model, arguments, phrase) in cases {
+        let all = [&["prune", "--model", text(model), "--output", text(&out)], arguments].concat();
+        let done = optimize(&all);
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && done.stdout.is_empty(), "{arguments:?}");
+        assert!(stderr.contains(phrase) && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
+    }
+    assert_eq!(names(&folder), before, "a failure left something");
+}
+
+#[test]
+fn prune_takes_layers_units_and_bytes_and_says_so() {
+    let (folder, whole) = (scratch("cli-prune-structured"), model());
+    let out = folder.join("small.onnx");
+    let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let prune = |more: &[&str]| {
+        let fixed = ["prune", "--model", text(&whole), "--output", text(&out), "--method", "structured", "--json"];
+        json(&optimize(&[&fixed, more].concat()))["summary"].clone()
+    };
+    let summary = prune(&["--layers", "1", "--sparsity", "0.3"]);
+    assert_eq!((&summary["layers_before"], &summary["layers_after"]), (&3.into(), &2.into()));
+    for what in ["parameters", "bytes", "flops_per_position"] {
+        let of = |when: &str| summary[format!("{what}_{when}")].as_u64().unwrap();
+        assert!(of("after") < of("before"), "{what}: {summary}");
+    }
+    assert_eq!(summary["bytes_after"], bytes(&out));
+    prune(&["--target-size", "90%"]);
+    let share = bytes(&out) as f64 / bytes(&whole) as f64;
+    assert!((0.88..=0.9).contains(&share), "{share}");
+    // A name of what reads units stands for them.
+    let of_nodes = |summary: &Value| summary["units_before"].as_u64().unwrap();
+    let (reads, makes) = (["--target-modules", "layer.*.output.dense"], ["--target-modules", "intermediate"]);
+    let by = |targets: &[&str]| of_nodes(&prune(&[&["--sparsity", "0.3"], targets].concat()));
+    assert_eq!((by(&makes), by(&["--target-modules", "layer.0.output.dense"])), (3 * 1536, 1536));
+    assert_eq!(by(&reads), 3 * (1536 + 12));
+    // Zeros take little room where they are packed, and the report says what else they do.
+    let packed = folder.join("sparse.onnx.packed");
+    let report = json(&optimize(&[
+        "prune",
+        "--model",
+        text(&whole),
+        "--output",
+        text(&packed),
+        "--sparsity",
+        "0.5",
+        "--packed",
+        "--json",
+    ]));
+    assert!(report["summary"]["note"].as_str().unwrap().starts_with("stored packed"), "{}", report["summary"]["note"]);
+    let shown = optimize(&["inspect", "--model", text(&packed)]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("onnx (packed)"));
+}

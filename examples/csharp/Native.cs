@@ -104,6 +104,9 @@ namespace Optimize
             internal IntPtr Calibration;
             internal ulong CalibrationSize;
             internal IntPtr ScratchFolder;
+            internal IntPtr Layers;
+            internal ulong LayerCount, TargetSize;
+            internal double TargetSpeedup;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -333,6 +336,17 @@ namespace Optimize
             var copies = new List<IntPtr>();
             foreach (var text in texts) copies.Add(Copy(Utf8.Bytes(text)));
             return Pointers(copies);
+        }
+
+        internal static ulong Count(ICollection<uint> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
+
+        /// <summary>A copy of numbers; NULL for none.</summary>
+        internal IntPtr Numbers(ICollection<uint> numbers)
+        {
+            if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
+            var bytes = new List<byte>();
+            foreach (var number in numbers) bytes.AddRange(BitConverter.GetBytes(number));
+            return Copy(bytes.ToArray());
         }
 
         /// <summary>Pointers to texts that may hold anything, and their sizes.</summary>

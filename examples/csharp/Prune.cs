@@ -65,7 +65,7 @@ namespace Optimize
         /// <summary>A text for the methods that look at what flows through weights; null is none.</summary>
         public string Calibration { get; set; }
 
-        /// <summary>Windows of the calibration text; 0 is 16.</summary>
+        /// <summary>Windows of the calibration text; 0 is 16, or 64 with Reconstruct.</summary>
         public uint CalibrationWindows { get; set; }
 
         /// <summary>Tokens of a window; 0 is 512, or as many as the model takes.</summary>
@@ -73,6 +73,16 @@ namespace Optimize
 
         /// <summary>For the pruned weights until they are saved; null is the system's.</summary>
         public string ScratchFolder { get; set; }
+
+        /// <summary>Structured: numbers of layers that go, instead of DropLayers.</summary>
+        public IList<uint> Layers { get; set; }
+
+        /// <summary>Structured, instead of a sparsity: as little as it takes to come down to so many bytes.</summary>
+        public ulong TargetSize { get; set; }
+
+        /// <summary>Structured, instead of a sparsity: as little as it takes to be measured so many times as
+        /// fast.</summary>
+        public double TargetSpeedup { get; set; }
 
         internal Native.PruneOptions ToNative(Scratch scratch)
         {
@@ -103,6 +113,10 @@ namespace Optimize
                 Calibration = scratch.Text(Calibration),
                 CalibrationSize = Calibration == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(Calibration),
                 ScratchFolder = scratch.Text(ScratchFolder),
+                Layers = scratch.Numbers(Layers),
+                LayerCount = Scratch.Count(Layers),
+                TargetSize = TargetSize,
+                TargetSpeedup = TargetSpeedup,
             };
         }
     }

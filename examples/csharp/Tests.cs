@@ -151,6 +151,10 @@ internal static class Tests
         Fails(Status.InvalidArgument, "query (3)",
             () => context.Prune(model, new PruneOptions { TargetModules = new[] { "qery" } }));
         Fails(Status.InvalidArgument, "calibration", () => context.Prune(model, new PruneOptions { Method = PruneMethod.Wanda }));
+        var layers = new PruneOptions { Method = PruneMethod.Structured, Layers = new uint[] { 1 } };
+        using (var small = context.Prune(model, layers)) Check(small.Report.Contains("\"layers_after\": 2"), small.Report);
+        var goal = new PruneOptions { Method = PruneMethod.Structured, TargetSize = 1000 };
+        Fails(Status.InvalidArgument, "bytes are left", () => context.Prune(model, goal));
     }
 
     private static void QuantizeOptionsReachTheLibrary()

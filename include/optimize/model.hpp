@@ -142,6 +142,10 @@ struct PruneOptions {
     /// A text; empty for none.
     std::string calibration;
     std::string scratch_folder;
+    /// Numbers of layers that go.
+    std::vector<std::uint32_t> layers;
+    std::uint64_t target_size = 0;
+    double target_speedup = 0;
 };
 
 /// Options of Model::benchmark; see optimize_benchmark_options_t.
@@ -440,6 +444,10 @@ inline Pruned Model::prune(const Context &context, const PruneOptions &options, 
     raw.calibration = options.calibration.empty() ? nullptr : options.calibration.data();
     raw.calibration_size = options.calibration.size();
     raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
+    raw.layers = options.layers.data();
+    raw.layer_count = options.layers.size();
+    raw.target_size = options.target_size;
+    raw.target_speedup = options.target_speedup;
     Model made;
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

@@ -4,11 +4,12 @@ use super::BenchmarkOptions;
 use super::inputs::InputSet;
 use super::memory::resident_data_bytes;
 use super::report::{Both, Latency};
+use super::sizes::is_past;
 use super::steps::Steps;
 use crate::call::Call;
 use crate::error::Result;
 use crate::graph::edit;
-use crate::model::Model;
+use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
@@ -60,6 +61,8 @@ impl Clock {
 pub struct Subject {
     session: Session,
     outputs: Vec<String>,
+    /// The cache that a decoder takes: heads and layers that were pruned have none.
+    past: Vec<(String, Vec<Dim>)>,
     /// Milliseconds it took to load.
     pub load_ms: f64,
 }
@@ -72,14 +75,42 @@ impl Subject {
         let load_ms = milliseconds(start.elapsed());
         let tensors = session.outputs().iter().filter(|info| info.dtype.is_some());
         let outputs = tensors.map(|info| info.name.clone()).collect();
-        Ok(Subject { session, outputs, load_ms })
+        let past = session.inputs().iter().filter(|info| is_past(&info.name));
+        let past = past.map(|info| (info.name.clone(), info.shape.clone().unwrap_or_default())).collect();
+        Ok(Subject { session, outputs, past, load_ms })
     }
 
     /// Runs it.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
-        self.session.run(inputs, &outputs, call)
+        let mut own = Vec::new();
+        for (name, tensor) in inputs.iter().filter(|(name, _)| is_past(name)) {
+            let Some((_, dims)) = self.past.iter().find(|(past, _)| past == name) else { continue };
+            if let Some(shape) = cut(tensor.shape(), dims) {
+                let elements = shape.iter().product::<i64>() as usize;
+                let zeros = vec![0u8; elements * tensor.dtype().bits() as usize / 8];
+                own.push((*name, Tensor::new(tensor.dtype(), &shape, zeros.into())?));
+            }
+        }
+        let taken = |name: &str| !is_past(name) || self.past.iter().any(|(past, _)| past == name);
+        let mut feed: Vec<(&str, &Tensor)> = inputs.iter().filter(|(name, _)| taken(name)).copied().collect();
+        for (name, tensor) in &mut feed {
+            if let Some((_, other)) = own.iter().find(|(of, _)| of == name) {
+                *tensor = other;
+            }
+        }
+        self.session.run(&feed, &outputs, call)
     }
+}
+
+/// The shape of a cache where it is not as the model wants it, as it wants it.
+fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
+    let wants = |(size, dim): (&i64, &Dim)| match dim {
+        Dim::Fixed(wanted) => *wanted,
+        Dim::Symbolic(_) => *size,
+    };
+    let wanted: Vec<i64> = shape.iter().zip(dims).map(wants).collect();
+    (shape.len() == dims.len() && wanted != shape).then_some(wanted)
 }
 
 /// What one model does when it is alone in the process.

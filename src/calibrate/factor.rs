@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 /// Part of the mean diagonal that is added to it, as in the paper.
 const DAMPING: f64 = 0.01;
+
 /// What the columns of a weight owe each other: made once for all weights with the same input.
 ///
 /// With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives `U = R⁻¹`, the
@@ -33,6 +34,11 @@ pub enum ColumnOrder {
 impl Factor {
     /// From `Σ x xᵀ` over `rows` inputs, row after row. Inputs that were always zero count as average.
     pub fn new(gram: &[f32], size: usize, rows: usize, by: ColumnOrder) -> Result<Factor> {
+        Factor::damped(gram, size, rows, by, DAMPING)
+    }
+
+    /// As [`Factor::new`] with another part of the mean diagonal added to it.
+    pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         if gram.len() != size * size {
             bail!(Internal, "a product of {} values is no square of {size}", gram.len());
         }
@@ -56,7 +62,7 @@ impl Factor {
                 for j in 0..=i {
                     lower[i * size + j] = f64::from(of(i, j)) * scale;
                 }
-                lower[i * size + i] += DAMPING * extra * mean;
+                lower[i * size + i] += damping * extra * mean;
             }
             if cholesky(&mut lower, size) {
                 let inverse = invert_lower(&lower, size);

@@ -38,6 +38,32 @@ pub struct Batch {
     pub mask: Option<Mask>,
 }
 
+impl Batch {
+    /// A value that a run with these inputs gave, as rows along its last dimension in float32, without those of
+    /// padding: `[rows, size]`. `InvalidModel` if its rows are not of `size`.
+    pub fn rows(&self, value: &Tensor, size: usize) -> Result<Tensor> {
+        if size == 0 || value.shape().last() != Some(&(size as i64)) {
+            bail!(InvalidModel, "is {}, not rows of {size}", value.describe());
+        }
+        let mut values = value.to_f32_vec()?;
+        if let Some(each) = self.elements_of_a_token(value) {
+            let keep = self.mask.iter().flat_map(|mask| &mask.keep);
+            let tokens = values.chunks_exact(each).zip(keep).filter(|(_, keep)| **keep);
+            values = tokens.flat_map(|(token, _)| token).copied().collect();
+        }
+        Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
+    }
+
+    /// `None` if the value is not one of tokens (batch, token, and more), or nothing is padded.
+    fn elements_of_a_token(&self, value: &Tensor) -> Option<usize> {
+        let mask = self.mask.as_ref().filter(|mask| mask.keep.contains(&false))?;
+        let tokens = mask.keep.len();
+        let shape = value.shape();
+        let of_tokens = shape.len() >= 3 && shape[..2] == mask.shape || shape.len() == 2 && shape[0] == tokens as i64;
+        of_tokens.then(|| value.elements() / tokens).filter(|each| *each > 0)
+    }
+}
+
 impl From<InputSet> for Batch {
     fn from(set: InputSet) -> Batch {
         Batch { inputs: set.tensors, mask: set.mask }

@@ -8,6 +8,7 @@
 mod factor;
 mod histogram;
 mod inputs;
+mod pieces;
 mod products;
 mod ranges;
 mod tensors;
@@ -15,6 +16,7 @@ mod walk;
 
 pub use factor::{ColumnOrder, Factor};
 pub use inputs::{Batch, Calibration, batches, without_data};
+pub use pieces::pieces;
 pub use products::Products;
 pub use ranges::{Method, Range, each_value, ranges, runs};
 pub use tensors::read_tensors;

@@ -11,6 +11,7 @@ use super::{Out, buffer, guard, text, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Result, bail};
+use crate::limits;
 use crate::model::Model;
 use crate::prune::{Importance, Pattern, PruneMethod, PruneOptions, prune, prune_calibrated};
 use crate::report::Report;
@@ -76,9 +77,10 @@ pub struct optimize_prune_options_t {
     pub round_to: u32,
     /// Structured, not 0: the weight behind each cut is fitted to give what it gave on the calibration text.
     pub reconstruct: u32,
-    /// Structured: whole layers that go.
+    /// Structured: so many whole layers go: those that change least of what flows through them, with a calibration
+    /// text, else some of the later middle. Then a sparsity of 0 is none.
     pub drop_layers: u32,
-    /// Windows of the calibration text; 0 is 16.
+    /// Windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
     pub calibration_windows: u32,
     /// Tokens of a window; 0 is 512, or as many as the model takes.
     pub calibration_length: u32,
@@ -89,7 +91,8 @@ pub struct optimize_prune_options_t {
     /// Weights with fewer elements are left; 0 is 1024.
     pub min_elements: u64,
     /// `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1", "layer.*.mlp.*"), each of
-    /// which may stand for the end of a longer name; without any, all weights of MatMul, Gemm and Conv. Each must match.
+    /// which may stand for a part of a longer name, from dot to dot; without any, all weights of MatMul, Gemm and Conv.
+    /// Structured: modules whose outputs are cut, or, if none can be, inputs. Each must match.
     pub target_modules: *const *const c_char,
     /// Number of texts in `target_modules`.
     pub target_module_count: u64,
@@ -108,8 +111,18 @@ pub struct optimize_prune_options_t {
     pub calibration_size: u64,
     /// Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
+    /// Structured: `layer_count` numbers, as names count them, of the layers that go, instead of `drop_layers`.
+    pub layers: *const u32,
+    /// Numbers in `layers`.
+    pub layer_count: u64,
+    /// Structured: instead of a sparsity, the least with which the model takes at most so many bytes; 0 is none.
+    pub target_size: u64,
+    /// Structured: instead of a sparsity, the least with which the model is measured to be so many times as fast (a
+    /// decoder by steps of one token); 0 is none. Needs ONNX Runtime.
+    pub target_speedup: f64,
 }
-// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit and eleven 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all zero
+// is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
 /// Prunes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of docs/report.md: how many
@@ -136,6 +149,9 @@ pub unsafe extern "C" fn optimize_model_prune(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
+            if options.target_speedup > 0.0 {
+                context.runtime()?;
+            }
             let calibration = match (given.calibration.is_null(), given.calibration_size) {
                 (true, 0) => None,
                 _ => Some(text_of(
@@ -183,6 +199,22 @@ fn calibrated(
     prune_calibrated(context.runtime()?, model, options, &calibration, call)
 }
 
+/// The numbers of layers.
+fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
+    let count = given.layer_count.min(1 << 32) as usize;
+    if count as i64 > limits::LAYERS {
+        bail!(InvalidArgument, "layer_count is {}, at most {} are possible", given.layer_count, limits::LAYERS);
+    }
+    match (given.layers.is_null(), count) {
+        (_, 0) => Ok(Vec::new()),
+        (true, _) => bail!(InvalidArgument, "layers is NULL, but layer_count is {count}"),
+        // SAFETY: the contract of `ffi`: so many numbers are there.
+        (false, _) => {
+            Ok(unsafe { std::slice::from_raw_parts(given.layers, count) }.iter().map(|n| *n as usize).collect())
+        }
+    }
+}
+
 unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
     let defaults = PruneOptions::default();
     let method = match given.method {
@@ -208,7 +240,7 @@ unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
         (keep, of) => Some(Pattern { keep: keep as usize, of: of as usize }),
     };
     let usual = pattern.map_or(defaults.sparsity, Pattern::sparsity);
-    let only_layers = method == PruneMethod::Structured && given.drop_layers > 0;
+    let only_layers = method == PruneMethod::Structured && (given.drop_layers > 0 || given.layer_count > 0);
     let list = |list, count: u64, name| -> Result<Vec<String>> {
         // SAFETY: the contract of `ffi`.
         let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;
@@ -232,6 +264,9 @@ unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
         round_to: given.round_to as usize,
         reconstruct: given.reconstruct != 0,
         drop_layers: given.drop_layers as usize,
+        layers: numbers(given)?,
+        target_size: given.target_size,
+        target_speedup: given.target_speedup,
         threads: 0,
         scratch_folder: match given.scratch_folder.is_null() {
             true => None,

@@ -51,8 +51,8 @@ pub fn all(
     for stage in &stages {
         ticket.check()?;
         let inputs = walk.value(&stage.data.value, stop)?;
-        let seen =
-            Seen::new(&inputs, stage, options, &mut products, stop).at(|| format!("value {:?}", stage.data.value))?;
+        let seen = Seen::new(&inputs, batches, stage, options, &mut products, stop)
+            .at(|| format!("value {:?}", stage.data.value))?;
         for &index in &stage.targets {
             let target = &targets[index];
             let outcome = prune(target, &seen, options, &scratch, ticket).at(|| format!("weight {:?}", target.name))?;
@@ -108,6 +108,7 @@ struct Seen {
 impl Seen {
     fn new(
         inputs: &[Tensor],
+        batches: &[Batch],
         stage: &Stage<'_>,
         options: &PruneOptions,
         products: &mut Products,
@@ -120,18 +121,17 @@ impl Seen {
             bail!(Unsupported, "the calibration data gives no rows of one size");
         }
         let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
-        for tensor in inputs {
-            let values = tensor.to_f32_vec()?;
-            rows += values.len() / size;
+        for (tensor, batch) in inputs.iter().zip(batches) {
+            // Channels come after the batch, with the rest behind them.
+            let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
+            let x = if stage.data.channels { tensor.clone() } else { batch.rows(tensor, size)? };
+            rows += x.elements() / size;
             if options.method == PruneMethod::SparseGpt {
-                let x = Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)?;
                 let product = products.turned(&x, &x, stop)?;
                 gram.resize(size * size, 0f32);
                 gram.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
             } else {
-                // Channels come after the batch, with the rest behind them.
-                let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
-                for (index, line) in values.chunks(inner.max(1)).enumerate() {
+                for (index, line) in x.to_f32_vec()?.chunks(inner.max(1)).enumerate() {
                     squares[index % size] += line.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
                 }
             }

@@ -10,6 +10,8 @@
 //! Runtime multiplies with them. [`crate::onnx::packed`] is the file in which they cost next to nothing.
 
 mod calibrated;
+mod layers;
+mod names;
 mod options;
 mod rewrite;
 mod scores;
@@ -20,15 +22,17 @@ mod weights;
 
 pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride};
 
-use crate::calibrate::{self, Calibration};
+use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
 use crate::graph::View;
 use crate::model::Model;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
+use crate::source::Task;
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use targets::{Plan, Target};
@@ -41,6 +45,10 @@ pub const LEFT: &str = "left";
 /// In every report on zeros: what people expect of them, and do not get.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor faster for \
                      them; saved packed, the file is smaller";
+
+/// Windows of calibration text for reconstruction, where nobody says: of SmolLM2's perplexity with 30 % of its neurons
+/// gone, 16 cost 4 points, 32 cost 3.
+const REFIT_WINDOWS: usize = 64;
 
 /// A weight that has been pruned.
 struct Pruned {
@@ -97,6 +105,21 @@ fn run(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    let pieces;
+    let shown = match calibration {
+        Some((runtime, Calibration::Text { text, tokenizer, windows, length })) => {
+            // Models that write text read it as a whole.
+            pieces = match model.card().task {
+                Task::Generate => Cow::Borrowed(*text),
+                _ => Cow::Owned(calibrate::pieces(text)),
+            };
+            let windows = if *windows == 0 && options.reconstruct { REFIT_WINDOWS } else { *windows };
+            Some((runtime, Calibration::Text { text: &pieces, tokenizer, windows, length: *length }))
+        }
+        Some((runtime, Calibration::Tensors(tensors))) => Some((runtime, Calibration::Tensors(tensors))),
+        None => None,
+    };
+    let calibration = shown.as_ref().map(|(runtime, calibration)| (*runtime, calibration));
     if options.method == PruneMethod::Structured {
         return structured(model, options, calibration, call);
     }
@@ -138,16 +161,14 @@ fn run(
     Ok((result, report))
 }
 
-/// Whole neurons, channels and heads.
+/// Whole layers, neurons, channels and heads.
 fn structured(
     model: &Model,
     options: &PruneOptions,
     calibration: Option<(&'static Runtime, &Calibration<'_>)>,
     call: &Call,
 ) -> Result<(Model, Report)> {
-    if options.drop_layers > 0 {
-        bail!(Unsupported, "drop_layers is {}; dropping whole layers is not in this version", options.drop_layers);
-    }
+    let start = Instant::now();
     let own = structured::StructuredOptions {
         sparsity: options.sparsity,
         overrides: options.overrides.clone(),
@@ -157,16 +178,46 @@ fn structured(
         seed: options.seed,
         round_to: options.round_to,
         reconstruct: options.reconstruct,
+        target_size: options.target_size,
+        target_speedup: options.target_speedup,
         threads: options.threads,
         scratch_folder: options.scratch_folder.clone(),
     };
-    let batches = match calibration {
-        Some((runtime, calibration)) => Some((runtime, calibrate::batches(model, calibration)?)),
-        None => None,
+    let batches = |model: &Model| -> Result<Option<(&'static Runtime, Vec<Batch>)>> {
+        calibration.map(|(runtime, given)| Ok((runtime, calibrate::batches(model, given)?))).transpose()
     };
-    let data = batches.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
-    let (result, mut report) = structured::structured(model, &own, data, call)?;
+    let mut dropped = None;
+    let mut shorter = model.clone();
+    if options.drops_layers() {
+        let known = if options.layers.is_empty() { batches(model)? } else { None };
+        let data = known.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
+        let (result, what) = layers::drop(model, options, data, call)?;
+        (shorter, dropped) = (result, Some(what));
+    }
+    let (result, mut report) = match options.sparsity > 0.0 || options.target_size > 0 || options.target_speedup > 0.0 {
+        true => {
+            let known = batches(&shorter)?;
+            let data = known.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
+            structured::structured(&shorter, &own, data, call)?
+        }
+        false => {
+            let mut report = Report::new("prune", Value::Null);
+            report.summary.insert("parameters_after".into(), crate::inspect::inspect(&shorter).parameters.into());
+            report.summary.insert("bytes_after".into(), shorter.bytes().into());
+            report.summary.extend(structured::flops(&shorter).map(|f| ("flops_per_position_after".into(), f.into())));
+            (shorter.clone(), report)
+        }
+    };
     report.options = serde_json::to_value(options).unwrap_or_default();
+    if let Some(dropped) = dropped {
+        dropped.describe(&mut report);
+        let parameters = crate::inspect::inspect(model).parameters;
+        report.summary.insert("parameters_before".into(), parameters.into());
+        report.summary.insert("bytes_before".into(), model.bytes().into());
+        report.summary.extend(structured::flops(model).map(|f| ("flops_per_position_before".into(), f.into())));
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
 }
 

@@ -136,8 +136,9 @@ pub struct PruneOptions {
     pub overrides: Vec<SparsityOverride>,
     /// Of random choices.
     pub seed: u64,
-    /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may stand for the end of
-    /// a longer name. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and `GRU` must be named.
+    /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may stand for a part of
+    /// a longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and `GRU`
+    /// must be named.
     pub target_modules: Vec<String>,
     /// As `target_modules`: what is left as it is; wins over them.
     pub exclude: Vec<String>,
@@ -151,8 +152,16 @@ pub struct PruneOptions {
     pub round_to: usize,
     /// Structured, with calibration: the weight behind each cut is fitted to give what it gave.
     pub reconstruct: bool,
-    /// Structured: whole layers that go.
+    /// Structured: so many whole layers go: those that change least of what flows through them, with calibration, else
+    /// some of the later middle. A sparsity of 0 cuts nothing else.
     pub drop_layers: usize,
+    /// Structured: the layers that go instead, as names number them.
+    pub layers: Vec<usize>,
+    /// Structured: instead of a sparsity, the least with which the model takes at most so many bytes; 0 is none.
+    pub target_size: u64,
+    /// Structured: instead of a sparsity, the least with which the model is measured to be so many times as fast; 0 is
+    /// none. Needs ONNX Runtime.
+    pub target_speedup: f64,
     /// Worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
@@ -178,6 +187,9 @@ impl Default for PruneOptions {
             round_to: 0,
             reconstruct: false,
             drop_layers: 0,
+            layers: Vec::new(),
+            target_size: 0,
+            target_speedup: 0.0,
             threads: 0,
             scratch_folder: None,
         }
@@ -185,6 +197,11 @@ impl Default for PruneOptions {
 }
 
 impl PruneOptions {
+    /// Whether whole layers go.
+    pub(super) fn drops_layers(&self) -> bool {
+        self.drop_layers > 0 || !self.layers.is_empty()
+    }
+
     /// Refuses what makes no sense.
     pub(super) fn check(&self) -> Result<()> {
         // First: a pattern that is none has no sparsity either.
@@ -193,7 +210,7 @@ impl PruneOptions {
             bail!(InvalidArgument, "{pattern} is no pattern like 2:4, with at most {LARGEST_PATTERN}");
         }
         let structured = self.method == PruneMethod::Structured;
-        let only_layers = structured && self.drop_layers > 0 && self.sparsity == 0.0;
+        let only_layers = structured && self.drops_layers() && self.sparsity == 0.0;
         if self.sparsity == 0.0 && !only_layers {
             bail!(InvalidArgument, "sparsity is 0, which prunes nothing");
         }
@@ -230,10 +247,23 @@ impl PruneOptions {
             }
         }
         let default = PruneOptions::default();
-        let set =
-            self.importance != default.importance || self.round_to != 0 || self.reconstruct || self.drop_layers != 0;
+        let set = self.target_size != 0
+            || self.target_speedup != 0.0
+            || self.importance != default.importance
+            || self.round_to != 0
+            || self.reconstruct
+            || self.drops_layers();
         if set && !structured {
-            bail!(InvalidArgument, "importance, round_to, reconstruct and drop_layers are for structured pruning");
+            bail!(InvalidArgument, "importance, round_to, reconstruct, layers and goals are for structured pruning");
+        }
+        if self.drop_layers > 0 && !self.layers.is_empty() {
+            bail!(InvalidArgument, "drop_layers and layers are two ways to say which layers go; give one");
+        }
+        if !(self.target_speedup == 0.0 || self.target_speedup >= 1.0 && self.target_speedup.is_finite()) {
+            bail!(InvalidArgument, "target_speedup is {}, not 1 or more", self.target_speedup);
+        }
+        if self.target_size > 0 && self.target_speedup > 0.0 {
+            bail!(InvalidArgument, "target_size and target_speedup are two goals; give one");
         }
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);

@@ -1,15 +1,15 @@
 //! Which weights are pruned: found by the names people know their modules by.
 
+use super::names::{Pattern, names_of};
 use super::options::PruneOptions;
 use super::{LEFT, PRUNED};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
 use crate::graph::{BodyId, View, modules};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QUANTIZED_ALREADY;
 use crate::report::NodeReport;
-use globset::{GlobBuilder, GlobMatcher};
 use std::collections::{BTreeMap, HashMap};
 
 /// How the elements of a weight lie: element `k` of the inputs of output `(o, i)` at `(o inputs + k) inner + i`.
@@ -96,9 +96,13 @@ struct Found<'a> {
 /// Decides for every weight of the model.
 pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     let mut globs = Globs {
-        targets: options.target_modules.iter().map(|p| Glob::new(p)).collect::<Result<_>>()?,
-        exclude: options.exclude.iter().map(|p| Glob::new(p)).collect::<Result<_>>()?,
-        overrides: options.overrides.iter().map(|o| Ok((Glob::new(&o.pattern)?, o.sparsity))).collect::<Result<_>>()?,
+        targets: Pattern::all(&options.target_modules)?,
+        exclude: Pattern::all(&options.exclude)?,
+        overrides: options
+            .overrides
+            .iter()
+            .map(|o| Ok((Pattern::new(&o.pattern)?, o.sparsity)))
+            .collect::<Result<_>>()?,
     };
     let (found, mut left) = find(view);
     for (.., names, _) in &left {
@@ -115,7 +119,7 @@ pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     }
     let unused = globs.targets.iter().chain(globs.overrides.iter().map(|(glob, _)| glob)).find(|glob| !glob.used);
     if let Some(glob) = unused {
-        bail!(InvalidArgument, "no weight matches {:?}; {}", glob.pattern, list(&found));
+        bail!(InvalidArgument, "no weight matches {:?}; {}", glob.text, list(&found));
     }
     plan.left = left.into_iter().map(|(b, n, _, reason)| (b, n, report_of(view.node(b, n), LEFT, reason))).collect();
     Ok(plan)
@@ -214,7 +218,7 @@ fn is_float(tensor: &TensorProto) -> bool {
 /// Whether a weight is pruned, and how far; the error is the reason for leaving it.
 fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> std::result::Result<Target<'a>, String> {
     let mut named = None;
-    for glob in globs.targets.iter_mut().filter(|glob| !options.target_modules.is_empty() && !glob.pattern.is_empty()) {
+    for glob in globs.targets.iter_mut() {
         if glob.matches(&found.names) {
             named = Some(named.unwrap_or(false) | glob.plain);
         }
@@ -265,45 +269,9 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
 }
 
 struct Globs {
-    targets: Vec<Glob>,
-    exclude: Vec<Glob>,
-    overrides: Vec<(Glob, f64)>,
-}
-
-/// A pattern for names, and whether it matched any.
-struct Glob {
-    pattern: String,
-    matcher: GlobMatcher,
-    /// Whether it is a name and no pattern.
-    plain: bool,
-    used: bool,
-}
-
-impl Glob {
-    fn new(pattern: &str) -> Result<Glob> {
-        let glob = GlobBuilder::new(pattern).build();
-        let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {pattern:?} is not valid: {}", e.kind()))?;
-        let plain = !pattern.contains(['*', '?', '[', '{']);
-        Ok(Glob { pattern: pattern.to_owned(), matcher: glob.compile_matcher(), plain, used: false })
-    }
-
-    /// Whether it fits one of the names, or the end of one from a dot or slash on.
-    fn matches(&mut self, names: &[String]) -> bool {
-        let ends = |name: &str| -> bool {
-            let starts = name.match_indices(['.', '/']).map(|(at, _)| at + 1);
-            std::iter::once(0).chain(starts).any(|start| self.matcher.is_match(&name[start..]))
-        };
-        let matches = names.iter().any(|name| ends(name));
-        self.used |= matches;
-        matches
-    }
-}
-
-/// What a weight can be called by: the paths of its module, its own name and that of the node.
-fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
-    let mut names = modules::paths(view, body, node, weight);
-    names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));
-    names
+    targets: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+    overrides: Vec<(Pattern, f64)>,
 }
 
 /// The modules there are, for the error when a name is none of them.

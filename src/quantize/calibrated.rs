@@ -41,7 +41,7 @@ pub fn all(
 ) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let products = Products::new(runtime, options.threads)?;
-    let mut work = Work { plan, options, scratch: Scratch::new(&folder), products, ticket, stop };
+    let mut work = Work { plan, options, batches, scratch: Scratch::new(&folder), products, ticket, stop };
     let stages = stages(model, plan);
     let mut coded: Vec<Option<Option<BlockMatrix>>> = plan.weights.iter().map(|_| None).collect();
     let asked: Vec<&str> = stages.iter().map(|stage| stage.input.as_str()).collect();
@@ -116,6 +116,7 @@ struct Layer {
 struct Work<'w> {
     plan: &'w Plan<'w>,
     options: &'w QuantizeOptions,
+    batches: &'w [Batch],
     scratch: Scratch,
     products: Products,
     ticket: &'w Ticket,
@@ -132,12 +133,12 @@ impl Work<'_> {
         }
         let (mut gram, mut cross) = (vec![0f32; size * size], wanted.map(|_| vec![0f32; size * size]));
         let mut rows = 0;
-        for (batch, tensor) in inputs.iter().enumerate() {
-            let x = rows_of(tensor, size)?;
+        for (index, (tensor, batch)) in inputs.iter().zip(self.batches).enumerate() {
+            let x = batch.rows(tensor, size)?;
             rows += x.shape()[0] as usize;
             add(&mut gram, &self.products.turned(&x, &x, self.stop)?);
             if let (Some(cross), Some(wanted)) = (&mut cross, wanted) {
-                add(cross, &self.products.turned(&rows_of(&wanted[batch], size)?, &x, self.stop)?);
+                add(cross, &self.products.turned(&batch.rows(&wanted[index], size)?, &x, self.stop)?);
             }
         }
         if rows == 0 {
@@ -196,12 +197,6 @@ impl Work<'_> {
 
 fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-}
-
-/// `[rows, size]` in float32.
-fn rows_of(tensor: &Tensor, size: usize) -> Result<Tensor> {
-    let values = tensor.to_f32_vec()?;
-    Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
 }
 
 /// The float weight that codes stand for, as the weight was stored.

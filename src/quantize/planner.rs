@@ -256,7 +256,7 @@ impl<'a> Planner<'_, 'a> {
         Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
         let opset = self.opset(body);
         let form = if self.options.quantize_type == QuantizeType::WeightOnly {
-            self.block_form(node, &constant)?
+            self.block_form(node, &constant, opset)?
         } else if table {
             self.table_form(node, &constant, opset)?
         } else if node.is("Gemm") {
@@ -285,7 +285,10 @@ impl<'a> Planner<'_, 'a> {
         Ok(Form::Table)
     }
 
-    fn block_form(&self, node: &NodeProto, constant: &Constant<'_>) -> Judged<Form> {
+    fn block_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {
+        if opset < BROADCAST_OPSET {
+            return Err(format!("before operator set {BROADCAST_OPSET} scales of blocks cannot be expanded"));
+        }
         if constant.dtype == DataType::Bfloat16.to_onnx() {
             return Err("ONNX Runtime has no blocks for bfloat16 activations".to_owned());
         }

@@ -106,6 +106,41 @@ TEST(calibration_is_read) {
     CHECK_FAILS(prune(&options, &sparse, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "magnitude takes no calibration text");
 }
 
+TEST(layers_go_and_goals_are_met) {
+    static const uint32_t layers[] = {1}, none[] = {7};
+    const optimize_prune_options_t good = {.struct_size = sizeof good, .method = OPTIMIZE_PRUNE_STRUCTURED};
+    optimize_prune_options_t options = good;
+    optimize_model_t *small = NULL;
+    optimize_error_t *error = NULL;
+    optimize_buffer_t *report = NULL;
+    options.layers = layers;
+    options.layer_count = 1;
+    CHECK_OK(prune(&options, &small, &report, &error));
+    CHECK_INT(number_of(optimize_buffer_data(report), "layers_before"), 3);
+    CHECK_INT(number_of(optimize_buffer_data(report), "layers_after"), 2);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    options.layers = none;
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "there is no layer 7");
+    options.layers = NULL;
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "layers is NULL");
+    options = good;
+    options.drop_layers = 3;
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "only 3 layers");
+    options = good;
+    options.target_size = 62000000;
+    CHECK_OK(prune(&options, &small, &report, &error));
+    CHECK(number_of(optimize_buffer_data(report), "bytes_after") <= 62000000);
+    CHECK(number_of(optimize_buffer_data(report), "bytes_after") > 60000000);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    options.target_size = 1000;
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "bytes are left");
+    options = good;
+    options.target_speedup = 0.5;
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "target_speedup is 0.5");
+}
+
 TEST(what_makes_no_sense_is_refused) {
     static const char *const wrong[] = {"qery"};
     const optimize_prune_options_t good = {.struct_size = sizeof good};
@@ -146,6 +181,7 @@ int main(void) {
     RUN_UNLESS_VALGRIND(packed_files_are_smaller_and_come_back);
     RUN(options_reach_the_library);
     RUN_UNLESS_VALGRIND(calibration_is_read);
+    RUN_UNLESS_VALGRIND(layers_go_and_goals_are_met);
     RUN(what_makes_no_sense_is_refused);
     optimize_model_free(minilm);
     optimize_context_free(context);

@@ -186,6 +186,21 @@ void pruned_models_are_saved_packed() {
     FAILS(invalid_argument, "qery", model.prune(context, options));
 }
 
+void layers_and_goals_are_options_of_pruning() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    optimize::PruneOptions options;
+    options.method = optimize::PruneMethod::structured;
+    options.layers = {1};
+    CHECK(model.prune(context, options).report.find("\"layers_after\": 2") != std::string::npos);
+    options.layers = {};
+    options.target_size = 1000;
+    FAILS(invalid_argument, "bytes are left", model.prune(context, options));
+    options.target_size = 0;
+    options.target_speedup = 0.5;
+    FAILS(invalid_argument, "target_speedup is 0.5", model.prune(context, options));
+}
+
 void weights_are_quantized_in_blocks() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -375,6 +390,7 @@ int main() {
     RUN(models_are_loaded_described_and_saved);
     RUN(quantized_models_run_and_agree);
     RUN(pruned_models_are_saved_packed);
+    RUN(layers_and_goals_are_options_of_pruning);
     RUN(weights_are_quantized_in_blocks);
     RUN(static_ranges_come_from_tensors);
     RUN(sessions_outlive_what_they_were_made_from);

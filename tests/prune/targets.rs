@@ -73,7 +73,7 @@ fn a_name_that_is_none_is_refused_with_those_there_are() {
         let target_modules = targets.iter().map(|t| (*t).to_owned()).collect();
         PruneOptions { target_modules, ..magnitude(0.5) }
     };
-    for targets in [&["qery"][..], &["query", "qery"], &["layer.7.*"], &["uery"], &["mlp"]] {
+    for targets in [&["qery"][..], &["query", "qery"], &["layer.7.*"], &["uery"], &["ml"]] {
         let error = refused(&encoder(), &options(targets));
         assert_eq!(error.kind(), Kind::InvalidArgument);
         let text = error.to_string();

@@ -20,7 +20,7 @@ fn options(sparsity: f64, targets: &[&str]) -> StructuredOptions {
 }
 
 /// All float outputs but the cache, for a prompt of 6 tokens; inputs that the model lacks are left out.
-fn outputs_of(model: &Model) -> Vec<f32> {
+pub fn outputs_of(model: &Model) -> Vec<f32> {
     let tokens = 6;
     let mut inputs = Vec::new();
     for info in model.inputs() {

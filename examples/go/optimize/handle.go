@@ -129,6 +129,19 @@ func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	return c
 }
 
+// numbers copies a list.
+func (m *memory) numbers(list []uint32) *C.uint32_t {
+	if len(list) == 0 {
+		return nil
+	}
+	c := (*C.uint32_t)(C.malloc(C.size_t(len(list)) * 4))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	for i, number := range list {
+		unsafe.Slice(c, len(list))[i] = C.uint32_t(number)
+	}
+	return c
+}
+
 func (m *memory) keep(c *C.char) *C.char {
 	m.blocks = append(m.blocks, unsafe.Pointer(c))
 	return c

@@ -50,9 +50,12 @@ type PruneOptions struct {
 	Exclude       []string // what is left as it is; wins over TargetModules
 	Overrides     []string // GLOB=SPARSITY, another sparsity for what matches
 	Calibration   string   // a text for the methods that look at what flows through weights; "" is none
-	Windows       uint32   // of the calibration text; 0 is 16
+	Windows       uint32   // of the calibration text; 0 is 16, or 64 with Reconstruct
 	WindowLength  uint32   // tokens of a window; 0 is 512, or as many as the model takes
 	ScratchFolder string   // for the pruned weights until they are saved; "" is the system's
+	Layers        []uint32 // structured: numbers of layers that go, instead of DropLayers
+	TargetSize    uint64   // structured, instead of Sparsity: as little as it takes to come down to so many bytes
+	TargetSpeedup float64  // structured, instead of Sparsity: as little as it takes to be so many times as fast
 }
 
 // Prune makes a model with fewer weights of one, which stays. It fails with ErrInvalidArgument if a target matches
@@ -99,6 +102,10 @@ func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Mo
 		calibration:         m.textOrNil(o.Calibration),
 		calibration_size:    C.uint64_t(len(o.Calibration)),
 		scratch_folder:      m.textOrNil(o.ScratchFolder),
+		layers:              m.numbers(o.Layers),
+		layer_count:         C.uint64_t(len(o.Layers)),
+		target_size:         C.uint64_t(o.TargetSize),
+		target_speedup:      C.double(o.TargetSpeedup),
 	}
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t

@@ -34,6 +34,26 @@ func TestPruneSavePacked(t *testing.T) {
 	}
 }
 
+func TestPruneLayers(t *testing.T) {
+	library, original, _ := load(t)
+	small, report, err := library.Prune(ctx, original, &PruneOptions{Method: PruneStructured, Layers: []uint32{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer small.Close()
+	if report.Summary["layers_after"].(float64) != 2 {
+		t.Errorf("layers: %v", report.Summary)
+	}
+	smaller, report, err := library.Prune(ctx, original, &PruneOptions{Method: PruneStructured, TargetSize: 62e6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer smaller.Close()
+	if report.Summary["bytes_after"].(float64) > 62e6 {
+		t.Errorf("bytes: %v", report.Summary)
+	}
+}
+
 func TestPruneRefuses(t *testing.T) {
 	library, original, _ := load(t)
 	_, _, err := library.Prune(ctx, original, &PruneOptions{TargetModules: []string{"qery"}})

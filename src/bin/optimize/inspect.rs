@@ -83,9 +83,10 @@ fn plan(model: &Model, output: &Output) -> Result<()> {
 fn describe(found: &Inspection, verbose: bool) -> String {
     let mut text = String::new();
     let opsets: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let packed = if found.packed { " (packed)" } else { "" };
     let lines = [
         ("model", found.path.clone().unwrap_or_default()),
-        ("format", format!("{}, IR version {}, {}", name(&found.format), found.ir_version, opsets.join(", "))),
+        ("format", format!("{}{packed}, IR version {}, {}", name(&found.format), found.ir_version, opsets.join(", "))),
         ("task", task(found)),
         ("made by", found.producer.clone()),
         ("size", bytes(found.bytes)),

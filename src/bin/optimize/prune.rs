@@ -3,9 +3,10 @@
 use crate::benchmark::{self, AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
+use crate::quantize::Size;
 use crate::table;
 use clap::{Args, ValueEnum};
-use optimize::calibrate::Calibration;
+use optimize::calibrate::{self, Calibration};
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "magnitude")]
     method: Method,
     /// Share of each weight that is to be zero (of the units that go, for structured), above 0 and below 1
-    #[arg(long, required_unless_present_any = ["pattern", "drop_layers"], allow_negative_numbers = true)]
+    #[arg(long, required_unless_present_any = ["pattern", "drop_layers", "layers", "target_size", "target_speedup"], allow_negative_numbers = true)]
     sparsity: Option<f64>,
     /// At most N of M neighbours stay, as 2:4
     #[arg(long, value_name = "N:M")]
@@ -52,12 +53,13 @@ pub struct Arguments {
     /// Leave weights with fewer elements
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
-    /// A text that wanda, sparsegpt and structured pruning by activation look at
+    /// A text that wanda, sparsegpt and structured pruning by activation look at; or a .safetensors file with values of
+    /// the inputs by name (first dimension: samples)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Windows of the calibration text
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    calibration_windows: usize,
+    /// Windows of the calibration text [default: 16; 64 for --reconstruct]
+    #[arg(long, value_name = "N")]
+    calibration_windows: Option<usize>,
     /// Tokens of a window [default: 512, or what the model takes]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
@@ -70,9 +72,18 @@ pub struct Arguments {
     /// Structured, with calibration: fit the weight behind each cut to give what it gave
     #[arg(long)]
     reconstruct: bool,
-    /// Structured: whole layers that go
+    /// Structured: so many whole layers go: those that change least, with calibration, else some of the later middle
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     drop_layers: usize,
+    /// Structured: the layers that go instead, by their numbers
+    #[arg(long, value_name = "N", num_args = 1.., conflicts_with = "drop_layers")]
+    layers: Vec<usize>,
+    /// Structured, instead of a sparsity: cut as little as it takes to come down to 50%, 20MB or 20000000 (bytes)
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "target_speedup"])]
+    target_size: Option<Size>,
+    /// Structured, instead of a sparsity: cut as little as it takes to be measured so many times as fast
+    #[arg(long, value_name = "RATIO", conflicts_with = "sparsity")]
+    target_speedup: Option<f64>,
     /// Store the result packed, so that zeros take next to nothing: FILE.onnx.packed, which only this library reads
     #[arg(long, conflicts_with = "external_data")]
     packed: bool,
@@ -111,12 +122,19 @@ enum Judge {
     Random,
 }
 
+/// In the report on zeros that were packed.
+const PACKED: &str = "stored packed, the zeros take next to nothing; once it is loaded the model is as large and as fast \
+                      as before";
+
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare_as(&arguments.output, arguments.packed)?;
-        let options = options(arguments, &target);
+        let options = options(arguments, &model, &target);
+        if options.target_speedup > 0.0 {
+            arguments.machine.runtime()?;
+        }
         let (result, mut report) = match &arguments.calibration {
             None => bar.call(|call| prune(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,
@@ -128,6 +146,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             false => result.save(&target.file, external, call),
         })?;
         report.output = Some(saved.identity());
+        if arguments.packed && report.summary.contains_key("note") {
+            report.summary.insert("note".into(), PACKED.into());
+        }
         target.carry_along(&model)?;
         if arguments.after.wanted() {
             // The result as anybody will load it, not the one in memory.
@@ -156,6 +177,12 @@ fn calibrated(
     bar: &Bar,
 ) -> Result<(Model, Report)> {
     let runtime = arguments.machine.runtime()?;
+    if file.extension().is_some_and(|extension| extension == "safetensors") {
+        let tensors = calibrate::read_tensors(file)?;
+        let calibration = Calibration::Tensors(&tensors);
+        let done = bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
+        return done.at(|| file.display());
+    }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
         bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
@@ -163,15 +190,15 @@ fn calibrated(
     let calibration = Calibration::Text {
         text: &text,
         tokenizer: &tokenizer,
-        windows: arguments.calibration_windows,
+        windows: arguments.calibration_windows.unwrap_or(0),
         length: arguments.calibration_length.unwrap_or(0),
     };
     let done = bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
     done.at(|| file.display())
 }
 
-fn options(arguments: &Arguments, target: &Target) -> PruneOptions {
-    let only_layers = arguments.drop_layers > 0;
+fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOptions {
+    let only_layers = arguments.drop_layers > 0 || !arguments.layers.is_empty();
     PruneOptions {
         method: match arguments.method {
             Method::Magnitude => PruneMethod::Magnitude,
@@ -203,6 +230,9 @@ fn options(arguments: &Arguments, target: &Target) -> PruneOptions {
         round_to: arguments.round_to,
         reconstruct: arguments.reconstruct,
         drop_layers: arguments.drop_layers,
+        layers: arguments.layers.clone(),
+        target_size: arguments.target_size.map_or(0, |size| size.of(model)),
+        target_speedup: arguments.target_speedup.unwrap_or(0.0),
         threads: arguments.machine.threads,
         scratch_folder: Some(target.scratch()),
     }
@@ -225,14 +255,25 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
     let percent = |key: &str| 100.0 * of(key).as_f64().unwrap_or(0.0);
     if matches!(arguments.method, Method::Structured) {
-        common::print(&format!(
-            "{path}: {} of {} units left, {} of {} parameters, in {:.2} s\n\n",
-            of("units_after"),
-            of("units_before"),
-            of("parameters_after"),
-            of("parameters_before"),
-            report.seconds,
-        ))?;
+        let mut left = Vec::new();
+        let mut part = |what: &str, after: &str, before: &str| {
+            if !of(after).is_null() {
+                left.push(format!("{} of {} {what}", of(after), of(before)));
+            }
+        };
+        part("layers", "layers_after", "layers_before");
+        part("units", "units_after", "units_before");
+        part("parameters", "parameters_after", "parameters_before");
+        part("operations a token or place", "flops_per_position_after", "flops_per_position_before");
+        let sparsity = match arguments.target_size.is_some() || arguments.target_speedup.is_some() {
+            true => format!(" at sparsity {:.3}", of("sparsity").as_f64().unwrap_or(0.0)),
+            false => String::new(),
+        };
+        common::print(&format!("{path}: {} left{sparsity}, in {:.2} s\n\n", left.join(", "), report.seconds))?;
+        if let Some(dropped) = of("layers_dropped").as_array() {
+            let list: Vec<String> = dropped.iter().map(|number| number.to_string()).collect();
+            common::print(&format!("Layers that went: {}\n\n", list.join(", ")))?;
+        }
         common::print(&sizes(report))?;
         let notes = of("notes");
         let notes = notes.as_array().into_iter().flatten().filter_map(|note| note.as_str());
@@ -250,7 +291,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     ))?;
     common::print(&sizes(report))?;
     match of("note").as_str() {
-        Some(note) if !arguments.packed => common::print(&format!("\nNote: {note}.\n")),
+        Some(note) => common::print(&format!("\nNote: {note}.\n")),
         _ => Ok(()),
     }
 }

@@ -142,9 +142,21 @@ enum Range {
 
 /// Bytes, or a share of the original.
 #[derive(Clone, Copy)]
-enum Size {
+pub enum Size {
+    /// So many.
     Bytes(u64),
+    /// A part of 1.
     Share(f64),
+}
+
+impl Size {
+    /// For a model.
+    pub fn of(self, model: &Model) -> u64 {
+        match self {
+            Size::Bytes(bytes) => bytes,
+            Size::Share(share) => (model.bytes() as f64 * share) as u64,
+        }
+    }
 }
 
 impl std::str::FromStr for Size {
@@ -290,11 +302,7 @@ fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOpt
         percentile: arguments.percentile,
         smooth_quant: arguments.smooth_quant,
         max_quality_loss: arguments.max_quality_loss.unwrap_or(0.0),
-        target_size: match arguments.target_size {
-            None => 0,
-            Some(Size::Bytes(bytes)) => bytes,
-            Some(Size::Share(share)) => (model.bytes() as f64 * share) as u64,
-        },
+        target_size: arguments.target_size.map_or(0, |size| size.of(model)),
         never_slower: arguments.never_slower,
         per_channel: !arguments.per_tensor,
         reduce_range: match arguments.reduce_range {

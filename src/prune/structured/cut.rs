@@ -101,6 +101,8 @@ pub struct Counts {
     pub parameters: (u64, u64),
     /// Elements of those that were cut.
     pub targets: (u64, u64),
+    /// Bytes of float constants.
+    pub bytes: (u64, u64),
     /// Two for each element of a weight that is applied: what one token, or one place of an image, costs.
     pub flops: (u64, u64),
 }
@@ -118,6 +120,8 @@ pub fn counts(analysis: &Analysis<'_>, kept: &Kept) -> Counts {
     for name in analysis.constants.keys().filter(|name| analysis.values[*name].ints.is_none()) {
         let (before, after) = sizes(name);
         counts.parameters = (counts.parameters.0 + before, counts.parameters.1 + after);
+        let width = tensors::width(analysis.constants[name]) as u64;
+        counts.bytes = (counts.bytes.0 + before * width, counts.bytes.1 + after * width);
         if after < before {
             counts.targets = (counts.targets.0 + before, counts.targets.1 + after);
         }

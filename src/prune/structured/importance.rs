@@ -49,8 +49,12 @@ pub fn mean_squares(
         ticket.check()?;
         let mut sums: Vec<f64> = Vec::new();
         let mut rows = 0usize;
-        for tensor in walk.value(name, stop)? {
-            rows += add_squares(&tensor, *dimension, &mut sums)?;
+        for (tensor, batch) in walk.value(name, stop)?.iter().zip(batches) {
+            let size = tensor.shape().last().map_or(0, |size| *size as usize);
+            rows += match *dimension + 1 == tensor.shape().len() && size > 0 {
+                true => add_squares(&batch.rows(tensor, size)?, 1, &mut sums)?,
+                false => add_squares(tensor, *dimension, &mut sums)?,
+            };
         }
         sums.iter_mut().for_each(|sum| *sum /= rows.max(1) as f64);
         found.insert((name.clone(), *dimension), sums);

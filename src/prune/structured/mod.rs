@@ -11,9 +11,9 @@ mod analysis;
 mod axes;
 mod cut;
 mod follow;
+mod goal;
 mod groups;
 mod importance;
-mod names;
 mod reconstruct;
 mod rules;
 mod select;
@@ -28,10 +28,12 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
 use analysis::Analysis;
+pub(super) use analysis::sorted;
 use axes::Kept;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use super::options::{Importance, SparsityOverride};
@@ -44,8 +46,8 @@ pub struct StructuredOptions {
     pub sparsity: f64,
     /// Other parts for some modules. The first that matches counts.
     pub overrides: Vec<SparsityOverride>,
-    /// Modules whose outputs are cut: names or globs that match a run of the parts of a module's path, e.g. `query`,
-    /// `fc*`, `layer.*.intermediate`. Empty means all that can be.
+    /// Modules whose outputs are cut (or, if they have none that can be, inputs): names or globs that match a run of the
+    /// parts of a module's path, e.g. `query`, `fc*`, `layer.*.intermediate`. Empty means all that can be.
     pub target_modules: Vec<String>,
     /// Modules that are left, and whatever hangs together with them; wins over `target_modules`.
     pub exclude: Vec<String>,
@@ -59,6 +61,11 @@ pub struct StructuredOptions {
     /// Change the weights that read what is left so that their outputs stay as near as possible to what they were on
     /// calibration data (least squares).
     pub reconstruct: bool,
+    /// Instead of a sparsity: the least with which the model takes at most so many bytes; 0 is none.
+    pub target_size: u64,
+    /// Instead of a sparsity: the least with which the model is measured to be so many times as fast; 0 is none. Needs
+    /// ONNX Runtime; a decoder is measured by steps of one token.
+    pub target_speedup: f64,
     /// Worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
@@ -78,6 +85,8 @@ impl Default for StructuredOptions {
             seed: 0,
             round_to: 0,
             reconstruct: false,
+            target_size: 0,
+            target_speedup: 0.0,
             threads: 0,
             scratch_folder: None,
         }
@@ -113,6 +122,11 @@ pub type Data<'d> = Option<(&'static Runtime, &'d [Batch])>;
 pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let mut plan = Plan::new(model, options, data, call)?;
+    if options.target_size > 0 {
+        plan = goal::size(&plan, options.target_size)?;
+    } else if options.target_speedup > 0.0 {
+        plan = goal::speed(&plan, options.target_speedup, data.map(|(runtime, _)| runtime), call)?;
+    }
     if let (Some((runtime, batches)), true) = (data, options.reconstruct) {
         plan.reconstruct(runtime, batches, call)?;
     }
@@ -121,6 +135,19 @@ pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, ca
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
+}
+
+/// Floating point operations of a model for a token, or a place of an image; `None` if it cannot be analysed.
+pub(super) fn flops(model: &Model) -> Option<u64> {
+    let mut analysis = Analysis::new(model).ok()?;
+    let kept = Kept::new(&mut analysis.axes, |_| false);
+    Some(cut::counts(&analysis, &kept).flops.0)
+}
+
+/// The sizes of the values of the main graph that are known, each twice: open ones have two values.
+pub(super) fn sizes_of(model: &Model) -> HashMap<String, Vec<[i64; 2]>> {
+    let Ok(analysis) = Analysis::new(model) else { return HashMap::new() };
+    analysis.values.into_iter().map(|(name, value)| (name.to_owned(), value.dims)).collect()
 }
 
 /// Which units go.
@@ -135,6 +162,8 @@ pub struct Plan {
     /// Weights with other values, by name.
     changed: HashMap<String, crate::onnx::proto::TensorProto>,
     notes: Vec<String>,
+    /// Of each unit of each group.
+    scores: Arc<Vec<Vec<f64>>>,
 }
 
 impl Plan {
@@ -154,7 +183,7 @@ impl Plan {
         }
         let mut analysis = Analysis::new(&model)?;
         let groups = groups::find(&mut analysis);
-        let selected = select::targets(&analysis, &groups, options)?;
+        let selected = select::targets(&model, &analysis, &groups, options)?;
         let statistics = match data {
             Some((runtime, batches)) if options.importance == Importance::Activation => {
                 let (stop, threads) = (Stop::new()?, options.threads);
@@ -168,15 +197,32 @@ impl Plan {
         let scores = importance::scores(&analysis, &groups, options, &statistics)?;
         let chosen = select::choose(&analysis, &groups, &selected, &scores, options)?;
         drop(analysis);
-        Ok(Plan {
-            model,
-            options: options.clone(),
-            gone: chosen.gone,
-            nodes: chosen.nodes,
-            units: chosen.units,
-            changed: HashMap::new(),
-            notes: Vec::new(),
-        })
+        Ok(Plan::of(model, options.clone(), chosen, Arc::new(scores)))
+    }
+
+    fn of(model: Model, options: StructuredOptions, chosen: select::Chosen, scores: Arc<Vec<Vec<f64>>>) -> Plan {
+        let select::Chosen { gone, nodes, units } = chosen;
+        Plan { model, options, gone, nodes, units, changed: HashMap::new(), notes: Vec::new(), scores }
+    }
+
+    /// The same for another sparsity. Overrides stay.
+    fn at(&self, sparsity: f64) -> Result<Plan> {
+        let options = StructuredOptions { sparsity, ..self.options.clone() };
+        let mut analysis = Analysis::new(&self.model)?;
+        let groups = groups::find(&mut analysis);
+        let selected = select::targets(&self.model, &analysis, &groups, &options)?;
+        let chosen = select::choose(&analysis, &groups, &selected, &self.scores, &options)?;
+        drop(analysis);
+        Ok(Plan::of(self.model.clone(), options, chosen, self.scores.clone()))
+    }
+
+    /// Bytes that the model will take on disk.
+    fn bytes(&self) -> Result<u64> {
+        let mut analysis = Analysis::new(&self.model)?;
+        let kept = self.kept(&mut analysis);
+        let (before, after) = cut::counts(&analysis, &kept).bytes;
+        let now = Model::from_proto(self.model.proto().clone()).bytes();
+        Ok(now.saturating_sub(before.saturating_sub(after)))
     }
 
     fn kept(&self, analysis: &mut Analysis<'_>) -> Kept {
@@ -216,6 +262,7 @@ impl Plan {
         let kept = self.kept(&mut analysis);
         let counts = cut::counts(&analysis, &kept);
         let mut put = |name: &str, value: serde_json::Value| report.summary.insert(name.to_owned(), value);
+        put("sparsity", self.options.sparsity.into());
         put("units_before", self.units.0.into());
         put("units_after", self.units.1.into());
         put("target_parameters_before", counts.targets.0.into());

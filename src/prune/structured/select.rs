@@ -3,9 +3,11 @@
 use super::StructuredOptions;
 use super::analysis::Analysis;
 use super::axes::Reason;
-use super::groups::{Group, Groups};
-use super::names::{self, Patterns};
+use super::groups::Groups;
 use crate::error::{Result, bail};
+use crate::graph::View;
+use crate::model::Model;
+use crate::prune::names::{Pattern, names_of};
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
 
@@ -28,46 +30,76 @@ pub struct Chosen {
 }
 
 /// Matches targets, exclusions and overrides against the modules.
-pub fn targets(analysis: &Analysis<'_>, groups: &Groups, options: &StructuredOptions) -> Result<Selected> {
-    let (wanted, left) = (Patterns::new(&options.target_modules)?, Patterns::new(&options.exclude)?);
-    let other = Patterns::new(&options.overrides.iter().map(|o| o.pattern.clone()).collect::<Vec<_>>())?;
-    let mut modules = Vec::with_capacity(analysis.producers.len());
-    let (mut used, mut used_others) = (vec![false; options.target_modules.len()], vec![false; options.overrides.len()]);
-    let mut facts = Vec::with_capacity(analysis.producers.len());
-    for producer in &analysis.producers {
-        let path = names::path(analysis, producer.node, producer.constant);
-        let names = [analysis.graph.node[producer.node as usize].label(), producer.constant];
-        let hits = wanted.matching(&path, names);
-        let others = other.matching(&path, names);
-        hits.iter().for_each(|i| used[*i] = true);
-        others.iter().for_each(|i| used_others[*i] = true);
-        let named = wanted.is_empty() || !hits.is_empty();
-        let excluded = !left.matching(&path, names).is_empty();
-        facts.push((named, excluded, others.first().copied()));
-        modules.push((path, named && !excluded));
-    }
-    let unused = used.iter().position(|u| !u).map(|i| &options.target_modules[i]);
-    let unused = unused.or(used_others.iter().position(|u| !u).map(|i| &options.overrides[i].pattern));
-    if let Some(pattern) = unused {
-        bail!(InvalidArgument, "no module matches {pattern:?}; there are {}", list(&modules));
-    }
-    let of_group = |group: &Group| {
-        let mut of = group.producers.iter().map(|i| facts[*i]);
-        let named = of.clone().any(|f| f.0) && !of.clone().any(|f| f.1);
-        let other = of.find_map(|f| f.2).map(|i| options.overrides[i].sparsity);
-        named.then(|| other.unwrap_or(options.sparsity))
+///
+/// A group is named by a module that makes its units, and by one that sums over them if the name stands for none that
+/// makes any (`down_proj` for the neurons that it reads).
+pub fn targets(
+    model: &Model,
+    analysis: &Analysis<'_>,
+    groups: &Groups,
+    options: &StructuredOptions,
+) -> Result<Selected> {
+    let view = View::new(model.proto());
+    let names = |node: u32, constant: &str| names_of(&view, 0, node as usize, constant);
+    let producers: Vec<Vec<String>> = analysis.producers.iter().map(|p| names(p.node, p.constant)).collect();
+    let consumers: Vec<Vec<String>> = analysis.consumers.iter().map(|c| names(c.node, c.constant)).collect();
+    let meant = |pattern: &mut Pattern| -> (Vec<bool>, Vec<bool>) {
+        let by: Vec<bool> = producers.iter().map(|names| pattern.matches(names)).collect();
+        let mut of: Vec<bool> = groups.groups.iter().map(|g| g.producers.iter().any(|i| by[*i])).collect();
+        if !of.contains(&true) {
+            let by: Vec<bool> = consumers.iter().map(|names| pattern.matches(names)).collect();
+            of = groups.groups.iter().map(|g| g.consumers.iter().any(|i| by[*i])).collect();
+        }
+        (by, of)
     };
-    Ok(Selected { sparsity: groups.groups.iter().map(of_group).collect(), modules })
+    let paths: Vec<String> = producers.iter().map(|names| names.first().cloned().unwrap_or_default()).collect();
+    let check = |pattern: &Pattern| match pattern.used {
+        true => Ok(()),
+        false => bail!(InvalidArgument, "no module matches {:?}; there are {}", pattern.text, list(&paths)),
+    };
+    let all = options.target_modules.is_empty();
+    let (mut named, mut of_group) = (vec![all; producers.len()], vec![all; groups.groups.len()]);
+    for pattern in &mut Pattern::all(&options.target_modules)? {
+        let (by, of) = meant(pattern);
+        check(pattern)?;
+        named.iter_mut().zip(by).for_each(|(named, by)| *named |= by);
+        of_group.iter_mut().zip(of).for_each(|(group, of)| *group |= of);
+    }
+    for pattern in &mut Pattern::all(&options.exclude)? {
+        let by: Vec<bool> = producers.iter().map(|names| pattern.matches(names)).collect();
+        named.iter_mut().zip(&by).for_each(|(named, by)| *named &= !by);
+        for (of, group) in of_group.iter_mut().zip(&groups.groups) {
+            *of &= !group.producers.iter().any(|i| by[*i]);
+        }
+    }
+    let mut sparsity: Vec<Option<f64>> = of_group.iter().map(|of| of.then_some(options.sparsity)).collect();
+    // The first that matches counts.
+    for other in options.overrides.iter().rev() {
+        let mut pattern = Pattern::new(&other.pattern)?;
+        let (_, of) = meant(&mut pattern);
+        check(&pattern)?;
+        sparsity.iter_mut().zip(of).filter(|(_, of)| *of).for_each(|(group, _)| {
+            *group = group.map(|_| other.sparsity);
+        });
+    }
+    Ok(Selected { sparsity, modules: paths.into_iter().zip(named).collect() })
 }
 
 /// The short names of all modules, each once.
-fn list(modules: &[(String, bool)]) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    modules.iter().for_each(|(path, _)| *counts.entry(names::short(path)).or_default() += 1);
-    match counts.is_empty() {
+fn list(paths: &[String]) -> String {
+    let mut names: Vec<&str> = paths.iter().map(|path| short(path)).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.is_empty() {
         true => "no modules with weights".to_owned(),
-        false => counts.keys().copied().collect::<Vec<_>>().join(", "),
+        false => names.join(", "),
     }
+}
+
+/// The short name that people know a module by: the last part of its path that is a word.
+fn short(path: &str) -> &str {
+    let word = |part: &&str| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit());
+    path.split('.').rfind(word).unwrap_or(path)
 }
 
 /// Takes the least important units of each group.

@@ -1,0 +1,80 @@
+/*
+ * prune MODEL OUTPUT [CALIBRATION]
+ *
+ * Takes 30 % of the neurons, channels and heads out of a model and saves it, and measures original and result
+ * against each other. With CALIBRATION (a text file; MODEL then needs its tokenizer.json beside it) the units that
+ * matter least for this text go, and what reads the others makes up for them: much less is lost. The report of the
+ * benchmark goes to stdout, everything else to stderr.
+ *
+ *     cc -std=c11 prune.c -o prune $(pkg-config --cflags --libs optimize)
+ */
+#include <optimize.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+#define TRY(call)                            \
+    do {                                     \
+        if ((call) != OPTIMIZE_OK) goto end; \
+    } while (0)
+
+/* A whole file, to be freed; NULL if it cannot be read. */
+static char *read_file(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    char *text = NULL;
+    long end;
+    if (!file) return NULL;
+    if (fseek(file, 0, SEEK_END) == 0 && (end = ftell(file)) >= 0 && fseek(file, 0, SEEK_SET) == 0) {
+        text = malloc((size_t)end + 1);
+        *size = text ? fread(text, 1, (size_t)end, file) : 0;
+    }
+    fclose(file);
+    return text;
+}
+
+int main(int argc, char **argv) {
+    optimize_context_t *context = NULL;
+    optimize_model_t *model = NULL, *small = NULL;
+    optimize_buffer_t *report = NULL, *benchmark = NULL;
+    optimize_error_t *error = NULL;
+    optimize_prune_options_t options = {.struct_size = sizeof options};
+    char *text = NULL;
+    size_t size = 0;
+    int failed = 1;
+
+    if (argc < 3) {
+        fprintf(stderr, "usage: %s MODEL OUTPUT [CALIBRATION]\n", argv[0]);
+        return 2;
+    }
+    options.method = OPTIMIZE_PRUNE_STRUCTURED;
+    options.sparsity = 0.3;
+    if (argc > 3) {
+        if (!(text = read_file(argv[3], &size))) {
+            fprintf(stderr, "%s: cannot be read\n", argv[3]);
+            return 2;
+        }
+        options.calibration = text;
+        options.calibration_size = size;
+        options.importance = OPTIMIZE_IMPORTANCE_ACTIVATION;
+        options.reconstruct = 1;
+    }
+    TRY(optimize_context_new(NULL, &context, &error));
+    TRY(optimize_model_load(context, argv[1], NULL, &model, &error));
+    TRY(optimize_model_prune(context, model, &options, NULL, &small, &report, &error));
+    TRY(optimize_model_save(small, argv[2], NULL, NULL, NULL, &error));
+    fprintf(stderr, "%s\n", optimize_buffer_data(report));
+    TRY(optimize_model_benchmark(context, model, small, NULL, NULL, NULL, &benchmark, &error));
+    fputs(optimize_buffer_data(benchmark), stdout);
+    failed = 0;
+end:
+    if (failed) fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+    optimize_error_free(error);
+    optimize_buffer_free(benchmark);
+    optimize_buffer_free(report);
+    optimize_model_free(small);
+    optimize_model_free(model);
+    optimize_context_free(context);
+    free(text);
+    return failed;
+}

@@ -1,0 +1,229 @@
+//! Layers by their names, and where each begins and ends in the graph.
+//!
+//! What flows from the tokens (or from another input of floats) through the layers is followed in the order in which
+//! nodes run. Where one value alone is on its way, nothing goes past it: a *joint*. A layer is what lies between the
+//! last joint before its first weight and that before the first weight of the next.
+
+use crate::error::{Result, bail};
+use crate::graph::{View, modules};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, NodeProto};
+use crate::prune::structured::sorted;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Words that stand before the number of a layer without a dot between.
+const WORDS: [&str; 5] = ["layer", "layers", "block", "blk", "h"];
+
+/// A layer that is repeated in the model.
+pub struct Layer {
+    /// As names count it.
+    pub number: usize,
+    /// The value that flows in.
+    pub input: String,
+    /// The value that flows out; `None` if it is not known where the layer ends.
+    pub output: Option<String>,
+}
+
+/// The layers of a model, and to which of them nodes belong.
+pub struct Layers {
+    /// In the order in which they run.
+    pub layers: Vec<Layer>,
+    /// For each node of the main graph the layer of its weight, as an index.
+    pub own: Vec<Option<usize>>,
+    /// For each node the last layer that it depends on.
+    pub last: Vec<Option<usize>>,
+}
+
+/// Finds the layers; `Unsupported`, with the reason, where there are none that could be told apart.
+pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
+    let graph = model.graph();
+    let (numbers, own) = named(model);
+    if numbers.len() < 2 {
+        bail!(Unsupported, "no layers are found: no weights or nodes have numbered names like layers.0, layers.1");
+    }
+    let order = sorted(graph);
+    let mut place = vec![0usize; graph.node.len()];
+    order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
+    // By place in the order, that of the inputs before them all.
+    let joints = joints(graph, &order, &place, &own, cache);
+    let bounds = |layer: usize| {
+        let places = own.iter().enumerate().filter(|(_, of)| **of == Some(layer)).map(|(node, _)| place[node] + 1);
+        places.fold((usize::MAX, 0), |(first, last), at| (first.min(at), last.max(at)))
+    };
+    let bounds: Vec<(usize, usize)> = (0..numbers.len()).map(bounds).collect();
+    let mut begins: Vec<usize> = Vec::new();
+    for (layer, (first, _)) in bounds.iter().enumerate() {
+        let joint = joints.partition_point(|(at, _)| at < first).checked_sub(1);
+        let apart = |joint: &usize| layer == 0 || joints[*joint].0 >= bounds[layer - 1].1;
+        match joint.filter(apart) {
+            Some(joint) => begins.push(joint),
+            None => bail!(Unsupported, "layer {}: more than one value flows into it", numbers[layer]),
+        }
+    }
+    // The last layer has as many joints as the one before it.
+    let count = numbers.len();
+    let end = begins[count - 1] + (begins[count - 1] - begins[count - 2]);
+    let end = Some(end).filter(|end| joints.get(*end).is_some_and(|(at, _)| *at >= bounds[count - 1].1));
+    let value = |joint: usize| joints[joint].1.to_owned();
+    let layers = numbers.iter().enumerate().map(|(layer, number)| Layer {
+        number: *number,
+        input: value(begins[layer]),
+        output: begins.get(layer + 1).copied().or(end).map(value),
+    });
+    Ok(Layers { layers: layers.collect(), last: last(graph, &order, &own), own })
+}
+
+/// The numbers of the layers in order, and for each node of the main graph the index of its layer.
+fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
+    let view = View::new(model.proto());
+    let nodes = &model.graph().node;
+    // By what stands before the number: the numbers, and the nodes that have them.
+    let mut families: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op() != "Gather") {
+        let constants = node.input.iter().filter_map(|name| view.constant(0, name));
+        let Some(weight) = constants.filter(|c| c.tensor.dims.len() > 1).map(|c| c.name).next() else { continue };
+        for path in modules::paths(&view, 0, index, weight).into_iter().take(1) {
+            numbered(&path).into_iter().for_each(|(family, number)| {
+                families.entry(family).or_default().push((number, index));
+            });
+        }
+    }
+    let distinct = |list: &[(usize, usize)]| list.iter().map(|(number, _)| *number).collect::<BTreeSet<_>>();
+    let mut own = vec![None; nodes.len()];
+    let best = families.values().max_by_key(|list| (distinct(list).len(), list.len()));
+    let Some(list) = best else { return (Vec::new(), own) };
+    let numbers: Vec<usize> = distinct(list).into_iter().collect();
+    list.iter().for_each(|(number, node)| own[*node] = numbers.iter().position(|n| n == number));
+    (numbers, own)
+}
+
+/// Each number in a path, with what stands before it.
+fn numbered(path: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let mut before = String::new();
+    for part in path.split('.') {
+        let word = part.trim_end_matches(|c: char| c.is_ascii_digit());
+        let known = word.is_empty() || WORDS.contains(&word.trim_end_matches('_'));
+        if let (Ok(number), true) = (part[word.len()..].parse(), known) {
+            found.push((format!("{before}.{word}"), number));
+        }
+        before = format!("{before}.{part}");
+    }
+    found
+}
+
+/// Places in the order of nodes after which one value alone is on its way, and that value.
+fn joints<'g>(
+    graph: &'g GraphProto,
+    order: &[usize],
+    place: &[usize],
+    own: &[Option<usize>],
+    cache: &HashSet<&str>,
+) -> Vec<(usize, &'g str)> {
+    // Place 0 is that of the inputs.
+    let end = order.len() + 1;
+    let mut until: HashMap<&str, usize> = HashMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        for name in reads(node) {
+            let last = until.entry(name).or_default();
+            *last = (place[index] + 1).max(*last);
+        }
+    }
+    // What nobody reads but the caller is on its way until the end.
+    for name in graph.output.iter().filter_map(|o| o.name.as_deref()).filter(|name| !cache.contains(name)) {
+        until.entry(name).or_insert(end);
+    }
+    let mut flows: HashSet<&str> = sources(graph, cache);
+    let mut change = vec![0i64; end + 1];
+    let mut made: Vec<(usize, &str)> = Vec::new();
+    let mut given: Vec<&str> = flows.iter().copied().collect();
+    given.sort_unstable();
+    for name in given {
+        if let Some(last) = until.get(name) {
+            change[0] += 1;
+            change[*last] -= 1;
+            made.push((0, name));
+        }
+    }
+    for (at, index) in order.iter().enumerate().map(|(at, index)| (at + 1, index)) {
+        let node = &graph.node[*index];
+        // Sizes are the same everywhere on the way.
+        let carries = !matches!(node.op(), "Shape" | "Size") && reads(node).iter().any(|name| flows.contains(name));
+        if !carries && own[*index].is_none() && !looks_up(graph, node) {
+            continue;
+        }
+        for output in node.output.iter().filter(|output| !output.is_empty()) {
+            flows.insert(output);
+            if let Some(last) = until.get(output.as_str()).filter(|last| **last > at) {
+                change[at] += 1;
+                change[*last] -= 1;
+                made.push((at, output));
+            }
+        }
+    }
+    let mut alive = 0;
+    let counts: Vec<i64> = change
+        .iter()
+        .map(|change| {
+            alive += change;
+            alive
+        })
+        .collect();
+    made.into_iter().filter(|(at, _)| counts[*at] == 1).collect()
+}
+
+/// Inputs of floats that are no cache.
+fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str> {
+    let floats = [DataType::Float32, DataType::Float16, DataType::Bfloat16].map(|dtype| Some(dtype.to_onnx()));
+    let of = |info: &'g crate::onnx::proto::ValueInfoProto| {
+        let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
+        let large = tensor.shape.as_deref().is_none_or(|shape| shape.dim.len() >= 3);
+        let name = info.name.as_deref()?;
+        (floats.contains(&tensor.elem_type) && large && !cache.contains(name)).then_some(name)
+    };
+    graph.input.iter().filter_map(of).collect()
+}
+
+/// Whether a node looks tokens up in a table, and not positions or kinds of tokens.
+fn looks_up(graph: &GraphProto, node: &NodeProto) -> bool {
+    let Some(mut ids) = node.input_at(1).filter(|_| node.op() == "Gather") else { return false };
+    while let Some(before) = graph.node.iter().find(|n| n.output.iter().any(|o| o == ids)) {
+        match before.input.as_slice() {
+            [one] => ids = one,
+            _ => return false,
+        }
+    }
+    let given = graph.input.iter().any(|input| input.name.as_deref() == Some(ids));
+    given && !["position", "type", "mask", "past"].iter().any(|word| ids.contains(word))
+}
+
+fn last(graph: &GraphProto, order: &[usize], own: &[Option<usize>]) -> Vec<Option<usize>> {
+    let mut of_value: HashMap<&str, usize> = HashMap::new();
+    let mut last = vec![None; graph.node.len()];
+    for index in order {
+        let node = &graph.node[*index];
+        let before = reads(node).into_iter().filter_map(|name| of_value.get(name).copied()).max();
+        last[*index] = own[*index].max(before);
+        if let Some(layer) = last[*index] {
+            of_value.extend(node.output.iter().map(|output| (output.as_str(), layer)));
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_paths() {
+        let of = |path: &str| numbered(path).into_iter().map(|(f, n)| format!("{f}:{n}")).collect::<Vec<_>>().join(" ");
+        assert_eq!(of("model.layers.11.mlp.fc1"), ".model.layers.:11");
+        assert_eq!(of("encoder.layer_3.dense"), ".encoder.layer_:3");
+        assert_eq!(of("stages.1.blocks.2.conv1"), ".stages.:1 .stages.1.blocks.:2");
+        assert_eq!(of("transformer.h.0.attn"), ".transformer.h.:0");
+        assert_eq!(of("fc2"), "");
+    }
+}

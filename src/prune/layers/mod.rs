@@ -1,0 +1,181 @@
+//! Whole layers that go: what flows into one flows on behind it.
+//!
+//! Which: those that are named, or those that change least of what flows through them, `1 - cosine` between what goes
+//! in and what comes out ("block influence", Men et al. 2024, arXiv 2403.03853), with calibration data; without any,
+//! layers spread over the later middle, where the paper finds them.
+
+mod find;
+mod remove;
+
+use super::PruneOptions;
+use crate::calibrate::{Batch, Walk};
+use crate::call::{Call, Ticket};
+use crate::error::{Context, Result, bail};
+use crate::model::Model;
+use crate::report::{NodeReport, Report};
+use crate::runtime::{Runtime, Stop, Tensor};
+use crate::text::Decoder;
+use find::Layers;
+use serde_json::json;
+use std::collections::HashSet;
+
+/// What was dropped.
+pub struct Dropped {
+    before: usize,
+    /// As names count them, in order.
+    numbers: Vec<usize>,
+    /// For each layer `1 - cosine`, where it was measured.
+    influence: Vec<f64>,
+}
+
+impl Dropped {
+    /// Adds to the report on what was done afterwards.
+    pub fn describe(&self, report: &mut Report) {
+        report.summary.insert("layers_before".into(), self.before.into());
+        report.summary.insert("layers_after".into(), (self.before - self.numbers.len()).into());
+        report.summary.insert("layers_dropped".into(), json!(self.numbers));
+        if !self.influence.is_empty() {
+            let rounded: Vec<f64> = self.influence.iter().map(|v| (v * 1e6).round() / 1e6).collect();
+            report.summary.insert("layer_influence".into(), json!(rounded));
+        }
+        let node = |number: &usize| NodeReport {
+            name: format!("layer {number}"),
+            op: "layer".to_owned(),
+            action: "dropped",
+            reason: match self.influence.is_empty() {
+                true => "asked".to_owned(),
+                false => "changes what flows through it least".to_owned(),
+            },
+            sensitivity: None,
+        };
+        report.nodes.splice(0..0, self.numbers.iter().map(node));
+    }
+}
+
+/// Drops `options.layers`, or `options.drop_layers` of them. The original is not changed.
+pub fn drop(
+    model: &Model,
+    options: &PruneOptions,
+    data: Option<(&'static Runtime, &[Batch])>,
+    call: &Call,
+) -> Result<(Model, Dropped)> {
+    let decoder = Decoder::of(model).ok();
+    let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
+    let cache: HashSet<&str> = pairs.flat_map(|pair| [pair.past.as_str(), pair.present.as_str()]).collect();
+    let found = find::find(model, &cache)?;
+    let count = found.layers.len();
+    let (mut chosen, mut measured): (Vec<usize>, Vec<f64>) = (Vec::new(), Vec::new());
+    for number in &options.layers {
+        match found.layers.iter().position(|layer| layer.number == *number) {
+            Some(index) => chosen.push(index),
+            None => bail!(InvalidArgument, "there is no layer {number}; there are {}", range(&found)),
+        }
+    }
+    if chosen.is_empty() {
+        let wanted = options.drop_layers;
+        if wanted >= count {
+            bail!(InvalidArgument, "drop_layers is {wanted}, but the model has only {count} layers");
+        }
+        chosen = match data {
+            None => spread(count, wanted),
+            Some((runtime, batches)) => {
+                let stop = Stop::new()?;
+                measured = call.drive("influence", count as u64, |ticket| {
+                    influence(runtime, model, &found, batches, options.threads, ticket, &stop)
+                })?;
+                let mut order: Vec<usize> = (0..count).collect();
+                order.sort_by(|a, b| measured[*a].total_cmp(&measured[*b]).then(b.cmp(a)));
+                order.truncate(wanted);
+                order
+            }
+        };
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    if chosen.len() == count {
+        bail!(InvalidArgument, "all {count} layers are to be dropped");
+    }
+    let result = remove::remove(model, &found, &chosen, decoder.as_ref())?;
+    let numbers = chosen.iter().map(|index| found.layers[*index].number).collect();
+    Ok((result, Dropped { before: count, numbers, influence: measured }))
+}
+
+fn range(found: &Layers) -> String {
+    let numbers = || found.layers.iter().map(|layer| layer.number);
+    format!("{} to {}", numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
+}
+
+/// Evenly from the later middle; from all over if that is not enough.
+fn spread(count: usize, wanted: usize) -> Vec<usize> {
+    let from = [count / 2, count / 4, 1, 0].into_iter().find(|from| count.saturating_sub(from + 1) >= wanted);
+    let (from, to) = (from.unwrap_or(0), if wanted < count { count - 1 } else { count });
+    (0..wanted).map(|nth| from + (2 * nth + 1) * (to - from) / (2 * wanted)).collect()
+}
+
+/// `1 - cosine` between what flows into a layer and out of it, mean over all tokens. A layer whose end is not known
+/// counts as changing all.
+fn influence(
+    runtime: &'static Runtime,
+    model: &Model,
+    found: &Layers,
+    batches: &[Batch],
+    threads: usize,
+    ticket: &Ticket,
+    stop: &Stop,
+) -> Result<Vec<f64>> {
+    let ends = found.layers.iter().filter_map(|layer| layer.output.as_deref());
+    let asked: Vec<&str> = found.layers.iter().map(|layer| layer.input.as_str()).chain(ends).collect();
+    let mut walk = Walk::new(runtime, model, threads, batches, &asked)?;
+    let mut before: Vec<Tensor> = walk.value(asked[0], stop)?;
+    let mut all = Vec::with_capacity(found.layers.len());
+    for layer in &found.layers {
+        ticket.check()?;
+        let Some(output) = &layer.output else {
+            all.push(f64::INFINITY);
+            continue;
+        };
+        let after = walk.value(output, stop)?;
+        let (mut sum, mut rows) = (0f64, 0usize);
+        for ((before, after), batch) in before.iter().zip(&after).zip(batches) {
+            let of = |tensor: &Tensor| {
+                let size = tensor.shape().last().map_or(0, |size| *size as usize);
+                batch.rows(tensor, size).at(|| format!("value {output:?}"))
+            };
+            let (a, b) = (of(before)?, of(after)?);
+            let size = a.shape()[1] as usize;
+            for (a, b) in a.as_slice::<f32>()?.chunks_exact(size).zip(b.as_slice::<f32>()?.chunks_exact(size)) {
+                sum += 1.0 - cosine(a, b);
+                rows += 1;
+            }
+        }
+        all.push(sum / rows.max(1) as f64);
+        before = after;
+        ticket.add(1);
+    }
+    Ok(all)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn layers_are_spread_over_the_later_middle() {
+        assert_eq!(spread(12, 1), [8]);
+        assert_eq!(spread(12, 2), [7, 9]);
+        assert_eq!(spread(30, 4), [16, 20, 23, 27]);
+        for count in 2..20 {
+            for wanted in 1..count {
+                let mut chosen = spread(count, wanted);
+                chosen.dedup();
+                assert!(chosen.len() == wanted && chosen.iter().all(|l| *l < count), "{count} {wanted} {chosen:?}");
+            }
+        }
+    }
+}

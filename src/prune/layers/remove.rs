@@ -1,0 +1,203 @@
+//! Layers out of the graph.
+
+use super::find::Layers;
+use crate::error::{Result, bail};
+use crate::graph::edit::{self, Names};
+use crate::model::Model;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, NodeProto};
+use crate::prune::structured::sizes_of;
+use crate::text::Decoder;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// The model without the layers `gone`, which are sorted indexes. What a decoder keeps of the others is numbered anew.
+pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&Decoder>) -> Result<Model> {
+    let mut proto = model.proto().clone();
+    edit::modernize_ir(&mut proto);
+    let mut names = Names::of(&proto);
+    let Some(graph) = proto.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
+    let sizes = sizes_of(model);
+    let mut instead: HashMap<String, String> = HashMap::new();
+    for index in gone {
+        let layer = &found.layers[*index];
+        let Some(output) = &layer.output else {
+            bail!(Unsupported, "layer {}: where it ends is not known", layer.number);
+        };
+        if let (Some(a), Some(b)) = (sizes.get(&layer.input), sizes.get(output))
+            && a != b
+        {
+            bail!(Unsupported, "layer {}: what flows out of it has another shape than what flows in", layer.number);
+        }
+        let input = instead.get(&layer.input).unwrap_or(&layer.input).clone();
+        instead.insert(output.clone(), input);
+    }
+    let label = |node: usize| found.last[node].filter(|last| gone.binary_search(last).is_ok());
+    same_sizes(graph, found, &label, &sizes);
+    rename(graph, &instead);
+    outputs(graph, &instead, &mut names);
+    let caches = decoder.map(|decoder| caches(graph, found, gone, decoder)).unwrap_or_default();
+    graph.output.retain(|output| !output.name.as_ref().is_some_and(|name| caches.gone.contains(name)));
+    let before = graph.node.len();
+    let left = living(graph);
+    if let Some(node) = (0..before.min(found.own.len()))
+        .find(|node| left[*node] && found.own[*node].is_some_and(|own| gone.binary_search(&own).is_ok()))
+    {
+        let number = found.own[node].map_or(0, |own| found.layers[own].number);
+        let label = graph.node[node].label();
+        bail!(Unsupported, "layer {number} cannot go: what node {label:?} gives is needed behind it, too");
+    }
+    sweep(graph, &left);
+    let read: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
+    if let Some(name) = caches.gone.iter().find(|name| read.contains(name.as_str())) {
+        bail!(Unsupported, "the layer with the cache {name:?} cannot go: it is needed elsewhere");
+    }
+    graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| caches.gone.contains(name)));
+    rename(graph, &caches.renamed);
+    for node in &mut graph.node {
+        node.output.iter_mut().for_each(|output| replace(output, &caches.renamed));
+    }
+    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    infos.filter_map(|info| info.name.as_mut()).for_each(|name| replace(name, &caches.renamed));
+    Ok(model.derive(proto))
+}
+
+fn replace(name: &mut String, map: &HashMap<String, String>) {
+    if let Some(new) = map.get(name) {
+        name.clone_from(new);
+    }
+}
+
+/// Makes all nodes read other values, in branches too.
+fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
+    for node in &mut graph.node {
+        node.input.iter_mut().for_each(|input| replace(input, map));
+        for attribute in &mut node.attribute {
+            attribute.g.iter_mut().for_each(|graph| rename(graph, map));
+            attribute.graphs.iter_mut().for_each(|graph| rename(graph, map));
+        }
+    }
+}
+
+/// Sizes that were read inside a layer that goes are read before it, where they are the same.
+fn same_sizes(
+    graph: &mut GraphProto,
+    found: &Layers,
+    label: &dyn Fn(usize) -> Option<usize>,
+    sizes: &HashMap<String, Vec<[i64; 2]>>,
+) {
+    let producer: HashMap<String, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.clone(), i))).collect();
+    for index in 0..graph.node.len() {
+        let node = &mut graph.node[index];
+        if node.op() != "Shape" {
+            continue;
+        }
+        let Some(from) = node.input.first().and_then(|name| producer.get(name)) else { continue };
+        let Some(layer) = label(*from) else { continue };
+        let input = &found.layers[layer].input;
+        if sizes.contains_key(input) && sizes.get(input) == node.input.first().and_then(|name| sizes.get(name)) {
+            node.input[0].clone_from(input);
+        }
+    }
+}
+
+/// Outputs of the model that are the end of a layer keep their names.
+fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mut Names) {
+    let given: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+    for name in given {
+        let Some(input) = instead.get(&name) else { continue };
+        let fresh = names.fresh(&format!("{name}_dropped"));
+        for output in graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|output| **output == name) {
+            output.clone_from(&fresh);
+        }
+        graph.node.push(NodeProto {
+            name: Some(names.fresh(&format!("{name}_same"))),
+            ..edit::node("Identity", &[input], &[&name])
+        });
+    }
+}
+
+/// What a decoder keeps of layers.
+#[derive(Default)]
+struct Caches {
+    /// Inputs and outputs that go.
+    gone: BTreeSet<String>,
+    /// Names of those that stay.
+    renamed: HashMap<String, String>,
+}
+
+fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Decoder) -> Caches {
+    let producer: HashMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let layer = |present: &str| producer.get(present).and_then(|node| found.last.get(*node).copied().flatten());
+    let goes = |present: &str| layer(present).is_some_and(|layer| gone.binary_search(&layer).is_ok());
+    let (out, kept): (Vec<_>, Vec<_>) = decoder.cache.iter().partition(|pair| goes(&pair.present));
+    let mut caches = Caches::default();
+    let numbers: BTreeSet<usize> = kept.iter().filter_map(|pair| number(&pair.past)).collect();
+    let new: BTreeMap<usize, usize> = numbers.into_iter().enumerate().map(|(new, old)| (old, new)).collect();
+    for name in kept.iter().flat_map(|pair| [&pair.past, &pair.present]) {
+        if let Some(new) = number(name).and_then(|old| new.get(&old)) {
+            caches.renamed.insert(name.clone(), numbered(name, *new));
+        }
+    }
+    // The length of the past is often read from the first cache; all have the same.
+    let sizes: HashMap<String, String> = out
+        .iter()
+        .filter_map(|pair| Some((pair.past.clone(), kept.iter().find(|k| k.shape == pair.shape)?.past.clone())))
+        .collect();
+    for node in graph.node.iter_mut().filter(|node| node.op() == "Shape") {
+        node.input.iter_mut().for_each(|input| replace(input, &sizes));
+    }
+    caches.gone = out.into_iter().flat_map(|pair| [pair.past.clone(), pair.present.clone()]).collect();
+    caches
+}
+
+/// The first number in a name.
+fn digits(name: &str) -> Option<std::ops::Range<usize>> {
+    let start = name.find(|c: char| c.is_ascii_digit())?;
+    let end = name[start..].find(|c: char| !c.is_ascii_digit()).map_or(name.len(), |length| start + length);
+    Some(start..end)
+}
+
+fn number(name: &str) -> Option<usize> {
+    name[digits(name)?].parse().ok()
+}
+
+fn numbered(name: &str, number: usize) -> String {
+    match digits(name) {
+        Some(range) => format!("{}{number}{}", &name[..range.start], &name[range.end..]),
+        None => name.to_owned(),
+    }
+}
+
+/// Nodes that lead to an output.
+fn living(graph: &GraphProto) -> Vec<bool> {
+    let producer: HashMap<&str, usize> =
+        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let mut living = vec![false; graph.node.len()];
+    let outputs = graph.output.iter().filter_map(|output| output.name.as_deref());
+    let mut todo: Vec<usize> = outputs.filter_map(|name| producer.get(name).copied()).collect();
+    while let Some(node) = todo.pop() {
+        if !std::mem::replace(&mut living[node], true) {
+            todo.extend(reads(&graph.node[node]).into_iter().filter_map(|name| producer.get(name)));
+        }
+    }
+    living
+}
+
+/// Removes dead nodes, and constants and shapes of values that only they had.
+fn sweep(graph: &mut GraphProto, living: &[bool]) {
+    let names = |graph: &GraphProto| -> HashSet<String> {
+        graph.node.iter().flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
+    };
+    let before = names(graph);
+    let mut index = 0;
+    graph.node.retain(|_| {
+        index += 1;
+        living[index - 1]
+    });
+    let after = names(graph);
+    let idle = |name: &String| before.contains(name) && !after.contains(name);
+    graph.initializer.retain(|tensor| !tensor.name.as_ref().is_some_and(idle));
+    graph.value_info.retain(|info| !info.name.as_ref().is_some_and(idle));
+}

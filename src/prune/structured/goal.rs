@@ -1,0 +1,106 @@
+//! The smallest sparsity with which a model is small or fast enough.
+
+use super::Plan;
+use crate::benchmark::inputs::{InputSet, Source};
+use crate::benchmark::{BenchmarkOptions, Pair, Subject, race};
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::model::Model;
+use crate::runtime::{Runtime, SessionOptions};
+use crate::source::Task;
+use crate::text::Tokenizer;
+
+/// Sparsities are tried up to this.
+const MOST: f64 = 0.95;
+/// Steps of a search for a size: the sparsity is found to a thousandth.
+const STEPS: usize = 10;
+/// Steps of a search for a speed, each of which is a benchmark.
+const RACES: usize = 6;
+const ROUNDS: usize = 15;
+/// Of one benchmark.
+const SECONDS: f64 = 6.0;
+
+/// The plan for as few units as it takes to come down to `bytes`. `InvalidArgument` if no sparsity does.
+pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
+    let enough = |plan: &Plan| Ok(plan.bytes()? <= bytes);
+    match search(plan, STEPS, enough)? {
+        Some(found) => Ok(found),
+        None => {
+            let least = plan.at(MOST)?.bytes()?;
+            bail!(InvalidArgument, "target_size is {bytes}; with {MOST} of the units gone {least} bytes are left")
+        }
+    }
+}
+
+/// The plan for as few units as it takes to run `speedup` times as fast. `InvalidArgument` if no sparsity does.
+pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
+    let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
+    let races = Races::new(runtime, plan)?;
+    let mut best = 0f64;
+    let enough = |plan: &Plan| {
+        let measured = races.run(&plan.model, &plan.cut(call)?, call)?;
+        best = best.max(measured);
+        Ok(measured >= speedup)
+    };
+    match search(plan, RACES, enough)? {
+        Some(found) => Ok(found),
+        None => bail!(
+            InvalidArgument,
+            "target_speedup is {speedup}; with {MOST} of the units gone the model is {best:.2} times as fast"
+        ),
+    }
+}
+
+/// The least sparsity of those tried that is enough.
+fn search(plan: &Plan, steps: usize, mut enough: impl FnMut(&Plan) -> Result<bool>) -> Result<Option<Plan>> {
+    let mut best = plan.at(MOST)?;
+    if !enough(&best)? {
+        return Ok(None);
+    }
+    let (mut low, mut high) = (0f64, MOST);
+    for _ in 0..steps {
+        let middle = (low + high) / 2.0;
+        let tried = plan.at(middle)?;
+        // What is rounded alike has been measured.
+        let known = tried.gone == best.gone;
+        if known || enough(&tried)? {
+            (best, high) = (tried, middle);
+        } else {
+            low = middle;
+        }
+    }
+    Ok(Some(best))
+}
+
+struct Races {
+    runtime: &'static Runtime,
+    session: SessionOptions,
+    options: BenchmarkOptions,
+    inputs: InputSet,
+}
+
+impl Races {
+    fn new(runtime: &'static Runtime, plan: &Plan) -> Result<Races> {
+        // Of models that write text a step of one token.
+        let writes = plan.model.card().task == Task::Generate;
+        let options = BenchmarkOptions {
+            runs: ROUNDS,
+            warmup: 3,
+            max_seconds: SECONDS,
+            sequence_length: usize::from(writes),
+            ..BenchmarkOptions::default()
+        };
+        let tokenizer = Tokenizer::of(&plan.model)?;
+        let inputs = Source::new(&plan.model, &plan.model, tokenizer.as_ref(), &options)?.timing()?;
+        let session = SessionOptions { threads: plan.options.threads, ..SessionOptions::default() };
+        Ok(Races { runtime, session, options, inputs })
+    }
+
+    /// How many times as fast as `original` the `result` is.
+    fn run(&self, original: &Model, result: &Model, call: &Call) -> Result<f64> {
+        let subject = |model: &Model| Subject::new(self.runtime, model, &self.session, call);
+        let mut pair = Pair::new(subject(original)?, subject(result)?);
+        // Inputs of a decoder's cache have other sizes where heads have gone.
+        Ok(race(&mut pair, &self.inputs, &self.options, &self.session, call)?.median)
+    }
+}

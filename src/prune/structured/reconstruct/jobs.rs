@@ -1,0 +1,129 @@
+//! Which weights can be changed, and how what they are given becomes rows.
+
+use super::patches::Window;
+use crate::calibrate::Batch;
+use crate::error::Result;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::TensorProto;
+use crate::prune::structured::analysis::{Analysis, Consumer, sorted};
+use crate::prune::structured::axes::{Axis, Kept};
+use crate::runtime::Tensor;
+
+/// A weight to change.
+pub struct Job {
+    pub weight: String,
+    /// As it is stored.
+    pub tensor: TensorProto,
+    /// The dimension of the matrix that is summed over.
+    pub at: usize,
+    /// Elements of that dimension that stay; of a convolution each tap of each channel is one.
+    pub kept: Vec<u32>,
+    pub input: String,
+    /// The bias that is added to the product.
+    pub bias: Option<(String, TensorProto)>,
+    /// Of a convolution.
+    pub window: Option<Window>,
+}
+
+impl Job {
+    /// The weight with two dimensions.
+    pub fn matrix(&self) -> TensorProto {
+        let rows = self.tensor.dims.first().copied().unwrap_or(0);
+        let columns = self.tensor.dims.iter().skip(1).product();
+        TensorProto { dims: vec![rows, columns], ..self.tensor.clone() }
+    }
+
+    /// Elements that are summed over.
+    pub fn size(&self) -> usize {
+        self.matrix().dims.get(self.at).and_then(|size| usize::try_from(*size).ok()).unwrap_or(0)
+    }
+
+    /// What the weight is multiplied with for one batch, `[rows, size]`; of `count` batches.
+    pub fn rows(&self, batch: &Batch, value: &Tensor, count: usize) -> Result<Tensor> {
+        match &self.window {
+            None => batch.rows(value, self.size()),
+            Some(window) => window.rows(value, self.size(), count),
+        }
+    }
+}
+
+/// The weights that can be changed, in the order in which they run.
+pub fn jobs(analysis: &Analysis<'_>, kept: &Kept, notes: &mut Vec<String>) -> Vec<Job> {
+    let mut place = vec![0usize; analysis.graph.node.len()];
+    sorted(analysis.graph).into_iter().enumerate().for_each(|(at, node)| place[node] = at);
+    let mut list: Vec<&Consumer<'_>> = analysis.consumers.iter().collect();
+    list.sort_by_key(|consumer| place[consumer.node as usize]);
+    let mut jobs = Vec::new();
+    for consumer in list.into_iter().filter(|c| kept.of(Axis::Units(c.axis)).is_some()) {
+        match job(analysis, kept, consumer) {
+            Ok(job) => jobs.push(job),
+            Err(why) => notes.push(format!("the weight {:?} is not reconstructed: {why}", consumer.constant)),
+        }
+    }
+    jobs
+}
+
+fn job(analysis: &Analysis<'_>, kept: &Kept, consumer: &Consumer<'_>) -> std::result::Result<Job, &'static str> {
+    let node = &analysis.graph.node[consumer.node as usize];
+    let (tensor, value) = (analysis.constants[consumer.constant], &analysis.values[consumer.constant]);
+    let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
+    let at = value.axes.iter().position(holds).ok_or("it is not stored as it is used")?;
+    let input = analysis.values.get(consumer.input).ok_or("what it is given is not known")?;
+    let window = if node.is("Conv") { Some(Window::of(node, tensor).filter(|_| at == 1)) } else { None };
+    let window = match window {
+        Some(None) => return Err("it is a convolution in groups, or its padding is not written out"),
+        Some(window) => window,
+        None if !(node.is("MatMul") || node.is("Gemm")) || value.rank() != 2 => {
+            return Err("it is no matrix that rows are multiplied with");
+        }
+        None if consumer.dimension + 1 != input.rank() => return Err("it is no matrix that rows are multiplied with"),
+        None => None,
+    };
+    if uses(analysis, consumer.constant) != 1 {
+        return Err("it is used more than once");
+    }
+    if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 {
+        return Err("its product is scaled");
+    }
+    let taps = window.as_ref().map_or(1, Window::taps) as u32;
+    let list = kept.of(Axis::Units(consumer.axis)).unwrap_or_default();
+    Ok(Job {
+        weight: consumer.constant.to_owned(),
+        tensor: tensor.clone(),
+        at,
+        kept: list.iter().flat_map(|channel| channel * taps..(channel + 1) * taps).collect(),
+        input: consumer.input.to_owned(),
+        bias: bias(analysis, consumer),
+        window,
+    })
+}
+
+/// How many nodes read a value.
+fn uses(analysis: &Analysis<'_>, name: &str) -> usize {
+    analysis.graph.node.iter().flat_map(reads).filter(|read| *read == name).count()
+}
+
+/// A vector that is added to nothing but the product.
+fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, TensorProto)> {
+    let node = &analysis.graph.node[consumer.node as usize];
+    let output = node.output.first()?;
+    let name = match node.input_at(2).filter(|_| node.is("Gemm") || node.is("Conv")) {
+        Some(name) => name,
+        None if node.is("Conv") => return None,
+        None => {
+            let mut readers = analysis.graph.node.iter().filter(|n| reads(n).contains(&output.as_str()));
+            let add = readers.next().filter(|n| n.is("Add"))?;
+            if readers.next().is_some() || analysis.graph.output.iter().any(|o| o.name.as_ref() == Some(output)) {
+                return None;
+            }
+            add.input.iter().map(String::as_str).find(|name| *name != output)?
+        }
+    };
+    let tensor = analysis.constants.get(name)?;
+    let float = matches!(
+        DataType::from_onnx(tensor.data_type.unwrap_or(0)),
+        Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
+    );
+    (tensor.dims.len() == 1 && float && uses(analysis, name) == 1).then(|| (name.to_owned(), (*tensor).clone()))
+}
