@@ -50,7 +50,7 @@ def graphs():
                                     enable_nested_tensor=False)
     found = {
         "MiniLM-L3": MODELS / "paraphrase-MiniLM-L3-v2/model.onnx",
-        "MiniLM-L6": MODELS / "all-MiniLM-L6-v2/model.onnx",
+        "MiniLM-L6": SCRATCH / "minilm-l6/model.onnx",
         "silero-vad": MODELS / "silero-vad/silero_vad.onnx",
         "tiny MLP": made("tiny_mlp", mlp([16, 32, 8]), (torch.randn(1, 16),), ["x"]),
         "wide MLP": made("wide_mlp", mlp([1024, 4096, 1024]), (torch.randn(4, 1024),), ["x"]),

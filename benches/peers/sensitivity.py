@@ -56,7 +56,7 @@ def spearman(a, b):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(MODELS / "all-MiniLM-L6-v2"))
+    parser.add_argument("--model", default=str(MODELS / "paraphrase-MiniLM-L3-v2"))
     parser.add_argument("--sentences", type=int, default=64)
     arguments = parser.parse_args()
     tokenizer = Tokenizer.from_file(f"{arguments.model}/tokenizer.json")
