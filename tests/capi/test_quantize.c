@@ -324,7 +324,7 @@ TEST(static_ranges_come_from_texts_and_tensors) {
     options.smooth_quant = 0;
     options.calibration = NULL;
     options.calibration_size = 0;
-    for (i = 0; i < 22; i++) {
+    for (i = 0; i < 4 * 8; i++) {
         values[0][i] = i % 8 == 0 ? 101 : i % 8 == 7 ? 102 : (int64_t)(1996 + 37 * i);
         values[1][i] = 1;
     }
