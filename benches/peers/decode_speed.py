@@ -189,7 +189,11 @@ class OnnxRuntime(Plain):
     def __init__(self, threads):
         from common import ort_session
 
-        self.session = ort_session(smollm2.PLAIN_ONNX, threads)
+        self.session = ort_session(self.file(), threads)
+
+    @classmethod
+    def file(cls):
+        return smollm2.PLAIN_ONNX
 
     def caches(self):
         return [(i.name, (i.shape[1], 0, i.shape[3])) for i in self.session.get_inputs() if i.name.startswith("past")]
@@ -198,6 +202,19 @@ class OnnxRuntime(Plain):
         names = [output.name for output in self.session.get_outputs()]
         values = dict(zip(names, self.session.run(names, feed)))
         return values.pop("logits"), {n.replace("present", "past_key_values"): v for n, v in values.items()}
+
+
+class OnnxRuntimeInt8(OnnxRuntime):
+    """ONNX Runtime on what its `quantize_dynamic` makes of that file."""
+
+    @classmethod
+    def file(cls):
+        path = SCRATCH / "smollm2-int8.onnx"
+        if not path.exists():
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
+            quantize_dynamic(str(smollm2.PLAIN_ONNX), str(path), weight_type=QuantType.QInt8, per_channel=True)
+        return path
 
 
 class OpenVino(Plain):
@@ -233,7 +250,8 @@ class OpenVinoFloat(OpenVino):
 
 
 ENGINES = {"optimize": Optimize, "llama.cpp": Llama, "genai int4": Genai, "genai fp32": GenaiFloat,
-           "ort fp32": OnnxRuntime, "openvino": OpenVino, "openvino f32": OpenVinoFloat}
+           "ort fp32": OnnxRuntime,
+           "ort int8": OnnxRuntimeInt8, "openvino": OpenVino, "openvino f32": OpenVinoFloat}
 DEFAULT = ["optimize", "llama.cpp", "genai int4", "openvino", "openvino f32", "ort fp32"]
 
 

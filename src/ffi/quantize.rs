@@ -154,7 +154,7 @@ pub struct optimize_quantize_options_t {
     /// Static: per cent of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
     pub percentile: f64,
     /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
-    /// alpha; encoders like 0.8). Needs calibration data.
+    /// alpha; encoders like 0.8, decoders 0.5). By the calibration data, or, dynamic and with a tokenizer, built-in sentences.
     pub smooth_quant: f64,
     /// The most that may be lost on the calibration data, or on generated inputs: mean Kullback-Leibler divergence in
     /// nats for models with logits, else 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.

@@ -130,7 +130,7 @@ pub struct QuantizeOptions {
     /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
     pub percentile: f64,
     /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
-    /// alpha; encoders like 0.8). Needs calibration data.
+    /// alpha; encoders like 0.8, decoders 0.5). By the calibration data, or, dynamic and with a tokenizer, built-in sentences.
     pub smooth_quant: f64,
     /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
     /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.

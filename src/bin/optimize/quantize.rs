@@ -65,7 +65,8 @@ pub struct Arguments {
     /// Static: per cent of the values that --calibration-method percentile keeps
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
-    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 to 1; needs --calibration
+    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 to 1: by --calibration
+    /// or, dynamic, by built-in sentences
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
     smooth_quant: f64,
     /// The most that may be lost: Kullback-Leibler divergence in nats for logits, else 1 - cosine
