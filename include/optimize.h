@@ -908,7 +908,7 @@ typedef struct {
   double percentile;
   /**
    * Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
-   * alpha; encoders like 0.8). Needs calibration data.
+   * alpha; encoders like 0.8, decoders 0.5). By the calibration data, or, dynamic and with a tokenizer, built-in sentences.
    */
   double smooth_quant;
   /**
