@@ -449,6 +449,11 @@ typedef struct optimize_generator_t optimize_generator_t;
 typedef struct optimize_model_t optimize_model_t;
 
 /**
+ * An open package. Immutable: any number of threads may use it at once. Its files stay mapped.
+ */
+typedef struct optimize_package_t optimize_package_t;
+
+/**
  * A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
  * answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
  */
@@ -1189,6 +1194,75 @@ typedef struct {
   double penalty;
 } optimize_evaluate_options_t;
 
+/**
+ * Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
+ * folder.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_package_compile_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: take any size where the model does; the first dimension is the batch. Models that write text always do.
+   */
+  uint32_t dynamic;
+  /**
+   * Least size of the batch; 0 is 1.
+   */
+  uint64_t batch_min;
+  /**
+   * Largest size of the batch; 0 is 64.
+   */
+  uint64_t batch_max;
+  /**
+   * Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, inputs by name or position; or NULL.
+   */
+  const char *dynamic_shapes;
+  /**
+   * Comma-separated, best first: "fp32" (the model as it is), "int8", "int4"; NULL is "fp32".
+   */
+  const char *variants;
+  /**
+   * Licence of the model, or NULL.
+   */
+  const char *licence;
+  /**
+   * 64 hexadecimal digits: the secret ed25519 key to sign with; or NULL.
+   */
+  const char *sign_key;
+  /**
+   * Not 0: one file instead of a folder.
+   */
+  uint32_t single_file;
+  /**
+   * Not 0: without graphs optimized for this processor.
+   */
+  uint32_t portable_only;
+} optimize_package_compile_options_t;
+
+/**
+ * Options of `optimize_package_open`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_package_open_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * A variant or a precision of the package; NULL chooses by processor and provider.
+   */
+  const char *variant;
+  /**
+   * 64 hexadecimal digits: the public ed25519 key that must have signed the package; or NULL.
+   */
+  const char *public_key;
+} optimize_package_open_options_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1680,6 +1754,85 @@ optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
                                           const optimize_call_t *call,
                                           optimize_buffer_t **report,
                                           optimize_error_t **error);
+
+/**
+ * Makes a package of a model at `path`. It appears there when it is complete; a package that is there already is
+ * replaced, anything else is OPTIMIZE_INVALID_ARGUMENT, as are ranges that do not fit the model or each other (the
+ * message names input and dimension). `report` may be NULL; else it gets JSON: the files with sizes and hashes. Progress
+ * stages: those of quantizing, then "package", in bytes.
+ */
+optimize_status_t optimize_package_compile(const optimize_context_t *context,
+                                           const optimize_model_t *model,
+                                           const char *path,
+                                           const optimize_package_compile_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_buffer_t **report,
+                                           optimize_error_t **error);
+
+/**
+ * Opens a package: a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is used
+ * (`optimize_package_verify` looks at all of it). OPTIMIZE_UNSUPPORTED for a package of a newer version, or none of whose
+ * variants runs here; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by `public_key`.
+ */
+optimize_status_t optimize_package_open(const char *path,
+                                        const optimize_package_open_options_t *options,
+                                        optimize_package_t **package,
+                                        optimize_error_t **error);
+
+/**
+ * The model of a package, for techniques, benchmarks and inspection. Sessions of it keep the shape contract.
+ */
+optimize_status_t optimize_package_model(const optimize_package_t *package,
+                                         optimize_model_t **model,
+                                         optimize_error_t **error);
+
+/**
+ * A session of the variant that fits this processor. Before every run the shape contract is checked:
+ * OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
+ */
+optimize_status_t optimize_package_session(const optimize_context_t *context,
+                                           const optimize_package_t *package,
+                                           const optimize_session_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_session_t **session,
+                                           optimize_error_t **error);
+
+/**
+ * The tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
+ */
+optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
+                                             optimize_tokenizer_t **tokenizer,
+                                             optimize_error_t **error);
+
+/**
+ * A generator of the package's model. OPTIMIZE_UNSUPPORTED if it writes no text.
+ */
+optimize_status_t optimize_package_generator(const optimize_context_t *context,
+                                             const optimize_package_t *package,
+                                             const optimize_call_t *call,
+                                             optimize_generator_t **generator,
+                                             optimize_error_t **error);
+
+/**
+ * What the package says about itself, as JSON, with the variant that is used here and why.
+ */
+optimize_status_t optimize_package_inspect(const optimize_context_t *context,
+                                           const optimize_package_t *package,
+                                           optimize_buffer_t **json,
+                                           optimize_error_t **error);
+
+/**
+ * Looks at every byte of a package: the hash of each file, the signature if there is one. OPTIMIZE_INVALID_MODEL says
+ * what is damaged. Progress stage: "verify", in bytes.
+ */
+optimize_status_t optimize_package_verify(const optimize_package_t *package,
+                                          const optimize_call_t *call,
+                                          optimize_error_t **error);
+
+/**
+ * Frees a package. NULL is fine. What was made with it goes on working.
+ */
+void optimize_package_free(optimize_package_t *package);
 
 #ifdef __cplusplus
 }  // extern "C"

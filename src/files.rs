@@ -293,6 +293,17 @@ pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
     file.commit()
 }
 
+/// Puts a finished folder in the place of another, or of nothing, in one step, and removes the other.
+pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
+        Ok(()) => std::fs::remove_dir_all(finished).at(|| finished.display())?,
+        Err(Errno::NOENT) => std::fs::rename(finished, target).at(|| target.display())?,
+        Err(e) => return Err(Error::from(e).at(target.display())),
+    }
+    sync_folder(parent_of(target))
+}
+
 /// Reads a small file, refusing one above `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;

@@ -8,6 +8,7 @@ use crate::onnx::load;
 use crate::onnx::packed;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::onnx::save::{self, ExternalData, Saved, hex};
+use crate::runtime::Runtime;
 use crate::source::{self, Card, Format, LoadOptions};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -20,7 +21,12 @@ pub struct Model {
     proto: Arc<ModelProto>,
     origin: Arc<Origin>,
     card: Arc<Card>,
+    ready: Option<Arc<Ready>>,
 }
+
+/// Gives the form of a model that sessions are better made of, and whether it is optimized for this processor already;
+/// `None` if there is no better one.
+pub type Ready = dyn Fn(&Runtime) -> Result<Option<(Model, bool)>> + Send + Sync;
 
 /// Where a model came from.
 #[derive(Default)]
@@ -75,19 +81,19 @@ impl Model {
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
-        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default() })
+        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default(), ready: None })
     }
 
     /// A model made in memory. It must have no external tensors.
     pub fn from_proto(proto: ModelProto) -> Model {
         let card = Card { format: Format::Memory, ..Card::default() };
-        Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card) }
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card), ready: None }
     }
 
     /// A model that a reader of [`crate::source`] put together. `files` are all its files with their content.
     pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: Some(path.to_owned()), files };
-        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card) }
+        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
     }
 
     /// The same model with another card.
@@ -97,7 +103,17 @@ impl Model {
 
     /// What a technique made of this model: another graph, the same card.
     pub fn derive(&self, proto: ModelProto) -> Model {
-        Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone() }
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None }
+    }
+
+    /// The same model with a better form for sessions, which what techniques make of it does not have.
+    pub fn with_ready(self, ready: Arc<Ready>) -> Model {
+        Model { ready: Some(ready), ..self }
+    }
+
+    /// See [`Ready`].
+    pub fn ready(&self, runtime: &Runtime) -> Result<Option<(Model, bool)>> {
+        self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime))
     }
 
     /// What is known about the model besides its graph.

@@ -53,6 +53,22 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
+        internal struct PackageCompileOptions
+        {
+            internal uint StructSize, Dynamic;
+            internal ulong BatchMin, BatchMax;
+            internal IntPtr DynamicShapes, Variants, Licence, SignKey;
+            internal uint SingleFile, PortableOnly;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct PackageOpenOptions
+        {
+            internal uint StructSize, Reserved;
+            internal IntPtr Variant, PublicKey;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
         internal struct EncodeOptions { internal uint StructSize, NoSpecialTokens, MaxLength, Reserved; }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -233,6 +249,26 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_session_output(
             Session session, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
         [DllImport(Library)] internal static extern void optimize_session_free(IntPtr session);
+
+        [DllImport(Library)] internal static extern int optimize_package_compile(
+            Context context, Model model, IntPtr path, ref PackageCompileOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_open(
+            IntPtr path, ref PackageOpenOptions options, out Package package, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_model(
+            Package package, out Model model, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_session(
+            Context context, Package package, ref SessionOptions options, ref Call call,
+            out Session session, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_tokenizer(
+            Package package, out Tokenizer tokenizer, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_generator(
+            Context context, Package package, ref Call call, out Generator generator, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_inspect(
+            Context context, Package package, out BufferHandle json, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_verify(
+            Package package, ref Call call, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_package_free(IntPtr package);
 
         [DllImport(Library)] internal static extern int optimize_generator_new(
             Context context, Model model, ref GeneratorOptions options, ref Call call,

@@ -116,6 +116,8 @@ private:
 
 } // namespace detail
 
+class Package;
+
 /// A decoder made ready to write text, with what it has read so far. Takes one call at a time.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
@@ -158,6 +160,8 @@ public:
     }
 
 private:
+    friend class Package;
+    explicit Generator(optimize_generator_t *raw) noexcept : Handle(raw) {}
     template <class F> static std::string write(const GenerateOptions &options, const Call &call, F &&function) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);

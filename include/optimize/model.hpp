@@ -221,6 +221,8 @@ inline std::string json_text(const std::string &text) {
 
 } // namespace detail
 
+class Package;
+
 /// A loaded or made model. Immutable.
 class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
 public:
@@ -347,7 +349,9 @@ public:
     }
 
 private:
+    friend class Package;
     Model() = default;
+    explicit Model(optimize_model_t *raw) noexcept : Handle(raw) {}
 };
 
 /// What Model::quantize gives.

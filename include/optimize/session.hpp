@@ -36,19 +36,19 @@ struct Input {
     std::reference_wrapper<const Tensor> tensor;
 };
 
+class Package;
+
 /// A model made ready to run. Takes one run at a time: make one session for each thread.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
-        auto raw = detail::sized<optimize_session_options_t>();
-        raw.threads = options.threads;
-        raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
-        raw.disable_prepacking = options.disable_prepacking;
-        raw.round_activations = options.round_activations;
+        const auto raw = native(options);
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_session_new(context.get(), model.get(), &raw, c_call, place(), error);
         });
     }
+    /// As Package::session.
+    Session(const Context &context, const Package &package, const SessionOptions &options = {}, const Call &call = {});
     /// Gives the named outputs in the order asked for; all of them if none is named.
     std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
                             const Call &call = {}) {
@@ -82,6 +82,16 @@ public:
         return detail::value_infos(optimize_session_output_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_session_output(get(), index, info, error);
         });
+    }
+
+private:
+    static optimize_session_options_t native(const SessionOptions &options) noexcept {
+        auto raw = detail::sized<optimize_session_options_t>();
+        raw.threads = options.threads;
+        raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
+        raw.disable_prepacking = options.disable_prepacking;
+        raw.round_activations = options.round_activations;
+        return raw;
     }
 };
 

@@ -31,6 +31,8 @@ struct Encoded {
     Tensor type_ids;
 };
 
+class Package;
+
 /// Text to ids and back. Immutable.
 class Tokenizer : public detail::Handle<optimize_tokenizer_t, optimize_tokenizer_free> {
 public:
@@ -63,6 +65,10 @@ public:
     }
     /// Tokens in the vocabulary, added ones included.
     std::size_t vocabulary_size() const noexcept { return optimize_tokenizer_vocabulary_size(get()); }
+
+private:
+    friend class Package;
+    explicit Tokenizer(optimize_tokenizer_t *raw) noexcept : Handle(raw) {}
 };
 
 } // namespace optimize

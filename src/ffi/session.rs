@@ -1,7 +1,7 @@
 //! Sessions: a model made ready to run.
 
 use super::call::{self, optimize_call_t};
-use super::context::optimize_context_t;
+use super::context::{self, optimize_context_t};
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::model::optimize_model_t;
@@ -82,24 +82,38 @@ pub unsafe extern "C" fn optimize_session_new(
         guard(error, || {
             let out = Out::new(session, "session")?;
             let (context, model) = (handle::get(context)?, handle::get(model)?);
-            let given = options::read(options)?;
-            if given.reserved != 0 {
-                bail!(InvalidArgument, "reserved is not 0");
-            }
-            let options = SessionOptions {
-                threads: context.threads(given.threads)?,
-                optimization_level: level(given.optimization_level)?,
-                disable_prepacking: given.disable_prepacking != 0,
-                round_activations: given.round_activations != 0,
-                ..SessionOptions::default()
-            };
+            let options = convert(context, options)?;
             let runtime = context.runtime()?;
             let session = call::with(call, |call| Session::new(runtime, &model.model, &options, call))?;
-            let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
-            out.set(handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs }));
+            out.set(new(session));
             Ok(())
         })
     }
+}
+
+/// # Safety
+/// As [`options::read`].
+pub(super) unsafe fn convert(
+    context: &context::Context,
+    options: *const optimize_session_options_t,
+) -> Result<SessionOptions> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(options) }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    Ok(SessionOptions {
+        threads: context.threads(given.threads)?,
+        optimization_level: level(given.optimization_level)?,
+        disable_prepacking: given.disable_prepacking != 0,
+        round_activations: given.round_activations != 0,
+        ..SessionOptions::default()
+    })
+}
+
+pub(super) fn new(session: Session) -> *mut optimize_session_t {
+    let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
+    handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs })
 }
 
 fn level(number: i32) -> Result<OptimizationLevel> {

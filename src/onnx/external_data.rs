@@ -32,6 +32,11 @@ impl<'a> Resolver<'a> {
         Resolver { folder, files: BTreeMap::new() }
     }
 
+    /// For a model whose external files are in memory.
+    pub fn given(files: BTreeMap<String, Bytes>) -> Self {
+        Resolver { folder: None, files }
+    }
+
     /// Replaces the external location of `tensor`, if it has one, by its bytes.
     pub fn resolve(&mut self, tensor: &mut TensorProto) -> Result<()> {
         match tensor.data_location {

@@ -7,6 +7,7 @@ use super::{packed, tensors, validate};
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::{files, limits};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A loaded model and the files it came from.
@@ -42,15 +43,24 @@ pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
         Some(what) => Error::new(Kind::InvalidModel, format!("is not an ONNX model but {what}")),
         None => e,
     })?;
-    let mut resolver = Resolver::new(folder);
-    tensors::for_each_tensor(&mut proto, &mut |tensor| {
+    resolve(&mut proto, Resolver::new(folder))
+}
+
+/// Loads a model from bytes whose external data are given, by name.
+pub fn from_parts(bytes: Bytes, data: BTreeMap<String, Bytes>) -> Result<Loaded> {
+    let mut proto = decode(&bytes)?;
+    resolve(&mut proto, Resolver::given(data))
+}
+
+fn resolve(proto: &mut ModelProto, mut resolver: Resolver<'_>) -> Result<Loaded> {
+    tensors::for_each_tensor(proto, &mut |tensor| {
         if tensor.dims.len() <= limits::TENSOR_RANK {
             resolver.resolve(tensor)?;
         }
         validate::tensor(tensor)
     })?;
-    validate::model(&proto)?;
-    Ok(Loaded { proto, files: resolver.into_files() })
+    validate::model(proto)?;
+    Ok(Loaded { proto: std::mem::take(proto), files: resolver.into_files() })
 }
 
 fn decode(bytes: &Bytes) -> Result<ModelProto> {

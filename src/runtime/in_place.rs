@@ -129,6 +129,7 @@ impl Session {
         if memory.session != self.id() {
             bail!(InvalidArgument, "the memory was bound to another session");
         }
+        self.keep(inputs)?;
         let mut run = || {
             for (name, tensor) in inputs {
                 memory.bind(name, tensor)?;

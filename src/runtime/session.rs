@@ -3,13 +3,15 @@
 use super::library::guarded;
 use super::mapped::{self, Lent};
 use super::watch::watched;
-use super::{Runtime, SessionOptions, Stop, Tensor, inputs, weights};
+use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
+use crate::package::shapes::Contract;
 use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::value::{DynValue, Outlet, ValueType};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A model made ready to run on the processor. May move between threads; one run at a time.
@@ -20,6 +22,7 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    contract: Option<Arc<Contract>>,
     id: usize,
 }
 
@@ -40,18 +43,68 @@ impl Session {
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
     }
 
+    /// As [`Session::new`] of a graph that may be optimized for this processor already (`ahead`): then it is run as it
+    /// is, and its weights are read where they are mapped, shared by all processes that open the same file.
+    pub fn of_variant(
+        runtime: &'static Runtime,
+        model: &Model,
+        ahead: bool,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
+        guarded("making a session", || Session::make_of(runtime, model, ahead, options, call)).at(place)
+    }
+
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
+        // Whoever asks for the graph as it is, or for another form of it, means the one they have.
+        let plain = options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some();
+        match if plain { None } else { model.ready(runtime)? } {
+            Some((ready, ahead)) => Session::make_of(runtime, &ready, ahead, options, call),
+            None => Session::make_of(runtime, model, false, options, call),
+        }
+    }
+
+    fn make_of(
+        runtime: &'static Runtime,
+        model: &Model,
+        ahead: bool,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
         call.check()?;
-        let parts = weights::parts(model, options.round_activations)?;
-        let (mut builder, kept) = weights::give(options.for_model(model).builder(runtime)?, parts.lent)?;
+        let mut options = options.for_model(model);
+        if ahead {
+            options.optimization_level = OptimizationLevel::Disabled;
+        }
+        let in_place = |shared| Session::make_with(runtime, model, shared, &options, call);
+        // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
+        if ahead && let Ok(session) = in_place(true) {
+            return Ok(session);
+        }
+        in_place(false)
+    }
+
+    fn make_with(
+        runtime: &'static Runtime,
+        model: &Model,
+        in_place: bool,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        let parts = weights::parts(model, options.round_activations, in_place)?;
+        let (mut builder, kept) = weights::give(options.builder(runtime)?, parts.lent, in_place)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
         let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
-        weights::release(model);
+        if !in_place {
+            weights::release(model);
+        }
         let inner = inner?;
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
-        Ok(Session { inner, _weights: kept, inputs, outputs, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        let contract = model.card().contract.clone();
+        Ok(Session { inner, _weights: kept, inputs, outputs, contract, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// What a run must be given, in the model's order: inputs without a default in the model.
@@ -72,7 +125,6 @@ impl Session {
     /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends
     /// at the next node, and the session stays usable.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
-        inputs::check(&self.inputs, inputs)?;
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
@@ -85,6 +137,7 @@ impl Session {
         stop: &Stop,
     ) -> Result<Vec<(String, Tensor)>> {
         inputs::check(&self.inputs, inputs)?;
+        self.keep(inputs)?;
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
         let lent = lent?;
@@ -94,6 +147,13 @@ impl Session {
             Ok((name, tensor))
         };
         values.into_iter().map(take).collect()
+    }
+
+    /// Refuses sizes that the package the model is from does not allow.
+    pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        let Some(contract) = &self.contract else { return Ok(()) };
+        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
+        contract.check(&given)
     }
 
     /// Tells sessions apart.

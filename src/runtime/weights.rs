@@ -26,6 +26,8 @@ use std::collections::HashSet;
 const LENT_FROM: usize = 4096;
 /// What an external reference must name; no such file is ever opened.
 const NOWHERE: &str = "weights-are-in-memory";
+/// For weights that are not copied it must be there, in a folder that the session is told, though it is not read.
+const EMPTY: (&str, &str) = ("/dev", "null");
 
 /// A model in the form ONNX Runtime takes.
 pub struct Parts {
@@ -36,7 +38,7 @@ pub struct Parts {
 }
 
 /// Takes a model apart. [`crate::error::Kind::LimitExceeded`] if what cannot be lent is above protobuf's limit.
-pub fn parts(model: &Model, round_activations: bool) -> Result<Parts> {
+pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     if round_activations {
         rounding::round_activations(&mut stub);
@@ -53,7 +55,7 @@ pub fn parts(model: &Model, round_activations: bool) -> Result<Parts> {
         let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
         // A type that this version of ONNX Runtime cannot take as a value may still be fine in the model.
         let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
-        refer_to_nowhere(tensor);
+        refer_to(tensor, if in_place { EMPTY.1 } else { NOWHERE });
         lent.push((tensor.name.clone().unwrap_or_default(), value));
     }
     let segments = save::encode(&stub);
@@ -89,22 +91,34 @@ fn lendable(tensor: &TensorProto, misaligned: &mut u64) -> Option<(DataType, Byt
     (*misaligned > limits::INLINE_WEIGHT_BYTES).then(|| (dtype, aligned_copy(bytes)))
 }
 
-fn refer_to_nowhere(tensor: &mut TensorProto) {
+fn refer_to(tensor: &mut TensorProto, name: &'static str) {
     tensor.raw_data = None;
     tensor.data_location = Some(EXTERNAL);
     tensor.external_data = vec![StringStringEntryProto {
         key: Some("location".to_owned()),
-        value: Some(Bytes::from_static(NOWHERE.as_bytes())),
+        value: Some(Bytes::from_static(name.as_bytes())),
         ..Default::default()
     }];
 }
 
 /// Gives the weights to a session in the making. What comes back must outlive the session: that ONNX Runtime
 /// has copied it is what we see, not what it promises.
-pub fn give(mut builder: SessionBuilder, lent: Vec<(String, Lent)>) -> Result<(SessionBuilder, Vec<Bytes>)> {
+///
+/// `in_place` is for graphs that no optimizer will touch: their weights are not copied.
+pub fn give(
+    mut builder: SessionBuilder,
+    lent: Vec<(String, Lent)>,
+    in_place: bool,
+) -> Result<(SessionBuilder, Vec<Bytes>)> {
     let mut kept = Vec::with_capacity(lent.len());
+    if in_place {
+        builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", EMPTY.0)?;
+    }
     for (name, Lent { value, bytes }) in lent {
-        builder = builder.with_external_initializer(&name, value)?;
+        builder = match in_place {
+            true => builder.with_initializer(&name, value)?,
+            false => builder.with_external_initializer(&name, value)?,
+        };
         kept.push(bytes);
     }
     Ok((builder, kept))
@@ -157,7 +171,7 @@ mod tests {
     fn a_real_model_gives_the_same_bits_as_when_it_is_loaded_whole() {
         test_runtime();
         let model = Model::load(&test_deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
-        assert!(!parts(&model, false).unwrap().lent.is_empty());
+        assert!(!parts(&model, false, false).unwrap().lent.is_empty());
         let ids = Tensor::from_i64(&[2, 9], (0..18).map(|i| 1000 + 37 * i).collect()).unwrap();
         let mask = Tensor::from_i64(&[2, 9], vec![1; 18]).unwrap();
         let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
@@ -171,7 +185,7 @@ mod tests {
             }
         }
         let whole = Model::from_proto(whole);
-        assert!(parts(&whole, false).unwrap().lent.is_empty());
+        assert!(parts(&whole, false, false).unwrap().lent.is_empty());
         let theirs = run(&whole, &SessionOptions::default(), &inputs);
         assert_eq!(ours.len(), theirs.len());
         for (a, b) in ours.iter().zip(&theirs) {
@@ -203,7 +217,7 @@ mod tests {
         ];
         let x = Tensor::from_f32(&[3, 64], (0..192).map(|i| (i as f32).sin()).collect()).unwrap();
         let model = Model::from_proto(model(graph));
-        assert_eq!(parts(&model, false).unwrap().lent.len(), 1);
+        assert_eq!(parts(&model, false, false).unwrap().lent.len(), 1);
         let (operators, _) = optimized("fused", &model, &[("x", &x)]);
         assert_eq!(operators, ["DynamicQuantizeMatMul"]);
     }
@@ -245,7 +259,7 @@ mod tests {
         let mut graph = graph(vec![choose], vec![value("c", 9, &[])], vec![value("y", 1, &["2048"])]);
         graph.initializer = vec![weight("w", &[2048], &[2.0; 2048]), weight("unused", &[2048], &[1.0; 2048])];
         let model = Model::from_proto(model(graph));
-        assert_eq!(parts(&model, false).unwrap().lent.len(), 1, "what nothing uses is not lent");
+        assert_eq!(parts(&model, false, false).unwrap().lent.len(), 1, "what nothing uses is not lent");
         let yes = Tensor::from_bools(&[], &[true]).unwrap();
         let outputs = run(&model, &SessionOptions::default(), &[("c", &yes)]);
         assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-2.0; 2048]);

@@ -1,9 +1,11 @@
 //! What is known about a model besides its graph: where it came from, what it is for, how to talk to it.
 
+use crate::package::shapes::Contract;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The kind of file or folder a model came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -22,12 +24,14 @@ pub enum Format {
     Checkpoint,
     /// A GGUF file.
     Gguf,
+    /// A package of ours.
+    Package,
     /// Made in memory.
     Memory,
 }
 
 /// What a model does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Writes text: a decoder with logits over a vocabulary.
@@ -44,7 +48,7 @@ pub enum Task {
 }
 
 /// How token vectors become one vector for a text (sentence-transformers `1_Pooling/config.json`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// Mean over the tokens that are no padding.
@@ -59,7 +63,7 @@ pub enum Pooling {
 }
 
 /// Token ids and defaults for writing text (`generation_config.json`, else `config.json`, else GGUF keys).
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationDefaults {
     /// Any of these ends a text.
     pub eos_token_ids: Vec<i64>,
@@ -108,6 +112,10 @@ pub struct Card {
     pub pooling: Option<Pooling>,
     /// Files that travel with the model: tokenizer, configuration …
     pub side_files: Vec<SideFile>,
+    /// Sizes that inputs may have, if the model comes from a package: sessions keep to them.
+    pub contract: Option<Arc<Contract>>,
+    /// Reports of what was done to the model, oldest first, as far as packages have kept them.
+    pub lineage: Vec<Value>,
 }
 
 impl Card {

@@ -121,6 +121,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
         pooling: None,
         side_files: side::files_of(folder),
         config,
+        ..Card::default()
     };
     if format == Format::GenaiFolder {
         genai_defaults(folder, &mut card)?;

@@ -18,6 +18,7 @@ pub use card::{Card, Format, GenerationDefaults, Pooling, SideContent, SideFile,
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::Model;
+use crate::package::{self, OpenOptions, Package};
 use std::path::Path;
 
 /// How to load a model.
@@ -31,6 +32,9 @@ pub struct LoadOptions {
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let place = || path.display().to_string();
     let metadata = std::fs::metadata(path).at(place)?;
+    if package::is_package(path) {
+        return Package::open(path, &OpenOptions::default())?.model();
+    }
     if metadata.is_dir() {
         return load_folder(path, options);
     }

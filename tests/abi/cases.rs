@@ -61,9 +61,10 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 13] = [
+const OPTIONAL: [(&str, &str); 14] = [
     ("optimize_model_save", "report"),
     ("optimize_model_quantize", "report"),
+    ("optimize_package_compile", "report"),
     ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
     ("optimize_model_evaluate", "against"),
@@ -115,9 +116,11 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 37] = [
+const VALUES: [(&str, &str, &str, &str); 39] = [
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
+    ("optimize_package_compile", "const char *", "path", r#""saved""#),
+    ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
     ("optimize_model_load_memory", "const void *", "data", "memory_data"),
     ("optimize_model_load_memory", "size_t", "size", "memory_size"),

@@ -102,6 +102,21 @@ static optimize_generator_t *make_generator(void) {
     return generator;
 }
 
+/* Made once: a package of the decoder, which has everything that can be in one. */
+static optimize_package_t *make_package(void) {
+    optimize_package_t *package = NULL;
+    need(optimize_package_open("decoder.package", NULL, &package, NULL) == OPTIMIZE_OK, "package");
+    return package;
+}
+
+static void write_package(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_decoder();
+    need(optimize_package_compile(context, model, "decoder.package", NULL, NULL, NULL, NULL) == OPTIMIZE_OK, "new package");
+    optimize_model_free(model);
+    optimize_context_free(context);
+}
+
 /* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
 static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
 

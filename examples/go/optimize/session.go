@@ -30,6 +30,16 @@ type SessionOptions struct {
 	RoundActivations  bool // faster with weights in blocks of a few bits, not as exact
 }
 
+func (o *SessionOptions) c() C.optimize_session_options_t {
+	return C.optimize_session_options_t{
+		struct_size:        C.sizeof_optimize_session_options_t,
+		threads:            C.uint32_t(o.Threads),
+		optimization_level: C.int32_t(o.OptimizationLevel),
+		disable_prepacking: flag(o.DisablePrepacking),
+		round_activations:  flag(o.RoundActivations),
+	}
+}
+
 // NewSession makes a model ready to run.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
@@ -45,13 +55,7 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 	if o == nil {
 		o = &SessionOptions{}
 	}
-	options := C.optimize_session_options_t{
-		struct_size:        C.sizeof_optimize_session_options_t,
-		threads:            C.uint32_t(o.Threads),
-		optimization_level: C.int32_t(o.OptimizationLevel),
-		disable_prepacking: flag(o.DisablePrepacking),
-		round_activations:  flag(o.RoundActivations),
-	}
+	options := o.c()
 	var session *C.optimize_session_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_session_new(context, m, &options, call, &session, e)

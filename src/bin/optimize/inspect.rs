@@ -6,8 +6,11 @@ use clap::Args;
 use optimize::error::Result;
 use optimize::inspect::{Inspection, inspect};
 use optimize::model::Model;
+use optimize::package::shapes::describe as describe_size;
+use optimize::package::{OpenOptions, Package};
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast};
 use optimize::report::Report;
+use optimize::runtime::Runtime;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -27,6 +30,9 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let model = common::with_bar(&arguments.output, |bar| common::load(&arguments.model, bar))?;
+    if optimize::package::is_package(&arguments.model) && !arguments.plan {
+        return package(arguments);
+    }
     if arguments.plan {
         return plan(&model, &arguments.output);
     }
@@ -39,6 +45,43 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let text = describe(&found, arguments.output.verbose);
     common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
+}
+
+/// What a package says about itself, and which variant is used here. Without ONNX Runtime only portable ones can be.
+fn package(arguments: &Arguments) -> Result<()> {
+    let package = Package::open(&arguments.model, &OpenOptions::default())?;
+    let runtime = Runtime::open(None).ok();
+    let manifest = package.manifest();
+    if arguments.output.json {
+        return common::print(&package.inspect(runtime)?);
+    }
+    let mut text = format!(
+        "package, format {}, by liboptimize {}\nchosen  {}\nlicence  {}\n\nvariants\n",
+        manifest.format,
+        manifest.library_version,
+        package.choose(runtime)?.reason,
+        manifest.licence.as_deref().unwrap_or("not said")
+    );
+    for variant in &manifest.variants {
+        let _ = writeln!(
+            text,
+            "  {}  {}",
+            variant.name,
+            if variant.ahead { variant.features.join(" ") } else { "portable".to_owned() }
+        );
+    }
+    text.push_str("inputs\n");
+    for input in &manifest.shapes.inputs {
+        let sizes = input.dims.iter().flatten().map(describe_size).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "  {}  {}[{sizes}]", input.name, input.dtype.as_deref().unwrap_or("?"));
+    }
+    text.push_str("outputs\n");
+    manifest.outputs.iter().for_each(|output| text.push_str(&format!("  {output}\n")));
+    text.push_str("lineage\n");
+    for step in &manifest.lineage {
+        let _ = writeln!(text, "  {}", step.get("operation").and_then(|v| v.as_str()).unwrap_or("?"));
+    }
+    common::print(&text)
 }
 
 /// The usual forms, each with what it would give and take.

@@ -123,6 +123,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
         pooling,
         side_files: side::files_of(folder),
         config: text,
+        ..Card::default()
     };
     Ok(Model::assemble(built.proto, card, folder, weights.files().to_vec()))
 }

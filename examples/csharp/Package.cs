@@ -1,0 +1,145 @@
+// Packages: a model made ready ahead of time.
+
+using System;
+
+namespace Optimize
+{
+    /// <summary>Options of Context.Compile.</summary>
+    public sealed class PackageOptions
+    {
+        /// <summary>Take any size where the model does; the first dimension is the batch.</summary>
+        public bool Dynamic { get; set; }
+
+        /// <summary>0 is 1.</summary>
+        public ulong BatchMin { get; set; }
+
+        /// <summary>0 is 64.</summary>
+        public ulong BatchMax { get; set; }
+
+        /// <summary>JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
+        public string DynamicShapes { get; set; }
+
+        /// <summary>"fp32,int8", best first; null is the model as it is.</summary>
+        public string Variants { get; set; }
+
+        public string Licence { get; set; }
+
+        /// <summary>64 hexadecimal digits.</summary>
+        public string SignKey { get; set; }
+
+        public bool SingleFile { get; set; }
+
+        public bool PortableOnly { get; set; }
+    }
+
+    /// <summary>An open package. It is immutable.</summary>
+    public sealed class Package : Handle
+    {
+        internal Package() { }
+
+        /// <summary>Opens a package: a folder or a file. Without a variant it is chosen by processor.</summary>
+        public static Package Open(string path, string variant = null, string publicKey = null)
+        {
+            using (var scratch = new Scratch())
+            {
+                var native = new Native.PackageOpenOptions
+                {
+                    StructSize = SizeOf<Native.PackageOpenOptions>(),
+                    Variant = scratch.Text(variant),
+                    PublicKey = scratch.Text(publicKey),
+                };
+                Package package;
+                ErrorHandle error;
+                OptimizeException.Check(
+                    Native.optimize_package_open(scratch.Text(path), ref native, out package, out error), error);
+                return package;
+            }
+        }
+
+        /// <summary>The model, for everything that takes one.</summary>
+        public Model Model()
+        {
+            Model model;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_package_model(this, out model, out error), error);
+            return model;
+        }
+
+        /// <summary>Throws Status.NotFound if there is none.</summary>
+        public Tokenizer Tokenizer()
+        {
+            Tokenizer tokenizer;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_package_tokenizer(this, out tokenizer, out error), error);
+            return tokenizer;
+        }
+
+        /// <summary>The manifest as JSON, with the variant that is used here and why.</summary>
+        public string Inspect(Context context)
+        {
+            BufferHandle json;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_package_inspect(context, this, out json, out error), error);
+            return json.Take();
+        }
+
+        /// <summary>Throws if a single bit is not what it was.</summary>
+        public void Verify(Call call = null)
+        {
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
+                Native.optimize_package_verify(this, ref native, out error));
+        }
+
+        /// <inheritdoc/>
+        protected override void Free(IntPtr package) { Native.optimize_package_free(package); }
+    }
+
+    public sealed partial class Context
+    {
+        /// <summary>Makes a package of a model. Gives JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        public string Compile(Model model, string path, PackageOptions options = null, Call call = null)
+        {
+            options = options ?? new PackageOptions();
+            BufferHandle report = null;
+            using (var scratch = new Scratch())
+            {
+                var raw = new Native.PackageCompileOptions
+                {
+                    StructSize = SizeOf<Native.PackageCompileOptions>(),
+                    Dynamic = options.Dynamic ? 1u : 0,
+                    BatchMin = options.BatchMin,
+                    BatchMax = options.BatchMax,
+                    DynamicShapes = scratch.Text(options.DynamicShapes),
+                    Variants = scratch.Text(options.Variants),
+                    Licence = scratch.Text(options.Licence),
+                    SignKey = scratch.Text(options.SignKey),
+                    SingleFile = options.SingleFile ? 1u : 0,
+                    PortableOnly = options.PortableOnly ? 1u : 0,
+                };
+                IntPtr cPath = scratch.Text(path);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(
+                    this, model, cPath, ref raw, ref native, out report, out error));
+            }
+            return report.Take();
+        }
+
+        /// <summary>A session of the variant that fits this processor. Runs keep the shape contract.</summary>
+        public Session CreateSession(Package package, Call call = null)
+        {
+            Session session = null;
+            var raw = new Native.SessionOptions { StructSize = SizeOf<Native.SessionOptions>() };
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_session(
+                this, package, ref raw, ref native, out session, out error));
+            return session;
+        }
+
+        /// <summary>Makes the package's model ready to write.</summary>
+        public Generator CreateGenerator(Package package, Call call = null)
+        {
+            Generator generator = null;
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_generator(
+                this, package, ref native, out generator, out error));
+            return generator;
+        }
+    }
+}

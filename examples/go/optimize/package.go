@@ -1,0 +1,196 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import "context"
+
+// Package is an open package: a model made ready ahead of time. It is immutable.
+type Package struct {
+	*handle[*C.optimize_package_t]
+}
+
+// PackageOptions are the options of Context.Compile.
+type PackageOptions struct {
+	Dynamic       bool   // take any size where the model does; the first dimension is the batch
+	BatchMin      uint64 // 0 is 1
+	BatchMax      uint64 // 0 is 64
+	DynamicShapes string // JSON: {input: {dimension: {"name", "min", "max"}}}
+	Variants      string // "fp32,int8", best first; empty is the model as it is
+	Licence       string
+	SignKey       string // 64 hexadecimal digits
+	SingleFile    bool
+	PortableOnly  bool
+}
+
+// Compile makes a package of a model at path. It gives a report as JSON.
+func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	m, err := model.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer model.release()
+	if o == nil {
+		o = &PackageOptions{}
+	}
+	var texts memory
+	defer texts.free()
+	options := C.optimize_package_compile_options_t{
+		struct_size:    C.sizeof_optimize_package_compile_options_t,
+		dynamic:        flag(o.Dynamic),
+		batch_min:      C.uint64_t(o.BatchMin),
+		batch_max:      C.uint64_t(o.BatchMax),
+		dynamic_shapes: texts.textOrNil(o.DynamicShapes),
+		variants:       texts.textOrNil(o.Variants),
+		licence:        texts.textOrNil(o.Licence),
+		sign_key:       texts.textOrNil(o.SignKey),
+		single_file:    flag(o.SingleFile),
+		portable_only:  flag(o.PortableOnly),
+	}
+	var report *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_package_compile(context, m, texts.text(path), &options, call, &report, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return take(report), nil
+}
+
+// OpenOptions are the options of OpenPackage.
+type OpenOptions struct {
+	Variant   string // a variant or a precision; empty chooses by processor
+	PublicKey string // 64 hexadecimal digits: the key that must have signed the package
+}
+
+// OpenPackage opens a package: a folder or a file.
+func OpenPackage(path string, o *OpenOptions) (*Package, error) {
+	if o == nil {
+		o = &OpenOptions{}
+	}
+	var m memory
+	defer m.free()
+	options := C.optimize_package_open_options_t{
+		struct_size: C.sizeof_optimize_package_open_options_t,
+		variant:     m.textOrNil(o.Variant),
+		public_key:  m.textOrNil(o.PublicKey),
+	}
+	var p *C.optimize_package_t
+	err := try(func(e errorOut) status { return C.optimize_package_open(m.text(path), &options, &p, e) })
+	if err != nil {
+		return nil, err
+	}
+	return &Package{own(p, func(p *C.optimize_package_t) { C.optimize_package_free(p) })}, nil
+}
+
+// NewPackageSession makes a session of the variant that fits this processor. Runs keep the shape contract.
+func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionOptions) (*Session, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	if o == nil {
+		o = &SessionOptions{}
+	}
+	options := o.c()
+	var session *C.optimize_session_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_package_session(context, raw, &options, call, &session, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+}
+
+// Model gives the model of a package, for everything that takes one.
+func (p *Package) Model() (*Model, error) {
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var model *C.optimize_model_t
+	if err = try(func(e errorOut) status { return C.optimize_package_model(raw, &model, e) }); err != nil {
+		return nil, err
+	}
+	return newModel(model), nil
+}
+
+// Tokenizer gives the tokenizer of a package. It fails with ErrNotFound if there is none.
+func (p *Package) Tokenizer() (*Tokenizer, error) {
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var tokenizer *C.optimize_tokenizer_t
+	if err = try(func(e errorOut) status { return C.optimize_package_tokenizer(raw, &tokenizer, e) }); err != nil {
+		return nil, err
+	}
+	return newTokenizer(tokenizer), nil
+}
+
+// Generator makes the package's model ready to write.
+func (p *Package) Generator(ctx context.Context, c *Context) (*Generator, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var generator *C.optimize_generator_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_package_generator(context, raw, call, &generator, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}, nil
+}
+
+// Inspect gives the manifest as JSON, with the variant that is used here and why.
+func (p *Package) Inspect(c *Context) ([]byte, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var report *C.optimize_buffer_t
+	if err = try(func(e errorOut) status { return C.optimize_package_inspect(context, raw, &report, e) }); err != nil {
+		return nil, err
+	}
+	return take(report), nil
+}
+
+// Verify fails if a single bit of a package is not what it was.
+func (p *Package) Verify(ctx context.Context) error {
+	raw, err := p.acquire()
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_package_verify(raw, call, e)
+	})
+}

@@ -1,0 +1,100 @@
+// Part of optimize.hpp: packages, models made ready ahead of time.
+#ifndef OPTIMIZE_PACKAGE_HPP
+#define OPTIMIZE_PACKAGE_HPP
+
+#include "generator.hpp"
+#include "session.hpp"
+#include "tokenizer.hpp"
+
+#include <cstdint>
+#include <string>
+
+namespace optimize {
+
+/// Options of Package::compile; see optimize_package_compile_options_t.
+struct PackageOptions {
+    bool dynamic = false;
+    std::uint64_t batch_min = 0;
+    std::uint64_t batch_max = 0;
+    std::string dynamic_shapes;
+    std::string variants;
+    std::string licence;
+    std::string sign_key;
+    bool single_file = false;
+    bool portable_only = false;
+};
+
+/// An open package. Immutable.
+class Package : public detail::Handle<optimize_package_t, optimize_package_free> {
+public:
+    /// `variant` empty chooses by processor; `public_key` empty asks for no signature.
+    explicit Package(const std::string &path, const std::string &variant = {}, const std::string &public_key = {}) {
+        auto raw = detail::sized<optimize_package_open_options_t>();
+        raw.variant = detail::c_text_or_null(variant, "variant");
+        raw.public_key = detail::c_text_or_null(public_key, "public_key");
+        const char *c_path = detail::c_text(path, "path");
+        detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
+    }
+    /// Makes a package of a model; gives the report as JSON.
+    static std::string compile(const Context &context, const Model &model, const std::string &path,
+                               const PackageOptions &options = {}, const Call &call = {}) {
+        auto raw = detail::sized<optimize_package_compile_options_t>();
+        raw.dynamic = options.dynamic;
+        raw.batch_min = options.batch_min;
+        raw.batch_max = options.batch_max;
+        raw.dynamic_shapes = detail::c_text_or_null(options.dynamic_shapes, "dynamic_shapes");
+        raw.variants = detail::c_text_or_null(options.variants, "variants");
+        raw.licence = detail::c_text_or_null(options.licence, "licence");
+        raw.sign_key = detail::c_text_or_null(options.sign_key, "sign_key");
+        raw.single_file = options.single_file;
+        raw.portable_only = options.portable_only;
+        const char *c_path = detail::c_text(path, "path");
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_package_compile(context.get(), model.get(), c_path, &raw, c_call, report.place(), error);
+        });
+        return report.text();
+    }
+    Model model() const {
+        optimize_model_t *raw = nullptr;
+        detail::attempt([&](auto **error) { return optimize_package_model(get(), &raw, error); });
+        return Model(raw);
+    }
+    Session session(const Context &context, const SessionOptions &options = {}, const Call &call = {}) const {
+        return Session(context, *this, options, call);
+    }
+    Tokenizer tokenizer() const {
+        optimize_tokenizer_t *raw = nullptr;
+        detail::attempt([&](auto **error) { return optimize_package_tokenizer(get(), &raw, error); });
+        return Tokenizer(raw);
+    }
+    Generator generator(const Context &context, const Call &call = {}) const {
+        optimize_generator_t *raw = nullptr;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_package_generator(context.get(), get(), c_call, &raw, error);
+        });
+        return Generator(raw);
+    }
+    /// The manifest as JSON, with the variant that is used here and why.
+    std::string inspect(const Context &context) const {
+        detail::Buffer json;
+        detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
+        return json.text();
+    }
+    /// Throws if a single bit is not what it was.
+    void verify(const Call &call = {}) const {
+        detail::attempt(call, [&](auto *c_call, auto **error) { return optimize_package_verify(get(), c_call, error); });
+    }
+};
+
+inline Session::Session(const Context &context, const Package &package, const SessionOptions &options,
+                        const Call &call) {
+    const auto raw = native(options);
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_package_session(context.get(), package.get(), &raw, c_call, place(), error);
+    });
+}
+
+} // namespace optimize
+
+#endif // OPTIMIZE_PACKAGE_HPP

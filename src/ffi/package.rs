@@ -1,0 +1,293 @@
+//! Packages: a model made ready ahead of time.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::generator::optimize_generator_t;
+use super::handle::{self, handle};
+use super::model::{self, optimize_model_t};
+use super::options::{self, Options};
+use super::session::{self, optimize_session_t};
+use super::status::optimize_status_t;
+use super::tokenizer::optimize_tokenizer_t;
+use super::{Out, buffer, guard, text};
+use crate::error::{Result, bail};
+use crate::package::{CompileOptions, OpenOptions, Package, compile, shapes, verify};
+use crate::runtime::SessionOptions;
+use std::ffi::c_char;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// An open package. Immutable: any number of threads may use it at once. Its files stay mapped.
+#[allow(non_camel_case_types)]
+pub struct optimize_package_t(());
+
+handle!(optimize_package_t(Package), b"opt-pack", "package");
+
+/// Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
+/// folder.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_package_compile_options_t {
+    /// sizeof(optimize_package_compile_options_t).
+    pub struct_size: u32,
+    /// Not 0: take any size where the model does; the first dimension is the batch. Models that write text always do.
+    pub dynamic: u32,
+    /// Least size of the batch; 0 is 1.
+    pub batch_min: u64,
+    /// Largest size of the batch; 0 is 64.
+    pub batch_max: u64,
+    /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, inputs by name or position; or NULL.
+    pub dynamic_shapes: *const c_char,
+    /// Comma-separated, best first: "fp32" (the model as it is), "int8", "int4"; NULL is "fp32".
+    pub variants: *const c_char,
+    /// Licence of the model, or NULL.
+    pub licence: *const c_char,
+    /// 64 hexadecimal digits: the secret ed25519 key to sign with; or NULL.
+    pub sign_key: *const c_char,
+    /// Not 0: one file instead of a folder.
+    pub single_file: u32,
+    /// Not 0: without graphs optimized for this processor.
+    pub portable_only: u32,
+}
+// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL and two u32: no padding.
+unsafe impl Options for optimize_package_compile_options_t {}
+
+/// Options of `optimize_package_open`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_package_open_options_t {
+    /// sizeof(optimize_package_open_options_t).
+    pub struct_size: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// A variant or a precision of the package; NULL chooses by processor and provider.
+    pub variant: *const c_char,
+    /// 64 hexadecimal digits: the public ed25519 key that must have signed the package; or NULL.
+    pub public_key: *const c_char,
+}
+// SAFETY: repr(C), two u32 and two pointers that may be NULL.
+unsafe impl Options for optimize_package_open_options_t {}
+
+/// # Safety
+/// As [`text`], or NULL.
+unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    // SAFETY: same contract.
+    if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
+}
+
+/// Makes a package of a model at `path`. It appears there when it is complete; a package that is there already is
+/// replaced, anything else is OPTIMIZE_INVALID_ARGUMENT, as are ranges that do not fit the model or each other (the
+/// message names input and dimension). `report` may be NULL; else it gets JSON: the files with sizes and hashes. Progress
+/// stages: those of quantizing, then "package", in bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_compile(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    path: *const c_char,
+    options: *const optimize_package_compile_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::optional(report);
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let path = text(path, "path")?;
+            let options = convert(&options::read(options)?)?;
+            let runtime = context.runtime()?;
+            let saved = call::with(call, |call| compile(runtime, model, Path::new(path), &options, call))?;
+            if let Some(out) = out {
+                out.set(buffer::new(saved.to_json()));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// # Safety
+/// The texts are NULL or NUL-terminated.
+unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileOptions> {
+    let size = |value: u64, default: i64, name: &str| match i64::try_from(value) {
+        Ok(0) => Ok(default),
+        Ok(value) => Ok(value),
+        Err(_) => bail!(InvalidArgument, "{name} is too large"),
+    };
+    let defaults = CompileOptions::default();
+    // SAFETY: same contract.
+    let (asked, variants, licence, key) = unsafe {
+        (
+            text_or_null(given.dynamic_shapes, "dynamic_shapes")?,
+            text_or_null(given.variants, "variants")?,
+            text_or_null(given.licence, "licence")?,
+            text_or_null(given.sign_key, "sign_key")?,
+        )
+    };
+    Ok(CompileOptions {
+        dynamic: given.dynamic != 0,
+        batch_min: size(given.batch_min, defaults.batch_min, "batch_min")?,
+        batch_max: size(given.batch_max, defaults.batch_max, "batch_max")?,
+        shapes: asked.map_or(Ok(defaults.shapes), shapes::parse)?,
+        variants: variants.map_or(defaults.variants, |v| v.split(',').map(|name| name.trim().to_owned()).collect()),
+        licence: licence.map(str::to_owned),
+        key: key.map(verify::from_hex).transpose()?,
+        single_file: given.single_file != 0,
+        portable_only: given.portable_only != 0,
+        ..defaults
+    })
+}
+
+/// Opens a package: a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is used
+/// (`optimize_package_verify` looks at all of it). OPTIMIZE_UNSUPPORTED for a package of a newer version, or none of whose
+/// variants runs here; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by `public_key`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_open(
+    path: *const c_char,
+    options: *const optimize_package_open_options_t,
+    package: *mut *mut optimize_package_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(package, "package")?;
+            let path = text(path, "path")?;
+            let given = options::read(options)?;
+            if given.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            let variant = text_or_null(given.variant, "variant")?.map(str::to_owned);
+            let key = text_or_null(given.public_key, "public_key")?.map(verify::from_hex).transpose()?;
+            out.set(handle::new(Package::open(Path::new(path), &OpenOptions { variant, key })?));
+            Ok(())
+        })
+    }
+}
+
+/// The model of a package, for techniques, benchmarks and inspection. Sessions of it keep the shape contract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_model(
+    package: *const optimize_package_t,
+    model: *mut *mut optimize_model_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(model, "model")?;
+            out.set(model::new(handle::get(package)?.model()?));
+            Ok(())
+        })
+    }
+}
+
+/// A session of the variant that fits this processor. Before every run the shape contract is checked:
+/// OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_session(
+    context: *const optimize_context_t,
+    package: *const optimize_package_t,
+    options: *const session::optimize_session_options_t,
+    call: *const optimize_call_t,
+    session: *mut *mut optimize_session_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(session, "session")?;
+            let (context, package) = (handle::get(context)?, handle::get(package)?);
+            let options = session::convert(context, options)?;
+            let runtime = context.runtime()?;
+            out.set(session::new(call::with(call, |call| package.session(runtime, &options, call))?));
+            Ok(())
+        })
+    }
+}
+
+/// The tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_tokenizer(
+    package: *const optimize_package_t,
+    tokenizer: *mut *mut optimize_tokenizer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tokenizer, "tokenizer")?;
+            out.set(handle::new(handle::get(package)?.tokenizer()?));
+            Ok(())
+        })
+    }
+}
+
+/// A generator of the package's model. OPTIMIZE_UNSUPPORTED if it writes no text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_generator(
+    context: *const optimize_context_t,
+    package: *const optimize_package_t,
+    call: *const optimize_call_t,
+    generator: *mut *mut optimize_generator_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(generator, "generator")?;
+            let (context, package) = (handle::get(context)?, handle::get(package)?);
+            let options = SessionOptions { threads: context.threads(0)?, ..SessionOptions::default() };
+            let runtime = context.runtime()?;
+            let made = call::with(call, |call| package.generator(runtime, &options, call))?;
+            out.set(handle::new(Mutex::new(made)));
+            Ok(())
+        })
+    }
+}
+
+/// What the package says about itself, as JSON, with the variant that is used here and why.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_inspect(
+    context: *const optimize_context_t,
+    package: *const optimize_package_t,
+    json: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(json, "json")?;
+            let (context, package) = (handle::get(context)?, handle::get(package)?);
+            out.set(buffer::new(package.inspect(context.runtime().ok())?));
+            Ok(())
+        })
+    }
+}
+
+/// Looks at every byte of a package: the hash of each file, the signature if there is one. OPTIMIZE_INVALID_MODEL says
+/// what is damaged. Progress stage: "verify", in bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_verify(
+    package: *const optimize_package_t,
+    call: *const optimize_call_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let package = handle::get(package)?;
+            call::with(call, |call| package.verify(None, call))
+        })
+    }
+}
+
+/// Frees a package. NULL is fine. What was made with it goes on working.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_free(package: *mut optimize_package_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(package) });
+}

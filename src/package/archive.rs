@@ -1,0 +1,328 @@
+//! A package as one file: a zip file whose entries are stored as they are, aligned, so that they are used where they
+//! are mapped. Any zip tool lists and unpacks it. The bytes around the entries follow from names, sizes and checksums
+//! alone, so that verification can say what each of them has to be.
+//!
+//! Format: PKWARE APPNOTE 6.3.9, sections 4.3 to 4.5, with the zip64 fields always there.
+
+use crate::error::{Result, bail};
+use crate::limits;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Entries begin at multiples of this, weights at those of [`PAGE`].
+const ALIGNMENT: u64 = 64;
+const PAGE: u64 = 4096;
+/// What an entry's extra field is called that only fills.
+const FILL: u16 = 0xd935;
+const LOCAL: u32 = 0x0403_4b50;
+const CENTRAL: u32 = 0x0201_4b50;
+const END: u32 = 0x0605_4b50;
+const END64: u32 = 0x0606_4b50;
+const LOCATOR: u32 = 0x0706_4b50;
+/// Bytes of the three records at the end.
+const TAIL: usize = 56 + 20 + 22;
+/// Most entries.
+const ENTRIES: usize = 4096;
+
+/// An entry to be.
+pub struct Entry {
+    /// Path in the package.
+    pub name: String,
+    /// Size.
+    pub size: u64,
+    /// CRC-32 (IEEE 802.3) of the content.
+    pub crc: u32,
+}
+
+/// All of a zip file but the content of its entries.
+pub struct Skeleton {
+    /// What stands in front of each entry's content, with the position where it begins.
+    pub headers: Vec<(u64, Vec<u8>)>,
+    /// What stands behind the last.
+    pub tail: Vec<u8>,
+    /// Where that begins.
+    pub end: u64,
+}
+
+/// Lays a file out.
+pub fn skeleton(entries: &[Entry]) -> Skeleton {
+    let (mut headers, mut central, mut at) = (Vec::new(), Vec::new(), 0u64);
+    for entry in entries {
+        let fixed = at + 30 + entry.name.len() as u64 + 20 + 4;
+        let alignment = if entry.name.ends_with(".safetensors") { PAGE } else { ALIGNMENT };
+        let fill = (fixed.next_multiple_of(alignment) - fixed) as u16;
+        let mut header = Vec::new();
+        put32(&mut header, LOCAL);
+        common(&mut header, entry);
+        put16(&mut header, 20 + 4 + fill);
+        header.extend(entry.name.as_bytes());
+        sizes(&mut header, 16, entry);
+        put16(&mut header, FILL);
+        put16(&mut header, fill);
+        header.resize(header.len() + fill as usize, 0);
+        put32(&mut central, CENTRAL);
+        put16(&mut central, 45 | 3 << 8);
+        common(&mut central, entry);
+        put16(&mut central, 28);
+        // No comment, first disk, no attributes; mode rw-r--r-- of a regular file.
+        central.extend([0; 6]);
+        put32(&mut central, 0o100_644 << 16);
+        put32(&mut central, u32::MAX);
+        central.extend(entry.name.as_bytes());
+        sizes(&mut central, 24, entry);
+        put64(&mut central, at);
+        let begin = at;
+        at += header.len() as u64 + entry.size;
+        headers.push((begin, header));
+    }
+    Skeleton { headers, tail: tail(central, entries.len() as u64, at), end: at }
+}
+
+/// Fields that both headers of an entry have.
+fn common(out: &mut Vec<u8>, entry: &Entry) {
+    put16(out, 45);
+    // Names are UTF-8; stored; 1 January 1980.
+    put16(out, 1 << 11);
+    put16(out, 0);
+    put16(out, 0);
+    put16(out, 33);
+    put32(out, entry.crc);
+    put32(out, u32::MAX);
+    put32(out, u32::MAX);
+    put16(out, entry.name.len() as u16);
+}
+
+fn sizes(out: &mut Vec<u8>, length: u16, entry: &Entry) {
+    put16(out, 1);
+    put16(out, length);
+    put64(out, entry.size);
+    put64(out, entry.size);
+}
+
+fn tail(mut central: Vec<u8>, count: u64, at: u64) -> Vec<u8> {
+    let size = central.len() as u64;
+    put32(&mut central, END64);
+    put64(&mut central, 44);
+    put16(&mut central, 45 | 3 << 8);
+    put16(&mut central, 45);
+    put64(&mut central, 0);
+    put64(&mut central, count);
+    put64(&mut central, count);
+    put64(&mut central, size);
+    put64(&mut central, at);
+    put32(&mut central, LOCATOR);
+    put32(&mut central, 0);
+    put64(&mut central, at + size);
+    put32(&mut central, 1);
+    put32(&mut central, END);
+    put32(&mut central, 0);
+    put16(&mut central, u16::MAX);
+    put16(&mut central, u16::MAX);
+    put32(&mut central, u32::MAX);
+    put32(&mut central, u32::MAX);
+    put16(&mut central, 0);
+    central
+}
+
+fn put16(out: &mut Vec<u8>, value: u16) {
+    out.extend(value.to_le_bytes());
+}
+fn put32(out: &mut Vec<u8>, value: u32) {
+    out.extend(value.to_le_bytes());
+}
+fn put64(out: &mut Vec<u8>, value: u64) {
+    out.extend(value.to_le_bytes());
+}
+
+/// Whether a file begins as a zip file does.
+pub fn is_archive(start: &[u8]) -> bool {
+    start.starts_with(&LOCAL.to_le_bytes())
+}
+
+/// The entries of an archive in their order, each a slice of it. Nothing is unpacked, no content is read.
+pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
+    let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "is cut short") };
+    let tail = Reader(&archive[end..]);
+    if tail.u32(0)? != END64 || tail.u32(56)? != LOCATOR || tail.u32(76)? != END {
+        bail!(InvalidModel, "is no package: a zip file, but not one that liboptimize wrote, or cut short");
+    }
+    let (count, size, start) = (tail.u64(32)?, tail.u64(40)?, tail.u64(48)?);
+    if count > ENTRIES as u64 {
+        bail!(LimitExceeded, "has {count} entries, at most {ENTRIES} are possible");
+    }
+    if start.checked_add(size) != Some(end as u64) {
+        bail!(InvalidModel, "has its directory in the wrong place");
+    }
+    let (mut at, mut found, mut names) = (start as usize, Vec::new(), BTreeMap::new());
+    for _ in 0..count {
+        let record = Reader(archive.get(at..end).unwrap_or(&[]));
+        let (name_size, extra) = (record.u16(28)? as usize, record.u16(30)? as usize);
+        if record.u32(0)? != CENTRAL || record.u16(10)? != 0 || extra != 28 || record.u16(32)? != 0 {
+            bail!(InvalidModel, "entry {} is not one that is stored as it is", found.len());
+        }
+        let name = record.part(46, name_size)?;
+        let Ok(name) = std::str::from_utf8(name) else { bail!(InvalidModel, "a name is not UTF-8") };
+        check_name(name)?;
+        let (length, header) = (record.u64(46 + name_size + 4)?, record.u64(46 + name_size + 20)?);
+        let content = content(archive, header, length, start)?;
+        if names.insert(name.to_owned(), ()).is_some() {
+            bail!(InvalidModel, "has {name:?} twice");
+        }
+        found.push((name.to_owned(), content));
+        at += 46 + name_size + extra;
+    }
+    if at != end {
+        bail!(InvalidModel, "its directory is longer than its entries");
+    }
+    Ok(found)
+}
+
+fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes> {
+    let local = Reader(usize::try_from(header).ok().and_then(|at| archive.get(at..)).unwrap_or(&[]));
+    if local.u32(0)? != LOCAL {
+        bail!(InvalidModel, "an entry does not begin where the directory says");
+    }
+    let begin = header + 30 + u64::from(local.u16(26)?) + u64::from(local.u16(28)?);
+    match begin.checked_add(length) {
+        Some(stop) if stop <= end => Ok(archive.slice(begin as usize..stop as usize)),
+        _ => bail!(InvalidModel, "an entry goes beyond the file"),
+    }
+}
+
+/// Refuses names that lead out of a folder.
+pub fn check_name(name: &str) -> Result<()> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+    if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {
+        bail!(InvalidModel, "{name:?} is no name for a file of a package");
+    }
+    Ok(())
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn part(&self, at: usize, size: usize) -> Result<&[u8]> {
+        match at.checked_add(size).and_then(|end| self.0.get(at..end)) {
+            Some(part) => Ok(part),
+            None => bail!(InvalidModel, "is cut short"),
+        }
+    }
+    fn number(&self, at: usize, size: usize) -> Result<u64> {
+        Ok(self.part(at, size)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    }
+    fn u16(&self, at: usize) -> Result<u16> {
+        Ok(self.number(at, 2)? as u16)
+    }
+    fn u32(&self, at: usize) -> Result<u32> {
+        Ok(self.number(at, 4)? as u32)
+    }
+    fn u64(&self, at: usize) -> Result<u64> {
+        self.number(at, 8)
+    }
+}
+
+/// CRC-32 of bytes that come piece by piece: reflected, polynomial 0x04C11DB7, eight bytes at a step.
+pub struct Crc(u32);
+
+const TABLES: [[u32; 256]; 8] = tables();
+
+const fn tables() -> [[u32; 256]; 8] {
+    let mut tables = [[0u32; 256]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let (mut value, mut bit) = (i as u32, 0);
+        while bit < 8 {
+            value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        tables[0][i] = value;
+        i += 1;
+    }
+    let mut row = 1;
+    while row < 8 {
+        let mut i = 0;
+        while i < 256 {
+            let before = tables[row - 1][i];
+            tables[row][i] = before >> 8 ^ tables[0][(before & 255) as usize];
+            i += 1;
+        }
+        row += 1;
+    }
+    tables
+}
+
+impl Crc {
+    /// Of nothing.
+    pub fn new() -> Crc {
+        Crc(u32::MAX)
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            let low = self.0 ^ u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            let mut next = 0;
+            for (index, byte) in low.to_le_bytes().iter().chain(&word[4..]).enumerate() {
+                next ^= TABLES[7 - index][usize::from(*byte)];
+            }
+            self.0 = next;
+        }
+        for byte in rest {
+            self.0 = self.0 >> 8 ^ TABLES[0][((self.0 ^ u32::from(*byte)) & 255) as usize];
+        }
+    }
+
+    /// The checksum.
+    pub fn finish(self) -> u32 {
+        !self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_usual_one() {
+        let mut crc = Crc::new();
+        crc.update(b"123456789");
+        assert_eq!(crc.finish(), 0xcbf4_3926);
+        let mut parts = Crc::new();
+        let text: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
+        text.chunks(13).for_each(|part| parts.update(part));
+        let mut whole = Crc::new();
+        whole.update(&text);
+        assert_eq!(parts.finish(), whole.finish());
+    }
+
+    #[test]
+    fn what_is_laid_out_is_found_again_and_names_that_lead_out_are_refused() {
+        let contents: [(&str, &[u8]); 3] = [("a", b"one"), ("b/w.safetensors", b"weights"), ("c", b"")];
+        let entry = |(name, content): &(&str, &[u8])| {
+            let mut crc = Crc::new();
+            crc.update(content);
+            Entry { name: (*name).to_owned(), size: content.len() as u64, crc: crc.finish() }
+        };
+        let skeleton = skeleton(&contents.iter().map(entry).collect::<Vec<_>>());
+        let mut file = Vec::new();
+        for ((at, header), (_, content)) in skeleton.headers.iter().zip(&contents) {
+            assert_eq!(*at, file.len() as u64);
+            file.extend(header);
+            file.extend(*content);
+        }
+        file.extend(&skeleton.tail);
+        let archive = Bytes::from(file);
+        let found = entries(&archive).unwrap();
+        for ((name, content), (wanted, bytes)) in found.iter().zip(&contents) {
+            assert_eq!((name.as_str(), &content[..]), (*wanted, *bytes));
+        }
+        assert_eq!((found[1].1.as_ptr() as usize - archive.as_ptr() as usize) % PAGE as usize, 0);
+        for cut in 0..archive.len() {
+            assert!(entries(&archive.slice(..cut)).is_err(), "{cut}");
+        }
+        for bad in ["", "/a", "../a", "a/../b", "a//b", "a\\b", "./a", "a/"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

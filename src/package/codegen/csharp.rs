@@ -1,0 +1,86 @@
+//! The program in C#. It is compiled with the files of `examples/csharp` that have no `Main`.
+
+use super::{Input, list, quoted};
+use crate::onnx::dtype::DataType;
+use std::fmt::Write;
+
+pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
+    let mut make = String::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let (element, one) = match input.dtype {
+            DataType::Float32 => ("float", "1"),
+            DataType::Int64 => ("long", "1"),
+            DataType::Int32 => ("int", "1"),
+            _ => ("bool", "true"),
+        };
+        let dims: String = if input.dims.is_empty() { String::new() } else { format!(", {}", list(&input.dims)) };
+        let _ = write!(
+            make,
+            "                var values{index} = new {element}[{}];\n                \
+             for (int i = 0; i < values{index}.Length; i++) values{index}[i] = {one};\n                \
+             inputs[{}] = Tensor.From(values{index}{dims});\n",
+            input.elements,
+            quoted(&input.name)
+        );
+    }
+    let source = TEMPLATE.replace("@PATH@", &quoted(path)).replace("@MAKE@", &make);
+    vec![("Program.cs", source), ("Makefile", MAKEFILE.to_owned())]
+}
+
+const MAKEFILE: &str = "# OPTIMIZE is the folder of the C# files of liboptimize, without those that have a Main.\n\
+                        main.exe: Program.cs\n\tmcs -nologo -out:main.exe Program.cs $(OPTIMIZE)/*.cs\n";
+
+const TEMPLATE: &str = r#"// Opens a package and runs it once. Give another package as the first argument.
+using System;
+using System.Collections.Generic;
+using System.Globalization;
+using Optimize;
+
+static class PackageProgram
+{
+    static void Run(string path)
+    {
+        using (var context = Context.Create())
+        using (var package = Package.Open(path))
+        using (var session = context.CreateSession(package))
+        {
+            var inputs = new Dictionary<string, Tensor>();
+            try
+            {
+@MAKE@                var outputs = session.Run(inputs);
+                foreach (var info in session.Outputs())
+                {
+                    var output = outputs[info.Name];
+                    Console.Write("{0} [{1}]", info.Name, string.Join(", ", output.Dims));
+                    if (info.DType == DType.Float32)
+                    {
+                        var values = output.Elements<float>();
+                        for (int i = 0; i < 8 && i < values.Length; i++)
+                            Console.Write(" " + values[i].ToString("F5", CultureInfo.InvariantCulture));
+                    }
+                    Console.WriteLine();
+                    output.Dispose();
+                }
+            }
+            finally
+            {
+                foreach (var input in inputs.Values) input.Dispose();
+            }
+        }
+    }
+
+    static int Main(string[] arguments)
+    {
+        try
+        {
+            Run(arguments.Length > 0 ? arguments[0] : @PATH@);
+            return 0;
+        }
+        catch (OptimizeException error)
+        {
+            Console.Error.WriteLine(error.Message);
+            return 1;
+        }
+    }
+}
+"#;

@@ -1,0 +1,101 @@
+//! `--codegen`: a small program, with a build file, that opens a package and runs it once on inputs of zeros and ones.
+
+mod c;
+mod cpp;
+mod csharp;
+mod go;
+
+use super::open::Package;
+use super::shapes::Size;
+use crate::error::{Context, Result, bail};
+use crate::files;
+use crate::onnx::dtype::{DataType, element_count};
+use std::path::Path;
+
+/// The language of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// C11.
+    C,
+    /// C++17.
+    Cpp,
+    /// Go, with the package of `examples/go`.
+    Go,
+    /// C#, with the files of `examples/csharp`.
+    Csharp,
+}
+
+/// An input of the program.
+struct Input {
+    name: String,
+    dtype: DataType,
+    dims: Vec<i64>,
+    bytes: u64,
+    elements: i64,
+}
+
+/// Writes a program for `package` into `folder`: a source and a build file. It prints of each output name, shape and
+/// first values. Every element of every input is 1.
+///
+/// [`crate::error::Kind::Unsupported`] for inputs of other types than float32, int64, int32 and bool.
+pub fn write(package: &Package, language: Language, folder: &Path) -> Result<()> {
+    let inputs = inputs(package)?;
+    let outputs = package.manifest().outputs.len();
+    let path = std::fs::canonicalize(package.path()).at(|| package.path().display())?;
+    let Some(path) = path.to_str() else { bail!(Unsupported, "the path of the package is not UTF-8") };
+    let made = match language {
+        Language::C => c::program(path, &inputs, outputs),
+        Language::Cpp => cpp::program(path, &inputs),
+        Language::Go => go::program(path, &inputs),
+        Language::Csharp => csharp::program(path, &inputs),
+    };
+    std::fs::create_dir_all(folder).at(|| folder.display())?;
+    made.into_iter().try_for_each(|(name, text)| files::replace(&folder.join(name), text.as_bytes()))
+}
+
+fn inputs(package: &Package) -> Result<Vec<Input>> {
+    let infos = package.model()?.inputs();
+    let one = |info: &crate::model::ValueInfo| {
+        let place = || format!("input {:?}", info.name);
+        let dtype =
+            info.dtype.filter(|d| matches!(d, DataType::Float32 | DataType::Int64 | DataType::Int32 | DataType::Bool));
+        let Some(dtype) = dtype else {
+            return Err(crate::error::error!(Unsupported, "is {}, for which no program is written", info.describe())
+                .at(place()));
+        };
+        let sizes = package.manifest().shapes.inputs.iter().find(|i| i.name == info.name).and_then(|i| i.dims.as_ref());
+        let size = |size: &Size| match size {
+            Size::Fixed(size) => *size,
+            Size::Range(range) => range.min.max(i64::from(range.max != Some(0))),
+        };
+        let dims: Vec<i64> = sizes.iter().flat_map(|s| s.iter()).map(size).collect();
+        let elements = element_count(&dims).at(place)?;
+        Ok(Input { name: info.name.clone(), dtype, bytes: dtype.bytes_of(elements)?, dims, elements: elements as i64 })
+    };
+    infos.iter().map(one).collect()
+}
+
+/// Text in double quotes, as C, Go and C# read it.
+fn quoted(text: &str) -> String {
+    let escape = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    format!("\"{}\"", text.chars().map(escape).collect::<String>())
+}
+
+/// `1, 128`.
+fn list(dims: &[i64]) -> String {
+    dims.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a type in C; also that of its `OPTIMIZE_DTYPE_`.
+fn c_type(dtype: DataType) -> (&'static str, &'static str) {
+    match dtype {
+        DataType::Float32 => ("float", "FLOAT32"),
+        DataType::Int64 => ("int64_t", "INT64"),
+        DataType::Int32 => ("int32_t", "INT32"),
+        _ => ("uint8_t", "BOOL"),
+    }
+}

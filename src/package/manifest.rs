@@ -1,0 +1,189 @@
+//! What a package says about itself: `optimize.json`, and ONNX Runtime's `manifest.json` beside it.
+
+use super::shapes::Contract;
+use crate::error::{Result, bail, error};
+use crate::model::ValueInfo;
+use crate::source::{Card, GenerationDefaults, Pooling, Task};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The version of packages that this library writes, and the newest it reads. Older ones are read for ever.
+pub const FORMAT: u32 = 1;
+/// Our manifest.
+pub const OURS: &str = "optimize.json";
+/// SHA-256 of our manifest, as `sha256sum` writes it.
+pub const SEAL: &str = "optimize.json.sha256";
+/// Signature of our manifest.
+pub const SIGNATURE: &str = "optimize.json.sig";
+/// The manifest of ONNX Runtime's layout.
+pub const THEIRS: &str = "manifest.json";
+/// Weights of all variants.
+pub const WEIGHTS: &str = "shared/weights.safetensors";
+/// What graphs call the file of weights.
+pub const LOCATION: &str = "weights.safetensors";
+/// Folder of the files that travel with the model.
+pub const ASSETS: &str = "assets";
+
+/// The content of `optimize.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// Version of the library that wrote the package.
+    pub library_version: String,
+    /// Version of ONNX Runtime at the time.
+    pub runtime_version: String,
+    /// The oldest minor version of ONNX Runtime 1 that will do.
+    pub runtime_minimum: String,
+    /// Inputs, for people: `input_ids: int64[batch, sequence]`.
+    pub inputs: Vec<String>,
+    /// Outputs, likewise.
+    pub outputs: Vec<String>,
+    /// What runs may be given.
+    pub shapes: Contract,
+    /// What else is known about the model.
+    pub card: CardOf,
+    /// How the cache of a decoder is kept; `None` for other models.
+    pub kv_scheme: Option<String>,
+    /// Graphs, best first.
+    pub variants: Vec<Variant>,
+    /// Licence of the model, as its makers name it.
+    pub licence: Option<String>,
+    /// What was done to the model before, oldest first: reports of techniques.
+    pub lineage: Vec<Value>,
+    /// Every file but the manifest, its seal and its signature.
+    pub files: BTreeMap<String, FileOf>,
+}
+
+/// One graph of a package.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Variant {
+    /// Name of the variant, and of its folder: `fp32`, `fp32-ahead`.
+    pub name: String,
+    /// `fp32` (the model as it came), `int8`, `int4`.
+    pub precision: String,
+    /// Whether the graph is optimized for a processor; the others run anywhere.
+    pub ahead: bool,
+    /// The graph.
+    pub file: String,
+    /// Execution provider.
+    pub provider: String,
+    /// Architecture it needs; `None` is any.
+    pub architecture: Option<String>,
+    /// Extensions of the processor it needs.
+    pub features: Vec<String>,
+    /// Version of ONNX Runtime it needs, `major.minor`; `None` is any.
+    pub runtime: Option<String>,
+}
+
+/// Size and hash of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOf {
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 in lower-case hex.
+    pub sha256: String,
+}
+
+/// The card of a model, without its files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CardOf {
+    /// See [`Card::architecture`].
+    pub architecture: Option<String>,
+    /// See [`Card::task`].
+    pub task: Task,
+    /// See [`Card::config`].
+    pub config: Map<String, Value>,
+    /// See [`Card::generation`].
+    pub generation: GenerationDefaults,
+    /// See [`Card::chat_template`].
+    pub chat_template: Option<String>,
+    /// See [`Card::pooling`].
+    pub pooling: Option<Pooling>,
+}
+
+impl From<&Card> for CardOf {
+    fn from(card: &Card) -> CardOf {
+        CardOf {
+            architecture: card.architecture.clone(),
+            task: card.task,
+            config: card.config.clone(),
+            generation: card.generation.clone(),
+            chat_template: card.chat_template.clone(),
+            pooling: card.pooling,
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads our manifest. A package of a newer version is [`crate::error::Kind::Unsupported`].
+    pub fn read(content: &[u8]) -> Result<Manifest> {
+        let value: Value = serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "is damaged: {e}"))?;
+        let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
+        if format > u64::from(FORMAT) {
+            let by = value.get("library_version").and_then(Value::as_str).unwrap_or("a newer version");
+            let this = env!("CARGO_PKG_VERSION");
+            bail!(Unsupported, "the package has format {format} (liboptimize {by}); {this} reads up to {FORMAT}");
+        }
+        if format == 0 {
+            bail!(InvalidModel, "names no format");
+        }
+        let manifest: Manifest =
+            serde_json::from_value(value).map_err(|e| error!(InvalidModel, "is not a package's manifest: {e}"))?;
+        if manifest.variants.is_empty() {
+            bail!(InvalidModel, "has no variant");
+        }
+        Ok(manifest)
+    }
+
+    /// The text of our manifest.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// `manifest.json` of ONNX Runtime's package layout.
+    pub fn to_theirs(&self, weights: &FileOf) -> String {
+        let variant = |v: &Variant| {
+            let level = if v.ahead { "ORT_DISABLE_ALL" } else { "ORT_ENABLE_ALL" };
+            let folder = v.file.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let ort = json!({
+                "model_file": "model.onnx",
+                "session_options": {
+                    "graph_optimization_level": level,
+                    "session.model_external_initializers_file_folder_path": "../../shared",
+                },
+            });
+            let ours = json!({ "manifest": OURS, "variant": v.name });
+            let compatibility = match v.features.as_slice() {
+                [] => String::new(),
+                features => format!("{};{}", v.architecture.as_deref().unwrap_or(""), features.join("+")),
+            };
+            let value = json!({
+                "variant_directory": folder,
+                "ep": "CPUExecutionProvider",
+                "device": v.provider,
+                "compatibility_string": compatibility,
+                "executor_info": { "ort": ort, "optimize": ours },
+            });
+            (v.name.clone(), value)
+        };
+        let variants: Map<String, Value> = self.variants.iter().map(variant).collect();
+        let manifest = json!({
+            "schema_version": "1.0",
+            "layout": "directory",
+            "components": { "model": { "variants": variants } },
+            "shared_assets": { "weights": { "path": WEIGHTS, "sha256": weights.sha256 } },
+        });
+        let mut text = serde_json::to_string_pretty(&manifest).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// `input_ids: int64[batch, sequence]`.
+pub fn describe(values: &[ValueInfo]) -> Vec<String> {
+    values.iter().map(|value| format!("{}: {}", value.name, value.describe())).collect()
+}

@@ -1,0 +1,301 @@
+//! Opening a package.
+
+use super::archive;
+use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS};
+use super::variants;
+use super::verify;
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::model::Model;
+use crate::onnx::load;
+use crate::onnx::save::hex;
+use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::source::{Card, Format, SideContent, SideFile};
+use crate::text::{Generator, Tokenizer};
+use crate::{files, limits};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How to open a package.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// A variant or a precision; `None` chooses.
+    pub variant: Option<String>,
+    /// Public key that must have signed the package: 32 bytes.
+    pub key: Option<[u8; 32]>,
+}
+
+/// Which variant is used, and why.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Position among the manifest's variants.
+    pub index: usize,
+    /// In words.
+    pub reason: String,
+}
+
+/// An open package. Never changes; cheap to clone; shared freely between threads.
+#[derive(Clone)]
+pub struct Package(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    entries: Entries,
+    manifest: Manifest,
+    options: OpenOptions,
+}
+
+/// Where the files are.
+enum Entries {
+    Folder(PathBuf),
+    File(BTreeMap<String, Bytes>, Bytes),
+}
+
+impl Entries {
+    fn get(&self, name: &str) -> Result<Bytes> {
+        archive::check_name(name)?;
+        match self {
+            Entries::Folder(folder) => {
+                let file = files::open_beneath(folder, name).at(|| name)?;
+                files::map(&file, limits::DATA_FILE_BYTES).at(|| name)
+            }
+            Entries::File(entries, _) => {
+                entries.get(name).cloned().ok_or_else(|| error!(InvalidModel, "the package lacks {name:?}"))
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Entries::Folder(folder) => folder.join(name).is_file(),
+            Entries::File(entries, _) => entries.contains_key(name),
+        }
+    }
+}
+
+/// Whether there is a package at `path`, by its content.
+pub fn is_package(path: &Path) -> bool {
+    if path.is_dir() {
+        return path.join(OURS).is_file() && path.join(SEAL).is_file();
+    }
+    let mut start = [0u8; 4];
+    let read = files::open(path).and_then(|mut file| Ok(std::io::Read::read(&mut file, &mut start)?));
+    read.is_ok_and(|read| archive::is_archive(&start[..read]))
+        && files::open(path)
+            .and_then(|file| files::map(&file, limits::DATA_FILE_BYTES))
+            .is_ok_and(|bytes| bytes.windows_of_tail().contains(OURS))
+}
+
+/// Looks for a name in the directory at the end of an archive.
+trait Tail {
+    fn windows_of_tail(&self) -> std::borrow::Cow<'_, str>;
+}
+
+impl Tail for Bytes {
+    fn windows_of_tail(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self[self.len().saturating_sub(1 << 16)..])
+    }
+}
+
+impl Package {
+    /// Opens a package. Reads the manifest and checks its seal, and the key if one is given; everything else is
+    /// mapped and looked at when it is used ([`Package::verify`] looks at all of it).
+    ///
+    /// [`crate::error::Kind::Unsupported`] for a package of a newer version; `InvalidModel` for one that is damaged or
+    /// not signed by the key.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
+        Package::open_inner(path, options).at(|| path.display())
+    }
+
+    fn open_inner(path: &Path, options: &OpenOptions) -> Result<Package> {
+        let entries = if std::fs::metadata(path)?.is_dir() {
+            Entries::Folder(path.to_owned())
+        } else {
+            let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?;
+            Entries::File(archive::entries(&bytes)?.into_iter().collect(), bytes)
+        };
+        let ours = entries.get(OURS)?;
+        if ours.len() as u64 > limits::CONFIG_BYTES {
+            bail!(LimitExceeded, "{OURS} has {} bytes, more than {}", ours.len(), limits::CONFIG_BYTES);
+        }
+        if entries.get(SEAL)?[..] != *verify::seal(&ours).as_bytes() {
+            bail!(InvalidModel, "{OURS} is not what {SEAL} says: the package is damaged");
+        }
+        if let Some(key) = &options.key {
+            if !entries.has(SIGNATURE) {
+                bail!(InvalidModel, "the package is not signed");
+            }
+            verify::check_signature(&entries.get(SIGNATURE)?, &ours, Some(key))?;
+        }
+        let manifest = Manifest::read(&ours).at(|| OURS)?;
+        for name in manifest.files.keys().chain(manifest.variants.iter().map(|v| &v.file)) {
+            archive::check_name(name)?;
+        }
+        let inner = Inner { path: path.to_owned(), entries, manifest, options: options.clone() };
+        let package = Package(Arc::new(inner));
+        package.choose(None)?;
+        Ok(package)
+    }
+
+    /// What the package says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The variant for this processor and this ONNX Runtime; without one, for this processor alone.
+    pub fn choose(&self, runtime: Option<&Runtime>) -> Result<Choice> {
+        let runtime = runtime.map(Runtime::version);
+        let (index, reason) = variants::choose(&self.0.manifest, self.0.options.variant.as_deref(), runtime)?;
+        Ok(Choice { index, reason })
+    }
+
+    /// The model of the package: a portable graph, for techniques and for looking at. Sessions made of it use the
+    /// variant chosen for the processor, and keep the contract.
+    pub fn model(&self) -> Result<Model> {
+        let chosen = self.choose(None)?.index;
+        let variants = &self.0.manifest.variants;
+        let precision = &variants[chosen].precision;
+        let portable = variants.iter().position(|v| !v.ahead && v.precision == *precision).unwrap_or(chosen);
+        let package = self.clone();
+        let ready = move |runtime: &Runtime| {
+            let index = package.choose(Some(runtime))?.index;
+            let ahead = package.0.manifest.variants[index].ahead;
+            // The portable graph is at hand already.
+            if index == portable { Ok(None) } else { Ok(Some((package.load(index)?, ahead))) }
+        };
+        Ok(self.load(portable)?.with_ready(Arc::new(ready)))
+    }
+
+    /// A variant as a model.
+    pub fn load(&self, index: usize) -> Result<Model> {
+        self.load_inner(index).at(|| self.0.path.display())
+    }
+
+    fn load_inner(&self, index: usize) -> Result<Model> {
+        let Some(variant) = self.0.manifest.variants.get(index) else { bail!(NotFound, "no variant {index}") };
+        let graph = self.checked(&variant.file)?;
+        let weights = self.sized(WEIGHTS)?;
+        let given = BTreeMap::from([(LOCATION.to_owned(), weights)]);
+        let loaded = load::from_parts(graph.clone(), given).at(|| &variant.file)?;
+        let mut files = vec![(PathBuf::from(&variant.file), graph)];
+        files.extend(loaded.files);
+        Ok(Model::assemble(loaded.proto, self.card()?, &self.0.path, files))
+    }
+
+    /// A file whose hash is that of the manifest.
+    fn checked(&self, name: &str) -> Result<Bytes> {
+        let content = self.sized(name)?;
+        if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
+            bail!(InvalidModel, "{name} is not what {OURS} says: the package is damaged");
+        }
+        Ok(content)
+    }
+
+    /// A file whose size is that of the manifest: what is too large to be read on opening.
+    fn sized(&self, name: &str) -> Result<Bytes> {
+        let Some(file) = self.0.manifest.files.get(name) else { bail!(InvalidModel, "{OURS} does not know {name:?}") };
+        let content = self.0.entries.get(name)?;
+        if content.len() as u64 != file.bytes {
+            bail!(InvalidModel, "{name} has {} bytes, but {OURS} says {}", content.len(), file.bytes);
+        }
+        Ok(content)
+    }
+
+    fn card(&self) -> Result<Card> {
+        let (manifest, of) = (&self.0.manifest, &self.0.manifest.card);
+        let assets =
+            manifest.files.keys().filter_map(|name| Some((name, name.strip_prefix(ASSETS)?.strip_prefix('/')?)));
+        let side = |(name, short): (&String, &str)| {
+            Ok(SideFile { name: short.to_owned(), content: SideContent::Bytes(self.sized(name)?) })
+        };
+        Ok(Card {
+            format: Format::Package,
+            architecture: of.architecture.clone(),
+            task: of.task,
+            config: of.config.clone(),
+            generation: of.generation.clone(),
+            chat_template: of.chat_template.clone(),
+            pooling: of.pooling,
+            side_files: assets.map(side).collect::<Result<_>>()?,
+            contract: Some(Arc::new(manifest.shapes.clone())),
+            lineage: manifest.lineage.clone(),
+        })
+    }
+
+    /// A session of the variant chosen. The quickest way from a package to a result: no other graph is read.
+    pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
+        let index = self.choose(Some(runtime))?.index;
+        let model = self.load(index)?;
+        let ahead = self.0.manifest.variants[index].ahead;
+        Session::of_variant(runtime, &model, ahead, options, call)
+    }
+
+    /// The tokenizer; [`crate::error::Kind::NotFound`] if there is none.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let name = format!("{ASSETS}/tokenizer.json");
+        if !self.0.manifest.files.contains_key(&name) {
+            bail!(NotFound, "{}: the package has no tokenizer", self.0.path.display());
+        }
+        Tokenizer::from_bytes(&self.checked(&name)?).at(|| name)
+    }
+
+    /// Writes text.
+    pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Generator> {
+        Generator::new(runtime, &self.model()?, options, call)
+    }
+
+    /// The manifest with what was chosen and why, as JSON.
+    pub fn inspect(&self, runtime: Option<&Runtime>) -> Result<String> {
+        let choice = self.choose(runtime)?;
+        let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();
+        if let Value::Object(object) = &mut value {
+            let name = &self.0.manifest.variants[choice.index].name;
+            object.insert("chosen".to_owned(), json!({ "variant": name, "reason": choice.reason }));
+            object.insert("signed".to_owned(), self.0.entries.has(SIGNATURE).into());
+        }
+        let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        text.push('\n');
+        Ok(text)
+    }
+
+    /// Looks at every byte: hashes of all files, seal, signature if there is one (by `key`, if it is given), and in one
+    /// file also what lies around them. `Call` reports the stage `verify`, in bytes.
+    pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
+        let total = self.0.manifest.files.values().map(|f| f.bytes).fold(0, u64::saturating_add);
+        call.drive("verify", total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
+    }
+
+    fn verify_all(&self, key: Option<&[u8; 32]>, ticket: &crate::call::Ticket) -> Result<()> {
+        let ours = self.0.entries.get(OURS)?;
+        if self.0.entries.get(SEAL)?[..] != *verify::seal(&ours).as_bytes() {
+            bail!(InvalidModel, "{OURS} is not what {SEAL} says");
+        }
+        if self.0.entries.has(SIGNATURE) {
+            verify::check_signature(&self.0.entries.get(SIGNATURE)?, &ours, key)?;
+        } else if key.is_some() {
+            bail!(InvalidModel, "the package is not signed");
+        }
+        if !self.0.manifest.files.contains_key(THEIRS) {
+            bail!(InvalidModel, "{OURS} does not know {THEIRS}");
+        }
+        for (name, file) in &self.0.manifest.files {
+            let content = self.sized(name)?;
+            if verify::sha256(&content, ticket)? != file.sha256 {
+                bail!(InvalidModel, "{name} is not what {OURS} says");
+            }
+        }
+        match &self.0.entries {
+            Entries::Folder(_) => Ok(()),
+            Entries::File(_, bytes) => verify::archive(bytes, &self.0.manifest, ticket),
+        }
+    }
+}

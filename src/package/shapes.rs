@@ -1,0 +1,341 @@
+//! The shape contract of a package: which sizes its inputs may have. Written as `torch.export` has it,
+//! `{input: {dimension: {name, min, max}}}`; equal names are equal sizes. Bounds are meant exactly.
+
+use crate::error::{Context, Error, Result, bail, error};
+use crate::limits;
+use crate::model::{Dim, ValueInfo};
+use crate::onnx::dtype::DataType;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+
+/// What the inputs of a package may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    /// In the model's order.
+    pub inputs: Vec<InputShape>,
+}
+
+/// Type and sizes of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputShape {
+    /// Name of the input.
+    pub name: String,
+    /// Name of its element type; `None` if the model does not say.
+    pub dtype: Option<String>,
+    /// One for each dimension; `None` if the model does not declare the rank.
+    pub dims: Option<Vec<Size>>,
+}
+
+/// What a dimension may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// This size alone.
+    Fixed(i64),
+    /// Any size of a range.
+    Range(Range),
+}
+
+/// A named range of sizes, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// Dimensions of one name have one size in each run.
+    pub name: String,
+    /// Least size.
+    #[serde(default)]
+    pub min: i64,
+    /// Largest size; `None` is no limit.
+    #[serde(default)]
+    pub max: Option<i64>,
+}
+
+/// Ranges that were asked for: by input (name or position), then by dimension.
+pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
+
+/// Reads `{"x": {"0": {"name": "batch", "min": 1, "max": 8}}}`.
+pub fn parse(json: &str) -> Result<Asked> {
+    let damaged = |what: String| error!(InvalidArgument, "dynamic shapes: {what}");
+    let value: Value = serde_json::from_str(json).map_err(|e| damaged(format!("not JSON: {e}")))?;
+    let Some(inputs) = value.as_object() else { return Err(damaged("not an object of inputs".to_owned())) };
+    let mut asked = Asked::new();
+    for (input, dims) in inputs {
+        let place = || format!("dynamic shapes of input {input:?}");
+        let Some(dims) = dims.as_object() else {
+            return Err(error!(InvalidArgument, "not an object of dimensions").at(place()));
+        };
+        for (dim, range) in dims {
+            let index = dim.parse().map_err(|_| error!(InvalidArgument, "{dim:?} is no dimension: 0, 1, ... are"));
+            let range = serde_json::from_value(range.clone())
+                .map_err(|e| error!(InvalidArgument, "dimension {dim} is not {{name, min, max}}: {e}"));
+            asked.entry(input.clone()).or_default().insert(index.at(place)?, range.at(place)?);
+        }
+    }
+    Ok(asked)
+}
+
+/// Refuses a range that no name or no size fits.
+fn check_range(range: &Range) -> Result<()> {
+    let mut letters = range.name.chars();
+    let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !begins || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') || range.name.len() > limits::NAME_BYTES {
+        bail!(InvalidArgument, "{:?} is no name for a dimension: letters, digits and _ make one", range.name);
+    }
+    if range.min < 0 {
+        bail!(InvalidArgument, "the least size of {:?} is {}, below 0", range.name, range.min);
+    }
+    if let Some(max) = range.max.filter(|max| *max < range.min) {
+        bail!(InvalidArgument, "{:?} goes from {} to {max}: there is no such size", range.name, range.min);
+    }
+    Ok(())
+}
+
+impl Contract {
+    /// Makes a contract of the ranges asked for. Where none is asked for, the size is that of `example`, by input.
+    ///
+    /// [`crate::error::Kind::NotFound`] for an input that the model does not have, `InvalidArgument` for a dimension
+    /// beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the model wants
+    /// equal under two names, and an example outside its range.
+    pub fn new(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
+        let asked = by_name(infos, asked)?;
+        let mut ranges: HashMap<&str, &Range> = HashMap::new();
+        for (input, dims) in &asked {
+            for (index, range) in *dims {
+                let place = || format!("dynamic shapes of input {input:?}, dimension {index}");
+                check_range(range).at(place)?;
+                let first = *ranges.entry(&range.name).or_insert(range);
+                if first != range {
+                    let error = error!(
+                        InvalidArgument,
+                        "{:?} is {} here and {} elsewhere: one name has one range",
+                        range.name,
+                        span(range),
+                        span(first)
+                    );
+                    return Err(error.at(place()));
+                }
+            }
+        }
+        let input = |info: &ValueInfo| {
+            let dims = asked.get(info.name.as_str()).copied();
+            input_shape(info, dims, example.get(&info.name)).at(|| format!("input {:?}", info.name))
+        };
+        let contract = Contract { inputs: infos.iter().map(input).collect::<Result<_>>()? };
+        contract.agrees_with(infos)?;
+        Ok(contract)
+    }
+
+    /// Sizes that the model calls by one name must be one size here, too.
+    fn agrees_with(&self, infos: &[ValueInfo]) -> Result<()> {
+        if infos.iter().any(|info| info.name == "use_cache_branch") {
+            return Ok(());
+        }
+        let mut seen: HashMap<&str, (&Size, &str, usize)> = HashMap::new();
+        for (info, input) in infos.iter().zip(&self.inputs) {
+            let (Some(dims), Some(sizes)) = (&info.shape, &input.dims) else { continue };
+            for (index, (dim, size)) in dims.iter().zip(sizes).enumerate() {
+                let Dim::Symbolic(name) = dim else { continue };
+                if name.is_empty() {
+                    continue;
+                }
+                let (first, other, at) = *seen.entry(name).or_insert((size, &input.name, index));
+                if first != size {
+                    bail!(
+                        InvalidArgument,
+                        "the model wants dimension {index} of input {:?} and dimension {at} of input {other:?} equal \
+                         ({name:?}), but one is {} and the other {}",
+                        input.name,
+                        describe(size),
+                        describe(first)
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An error that names input, dimension, value and range, if shapes do not fit. Inputs that are not given are not
+    /// missed here.
+    pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
+        let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
+        for (name, dtype, shape) in given {
+            let Some(input) = self.inputs.iter().find(|input| input.name == *name) else {
+                bail!(NotFound, "the package has no input {name:?}");
+            };
+            if let Some(wanted) = input.dtype.as_deref().filter(|wanted| *wanted != dtype.name()) {
+                bail!(InvalidArgument, "input {name:?} has type {}, but the package takes {wanted}", dtype.name());
+            }
+            let Some(dims) = &input.dims else { continue };
+            if dims.len() != shape.len() {
+                let (rank, takes) = (shape.len(), dims.len());
+                bail!(InvalidArgument, "input {name:?} has {rank} dimensions {shape:?}, but the package takes {takes}");
+            }
+            for (index, (size, &value)) in dims.iter().zip(*shape).enumerate() {
+                let wrong = |takes: String| -> Error {
+                    error!(
+                        InvalidArgument,
+                        "input {name:?}, dimension {index} is {value}, but the package takes {takes}"
+                    )
+                };
+                let range = match size {
+                    Size::Fixed(fixed) if *fixed == value => continue,
+                    Size::Fixed(_) => return Err(wrong(describe(size))),
+                    Size::Range(range) => range,
+                };
+                if value < range.min || range.max.is_some_and(|max| value > max) {
+                    return Err(wrong(describe(size)));
+                }
+                let (first, other, at) = *sizes.entry(&range.name).or_insert((value, &input.name, index));
+                if first != value {
+                    return Err(wrong(format!(
+                        "{first}, the size of {:?} in input {other:?}, dimension {at}",
+                        range.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was asked for, by the names of inputs.
+fn by_name<'a>(infos: &'a [ValueInfo], asked: &'a Asked) -> Result<BTreeMap<&'a str, &'a BTreeMap<usize, Range>>> {
+    let mut named = BTreeMap::new();
+    for (key, dims) in asked {
+        let found = infos.iter().find(|info| info.name == *key);
+        let found = found.or_else(|| key.parse::<usize>().ok().and_then(|index| infos.get(index)));
+        let Some(info) = found else {
+            let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+            bail!(NotFound, "dynamic shapes: there is no input {key:?}; the inputs are {}", names.join(", "));
+        };
+        if named.insert(info.name.as_str(), dims).is_some() {
+            bail!(InvalidArgument, "dynamic shapes: input {:?} is there by name and by position", info.name);
+        }
+    }
+    Ok(named)
+}
+
+fn input_shape(
+    info: &ValueInfo,
+    asked: Option<&BTreeMap<usize, Range>>,
+    example: Option<&Vec<i64>>,
+) -> Result<InputShape> {
+    let dtype = info.dtype.map(|dtype| dtype.name().to_owned());
+    let Some(shape) = &info.shape else {
+        if asked.is_some_and(|asked| !asked.is_empty()) {
+            bail!(InvalidArgument, "the model does not declare its rank, so no dimension can be given a range");
+        }
+        return Ok(InputShape { name: info.name.clone(), dtype, dims: None });
+    };
+    if let Some(index) = asked.and_then(|asked| asked.keys().find(|index| **index >= shape.len())) {
+        bail!(InvalidArgument, "there is no dimension {index}: it has {} (from 0)", shape.len());
+    }
+    if example.is_some_and(|example| example.len() != shape.len()) {
+        bail!(InvalidArgument, "the example has another number of dimensions than the model's {}", shape.len());
+    }
+    let size = |(index, dim): (usize, &Dim)| -> Result<Size> {
+        let value = example.map(|example| example[index]);
+        let Some(range) = asked.and_then(|asked| asked.get(&index)) else {
+            return match (dim, value) {
+                (Dim::Fixed(size), None) => Ok(Size::Fixed(*size)),
+                (Dim::Fixed(size), Some(value)) if *size != value => {
+                    bail!(
+                        InvalidArgument,
+                        "dimension {index} of the example is {value}, but the model fixes it at {size}"
+                    )
+                }
+                (_, Some(value)) => Ok(Size::Fixed(value)),
+                (Dim::Symbolic(_), None) => {
+                    bail!(InvalidArgument, "dimension {index} has neither a range nor an example's size")
+                }
+            };
+        };
+        if let Dim::Fixed(size) = dim {
+            bail!(InvalidArgument, "dimension {index} cannot be {}: the model fixes it at {size}", span(range));
+        }
+        if let Some(value) = value.filter(|v| *v < range.min || range.max.is_some_and(|max| *v > max)) {
+            bail!(InvalidArgument, "dimension {index} of the example is {value}, outside {}", span(range));
+        }
+        Ok(Size::Range(range.clone()))
+    };
+    let dims = shape.iter().enumerate().map(size).collect::<Result<_>>()?;
+    Ok(InputShape { name: info.name.clone(), dtype, dims: Some(dims) })
+}
+
+/// `1 to 64`.
+fn span(range: &Range) -> String {
+    match range.max {
+        Some(max) => format!("{} to {max}", range.min),
+        None => format!("{} or more", range.min),
+    }
+}
+
+/// `"batch": 1 to 64`, or a size.
+pub fn describe(size: &Size) -> String {
+    match size {
+        Size::Fixed(size) => size.to_string(),
+        Size::Range(range) => format!("{:?}: {}", range.name, span(range)),
+    }
+}
+
+/// What `--dynamic` means: the first dimension of inputs, where the model leaves it open, is `batch`, from `batch.0` to
+/// `batch.1`; other open dimensions are any size up to `longest`, which is for the lengths of texts. `given` wins.
+pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
+    let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
+        Some(Dim::Symbolic(name)) => Some(name.clone()),
+        _ => None,
+    };
+    let rows: Vec<String> = infos.iter().filter_map(first).take(1).filter(|name| !name.is_empty()).collect();
+    let mut asked = given.clone();
+    for (position, info) in infos.iter().enumerate() {
+        if given.contains_key(&info.name) || given.contains_key(&position.to_string()) {
+            continue;
+        }
+        for (index, dim) in info.shape.iter().flatten().enumerate() {
+            let Dim::Symbolic(symbol) = dim else { continue };
+            let is_batch = rows.contains(symbol) || (symbol.is_empty() && index == 0);
+            let range = if is_batch {
+                Range { name: "batch".to_owned(), min: batch.0, max: Some(batch.1) }
+            } else {
+                let name = identifier(symbol, position, index);
+                let cache = info.name.contains("past");
+                let text = info.name.contains("ids") || info.name.contains("mask");
+                let min = if cache { 0 } else { 1 };
+                Range { name, min, max: longest.filter(|_| text || cache) }
+            };
+            asked.entry(info.name.clone()).or_default().insert(index, range);
+        }
+    }
+    level(infos, &mut asked);
+    asked
+}
+
+/// Dimensions of one name get the widest of their ranges: a length is that of texts and of caches.
+fn level(infos: &[ValueInfo], asked: &mut Asked) {
+    let mut widest: HashMap<String, Range> = HashMap::new();
+    for range in asked.values().flat_map(BTreeMap::values) {
+        let known = widest.entry(range.name.clone()).or_insert_with(|| range.clone());
+        known.min = known.min.min(range.min);
+        known.max = known.max.zip(range.max).map(|(a, b)| a.max(b));
+    }
+    let open = |name: &String| infos.iter().any(|info| info.name == *name);
+    for (_, dims) in asked.iter_mut().filter(|(name, _)| open(name)) {
+        for range in dims.values_mut() {
+            if let Some(known) = widest.get(&range.name).filter(|_| range.name != "batch") {
+                *range = known.clone();
+            }
+        }
+    }
+}
+
+/// A name of the model as one that a contract takes: `past_length + 1` becomes `past_length___1`.
+fn identifier(symbol: &str, position: usize, index: usize) -> String {
+    let clean: String = symbol.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    match clean.chars().next() {
+        None => format!("input{position}_dim{index}"),
+        Some(c) if c.is_ascii_digit() => format!("_{clean}"),
+        Some(_) if clean == "batch" => "batch_".to_owned(),
+        Some(_) => clean,
+    }
+}

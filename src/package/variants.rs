@@ -1,0 +1,159 @@
+//! The graphs of a package: precisions asked for, each as a portable graph and as one optimized for this processor;
+//! and the choice among them when the package is opened.
+
+use super::manifest::{Manifest, Variant};
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::limits;
+use crate::model::Model;
+use crate::onnx::save::weight_bytes;
+use crate::quantize::{self, QuantizeOptions, QuantizeType};
+use crate::report::Machine;
+use crate::runtime::{Runtime, Session, SessionOptions};
+use serde_json::Value;
+use std::path::Path;
+
+/// The model as it came.
+pub const ORIGINAL: &str = "fp32";
+/// Extensions that make int8 worth more than float.
+const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
+
+/// A variant with its graph.
+pub struct Made {
+    /// What the manifest says of it.
+    pub variant: Variant,
+    /// The graph.
+    pub model: Model,
+    /// Report of the technique that made it.
+    pub report: Option<Value>,
+}
+
+/// Makes the precisions named.
+pub fn make(
+    runtime: &'static Runtime,
+    model: &Model,
+    names: &[String],
+    ahead: bool,
+    scratch: &Path,
+    call: &Call,
+) -> Result<Vec<Made>> {
+    let mut all = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            bail!(InvalidArgument, "the variant {name:?} is named twice");
+        }
+        let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
+        if ahead && let Some(ready) = optimized(runtime, &made, scratch, call)? {
+            let machine = Machine::here();
+            let variant = Variant {
+                name: format!("{name}-ahead"),
+                architecture: Some(machine.architecture.to_owned()),
+                features: machine.features.iter().map(|f| (*f).to_owned()).collect(),
+                runtime: Some(minor(runtime.version())),
+                ..plain(name, true)
+            };
+            all.push(Made { variant, model: ready, report: None });
+        }
+        all.push(Made { variant: plain(name, false), model: made, report });
+    }
+    Ok(all)
+}
+
+fn plain(precision: &str, ahead: bool) -> Variant {
+    let name = if ahead { format!("{precision}-ahead") } else { precision.to_owned() };
+    let file = format!("model/{name}/model.onnx");
+    let provider = "cpu".to_owned();
+    let precision = precision.to_owned();
+    Variant { name, precision, ahead, file, provider, architecture: None, features: Vec::new(), runtime: None }
+}
+
+fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) -> Result<(Model, Option<Value>)> {
+    let options = match name {
+        ORIGINAL => return Ok((model.clone(), None)),
+        "int8" => QuantizeOptions::default(),
+        "int4" => QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() },
+        "tensorrt" => bail!(Unsupported, "this version makes no TensorRT engines"),
+        other => bail!(InvalidArgument, "{other:?} is none of fp32, int8, int4"),
+    };
+    let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
+    // Packages are the same bytes whenever they are made: no times, and no list of nodes either.
+    (report.nodes, report.seconds, report.peak_rss_bytes) = (Vec::new(), 0.0, 0);
+    Ok((made, serde_json::to_value(report).ok()))
+}
+
+/// The graph as ONNX Runtime optimizes it for this processor; `None` if it is too large for that.
+fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Call) -> Result<Option<Model>> {
+    if weight_bytes(model.proto()) > limits::INLINE_WEIGHT_BYTES {
+        return Ok(None);
+    }
+    let file = scratch.join(format!(".ahead-{}.onnx", std::process::id()));
+    let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::default() };
+    let made = Session::new(runtime, model, &options, call).and_then(|_| Model::load(&file));
+    // The mapping lives on.
+    let _ = std::fs::remove_file(&file);
+    let made = made?;
+    // Optimizers that unroll or inline may change what a run is fed; then the portable graph is all there is.
+    let names = |m: &Model| m.inputs().into_iter().chain(m.outputs()).map(|v| v.name).collect::<Vec<_>>();
+    Ok((names(&made) == names(model)).then_some(made))
+}
+
+/// `1.32` of `1.32.0`.
+pub fn minor(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// Which variant to use, and why: number and reason. `None` for a runtime that is not known yet takes portable graphs.
+pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) -> Result<(usize, String)> {
+    let machine = Machine::here();
+    let named = |v: &&Variant| wanted.is_none_or(|wanted| wanted == v.name || wanted == v.precision);
+    if let Some(wanted) = wanted
+        && !manifest.variants.iter().any(|v| named(&v))
+    {
+        let names: Vec<&str> = manifest.variants.iter().map(|v| v.name.as_str()).collect();
+        bail!(NotFound, "the package has no variant {wanted:?}; it has {}", names.join(", "));
+    }
+    let mut passed = Vec::new();
+    for (index, variant) in manifest.variants.iter().enumerate().filter(|(_, v)| named(v)) {
+        match obstacle(variant, &machine, runtime, wanted.is_some()) {
+            None => {
+                let why = if wanted.is_some() { "asked for" } else { "the first in order of preference that fits" };
+                let form = if variant.ahead { ", optimized for this processor" } else { ", portable" };
+                let past: String = passed.iter().map(|p| format!("; {p}")).collect();
+                return Ok((index, format!("{}: {why}{form}{past}", variant.name)));
+            }
+            Some(what) => passed.push(format!("not {}: {what}", variant.name)),
+        }
+    }
+    // Better slow than not at all: what only pays on other processors runs here, too.
+    let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && named(v);
+    match manifest.variants.iter().position(|v| portable(&v)) {
+        Some(index) => {
+            Ok((index, format!("{}: the portable variant; {}", manifest.variants[index].name, passed.join("; "))))
+        }
+        None => Err(error!(Unsupported, "no variant of the package runs here: {}", passed.join("; "))),
+    }
+}
+
+/// What speaks against a variant here.
+fn obstacle(variant: &Variant, machine: &Machine, runtime: Option<&str>, asked: bool) -> Option<String> {
+    if variant.provider != "cpu" {
+        return Some(format!("it needs the provider {:?}, which is not there", variant.provider));
+    }
+    if let Some(architecture) = variant.architecture.as_deref().filter(|a| *a != machine.architecture) {
+        return Some(format!("it is for {architecture}, and this is {}", machine.architecture));
+    }
+    if let Some(feature) = variant.features.iter().find(|f| !machine.features.contains(&f.as_str())) {
+        return Some(format!("it needs {feature}, which this processor has not"));
+    }
+    if variant.ahead {
+        match (variant.runtime.as_deref(), runtime) {
+            (Some(needed), Some(there)) if needed != minor(there) => {
+                return Some(format!("it is for ONNX Runtime {needed}, and this is {there}"));
+            }
+            (_, None) => return Some("ONNX Runtime is not open".to_owned()),
+            _ => {}
+        }
+    }
+    let vnni = machine.architecture != "x86_64" || INT8_NEEDS.iter().any(|f| machine.features.contains(f));
+    (!asked && variant.precision == "int8" && !vnni).then(|| "int8 is no faster without VNNI".to_owned())
+}

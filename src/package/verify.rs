@@ -1,0 +1,121 @@
+//! Whether a package is whole, and whose it is.
+
+use super::archive::{self, Crc, Entry};
+use super::manifest::{Manifest, OURS, SEAL, SIGNATURE};
+use crate::call::Ticket;
+use crate::error::{Result, bail, error};
+use crate::files;
+use crate::onnx::save::hex;
+use bytes::Bytes;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The content of the seal, which `sha256sum --check` understands.
+pub fn seal(ours: &[u8]) -> String {
+    format!("{}  {OURS}\n", hex(&Sha256::digest(ours)))
+}
+
+/// The content of a signature.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signed {
+    algorithm: String,
+    public_key: String,
+    signature: String,
+}
+
+const ALGORITHM: &str = "ed25519";
+
+/// Signs our manifest (RFC 8032), and so all that it has the hash of.
+pub fn sign(key: &[u8; 32], ours: &[u8]) -> String {
+    let key = SigningKey::from_bytes(key);
+    text(&Signed {
+        algorithm: ALGORITHM.to_owned(),
+        public_key: hex(key.verifying_key().as_bytes()),
+        signature: hex(&key.sign(ours).to_bytes()),
+    })
+}
+
+fn text(signed: &Signed) -> String {
+    let mut text = serde_json::to_string_pretty(signed).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The public key of a secret one.
+pub fn public_key(secret: &[u8; 32]) -> [u8; 32] {
+    SigningKey::from_bytes(secret).verifying_key().to_bytes()
+}
+
+/// An error if the signature is not one of our manifest, by `key` if one is given.
+pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> Result<()> {
+    let signed: Signed =
+        serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;
+    if signed.algorithm != ALGORITHM || text(&signed).as_bytes() != content {
+        bail!(InvalidModel, "{SIGNATURE} is not as liboptimize writes it");
+    }
+    let public: [u8; 32] = from_hex(&signed.public_key)?;
+    if key.is_some_and(|key| *key != public) {
+        bail!(InvalidModel, "the package is signed by another key, {}", signed.public_key);
+    }
+    let signature = Signature::from_bytes(&from_hex(&signed.signature)?);
+    let valid = VerifyingKey::from_bytes(&public).and_then(|public| public.verify_strict(ours, &signature));
+    valid.map_err(|_| error!(InvalidModel, "the signature is not one of this package"))
+}
+
+/// Reads `N` bytes in hex.
+pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
+    let text = text.trim();
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        bail!(InvalidArgument, "{} hexadecimal digits make a key, these are {} characters", 2 * N, text.len());
+    }
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or("");
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| error!(InvalidArgument, "{digits:?} is not hexadecimal"))?;
+    }
+    Ok(bytes)
+}
+
+/// SHA-256 of mapped bytes, in hex.
+pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
+    let mut hash = Sha256::new();
+    files::stream(content, &mut std::io::sink(), |part| {
+        hash.update(part);
+        ticket.add(part.len() as u64);
+        ticket.check()
+    })?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Every byte of a file that is not content must be what it is when the file is written.
+pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()> {
+    let found = archive::entries(bytes)?;
+    let mut entries = Vec::new();
+    for (name, content) in &found {
+        let known = manifest.files.contains_key(name) || [OURS, SEAL, SIGNATURE].contains(&name.as_str());
+        if !known {
+            bail!(InvalidModel, "{OURS} does not know {name:?}");
+        }
+        let mut crc = Crc::new();
+        for part in content.chunks(1 << 20) {
+            crc.update(part);
+            ticket.check()?;
+        }
+        entries.push(Entry { name: name.clone(), size: content.len() as u64, crc: crc.finish() });
+    }
+    let skeleton = archive::skeleton(&entries);
+    let mut whole = skeleton.end + skeleton.tail.len() as u64 == bytes.len() as u64;
+    for ((at, header), (_, content)) in skeleton.headers.iter().zip(&found) {
+        let begin = *at as usize;
+        let end = begin.saturating_add(header.len());
+        whole &= bytes.get(begin..end) == Some(&header[..]);
+        whole &= bytes.get(end..end + content.len()).map(<[u8]>::as_ptr) == Some(content.as_ptr());
+    }
+    whole &= bytes.get(skeleton.end as usize..) == Some(&skeleton.tail[..]);
+    if !whole {
+        bail!(InvalidModel, "the bytes between the files of the package are not as they were written");
+    }
+    Ok(())
+}

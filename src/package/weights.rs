@@ -1,0 +1,124 @@
+//! The weights of all variants of a package in one safetensors file, each once.
+
+use super::manifest::LOCATION;
+use crate::error::{Result, error};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use crate::onnx::save::hex;
+use crate::onnx::tensors::for_each_initializer;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+/// Tensors below this stay in the graph: shapes, axes, scalars.
+const SHARED_FROM: usize = 1024;
+/// The data begin at a multiple of this.
+const PAGE: u64 = 4096;
+
+/// Weights on their way into a package.
+#[derive(Default)]
+pub struct Pool {
+    tensors: Vec<Pooled>,
+    by_hash: HashMap<[u8; 32], usize>,
+    end: u64,
+}
+
+struct Pooled {
+    name: String,
+    dtype: &'static str,
+    dims: Vec<i64>,
+    /// From the beginning of the data.
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Pool {
+    /// Takes the large weights out of a graph and notes where they are: `offset` counts from the beginning of the data
+    /// until [`place`] puts it right.
+    pub fn take(&mut self, proto: &mut ModelProto) {
+        let Some(graph) = proto.graph.as_deref_mut() else { return };
+        for_each_initializer(graph, &mut |tensor| {
+            if let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= SHARED_FROM) {
+                let (offset, length) = (self.add(tensor, &bytes), bytes.len());
+                tensor.data_location = Some(EXTERNAL);
+                tensor.external_data = vec![
+                    entry("location", LOCATION.to_owned()),
+                    entry("offset", offset.to_string()),
+                    entry("length", length.to_string()),
+                ];
+            }
+        });
+    }
+
+    fn add(&mut self, tensor: &TensorProto, bytes: &Bytes) -> u64 {
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        if let Some(index) = self.by_hash.get(&hash) {
+            return self.tensors[*index].offset;
+        }
+        let offset = self.end.next_multiple_of(if bytes.len() >= 64 << 10 { PAGE } else { 64 });
+        self.end = offset + bytes.len() as u64;
+        let (dtype, dims) = match tensor.data_type.and_then(DataType::from_onnx).and_then(name_of) {
+            Some(dtype) => (dtype, tensor.dims.clone()),
+            None => ("U8", vec![bytes.len() as i64]),
+        };
+        self.by_hash.insert(hash, self.tensors.len());
+        self.tensors.push(Pooled { name: hex(&hash[..16]), dtype, dims, offset, bytes: bytes.clone() });
+        offset
+    }
+
+    /// The file: its header, then weights with what fills the space between them. The format has no gaps: those are
+    /// tensors of bytes.
+    pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
+        let mut header: Map<String, Value> = Map::new();
+        let (mut pieces, mut end) = (Vec::new(), 0);
+        for tensor in &self.tensors {
+            if tensor.offset > end {
+                let fill = tensor.offset - end;
+                let value = json!({ "dtype": "U8", "shape": [fill], "data_offsets": [end, tensor.offset] });
+                header.insert(format!("fill.{end}"), value);
+                pieces.push(Bytes::from(vec![0; fill as usize]));
+            }
+            end = tensor.offset + tensor.bytes.len() as u64;
+            let value = json!({ "dtype": tensor.dtype, "shape": tensor.dims, "data_offsets": [tensor.offset, end] });
+            header.insert(tensor.name.clone(), value);
+            pieces.push(tensor.bytes.clone());
+        }
+        let mut text = serde_json::to_vec(&header).map_err(|e| error!(Internal, "the header of weights: {e}"))?;
+        let begin = (text.len() as u64 + 8).next_multiple_of(PAGE);
+        text.resize(begin as usize - 8, b' ');
+        pieces.insert(0, Bytes::from([&(begin - 8).to_le_bytes()[..], &text].concat()));
+        Ok((begin, pieces))
+    }
+}
+
+/// Makes the offsets of [`Pool::take`] count from the beginning of the file.
+pub fn place(proto: &mut ModelProto, begin: u64) {
+    let Some(graph) = proto.graph.as_deref_mut() else { return };
+    for_each_initializer(graph, &mut |tensor| {
+        let Some(offset) = tensor.external_data.get_mut(1) else { return };
+        let number = offset.value.as_deref().and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+        offset.value = Some((number.unwrap_or(0) + begin).to_string().into());
+    });
+}
+
+fn entry(key: &str, value: String) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
+}
+
+/// What safetensors calls a type; `None` where it has no name for it.
+fn name_of(dtype: DataType) -> Option<&'static str> {
+    Some(match dtype {
+        DataType::Float64 => "F64",
+        DataType::Float32 => "F32",
+        DataType::Float16 => "F16",
+        DataType::Bfloat16 => "BF16",
+        DataType::Int64 => "I64",
+        DataType::Int32 => "I32",
+        DataType::Int16 => "I16",
+        DataType::Int8 => "I8",
+        DataType::Uint8 => "U8",
+        DataType::Bool => "BOOL",
+        _ => return None,
+    })
+}

@@ -1,0 +1,293 @@
+//! Making a package.
+
+use super::archive::{self, Crc, Entry};
+use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
+use super::shapes::{self, Asked, Contract};
+use super::{variants, verify, weights};
+use crate::call::{Call, Ticket};
+use crate::error::{Context, Result, bail};
+use crate::files::{self, AtomicFile};
+use crate::model::{Dim, Model};
+use crate::onnx::proto::ModelProto;
+use crate::onnx::save::{self, ExternalData, Saved, SavedFile, hex};
+use crate::runtime::Runtime;
+use crate::source::{Card, Task};
+use bytes::Bytes;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// What is asked of a package.
+#[derive(Debug, Clone)]
+pub struct CompileOptions {
+    /// Inputs may vary: `batch` from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`], other open dimensions
+    /// freely. Without it, and without ranges of its own, a dimension has its size in the example. Decoders, whose texts
+    /// grow, are always dynamic.
+    pub dynamic: bool,
+    /// See [`CompileOptions::dynamic`].
+    pub batch_min: i64,
+    /// See [`CompileOptions::dynamic`].
+    pub batch_max: i64,
+    /// Ranges of dimensions, by input; see [`shapes::parse`].
+    pub shapes: Asked,
+    /// Sizes of the example input; open dimensions of inputs that are not here are 1 (the first) and 128.
+    pub example: HashMap<String, Vec<i64>>,
+    /// `fp32` (the model as it came), `int8`, `int4`: best first.
+    pub variants: Vec<String>,
+    /// Without graphs optimized for this processor.
+    pub portable_only: bool,
+    /// One file instead of a folder.
+    pub single_file: bool,
+    /// Secret key to sign with: 32 bytes.
+    pub key: Option<[u8; 32]>,
+    /// Licence of the model.
+    pub licence: Option<String>,
+    /// Reports of the steps that led to this model, oldest first.
+    pub lineage: Vec<Value>,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        CompileOptions {
+            dynamic: false,
+            batch_min: 1,
+            batch_max: 64,
+            shapes: Asked::new(),
+            example: HashMap::new(),
+            variants: vec![variants::ORIGINAL.to_owned()],
+            portable_only: false,
+            single_file: false,
+            key: None,
+            licence: None,
+            lineage: Vec::new(),
+        }
+    }
+}
+
+/// A file of the package: its path there, and its content in pieces.
+type Part = (String, Vec<Bytes>);
+
+/// Makes a package of `model` at `path`: a folder, or one file. It appears there when it is complete; a package that is
+/// there already is replaced, anything else refused. The same model on the same machine gives the same bytes.
+pub fn compile(
+    runtime: &'static Runtime,
+    model: &Model,
+    path: &Path,
+    options: &CompileOptions,
+    call: &Call,
+) -> Result<Saved> {
+    if path.file_name().is_none() {
+        bail!(InvalidArgument, "{path:?} does not name a package");
+    }
+    if path.exists() && !(super::is_package(path) && path.is_dir() != options.single_file) {
+        return Err(crate::error::error!(InvalidArgument, "exists and is not such a package").at(path.display()));
+    }
+    let folder = files::parent_of(path);
+    if !folder.is_dir() {
+        bail!(NotFound, "the folder {folder:?} does not exist");
+    }
+    let contract = contract(model, options)?;
+    let made = variants::make(runtime, model, &options.variants, !options.portable_only, folder, call)?;
+    if made.is_empty() {
+        bail!(InvalidArgument, "no variant is named");
+    }
+    let mut lineage = model.card().lineage.clone();
+    lineage.extend(options.lineage.iter().cloned());
+    let lineage = lineage.into_iter().chain(made.iter().filter_map(|m| m.report.clone())).collect();
+    let mut pool = weights::Pool::default();
+    let stub = |made: &variants::Made| -> ModelProto {
+        let mut stub = made.model.proto().clone();
+        pool.take(&mut stub);
+        stub
+    };
+    let mut stubs: Vec<ModelProto> = made.iter().map(stub).collect();
+    let (begin, pieces) = pool.pieces()?;
+    let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), pieces)];
+    for (stub, made) in stubs.iter_mut().zip(&made) {
+        weights::place(stub, begin);
+        parts.push((made.variant.file.clone(), save::encode(stub)));
+    }
+    for file in &model.card().side_files {
+        parts.push((format!("{ASSETS}/{}", file.name), vec![file.content.read().at(|| &file.name)?]));
+    }
+    let mut manifest = manifest(runtime, model, options, contract);
+    manifest.variants = made.into_iter().map(|m| m.variant).collect();
+    manifest.lineage = lineage;
+    let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();
+    call.drive("package", 2 * total, |ticket| finish(parts, manifest, path, options, ticket)).at(|| path.display())
+}
+
+fn contract(model: &Model, options: &CompileOptions) -> Result<Contract> {
+    let infos = model.inputs();
+    let (min, max) = (options.batch_min, options.batch_max);
+    if min < 0 || max < min {
+        bail!(InvalidArgument, "the batch goes from {min} to {max}: there is no such size");
+    }
+    if options.dynamic || model.card().task == Task::Generate {
+        let longest = model.card().longest_text()?.map(|tokens| tokens as i64);
+        let asked = shapes::all_open(&infos, (min, max), longest, &options.shapes);
+        let mut example = options.example.clone();
+        fill(model, &asked, &mut example);
+        return Contract::new(&infos, &asked, &example);
+    }
+    let mut example = options.example.clone();
+    fill(model, &options.shapes, &mut example);
+    Contract::new(&infos, &options.shapes, &example)
+}
+
+/// An example for inputs that have none: only for dimensions that no range is asked for.
+fn fill(model: &Model, asked: &Asked, example: &mut HashMap<String, Vec<i64>>) {
+    for (position, info) in model.inputs().iter().enumerate() {
+        let ranges = asked.get(&info.name).or_else(|| asked.get(&position.to_string()));
+        let Some(shape) = &info.shape else { continue };
+        let size = |(index, dim): (usize, &Dim)| match (dim, ranges.and_then(|r| r.get(&index))) {
+            (Dim::Fixed(size), _) => *size,
+            (_, Some(range)) => range.min,
+            (Dim::Symbolic(_), None) if index == 0 => 1,
+            (Dim::Symbolic(_), None) => 128,
+        };
+        example.entry(info.name.clone()).or_insert_with(|| shape.iter().enumerate().map(size).collect());
+    }
+}
+
+fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: Contract) -> Manifest {
+    let card: &Card = model.card();
+    let cached = model.inputs().iter().any(|input| input.name.contains("past"));
+    let nodes = &model.graph().node;
+    let shared = nodes.iter().any(|n| n.op_type.as_deref() == Some("GroupQueryAttention"));
+    let kv_scheme = cached.then(|| if shared { "in-place" } else { "concatenated" }.to_owned());
+    Manifest {
+        format: FORMAT,
+        library_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_version: runtime.version().to_owned(),
+        runtime_minimum: "1.24".to_owned(),
+        inputs: describe(&model.inputs()),
+        outputs: describe(&model.outputs()),
+        shapes,
+        card: card.into(),
+        kv_scheme,
+        variants: Vec::new(),
+        licence: options.licence.clone(),
+        lineage: Vec::new(),
+        files: BTreeMap::new(),
+    }
+}
+
+/// Hashes, then writes.
+fn finish(
+    mut parts: Vec<Part>,
+    mut manifest: Manifest,
+    path: &Path,
+    options: &CompileOptions,
+    ticket: &Ticket,
+) -> Result<Saved> {
+    let mut entries = Vec::new();
+    for (name, pieces) in &parts {
+        let (entry, file) = measure(name, pieces, ticket)?;
+        manifest.files.insert(name.clone(), file);
+        entries.push(entry);
+    }
+    let mut text = |name: &str, content: Vec<u8>, manifest: Option<&mut Manifest>| -> Result<()> {
+        let pieces = vec![Bytes::from(content)];
+        let (entry, file) = measure(name, &pieces, &Ticket::default())?;
+        if let Some(manifest) = manifest {
+            manifest.files.insert(name.to_owned(), file);
+        }
+        parts.push((name.to_owned(), pieces));
+        entries.push(entry);
+        Ok(())
+    };
+    let theirs = manifest.to_theirs(&manifest.files[WEIGHTS]);
+    text(THEIRS, theirs.into_bytes(), Some(&mut manifest))?;
+    let ours = manifest.to_json().into_bytes();
+    text(SEAL, verify::seal(&ours).into_bytes(), None)?;
+    if let Some(key) = &options.key {
+        text(SIGNATURE, verify::sign(key, &ours).into_bytes(), None)?;
+    }
+    text(OURS, ours, None)?;
+    match options.single_file {
+        true => write_file(path, &parts, &entries, ticket),
+        false => write_folder(path, &parts, ticket),
+    }
+}
+
+fn measure(name: &str, pieces: &[Bytes], ticket: &Ticket) -> Result<(Entry, FileOf)> {
+    let (mut hash, mut crc, mut bytes) = (Sha256::new(), Crc::new(), 0);
+    for piece in pieces {
+        files::stream(piece, &mut std::io::sink(), |part| {
+            hash.update(part);
+            crc.update(part);
+            bytes += part.len() as u64;
+            ticket.add(part.len() as u64);
+            ticket.check()
+        })?;
+    }
+    let sha256 = hex(&hash.finalize());
+    Ok((Entry { name: name.to_owned(), size: bytes, crc: crc.finish() }, FileOf { bytes, sha256 }))
+}
+
+fn write_file(path: &Path, parts: &[Part], entries: &[Entry], ticket: &Ticket) -> Result<Saved> {
+    let skeleton = archive::skeleton(entries);
+    let mut out = BufWriter::new(AtomicFile::create(path)?);
+    let mut hash = Sha256::new();
+    let mut put = |bytes: &[u8], counts: bool| {
+        files::stream(bytes, &mut out, |part| {
+            hash.update(part);
+            ticket.add(if counts { part.len() as u64 } else { 0 });
+            ticket.check()
+        })
+    };
+    for ((_, header), (_, pieces)) in skeleton.headers.iter().zip(parts) {
+        put(header, false)?;
+        pieces.iter().try_for_each(|piece| put(piece, true))?;
+    }
+    put(&skeleton.tail, false)?;
+    out.flush()?;
+    out.into_inner().map_err(|e| e.into_error())?.commit()?;
+    let bytes = skeleton.end + skeleton.tail.len() as u64;
+    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes, sha256: hex(&hash.finalize()) }] })
+}
+
+/// A folder in the making, which goes if it is not finished.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = Draft(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
+    let _ = std::fs::remove_dir_all(&draft.0);
+    std::fs::create_dir(&draft.0)?;
+    let mut saved = Saved { files: Vec::new() };
+    for (name, pieces) in parts {
+        let to = draft.0.join(name);
+        std::fs::create_dir_all(files::parent_of(&to))?;
+        let mut out = BufWriter::new(AtomicFile::create(&to)?);
+        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        for piece in pieces {
+            files::stream(piece, &mut out, |part| {
+                hash.update(part);
+                bytes += part.len() as u64;
+                ticket.add(part.len() as u64);
+                ticket.check()
+            })?;
+        }
+        out.flush()?;
+        out.into_inner().map_err(|e| e.into_error())?.commit()?;
+        saved.files.push(SavedFile { path: path.join(name), bytes, sha256: hex(&hash.finalize()) });
+    }
+    ticket.check()?;
+    files::replace_folder(&draft.0, path)?;
+    Ok(saved)
+}
+
+/// Saves the portable graph of a model whole, for other programs.
+pub(super) fn save_plain(model: &Model, path: &Path, call: &Call) -> Result<Saved> {
+    model.save(path, ExternalData::Auto, call)
+}
