@@ -698,6 +698,18 @@ typedef struct {
    * An optimize_finish_reason_t; not 0 with the last token of a row.
    */
   int32_t finish_reason;
+  /**
+   * Ensembles: entropy of the combined distribution, in nats; else 0.
+   */
+  double entropy;
+  /**
+   * Ensembles: how much of the entropy is the members' disagreement, in nats; else 0.
+   */
+  double mutual_information;
+  /**
+   * Ensembles: share of the members, by weight, that hold this token for the most probable one; else 0.
+   */
+  double agreement;
 } optimize_written_t;
 
 /**

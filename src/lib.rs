@@ -38,6 +38,7 @@
 pub mod benchmark;
 pub mod calibrate;
 pub mod call;
+pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod ffi;

@@ -22,6 +22,7 @@ mod values;
 mod tests;
 
 pub(crate) use quality::primary_output;
+pub(crate) use text::Role;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
 
 use crate::call::Call;

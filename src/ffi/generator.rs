@@ -12,7 +12,7 @@ use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
 use crate::text::{
-    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, SamplingOptions,
+    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
     Tokenizer, Written,
 };
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
-handle!(optimize_generator_t(Mutex<Generator>), b"opt-gene", "generator");
+handle!(optimize_generator_t(Mutex<Box<dyn Rows>>), b"opt-gene", "generator");
 
 /// Options of `optimize_generator_new`. All zero means the defaults.
 #[repr(C)]
@@ -81,6 +81,12 @@ pub struct optimize_written_t {
     pub logprob: f32,
     /// An optimize_finish_reason_t; not 0 with the last token of a row.
     pub finish_reason: i32,
+    /// Ensembles: entropy of the combined distribution, in nats; else 0.
+    pub entropy: f64,
+    /// Ensembles: how much of the entropy is the members' disagreement, in nats; else 0.
+    pub mutual_information: f64,
+    /// Ensembles: share of the members, by weight, that hold this token for the most probable one; else 0.
+    pub agreement: f64,
 }
 
 /// Called for every token on the thread that made the call. Returning anything but 0 ends all rows. Must not
@@ -161,7 +167,7 @@ pub unsafe extern "C" fn optimize_generator_new(
             let session = SessionOptions { threads, round_activations, ..SessionOptions::default() };
             let runtime = context.runtime()?;
             let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
-            out.set(handle::new(Mutex::new(made)));
+            out.set(new(Box::new(made)));
             Ok(())
         })
     }
@@ -317,7 +323,12 @@ unsafe fn write<'a>(
     }
 }
 
-fn lock(generator: &Mutex<Generator>) -> Result<MutexGuard<'_, Generator>> {
+/// A handle of what writes.
+pub(super) fn new(rows: Box<dyn Rows>) -> *mut optimize_generator_t {
+    handle::new(Mutex::new(rows))
+}
+
+fn lock(generator: &Mutex<Box<dyn Rows>>) -> Result<MutexGuard<'_, Box<dyn Rows>>> {
     match generator.try_lock() {
         Ok(generator) => Ok(generator),
         Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -361,6 +372,7 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
 
 fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) -> ControlFlow<()> {
     let Some(function) = options.on_token else { return ControlFlow::Continue(()) };
+    let thought = written.uncertainty.unwrap_or_default();
     let token = optimize_written_t {
         struct_size: size_of::<optimize_written_t>() as u32,
         row: written.row as u32,
@@ -375,6 +387,9 @@ fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) ->
             Some(FinishReason::Stop) => 3,
             Some(FinishReason::Cancelled) => 4,
         },
+        entropy: thought.entropy,
+        mutual_information: thought.mutual_information,
+        agreement: thought.agreement,
     };
     // SAFETY: the caller's function with the caller's data, on the caller's thread.
     match unsafe { function(options.user_data, &token) } {

@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod common;
+mod ensemble;
 mod evaluate;
 mod generate;
 mod inspect;
@@ -34,6 +35,8 @@ enum Command {
     Quantize(quantize::Arguments),
     /// Make weights zero, or take neurons, channels and heads out.
     Prune(prune::Arguments),
+    /// Let several models answer together, or make one of them.
+    Ensemble(ensemble::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
     /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
+        Command::Ensemble(arguments) => ensemble::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
