@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 14] = [
+const NOUNS: [&str; 15] = [
     "status",
     "error",
     "buffer",
@@ -16,6 +16,7 @@ const NOUNS: [&str; 14] = [
     "generator",
     "quantize",
     "prune",
+    "ensemble",
     "benchmark",
     "evaluate",
 ];

@@ -44,6 +44,7 @@
 
 #include "optimize/call.hpp"
 #include "optimize/context.hpp"
+#include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"
 #include "optimize/model.hpp"

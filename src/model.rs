@@ -161,7 +161,11 @@ impl Model {
         }
         let (a, b) = (&self.origin.files, &other.origin.files);
         let same = |((_, a), (_, b)): (&(PathBuf, Bytes), &(PathBuf, Bytes))| a.len() == b.len() && a == b;
-        !a.is_empty() && self.card.config == other.card.config && a.len() == b.len() && self.bytes() == other.bytes() && a.iter().zip(b).all(same)
+        !a.is_empty()
+            && self.card.config == other.card.config
+            && a.len() == b.len()
+            && self.bytes() == other.bytes()
+            && a.iter().zip(b).all(same)
     }
 
     /// Whether its weights come from a packed file.

@@ -27,7 +27,7 @@ internal static class GeneratorTests
             AChatNamesParisAndStreams, MessagesAreRenderedWhateverIsInThem, RunsGoOnWhereTheLastOneEnded,
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
-            CollectorDuringCallbacks);
+            CollectorDuringCallbacks, AnEnsembleWritesOneText);
     }
 
     /// <summary>The rows of a report.</summary>
@@ -49,6 +49,39 @@ internal static class GeneratorTests
     private static IEnumerable<object> Tokens(object row) { return (List<object>)Json.Find(row, "tokens"); }
 
     private static GenerateOptions AtMost(uint tokens) { return new GenerateOptions { MaxNewTokens = tokens }; }
+
+    private static void AnEnsembleWritesOneText()
+    {
+        var options = new EnsembleOptions { Temperatures = new[] { 1, 1.5 } };
+        using (var pair = Ensemble.Create(new[] { model, model }, options))
+        using (var together = context.CreateGenerator(pair))
+        {
+            var heard = new List<Written>();
+            var asked = AtMost(8);
+            asked.OnToken = written =>
+            {
+                heard.Add(written);
+                return true;
+            };
+            var text = Rows(together.Generate(new[] { Count }, asked)).Single();
+            Check(Tokens(text).SequenceEqual(Tokens(Write(Count, AtMost(8)))), Text(text));
+            Check(heard.Count == 8 && heard.All(w => w.Agreement == 1 && w.Entropy > 0), "what the members thought");
+            var folder = Path.Combine(Path.GetTempPath(), "optimize-pair-" + Guid.NewGuid());
+            pair.Save(folder);
+            using (var again = Ensemble.Load(folder))
+            {
+                var temperatures = (List<object>)Json.Find(Json.Parse(again.Inspect()), "temperatures");
+                Check((double)temperatures[1] == 1.5, again.Inspect());
+                var words = string.Concat(Enumerable.Repeat("One, two, three. A man walks home. ", 8));
+                using (var fitted = context.Fit(again, words, new FitOptions { ContextLength = 32 }))
+                    Check(fitted.Report.Contains("fitted_nll"), fitted.Report);
+            }
+            Directory.Delete(folder, true);
+            using (var fused = pair.Fuse()) Check(fused.Report.Contains("\"ensemble\""), fused.Report);
+            using (var merged = Ensemble.Merge(new[] { model, model })) Check(merged.Report.Contains("merge"), "merge");
+            Fails(Status.InvalidArgument, "two members", () => Ensemble.Create(new[] { model }));
+        }
+    }
 
     private static void AChatNamesParisAndStreams()
     {

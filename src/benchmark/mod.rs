@@ -22,8 +22,8 @@ mod values;
 mod tests;
 
 pub(crate) use quality::primary_output;
-pub(crate) use text::Role;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
+pub(crate) use text::Role;
 
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};

@@ -28,7 +28,12 @@ type Ran<'a> = dyn FnMut(usize) -> Result<()> + 'a;
 
 impl Voices {
     /// Loads the members, each with the threads that the plan gives it.
-    pub fn new(ensemble: &Ensemble, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Voices> {
+    pub fn new(
+        ensemble: &Ensemble,
+        runtime: &'static Runtime,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Voices> {
         let tokenizer = ensemble.tokenizer()?;
         Voices::with_tokenizers(ensemble, runtime, options, call, |_| Ok(tokenizer.clone()))
     }

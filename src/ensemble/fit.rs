@@ -250,8 +250,7 @@ fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitRep
             step /= 4.0;
         }
     }
-    let member_nll =
-        readings.iter().map(|r| -r.logs[..count].iter().sum::<f64>() / count.max(1) as f64).collect();
+    let member_nll = readings.iter().map(|r| -r.logs[..count].iter().sum::<f64>() / count.max(1) as f64).collect();
     Ok(FitReport { weights, member_nll, equal_nll, fitted_nll: least, gap, tokens: count })
 }
 
@@ -293,9 +292,8 @@ mod tests {
             let power = if product { 2.0 } else { 1.0 };
             let loss = |w: f64| -> f64 {
                 let token = |n: usize| {
-                    let sums: Vec<f64> = (0..3)
-                        .map(|i| power * (w * f64::from(a[n][i]) + (1.0 - w) * f64::from(b[n][i])))
-                        .collect();
+                    let sums: Vec<f64> =
+                        (0..3).map(|i| power * (w * f64::from(a[n][i]) + (1.0 - w) * f64::from(b[n][i]))).collect();
                     log_sum_exp(&sums) - sums[tokens[n]]
                 };
                 (0..4).map(token).sum::<f64>() / 4.0

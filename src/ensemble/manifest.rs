@@ -12,7 +12,7 @@ use super::{Ensemble, EnsembleOptions, Method, place};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::model::Model;
-use crate::source::{Task, load as load_model, LoadOptions};
+use crate::source::{LoadOptions, Task, load as load_model};
 use crate::{files, limits};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
@@ -78,7 +78,11 @@ impl Ensemble {
         let mut members = Vec::with_capacity(self.members.len());
         for (index, member) in self.members.iter().enumerate() {
             let Some(path) = member.model.path() else {
-                bail!(InvalidArgument, "{}: was made in memory, so a manifest cannot name it: save it first", place(index));
+                bail!(
+                    InvalidArgument,
+                    "{}: was made in memory, so a manifest cannot name it: save it first",
+                    place(index)
+                );
             };
             let path = path.canonicalize().at(|| path.display())?;
             members.push(Entry {
@@ -120,8 +124,8 @@ pub fn load_fused(path: &Path) -> Result<Model> {
 
 fn read(file: &Path) -> Result<Ensemble> {
     let content = files::read(file, limits::CONFIG_BYTES)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is not the manifest of an ensemble: {e}"))?;
+    let manifest: Manifest = serde_json::from_slice(&content)
+        .map_err(|e| error!(InvalidModel, "is not the manifest of an ensemble: {e}"))?;
     if manifest.format != FORMAT {
         bail!(InvalidModel, "is not the manifest of an ensemble: its format is {:?}", manifest.format);
     }
@@ -139,7 +143,12 @@ fn read(file: &Path) -> Result<Ensemble> {
         let model = load_model(&path, &LoadOptions::default()).at(|| place(index))?;
         if let Some(bytes) = entry.bytes.filter(|bytes| *bytes != model.bytes()) {
             let now = model.bytes();
-            bail!(InvalidModel, "{}: {} has {now} bytes, not {bytes}: it is another model", place(index), path.display());
+            bail!(
+                InvalidModel,
+                "{}: {} has {now} bytes, not {bytes}: it is another model",
+                place(index),
+                path.display()
+            );
         }
         models.push(model);
     }
@@ -167,7 +176,8 @@ fn read(file: &Path) -> Result<Ensemble> {
 
 /// `path` as seen from `home`; as it is if they have nothing in common. Both are canonical.
 fn relative(home: &Path, path: &Path) -> PathBuf {
-    let (home, whole): (Vec<Component<'_>>, Vec<Component<'_>>) = (home.components().collect(), path.components().collect());
+    let (home, whole): (Vec<Component<'_>>, Vec<Component<'_>>) =
+        (home.components().collect(), path.components().collect());
     let same = home.iter().zip(&whole).take_while(|(a, b)| a == b).count();
     // The root alone is nothing that two places have in common.
     if same <= 1 {

@@ -111,9 +111,6 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
         replace(tensor, &result, &scratch).at(place)?;
         merged += 1;
     }
-    if merged == 0 {
-        bail!(InvalidArgument, "the models have the same weights: there is nothing to merge");
-    }
     let mut report = Report::new("merge", serde_json::to_value(options).unwrap_or_default());
     report.summary.insert("models".to_owned(), json!(models.len()));
     report.summary.insert("weights".to_owned(), json!(weights));
@@ -136,7 +133,10 @@ fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Resu
         bail!(InvalidArgument, "`slerp` merges two models; {count} were given");
     }
     if (options.method == MergeMethod::Ties) != base.is_some() {
-        bail!(InvalidArgument, "`ties` needs a base, the model that the others were made from, and only `ties` takes one");
+        bail!(
+            InvalidArgument,
+            "`ties` needs a base, the model that the others were made from, and only `ties` takes one"
+        );
     }
     if !(options.density > 0.0 && options.density <= 1.0) {
         bail!(InvalidArgument, "density is {}; it must be above 0 and at most 1", options.density);

@@ -190,12 +190,7 @@ impl Ensemble {
     /// Equal models are loaded once. `options.threads` are shared out among the members ([`schedule`]).
     /// [`crate::error::Kind::Unsupported`] if the members do not write text; else as [`crate::text::Generator::new`],
     /// with the number of the member.
-    pub fn generator(
-        &self,
-        runtime: &'static Runtime,
-        options: &SessionOptions,
-        call: &Call,
-    ) -> Result<Box<dyn Rows>> {
+    pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Box<dyn Rows>> {
         if self.task != Task::Generate {
             bail!(Unsupported, "the members do not write text: their task is {:?}", self.task);
         }
@@ -309,9 +304,7 @@ fn check_method(options: &EnsembleOptions, task: Task, count: usize) -> Result<(
     let fits = match task {
         Task::Generate => method != Method::Concat,
         Task::Embed => matches!(method, Method::Mean | Method::Weighted | Method::Concat),
-        Task::Classify | Task::FillMask => {
-            !matches!(method, Method::Contrastive | Method::Rerank | Method::Concat)
-        }
+        Task::Classify | Task::FillMask => !matches!(method, Method::Contrastive | Method::Rerank | Method::Concat),
         Task::Unknown => matches!(method, Method::Mean | Method::Weighted | Method::Max | Method::Median),
     };
     if !fits {

@@ -77,7 +77,10 @@ mod tests {
         assert_eq!(plan(&[1.0, 2.0, 1.0], 2), Plan { wide: vec![], lanes: vec![vec![1], vec![0, 2]], lane_threads: 1 });
         assert_eq!(plan(&[3.0, 1.0, 1.0], 2).wide, [0]);
         // One thread: one after another. More threads than members: several for each.
-        assert_eq!(plan(&[1.0, 2.0], 1).lanes.len() + plan(&[1.0, 2.0], 1).wide.len(), 2 - usize::from(plan(&[1.0, 2.0], 1).wide.is_empty()));
+        assert_eq!(
+            plan(&[1.0, 2.0], 1).lanes.len() + plan(&[1.0, 2.0], 1).wide.len(),
+            2 - usize::from(plan(&[1.0, 2.0], 1).wide.is_empty())
+        );
         assert_eq!(plan(&[1.0, 1.0], 8), Plan { wide: vec![], lanes: vec![vec![0], vec![1]], lane_threads: 4 });
         assert_eq!(Plan::new(&[], 2).time(&[], 2), 0.0);
     }

@@ -118,7 +118,8 @@ impl Union {
     /// The candidates of a row and their distribution.
     fn next(&mut self, row: usize) -> Result<Next> {
         let generators = &self.voices.generators;
-        let logits: Vec<&[f32]> = generators.iter().map(|generator| generator.next_logits(row)).collect::<Result<_>>()?;
+        let logits: Vec<&[f32]> =
+            generators.iter().map(|generator| generator.next_logits(row)).collect::<Result<_>>()?;
         let pending = pending(&self.rows[row].text);
         let mut count = CANDIDATES;
         let candidates = loop {
@@ -306,12 +307,7 @@ impl Rows for Union {
         Ok(())
     }
 
-    fn advance_rows(
-        &mut self,
-        rows: &[usize],
-        stop: &Stop,
-        ran: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
+    fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
         let rows: Vec<usize> = rows.iter().copied().filter(|row| self.rows[*row].next.is_none()).collect();
         rows.iter().try_for_each(|row| self.catch_up(*row))?;
         self.voices.advance(&rows, stop, ran)?;

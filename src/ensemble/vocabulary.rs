@@ -21,7 +21,9 @@ impl Vocabularies {
     pub fn note(&self) -> Option<String> {
         match self {
             Vocabularies::Same(note) => note.clone(),
-            Vocabularies::Different(how) => Some(format!("{how}: the members are combined by the text of their tokens")),
+            Vocabularies::Different(how) => {
+                Some(format!("{how}: the members are combined by the text of their tokens"))
+            }
         }
     }
 }
@@ -75,9 +77,8 @@ pub fn compare(members: &[Member], allowed: bool) -> Result<Vocabularies> {
 
 /// The first id that two vocabularies give to different tokens, in words; `None` if one is the beginning of the other.
 fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
-    let by_id = |tokens: &Tokens| -> HashMap<u32, String> {
-        tokens.iter().map(|(token, id)| (*id, token.clone())).collect()
-    };
+    let by_id =
+        |tokens: &Tokens| -> HashMap<u32, String> { tokens.iter().map(|(token, id)| (*id, token.clone())).collect() };
     let (a, b) = (by_id(a), by_id(b));
     let end = a.keys().max().min(b.keys().max()).map_or(0, |last| last + 1);
     let id = (0..end).find(|id| a.get(id) != b.get(id))?;

@@ -1,7 +1,7 @@
 //! Text generation.
 
 use super::call::{self, optimize_call_t};
-use super::context::optimize_context_t;
+use super::context::{Context, optimize_context_t};
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::model::optimize_model_t;
@@ -159,12 +159,7 @@ pub unsafe extern "C" fn optimize_generator_new(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
-            let given = options::read(options)?;
-            if given.reserved != 0 {
-                bail!(InvalidArgument, "reserved is not 0");
-            }
-            let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
-            let session = SessionOptions { threads, round_activations, ..SessionOptions::default() };
+            let session = session_options(context, options)?;
             let runtime = context.runtime()?;
             let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
             out.set(new(Box::new(made)));
@@ -321,6 +316,23 @@ unsafe fn write<'a>(
         out.set(buffer::new(as_json(&written)));
         Ok(())
     }
+}
+
+/// How the sessions of a generator run.
+///
+/// # Safety
+/// The contract of `ffi`.
+pub(super) unsafe fn session_options(
+    context: &Context,
+    options: *const optimize_generator_options_t,
+) -> Result<SessionOptions> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(options) }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
+    Ok(SessionOptions { threads, round_activations, ..SessionOptions::default() })
 }
 
 /// A handle of what writes.

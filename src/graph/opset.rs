@@ -98,7 +98,9 @@ fn harmless(node: &NodeProto) -> bool {
 }
 
 fn axes_to_input(node: &mut NodeProto, names: &mut Names, constants: &mut Vec<TensorProto>) {
-    let Some(at) = node.attribute.iter().position(|attribute| attribute.name.as_deref() == Some("axes")) else { return };
+    let Some(at) = node.attribute.iter().position(|attribute| attribute.name.as_deref() == Some("axes")) else {
+        return;
+    };
     let axes = node.attribute.remove(at).ints;
     let name = names.fresh(&format!("{}_axes", node.label()));
     let raw = axes.iter().flat_map(|axis| axis.to_le_bytes()).collect();

@@ -160,7 +160,8 @@ pub(crate) fn run(
     if rows.tokenizer().is_none() && !options.stop.is_empty() {
         bail!(InvalidArgument, "stop strings need a tokenizer, and the model has none");
     }
-    let mut writers = (0..rows.row_count()).map(|row| Writer::new(rows, row, options)).collect::<Result<Vec<Writer>>>()?;
+    let mut writers =
+        (0..rows.row_count()).map(|row| Writer::new(rows, row, options)).collect::<Result<Vec<Writer>>>()?;
     let longest = writers.iter().map(|w| w.limit - w.prompt).max().unwrap_or(0);
     rows.reserve(longest.min(MOST_ROOM));
     let mut reports = Reports::new(call, &writers);

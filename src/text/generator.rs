@@ -297,12 +297,7 @@ impl Rows for Generator {
         Generator::push(self, row, token)
     }
 
-    fn advance_rows(
-        &mut self,
-        rows: &[usize],
-        stop: &Stop,
-        ran: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
+    fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
         Generator::advance_rows(self, rows, stop, ran)
     }
 

@@ -34,7 +34,9 @@ impl Pieces {
             () if has("ByteLevel") => Alphabet::ByteLevel,
             () if has("ByteFallback") || has("Metaspace") || has("Replace") => Alphabet::SentencePiece,
             () if has("WordPiece") => Alphabet::WordPiece,
-            () => bail!(Unsupported, "the tokenizer's decoder ({}) does not say what its tokens are", decoder.join(", ")),
+            () => {
+                bail!(Unsupported, "the tokenizer's decoder ({}) does not say what its tokens are", decoder.join(", "))
+            }
         };
         let added = tokenizer.added_tokens();
         let tokens = tokenizer.tokens();
@@ -127,7 +129,10 @@ mod tests {
     #[test]
     fn every_byte_has_a_character_and_comes_back() {
         // The space is U+0120, the line feed U+010A, as everyone who has read such a vocabulary knows.
-        assert_eq!((byte_of('Ġ'), byte_of('Ċ'), byte_of('a'), byte_of('é')), (Some(32), Some(10), Some(97), Some(0xE9)));
+        assert_eq!(
+            (byte_of('Ġ'), byte_of('Ċ'), byte_of('a'), byte_of('é')),
+            (Some(32), Some(10), Some(97), Some(0xE9))
+        );
         assert_eq!((byte_of(' '), byte_of('\u{143}'), byte_of('\u{144}')), (None, Some(0xAD), None));
         let all: std::collections::HashSet<u8> = (0..0x144).filter_map(char::from_u32).filter_map(byte_of).collect();
         assert_eq!(all.len(), 256);

@@ -41,12 +41,7 @@ pub trait Rows: Send {
     fn push(&mut self, row: usize, token: i64) -> Result<()>;
 
     /// Runs what these rows have not run yet. `ran` is told the tokens of each run.
-    fn advance_rows(
-        &mut self,
-        rows: &[usize],
-        stop: &Stop,
-        ran: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<()>;
+    fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()>;
 
     /// The logits of the token that comes next in a row, once it has advanced.
     fn next_logits(&self, row: usize) -> Result<&[f32]>;

@@ -102,6 +102,22 @@ static optimize_generator_t *make_generator(void) {
     return generator;
 }
 
+/* Two equal members. The folder pair gets their manifest. */
+static optimize_ensemble_t *make_ensemble(void) {
+    optimize_model_t *model = make_decoder();
+    const optimize_model_t *const members[2] = {model, model};
+    optimize_ensemble_t *ensemble = NULL;
+    need(optimize_ensemble_new(members, 2, NULL, &ensemble, NULL) == OPTIMIZE_OK, "ensemble");
+    optimize_model_free(model);
+    return ensemble;
+}
+
+static void write_manifest(void) {
+    optimize_ensemble_t *ensemble = make_ensemble();
+    need(optimize_ensemble_save(ensemble, "pair", NULL) == OPTIMIZE_OK, "manifest");
+    optimize_ensemble_free(ensemble);
+}
+
 /* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
 static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
 

@@ -34,6 +34,7 @@ fn source(cases: &[Case]) -> String {
              int index = argc > 1 ? atoi(argv[1]) : 0;\n    \
              title = \"the program\";\n    \
              read_memory();\n    \
+             write_manifest();\n    \
              for (; index < {}; index++) {{\n        \
                  printf(\"CASE %d\\n\", index);\n        \
                  fflush(stdout);\n        \

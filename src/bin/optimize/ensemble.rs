@@ -232,12 +232,7 @@ fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &PathBuf, bar: &cra
     save(arguments, &model, output, &mut report, bar)
 }
 
-fn merged(
-    arguments: &Arguments,
-    method: MergeArgument,
-    models: &[Model],
-    bar: &crate::progress::Bar,
-) -> Result<()> {
+fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
     // clap has made sure that it is there.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;

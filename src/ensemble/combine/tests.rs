@@ -39,9 +39,7 @@ fn reference(method: Method, logits: &[Vec<f32>], weights: &[f64], temperatures:
     match method {
         Method::Mean | Method::Weighted => each(&|i| (0..members).map(|m| weights[m] * p[m][i]).sum()),
         Method::Logits => softmax(&each(&|i| (0..members).map(|m| weights[m] * scaled[m][i]).sum())),
-        Method::Product => {
-            softmax(&each(&|i| (0..members).map(|m| members as f64 * weights[m] * p[m][i].ln()).sum()))
-        }
+        Method::Product => softmax(&each(&|i| (0..members).map(|m| members as f64 * weights[m] * p[m][i].ln()).sum())),
         Method::Max => divided(&each(&|i| (0..members).map(|m| p[m][i]).fold(0.0, f64::max))),
         Method::Median => divided(&each(&|i| {
             let mut column: Vec<f64> = (0..members).map(|m| p[m][i]).collect();

@@ -166,7 +166,8 @@ impl Nodes {
                 let mask = self.float(mask, mask_dtype);
                 let column = self.unsqueeze(&mask, 2);
                 let kept = self.op("Mul", &[value, &column], Vec::new());
-                let (sum, count) = (self.reduce("ReduceSum", &kept, 1, false), self.reduce("ReduceSum", &mask, 1, true));
+                let (sum, count) =
+                    (self.reduce("ReduceSum", &kept, 1, false), self.reduce("ReduceSum", &mask, 1, true));
                 let one = self.number(1e-9);
                 let count = self.op("Max", &[&count, &one], Vec::new());
                 self.op("Div", &[&sum, &count], Vec::new())
@@ -247,8 +248,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
             None => nodes.log_softmax(&scaled[0]),
         };
         let tops: Vec<String> = scaled.iter().map(|row| nodes.top(row)).collect();
-        let same: Vec<String> =
-            tops[1..].iter().map(|top| nodes.op("Equal", &[&tops[0], top], Vec::new())).collect();
+        let same: Vec<String> = tops[1..].iter().map(|top| nodes.op("Equal", &[&tops[0], top], Vec::new())).collect();
         let mut all = same[0].clone();
         for same in &same[1..] {
             all = nodes.op("And", &[&all, same], Vec::new());

@@ -208,7 +208,12 @@ impl Join {
             return Ok(self.inputs[0].name.clone());
         }
         let names: Vec<&str> = self.inputs.iter().map(|input| input.name.as_str()).collect();
-        bail!(InvalidArgument, "takes an input {:?}, which member 1 does not; that takes {}", info.name, names.join(", "))
+        bail!(
+            InvalidArgument,
+            "takes an input {:?}, which member 1 does not; that takes {}",
+            info.name,
+            names.join(", ")
+        )
     }
 
     /// Makes one input of two. Gives its type.
@@ -218,16 +223,16 @@ impl Join {
             return Ok(info.dtype);
         };
         let fits = match (&mut known.shape, &info.shape) {
-            (Some(dims), Some(other)) if dims.len() == other.len() => dims.iter_mut().zip(other).all(|(dim, other)| {
-                match (&*dim, other) {
+            (Some(dims), Some(other)) if dims.len() == other.len() => {
+                dims.iter_mut().zip(other).all(|(dim, other)| match (&*dim, other) {
                     (Dim::Fixed(a), Dim::Fixed(b)) => a == b,
                     (Dim::Symbolic(_), Dim::Fixed(size)) => {
                         *dim = Dim::Fixed(*size);
                         true
                     }
                     _ => true,
-                }
-            }),
+                })
+            }
             (Some(_), Some(_)) => false,
             (known, other) => {
                 *known = known.take().or_else(|| other.clone());
@@ -242,10 +247,14 @@ impl Join {
     }
 
     /// Takes a member's functions in, under names of their own.
-    fn functions(&mut self, graph: &mut GraphProto, mut functions: Vec<crate::onnx::proto::FunctionProto>, index: usize) {
-        let key = |domain: Option<&str>, name: Option<&str>| {
-            (domain.unwrap_or("").to_owned(), name.unwrap_or("").to_owned())
-        };
+    fn functions(
+        &mut self,
+        graph: &mut GraphProto,
+        mut functions: Vec<crate::onnx::proto::FunctionProto>,
+        index: usize,
+    ) {
+        let key =
+            |domain: Option<&str>, name: Option<&str>| (domain.unwrap_or("").to_owned(), name.unwrap_or("").to_owned());
         let own: Vec<(String, String)> =
             functions.iter().map(|f| key(f.domain.as_deref(), f.name.as_deref())).collect();
         let renamed = |name: &str| format!("{name}_member{}", index + 1);
@@ -303,9 +312,12 @@ impl Join {
         for (index, tensor) in initializers.iter().enumerate() {
             let Some(raw) = tensor.raw_data.as_ref().filter(|raw| raw.len() >= SHARED_FROM) else { continue };
             let alike = kept.entry((tensor.data_type.unwrap_or(0), tensor.dims.clone())).or_default();
-            let is_same = |other: &&usize| initializers[**other].raw_data.as_ref().is_some_and(|bytes| {
-                (bytes.as_ptr() == raw.as_ptr() && bytes.len() == raw.len()) || bytes == raw
-            });
+            let is_same = |other: &&usize| {
+                initializers[**other]
+                    .raw_data
+                    .as_ref()
+                    .is_some_and(|bytes| (bytes.as_ptr() == raw.as_ptr() && bytes.len() == raw.len()) || bytes == raw)
+            };
             match alike.iter().find(is_same) {
                 Some(other) => {
                     let name = |index: usize| initializers[index].name.clone().unwrap_or_default();
