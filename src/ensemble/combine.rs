@@ -231,4 +231,4 @@ fn log_sum(values: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::ensemble) mod tests;

@@ -111,10 +111,10 @@ impl Ensemble {
                 }
                 let ids = plan.ids(window);
                 let logits = stop.during(&quiet, || reader.read(&ids, window.scored + 1, &stop)).at(|| place(index))?;
-                for position in ids.len() - window.scored..ids.len() {
+                for (position, id) in ids.iter().enumerate().skip(ids.len() - window.scored) {
                     let row = logits.at(position - 1)?;
-                    let Some(token) = usize::try_from(ids[position]).ok().filter(|token| *token < row.len()) else {
-                        bail!(InvalidArgument, "{}: has no logit of token {}", place(index), ids[position]);
+                    let Some(token) = usize::try_from(*id).ok().filter(|token| *token < row.len()) else {
+                        bail!(InvalidArgument, "{}: has no logit of token {id}", place(index));
                     };
                     reading.add(row, token, member.temperature, keep > 0);
                 }

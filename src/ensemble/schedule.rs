@@ -24,7 +24,7 @@ impl Plan {
         let mut order: Vec<usize> = (0..costs.len()).collect();
         order.sort_by(|a, b| costs[*b].total_cmp(&costs[*a]).then(a.cmp(b)));
         let plan = |wide: usize| Plan::with_wide(&order, wide, costs, threads.max(1));
-        let plans = (0..=costs.len()).map(|wide| plan(wide));
+        let plans = (0..=costs.len()).map(plan);
         let fastest = plans.min_by(|a, b| a.time(costs, threads).total_cmp(&b.time(costs, threads)));
         fastest.unwrap_or(Plan { wide: Vec::new(), lanes: Vec::new(), lane_threads: 1 })
     }

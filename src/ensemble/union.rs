@@ -370,3 +370,6 @@ impl Rows for Union {
         generate::run(self, options, on_token, call)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@ use crate::model::{Dim, Model};
 use crate::text::{Decoder, Tokenizer};
 use std::collections::HashMap;
 
+/// Where no tokenizer says more, a vocabulary this many times as large as another may be the same with padding less.
+const PADDED: f64 = 0.95;
+
 /// How the members' vocabularies stand to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vocabularies {
@@ -65,6 +68,16 @@ pub fn compare(members: &[Member], allowed: bool) -> Result<Vocabularies> {
     }
     let widths: Vec<Option<i64>> = members.iter().map(|member| width(&member.model)).collect();
     let least = widths.iter().flatten().min();
+    if let (Some(least), Some(most)) = (least, widths.iter().flatten().max())
+        && known.len() < members.len()
+        && (*least as f64) < PADDED * *most as f64
+    {
+        bail!(
+            InvalidArgument,
+            "a member gives {most} logits, another {least}, and not all have a tokenizer.json that would say whether \
+             they speak of the same tokens"
+        );
+    }
     for (index, width) in widths.iter().enumerate() {
         if let (Some(width), Some(least)) = (width, least)
             && width > least

@@ -6,18 +6,6 @@
 static optimize_context_t *context;
 static optimize_model_t *decoder, *encoder, *sparse;
 
-static const char *deps(const char *name) {
-    static char path[4096];
-    snprintf(path, sizeof path, "%s/%s", getenv("OPTIMIZE_TEST_DEPS"), name);
-    return path;
-}
-
-static const char *temporary(const char *name) {
-    static char path[4096];
-    snprintf(path, sizeof path, "%s/%s", getenv("OPTIMIZE_TEST_TMP"), name);
-    return path;
-}
-
 static const char *gguf(void) {
     static char path[4096];
     char folder[2048];

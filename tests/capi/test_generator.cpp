@@ -278,7 +278,7 @@ void an_ensemble_writes_one_text() {
     CHECK(fitted.first.fuse().report.find("\"ensemble\"") != std::string::npos);
     CHECK(optimize::merge({&model(), &model()}).report.find("\"merge\"") != std::string::npos);
     FAILS(invalid_argument, "at least two members", optimize::Ensemble({&model()}));
-    FAILS(invalid_handle, "model 2", optimize::Ensemble({&model(), nullptr}));
+    FAILS(invalid_argument, "model 2", optimize::Ensemble({&model(), nullptr}));
 }
 
 } // namespace

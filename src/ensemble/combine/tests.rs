@@ -30,7 +30,12 @@ fn top(p: &[f64]) -> usize {
 }
 
 /// The table of the module, token by token.
-fn reference(method: Method, logits: &[Vec<f32>], weights: &[f64], temperatures: &[f64]) -> Vec<f64> {
+pub(in crate::ensemble) fn reference(
+    method: Method,
+    logits: &[Vec<f32>],
+    weights: &[f64],
+    temperatures: &[f64],
+) -> Vec<f64> {
     let scaled: Vec<Vec<f64>> =
         logits.iter().zip(temperatures).map(|(row, t)| row.iter().map(|l| f64::from(*l) / t).collect()).collect();
     let p: Vec<Vec<f64>> = scaled.iter().map(|row| softmax(row)).collect();

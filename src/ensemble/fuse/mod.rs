@@ -235,6 +235,3 @@ fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
 fn frame(from: &ModelProto) -> ModelProto {
     ModelProto { graph: None, functions: Vec::new(), training_info: Vec::new(), ..from.clone() }
 }
-
-#[cfg(test)]
-mod tests;
