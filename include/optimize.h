@@ -5,8 +5,8 @@
  *
  *   A context says where ONNX Runtime is. A model is loaded, immutable, and freely shared between threads.
  *   A technique (optimize_model_quantize ...) takes a model and gives a new one with a report. A model is
- *   saved, or made into a session and run. A benchmark compares two models; an evaluation says what one, or
- *   two, are worth on data.
+ *   saved, or made into a session and run. Several models make an ensemble, which writes one text. A benchmark
+ *   compares two models; an evaluation says what one, or two, are worth on data.
  *
  *     optimize_context_t *context = NULL;
  *     optimize_model_t *model = NULL, *small = NULL;

@@ -12,7 +12,7 @@ use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::runtime::SessionOptions;
 use optimize::source::Task;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `ensemble`.
 #[derive(Args)]
@@ -227,7 +227,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     generate::write(&arguments.prompts, &arguments.writing, &arguments.report, model, &mut *generator)
 }
 
-fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &PathBuf, bar: &crate::progress::Bar) -> Result<()> {
+fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
     save(arguments, &model, output, &mut report, bar)
 }
@@ -255,7 +255,7 @@ fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &
 fn save(
     arguments: &Arguments,
     model: &Model,
-    output: &PathBuf,
+    output: &Path,
     report: &mut Report,
     bar: &crate::progress::Bar,
 ) -> Result<()> {
