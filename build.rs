@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 15] = [
+const NOUNS: [&str; 16] = [
     "status",
     "error",
     "buffer",
@@ -17,6 +17,7 @@ const NOUNS: [&str; 15] = [
     "quantize",
     "prune",
     "ensemble",
+    "package",
     "benchmark",
     "evaluate",
 ];

@@ -1291,6 +1291,43 @@ typedef struct {
 } optimize_merge_options_t;
 
 /**
+ * Options of `optimize_package_compile`. All zero means the defaults: every input has the shape of an example.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_compile_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: inputs keep the sizes that the model leaves open.
+   */
+  uint32_t dynamic;
+  /**
+   * With dynamic: the fewest rows of a batch, the first dimension of every input that leaves it open; 0 and
+   * batch_max 0 is any.
+   */
+  uint64_t batch_min;
+  /**
+   * The most rows; 0 is no limit.
+   */
+  uint64_t batch_max;
+  /**
+   * Ranges of dimensions as JSON, {"input_ids": {"0": {"name": "batch", "min": 1, "max": 64}}}; an input goes by its
+   * name or its number, dimensions of one name have one size. NULL for none.
+   */
+  const char *dynamic_shapes;
+  /**
+   * `example_count` shapes of the example, each "NAME:2x3x4", for inputs whose sizes the model leaves open; what is
+   * not given is as in a benchmark.
+   */
+  const char *const *example;
+  /**
+   * Number of shapes.
+   */
+  uint64_t example_count;
+} optimize_compile_options_t;
+
+/**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
  */
 typedef struct {
@@ -1963,6 +2000,30 @@ optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
                                        optimize_model_t **result,
                                        optimize_buffer_t **report,
                                        optimize_error_t **error);
+
+/**
+ * Writes a package: a folder with the model, its tokenizer and configuration, the shapes it takes, and a SHA-256 of every
+ * file. It can be moved, and optimize_model_load takes it; sessions and generators of it refuse inputs outside the shapes,
+ * naming input, dimension, size and range. `path` must not be there, or be a package, which is replaced as a whole.
+ * `report` (may be NULL) gets the JSON of docs/report.md. Progress stages: "hash", in bytes, then "compile".
+ * OPTIMIZE_INVALID_ARGUMENT if ranges do not fit the model or each other (the message names input and dimension).
+ */
+optimize_status_t optimize_package_compile(const optimize_model_t *model,
+                                           const char *path,
+                                           const optimize_compile_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_buffer_t **report,
+                                           optimize_error_t **error);
+
+/**
+ * Reads all of a package and compares it with the hashes in it. `report` (may be NULL) gets JSON: {"files", "bytes"}.
+ * Progress stage: "verify", in bytes. OPTIMIZE_INVALID_MODEL, naming the file, if anything was changed, is missing or was
+ * put there since.
+ */
+optimize_status_t optimize_package_verify(const char *path,
+                                          const optimize_call_t *call,
+                                          optimize_buffer_t **report,
+                                          optimize_error_t **error);
 
 /**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load

@@ -50,6 +50,7 @@ mod likelihood;
 pub mod limits;
 pub mod model;
 pub mod onnx;
+pub mod package;
 pub mod prune;
 pub mod quantize;
 pub mod report;

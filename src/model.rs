@@ -90,6 +90,12 @@ impl Model {
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card) }
     }
 
+    /// The same model under another name: that of the package or manifest that the user named.
+    pub(crate) fn named(self, path: &Path) -> Model {
+        let origin = Origin { path: Some(path.to_owned()), files: self.origin.files.clone() };
+        Model { origin: Arc::new(origin), ..self }
+    }
+
     /// The same model with another card.
     pub fn with_card(self, card: Card) -> Model {
         Model { card: Arc::new(card), ..self }

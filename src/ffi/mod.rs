@@ -22,6 +22,7 @@ pub mod generator;
 pub mod handle;
 pub mod model;
 pub mod options;
+pub mod package;
 pub mod prune;
 pub mod quantize;
 pub mod session;

@@ -129,6 +129,7 @@ impl Session {
         if memory.session != self.id() {
             bail!(InvalidArgument, "the memory was bound to another session");
         }
+        self.check(inputs.iter().map(|(name, tensor)| (*name, tensor.shape())))?;
         let mut run = || {
             for (name, tensor) in inputs {
                 memory.bind(name, tensor)?;

@@ -7,9 +7,11 @@ use super::{Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
+use crate::package::Contract;
 use bytes::Bytes;
 use ort::memory::MemoryInfo;
 use ort::value::{DynValue, Outlet, ValueType};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A model made ready to run on the processor. May move between threads; one run at a time.
@@ -20,6 +22,8 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// The shapes that a package takes.
+    contract: Option<Arc<Contract>>,
     id: usize,
 }
 
@@ -51,7 +55,8 @@ impl Session {
         let inner = inner?;
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
-        Ok(Session { inner, _weights: kept, inputs, outputs, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        let (contract, id) = (model.card().contract.clone(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Session { inner, _weights: kept, inputs, outputs, contract, id })
     }
 
     /// What a run must be given, in the model's order: inputs without a default in the model.
@@ -72,7 +77,6 @@ impl Session {
     /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends
     /// at the next node, and the session stays usable.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
-        inputs::check(&self.inputs, inputs)?;
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
@@ -84,6 +88,7 @@ impl Session {
         outputs: &[&str],
         stop: &Stop,
     ) -> Result<Vec<(String, Tensor)>> {
+        self.check(inputs.iter().map(|(name, tensor)| (*name, tensor.shape())))?;
         inputs::check(&self.inputs, inputs)?;
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
@@ -94,6 +99,14 @@ impl Session {
             Ok((name, tensor))
         };
         values.into_iter().map(take).collect()
+    }
+
+    /// Whether a package takes inputs of these shapes.
+    pub(super) fn check<'a>(&self, shapes: impl Iterator<Item = (&'a str, &'a [i64])>) -> Result<()> {
+        match &self.contract {
+            Some(contract) => contract.check(&shapes.collect::<Vec<_>>()),
+            None => Ok(()),
+        }
     }
 
     /// Tells sessions apart.

@@ -1,9 +1,11 @@
 //! What is known about a model besides its graph: where it came from, what it is for, how to talk to it.
 
+use crate::package::Contract;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The kind of file or folder a model came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -108,6 +110,8 @@ pub struct Card {
     pub pooling: Option<Pooling>,
     /// Files that travel with the model: tokenizer, configuration …
     pub side_files: Vec<SideFile>,
+    /// The shapes that inputs may have, for models out of a package; sessions keep to them.
+    pub contract: Option<Arc<Contract>>,
 }
 
 impl Card {

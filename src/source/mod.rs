@@ -19,6 +19,7 @@ use crate::ensemble::manifest;
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::Model;
+use crate::package;
 use std::path::Path;
 
 /// How to load a model.
@@ -52,6 +53,9 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
 fn load_folder(path: &Path, options: &LoadOptions) -> Result<Model> {
     let place = || path.display().to_string();
     let has = |name: &str| path.join(name).is_file();
+    if package::manifest::is_package(path) {
+        return package::open(path);
+    }
     if folder::find_onnx(path)?.is_some() {
         return folder::load(path);
     }

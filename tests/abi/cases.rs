@@ -61,7 +61,9 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 16] = [
+const OPTIONAL: [(&str, &str); 18] = [
+    ("optimize_package_compile", "report"),
+    ("optimize_package_verify", "report"),
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
@@ -121,7 +123,9 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 43] = [
+const VALUES: [(&str, &str, &str, &str); 45] = [
+    ("optimize_package_compile", "const char *", "path", r#""made""#),
+    ("optimize_package_verify", "const char *", "path", r#""package""#),
     ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_model_merge", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_ensemble_load", "const char *", "path", r#""pair""#),

@@ -118,6 +118,13 @@ static void write_manifest(void) {
     optimize_ensemble_free(ensemble);
 }
 
+/* The folder package gets the model. */
+static void write_package(void) {
+    optimize_model_t *model = make_model();
+    need(optimize_package_compile(model, "package", NULL, NULL, NULL, NULL) == OPTIMIZE_OK, "package");
+    optimize_model_free(model);
+}
+
 /* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
 static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
 

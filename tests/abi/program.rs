@@ -35,6 +35,7 @@ fn source(cases: &[Case]) -> String {
              title = \"the program\";\n    \
              read_memory();\n    \
              write_manifest();\n    \
+             write_package();\n    \
              for (; index < {}; index++) {{\n        \
                  printf(\"CASE %d\\n\", index);\n        \
                  fflush(stdout);\n        \

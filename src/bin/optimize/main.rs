@@ -3,6 +3,7 @@
 
 mod benchmark;
 mod common;
+mod compile;
 mod ensemble;
 mod evaluate;
 mod generate;
@@ -37,6 +38,10 @@ enum Command {
     Prune(prune::Arguments),
     /// Let several models answer together, or make one of them.
     Ensemble(ensemble::Arguments),
+    /// Make a package: a model with all that belongs to it, and the shapes it takes.
+    Compile(compile::Arguments),
+    /// Check that a package is what it was when it was made.
+    Verify(compile::VerifyArguments),
     /// Measure a model against another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
     /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
         Command::Ensemble(arguments) => ensemble::run(arguments),
+        Command::Compile(arguments) => compile::run(arguments),
+        Command::Verify(arguments) => compile::run_verify(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

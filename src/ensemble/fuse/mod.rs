@@ -71,6 +71,7 @@ impl Ensemble {
     fn card(&self, task: Task) -> Card {
         let mut card = self.members[0].model.card().clone();
         card.format = Format::Memory;
+        card.contract = None;
         card.task = task;
         if task == Task::Embed {
             card.pooling = None;
