@@ -51,6 +51,7 @@
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"
 #include "optimize/model.hpp"
+#include "optimize/package.hpp"
 #include "optimize/session.hpp"
 #include "optimize/tensor.hpp"
 #include "optimize/tokenizer.hpp"

@@ -27,7 +27,8 @@ internal static class GeneratorTests
             AChatNamesParisAndStreams, MessagesAreRenderedWhateverIsInThem, RunsGoOnWhereTheLastOneEnded,
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
-            CollectorDuringCallbacks, AnEnsembleWritesOneText);
+            CollectorDuringCallbacks, AnEnsembleWritesOneText,
+            APackageKeepsItsShapes);
     }
 
     /// <summary>The rows of a report.</summary>
@@ -49,6 +50,24 @@ internal static class GeneratorTests
     private static IEnumerable<object> Tokens(object row) { return (List<object>)Json.Find(row, "tokens"); }
 
     private static GenerateOptions AtMost(uint tokens) { return new GenerateOptions { MaxNewTokens = tokens }; }
+
+    private static void APackageKeepsItsShapes()
+    {
+        var path = Path.Combine(Path.GetTempPath(), "optimize-package-" + Guid.NewGuid());
+        Package.Compile(model, path, new CompileOptions { Dynamic = true, BatchMax = 1 });
+        Check(Package.Verify(path).Contains("files"), "verify");
+        using (var packaged = context.Load(path))
+        using (var writer = context.CreateGenerator(packaged))
+        {
+            var one = Rows(writer.Generate(new[] { Count }, AtMost(6))).Single();
+            Check(Text(one) == Text(Write(Count, AtMost(6))), Text(one));
+            // Prompts are read one by one; the rows are run together from the second token on.
+            Fails(Status.InvalidArgument, "the package takes 0 to 1", () => writer.Generate(new[] { Count, Count }, AtMost(6)));
+        }
+        File.WriteAllText(Path.Combine(path, "more"), "x");
+        Fails(Status.InvalidModel, "more", () => Package.Verify(path));
+        Directory.Delete(path, true);
+    }
 
     private static void AnEnsembleWritesOneText()
     {

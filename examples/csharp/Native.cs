@@ -150,6 +150,15 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
+        internal struct CompileOptions
+        {
+            internal uint StructSize, Dynamic;
+            internal ulong BatchMin, BatchMax;
+            internal IntPtr DynamicShapes, Example;
+            internal ulong ExampleCount;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
         internal struct FitOptions
         {
             internal uint StructSize, Threads, ContextLength, Stride;
@@ -236,6 +245,11 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_model_merge(
             IntPtr models, UIntPtr count, ref MergeOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_compile(
+            Model model, byte[] path, ref CompileOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_verify(
+            byte[] path, ref Call call, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_ensemble_new(
             IntPtr models, UIntPtr count, ref EnsembleOptions options, out Ensemble ensemble, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_ensemble_load(

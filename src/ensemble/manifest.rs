@@ -137,6 +137,8 @@ fn read(file: &Path) -> Result<Ensemble> {
     let mut models = Vec::with_capacity(manifest.members.len());
     for (index, entry) in manifest.members.iter().enumerate() {
         let path = home.join(&entry.model);
+        // Without `..` in it, as people name files.
+        let path = path.canonicalize().unwrap_or(path);
         if find(&path).is_some() {
             bail!(Unsupported, "{}: {} is an ensemble itself", place(index), path.display());
         }

@@ -141,14 +141,17 @@ fn example(model: &Model, given: &[(String, Vec<i64>)]) -> Result<Vec<(String, V
 fn carry_card(model: &Model, folder: &Path) -> Result<()> {
     let card = model.card();
     let has = |name: &str| folder.join(name).exists();
-    let write = |name: &str, value: &serde_json::Value| files::replace(&folder.join(name), format!("{value:#}\n").as_bytes());
+    let write =
+        |name: &str, value: &serde_json::Value| files::replace(&folder.join(name), format!("{value:#}\n").as_bytes());
     if !has("config.json") && !card.config.is_empty() {
         write("config.json", &json!(card.config))?;
     }
     if !has("generation_config.json") && !card.generation.eos_token_ids.is_empty() {
         let mut generation = card.generation.sampling.clone();
         generation.insert("eos_token_id".to_owned(), json!(card.generation.eos_token_ids));
-        for (key, id) in [("bos_token_id", card.generation.bos_token_id), ("pad_token_id", card.generation.pad_token_id)] {
+        for (key, id) in
+            [("bos_token_id", card.generation.bos_token_id), ("pad_token_id", card.generation.pad_token_id)]
+        {
             if let Some(id) = id {
                 generation.insert(key.to_owned(), json!(id));
             }

@@ -81,9 +81,8 @@ impl DynamicShapes {
                 if let Some(key) = keys.keys().find(|key| !["name", "min", "max"].contains(&key.as_str())) {
                     bail!(InvalidArgument, "dynamic shapes: input {input:?}, dimension {index}: {key:?} is not known");
                 }
-                let range: Range = serde_json::from_value(range).map_err(|e| {
-                    error!(InvalidArgument, "dynamic shapes: input {input:?}, dimension {index}: {e}")
-                })?;
+                let range: Range = serde_json::from_value(range)
+                    .map_err(|e| error!(InvalidArgument, "dynamic shapes: input {input:?}, dimension {index}: {e}"))?;
                 shapes.set(&input, index, range);
             }
         }
@@ -184,7 +183,13 @@ impl Contract {
             };
             let dims = input.dims.get_or_insert_with(|| shape.iter().map(|size| Size::Fixed(*size)).collect());
             if dims.len() != shape.len() {
-                bail!(InvalidArgument, "input {:?} has {} dimensions, the example {}", input.name, dims.len(), shape.len());
+                bail!(
+                    InvalidArgument,
+                    "input {:?} has {} dimensions, the example {}",
+                    input.name,
+                    dims.len(),
+                    shape.len()
+                );
             }
             for (index, (size, given)) in dims.iter_mut().zip(shape).enumerate() {
                 if matches!(size, Size::Dynamic(_)) && !keep.contains(&(at, index)) {
@@ -217,7 +222,10 @@ impl Contract {
                     Size::Fixed(wanted) if wanted == got => continue,
                     Size::Fixed(wanted) => {
                         let name = &input.name;
-                        bail!(InvalidArgument, "input {name:?}: dimension {index} is {got}; the package takes {wanted}");
+                        bail!(
+                            InvalidArgument,
+                            "input {name:?}: dimension {index} is {got}; the package takes {wanted}"
+                        );
                     }
                     Size::Dynamic(range) => range,
                 };

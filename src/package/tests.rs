@@ -48,7 +48,8 @@ fn an_encoder_is_packaged_and_keeps_its_contract() {
     let opened = Model::load(&moved).unwrap();
     assert_eq!(opened.path(), Some(moved.as_path()));
     assert!(crate::text::Tokenizer::of(&opened).unwrap().is_some());
-    let mut sessions = [&opened, &model].map(|m| Session::new(test_runtime(), m, &SessionOptions::default(), &call).unwrap());
+    let mut sessions =
+        [&opened, &model].map(|m| Session::new(test_runtime(), m, &SessionOptions::default(), &call).unwrap());
     let run = |session: &mut Session, rows: i64, length: i64| {
         let count = (rows * length) as usize;
         let ids = Tensor::from_i64(&[rows, length], (0..count as i64).map(|i| 1000 + i).collect()).unwrap();
@@ -69,7 +70,8 @@ fn an_encoder_is_packaged_and_keeps_its_contract() {
         ..CompileOptions::default()
     };
     compile(&model, &fixed, &moved, &call).unwrap();
-    let mut small = Session::new(test_runtime(), &Model::load(&moved).unwrap(), &SessionOptions::default(), &call).unwrap();
+    let mut small =
+        Session::new(test_runtime(), &Model::load(&moved).unwrap(), &SessionOptions::default(), &call).unwrap();
     assert!(run(&mut small, 1, 8).is_ok() && run(&mut small, 2, 8).is_err());
     let other = folder.0.join("other");
     std::fs::create_dir(&other).unwrap();
@@ -106,7 +108,8 @@ fn every_flipped_bit_is_found_and_none_is_the_end() {
     let path = folder.0.join("made");
     let options = CompileOptions { dynamic: true, ..CompileOptions::default() };
     compile(&tiny(), &options, &path, &Call::default()).unwrap();
-    let mut files: Vec<PathBuf> = Manifest::read(&path).unwrap().package.files.iter().map(|e| path.join(&e.path)).collect();
+    let mut files: Vec<PathBuf> =
+        Manifest::read(&path).unwrap().package.files.iter().map(|e| path.join(&e.path)).collect();
     files.extend([path.join(manifest::FILE), path.join(manifest::HASH)]);
     let sizes: Vec<u64> = files.iter().map(|file| file.metadata().unwrap().len()).collect();
     let mut state = 77u64;

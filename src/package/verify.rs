@@ -37,7 +37,10 @@ pub fn verify(package: &Path, call: &Call) -> Result<Verified> {
         let entry = entry.at(|| package.display())?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let foreign = match entry.path().is_dir() {
-            true => entries(&entry.path(), &name)?.into_iter().map(|e| e.path).find(|path| !known.iter().any(|k| k.path == *path)),
+            true => entries(&entry.path(), &name)?
+                .into_iter()
+                .map(|e| e.path)
+                .find(|path| !known.iter().any(|k| k.path == *path)),
             false => (name != FILE && name != HASH).then_some(name),
         };
         if let Some(path) = foreign {

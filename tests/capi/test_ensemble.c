@@ -107,7 +107,10 @@ TEST(weights_are_fitted_and_a_manifest_keeps_them) {
     CHECK_OK(optimize_ensemble_load(temporary("pair"), &loaded, &error));
     CHECK_OK(optimize_ensemble_inspect(fitted, &first, &error));
     CHECK_OK(optimize_ensemble_inspect(loaded, &second, &error));
-    CHECK_TEXT(optimize_buffer_data(second), optimize_buffer_data(first));
+    /* Weights and all; paths may be spelled in another way. */
+    const char *same = strstr(optimize_buffer_data(first), "\"weights\"");
+    NEED(same != NULL);
+    CHECK_HAS(optimize_buffer_data(second), same);
     /* A manifest is a model, too: one graph. */
     CHECK_OK(optimize_model_load(context, temporary("pair"), NULL, &model, &error));
     optimize_generator_t *generator = NULL;

@@ -377,6 +377,22 @@ void models_are_evaluated() {
     FAILS(cancelled, "", model.evaluate(context, lines, &model, nullptr, options, call));
 }
 
+void a_package_keeps_its_shapes() {
+    const optimize::Context context;
+    const optimize::Model model(context, tap::deps("models/paraphrase-MiniLM-L3-v2"));
+    optimize::CompileOptions options;
+    options.dynamic = true;
+    options.batch_max = 2;
+    const std::string path = tap::temporary("cpp-package");
+    CHECK(optimize::compile(model, path, options).find("\"compile\"") != std::string::npos);
+    CHECK(optimize::verify(path).find("\"files\"") != std::string::npos);
+    const optimize::Model packaged(context, path);
+    CHECK(packaged.inspect().find("attention_mask") != std::string::npos);
+    options.dynamic_shapes = "{\"input_ids\": {\"9\": {}}}";
+    FAILS(invalid_argument, "no dimension 9", optimize::compile(model, path, options));
+    FAILS(not_found, "manifest.json", optimize::verify(tap::temporary("nowhere")));
+}
+
 } // namespace
 
 int main() {
@@ -401,5 +417,6 @@ int main() {
     if (valgrind && std::string(valgrind) == "1") std::printf("ok - models_are_benchmarked # skipped under valgrind\n");
     else RUN(models_are_benchmarked);
     RUN(models_are_evaluated);
+    RUN(a_package_keeps_its_shapes);
     return tap::end();
 }

@@ -83,9 +83,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 format!("{}={}..{most}", if range.name.is_empty() { "?" } else { &range.name }, range.min)
             }
         };
-        let dims = input.dims.as_ref().map_or("...".to_owned(), |dims| {
-            dims.iter().map(shown).collect::<Vec<_>>().join(", ")
-        });
+        let dims =
+            input.dims.as_ref().map_or("...".to_owned(), |dims| dims.iter().map(shown).collect::<Vec<_>>().join(", "));
         table.row(&[&input.name, &input.dtype, &format!("[{dims}]")]);
     }
     let bytes: u64 = manifest.package.files.iter().map(|entry| entry.bytes).sum();

@@ -4,11 +4,7 @@ use super::*;
 
 fn info(name: &str, dims: &[&str]) -> ValueInfo {
     let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbolic((*text).to_owned()), Dim::Fixed);
-    ValueInfo {
-        name: name.to_owned(),
-        dtype: Some(DataType::Float32),
-        shape: Some(dims.iter().map(dim).collect()),
-    }
+    ValueInfo { name: name.to_owned(), dtype: Some(DataType::Float32), shape: Some(dims.iter().map(dim).collect()) }
 }
 
 fn two() -> Contract {
