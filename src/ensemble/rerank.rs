@@ -241,6 +241,7 @@ impl Rows for Rerank {
                 tokens: winner.tokens,
                 logprobs: winner.logprobs,
                 uncertainty: Vec::new(),
+                mean_uncertainty: None,
                 finish_reason: winner.finish.unwrap_or(FinishReason::Cancelled),
                 prompt_tokens: self.rows[row].len(),
             });

@@ -77,6 +77,9 @@ pub struct Generation {
     /// One for each token, if an ensemble wrote it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncertainty: Vec<Uncertainty>,
+    /// Their mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_uncertainty: Option<Uncertainty>,
     /// Why the text ends.
     pub finish_reason: FinishReason,
     /// Tokens in the row before these.
@@ -314,6 +317,7 @@ impl Writer {
             text: self.text,
             tokens: self.tokens,
             logprobs: self.logprobs,
+            mean_uncertainty: Uncertainty::mean(&self.uncertainty),
             uncertainty: self.uncertainty,
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
             prompt_tokens: self.prompt,

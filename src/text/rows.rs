@@ -20,7 +20,20 @@ pub struct Uncertainty {
     pub agreement: f64,
 }
 
-/// Rows of text in the making. [`super::Generator`] has one model for them, [`crate::ensemble::Chorus`] several.
+impl Uncertainty {
+    /// The mean over tokens; `None` of none.
+    pub fn mean(tokens: &[Uncertainty]) -> Option<Uncertainty> {
+        let mean = |of: fn(&Uncertainty) -> f64| tokens.iter().map(of).sum::<f64>() / tokens.len() as f64;
+        (!tokens.is_empty()).then(|| Uncertainty {
+            entropy: mean(|u| u.entropy),
+            mutual_information: mean(|u| u.mutual_information),
+            agreement: mean(|u| u.agreement),
+        })
+    }
+}
+
+/// Rows of text in the making. [`super::Generator`] has one model for them, what [`crate::ensemble::Ensemble::generator`]
+/// gives several.
 pub trait Rows: Send {
     /// Begins anew with `rows` empty rows.
     fn start(&mut self, rows: usize) -> Result<()>;

@@ -140,7 +140,8 @@ type Generation struct {
 	FinishReason FinishReason `json:"finish_reason"`
 	PromptTokens int          `json:"prompt_tokens"` // in the row before these
 
-	Uncertainty []Uncertainty `json:"uncertainty"` // one for each token, if an ensemble wrote it
+	Uncertainty     []Uncertainty `json:"uncertainty"`      // one for each token, if an ensemble wrote it
+	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // their mean; else nil
 }
 
 // Logprob is a token and the natural logarithm of its probability.

@@ -239,17 +239,15 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
     // The first token of every row comes with the prompt's own pass.
     let later = made.saturating_sub(rows) as f64;
     let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-    let uncertain: Vec<_> = written.iter().flat_map(|g| &g.uncertainty).collect();
-    let mean = |of: fn(&&Uncertainty) -> f64| uncertain.iter().map(of).sum::<f64>() / uncertain.len() as f64;
-    let thought = match uncertain.len() {
-        0 => String::new(),
-        _ => format!(
+    let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();
+    let thought = Uncertainty::mean(&uncertain).map_or(String::new(), |mean| {
+        format!(
             "\nentropy {:.3} nats a token, of which {:.3} disagreement; {:.0} % of the members agree",
-            mean(|u| u.entropy),
-            mean(|u| u.mutual_information),
-            100.0 * mean(|u| u.agreement)
-        ),
-    };
+            mean.entropy,
+            mean.mutual_information,
+            100.0 * mean.agreement
+        )
+    });
     format!(
         "{read} tokens read at {:.0} tokens/s, {made} written at {:.1} tokens/s, ended by {reason}{thought}",
         speed(read as f64, first),
