@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 15] = [
+const NOUNS: [&str; 16] = [
     "status",
     "error",
     "buffer",
@@ -16,9 +16,10 @@ const NOUNS: [&str; 15] = [
     "generator",
     "quantize",
     "prune",
+    "ensemble",
+    "package",
     "benchmark",
     "evaluate",
-    "package",
 ];
 
 fn main() {

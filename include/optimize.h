@@ -5,8 +5,8 @@
  *
  *   A context says where ONNX Runtime is. A model is loaded, immutable, and freely shared between threads.
  *   A technique (optimize_model_quantize ...) takes a model and gives a new one with a report. A model is
- *   saved, or made into a session and run. A benchmark compares two models; an evaluation says what one, or
- *   two, are worth on data.
+ *   saved, or made into a session and run. Several models make an ensemble, which writes one text. A benchmark
+ *   compares two models; an evaluation says what one, or two, are worth on data.
  *
  *     optimize_context_t *context = NULL;
  *     optimize_model_t *model = NULL, *small = NULL;
@@ -171,6 +171,78 @@ typedef enum {
 } optimize_dtype_t;
 
 /**
+ * How the members' answers become one.
+ */
+typedef enum {
+  /**
+   * The mean of the probabilities; of embeddings, of the normalized vectors; of numbers, of the numbers.
+   */
+  OPTIMIZE_ENSEMBLE_MEAN = 0,
+  /**
+   * That with weights, which must be given.
+   */
+  OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
+  /**
+   * The softmax of the mean of the logits.
+   */
+  OPTIMIZE_ENSEMBLE_LOGITS = 2,
+  /**
+   * The product of the probabilities.
+   */
+  OPTIMIZE_ENSEMBLE_PRODUCT = 3,
+  /**
+   * The largest probability of each token, divided by their sum.
+   */
+  OPTIMIZE_ENSEMBLE_MAX = 4,
+  /**
+   * The middle probability of each token, divided by their sum.
+   */
+  OPTIMIZE_ENSEMBLE_MEDIAN = 5,
+  /**
+   * The share of the members that hold the token, or class, for the most probable one.
+   */
+  OPTIMIZE_ENSEMBLE_VOTE = 6,
+  /**
+   * The first member's probabilities divided by the second's, where the first holds a token for plausible.
+   */
+  OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
+  /**
+   * Each member writes; all of them score what each has written; the best is taken.
+   */
+  OPTIMIZE_ENSEMBLE_RERANK = 8,
+  /**
+   * Embeddings one after another, each normalized and times the root of its weight.
+   */
+  OPTIMIZE_ENSEMBLE_CONCAT = 9,
+} optimize_ensemble_method_t;
+
+/**
+ * What the members of an ensemble do.
+ */
+typedef enum {
+  /**
+   * As they say themselves.
+   */
+  OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
+  /**
+   * Write text.
+   */
+  OPTIMIZE_ENSEMBLE_GENERATE = 1,
+  /**
+   * Turn texts into vectors.
+   */
+  OPTIMIZE_ENSEMBLE_EMBED = 2,
+  /**
+   * Turn inputs into classes: one output with logits.
+   */
+  OPTIMIZE_ENSEMBLE_CLASSIFY = 3,
+  /**
+   * Give numbers: every output is combined element by element.
+   */
+  OPTIMIZE_ENSEMBLE_NUMBERS = 4,
+} optimize_ensemble_task_t;
+
+/**
  * What to evaluate, and what the data are for it.
  */
 typedef enum {
@@ -261,6 +333,24 @@ typedef enum {
    */
   OPTIMIZE_IMPORTANCE_RANDOM = 3,
 } optimize_importance_t;
+
+/**
+ * How weights of several models become one.
+ */
+typedef enum {
+  /**
+   * The (weighted) mean.
+   */
+  OPTIMIZE_MERGE_LINEAR = 0,
+  /**
+   * A point on the arc between two models, at the weight of the second.
+   */
+  OPTIMIZE_MERGE_SLERP = 1,
+  /**
+   * Changes against a base that agree in sign, the largest of each model.
+   */
+  OPTIMIZE_MERGE_TIES = 2,
+} optimize_merge_method_t;
 
 /**
  * How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
@@ -428,6 +518,11 @@ typedef struct optimize_cancel_t optimize_cancel_t;
  * of threads may use it at once.
  */
 typedef struct optimize_context_t optimize_context_t;
+
+/**
+ * Models that answer together, and how. Never changes; any number of threads may use it at once.
+ */
+typedef struct optimize_ensemble_t optimize_ensemble_t;
 
 /**
  * What went wrong: status, message and place. An object of its own and not thread-local state, because
@@ -703,6 +798,18 @@ typedef struct {
    * An optimize_finish_reason_t; not 0 with the last token of a row.
    */
   int32_t finish_reason;
+  /**
+   * Ensembles: entropy of the combined distribution, in nats; else 0.
+   */
+  double entropy;
+  /**
+   * Ensembles: how much of the entropy is the members' disagreement, in nats; else 0.
+   */
+  double mutual_information;
+  /**
+   * Ensembles: share of the members, by weight, that hold this token for the most probable one; else 0.
+   */
+  double agreement;
 } optimize_written_t;
 
 /**
@@ -1073,6 +1180,191 @@ typedef struct {
 } optimize_prune_options_t;
 
 /**
+ * Options of `optimize_ensemble_new`. All zero means the defaults: the mean, all members alike.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_ensemble_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_ensemble_method_t.
+   */
+  int32_t method;
+  /**
+   * An optimize_ensemble_task_t.
+   */
+  int32_t task;
+  /**
+   * Not 0: combine only where members differ on the most probable token; else the first member speaks.
+   */
+  uint32_t gate;
+  /**
+   * Not 0: members may have different vocabularies; they are combined by the text of their tokens.
+   */
+  uint32_t allow_different_vocabularies;
+  /**
+   * Rerank: texts that each member writes; 0 is 1.
+   */
+  uint32_t candidates;
+  /**
+   * Rerank: log-probabilities are divided by the number of tokens to this power; 0 is 1. For hardly any give a
+   * small number.
+   */
+  double length_penalty;
+  /**
+   * `weight_count` numbers from 0, one for each member; they count relative to their sum. NULL: equal.
+   */
+  const double *weights;
+  /**
+   * Numbers in `weights`.
+   */
+  uint64_t weight_count;
+  /**
+   * `temperature_count` numbers above 0, one for each member: its logits are divided by it before they are combined.
+   * NULL: 1.
+   */
+  const double *temperatures;
+  /**
+   * Numbers in `temperatures`.
+   */
+  uint64_t temperature_count;
+} optimize_ensemble_options_t;
+
+/**
+ * Options of `optimize_ensemble_fit`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_fit_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * Tokens of a window; 0 is what the members take, up to 512.
+   */
+  uint32_t context_length;
+  /**
+   * Tokens from the beginning of one window to that of the next; 0 is half of the context length.
+   */
+  uint32_t stride;
+  /**
+   * Tokens of the text to read; 0 is 8192.
+   */
+  uint64_t max_tokens;
+} optimize_fit_options_t;
+
+/**
+ * Options of `optimize_model_merge`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_merge_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_merge_method_t.
+   */
+  int32_t method;
+  /**
+   * `weight_count` numbers from 0, one for each model; they count relative to their sum. NULL: equal.
+   */
+  const double *weights;
+  /**
+   * Numbers in `weights`.
+   */
+  uint64_t weight_count;
+  /**
+   * Ties, and only there: the model that the others were made from.
+   */
+  const optimize_model_t *base;
+  /**
+   * Ties: share of each model's changes that is kept, in (0, 1]; 0 is 0.2.
+   */
+  double density;
+  /**
+   * Ties: factor of the mean change; 0 is 1.
+   */
+  double scale;
+  /**
+   * Folder for the new weights until they are saved (an unlinked file); NULL is the system's.
+   */
+  const char *scratch_folder;
+} optimize_merge_options_t;
+
+/**
+ * Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
+ * folder.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_package_compile_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: take any size where the model does; the first dimension is the batch. Models that write text always do.
+   */
+  uint32_t dynamic;
+  /**
+   * Least size of the batch; 0 is 1.
+   */
+  uint64_t batch_min;
+  /**
+   * Largest size of the batch; 0 is 64.
+   */
+  uint64_t batch_max;
+  /**
+   * Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, inputs by name or position; or NULL.
+   */
+  const char *dynamic_shapes;
+  /**
+   * Comma-separated, best first: "fp32" (the model as it is), "int8", "int4"; NULL is "fp32".
+   */
+  const char *variants;
+  /**
+   * Licence of the model, or NULL.
+   */
+  const char *licence;
+  /**
+   * 64 hexadecimal digits: the secret ed25519 key to sign with; or NULL.
+   */
+  const char *sign_key;
+  /**
+   * Not 0: one file instead of a folder.
+   */
+  uint32_t single_file;
+  /**
+   * Not 0: without graphs optimized for this processor.
+   */
+  uint32_t portable_only;
+} optimize_package_compile_options_t;
+
+/**
+ * Options of `optimize_package_open`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_package_open_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * A variant or a precision of the package; NULL chooses by processor and provider.
+   */
+  const char *variant;
+  /**
+   * 64 hexadecimal digits: the public ed25519 key that must have signed the package; or NULL.
+   */
+  const char *public_key;
+} optimize_package_open_options_t;
+
+/**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
  */
 typedef struct {
@@ -1193,75 +1485,6 @@ typedef struct {
    */
   double penalty;
 } optimize_evaluate_options_t;
-
-/**
- * Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
- * folder.
- */
-typedef struct {
-  /**
-   * sizeof(optimize_package_compile_options_t).
-   */
-  uint32_t struct_size;
-  /**
-   * Not 0: take any size where the model does; the first dimension is the batch. Models that write text always do.
-   */
-  uint32_t dynamic;
-  /**
-   * Least size of the batch; 0 is 1.
-   */
-  uint64_t batch_min;
-  /**
-   * Largest size of the batch; 0 is 64.
-   */
-  uint64_t batch_max;
-  /**
-   * Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, inputs by name or position; or NULL.
-   */
-  const char *dynamic_shapes;
-  /**
-   * Comma-separated, best first: "fp32" (the model as it is), "int8", "int4"; NULL is "fp32".
-   */
-  const char *variants;
-  /**
-   * Licence of the model, or NULL.
-   */
-  const char *licence;
-  /**
-   * 64 hexadecimal digits: the secret ed25519 key to sign with; or NULL.
-   */
-  const char *sign_key;
-  /**
-   * Not 0: one file instead of a folder.
-   */
-  uint32_t single_file;
-  /**
-   * Not 0: without graphs optimized for this processor.
-   */
-  uint32_t portable_only;
-} optimize_package_compile_options_t;
-
-/**
- * Options of `optimize_package_open`. All zero means the defaults.
- */
-typedef struct {
-  /**
-   * sizeof(optimize_package_open_options_t).
-   */
-  uint32_t struct_size;
-  /**
-   * Must be 0.
-   */
-  uint32_t reserved;
-  /**
-   * A variant or a precision of the package; NULL chooses by processor and provider.
-   */
-  const char *variant;
-  /**
-   * 64 hexadecimal digits: the public ed25519 key that must have signed the package; or NULL.
-   */
-  const char *public_key;
-} optimize_package_open_options_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1720,40 +1943,100 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
                                        optimize_error_t **error);
 
 /**
- * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
- * time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
- * from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
+ * Makes an ensemble of `count` models, which may be freed before it. No session is made yet.
+ * OPTIMIZE_INVALID_ARGUMENT if there is one model only, if the models do different things, if weights or temperatures
+ * are not as many as they or out of range, if the method is not for their task, or if their vocabularies differ and
+ * the options do not allow it; the message names the member.
  */
-optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
-                                           const optimize_model_t *original,
-                                           const optimize_model_t *result,
-                                           const optimize_tokenizer_t *tokenizer,
-                                           const optimize_benchmark_options_t *options,
-                                           const optimize_call_t *call,
-                                           optimize_buffer_t **report,
-                                           optimize_error_t **error);
+optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
+                                        size_t count,
+                                        const optimize_ensemble_options_t *options,
+                                        optimize_ensemble_t **ensemble,
+                                        optimize_error_t **error);
 
 /**
- * Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
- * optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
- * data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
- * then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `report` gets the JSON of
- * docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
- *
- * OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
- * not fit the model, or if no task is named and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
- * model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
+ * Loads the ensemble of a manifest (`ensemble.json`, or a folder with one) and its members. optimize_model_load takes
+ * a manifest, too, and gives what optimize_ensemble_fuse would. OPTIMIZE_NOT_FOUND if there is none;
+ * OPTIMIZE_INVALID_MODEL if it is damaged, of a newer version, or a member is not the model it was.
  */
-optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
-                                          const optimize_model_t *model,
-                                          const optimize_model_t *against,
-                                          const optimize_tokenizer_t *tokenizer,
-                                          const char *data,
-                                          size_t size,
-                                          const optimize_evaluate_options_t *options,
-                                          const optimize_call_t *call,
-                                          optimize_buffer_t **report,
-                                          optimize_error_t **error);
+optimize_status_t optimize_ensemble_load(const char *path,
+                                         optimize_ensemble_t **ensemble,
+                                         optimize_error_t **error);
+
+/**
+ * Saves a manifest, `ensemble.json`, into a folder, which is made if it is not there. The members stay where they
+ * are. OPTIMIZE_INVALID_ARGUMENT if a member was made in memory.
+ */
+optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
+                                         const char *folder,
+                                         optimize_error_t **error);
+
+/**
+ * Says what an ensemble is, as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}; notes are what
+ * may not be expected, such as a vocabulary that is cut to that of another member.
+ */
+optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
+                                            optimize_buffer_t **report,
+                                            optimize_error_t **error);
+
+/**
+ * Finds the weights with which members that write text foretell `size` bytes of UTF-8 text best, and gives the
+ * ensemble with them; the first stays as it is. `report` (may be NULL) gets JSON: {"weights", "member_nll",
+ * "equal_nll", "fitted_nll", "gap", "tokens"}, in nats a token. Progress stage: "fit". OPTIMIZE_UNSUPPORTED for methods
+ * without weights.
+ */
+optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
+                                        const optimize_ensemble_t *ensemble,
+                                        const char *text,
+                                        size_t size,
+                                        const optimize_fit_options_t *options,
+                                        const optimize_call_t *call,
+                                        optimize_ensemble_t **fitted,
+                                        optimize_buffer_t **report,
+                                        optimize_error_t **error);
+
+/**
+ * Makes one model whose branches are the members: it is saved, run, evaluated and benchmarked like any other. A fused
+ * decoder gives logarithms of the combined probabilities as its logits. `report` (may be NULL) gets the JSON of
+ * docs/report.md. Progress stage: "fuse". OPTIMIZE_UNSUPPORTED if the members cannot be one graph.
+ */
+optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
+                                         const optimize_call_t *call,
+                                         optimize_model_t **result,
+                                         optimize_buffer_t **report,
+                                         optimize_error_t **error);
+
+/**
+ * Makes the members ready to write text together: at every token their distributions are combined, and one text comes
+ * out. The generator is used like one of a single model; what it tells of each token includes what the members thought
+ * of it, and its reports have "uncertainty". Equal models are loaded once; threads are shared out among the members.
+ * OPTIMIZE_UNSUPPORTED if the members do not write text. The ensemble may be freed before the generator.
+ */
+optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
+                                              const optimize_ensemble_t *ensemble,
+                                              const optimize_generator_options_t *options,
+                                              const optimize_call_t *call,
+                                              optimize_generator_t **generator,
+                                              optimize_error_t **error);
+
+/**
+ * Frees an ensemble. NULL is fine.
+ */
+void optimize_ensemble_free(optimize_ensemble_t *ensemble);
+
+/**
+ * Merges the weights of `count` models of one architecture into a new model of the same size; the models stay.
+ * `report` (may be NULL) gets the JSON of docs/report.md. Progress stage: "merge", in tensors.
+ * OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options are out of
+ * range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
+ */
+optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
+                                       size_t count,
+                                       const optimize_merge_options_t *options,
+                                       const optimize_call_t *call,
+                                       optimize_model_t **result,
+                                       optimize_buffer_t **report,
+                                       optimize_error_t **error);
 
 /**
  * Makes a package of a model at `path`. It appears there when it is complete; a package that is there already is
@@ -1833,6 +2116,42 @@ optimize_status_t optimize_package_verify(const optimize_package_t *package,
  * Frees a package. NULL is fine. What was made with it goes on working.
  */
 void optimize_package_free(optimize_package_t *package);
+
+/**
+ * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
+ * time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
+ * from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
+ */
+optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
+                                           const optimize_model_t *original,
+                                           const optimize_model_t *result,
+                                           const optimize_tokenizer_t *tokenizer,
+                                           const optimize_benchmark_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_buffer_t **report,
+                                           optimize_error_t **error);
+
+/**
+ * Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
+ * optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
+ * data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
+ * then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `report` gets the JSON of
+ * docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
+ *
+ * OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
+ * not fit the model, or if no task is named and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
+ * model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
+ */
+optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
+                                          const optimize_model_t *model,
+                                          const optimize_model_t *against,
+                                          const optimize_tokenizer_t *tokenizer,
+                                          const char *data,
+                                          size_t size,
+                                          const optimize_evaluate_options_t *options,
+                                          const optimize_call_t *call,
+                                          optimize_buffer_t **report,
+                                          optimize_error_t **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -23,6 +23,9 @@
 //     options.on_token = [](const optimize::Written &written) { return bool(std::cout << written.text); };
 //     generator.generate({"The capital of France is"}, options);
 //
+//     optimize::Ensemble ensemble({&chat, &other});
+//     ensemble.generator(context).generate({"The capital of France is"}, options);
+//
 // Rules that hold for everything here
 //
 //   Header     This file, with those of the folder beside it, is all there is: it calls the C interface of
@@ -44,6 +47,7 @@
 
 #include "optimize/call.hpp"
 #include "optimize/context.hpp"
+#include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"
 #include "optimize/model.hpp"

@@ -16,7 +16,8 @@
 //! and gives a new one with a [`report::Report`]; techniques chain. None writes files, prints, or knows of C.
 //!
 //! Where to start reading: [`quantize`] for what a technique looks like, [`graph`] for how one looks at and
-//! changes a model, [`source`] and [`onnx`] for how models come in and go out, [`text`] for generation, [`ffi`] for the C interface (`include/optimize.h`
+//! changes a model, [`source`] and [`onnx`] for how models come in and go out, [`text`] for generation, [`ensemble`] for several models
+//! that answer as one, [`ffi`] for the C interface (`include/optimize.h`
 //! is made from it), `src/bin/optimize` for the command. Numbers that bound what a stranger's file may ask
 //! for are in [`limits`]; everything that touches the file system is in [`files`].
 //!
@@ -38,6 +39,7 @@
 pub mod benchmark;
 pub mod calibrate;
 pub mod call;
+pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod ffi;

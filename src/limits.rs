@@ -46,6 +46,8 @@ pub const TEMPLATE_STEPS: u64 = 5_000_000;
 pub const TEMPLATE_DEPTH: usize = 100;
 /// Texts that one generator writes at once.
 pub const GENERATED_ROWS: usize = 4096;
+/// Models of one ensemble.
+pub const ENSEMBLE_MEMBERS: usize = 64;
 /// Worker threads a caller may ask for.
 pub const THREADS: usize = 1024;
 /// Elements of one input that a benchmark generates.

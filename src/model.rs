@@ -170,6 +170,20 @@ impl Model {
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
     }
 
+    /// Whether another model is this one: the same in memory, or files of equal content.
+    pub fn same_as(&self, other: &Model) -> bool {
+        if Arc::ptr_eq(&self.proto, &other.proto) {
+            return true;
+        }
+        let (a, b) = (&self.origin.files, &other.origin.files);
+        let same = |((_, a), (_, b)): (&(PathBuf, Bytes), &(PathBuf, Bytes))| a.len() == b.len() && a == b;
+        !a.is_empty()
+            && self.card.config == other.card.config
+            && a.len() == b.len()
+            && self.bytes() == other.bytes()
+            && a.iter().zip(b).all(same)
+    }
+
     /// Whether its weights come from a packed file.
     pub fn is_packed(&self) -> bool {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))

@@ -8,7 +8,8 @@ process, with more the wall clock's. An engine that is not installed is left out
 
 Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rounds 7] [--new-tokens 32]
        [--model MODEL]    what liboptimize loads [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several;
-                          MODEL+rounded lets products of weights in blocks round their activations
+                          MODEL+rounded lets products of weights in blocks round their activations;
+                          MANIFEST+ensemble has the members decode in step (without it they are one fused graph)
 """
 
 import argparse
@@ -77,9 +78,14 @@ class Optimize:
         self.context, loaded, self.generator = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
         self.call("context_new", ctypes.byref(options), ctypes.byref(self.context))
         model, rounded, _ = str(model or smollm2.GGUF).partition("+rounded")
-        self.call("model_load", self.context, model.encode(), None, ctypes.byref(loaded))
+        model, together, _ = model.partition("+ensemble")
+        if together:
+            self.call("ensemble_load", model.encode(), ctypes.byref(loaded))
+        else:
+            self.call("model_load", self.context, model.encode(), None, ctypes.byref(loaded))
         options = (ctypes.c_uint32 * 4)(16, 0, 1 if rounded else 0, 0)  # optimize_generator_options_t
-        self.call("generator_new", self.context, loaded, options, None, ctypes.byref(self.generator))
+        make = "ensemble_generator" if together else "generator_new"
+        self.call(make, self.context, loaded, options, None, ctypes.byref(self.generator))
 
     def call(self, name, *arguments):
         error = ctypes.c_void_p()

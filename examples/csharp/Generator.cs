@@ -62,6 +62,9 @@ namespace Optimize
             Text = Utf8.Read(native.Text, (long)native.TextSize);
             Logprob = native.Logprob;
             FinishReason = (FinishReason)native.FinishReason;
+            Entropy = native.Entropy;
+            MutualInformation = native.MutualInformation;
+            Agreement = native.Agreement;
         }
 
         public uint Row { get; private set; }
@@ -75,6 +78,15 @@ namespace Optimize
 
         /// <summary>Not None with the last token of a row.</summary>
         public FinishReason FinishReason { get; private set; }
+
+        /// <summary>Of an ensemble: entropy of the combined distribution, in nats; else 0.</summary>
+        public double Entropy { get; private set; }
+
+        /// <summary>Of an ensemble: how much of the entropy is disagreement, in nats; else 0.</summary>
+        public double MutualInformation { get; private set; }
+
+        /// <summary>Of an ensemble: share of the members that would take this token; else 0.</summary>
+        public double Agreement { get; private set; }
     }
 
     /// <summary>Options of Context.CreateGenerator.</summary>
@@ -85,6 +97,16 @@ namespace Optimize
 
         /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
         public bool RoundActivations { get; set; }
+
+        internal Native.GeneratorOptions ToNative()
+        {
+            return new Native.GeneratorOptions
+            {
+                StructSize = Handle.SizeOf<Native.GeneratorOptions>(),
+                Threads = Threads,
+                RoundActivations = RoundActivations ? 1u : 0,
+            };
+        }
     }
 
     /// <summary>Options of Generator.Generate, Run and Append. By default the most probable token each time, at most

@@ -27,7 +27,8 @@ internal static class GeneratorTests
             AChatNamesParisAndStreams, MessagesAreRenderedWhateverIsInThem, RunsGoOnWhereTheLastOneEnded,
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
-            CollectorDuringCallbacks);
+            CollectorDuringCallbacks, AnEnsembleWritesOneText,
+            APackageKeepsItsShapes);
     }
 
     /// <summary>The rows of a report.</summary>
@@ -49,6 +50,58 @@ internal static class GeneratorTests
     private static IEnumerable<object> Tokens(object row) { return (List<object>)Json.Find(row, "tokens"); }
 
     private static GenerateOptions AtMost(uint tokens) { return new GenerateOptions { MaxNewTokens = tokens }; }
+
+    private static void APackageKeepsItsShapes()
+    {
+        var path = Path.Combine(Path.GetTempPath(), "optimize-package-" + Guid.NewGuid());
+        context.Compile(model, path, new PackageOptions { BatchMax = 1, PortableOnly = true });
+        using (var package = Package.Open(path))
+        using (var packaged = package.Model())
+        using (var writer = context.CreateGenerator(package))
+        {
+            package.Verify();
+            Check(package.Inspect(context).Contains("chosen"), package.Inspect(context));
+            var one = Rows(writer.Generate(new[] { Count }, AtMost(6))).Single();
+            Check(Text(one) == Text(Write(Count, AtMost(6))), Text(one));
+            // Prompts are read one by one; the rows are run together from the second token on.
+            Fails(Status.InvalidArgument, "2", () => writer.Generate(new[] { Count, Count }, AtMost(6)));
+        }
+        Directory.Delete(path, true);
+        Fails(Status.NotFound, "optimize-package", () => Package.Open(path));
+    }
+
+    private static void AnEnsembleWritesOneText()
+    {
+        var options = new EnsembleOptions { Temperatures = new[] { 1, 1.5 } };
+        using (var pair = Ensemble.Create(new[] { model, model }, options))
+        using (var together = context.CreateGenerator(pair))
+        {
+            var heard = new List<Written>();
+            var asked = AtMost(8);
+            asked.OnToken = written =>
+            {
+                heard.Add(written);
+                return true;
+            };
+            var text = Rows(together.Generate(new[] { Count }, asked)).Single();
+            Check(Tokens(text).SequenceEqual(Tokens(Write(Count, AtMost(8)))), Text(text));
+            Check(heard.Count == 8 && heard.All(w => w.Agreement == 1 && w.Entropy > 0), "what the members thought");
+            var folder = Path.Combine(Path.GetTempPath(), "optimize-pair-" + Guid.NewGuid());
+            pair.Save(folder);
+            using (var again = Ensemble.Load(folder))
+            {
+                var temperatures = (List<object>)Json.Find(Json.Parse(again.Inspect()), "temperatures");
+                Check((double)temperatures[1] == 1.5, again.Inspect());
+                var words = string.Concat(Enumerable.Repeat("One, two, three. A man walks home. ", 8));
+                using (var fitted = context.Fit(again, words, new FitOptions { ContextLength = 32 }))
+                    Check(fitted.Report.Contains("fitted_nll"), fitted.Report);
+            }
+            Directory.Delete(folder, true);
+            using (var fused = pair.Fuse()) Check(fused.Report.Contains("\"ensemble\""), fused.Report);
+            using (var merged = Ensemble.Merge(new[] { model, model })) Check(merged.Report.Contains("merge"), "merge");
+            Fails(Status.InvalidArgument, "two members", () => Ensemble.Create(new[] { model }));
+        }
+    }
 
     private static void AChatNamesParisAndStreams()
     {

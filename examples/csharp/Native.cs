@@ -149,6 +149,39 @@ namespace Optimize
             internal ulong TextSize;
             internal float Logprob;
             internal int FinishReason;
+            internal double Entropy, MutualInformation, Agreement;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct EnsembleOptions
+        {
+            internal uint StructSize;
+            internal int Method, Task;
+            internal uint Gate, AllowDifferentVocabularies, Candidates;
+            internal double LengthPenalty;
+            internal IntPtr Weights;
+            internal ulong WeightCount;
+            internal IntPtr Temperatures;
+            internal ulong TemperatureCount;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct FitOptions
+        {
+            internal uint StructSize, Threads, ContextLength, Stride;
+            internal ulong MaxTokens;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct MergeOptions
+        {
+            internal uint StructSize;
+            internal int Method;
+            internal IntPtr Weights;
+            internal ulong WeightCount;
+            internal IntPtr Base;
+            internal double Density, Scale;
+            internal IntPtr ScratchFolder;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -216,6 +249,26 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_model_prune(
             Context context, Model model, ref PruneOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_merge(
+            IntPtr models, UIntPtr count, ref MergeOptions options, ref Call call,
+            out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_new(
+            IntPtr models, UIntPtr count, ref EnsembleOptions options, out Ensemble ensemble, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_load(
+            byte[] path, out Ensemble ensemble, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_save(
+            Ensemble ensemble, byte[] folder, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_inspect(
+            Ensemble ensemble, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_fit(
+            Context context, Ensemble ensemble, byte[] text, UIntPtr size, ref FitOptions options, ref Call call,
+            out Ensemble fitted, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_fuse(
+            Ensemble ensemble, ref Call call, out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_ensemble_generator(
+            Context context, Ensemble ensemble, ref GeneratorOptions options, ref Call call,
+            out Generator generator, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_ensemble_free(IntPtr ensemble);
         [DllImport(Library)] internal static extern int optimize_model_benchmark(
             Context context, Model original, Model result, Tokenizer tokenizer, ref BenchmarkOptions options,
             ref Call call, out BufferHandle report, out ErrorHandle error);
@@ -359,7 +412,7 @@ namespace Optimize
     internal sealed class Scratch : IDisposable
     {
         private readonly List<IntPtr> blocks = new List<IntPtr>();
-        private readonly List<Tensor> held = new List<Tensor>();
+        private readonly List<SafeHandle> held = new List<SafeHandle>();
 
         internal IntPtr Text(string text) { return text == null ? IntPtr.Zero : Copy(Utf8.Bytes(text)); }
 
@@ -399,24 +452,39 @@ namespace Optimize
             return Pointers(copies);
         }
 
-        /// <summary>Pointers to tensors, which stay until the call is over; NULL for none.</summary>
-        internal IntPtr Handles(ICollection<Tensor> tensors)
+        internal static ulong Count(ICollection<double> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
+
+        /// <summary>A copy of numbers; NULL for none.</summary>
+        internal IntPtr Doubles(ICollection<double> numbers)
         {
-            if (tensors == null || tensors.Count == 0) return IntPtr.Zero;
+            if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
+            var bytes = new List<byte>();
+            foreach (var number in numbers) bytes.AddRange(BitConverter.GetBytes(number));
+            return Copy(bytes.ToArray());
+        }
+
+        /// <summary>Pointers to handles, which stay until the call is over; NULL for none.</summary>
+        internal IntPtr Handles<T>(ICollection<T> handles) where T : SafeHandle
+        {
+            if (handles == null || handles.Count == 0) return IntPtr.Zero;
             var pointers = new List<IntPtr>();
-            foreach (var tensor in tensors)
-            {
-                bool holds = false;
-                tensor.DangerousAddRef(ref holds);
-                held.Add(tensor);
-                pointers.Add(tensor.DangerousGetHandle());
-            }
+            foreach (var handle in handles) pointers.Add(Handle(handle));
             return Pointers(pointers);
+        }
+
+        /// <summary>The pointer behind a handle, which stays until the call is over; NULL for none.</summary>
+        internal IntPtr Handle(SafeHandle handle)
+        {
+            if (handle == null) return IntPtr.Zero;
+            bool holds = false;
+            handle.DangerousAddRef(ref holds);
+            held.Add(handle);
+            return handle.DangerousGetHandle();
         }
 
         public void Dispose()
         {
-            foreach (var tensor in held) tensor.DangerousRelease();
+            foreach (var handle in held) handle.DangerousRelease();
             held.Clear();
             foreach (var block in blocks) Marshal.FreeHGlobal(block);
             blocks.Clear();

@@ -349,17 +349,44 @@ namespace Optimize
         /// model is no decoder.</summary>
         public Generator CreateGenerator(Model model, GeneratorOptions options = null, Call call = null)
         {
-            options = options ?? new GeneratorOptions();
-            var given = new Native.GeneratorOptions
-            {
-                StructSize = SizeOf<Native.GeneratorOptions>(),
-                Threads = options.Threads,
-                RoundActivations = options.RoundActivations ? 1u : 0,
-            };
+            var given = (options ?? new GeneratorOptions()).ToNative();
             Generator generator = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_generator_new(
                 this, model, ref given, ref native, out generator, out error));
             return generator;
+        }
+
+        /// <summary>Makes the members of an ensemble ready to write one text together. Status.Unsupported if they do not
+        /// write text.</summary>
+        public Generator CreateGenerator(Ensemble ensemble, GeneratorOptions options = null, Call call = null)
+        {
+            var given = (options ?? new GeneratorOptions()).ToNative();
+            Generator generator = null;
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_generator(
+                this, ensemble, ref given, ref native, out generator, out error));
+            return generator;
+        }
+
+        /// <summary>Finds the weights with which the members foretell a text best, and gives the ensemble with them.
+        /// What was found is in Ensemble.Report.</summary>
+        public Ensemble Fit(Ensemble ensemble, string text, FitOptions options = null, Call call = null)
+        {
+            options = options ?? new FitOptions();
+            var given = new Native.FitOptions
+            {
+                StructSize = SizeOf<Native.FitOptions>(),
+                Threads = options.Threads,
+                ContextLength = options.ContextLength,
+                Stride = options.Stride,
+                MaxTokens = options.MaxTokens,
+            };
+            var bytes = Utf8.BytesWithoutEnd(text);
+            Ensemble fitted = null;
+            BufferHandle report = null;
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_fit(this, ensemble,
+                bytes, (UIntPtr)bytes.Length, ref given, ref native, out fitted, out report, out error));
+            fitted.Report = report.Take();
+            return fitted;
         }
 
         /// <inheritdoc/>

@@ -35,6 +35,11 @@ struct Written {
     float logprob;
     /// Not none with the last token of a row.
     FinishReason finish_reason;
+    /// Ensembles: entropy of the combined distribution, and how much of it is disagreement, in nats; else 0.
+    double entropy;
+    double mutual_information;
+    /// Ensembles: share of the members that hold this token for the most probable one; else 0.
+    double agreement;
 };
 
 /// Options of Generator; see optimize_generator_options_t.
@@ -104,7 +109,8 @@ private:
         const std::string_view text(written->text, static_cast<std::size_t>(written->text_size));
         return generating.thrown_.guard([&] {
             return generating.options_.on_token({written->row, written->token, text, written->logprob,
-                                                 static_cast<FinishReason>(written->finish_reason)});
+                                                 static_cast<FinishReason>(written->finish_reason), written->entropy,
+                                                 written->mutual_information, written->agreement});
         });
     }
 
@@ -117,18 +123,20 @@ private:
 } // namespace detail
 
 class Package;
+class Ensemble;
 
 /// A decoder made ready to write text, with what it has read so far. Takes one call at a time.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
     Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
-        auto raw = detail::sized<optimize_generator_options_t>();
-        raw.threads = options.threads;
-        raw.round_activations = options.round_activations;
+        const auto raw = c_options(options);
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_generator_new(context.get(), model.get(), &raw, c_call, place(), error);
         });
     }
+    /// The members of an ensemble, which write one text together: see Ensemble::generator.
+    Generator(const Context &context, const Ensemble &ensemble, const GeneratorOptions &options = {},
+              const Call &call = {});
     /// Writes a text after each prompt; what was read before is dropped. Gives {"generations": [{"text", "tokens",
     /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
     std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
@@ -162,6 +170,12 @@ public:
 private:
     friend class Package;
     explicit Generator(optimize_generator_t *raw) noexcept : Handle(raw) {}
+    static optimize_generator_options_t c_options(const GeneratorOptions &options) noexcept {
+        auto raw = detail::sized<optimize_generator_options_t>();
+        raw.threads = options.threads;
+        raw.round_activations = options.round_activations;
+        return raw;
+    }
     template <class F> static std::string write(const GenerateOptions &options, const Call &call, F &&function) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);

@@ -203,6 +203,8 @@ struct Message {
 
 struct Quantized;
 struct Pruned;
+struct Combined;
+struct MergeOptions;
 
 namespace detail {
 
@@ -350,8 +352,17 @@ public:
 
 private:
     friend class Package;
-    Model() = default;
     explicit Model(optimize_model_t *raw) noexcept : Handle(raw) {}
+    friend class Ensemble;
+    friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
+    Model() = default;
+    /// What `function(model, report)` makes.
+    template <class F> static std::pair<Model, std::string> make(F &&function) {
+        Model made;
+        detail::Buffer report;
+        function(made.place(), report.place());
+        return {std::move(made), report.text()};
+    }
 };
 
 /// What Model::quantize gives.

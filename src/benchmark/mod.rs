@@ -23,6 +23,7 @@ mod tests;
 
 pub(crate) use quality::primary_output;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
+pub(crate) use text::Role;
 
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};

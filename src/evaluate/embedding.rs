@@ -172,7 +172,7 @@ fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
 }
 
 /// The output to take vectors from, and how to pool it.
-fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
+pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
         |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));

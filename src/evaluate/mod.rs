@@ -14,7 +14,7 @@
 mod batches;
 mod classification;
 mod config;
-mod embedding;
+pub(crate) mod embedding;
 pub mod labelled;
 mod minimize;
 mod paired;
@@ -24,7 +24,7 @@ mod progress;
 pub(crate) mod reader;
 mod scores;
 mod task;
-mod text_plan;
+pub(crate) mod text_plan;
 pub mod windows;
 
 pub use batches::TextOptions;

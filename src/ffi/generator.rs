@@ -1,7 +1,7 @@
 //! Text generation.
 
 use super::call::{self, optimize_call_t};
-use super::context::optimize_context_t;
+use super::context::{Context, optimize_context_t};
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::model::optimize_model_t;
@@ -12,7 +12,7 @@ use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
 use crate::text::{
-    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, SamplingOptions,
+    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
     Tokenizer, Written,
 };
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
-handle!(optimize_generator_t(Mutex<Generator>), b"opt-gene", "generator");
+handle!(optimize_generator_t(Mutex<Box<dyn Rows>>), b"opt-gene", "generator");
 
 /// Options of `optimize_generator_new`. All zero means the defaults.
 #[repr(C)]
@@ -81,6 +81,12 @@ pub struct optimize_written_t {
     pub logprob: f32,
     /// An optimize_finish_reason_t; not 0 with the last token of a row.
     pub finish_reason: i32,
+    /// Ensembles: entropy of the combined distribution, in nats; else 0.
+    pub entropy: f64,
+    /// Ensembles: how much of the entropy is the members' disagreement, in nats; else 0.
+    pub mutual_information: f64,
+    /// Ensembles: share of the members, by weight, that hold this token for the most probable one; else 0.
+    pub agreement: f64,
 }
 
 /// Called for every token on the thread that made the call. Returning anything but 0 ends all rows. Must not
@@ -153,15 +159,10 @@ pub unsafe extern "C" fn optimize_generator_new(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
-            let given = options::read(options)?;
-            if given.reserved != 0 {
-                bail!(InvalidArgument, "reserved is not 0");
-            }
-            let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
-            let session = SessionOptions { threads, round_activations, ..SessionOptions::default() };
+            let session = session_options(context, options)?;
             let runtime = context.runtime()?;
             let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
-            out.set(handle::new(Mutex::new(made)));
+            out.set(new(Box::new(made)));
             Ok(())
         })
     }
@@ -317,7 +318,29 @@ unsafe fn write<'a>(
     }
 }
 
-fn lock(generator: &Mutex<Generator>) -> Result<MutexGuard<'_, Generator>> {
+/// How the sessions of a generator run.
+///
+/// # Safety
+/// The contract of `ffi`.
+pub(super) unsafe fn session_options(
+    context: &Context,
+    options: *const optimize_generator_options_t,
+) -> Result<SessionOptions> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(options) }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
+    Ok(SessionOptions { threads, round_activations, ..SessionOptions::default() })
+}
+
+/// A handle of what writes.
+pub(super) fn new(rows: Box<dyn Rows>) -> *mut optimize_generator_t {
+    handle::new(Mutex::new(rows))
+}
+
+fn lock(generator: &Mutex<Box<dyn Rows>>) -> Result<MutexGuard<'_, Box<dyn Rows>>> {
     match generator.try_lock() {
         Ok(generator) => Ok(generator),
         Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
@@ -361,6 +384,7 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
 
 fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) -> ControlFlow<()> {
     let Some(function) = options.on_token else { return ControlFlow::Continue(()) };
+    let thought = written.uncertainty.unwrap_or_default();
     let token = optimize_written_t {
         struct_size: size_of::<optimize_written_t>() as u32,
         row: written.row as u32,
@@ -375,6 +399,9 @@ fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) ->
             Some(FinishReason::Stop) => 3,
             Some(FinishReason::Cancelled) => 4,
         },
+        entropy: thought.entropy,
+        mutual_information: thought.mutual_information,
+        agreement: thought.agreement,
     };
     // SAFETY: the caller's function with the caller's data, on the caller's thread.
     match unsafe { function(options.user_data, &token) } {

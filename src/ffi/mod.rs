@@ -15,6 +15,7 @@ pub mod benchmark;
 pub mod buffer;
 pub mod call;
 pub mod context;
+pub mod ensemble;
 pub mod error;
 pub mod evaluate;
 pub mod generator;

@@ -3,7 +3,7 @@
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
 use super::error::optimize_error_t;
-use super::generator::optimize_generator_t;
+use super::generator::{self, optimize_generator_t};
 use super::handle::{self, handle};
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
@@ -16,7 +16,6 @@ use crate::package::{CompileOptions, OpenOptions, Package, compile, shapes, veri
 use crate::runtime::SessionOptions;
 use std::ffi::c_char;
 use std::path::Path;
-use std::sync::Mutex;
 
 /// An open package. Immutable: any number of threads may use it at once. Its files stay mapped.
 #[allow(non_camel_case_types)]
@@ -243,7 +242,7 @@ pub unsafe extern "C" fn optimize_package_generator(
             let options = SessionOptions { threads: context.threads(0)?, ..SessionOptions::default() };
             let runtime = context.runtime()?;
             let made = call::with(call, |call| package.generator(runtime, &options, call))?;
-            out.set(handle::new(Mutex::new(made)));
+            out.set(generator::new(Box::new(made)));
             Ok(())
         })
     }

@@ -7,6 +7,7 @@
 pub mod constants;
 pub mod edit;
 pub mod modules;
+pub mod opset;
 mod view;
 
 pub use view::{Body, BodyId, Producer, Use, View};

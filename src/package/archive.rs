@@ -251,6 +251,12 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
+impl Default for Crc {
+    fn default() -> Crc {
+        Crc::new()
+    }
+}
+
 impl Crc {
     /// Of nothing.
     pub fn new() -> Crc {

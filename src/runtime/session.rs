@@ -5,7 +5,7 @@ use super::mapped::{self, Lent};
 use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Kind, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use crate::package::shapes::Contract;
 use bytes::Bytes;
@@ -22,6 +22,7 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// The shapes that a package takes.
     contract: Option<Arc<Contract>>,
     id: usize,
 }
@@ -78,11 +79,15 @@ impl Session {
             options.optimization_level = OptimizationLevel::Disabled;
         }
         let in_place = |shared| Session::make_with(runtime, model, shared, &options, call);
-        // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
-        if ahead && let Ok(session) = in_place(true) {
-            return Ok(session);
+        if !ahead {
+            return in_place(false);
         }
-        in_place(false)
+        match in_place(true) {
+            Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => Err(e),
+            // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
+            Err(_) => in_place(false),
+            made => made,
+        }
     }
 
     fn make_with(

@@ -113,6 +113,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     let generation = side::read_object(&folder.join("generation_config.json"))?;
     let task = task(&model.inputs(), &model.outputs());
     let mut card = Card {
+        contract: None,
         format,
         architecture: config.get("model_type").and_then(Value::as_str).map(str::to_owned),
         task,

@@ -15,6 +15,7 @@ pub mod weights;
 pub use builder::Dialect;
 pub use card::{Card, Format, GenerationDefaults, Pooling, SideContent, SideFile, Task};
 
+use crate::ensemble::manifest;
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::Model;
@@ -31,6 +32,9 @@ pub struct LoadOptions {
 /// Loads any kind of model this version knows. Weights are mapped, not read.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let place = || path.display().to_string();
+    if manifest::find(path).is_some() {
+        return manifest::load_fused(path);
+    }
     let metadata = std::fs::metadata(path).at(place)?;
     if package::is_package(path) {
         return Package::open(path, &OpenOptions::default())?.model();

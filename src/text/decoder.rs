@@ -218,6 +218,18 @@ impl Templates {
     }
 }
 
+/// The layer that the name of a cache input speaks of, and which part of its cache it is: `Some(true)` the keys,
+/// `Some(false)` the values, `None` both.
+pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
+    let (layer, part) = role(past, "past")?;
+    let keys = match part {
+        Part::Key => Some(true),
+        Part::Value => Some(false),
+        Part::Both => None,
+    };
+    Some((layer, keys))
+}
+
 /// Layer and part that a name speaks of: `past_key_values.3.key`, `present_3`, `past_key_3` …
 fn role(name: &str, word: &str) -> Option<(u32, Part)> {
     if !name.starts_with(word) {

@@ -12,8 +12,9 @@
 //! ```
 
 use super::generator::{Generator, Prompt};
+use super::rows::{Rows, Uncertainty};
 use super::sampler::{self, Logprobs, Sampler, SamplingOptions};
-use super::stream::{StopFinder, TextStream};
+use super::stream::StopFinder;
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::{Context, Result, bail};
 use crate::runtime::Stop;
@@ -73,6 +74,12 @@ pub struct Generation {
     pub tokens: Vec<i64>,
     /// One for each token, if asked for.
     pub logprobs: Vec<Logprobs>,
+    /// One for each token, if an ensemble wrote it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncertainty: Vec<Uncertainty>,
+    /// Their mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_uncertainty: Option<Uncertainty>,
     /// Why the text ends.
     pub finish_reason: FinishReason,
     /// Tokens in the row before these.
@@ -91,6 +98,8 @@ pub struct Written<'a> {
     pub text: &'a str,
     /// If asked for.
     pub logprobs: Option<&'a Logprobs>,
+    /// What the members of an ensemble thought of it.
+    pub uncertainty: Option<Uncertainty>,
     /// Set with the last token of a row.
     pub finish_reason: Option<FinishReason>,
 }
@@ -109,11 +118,7 @@ impl Generator {
         on_token: Option<&mut OnToken<'_>>,
         call: &Call,
     ) -> Result<Vec<Generation>> {
-        self.start(prompts.len())?;
-        for (row, prompt) in prompts.iter().enumerate() {
-            self.append(row, *prompt).at(|| format!("prompt {}", row + 1))?;
-        }
-        self.run(options, on_token, call)
+        generate(self, prompts, options, on_token, call)
     }
 
     /// Writes on in all rows, each until it ends for itself. What rows have read already is not read again.
@@ -128,54 +133,79 @@ impl Generator {
         on_token: Option<&mut OnToken<'_>>,
         call: &Call,
     ) -> Result<Vec<Generation>> {
-        let mut sampler = Sampler::new(&options.sampling)?;
-        if self.tokenizer.is_none() && !options.stop.is_empty() {
-            bail!(InvalidArgument, "stop strings need a tokenizer, and the model has none");
-        }
-        let mut writers =
-            (0..self.rows.len()).map(|row| Writer::new(self, row, options)).collect::<Result<Vec<Writer>>>()?;
-        let longest = writers.iter().map(|w| w.limit - w.prompt).max().unwrap_or(0);
-        self.reserve(longest.min(MOST_ROOM));
-        let mut reports = Reports::new(call, &writers);
-        let stop = Stop::new()?;
-        let mut tell = on_token;
-        stop.during(call, || {
-            loop {
-                let active: Vec<usize> = (0..writers.len()).filter(|row| writers[*row].finish.is_none()).collect();
-                if active.is_empty() {
+        run(self, options, on_token, call)
+    }
+}
+
+/// See [`Generator::generate`].
+pub(crate) fn generate(
+    rows: &mut dyn Rows,
+    prompts: &[Prompt<'_>],
+    options: &GenerateOptions,
+    on_token: Option<&mut OnToken<'_>>,
+    call: &Call,
+) -> Result<Vec<Generation>> {
+    rows.start(prompts.len())?;
+    for (row, prompt) in prompts.iter().enumerate() {
+        rows.append(row, *prompt).at(|| format!("prompt {}", row + 1))?;
+    }
+    rows.run(options, on_token, call)
+}
+
+/// See [`Generator::run`].
+pub(crate) fn run(
+    rows: &mut dyn Rows,
+    options: &GenerateOptions,
+    on_token: Option<&mut OnToken<'_>>,
+    call: &Call,
+) -> Result<Vec<Generation>> {
+    let mut sampler = Sampler::new(&options.sampling)?;
+    if rows.tokenizer().is_none() && !options.stop.is_empty() {
+        bail!(InvalidArgument, "stop strings need a tokenizer, and the model has none");
+    }
+    let mut writers =
+        (0..rows.row_count()).map(|row| Writer::new(rows, row, options)).collect::<Result<Vec<Writer>>>()?;
+    let longest = writers.iter().map(|w| w.limit - w.prompt).max().unwrap_or(0);
+    rows.reserve(longest.min(MOST_ROOM));
+    let mut reports = Reports::new(call, &writers);
+    let stop = Stop::new()?;
+    let mut tell = on_token;
+    stop.during(call, || {
+        loop {
+            let active: Vec<usize> = (0..writers.len()).filter(|row| writers[*row].finish.is_none()).collect();
+            if active.is_empty() {
+                return Ok(());
+            }
+            rows.advance_rows(&active, &stop, &mut |tokens| reports.ran(tokens))?;
+            for row in active {
+                let flow = writers[row].write(rows, &mut sampler, options, tell.as_deref_mut())?;
+                if flow.is_break() {
+                    writers.iter_mut().for_each(Writer::cancel);
                     return Ok(());
                 }
-                self.advance_rows(&active, &stop, &mut |tokens| reports.ran(tokens))?;
-                for row in active {
-                    let flow = writers[row].write(self, &mut sampler, options, tell.as_deref_mut())?;
-                    if flow.is_break() {
-                        writers.iter_mut().for_each(Writer::cancel);
-                        return Ok(());
-                    }
-                }
-                reports.wrote(writers.iter().map(|w| w.tokens.len()).sum())?;
             }
-        })?;
-        Ok(writers.into_iter().map(Writer::finish).collect())
-    }
+            reports.wrote(writers.iter().map(|w| w.tokens.len()).sum())?;
+        }
+    })?;
+    Ok(writers.into_iter().map(Writer::finish).collect())
+}
 
-    /// Most tokens in a row that has `length` now.
-    fn limit(&self, length: usize, options: &GenerateOptions) -> Result<usize> {
-        let mut limit = match (options.max_new_tokens, options.max_length) {
-            (None, None) => length + DEFAULT_NEW_TOKENS,
-            (new, all) => new.map_or(usize::MAX, |new| length.saturating_add(new)).min(all.unwrap_or(usize::MAX)),
-        };
-        if let Some(max) = options.max_length.filter(|max| length > *max) {
-            bail!(InvalidArgument, "has {length} tokens already; max_length is {max} and counts them");
-        }
-        if let Some(context) = self.decoder.context {
-            if length > context {
-                bail!(InvalidArgument, "has {length} tokens; the model reads at most {context}");
-            }
-            limit = limit.min(context);
-        }
-        Ok(limit)
+/// Most tokens in a row that has `length` now, if the model reads `context` at most.
+fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Result<usize> {
+    let mut limit = match (options.max_new_tokens, options.max_length) {
+        (None, None) => length + DEFAULT_NEW_TOKENS,
+        (new, all) => new.map_or(usize::MAX, |new| length.saturating_add(new)).min(all.unwrap_or(usize::MAX)),
+    };
+    if let Some(max) = options.max_length.filter(|max| length > *max) {
+        bail!(InvalidArgument, "has {length} tokens already; max_length is {max} and counts them");
     }
+    if let Some(context) = context {
+        if length > context {
+            bail!(InvalidArgument, "has {length} tokens; the model reads at most {context}");
+        }
+        limit = limit.min(context);
+    }
+    Ok(limit)
 }
 
 /// A row while it is written.
@@ -189,34 +219,30 @@ struct Writer {
     text: String,
     tokens: Vec<i64>,
     logprobs: Vec<Logprobs>,
+    uncertainty: Vec<Uncertainty>,
     finish: Option<FinishReason>,
 }
 
 impl Writer {
-    fn new(generator: &mut Generator, row: usize, options: &GenerateOptions) -> Result<Writer> {
+    fn new(rows: &mut dyn Rows, row: usize, options: &GenerateOptions) -> Result<Writer> {
         let place = || format!("row {}", row + 1);
-        let prompt = generator.rows[row].tokens.len();
+        let prompt = rows.tokens(row)?.len();
         if prompt == 0 {
             bail!(InvalidArgument, "{}: the prompt is empty", place());
         }
-        let limit = generator.limit(prompt, options).at(place)?;
-        let text = match &generator.tokenizer {
-            Some(tokenizer) if options.echo => {
-                tokenizer.decode(&generator.rows[row].tokens, !options.keep_special_tokens).at(place)?
-            }
-            _ => String::new(),
-        };
-        let stream = &mut generator.rows[row].stream;
-        stream.get_or_insert_with(|| TextStream::new(options.keep_special_tokens));
+        let limit = limit(prompt, rows.context(), options).at(place)?;
+        let text = if options.echo { rows.text(row, options.keep_special_tokens).at(place)? } else { String::new() };
+        rows.begin_text(row, options.keep_special_tokens);
         Ok(Writer {
             row,
             prompt,
             limit,
-            eos: options.eos_token_ids.clone().unwrap_or_else(|| generator.defaults.eos_token_ids.clone()),
+            eos: options.eos_token_ids.clone().unwrap_or_else(|| rows.defaults().eos_token_ids.clone()),
             finder: StopFinder::new(&options.stop),
             text,
             tokens: Vec::new(),
             logprobs: Vec::new(),
+            uncertainty: Vec::new(),
             finish: (limit <= prompt).then_some(FinishReason::Length),
         })
     }
@@ -224,21 +250,24 @@ impl Writer {
     /// Chooses the next token, appends it and tells of it.
     fn write(
         &mut self,
-        generator: &mut Generator,
+        rows: &mut dyn Rows,
         sampler: &mut Sampler,
         options: &GenerateOptions,
         tell: Option<&mut OnToken<'_>>,
     ) -> Result<ControlFlow<()>> {
-        let logits = generator.next_logits(self.row)?;
-        let row = generator.row(self.row)?;
-        let context =
-            sampler::Context { tokens: &row.tokens, prompt: self.prompt, row: options.first_row + self.row as u64 };
+        let logits = rows.next_logits(self.row)?;
+        let context = sampler::Context {
+            tokens: rows.tokens(self.row)?,
+            prompt: self.prompt,
+            row: options.first_row + self.row as u64,
+        };
         let token = sampler.choose(logits, &context)?;
         let logprobs = options.logprobs.map(|top| sampler::logprobs(logits, token, top)).transpose()?;
-        generator.push(self.row, token)?;
+        let uncertainty = rows.uncertainty(self.row, token);
+        rows.push(self.row, token)?;
         self.tokens.push(token);
         let ended = self.eos.contains(&token);
-        let (mut piece, stopped) = self.piece(generator, token, ended, options)?;
+        let (mut piece, stopped) = self.piece(rows, token, ended, options)?;
         self.finish = if ended {
             Some(FinishReason::Eos)
         } else if stopped {
@@ -252,30 +281,27 @@ impl Writer {
             piece += &self.finder.finish();
         }
         self.text += &piece;
-        let written =
-            Written { row: self.row, token, text: &piece, logprobs: logprobs.as_ref(), finish_reason: self.finish };
+        let (logprob, finish_reason) = (logprobs.as_ref(), self.finish);
+        let written = Written { row: self.row, token, text: &piece, logprobs: logprob, uncertainty, finish_reason };
         let flow = tell.map_or(ControlFlow::Continue(()), |tell| tell(&written));
         self.logprobs.extend(logprobs);
+        self.uncertainty.extend(uncertainty);
         Ok(flow)
     }
 
     /// The text that a token makes certain, and whether a stop string came up in it.
     fn piece(
         &mut self,
-        generator: &mut Generator,
+        rows: &mut dyn Rows,
         token: i64,
         ended: bool,
         options: &GenerateOptions,
     ) -> Result<(String, bool)> {
-        let row = &mut generator.rows[self.row];
-        let (Some(tokenizer), Some(stream)) = (&generator.tokenizer, &mut row.stream) else {
-            return Ok((String::new(), false));
-        };
         // The end has a name in the vocabulary, but is no text, whatever the tokenizer says.
         if ended && !options.keep_special_tokens {
             return Ok((String::new(), false));
         }
-        let piece = stream.push(tokenizer, token)?;
+        let piece = rows.piece(self.row, token)?;
         Ok(self.finder.push(&piece))
     }
 
@@ -291,6 +317,8 @@ impl Writer {
             text: self.text,
             tokens: self.tokens,
             logprobs: self.logprobs,
+            mean_uncertainty: Uncertainty::mean(&self.uncertainty),
+            uncertainty: self.uncertainty,
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
             prompt_tokens: self.prompt,
         }

@@ -2,7 +2,9 @@
 
 use super::Tokenizer;
 use super::decoder::{CacheKind, Decoder};
+use super::generate::{GenerateOptions, Generation, OnToken};
 use super::kv_cache::{Cache, RowLogits};
+use super::rows::Rows;
 use super::stream::TextStream;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
@@ -42,21 +44,21 @@ pub enum Prompt<'a> {
 /// rounding of float32 where a model's kernels add in another order for several rows.
 pub struct Generator {
     session: Session,
-    pub(super) decoder: Decoder,
-    pub(super) tokenizer: Option<Arc<Tokenizer>>,
-    pub(super) defaults: GenerationDefaults,
+    decoder: Decoder,
+    tokenizer: Option<Arc<Tokenizer>>,
+    defaults: GenerationDefaults,
     cache: Cache,
-    pub(super) rows: Vec<Row>,
+    rows: Vec<Row>,
 }
 
 /// The text of a row.
-pub(super) struct Row {
+struct Row {
     /// Ids of all tokens, read and written.
-    pub tokens: Vec<i64>,
+    tokens: Vec<i64>,
     /// After the last token; `None` if it has not been run yet.
     logits: Option<RowLogits>,
     /// Of what is written; goes on where a run ended in the middle of a character.
-    pub stream: Option<TextStream>,
+    stream: Option<TextStream>,
 }
 
 impl Generator {
@@ -65,9 +67,20 @@ impl Generator {
     /// [`crate::error::Kind::Unsupported`] if the model is no decoder this version can feed; other errors as
     /// [`Session::new`] and [`Tokenizer::of`].
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Generator> {
+        let tokenizer = Tokenizer::of(model)?.map(Arc::new);
+        Generator::with_own_tokenizer(runtime, model, tokenizer, options, call)
+    }
+
+    /// As [`Generator::new`], with a tokenizer that is loaded already, or none.
+    pub fn with_own_tokenizer(
+        runtime: &'static Runtime,
+        model: &Model,
+        tokenizer: Option<Arc<Tokenizer>>,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Generator> {
         let place = || model.path().map_or_else(|| "model".to_owned(), |path| path.display().to_string());
         let decoder = Decoder::of(model).at(place)?;
-        let tokenizer = Tokenizer::of(model)?.map(Arc::new);
         let options = SessionOptions { varying_sizes: true, ..options.clone() };
         let session = Session::new(runtime, model, &options, call)?;
         let defaults = model.card().generation.clone();
@@ -198,13 +211,8 @@ impl Generator {
         }
     }
 
-    /// Room for so many more tokens in each row, so that the cache need not grow while they are written.
-    pub(super) fn reserve(&mut self, tokens: usize) {
-        self.cache.room = tokens;
-    }
-
     /// Runs what these rows have not run yet. `ran` is told the tokens of each run.
-    pub(super) fn advance_rows(
+    pub(crate) fn advance_rows(
         &mut self,
         rows: &[usize],
         stop: &Stop,
@@ -259,8 +267,80 @@ impl Generator {
         Ok(())
     }
 
-    pub(super) fn row(&self, row: usize) -> Result<&Row> {
+    fn row(&self, row: usize) -> Result<&Row> {
         self.rows.get(row).ok_or_else(|| error!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()))
+    }
+}
+
+impl Rows for Generator {
+    fn start(&mut self, rows: usize) -> Result<()> {
+        Generator::start(self, rows)
+    }
+
+    fn reset(&mut self) {
+        Generator::reset(self);
+    }
+
+    fn row_count(&self) -> usize {
+        Generator::row_count(self)
+    }
+
+    fn tokens(&self, row: usize) -> Result<&[i64]> {
+        Generator::tokens(self, row)
+    }
+
+    fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
+        Generator::append(self, row, prompt)
+    }
+
+    fn push(&mut self, row: usize, token: i64) -> Result<()> {
+        Generator::push(self, row, token)
+    }
+
+    fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
+        Generator::advance_rows(self, rows, stop, ran)
+    }
+
+    fn next_logits(&self, row: usize) -> Result<&[f32]> {
+        Generator::next_logits(self, row)
+    }
+
+    fn reserve(&mut self, tokens: usize) {
+        self.cache.room = tokens;
+    }
+
+    fn context(&self) -> Option<usize> {
+        self.decoder.context
+    }
+
+    fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
+    fn defaults(&self) -> &GenerationDefaults {
+        &self.defaults
+    }
+
+    fn begin_text(&mut self, row: usize, keep_special: bool) {
+        if let Some(row) = self.rows.get_mut(row) {
+            row.stream.get_or_insert_with(|| TextStream::new(keep_special));
+        }
+    }
+
+    fn run(
+        &mut self,
+        options: &GenerateOptions,
+        on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        Generator::run(self, options, on_token, call)
+    }
+
+    fn piece(&mut self, row: usize, token: i64) -> Result<String> {
+        match (&self.tokenizer, self.rows.get_mut(row).and_then(|row| row.stream.as_mut())) {
+            (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
+            _ => Ok(String::new()),
+        }
     }
 }
 

@@ -158,6 +158,33 @@ impl Tokenizer {
         self.truncation
     }
 
+    /// All tokens with their ids, added ones included, as they stand in the vocabulary.
+    pub fn tokens(&self) -> std::collections::HashMap<String, u32> {
+        self.inner.get_vocab(true)
+    }
+
+    /// Ids of the tokens that were added to the model's own, and whether each is special.
+    pub fn added_tokens(&self) -> std::collections::HashMap<u32, bool> {
+        self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
+    }
+
+    /// The kinds of step (`ByteLevel`, `Fuse` …) that make text of tokens, in no order.
+    pub(super) fn decoder_kinds(&self) -> Vec<String> {
+        fn collect(value: &serde_json::Value, kinds: &mut Vec<String>) {
+            match value {
+                serde_json::Value::Object(object) => {
+                    kinds.extend(object.get("type").and_then(|kind| kind.as_str()).map(str::to_owned));
+                    object.values().for_each(|value| collect(value, kinds));
+                }
+                serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, kinds)),
+                _ => {}
+            }
+        }
+        let mut kinds = Vec::new();
+        collect(&serde_json::to_value(self.inner.get_decoder()).unwrap_or_default(), &mut kinds);
+        kinds
+    }
+
     /// Tokens in the vocabulary, added ones included.
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -61,8 +61,11 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 14] = [
+const OPTIONAL: [(&str, &str); 17] = [
     ("optimize_model_save", "report"),
+    ("optimize_model_merge", "report"),
+    ("optimize_ensemble_fit", "report"),
+    ("optimize_ensemble_fuse", "report"),
     ("optimize_model_quantize", "report"),
     ("optimize_package_compile", "report"),
     ("optimize_model_prune", "report"),
@@ -90,7 +93,10 @@ const BEYOND: [&str; 4] = [
 ];
 
 /// Values of enums that are understood, and then ask for something that is not given with them.
-const WANTING: [&str; 13] = [
+const WANTING: [&str; 16] = [
+    "OPTIMIZE_ENSEMBLE_WEIGHTED",
+    "OPTIMIZE_ENSEMBLE_CONCAT",
+    "OPTIMIZE_MERGE_TIES",
     "OPTIMIZE_QUANTIZE_STATIC",
     "OPTIMIZE_PRUNE_WANDA",
     "OPTIMIZE_PRUNE_SPARSEGPT",
@@ -116,7 +122,13 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 39] = [
+const VALUES: [(&str, &str, &str, &str); 45] = [
+    ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
+    ("optimize_model_merge", "const optimize_model_t *const *", "models", "{made, made}"),
+    ("optimize_ensemble_load", "const char *", "path", r#""pair""#),
+    ("optimize_ensemble_save", "const char *", "folder", r#""pair""#),
+    ("optimize_ensemble_fit", "const char *", "text", r#""a b a a b""#),
+    ("optimize_ensemble_fit", "size_t", "size", "9"),
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_package_compile", "const char *", "path", r#""saved""#),
@@ -244,11 +256,13 @@ fn by_name(function: &Function, param: &Variable) -> Argument {
         "const char *const *" => {
             Argument::new(Kind::Texts, param, format!("const char *{local}[] = {value};"), local.clone())
         }
-        "const optimize_tensor_t *const *" => {
-            let setup =
-                format!("optimize_tensor_t *made = make_tensor();\n    const optimize_tensor_t *{local}[] = {value};");
-            let kind = Kind::Handles("optimize_tensor_t".to_owned());
-            Argument::new(kind, param, setup, local.clone()).after("optimize_tensor_free(made);".to_owned())
+        handles if handles.ends_with("_t *const *") => {
+            let handle = handles.trim_start_matches("const ").trim_end_matches(" *const *");
+            // Models in a list are to write text together.
+            let maker = if handle == "optimize_model_t" { "make_decoder".to_owned() } else { maker_of(handle) };
+            let setup = format!("{handle} *made = {maker}();\n    const {handle} *{local}[] = {value};");
+            let kind = Kind::Handles(handle.to_owned());
+            Argument::new(kind, param, setup, local.clone()).after(format!("{}(made);", free_of(handle)))
         }
         "const char *" => plain(Kind::Text),
         "int32_t" => plain(Kind::Enum),

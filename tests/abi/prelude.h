@@ -102,6 +102,22 @@ static optimize_generator_t *make_generator(void) {
     return generator;
 }
 
+/* Two equal members. The folder pair gets their manifest. */
+static optimize_ensemble_t *make_ensemble(void) {
+    optimize_model_t *model = make_decoder();
+    const optimize_model_t *const members[2] = {model, model};
+    optimize_ensemble_t *ensemble = NULL;
+    need(optimize_ensemble_new(members, 2, NULL, &ensemble, NULL) == OPTIMIZE_OK, "ensemble");
+    optimize_model_free(model);
+    return ensemble;
+}
+
+static void write_manifest(void) {
+    optimize_ensemble_t *ensemble = make_ensemble();
+    need(optimize_ensemble_save(ensemble, "pair", NULL) == OPTIMIZE_OK, "manifest");
+    optimize_ensemble_free(ensemble);
+}
+
 /* Made once: a package of the decoder, which has everything that can be in one. */
 static optimize_package_t *make_package(void) {
     optimize_package_t *package = NULL;

@@ -33,7 +33,9 @@ fn source(cases: &[Case]) -> String {
          int main(int argc, char **argv) {{\n    \
              int index = argc > 1 ? atoi(argv[1]) : 0;\n    \
              title = \"the program\";\n    \
-             read_memory();\n    write_package();\n    \
+             read_memory();\n    \
+             write_manifest();\n    \
+             write_package();\n    \
              for (; index < {}; index++) {{\n        \
                  printf(\"CASE %d\\n\", index);\n        \
                  fflush(stdout);\n        \

@@ -248,6 +248,39 @@ void generators_outlive_what_they_were_made_from() {
     CHECK(has(make().generate({count}, at_most(4)), "five"));
 }
 
+void an_ensemble_writes_one_text() {
+    optimize::EnsembleOptions how;
+    how.temperatures = {1, 1.5};
+    const optimize::Ensemble pair({&model(), &model()}, how);
+    auto together = pair.generator(context);
+    GenerateOptions options;
+    options.max_new_tokens = 8;
+    const std::string alone = generator().generate({count}, options);
+    double entropy = 0, agreement = 0;
+    std::string text;
+    options.on_token = [&](const Written &written) {
+        entropy += written.entropy;
+        agreement += written.agreement;
+        text += written.text;
+        return true;
+    };
+    together.generate({count}, options);
+    CHECK(alone.find(text) != std::string::npos);
+    CHECK(entropy > 0 && agreement == 8);
+    const std::string folder = tap::temporary("cpp-pair");
+    pair.save(folder);
+    const auto again = optimize::Ensemble::load(folder);
+    CHECK(again.inspect().find("1.5") != std::string::npos);
+    optimize::FitOptions fit;
+    fit.context_length = 16;
+    const auto fitted = again.fit(context, "One, two, three. A man walks home to eat his bread.", fit);
+    CHECK(fitted.second.find("\"fitted_nll\"") != std::string::npos);
+    CHECK(fitted.first.fuse().report.find("\"ensemble\"") != std::string::npos);
+    CHECK(optimize::merge({&model(), &model()}).report.find("\"merge\"") != std::string::npos);
+    FAILS(invalid_argument, "at least two members", optimize::Ensemble({&model()}));
+    FAILS(invalid_argument, "model 2", optimize::Ensemble({&model(), nullptr}));
+}
+
 } // namespace
 
 int main() {
@@ -262,5 +295,6 @@ int main() {
     RUN(calls_are_cancelled_and_timed_out);
     RUN(wrong_arguments_are_refused);
     RUN(generators_outlive_what_they_were_made_from);
+    RUN(an_ensemble_writes_one_text);
     return tap::end();
 }

@@ -377,6 +377,32 @@ void models_are_evaluated() {
     FAILS(cancelled, "", model.evaluate(context, lines, &model, nullptr, options, call));
 }
 
+void a_package_keeps_its_shapes() {
+    const optimize::Context context;
+    const optimize::Model model(context, tap::deps("models/paraphrase-MiniLM-L3-v2"));
+    optimize::PackageOptions options;
+    options.dynamic = true;
+    options.batch_max = 2;
+    options.single_file = true;
+    options.sign_key = std::string(64, '7');
+    const std::string path = tap::temporary("cpp-package");
+    CHECK(optimize::Package::compile(context, model, path, options).find("sha256") != std::string::npos);
+    const optimize::Package package(path);
+    package.verify();
+    CHECK(package.inspect(context).find("\"chosen\"") != std::string::npos);
+    CHECK(package.model().inspect().find("attention_mask") != std::string::npos);
+    auto session = package.session(context);
+    const auto text = package.tokenizer().encode({"one", "two", "three"});
+    FAILS(invalid_argument, "3", session.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}));
+    const auto two = package.tokenizer().encode({"one", "two"});
+    CHECK(!session.run({{"input_ids", two.ids}, {"attention_mask", two.attention_mask}}).empty());
+    // Signed by another key than the one that is asked for.
+    FAILS(invalid_model, "sign", optimize::Package(path, "", std::string(64, '1')));
+    options.dynamic_shapes = "{\"input_ids\": {\"9\": {\"min\": 1, \"max\": 2}}}";
+    FAILS(invalid_argument, "9", optimize::Package::compile(context, model, path, options));
+    FAILS(not_found, "nowhere", optimize::Package(tap::temporary("nowhere")));
+}
+
 } // namespace
 
 int main() {
@@ -401,5 +427,6 @@ int main() {
     if (valgrind && std::string(valgrind) == "1") std::printf("ok - models_are_benchmarked # skipped under valgrind\n");
     else RUN(models_are_benchmarked);
     RUN(models_are_evaluated);
+    RUN(a_package_keeps_its_shapes);
     return tap::end();
 }

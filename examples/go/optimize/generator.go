@@ -37,14 +37,7 @@ func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOp
 		return nil, err
 	}
 	defer model.release()
-	if o == nil {
-		o = &GeneratorOptions{}
-	}
-	options := C.optimize_generator_options_t{
-		struct_size:       C.sizeof_optimize_generator_options_t,
-		threads:           C.uint32_t(o.Threads),
-		round_activations: flag(o.RoundActivations),
-	}
+	options := o.c()
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_generator_new(context, m, &options, call, &generator, e)
@@ -52,7 +45,23 @@ func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOp
 	if err != nil {
 		return nil, err
 	}
-	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}, nil
+	return newGenerator(generator), nil
+}
+
+func newGenerator(generator *C.optimize_generator_t) *Generator {
+	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}
+}
+
+// c gives the options in the form C takes.
+func (o *GeneratorOptions) c() C.optimize_generator_options_t {
+	if o == nil {
+		o = &GeneratorOptions{}
+	}
+	return C.optimize_generator_options_t{
+		struct_size:       C.sizeof_optimize_generator_options_t,
+		threads:           C.uint32_t(o.Threads),
+		round_activations: flag(o.RoundActivations),
+	}
 }
 
 // FinishReason is why a text ends.
@@ -88,6 +97,15 @@ type Written struct {
 	Text         string       // what is certain now: whole characters, nothing of a stop string; often empty
 	Logprob      float32      // of the token, if Logprobs were asked for; else 0
 	FinishReason FinishReason // not FinishNone with the last token of a row
+
+	Uncertainty // of an ensemble; else all 0
+}
+
+// Uncertainty is what the members of an ensemble thought of a token.
+type Uncertainty struct {
+	Entropy           float64 `json:"entropy"`            // of the combined distribution, in nats
+	MutualInformation float64 `json:"mutual_information"` // how much of it is disagreement, in nats
+	Agreement         float64 `json:"agreement"`          // share of the members that would take this token
 }
 
 // GenerateOptions are the options of Generator.Generate, Run and Append. The zero value takes the most probable
@@ -121,6 +139,9 @@ type Generation struct {
 	Logprobs     []Logprobs   `json:"logprobs"` // one for each token, if asked for
 	FinishReason FinishReason `json:"finish_reason"`
 	PromptTokens int          `json:"prompt_tokens"` // in the row before these
+
+	Uncertainty     []Uncertainty `json:"uncertainty"`      // one for each token, if an ensemble wrote it
+	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // their mean; else nil
 }
 
 // Logprob is a token and the natural logarithm of its probability.
@@ -261,6 +282,11 @@ func optimize_go_token(userData unsafe.Pointer, written *C.written_token) (stop 
 		Text:         string(unsafe.Slice((*byte)(unsafe.Pointer(written.text)), int(written.text_size))),
 		Logprob:      float32(written.logprob),
 		FinishReason: FinishReason(written.finish_reason),
+		Uncertainty: Uncertainty{
+			Entropy:           float64(written.entropy),
+			MutualInformation: float64(written.mutual_information),
+			Agreement:         float64(written.agreement),
+		},
 	})
 	if !more {
 		return 1

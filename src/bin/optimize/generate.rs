@@ -2,25 +2,43 @@
 
 use crate::common::{self, Machine, Output};
 use clap::Args;
-use optimize::error::{Context, Result, bail};
-use optimize::limits;
+use optimize::ensemble::{Ensemble, manifest};
+use optimize::error::{Result, bail};
+use optimize::model::Model;
 use optimize::runtime::SessionOptions;
 use optimize::text::{
-    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, SamplingOptions, Written,
-    chat,
+    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
+    Tokenizer, Uncertainty, Written, chat,
 };
 use serde_json::json;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Arguments of `generate`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: a .gguf file, a checkpoint folder, an exported folder or an .onnx file
+    /// The model: a .gguf file, a checkpoint folder, an exported folder, an .onnx file or an ensemble
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
+    #[command(flatten)]
+    prompts: Prompts,
+    /// Let products of weights in blocks (GGUF, weight-only) round what they are multiplied with to 8 bits: faster,
+    /// not as exact
+    #[arg(long)]
+    round_activations: bool,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What texts begin with.
+#[derive(Args)]
+pub struct Prompts {
     /// What the text begins with, as it is; repeat for several texts
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
@@ -33,16 +51,36 @@ pub struct Arguments {
     /// A system message before it
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Let products of weights in blocks (GGUF, weight-only) round what they are multiplied with to 8 bits: faster,
-    /// not as exact
-    #[arg(long)]
-    round_activations: bool,
-    #[command(flatten)]
-    writing: Writing,
-    #[command(flatten)]
-    machine: Machine,
-    #[command(flatten)]
-    output: Output,
+}
+
+impl Prompts {
+    /// Whether there is any.
+    pub fn asked(&self) -> bool {
+        !self.prompt.is_empty() || self.prompt_file.is_some()
+    }
+
+    /// The texts to go on from, in the template of `model` if that is asked for.
+    pub fn read(&self, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Vec<String>> {
+        let mut prompts = self.prompt.clone();
+        if let Some(file) = &self.prompt_file {
+            prompts.push(common::text_of(file)?);
+        }
+        if prompts.is_empty() {
+            bail!(InvalidArgument, "there is nothing to go on from: give --prompt or --prompt-file");
+        }
+        if self.chat {
+            let Some(template) = ChatTemplate::of(model, tokenizer)? else {
+                let name = model.path().unwrap_or(Path::new("model")).display();
+                bail!(NotFound, "{name}: the model has no chat template");
+            };
+            let system: Vec<_> = self.system.iter().map(|text| chat::message("system", text)).collect();
+            for prompt in &mut prompts {
+                let messages: Vec<_> = system.iter().cloned().chain([chat::message("user", prompt)]).collect();
+                *prompt = template.render(&messages, &ChatOptions::default())?;
+            }
+        }
+        Ok(prompts)
+    }
 }
 
 /// How much is written, and how tokens are chosen.
@@ -93,7 +131,8 @@ pub struct Writing {
 }
 
 impl Writing {
-    fn options(&self, recommended: SamplingOptions) -> GenerateOptions {
+    /// The options, for a model whose makers recommend these.
+    pub fn options(&self, recommended: SamplingOptions) -> GenerateOptions {
         let base = if self.sample { recommended } else { SamplingOptions::default() };
         GenerateOptions {
             max_new_tokens: self.max_new_tokens,
@@ -118,50 +157,41 @@ impl Writing {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let mut prompts = arguments.prompt.clone();
-    if let Some(file) = &arguments.prompt_file {
-        let content = optimize::files::read(file, limits::TEXT_BYTES as u64)?;
-        let text = String::from_utf8(content);
-        prompts.push(text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())?);
-    }
-    if prompts.is_empty() {
-        bail!(InvalidArgument, "there is nothing to go on from: give --prompt or --prompt-file");
-    }
     let bar = arguments.output.bar();
-    let model = common::load(&arguments.model, &bar)?;
-    let runtime = arguments.machine.runtime()?;
     let session = SessionOptions {
         threads: arguments.machine.threads,
         round_activations: arguments.round_activations,
         ..SessionOptions::default()
     };
+    if let Some(manifest) = manifest::find(&arguments.model) {
+        let ensemble = Ensemble::load(&manifest)?;
+        let runtime = arguments.machine.runtime()?;
+        let mut generator = bar.call(|call| ensemble.generator(runtime, &session, call))?;
+        bar.finish();
+        let model = &ensemble.members()[0].model;
+        return write(&arguments.prompts, &arguments.writing, &arguments.output, model, &mut *generator);
+    }
+    let model = common::load(&arguments.model, &bar)?;
+    let runtime = arguments.machine.runtime()?;
     let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
     bar.finish();
-    if arguments.chat {
-        let Some(template) = ChatTemplate::of(&model, generator.tokenizer().map(|t| &**t))? else {
-            bail!(NotFound, "{}: the model has no chat template", arguments.model.display());
-        };
-        let system = arguments.system.iter().map(|text| chat::message("system", text));
-        let system: Vec<_> = system.collect();
-        for prompt in &mut prompts {
-            let messages: Vec<_> = system.iter().cloned().chain([chat::message("user", prompt)]).collect();
-            *prompt = template.render(&messages, &ChatOptions::default())?;
-        }
-    }
-    let options = arguments.writing.options(SamplingOptions::recommended(generator.defaults()));
-    write(arguments, &mut generator, &prompts, &options)
+    write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
 }
 
-fn write(
-    arguments: &Arguments,
-    generator: &mut Generator,
-    prompts: &[String],
-    options: &GenerateOptions,
+/// Writes after the prompts and prints what is written. `model` has the chat template.
+pub fn write(
+    asked: &Prompts,
+    writing: &Writing,
+    output: &Output,
+    model: &Model,
+    generator: &mut dyn Rows,
 ) -> Result<()> {
-    let wrap = |text| if arguments.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
+    let prompts = asked.read(model, generator.tokenizer().map(|t| &**t))?;
+    let options = writing.options(SamplingOptions::recommended(generator.defaults()));
+    let wrap = |text| if asked.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
     let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
     // One text streams as it comes; several would be mixed, and JSON is one object at the end.
-    let streams = prompts.len() == 1 && !arguments.output.json;
+    let streams = prompts.len() == 1 && !output.json;
     let mut stdout = std::io::stdout();
     let mut gone = false;
     let start = Instant::now();
@@ -175,12 +205,12 @@ fn write(
         ControlFlow::Continue(())
     };
     let call = optimize::call::Call::default();
-    let written = generator.generate(&prompts, options, Some(&mut tell), &call)?;
+    let written = generator.generate(&prompts, &options, Some(&mut tell), &call)?;
     if gone {
         return Ok(());
     }
     let seconds = (first.unwrap_or_default().as_secs_f64(), start.elapsed().as_secs_f64());
-    if arguments.output.json {
+    if output.json {
         let text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
         common::print(&format!("{text}\n"))?;
     } else if streams {
@@ -190,7 +220,7 @@ fn write(
             common::print(&format!("[{}] {}\n", index + 1, generation.text))?;
         }
     }
-    if arguments.output.verbose {
+    if output.verbose {
         eprintln!("{}", summary(&written, seconds));
     }
     Ok(())
@@ -209,8 +239,17 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
     // The first token of every row comes with the prompt's own pass.
     let later = made.saturating_sub(rows) as f64;
     let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();
+    let thought = Uncertainty::mean(&uncertain).map_or(String::new(), |mean| {
+        format!(
+            "\nentropy {:.3} nats a token, of which {:.3} disagreement; {:.0} % of the members agree",
+            mean.entropy,
+            mean.mutual_information,
+            100.0 * mean.agreement
+        )
+    });
     format!(
-        "{read} tokens read at {:.0} tokens/s, {made} written at {:.1} tokens/s, ended by {reason}",
+        "{read} tokens read at {:.0} tokens/s, {made} written at {:.1} tokens/s, ended by {reason}{thought}",
         speed(read as f64, first),
         speed(later, all - first)
     )

@@ -4,6 +4,7 @@
 mod benchmark;
 mod common;
 mod compile;
+mod ensemble;
 mod evaluate;
 mod generate;
 mod inspect;
@@ -35,6 +36,8 @@ enum Command {
     Quantize(quantize::Arguments),
     /// Make weights zero, or take neurons, channels and heads out.
     Prune(prune::Arguments),
+    /// Let several models answer together, or make one of them.
+    Ensemble(ensemble::Arguments),
     /// Make a package: one artefact that a program opens and runs.
     Compile(compile::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
+        Command::Ensemble(arguments) => ensemble::run(arguments),
         Command::Compile(arguments) => compile::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),

@@ -115,6 +115,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     };
     let generation = side::read_object(&folder.join("generation_config.json"))?;
     let card = Card {
+        contract: None,
         format: Format::Checkpoint,
         architecture: Some(built.architecture),
         task: built.task,

@@ -1,0 +1,352 @@
+package optimize
+
+// #include <stdlib.h>
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+	"unsafe"
+)
+
+// EnsembleMethod says how the members' answers become one.
+type EnsembleMethod int32
+
+// How the members' answers become one.
+const (
+	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // the mean of the probabilities
+	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // that with weights, which must be given
+	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // the softmax of the mean of the logits
+	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // the product of the probabilities
+	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // the largest probability
+	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // the middle probability
+	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // the share that would take the token
+	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // an expert's divided by an amateur's
+	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // each writes, all score, the best is taken
+	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // embeddings one after another
+)
+
+// EnsembleTask says what the members do.
+type EnsembleTask int32
+
+// What the members do.
+const (
+	EnsembleAsMembers EnsembleTask = C.OPTIMIZE_ENSEMBLE_AS_MEMBERS // as they say themselves
+	EnsembleGenerate  EnsembleTask = C.OPTIMIZE_ENSEMBLE_GENERATE
+	EnsembleEmbed     EnsembleTask = C.OPTIMIZE_ENSEMBLE_EMBED
+	EnsembleClassify  EnsembleTask = C.OPTIMIZE_ENSEMBLE_CLASSIFY
+	EnsembleNumbers   EnsembleTask = C.OPTIMIZE_ENSEMBLE_NUMBERS
+)
+
+// EnsembleOptions are the options of NewEnsemble.
+type EnsembleOptions struct {
+	Method                     EnsembleMethod
+	Task                       EnsembleTask
+	Gate                       bool      // combine only where members differ on the most probable token
+	AllowDifferentVocabularies bool      // then the text of tokens is combined
+	Candidates                 uint32    // rerank: texts that each member writes; 0 is 1
+	LengthPenalty              float64   // rerank: log-probabilities are divided by the length to this power; 0 is 1
+	Weights                    []float64 // one for each member; none is equal
+	Temperatures               []float64 // one for each member, above 0; none is 1
+}
+
+// Ensemble is models that answer together, and how. It never changes.
+type Ensemble struct {
+	*handle[*C.optimize_ensemble_t]
+}
+
+func newEnsemble(e *C.optimize_ensemble_t) *Ensemble {
+	return &Ensemble{own(e, func(e *C.optimize_ensemble_t) { C.optimize_ensemble_free(e) })}
+}
+
+// NewEnsemble makes an ensemble of models, which may be closed before it.
+func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
+	if o == nil {
+		o = &EnsembleOptions{}
+	}
+	var m memory
+	defer m.free()
+	list, release, err := m.models(models)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	options := C.optimize_ensemble_options_t{
+		struct_size:                  C.sizeof_optimize_ensemble_options_t,
+		method:                       C.int32_t(o.Method),
+		task:                         C.int32_t(o.Task),
+		gate:                         flag(o.Gate),
+		allow_different_vocabularies: flag(o.AllowDifferentVocabularies),
+		candidates:                   C.uint32_t(o.Candidates),
+		length_penalty:               C.double(o.LengthPenalty),
+		weights:                      m.doubles(o.Weights),
+		weight_count:                 C.uint64_t(len(o.Weights)),
+		temperatures:                 m.doubles(o.Temperatures),
+		temperature_count:            C.uint64_t(len(o.Temperatures)),
+	}
+	var ensemble *C.optimize_ensemble_t
+	err = try(func(e errorOut) status {
+		return C.optimize_ensemble_new(list, C.size_t(len(models)), &options, &ensemble, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newEnsemble(ensemble), nil
+}
+
+// LoadEnsemble loads the ensemble of a manifest, ensemble.json or a folder with one, and its members.
+func LoadEnsemble(path string) (*Ensemble, error) {
+	var m memory
+	defer m.free()
+	name := m.text(path)
+	var ensemble *C.optimize_ensemble_t
+	if err := try(func(e errorOut) status { return C.optimize_ensemble_load(name, &ensemble, e) }); err != nil {
+		return nil, err
+	}
+	return newEnsemble(ensemble), nil
+}
+
+// Save saves a manifest into a folder. The members stay where they are.
+func (n *Ensemble) Save(folder string) error {
+	c, err := n.acquire()
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	var m memory
+	defer m.free()
+	name := m.text(folder)
+	return try(func(e errorOut) status { return C.optimize_ensemble_save(c, name, e) })
+}
+
+// EnsembleInfo says what an ensemble is.
+type EnsembleInfo struct {
+	Method       string    `json:"method"`
+	Task         string    `json:"task"`
+	Members      []string  `json:"members"` // paths; empty for models made in memory
+	Weights      []float64 `json:"weights"` // they add up to 1
+	Temperatures []float64 `json:"temperatures"`
+	Notes        []string  `json:"notes"` // what may not be expected
+}
+
+// Inspect says what an ensemble is.
+func (n *Ensemble) Inspect() (*EnsembleInfo, error) {
+	c, err := n.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer n.release()
+	var buffer *C.optimize_buffer_t
+	if err := try(func(e errorOut) status { return C.optimize_ensemble_inspect(c, &buffer, e) }); err != nil {
+		return nil, err
+	}
+	info := &EnsembleInfo{}
+	return info, json.Unmarshal(take(buffer), info)
+}
+
+// FitOptions are the options of Context.Fit.
+type FitOptions struct {
+	Threads       uint32 // 0 is as the context says
+	ContextLength uint32 // tokens of a window; 0 is what the members take, up to 512
+	Stride        uint32 // tokens from one window to the next; 0 is half of a window
+	MaxTokens     uint64 // of the text to read; 0 is 8192
+}
+
+// Fit is what weights were found, in nats a token.
+type Fit struct {
+	Weights   []float64 `json:"weights"`
+	MemberNLL []float64 `json:"member_nll"` // of each member alone
+	EqualNLL  float64   `json:"equal_nll"`  // of all with equal weights
+	FittedNLL float64   `json:"fitted_nll"` // of all with the weights found
+	Gap       float64   `json:"gap"`        // no weights are better by more
+	Tokens    int       `json:"tokens"`
+}
+
+// Fit finds the weights with which the members foretell a text best, and gives the ensemble with them.
+func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *FitOptions) (*Ensemble, *Fit, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.release()
+	n, err := ensemble.acquire()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ensemble.release()
+	if o == nil {
+		o = &FitOptions{}
+	}
+	options := C.optimize_fit_options_t{
+		struct_size:    C.sizeof_optimize_fit_options_t,
+		threads:        C.uint32_t(o.Threads),
+		context_length: C.uint32_t(o.ContextLength),
+		stride:         C.uint32_t(o.Stride),
+		max_tokens:     C.uint64_t(o.MaxTokens),
+	}
+	bytes := addressable([]byte(text))
+	var fitted *C.optimize_ensemble_t
+	var buffer *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		data := (*C.char)(unsafe.Pointer(&bytes[0]))
+		return C.optimize_ensemble_fit(context, n, data, C.size_t(len(text)), &options, call, &fitted, &buffer, e)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	fit := &Fit{}
+	return newEnsemble(fitted), fit, json.Unmarshal(take(buffer), fit)
+}
+
+// Fuse makes one model whose branches are the members.
+func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
+	c, err := n.acquire()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer n.release()
+	return made(ctx, func(
+		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
+	) status {
+		return C.optimize_ensemble_fuse(c, call, result, report, e)
+	})
+}
+
+// NewEnsembleGenerator makes the members ready to write one text together.
+func (c *Context) NewEnsembleGenerator(
+	ctx context.Context, ensemble *Ensemble, o *GeneratorOptions,
+) (*Generator, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	n, err := ensemble.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer ensemble.release()
+	options := o.c()
+	var generator *C.optimize_generator_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_ensemble_generator(context, n, &options, call, &generator, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newGenerator(generator), nil
+}
+
+// MergeMethod says how weights of several models become one.
+type MergeMethod int32
+
+// How weights become one.
+const (
+	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // the (weighted) mean
+	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // a point on the arc between two
+	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // changes against a base that agree in sign
+)
+
+// MergeOptions are the options of Merge.
+type MergeOptions struct {
+	Method        MergeMethod
+	Weights       []float64 // one for each model; none is equal
+	Base          *Model    // ties, and only there: the model that the others were made from
+	Density       float64   // ties: share of each model's changes that is kept; 0 is 0.2
+	Scale         float64   // ties: factor of the mean change; 0 is 1
+	ScratchFolder string    // for the new weights until they are saved; "" is the system's
+}
+
+// Merge merges the weights of models of one architecture into a new model of the same size.
+func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Report, error) {
+	if o == nil {
+		o = &MergeOptions{}
+	}
+	var m memory
+	defer m.free()
+	list, release, err := m.models(models)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	var base *C.optimize_model_t
+	if o.Base != nil {
+		if base, err = o.Base.acquire(); err != nil {
+			return nil, nil, err
+		}
+		defer o.Base.release()
+	}
+	options := C.optimize_merge_options_t{
+		struct_size:    C.sizeof_optimize_merge_options_t,
+		method:         C.int32_t(o.Method),
+		weights:        m.doubles(o.Weights),
+		weight_count:   C.uint64_t(len(o.Weights)),
+		base:           base,
+		density:        C.double(o.Density),
+		scale:          C.double(o.Scale),
+		scratch_folder: m.textOrNil(o.ScratchFolder),
+	}
+	return made(ctx, func(
+		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
+	) status {
+		return C.optimize_model_merge(list, C.size_t(len(models)), &options, call, result, report, e)
+	})
+}
+
+// made gives the model and the report that a function makes.
+func made(ctx context.Context, make func(
+	*C.optimize_call_t, **C.optimize_model_t, **C.optimize_buffer_t, errorOut,
+) status) (*Model, *Report, error) {
+	var result *C.optimize_model_t
+	var buffer *C.optimize_buffer_t
+	err := tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status { return make(call, &result, &buffer, e) })
+	if err != nil {
+		return nil, nil, err
+	}
+	report := &Report{JSON: take(buffer)}
+	return newModel(result), report, json.Unmarshal(report.JSON, report)
+}
+
+// models is a list of handles in memory of C, and how they are released.
+func (m *memory) models(models []*Model) (list **C.optimize_model_t, release func(), err error) {
+	var held []*Model
+	release = func() {
+		for _, model := range held {
+			model.release()
+		}
+	}
+	if len(models) == 0 {
+		return nil, release, nil
+	}
+	list = (**C.optimize_model_t)(C.malloc(C.size_t(len(models)) * C.size_t(unsafe.Sizeof(uintptr(0)))))
+	m.blocks = append(m.blocks, unsafe.Pointer(list))
+	for i, model := range models {
+		var c *C.optimize_model_t
+		if model == nil {
+			err = ErrClosed
+		} else {
+			c, err = model.acquire()
+		}
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		held = append(held, model)
+		unsafe.Slice(list, len(models))[i] = c
+	}
+	return list, release, nil
+}
+
+// doubles copies a list.
+func (m *memory) doubles(list []float64) *C.double {
+	if len(list) == 0 {
+		return nil
+	}
+	c := (*C.double)(C.malloc(C.size_t(len(list)) * 8))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	for i, number := range list {
+		unsafe.Slice(c, len(list))[i] = C.double(number)
+	}
+	return c
+}

@@ -1,0 +1,201 @@
+// Part of optimize.hpp: several models that answer together, or become one.
+#ifndef OPTIMIZE_ENSEMBLE_HPP
+#define OPTIMIZE_ENSEMBLE_HPP
+
+#include "generator.hpp"
+#include "model.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace optimize {
+
+/// How the members' answers become one; see optimize_ensemble_method_t.
+enum class EnsembleMethod : std::int32_t {
+    mean = OPTIMIZE_ENSEMBLE_MEAN,
+    weighted = OPTIMIZE_ENSEMBLE_WEIGHTED,
+    logits = OPTIMIZE_ENSEMBLE_LOGITS,
+    product = OPTIMIZE_ENSEMBLE_PRODUCT,
+    max = OPTIMIZE_ENSEMBLE_MAX,
+    median = OPTIMIZE_ENSEMBLE_MEDIAN,
+    vote = OPTIMIZE_ENSEMBLE_VOTE,
+    contrastive = OPTIMIZE_ENSEMBLE_CONTRASTIVE,
+    rerank = OPTIMIZE_ENSEMBLE_RERANK,
+    concat = OPTIMIZE_ENSEMBLE_CONCAT,
+};
+
+/// What the members do; see optimize_ensemble_task_t.
+enum class EnsembleTask : std::int32_t {
+    as_members = OPTIMIZE_ENSEMBLE_AS_MEMBERS,
+    generate = OPTIMIZE_ENSEMBLE_GENERATE,
+    embed = OPTIMIZE_ENSEMBLE_EMBED,
+    classify = OPTIMIZE_ENSEMBLE_CLASSIFY,
+    numbers = OPTIMIZE_ENSEMBLE_NUMBERS,
+};
+
+/// Options of Ensemble; see optimize_ensemble_options_t.
+struct EnsembleOptions {
+    EnsembleMethod method = EnsembleMethod::mean;
+    EnsembleTask task = EnsembleTask::as_members;
+    bool gate = false;
+    bool allow_different_vocabularies = false;
+    std::uint32_t candidates = 0;
+    double length_penalty = 0;
+    /// One for each member; empty for equal ones.
+    std::vector<double> weights;
+    /// One for each member; empty for 1.
+    std::vector<double> temperatures;
+};
+
+/// Options of Ensemble::fit; see optimize_fit_options_t.
+struct FitOptions {
+    std::uint32_t threads = 0;
+    std::uint32_t context_length = 0;
+    std::uint32_t stride = 0;
+    std::uint64_t max_tokens = 0;
+};
+
+/// How weights of several models become one; see optimize_merge_method_t.
+enum class MergeMethod : std::int32_t {
+    linear = OPTIMIZE_MERGE_LINEAR,
+    slerp = OPTIMIZE_MERGE_SLERP,
+    ties = OPTIMIZE_MERGE_TIES,
+};
+
+/// Options of merge; see optimize_merge_options_t.
+struct MergeOptions {
+    MergeMethod method = MergeMethod::linear;
+    std::vector<double> weights;
+    /// Ties, and only there; must live until the call ends.
+    const Model *base = nullptr;
+    double density = 0;
+    double scale = 0;
+    std::string scratch_folder;
+};
+
+Combined merge(const std::vector<const Model *> &models, const MergeOptions &options = {}, const Call &call = {});
+
+/// What Ensemble::fuse and merge give.
+struct Combined {
+    Model model;
+    /// The JSON of docs/report.md.
+    std::string report;
+};
+
+namespace detail {
+
+inline std::vector<const optimize_model_t *> c_models(const std::vector<const Model *> &models) {
+    std::vector<const optimize_model_t *> raw;
+    for (const Model *model : models) raw.push_back(model == nullptr ? nullptr : model->get());
+    return raw;
+}
+
+} // namespace detail
+
+/// Models that answer together, and how. Never changes.
+class Ensemble : public detail::Handle<optimize_ensemble_t, optimize_ensemble_free> {
+public:
+    /// The models may be gone before the ensemble.
+    explicit Ensemble(const std::vector<const Model *> &models, const EnsembleOptions &options = {}) {
+        const auto members = detail::c_models(models);
+        auto raw = detail::sized<optimize_ensemble_options_t>();
+        raw.method = static_cast<std::int32_t>(options.method);
+        raw.task = static_cast<std::int32_t>(options.task);
+        raw.gate = options.gate;
+        raw.allow_different_vocabularies = options.allow_different_vocabularies;
+        raw.candidates = options.candidates;
+        raw.length_penalty = options.length_penalty;
+        raw.weights = options.weights.data();
+        raw.weight_count = options.weights.size();
+        raw.temperatures = options.temperatures.data();
+        raw.temperature_count = options.temperatures.size();
+        detail::attempt([&](auto **error) {
+            return optimize_ensemble_new(members.data(), members.size(), &raw, place(), error);
+        });
+    }
+    /// The ensemble of a manifest, `ensemble.json` or a folder with one, with its members.
+    static Ensemble load(const std::string &path) {
+        const char *c_path = detail::c_text(path, "path");
+        Ensemble made;
+        detail::attempt([&](auto **error) { return optimize_ensemble_load(c_path, made.place(), error); });
+        return made;
+    }
+    /// Saves a manifest into a folder. The members stay where they are.
+    void save(const std::string &folder) const {
+        const char *c_folder = detail::c_text(folder, "folder");
+        detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });
+    }
+    /// {"method", "task", "members", "weights", "temperatures", "notes"} as JSON.
+    std::string inspect() const {
+        detail::Buffer report;
+        detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
+        return report.text();
+    }
+    /// The ensemble with the weights that foretell a text best, and the JSON of what was found.
+    std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
+                                         const Call &call = {}) const {
+        auto raw = detail::sized<optimize_fit_options_t>();
+        raw.threads = options.threads;
+        raw.context_length = options.context_length;
+        raw.stride = options.stride;
+        raw.max_tokens = options.max_tokens;
+        Ensemble made;
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_ensemble_fit(context.get(), get(), text.data(), text.size(), &raw, c_call, made.place(),
+                                         report.place(), error);
+        });
+        return {std::move(made), report.text()};
+    }
+    /// One model whose branches are the members.
+    Combined fuse(const Call &call = {}) const {
+        auto made = Model::make([&](auto **model, auto **report) {
+            detail::attempt(call, [&](auto *c_call, auto **error) {
+                return optimize_ensemble_fuse(get(), c_call, model, report, error);
+            });
+        });
+        return {std::move(made.first), std::move(made.second)};
+    }
+    /// The members made ready to write one text together.
+    Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
+        return Generator(context, *this, options, call);
+    }
+
+private:
+    Ensemble() = default;
+};
+
+inline Generator::Generator(const Context &context, const Ensemble &ensemble, const GeneratorOptions &options,
+                            const Call &call) {
+    const auto raw = c_options(options);
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_ensemble_generator(context.get(), ensemble.get(), &raw, c_call, place(), error);
+    });
+}
+
+/// Merges the weights of models of one architecture into a new model of the same size.
+inline Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call) {
+    const auto members = detail::c_models(models);
+    auto raw = detail::sized<optimize_merge_options_t>();
+    raw.method = static_cast<std::int32_t>(options.method);
+    raw.weights = options.weights.data();
+    raw.weight_count = options.weights.size();
+    raw.base = options.base == nullptr ? nullptr : options.base->get();
+    raw.density = options.density;
+    raw.scale = options.scale;
+    raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
+    auto made = Model::make([&](auto **model, auto **report) {
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_merge(members.data(), members.size(), &raw, c_call, model, report, error);
+        });
+    });
+    return {std::move(made.first), std::move(made.second)};
+}
+
+} // namespace optimize
+
+#endif // OPTIMIZE_ENSEMBLE_HPP

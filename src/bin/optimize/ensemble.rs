@@ -1,0 +1,312 @@
+//! `optimize ensemble`: several models, one answer.
+
+use crate::common::{self, Machine, Output, Target};
+use crate::generate::{self, Prompts, Writing};
+use crate::table::Table;
+use clap::{Args, ValueEnum};
+use optimize::ensemble::fit::FitOptions;
+use optimize::ensemble::{Ensemble, EnsembleOptions, FitReport, MergeMethod, MergeOptions, Method, merge};
+use optimize::error::{Context, Result, bail};
+use optimize::model::Model;
+use optimize::onnx::save::ExternalData;
+use optimize::report::Report;
+use optimize::runtime::SessionOptions;
+use optimize::source::Task;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `ensemble`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The members: models of any kind that can be loaded
+    #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
+    models: Vec<PathBuf>,
+    #[command(flatten)]
+    how: How,
+    /// Find the weights with which the members foretell this text best
+    #[arg(long, value_name = "FILE")]
+    fit: Option<PathBuf>,
+    /// With --fit: tokens of the text to read [default: 8192]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, requires = "fit")]
+    fit_tokens: usize,
+    /// Where the ensemble goes: a folder for a manifest that --model takes anywhere; with --fuse or --merge the model,
+    /// as an .onnx file or a folder
+    #[arg(long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Make one model whose branches are the members
+    #[arg(long, requires = "output", conflicts_with = "merge")]
+    fuse: bool,
+    #[command(flatten)]
+    merging: Merging,
+    #[command(flatten)]
+    prompts: Prompts,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    report: Output,
+}
+
+/// How the members' answers become one.
+#[derive(Args)]
+struct How {
+    /// What is made of the members' distributions
+    #[arg(long, value_enum, default_value_t = MethodArgument::Mean)]
+    method: MethodArgument,
+    /// A weight for each member, as A,B,C; they count relative to their sum [default: equal]
+    #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
+    weights: Vec<f64>,
+    /// A temperature for each member, before its logits are combined, as A,B,C [default: 1]
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
+    temperatures: Vec<f64>,
+    /// Combine only where members differ on the most probable token; else the first member speaks
+    #[arg(long)]
+    gate: bool,
+    /// Let members have different vocabularies: they are combined by the text of their tokens
+    #[arg(long)]
+    allow_different_vocabularies: bool,
+    /// Rerank: texts that each member writes [default: 1]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    candidates: usize,
+    /// Rerank: log-probabilities are divided by the number of tokens to this power [default: 1]
+    #[arg(long, value_name = "X")]
+    length_penalty: Option<f64>,
+    /// What the members do [default: as they say]
+    #[arg(long, value_enum)]
+    task: Option<TaskArgument>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MethodArgument {
+    /// The mean of the probabilities
+    Mean,
+    /// That with weights, which must be given
+    Weighted,
+    /// The softmax of the mean of the logits
+    Logits,
+    /// The product of the probabilities
+    Product,
+    /// The largest probability
+    Max,
+    /// The middle probability
+    Median,
+    /// The share of the members that would take the token
+    Vote,
+    /// The first member's probabilities divided by the second's
+    Contrastive,
+    /// Each member writes, all score, the best text is taken
+    Rerank,
+    /// Embeddings one after another
+    Concat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskArgument {
+    /// Write text
+    Generate,
+    /// Turn texts into vectors
+    Embed,
+    /// Turn inputs into classes
+    Classify,
+    /// Give numbers
+    Numbers,
+}
+
+/// Averaging weights instead of answers.
+#[derive(Args)]
+struct Merging {
+    /// Average the members' weights into one model
+    #[arg(long, value_enum, requires = "output")]
+    merge: Option<MergeArgument>,
+    /// Ties: the model that the members were made from
+    #[arg(long, value_name = "MODEL", requires = "merge")]
+    base: Option<PathBuf>,
+    /// Ties: share of each member's changes that is kept
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    density: f64,
+    /// Ties: factor of the mean change
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    scale: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MergeArgument {
+    /// The (weighted) mean
+    Linear,
+    /// A point on the arc between two
+    Slerp,
+    /// Changes against a base that agree in sign
+    Ties,
+}
+
+impl How {
+    fn options(&self, fits: bool) -> EnsembleOptions {
+        let method = match self.method {
+            // The weights are yet to be found.
+            MethodArgument::Weighted if fits && self.weights.is_empty() => Method::Mean,
+            MethodArgument::Mean => Method::Mean,
+            MethodArgument::Weighted => Method::Weighted,
+            MethodArgument::Logits => Method::Logits,
+            MethodArgument::Product => Method::Product,
+            MethodArgument::Max => Method::Max,
+            MethodArgument::Median => Method::Median,
+            MethodArgument::Vote => Method::Vote,
+            MethodArgument::Contrastive => Method::Contrastive,
+            MethodArgument::Rerank => Method::Rerank,
+            MethodArgument::Concat => Method::Concat,
+        };
+        EnsembleOptions {
+            method,
+            weights: self.weights.clone(),
+            temperatures: self.temperatures.clone(),
+            gate: self.gate,
+            allow_different_vocabularies: self.allow_different_vocabularies,
+            candidates: self.candidates,
+            length_penalty: self.length_penalty,
+            task: self.task.map(|task| match task {
+                TaskArgument::Generate => Task::Generate,
+                TaskArgument::Embed => Task::Embed,
+                TaskArgument::Classify => Task::Classify,
+                TaskArgument::Numbers => Task::Unknown,
+            }),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let bar = arguments.report.bar();
+    let load = |path: &PathBuf| common::load(path, &bar);
+    let models = arguments.models.iter().map(load).collect::<Result<Vec<_>>>()?;
+    if let Some(method) = arguments.merging.merge {
+        let outcome = merged(arguments, method, &models, &bar);
+        bar.finish();
+        return outcome;
+    }
+    let mut ensemble = Ensemble::new(models, arguments.how.options(arguments.fit.is_some()))?;
+    let mut fitted = None;
+    if let Some(file) = &arguments.fit {
+        let text = common::text_of(file)?;
+        let options = FitOptions {
+            max_tokens: arguments.fit_tokens,
+            threads: arguments.machine.threads,
+            ..FitOptions::default()
+        };
+        let runtime = arguments.machine.runtime()?;
+        let found = bar.call(|call| ensemble.fit(runtime, &text, &options, call)).at(|| file.display())?;
+        ensemble = found.0;
+        fitted = Some(found.1);
+    }
+    bar.finish();
+    ensemble.notes().iter().for_each(|note| arguments.report.warn(note));
+    if let Some(found) = &fitted {
+        show_fit(arguments, found)?;
+    }
+    let asked = arguments.prompts.asked();
+    match &arguments.output {
+        Some(output) if arguments.fuse => fused(arguments, &ensemble, output, &bar)?,
+        Some(output) => {
+            let file = ensemble.save(output)?;
+            if !arguments.report.quiet && !arguments.report.json {
+                common::print(&format!("{}  {} members\n", file.display(), ensemble.members().len()))?;
+            }
+        }
+        None if !asked && fitted.is_none() => {
+            bail!(InvalidArgument, "there is nothing to do: give --prompt, --output or --fit")
+        }
+        None => {}
+    }
+    if !asked {
+        return Ok(());
+    }
+    let runtime = arguments.machine.runtime()?;
+    let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
+    let mut generator = bar.call(|call| ensemble.generator(runtime, &session, call))?;
+    bar.finish();
+    let model = &ensemble.members()[0].model;
+    generate::write(&arguments.prompts, &arguments.writing, &arguments.report, model, &mut *generator)
+}
+
+fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
+    let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
+    save(arguments, &model, output, &mut report, bar)
+}
+
+fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
+    // clap has made sure that it is there.
+    let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
+    let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
+    let target = Target::prepare(output)?;
+    let options = MergeOptions {
+        method: match method {
+            MergeArgument::Linear => MergeMethod::Linear,
+            MergeArgument::Slerp => MergeMethod::Slerp,
+            MergeArgument::Ties => MergeMethod::Ties,
+        },
+        weights: arguments.how.weights.clone(),
+        density: arguments.merging.density,
+        scale: arguments.merging.scale,
+        scratch_folder: Some(target.scratch()),
+    };
+    let (model, mut report) = bar.call(|call| merge(models, base.as_ref(), &options, call))?;
+    save(arguments, &model, output, &mut report, bar)
+}
+
+fn save(
+    arguments: &Arguments,
+    model: &Model,
+    output: &Path,
+    report: &mut Report,
+    bar: &crate::progress::Bar,
+) -> Result<()> {
+    let target = Target::prepare(output)?;
+    let saved = bar.call(|call| model.save(&target.file, ExternalData::Auto, call))?;
+    target.carry_along(model)?;
+    report.output = Some(saved.identity());
+    bar.finish();
+    if arguments.report.json {
+        common::print(&report.to_json())?;
+    } else if !arguments.report.quiet {
+        let mut table = Table::default();
+        table.row(&["", "bytes"]);
+        for path in &arguments.models {
+            let size = Model::load(path).map_or(0, |model| model.bytes());
+            table.row(&[&path.display().to_string(), &size.to_string()]);
+        }
+        let bytes = saved.identity().bytes.to_string();
+        table.row(&[&target.file.display().to_string(), &bytes]);
+        common::print(&table.render())?;
+    }
+    Ok(())
+}
+
+fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
+    if arguments.report.json {
+        // One object a command: what is written after it, if anything, is the report.
+        if !arguments.prompts.asked() && !arguments.fuse {
+            let text = serde_json::to_string(found).unwrap_or_default();
+            common::print(&format!("{text}\n"))?;
+        }
+        return Ok(());
+    }
+    if arguments.report.quiet {
+        return Ok(());
+    }
+    let mut table = Table::default();
+    table.row(&["", "weight", "nats a token", "perplexity"]);
+    let figures = |nll: f64| (format!("{nll:.4}"), format!("{:.3}", nll.exp()));
+    for ((path, weight), nll) in arguments.models.iter().zip(&found.weights).zip(&found.member_nll) {
+        let (nats, perplexity) = figures(*nll);
+        table.row(&[&path.display().to_string(), &format!("{weight:.4}"), &nats, &perplexity]);
+    }
+    for (name, nll) in [("equal weights", found.equal_nll), ("these weights", found.fitted_nll)] {
+        let (nats, perplexity) = figures(nll);
+        table.row(&[name, "", &nats, &perplexity]);
+    }
+    // Where a text follows, it alone is the result.
+    if arguments.prompts.asked() {
+        eprint!("{}", table.render());
+        return Ok(());
+    }
+    common::print(&table.render())
+}

@@ -1,0 +1,306 @@
+//! [`Ensemble::fit`]: the weights with which the members foretell a text best.
+//!
+//! For a mean of probabilities the log-likelihood `Σ_n ln Σ_m w_m p_nm` is concave in `w`, and needs of each member
+//! only the probability of the token that came: expectation and maximisation in turn (Dempster, Laird, Rubin 1977,
+//! for mixture weights) climb to its one maximum. How far off it a `w` can be is known: `ln max_m 1/N Σ_n p_nm / p_n`,
+//! with `p_n` the mixture's, is an upper bound, and the search ends when that is next to nothing.
+//!
+//! For logits and products the likelihood is that of a log-linear model, concave as well; there the weights follow the
+//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until it does not lose.
+
+use super::{Ensemble, Method, name_of, place};
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::evaluate::PerplexityOptions;
+use crate::evaluate::reader::Reader;
+use crate::evaluate::text_plan::Plan;
+use crate::likelihood::log_sum_exp;
+use crate::runtime::{Runtime, Stop};
+use crate::source::Task;
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// Tokens of the text that are read if the options do not say.
+const TOKENS: usize = 8192;
+/// Bytes of logits that are kept for methods that need all of them.
+const KEPT_BYTES: usize = 256 << 20;
+/// The log-likelihood of a token is this close to the best possible, in nats.
+const CLOSE: f64 = 1e-6;
+/// Rounds of a search, at most.
+const ROUNDS: usize = 10_000;
+/// Rounds of a search in which each takes a pass over all logits.
+const SLOW_ROUNDS: usize = 60;
+
+/// How the text is read. See [`PerplexityOptions`].
+pub type FitOptions = PerplexityOptions;
+
+/// What weights were found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitReport {
+    /// One for each member; they add up to 1.
+    pub weights: Vec<f64>,
+    /// Mean `-ln p` of a token, in nats, of each member alone.
+    pub member_nll: Vec<f64>,
+    /// The same, of the ensemble with equal weights.
+    pub equal_nll: f64,
+    /// The same, of the ensemble with the weights found.
+    pub fitted_nll: f64,
+    /// No weights are better by more than this, in nats a token.
+    pub gap: f64,
+    /// Tokens the weights were fitted on.
+    pub tokens: usize,
+}
+
+impl Ensemble {
+    /// Finds the weights that foretell `text` best; the temperatures stay. Gives the ensemble with them.
+    ///
+    /// Members are loaded one after another. Reports the stage `fit` in members' tokens.
+    /// [`crate::error::Kind::Unsupported`] for members that do not write text or have different vocabularies, and for
+    /// methods without weights; `InvalidArgument` if the text is too short.
+    pub fn fit(
+        &self,
+        runtime: &'static Runtime,
+        text: &str,
+        options: &FitOptions,
+        call: &Call,
+    ) -> Result<(Ensemble, FitReport)> {
+        let method = self.options.method;
+        if self.task != Task::Generate || matches!(self.vocabularies, super::Vocabularies::Different(_)) {
+            bail!(Unsupported, "weights are fitted for members that write text in one vocabulary");
+        }
+        let Some(tokenizer) = self.tokenizer()? else {
+            bail!(NotFound, "no member has a tokenizer.json to read the text with");
+        };
+        let mut options = options.clone();
+        if options.max_tokens == 0 {
+            options.max_tokens = TOKENS;
+        }
+        let models: Vec<_> = self.members.iter().map(|member| &member.model).collect();
+        let plan = Plan::new(&models, &tokenizer, text, &options)?;
+        let report = match method {
+            Method::Mean | Method::Weighted => mixture(&self.read(runtime, &plan, &options, 0, call)?),
+            Method::Logits | Method::Product => {
+                let read = self.read(runtime, &plan, &options, KEPT_BYTES / self.members.len(), call)?;
+                log_linear(&read, method == Method::Product, call)?
+            }
+            other => bail!(Unsupported, "the method `{}` has no weights that could be fitted", name_of(other)),
+        };
+        Ok((self.with_weights(&report.weights)?, report))
+    }
+
+    /// What each member makes of the text. Up to `keep` bytes of its logits are kept.
+    fn read(
+        &self,
+        runtime: &'static Runtime,
+        plan: &Plan,
+        options: &FitOptions,
+        keep: usize,
+        call: &Call,
+    ) -> Result<Vec<Reading>> {
+        let total = (plan.scored() * self.members.len()) as u64;
+        let mut done = 0;
+        let mut readings = Vec::with_capacity(self.members.len());
+        let stop = Stop::new()?;
+        let quiet = Call { progress: None, deadline: call.deadline, cancel: call.cancel };
+        for (index, member) in self.members.iter().enumerate() {
+            let mut reader = Reader::new(runtime, &member.model, options.threads, &quiet).at(|| place(index))?;
+            let mut reading = Reading::default();
+            for window in &plan.windows {
+                if keep > 0 && reading.logits.len() * 4 >= keep {
+                    break;
+                }
+                let ids = plan.ids(window);
+                let logits = stop.during(&quiet, || reader.read(&ids, window.scored + 1, &stop)).at(|| place(index))?;
+                for (position, id) in ids.iter().enumerate().skip(ids.len() - window.scored) {
+                    let row = logits.at(position - 1)?;
+                    let Some(token) = usize::try_from(*id).ok().filter(|token| *token < row.len()) else {
+                        bail!(InvalidArgument, "{}: has no logit of token {id}", place(index));
+                    };
+                    reading.add(row, token, member.temperature, keep > 0);
+                }
+                done += window.scored as u64;
+                call.report("fit", done, total)?;
+            }
+            if reading.logs.iter().any(|log| log.is_nan()) {
+                bail!(Runtime, "{}: a logit is not a number", place(index));
+            }
+            readings.push(reading);
+        }
+        Ok(readings)
+    }
+}
+
+/// What a member makes of a text.
+#[derive(Debug, Default)]
+struct Reading {
+    /// `ln p` of each token that came.
+    logs: Vec<f64>,
+    /// The tokens.
+    tokens: Vec<usize>,
+    /// Logits divided by the temperature, row by row, if they are kept.
+    logits: Vec<f32>,
+}
+
+impl Reading {
+    fn add(&mut self, row: &[f32], token: usize, temperature: f64, keep: bool) {
+        let scaled: Vec<f64> = row.iter().map(|logit| f64::from(*logit) / temperature).collect();
+        self.logs.push(scaled[token] - log_sum_exp(&scaled));
+        self.tokens.push(token);
+        if keep {
+            self.logits.extend(scaled.iter().map(|logit| *logit as f32));
+        }
+    }
+
+    fn nll(&self) -> f64 {
+        -self.logs.iter().sum::<f64>() / self.logs.len().max(1) as f64
+    }
+}
+
+/// The best weights of a mean of probabilities.
+fn mixture(readings: &[Reading]) -> FitReport {
+    let (members, count) = (readings.len(), readings[0].logs.len());
+    // Relative to the best member: nothing underflows.
+    let best: Vec<f64> =
+        (0..count).map(|n| readings.iter().map(|r| r.logs[n]).fold(f64::NEG_INFINITY, f64::max)).collect();
+    let rows: Vec<Vec<f64>> =
+        (0..count).map(|n| readings.iter().map(|r| (r.logs[n] - best[n]).exp()).collect()).collect();
+    let nll = |weights: &[f64]| -> f64 {
+        let log = |(row, best): (&Vec<f64>, &f64)| best + row.iter().zip(weights).map(|(p, w)| p * w).sum::<f64>().ln();
+        -rows.iter().zip(&best).map(log).sum::<f64>() / count as f64
+    };
+    let mut weights = vec![1.0 / members as f64; members];
+    let equal_nll = nll(&weights);
+    let mut gap = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let mut share = vec![0.0; members];
+        for row in &rows {
+            let sum: f64 = row.iter().zip(&weights).map(|(p, w)| p * w).sum();
+            share.iter_mut().zip(row).for_each(|(share, p)| *share += p / sum);
+        }
+        share.iter_mut().for_each(|share| *share /= count as f64);
+        gap = share.iter().copied().fold(0.0, f64::max).ln().max(0.0);
+        if gap < CLOSE {
+            break;
+        }
+        weights.iter_mut().zip(&share).for_each(|(weight, share)| *weight *= share);
+        normalize(&mut weights);
+    }
+    let member_nll = readings.iter().map(Reading::nll).collect();
+    FitReport { fitted_nll: nll(&weights), weights, member_nll, equal_nll, gap, tokens: count }
+}
+
+/// The best weights of a mean of logits, or of a product.
+fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitReport> {
+    let members = readings.len();
+    let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);
+    let size = readings.iter().map(|r| r.logits.len() / r.logs.len().max(1)).min().unwrap_or(0);
+    let power = if product { members as f64 } else { 1.0 };
+    let row = |m: usize, n: usize| {
+        let width = readings[m].logits.len() / readings[m].logs.len().max(1);
+        &readings[m].logits[n * width..n * width + size]
+    };
+    // Mean loss and its gradient.
+    let loss = |weights: &[f64]| -> (f64, Vec<f64>) {
+        let token = |n: usize| {
+            let rows: Vec<&[f32]> = (0..members).map(|m| row(m, n)).collect();
+            let mut sums = vec![0.0; size];
+            for (row, weight) in rows.iter().zip(weights).filter(|(_, weight)| **weight > 0.0) {
+                sums.iter_mut().zip(*row).for_each(|(sum, logit)| *sum += power * weight * f64::from(*logit));
+            }
+            let norm = log_sum_exp(&sums);
+            let came = readings[0].tokens[n];
+            let loss = norm - sums[came];
+            sums.iter_mut().for_each(|sum| *sum = (*sum - norm).exp());
+            let slope = |row: &&[f32]| {
+                let mean: f64 = sums.iter().zip(*row).filter(|(p, _)| **p > 0.0).map(|(p, l)| p * f64::from(*l)).sum();
+                power * (mean - f64::from(row[came]))
+            };
+            (loss, rows.iter().map(slope).collect::<Vec<f64>>())
+        };
+        let add = |(a, mut b): (f64, Vec<f64>), (c, d): (f64, Vec<f64>)| {
+            b.iter_mut().zip(d).for_each(|(b, d)| *b += d);
+            (a + c, b)
+        };
+        // In chunks of one order whatever the threads, so that the sums are the same.
+        let parts: Vec<(f64, Vec<f64>)> = (0..count.div_ceil(32))
+            .into_par_iter()
+            .map(|chunk| (chunk * 32..count.min(chunk * 32 + 32)).map(token).fold((0.0, vec![0.0; members]), add))
+            .collect();
+        let (sum, slopes) = parts.into_iter().fold((0.0, vec![0.0; members]), add);
+        (sum / count as f64, slopes.into_iter().map(|slope| slope / count as f64).collect())
+    };
+    let mut weights = vec![1.0 / members as f64; members];
+    let (equal_nll, mut slopes) = loss(&weights);
+    let (mut least, mut step, mut gap) = (equal_nll, 1.0, f64::INFINITY);
+    for _ in 0..SLOW_ROUNDS {
+        call.check()?;
+        // Of a convex function on the simplex: the line to the best corner bounds what is left.
+        let here: f64 = weights.iter().zip(&slopes).map(|(w, s)| w * s).sum();
+        gap = (here - slopes.iter().copied().fold(f64::INFINITY, f64::min)).max(0.0);
+        if gap < CLOSE || step < 1e-9 {
+            break;
+        }
+        let mut tried: Vec<f64> = weights.iter().zip(&slopes).map(|(w, s)| w * (-step * (s - here)).exp()).collect();
+        normalize(&mut tried);
+        let (found, there) = loss(&tried);
+        if found <= least {
+            (weights, slopes, least) = (tried, there, found);
+            step *= 2.0;
+        } else {
+            step /= 4.0;
+        }
+    }
+    let member_nll = readings.iter().map(|r| -r.logs[..count].iter().sum::<f64>() / count.max(1) as f64).collect();
+    Ok(FitReport { weights, member_nll, equal_nll, fitted_nll: least, gap, tokens: count })
+}
+
+fn normalize(weights: &mut [f64]) {
+    let sum: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(rows: &[(&[f32], usize)]) -> Reading {
+        let mut reading = Reading::default();
+        rows.iter().for_each(|(row, token)| reading.add(row, *token, 1.0, true));
+        reading
+    }
+
+    /// The loss of a mean of probabilities, on a grid.
+    fn best_on_a_grid(loss: impl Fn(f64) -> f64) -> f64 {
+        (0..=10_000).map(|i| f64::from(i) / 10_000.0).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap()
+    }
+
+    #[test]
+    fn weights_are_the_best_there_are() {
+        let a: [&[f32]; 4] = [&[3.0, 0.0, 0.0], &[0.0, 2.0, 0.0], &[1.0, 0.0, 0.5], &[2.0, 2.0, 0.0]];
+        let b: [&[f32]; 4] = [&[0.0, 1.0, 0.0], &[0.0, 3.0, 1.0], &[0.0, 0.0, 2.0], &[0.0, 0.0, 3.0]];
+        let tokens = [0, 1, 2, 0];
+        let pair = |rows: [&'static [f32]; 4]| reading(&rows.into_iter().zip(tokens).collect::<Vec<_>>());
+        let readings = [pair(a), pair(b)];
+        let p = |m: usize, n: usize| readings[m].logs[n].exp();
+        let report = mixture(&readings);
+        let mean = |w: f64| -(0..4).map(|n| (w * p(0, n) + (1.0 - w) * p(1, n)).ln()).sum::<f64>() / 4.0;
+        let best = best_on_a_grid(mean);
+        assert!((report.weights[0] - best).abs() < 2e-3 && report.gap < 1e-5, "{report:?} {best}");
+        assert!((report.fitted_nll - mean(report.weights[0])).abs() < 1e-12 && report.fitted_nll < report.equal_nll);
+        for product in [false, true] {
+            let report = log_linear(&readings, product, &Call::default()).unwrap();
+            let power = if product { 2.0 } else { 1.0 };
+            let loss = |w: f64| -> f64 {
+                let token = |n: usize| {
+                    let sums: Vec<f64> =
+                        (0..3).map(|i| power * (w * f64::from(a[n][i]) + (1.0 - w) * f64::from(b[n][i]))).collect();
+                    log_sum_exp(&sums) - sums[tokens[n]]
+                };
+                (0..4).map(token).sum::<f64>() / 4.0
+            };
+            let best = best_on_a_grid(loss);
+            assert!((report.weights[0] - best).abs() < 1e-2, "{report:?} {best}");
+            assert!((report.fitted_nll - loss(report.weights[0])).abs() < 1e-9);
+        }
+    }
+}

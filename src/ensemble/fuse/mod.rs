@@ -1,0 +1,238 @@
+//! [`Ensemble::fuse`]: one model whose branches are the members.
+//!
+//! `join` puts the members' graphs side by side over common inputs, `heads` has their outputs combined by nodes. The
+//! result is an ordinary model of standard operators (and those of the members): it is saved, loaded, run and measured
+//! like any other. A fused decoder gives logarithms of probabilities as `logits`, and takes the members' caches under
+//! the usual names, layers counted on from member to member, so that whatever feeds one decoder feeds it.
+
+mod heads;
+mod join;
+
+use super::{Ensemble, Method, name_of, place};
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::evaluate::embedding::output_of;
+use crate::graph::edit;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfoProto};
+use crate::report::{Report, peak_rss_bytes};
+use crate::source::{Card, Format, Task};
+use heads::Nodes;
+use join::Join;
+use serde_json::json;
+use std::time::Instant;
+
+impl Ensemble {
+    /// Makes one model of the members, and a report of what it is made of.
+    ///
+    /// Weights that several members have are in it once. Reports the stage `fuse` in members.
+    /// [`crate::error::Kind::Unsupported`] if the members cannot be in one graph: different vocabularies, caches kept
+    /// in different ways, an operator set that cannot be lifted, the method `rerank`; `InvalidArgument` if their
+    /// inputs or outputs do not fit together. The message names the member.
+    pub fn fuse(&self, call: &Call) -> Result<(Model, Report)> {
+        let start = Instant::now();
+        if let super::Vocabularies::Different(how) = &self.vocabularies {
+            bail!(Unsupported, "{how}: such members have no common logits, so they cannot be one graph");
+        }
+        if self.options.method == Method::Rerank {
+            bail!(Unsupported, "members that are reranked write whole texts, so they cannot be one graph");
+        }
+        let mut join = Join::new(self, call)?;
+        let members = &self.members;
+        let (outputs, task) = match self.task {
+            Task::Generate | Task::FillMask | Task::Classify => (logits(self, &mut join)?, self.task),
+            Task::Embed => (embedding(self, &mut join)?, Task::Embed),
+            Task::Unknown => (numbers(self, &mut join)?, Task::Unknown),
+        };
+        let shared = join.share();
+        let parts: Vec<u64> = members.iter().map(|member| member.model.bytes()).collect();
+        let proto = join.finish(outputs);
+        let card = self.card(task);
+        let model = Model::from_proto(proto).with_card(card);
+        let mut report = Report::new("ensemble", serde_json::to_value(&self.options).unwrap_or_default());
+        report.summary = [
+            ("method".to_owned(), json!(name_of(self.options.method))),
+            ("task".to_owned(), json!(self.task)),
+            ("members".to_owned(), json!(members.len())),
+            ("weights".to_owned(), json!(members.iter().map(|m| m.weight).collect::<Vec<_>>())),
+            ("member_bytes".to_owned(), json!(parts)),
+            ("shared_bytes".to_owned(), json!(shared)),
+            ("notes".to_owned(), json!(self.notes)),
+        ]
+        .into_iter()
+        .collect();
+        report.seconds = start.elapsed().as_secs_f64();
+        report.peak_rss_bytes = peak_rss_bytes();
+        Ok((model, report))
+    }
+
+    /// The first member's card, with the shortest context of all.
+    fn card(&self, task: Task) -> Card {
+        let mut card = self.members[0].model.card().clone();
+        card.format = Format::Memory;
+        card.contract = None;
+        card.task = task;
+        if task == Task::Embed {
+            card.pooling = None;
+        }
+        let contexts = self.members.iter().filter_map(|member| member.model.card().longest_text().ok().flatten());
+        if let Some(context) = contexts.min().filter(|_| task == Task::Generate) {
+            card.config.insert("max_position_embeddings".to_owned(), json!(context));
+        }
+        card
+    }
+}
+
+/// The combined logits, and the caches of decoders.
+fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
+    let mut infos = Vec::new();
+    for (index, branch) in join.branches.iter().enumerate() {
+        infos.push(branch.logits().at(|| place(index))?);
+    }
+    let shape = infos[0].shape.clone();
+    let rank = shape.as_ref().map_or(3, Vec::len);
+    let last = |info: &ValueInfo| match info.shape.as_ref().and_then(|shape| shape.last()) {
+        Some(Dim::Fixed(size)) => Some(*size),
+        _ => None,
+    };
+    let sizes: Vec<Option<i64>> = infos.iter().map(last).collect();
+    let least = sizes.iter().flatten().min().copied();
+    if ensemble.task() == Task::Classify
+        && let (Some(index), Some(least)) = (sizes.iter().position(|size| *size > least), least)
+    {
+        bail!(InvalidArgument, "{} knows {:?} classes, another {least}", place(index), sizes[index].unwrap_or(0));
+    }
+    let keep = join.logits_to_keep();
+    let mut nodes = Nodes::new(join);
+    let mut rows = Vec::new();
+    for (index, info) in infos.iter().enumerate() {
+        let mut value = nodes.float(&join.branches[index].value(&info.name), info.dtype);
+        if let Some(least) = least.filter(|least| sizes[index].is_none_or(|size| size > *least)) {
+            value = nodes.slice(&value, 0, least, -1);
+        }
+        if let Some(keep) = keep.as_deref().filter(|_| !join.branches[index].keeps()) {
+            value = nodes.last_columns(&value, keep);
+        }
+        rows.push(value);
+    }
+    let name = infos[0].name.clone();
+    heads::distribution(&mut nodes, ensemble, &rows, &name)?;
+    let (made, constants) = nodes.into_parts();
+    join.add(made, constants);
+    let mut dims = shape.unwrap_or_else(|| vec![Dim::Symbolic(String::new()); rank]);
+    if let (Some(dim), Some(least)) = (dims.last_mut(), least) {
+        *dim = Dim::Fixed(least);
+    }
+    let mut outputs = vec![declared(&name, DataType::Float32, &dims)];
+    outputs.extend(join.cache_outputs());
+    Ok(outputs)
+}
+
+/// One vector a text.
+fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
+    let members = ensemble.members();
+    let mask = join.mask();
+    let mut nodes = Nodes::new(join);
+    let (mut vectors, mut widths) = (Vec::new(), Vec::new());
+    for (index, (branch, member)) in join.branches.iter().zip(members).enumerate() {
+        let (output, pooling) = output_of(&branch.outputs, member.model.card()).at(|| place(index))?;
+        let info = branch.outputs.iter().find(|info| info.name == output);
+        let width = info.and_then(|info| info.shape.as_ref()).and_then(|shape| shape.last().cloned());
+        let value = nodes.float(&branch.value(&output), info.and_then(|info| info.dtype));
+        let pooled = match pooling {
+            None => value,
+            Some(pooling) => match &mask {
+                Some((mask, dtype)) => nodes.pool(&value, pooling, mask, *dtype),
+                None => bail!(Unsupported, "{}: gives vectors of tokens, and no input says which count", place(index)),
+            },
+        };
+        widths.push(match width {
+            Some(Dim::Fixed(width)) => Some(width),
+            _ => None,
+        });
+        vectors.push(nodes.unit(&pooled));
+    }
+    let concat = ensemble.options().method == Method::Concat;
+    if let (Some(first), false) = (widths[0], concat)
+        && let Some(index) = widths.iter().position(|width| width.is_some_and(|width| width != first))
+    {
+        bail!(
+            InvalidArgument,
+            "vectors of {} have {} elements, those of {} {first}: they have no mean; the method `concat` puts them one \
+             after another",
+            place(index),
+            widths[index].unwrap_or(0),
+            place(0)
+        );
+    }
+    let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
+    heads::vector(&mut nodes, concat, &weights, &vectors, "sentence_embedding");
+    let (made, constants) = nodes.into_parts();
+    join.add(made, constants);
+    let width = match concat {
+        true => widths.iter().copied().sum::<Option<i64>>(),
+        false => widths[0],
+    };
+    let width = width.map_or(Dim::Symbolic("width".to_owned()), Dim::Fixed);
+    Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
+}
+
+/// Every output of the first member, combined as numbers.
+fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
+    let mut nodes = Nodes::new(join);
+    let mut outputs = Vec::new();
+    let infos = join.branches[0].outputs.clone();
+    for info in &infos {
+        let mut values = Vec::new();
+        for (index, branch) in join.branches.iter().enumerate() {
+            let found = match branch.outputs.iter().find(|other| other.name == info.name) {
+                Some(found) => found,
+                None if infos.len() == 1 && branch.outputs.len() == 1 => &branch.outputs[0],
+                None => bail!(InvalidArgument, "{}: has no output {:?}", place(index), info.name),
+            };
+            let float = matches!(
+                found.dtype,
+                Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
+            );
+            if !float {
+                bail!(Unsupported, "{}: output {:?} is {}, not of numbers", place(index), found.name, found.describe());
+            }
+            let rank = |info: &ValueInfo| info.shape.as_ref().map(Vec::len);
+            if rank(found) != rank(info) {
+                let (a, b) = (info.describe(), found.describe());
+                bail!(InvalidArgument, "{}: output {:?} is {b}, that of member 1 {a}", place(index), found.name);
+            }
+            values.push(nodes.float(&branch.value(&found.name), found.dtype));
+        }
+        heads::number(&mut nodes, ensemble, &values, &info.name);
+        let dims = info.shape.clone();
+        outputs.push(match dims {
+            Some(dims) => declared(&info.name, DataType::Float32, &dims),
+            None => edit::untyped(&info.name),
+        });
+    }
+    let (made, constants) = nodes.into_parts();
+    join.add(made, constants);
+    Ok(outputs)
+}
+
+/// An input or output of these sizes.
+fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
+    let mut info = edit::value(name, dtype, dims.len());
+    let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(size) => DimensionProto { dim_value: Some(*size), ..Default::default() },
+        Dim::Symbolic(name) if name.is_empty() => DimensionProto::default(),
+        Dim::Symbolic(name) => DimensionProto { dim_param: Some(name.clone()), ..Default::default() },
+    };
+    if let Some(tensor) = tensor {
+        tensor.shape = Some(Box::new(TensorShapeProto { dim: dims.iter().map(dim).collect(), ..Default::default() }));
+    }
+    info
+}
+
+/// A model's messages without its graph.
+fn frame(from: &ModelProto) -> ModelProto {
+    ModelProto { graph: None, functions: Vec::new(), training_info: Vec::new(), ..from.clone() }
+}

@@ -1,0 +1,203 @@
+//! The manifest of an ensemble: a small JSON file, `ensemble.json`, that names the members and how they answer.
+//!
+//! ```json
+//! {"format": "liboptimize-ensemble", "version": 1, "method": "mean",
+//!  "members": [{"model": "../a.gguf", "bytes": 98400000, "weight": 0.7, "temperature": 1.0}, ...]}
+//! ```
+//!
+//! Models are named relative to the manifest's folder where they can be. It is taken wherever a model is: what is
+//! loaded then is the fused graph ([`super::Ensemble::fuse`]).
+
+use super::{Ensemble, EnsembleOptions, Method, place};
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::model::Model;
+use crate::source::{LoadOptions, Task, load as load_model};
+use crate::{files, limits};
+use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
+
+/// The file's name in a folder.
+pub const FILE: &str = "ensemble.json";
+const FORMAT: &str = "liboptimize-ensemble";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: String,
+    version: u32,
+    method: Method,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task: Option<Task>,
+    #[serde(default)]
+    gate: bool,
+    #[serde(default)]
+    allow_different_vocabularies: bool,
+    #[serde(default)]
+    candidates: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    length_penalty: Option<f64>,
+    members: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    model: PathBuf,
+    /// Of the model's files together, to notice another model under the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+}
+
+/// The manifest that a path means: the file itself, or the one in a folder; `None` if there is none.
+pub fn find(path: &Path) -> Option<PathBuf> {
+    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    (file.file_name().is_some_and(|name| name == FILE) && file.is_file()).then_some(file)
+}
+
+impl Ensemble {
+    /// Loads the ensemble that a manifest describes, or a folder that has one, with its members.
+    ///
+    /// [`crate::error::Kind::NotFound`] if there is none; `InvalidModel` if it is damaged or of a newer version, or if
+    /// a member's files are not those it was made with; else as loading the members and [`Ensemble::new`].
+    pub fn load(path: &Path) -> Result<Ensemble> {
+        let Some(file) = find(path) else { bail!(NotFound, "{}: there is no {FILE}", path.display()) };
+        read(&file).at(|| file.display())
+    }
+
+    /// Saves a manifest into a folder, which is made if it is not there. The members stay where they are.
+    ///
+    /// [`crate::error::Kind::InvalidArgument`] if a member was made in memory: save it first.
+    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
+        std::fs::create_dir_all(folder).at(|| folder.display())?;
+        let home = folder.canonicalize().at(|| folder.display())?;
+        let equal = self.options.weights.is_empty();
+        let mut members = Vec::with_capacity(self.members.len());
+        for (index, member) in self.members.iter().enumerate() {
+            let Some(path) = member.model.path() else {
+                bail!(
+                    InvalidArgument,
+                    "{}: was made in memory, so a manifest cannot name it: save it first",
+                    place(index)
+                );
+            };
+            let path = path.canonicalize().at(|| path.display())?;
+            members.push(Entry {
+                model: relative(&home, &path),
+                bytes: Some(member.model.bytes()),
+                weight: (!equal).then_some(member.weight),
+                temperature: (member.temperature != 1.0).then_some(member.temperature),
+            });
+        }
+        let EnsembleOptions { method, task, gate, allow_different_vocabularies, candidates, length_penalty, .. } =
+            self.options.clone();
+        let (format, version) = (FORMAT.to_owned(), VERSION);
+        let manifest = Manifest {
+            format,
+            version,
+            method,
+            task,
+            gate,
+            allow_different_vocabularies,
+            candidates,
+            length_penalty,
+            members,
+        };
+        let mut text = serde_json::to_string_pretty(&manifest)
+            .map_err(|e| error!(Internal, "a manifest cannot be written: {e}"))?;
+        text.push('\n');
+        let file = folder.join(FILE);
+        files::replace(&file, text.as_bytes())?;
+        Ok(file)
+    }
+}
+
+/// Loads the ensemble of a manifest as one model.
+pub fn load_fused(path: &Path) -> Result<Model> {
+    let (model, _) = Ensemble::load(path)?.fuse(&Call::default()).at(|| path.display())?;
+    let (proto, card) = (model.proto().clone(), model.card().clone());
+    Ok(Model::assemble(proto, card, path, Vec::new()))
+}
+
+fn read(file: &Path) -> Result<Ensemble> {
+    let content = files::read(file, limits::CONFIG_BYTES)?;
+    let manifest: Manifest = serde_json::from_slice(&content)
+        .map_err(|e| error!(InvalidModel, "is not the manifest of an ensemble: {e}"))?;
+    if manifest.format != FORMAT {
+        bail!(InvalidModel, "is not the manifest of an ensemble: its format is {:?}", manifest.format);
+    }
+    if manifest.version > VERSION {
+        let version = manifest.version;
+        bail!(InvalidModel, "is of version {version}; this library knows versions up to {VERSION}");
+    }
+    let home = files::parent_of(file);
+    let mut models = Vec::with_capacity(manifest.members.len());
+    for (index, entry) in manifest.members.iter().enumerate() {
+        let path = home.join(&entry.model);
+        // Without `..` in it, as people name files.
+        let path = path.canonicalize().unwrap_or(path);
+        if find(&path).is_some() {
+            bail!(Unsupported, "{}: {} is an ensemble itself", place(index), path.display());
+        }
+        let model = load_model(&path, &LoadOptions::default()).at(|| place(index))?;
+        if let Some(bytes) = entry.bytes.filter(|bytes| *bytes != model.bytes()) {
+            let now = model.bytes();
+            bail!(
+                InvalidModel,
+                "{}: {} has {now} bytes, not {bytes}: it is another model",
+                place(index),
+                path.display()
+            );
+        }
+        models.push(model);
+    }
+    let either = |values: Vec<Option<f64>>, name: &str| match values.iter().flatten().count() {
+        0 => Ok(Vec::new()),
+        count if count == values.len() => Ok(values.into_iter().flatten().collect()),
+        _ => Err(error!(InvalidModel, "some members have a {name} and some have none")),
+    };
+    let weights = either(manifest.members.iter().map(|entry| entry.weight).collect(), "weight")?;
+    let temperatures = manifest.members.iter().map(|entry| entry.temperature.unwrap_or(1.0)).collect();
+    Ensemble::new(
+        models,
+        EnsembleOptions {
+            method: manifest.method,
+            weights,
+            temperatures,
+            gate: manifest.gate,
+            allow_different_vocabularies: manifest.allow_different_vocabularies,
+            candidates: manifest.candidates,
+            length_penalty: manifest.length_penalty,
+            task: manifest.task,
+        },
+    )
+}
+
+/// `path` as seen from `home`; as it is if they have nothing in common. Both are canonical.
+fn relative(home: &Path, path: &Path) -> PathBuf {
+    let (home, whole): (Vec<Component<'_>>, Vec<Component<'_>>) =
+        (home.components().collect(), path.components().collect());
+    let same = home.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    // The root alone is nothing that two places have in common.
+    if same <= 1 {
+        return path.to_owned();
+    }
+    let up = home[same..].iter().map(|_| Component::ParentDir);
+    up.chain(whole[same..].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_from_the_manifest() {
+        let of = |home: &str, path: &str| relative(Path::new(home), Path::new(path)).display().to_string();
+        assert_eq!(of("/work/e", "/work/a.gguf"), "../a.gguf");
+        assert_eq!(of("/work/e", "/work/e/a/m.onnx"), "a/m.onnx");
+        assert_eq!(of("/work/e", "/data/a"), "/data/a");
+    }
+}

@@ -1,0 +1,307 @@
+//! [`merge`]: several models of one architecture become one of the same size, by their weights.
+//!
+//! | method | each weight of the result | source |
+//! |---|---|---|
+//! | [`MergeMethod::Linear`] | `Σ w θ` | Wortsman et al. 2022 (model soups) |
+//! | [`MergeMethod::Slerp`] | on the arc between two: `(sin((1−t)φ) a + sin(tφ) b) / sin φ`, `t` the second's weight | Shoemake 1985 |
+//! | [`MergeMethod::Ties`] | `base + λ mean` of those changes whose sign has the larger sum, each member's smallest changes left out | Yadav et al. 2023 |
+//!
+//! All in float32, tensor by tensor; what comes out has the type of the first member's tensor.
+
+use super::place;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
+use crate::graph::constants::Matrix;
+use crate::limits;
+use crate::model::Model;
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::TensorProto;
+use crate::report::{Report, peak_rss_bytes};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Beyond this cosine two tensors are as good as parallel, and the arc is a line.
+const PARALLEL: f64 = 0.9995;
+
+/// How weights become one. Formulas are in [`self`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MergeMethod {
+    /// The (weighted) mean.
+    #[default]
+    Linear,
+    /// A point on the arc between two models.
+    Slerp,
+    /// Changes against a base that agree in sign.
+    Ties,
+}
+
+/// Options of [`merge`].
+#[derive(Debug, Clone, Serialize)]
+pub struct MergeOptions {
+    /// See [`MergeMethod`].
+    pub method: MergeMethod,
+    /// One for each model, 0 or more; they count relative to their sum. Empty: equal.
+    pub weights: Vec<f64>,
+    /// Ties: share of each model's changes that is kept, the largest, in (0, 1].
+    pub density: f64,
+    /// Ties: factor of the mean change.
+    pub scale: f64,
+    /// Folder for the new weights until they are saved (an unlinked file); `None` is the system's.
+    pub scratch_folder: Option<PathBuf>,
+}
+
+impl Default for MergeOptions {
+    fn default() -> Self {
+        let (method, weights, scratch_folder) = (MergeMethod::Linear, Vec::new(), None);
+        MergeOptions { method, weights, density: 0.2, scale: 1.0, scratch_folder }
+    }
+}
+
+/// Merges models of one architecture into one. `base` is what [`MergeMethod::Ties`] takes changes against.
+///
+/// Weights that are equal in all models stay as they are. Reports the stage `merge` in tensors. Memory: one tensor of
+/// each model at a time. [`crate::error::Kind::InvalidArgument`] if there is one model only, if graphs or shapes
+/// differ, or options are out of range; `Unsupported` if weights that differ are not floating-point (quantized): the
+/// message names model and tensor.
+pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
+    let start = Instant::now();
+    let weights = check(models, base, options)?;
+    for (index, other) in models.iter().enumerate().skip(1) {
+        same_graph(&models[0], other).at(|| place(index))?;
+    }
+    if let Some(base) = base {
+        same_graph(&models[0], base).at(|| "the base")?;
+    }
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = Scratch::new(&folder);
+    let others: Vec<HashMap<&str, &TensorProto>> = models[1..].iter().map(initializers).collect();
+    let of_base = base.map(initializers);
+    let mut proto = models[0].proto().clone();
+    let tensors = proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    let total = models[0].graph().initializer.len() as u64;
+    let (mut merged, mut same) = (0u64, 0u64);
+    for (done, tensor) in tensors.enumerate() {
+        call.report("merge", done as u64, total)?;
+        let name = tensor.name.clone().unwrap_or_default();
+        let all: Vec<&TensorProto> = others.iter().filter_map(|other| other.get(name.as_str()).copied()).collect();
+        let ties = options.method == MergeMethod::Ties;
+        let from = of_base.as_ref().and_then(|base| base.get(name.as_str()).copied()).filter(|_| ties);
+        let equal = |other: &&TensorProto| content(other).is_some() && content(other) == content(tensor);
+        if all.iter().all(equal) && from.iter().all(equal) {
+            same += 1;
+            continue;
+        }
+        let place = || format!("tensor {name:?}");
+        let values: Vec<Vec<f32>> =
+            std::iter::once(&*tensor).chain(all).map(floats).collect::<Result<_>>().at(place)?;
+        let result = match options.method {
+            MergeMethod::Linear => linear(&values, &weights),
+            MergeMethod::Slerp => slerp(&values[0], &values[1], weights[1]),
+            MergeMethod::Ties => {
+                let base = from.map(floats).transpose().at(place)?.unwrap_or_default();
+                ties_of(&base, &values, &weights, options)
+            }
+        };
+        replace(tensor, &result, &scratch).at(place)?;
+        merged += 1;
+    }
+    let mut report = Report::new("merge", serde_json::to_value(options).unwrap_or_default());
+    report.summary.insert("models".to_owned(), json!(models.len()));
+    report.summary.insert("weights".to_owned(), json!(weights));
+    report.summary.insert("merged_tensors".to_owned(), json!(merged));
+    report.summary.insert("equal_tensors".to_owned(), json!(same));
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok((models[0].derive(proto), report))
+}
+
+fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Result<Vec<f64>> {
+    let count = models.len();
+    if count < 2 {
+        bail!(InvalidArgument, "at least two models are merged; {count} was given");
+    }
+    if count > limits::ENSEMBLE_MEMBERS {
+        bail!(LimitExceeded, "{count} models; the limit is {}", limits::ENSEMBLE_MEMBERS);
+    }
+    if options.method == MergeMethod::Slerp && count != 2 {
+        bail!(InvalidArgument, "`slerp` merges two models; {count} were given");
+    }
+    if (options.method == MergeMethod::Ties) != base.is_some() {
+        bail!(
+            InvalidArgument,
+            "`ties` needs a base, the model that the others were made from, and only `ties` takes one"
+        );
+    }
+    if !(options.density > 0.0 && options.density <= 1.0) {
+        bail!(InvalidArgument, "density is {}; it must be above 0 and at most 1", options.density);
+    }
+    if !options.scale.is_finite() {
+        bail!(InvalidArgument, "scale is {}; it must be a number", options.scale);
+    }
+    let weights = super::EnsembleOptions { weights: options.weights.clone(), ..Default::default() };
+    super::weights(&weights, count)
+}
+
+fn initializers(model: &Model) -> HashMap<&str, &TensorProto> {
+    model.graph().initializer.iter().map(|tensor| (tensor.name.as_deref().unwrap_or(""), tensor)).collect()
+}
+
+/// Refuses models that are not the same but for the values of their weights.
+fn same_graph(first: &Model, other: &Model) -> Result<()> {
+    let (a, b) = (first.graph(), other.graph());
+    if a.node.len() != b.node.len() {
+        bail!(InvalidArgument, "has {} nodes, member 1 has {}", b.node.len(), a.node.len());
+    }
+    for (left, right) in a.node.iter().zip(&b.node) {
+        let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
+        // Constants inside nodes may be weights: they are compared, not merged.
+        if !same || left.attribute != right.attribute {
+            bail!(InvalidArgument, "node {:?} is another than member 1 has", right.label());
+        }
+    }
+    let theirs = initializers(other);
+    for tensor in &a.initializer {
+        let name = tensor.name.as_deref().unwrap_or("");
+        match theirs.get(name) {
+            None => bail!(InvalidArgument, "has no tensor {name:?}, which member 1 has"),
+            Some(found) if found.dims != tensor.dims => {
+                bail!(InvalidArgument, "tensor {name:?} is {:?}, that of member 1 {:?}", found.dims, tensor.dims)
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn content(tensor: &TensorProto) -> Option<(i32, &[u8])> {
+    Some((tensor.data_type?, tensor.raw_data.as_deref()?))
+}
+
+fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
+    let dtype = tensor.data_type.and_then(DataType::from_onnx);
+    if !matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16)) {
+        let shown = dtype.map_or("of an unknown type", DataType::name);
+        bail!(Unsupported, "is {shown} and differs between the models: merge them before they are quantized");
+    }
+    let count = element_count(&tensor.dims)? as usize;
+    let flat = TensorProto { dims: vec![1, count as i64], ..tensor.clone() };
+    let mut values = vec![0.0; count];
+    if count > 0 {
+        let matrix = Matrix::new(&flat)?;
+        matrix.read(0, 0, &mut values);
+        matrix.release(0..1);
+    }
+    Ok(values)
+}
+
+fn linear(values: &[Vec<f32>], weights: &[f64]) -> Vec<f32> {
+    let at = |i: usize| values.iter().zip(weights).map(|(v, w)| w * f64::from(v[i])).sum::<f64>() as f32;
+    (0..values[0].len()).map(at).collect()
+}
+
+fn slerp(a: &[f32], b: &[f32], t: f64) -> Vec<f32> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+    let (left, right) = match cosine.clamp(-1.0, 1.0) {
+        // Parallel, opposite, or nothing at all: there is no arc, or too many.
+        cosine if cosine.abs() > PARALLEL || cosine.is_nan() => (1.0 - t, t),
+        cosine => {
+            let angle = cosine.acos();
+            (((1.0 - t) * angle).sin() / angle.sin(), (t * angle).sin() / angle.sin())
+        }
+    };
+    a.iter().zip(b).map(|(a, b)| (left * f64::from(*a) + right * f64::from(*b)) as f32).collect()
+}
+
+fn ties_of(base: &[f32], values: &[Vec<f32>], weights: &[f64], options: &MergeOptions) -> Vec<f32> {
+    let changes: Vec<Vec<f32>> = values.iter().map(|value| trimmed(base, value, options.density)).collect();
+    let at = |i: usize| {
+        let weighted = || changes.iter().zip(weights).map(|(change, w)| (w * f64::from(change[i]), *w));
+        let sign = weighted().map(|(change, _)| change).sum::<f64>().signum();
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (change, weight) in weighted().filter(|(change, _)| *change != 0.0 && change.signum() == sign) {
+            sum += change;
+            count += weight;
+        }
+        let mean = if count > 0.0 { sum / count } else { 0.0 };
+        (f64::from(base[i]) + options.scale * mean) as f32
+    };
+    (0..base.len()).map(at).collect()
+}
+
+/// The changes against the base, all but the share `density` of largest size made 0; of equals the first stay.
+fn trimmed(base: &[f32], value: &[f32], density: f64) -> Vec<f32> {
+    let mut changes: Vec<f32> = value.iter().zip(base).map(|(value, base)| value - base).collect();
+    let keep = (density * changes.len() as f64).ceil() as usize;
+    if keep >= changes.len() || keep == 0 {
+        return changes;
+    }
+    let mut sizes: Vec<f32> = changes.iter().map(|change| change.abs()).collect();
+    let (_, bar, _) = sizes.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a));
+    let bar = *bar;
+    let mut equal = keep - changes.iter().filter(|change| change.abs() > bar).count();
+    for change in &mut changes {
+        let stays = change.abs() > bar || (change.abs() == bar && equal > 0);
+        equal -= usize::from(stays && change.abs() == bar);
+        if !stays {
+            *change = 0.0;
+        }
+    }
+    changes
+}
+
+fn replace(tensor: &mut TensorProto, values: &[f32], scratch: &Scratch) -> Result<()> {
+    let bytes: Vec<u8> = match tensor.data_type.and_then(DataType::from_onnx) {
+        Some(DataType::Float16) => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        Some(DataType::Bfloat16) => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    let raw: Bytes = if bytes.is_empty() {
+        Bytes::new()
+    } else {
+        let slot = scratch.reserve(bytes.len())?;
+        slot.write_at(0, &bytes)?;
+        slot.finish()?
+    };
+    let (name, dims, data_type) = (tensor.name.take(), std::mem::take(&mut tensor.dims), tensor.data_type);
+    *tensor = TensorProto { name, dims, data_type, raw_data: Some(raw), ..Default::default() };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arc_is_an_arc() {
+        // A quarter circle: half-way both have the same share, and the length stays 1.
+        let half = slerp(&[1.0, 0.0], &[0.0, 1.0], 0.5);
+        assert!((half[0] - 0.5f32.sqrt()).abs() < 1e-6 && (half[1] - 0.5f32.sqrt()).abs() < 1e-6);
+        let third = slerp(&[2.0, 0.0], &[0.0, 2.0], 1.0 / 3.0);
+        assert!((third[0] - 3f32.sqrt()).abs() < 1e-6 && (third[1] - 1.0).abs() < 1e-6, "{third:?}");
+        assert_eq!(slerp(&[1.0, 1.0], &[3.0, 3.0], 0.5), [2.0, 2.0]);
+        assert_eq!(slerp(&[0.0, 0.0], &[2.0, 4.0], 0.5), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn small_changes_go_and_signs_are_elected() {
+        assert_eq!(trimmed(&[0.0; 4], &[0.1, -3.0, 2.0, 0.2], 0.5), [0.0, -3.0, 2.0, 0.0]);
+        assert_eq!(trimmed(&[0.0; 4], &[1.0, -1.0, 1.0, 0.5], 0.5), [1.0, -1.0, 0.0, 0.0]);
+        let options = MergeOptions { density: 1.0, ..MergeOptions::default() };
+        let third = 1.0 / 3.0;
+        // First element: +3 and +1 against -2, so the mean of 3 and 1. Second: only one says anything.
+        let merged = ties_of(&[1.0, 1.0], &[vec![4.0, 1.0], vec![2.0, 1.0], vec![-1.0, 0.5]], &[third; 3], &options);
+        assert_eq!(merged, [3.0, 0.5]);
+    }
+
+    #[test]
+    fn a_line_is_the_weighted_mean() {
+        assert_eq!(linear(&[vec![1.0, 2.0], vec![3.0, 6.0]], &[0.25, 0.75]), [2.5, 5.0]);
+    }
+}

@@ -1,0 +1,271 @@
+//! [`Rerank`]: each member writes for itself, all of them score every text, the best is taken.
+//!
+//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 divide alike).
+
+use super::Ensemble;
+use super::chorus::Voices;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::likelihood::log_sum_exp;
+use crate::runtime::Stop;
+use crate::source::GenerationDefaults;
+use crate::text::{
+    FinishReason, GenerateOptions, Generation, Generator, Logprobs, OnToken, Prompt, Rows, Tokenizer, Written,
+};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+/// Members that write each for itself.
+pub(super) struct Rerank {
+    voices: Voices,
+    weights: Vec<f64>,
+    temperatures: Vec<f64>,
+    candidates: usize,
+    length_penalty: f64,
+    /// The tokens of each row. The generators' own rows are the candidates.
+    rows: Vec<Vec<i64>>,
+}
+
+/// A text that a member has written, token by token as it was told.
+#[derive(Default, Clone)]
+struct Candidate {
+    tokens: Vec<i64>,
+    pieces: Vec<String>,
+    logprobs: Vec<Logprobs>,
+    finish: Option<FinishReason>,
+    text: String,
+}
+
+impl Rerank {
+    pub fn new(ensemble: &Ensemble, voices: Voices) -> Rerank {
+        let members = ensemble.members();
+        Rerank {
+            voices,
+            weights: members.iter().map(|member| member.weight).collect(),
+            temperatures: members.iter().map(|member| member.temperature).collect(),
+            candidates: ensemble.options().candidates.max(1),
+            length_penalty: ensemble.options().length_penalty.unwrap_or(1.0),
+            rows: Vec::new(),
+        }
+    }
+
+    /// What each generator writes after each row: `candidates` texts, all of one generator one after another.
+    fn write(&mut self, options: &GenerateOptions, call: &Call) -> Result<Vec<Vec<Candidate>>> {
+        let prompts: Vec<Prompt<'_>> =
+            self.rows.iter().flat_map(|row| vec![Prompt::Tokens(row); self.candidates]).collect();
+        let count = prompts.len();
+        let made: Vec<Mutex<Vec<Candidate>>> =
+            self.voices.generators.iter().map(|_| Mutex::new(vec![Candidate::default(); count])).collect();
+        // Progress belongs to the caller's thread; cancel and deadline to all.
+        let quiet = Call { progress: None, deadline: call.deadline, cancel: call.cancel };
+        let (cancel, deadline) = (quiet.cancel, quiet.deadline);
+        self.voices.in_lanes(&|voice, generator| {
+            let mut found = vec![Candidate::default(); count];
+            let first_row = options.first_row + (voice * count) as u64;
+            let options = GenerateOptions { first_row, echo: false, ..options.clone() };
+            let mut note = |written: &Written<'_>| {
+                let candidate = &mut found[written.row];
+                candidate.tokens.push(written.token);
+                candidate.pieces.push(written.text.to_owned());
+                candidate.logprobs.extend(written.logprobs.cloned());
+                candidate.finish = written.finish_reason;
+                ControlFlow::Continue(())
+            };
+            let call = Call { progress: None, deadline, cancel };
+            let written = generator.generate(&prompts, &options, Some(&mut note), &call)?;
+            for (candidate, generation) in found.iter_mut().zip(written) {
+                (candidate.text, candidate.finish) = (generation.text, Some(generation.finish_reason));
+            }
+            *made[voice].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+            Ok(())
+        })?;
+        let unlocked = made.into_iter().map(|m| m.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+        Ok(unlocked.collect())
+    }
+
+    /// `ln p_m` of every text under every generator: `[generator][text]`. `texts` are a row's number and tokens.
+    fn score(&mut self, texts: &[(usize, &[i64])], call: &Call) -> Result<Vec<Vec<f64>>> {
+        let scores: Vec<Mutex<Vec<f64>>> = self.voices.generators.iter().map(|_| Mutex::default()).collect();
+        let stop = Stop::new()?;
+        let (rows, of_member, temperatures) = (&self.rows, self.voices.of_member.clone(), &self.temperatures);
+        let voices = &mut self.voices;
+        stop.during(call, || {
+            voices.in_lanes(&|voice, generator| {
+                let member = of_member.iter().position(|of| *of == voice).unwrap_or(0);
+                let found = score(generator, rows, texts, temperatures[member], &stop)?;
+                *scores[voice].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+                Ok(())
+            })
+        })?;
+        Ok(scores.into_iter().map(|m| m.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)).collect())
+    }
+}
+
+/// `ln p` of each text after its row, `p` being the softmax of the logits divided by `temperature`.
+fn score(
+    generator: &mut Generator,
+    rows: &[Vec<i64>],
+    texts: &[(usize, &[i64])],
+    temperature: f64,
+    stop: &Stop,
+) -> Result<Vec<f64>> {
+    generator.start(texts.len())?;
+    for (index, (row, _)) in texts.iter().enumerate() {
+        generator.append(index, Prompt::Tokens(&rows[*row]))?;
+    }
+    let mut scores = vec![0.0; texts.len()];
+    let longest = texts.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
+    for step in 0..longest {
+        let active: Vec<usize> = (0..texts.len()).filter(|index| step < texts[*index].1.len()).collect();
+        generator.advance_rows(&active, stop, &mut |_| Ok(()))?;
+        for index in active {
+            let token = texts[index].1[step];
+            let logits = generator.next_logits(index)?;
+            let scaled: Vec<f64> = logits.iter().map(|logit| f64::from(*logit) / temperature).collect();
+            let own = usize::try_from(token).ok().and_then(|token| scaled.get(token));
+            scores[index] += own.map_or(f64::NEG_INFINITY, |own| own - log_sum_exp(&scaled));
+            generator.push(index, token)?;
+        }
+    }
+    Ok(scores)
+}
+
+impl Rows for Rerank {
+    fn start(&mut self, rows: usize) -> Result<()> {
+        self.voices.generators[0].start(rows)?;
+        self.rows = vec![Vec::new(); rows];
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.voices.generators.iter_mut().for_each(Generator::reset);
+        self.rows.clear();
+    }
+
+    fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn tokens(&self, row: usize) -> Result<&[i64]> {
+        match self.rows.get(row) {
+            Some(tokens) => Ok(tokens),
+            None => bail!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()),
+        }
+    }
+
+    fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
+        // A generator turns the prompt into tokens, in a row that knows what was there before.
+        let before = self.tokens(row)?.to_vec();
+        let reader = &mut self.voices.generators[0];
+        reader.start(1)?;
+        reader.append(0, Prompt::Tokens(&before))?;
+        let count = reader.append(0, prompt)?;
+        self.rows[row] = reader.tokens(0)?.to_vec();
+        Ok(count)
+    }
+
+    fn push(&mut self, row: usize, token: i64) -> Result<()> {
+        self.tokens(row)?;
+        self.rows[row].push(token);
+        Ok(())
+    }
+
+    fn advance_rows(&mut self, _: &[usize], _: &Stop, _: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
+        bail!(Unsupported, "members that are reranked write whole texts, not tokens")
+    }
+
+    fn next_logits(&self, _: usize) -> Result<&[f32]> {
+        bail!(Unsupported, "members that are reranked have no common distribution of a token")
+    }
+
+    fn reserve(&mut self, _: usize) {}
+
+    fn context(&self) -> Option<usize> {
+        self.voices.generators.iter().filter_map(|generator| generator.decoder().context).min()
+    }
+
+    fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.voices.tokenizer()
+    }
+
+    fn defaults(&self) -> &GenerationDefaults {
+        self.voices.generators[0].defaults()
+    }
+
+    fn begin_text(&mut self, _: usize, _: bool) {}
+
+    fn piece(&mut self, _: usize, _: i64) -> Result<String> {
+        Ok(String::new())
+    }
+
+    fn run(
+        &mut self,
+        options: &GenerateOptions,
+        mut on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        if let Some(row) = self.rows.iter().position(Vec::is_empty) {
+            bail!(InvalidArgument, "row {}: the prompt is empty", row + 1);
+        }
+        call.report("generate", 0, 0)?;
+        let written = self.write(options, call)?;
+        let per_row = self.candidates;
+        let texts: Vec<(usize, &Candidate)> =
+            written.iter().flat_map(|voice| voice.iter().enumerate().map(|(at, text)| (at / per_row, text))).collect();
+        let pairs: Vec<(usize, &[i64])> = texts.iter().map(|(row, text)| (*row, text.tokens.as_slice())).collect();
+        let scores = self.score(&pairs, call).at(|| "scoring")?;
+        let total = |text: usize| -> f64 {
+            let voices = self.voices.of_member.iter().zip(&self.weights);
+            let sum: f64 = voices.map(|(voice, weight)| weight * scores[*voice][text]).sum();
+            sum / (texts[text].1.tokens.len().max(1) as f64).powf(self.length_penalty)
+        };
+        let mut best: Vec<Option<(f64, usize)>> = vec![None; self.rows.len()];
+        for (index, (row, _)) in texts.iter().enumerate() {
+            let score = total(index);
+            // The first of equals, so that the members' order decides and not chance.
+            if best[*row].is_none_or(|(most, _)| score > most) {
+                best[*row] = Some((score, index));
+            }
+        }
+        let mut generations = Vec::with_capacity(self.rows.len());
+        let mut stopped = false;
+        for (row, best) in best.into_iter().enumerate() {
+            let Some((_, index)) = best else { continue };
+            let winner = texts[index].1.clone();
+            let prompt = if options.echo { self.text(row, options.keep_special_tokens)? } else { String::new() };
+            if !stopped {
+                stopped = tell(row, &winner, on_token.as_deref_mut()).is_break();
+            }
+            generations.push(Generation {
+                text: prompt + &winner.text,
+                tokens: winner.tokens,
+                logprobs: winner.logprobs,
+                uncertainty: Vec::new(),
+                mean_uncertainty: None,
+                finish_reason: winner.finish.unwrap_or(FinishReason::Cancelled),
+                prompt_tokens: self.rows[row].len(),
+            });
+        }
+        for (row, generation) in self.rows.iter_mut().zip(&generations) {
+            row.extend(&generation.tokens);
+        }
+        Ok(generations)
+    }
+}
+
+/// Tells of a text that is there already, token by token.
+fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> ControlFlow<()> {
+    let Some(tell) = on_token else { return ControlFlow::Continue(()) };
+    let last = text.tokens.len().saturating_sub(1);
+    for (index, (token, piece)) in text.tokens.iter().zip(&text.pieces).enumerate() {
+        tell(&Written {
+            row,
+            token: *token,
+            text: piece,
+            logprobs: text.logprobs.get(index),
+            uncertainty: None,
+            finish_reason: text.finish.filter(|_| index == last),
+        })?;
+    }
+    ControlFlow::Continue(())
+}

@@ -1,0 +1,110 @@
+/* Packages through C: written, moved, opened read-only, their shapes enforced, damage found. */
+#include "tap.h"
+
+#include <sys/stat.h>
+
+static optimize_context_t *context;
+static optimize_model_t *model;
+
+static const char *const ranges = "{\"input_ids\": {\"0\": {\"name\": \"batch\", \"min\": 1, \"max\": 4},"
+                                  " \"1\": {\"name\": \"length\", \"min\": 2, \"max\": 16}},"
+                                  " \"attention_mask\": {\"0\": {\"name\": \"batch\", \"min\": 1, \"max\": 4},"
+                                  " \"1\": {\"name\": \"length\", \"min\": 2, \"max\": 16}}}";
+
+/* Runs a model on rows of some length. */
+static optimize_status_t run(optimize_session_t *session, int64_t rows, int64_t length, optimize_error_t **error) {
+    static int64_t ids[64 * 64], mask[64 * 64];
+    const int64_t dims[2] = {rows, length};
+    const size_t size = (size_t)(rows * length) * sizeof(int64_t);
+    const char *const names[2] = {"input_ids", "attention_mask"};
+    optimize_tensor_t *inputs[2] = {NULL, NULL}, *outputs[16] = {NULL};
+    const char *const wanted[1] = {"461"};
+    for (int64_t i = 0; i < rows * length; i++) ids[i] = 1000 + i, mask[i] = 1;
+    NEED(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, dims, 2, ids, size, &inputs[0], NULL) == OPTIMIZE_OK);
+    NEED(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, dims, 2, mask, size, &inputs[1], NULL) == OPTIMIZE_OK);
+    const optimize_tensor_t *given[2] = {inputs[0], inputs[1]};
+    const optimize_status_t status = optimize_session_run(session, names, given, 2, wanted, 1, NULL, outputs, error);
+    optimize_tensor_free(inputs[0]);
+    optimize_tensor_free(inputs[1]);
+    optimize_tensor_free(outputs[0]);
+    return status;
+}
+
+/* A package made, moved, made read-only, opened and run: as a folder and as one file. */
+static void moved_package(const char *name, uint32_t single_file) {
+    optimize_error_t *error = NULL;
+    optimize_buffer_t *report = NULL;
+    optimize_package_compile_options_t options = {.struct_size = sizeof options, .dynamic = 1, .dynamic_shapes = ranges};
+    options.single_file = single_file;
+    char made[2048], moved[4096], file[8192];
+    snprintf(made, sizeof made, "%s", temporary(name));
+    snprintf(moved, sizeof moved, "%s.moved", made);
+    CHECK_OK(optimize_package_compile(context, model, made, &options, NULL, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "\"sha256\"");
+    optimize_buffer_free(report);
+    NEED(rename(made, moved) == 0 && chmod(moved, single_file ? 0400 : 0500) == 0);
+    optimize_package_t *package = NULL;
+    optimize_session_t *session = NULL;
+    CHECK_OK(optimize_package_open(moved, NULL, &package, &error));
+    CHECK_OK(optimize_package_session(context, package, NULL, NULL, &session, &error));
+    CHECK_OK(run(session, 3, 9, &error));
+    CHECK_FAILS(run(session, 5, 9, &error), OPTIMIZE_INVALID_ARGUMENT, "5");
+    CHECK_FAILS(run(session, 2, 1, &error), OPTIMIZE_INVALID_ARGUMENT, "length");
+    optimize_tokenizer_t *tokenizer = NULL;
+    CHECK_OK(optimize_package_tokenizer(package, &tokenizer, &error));
+    CHECK_OK(optimize_package_inspect(context, package, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "\"chosen\"");
+    CHECK_OK(optimize_package_verify(package, NULL, &error));
+    /* A package is a model, too. */
+    optimize_model_t *opened = NULL;
+    CHECK_OK(optimize_model_load(context, moved, NULL, &opened, &error));
+    optimize_generator_t *generator = NULL;
+    CHECK_FAILS(optimize_package_generator(context, package, NULL, &generator, &error), OPTIMIZE_UNSUPPORTED, NULL);
+    optimize_model_free(opened);
+    optimize_tokenizer_free(tokenizer);
+    optimize_buffer_free(report);
+    optimize_session_free(session);
+    optimize_package_free(package);
+    snprintf(file, sizeof file, single_file ? "%s" : "%s/shared/weights.safetensors", moved);
+    NEED(chmod(moved, 0700) == 0 && chmod(file, 0600) == 0);
+    FILE *damaged = fopen(file, "r+b");
+    NEED(damaged != NULL && fseek(damaged, 1 << 20, SEEK_SET) == 0);
+    const int byte = fgetc(damaged);
+    NEED(fseek(damaged, 1 << 20, SEEK_SET) == 0 && fputc(byte ^ 4, damaged) != EOF && fclose(damaged) == 0);
+    CHECK_OK(optimize_package_open(moved, NULL, &package, &error));
+    CHECK_FAILS(optimize_package_verify(package, NULL, &error), OPTIMIZE_INVALID_MODEL, "weights.safetensors");
+    optimize_package_free(package);
+}
+
+TEST(a_folder_is_moved_and_keeps_its_shapes) { moved_package("package", 0); }
+
+TEST(one_file_is_moved_and_keeps_its_shapes) { moved_package("package.one", 1); }
+
+TEST(ranges_that_mean_nothing_are_refused) {
+    optimize_error_t *error = NULL;
+    optimize_package_compile_options_t options = {.struct_size = sizeof options, .dynamic = 1};
+    optimize_package_t *package = NULL;
+    const char *path = temporary("never");
+    const optimize_status_t invalid = OPTIMIZE_INVALID_ARGUMENT;
+    options.dynamic_shapes = "{\"input_ids\": {\"0\": {\"name\": \"batch\", \"min\": 3, \"max\": 2}}}";
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "3");
+    options.dynamic_shapes = "{\"input_ids\": {\"2\": {\"name\": \"batch\", \"min\": 1, \"max\": 2}}}";
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "2");
+    options.dynamic_shapes = NULL;
+    options.batch_min = 5;
+    options.batch_max = 4;
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "batch");
+    CHECK_FAILS(optimize_package_open(path, NULL, &package, &error), OPTIMIZE_NOT_FOUND, "never");
+    CHECK(package == NULL);
+}
+
+int main(void) {
+    NEED(optimize_context_new(NULL, &context, NULL) == OPTIMIZE_OK);
+    NEED(optimize_model_load(context, deps("models/paraphrase-MiniLM-L3-v2"), NULL, &model, NULL) == OPTIMIZE_OK);
+    RUN(a_folder_is_moved_and_keeps_its_shapes);
+    RUN(one_file_is_moved_and_keeps_its_shapes);
+    RUN(ranges_that_mean_nothing_are_refused);
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return tap_end();
+}
