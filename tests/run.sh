@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test of the project, or the parts named: tests/run.sh [lint rust header symbols c valgrind cpp go
-# csharp strace install]. Needs what `make` built and what `make deps` fetched.
+# csharp codegen strace install]. Needs what `make` built and what `make deps` fetched.
 #
 # A test program prints `ok - name` or `not ok - name` a line, and exits non-zero if one failed. It finds
 # fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind
@@ -203,6 +203,13 @@ csharp() {
   done
 }
 
+# Programs that the command writes for a package.
+codegen() {
+  heading codegen
+  have go mcs mono || return 0
+  check 'programs in four languages print what the command prints' in_test tests/codegen.sh
+}
+
 # The library opens no socket and writes nowhere but where it was told to: measured, not promised.
 strace_command() {
   local calls=network,open,openat,openat2,creat,mkdir,mkdirat,link,linkat,symlink,symlinkat trace=$scratch/trace
@@ -234,13 +241,14 @@ prepare() {
 }
 
 parts=("$@")
-((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp strace install)
+((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp codegen strace install)
 for part in "${parts[@]}"; do
   case $part in
     lint | rust | header) "$part" ;;
     symbols | c | cpp | csharp) prepare && "$part" ;;
     valgrind) prepare && valgrind_c ;;
     go) prepare && go_programs ;;
+    codegen) prepare && codegen ;;
     strace) strace_command ;;
     install) heading install && check 'tests/install.sh' in_test tests/install.sh ;;
     *) printf 'no such part: %s\n' "$part" >&2 && exit 2 ;;

@@ -53,7 +53,7 @@ static void run(const char *path) {
         std::printf("]");
         if (outputs[i].dtype() == optimize::DType::float32) {
             const float *values = outputs[i].data<float>();
-            for (std::size_t v = 0; v < 8 && v < outputs[i].size() / sizeof(float); ++v)
+            for (std::size_t v = 0; v < 8 && v < outputs[i].elements(); ++v)
                 std::printf(" %.5f", static_cast<double>(values[v]));
         }
         std::printf("\n");
