@@ -1,0 +1,46 @@
+//! Which nodes stand in the way of a gradient, said before anything runs.
+
+use super::registry;
+use crate::onnx::proto::NodeProto;
+use std::collections::HashSet;
+
+/// A node between the parameters and the loss that has no rule.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Uncovered {
+    /// The node's name, or its first output.
+    pub name: String,
+    /// Operator, with its domain if it is not a standard one.
+    pub op: String,
+}
+
+/// The nodes on a way from one of `parameters` to one of `outputs` that cannot be differentiated. `nodes` are in an
+/// order in which they can run.
+pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -> Vec<Uncovered> {
+    let mut reached: HashSet<&str> = parameters.iter().map(String::as_str).collect();
+    for node in nodes.iter().filter(|node| !registry::stops(node)) {
+        if crate::onnx::order::reads(node).iter().any(|i| reached.contains(i)) {
+            reached.extend(node.output.iter().map(String::as_str));
+        }
+    }
+    let mut leads: HashSet<&str> = outputs.iter().copied().collect();
+    let mut found = Vec::new();
+    for node in nodes.iter().rev().filter(|node| node.output.iter().any(|o| leads.contains(o.as_str()))) {
+        if registry::stops(node) {
+            continue;
+        }
+        leads.extend(node.input.iter().map(String::as_str));
+        if node.output.iter().any(|o| reached.contains(o.as_str())) && registry::rule(node).is_none() {
+            found.push(Uncovered { name: node.label().to_owned(), op: operator(node) });
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// An operator as messages have it: the domain is left out where it is the standard one.
+pub(super) fn operator(node: &NodeProto) -> String {
+    match node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => node.op().to_owned(),
+        Some(domain) => format!("{domain}.{}", node.op()),
+    }
+}

@@ -1,0 +1,120 @@
+//! Reverse-mode differentiation of an ONNX graph: the gradients are ordinary nodes of an ordinary graph.
+//!
+//! [`differentiate`] walks the nodes that lead to a loss backwards and asks the rule of each operator for the gradients
+//! of its inputs. `tape` is what rules write to, `registry` says which rule an operator has, `rules` holds them, a file
+//! a family; `broadcast` sums a gradient down to the shape it belongs to; `coverage` names, before anything runs, each
+//! node that no rule covers; `types` has ONNX Runtime say what type and shape each value is; `upgrade` lifts graphs of
+//! old operator sets to one that has the operators gradients are made of.
+//!
+//! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse accumulation).
+
+mod broadcast;
+mod coverage;
+mod registry;
+mod rules;
+mod tape;
+mod types;
+mod upgrade;
+
+pub use coverage::{Uncovered, uncovered};
+pub use tape::Tape;
+pub use types::{Type, infer};
+pub use upgrade::upgrade;
+
+use crate::error::{Context, Result, bail};
+use crate::onnx::proto::NodeProto;
+use std::collections::{HashMap, HashSet};
+
+/// A node to be differentiated.
+pub(crate) struct Step {
+    /// Its index among the forward nodes of the tape.
+    pub index: usize,
+    /// The node as it is.
+    pub node: NodeProto,
+    /// The gradient of each output, where the loss depends on it.
+    pub gradients: Vec<Option<String>>,
+}
+
+impl Step {
+    /// The gradient of the first output.
+    fn gradient(&self) -> Result<&str> {
+        match self.gradients.first() {
+            Some(Some(gradient)) => Ok(gradient),
+            _ => bail!(Internal, "{}: its first output has no gradient", self.node.label()),
+        }
+    }
+
+    /// The first output.
+    fn output(&self) -> &str {
+        self.node.output.first().map_or("", String::as_str)
+    }
+
+    /// The input at `index`, which the operator must have.
+    fn input(&self, index: usize) -> Result<&str> {
+        match self.node.input_at(index) {
+            Some(name) => Ok(name),
+            None => bail!(InvalidModel, "has no input {index}"),
+        }
+    }
+}
+
+/// The gradients of a node's inputs, each with the index of the input.
+pub(crate) type Parts = Vec<(usize, String)>;
+
+/// Adds to `tape` what gives the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss
+/// with respect to them. Parameters that the loss does not depend on are missing from the result.
+///
+/// [`crate::error::Kind::Unsupported`] for a node without a rule, by name.
+pub fn differentiate(
+    tape: &mut Tape,
+    seeds: &[(String, String)],
+    parameters: &[String],
+) -> Result<HashMap<String, String>> {
+    tape.need = needed(tape, parameters);
+    let mut sums: HashMap<String, Vec<String>> = HashMap::new();
+    for (value, gradient) in seeds {
+        sums.entry(value.clone()).or_default().push(gradient.clone());
+    }
+    for index in (0..tape.forward.len()).rev() {
+        let node = tape.forward[index].clone();
+        if !node.output.iter().any(|o| tape.need.contains(o)) {
+            continue;
+        }
+        let gradients: Vec<Option<String>> = node.output.iter().map(|o| total(tape, &mut sums, o)).collect();
+        if gradients.iter().all(Option::is_none) {
+            continue;
+        }
+        let (place, inputs) = (node.label().to_owned(), node.input.clone());
+        let Some(rule) = registry::rule(&node) else {
+            bail!(Unsupported, "node {place:?}: there is no gradient of {}", coverage::operator(&node));
+        };
+        let step = Step { index, node, gradients };
+        for (input, gradient) in rule(tape, &step).at(|| format!("the gradient of node {place:?}"))? {
+            sums.entry(inputs[input].clone()).or_default().push(gradient);
+        }
+    }
+    let found = parameters.iter().filter_map(|p| Some((p.clone(), total(tape, &mut sums, p)?)));
+    Ok(found.collect())
+}
+
+/// Values that depend on a parameter through floating point.
+fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
+    let mut need: HashSet<String> = parameters.iter().cloned().collect();
+    for node in &tape.forward {
+        if registry::stops(node) || !node.input.iter().any(|i| need.contains(i)) {
+            continue;
+        }
+        need.extend(node.output.iter().filter(|o| !o.is_empty() && tape.is_float(o)).cloned());
+    }
+    need
+}
+
+/// The sum of what flowed back to a value; `None` if nothing did.
+fn total(tape: &mut Tape, sums: &mut HashMap<String, Vec<String>>, value: &str) -> Option<String> {
+    let list = sums.remove(value)?;
+    let mut parts = list.into_iter();
+    let first = parts.next()?;
+    let sum = parts.fold(first, |sum, part| tape.op("Add", &[&sum, &part]));
+    sums.insert(value.to_owned(), vec![sum.clone()]);
+    Some(sum)
+}

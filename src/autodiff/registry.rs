@@ -1,0 +1,80 @@
+//! Which rule an operator has.
+
+use super::rules::{conv, elementwise, gather, matmul, normalization, pool, reduce, shape, softmax};
+use super::{Parts, Step, Tape};
+use crate::error::Result;
+use crate::onnx::proto::NodeProto;
+
+/// Gives the gradients of a node's inputs, given those of its outputs.
+pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
+
+/// Operators through which no gradient flows: their outputs are whole numbers, truths, or constant almost everywhere.
+const STOPS: [&str; 27] = [
+    "Shape", "Size", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "Range",
+    "ConstantOfShape", "NonZero", "ArgMax", "ArgMin", "IsNaN", "IsInf", "Constant", "Floor", "Ceil", "Round", "Sign",
+    "OneHot", "EyeLike", "Mod", "RandomNormalLike",
+];
+
+/// Whether no gradient flows through a node.
+pub(super) fn stops(node: &NodeProto) -> bool {
+    STOPS.iter().any(|op| node.is(op))
+}
+
+/// The rule of a node; `None` if there is none.
+pub(super) fn rule(node: &NodeProto) -> Option<Rule> {
+    let contrib = node.domain.as_deref() == Some("com.microsoft");
+    let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+    let rule: Rule = match (node.op(), standard, contrib) {
+        ("Gelu", true, _) | ("Gelu", _, true) => elementwise::gelu,
+        ("FastGelu", _, true) => elementwise::fast_gelu,
+        ("QuickGelu", _, true) => elementwise::quick_gelu,
+        (op, true, _) => standard_rule(op)?,
+        _ => return None,
+    };
+    Some(rule)
+}
+
+fn standard_rule(op: &str) -> Option<Rule> {
+    Some(match op {
+        "Add" => elementwise::add,
+        "Sub" => elementwise::sub,
+        "Mul" => elementwise::mul,
+        "Div" => elementwise::div,
+        "Sum" => elementwise::sum,
+        "Min" | "Max" => elementwise::extreme,
+        "Pow" => elementwise::pow,
+        "Where" => elementwise::choose,
+        "Neg" | "Erf" | "Tanh" | "Sigmoid" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Relu" | "Sin" | "Cos" | "Abs"
+        | "LeakyRelu" | "Elu" | "HardSigmoid" | "HardSwish" | "Softplus" | "Clip" | "Cast" | "Identity" | "Dropout" => {
+            elementwise::unary
+        }
+        "MatMul" => matmul::matmul,
+        "Gemm" => matmul::gemm,
+        "Softmax" => softmax::softmax,
+        "LogSoftmax" => softmax::log_softmax,
+        "LayerNormalization" => normalization::layer,
+        "SimplifiedLayerNormalization" => normalization::rms,
+        "BatchNormalization" => normalization::batch,
+        "ReduceSum" | "ReduceMean" => reduce::sum,
+        "ReduceMax" | "ReduceMin" => reduce::extreme,
+        "ReduceL2" => reduce::l2,
+        "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" => shape::reshape,
+        "Transpose" => shape::transpose,
+        "Expand" => shape::expand,
+        "Tile" => shape::tile,
+        "Concat" => shape::concat,
+        "Split" => shape::split,
+        "Slice" => shape::slice,
+        "Pad" => shape::pad,
+        "Gather" => gather::gather,
+        "GatherND" => gather::gather_nd,
+        "GatherElements" => gather::gather_elements,
+        "ScatterND" => gather::scatter_nd,
+        "Conv" => conv::conv,
+        "ConvTranspose" => conv::transposed,
+        "MaxPool" => pool::max,
+        "AveragePool" => pool::average,
+        "GlobalAveragePool" => pool::global_average,
+        _ => return None,
+    })
+}

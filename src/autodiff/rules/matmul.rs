@@ -1,0 +1,92 @@
+//! Products of matrices.
+
+use crate::autodiff::{Parts, Step, Tape};
+use crate::error::{Result, bail};
+use crate::graph::edit;
+
+/// `A B`: `g Bᵀ` and `Aᵀ g`; batch dimensions that were broadcast are summed.
+pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let (rank_a, rank_b) = (t.rank(a)?, t.rank(b)?);
+    if rank_a < 2 || rank_b < 2 {
+        bail!(Unsupported, "a product with a vector");
+    }
+    let rank = rank_a.max(rank_b);
+    let (for_a, for_b) = (t.wants(&step.node, 0), t.wants(&step.node, 1));
+    let mut parts = Vec::new();
+    if for_a {
+        let turned = t.turned(b, rank_b);
+        let whole = t.op("MatMul", &[g, &turned]);
+        parts.push((0, if rank_b == 2 { whole } else { unbatched(t, &whole, a, step.output()) }));
+    }
+    if for_b && rank_b == 2 {
+        let (rows, columns) = (flat(t, a, b, 0)?, flat(t, g, b, 1)?);
+        let turned = t.turned(if rank_a == 2 { a } else { &rows }, 2);
+        parts.push((1, t.op("MatMul", &[&turned, if rank_a == 2 { g } else { &columns }])));
+    } else if for_b {
+        let turned = t.turned(a, rank_a);
+        let whole = t.op("MatMul", &[&turned, g]);
+        debug_assert!(rank >= rank_b);
+        parts.push((1, unbatched(t, &whole, b, step.output())));
+    }
+    Ok(parts)
+}
+
+/// `value` as rows of the size that the matrix has along `axis`.
+fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> {
+    let size = t.size(matrix, axis);
+    let rest = t.ints(&[-1]);
+    let shape = t.op_with("Concat", &[&rest, &size], vec![edit::int_attribute("axis", 0)]);
+    Ok(t.op("Reshape", &[value, &shape]))
+}
+
+/// Sums the batch dimensions that `target` was broadcast along.
+fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
+    if let (Some(to), Some(from)) = (t.dims(target), t.dims(out)) {
+        let batch = |dims: &[crate::model::Dim]| dims[..dims.len() - 2].to_vec();
+        let (to, from) = (batch(to), batch(from));
+        let open = crate::model::Dim::Symbolic(String::new());
+        // An equal name is an equal size, and a fixed size other than 1 was not broadcast.
+        let same = |(a, b): (&crate::model::Dim, &crate::model::Dim)| {
+            (a == b && *a != open) || matches!(a, crate::model::Dim::Fixed(size) if *size != 1)
+        };
+        if to.len() == from.len() && to.iter().zip(&from).all(same) {
+            return whole.to_owned();
+        }
+    }
+    let shape = t.op("Shape", &[whole]);
+    t.unbroadcast_to(whole, target, &shape)
+}
+
+/// `α op(A) op(B) + β C`.
+pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let node = &step.node;
+    let (turned_a, turned_b) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
+    let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
+    let product = |t: &mut Tape, left: (&str, bool), right: (&str, bool)| {
+        let mut attributes =
+            vec![edit::int_attribute("transA", left.1.into()), edit::int_attribute("transB", right.1.into())];
+        attributes.push(super::shape::float_attribute("alpha", alpha));
+        t.op_with("Gemm", &[left.0, right.0], attributes)
+    };
+    let mut parts = Vec::new();
+    if t.wants(node, 0) {
+        parts.push((0, match turned_a {
+            false => product(t, (g, false), (b, !turned_b)),
+            true => product(t, (b, turned_b), (g, true)),
+        }));
+    }
+    if t.wants(node, 1) {
+        parts.push((1, match turned_b {
+            false => product(t, (a, !turned_a), (g, false)),
+            true => product(t, (g, true), (a, turned_a)),
+        }));
+    }
+    if t.wants(node, 2) {
+        let sum = t.unbroadcast(g, &node.input[2], step.output());
+        let factor = t.scalar(beta);
+        parts.push((2, if beta == 1.0 { sum } else { t.op("Mul", &[&sum, &factor]) }));
+    }
+    Ok(parts)
+}

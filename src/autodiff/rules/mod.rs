@@ -1,0 +1,11 @@
+//! The gradient of each operator, a file a family. `g` is the gradient of the output `y`, in all of them.
+
+pub mod conv;
+pub mod elementwise;
+pub mod gather;
+pub mod matmul;
+pub mod normalization;
+pub mod pool;
+pub mod reduce;
+pub mod shape;
+pub mod softmax;

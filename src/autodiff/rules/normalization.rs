@@ -1,0 +1,112 @@
+//! Layer, RMS and batch normalization.
+
+use crate::autodiff::{Parts, Step, Tape};
+use crate::error::{Result, bail};
+use crate::graph::edit;
+
+/// The axes that are normalized, which must be the last one, and those before it.
+fn last_axis(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
+    let rank = t.rank(x)?;
+    if t.axis(step.node.int("axis", -1), rank)? + 1 != rank {
+        bail!(Unsupported, "a normalization over more than the last dimension");
+    }
+    Ok((0..rank as i64 - 1).collect())
+}
+
+/// The mean over the last dimension.
+fn mean(t: &mut Tape, value: &str) -> String {
+    let mut attributes = vec![edit::int_attribute("keepdims", 1)];
+    if t.opset >= 18 {
+        let axes = t.ints(&[-1]);
+        return t.op_with("ReduceMean", &[value, &axes], attributes);
+    }
+    attributes.push(edit::ints_attribute("axes", &[-1]));
+    t.op_with("ReduceMean", &[value], attributes)
+}
+
+/// With `n = (x - mean) / deviation` and `h = g scale`: `(h - mean(h) - n mean(h n)) / deviation`, `Σ g n`, `Σ g`.
+pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let before = last_axis(t, step, x)?;
+    let (center, inverse) = (t.extra_output(step.index, 1), t.extra_output(step.index, 2));
+    let normal = t.op("Sub", &[x, &center]);
+    let normal = t.op("Mul", &[&normal, &inverse]);
+    let mut parts = Vec::new();
+    if t.wants(&step.node, 0) {
+        let scaled = t.op("Mul", &[g, scale]);
+        let along = t.op("Mul", &[&scaled, &normal]);
+        let (first, second) = (mean(t, &scaled), mean(t, &along));
+        let second = t.op("Mul", &[&normal, &second]);
+        let rest = t.op("Sub", &[&scaled, &first]);
+        let rest = t.op("Sub", &[&rest, &second]);
+        parts.push((0, t.op("Mul", &[&rest, &inverse])));
+    }
+    if t.wants(&step.node, 1) {
+        let product = t.op("Mul", &[g, &normal]);
+        parts.push((1, t.sum(&product, &before, false)));
+    }
+    if t.wants(&step.node, 2) {
+        parts.push((2, t.sum(g, &before, false)));
+    }
+    Ok(parts)
+}
+
+/// As above without a mean: `(h - n mean(h n)) / deviation`.
+pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let before = last_axis(t, step, x)?;
+    let inverse = t.extra_output(step.index, 1);
+    let normal = t.op("Mul", &[x, &inverse]);
+    let mut parts = Vec::new();
+    if t.wants(&step.node, 0) {
+        let scaled = t.op("Mul", &[g, scale]);
+        let along = t.op("Mul", &[&scaled, &normal]);
+        let along = mean(t, &along);
+        let along = t.op("Mul", &[&normal, &along]);
+        let rest = t.op("Sub", &[&scaled, &along]);
+        parts.push((0, t.op("Mul", &[&rest, &inverse])));
+    }
+    if t.wants(&step.node, 1) {
+        let product = t.op("Mul", &[g, &normal]);
+        parts.push((1, t.sum(&product, &before, false)));
+    }
+    Ok(parts)
+}
+
+/// With statistics that stay as they are: a scale and a shift for each channel.
+pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let (center, variance) = (step.input(3)?, step.input(4)?);
+    let rank = t.rank(x)?;
+    if step.node.int("training_mode", 0) != 0 {
+        bail!(Unsupported, "a BatchNormalization in training mode");
+    }
+    if t.wants(&step.node, 3) || t.wants(&step.node, 4) {
+        bail!(Unsupported, "a BatchNormalization whose statistics are learned");
+    }
+    let mut sizes = vec![1; rank];
+    sizes[1] = -1;
+    let across = t.ints(&sizes);
+    let epsilon = t.scalar(step.node.float("epsilon", 1e-5));
+    let deviation = t.op("Add", &[variance, &epsilon]);
+    let deviation = t.op("Sqrt", &[&deviation]);
+    let deviation = t.op("Reshape", &[&deviation, &across]);
+    let others: Vec<i64> = (0..rank as i64).filter(|axis| *axis != 1).collect();
+    let mut parts = Vec::new();
+    if t.wants(&step.node, 0) {
+        let scale = t.op("Reshape", &[scale, &across]);
+        let factor = t.op("Div", &[&scale, &deviation]);
+        parts.push((0, t.op("Mul", &[g, &factor])));
+    }
+    if t.wants(&step.node, 1) {
+        let center = t.op("Reshape", &[center, &across]);
+        let normal = t.op("Sub", &[x, &center]);
+        let normal = t.op("Div", &[&normal, &deviation]);
+        let product = t.op("Mul", &[g, &normal]);
+        parts.push((1, t.sum(&product, &others, false)));
+    }
+    if t.wants(&step.node, 2) {
+        parts.push((2, t.sum(g, &others, false)));
+    }
+    Ok(parts)
+}

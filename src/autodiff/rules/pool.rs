@@ -1,0 +1,74 @@
+//! Pooling.
+
+use super::conv::{Window, back, flat_kernel};
+use super::gather::adding;
+use crate::autodiff::{Parts, Step, Tape};
+use crate::error::{Result, bail};
+use crate::graph::edit;
+
+/// To the element that was the largest of each window.
+pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let places = t.extra_output(step.index, 1);
+    let (column, flat, shape) = (t.ints(&[-1, 1]), t.ints(&[-1]), t.shape(x));
+    let (places, g) = (t.op("Reshape", &[&places, &column]), t.op("Reshape", &[g, &flat]));
+    let size = t.op("Size", &[x]);
+    let size = t.op("Reshape", &[&size, &flat]);
+    let zeros = t.zeros(&size);
+    let sum = t.op_with("ScatterND", &[&zeros, &places, &g], adding());
+    Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
+}
+
+/// Evenly to the elements of each window.
+pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let rank = t.rank(x)?;
+    let window = Window::of(&step.node, rank.saturating_sub(2))?;
+    let Some(kernel) = step.node.attribute("kernel_shape").map(|a| a.ints.clone()) else {
+        bail!(InvalidModel, "has no kernel_shape");
+    };
+    if step.node.int("ceil_mode", 0) != 0 {
+        bail!(Unsupported, "an AveragePool that rounds sizes up");
+    }
+    let spatial = rank - 2;
+    let ones = flat_kernel(t, &kernel, 1.0);
+    // Channels are pooled alone: as samples of one channel.
+    let (shape, two, end) = (t.shape(x), t.ints(&[2]), t.ints(&[rank as i64]));
+    let sizes = t.op("Slice", &[&shape, &two, &end]);
+    let (single, axis) = (t.ints(&[1, 1]), vec![edit::int_attribute("axis", 0)]);
+    let gradient_shape = t.op("Shape", &[g]);
+    let gradient_sizes = t.op("Slice", &[&gradient_shape, &two, &end]);
+    let front = t.ints(&[-1, 1]);
+    let alone = t.op_with("Concat", &[&front, &gradient_sizes], axis.clone());
+    let g = t.op("Reshape", &[g, &alone]);
+    let share = if step.node.int("count_include_pad", 0) != 0 || window.pads.iter().all(|p| *p == 0) {
+        let count = t.scalar(kernel.iter().product::<i64>() as f32);
+        t.op("Div", &[&g, &count])
+    } else {
+        let plane = t.op_with("Concat", &[&single, &sizes], axis);
+        let one = t.scalar(1.0);
+        let plane = t.op("Expand", &[&one, &plane]);
+        let attributes = vec![
+            edit::ints_attribute("strides", &window.strides),
+            edit::ints_attribute("dilations", &window.dilations),
+            edit::ints_attribute("pads", &window.pads),
+        ];
+        let counts = t.op_with("Conv", &[&plane, &ones], attributes);
+        t.op("Div", &[&g, &counts])
+    };
+    debug_assert_eq!(window.strides.len(), spatial);
+    let gradient = back(t, &share, &ones, x, &window, 1)?;
+    Ok(vec![(0, t.op("Reshape", &[&gradient, &shape]))])
+}
+
+/// Evenly to all of a channel.
+pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let shape = t.shape(x);
+    let float = || vec![edit::int_attribute("to", 1)];
+    let (all, one) = (t.op("Size", &[x]), t.op("Size", &[g]));
+    let (all, one) = (t.op_with("Cast", &[&all], float()), t.op_with("Cast", &[&one], float()));
+    let count = t.op("Div", &[&all, &one]);
+    let share = t.op("Div", &[g, &count]);
+    Ok(vec![(0, t.op("Expand", &[&share, &shape]))])
+}

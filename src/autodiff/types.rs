@@ -1,0 +1,74 @@
+//! What type and shape each value of a graph is: ONNX Runtime's own inference says.
+
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::graph::edit;
+use crate::model::{Dim, Model};
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{ModelProto, NodeProto};
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
+use std::collections::{HashMap, HashSet};
+
+/// Element type and dimensions, as far as they are known.
+#[derive(Debug, Clone, Default)]
+pub struct Type {
+    /// `None` if it is no tensor.
+    pub dtype: Option<DataType>,
+    /// `None` if not even their number is known.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// The type of each value of the main graph: made an output, it is what a session says of it.
+pub fn infer(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<HashMap<String, Type>> {
+    let mut probe = proto.clone();
+    let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
+    let mut known: HashMap<String, Type> = HashMap::new();
+    for tensor in &graph.initializer {
+        let dims = tensor.dims.iter().map(|d| Dim::Fixed(*d)).collect();
+        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        known.insert(tensor.name.clone().unwrap_or_default(), Type { dtype, dims: Some(dims) });
+    }
+    let model = Model::from_proto(proto.clone());
+    known.extend(model.inputs().into_iter().map(|v| (v.name, Type { dtype: v.dtype, dims: v.shape })));
+    let there: HashSet<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+    let made = graph.node.iter().flat_map(|node| &node.output).filter(|o| !o.is_empty() && !there.contains(*o));
+    let more: Vec<_> = made.map(|name| edit::untyped(name)).collect();
+    graph.output.extend(more);
+    let options = SessionOptions {
+        threads: 1,
+        optimization_level: OptimizationLevel::Disabled,
+        disable_prepacking: true,
+        ..SessionOptions::default()
+    };
+    let session = Session::new(runtime, &Model::from_proto(probe), &options, call)?;
+    for value in session.outputs() {
+        known.insert(value.name.clone(), Type { dtype: value.dtype, dims: value.shape.clone() });
+    }
+    Ok(known)
+}
+
+/// Nodes in an order in which they can run.
+pub(super) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
+    let made: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
+    let mut done: HashSet<&str> = HashSet::new();
+    let mut waiting: Vec<&NodeProto> = nodes.iter().collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let mut rest = Vec::new();
+        for node in waiting {
+            if reads(node).iter().all(|name| !made.contains(name) || done.contains(name)) {
+                done.extend(node.output.iter().map(String::as_str));
+                order.push(node.clone());
+            } else {
+                rest.push(node);
+            }
+        }
+        if rest.len() == before {
+            bail!(InvalidModel, "node {:?} takes part in a cycle", rest[0].label());
+        }
+        waiting = rest;
+    }
+    Ok(order)
+}
