@@ -36,9 +36,11 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod autodiff;
 pub mod benchmark;
 pub mod calibrate;
 pub mod call;
+pub mod distill;
 pub mod ensemble;
 pub mod error;
 pub mod evaluate;

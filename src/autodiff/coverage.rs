@@ -24,8 +24,8 @@ pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -
     }
     let mut leads: HashSet<&str> = outputs.iter().copied().collect();
     let mut found = Vec::new();
-    for node in nodes.iter().rev().filter(|node| node.output.iter().any(|o| leads.contains(o.as_str()))) {
-        if registry::stops(node) {
+    for node in nodes.iter().rev() {
+        if registry::stops(node) || !node.output.iter().any(|o| leads.contains(o.as_str())) {
             continue;
         }
         leads.extend(node.input.iter().map(String::as_str));

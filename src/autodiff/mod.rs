@@ -4,22 +4,28 @@
 //! of its inputs. `tape` is what rules write to, `registry` says which rule an operator has, `rules` holds them, a file
 //! a family; `broadcast` sums a gradient down to the shape it belongs to; `coverage` names, before anything runs, each
 //! node that no rule covers; `types` has ONNX Runtime say what type and shape each value is; `upgrade` lifts graphs of
-//! old operator sets to one that has the operators gradients are made of.
+//! old operator sets to one that has the operators gradients are made of; `lower` takes fused operators apart.
 //!
 //! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse accumulation).
 
 mod broadcast;
 mod coverage;
+mod lower;
 mod registry;
 mod rules;
 mod tape;
 mod types;
 mod upgrade;
+mod writer;
 
 pub use coverage::{Uncovered, uncovered};
+pub use lower::{Lowered, lower};
 pub use tape::Tape;
 pub use types::{Type, infer};
+pub(crate) use types::sorted;
 pub use upgrade::upgrade;
+pub use writer::Writer;
+pub(crate) use rules::adding;
 
 use crate::error::{Context, Result, bail};
 use crate::onnx::proto::NodeProto;

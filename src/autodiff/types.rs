@@ -49,7 +49,7 @@ pub fn infer(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Resu
 }
 
 /// Nodes in an order in which they can run.
-pub(super) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
+pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
     let made: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
     let mut done: HashSet<&str> = HashSet::new();
     let mut waiting: Vec<&NodeProto> = nodes.iter().collect();

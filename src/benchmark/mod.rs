@@ -14,7 +14,7 @@ mod sentences;
 mod sizes;
 mod steps;
 mod tables;
-mod text;
+pub(crate) mod text;
 mod timing;
 mod values;
 

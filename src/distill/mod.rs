@@ -1,1 +1,197 @@
-//! Distillation.
+//! Distillation: a student learns from a teacher what to say of a text, with no Python.
+//!
+//! [`distill`] is the way in. `data` makes rows of tokens of a [`Corpus`], `feed` inputs of them; `student` makes a graph
+//! ready to learn and `parameters` says which of its constants are weights; `signals` pairs values of both models,
+//! `relations` finds attention; `objective` adds the parts of the loss and `graph` the gradients, with the rules of
+//! [`crate::autodiff`]; `teacher` answers; `trainer` makes a step with `optimizer`, `run` goes through the text with
+//! `schedule` and `checkpoint`; `report` says what came of it. `cut` makes a student of its teacher.
+//!
+//! Gradients are an ordinary graph that the ordinary runtime runs; weights and gradients are memory that it reads and
+//! writes in place, and the optimizer is ours.
+
+mod checkpoint;
+mod cut;
+mod data;
+mod feed;
+mod graph;
+mod objective;
+mod optimizer;
+mod options;
+mod parameters;
+mod relations;
+mod report;
+mod run;
+mod schedule;
+mod signals;
+mod student;
+mod teacher;
+mod trainer;
+
+#[cfg(test)]
+mod tests;
+
+pub use cut::{PREFIX, StudentLayers, student_of};
+pub use data::Corpus;
+pub use options::{DistillOptions, Divergence, LossWeights, Schedule};
+
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::graph::edit;
+use crate::limits;
+use crate::model::Model;
+use crate::report::{Report, peak_rss_bytes};
+use crate::runtime::Runtime;
+use crate::text::Tokenizer;
+use data::Dataset;
+use run::Run;
+use sha2::{Digest, Sha256};
+use signals::Signals;
+use std::collections::HashMap;
+use std::time::Instant;
+use teacher::Teacher;
+use trainer::Trainer;
+
+/// What a run is doing, told after each step and each measurement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moment {
+    /// Steps done.
+    pub step: u64,
+    /// Steps there are to be, if the clock does not end the run before.
+    pub total: u64,
+    /// From 0.
+    pub epoch: u32,
+    /// Of the step, or of the text kept for measuring.
+    pub loss: f64,
+    /// Whether it was a measurement: the loss on the text kept for that.
+    pub validation: Option<f64>,
+    /// Before it was limited.
+    pub gradient_norm: f64,
+    /// Of this step.
+    pub learning_rate: f32,
+    /// Of this step.
+    pub tokens_per_second: f64,
+    /// Since the run began, time before a resume included.
+    pub seconds: f64,
+    /// Expected.
+    pub seconds_left: f64,
+}
+
+/// Is told each [`Moment`], on the thread that called.
+pub type Watch<'a> = &'a dyn Fn(&Moment);
+
+/// Tokens of a block, where nobody says.
+const LENGTH: usize = 128;
+
+/// Trains `student` to answer as `teacher` does on `corpus`, and gives it with a report. The originals stay as they are.
+///
+/// Both must know the same tokens: `tokenizer` is the student's, else the teacher's. Reports the stage `distill` in
+/// steps. With [`DistillOptions::checkpoint`] a run that was cancelled, timed out or killed can go on, and gives on one
+/// thread, bit for bit, what it would have given.
+///
+/// `Unsupported` if a node of the student has no gradient (named, before anything is trained), or the models have
+/// nothing in common that could be compared; `InvalidArgument` if the text is too short or an option makes no sense;
+/// `Runtime` if the loss stays not finite. Memory: both models, 16 bytes for each weight of the student, and what the
+/// student computes on the way.
+pub fn distill(
+    runtime: &'static Runtime,
+    teacher: &Model,
+    student: &Model,
+    corpus: &Corpus,
+    options: &DistillOptions,
+    watch: Watch<'_>,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    let start = Instant::now();
+    options.check()?;
+    let tokenizer = tokenizer_of(teacher, student)?;
+    let signals = Signals::find(teacher, student, options.weights)?;
+    let data = dataset(corpus, &tokenizer, teacher, student, options)?;
+    let (asked, known) = Teacher::new(runtime, teacher, &signals, options.threads, call).at(|| "the teacher")?;
+    let graphs = graph::build(runtime, student, &known, &signals, options, call).at(|| "the student")?;
+    let mut trainer = Trainer::new(runtime, &graphs, student, asked, options, call)?;
+    let fingerprint = fingerprint(&graphs, &data, options)?;
+    let run = Run { trainer: &mut trainer, graphs: &graphs, data: &data, options, watch, fingerprint };
+    let outcome = run.go(call)?;
+    drop(trainer);
+    let result = with_weights(&graphs, &outcome.weights)?;
+    let mut report = Report::new("distill", serde_json::to_value(options).unwrap_or_default());
+    report::summarize(&mut report, &graphs, &data, &signals, &outcome);
+    let models = report::Models { teacher, before: &graphs.student, after: &result };
+    report.quality = Some(report::quality(runtime, &models, &tokenizer, &data.held_text, options, call)?);
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    if let Some(path) = options.checkpoint.as_ref().filter(|path| path.exists()) {
+        std::fs::remove_file(path).at(|| path.display())?;
+    }
+    Ok((result, report))
+}
+
+fn tokenizer_of(teacher: &Model, student: &Model) -> Result<Tokenizer> {
+    let (of_teacher, of_student) = (Tokenizer::of(teacher)?, Tokenizer::of(student)?);
+    if let (Some(a), Some(b)) = (&of_teacher, &of_student) {
+        let (a, b) = (a.tokens(), b.tokens());
+        if let Some((token, id)) = b.iter().find(|(token, id)| a.get(*token).is_some_and(|other| other != *id)) {
+            bail!(
+                InvalidArgument,
+                "the models do not share a vocabulary: {token:?} is token {} of the teacher and {id} of the student",
+                a[token]
+            );
+        }
+    }
+    match of_student.or(of_teacher) {
+        Some(tokenizer) => Ok(tokenizer),
+        None => bail!(NotFound, "neither the student nor the teacher has a tokenizer to read the text with"),
+    }
+}
+
+fn dataset(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    teacher: &Model,
+    student: &Model,
+    options: &DistillOptions,
+) -> Result<Dataset> {
+    let longest = [teacher.card().longest_text()?, student.card().longest_text()?].into_iter().flatten().min();
+    let length = match (options.sequence_length, longest) {
+        (0, longest) => LENGTH.min(longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS)),
+        (asked, Some(longest)) if asked > longest => {
+            bail!(InvalidArgument, "sequence_length is {asked}; the models take {longest} tokens")
+        }
+        (asked, _) => asked,
+    };
+    if length < 2 {
+        bail!(InvalidArgument, "sequence_length is {length}; it is at least 2");
+    }
+    let end = student.card().generation.eos_token_ids.first().copied();
+    Dataset::new(corpus, tokenizer, student.card().task, length, options.validation_ratio, end)
+}
+
+fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_vec(options).unwrap_or_default());
+    data.hash(&mut hash);
+    for parameter in &graphs.parameters {
+        hash.update(parameter.name.as_bytes());
+        parameter.dims.iter().for_each(|dim| hash.update(dim.to_le_bytes()));
+    }
+    for part in &graphs.parts {
+        hash.update(part.name.as_bytes());
+    }
+    Ok(crate::onnx::save::hex(&hash.finalize()))
+}
+
+/// The student with what it has learned.
+fn with_weights(graphs: &graph::Graphs, weights: &[Vec<f32>]) -> Result<Model> {
+    let mut proto = graphs.student.proto().clone();
+    let Some(graph) = proto.graph.as_deref_mut() else { bail!(Internal, "the student has no graph") };
+    let learned = graphs.parameters[..graphs.of_student].iter().zip(weights);
+    let learned: HashMap<&str, (&[i64], &Vec<f32>)> =
+        learned.map(|(p, values)| (p.name.as_str(), (p.dims.as_slice(), values))).collect();
+    for tensor in &mut graph.initializer {
+        let name = tensor.name.clone().unwrap_or_default();
+        if let Some((dims, values)) = learned.get(name.as_str()) {
+            *tensor = edit::float_tensor(&name, dims, values);
+        }
+    }
+    Ok(graphs.student.derive(proto))
+}

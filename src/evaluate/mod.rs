@@ -32,6 +32,7 @@ pub use classification::{PairedClassification, classify, compare_classification}
 pub use embedding::{EmbeddingSimilarity, Embeddings, compare_embeddings, embed};
 pub use labelled::Labelled;
 pub use paired::{Interval, PairedPerplexity, compare_perplexity};
+pub(crate) use perplexity::pool;
 pub use perplexity::{Bos, PerplexityOptions, PerplexityReport, perplexity};
 pub use probe::{PairedProbe, ProbeOptions, ProbeReport, compare_probes, probe_accuracy};
 pub use scores::{ClassScore, ClassScores};

@@ -37,6 +37,23 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use targets::{Plan, Target};
 
+/// The value that flows out of each layer of a model, in order; `None` if no layers are found, or not where each ends.
+pub(crate) fn layers_of(model: &Model) -> Option<Vec<String>> {
+    found(model).ok()?.layers.into_iter().map(|layer| layer.output).collect()
+}
+
+/// The numbers of a model's layers, in the order in which they run. `Unsupported` if they cannot be told apart.
+pub(crate) fn layer_numbers(model: &Model) -> Result<Vec<usize>> {
+    Ok(found(model)?.layers.iter().map(|layer| layer.number).collect())
+}
+
+fn found(model: &Model) -> Result<layers::Layers> {
+    let decoder = crate::text::Decoder::of(model).ok();
+    let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
+    let cache = pairs.flat_map(|pair| [pair.past.as_str(), pair.present.as_str()]).collect();
+    layers::find(model, &cache)
+}
+
 /// `NodeReport.action` of a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
 /// `NodeReport.action` of a node whose weight was not.

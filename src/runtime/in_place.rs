@@ -6,7 +6,7 @@ use super::mapped::{Lent, Room};
 use super::session::{lend, place_of, take};
 use super::tensor::aligned_copy;
 use super::watch::watched;
-use super::{Session, Tensor};
+use super::{Element, Session, Tensor};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::onnx::dtype::{DataType, element_count};
@@ -32,23 +32,24 @@ impl Stop {
     }
 }
 
-/// An input and an output of a model that are the same memory.
+/// Memory that a model reads as an input, writes as an output, or both.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Name of the input.
-    pub input: String,
-    /// Name of the output.
-    pub output: String,
+    /// Name of the input; `None` if it is only written.
+    pub input: Option<String>,
+    /// Name of the output; `None` if it is only read.
+    pub output: Option<String>,
     /// Type of the elements: one of fixed size.
     pub dtype: DataType,
-    /// Shape of both.
+    /// Its shape.
     pub shape: Vec<i64>,
 }
 
-/// Memory that a session reads as inputs and writes as outputs of the same run, bound once and for all: the cache
-/// of a decoder, where each run adds a token and nothing is copied.
+/// Memory that a session reads as inputs and writes as outputs, bound once and for all: the cache of a decoder, where
+/// each run adds a token and nothing is copied; weights that change between runs, and their gradients.
 ///
-/// Only for models whose kernels expect it (GroupQueryAttention): others would overwrite what they still read.
+/// Input and output at once only for models whose kernels expect it (GroupQueryAttention): others would overwrite what
+/// they still read.
 pub struct InPlace {
     // Dropped before the memory it points to: fields are dropped in this order.
     binding: IoBinding,
@@ -63,6 +64,21 @@ impl InPlace {
     /// The memory of the place at `index`, as it lies: row-major, native byte order.
     pub fn bytes(&self, index: usize) -> &[u8] {
         self.rooms[index].bytes()
+    }
+
+    /// The memory of the place at `index` as numbers.
+    pub fn elements<T: Element>(&self, index: usize) -> &[T] {
+        self.rooms[index].elements()
+    }
+
+    /// As [`InPlace::elements`], to be written to.
+    pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
+        self.rooms[index].elements_mut()
+    }
+
+    /// The memory of all places.
+    pub fn all_mut<T: Element>(&mut self) -> Vec<&mut [T]> {
+        self.rooms.iter_mut().map(Room::elements_mut).collect()
     }
 
     /// The memory of the place at `index`, to be written to.
@@ -106,8 +122,12 @@ impl Session {
                 let size = size.map_err(|_| error!(LimitExceeded, "{:?} is too large", place.shape))?;
                 let room = Room::zeroed(size)?;
                 let mut value = room.value(place.dtype, &place.shape)?;
-                binding.bind_input(place.input.as_str(), &value)?;
-                binding.bind_output(place.output.as_str(), &mut value)?;
+                if let Some(input) = &place.input {
+                    binding.bind_input(input.as_str(), &value)?;
+                }
+                if let Some(output) = &place.output {
+                    binding.bind_output(output.as_str(), &mut value)?;
+                }
                 rooms.push(room);
             }
             let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
@@ -175,7 +195,7 @@ mod tests {
     }
 
     fn place(size: i64) -> Place {
-        Place { input: "x".into(), output: "y".into(), dtype: DataType::Float32, shape: vec![size] }
+        Place { input: Some("x".into()), output: Some("y".into()), dtype: DataType::Float32, shape: vec![size] }
     }
 
     fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -225,7 +245,7 @@ mod tests {
         assert!(one.run_in_place(&mut memory, &[], &stop).is_err(), "an input is missing");
         let long = Tensor::from_f32(&[3], vec![0.0; 3]).unwrap();
         assert!(one.run_in_place(&mut memory, &[("step", &long)], &stop).is_err());
-        assert!(one.in_place(&[Place { input: "nothing".into(), ..place(1) }], &["z"]).is_err());
+        assert!(one.in_place(&[Place { input: Some("nothing".into()), ..place(1) }], &["z"]).is_err());
         let e = one.in_place(&[place(1 << 45)], &["z"]).err().unwrap();
         assert_eq!(e.kind(), Kind::LimitExceeded, "{e}");
     }

@@ -124,6 +124,18 @@ impl Room {
         // SAFETY: as in `bytes`, and exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
     }
+
+    /// The memory as elements, as many as there are whole ones.
+    pub fn elements<T: Plain>(&self) -> &[T] {
+        // SAFETY: any bit pattern is a value of `T` (`Plain`); the memory begins at a cache line.
+        unsafe { self.bytes().align_to::<T>().1 }
+    }
+
+    /// As [`Room::elements`], to be written.
+    pub fn elements_mut<T: Plain>(&mut self) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { self.bytes_mut().align_to_mut::<T>().1 }
+    }
 }
 
 impl Drop for Room {

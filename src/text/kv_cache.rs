@@ -201,8 +201,8 @@ impl Cache {
         let place = || format!("a cache of {} rows with {columns} tokens", rows.len());
         let store = if decoder.kind == CacheKind::Shared {
             let places = decoder.cache.iter().map(|pair| Place {
-                input: pair.past.clone(),
-                output: pair.present.clone(),
+                input: Some(pair.past.clone()),
+                output: Some(pair.present.clone()),
                 dtype: pair.dtype,
                 shape: shape(pair),
             });

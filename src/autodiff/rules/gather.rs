@@ -8,7 +8,7 @@ use crate::graph::edit;
 use crate::onnx::proto::{AttributeProto, attribute_kind};
 
 /// The attribute `reduction: add`.
-pub(super) fn adding() -> Vec<AttributeProto> {
+pub(crate) fn adding() -> Vec<AttributeProto> {
     vec![AttributeProto {
         name: Some("reduction".to_owned()),
         kind: Some(attribute_kind::STRING),

@@ -15,7 +15,8 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop, Tensor};
 use crate::text::Decoder;
-use find::Layers;
+pub use find::find;
+pub use find::Layers;
 use serde_json::json;
 use std::collections::HashSet;
 
@@ -62,7 +63,7 @@ pub fn drop(
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
     let cache: HashSet<&str> = pairs.flat_map(|pair| [pair.past.as_str(), pair.present.as_str()]).collect();
-    let found = find::find(model, &cache)?;
+    let found = find(model, &cache)?;
     let count = found.layers.len();
     let (mut chosen, mut measured): (Vec<usize>, Vec<f64>) = (Vec::new(), Vec::new());
     for number in &options.layers {

@@ -1,0 +1,153 @@
+//! The state of a run in one safetensors file, from which it goes on as if it had not been stopped.
+//!
+//! `weight.N`, `first.N` and `second.N` are parameter N and its moments, `best.N` what it was when the student was best
+//! on the text kept for measuring. The rest is JSON in the file's metadata, under `state`.
+
+use super::graph::Graphs;
+use super::optimizer::Moments;
+use crate::calibrate::read_tensors;
+use crate::error::{Context, Result, bail, error};
+use crate::files::AtomicFile;
+use crate::runtime::Tensor;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
+pub struct State {
+    /// Of models, text and options: another run's checkpoint is refused.
+    pub fingerprint: String,
+    /// Steps that have been done.
+    pub step: u64,
+    /// The epoch that the next step is in.
+    pub epoch: u32,
+    /// Batches of that epoch that have been read.
+    pub batch: usize,
+    /// Tokens that have been learned from.
+    pub tokens: u64,
+    /// Steps that were skipped because a gradient was not finite.
+    pub skipped: u64,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// The smallest loss on the text kept for measuring, and the step it was after.
+    pub best: Option<(f64, u64)>,
+    /// Measurements: see the report.
+    pub history: Vec<Value>,
+}
+
+/// What a checkpoint holds besides the state.
+pub struct Weights {
+    /// By parameter.
+    pub weights: Vec<Vec<f32>>,
+    /// By parameter.
+    pub moments: Vec<Moments>,
+    /// By parameter; `None` if nothing has been measured yet.
+    pub best: Option<Vec<Vec<f32>>>,
+}
+
+/// Version of the form of the file.
+const VERSION: u32 = 1;
+
+/// Writes a checkpoint; what was there is replaced once the new one is complete.
+pub fn write(
+    path: &Path,
+    state: &State,
+    weights: &[&[f32]],
+    moments: &[Moments],
+    best: Option<&[Vec<f32>]>,
+) -> Result<()> {
+    let mut pieces: Vec<(String, &[f32])> = Vec::new();
+    for (index, (values, moments)) in weights.iter().zip(moments).enumerate() {
+        pieces.push((format!("weight.{index}"), values));
+        pieces.push((format!("first.{index}"), &moments.first));
+        pieces.push((format!("second.{index}"), &moments.second));
+    }
+    for (index, values) in best.iter().flat_map(|best| best.iter()).enumerate() {
+        pieces.push((format!("best.{index}"), values));
+    }
+    let mut header: Map<String, Value> = Map::new();
+    let text = serde_json::to_string(state).map_err(|e| error!(Internal, "the state: {e}"))?;
+    header.insert("__metadata__".into(), json!({ "liboptimize.distillation": VERSION.to_string(), "state": text }));
+    let mut end = 0;
+    for (name, values) in &pieces {
+        let start = end;
+        end += 4 * values.len();
+        header.insert(name.clone(), json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": [start, end] }));
+    }
+    let mut head = serde_json::to_vec(&header).map_err(|e| error!(Internal, "the header: {e}"))?;
+    head.resize(head.len().next_multiple_of(64) + 56, b' ');
+    let write = || -> Result<()> {
+        let mut file = AtomicFile::create(path)?;
+        file.write_all(&(head.len() as u64).to_le_bytes())?;
+        file.write_all(&head)?;
+        for (_, values) in &pieces {
+            for part in values.chunks(1 << 18) {
+                let bytes: Vec<u8> = part.iter().flat_map(|v| v.to_le_bytes()).collect();
+                file.write_all(&bytes)?;
+            }
+        }
+        file.commit()
+    };
+    write().at(|| format!("checkpoint {}", path.display()))
+}
+
+/// Reads a checkpoint for these graphs. `InvalidArgument` if it is of another run, `InvalidModel` if it is damaged.
+pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, Weights)> {
+    let place = || format!("checkpoint {}", path.display());
+    let inner = || {
+        let text = metadata(path)?;
+        let state: State = serde_json::from_str(&text).map_err(|e| error!(InvalidModel, "its state is damaged: {e}"))?;
+        if state.fingerprint != fingerprint {
+            bail!(
+                InvalidArgument,
+                "is of a run with other models, another text or other options; remove it, or go on with those"
+            );
+        }
+        let tensors: HashMap<String, Tensor> = read_tensors(path)?.into_iter().collect();
+        let get = |name: String, count: usize| -> Result<Vec<f32>> {
+            let values = match tensors.get(&name) {
+                Some(tensor) => tensor.as_slice::<f32>()?.to_vec(),
+                None => bail!(InvalidModel, "has no {name}"),
+            };
+            match values.len() == count {
+                true => Ok(values),
+                false => bail!(InvalidModel, "{name} has {} elements, not {count}", values.len()),
+            }
+        };
+        let mut weights = Weights { weights: Vec::new(), moments: Vec::new(), best: None };
+        let mut best = Vec::new();
+        for (index, parameter) in graphs.parameters.iter().enumerate() {
+            let count = parameter.elements();
+            weights.weights.push(get(format!("weight.{index}"), count)?);
+            let (first, second) = (get(format!("first.{index}"), count)?, get(format!("second.{index}"), count)?);
+            weights.moments.push(Moments { first, second, decays: parameter.dims.len() > 1 });
+            if state.best.is_some() {
+                best.push(get(format!("best.{index}"), count)?);
+            }
+        }
+        weights.best = state.best.map(|_| best);
+        Ok((state, weights))
+    };
+    inner().at(place)
+}
+
+/// The JSON of the state.
+fn metadata(path: &Path) -> Result<String> {
+    let file = crate::files::open(path)?;
+    let bytes = crate::files::map(&file, u64::MAX)?;
+    let damaged = || error!(InvalidModel, "is no checkpoint of a distillation");
+    let length = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or_else(damaged)?;
+    let header = usize::try_from(length).ok().and_then(|length| bytes.get(8..8usize.checked_add(length)?));
+    let header: Value = serde_json::from_slice(header.ok_or_else(damaged)?).map_err(|_| damaged())?;
+    let version = header.pointer("/__metadata__/liboptimize.distillation").and_then(Value::as_str);
+    match version {
+        Some(version) if version == VERSION.to_string() => {}
+        Some(version) => bail!(Unsupported, "is of version {version}; this library knows {VERSION}"),
+        None => return Err(damaged()),
+    }
+    let state = header.pointer("/__metadata__/state").and_then(Value::as_str);
+    state.map(str::to_owned).ok_or_else(damaged)
+}

@@ -1,0 +1,62 @@
+//! A student cut from its teacher: some of its layers.
+
+use crate::call::Call;
+use crate::error::{Error, Kind, Result, bail};
+use crate::model::Model;
+use crate::prune::{PruneMethod, PruneOptions, layer_numbers, prune};
+use std::str::FromStr;
+
+/// Which layers of the teacher the student begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudentLayers {
+    /// The first, the third, the fifth … (Sanh et al. 2019, arXiv 1910.01108).
+    EveryOther,
+    /// So many, spread evenly, the first among them.
+    Count(usize),
+}
+
+/// In front of such a student's name.
+pub const PREFIX: &str = "layers:";
+
+impl FromStr for StudentLayers {
+    type Err = Error;
+
+    /// `layers:every-other` or `layers:6`.
+    fn from_str(text: &str) -> Result<StudentLayers> {
+        match text.strip_prefix(PREFIX) {
+            Some("every-other") => Ok(StudentLayers::EveryOther),
+            Some(count) if count.parse::<usize>().is_ok_and(|count| count > 0) => {
+                Ok(StudentLayers::Count(count.parse().unwrap_or(1)))
+            }
+            _ => Err(Error::new(
+                Kind::InvalidArgument,
+                format!("{text:?} is no student: it is {PREFIX}every-other, or {PREFIX} and their number"),
+            )),
+        }
+    }
+}
+
+/// The teacher with only the chosen layers, their weights as they are. `Unsupported` if the layers of the teacher
+/// cannot be told apart, `InvalidArgument` if it has not so many.
+pub fn student_of(teacher: &Model, layers: StudentLayers, call: &Call) -> Result<Model> {
+    let numbers = layer_numbers(teacher)?;
+    let count = match layers {
+        StudentLayers::EveryOther => numbers.len().div_ceil(2),
+        StudentLayers::Count(count) => count,
+    };
+    if count == 0 || count > numbers.len() {
+        bail!(InvalidArgument, "a student of {count} layers; the teacher has {}", numbers.len());
+    }
+    if count == numbers.len() {
+        return Ok(teacher.clone());
+    }
+    let kept: Vec<usize> = (0..count).map(|index| index * numbers.len() / count).collect();
+    let gone = numbers.iter().enumerate().filter(|(index, _)| !kept.contains(index)).map(|(_, number)| *number);
+    let options = PruneOptions {
+        method: PruneMethod::Structured,
+        sparsity: 0.0,
+        layers: gone.collect(),
+        ..PruneOptions::default()
+    };
+    Ok(prune(teacher, &options, call)?.0)
+}

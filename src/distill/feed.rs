@@ -1,0 +1,108 @@
+//! A batch of tokens as the inputs of a model.
+
+use super::data::Batch;
+use crate::benchmark::text::Role;
+use crate::error::{Context, Result, bail};
+use crate::model::{Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::runtime::Tensor;
+use crate::source::Task;
+use crate::text::Decoder;
+use crate::text::decoder::CachePair;
+use bytes::Bytes;
+
+/// How one model is fed.
+pub struct Feed {
+    inputs: Vec<(ValueInfo, Role)>,
+    /// Caches, which go in empty.
+    caches: Vec<CachePair>,
+    /// Switches of merged exports: whether there is a past.
+    branch: Option<String>,
+    /// How many columns of logits are wanted.
+    logits_to_keep: Option<ValueInfo>,
+}
+
+impl Feed {
+    /// `Unsupported` if the model has an input that is not known.
+    pub fn new(model: &Model) -> Result<Feed> {
+        let decoder = match model.card().task {
+            Task::Generate => Some(Decoder::of(model)?),
+            _ => Decoder::of(model).ok(),
+        };
+        let mut feed = Feed { inputs: Vec::new(), caches: Vec::new(), branch: None, logits_to_keep: None };
+        let (mut cached, mut kept) = (Vec::new(), None);
+        if let Some(decoder) = decoder {
+            feed.branch = decoder.use_cache_branch;
+            kept = decoder.logits_to_keep.map(|port| port.name);
+            cached = decoder.cache;
+        }
+        for info in model.inputs() {
+            if cached.iter().any(|pair| pair.past == info.name) || feed.branch.as_ref() == Some(&info.name) {
+                continue;
+            }
+            match Role::of(&info) {
+                _ if kept.as_ref() == Some(&info.name) => feed.logits_to_keep = Some(info),
+                Some(role) => feed.inputs.push((info, role)),
+                None => bail!(
+                    Unsupported,
+                    "the input {:?} ({}) is none of a text model's: it cannot be distilled from a text",
+                    info.name,
+                    info.describe()
+                ),
+            }
+        }
+        if !feed.inputs.iter().any(|(_, role)| *role == Role::Ids) {
+            bail!(Unsupported, "the model has no input of token ids: it cannot be distilled from a text");
+        }
+        feed.caches = cached;
+        Ok(feed)
+    }
+
+    /// Keeps only the inputs that a graph still has.
+    pub fn only(mut self, names: &[&str]) -> Feed {
+        let there = |name: &String| names.contains(&name.as_str());
+        self.inputs.retain(|(info, _)| there(&info.name));
+        self.caches.retain(|pair| there(&pair.past));
+        self.branch = self.branch.filter(there);
+        self.logits_to_keep = self.logits_to_keep.filter(|info| there(&info.name));
+        self
+    }
+
+    /// The inputs for a batch.
+    pub fn tensors(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+        let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
+        for (info, role) in &self.inputs {
+            let values: Vec<i64> = match role {
+                Role::Ids => batch.ids.clone(),
+                Role::Mask => batch.keep.iter().map(|keep| i64::from(*keep)).collect(),
+                Role::Types => vec![0; batch.ids.len()],
+                Role::Positions => (0..batch.rows).flat_map(|_| 0..batch.columns as i64).collect(),
+            };
+            made.push((info.name.clone(), of_type(info, &[batch.rows as i64, batch.columns as i64], values)?));
+        }
+        for pair in &self.caches {
+            let mut shape = pair.shape.clone();
+            (shape[pair.batch], shape[pair.sequence]) = (batch.rows as i64, 0);
+            let tensor = Tensor::new(pair.dtype, &shape, Bytes::new()).at(|| format!("input {:?}", pair.past))?;
+            made.push((pair.past.clone(), tensor));
+        }
+        if let Some(branch) = &self.branch {
+            made.push((branch.clone(), Tensor::from_bools(&[1], &[false])?));
+        }
+        if let Some(info) = &self.logits_to_keep {
+            let shape = vec![1; info.shape.as_ref().map_or(0, Vec::len)];
+            made.push((info.name.clone(), of_type(info, &shape, vec![batch.columns as i64])?));
+        }
+        Ok(made)
+    }
+}
+
+fn of_type(info: &ValueInfo, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
+    match info.dtype {
+        Some(DataType::Int32) => Tensor::from_vec(shape, values.into_iter().map(|v| v as i32).collect()),
+        Some(DataType::Bool) => Tensor::from_bools(shape, &values.iter().map(|v| *v != 0).collect::<Vec<_>>()),
+        Some(DataType::Float32) => Tensor::from_f32(shape, values.into_iter().map(|v| v as f32).collect()),
+        Some(DataType::Int64) => Tensor::from_i64(shape, values),
+        _ => bail!(Unsupported, "the input {:?} is {}", info.name, info.describe()),
+    }
+}

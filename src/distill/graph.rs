@@ -1,0 +1,378 @@
+//! The graphs that are run: one that gives the losses and the gradients, one that gives the losses alone.
+
+use super::objective::{self, LogitsOptions, Sizes, input};
+use super::parameters::{self, Parameter};
+use super::signals::Signals;
+use super::{DistillOptions, student};
+use crate::autodiff::{self, Tape, Type, Writer};
+use crate::call::Call;
+use crate::error::{Result, bail};
+use crate::graph::edit::{self, import_domain};
+use crate::model::{Dim, Model};
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use crate::runtime::Runtime;
+use crate::statistics::Random;
+use std::collections::{HashMap, HashSet};
+
+/// The parts a loss can have, in the order of reports.
+pub const PARTS: [&str; 5] = ["logits", "labels", "hidden", "cosine", "relations"];
+
+/// A part of the loss.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// One of [`PARTS`].
+    pub name: &'static str,
+    /// The output that holds it.
+    pub output: String,
+    /// What it counts.
+    pub weight: f32,
+}
+
+/// Graphs for training, with their weights as inputs.
+pub struct Graphs {
+    /// Gives losses and gradients.
+    pub train: ModelProto,
+    /// Gives losses.
+    pub measure: ModelProto,
+    /// What is learned. Those beyond `of_student` are projections, which are forgotten in the end.
+    pub parameters: Vec<Parameter>,
+    /// How many of the parameters are the student's.
+    pub of_student: usize,
+    /// Values to begin with.
+    pub initial: Vec<Vec<f32>>,
+    /// For each parameter the output that holds its gradient.
+    pub gradients: Vec<String>,
+    /// The parts of the loss.
+    pub parts: Vec<Part>,
+    /// The student with weights in float32, into which the learned ones go.
+    pub student: Model,
+    /// Tokens or classes that only one of the models knows; `None` if they know as many.
+    pub sizes: Option<(i64, i64)>,
+}
+
+/// What is known of the teacher's values: element type and dimensions.
+pub type Known = HashMap<String, Type>;
+
+/// Makes the graphs. `teacher` has the types of the teacher's values that `signals` name.
+///
+/// `Unsupported` if there is no gradient for a node between a weight and the loss; the message names them all.
+pub fn build(
+    runtime: &'static Runtime,
+    model: &Model,
+    teacher: &Known,
+    signals: &Signals,
+    options: &DistillOptions,
+    call: &Call,
+) -> Result<Graphs> {
+    let ready = student::ready(model)?;
+    let mut proto = ready.proto().clone();
+    let lowered = autodiff::lower(&mut proto)?;
+    autodiff::upgrade(&mut proto)?;
+    let mut weights = parameters::find(&ready, &lowered.tables, &options.freeze)?;
+    let types = known_student(runtime, &proto, signals, call)?;
+    let mut work = Work { proto, parts: Vec::new(), initial: Vec::new(), projections: Vec::new() };
+    work.add_hidden(&types, teacher, signals, options)?;
+    work.add_relations(&types, teacher, signals)?;
+    let ends: Vec<String> = signals.logits.iter().map(|pair| pair.student.clone()).collect();
+    work.cut(&ends);
+    let outputs: Vec<&str> = work.parts.iter().map(|p| p.output.as_str()).chain(ends.iter().map(String::as_str)).collect();
+    let there = used(&work.proto);
+    weights.retain(|p| there.contains(&p.name));
+    refuse_uncovered(&work.proto, &weights, &outputs)?;
+    if weights.is_empty() {
+        bail!(Unsupported, "the student has no float32 weights to train");
+    }
+    let types = autodiff::infer(runtime, &work.proto, call)?;
+    let logits = logits_options(&types, teacher, signals, options)?;
+    let of_student = weights.len();
+    weights.extend(work.projections.iter().cloned());
+    let mut graphs = assemble(&work, types, signals, &weights, logits.as_ref())?;
+    let graph = ready.graph();
+    let of_model = |p: &Parameter| parameters::values(graph, &p.name);
+    let kept: HashSet<&str> = graphs.parameters.iter().map(|p| p.name.as_str()).collect();
+    graphs.of_student = weights[..of_student].iter().filter(|p| kept.contains(p.name.as_str())).count();
+    let own = graphs.parameters[..graphs.of_student].iter().map(of_model).collect::<Result<Vec<_>>>()?;
+    graphs.initial = own.into_iter().chain(std::mem::take(&mut work.initial)).collect();
+    graphs.student = ready;
+    Ok(graphs)
+}
+
+/// The types of the student's values, if hidden ones are asked for.
+fn known_student(runtime: &'static Runtime, proto: &ModelProto, signals: &Signals, call: &Call) -> Result<Known> {
+    if signals.hidden.is_empty() && signals.relations.is_none() {
+        return Ok(Known::new());
+    }
+    autodiff::infer(runtime, proto, call)
+}
+
+struct Work {
+    proto: ModelProto,
+    parts: Vec<Part>,
+    projections: Vec<Parameter>,
+    /// Of the projections.
+    initial: Vec<Vec<f32>>,
+}
+
+impl Work {
+    /// Adds what a writer has made and what it reads.
+    fn add(&mut self, writer: Writer, inputs: &[(String, DataType, usize)]) {
+        let Some(graph) = self.proto.graph.as_deref_mut() else { return };
+        graph.node.extend(writer.nodes);
+        graph.initializer.extend(writer.constants);
+        for (name, dtype, rank) in inputs {
+            if !graph.input.iter().any(|i| i.name.as_ref() == Some(name)) {
+                graph.input.push(edit::value(name, *dtype, *rank));
+            }
+        }
+    }
+
+    fn add_hidden(&mut self, types: &Known, teacher: &Known, signals: &Signals, options: &DistillOptions) -> Result<()> {
+        let count = signals.hidden.len() as f32;
+        for (index, pair) in signals.hidden.iter().enumerate() {
+            let (t, s) = (size(teacher, &pair.teacher, "teacher")?, size(types, &pair.student, "student")?);
+            if t.1 != s.1 {
+                bail!(
+                    Unsupported,
+                    "{:?} of the teacher has {} dimensions, {:?} of the student {}",
+                    pair.teacher, t.1, pair.student, s.1
+                );
+            }
+            let sizes = Sizes { teacher: t.0, student: s.0, rank: s.1 };
+            let mut writer = Writer::new(&self.proto, "distill");
+            let projection = (t.0 != s.0).then(|| writer.fresh(&format!("projection.{index}")));
+            let name = objective::hidden_input(index);
+            let [square, cosine] = objective::hidden(&mut writer, &pair.student, &name, sizes, projection.as_deref());
+            let mut inputs = vec![(name, objective::FLOAT, sizes.rank)];
+            inputs.push((input::WEIGHTS.to_owned(), objective::FLOAT, 2));
+            inputs.push((input::ROWS.to_owned(), objective::FLOAT, 1));
+            self.add(writer, &inputs);
+            if let Some(name) = projection {
+                self.project(name, sizes, options.seed, index)?;
+            }
+            let weights = signals.weights;
+            for (name, output, weight) in [("hidden", square, weights.hidden), ("cosine", cosine, weights.cosine)] {
+                self.parts.push(Part { name, output, weight: weight / count });
+            }
+        }
+        Ok(())
+    }
+
+    /// A learned matrix, with normal values of the variance `1 / student`.
+    fn project(&mut self, name: String, sizes: Sizes, seed: u64, index: usize) -> Result<()> {
+        let mut random = Random::part(seed, 0x7072_6f6a + index as u64);
+        let scale = 1.0 / (sizes.student as f64).sqrt();
+        let values: Vec<f32> = (0..sizes.student * sizes.teacher).map(|_| (random.normal() * scale) as f32).collect();
+        let dims = vec![sizes.student, sizes.teacher];
+        let Some(graph) = self.proto.graph.as_deref_mut() else { bail!(Internal, "no graph") };
+        graph.initializer.push(edit::float_tensor(&name, &dims, &values));
+        self.projections.push(Parameter { name, dims });
+        self.initial.push(values);
+        Ok(())
+    }
+
+    fn add_relations(&mut self, types: &Known, teacher: &Known, signals: &Signals) -> Result<()> {
+        let Some((of_teacher, of_student)) = &signals.relations else { return Ok(()) };
+        let ((wide, heads), (narrow, _)) =
+            (heads(teacher, &of_teacher.query, "teacher")?, heads(types, &of_student.query, "student")?);
+        let mut writer = Writer::new(&self.proto, "distill");
+        let sum = objective::relations(&mut writer, (of_teacher, of_student), (wide, narrow), heads)?;
+        let mut inputs: Vec<_> = objective::RELATIONS.iter().map(|n| ((*n).to_owned(), objective::FLOAT, 4)).collect();
+        inputs.push((input::WEIGHTS.to_owned(), objective::FLOAT, 2));
+        inputs.push((input::KEEP.to_owned(), objective::FLOAT, 2));
+        self.add(writer, &inputs);
+        self.parts.push(Part { name: "relations", output: sum, weight: signals.weights.relations });
+        Ok(())
+    }
+
+    /// Leaves what leads to the parts of the loss and to `more`, which become the outputs.
+    fn cut(&mut self, more: &[String]) {
+        let ends: Vec<String> = self.parts.iter().map(|p| p.output.clone()).chain(more.iter().cloned()).collect();
+        if let Some(graph) = self.proto.graph.as_deref_mut() {
+            cut(graph, &ends, &HashSet::new());
+        }
+    }
+}
+
+/// Leaves the nodes, constants and inputs that `ends` need, and makes these the outputs. Inputs in `keep` stay.
+fn cut(graph: &mut GraphProto, ends: &[String], keep: &HashSet<String>) {
+    let maker: HashMap<&str, usize> = graph
+        .node
+        .iter()
+        .enumerate()
+        .flat_map(|(index, node)| node.output.iter().map(move |output| (output.as_str(), index)))
+        .collect();
+    let mut needed = vec![false; graph.node.len()];
+    let mut front: Vec<&str> = ends.iter().map(String::as_str).collect();
+    while let Some(name) = front.pop() {
+        if let Some(index) = maker.get(name).filter(|index| !needed[**index]) {
+            needed[*index] = true;
+            front.extend(reads(&graph.node[*index]));
+        }
+    }
+    let mut flags = needed.into_iter();
+    graph.node.retain(|_| flags.next().unwrap_or(false));
+    let mut read: HashSet<String> = graph.node.iter().flat_map(|n| reads(n).into_iter().map(str::to_owned)).collect();
+    read.extend(ends.iter().cloned());
+    graph.initializer.retain(|t| t.name.as_ref().is_some_and(|n| read.contains(n)));
+    graph.input.retain(|i| i.name.as_ref().is_some_and(|n| read.contains(n) || keep.contains(n)));
+    graph.value_info.clear();
+    graph.output = ends.iter().map(|name| edit::untyped(name)).collect();
+}
+
+/// Names of values that nodes read.
+fn used(proto: &ModelProto) -> HashSet<String> {
+    let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+    nodes.flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
+}
+
+/// Width and number of dimensions of a hidden state.
+fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
+    let dims = types.get(name).and_then(|t| t.dims.as_deref());
+    match dims {
+        Some(dims @ ([_, _, Dim::Fixed(width)] | [_, Dim::Fixed(width)])) => Ok((*width, dims.len())),
+        _ => bail!(Unsupported, "{name:?} of the {whose} is no hidden state of a known width"),
+    }
+}
+
+/// Width of all heads together, and their number.
+fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
+    match types.get(name).and_then(|t| t.dims.as_deref()) {
+        Some([_, Dim::Fixed(heads), _, Dim::Fixed(size)]) => Ok((heads * size, *heads)),
+        _ => bail!(Unsupported, "the heads of {name:?} of the {whose} are of no known size"),
+    }
+}
+
+fn refuse_uncovered(proto: &ModelProto, weights: &[Parameter], outputs: &[&str]) -> Result<()> {
+    let Some(graph) = proto.graph.as_deref() else { return Ok(()) };
+    let nodes = autodiff::sorted(&graph.node)?;
+    let names: Vec<String> = weights.iter().map(|p| p.name.clone()).collect();
+    let found = autodiff::uncovered(&nodes, &names, outputs);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = found.iter().take(8).map(|node| format!("{:?} ({})", node.name, node.op)).collect();
+    let more = if found.len() > 8 { format!(" and {} more", found.len() - 8) } else { String::new() };
+    bail!(Unsupported, "the student cannot be trained: there is no gradient for {}{more}", shown.join(", "))
+}
+
+fn logits_options(types: &Known, teacher: &Known, signals: &Signals, options: &DistillOptions) -> Result<Option<LogitsOptions>> {
+    let Some(pair) = signals.logits.as_ref().filter(|_| signals.weights.logits + signals.weights.labels > 0.0) else {
+        return Ok(None);
+    };
+    let last = |known: &Known, name: &str| match known.get(name).and_then(|t| t.dims.as_ref()?.last()) {
+        Some(Dim::Fixed(size)) => Some(*size),
+        _ => None,
+    };
+    let sizes = match (last(teacher, &pair.teacher), last(types, &pair.student)) {
+        (Some(a), Some(b)) if a != b => Some((a, b)),
+        _ => None,
+    };
+    let rank = types.get(&pair.student).and_then(|t| t.dims.as_ref()).map_or(3, Vec::len);
+    if !(2..=3).contains(&rank) {
+        bail!(Unsupported, "the logits of the student have {rank} dimensions");
+    }
+    let (divergence, temperature) = (options.divergence, options.temperature);
+    Ok(Some(LogitsOptions { divergence, temperature, weights: signals.weights, sizes, rank }))
+}
+
+/// Gradients added, weights made inputs.
+fn assemble(
+    work: &Work,
+    types: Known,
+    signals: &Signals,
+    weights: &[Parameter],
+    logits: Option<&LogitsOptions>,
+) -> Result<Graphs> {
+    let mut tape = Tape::new(&work.proto, types)?;
+    let mut parts = work.parts.clone();
+    let mut seeds: Vec<(String, String)> = Vec::new();
+    for part in parts.iter().filter(|part| part.weight > 0.0) {
+        let weight = tape.scalar(part.weight);
+        seeds.push((part.output.clone(), weight));
+    }
+    if let (Some(options), Some(pair)) = (logits, &signals.logits) {
+        let made = objective::logits(&mut tape, &pair.student, options);
+        let named = [("logits", made.divergence, options.weights.logits), ("labels", made.surprise, options.weights.labels)];
+        let found = named.into_iter().filter_map(|(name, output, weight)| Some(Part { name, output: output?, weight }));
+        parts.splice(0..0, found);
+        seeds.push((pair.student.clone(), made.gradient));
+    }
+    let names: Vec<String> = weights.iter().map(|p| p.name.clone()).collect();
+    let found = autodiff::differentiate(&mut tape, &seeds, &names)?;
+    let kept: Vec<Parameter> = weights.iter().filter(|p| found.contains_key(&p.name)).cloned().collect();
+    if kept.is_empty() {
+        bail!(Unsupported, "the loss depends on none of the student's weights");
+    }
+    let mut gradients = Vec::with_capacity(kept.len());
+    for parameter in &kept {
+        let name = tape.fresh(&format!("gradient/of/{}", parameter.name));
+        tape.nodes.push(edit::node("Identity", &[&found[&parameter.name]], &[&name]));
+        gradients.push(name);
+    }
+    let outputs: Vec<String> = parts.iter().map(|part| part.output.clone()).collect();
+    let all: Vec<String> = outputs.iter().chain(&gradients).cloned().collect();
+    let make = |ends: &[String]| whole(work, &tape, signals, logits, &kept, ends);
+    Ok(Graphs {
+        train: make(&all),
+        measure: make(&outputs),
+        parameters: kept,
+        of_student: 0,
+        initial: Vec::new(),
+        gradients,
+        parts,
+        student: Model::from_proto(ModelProto::default()),
+        sizes: logits.and_then(|options| options.sizes),
+    })
+}
+
+fn whole(
+    work: &Work,
+    tape: &Tape,
+    signals: &Signals,
+    logits: Option<&LogitsOptions>,
+    parameters: &[Parameter],
+    ends: &[String],
+) -> ModelProto {
+    let mut proto = work.proto.clone();
+    import_domain(&mut proto.opset_import, "com.microsoft", 1);
+    let Some(graph) = proto.graph.as_deref_mut() else { return proto };
+    graph.node = tape.forward.iter().chain(&tape.nodes).cloned().collect();
+    graph.initializer.extend(tape.initializers.iter().cloned());
+    if let (Some(options), Some(_)) = (logits, &signals.logits) {
+        let (weights, rank) = if options.rank == 3 { (input::WEIGHTS, 2) } else { (input::ROWS, 1) };
+        let mut more = vec![(input::LOGITS, DataType::Float32, options.rank), (weights, DataType::Float32, rank)];
+        more.push((input::LABELS, DataType::Int64, 2));
+        more.push((input::LABEL_WEIGHTS, DataType::Float32, 2));
+        for (name, dtype, rank) in more {
+            if !graph.input.iter().any(|i| i.name.as_deref() == Some(name)) {
+                graph.input.push(edit::value(name, dtype, rank));
+            }
+        }
+    }
+    let learned: HashSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let is_learned = |name: &Option<String>| name.as_deref().is_some_and(|n| learned.contains(n));
+    graph.initializer.retain(|t| !is_learned(&t.name));
+    graph.input.retain(|i| !is_learned(&i.name));
+    let as_input = |p: &Parameter| fixed(&p.name, &p.dims);
+    graph.input.extend(parameters.iter().map(as_input));
+    let nodes: &mut Vec<NodeProto> = &mut graph.node;
+    for (index, node) in nodes.iter_mut().enumerate() {
+        if node.name.as_deref().unwrap_or("").is_empty() {
+            node.name = Some(format!("distill/node.{index}"));
+        }
+    }
+    cut(graph, ends, &HashSet::new());
+    proto
+}
+
+/// An input of fixed sizes.
+fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let mut info = edit::value(name, DataType::Float32, dims.len());
+    let shape = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut()).and_then(|t| t.shape.as_deref_mut());
+    for (dim, size) in shape.into_iter().flat_map(|shape| &mut shape.dim).zip(dims) {
+        dim.dim_value = Some(*size);
+    }
+    info
+}

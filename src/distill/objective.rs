@@ -1,0 +1,261 @@
+//! The parts of the loss, as nodes.
+//!
+//! Those of hidden states and relations are ordinary nodes behind the student, differentiated like the rest of it.
+//! Those of logits have their gradient in closed form: of tables as wide as a vocabulary no pass more than needed.
+
+use super::options::{Divergence, Weights};
+use super::relations::Attention;
+use crate::autodiff::{Tape, Writer};
+use crate::error::{Result, bail};
+use crate::graph::edit::{int_attribute, ints_attribute};
+use crate::onnx::dtype::DataType;
+
+/// Inputs that the graph has besides those of the student.
+pub mod input {
+    /// What the teacher expects: as the student's logits.
+    pub const LOGITS: &str = "teacher/logits";
+    /// What each token counts for divergences: `[batch, token]`, a sum of 1 over all runs of a step; 0 for padding.
+    pub const WEIGHTS: &str = "distill/weights";
+    /// What each row counts: `[batch]`.
+    pub const ROWS: &str = "distill/rows";
+    /// The token that follows each: `[batch, token]`.
+    pub const LABELS: &str = "distill/labels";
+    /// What each of them counts.
+    pub const LABEL_WEIGHTS: &str = "distill/label_weights";
+    /// 1 for tokens, 0 for padding: `[batch, token]`.
+    pub const KEEP: &str = "distill/keep";
+}
+
+/// The name of the input for a hidden state of the teacher.
+pub fn hidden_input(index: usize) -> String {
+    format!("teacher/hidden.{index}")
+}
+
+/// The names of the inputs for the teacher's queries, keys and values.
+pub const RELATIONS: [&str; 3] = ["teacher/query", "teacher/key", "teacher/value"];
+
+/// Sizes of a hidden state.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    /// Elements of the teacher's vectors.
+    pub teacher: i64,
+    /// Of the student's.
+    pub student: i64,
+    /// 3 for `[batch, token, width]`, 2 for `[batch, width]`.
+    pub rank: usize,
+}
+
+/// Adds the mean square of the difference and 1 less the cosine, for one hidden state: the names of both.
+/// `projection` `[student, teacher]` brings the student's vectors to the width of the teacher's.
+pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projection: Option<&str>) -> [String; 2] {
+    let student = match projection {
+        Some(matrix) => w.op("MatMul", &[student, matrix]),
+        None => student.to_owned(),
+    };
+    let weights = if sizes.rank == 3 { input::WEIGHTS } else { input::ROWS };
+    let difference = w.op("Sub", &[&student, teacher]);
+    let square = w.op("Mul", &[&difference, &difference]);
+    let square = w.sum(&square, &[-1]);
+    let share = w.float(1.0 / sizes.teacher as f32);
+    let square = w.op("Mul", &[&square, &share]);
+    let square = w.op("Mul", &[&square, weights]);
+    let square = w.sum(&square, &[]);
+    let small = w.float(1e-12);
+    let mut dot = |a: &str, b: &str| {
+        let product = w.op("Mul", &[a, b]);
+        w.sum(&product, &[-1])
+    };
+    let (both, own, other) = (dot(&student, teacher), dot(&student, &student), dot(teacher, teacher));
+    let norms = w.op("Mul", &[&own, &other]);
+    let norms = w.op("Add", &[&norms, &small]);
+    let norms = w.op("Sqrt", &[&norms]);
+    let cosine = w.op("Div", &[&both, &norms]);
+    let one = w.float(1.0);
+    let apart = w.op("Sub", &[&one, &cosine]);
+    let apart = w.op("Mul", &[&apart, weights]);
+    [square, w.sum(&apart, &[])]
+}
+
+/// Adds the divergence of the relations among queries, keys and values: Wang et al. 2020, arXiv 2012.15828, equation 5.
+/// `sizes` are the widths of all heads together, of the teacher and the student; `heads` the teacher's heads.
+pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
+    let (teacher, student) = of;
+    let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
+    let Some(heads) = (1..=heads.max(1)).rev().find(fits) else { bail!(Internal, "1 divides every number") };
+    let (one, two, large) = (w.float(1.0), w.ints(&[1, 2]), w.float(1e4));
+    let bias = w.op("Sub", &[input::KEEP, &one]);
+    let bias = w.op("Mul", &[&bias, &large]);
+    let bias = w.op("Unsqueeze", &[&bias, &two]);
+    let names = |a: &Attention| [a.query.clone(), a.key.clone(), a.value.clone()];
+    let mut total: Option<String> = None;
+    for (index, own) in names(student).iter().enumerate() {
+        let turned = |a: &Attention| index == 1 && a.key_is_turned;
+        let own = logs(w, own, turned(student), (sizes.1, heads), &bias);
+        let other = logs(w, RELATIONS[index], turned(teacher), (sizes.0, heads), &bias);
+        let likely = w.op("Exp", &[&other]);
+        let difference = w.op("Sub", &[&other, &own]);
+        let product = w.op("Mul", &[&likely, &difference]);
+        let each = w.sum(&product, &[1, 3]);
+        let each = w.op("Mul", &[&each, input::WEIGHTS]);
+        let sum = w.sum(&each, &[]);
+        total = Some(total.map_or(sum.clone(), |before| w.op("Add", &[&before, &sum])));
+    }
+    let Some(total) = total else { bail!(Internal, "three parts") };
+    let share = w.float(1.0 / (3 * heads) as f32);
+    Ok(w.op("Mul", &[&total, &share]))
+}
+
+/// `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
+fn logs(w: &mut Writer, x: &str, turned: bool, (width, heads): (i64, i64), bias: &str) -> String {
+    let together = if turned { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
+    let x = w.op_with("Transpose", &[x], vec![ints_attribute("perm", &together)]);
+    let shape = w.ints(&[0, 0, heads, width / heads]);
+    let x = w.op("Reshape", &[&x, &shape]);
+    let x = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 2, 1, 3])]);
+    let turned = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
+    let scores = w.op("MatMul", &[&x, &turned]);
+    let scale = w.float(1.0 / ((width / heads) as f32).sqrt());
+    let scores = w.op("Mul", &[&scores, &scale]);
+    let scores = w.op("Add", &[&scores, bias]);
+    w.op_with("LogSoftmax", &[&scores], vec![int_attribute("axis", -1)])
+}
+
+/// What [`logits`] has added.
+pub struct LogitsLoss {
+    /// The divergence, if it counts.
+    pub divergence: Option<String>,
+    /// The surprise at the text, if it counts.
+    pub surprise: Option<String>,
+    /// The gradient of the student's logits.
+    pub gradient: String,
+}
+
+/// How the loss on logits is made up.
+pub struct LogitsOptions {
+    /// See [`Divergence`].
+    pub divergence: Divergence,
+    /// Of both distributions.
+    pub temperature: f32,
+    /// What each part counts.
+    pub weights: Weights,
+    /// Known tokens or classes of teacher and student, where they differ: the first ones are compared.
+    pub sizes: Option<(i64, i64)>,
+    /// Dimensions of the logits.
+    pub rank: usize,
+}
+
+/// Adds divergence and surprise to a tape, with their gradient: for `z` the student's logits, `p` its distribution at
+/// the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for `KL(q ‖ p)`,
+/// `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean of
+/// both; that of the surprise is the distribution at 1 less 1 at the token.
+pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
+    let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
+    if let Some((of_teacher, of_student)) = options.sizes {
+        let (zero, end, axis) = (t.ints(&[0]), t.ints(&[of_teacher.min(of_student)]), t.ints(&[-1]));
+        z = t.op("Slice", &[&z, &zero, &end, &axis]);
+        teacher = t.op("Slice", &[&teacher, &zero, &end, &axis]);
+    }
+    let weights = if options.rank == 3 { input::WEIGHTS } else { input::ROWS };
+    let last = t.ints(&[-1]);
+    let mut gradient: Option<String> = None;
+    let mut made = LogitsLoss { divergence: None, surprise: None, gradient: String::new() };
+    if options.weights.logits > 0.0 {
+        let (loss, slope) = divergence(t, &z, &teacher, options);
+        let temperature = t.scalar(options.temperature * options.temperature);
+        let each = t.op("Mul", &[&loss, weights]);
+        let sum = total(t, &each);
+        made.divergence = Some(t.op("Mul", &[&sum, &temperature]));
+        let factor = t.scalar(options.temperature * options.weights.logits);
+        let counts = t.op("Mul", &[weights, &factor]);
+        let counts = t.op("Unsqueeze", &[&counts, &last]);
+        gradient = Some(t.op("Mul", &[&slope, &counts]));
+    }
+    if options.weights.labels > 0.0 {
+        let (loss, slope) = surprise(t, &z, options.weights.labels);
+        made.surprise = Some(loss);
+        gradient = Some(match gradient {
+            Some(first) => t.op("Add", &[&first, &slope]),
+            None => slope,
+        });
+    }
+    let mut gradient = gradient.unwrap_or_default();
+    if let Some((of_teacher, of_student)) = options.sizes.filter(|(teacher, student)| student > teacher) {
+        let mut pads = vec![0; 2 * options.rank];
+        pads[2 * options.rank - 1] = of_student - of_teacher;
+        let pads = t.ints(&pads);
+        gradient = t.op("Pad", &[&gradient, &pads]);
+    }
+    made.gradient = gradient;
+    made
+}
+
+fn total(t: &mut Tape, value: &str) -> String {
+    t.op_with("ReduceSum", &[value], vec![int_attribute("keepdims", 0)])
+}
+
+/// The divergence of each token and its gradient over `T` with respect to `z / T`.
+fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> (String, String) {
+    let cold = t.scalar(1.0 / options.temperature);
+    let logs = |t: &mut Tape, x: &str| {
+        let x = if options.temperature == 1.0 { x.to_owned() } else { t.op("Mul", &[x, &cold]) };
+        t.op_with("LogSoftmax", &[&x], vec![int_attribute("axis", -1)])
+    };
+    let (log_p, log_q) = (logs(t, z), logs(t, teacher));
+    let (p, q) = (t.op("Exp", &[&log_p]), t.op("Exp", &[&log_q]));
+    let expected = |t: &mut Tape, likely: &str, value: &str, keep: bool| {
+        let product = t.op("Mul", &[likely, value]);
+        t.sum(&product, &[-1], keep)
+    };
+    if options.divergence == Divergence::Forward {
+        let apart = t.op("Sub", &[&log_q, &log_p]);
+        let loss = expected(t, &q, &apart, false);
+        return (loss, t.op("Sub", &[&p, &q]));
+    }
+    // With the other distribution, how far p is from it, and the slope of that.
+    let away = |t: &mut Tape, log_other: &str| {
+        let apart = t.op("Sub", &[&log_p, log_other]);
+        let mean = expected(t, &p, &apart, true);
+        let rest = t.op("Sub", &[&apart, &mean]);
+        (mean, t.op("Mul", &[&p, &rest]))
+    };
+    let last = t.ints(&[-1]);
+    if options.divergence == Divergence::Reverse {
+        let (mean, slope) = away(t, &log_q);
+        return (t.op("Squeeze", &[&mean, &last]), slope);
+    }
+    let half = t.scalar(0.5);
+    let middle = t.op("Add", &[&p, &q]);
+    let middle = t.op("Mul", &[&middle, &half]);
+    // Where both are 0 in float32 so is their mean.
+    let least = t.scalar(f32::MIN_POSITIVE);
+    let middle = t.op("Max", &[&middle, &least]);
+    let log_middle = t.op("Log", &[&middle]);
+    let (mean, slope) = away(t, &log_middle);
+    let mean = t.op("Squeeze", &[&mean, &last]);
+    let apart = t.op("Sub", &[&log_q, &log_middle]);
+    let other = expected(t, &q, &apart, false);
+    let loss = t.op("Add", &[&mean, &other]);
+    (t.op("Mul", &[&loss, &half]), t.op("Mul", &[&slope, &half]))
+}
+
+/// The sum of the surprises at the text, and its gradient times `weight`.
+fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
+    let log_p = t.op_with("LogSoftmax", &[z], vec![int_attribute("axis", -1)]);
+    let (last, minus, weight) = (t.ints(&[-1]), t.scalar(-1.0), t.scalar(weight));
+    let labels = t.op("Unsqueeze", &[input::LABELS, &last]);
+    let found = t.op_with("GatherElements", &[&log_p, &labels], vec![int_attribute("axis", -1)]);
+    let counts = t.op("Unsqueeze", &[input::LABEL_WEIGHTS, &last]);
+    let each = t.op("Mul", &[&found, &counts]);
+    let sum = total(t, &each);
+    let loss = t.op("Mul", &[&sum, &minus]);
+    let p = t.op("Exp", &[&log_p]);
+    let counts = t.op("Mul", &[&counts, &weight]);
+    let slope = t.op("Mul", &[&p, &counts]);
+    let less = t.op("Mul", &[&counts, &minus]);
+    let mut attributes = crate::autodiff::adding();
+    attributes.push(int_attribute("axis", -1));
+    (loss, t.op_with("ScatterElements", &[&slope, &labels, &less], attributes))
+}
+
+/// Type of all inputs but the labels.
+pub const FLOAT: DataType = DataType::Float32;

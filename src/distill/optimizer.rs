@@ -1,0 +1,127 @@
+//! AdamW, over all parameters in one pass.
+//!
+//! Loshchilov, Hutter 2019, arXiv 1711.05101; the gradients' norm is limited as in Pascanu et al. 2013, arXiv
+//! 1211.5063. Sums are of pieces of a fixed size in a fixed order, so that results do not depend on threads.
+
+use super::DistillOptions;
+use rayon::prelude::*;
+
+/// Elements that one thread works on at a time.
+const PIECE: usize = 1 << 15;
+
+/// The moments of one parameter.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Running mean of gradients.
+    pub first: Vec<f32>,
+    /// Running mean of their squares.
+    pub second: Vec<f32>,
+    /// Whether it decays.
+    pub decays: bool,
+}
+
+impl Moments {
+    /// For a parameter of so many elements.
+    pub fn new(elements: usize, decays: bool) -> Moments {
+        Moments { first: vec![0.0; elements], second: vec![0.0; elements], decays }
+    }
+}
+
+/// Numbers that are the same for all parameters in one step.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// What gradients are multiplied with.
+    scale: f32,
+    /// The learning rate over what the first moment is short of.
+    rate: f32,
+    /// 1 over the root of what the second moment is short of.
+    root: f32,
+    /// What decaying parameters are multiplied with.
+    keep: f32,
+}
+
+impl Step {
+    /// Step number `count`, from 1, with gradients of the given norm.
+    pub fn new(options: &DistillOptions, count: u64, learning_rate: f32, norm: f64) -> Step {
+        let limit = f64::from(options.max_grad_norm);
+        // The small number is PyTorch's.
+        let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let short = |beta: f32| 1.0 - f64::from(beta).powf(count as f64);
+        Step {
+            beta1: options.beta1,
+            beta2: options.beta2,
+            epsilon: options.epsilon,
+            scale: scale as f32,
+            rate: (f64::from(learning_rate) / short(options.beta1)) as f32,
+            root: (1.0 / short(options.beta2).sqrt()) as f32,
+            keep: 1.0 - learning_rate * options.weight_decay,
+        }
+    }
+
+    /// Changes a parameter by its gradient.
+    pub fn apply(&self, weights: &mut [f32], gradients: &[f32], moments: &mut Moments) {
+        let keep = if moments.decays { self.keep } else { 1.0 };
+        let parts = weights
+            .par_chunks_mut(PIECE)
+            .zip(gradients.par_chunks(PIECE))
+            .zip(moments.first.par_chunks_mut(PIECE).zip(moments.second.par_chunks_mut(PIECE)));
+        parts.for_each(|((weights, gradients), (first, second))| {
+            for (((w, g), m), v) in weights.iter_mut().zip(gradients).zip(first).zip(second) {
+                let g = g * self.scale;
+                *m = self.beta1 * *m + (1.0 - self.beta1) * g;
+                *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
+                *w = *w * keep - self.rate * *m / (v.sqrt() * self.root + self.epsilon);
+            }
+        });
+    }
+}
+
+/// The sum of squares. Not finite if any element is not.
+pub fn square_sum(gradients: &[f32]) -> f64 {
+    let piece = |part: &[f32]| {
+        // Eight sums side by side, so that the processor adds eight at a time.
+        let mut sums = [0f64; 8];
+        let chunks = part.chunks_exact(8);
+        let rest: f64 = chunks.remainder().iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        for chunk in chunks {
+            sums.iter_mut().zip(chunk).for_each(|(sum, v)| *sum += f64::from(*v) * f64::from(*v));
+        }
+        sums.iter().sum::<f64>() + rest
+    };
+    let parts: Vec<f64> = gradients.par_chunks(PIECE).map(piece).collect();
+    parts.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PyTorch 2.15: `AdamW([w], lr=.1, weight_decay=.1)`, gradients (.5, -1), three times.
+    #[test]
+    fn three_steps_are_those_of_pytorch() {
+        let options = DistillOptions { weight_decay: 0.1, max_grad_norm: 0.0, ..DistillOptions::default() };
+        let (mut weights, mut moments) = (vec![1.0f32, -2.0], Moments::new(2, true));
+        for count in 1..=3 {
+            Step::new(&options, count, 0.1, 1.0).apply(&mut weights, &[0.5, -1.0], &mut moments);
+        }
+        for (w, expected) in weights.iter().zip([0.673_289_06_f32, -1.643_587_9]) {
+            assert!((w - expected).abs() < 1e-6, "{weights:?}");
+        }
+        assert!((moments.first[0] - 0.5 * (1.0 - 0.9f32.powi(3))).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_norm_is_limited_and_what_is_not_finite_is_seen() {
+        let gradients: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.1).sin()).collect();
+        let exact: f64 = gradients.iter().map(|v| f64::from(*v).powi(2)).sum();
+        assert!((square_sum(&gradients) - exact).abs() < 1e-6 * exact);
+        assert!(square_sum(&[1.0, f32::NAN]).is_nan() && !square_sum(&[f32::INFINITY]).is_finite());
+        let options = DistillOptions { max_grad_norm: 1.0, ..DistillOptions::default() };
+        let step = Step::new(&options, 1, 0.1, 10.0);
+        assert!((step.scale - 0.1).abs() < 1e-6);
+        assert_eq!(Step::new(&options, 1, 0.1, 0.5).scale, 1.0);
+    }
+}

@@ -1,0 +1,128 @@
+//! What is learned: which constants of a graph are weights.
+
+use crate::error::{Result, bail};
+use crate::graph::View;
+use crate::graph::constants::Matrix;
+use crate::graph::modules;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, TensorProto};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::collections::{BTreeSet, HashMap};
+
+/// A weight that is learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Name of the initializer.
+    pub name: String,
+    /// Its shape.
+    pub dims: Vec<i64>,
+}
+
+impl Parameter {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).product()
+    }
+}
+
+/// Float constants of so few elements are numbers of a formula, not weights.
+const FEW: i64 = 2;
+/// Through so many nodes a table of angles is followed to its sine.
+const NEAR: usize = 6;
+/// What tables of positions that are already sines are called.
+const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
+
+/// The weights of the main graph, in the order of the file. `tables` are known not to be any; what `freeze` names stays
+/// as it is.
+///
+/// `InvalidArgument` if a pattern of `freeze` matches nothing.
+pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {
+    let graph = model.graph();
+    let frozen = frozen(model, freeze)?;
+    let angles = angles(graph);
+    let lowered = |name: &str| name.to_lowercase();
+    let is_weight = |t: &&TensorProto| {
+        let name = t.name.as_deref().unwrap_or("");
+        let float = t.data_type == Some(DataType::Float32.to_onnx());
+        float
+            && !t.dims.is_empty()
+            && t.dims.iter().product::<i64>() > FEW
+            && !tables.contains(name)
+            && !angles.contains(name)
+            && !TABLES.iter().any(|word| lowered(name).contains(word))
+            && !frozen.contains(name)
+    };
+    let weights = graph.initializer.iter().filter(is_weight);
+    Ok(weights.map(|t| Parameter { name: t.name.clone().unwrap_or_default(), dims: t.dims.clone() }).collect())
+}
+
+/// Constants that soon become the argument of a sine or cosine.
+fn angles(graph: &GraphProto) -> BTreeSet<String> {
+    let mut made_of: HashMap<&str, Vec<&str>> = HashMap::new();
+    for node in &graph.node {
+        for output in &node.output {
+            made_of.insert(output, reads(node));
+        }
+    }
+    let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
+    let mut front: Vec<&str> = waves.flat_map(reads).collect();
+    let mut found = BTreeSet::new();
+    for _ in 0..NEAR {
+        found.extend(front.iter().map(|name| (*name).to_owned()));
+        front = front.iter().flat_map(|name| made_of.get(name).into_iter().flatten().copied()).collect();
+    }
+    found
+}
+
+/// Weights that stay as they are.
+fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    if patterns.is_empty() {
+        return Ok(found);
+    }
+    let view = View::new(model.proto());
+    let graph = model.graph();
+    // Names under which each weight is known: its own, and those of the modules of the nodes that read it.
+    let mut known: Vec<(&str, String)> = Vec::new();
+    for name in graph.initializer.iter().filter_map(|t| t.name.as_deref()) {
+        known.push((name, name.to_owned()));
+    }
+    for (index, node) in graph.node.iter().enumerate() {
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            known.extend(modules::paths(&view, 0, index, name).into_iter().map(|path| (name.as_str(), path)));
+            known.push((name, node.label().to_owned()));
+        }
+    }
+    for pattern in patterns {
+        let set = globs(pattern)?;
+        let hits = known.iter().filter(|(_, path)| set.is_match(path) || path.split(['.', '/']).any(|p| p == pattern));
+        let before = found.len();
+        let mut any = false;
+        for (name, _) in hits {
+            any = true;
+            found.insert((*name).to_owned());
+        }
+        if !any && before == found.len() {
+            bail!(InvalidArgument, "freeze: {pattern:?} matches no weight, module or node");
+        }
+    }
+    Ok(found)
+}
+
+fn globs(pattern: &str) -> Result<GlobSet> {
+    let built = Glob::new(pattern).and_then(|glob| GlobSetBuilder::new().add(glob).build());
+    built.or_else(|e| bail!(InvalidArgument, "freeze: {pattern:?} is no pattern: {}", e.kind()))
+}
+
+/// The elements of a float32 initializer.
+pub fn values(graph: &GraphProto, name: &str) -> Result<Vec<f32>> {
+    let Some(tensor) = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name)) else {
+        bail!(Internal, "there is no weight {name:?}");
+    };
+    let row = Matrix::new(&TensorProto { dims: vec![1, tensor.dims.iter().product()], ..tensor.clone() })?;
+    let mut values = vec![0f32; row.elements()];
+    row.read(0, 0, &mut values);
+    Ok(values)
+}

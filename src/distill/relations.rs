@@ -1,0 +1,94 @@
+//! Finding attention in a graph: its queries, keys and values.
+
+use crate::model::Model;
+use crate::onnx::proto::NodeProto;
+use std::collections::HashMap;
+
+/// Nodes that stand between the scores and their softmax, or between the shares and the values.
+const BETWEEN: [&str; 9] = ["Add", "Mul", "Div", "Where", "Reshape", "Cast", "Dropout", "Identity", "Tanh"];
+/// Nodes that stand between queries or keys and their product.
+const SCALES: [&str; 3] = ["Mul", "Div", "Identity"];
+
+/// Names of the parts of an attention, each `[batch, heads, token, size]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention {
+    /// What asks.
+    pub query: String,
+    /// What is asked.
+    pub key: String,
+    /// Whether the last two dimensions of the keys are turned.
+    pub key_is_turned: bool,
+    /// What is answered.
+    pub value: String,
+}
+
+/// The last attention of a model; `None` if there is none that is made of products and a softmax.
+pub fn last(model: &Model) -> Option<Attention> {
+    let graph = model.graph();
+    let mut makers: HashMap<&str, &NodeProto> = HashMap::new();
+    let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
+    for node in &graph.node {
+        node.output.iter().for_each(|output| drop(makers.insert(output, node)));
+        node.input.iter().for_each(|input| readers.entry(input).or_default().push(node));
+    }
+    let softmaxes: Vec<&NodeProto> = graph.node.iter().filter(|node| node.is("Softmax")).collect();
+    softmaxes.into_iter().rev().find_map(|softmax| {
+        let scores = back(&makers, softmax.input_at(0)?, &BETWEEN, |node| node.is("MatMul"))?;
+        let mut shares = softmax.output.first()?.as_str();
+        let product = loop {
+            let next = readers.get(shares)?.first()?;
+            match next.is("MatMul") {
+                true => break *next,
+                false if BETWEEN.contains(&next.op()) => shares = next.output.first()?,
+                false => return None,
+            }
+        };
+        let (query, _) = before_turns(&makers, scores.input_at(0)?, false);
+        let (key, key_is_turned) = before_turns(&makers, scores.input_at(1)?, true);
+        Some(Attention { query, key, key_is_turned, value: product.input_at(1)?.to_owned() })
+    })
+}
+
+/// Follows first inputs back through some operators to a node.
+fn back<'g>(
+    makers: &HashMap<&'g str, &'g NodeProto>,
+    from: &'g str,
+    through: &[&str],
+    found: impl Fn(&NodeProto) -> bool,
+) -> Option<&'g NodeProto> {
+    let mut name = from;
+    for _ in 0..16 {
+        let node = makers.get(name)?;
+        if found(node) {
+            return Some(node);
+        }
+        if !through.contains(&node.op()) {
+            return None;
+        }
+        // Of a Where the scores are one of the branches; of others they come first.
+        let inputs = if node.is("Where") { 1..3 } else { 0..1 };
+        let made = |index: usize| node.input_at(index).filter(|input| makers.contains_key(input));
+        name = inputs.into_iter().find_map(made)?;
+    }
+    None
+}
+
+/// The value as it was before it was scaled and, for keys, turned; and whether it is turned still.
+fn before_turns(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
+    let mut name = from;
+    for _ in 0..8 {
+        let Some(node) = makers.get(name) else { break };
+        let turns_last = node.attribute("perm").is_some_and(|perm| perm.ints == [0, 1, 3, 2]);
+        if keys && node.is("Transpose") && turns_last {
+            return (node.input_at(0).unwrap_or(from).to_owned(), false);
+        }
+        if !SCALES.contains(&node.op()) {
+            break;
+        }
+        match node.input_at(0) {
+            Some(input) if makers.contains_key(input) => name = input,
+            _ => break,
+        }
+    }
+    (name.to_owned(), keys)
+}

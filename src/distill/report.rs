@@ -1,0 +1,130 @@
+//! What came of it.
+
+use super::DistillOptions;
+use super::data::Dataset;
+use super::graph::Graphs;
+use super::run::Outcome;
+use super::signals::Signals;
+use crate::call::Call;
+use crate::error::Result;
+use crate::evaluate::{self, PerplexityOptions, TextOptions};
+use crate::model::Model;
+use crate::report::Report;
+use crate::runtime::Runtime;
+use crate::source::Task;
+use crate::text::Tokenizer;
+use serde_json::{Map, Value, json};
+
+/// Bytes of held-out text that models are compared on in the end: some 4,000 tokens.
+const BYTES: usize = 16_000;
+/// Lines of it, for models that read lines.
+const LINES: usize = 300;
+
+/// The three that are compared.
+pub struct Models<'m> {
+    pub teacher: &'m Model,
+    /// The student as it was.
+    pub before: &'m Model,
+    /// As it is.
+    pub after: &'m Model,
+}
+
+/// Adds counts and the history to the report.
+pub fn summarize(report: &mut Report, graphs: &Graphs, data: &Dataset, signals: &Signals, outcome: &Outcome) {
+    let state = &outcome.state;
+    let elements: usize = graphs.parameters[..graphs.of_student].iter().map(|p| p.elements()).sum();
+    let summary = &mut report.summary;
+    let mut add = |key: &str, value: Value| drop(summary.insert(key.to_owned(), value));
+    add("weights_trained", elements.into());
+    add("rows", data.len().into());
+    add("tokens_of_text", data.tokens().into());
+    add("steps", state.step.into());
+    add("steps_planned", outcome.total.into());
+    add("steps_skipped", state.skipped.into());
+    add("tokens", state.tokens.into());
+    add("training_seconds", state.seconds.into());
+    add("tokens_per_second", (state.tokens as f64 / state.seconds.max(1e-9)).into());
+    let first = state.history.first().and_then(|entry| entry.get("loss")).cloned();
+    add("loss_before", first.unwrap_or_default());
+    if let Some((loss, step)) = state.best {
+        add("loss_after", loss.into());
+        add("best_step", step.into());
+    }
+    add("loss_weights", serde_json::to_value(signals.weights).unwrap_or_default());
+    let pairs: Vec<Value> =
+        signals.hidden.iter().map(|pair| json!({ "teacher": pair.teacher, "student": pair.student })).collect();
+    if !pairs.is_empty() {
+        add("hidden_states", pairs.into());
+    }
+    if let Some((teacher, student)) = graphs.sizes {
+        let text = format!("the teacher knows {teacher} tokens, the student {student}: the first of them are compared");
+        add("warning", text.into());
+    }
+    add("history", state.history.clone().into());
+}
+
+/// Teacher, student before and student after on text that was not learned from.
+pub fn quality(
+    runtime: &'static Runtime,
+    models: &Models<'_>,
+    tokenizer: &Tokenizer,
+    held: &[String],
+    options: &DistillOptions,
+    call: &Call,
+) -> Result<Value> {
+    let quiet = Call { progress: None, ..*call };
+    let compared = |student: &Model| -> Result<Value> {
+        match models.after.card().task {
+            Task::Generate => written(runtime, models.teacher, student, tokenizer, held, options.threads, &quiet),
+            Task::Embed => vectors(runtime, models.teacher, student, tokenizer, held, options.threads, &quiet),
+            _ => Ok(Value::Null),
+        }
+    };
+    let mut quality = Map::new();
+    quality.insert("before".into(), compared(models.before)?);
+    quality.insert("after".into(), compared(models.after)?);
+    Ok(Value::Object(quality))
+}
+
+fn written(
+    runtime: &'static Runtime,
+    teacher: &Model,
+    student: &Model,
+    tokenizer: &Tokenizer,
+    held: &[String],
+    threads: usize,
+    call: &Call,
+) -> Result<Value> {
+    let whole = held.join("\n");
+    let end = whole.char_indices().map(|(at, _)| at).find(|at| *at >= BYTES).unwrap_or(whole.len());
+    let options = PerplexityOptions { threads, ..PerplexityOptions::default() };
+    let paired = evaluate::compare_perplexity(runtime, teacher, student, tokenizer, &whole[..end], &options, call);
+    match paired {
+        Ok(paired) => Ok(serde_json::to_value(paired).unwrap_or_default()),
+        // Padded vocabularies cannot be compared token by token.
+        Err(e) if e.kind() == crate::error::Kind::InvalidArgument => {
+            let one = |model| evaluate::perplexity(runtime, model, tokenizer, &whole[..end], &options, call);
+            Ok(json!({ "original": one(teacher)?, "result": one(student)? }))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn vectors(
+    runtime: &'static Runtime,
+    teacher: &Model,
+    student: &Model,
+    tokenizer: &Tokenizer,
+    held: &[String],
+    threads: usize,
+    call: &Call,
+) -> Result<Value> {
+    let lines: Vec<String> = held.iter().take(LINES).cloned().collect();
+    let options = TextOptions { threads, batch_size: 8, ..TextOptions::default() };
+    match evaluate::compare_embeddings(runtime, teacher, student, tokenizer, &lines, &options, call) {
+        Ok(similarity) => Ok(serde_json::to_value(similarity).unwrap_or_default()),
+        // Vectors of another width have no angle between them.
+        Err(e) if e.kind() == crate::error::Kind::InvalidArgument => Ok(Value::Null),
+        Err(e) => Err(e),
+    }
+}

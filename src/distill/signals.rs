@@ -1,0 +1,128 @@
+//! What the student is to learn from: pairs of values of both models.
+
+use super::options::{LossWeights, Weights};
+use super::relations::{self, Attention};
+use crate::error::{Result, bail};
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::prune::layers_of;
+use crate::source::Task;
+use std::collections::HashMap;
+
+/// A value of the teacher and what it is to be of the student.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// Name in the teacher.
+    pub teacher: String,
+    /// Name in the student.
+    pub student: String,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// Distributions over tokens or classes.
+    pub logits: Option<Pair>,
+    /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
+    pub hidden: Vec<Pair>,
+    /// The last attention of the teacher and that of the student.
+    pub relations: Option<(Attention, Attention)>,
+    /// What each part counts.
+    pub weights: Weights,
+}
+
+/// Output names that hold a vector for each token.
+const TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
+
+impl Signals {
+    /// Finds what the two models have in common, for what is asked. `Unsupported` or `InvalidArgument` if that is
+    /// nothing, or not what was asked for.
+    pub fn find(teacher: &Model, student: &Model, asked: LossWeights) -> Result<Signals> {
+        let logits = match (logits_of(teacher), logits_of(student)) {
+            (Some(teacher), Some(student)) => Some(Pair { teacher, student }),
+            _ => None,
+        };
+        let writes = student.card().task == Task::Generate;
+        let usual = match &logits {
+            Some(_) => Weights { logits: 1.0, ..Weights::default() },
+            None => Weights { hidden: 1.0, cosine: 1.0, ..Weights::default() },
+        };
+        let mut weights = asked.or(usual);
+        let mut signals = Signals { logits, weights, ..Signals::default() };
+        if weights.logits > 0.0 && signals.logits.is_none() {
+            bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
+        }
+        if weights.labels > 0.0 && !(writes && signals.logits.is_some()) {
+            bail!(Unsupported, "labels_weight is for models that write text");
+        }
+        if weights.hidden > 0.0 || weights.cosine > 0.0 {
+            signals.hidden = hidden(teacher, student);
+            if signals.hidden.is_empty() {
+                let asked = asked.hidden.is_some() || asked.cosine.is_some();
+                match asked || weights.logits + weights.labels + weights.relations == 0.0 {
+                    true => bail!(
+                        Unsupported,
+                        "hidden_weight: the models have neither outputs of hidden states nor layers in common"
+                    ),
+                    false => (weights.hidden, weights.cosine) = (0.0, 0.0),
+                }
+            }
+        }
+        if weights.relations > 0.0 {
+            let (of_teacher, of_student) = (relations::last(teacher), relations::last(student));
+            let (Some(of_teacher), Some(of_student)) = (of_teacher, of_student) else {
+                bail!(Unsupported, "relations_weight: no attention is found in one of the models");
+            };
+            signals.relations = Some((of_teacher, of_student));
+        }
+        if weights.logits + weights.labels + weights.hidden + weights.cosine + weights.relations == 0.0 {
+            bail!(InvalidArgument, "all weights of the loss are 0");
+        }
+        signals.weights = weights;
+        Ok(signals)
+    }
+}
+
+fn logits_of(model: &Model) -> Option<String> {
+    let float = |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16));
+    model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
+}
+
+fn hidden(teacher: &Model, student: &Model) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    if let (Some(teacher), Some(student)) = (vectors(teacher), vectors(student)) {
+        pairs.push(Pair { teacher, student });
+    }
+    if let (Some(of_teacher), Some(of_student)) = (layers_of(teacher), layers_of(student)) {
+        let (many, few) = (of_teacher.len(), of_student.len());
+        // What comes out of the last layer is the output, or soon becomes it.
+        let matched = few.saturating_sub(pairs.len());
+        for (index, student) in of_student.into_iter().enumerate().take(matched) {
+            let matching = ((index + 1) * many / few.max(1)).max(1) - 1;
+            if let Some(teacher) = of_teacher.get(matching) {
+                pairs.push(Pair { teacher: teacher.clone(), student });
+            }
+        }
+    }
+    pairs
+}
+
+/// The output with a vector for each token, or else for each text.
+fn vectors(model: &Model) -> Option<String> {
+    let outputs = model.outputs();
+    let floats: HashMap<&str, usize> = outputs
+        .iter()
+        .filter(|info| info.dtype == Some(DataType::Float32))
+        .map(|info| (info.name.as_str(), info.shape.as_ref().map_or(0, Vec::len)))
+        .collect();
+    let named = TOKENS.iter().find(|name| floats.contains_key(**name)).map(|name| (*name).to_owned());
+    let of_rank = |rank: usize| {
+        let fits = |info: &&ValueInfo| {
+            info.name != "logits"
+                && floats.get(info.name.as_str()) == Some(&rank)
+                && info.shape.as_ref().and_then(|shape| shape.last()).is_some_and(|last| matches!(last, Dim::Fixed(_)))
+        };
+        outputs.iter().find(fits).map(|info| info.name.clone())
+    };
+    named.or_else(|| of_rank(3)).or_else(|| of_rank(2))
+}

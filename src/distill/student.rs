@@ -1,0 +1,182 @@
+//! The student's graph made ready to learn: its weights in float32, shared where they are meant to be.
+//!
+//! Exporters merge constants of equal value, so that of a model that was never trained biases and norms of different
+//! layers are one: those are given to each reader for itself. And some write a table that is also the head twice, once
+//! turned: those become one again.
+
+use crate::error::{Result, bail};
+use crate::graph::constants::Matrix;
+use crate::graph::edit::{self, Names};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// The model with the graph of the main body changed as the module says. Its outputs are what they were, but for
+/// rounding where weights were stored in half precision.
+pub fn ready(model: &Model) -> Result<Model> {
+    let mut proto = model.proto().clone();
+    let mut names = Names::of(&proto);
+    let Some(graph) = proto.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
+    hoist(graph);
+    widen(graph)?;
+    untie(graph, &mut names)?;
+    retie(graph, &mut names)?;
+    Ok(model.derive(proto))
+}
+
+/// Weights in `Constant` nodes become initializers.
+fn hoist(graph: &mut GraphProto) {
+    let weight = |node: &NodeProto| {
+        let tensor = node.attribute("value").and_then(|a| a.t.as_deref()).filter(|_| node.is("Constant"))?;
+        let float = matches!(tensor.data_type.and_then(DataType::from_onnx), Some(d) if is_float(d));
+        (float && !tensor.dims.is_empty()).then(|| TensorProto { name: node.output.first().cloned(), ..tensor.clone() })
+    };
+    let hoisted: Vec<TensorProto> = graph.node.iter().filter_map(weight).collect();
+    graph.node.retain(|node| weight(node).is_none());
+    graph.initializer.extend(hoisted);
+}
+
+fn is_float(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
+}
+
+/// For each value the nodes that read it.
+fn readers(nodes: &[NodeProto]) -> HashMap<String, Vec<usize>> {
+    let mut found: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        for name in reads(node) {
+            found.entry(name.to_owned()).or_default().push(index);
+        }
+    }
+    found
+}
+
+/// Weights of half precision that the graph makes float32 before it uses them are stored as that.
+fn widen(graph: &mut GraphProto) -> Result<()> {
+    let read = readers(&graph.node);
+    let widens = |node: &NodeProto| node.is("Cast") && node.int("to", 0) == i64::from(DataType::Float32.to_onnx());
+    let by = |name: &str| read.get(name).map_or(&[][..], Vec::as_slice).iter().map(|index| &graph.node[*index]);
+    let only_widened = |name: &str| {
+        let gathered = |node: &NodeProto| node.is("Gather") && node.output.iter().all(|o| by(o).all(&widens));
+        by(name).all(|node| widens(node) || gathered(node))
+    };
+    let half = |t: &TensorProto| {
+        let dtype = t.data_type.and_then(DataType::from_onnx);
+        matches!(dtype, Some(DataType::Float16 | DataType::Bfloat16)) && only_widened(t.name.as_deref().unwrap_or(""))
+    };
+    let chosen: HashSet<String> = graph.initializer.iter().filter(|t| half(t)).filter_map(|t| t.name.clone()).collect();
+    let mut now: HashSet<String> = chosen.clone();
+    for name in &chosen {
+        now.extend(by(name).filter(|node| node.is("Gather")).flat_map(|node| node.output.clone()));
+    }
+    for tensor in graph.initializer.iter_mut().filter(|t| t.name.as_ref().is_some_and(|n| chosen.contains(n))) {
+        *tensor = widened(tensor)?;
+    }
+    // The casts that are left do nothing.
+    let mut renamed: HashMap<String, String> = HashMap::new();
+    let outputs: HashSet<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+    graph.node.retain(|node| {
+        let from = node.input.first().filter(|from| widens(node) && now.contains(*from));
+        match (from, node.output.first()) {
+            (Some(from), Some(to)) if !outputs.contains(to) => {
+                renamed.insert(to.clone(), from.clone());
+                false
+            }
+            _ => true,
+        }
+    });
+    for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+        if let Some(new) = renamed.get(input) {
+            new.clone_into(input);
+        }
+    }
+    Ok(())
+}
+
+/// A tensor in float32.
+fn widened(tensor: &TensorProto) -> Result<TensorProto> {
+    let count: i64 = tensor.dims.iter().product();
+    let row = Matrix::new(&TensorProto { dims: vec![1, count], ..tensor.clone() })?;
+    let mut values = vec![0f32; row.elements()];
+    row.read(0, 0, &mut values);
+    Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &values))
+}
+
+/// The one bit pattern that all elements of a float32 tensor have, if they do.
+fn uniform(tensor: &TensorProto) -> bool {
+    match (&tensor.raw_data, tensor.float_data.0.as_slice()) {
+        (Some(raw), _) => raw.chunks_exact(4).all(|value| value == &raw[..4]),
+        (None, values) => values.windows(2).all(|pair| pair[0] == pair[1]),
+    }
+}
+
+/// Gives each node a copy of its own of weights that are the same number all over: no training made them one.
+fn untie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
+    let read = readers(&graph.node);
+    let mut copies = Vec::new();
+    for tensor in &graph.initializer {
+        let Some(name) = tensor.name.clone() else { continue };
+        let users = read.get(&name).map_or(&[][..], Vec::as_slice);
+        let float = tensor.data_type == Some(DataType::Float32.to_onnx());
+        let elements: i64 = tensor.dims.iter().product();
+        if !float || users.len() < 2 || elements < 2 || tensor.dims.is_empty() || !uniform(tensor) {
+            continue;
+        }
+        for user in &users[1..] {
+            let copy = names.fresh(&name);
+            let node = &mut graph.node[*user];
+            node.input.iter_mut().filter(|input| **input == name).for_each(|input| copy.clone_into(input));
+            copies.push(TensorProto { name: Some(copy), ..tensor.clone() });
+        }
+    }
+    graph.initializer.append(&mut copies);
+    Ok(())
+}
+
+/// A head that is the table of tokens, turned and stored again, is made of the table.
+fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
+    let matrices = |graph: &GraphProto, op: &str, input: usize| -> BTreeMap<String, [i64; 2]> {
+        let used: HashSet<&str> =
+            graph.node.iter().filter(|node| node.is(op)).filter_map(|node| node.input_at(input)).collect();
+        let of = |t: &TensorProto| match (t.name.as_deref(), t.dims.as_slice()) {
+            (Some(name), [a, b]) if used.contains(name) && t.data_type == Some(DataType::Float32.to_onnx()) => {
+                Some((name.to_owned(), [*a, *b]))
+            }
+            _ => None,
+        };
+        graph.initializer.iter().filter_map(of).collect()
+    };
+    let (tables, heads) = (matrices(graph, "Gather", 0), matrices(graph, "MatMul", 1));
+    for (head, [width, rows]) in heads {
+        let table = tables.iter().find(|(table, dims)| **dims == [rows, width] && is_turned(graph, table, &head));
+        let Some((table, _)) = table else { continue };
+        let turned = names.fresh(&format!("{table}/turned"));
+        let mut node = edit::node("Transpose", &[table], &[&turned]);
+        node.name = Some(turned.clone());
+        node.attribute = vec![edit::ints_attribute("perm", &[1, 0])];
+        for input in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|input| **input == head) {
+            turned.clone_into(input);
+        }
+        graph.node.insert(0, node);
+        graph.initializer.retain(|t| t.name.as_deref() != Some(&head));
+    }
+    Ok(())
+}
+
+/// Whether one matrix is the other with its dimensions changed about.
+fn is_turned(graph: &GraphProto, table: &str, head: &str) -> bool {
+    let raw = |name: &str| {
+        let tensor = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name))?;
+        Some((tensor.raw_data.as_deref()?, tensor.dims.first().copied()? as usize, tensor.dims.get(1).copied()? as usize))
+    };
+    let (Some((a, rows, width)), Some((b, ..))) = (raw(table), raw(head)) else { return false };
+    a.len() == b.len()
+        && (0..rows).all(|row| {
+            (0..width).all(|column| {
+                let (at, turned) = (4 * (row * width + column), 4 * (column * rows + row));
+                a[at..at + 4] == b[turned..turned + 4]
+            })
+        })
+}

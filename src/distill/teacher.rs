@@ -1,0 +1,91 @@
+//! The teacher: what it says of a batch.
+
+use super::data::Batch;
+use super::feed::Feed;
+use super::graph::Known;
+use super::objective::{self, input};
+use super::signals::Signals;
+use crate::autodiff::Type;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::graph::edit;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+
+/// A teacher ready to be asked.
+pub struct Teacher {
+    session: Session,
+    feed: Feed,
+    /// Outputs, each with the name of the training graph's input it becomes.
+    outputs: Vec<(String, String)>,
+}
+
+impl Teacher {
+    /// Loads a teacher that gives what `signals` names, and says of what types that is.
+    pub fn new(
+        runtime: &'static Runtime,
+        model: &Model,
+        signals: &Signals,
+        threads: usize,
+        call: &Call,
+    ) -> Result<(Teacher, Known)> {
+        let mut outputs: Vec<(String, String)> = Vec::new();
+        if let Some(pair) = signals.logits.as_ref().filter(|_| signals.weights.logits + signals.weights.labels > 0.0) {
+            outputs.push((pair.teacher.clone(), input::LOGITS.to_owned()));
+        }
+        for (index, pair) in signals.hidden.iter().enumerate() {
+            outputs.push((pair.teacher.clone(), objective::hidden_input(index)));
+        }
+        if let Some((attention, _)) = &signals.relations {
+            let parts = [&attention.query, &attention.key, &attention.value];
+            outputs.extend(parts.into_iter().cloned().zip(objective::RELATIONS.map(str::to_owned)));
+        }
+        let mut proto = model.proto().clone();
+        let Some(graph) = proto.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
+        for (name, _) in &outputs {
+            if !graph.output.iter().any(|o| o.name.as_ref() == Some(name)) {
+                graph.output.push(edit::untyped(name));
+            }
+        }
+        let wanted = |o: &crate::onnx::proto::ValueInfoProto| outputs.iter().any(|(n, _)| o.name.as_ref() == Some(n));
+        // Caches that nobody asks for are not given out.
+        let feed = Feed::new(model)?;
+        graph.output.retain(wanted);
+        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let session = Session::new(runtime, &model.derive(proto), &options, call)?;
+        let known = session.outputs().iter().map(|info| {
+            (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() })
+        });
+        let known = known.collect();
+        let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
+        let feed = feed.only(&there);
+        Ok((Teacher { session, feed, outputs }, known))
+    }
+
+    /// What it says of a batch: inputs of the training graph.
+    pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
+        let inputs = self.feed.tensors(batch)?;
+        let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        // A value may be asked for in two roles.
+        let mut asked: Vec<&str> = self.outputs.iter().map(|(output, _)| output.as_str()).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let made = self.session.run_until(&feed, &asked, stop).at(|| "the teacher")?;
+        let mut given = Vec::with_capacity(self.outputs.len());
+        for (output, name) in &self.outputs {
+            let Some((_, tensor)) = made.iter().find(|(n, _)| n == output) else {
+                bail!(Internal, "the teacher gives no {output:?}");
+            };
+            given.push((name.clone(), in_float32(tensor)?));
+        }
+        Ok(given)
+    }
+}
+
+fn in_float32(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dtype() {
+        DataType::Float32 => Ok(tensor.clone()),
+        _ => Tensor::from_f32(tensor.shape(), tensor.to_f32_vec()?),
+    }
+}
