@@ -14,6 +14,8 @@ mod lower;
 mod registry;
 mod rules;
 mod tape;
+#[cfg(test)]
+mod tests;
 mod types;
 mod upgrade;
 mod writer;

@@ -78,3 +78,14 @@ fn standard_rule(op: &str) -> Option<Rule> {
         _ => return None,
     })
 }
+
+/// The standard operators that have a rule.
+#[cfg(test)]
+pub(super) const COVERED: [&str; 61] = [
+    "Add", "Sub", "Mul", "Div", "Sum", "Min", "Max", "Pow", "Where", "Neg", "Erf", "Tanh", "Sigmoid", "Exp", "Log", "Sqrt",
+    "Reciprocal", "Relu", "Sin", "Cos", "Abs", "LeakyRelu", "Elu", "HardSigmoid", "HardSwish", "Softplus", "Clip", "Cast",
+    "Identity", "Dropout", "Gelu", "MatMul", "Gemm", "Softmax", "LogSoftmax", "LayerNormalization",
+    "SimplifiedLayerNormalization", "BatchNormalization", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2",
+    "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand", "Tile", "Concat", "Split", "Slice", "Pad", "Gather",
+    "GatherND", "GatherElements", "ScatterND", "Conv", "ConvTranspose", "MaxPool",
+];

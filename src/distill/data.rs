@@ -206,9 +206,10 @@ impl Dataset {
         self.padded(rows.iter().map(|row| self.rows[*row].as_slice()))
     }
 
-    /// What is kept for measuring, in batches; at most `most` rows of it, taken evenly.
+    /// What is kept for measuring, in batches; about `most` tokens of it, taken evenly.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
-        let step = self.held.len().div_ceil(most.max(1)).max(1);
+        let tokens: usize = self.held.iter().map(Vec::len).sum();
+        let step = tokens.div_ceil(most.max(1)).max(1);
         let mut rows: Vec<&[u32]> = self.held.iter().step_by(step).map(Vec::as_slice).collect();
         rows.sort_by_key(|row| row.len());
         rows.chunks(batch_size).map(|rows| self.padded(rows.iter().copied())).collect()
@@ -233,11 +234,6 @@ impl Dataset {
             into.update((row.len() as u64).to_le_bytes());
             row.iter().for_each(|id| into.update(id.to_le_bytes()));
         }
-    }
-
-    /// The highest id.
-    pub fn highest(&self) -> u32 {
-        self.rows.iter().chain(&self.held).flatten().copied().max().unwrap_or(0)
     }
 }
 

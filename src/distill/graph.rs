@@ -16,13 +16,10 @@ use crate::runtime::Runtime;
 use crate::statistics::Random;
 use std::collections::{HashMap, HashSet};
 
-/// The parts a loss can have, in the order of reports.
-pub const PARTS: [&str; 5] = ["logits", "labels", "hidden", "cosine", "relations"];
-
 /// A part of the loss.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// One of [`PARTS`].
+    /// `logits`, `labels`, `hidden`, `cosine` or `relations`.
     pub name: &'static str,
     /// The output that holds it.
     pub output: String,

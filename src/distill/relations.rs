@@ -28,7 +28,7 @@ pub fn last(model: &Model) -> Option<Attention> {
     let mut makers: HashMap<&str, &NodeProto> = HashMap::new();
     let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
     for node in &graph.node {
-        node.output.iter().for_each(|output| drop(makers.insert(output, node)));
+        makers.extend(node.output.iter().map(|output| (output.as_str(), node)));
         node.input.iter().for_each(|input| readers.entry(input).or_default().push(node));
     }
     let softmaxes: Vec<&NodeProto> = graph.node.iter().filter(|node| node.is("Softmax")).collect();

@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::error::{Kind, Result, bail};
 use crate::runtime::Stop;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Seconds between checkpoints, where nobody says.
 const CHECKPOINT_SECONDS: f64 = 600.0;
@@ -256,9 +256,4 @@ impl Run<'_> {
         progress.saved = (progress.state.step, progress.state.seconds);
         Ok(())
     }
-}
-
-/// How long a person is told it takes.
-pub fn shown(seconds: f64) -> Duration {
-    Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 })
 }

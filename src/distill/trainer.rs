@@ -28,7 +28,6 @@ pub struct Trainer {
     sums: Vec<Vec<f32>>,
     parts: Vec<(String, f32)>,
     names: Vec<String>,
-    writes: bool,
     pool: rayon::ThreadPool,
 }
 
@@ -89,7 +88,6 @@ impl Trainer {
             sums: Vec::new(),
             parts: graphs.parts.iter().map(|part| (part.output.clone(), part.weight)).collect(),
             names: graphs.parameters.iter().map(|p| p.name.clone()).collect(),
-            writes: there.contains(&input::LABELS),
             train,
             measure,
             memory,
@@ -241,11 +239,6 @@ impl Trainer {
         self.moments = moments;
         Ok(())
     }
-
-    /// Whether the loss is on the tokens of a text that follow each other.
-    pub fn writes(&self) -> bool {
-        self.writes
-    }
 }
 
 /// The sum of the parts, each times what it counts, and each alone.
@@ -281,5 +274,5 @@ pub fn held_out(data: &Dataset, batch_size: usize) -> Vec<Batch> {
     data.held(batch_size, MEASURED)
 }
 
-/// Rows that a measurement during training reads at most.
-const MEASURED: usize = 64;
+/// Tokens that a measurement during training reads, about.
+const MEASURED: usize = 4096;

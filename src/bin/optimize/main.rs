@@ -4,6 +4,7 @@
 mod benchmark;
 mod common;
 mod compile;
+mod distill;
 mod ensemble;
 mod evaluate;
 mod generate;
@@ -38,6 +39,8 @@ enum Command {
     Prune(prune::Arguments),
     /// Let several models answer together, or make one of them.
     Ensemble(ensemble::Arguments),
+    /// Train a smaller model to answer as a larger one does, from a text file.
+    Distill(distill::Arguments),
     /// Make a package: one artefact that a program opens and runs.
     Compile(compile::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
         Command::Ensemble(arguments) => ensemble::run(arguments),
+        Command::Distill(arguments) => distill::run(arguments),
         Command::Compile(arguments) => compile::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),

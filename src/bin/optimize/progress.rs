@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 /// Stages that count rounds, texts or tokens; the others count bytes.
-const COUNTED: [&str; 4] = ["benchmark", "evaluate", "generate", "prompt"];
+const COUNTED: [&str; 5] = ["benchmark", "distill", "evaluate", "generate", "prompt"];
 
 /// A bar on stderr that follows the stages of an operation. Draws nothing where no person watches.
 pub struct Bar {
@@ -34,7 +34,9 @@ impl Bar {
         if *self.stage.borrow() != progress.stage {
             *self.stage.borrow_mut() = progress.stage.to_owned();
             let units = if COUNTED.contains(&progress.stage) { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
-            let template = format!("{{msg:10}} [{{bar:30}}] {units} {{eta}}");
+            // Training says how long it takes, and more, in its own words.
+            let end = if progress.stage == "distill" { "{prefix}" } else { "{eta}" };
+            let template = format!("{{msg:10}} [{{bar:30}}] {units} {end}");
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 self.bar.set_style(style.progress_chars("=> "));
             }
@@ -43,6 +45,11 @@ impl Bar {
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
+    }
+
+    /// Shows a few words behind the bar.
+    pub fn say(&self, text: &str) {
+        self.bar.set_prefix(text.to_owned());
     }
 
     /// Takes the bar off the terminal.

@@ -1,0 +1,122 @@
+//! Every rule against gradients in float64: see `tests/fixtures/gradients/make.py`.
+
+use super::*;
+use crate::calibrate::read_tensors;
+use crate::call::Call;
+use crate::graph::edit;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::ModelProto;
+use crate::runtime::{Session, SessionOptions, Tensor, test_runtime};
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gradients")
+}
+
+/// Largest difference, as a share of the largest element that there should be.
+fn off(found: &Tensor, expected: &Tensor) -> f64 {
+    let expected: Vec<f64> = match expected.dtype() {
+        DataType::Float64 => expected.as_slice::<f64>().unwrap().to_vec(),
+        _ => expected.to_f32_vec().unwrap().into_iter().map(f64::from).collect(),
+    };
+    let found = found.as_slice::<f32>().unwrap();
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(1e-3, |most: f64, v| most.max(v.abs()));
+    found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
+}
+
+/// The gradients of the sum of `y` times `direction`, with the learned constants made inputs or left as they are.
+fn gradients(mut proto: ModelProto, names: &[String], inputs: &[(&str, &Tensor)], direction: &Tensor) -> Vec<Tensor> {
+    lower(&mut proto).unwrap();
+    upgrade(&mut proto).unwrap();
+    let call = Call::default();
+    let types = infer(test_runtime(), &proto, &call).unwrap();
+    let mut tape = Tape::new(&proto, types).unwrap();
+    let raw = direction.bytes().to_vec();
+    let seed = tape.constant(DataType::Float32, direction.shape(), raw);
+    let output = proto.graph.as_ref().unwrap().output[0].name.clone().unwrap();
+    let found = differentiate(&mut tape, &[(output, seed)], names).unwrap();
+    let graph = proto.graph.as_deref_mut().unwrap();
+    graph.node = tape.forward.iter().chain(&tape.nodes).cloned().collect();
+    graph.initializer.append(&mut tape.initializers);
+    graph.output = Vec::new();
+    let mut wanted = Vec::new();
+    for name in names {
+        let output = format!("of {name}");
+        graph.node.push(edit::node("Identity", &[&found[name]], &[&output]));
+        graph.output.push(edit::untyped(&output));
+        wanted.push(output);
+    }
+    graph.value_info.clear();
+    edit::import_domain(&mut proto.opset_import, "com.microsoft", 1);
+    let model = Model::from_proto(proto);
+    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call).unwrap();
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    session.run(inputs, &wanted, &call).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
+}
+
+fn check(model: &Path, expected: &Path) -> (f64, String) {
+    let proto = Model::load(model).unwrap().proto().clone();
+    let tensors = read_tensors(expected).unwrap();
+    let with = |prefix: &'static str| {
+        tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
+    };
+    let (names, references): (Vec<String>, Vec<&Tensor>) = with("gradient.").unzip();
+    let fed: Vec<(String, &Tensor)> = with("inputs.").collect();
+    let fed: Vec<(&str, &Tensor)> = fed.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
+    let (_, direction) = tensors.iter().find(|(name, _)| name == "direction").unwrap();
+    let found = gradients(proto, &names, &fed, direction);
+    let errors = found.iter().zip(references).zip(&names).map(|((found, expected), name)| {
+        (off(found, expected), format!("{} {name}", model.display()))
+    });
+    errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
+}
+
+#[test]
+fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(folder().join("ops")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.extension().is_some_and(|e| e == "onnx"));
+    assert!(cases.len() > 100);
+    let (mut seen, mut wrong) = (std::collections::BTreeSet::new(), Vec::new());
+    for case in &cases {
+        let (error, place) = check(case, &case.with_extension("safetensors"));
+        if error > 1e-5 {
+            wrong.push(format!("{place} is off by {error:.1e}"));
+        }
+        let proto = Model::load(case).unwrap();
+        seen.extend(proto.graph().node.iter().map(|node| node.op().to_owned()));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // What has a rule has a case.
+    let untested: Vec<&str> = registry::COVERED.iter().copied().filter(|op| !seen.contains(*op)).collect();
+    assert_eq!(untested, ["Cast", "Dropout", "SimplifiedLayerNormalization"], "no case tests these");
+}
+
+#[test]
+fn a_convolutional_network_has_the_gradients_that_pytorch_gives() {
+    let models = folder().join("models");
+    let proto = Model::load(&models.join("resnet.onnx")).unwrap().proto().clone();
+    let tensors = read_tensors(&models.join("resnet.safetensors")).unwrap();
+    let get = |name: &str| &tensors.iter().find(|(n, _)| n == name).unwrap().1;
+    let weights = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("gradient.")?, tensor)));
+    let (names, references): (Vec<String>, Vec<&Tensor>) = weights.map(|(n, t)| (n.to_owned(), t)).unzip();
+    let found = gradients(proto, &names, &[("x", get("x"))], get("direction"));
+    assert_eq!(names.len(), 20);
+    for ((found, expected), name) in found.iter().zip(references).zip(&names) {
+        let error = off(found, expected);
+        assert!(error <= 1e-5, "{name} is off by {error:.1e}");
+    }
+}
+
+#[test]
+fn what_has_no_rule_is_named_before_anything_runs() {
+    let mut odd = edit::node("Det", &["x"], &["y"]);
+    odd.name = Some("odd".into());
+    let nodes = [edit::node("MatMul", &["in", "w"], &["x"]), odd];
+    let found = uncovered(&nodes, &["w".to_owned()], &["y"]);
+    assert_eq!(found, [Uncovered { name: "odd".into(), op: "Det".into() }]);
+    assert!(uncovered(&nodes, &["other".to_owned()], &["y"]).is_empty(), "no weight flows through it");
+    assert!(uncovered(&nodes, &["w".to_owned()], &["x"]).is_empty(), "it leads nowhere");
+}
