@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 16] = [
+const NOUNS: [&str; 17] = [
     "status",
     "error",
     "buffer",
@@ -16,6 +16,7 @@ const NOUNS: [&str; 16] = [
     "generator",
     "quantize",
     "prune",
+    "distill",
     "ensemble",
     "package",
     "benchmark",

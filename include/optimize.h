@@ -135,6 +135,24 @@ typedef enum {
 } optimize_bos_t;
 
 /**
+ * How far apart two distributions are.
+ */
+typedef enum {
+  /**
+   * KL(teacher, student): the student covers all that the teacher holds possible.
+   */
+  OPTIMIZE_DIVERGENCE_FORWARD = 0,
+  /**
+   * KL(student, teacher): it keeps to what the teacher holds most likely.
+   */
+  OPTIMIZE_DIVERGENCE_REVERSE = 1,
+  /**
+   * The mean of both to their middle.
+   */
+  OPTIMIZE_DIVERGENCE_JENSEN_SHANNON = 2,
+} optimize_divergence_t;
+
+/**
  * Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
  */
 typedef enum {
@@ -501,6 +519,24 @@ typedef enum {
    */
   OPTIMIZE_SCALE_FLOAT32 = 2,
 } optimize_scale_type_t;
+
+/**
+ * How the learning rate goes down.
+ */
+typedef enum {
+  /**
+   * In a line to 0.
+   */
+  OPTIMIZE_SCHEDULE_LINEAR = 0,
+  /**
+   * Along half a cosine to 0.
+   */
+  OPTIMIZE_SCHEDULE_COSINE = 1,
+  /**
+   * Not at all.
+   */
+  OPTIMIZE_SCHEDULE_CONSTANT = 2,
+} optimize_schedule_t;
 
 /**
  * Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
@@ -1178,6 +1214,201 @@ typedef struct {
    */
   double target_speedup;
 } optimize_prune_options_t;
+
+/**
+ * Where training is.
+ */
+typedef struct {
+  /**
+   * Steps done.
+   */
+  uint64_t step;
+  /**
+   * Steps there are to be, if the clock does not end training before.
+   */
+  uint64_t total_steps;
+  /**
+   * From 0.
+   */
+  uint32_t epoch;
+  /**
+   * Not 0: a measurement on the text kept for that, not a step.
+   */
+  uint32_t is_validation;
+  /**
+   * The loss.
+   */
+  double loss;
+  /**
+   * Of the gradients, before it was limited.
+   */
+  double gradient_norm;
+  /**
+   * Of this step.
+   */
+  double learning_rate;
+  /**
+   * Of this step.
+   */
+  double tokens_per_second;
+  /**
+   * Since training began, time before a resume included.
+   */
+  double seconds;
+  /**
+   * Expected.
+   */
+  double seconds_left;
+} optimize_training_step_t;
+
+/**
+ * Called on the thread that made the call, after each step and each measurement. `step` lives until it returns. Must
+ * not throw or jump out.
+ */
+typedef void (*optimize_training_fn)(void *user_data,
+                                     const optimize_training_step_t *step);
+
+/**
+ * Options of `optimize_model_distill`. All zero means the defaults, but for the text.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_distill_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * How often the text is read; 0 is 3.
+   */
+  uint32_t epochs;
+  /**
+   * The text in UTF-8, of `text_size` bytes. Needed.
+   */
+  const char *text;
+  /**
+   * Bytes of `text`.
+   */
+  uint64_t text_size;
+  /**
+   * Not 0: each line of the text is JSON, `{"text": "..."}`, and a text of its own.
+   */
+  uint32_t json_lines;
+  /**
+   * Blocks of text (lines, for models that read lines) in one run; 0 is 4.
+   */
+  uint32_t batch_size;
+  /**
+   * Tokens of a block; lines are cut there. 0 is 128, or what the models take.
+   */
+  uint32_t sequence_length;
+  /**
+   * Runs whose gradients make one step; 0 is 1.
+   */
+  uint32_t gradient_accumulation_steps;
+  /**
+   * At its highest; 0 is 5e-5.
+   */
+  double learning_rate;
+  /**
+   * Softens what both expect; 0 is 2.
+   */
+  double temperature;
+  /**
+   * An optimize_divergence_t.
+   */
+  int32_t divergence;
+  /**
+   * An optimize_schedule_t.
+   */
+  int32_t schedule;
+  /**
+   * What the divergence of logits counts; 0 is 1 where both models have logits. Below 0 is nothing, here and below.
+   */
+  double logits_weight;
+  /**
+   * What the surprise at the text itself counts; 0 is nothing.
+   */
+  double labels_weight;
+  /**
+   * What the mean square of differences of hidden states counts; 0 is 1 where there are no logits.
+   */
+  double hidden_weight;
+  /**
+   * What 1 less their cosine counts; 0 is 1 where there are no logits.
+   */
+  double cosine_weight;
+  /**
+   * What the relations of queries, keys and values of the last attention count; 0 is nothing.
+   */
+  double relations_weight;
+  /**
+   * Share of the steps in which the learning rate goes up; 0 is 0.05, below 0 none.
+   */
+  double warmup_ratio;
+  /**
+   * Of what has more than one dimension; 0 is 0.01, below 0 none.
+   */
+  double weight_decay;
+  /**
+   * Gradients are scaled down to this norm; 0 is 1, below 0 they are not.
+   */
+  double max_grad_norm;
+  /**
+   * Share of the text that is kept for measuring; 0 is 0.05.
+   */
+  double validation_ratio;
+  /**
+   * Training ends after so many seconds; 0 is no limit.
+   */
+  double time_limit;
+  /**
+   * Training ends after so many steps; 0 is no limit.
+   */
+  uint64_t max_steps;
+  /**
+   * Steps between measurements; 0 is ten in all.
+   */
+  uint64_t evaluate_every;
+  /**
+   * Steps between checkpoints; 0 is every ten minutes.
+   */
+  uint64_t checkpoint_every;
+  /**
+   * Of the order of the text.
+   */
+  uint64_t seed;
+  /**
+   * `freeze_count` names or globs of modules or weights that stay as they are.
+   */
+  const char *const *freeze;
+  /**
+   * Number of texts in `freeze`.
+   */
+  uint64_t freeze_count;
+  /**
+   * A student cut from the teacher, if none is given: "layers:every-other" or "layers:6".
+   */
+  const char *student_layers;
+  /**
+   * File for the state, so that training that was stopped can go on; NULL is none. It is removed at the end.
+   */
+  const char *checkpoint;
+  /**
+   * Not 0: go on from the checkpoint, if it is there. Without this one that is there is an error.
+   */
+  uint32_t resume;
+  /**
+   * Threads; 0 is as the context says.
+   */
+  uint32_t threads;
+  /**
+   * Called after each step, or NULL.
+   */
+  optimize_training_fn training;
+  /**
+   * Handed to `training`.
+   */
+  void *training_user_data;
+} optimize_distill_options_t;
 
 /**
  * Options of `optimize_ensemble_new`. All zero means the defaults: the mean, all members alike.
@@ -1941,6 +2172,24 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
                                        optimize_model_t **result,
                                        optimize_buffer_t **report,
                                        optimize_error_t **error);
+
+/**
+ * Trains a student to answer as the teacher does on a text, and gives it as a new model; the originals stay. `student`
+ * may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
+ * tokens, and one of them have its tokenizer. `report` (may be NULL) gets the JSON of docs/report.md: losses over
+ * time, and teacher, student before and student after on text that was not learned from. Progress stage: "distill", in
+ * steps. With a checkpoint, a call that was cancelled or timed out can go on later with `resume`.
+ * OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models have
+ * nothing in common to compare; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+ */
+optimize_status_t optimize_model_distill(const optimize_context_t *context,
+                                         const optimize_model_t *teacher,
+                                         const optimize_model_t *student,
+                                         const optimize_distill_options_t *options,
+                                         const optimize_call_t *call,
+                                         optimize_model_t **result,
+                                         optimize_buffer_t **report,
+                                         optimize_error_t **error);
 
 /**
  * Makes an ensemble of `count` models, which may be freed before it. No session is made yet.

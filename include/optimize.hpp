@@ -47,6 +47,7 @@
 
 #include "optimize/call.hpp"
 #include "optimize/context.hpp"
+#include "optimize/distill.hpp"
 #include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"

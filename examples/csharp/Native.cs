@@ -185,6 +185,25 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
+        internal struct DistillOptions
+        {
+            internal uint StructSize, Epochs;
+            internal IntPtr Text;
+            internal ulong TextSize;
+            internal uint JsonLines, BatchSize, SequenceLength, GradientAccumulationSteps;
+            internal double LearningRate, Temperature;
+            internal int Divergence, Schedule;
+            internal double LogitsWeight, LabelsWeight, HiddenWeight, CosineWeight, RelationsWeight;
+            internal double WarmupRatio, WeightDecay, MaxGradNorm, ValidationRatio, TimeLimit;
+            internal ulong MaxSteps, EvaluateEvery, CheckpointEvery, Seed;
+            internal IntPtr Freeze;
+            internal ulong FreezeCount;
+            internal IntPtr StudentLayers, Checkpoint;
+            internal uint Resume, Threads;
+            internal IntPtr Training, TrainingUserData;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
         internal struct GenerateOptions
         {
             internal uint StructSize, MaxNewTokens, MaxLength, TopK;
@@ -248,6 +267,9 @@ namespace Optimize
             out Model result, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_prune(
             Context context, Model model, ref PruneOptions options, ref Call call,
+            out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_distill(
+            Context context, Model teacher, Model student, ref DistillOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_merge(
             IntPtr models, UIntPtr count, ref MergeOptions options, ref Call call,

@@ -28,7 +28,7 @@ internal static class Tests
 
         return Tap.Run(
             Versions, Inspect, LoadFromMemory, QuantizeSaveReloadRun, QuantizeOptionsReachTheLibrary,
-            PruneSavePackedReload, WeightsInBlocks, StaticRanges,
+            PruneSavePackedReload, DistillAStudent, WeightsInBlocks, StaticRanges,
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
@@ -155,6 +155,25 @@ internal static class Tests
         using (var small = context.Prune(model, layers)) Check(small.Report.Contains("\"layers_after\": 2"), small.Report);
         var goal = new PruneOptions { Method = PruneMethod.Structured, TargetSize = 1000 };
         Fails(Status.InvalidArgument, "bytes are left", () => context.Prune(model, goal));
+    }
+
+    private static void DistillAStudent()
+    {
+        var text = new System.Text.StringBuilder();
+        for (int i = 0; i < 80; i++) text.Append("Line ").Append(i * 31).Append(" speaks of the weather.\n");
+        var options = new DistillOptions
+        {
+            Text = text.ToString(), StudentLayers = "layers:2", MaxSteps = 3, SequenceLength = 12, LearningRate = 3e-4,
+        };
+        using (var student = context.Distill(model, null, options))
+        {
+            Check(Json.Number(Json.Parse(student.Report), "summary", "steps") == 3, student.Report);
+            options.StudentLayers = null;
+            using (var again = context.Distill(model, student, options))
+                Check(again.Outputs().Count == model.Outputs().Count, "outputs");
+        }
+        options.StudentLayers = "layers:0";
+        Fails(Status.InvalidArgument, "layers:0", () => context.Distill(model, null, options));
     }
 
     private static void QuantizeOptionsReachTheLibrary()

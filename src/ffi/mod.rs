@@ -23,6 +23,7 @@ pub mod handle;
 pub mod model;
 pub mod options;
 pub mod package;
+pub mod distill;
 pub mod prune;
 pub mod quantize;
 pub mod session;

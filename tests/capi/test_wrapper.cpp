@@ -186,6 +186,34 @@ void pruned_models_are_saved_packed() {
     FAILS(invalid_argument, "qery", model.prune(context, options));
 }
 
+void students_learn_from_teachers() {
+    const optimize::Context context;
+    const optimize::Model teacher(context, deps(minilm));
+    optimize::DistillOptions options;
+    for (int i = 0; i < 80; i++) options.text += "Sentence " + std::to_string(i * 7919) + " is about a river.\n";
+    options.student_layers = "layers:1";
+    options.max_steps = 4;
+    options.sequence_length = 12;
+    options.learning_rate = 3e-4;
+    options.threads = 1;
+    int steps = 0;
+    options.training = [&](const optimize::TrainingStep &step) { steps += !step.is_validation; };
+    const auto first = optimize::distill(context, teacher, options);
+    CHECK(steps == 4 && first.report.find("\"operation\": \"distill\"") != std::string::npos);
+    options.student_layers.clear();
+    const auto second = optimize::distill(context, teacher, first.model, options);
+    CHECK(second.model.outputs().size() == teacher.outputs().size());
+    options.training = [](const optimize::TrainingStep &) { throw std::runtime_error("enough"); };
+    bool thrown = false;
+    try {
+        optimize::distill(context, teacher, first.model, options);
+    } catch (const std::runtime_error &e) {
+        thrown = std::string(e.what()) == "enough";
+    }
+    CHECK(thrown);
+    FAILS(invalid_argument, "student_layers", optimize::distill(context, teacher, options));
+}
+
 void layers_and_goals_are_options_of_pruning() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -415,6 +443,7 @@ int main() {
     RUN(texts_are_encoded_and_decoded);
     RUN(models_are_loaded_described_and_saved);
     RUN(quantized_models_run_and_agree);
+    RUN(students_learn_from_teachers);
     RUN(pruned_models_are_saved_packed);
     RUN(layers_and_goals_are_options_of_pruning);
     RUN(weights_are_quantized_in_blocks);

@@ -1,0 +1,141 @@
+// Distillation: a model that learns to answer as another does.
+
+using System.Collections.Generic;
+using System.Text;
+
+namespace Optimize
+{
+    /// <summary>How far apart two distributions are. Forward: KL(teacher, student). Reverse: KL(student, teacher).
+    /// JensenShannon: the mean of both to their middle.</summary>
+    public enum Divergence { Forward = 0, Reverse = 1, JensenShannon = 2 }
+
+    /// <summary>How the learning rate goes down.</summary>
+    public enum Schedule { Linear = 0, Cosine = 1, Constant = 2 }
+
+    /// <summary>Options of Context.Distill. 0 is the default of each; of weights, warm-up, decay and norm a number below 0
+    /// is none. See optimize_distill_options_t.</summary>
+    public sealed class DistillOptions
+    {
+        /// <summary>What is learned from. Needed.</summary>
+        public string Text { get; set; }
+
+        public uint Epochs { get; set; }
+
+        public bool JsonLines { get; set; }
+
+        public uint BatchSize { get; set; }
+
+        public uint SequenceLength { get; set; }
+
+        public uint GradientAccumulationSteps { get; set; }
+
+        public double LearningRate { get; set; }
+
+        public double Temperature { get; set; }
+
+        public Divergence Divergence { get; set; }
+
+        public Schedule Schedule { get; set; }
+
+        public double LogitsWeight { get; set; }
+
+        public double LabelsWeight { get; set; }
+
+        public double HiddenWeight { get; set; }
+
+        public double CosineWeight { get; set; }
+
+        public double RelationsWeight { get; set; }
+
+        public double WarmupRatio { get; set; }
+
+        public double WeightDecay { get; set; }
+
+        public double MaxGradNorm { get; set; }
+
+        public double ValidationRatio { get; set; }
+
+        public double TimeLimit { get; set; }
+
+        public ulong MaxSteps { get; set; }
+
+        public ulong EvaluateEvery { get; set; }
+
+        public ulong CheckpointEvery { get; set; }
+
+        public ulong Seed { get; set; }
+
+        /// <summary>Names or globs of modules or weights that stay as they are.</summary>
+        public IList<string> Freeze { get; set; }
+
+        /// <summary><c>layers:every-other</c> or <c>layers:6</c>, where no student is given.</summary>
+        public string StudentLayers { get; set; }
+
+        /// <summary>File for the state; null is none.</summary>
+        public string Checkpoint { get; set; }
+
+        public bool Resume { get; set; }
+
+        /// <summary>0 is as the context says.</summary>
+        public uint Threads { get; set; }
+
+        internal Native.DistillOptions ToNative(Scratch scratch)
+        {
+            return new Native.DistillOptions
+            {
+                StructSize = Handle.SizeOf<Native.DistillOptions>(),
+                Text = scratch.Text(Text),
+                TextSize = Text == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(Text),
+                Epochs = Epochs,
+                JsonLines = JsonLines ? 1u : 0,
+                BatchSize = BatchSize,
+                SequenceLength = SequenceLength,
+                GradientAccumulationSteps = GradientAccumulationSteps,
+                LearningRate = LearningRate,
+                Temperature = Temperature,
+                Divergence = (int)Divergence,
+                Schedule = (int)Schedule,
+                LogitsWeight = LogitsWeight,
+                LabelsWeight = LabelsWeight,
+                HiddenWeight = HiddenWeight,
+                CosineWeight = CosineWeight,
+                RelationsWeight = RelationsWeight,
+                WarmupRatio = WarmupRatio,
+                WeightDecay = WeightDecay,
+                MaxGradNorm = MaxGradNorm,
+                ValidationRatio = ValidationRatio,
+                TimeLimit = TimeLimit,
+                MaxSteps = MaxSteps,
+                EvaluateEvery = EvaluateEvery,
+                CheckpointEvery = CheckpointEvery,
+                Seed = Seed,
+                Freeze = scratch.Texts(Freeze),
+                FreezeCount = Scratch.Count(Freeze),
+                StudentLayers = scratch.Text(StudentLayers),
+                Checkpoint = scratch.Text(Checkpoint),
+                Resume = Resume ? 1u : 0,
+                Threads = Threads,
+            };
+        }
+    }
+
+    public sealed partial class Context
+    {
+        /// <summary>Trains a student to answer as the teacher does, into a new model; both stay. The student may be null
+        /// with StudentLayers. The result's Report is the JSON of docs/report.md.</summary>
+        public Model Distill(Model teacher, Model student, DistillOptions options, Call call = null)
+        {
+            using (var scratch = new Scratch())
+            {
+                var given = options.ToNative(scratch);
+                Model result = null;
+                BufferHandle report = null;
+                var learner = student ?? new Model(); // NULL to the library
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_distill(
+                    this, teacher, learner, ref given, ref native, out result, out report, out error));
+                result.Report = report.Take();
+                return result;
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+package optimize
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func sentences() string {
+	var text strings.Builder
+	for i := 0; i < 120; i++ {
+		fmt.Fprintf(&text, "Story number %d tells of a %s who %s.\n", i,
+			[]string{"baker", "sailor", "teacher"}[i%3], []string{"sings", "waits", "travels", "paints"}[i%4])
+	}
+	return text.String()
+}
+
+func TestDistill(t *testing.T) {
+	library, teacher, _ := load(t)
+	options := &DistillOptions{
+		Text: sentences(), StudentLayers: "layers:2", MaxSteps: 6, SequenceLength: 16, LearningRate: 3e-4, Threads: 1,
+	}
+	student, report, err := library.Distill(ctx, teacher, nil, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer student.Close()
+	if report.Operation != "distill" || report.Summary["loss_after"].(float64) >= report.Summary["loss_before"].(float64) {
+		t.Errorf("report says %+v", report.Summary)
+	}
+	options.StudentLayers = ""
+	again, _, err := library.Distill(ctx, teacher, student, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if must(again.Inspect()).Parameters != must(student.Inspect()).Parameters {
+		t.Error("the student has other weights")
+	}
+}
+
+func TestDistillRefuses(t *testing.T) {
+	library, teacher, _ := load(t)
+	_, _, err := library.Distill(ctx, teacher, nil, &DistillOptions{Text: sentences(), StudentLayers: "layers:9"})
+	if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), "the teacher has 3") {
+		t.Errorf("nine layers: %v", err)
+	}
+	checkpoint := filepath.Join(tempDir(t), "nothing", "here")
+	options := &DistillOptions{
+		Text: sentences(), StudentLayers: "layers:1", MaxSteps: 2, SequenceLength: 8, CheckpointEvery: 1, Checkpoint: checkpoint,
+	}
+	if _, _, err = library.Distill(ctx, teacher, nil, options); err == nil || !strings.Contains(err.Error(), checkpoint) {
+		t.Errorf("no folder for the checkpoint: %v", err)
+	}
+}

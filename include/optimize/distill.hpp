@@ -1,0 +1,159 @@
+// Part of optimize.hpp: a model that learns to answer as another does.
+#ifndef OPTIMIZE_DISTILL_HPP
+#define OPTIMIZE_DISTILL_HPP
+
+#include "model.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace optimize {
+
+/// How far apart two distributions are; see optimize_divergence_t.
+enum class Divergence : std::int32_t {
+    forward = OPTIMIZE_DIVERGENCE_FORWARD,
+    reverse = OPTIMIZE_DIVERGENCE_REVERSE,
+    jensen_shannon = OPTIMIZE_DIVERGENCE_JENSEN_SHANNON,
+};
+
+/// How the learning rate goes down; see optimize_schedule_t.
+enum class Schedule : std::int32_t {
+    linear = OPTIMIZE_SCHEDULE_LINEAR,
+    cosine = OPTIMIZE_SCHEDULE_COSINE,
+    constant = OPTIMIZE_SCHEDULE_CONSTANT,
+};
+
+/// Where training is; see optimize_training_step_t.
+using TrainingStep = optimize_training_step_t;
+
+/// Options of distill; see optimize_distill_options_t.
+struct DistillOptions {
+    /// What is learned from. Needed.
+    std::string text;
+    std::uint32_t epochs = 0;
+    bool json_lines = false;
+    std::uint32_t batch_size = 0;
+    std::uint32_t sequence_length = 0;
+    std::uint32_t gradient_accumulation_steps = 0;
+    double learning_rate = 0;
+    double temperature = 0;
+    Divergence divergence = Divergence::forward;
+    Schedule schedule = Schedule::linear;
+    double logits_weight = 0;
+    double labels_weight = 0;
+    double hidden_weight = 0;
+    double cosine_weight = 0;
+    double relations_weight = 0;
+    double warmup_ratio = 0;
+    double weight_decay = 0;
+    double max_grad_norm = 0;
+    double validation_ratio = 0;
+    double time_limit = 0;
+    std::uint64_t max_steps = 0;
+    std::uint64_t evaluate_every = 0;
+    std::uint64_t checkpoint_every = 0;
+    std::uint64_t seed = 0;
+    /// Names or globs of modules or weights that stay as they are.
+    std::vector<std::string> freeze;
+    /// `layers:every-other` or `layers:6`, where no student is given.
+    std::string student_layers;
+    /// File for the state; empty for none.
+    std::string checkpoint;
+    bool resume = false;
+    std::uint32_t threads = 0;
+    /// Called after each step and each measurement. What it throws cancels, and is thrown again by the call.
+    std::function<void(const TrainingStep &)> training;
+};
+
+/// What distill gives.
+struct Distilled {
+    Model model;
+    /// Losses over time, and what teacher and student are worth: the JSON of docs/report.md.
+    std::string report;
+};
+
+namespace detail {
+
+inline Distilled distill(const Context &context, const Model &teacher, const Model *student, const DistillOptions &options,
+                         const Call &call) {
+    const auto freeze = c_texts(options.freeze, "freeze");
+    auto raw = sized<optimize_distill_options_t>();
+    raw.text = options.text.data();
+    raw.text_size = options.text.size();
+    raw.epochs = options.epochs;
+    raw.json_lines = options.json_lines;
+    raw.batch_size = options.batch_size;
+    raw.sequence_length = options.sequence_length;
+    raw.gradient_accumulation_steps = options.gradient_accumulation_steps;
+    raw.learning_rate = options.learning_rate;
+    raw.temperature = options.temperature;
+    raw.divergence = static_cast<std::int32_t>(options.divergence);
+    raw.schedule = static_cast<std::int32_t>(options.schedule);
+    raw.logits_weight = options.logits_weight;
+    raw.labels_weight = options.labels_weight;
+    raw.hidden_weight = options.hidden_weight;
+    raw.cosine_weight = options.cosine_weight;
+    raw.relations_weight = options.relations_weight;
+    raw.warmup_ratio = options.warmup_ratio;
+    raw.weight_decay = options.weight_decay;
+    raw.max_grad_norm = options.max_grad_norm;
+    raw.validation_ratio = options.validation_ratio;
+    raw.time_limit = options.time_limit;
+    raw.max_steps = options.max_steps;
+    raw.evaluate_every = options.evaluate_every;
+    raw.checkpoint_every = options.checkpoint_every;
+    raw.seed = options.seed;
+    raw.freeze = freeze.data();
+    raw.freeze_count = freeze.size();
+    raw.student_layers = c_text_or_null(options.student_layers, "student_layers");
+    raw.checkpoint = c_text_or_null(options.checkpoint, "checkpoint");
+    raw.resume = options.resume;
+    raw.threads = options.threads;
+    // What the function throws waits until the next progress report, which ends the call.
+    struct Told {
+        const DistillOptions &options;
+        Thrown thrown;
+        bool failed = false;
+    } told{options, {}};
+    if (options.training) {
+        raw.training_user_data = &told;
+        raw.training = [](void *user_data, const optimize_training_step_t *step) {
+            auto &told = *static_cast<Told *>(user_data);
+            if (told.failed) return;
+            told.failed = told.thrown.guard([&] { return told.options.training(*step), true; }) != 0;
+        };
+    }
+    Call watched = call;
+    if (options.training)
+        watched.progress = [&](std::string_view stage, std::uint64_t done, std::uint64_t total) {
+            return !told.failed && (!call.progress || call.progress(stage, done, total));
+        };
+    Model made;
+    Buffer report;
+    attempt(watched, told.thrown, [&](auto *c_call, auto **error) {
+        return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr, &raw, c_call,
+                                      made.place(), report.place(), error);
+    });
+    return {std::move(made), report.text()};
+}
+
+} // namespace detail
+
+/// Trains `student` to answer as `teacher` does, into a new model; both stay as they are.
+inline Distilled distill(const Context &context, const Model &teacher, const Model &student,
+                         const DistillOptions &options, const Call &call = {}) {
+    return detail::distill(context, teacher, &student, options, call);
+}
+
+/// As the other distill, of a student cut from the teacher: `options.student_layers`.
+inline Distilled distill(const Context &context, const Model &teacher, const DistillOptions &options,
+                         const Call &call = {}) {
+    return detail::distill(context, teacher, nullptr, options, call);
+}
+
+} // namespace optimize
+
+#endif // OPTIMIZE_DISTILL_HPP
