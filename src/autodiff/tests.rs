@@ -111,6 +111,34 @@ fn a_convolutional_network_has_the_gradients_that_pytorch_gives() {
 }
 
 #[test]
+fn an_encoder_has_the_gradients_that_pytorch_gives() {
+    let fixtures = folder().join("..");
+    let model = Model::load(&fixtures.join("encoders/bert")).unwrap();
+    let tensors = read_tensors(&folder().join("models/bert.safetensors")).unwrap();
+    let get = |name: &str| &tensors.iter().find(|(n, _)| n == name).unwrap().1;
+    let mut proto = model.proto().clone();
+    let last = |o: &crate::onnx::proto::ValueInfoProto| o.name.as_deref() == Some("last_hidden_state");
+    proto.graph.as_deref_mut().unwrap().output.retain(last);
+    let known: Vec<String> = model.graph().initializer.iter().filter_map(|t| t.name.clone()).collect();
+    let weights = tensors.iter().filter_map(|(name, tensor)| {
+        let name = name.strip_prefix("gradient.")?;
+        Some((known.iter().find(|known| known.ends_with(name))?.clone(), tensor))
+    });
+    let (names, references): (Vec<String>, Vec<&Tensor>) = weights.unzip();
+    assert_eq!(names.len(), tensors.iter().filter(|(name, _)| name.starts_with("gradient.")).count());
+    let types = Tensor::from_i64(get("ids").shape(), vec![0; get("ids").elements()]).unwrap();
+    let mut inputs = vec![("input_ids", get("ids")), ("attention_mask", get("keep"))];
+    if model.inputs().iter().any(|input| input.name == "token_type_ids") {
+        inputs.push(("token_type_ids", &types));
+    }
+    let found = gradients(proto, &names, &inputs, get("direction"));
+    for ((found, expected), name) in found.iter().zip(references).zip(&names) {
+        let error = off(found, expected);
+        assert!(error <= 1e-5, "{name} is off by {error:.1e}");
+    }
+}
+
+#[test]
 fn what_has_no_rule_is_named_before_anything_runs() {
     let mut odd = edit::node("Det", &["x"], &["y"]);
     odd.name = Some("odd".into());

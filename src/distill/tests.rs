@@ -102,3 +102,179 @@ fn decoders_have_the_loss_and_gradients_that_pytorch_gives() {
     }
 }
 
+fn check_parts(prefix: &str, tensors: &HashMap<String, Tensor>, found: &HashMap<String, Vec<f32>>) {
+    let mut seen = 0;
+    for (key, tensor) in tensors {
+        let Some(weight) = key.strip_prefix(&format!("{prefix}.gradient.")) else { continue };
+        let expected = tensor.as_slice::<f64>().unwrap();
+        let found = found.iter().find(|(n, _)| n.ends_with(weight)).map(|(_, values)| values);
+        let found = found.unwrap_or_else(|| panic!("{prefix}: no gradient of {weight}"));
+        let largest = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
+        let differ = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        assert!(differ / largest <= 2e-5, "{prefix}: {weight} is off by {:.1e}", differ / largest);
+        seen += 1;
+    }
+    assert!(seen >= 2);
+}
+
+/// Teacher and student of the fixture `training`, and what the student is compared by.
+fn decoders() -> (Model, Model, Pair) {
+    let model = |name: &str| tiny(&format!("checkpoints/{name}"), Dialect::Runtime);
+    (model("llama-yarn"), model("llama"), Pair { teacher: "logits".into(), student: "logits".into() })
+}
+
+#[test]
+fn divergences_have_the_loss_and_gradients_that_pytorch_gives() {
+    let tensors = reference("training");
+    let ids = tensors["ids"].as_slice::<i64>().unwrap()[..48].to_vec();
+    let batch = Batch { rows: 4, columns: 12, ids, keep: vec![true; 48] };
+    let (teacher, student, pair) = decoders();
+    for (name, divergence) in [
+        ("forward", Divergence::Forward),
+        ("reverse", Divergence::Reverse),
+        ("jensen-shannon", Divergence::JensenShannon),
+    ] {
+        let weights = Weights { logits: 1.0, ..Weights::default() };
+        let signals = Signals { logits: Some(pair.clone()), weights, ..Signals::default() };
+        let options = DistillOptions { divergence, ..DistillOptions::default() };
+        let call = Call::default();
+        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, 1, &call).unwrap();
+        let graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
+        let said = asked.say(&batch, &crate::runtime::Stop::new().unwrap()).unwrap();
+        let mut more: Vec<(&str, Tensor)> = said.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+        more.push((input::WEIGHTS, Tensor::from_f32(&[4, 12], vec![1.0 / 48.0; 48]).unwrap()));
+        let (losses, found) = run(&graphs, &student, &batch, &more);
+        let expected = tensors[&format!("{name}.loss")].as_slice::<f64>().unwrap()[0];
+        assert!((f64::from(losses[0]) - expected).abs() < 2e-5 * expected, "{name}: {losses:?} and {expected}");
+        check_parts(name, &tensors, &found);
+    }
+}
+
+#[test]
+fn hidden_states_and_relations_have_the_loss_and_gradients_that_pytorch_gives() {
+    let tensors = reference("encoders");
+    let batch = batch(&tensors);
+    let (teacher, student) = (tiny("encoders/bert-tanh", Dialect::Runtime), tiny("encoders/bert", Dialect::Runtime));
+    for name in ["hidden", "cosine", "relations"] {
+        let one = |part: &str| Some(f32::from(part == name));
+        let asked = LossWeights {
+            logits: Some(0.0),
+            labels: Some(0.0),
+            hidden: one("hidden"),
+            cosine: one("cosine"),
+            relations: one("relations"),
+        };
+        let mut signals = Signals::find(&teacher, &student, asked).unwrap();
+        // The reference is of the outputs alone.
+        signals.hidden.truncate(1);
+        let call = Call::default();
+        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, 1, &call).unwrap();
+        let options = DistillOptions::default();
+        let graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
+        let said = asked.say(&batch, &crate::runtime::Stop::new().unwrap()).unwrap();
+        let mut more: Vec<(&str, Tensor)> = said.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+        let kept = |value: f32| batch.keep.iter().map(|k| if *k { value } else { 0.0 }).collect::<Vec<f32>>();
+        let both = [batch.rows as i64, batch.columns as i64];
+        more.push((input::WEIGHTS, Tensor::from_f32(&both, kept(1.0 / batch.tokens() as f32)).unwrap()));
+        more.push((input::KEEP, Tensor::from_f32(&both, kept(1.0)).unwrap()));
+        let (losses, found) = run(&graphs, &student, &batch, &more);
+        let at = graphs.parts.iter().position(|part| part.name == name).unwrap();
+        let expected = tensors[&format!("{name}.loss")].as_slice::<f64>().unwrap()[0];
+        assert!((f64::from(losses[at]) - expected).abs() < 2e-5 * expected, "{name}: {losses:?} and {expected}");
+        check_parts(name, &tensors, &found);
+    }
+}
+
+/// A trainer of the fixture `training`.
+fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
+    let tensors = reference("training");
+    let (teacher, student, pair) = decoders();
+    let weights = Weights { logits: 1.0, labels: 0.5, ..Weights::default() };
+    let signals = Signals { logits: Some(pair), weights, ..Signals::default() };
+    let call = Call::default();
+    let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, options.threads, &call).unwrap();
+    let graphs = build(test_runtime(), &student, &known, &signals, options, &call).unwrap();
+    let trainer = Trainer::new(test_runtime(), &graphs, &student, asked, options, &call).unwrap();
+    let ids = tensors["ids"].as_slice::<i64>().unwrap();
+    let batch = |ids: &[i64]| Batch { rows: 4, columns: 12, ids: ids.to_vec(), keep: vec![true; 48] };
+    (trainer, ids.chunks(48).map(batch).collect(), tensors["losses"].as_slice::<f64>().unwrap().to_vec())
+}
+
+#[test]
+fn ten_steps_have_the_losses_that_pytorch_has() {
+    for threads in [1, 2] {
+        let options = DistillOptions { threads, weight_decay: 0.1, ..DistillOptions::default() };
+        let (mut trainer, batches, expected) = trainer(&options);
+        let stop = crate::runtime::Stop::new().unwrap();
+        for (index, (batch, expected)) in batches.iter().zip(&expected).enumerate() {
+            let batch = std::slice::from_ref(batch);
+            let done = trainer.step(batch, &options, index as u64 + 1, 2e-3, &stop).unwrap();
+            assert!((done.loss - expected).abs() < 1e-4 * expected, "step {index}: {} and {expected}", done.loss);
+        }
+        assert!(expected[9] < expected[0]);
+    }
+}
+
+#[test]
+fn two_runs_make_the_step_of_one_that_reads_both() {
+    let options = DistillOptions { threads: 1, ..DistillOptions::default() };
+    let ((mut once, batches, _), (mut twice, ..)) = (trainer(&options), trainer(&options));
+    let stop = crate::runtime::Stop::new().unwrap();
+    let both = Batch {
+        rows: 8,
+        columns: 12,
+        ids: [batches[0].ids.clone(), batches[1].ids.clone()].concat(),
+        keep: vec![true; 96],
+    };
+    let a = once.step(&[both], &options, 1, 1e-3, &stop).unwrap();
+    let b = twice.step(&batches[..2], &options, 1, 1e-3, &stop).unwrap();
+    assert!((a.loss - b.loss).abs() < 1e-5 * a.loss && (a.norm - b.norm).abs() < 1e-4 * a.norm, "{a:?} {b:?}");
+    assert_eq!(a.tokens, b.tokens);
+}
+
+#[test]
+fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so() {
+    let shared = edit::float_tensor("zeros", &[4], &[0.0; 4]);
+    let table = edit::float_tensor("table", &[3, 4], &(0..12).map(|i| i as f32).collect::<Vec<f32>>());
+    let turned: Vec<f32> = (0..4).flat_map(|c| (0..3).map(move |r| (4 * r + c) as f32)).collect();
+    let head = edit::float_tensor("head", &[4, 3], &turned);
+    let nodes = vec![
+        edit::node("Gather", &["table", "ids"], &["x"]),
+        edit::node("Add", &["x", "zeros"], &["y"]),
+        edit::node("Add", &["y", "zeros"], &["z"]),
+        edit::node("MatMul", &["z", "head"], &["logits"]),
+    ];
+    let graph = crate::onnx::proto::GraphProto {
+        node: nodes,
+        initializer: vec![shared, table, head],
+        input: vec![edit::value("ids", crate::onnx::dtype::DataType::Int64, 2)],
+        output: vec![edit::untyped("logits")],
+        ..Default::default()
+    };
+    let proto = crate::onnx::proto::ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
+    let ready = student::ready(&Model::from_proto(proto)).unwrap();
+    let graph = ready.graph();
+    let names: Vec<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
+    assert_eq!(names, ["zeros", "table", "zeros_2"]);
+    let adds: Vec<&str> = graph.node.iter().filter(|n| n.is("Add")).map(|n| n.input[1].as_str()).collect();
+    assert_eq!(adds, ["zeros", "zeros_2"]);
+    let turned = graph.node.iter().find(|node| node.is("Transpose")).unwrap();
+    assert_eq!(turned.input[0], "table");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_by_name() {
+    let corpus = Corpus::from_text(&"Some words of a line.\n".repeat(60)).unwrap();
+    let teacher = Model::load(&crate::runtime::test_deps("models/all-MiniLM-L6-v2")).unwrap();
+    let tried = |student: &Model, options: &DistillOptions| {
+        distill(test_runtime(), &teacher, student, &corpus, options, &|_| (), &Call::default()).err().unwrap().to_string()
+    };
+    let options = DistillOptions { max_steps: 1, ..DistillOptions::default() };
+    let (quantized, _) = crate::quantize::quantize(&teacher, &Default::default(), &Call::default()).unwrap();
+    let text = tried(&quantized, &options);
+    assert!(text.contains("there is no gradient for") || text.contains("no float32 weights"), "{text}");
+    let vad = Model::load(&crate::runtime::test_deps("models/silero-vad/silero_vad.onnx")).unwrap();
+    assert!(tried(&vad, &options).contains("input"), "a model of sound");
+    let frozen = DistillOptions { freeze: vec!["nothing.*".into()], ..options.clone() };
+    assert!(tried(&teacher, &frozen).contains("matches no weight"));
+}
