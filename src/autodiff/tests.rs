@@ -14,15 +14,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gradients")
 }
 
-/// Largest difference, as a share of the largest element that there should be.
-fn off(found: &Tensor, expected: &Tensor) -> f64 {
+/// Largest difference, as a share of the largest element that there should be, or of `least` if that is more.
+fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
     let expected: Vec<f64> = match expected.dtype() {
         DataType::Float64 => expected.as_slice::<f64>().unwrap().to_vec(),
         _ => expected.to_f32_vec().unwrap().into_iter().map(f64::from).collect(),
     };
     let found = found.as_slice::<f32>().unwrap();
     assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(1e-3, |most: f64, v| most.max(v.abs()));
+    let largest = expected.iter().fold(least, |most: f64, v| most.max(v.abs()));
     found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
 }
 
@@ -68,7 +68,7 @@ fn check(model: &Path, expected: &Path) -> (f64, String) {
     let (_, direction) = tensors.iter().find(|(name, _)| name == "direction").unwrap();
     let found = gradients(proto, &names, &fed, direction);
     let errors = found.iter().zip(references).zip(&names).map(|((found, expected), name)| {
-        (off(found, expected), format!("{} {name}", model.display()))
+        (off(found, expected, 1e-3), format!("{} {name}", model.display()))
     });
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
@@ -105,7 +105,7 @@ fn a_convolutional_network_has_the_gradients_that_pytorch_gives() {
     let found = gradients(proto, &names, &[("x", get("x"))], get("direction"));
     assert_eq!(names.len(), 20);
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
-        let error = off(found, expected);
+        let error = off(found, expected, 1e-3);
         assert!(error <= 1e-5, "{name} is off by {error:.1e}");
     }
 }
@@ -133,7 +133,8 @@ fn an_encoder_has_the_gradients_that_pytorch_gives() {
     }
     let found = gradients(proto, &names, &inputs, get("direction"));
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
-        let error = off(found, expected);
+        // What is added to all keys changes no share: the gradient of their bias is 0, but for rounding.
+        let error = off(found, expected, if name.ends_with("key.bias") { 1e-2 } else { 1e-3 });
         assert!(error <= 1e-5, "{name} is off by {error:.1e}");
     }
 }

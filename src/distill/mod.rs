@@ -43,6 +43,7 @@ use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 use data::Dataset;
+use feed::Feed;
 use run::Run;
 use sha2::{Digest, Sha256};
 use signals::Signals;
@@ -103,6 +104,9 @@ pub fn distill(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    for (model, name) in [(teacher, "the teacher"), (student, "the student")] {
+        Feed::new(model).at(|| name)?;
+    }
     let tokenizer = tokenizer_of(teacher, student)?;
     let signals = Signals::find(teacher, student, options.weights)?;
     let data = dataset(corpus, &tokenizer, teacher, student, options)?;

@@ -7,7 +7,6 @@ use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::prune::layers_of;
 use crate::source::Task;
-use std::collections::HashMap;
 
 /// A value of the teacher and what it is to be of the student.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,10 +88,9 @@ fn logits_of(model: &Model) -> Option<String> {
 }
 
 fn hidden(teacher: &Model, student: &Model) -> Vec<Pair> {
-    let mut pairs = Vec::new();
-    if let (Some(teacher), Some(student)) = (vectors(teacher), vectors(student)) {
-        pairs.push(Pair { teacher, student });
-    }
+    // Vectors of tokens say more than those of whole texts.
+    let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
+    let mut pairs: Vec<Pair> = both(3).or_else(|| both(2)).into_iter().collect();
     if let (Some(of_teacher), Some(of_student)) = (layers_of(teacher), layers_of(student)) {
         let (many, few) = (of_teacher.len(), of_student.len());
         // What comes out of the last layer is the output, or soon becomes it.
@@ -107,22 +105,16 @@ fn hidden(teacher: &Model, student: &Model) -> Vec<Pair> {
     pairs
 }
 
-/// The output with a vector for each token, or else for each text.
-fn vectors(model: &Model) -> Option<String> {
+/// The output with a vector for each token (3 dimensions) or for each text (2).
+fn vectors(model: &Model, rank: usize) -> Option<String> {
     let outputs = model.outputs();
-    let floats: HashMap<&str, usize> = outputs
-        .iter()
-        .filter(|info| info.dtype == Some(DataType::Float32))
-        .map(|info| (info.name.as_str(), info.shape.as_ref().map_or(0, Vec::len)))
-        .collect();
-    let named = TOKENS.iter().find(|name| floats.contains_key(**name)).map(|name| (*name).to_owned());
-    let of_rank = |rank: usize| {
-        let fits = |info: &&ValueInfo| {
-            info.name != "logits"
-                && floats.get(info.name.as_str()) == Some(&rank)
-                && info.shape.as_ref().and_then(|shape| shape.last()).is_some_and(|last| matches!(last, Dim::Fixed(_)))
-        };
-        outputs.iter().find(fits).map(|info| info.name.clone())
+    let fits = |info: &&ValueInfo| {
+        let shape = info.shape.as_deref().unwrap_or_default();
+        info.name != "logits"
+            && info.dtype == Some(DataType::Float32)
+            && shape.len() == rank
+            && matches!(shape.last(), Some(Dim::Fixed(_)))
     };
-    named.or_else(|| of_rank(3)).or_else(|| of_rank(2))
+    let named = TOKENS.iter().find_map(|name| outputs.iter().filter(fits).find(|info| info.name == *name));
+    named.or_else(|| outputs.iter().find(fits)).map(|info| info.name.clone())
 }
