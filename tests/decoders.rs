@@ -105,7 +105,7 @@ impl Decoder {
             let output = input.replace("past_key_values", "present");
             let mut shape = tensor.shape().to_vec();
             shape[2] = tokens;
-            Place { input, output, dtype: tensor.dtype(), shape }
+            Place { input: Some(input), output: Some(output), dtype: tensor.dtype(), shape }
         };
         let places: Vec<Place> = std::mem::take(&mut decoder.cache).into_iter().map(place).collect();
         decoder.memory = Some(decoder.session.in_place(&places, &["logits"]).unwrap());

@@ -227,7 +227,8 @@ impl Lowering {
     fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
         let turned = if width < size { self.w.slice(x, 0, width, 3) } else { x.to_owned() };
         let (first, second) = if interleaved {
-            let (from, to, axis, step) = (self.w.ints(&[0]), self.w.ints(&[width]), self.w.ints(&[3]), self.w.ints(&[2]));
+            let (from, to, axis, step) =
+                (self.w.ints(&[0]), self.w.ints(&[width]), self.w.ints(&[3]), self.w.ints(&[2]));
             let one = self.w.ints(&[1]);
             (
                 self.w.op("Slice", &[&turned, &from, &to, &axis, &step]),
@@ -237,13 +238,13 @@ impl Lowering {
             (self.w.slice(&turned, 0, width / 2, 3), self.w.slice(&turned, width / 2, width, 3))
         };
         let mut product = |a: &str, b: &str| self.w.op("Mul", &[a, b]);
-        let (ac, bs, bc, as_) = (product(&first, cos), product(&second, sin), product(&second, cos), product(&first, sin));
+        let (ac, bs, bc, as_) =
+            (product(&first, cos), product(&second, sin), product(&second, cos), product(&first, sin));
         let left = self.w.op("Sub", &[&ac, &bs]);
         let right = self.w.op("Add", &[&bc, &as_]);
         let mut whole = if interleaved {
             let axis = self.w.ints(&[4]);
-            let (left, right) =
-                (self.w.op("Unsqueeze", &[&left, &axis]), self.w.op("Unsqueeze", &[&right, &axis]));
+            let (left, right) = (self.w.op("Unsqueeze", &[&left, &axis]), self.w.op("Unsqueeze", &[&right, &axis]));
             let pairs = self.w.op_with("Concat", &[&left, &right], vec![int_attribute("axis", -1)]);
             let shape = self.w.ints(&[0, 0, 0, width]);
             self.w.op("Reshape", &[&pairs, &shape])

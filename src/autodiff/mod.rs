@@ -22,12 +22,12 @@ mod writer;
 
 pub use coverage::{Uncovered, uncovered};
 pub use lower::{Lowered, lower};
+pub(crate) use rules::adding;
 pub use tape::Tape;
-pub use types::{Type, infer};
 pub(crate) use types::sorted;
+pub use types::{Type, infer};
 pub use upgrade::upgrade;
 pub use writer::Writer;
-pub(crate) use rules::adding;
 
 use crate::error::{Context, Result, bail};
 use crate::onnx::proto::NodeProto;

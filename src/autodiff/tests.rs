@@ -67,9 +67,11 @@ fn check(model: &Path, expected: &Path) -> (f64, String) {
     let fed: Vec<(&str, &Tensor)> = fed.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
     let (_, direction) = tensors.iter().find(|(name, _)| name == "direction").unwrap();
     let found = gradients(proto, &names, &fed, direction);
-    let errors = found.iter().zip(references).zip(&names).map(|((found, expected), name)| {
-        (off(found, expected, 1e-3), format!("{} {name}", model.display()))
-    });
+    let errors = found
+        .iter()
+        .zip(references)
+        .zip(&names)
+        .map(|((found, expected), name)| (off(found, expected, 1e-3), format!("{} {name}", model.display())));
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 

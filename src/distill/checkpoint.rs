@@ -99,7 +99,8 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
     let place = || format!("checkpoint {}", path.display());
     let inner = || {
         let text = metadata(path)?;
-        let state: State = serde_json::from_str(&text).map_err(|e| error!(InvalidModel, "its state is damaged: {e}"))?;
+        let state: State =
+            serde_json::from_str(&text).map_err(|e| error!(InvalidModel, "its state is damaged: {e}"))?;
         if state.fingerprint != fingerprint {
             bail!(
                 InvalidArgument,

@@ -74,7 +74,8 @@ pub fn build(
     work.add_relations(&types, teacher, signals)?;
     let ends: Vec<String> = signals.logits.iter().map(|pair| pair.student.clone()).collect();
     work.cut(&ends);
-    let outputs: Vec<&str> = work.parts.iter().map(|p| p.output.as_str()).chain(ends.iter().map(String::as_str)).collect();
+    let outputs: Vec<&str> =
+        work.parts.iter().map(|p| p.output.as_str()).chain(ends.iter().map(String::as_str)).collect();
     let there = used(&work.proto);
     weights.retain(|p| there.contains(&p.name));
     refuse_uncovered(&work.proto, &weights, &outputs)?;
@@ -125,15 +126,24 @@ impl Work {
         }
     }
 
-    fn add_hidden(&mut self, types: &Known, teacher: &Known, signals: &Signals, options: &DistillOptions) -> Result<()> {
-        let count = signals.hidden.len() as f32;
+    fn add_hidden(
+        &mut self,
+        types: &Known,
+        teacher: &Known,
+        signals: &Signals,
+        options: &DistillOptions,
+    ) -> Result<()> {
         for (index, pair) in signals.hidden.iter().enumerate() {
+            let among = if index < signals.outputs { signals.outputs } else { signals.hidden.len() - signals.outputs };
             let (t, s) = (size(teacher, &pair.teacher, "teacher")?, size(types, &pair.student, "student")?);
             if t.1 != s.1 {
                 bail!(
                     Unsupported,
                     "{:?} of the teacher has {} dimensions, {:?} of the student {}",
-                    pair.teacher, t.1, pair.student, s.1
+                    pair.teacher,
+                    t.1,
+                    pair.student,
+                    s.1
                 );
             }
             let sizes = Sizes { teacher: t.0, student: s.0, rank: s.1 };
@@ -150,7 +160,7 @@ impl Work {
             }
             let weights = signals.weights;
             for (name, output, weight) in [("hidden", square, weights.hidden), ("cosine", cosine, weights.cosine)] {
-                self.parts.push(Part { name, output, weight: weight / count });
+                self.parts.push(Part { name, output, weight: weight / among as f32 });
             }
         }
         Ok(())
@@ -254,7 +264,12 @@ fn refuse_uncovered(proto: &ModelProto, weights: &[Parameter], outputs: &[&str])
     bail!(Unsupported, "the student cannot be trained: there is no gradient for {}{more}", shown.join(", "))
 }
 
-fn logits_options(types: &Known, teacher: &Known, signals: &Signals, options: &DistillOptions) -> Result<Option<LogitsOptions>> {
+fn logits_options(
+    types: &Known,
+    teacher: &Known,
+    signals: &Signals,
+    options: &DistillOptions,
+) -> Result<Option<LogitsOptions>> {
     let Some(pair) = signals.logits.as_ref().filter(|_| signals.weights.logits + signals.weights.labels > 0.0) else {
         return Ok(None);
     };
@@ -291,7 +306,8 @@ fn assemble(
     }
     if let (Some(options), Some(pair)) = (logits, &signals.logits) {
         let made = objective::logits(&mut tape, &pair.student, options);
-        let named = [("logits", made.divergence, options.weights.logits), ("labels", made.surprise, options.weights.labels)];
+        let named =
+            [("logits", made.divergence, options.weights.logits), ("labels", made.surprise, options.weights.labels)];
         let found = named.into_iter().filter_map(|(name, output, weight)| Some(Part { name, output: output?, weight }));
         parts.splice(0..0, found);
         seeds.push((pair.student.clone(), made.gradient));
@@ -367,7 +383,8 @@ fn whole(
 /// An input of fixed sizes.
 fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = edit::value(name, DataType::Float32, dims.len());
-    let shape = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut()).and_then(|t| t.shape.as_deref_mut());
+    let shape =
+        info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut()).and_then(|t| t.shape.as_deref_mut());
     for (dim, size) in shape.into_iter().flat_map(|shape| &mut shape.dim).zip(dims) {
         dim.dim_value = Some(*size);
     }

@@ -174,7 +174,8 @@ impl DistillOptions {
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             bail!(InvalidArgument, "{name} is 0; it is at least 1");
         }
-        let positive = [("learning_rate", self.learning_rate), ("temperature", self.temperature), ("epsilon", self.epsilon)];
+        let positive =
+            [("learning_rate", self.learning_rate), ("temperature", self.temperature), ("epsilon", self.epsilon)];
         if let Some((name, value)) = positive.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
             bail!(InvalidArgument, "{name} is {value}; it is above 0");
         }
@@ -192,7 +193,11 @@ impl DistillOptions {
         if let Some((name, value)) = parts.iter().find(|(_, value)| bad(value)) {
             bail!(InvalidArgument, "{name} is {}; it is at least 0", value.unwrap_or(0.0));
         }
-        let shares = [("warmup_ratio", self.warmup_ratio, 1.0), ("beta1", self.beta1, 0.999_999), ("beta2", self.beta2, 0.999_999_9)];
+        let shares = [
+            ("warmup_ratio", self.warmup_ratio, 1.0),
+            ("beta1", self.beta1, 0.999_999),
+            ("beta2", self.beta2, 0.999_999_9),
+        ];
         if let Some((name, value, most)) = shares.iter().find(|(_, value, most)| !(0.0..=*most).contains(value)) {
             bail!(InvalidArgument, "{name} is {value}; it is from 0 to {most}");
         }

@@ -5,7 +5,7 @@ use super::data::{Batch, Dataset};
 use super::graph::Graphs;
 use super::schedule;
 use super::trainer::{Trainer, held_out};
-use super::{Moment, DistillOptions, Watch};
+use super::{DistillOptions, Moment, Watch};
 use crate::call::Call;
 use crate::error::{Kind, Result, bail};
 use crate::runtime::Stop;

@@ -24,6 +24,8 @@ pub struct Signals {
     pub logits: Option<Pair>,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
+    /// How many of these, the first, are outputs; the others flow out of layers. Each kind counts as a whole.
+    pub outputs: usize,
     /// The last attention of the teacher and that of the student.
     pub relations: Option<(Attention, Attention)>,
     /// What each part counts.
@@ -55,7 +57,7 @@ impl Signals {
             bail!(Unsupported, "labels_weight is for models that write text");
         }
         if weights.hidden > 0.0 || weights.cosine > 0.0 {
-            signals.hidden = hidden(teacher, student);
+            (signals.hidden, signals.outputs) = hidden(teacher, student);
             if signals.hidden.is_empty() {
                 let asked = asked.hidden.is_some() || asked.cosine.is_some();
                 match asked || weights.logits + weights.labels + weights.relations == 0.0 {
@@ -87,14 +89,15 @@ fn logits_of(model: &Model) -> Option<String> {
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }
 
-fn hidden(teacher: &Model, student: &Model) -> Vec<Pair> {
-    // Vectors of tokens say more than those of whole texts.
+/// Pairs of outputs, then of layers, and how many the first are.
+fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
-    let mut pairs: Vec<Pair> = both(3).or_else(|| both(2)).into_iter().collect();
+    let mut pairs: Vec<Pair> = [3, 2].into_iter().filter_map(both).collect();
+    let outputs = pairs.len();
     if let (Some(of_teacher), Some(of_student)) = (layers_of(teacher), layers_of(student)) {
         let (many, few) = (of_teacher.len(), of_student.len());
         // What comes out of the last layer is the output, or soon becomes it.
-        let matched = few.saturating_sub(pairs.len());
+        let matched = few - usize::from(outputs > 0 && few > 0);
         for (index, student) in of_student.into_iter().enumerate().take(matched) {
             let matching = ((index + 1) * many / few.max(1)).max(1) - 1;
             if let Some(teacher) = of_teacher.get(matching) {
@@ -102,7 +105,7 @@ fn hidden(teacher: &Model, student: &Model) -> Vec<Pair> {
             }
         }
     }
-    pairs
+    (pairs, outputs)
 }
 
 /// The output with a vector for each token (3 dimensions) or for each text (2).

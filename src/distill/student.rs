@@ -169,7 +169,11 @@ fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
 fn is_turned(graph: &GraphProto, table: &str, head: &str) -> bool {
     let raw = |name: &str| {
         let tensor = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name))?;
-        Some((tensor.raw_data.as_deref()?, tensor.dims.first().copied()? as usize, tensor.dims.get(1).copied()? as usize))
+        Some((
+            tensor.raw_data.as_deref()?,
+            tensor.dims.first().copied()? as usize,
+            tensor.dims.get(1).copied()? as usize,
+        ))
     };
     let (Some((a, rows, width)), Some((b, ..))) = (raw(table), raw(head)) else { return false };
     a.len() == b.len()

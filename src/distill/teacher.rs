@@ -54,9 +54,10 @@ impl Teacher {
         graph.output.retain(wanted);
         let options = SessionOptions { threads, ..SessionOptions::default() };
         let session = Session::new(runtime, &model.derive(proto), &options, call)?;
-        let known = session.outputs().iter().map(|info| {
-            (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() })
-        });
+        let known = session
+            .outputs()
+            .iter()
+            .map(|info| (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() }));
         let known = known.collect();
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);

@@ -38,7 +38,12 @@ fn batch(tensors: &HashMap<String, Tensor>) -> Batch {
 }
 
 /// Losses and gradients of the training graph, by name of the weight.
-fn run(graphs: &Graphs, model: &Model, batch: &Batch, more: &[(&str, Tensor)]) -> (Vec<f32>, HashMap<String, Vec<f32>>) {
+fn run(
+    graphs: &Graphs,
+    model: &Model,
+    batch: &Batch,
+    more: &[(&str, Tensor)],
+) -> (Vec<f32>, HashMap<String, Vec<f32>>) {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let proto = Model::from_proto(graphs.train.clone());
     let mut session = Session::new(test_runtime(), &proto, &options, &Call::default()).unwrap();
@@ -267,7 +272,10 @@ fn what_cannot_be_trained_is_refused_by_name() {
     let corpus = Corpus::from_text(&"Some words of a line.\n".repeat(60)).unwrap();
     let teacher = Model::load(&crate::runtime::test_deps("models/all-MiniLM-L6-v2")).unwrap();
     let tried = |student: &Model, options: &DistillOptions| {
-        distill(test_runtime(), &teacher, student, &corpus, options, &|_| (), &Call::default()).err().unwrap().to_string()
+        distill(test_runtime(), &teacher, student, &corpus, options, &|_| (), &Call::default())
+            .err()
+            .unwrap()
+            .to_string()
     };
     let options = DistillOptions { max_steps: 1, ..DistillOptions::default() };
     let (quantized, _) = crate::quantize::quantize(&teacher, &Default::default(), &Call::default()).unwrap();

@@ -127,7 +127,8 @@ impl Trainer {
             let step = optimizer::Step::new(options, count, learning_rate, done.norm);
             let moments = &mut self.moments;
             let all = weights.into_iter().zip(gradients).zip(moments);
-            self.pool.install(|| all.for_each(|((weights, gradients), moments)| step.apply(weights, gradients, moments)));
+            self.pool
+                .install(|| all.for_each(|((weights, gradients), moments)| step.apply(weights, gradients, moments)));
         }
         Ok(done)
     }

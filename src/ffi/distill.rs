@@ -177,7 +177,8 @@ pub unsafe extern "C" fn optimize_model_distill(
             options.threads = context.threads(given.threads)?;
             let size = usize::try_from(given.text_size).unwrap_or(usize::MAX);
             let content = text_of(given.text, size, "text")?;
-            let corpus = if given.json_lines != 0 { Corpus::from_json_lines(content) } else { Corpus::from_text(content) };
+            let corpus =
+                if given.json_lines != 0 { Corpus::from_json_lines(content) } else { Corpus::from_text(content) };
             let corpus = corpus.at(|| "text")?;
             let layers = match given.student_layers.is_null() {
                 true => None,
@@ -273,7 +274,11 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         max_grad_norm: or(given.max_grad_norm, usual.max_grad_norm),
         gradient_accumulation_steps: count(given.gradient_accumulation_steps, usual.gradient_accumulation_steps),
         freeze: freeze.into_iter().map(str::to_owned).collect(),
-        validation_ratio: if given.validation_ratio == 0.0 { usual.validation_ratio } else { given.validation_ratio as f32 },
+        validation_ratio: if given.validation_ratio == 0.0 {
+            usual.validation_ratio
+        } else {
+            given.validation_ratio as f32
+        },
         seed: given.seed,
         max_steps: given.max_steps,
         time_limit: given.time_limit,

@@ -1,6 +1,5 @@
 //! Convolutions.
 
-
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
@@ -158,6 +157,5 @@ pub(super) fn flat_kernel(t: &mut Tape, sizes: &[i64], value: f32) -> String {
     let count = sizes.iter().product::<i64>().max(0) as usize;
     let dims: Vec<i64> = [1, 1].iter().chain(sizes).copied().collect();
     let raw = std::iter::repeat_n(value.to_le_bytes(), count).flatten().collect();
-    let kernel = t.constant(crate::onnx::dtype::DataType::Float32, &dims, raw);
-    kernel
+    t.constant(crate::onnx::dtype::DataType::Float32, &dims, raw)
 }

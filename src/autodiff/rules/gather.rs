@@ -96,14 +96,17 @@ pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     };
     let mut parts = Vec::new();
     if t.wants(&step.node, 0) {
-        parts.push((0, match adds {
-            true => g.to_owned(),
-            false => {
-                let shape = t.shape(updates);
-                let zeros = t.zeros(&shape);
-                t.op("ScatterND", &[g, indices, &zeros])
-            }
-        }));
+        parts.push((
+            0,
+            match adds {
+                true => g.to_owned(),
+                false => {
+                    let shape = t.shape(updates);
+                    let zeros = t.zeros(&shape);
+                    t.op("ScatterND", &[g, indices, &zeros])
+                }
+            },
+        ));
     }
     if t.wants(&step.node, 2) {
         parts.push((2, t.op("GatherND", &[g, indices])));

@@ -72,16 +72,22 @@ pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     };
     let mut parts = Vec::new();
     if t.wants(node, 0) {
-        parts.push((0, match turned_a {
-            false => product(t, (g, false), (b, !turned_b)),
-            true => product(t, (b, turned_b), (g, true)),
-        }));
+        parts.push((
+            0,
+            match turned_a {
+                false => product(t, (g, false), (b, !turned_b)),
+                true => product(t, (b, turned_b), (g, true)),
+            },
+        ));
     }
     if t.wants(node, 1) {
-        parts.push((1, match turned_b {
-            false => product(t, (a, !turned_a), (g, false)),
-            true => product(t, (g, true), (a, turned_a)),
-        }));
+        parts.push((
+            1,
+            match turned_b {
+                false => product(t, (a, !turned_a), (g, false)),
+                true => product(t, (g, true), (a, turned_a)),
+            },
+        ));
     }
     if t.wants(node, 2) {
         let sum = t.unbroadcast(g, &node.input[2], step.output());

@@ -100,10 +100,15 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
             None => bail!(Unsupported, "its steps are computed"),
         },
     };
-    let Some(axes) = axes.or_else(|| Some((0..t.dims(starts).and_then(|d| match d {
-        [crate::model::Dim::Fixed(count)] => Some(*count),
-        _ => None,
-    })?).collect())) else {
+    let Some(axes) = axes.or_else(|| {
+        Some(
+            (0..t.dims(starts).and_then(|d| match d {
+                [crate::model::Dim::Fixed(count)] => Some(*count),
+                _ => None,
+            })?)
+                .collect(),
+        )
+    }) else {
         bail!(Unsupported, "the number of its axes is not known");
     };
     let axes: Vec<usize> = axes.iter().map(|axis| t.axis(*axis, rank)).collect::<Result<_>>()?;
@@ -124,7 +129,7 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
     let pads: Vec<&str> = before.iter().chain(&after).map(String::as_str).collect();
     let pads = t.op_with("Concat", &pads, vec![edit::int_attribute("axis", 0)]);
-    Ok(vec![(0, t.op("Pad", &[g, &pads])) ])
+    Ok(vec![(0, t.op("Pad", &[g, &pads]))])
 }
 
 /// The indices along `axis` that a slice keeps: what the same slice keeps of `0, 1, 2 …`.

@@ -4,7 +4,9 @@ use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::table::Table;
 use clap::{Args, ValueEnum};
-use optimize::distill::{Corpus, DistillOptions, Divergence, LossWeights, Moment, PREFIX, Schedule, distill, student_of};
+use optimize::distill::{
+    Corpus, DistillOptions, Divergence, LossWeights, Moment, PREFIX, Schedule, distill, student_of,
+};
 use optimize::error::{Context, Result};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;

@@ -15,8 +15,8 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop, Tensor};
 use crate::text::Decoder;
-pub use find::find;
 pub use find::Layers;
+pub use find::find;
 use serde_json::json;
 use std::collections::HashSet;
 
