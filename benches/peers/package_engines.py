@@ -5,6 +5,7 @@ output that is compared). All of them with one thread.
 """
 
 import ctypes
+import json
 import pathlib
 import subprocess
 import sys
@@ -17,6 +18,7 @@ FOLDER = SCRATCH / "packages"
 L3, L6 = MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", SCRATCH / "minilm-l6/model.onnx"
 DECODER = SCRATCH / "smollm2-off"
 # The hidden states of the last layer, which every engine gives.
+PROMPT = "The capital of France is the city in which most of the people"
 HIDDEN = {"L3": "onnx::Shape_422", "L6": "last_hidden_state"}
 
 
@@ -89,8 +91,8 @@ class Optimize:
                   None, outputs)
         tensor = ctypes.c_void_p(outputs[0])
         size = self.library.optimize_tensor_size(tensor) // 4
-        data = ctypes.cast(self.library.optimize_tensor_data(tensor), ctypes.POINTER(ctypes.c_float))
-        result = np.ctypeslib.as_array(data, (size,)).copy()
+        data = (ctypes.c_float * size).from_address(self.library.optimize_tensor_data(tensor))
+        result = np.frombuffer(data, np.float32).copy()
         for made in [*inputs, tensor]:
             self.library.optimize_tensor_free(ctypes.c_void_p(made) if isinstance(made, int) else made)
         return result
@@ -101,6 +103,27 @@ class OptimizeInt8(Optimize):
 
     def open(self):
         super().open("int8")
+
+
+class OptimizeText(Optimize):
+    """A package that writes: from the text of a prompt to the first token's."""
+
+    def open(self):
+        class Options(ctypes.Structure):
+            _fields_ = [("struct_size", ctypes.c_uint32), ("max_new_tokens", ctypes.c_uint32), ("zero", ctypes.c_char * 104)]
+
+        self.options = Options(ctypes.sizeof(Options), 1)
+        self.package = self.made("package_open", str(self.path).encode(), None)
+        self.generator = self.made("package_generator", self.context, self.package, None)
+
+    def run(self, feed, output):
+        prompts = (ctypes.c_char_p * 1)(PROMPT.encode())
+        report = ctypes.c_void_p()
+        self.call("generator_generate", self.generator, prompts, None, ctypes.c_size_t(1), ctypes.byref(self.options), None,
+                  ctypes.byref(report))
+        self.library.optimize_buffer_data.restype = ctypes.c_char_p
+        found = json.loads(self.library.optimize_buffer_data(report))
+        return np.array([found["rows"][0]["tokens"][0]])
 
 
 class OnnxRuntime:
@@ -122,6 +145,29 @@ class OnnxRuntime:
 
     def run(self, feed, output):
         return self.session.run([output], {name: feed[name] for name in self.names})[0].ravel()
+
+
+class OnnxRuntimeText(OnnxRuntime):
+    """The same with a tokenizer: from the text of a prompt to the first token's id."""
+
+    def __init__(self, path):
+        import tokenizers
+
+        super().__init__(path)
+        self.tokenizers = tokenizers
+
+    def open(self):
+        super().open()
+        self.tokenizer = self.tokenizers.Tokenizer.from_file(str(DECODER / "tokenizer.json"))
+
+    def run(self, feed, output):
+        ids = np.array([self.tokenizer.encode(PROMPT).ids], np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "num_logits_to_keep": np.array(1)}
+        for value in self.session.get_inputs():
+            if value.name.startswith("past"):
+                feed[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+        # With the cache, as a program that goes on writing needs it.
+        return self.session.run(None, feed)[0][0, -1].argmax().reshape(1)
 
 
 class OpenVino:
@@ -202,7 +248,7 @@ class Inductor:
 
 
 ENGINES = {c.__name__: c for c in
-           [Optimize, OptimizeInt8, OnnxRuntime, OpenVino, OpenVinoCache, OpenVinoDefault, Eager, Inductor]}
+           [Optimize, OptimizeInt8, OptimizeText, OnnxRuntime, OnnxRuntimeText, OpenVino, OpenVinoCache, OpenVinoDefault, Eager, Inductor]}
 
 
 # --------------------------------------------------------------------------------------------- torch models
@@ -289,6 +335,14 @@ def optimized(source, path):
     if path.suffix == ".ort":
         options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+def exported(path):
+    """The decoder as an ONNX file: what `--triton` writes, the portable graph."""
+    made = FOLDER / "exported"
+    subprocess.run([COMMAND, "compile", "--model", DECODER, "--output", FOLDER / "decoder.package", "-q", "--triton", made],
+                   check=True)
+    (made / "decoder/1/model.onnx").rename(path)
 
 
 def ir(source, path):
