@@ -123,7 +123,7 @@ class OptimizeText(Optimize):
                   ctypes.byref(report))
         self.library.optimize_buffer_data.restype = ctypes.c_char_p
         found = json.loads(self.library.optimize_buffer_data(report))
-        return np.array([found["rows"][0]["tokens"][0]])
+        return np.array([found["generations"][0]["tokens"][0]])
 
 
 class OnnxRuntime:
