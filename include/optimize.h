@@ -1527,6 +1527,36 @@ typedef struct {
 } optimize_merge_options_t;
 
 /**
+ * The range of a dimension of an input, for `optimize_package_compile`.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_dimension_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Which of the input's dimensions, from 0.
+   */
+  uint32_t dimension;
+  /**
+   * The input's name, or its position as text: "0".
+   */
+  const char *input;
+  /**
+   * Dimensions of one name have one size in each run, and one range.
+   */
+  const char *name;
+  /**
+   * Least size.
+   */
+  uint64_t min;
+  /**
+   * Largest size; 0 is no limit.
+   */
+  uint64_t max;
+} optimize_dimension_t;
+
+/**
  * Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
  * folder.
  */
@@ -1571,6 +1601,23 @@ typedef struct {
    * Not 0: without graphs optimized for this processor.
    */
   uint32_t portable_only;
+  /**
+   * Not 0: store the weights packed, so that zeros take next to nothing. Each variant has its own, no graph is
+   * optimized for this processor, and opening unpacks into an unlinked file.
+   */
+  uint32_t packed;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * `dimension_count` ranges of dimensions, or NULL. As `dynamic_shapes`; a dimension may be in one of them.
+   */
+  const optimize_dimension_t *dimensions;
+  /**
+   * Number of ranges in `dimensions`.
+   */
+  uint64_t dimension_count;
 } optimize_package_compile_options_t;
 
 /**
@@ -2337,10 +2384,12 @@ optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
                                              optimize_error_t **error);
 
 /**
- * A generator of the package's model. OPTIMIZE_UNSUPPORTED if it writes no text.
+ * A generator of the package's model, with options as `optimize_generator_new` has them. OPTIMIZE_UNSUPPORTED if it
+ * writes no text.
  */
 optimize_status_t optimize_package_generator(const optimize_context_t *context,
                                              const optimize_package_t *package,
+                                             const optimize_generator_options_t *options,
                                              const optimize_call_t *call,
                                              optimize_generator_t **generator,
                                              optimize_error_t **error);
@@ -2354,10 +2403,12 @@ optimize_status_t optimize_package_inspect(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Looks at every byte of a package: the hash of each file, the signature if there is one. OPTIMIZE_INVALID_MODEL says
- * what is damaged. Progress stage: "verify", in bytes.
+ * Looks at every byte of a package: the hash of each file, the signature if there is one. `public_key` is NULL, or 64
+ * hexadecimal digits: the public ed25519 key that must have signed it. OPTIMIZE_INVALID_MODEL says what is damaged, that
+ * another key signed it, or none. Progress stage: "verify", in bytes.
  */
 optimize_status_t optimize_package_verify(const optimize_package_t *package,
+                                          const char *public_key,
                                           const optimize_call_t *call,
                                           optimize_error_t **error);
 

@@ -145,6 +145,12 @@ fn page_size() -> usize {
     *SIZE
 }
 
+/// Folder and name of a file that is always there and always empty. ONNX Runtime wants the file of external weights to
+/// exist before it takes them from memory instead, and on other systems this will be a file of our own.
+pub fn always_empty() -> (&'static str, &'static str) {
+    ("/dev", "null")
+}
+
 /// Bytes given back at a time while they are streamed.
 const STREAM_BYTES: usize = 1 << 20;
 

@@ -16,6 +16,8 @@ pub const DECODED_PER_BYTE: u64 = 4;
 pub const PACKED_BYTES: u64 = 1 << 20;
 /// See [`PACKED_BYTES`].
 pub const PACKED_PER_BYTE: u64 = 64;
+/// Ranges of dimensions that a caller gives a package.
+pub const PACKAGE_RANGES: u64 = 65_536;
 /// Nesting of protobuf messages: real models stay under 30 even with `If` inside `Loop` inside functions.
 pub const PROTO_DEPTH: usize = 100;
 /// Nesting of graphs inside nodes.

@@ -355,3 +355,53 @@ fn a_repository_for_triton_has_the_contract_in_it() {
     assert!(Model::load(&folder.join("repository/scale/1/model.onnx")).is_ok());
     assert!(triton::export(&package, &folder.join("repository"), "../x", &Call::default()).is_err());
 }
+
+#[test]
+fn zeros_of_a_packed_package_take_next_to_nothing() {
+    let folder = Folder::new("package-packed");
+    let mut proto = minilm().proto().clone();
+    for tensor in &mut proto.graph.as_mut().unwrap().initializer {
+        if let Some(raw) = tensor.raw_data.as_mut().filter(|raw| raw.len() > 1 << 16) {
+            let half: Vec<u8> =
+                raw.chunks(4).enumerate().flat_map(|(i, v)| if i % 2 == 0 { &[0; 4] } else { v }).copied().collect();
+            *raw = half.into();
+        }
+    }
+    let model = minilm().derive(proto);
+    let options = SessionOptions::default();
+    let wanted = run(&mut Session::new(runtime(), &model, &options, &Call::default()).unwrap(), 2, 9).unwrap();
+    for single_file in [false, true] {
+        let path = folder.join(if single_file { "one" } else { "folder" });
+        let packed = CompileOptions { packed: true, single_file, ..dynamic() };
+        let made = compile(runtime(), &model, &path, &packed, &Call::default()).unwrap();
+        let bytes: u64 = made.files.iter().map(|f| f.bytes).sum();
+        assert!(bytes < model.bytes() * 6 / 10, "{bytes} of {}", model.bytes());
+        let package = Package::open(&path, &OpenOptions::default()).unwrap();
+        package.verify(None, &Call::default()).unwrap();
+        let mut session = package.session(runtime(), &options, &Call::default()).unwrap();
+        let given = run(&mut session, 2, 9).unwrap();
+        assert!(given.iter().zip(&wanted).all(|(a, b)| a.1.bytes() == b.1.bytes()));
+        assert!(run(&mut session, 5, 9).is_err(), "the contract");
+        let text = folder.join("folder/manifest.json");
+        assert!(!std::fs::read_to_string(text).unwrap().contains("model_file"), "others cannot read it");
+    }
+    assert_eq!(folder.names(), ["folder", "one"]);
+}
+
+#[test]
+fn a_variant_for_a_provider_that_is_not_there_leaves_the_portable_one_and_its_check_is_written_down() {
+    let folder = Folder::new("package-provider");
+    let path = folder.join("p");
+    let made = compile(runtime(), &minilm(), &path, &dynamic(), &Call::default()).unwrap();
+    assert!(made.warnings.is_empty() && made.to_json().contains("\"warnings\": []"));
+    let package = Package::open(&path, &OpenOptions::default()).unwrap();
+    let check = package.manifest().variants[0].check.clone().unwrap();
+    assert!(check.largest_difference.is_some_and(|d| d < 1e-4) && check.weights_copied.is_none(), "{check:?}");
+    let session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
+    assert_eq!(session.copied_because(), None);
+    let text = std::fs::read_to_string(path.join("optimize.json")).unwrap();
+    reseal(&path, text.replacen("\"provider\": \"cpu\"", "\"provider\": \"tensorrt\"", 1).as_bytes());
+    let package = Package::open(&path, &OpenOptions::default()).unwrap();
+    let choice = package.choose(Some(runtime())).unwrap();
+    assert!(choice.index == 1 && choice.reason.contains("the provider \"tensorrt\""), "{}", choice.reason);
+}

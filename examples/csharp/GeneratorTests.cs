@@ -54,12 +54,20 @@ internal static class GeneratorTests
     private static void APackageKeepsItsShapes()
     {
         var path = Path.Combine(Path.GetTempPath(), "optimize-package-" + Guid.NewGuid());
-        context.Compile(model, path, new PackageOptions { BatchMax = 1, PortableOnly = true });
+        context.Compile(model, path, new PackageOptions
+        {
+            BatchMax = 1, PortableOnly = true, SignKey = string.Concat(Enumerable.Repeat("01", 32)),
+        });
+        var range = new Dimension { Input = "0", Index = 9, Name = "rows", Min = 1 };
+        Fails(Status.InvalidArgument, "9", () => context.Compile(
+            model, path, new PackageOptions { Dimensions = new[] { range } }));
         using (var package = Package.Open(path))
         using (var packaged = package.Model())
-        using (var writer = context.CreateGenerator(package))
+        using (var writer = context.CreateGenerator(package, new GeneratorOptions { Threads = 1 }))
         {
             package.Verify();
+            Fails(Status.InvalidModel, "another key",
+                () => package.Verify(string.Concat(Enumerable.Repeat("02", 32))));
             Check(package.Inspect(context).Contains("chosen"), package.Inspect(context));
             var one = Rows(writer.Generate(new[] { Count }, AtMost(6))).Single();
             Check(Text(one) == Text(Write(Count, AtMost(6))), Text(one));

@@ -58,7 +58,17 @@ namespace Optimize
             internal uint StructSize, Dynamic;
             internal ulong BatchMin, BatchMax;
             internal IntPtr DynamicShapes, Variants, Licence, SignKey;
-            internal uint SingleFile, PortableOnly;
+            internal uint SingleFile, PortableOnly, Packed, Reserved;
+            internal IntPtr Dimensions;
+            internal ulong DimensionCount;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Dimension
+        {
+            internal uint StructSize, Index;
+            internal IntPtr Input, Name;
+            internal ulong Min, Max;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -338,11 +348,12 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_package_tokenizer(
             Package package, out Tokenizer tokenizer, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_generator(
-            Context context, Package package, ref Call call, out Generator generator, out ErrorHandle error);
+            Context context, Package package, ref GeneratorOptions options, ref Call call, out Generator generator,
+            out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_inspect(
             Context context, Package package, out BufferHandle json, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_verify(
-            Package package, ref Call call, out ErrorHandle error);
+            Package package, IntPtr publicKey, ref Call call, out ErrorHandle error);
         [DllImport(Library)] internal static extern void optimize_package_free(IntPtr package);
 
         [DllImport(Library)] internal static extern int optimize_generator_new(
@@ -458,6 +469,28 @@ namespace Optimize
             var bytes = new List<byte>();
             foreach (var number in numbers) bytes.AddRange(BitConverter.GetBytes(number));
             return Copy(bytes.ToArray());
+        }
+
+        /// <summary>Ranges of dimensions one after another; NULL for none.</summary>
+        internal IntPtr Dimensions(ICollection<Dimension> ranges)
+        {
+            if (ranges == null || ranges.Count == 0) return IntPtr.Zero;
+            int size = Marshal.SizeOf(typeof(Native.Dimension)), at = 0;
+            var block = Copy(new byte[size * ranges.Count]);
+            foreach (var range in ranges)
+            {
+                var raw = new Native.Dimension
+                {
+                    StructSize = (uint)size,
+                    Index = range.Index,
+                    Input = Text(range.Input),
+                    Name = Text(range.Name),
+                    Min = range.Min,
+                    Max = range.Max,
+                };
+                Marshal.StructureToPtr(raw, IntPtr.Add(block, size * at++), false);
+            }
+            return block;
         }
 
         /// <summary>Pointers to texts that may hold anything, and their sizes.</summary>

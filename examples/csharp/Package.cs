@@ -1,9 +1,27 @@
 // Packages: a model made ready ahead of time.
 
 using System;
+using System.Collections.Generic;
 
 namespace Optimize
 {
+    /// <summary>The range of a dimension of an input.</summary>
+    public sealed class Dimension
+    {
+        /// <summary>Name of the input, or its position: "0".</summary>
+        public string Input { get; set; }
+
+        public uint Index { get; set; }
+
+        /// <summary>Dimensions of one name have one size in each run, and one range.</summary>
+        public string Name { get; set; }
+
+        public ulong Min { get; set; }
+
+        /// <summary>0 is no limit.</summary>
+        public ulong Max { get; set; }
+    }
+
     /// <summary>Options of Context.Compile.</summary>
     public sealed class PackageOptions
     {
@@ -30,6 +48,12 @@ namespace Optimize
         public bool SingleFile { get; set; }
 
         public bool PortableOnly { get; set; }
+
+        /// <summary>Zeros take next to nothing.</summary>
+        public bool Packed { get; set; }
+
+        /// <summary>As DynamicShapes.</summary>
+        public IList<Dimension> Dimensions { get; set; }
     }
 
     /// <summary>An open package. It is immutable.</summary>
@@ -83,11 +107,16 @@ namespace Optimize
             return json.Take();
         }
 
-        /// <summary>Throws if a single bit is not what it was.</summary>
-        public void Verify(Call call = null)
+        /// <summary>Throws if a single bit is not what it was, or if a key (64 hexadecimal digits) is given that did not
+        /// sign it.</summary>
+        public void Verify(string publicKey = null, Call call = null)
         {
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
-                Native.optimize_package_verify(this, ref native, out error));
+            using (var scratch = new Scratch())
+            {
+                IntPtr key = scratch.Text(publicKey);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
+                    Native.optimize_package_verify(this, key, ref native, out error));
+            }
         }
 
         /// <inheritdoc/>
@@ -115,6 +144,9 @@ namespace Optimize
                     SignKey = scratch.Text(options.SignKey),
                     SingleFile = options.SingleFile ? 1u : 0,
                     PortableOnly = options.PortableOnly ? 1u : 0,
+                    Packed = options.Packed ? 1u : 0,
+                    Dimensions = scratch.Dimensions(options.Dimensions),
+                    DimensionCount = (ulong)(options.Dimensions?.Count ?? 0),
                 };
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(
@@ -134,11 +166,12 @@ namespace Optimize
         }
 
         /// <summary>Makes the package's model ready to write.</summary>
-        public Generator CreateGenerator(Package package, Call call = null)
+        public Generator CreateGenerator(Package package, GeneratorOptions options = null, Call call = null)
         {
             Generator generator = null;
+            var given = (options ?? new GeneratorOptions()).ToNative();
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_generator(
-                this, package, ref native, out generator, out error));
+                this, package, ref given, ref native, out generator, out error));
             return generator;
         }
     }

@@ -137,6 +137,9 @@ public:
     /// The members of an ensemble, which write one text together: see Ensemble::generator.
     Generator(const Context &context, const Ensemble &ensemble, const GeneratorOptions &options = {},
               const Call &call = {});
+    /// The model of a package: see Package::generator.
+    Generator(const Context &context, const Package &package, const GeneratorOptions &options = {},
+              const Call &call = {});
     /// Writes a text after each prompt; what was read before is dropped. Gives {"generations": [{"text", "tokens",
     /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
     std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},

@@ -8,8 +8,20 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace optimize {
+
+/// The range of a dimension of an input; see optimize_dimension_t.
+struct Dimension {
+    /// Name of the input, or its position: "0".
+    std::string input;
+    std::uint32_t dimension = 0;
+    std::string name;
+    std::uint64_t min = 0;
+    /// 0 is no limit.
+    std::uint64_t max = 0;
+};
 
 /// Options of Package::compile; see optimize_package_compile_options_t.
 struct PackageOptions {
@@ -22,6 +34,8 @@ struct PackageOptions {
     std::string sign_key;
     bool single_file = false;
     bool portable_only = false;
+    bool packed = false;
+    std::vector<Dimension> dimensions;
 };
 
 /// An open package. Immutable.
@@ -48,6 +62,19 @@ public:
         raw.sign_key = detail::c_text_or_null(options.sign_key, "sign_key");
         raw.single_file = options.single_file;
         raw.portable_only = options.portable_only;
+        raw.packed = options.packed;
+        std::vector<optimize_dimension_t> dimensions;
+        for (const Dimension &one : options.dimensions) {
+            auto dimension = detail::sized<optimize_dimension_t>();
+            dimension.dimension = one.dimension;
+            dimension.input = detail::c_text(one.input, "input");
+            dimension.name = detail::c_text(one.name, "name");
+            dimension.min = one.min;
+            dimension.max = one.max;
+            dimensions.push_back(dimension);
+        }
+        raw.dimensions = dimensions.empty() ? nullptr : dimensions.data();
+        raw.dimension_count = dimensions.size();
         const char *c_path = detail::c_text(path, "path");
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -68,12 +95,8 @@ public:
         detail::attempt([&](auto **error) { return optimize_package_tokenizer(get(), &raw, error); });
         return Tokenizer(raw);
     }
-    Generator generator(const Context &context, const Call &call = {}) const {
-        optimize_generator_t *raw = nullptr;
-        detail::attempt(call, [&](auto *c_call, auto **error) {
-            return optimize_package_generator(context.get(), get(), c_call, &raw, error);
-        });
-        return Generator(raw);
+    Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
+        return Generator(context, *this, options, call);
     }
     /// The manifest as JSON, with the variant that is used here and why.
     std::string inspect(const Context &context) const {
@@ -81,9 +104,11 @@ public:
         detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return json.text();
     }
-    /// Throws if a single bit is not what it was.
-    void verify(const Call &call = {}) const {
-        detail::attempt(call, [&](auto *c_call, auto **error) { return optimize_package_verify(get(), c_call, error); });
+    /// Throws if a single bit is not what it was, or if `public_key` is not empty and did not sign it.
+    void verify(const std::string &public_key = {}, const Call &call = {}) const {
+        const char *key = detail::c_text_or_null(public_key, "public_key");
+        detail::attempt(call,
+                        [&](auto *c_call, auto **error) { return optimize_package_verify(get(), key, c_call, error); });
     }
 };
 
@@ -92,6 +117,14 @@ inline Session::Session(const Context &context, const Package &package, const Se
     const auto raw = native(options);
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_package_session(context.get(), package.get(), &raw, c_call, place(), error);
+    });
+}
+
+inline Generator::Generator(const Context &context, const Package &package, const GeneratorOptions &options,
+                            const Call &call) {
+    const auto raw = c_options(options);
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_package_generator(context.get(), package.get(), &raw, c_call, place(), error);
     });
 }
 

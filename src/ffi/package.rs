@@ -3,7 +3,7 @@
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
 use super::error::optimize_error_t;
-use super::generator::{self, optimize_generator_t};
+use super::generator::{self, optimize_generator_options_t, optimize_generator_t};
 use super::handle::{self, handle};
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
@@ -12,8 +12,9 @@ use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, buffer, guard, text};
 use crate::error::{Result, bail};
-use crate::package::{CompileOptions, OpenOptions, Package, compile, shapes, verify};
-use crate::runtime::SessionOptions;
+use crate::limits;
+use crate::package::shapes::{self, Asked, Range};
+use crate::package::{CompileOptions, OpenOptions, Package, compile, verify};
 use std::ffi::c_char;
 use std::path::Path;
 
@@ -22,6 +23,27 @@ use std::path::Path;
 pub struct optimize_package_t(());
 
 handle!(optimize_package_t(Package), b"opt-pack", "package");
+
+/// The range of a dimension of an input, for `optimize_package_compile`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_dimension_t {
+    /// sizeof(optimize_dimension_t).
+    pub struct_size: u32,
+    /// Which of the input's dimensions, from 0.
+    pub dimension: u32,
+    /// The input's name, or its position as text: "0".
+    pub input: *const c_char,
+    /// Dimensions of one name have one size in each run, and one range.
+    pub name: *const c_char,
+    /// Least size.
+    pub min: u64,
+    /// Largest size; 0 is no limit.
+    pub max: u64,
+}
+// SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding.
+unsafe impl Options for optimize_dimension_t {}
 
 /// Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
 /// folder.
@@ -49,8 +71,17 @@ pub struct optimize_package_compile_options_t {
     pub single_file: u32,
     /// Not 0: without graphs optimized for this processor.
     pub portable_only: u32,
+    /// Not 0: store the weights packed, so that zeros take next to nothing. Each variant has its own, no graph is
+    /// optimized for this processor, and opening unpacks into an unlinked file.
+    pub packed: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// `dimension_count` ranges of dimensions, or NULL. As `dynamic_shapes`; a dimension may be in one of them.
+    pub dimensions: *const optimize_dimension_t,
+    /// Number of ranges in `dimensions`.
+    pub dimension_count: u64,
 }
-// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL and two u32: no padding.
+// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer and a u64: no padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
 /// Options of `optimize_package_open`. All zero means the defaults.
@@ -111,6 +142,9 @@ pub unsafe extern "C" fn optimize_package_compile(
 /// # Safety
 /// The texts are NULL or NUL-terminated.
 unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileOptions> {
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
     let size = |value: u64, default: i64, name: &str| match i64::try_from(value) {
         Ok(0) => Ok(default),
         Ok(value) => Ok(value),
@@ -126,18 +160,53 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
             text_or_null(given.sign_key, "sign_key")?,
         )
     };
+    let mut asked = asked.map_or(Ok(defaults.shapes), shapes::parse)?;
+    // SAFETY: same contract.
+    unsafe { add_dimensions(&mut asked, given.dimensions, given.dimension_count)? };
     Ok(CompileOptions {
         dynamic: given.dynamic != 0,
         batch_min: size(given.batch_min, defaults.batch_min, "batch_min")?,
         batch_max: size(given.batch_max, defaults.batch_max, "batch_max")?,
-        shapes: asked.map_or(Ok(defaults.shapes), shapes::parse)?,
+        shapes: asked,
         variants: variants.map_or(defaults.variants, |v| v.split(',').map(|name| name.trim().to_owned()).collect()),
         licence: licence.map(str::to_owned),
         key: key.map(verify::from_hex).transpose()?,
         single_file: given.single_file != 0,
         portable_only: given.portable_only != 0,
+        packed: given.packed != 0,
         ..defaults
     })
+}
+
+/// # Safety
+/// `first` is NULL or points to `count` structs of the size that the first announces, with texts as [`text`] wants them.
+unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, count: u64) -> Result<()> {
+    if first.is_null() != (count == 0) {
+        bail!(InvalidArgument, "dimensions is NULL and dimension_count is {count}, or the other way round");
+    }
+    if count > limits::PACKAGE_RANGES {
+        bail!(LimitExceeded, "{count} ranges of dimensions; the limit is {}", limits::PACKAGE_RANGES);
+    }
+    for index in 0..count as usize {
+        // SAFETY: same contract; callers of other versions have structs of other sizes, but all of one.
+        let (range, input, name) = unsafe {
+            let stride = first.cast::<u32>().read() as usize;
+            let range = options::read(first.byte_add(index * stride))?;
+            (range, text(range.input, "input")?, text(range.name, "name")?)
+        };
+        let size = |value: u64| match i64::try_from(value) {
+            Ok(value) => Ok(value),
+            Err(_) => bail!(InvalidArgument, "dimensions[{index}]: the size {value} is too large"),
+        };
+        let max = if range.max == 0 { None } else { Some(size(range.max)?) };
+        let made = Range { name: name.to_owned(), min: size(range.min)?, max };
+        let dims = asked.entry(input.to_owned()).or_default();
+        if dims.insert(range.dimension as usize, made).is_some() {
+            let dimension = range.dimension;
+            bail!(InvalidArgument, "dimensions[{index}]: dimension {dimension} of input {input:?} has a range already");
+        }
+    }
+    Ok(())
 }
 
 /// Opens a package: a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is used
@@ -225,11 +294,13 @@ pub unsafe extern "C" fn optimize_package_tokenizer(
     }
 }
 
-/// A generator of the package's model. OPTIMIZE_UNSUPPORTED if it writes no text.
+/// A generator of the package's model, with options as `optimize_generator_new` has them. OPTIMIZE_UNSUPPORTED if it
+/// writes no text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_generator(
     context: *const optimize_context_t,
     package: *const optimize_package_t,
+    options: *const optimize_generator_options_t,
     call: *const optimize_call_t,
     generator: *mut *mut optimize_generator_t,
     error: *mut *mut optimize_error_t,
@@ -239,7 +310,7 @@ pub unsafe extern "C" fn optimize_package_generator(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, package) = (handle::get(context)?, handle::get(package)?);
-            let options = SessionOptions { threads: context.threads(0)?, ..SessionOptions::default() };
+            let options = generator::session_options(context, options)?;
             let runtime = context.runtime()?;
             let made = call::with(call, |call| package.generator(runtime, &options, call))?;
             out.set(generator::new(Box::new(made)));
@@ -267,11 +338,13 @@ pub unsafe extern "C" fn optimize_package_inspect(
     }
 }
 
-/// Looks at every byte of a package: the hash of each file, the signature if there is one. OPTIMIZE_INVALID_MODEL says
-/// what is damaged. Progress stage: "verify", in bytes.
+/// Looks at every byte of a package: the hash of each file, the signature if there is one. `public_key` is NULL, or 64
+/// hexadecimal digits: the public ed25519 key that must have signed it. OPTIMIZE_INVALID_MODEL says what is damaged, that
+/// another key signed it, or none. Progress stage: "verify", in bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_verify(
     package: *const optimize_package_t,
+    public_key: *const c_char,
     call: *const optimize_call_t,
     error: *mut *mut optimize_error_t,
 ) -> optimize_status_t {
@@ -279,7 +352,8 @@ pub unsafe extern "C" fn optimize_package_verify(
     unsafe {
         guard(error, || {
             let package = handle::get(package)?;
-            call::with(call, |call| package.verify(None, call))
+            let key = text_or_null(public_key, "public_key")?.map(verify::from_hex).transpose()?;
+            call::with(call, |call| package.verify(key.as_ref(), call))
         })
     }
 }

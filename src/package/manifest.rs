@@ -1,5 +1,6 @@
 //! What a package says about itself: `optimize.json`, and ONNX Runtime's `manifest.json` beside it.
 
+use super::check::Check;
 use super::shapes::Contract;
 use crate::error::{Result, bail, error};
 use crate::model::ValueInfo;
@@ -50,6 +51,9 @@ pub struct Manifest {
     pub variants: Vec<Variant>,
     /// Licence of the model, as its makers name it.
     pub licence: Option<String>,
+    /// What could not be done as it was asked for: a graph optimized ahead that gave something else, and is not here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What was done to the model before, oldest first: reports of techniques.
     pub lineage: Vec<Value>,
     /// Every file but the manifest, its seal and its signature.
@@ -75,7 +79,20 @@ pub struct Variant {
     pub features: Vec<String>,
     /// Version of ONNX Runtime it needs, `major.minor`; `None` is any.
     pub runtime: Option<String>,
+    /// Of graphs optimized ahead: how they were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
 }
+
+impl Variant {
+    /// Whether its weights are packed beside its graph, in a form that only this library reads.
+    pub fn is_packed(&self) -> bool {
+        self.file.ends_with(PACKED)
+    }
+}
+
+/// How files with packed weights end.
+pub const PACKED: &str = ".packed";
 
 /// Size and hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +187,7 @@ impl Manifest {
             });
             (v.name.clone(), value)
         };
-        let variants: Map<String, Value> = self.variants.iter().map(variant).collect();
+        let variants: Map<String, Value> = self.variants.iter().filter(|v| !v.is_packed()).map(variant).collect();
         let manifest = json!({
             "schema_version": "1.0",
             "layout": "directory",

@@ -14,6 +14,7 @@
 //! at every bit, `codegen` and `triton` write what others need to use it.
 
 pub mod archive;
+mod check;
 pub mod codegen;
 pub mod manifest;
 mod open;
@@ -24,6 +25,7 @@ pub mod verify;
 mod weights;
 mod write;
 
+pub use check::Check;
 pub use manifest::Manifest;
 pub use open::{Choice, OpenOptions, Package, is_package};
-pub use write::{CompileOptions, compile};
+pub use write::{CompileOptions, Compiled, compile};

@@ -183,9 +183,13 @@ impl Package {
     fn load_inner(&self, index: usize) -> Result<Model> {
         let Some(variant) = self.0.manifest.variants.get(index) else { bail!(NotFound, "no variant {index}") };
         let graph = self.checked(&variant.file)?;
-        let weights = self.sized(WEIGHTS)?;
-        let given = BTreeMap::from([(LOCATION.to_owned(), weights)]);
-        let loaded = load::from_parts(graph.clone(), given).at(|| &variant.file)?;
+        let loaded = if variant.is_packed() {
+            load::from_bytes(graph.clone(), None)
+        } else {
+            let given = BTreeMap::from([(LOCATION.to_owned(), self.sized(WEIGHTS)?)]);
+            load::from_parts(graph.clone(), given)
+        };
+        let loaded = loaded.at(|| &variant.file)?;
         let mut files = vec![(PathBuf::from(&variant.file), graph)];
         files.extend(loaded.files);
         Ok(Model::assemble(loaded.proto, self.card()?, &self.0.path, files))

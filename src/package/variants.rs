@@ -1,7 +1,9 @@
 //! The graphs of a package: precisions asked for, each as a portable graph and as one optimized for this processor;
 //! and the choice among them when the package is opened.
 
+use super::check;
 use super::manifest::{Manifest, Variant};
+use super::shapes::Contract;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -28,35 +30,46 @@ pub struct Made {
     pub report: Option<Value>,
 }
 
-/// Makes the precisions named.
+/// Makes the precisions named: with `ahead` each optimized for this processor, too, and compared with what it was made
+/// of. Those that give something else are left out, and warned of.
 pub fn make(
     runtime: &'static Runtime,
     model: &Model,
     names: &[String],
-    ahead: bool,
+    ahead: Option<&Contract>,
     scratch: &Path,
     call: &Call,
-) -> Result<Vec<Made>> {
-    let mut all = Vec::new();
+) -> Result<(Vec<Made>, Vec<String>)> {
+    let (mut all, mut warnings) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
             bail!(InvalidArgument, "the variant {name:?} is named twice");
         }
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
-        if ahead && let Some(ready) = optimized(runtime, &made, scratch, call)? {
-            let machine = Machine::here();
-            let variant = Variant {
-                name: format!("{name}-ahead"),
-                architecture: Some(machine.architecture.to_owned()),
-                features: machine.features.iter().map(|f| (*f).to_owned()).collect(),
-                runtime: Some(minor(runtime.version())),
-                ..plain(name, true)
-            };
-            all.push(Made { variant, model: ready, report: None });
+        if let Some(contract) = ahead
+            && let Some(ready) = optimized(runtime, &made, scratch, call)?
+        {
+            match check::compare(runtime, &made, &ready, contract, name != ORIGINAL, call)? {
+                Ok(check) => {
+                    let variant = Variant { check: Some(check), ..for_this_machine(runtime, name) };
+                    all.push(Made { variant, model: ready, report: None });
+                }
+                Err(why) => warnings.push(format!("{name}-ahead is left out: {why}")),
+            }
         }
         all.push(Made { variant: plain(name, false), model: made, report });
     }
-    Ok(all)
+    Ok((all, warnings))
+}
+
+fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {
+    let machine = Machine::here();
+    Variant {
+        architecture: Some(machine.architecture.to_owned()),
+        features: machine.features.iter().map(|f| (*f).to_owned()).collect(),
+        runtime: Some(minor(runtime.version())),
+        ..plain(precision, true)
+    }
 }
 
 fn plain(precision: &str, ahead: bool) -> Variant {
@@ -64,7 +77,8 @@ fn plain(precision: &str, ahead: bool) -> Variant {
     let file = format!("model/{name}/model.onnx");
     let provider = "cpu".to_owned();
     let precision = precision.to_owned();
-    Variant { name, precision, ahead, file, provider, architecture: None, features: Vec::new(), runtime: None }
+    let (architecture, features, runtime, check) = (None, Vec::new(), None, None);
+    Variant { name, precision, ahead, file, provider, architecture, features, runtime, check }
 }
 
 fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) -> Result<(Model, Option<Value>)> {

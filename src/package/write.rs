@@ -1,12 +1,13 @@
 //! Making a package.
 
 use super::archive::{self, Crc, Entry};
-use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
+use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
 use super::shapes::{self, Asked, Contract};
 use super::{variants, verify, weights};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::{self, AtomicFile};
+use crate::limits;
 use crate::model::{Dim, Model};
 use crate::onnx::proto::ModelProto;
 use crate::onnx::save::{self, ExternalData, Saved, SavedFile, hex};
@@ -38,6 +39,9 @@ pub struct CompileOptions {
     pub variants: Vec<String>,
     /// Without graphs optimized for this processor.
     pub portable_only: bool,
+    /// Weights packed, so that zeros take next to nothing; then every variant has its own, and none is optimized for this
+    /// processor. See [`crate::onnx::packed`].
+    pub packed: bool,
     /// One file instead of a folder.
     pub single_file: bool,
     /// Secret key to sign with: 32 bytes.
@@ -58,11 +62,30 @@ impl Default for CompileOptions {
             example: HashMap::new(),
             variants: vec![variants::ORIGINAL.to_owned()],
             portable_only: false,
+            packed: false,
             single_file: false,
             key: None,
             licence: None,
             lineage: Vec::new(),
         }
+    }
+}
+
+/// What was made.
+#[derive(Debug, serde::Serialize)]
+pub struct Compiled {
+    /// Its files.
+    pub files: Vec<SavedFile>,
+    /// What could not be done as it was asked for.
+    pub warnings: Vec<String>,
+}
+
+impl Compiled {
+    /// `{"files": [{"path", "bytes", "sha256"}], "warnings": ["..."]}`.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
     }
 }
 
@@ -77,7 +100,33 @@ pub fn compile(
     path: &Path,
     options: &CompileOptions,
     call: &Call,
-) -> Result<Saved> {
+) -> Result<Compiled> {
+    check_target(path, options)?;
+    let contract = contract(model, options)?;
+    let ahead = (!options.portable_only && !options.packed).then_some(&contract);
+    let folder = files::parent_of(path);
+    let (mut made, warnings) = variants::make(runtime, model, &options.variants, ahead, folder, call)?;
+    if made.is_empty() {
+        bail!(InvalidArgument, "no variant is named");
+    }
+    let mut lineage = model.card().lineage.clone();
+    lineage.extend(options.lineage.iter().cloned());
+    lineage.extend(made.iter().filter_map(|m| m.report.clone()));
+    let mut parts = if options.packed { packed_parts(&mut made, folder, call)? } else { shared_parts(&made)? };
+    for file in &model.card().side_files {
+        parts.push((format!("{ASSETS}/{}", file.name), vec![file.content.read().at(|| &file.name)?]));
+    }
+    let mut manifest = manifest(runtime, model, options, contract);
+    manifest.variants = made.into_iter().map(|m| m.variant).collect();
+    manifest.lineage = lineage;
+    manifest.warnings.clone_from(&warnings);
+    let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();
+    let work = |ticket: &Ticket| finish(parts, manifest, path, options, ticket);
+    let Saved { files } = call.drive("package", 2 * total, work).at(|| path.display())?;
+    Ok(Compiled { files, warnings })
+}
+
+fn check_target(path: &Path, options: &CompileOptions) -> Result<()> {
     if path.file_name().is_none() {
         bail!(InvalidArgument, "{path:?} does not name a package");
     }
@@ -88,14 +137,11 @@ pub fn compile(
     if !folder.is_dir() {
         bail!(NotFound, "the folder {folder:?} does not exist");
     }
-    let contract = contract(model, options)?;
-    let made = variants::make(runtime, model, &options.variants, !options.portable_only, folder, call)?;
-    if made.is_empty() {
-        bail!(InvalidArgument, "no variant is named");
-    }
-    let mut lineage = model.card().lineage.clone();
-    lineage.extend(options.lineage.iter().cloned());
-    let lineage = lineage.into_iter().chain(made.iter().filter_map(|m| m.report.clone())).collect();
+    Ok(())
+}
+
+/// The weights of all variants once, and their graphs, which point to them.
+fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     let mut pool = weights::Pool::default();
     let stub = |made: &variants::Made| -> ModelProto {
         let mut stub = made.model.proto().clone();
@@ -105,18 +151,26 @@ pub fn compile(
     let mut stubs: Vec<ModelProto> = made.iter().map(stub).collect();
     let (begin, pieces) = pool.pieces()?;
     let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), pieces)];
-    for (stub, made) in stubs.iter_mut().zip(&made) {
+    for (stub, made) in stubs.iter_mut().zip(made) {
         weights::place(stub, begin);
         parts.push((made.variant.file.clone(), save::encode(stub)));
     }
-    for file in &model.card().side_files {
-        parts.push((format!("{ASSETS}/{}", file.name), vec![file.content.read().at(|| &file.name)?]));
+    Ok(parts)
+}
+
+/// Each variant with its weights, packed. ONNX Runtime's manifest still names a file of weights: one without any.
+fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Result<Vec<Part>> {
+    let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), weights::Pool::default().pieces()?.1)];
+    for made in made {
+        let file = folder.join(format!(".packed-{}.tmp", std::process::id()));
+        let saved = made.model.save_packed(&file, call);
+        let bytes = saved.and_then(|_| files::map(&files::open(&file)?, limits::DATA_FILE_BYTES));
+        // The mapping lives on.
+        let _ = std::fs::remove_file(&file);
+        made.variant.file.push_str(PACKED);
+        parts.push((made.variant.file.clone(), vec![bytes?]));
     }
-    let mut manifest = manifest(runtime, model, options, contract);
-    manifest.variants = made.into_iter().map(|m| m.variant).collect();
-    manifest.lineage = lineage;
-    let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();
-    call.drive("package", 2 * total, |ticket| finish(parts, manifest, path, options, ticket)).at(|| path.display())
+    Ok(parts)
 }
 
 fn contract(model: &Model, options: &CompileOptions) -> Result<Contract> {
@@ -170,6 +224,7 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
         kv_scheme,
         variants: Vec::new(),
         licence: options.licence.clone(),
+        warnings: Vec::new(),
         lineage: Vec::new(),
         files: BTreeMap::new(),
     }

@@ -24,6 +24,8 @@ pub struct Session {
     outputs: Vec<ValueInfo>,
     /// The shapes that a package takes.
     contract: Option<Arc<Contract>>,
+    /// Why weights that could have been read in place were copied.
+    copied: Option<String>,
     id: usize,
 }
 
@@ -85,7 +87,7 @@ impl Session {
         match in_place(true) {
             Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => Err(e),
             // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
-            Err(_) => in_place(false),
+            Err(e) => in_place(false).map(|session| Session { copied: Some(e.to_string()), ..session }),
             made => made,
         }
     }
@@ -109,7 +111,14 @@ impl Session {
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
         let contract = model.card().contract.clone();
-        Ok(Session { inner, _weights: kept, inputs, outputs, contract, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Session { inner, _weights: kept, inputs, outputs, contract, copied: None, id })
+    }
+
+    /// Why this session of a graph optimized ahead has its own copy of the weights, if it has: what ONNX Runtime said to
+    /// reading them where they are mapped.
+    pub fn copied_because(&self) -> Option<&str> {
+        self.copied.as_deref()
     }
 
     /// What a run must be given, in the model's order: inputs without a default in the model.

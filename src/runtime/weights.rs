@@ -26,8 +26,6 @@ use std::collections::HashSet;
 const LENT_FROM: usize = 4096;
 /// What an external reference must name; no such file is ever opened.
 const NOWHERE: &str = "weights-are-in-memory";
-/// For weights that are not copied it must be there, in a folder that the session is told, though it is not read.
-const EMPTY: (&str, &str) = ("/dev", "null");
 
 /// A model in the form ONNX Runtime takes.
 pub struct Parts {
@@ -55,7 +53,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
         let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
         // A type that this version of ONNX Runtime cannot take as a value may still be fine in the model.
         let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
-        refer_to(tensor, if in_place { EMPTY.1 } else { NOWHERE });
+        refer_to(tensor, if in_place { files::always_empty().1 } else { NOWHERE });
         lent.push((tensor.name.clone().unwrap_or_default(), value));
     }
     let segments = save::encode(&stub);
@@ -112,7 +110,9 @@ pub fn give(
 ) -> Result<(SessionBuilder, Vec<Bytes>)> {
     let mut kept = Vec::with_capacity(lent.len());
     if in_place {
-        builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", EMPTY.0)?;
+        // For weights that are not copied a file must be there, in a folder that the session is told, though it is not read.
+        let folder = files::always_empty().0;
+        builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
     }
     for (name, Lent { value, bytes }) in lent {
         builder = match in_place {

@@ -61,13 +61,14 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 17] = [
+const OPTIONAL: [(&str, &str); 18] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
     ("optimize_ensemble_fuse", "report"),
     ("optimize_model_quantize", "report"),
     ("optimize_package_compile", "report"),
+    ("optimize_package_verify", "public_key"),
     ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
     ("optimize_model_evaluate", "against"),
@@ -122,7 +123,7 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 45] = [
+const VALUES: [(&str, &str, &str, &str); 46] = [
     ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_model_merge", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_ensemble_load", "const char *", "path", r#""pair""#),
@@ -133,6 +134,7 @@ const VALUES: [(&str, &str, &str, &str); 45] = [
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_package_compile", "const char *", "path", r#""saved""#),
     ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
+    ("optimize_package_verify", "const char *", "public_key", "NULL"),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
     ("optimize_model_load_memory", "const void *", "data", "memory_data"),
     ("optimize_model_load_memory", "size_t", "size", "memory_size"),

@@ -54,12 +54,12 @@ static void moved_package(const char *name, uint32_t single_file) {
     CHECK_OK(optimize_package_tokenizer(package, &tokenizer, &error));
     CHECK_OK(optimize_package_inspect(context, package, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"chosen\"");
-    CHECK_OK(optimize_package_verify(package, NULL, &error));
+    CHECK_OK(optimize_package_verify(package, NULL, NULL, &error));
     /* A package is a model, too. */
     optimize_model_t *opened = NULL;
     CHECK_OK(optimize_model_load(context, moved, NULL, &opened, &error));
     optimize_generator_t *generator = NULL;
-    CHECK_FAILS(optimize_package_generator(context, package, NULL, &generator, &error), OPTIMIZE_UNSUPPORTED, NULL);
+    CHECK_FAILS(optimize_package_generator(context, package, NULL, NULL, &generator, &error), OPTIMIZE_UNSUPPORTED, NULL);
     optimize_model_free(opened);
     optimize_tokenizer_free(tokenizer);
     optimize_buffer_free(report);
@@ -72,7 +72,7 @@ static void moved_package(const char *name, uint32_t single_file) {
     const int byte = fgetc(damaged);
     NEED(fseek(damaged, 1 << 20, SEEK_SET) == 0 && fputc(byte ^ 4, damaged) != EOF && fclose(damaged) == 0);
     CHECK_OK(optimize_package_open(moved, NULL, &package, &error));
-    CHECK_FAILS(optimize_package_verify(package, NULL, &error), OPTIMIZE_INVALID_MODEL, "weights.safetensors");
+    CHECK_FAILS(optimize_package_verify(package, NULL, NULL, &error), OPTIMIZE_INVALID_MODEL, "weights.safetensors");
     optimize_package_free(package);
 }
 
@@ -98,12 +98,60 @@ TEST(ranges_that_mean_nothing_are_refused) {
     CHECK(package == NULL);
 }
 
+TEST(ranges_as_structs_and_a_key) {
+    optimize_error_t *error = NULL;
+    const char *one = "0101010101010101010101010101010101010101010101010101010101010101";
+    /* RFC 8032: the public key of that secret one. */
+    const char *public_one = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+    const uint32_t size = sizeof(optimize_dimension_t);
+    optimize_dimension_t dimensions[4] = {{size, 0, "input_ids", "rows", 1, 3}, {size, 1, "0", "length", 2, 0},
+                                          {size, 0, "attention_mask", "rows", 1, 3}, {size, 1, "1", "length", 2, 0}};
+    optimize_package_compile_options_t options = {.struct_size = sizeof options, .sign_key = one, .portable_only = 1};
+    options.dimensions = dimensions;
+    options.dimension_count = 4;
+    /* Two of the same input: by name and by position. */
+    const optimize_status_t invalid = OPTIMIZE_INVALID_ARGUMENT;
+    const char *path = temporary("structs");
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "position");
+    dimensions[1].input = "input_ids";
+    dimensions[3].input = "attention_mask";
+    CHECK_OK(optimize_package_compile(context, model, path, &options, NULL, NULL, &error));
+    optimize_package_t *package = NULL;
+    optimize_session_t *session = NULL;
+    CHECK_OK(optimize_package_open(path, NULL, &package, &error));
+    CHECK_OK(optimize_package_verify(package, public_one, NULL, &error));
+    CHECK_FAILS(optimize_package_verify(package, one, NULL, &error), OPTIMIZE_INVALID_MODEL, "another key");
+    CHECK_FAILS(optimize_package_verify(package, "01", NULL, &error), invalid, "hexadecimal");
+    CHECK_OK(optimize_package_session(context, package, NULL, NULL, &session, &error));
+    CHECK_OK(run(session, 3, 20, &error));
+    CHECK_FAILS(run(session, 4, 20, &error), invalid, "rows");
+    optimize_session_free(session);
+    optimize_package_free(package);
+    options.sign_key = NULL;
+    options.packed = 1;
+    CHECK_OK(optimize_package_compile(context, model, path, &options, NULL, NULL, &error));
+    CHECK_OK(optimize_package_open(path, NULL, &package, &error));
+    CHECK_FAILS(optimize_package_verify(package, public_one, NULL, &error), OPTIMIZE_INVALID_MODEL, "not signed");
+    CHECK_OK(optimize_package_session(context, package, NULL, NULL, &session, &error));
+    CHECK_OK(run(session, 3, 20, &error));
+    optimize_session_free(session);
+    optimize_package_free(package);
+    options.dynamic_shapes = ranges;
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "already");
+    options.dynamic_shapes = NULL;
+    dimensions[2].min = 4;
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "rows");
+    options.dimensions = NULL;
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "NULL");
+}
+
 int main(void) {
     NEED(optimize_context_new(NULL, &context, NULL) == OPTIMIZE_OK);
     NEED(optimize_model_load(context, deps("models/paraphrase-MiniLM-L3-v2"), NULL, &model, NULL) == OPTIMIZE_OK);
     RUN(a_folder_is_moved_and_keeps_its_shapes);
     RUN(one_file_is_moved_and_keeps_its_shapes);
     RUN(ranges_that_mean_nothing_are_refused);
+    RUN(ranges_as_structs_and_a_key);
     optimize_model_free(model);
     optimize_context_free(context);
     return tap_end();

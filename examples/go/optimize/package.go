@@ -1,13 +1,26 @@
 package optimize
 
 // #include <optimize.h>
+// #include <stdlib.h>
 import "C"
 
-import "context"
+import (
+	"context"
+	"unsafe"
+)
 
 // Package is an open package: a model made ready ahead of time. It is immutable.
 type Package struct {
 	*handle[*C.optimize_package_t]
+}
+
+// Dimension is the range of a dimension of an input.
+type Dimension struct {
+	Input     string // name of the input, or its position: "0"
+	Dimension uint32
+	Name      string // dimensions of one name have one size in each run, and one range
+	Min       uint64
+	Max       uint64 // 0 is no limit
 }
 
 // PackageOptions are the options of Context.Compile.
@@ -21,6 +34,8 @@ type PackageOptions struct {
 	SignKey       string // 64 hexadecimal digits
 	SingleFile    bool
 	PortableOnly  bool
+	Packed        bool        // zeros take next to nothing
+	Dimensions    []Dimension // as DynamicShapes
 }
 
 // Compile makes a package of a model at path. It gives a report as JSON.
@@ -51,7 +66,9 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		sign_key:       texts.textOrNil(o.SignKey),
 		single_file:    flag(o.SingleFile),
 		portable_only:  flag(o.PortableOnly),
+		packed:         flag(o.Packed),
 	}
+	options.dimensions, options.dimension_count = texts.dimensions(o.Dimensions)
 	var report *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_package_compile(context, m, texts.text(path), &options, call, &report, e)
@@ -60,6 +77,25 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		return nil, err
 	}
 	return take(report), nil
+}
+
+func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64_t) {
+	if len(list) == 0 {
+		return nil, 0
+	}
+	c := (*C.optimize_dimension_t)(C.calloc(C.size_t(len(list)), C.sizeof_optimize_dimension_t))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	for i, one := range list {
+		unsafe.Slice(c, len(list))[i] = C.optimize_dimension_t{
+			struct_size: C.sizeof_optimize_dimension_t,
+			dimension:   C.uint32_t(one.Dimension),
+			input:       m.text(one.Input),
+			name:        m.text(one.Name),
+			min:         C.uint64_t(one.Min),
+			max:         C.uint64_t(one.Max),
+		}
+	}
+	return c, C.uint64_t(len(list))
 }
 
 // OpenOptions are the options of OpenPackage.
@@ -143,7 +179,7 @@ func (p *Package) Tokenizer() (*Tokenizer, error) {
 }
 
 // Generator makes the package's model ready to write.
-func (p *Package) Generator(ctx context.Context, c *Context) (*Generator, error) {
+func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
 		return nil, err
@@ -154,9 +190,10 @@ func (p *Package) Generator(ctx context.Context, c *Context) (*Generator, error)
 		return nil, err
 	}
 	defer p.release()
+	options := o.c()
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_package_generator(context, raw, call, &generator, e)
+		return C.optimize_package_generator(context, raw, &options, call, &generator, e)
 	})
 	if err != nil {
 		return nil, err
@@ -183,14 +220,17 @@ func (p *Package) Inspect(c *Context) ([]byte, error) {
 	return take(report), nil
 }
 
-// Verify fails if a single bit of a package is not what it was.
-func (p *Package) Verify(ctx context.Context) error {
+// Verify fails if a single bit of a package is not what it was, or if publicKey (64 hexadecimal digits) is not empty and
+// did not sign it.
+func (p *Package) Verify(ctx context.Context, publicKey string) error {
 	raw, err := p.acquire()
 	if err != nil {
 		return err
 	}
 	defer p.release()
+	var m memory
+	defer m.free()
 	return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_package_verify(raw, call, e)
+		return C.optimize_package_verify(raw, m.textOrNil(publicKey), call, e)
 	})
 }

@@ -12,15 +12,23 @@ import (
 func TestPackageKeepsItsShapes(t *testing.T) {
 	library, original, _ := load(t)
 	path := filepath.Join(tempDir(t), "package")
-	options := &PackageOptions{Dynamic: true, BatchMax: 2, SingleFile: true}
+	ranges := []Dimension{{"input_ids", 0, "rows", 1, 3}, {"attention_mask", 0, "rows", 1, 3},
+		{"input_ids", 1, "length", 2, 0}, {"attention_mask", 1, "length", 2, 0}}
+	options := &PackageOptions{Dimensions: ranges, SingleFile: true, SignKey: strings.Repeat("01", 32)}
 	report := must(library.Compile(ctx, original, path, options))
 	if !bytes.Contains(report, []byte("sha256")) {
 		t.Errorf("report says %s", report)
 	}
 	p := must(OpenPackage(path, nil))
 	defer p.Close()
-	if err := p.Verify(ctx); err != nil {
+	if err := p.Verify(ctx, ""); err != nil {
 		t.Error(err)
+	}
+	if err := p.Verify(ctx, strings.Repeat("02", 32)); !errors.Is(err, ErrInvalidModel) {
+		t.Errorf("another key: %v", err)
+	}
+	if text := string(must(p.Inspect(library))); !strings.Contains(text, "rows") {
+		t.Error(text)
 	}
 	session := must(library.NewPackageSession(ctx, p, nil))
 	defer session.Close()
@@ -42,7 +50,7 @@ func TestPackageKeepsItsShapes(t *testing.T) {
 	}
 	damaged := must(OpenPackage(path+"3", nil))
 	defer damaged.Close()
-	if err := damaged.Verify(ctx); !errors.Is(err, ErrInvalidModel) || !strings.Contains(err.Error(), "weights") {
+	if err := damaged.Verify(ctx, ""); !errors.Is(err, ErrInvalidModel) || !strings.Contains(err.Error(), "weights") {
 		t.Errorf("a flipped bit: %v", err)
 	}
 }

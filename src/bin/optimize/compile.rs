@@ -48,6 +48,9 @@ pub struct Arguments {
     /// No graph optimized for the processor here
     #[arg(long)]
     portable_only: bool,
+    /// Store the weights packed, so that zeros take next to nothing; opening unpacks them
+    #[arg(long)]
+    packed: bool,
     /// One file, used where it is mapped
     #[arg(long)]
     single_file: bool,
@@ -97,6 +100,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Ok(saved)
     })?;
+    for warning in saved.warnings.iter().filter(|_| !arguments.out.quiet) {
+        eprintln!("optimize: warning: {warning}");
+    }
     if arguments.out.json {
         return common::print(&saved.to_json());
     }
@@ -132,6 +138,7 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
         example: arguments.shape.iter().map(|text| parse_shape(text)).collect::<Result<_>>()?,
         variants: arguments.variants.clone(),
         portable_only: arguments.portable_only,
+        packed: arguments.packed,
         single_file: arguments.single_file,
         key,
         licence: arguments.licence.clone(),

@@ -3,11 +3,12 @@
 use crate::common::{self, Output};
 use crate::table::{Table, bytes};
 use clap::Args;
-use optimize::error::Result;
+use optimize::error::{Context, Result, bail};
 use optimize::inspect::{Inspection, inspect};
 use optimize::model::Model;
+use optimize::package::manifest::Variant;
 use optimize::package::shapes::describe as describe_size;
-use optimize::package::{OpenOptions, Package};
+use optimize::package::{OpenOptions, Package, verify};
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast};
 use optimize::report::Report;
 use optimize::runtime::Runtime;
@@ -20,6 +21,12 @@ pub struct Arguments {
     /// The model: an .onnx file or a folder that holds one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
+    /// Of a package: look at every byte of it
+    #[arg(long)]
+    verify: bool,
+    /// Of a package: look at every byte, and whether it is signed by the ed25519 key in this file: 64 hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
     /// Say what quantizing would give and take: bytes, seconds, memory
     #[arg(long)]
     plan: bool,
@@ -30,7 +37,11 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let model = common::with_bar(&arguments.output, |bar| common::load(&arguments.model, bar))?;
-    if optimize::package::is_package(&arguments.model) && !arguments.plan {
+    let is_package = optimize::package::is_package(&arguments.model);
+    if !is_package && (arguments.verify || arguments.public_key.is_some()) {
+        bail!(InvalidArgument, "{}: is no package, so there is nothing to verify", arguments.model.display());
+    }
+    if is_package && !arguments.plan {
         return package(arguments);
     }
     if arguments.plan {
@@ -52,6 +63,12 @@ fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
     let runtime = Runtime::open(None).ok();
     let manifest = package.manifest();
+    if arguments.verify || arguments.public_key.is_some() {
+        let key =
+            arguments.public_key.as_ref().map(|file| verify::from_hex(&common::text_of(file)?).at(|| file.display()));
+        let key = key.transpose()?;
+        common::with_bar(&arguments.output, |bar| bar.call(|call| package.verify(key.as_ref(), call)))?;
+    }
     if arguments.output.json {
         return common::print(&package.inspect(runtime)?);
     }
@@ -63,13 +80,9 @@ fn package(arguments: &Arguments) -> Result<()> {
         manifest.licence.as_deref().unwrap_or("not said")
     );
     for variant in &manifest.variants {
-        let _ = writeln!(
-            text,
-            "  {}  {}",
-            variant.name,
-            if variant.ahead { variant.features.join(" ") } else { "portable".to_owned() }
-        );
+        let _ = writeln!(text, "  {}  {}", variant.name, describe_variant(variant));
     }
+    manifest.warnings.iter().for_each(|warning| text.push_str(&format!("  {warning}\n")));
     text.push_str("inputs\n");
     for input in &manifest.shapes.inputs {
         let sizes = input.dims.iter().flatten().map(describe_size).collect::<Vec<_>>().join(", ");
@@ -82,6 +95,24 @@ fn package(arguments: &Arguments) -> Result<()> {
         let _ = writeln!(text, "  {}", step.get("operation").and_then(|v| v.as_str()).unwrap_or("?"));
     }
     common::print(&text)
+}
+
+/// Where a variant runs, and how it was looked at when it was made.
+fn describe_variant(variant: &Variant) -> String {
+    let mut text = match (variant.ahead, variant.is_packed()) {
+        (true, _) => variant.features.join(" "),
+        (false, true) => "portable, packed".to_owned(),
+        (false, false) => "portable".to_owned(),
+    };
+    let Some(check) = &variant.check else { return text };
+    match (&check.largest_difference, &check.not_compared) {
+        (Some(difference), _) => text.push_str(&format!("; {difference:.0e} from the model")),
+        (None, why) => text.push_str(&format!("; not compared: {}", why.as_deref().unwrap_or("?"))),
+    }
+    if let Some(why) = &check.weights_copied {
+        text.push_str(&format!("; weights are copied: {why}"));
+    }
+    text
 }
 
 /// The usual forms, each with what it would give and take.

@@ -1,0 +1,355 @@
+"""The engines that packages are compared with, and what each of them opens: made once, kept under target/peers/packages.
+
+An engine is made (`Engine(path)`: libraries are loaded then), opens its file (`open`), and runs (`run(feed)`: the one
+output that is compared). All of them with one thread.
+"""
+
+import ctypes
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+from common import COMMAND, LIBRARY, MODELS, RUNTIME, SCRATCH
+
+FOLDER = SCRATCH / "packages"
+L3, L6 = MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", SCRATCH / "minilm-l6/model.onnx"
+DECODER = SCRATCH / "smollm2-off"
+# The hidden states of the last layer, which every engine gives.
+PROMPT = "The capital of France is the city in which most of the people"
+HIDDEN = {"L3": "onnx::Shape_422", "L6": "last_hidden_state"}
+
+
+def tokens(rows, length):
+    ids = (1000 + np.arange(rows * length)).reshape(rows, length).astype(np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+# ------------------------------------------------------------------------------------------------- engines
+
+class Optimize:
+    """Our library, through its C interface."""
+
+    def __init__(self, path):
+        self.path = path
+        self.library = library = ctypes.CDLL(str(LIBRARY))
+        library.optimize_error_message.restype = ctypes.c_char_p
+        library.optimize_tensor_data.restype = ctypes.c_void_p
+        library.optimize_tensor_size.restype = ctypes.c_size_t
+        library.optimize_session_input_count.restype = ctypes.c_size_t
+
+        class Options(ctypes.Structure):
+            _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
+
+        given = Options(ctypes.sizeof(Options), 1, str(RUNTIME).encode())
+        self.context = self.made("context_new", ctypes.byref(given))
+        # ONNX Runtime is opened with the first thing that needs it; here, since importing the others opens them.
+        self.made("context_runtime_version", self.context)
+
+    def made(self, name, *arguments):
+        out = ctypes.c_void_p()
+        self.call(name, *arguments, ctypes.byref(out))
+        return out
+
+    def call(self, name, *arguments):
+        error = ctypes.c_void_p()
+        if getattr(self.library, "optimize_" + name)(*arguments, ctypes.byref(error)) != 0:
+            raise SystemExit(f"optimize_{name}: {self.library.optimize_error_message(error).decode()}")
+
+    def open(self, variant=None):
+        class Options(ctypes.Structure):
+            _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("variant", ctypes.c_char_p),
+                        ("public_key", ctypes.c_char_p)]
+
+        given = Options(ctypes.sizeof(Options), 0, variant and variant.encode(), None)
+        self.package = self.made("package_open", str(self.path).encode(), ctypes.byref(given))
+        self.session = self.made("package_session", self.context, self.package, None, None)
+        count = self.library.optimize_session_input_count(self.session)
+        self.names = (ctypes.c_char_p * count)(*[self.name_of(index) for index in range(count)])
+
+    def name_of(self, index):
+        class Info(ctypes.Structure):
+            _fields_ = [("struct_size", ctypes.c_uint32), ("dtype", ctypes.c_int32), ("name", ctypes.c_char_p),
+                        ("rank", ctypes.c_int64), ("dims", ctypes.c_void_p), ("dim_names", ctypes.c_void_p)]
+
+        info = Info(ctypes.sizeof(Info))
+        self.call("session_input", self.session, ctypes.c_size_t(index), ctypes.byref(info))
+        return info.name
+
+    def run(self, feed, output):
+        count, types = len(self.names), {np.dtype(np.int64): 7, np.dtype(np.float32): 1}
+        inputs = (ctypes.c_void_p * count)()
+        for index, name in enumerate(self.names):
+            values = feed[name.decode()]
+            dims = (ctypes.c_int64 * values.ndim)(*values.shape)
+            inputs[index] = self.made("tensor_new", types[values.dtype], dims, ctypes.c_size_t(values.ndim),
+                                      values.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(values.nbytes))
+        wanted, outputs = (ctypes.c_char_p * 1)(output.encode()), (ctypes.c_void_p * 1)()
+        self.call("session_run", self.session, self.names, inputs, ctypes.c_size_t(count), wanted, ctypes.c_size_t(1),
+                  None, outputs)
+        tensor = ctypes.c_void_p(outputs[0])
+        size = self.library.optimize_tensor_size(tensor) // 4
+        data = (ctypes.c_float * size).from_address(self.library.optimize_tensor_data(tensor))
+        result = np.frombuffer(data, np.float32).copy()
+        for made in [*inputs, tensor]:
+            self.library.optimize_tensor_free(ctypes.c_void_p(made) if isinstance(made, int) else made)
+        return result
+
+
+class OptimizeInt8(Optimize):
+    """The int8 variant of a package."""
+
+    def open(self):
+        super().open("int8")
+
+
+class OptimizeText(Optimize):
+    """A package that writes: from the text of a prompt to the first token's."""
+
+    def open(self):
+        class Options(ctypes.Structure):
+            _fields_ = [("struct_size", ctypes.c_uint32), ("max_new_tokens", ctypes.c_uint32), ("zero", ctypes.c_char * 104)]
+
+        self.options = Options(ctypes.sizeof(Options), 1)
+        self.package = self.made("package_open", str(self.path).encode(), None)
+        self.generator = self.made("package_generator", self.context, self.package, None)
+
+    def run(self, feed, output):
+        prompts = (ctypes.c_char_p * 1)(PROMPT.encode())
+        report = ctypes.c_void_p()
+        self.call("generator_generate", self.generator, prompts, None, ctypes.c_size_t(1), ctypes.byref(self.options), None,
+                  ctypes.byref(report))
+        self.library.optimize_buffer_data.restype = ctypes.c_char_p
+        found = json.loads(self.library.optimize_buffer_data(report))
+        return np.array([found["generations"][0]["tokens"][0]])
+
+
+class OnnxRuntime:
+    """Stock ONNX Runtime with its defaults."""
+
+    def __init__(self, path):
+        import onnxruntime
+
+        self.path, self.module = str(path), onnxruntime
+
+    def open(self):
+        options = self.module.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        if self.path.endswith((".ahead.onnx", ".ort")):
+            options.graph_optimization_level = self.module.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.session = self.module.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        self.names = [i.name for i in self.session.get_inputs()]
+
+    def run(self, feed, output):
+        return self.session.run([output], {name: feed[name] for name in self.names})[0].ravel()
+
+
+class OnnxRuntimeText(OnnxRuntime):
+    """The same with a tokenizer: from the text of a prompt to the first token's id."""
+
+    def __init__(self, path):
+        import tokenizers
+
+        super().__init__(path)
+        self.tokenizers = tokenizers
+
+    def open(self):
+        super().open()
+        self.tokenizer = self.tokenizers.Tokenizer.from_file(str(DECODER / "tokenizer.json"))
+
+    def run(self, feed, output):
+        ids = np.array([self.tokenizer.encode(PROMPT).ids], np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "num_logits_to_keep": np.array(1)}
+        for value in self.session.get_inputs():
+            if value.name.startswith("past"):
+                feed[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+        # With the cache, as a program that goes on writing needs it.
+        return self.session.run(None, feed)[0][0, -1].argmax().reshape(1)
+
+
+class OpenVino:
+    """OpenVINO, in float32 as the others: `openvino bf16` is its default on processors that have it."""
+
+    precision, cache = "f32", None
+
+    def __init__(self, path):
+        import openvino
+
+        self.path, self.core = str(path), openvino.Core()
+
+    def open(self):
+        options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        if self.precision:
+            options["INFERENCE_PRECISION_HINT"] = self.precision
+        if self.cache:
+            options["CACHE_DIR"] = str(self.cache)
+        # With the file's name and a cache, the model is not even read if it is in there.
+        self.compiled = self.core.compile_model(self.path, "CPU", options)
+        self.names = [value.any_name for value in self.compiled.inputs]
+        self.request = self.compiled.create_infer_request()
+
+    def run(self, feed, output):
+        self.request.infer({name: feed[name] for name in self.names}, share_inputs=True)
+        return self.request.get_tensor(output).data.ravel().copy()
+
+
+class OpenVinoCache(OpenVino):
+    """OpenVINO with its model cache, filled."""
+
+    cache = FOLDER / "openvino-cache"
+
+
+class OpenVinoDefault(OpenVino):
+    """OpenVINO as it is: bf16 where the processor has it."""
+
+    precision = None
+
+
+class Eager:
+    """transformers' model in torch."""
+
+    def __init__(self, path):
+        import torch
+        import transformers  # noqa: F401
+
+        torch.set_num_threads(1)
+        self.path, self.torch = pathlib.Path(path), torch
+
+    def open(self):
+        self.model = bert(self.path)
+
+    def run(self, feed, output):
+        with self.torch.inference_mode():
+            given = {name: self.torch.from_numpy(values) for name, values in feed.items()}
+            return self.model(**given).last_hidden_state.numpy().ravel()
+
+
+class Inductor:
+    """What torch.export and AOTInductor make of that model: compiled code and weights in one .pt2 file."""
+
+    def __init__(self, path):
+        import torch
+        import torch._inductor.package  # noqa: F401
+
+        torch.set_num_threads(1)
+        self.path, self.torch = str(path), torch
+
+    def open(self):
+        self.model = self.torch._inductor.aoti_load_package(self.path)
+
+    def run(self, feed, output):
+        names = ["input_ids", "attention_mask", "token_type_ids"]
+        with self.torch.inference_mode():
+            found = self.model(*[self.torch.from_numpy(feed[name]) for name in names])
+            return (found[0] if isinstance(found, (tuple, list)) else found).numpy().ravel()
+
+
+ENGINES = {c.__name__: c for c in
+           [Optimize, OptimizeInt8, OptimizeText, OnnxRuntime, OnnxRuntimeText, OpenVino, OpenVinoCache, OpenVinoDefault, Eager, Inductor]}
+
+
+# --------------------------------------------------------------------------------------------- torch models
+
+def bert(path):
+    """The BERT of an ONNX file, as transformers has it: the file's weights, found by the biases they go with."""
+    import onnx
+    import torch
+    from onnx import numpy_helper
+    from transformers import BertConfig, BertModel
+
+    graph = onnx.load(str(path)).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    takers = {name: node for node in graph.node for name in node.input}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in arrays:
+            bias = next(name for name in takers[node.output[0]].input if name.endswith(".bias"))
+            arrays[bias.removesuffix("bias") + "weight"] = arrays[node.input[1]].T
+    state = {name.removeprefix("model.0.auto_model."): torch.from_numpy(np.array(array, order="C"))
+             for name, array in arrays.items()}
+    layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layer."))
+    model = BertModel(BertConfig(vocab_size=30522, hidden_size=384, num_hidden_layers=layers, num_attention_heads=12,
+                                 intermediate_size=1536), add_pooling_layer=False)
+    missing = model.load_state_dict({k: v for k, v in state.items() if k in model.state_dict()}, strict=False)
+    if set(missing.missing_keys) - {"embeddings.position_ids", "embeddings.token_type_ids"}:
+        raise SystemExit(f"{path}: lacks {missing.missing_keys}")
+    return model.eval()
+
+
+def inductor(source, target):
+    """In a process of its own: torch.export with an open batch, then AOTInductor for one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    model = bert(source)
+
+    class Hidden(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids, mask, types):
+            return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
+    example = tuple(torch.from_numpy(values) for values in tokens(2, 128).values())
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with torch.inference_mode():
+        program = torch.export.export(Hidden(), example, dynamic_shapes=({0: batch},) * 3)
+        torch._inductor.aoti_compile_and_package(program, package_path=str(target))
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+def package(source, name, *more):
+    """Made anew each time: it is what is measured."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    subprocess.run([COMMAND, "compile", "--model", source, "--output", FOLDER / name, "--dynamic", "-q", *more], check=True)
+    return str(FOLDER / name)
+
+
+def kept(name, make):
+    """A file that is made once."""
+    path = FOLDER / name
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        make(path)
+    return str(path)
+
+
+def inductor_file(source, name):
+    def make(path):
+        print(f"making {path.name}: a minute", file=sys.stderr)
+        subprocess.run([sys.executable, __file__, "inductor", str(source), str(path)], check=True, stdout=sys.stderr)
+
+    return kept(name, make)
+
+
+def optimized(source, path):
+    """ONNX Runtime's own form of a model, optimized offline: `.ahead.onnx`, or `.ort`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(path), 3
+    if path.suffix == ".ort":
+        options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+def exported(path):
+    """The decoder as an ONNX file: what `--triton` writes, the portable graph."""
+    made = FOLDER / "exported"
+    subprocess.run([COMMAND, "compile", "--model", DECODER, "--output", FOLDER / "decoder.package", "-q", "--triton", made],
+                   check=True)
+    (made / "decoder/1/model.onnx").rename(path)
+
+
+def ir(source, path):
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(str(source)), str(path), compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    inductor(*sys.argv[2:])

@@ -1,0 +1,125 @@
+"""How fast a package runs when it is open: against the original .onnx in stock ONNX Runtime, torch eager and AOTInductor;
+its int8 variant against the same int8 model in stock ONNX Runtime. MiniLM-L3 and -L6, batch 1 and 8, 128 tokens, one thread.
+
+Each engine lives in a process of its own, and is timed by the processor time of that process; all of them in turn, round
+after round, each warmed up before each timed run. The ratio is the median of the paired ratios of stock ONNX Runtime's time
+to that of the engine: above 1 is faster than stock. `apart` is the largest difference of a hidden state to stock's.
+
+Usage: package_speed.py [--models L3,L6] [--rounds 25]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from common import COMMAND, ratio, save, shown_ratio, table
+from package_engines import ENGINES, FOLDER, HIDDEN, L3, L6, inductor_file, package, tokens
+
+SOURCES = {"L3": L3, "L6": L6}
+BATCHES = [1, 8]
+
+
+def work(engine, path, output):
+    """In a process of its own: a batch size a line comes in, seconds and a checksum go out."""
+    made = ENGINES[engine](path)
+    made.open()
+    feeds = {rows: tokens(rows, 128) for rows in BATCHES}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        rows = int(line)
+        made.run(feeds[rows], output)
+        begin = time.process_time()
+        values = made.run(feeds[rows], output)
+        taken = time.process_time() - begin
+        print(json.dumps([taken, [float(v) for v in values[:4096:16]]]), flush=True)
+
+
+class Worker:
+    def __init__(self, *arguments):
+        command = [sys.executable, __file__, "--work", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait(self):
+        for line in self.process.stdout:
+            # What compiles says so, too.
+            if line.strip() == "ready":
+                return
+        raise SystemExit("an engine ended before it was ready")
+
+    def ask(self, rows):
+        self.process.stdin.write(f"{rows}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def ways(name):
+    """Rows of the table: engine, file, and the row it is measured against."""
+    source = SOURCES[name]
+    int8 = FOLDER / f"{name}-int8.onnx"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    subprocess.run([COMMAND, "quantize", "--model", source, "--output", int8, "--type", "dynamic", "-q"], check=True)
+    made = package(source, f"{name}.package", "--variants", "fp32,int8")
+    return {
+        "stock ONNX Runtime": ("OnnxRuntime", str(source), "stock ONNX Runtime"),
+        "package": ("Optimize", made, "stock ONNX Runtime"),
+        "torch eager": ("Eager", str(source), "stock ONNX Runtime"),
+        "AOTInductor": ("Inductor", inductor_file(source, f"{name}.pt2"), "stock ONNX Runtime"),
+        "stock, int8": ("OnnxRuntime", str(int8), "stock, int8"),
+        "package, int8": ("OptimizeInt8", made, "stock, int8"),
+    }
+
+
+def measure(name, rounds):
+    found = ways(name)
+    workers = {way: Worker(engine, path, HIDDEN[name]) for way, (engine, path, _) in found.items()}
+    for worker in workers.values():
+        worker.wait()
+    times = {rows: {way: [] for way in found} for rows in BATCHES}
+    values, order = {}, list(found)
+    for number in range(-2, rounds):  # two rounds to warm up
+        for rows in BATCHES:
+            for way in order[number % len(order):] + order[:number % len(order)]:
+                taken, values[way] = workers[way].ask(rows)
+                if number >= 0:
+                    times[rows][way].append(1e3 * taken)
+    for worker in workers.values():
+        worker.close()
+    head = [f"MiniLM-{name}, 1 thread (cpu)", "apart"]
+    table_rows, result = [], {}
+    for way, (_, _, base) in found.items():
+        apart = float(np.abs(np.subtract(values[way], values[base])).max())
+        row, result[way] = [way, f"{apart:.0e}"], {"apart": apart}
+        for rows in BATCHES:
+            against = ratio(times[rows][base], times[rows][way])
+            ms = statistics.median(times[rows][way])
+            result[way][f"batch {rows}"] = dict(ms=ms, ratio=against)
+            row += [f"{ms:.2f}", shown_ratio(against)]
+        table_rows.append(row)
+    for rows in BATCHES:
+        head += [f"batch {rows} ms", "stock / this"]
+    table([head] + table_rows)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="L3,L6")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--work", nargs=3)
+    arguments = parser.parse_args()
+    if arguments.work:
+        return work(*arguments.work)
+    save("package_speed", {name: measure(name, arguments.rounds) for name in arguments.models.split(",")})
+
+
+if __name__ == "__main__":
+    main()

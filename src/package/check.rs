@@ -1,0 +1,151 @@
+//! Whether a graph that was optimized ahead gives what the model gives, and whether its weights can be read in place.
+
+use super::shapes::{Contract, Size};
+use crate::benchmark::{BenchmarkOptions, Source};
+use crate::call::Call;
+use crate::error::{Kind, Result};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Largest difference, of the largest value, at which two float32 graphs are the same; other orders of adding give 1e-6.
+const TOLERANCE: f64 = 1e-3;
+/// The same for products that round what they are multiplied with: a difference in the last bit may round another way.
+const ROUNDED: f64 = 2e-2;
+/// Sizes of open dimensions, where their ranges allow: few tokens find what a wrong graph gets wrong.
+const LENGTH: i64 = 16;
+
+/// How a graph optimized ahead was looked at when it was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Check {
+    /// Largest difference of an output to that of the model run without optimizers, as a share of its largest value.
+    /// `None` if they were not compared.
+    pub largest_difference: Option<f64>,
+    /// The difference that would have been too large.
+    pub tolerance: f64,
+    /// Why they were not compared.
+    pub not_compared: Option<String>,
+    /// Why ONNX Runtime would not read the weights where they are mapped; sessions then have copies of their own.
+    pub weights_copied: Option<String>,
+}
+
+/// Runs `ahead` and the model it was made of on one example. An error of kind [`Kind::Cancelled`] or [`Kind::Timeout`]
+/// only; `Err(why)` inside if the graph gives something else.
+pub fn compare(
+    runtime: &'static Runtime,
+    model: &Model,
+    ahead: &Model,
+    contract: &Contract,
+    rounds: bool,
+    call: &Call,
+) -> Result<std::result::Result<Check, String>> {
+    let tolerance = if rounds { ROUNDED } else { TOLERANCE };
+    let check = Check { largest_difference: None, tolerance, not_compared: None, weights_copied: None };
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut ours = match Session::of_variant(runtime, ahead, true, &options, call) {
+        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
+        Err(e) => return Ok(Err(e.to_string())),
+        Ok(session) => session,
+    };
+    let check = Check { weights_copied: ours.copied_because().map(str::to_owned), ..check };
+    let (inputs, expected) = match reference(runtime, model, contract, &options, call) {
+        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
+        Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),
+        Ok(found) => found,
+    };
+    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let given = match ours.run(&feed, &[], call) {
+        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
+        Err(e) => return Ok(Err(e.to_string())),
+        Ok(given) => given,
+    };
+    let mut largest = 0.0f64;
+    for ((name, a), (_, b)) in given.iter().zip(&expected) {
+        let apart = difference(a, b)?;
+        largest = largest.max(apart);
+        if apart > tolerance {
+            return Ok(Err(format!("output {name:?} differs by {apart:.1e} of its largest value from the model's")));
+        }
+    }
+    Ok(Ok(Check { largest_difference: Some(largest), ..check }))
+}
+
+type Values = Vec<(String, Tensor)>;
+
+/// Inputs, and what the model gives for them when nothing is optimized.
+fn reference(
+    runtime: &'static Runtime,
+    model: &Model,
+    contract: &Contract,
+    options: &SessionOptions,
+    call: &Call,
+) -> Result<(Values, Values)> {
+    let shapes = contract.inputs.iter().filter(|input| !input.name.contains("past")).filter_map(|input| {
+        let sizes = input.dims.as_ref()?.iter().enumerate().map(|(index, size)| match size {
+            Size::Fixed(size) => *size,
+            Size::Range(range) => {
+                let size = if index == 0 { 1 } else { LENGTH };
+                size.max(range.min).min(range.max.unwrap_or(i64::MAX))
+            }
+        });
+        Some((input.name.clone(), sizes.collect()))
+    });
+    let made = BenchmarkOptions { shapes: shapes.collect(), ..BenchmarkOptions::default() };
+    let inputs = Source::new(model, model, None, &made)?.timing()?.tensors;
+    let plain = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..options.clone() };
+    let mut session = Session::new(runtime, model, &plain, call)?;
+    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let outputs = session.run(&feed, &[], call)?;
+    Ok((inputs, outputs))
+}
+
+/// Of the largest value of `b`; infinite where shapes, or values that are no float numbers, differ at all.
+fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return Ok(f64::INFINITY);
+    }
+    if !matches!(a.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64) {
+        let same = a.strings() == b.strings() && (a.strings().is_some() || a.bytes() == b.bytes());
+        return Ok(if same { 0.0 } else { f64::INFINITY });
+    }
+    let (a, b) = (a.to_f32_vec()?, b.to_f32_vec()?);
+    let largest = b.iter().filter(|v| v.is_finite()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    let apart = |(a, b): (&f32, &f32)| match a == b || (a.is_nan() && b.is_nan()) {
+        true => 0.0,
+        false if (a - b).is_finite() => f64::from((a - b).abs() / largest),
+        false => f64::INFINITY,
+    };
+    Ok(a.iter().zip(&b).map(apart).fold(0.0, f64::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::test_runtime;
+    use crate::runtime::testing::{graph, model, node, value, weight};
+    use std::collections::HashMap;
+
+    #[test]
+    fn another_graph_is_told_from_the_model_and_the_same_one_is_not() {
+        let of = |op: &str, scale: f32| {
+            let mut graph = graph(
+                vec![node("MatMul", &["x", "w"], "p"), node(op, &["p"], "y")],
+                vec![value("x", 1, &["n", "40"])],
+                vec![value("y", 1, &["n", "40"])],
+            );
+            let values: Vec<f32> = (0..1600).map(|i| scale * (i as f32).sin()).collect();
+            graph.initializer = vec![weight("w", &[40, 40], &values)];
+            Model::from_proto(model(graph))
+        };
+        let original = of("Tanh", 1.0);
+        let example = HashMap::from([("x".to_owned(), vec![2, 40])]);
+        let contract = Contract::new(&original.inputs(), &Default::default(), &example).unwrap();
+        let check =
+            |ahead: &Model| compare(test_runtime(), &original, ahead, &contract, false, &Call::default()).unwrap();
+        let same = check(&of("Tanh", 1.0)).unwrap();
+        assert!(same.largest_difference.is_some_and(|d| d < 1e-6) && same.weights_copied.is_none(), "{same:?}");
+        assert!(check(&of("Tanh", 1.01)).unwrap_err().contains("\"y\""));
+        assert!(check(&of("Sigmoid", 1.0)).is_err() && check(&of("NoSuchOperator", 1.0)).is_err());
+    }
+}
