@@ -1537,24 +1537,6 @@ typedef struct {
 } optimize_tensorrt_options_t;
 
 /**
- * Options of `optimize_tensorrt_check`. All zero means the defaults.
- */
-typedef struct {
-  /**
-   * sizeof(optimize_tensorrt_check_options_t).
-   */
-  uint32_t struct_size;
-  /**
-   * Not 0: whoever made the engine is trusted: it is code.
-   */
-  uint32_t trust;
-  /**
-   * Folder of the libraries; NULL looks for them.
-   */
-  const char *library;
-} optimize_tensorrt_check_options_t;
-
-/**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
  */
 typedef struct {
@@ -2328,14 +2310,14 @@ optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *contex
 
 /**
  * Looks whether an engine may be used here, of `model` if that is not NULL. `manifest` (may be NULL) gets its manifest
- * as JSON. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
+ * as JSON. `trust` not 0 says that its maker is trusted: an engine is code. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
  * manifest is about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device;
  * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
  */
 optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
                                           const char *path,
                                           const optimize_model_t *model,
-                                          const optimize_tensorrt_check_options_t *options,
+                                          uint32_t trust,
                                           const optimize_call_t *call,
                                           optimize_buffer_t **manifest,
                                           optimize_error_t **error);

@@ -62,6 +62,22 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
+        internal struct TensorRtOptions
+        {
+            internal uint StructSize;
+            internal int Precision, Backend;
+            internal uint OptimizationLevel;
+            internal ulong BatchSize, SequenceLength;
+            internal IntPtr Dimensions, MinShapes, OptShapes, MaxShapes, Profiles, LibraryFolder, TimingCache;
+            internal ulong Workspace;
+            internal double MaxError;
+            internal IntPtr ComputeCapabilities;
+            internal ulong ComputeCapabilityCount;
+            internal uint VersionCompatible, HardwareCompatible, Strip, Refit, Sparsity, Detailed, NoTf32, Force;
+            internal uint RefuseMismatch, Threads;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
         internal struct PackageOpenOptions
         {
             internal uint StructSize, Reserved;
@@ -306,6 +322,12 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_package_compile(
             Context context, Model model, IntPtr path, ref PackageCompileOptions options, ref Call call,
             out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_build_tensorrt(
+            Context context, Model model, IntPtr path, ref TensorRtOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensorrt_check(
+            Context context, IntPtr path, Model model, uint trust, ref Call call,
+            out BufferHandle manifest, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_open(
             IntPtr path, ref PackageOpenOptions options, out Package package, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_model(

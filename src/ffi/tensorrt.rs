@@ -105,21 +105,6 @@ pub struct optimize_tensorrt_options_t {
 // SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Options of `optimize_tensorrt_check`. All zero means the defaults.
-#[repr(C)]
-#[derive(Clone, Copy)]
-#[allow(non_camel_case_types)]
-pub struct optimize_tensorrt_check_options_t {
-    /// sizeof(optimize_tensorrt_check_options_t).
-    pub struct_size: u32,
-    /// Not 0: whoever made the engine is trusted: it is code.
-    pub trust: u32,
-    /// Folder of the libraries; NULL looks for them.
-    pub library: *const c_char,
-}
-// SAFETY: repr(C), two u32 and a pointer that may be NULL.
-unsafe impl Options for optimize_tensorrt_check_options_t {}
-
 /// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest beside it
 /// (FILE.engine.json). If the engine that is there is of this model, library and these options, it stays, and the report
 /// says "reused". `report` may be NULL; else it gets JSON: backend, profiles, error against fp32, what stays fp32 and why.
@@ -162,7 +147,7 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
 }
 
 /// Looks whether an engine may be used here, of `model` if that is not NULL. `manifest` (may be NULL) gets its manifest
-/// as JSON. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
+/// as JSON. `trust` not 0 says that its maker is trusted: an engine is code. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
 /// manifest is about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device;
 /// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
 #[unsafe(no_mangle)]
@@ -170,7 +155,7 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
     context: *const optimize_context_t,
     path: *const c_char,
     model: *const optimize_model_t,
-    options: *const optimize_tensorrt_check_options_t,
+    trust: u32,
     call: *const optimize_call_t,
     manifest: *mut *mut buffer::optimize_buffer_t,
     error: *mut *mut optimize_error_t,
@@ -181,12 +166,10 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
             let out = Out::optional(manifest);
             handle::get(context)?;
             let path = text(path, "path")?;
-            let given = options::read(options)?;
-            let library = text_or_null(given.library, "library")?.map(Into::into);
             let model = if model.is_null() { None } else { Some(&handle::get(model)?.model) };
             let found = call::with(call, |call| {
                 let model_sha256 = model.map(|model| model.identity(call)).transpose()?.map(|identity| identity.sha256);
-                let options = OpenOptions { model_sha256, trust: given.trust != 0, backend: Choice::Auto, library };
+                let options = OpenOptions { model_sha256, trust: trust != 0, ..OpenOptions::default() };
                 open(Path::new(path), &options)
             })?;
             if let Some(out) = out {

@@ -98,7 +98,7 @@ impl Library {
             Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
                 Ok(library) => Ok(library),
                 Err(first) => {
-                    open(Backend::TensorRtRtx, folder, format!("TensorRT cannot be used: {first}")).map_err(|second| {
+                    open(Backend::TensorRtRtx, folder, format!("TensorRT cannot be used: {}", first.message().lines().next().unwrap_or(""))).map_err(|second| {
                         let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
                         // Without either library that is what is missing, whatever else is.
                         let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };
@@ -184,7 +184,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     }
     bail!(
         BackendMissing,
-        "{title} was not found; tried\n{}\nset {PATH_VARIABLE} to the folder of {main} and {parser}",
+        "{title} was not found: no {main}; tried\n{}\nset {PATH_VARIABLE} to the folder of {main} and {parser}",
         tried.join("\n")
     )
 }

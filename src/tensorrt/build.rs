@@ -170,6 +170,7 @@ fn make(
         model: encoded,
         inputs: profiles.inputs.clone(),
         profiles: profiles.shapes.clone(),
+        values: profiles.values.clone(),
         flags: flags(options),
         optimization_level: options.optimization_level.unwrap_or(-1),
         hardware_compatibility: i32::from(options.hardware_compatible),

@@ -4,6 +4,7 @@ use super::options::{GivenProfile, Shapes, TensorRtOptions};
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
 use crate::package::shapes::{Contract, Size};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub struct Profiles {
     pub inputs: Vec<(String, usize)>,
     /// For each profile, for each of `inputs`: least, usual and largest shape.
     pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
+    /// Whole numbers that inputs of few of them may be, where the model uses them as sizes: least, usual, largest.
+    pub values: Vec<(String, [i64; 3])>,
 }
 
 impl Profiles {
@@ -54,7 +57,17 @@ impl Profiles {
         if varying.is_empty() {
             shapes.clear();
         }
-        Ok(Profiles { inputs, shapes })
+        let longest = shapes.iter().flatten().flat_map(|three| &three[2]).copied().max().unwrap_or(1).max(1);
+        let number = |info: &&ValueInfo| {
+            matches!(info.dtype, Some(DataType::Int64 | DataType::Int32)) && info.shape.as_ref().is_none_or(|s| s.len() < 2)
+        };
+        // `num_logits_to_keep` and the like: from one of them to all there are.
+        let three = |info: &ValueInfo| match options.dimensions.iter().find(|(name, _)| *name == info.name) {
+            Some((_, span)) => (info.name.clone(), [span.min, span.opt, span.max]),
+            None => (info.name.clone(), [1, 1, longest]),
+        };
+        let values = infos.iter().filter(number).map(three).collect();
+        Ok(Profiles { inputs, shapes, values })
     }
 
     /// `[{"ids": {"min": [1, 16], ...}}]`.

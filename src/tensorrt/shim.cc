@@ -35,6 +35,9 @@ struct shim_request {
     int32_t hardware_compatibility; // 0 none, 1 Ampere and later, 2 the same compute capability
     int32_t verbosity;              // of layer names in the engine: 0 names, 1 none, 2 all
     uint64_t workspace;             // 0 is the library's default
+    const char *const *value_names; // inputs whose numbers may be sizes inside, and what these may be
+    const int64_t *values;          // for each: least, usual, largest
+    int64_t value_count;
     const int32_t *capabilities;    // RTX: compute capabilities to build for
     int32_t capability_count, timing_given;
     const void *timing;
@@ -149,9 +152,38 @@ bool parse(nvonnxparser::IParser &parser, const shim_request &q, shim_result *re
     return false;
 }
 
-bool add_profiles(IBuilder &builder, IBuilderConfig &config, const shim_request &q) {
+// Inputs that are sizes inside the model need their least and largest numbers, not shapes.
+bool set_values(IOptimizationProfile &profile, INetworkDefinition &network, const shim_request &q) {
+    for (int32_t i = 0; i < network.getNbInputs(); i++) {
+        const ITensor &input = *network.getInput(i);
+        if (!input.isShapeTensor()) continue;
+        const Dims dims = input.getDimensions();
+        const int64_t count = dims.nbDims == 0 ? 1 : dims.d[0];
+        int64_t list[64];
+        if (dims.nbDims > 1 || count < 0 || count > 64) return false;
+        for (int64_t v = 0; v < q.value_count; v++) {
+            if (std::strcmp(q.value_names[v], input.getName()) != 0) continue;
+            const OptProfileSelector three[] = {OptProfileSelector::kMIN, OptProfileSelector::kOPT, OptProfileSelector::kMAX};
+            for (int which = 0; which < 3; which++) {
+                for (int64_t k = 0; k < count; k++) list[k] = q.values[3 * v + which];
+                if (!profile.setShapeValuesV2(input.getName(), three[which], list, static_cast<int32_t>(count))) return false;
+            }
+        }
+    }
+    return true;
+}
+
+bool has_values(INetworkDefinition &network) {
+    for (int32_t i = 0; i < network.getNbInputs(); i++) {
+        if (network.getInput(i)->isShapeTensor()) return true;
+    }
+    return false;
+}
+
+bool add_profiles(IBuilder &builder, INetworkDefinition &network, IBuilderConfig &config, const shim_request &q) {
     const int64_t *sizes = q.dims;
-    for (int32_t p = 0; p < q.profiles; p++) {
+    const int32_t profiles = q.profiles == 0 && has_values(network) ? 1 : q.profiles;
+    for (int32_t p = 0; p < profiles; p++) {
         IOptimizationProfile *profile = builder.createOptimizationProfile();
         if (profile == nullptr) return false;
         for (int32_t i = 0; i < q.inputs; i++) {
@@ -164,6 +196,7 @@ bool add_profiles(IBuilder &builder, IBuilderConfig &config, const shim_request 
                 if (!profile->setDimensions(q.names[i], which, dims)) return false;
             }
         }
+        if (!set_values(*profile, network, q)) return false;
         if (config.addOptimizationProfile(profile) < 0) return false;
     }
     return true;
@@ -214,7 +247,7 @@ extern "C" int32_t SHIM_FUNCTION(build)(const shim_request *request, shim_result
 #endif
     Progress progress(q.progress, q.user);
     if (q.progress != nullptr) config->setProgressMonitor(&progress);
-    if (!add_profiles(*builder, *config, q)) return fail(result, PROFILE, "the profile was refused", log);
+    if (!add_profiles(*builder, *network, *config, q)) return fail(result, PROFILE, "the profile was refused", log);
     log.last[0] = 0;
     Owned<IHostMemory> engine(builder->buildSerializedNetwork(*network, *config));
     if (!engine) return fail(result, BUILD, "", log);

@@ -13,6 +13,8 @@ pub(super) struct Request<'r> {
     pub inputs: &'r [(String, usize)],
     /// For each profile, for each of `inputs`: least, usual and largest shape.
     pub profiles: &'r [Vec<[Vec<i64>; 3]>],
+    /// Inputs whose numbers may be sizes inside, with the least, usual and largest of them.
+    pub values: &'r [(String, [i64; 3])],
     /// Bits of `BuilderFlag`.
     pub flags: u32,
     /// -1 is the library's default.
@@ -39,8 +41,8 @@ pub(super) struct Built {
 
 /// A step of a build.
 pub(super) enum Step {
-    /// A phase of so many steps, within another one or not.
-    Begin { phase: String, inner: bool, steps: u64 },
+    /// A phase of so many steps.
+    Begin { phase: String, steps: u64 },
     /// One more step.
     Done { phase: String },
     /// The phase is over.
@@ -67,6 +69,9 @@ struct RawRequest {
     hardware_compatibility: i32,
     verbosity: i32,
     workspace: u64,
+    value_names: *const *const c_char,
+    values: *const i64,
+    value_count: i64,
     capabilities: *const i32,
     capability_count: i32,
     timing_given: i32,
@@ -163,7 +168,7 @@ pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
 unsafe extern "C" fn on_progress(
     user: *mut c_void,
     phase: *const c_char,
-    parent: *const c_char,
+    _parent: *const c_char,
     step: i32,
     steps: i32,
 ) -> i32 {
@@ -171,7 +176,7 @@ unsafe extern "C" fn on_progress(
     let (watch, phase) = unsafe { (&mut *user.cast::<&mut Watch<'_>>(), CStr::from_ptr(phase)) };
     let phase = phase.to_string_lossy().into_owned();
     let step = match step {
-        -1 => Step::Begin { phase, inner: !parent.is_null(), steps: u64::try_from(steps).unwrap_or(0) },
+        -1 => Step::Begin { phase, steps: u64::try_from(steps).unwrap_or(0) },
         -2 => Step::End { phase },
         _ => Step::Done { phase },
     };
@@ -181,13 +186,15 @@ unsafe extern "C" fn on_progress(
 
 /// Builds an engine. `watch` is called on the threads of the library, one call at a time, and on no other.
 pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
-    let names: Vec<CString> = request
-        .inputs
-        .iter()
-        .map(|(name, _)| CString::new(name.as_str()))
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|_| error!(InvalidModel, "the name of an input has a zero byte"))?;
+    let text = |name: &String| match CString::new(name.as_str()) {
+        Ok(name) => Ok(name),
+        Err(_) => Err(error!(InvalidModel, "the name of an input has a zero byte")),
+    };
+    let names: Vec<CString> = request.inputs.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
+    let value_names: Vec<CString> = request.values.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let value_pointers: Vec<*const c_char> = value_names.iter().map(|name| name.as_ptr()).collect();
+    let values: Vec<i64> = request.values.iter().flat_map(|(_, three)| *three).collect();
     let ranks: Vec<i32> = request.inputs.iter().map(|(_, rank)| *rank as i32).collect();
     let dims: Vec<i64> = request.profiles.iter().flatten().flatten().flatten().copied().collect();
     let (mut watch, mut result) = (watch, RawResult::empty());
@@ -207,6 +214,9 @@ pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<
         hardware_compatibility: request.hardware_compatibility,
         verbosity: request.verbosity,
         workspace: request.workspace,
+        value_names: value_pointers.as_ptr(),
+        values: values.as_ptr(),
+        value_count: values.len() as i64 / 3,
         capabilities: request.capabilities.as_ptr(),
         capability_count: request.capabilities.len() as i32,
         timing_given: i32::from(request.timing.is_some()),

@@ -23,6 +23,7 @@ pub(super) struct Job {
     pub model: Bytes,
     pub inputs: Vec<(String, usize)>,
     pub profiles: Vec<Vec<[Vec<i64>; 3]>>,
+    pub values: Vec<(String, [i64; 3])>,
     pub flags: u32,
     pub optimization_level: i32,
     pub hardware_compatibility: i32,
@@ -81,6 +82,7 @@ fn build(job: &Job, count: &Count) -> Result<Built> {
         model: &job.model,
         inputs: &job.inputs,
         profiles: &job.profiles,
+        values: &job.values,
         flags: job.flags,
         optimization_level: job.optimization_level,
         hardware_compatibility: job.hardware_compatibility,
@@ -93,7 +95,7 @@ fn build(job: &Job, count: &Count) -> Result<Built> {
     let mut left: HashMap<String, u64> = HashMap::new();
     let mut watch = |step: Step| {
         match step {
-            Step::Begin { phase, steps, .. } => {
+            Step::Begin { phase, steps } => {
                 *left.entry(phase).or_default() += steps;
                 count.total.fetch_add(steps, Ordering::Relaxed);
             }

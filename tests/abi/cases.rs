@@ -61,13 +61,16 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 17] = [
+const OPTIONAL: [(&str, &str); 20] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
     ("optimize_ensemble_fuse", "report"),
     ("optimize_model_quantize", "report"),
     ("optimize_package_compile", "report"),
+    ("optimize_model_build_tensorrt", "report"),
+    ("optimize_tensorrt_check", "manifest"),
+    ("optimize_tensorrt_check", "model"),
     ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
     ("optimize_model_evaluate", "against"),
@@ -115,6 +118,8 @@ const WANTING: [&str; 16] = [
 /// What a call with a known enum value must answer.
 pub fn answer_of(value: &str) -> Answer {
     match value {
+        // Its library is not among what `make deps` fetches.
+        "OPTIMIZE_TENSORRT_NVINFER" => Answer::Status("OPTIMIZE_BACKEND_MISSING"),
         beyond if BEYOND.contains(&beyond) => Answer::Status("OPTIMIZE_UNSUPPORTED"),
         wanting if WANTING.contains(&wanting) => INVALID_ARGUMENT,
         _ => OK,
@@ -122,7 +127,7 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 45] = [
+const VALUES: [(&str, &str, &str, &str); 48] = [
     ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_model_merge", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_ensemble_load", "const char *", "path", r#""pair""#),
@@ -132,6 +137,9 @@ const VALUES: [(&str, &str, &str, &str); 45] = [
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_package_compile", "const char *", "path", r#""saved""#),
+    ("optimize_model_build_tensorrt", "const char *", "path", r#""built.engine""#),
+    ("optimize_tensorrt_check", "const char *", "path", r#""model.engine""#),
+    ("optimize_tensorrt_check", "uint32_t", "trust", "1"),
     ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
     ("optimize_model_load_memory", "const void *", "data", "memory_data"),

@@ -133,6 +133,14 @@ static void write_package(void) {
     optimize_context_free(context);
 }
 
+static void write_engine(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_model();
+    need(optimize_model_build_tensorrt(context, model, "model.engine", NULL, NULL, NULL, NULL) == OPTIMIZE_OK, "engine");
+    optimize_model_free(model);
+    optimize_context_free(context);
+}
+
 /* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
 static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
 
