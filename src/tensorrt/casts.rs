@@ -47,10 +47,9 @@ pub(super) fn rewrite(
     let mut writer = Writer { precision, emulated, names, short: HashMap::new(), nodes: Vec::new() };
     let nodes = std::mem::take(&mut graph.node);
     let is_float = |name: &str| floats.contains(name);
-    let (mut full_made, mut full_read, mut short_made) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for (node, form) in nodes.iter().zip(forms) {
-        let outputs = node.output.iter().filter(|o| is_float(o)).cloned();
-        if *form == Form::Short { short_made.extend(outputs) } else { full_made.extend(outputs) }
+    let (mut full_read, mut short_made) = (HashSet::new(), HashSet::new());
+    for (node, _) in nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short) {
+        short_made.extend(node.output.iter().filter(|o| is_float(o)).cloned());
     }
     full_read.extend(graph.output.iter().filter_map(|o| o.name.clone()));
     for (node, form) in nodes.iter().zip(forms) {
@@ -68,18 +67,18 @@ pub(super) fn rewrite(
         writer.name(name);
     }
     // Constants in both forms, or the short one alone.
+    let defaults: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     let mut initializers = Vec::with_capacity(graph.initializer.len());
     for constant in std::mem::take(&mut graph.initializer) {
         let name = constant.name.clone().unwrap_or_default();
         if let Some(short) = writer.short.get(&name) {
             initializers.push(converted(&constant, short, precision, emulated, scratch)?);
         }
-        if full_read.contains(&name) || !writer.short.contains_key(&name) {
+        if full_read.contains(&name) || defaults.contains(&name) || !writer.short.contains_key(&name) {
             initializers.push(constant);
         }
     }
     let constants: HashSet<String> = initializers.iter().filter_map(|t| t.name.clone()).collect();
-    graph.input.retain(|i| !full_made.contains(i.name.as_deref().unwrap_or("")));
     for input in graph.input.iter().filter_map(|i| i.name.as_deref()) {
         if let Some(short) = writer.short.get(input).filter(|short| !constants.contains(*short)).cloned() {
             writer.shorten(input, &short);

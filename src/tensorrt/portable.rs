@@ -1,7 +1,7 @@
 //! Lowering to what the parser of TensorRT takes: the default operators up to opset 20.
 
 use crate::error::{Result, bail};
-use crate::graph::edit::{Names, float_tensor, int_attribute, ints_attribute, node, tensor};
+use crate::graph::edit::{Names, modernize_ir, float_tensor, int_attribute, ints_attribute, node, tensor};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
@@ -17,6 +17,8 @@ const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitC
 /// The model with every operator lowered, and the number of nodes that were. `Unsupported` names those that cannot be.
 pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
     let mut proto = model.proto().clone();
+    // Before IR 4 constants were listed as inputs.
+    modernize_ir(&mut proto);
     let mut names = Names::of(&proto);
     let opset = model.opset();
     let mut lowered = 0;

@@ -88,8 +88,6 @@ struct Measured {
     /// Relative, of the worst float output.
     worst: f64,
     outputs: Map<String, Value>,
-    /// Whether roundings were emulated, because there are no kernels.
-    emulated: bool,
 }
 
 /// Lowers the precision of `model` and measures it. Stage: `precision`, in measurements.
@@ -123,18 +121,16 @@ pub(super) fn lower(
             }
             bail!(GateNotMet, "no node can be {} with an error below {allowed}", options.precision.name());
         }
-        let rewritten = work.rewrite(&forms, false)?;
-        let measured = work.measure(&rewritten, &forms)?;
+        let measured = work.measure(&forms)?;
         call.report("precision", round as u64 + 1, 0)?;
         if measured.worst <= allowed {
             let error = json!({
                 "relative": measured.worst, "allowed": allowed, "outputs": measured.outputs,
-                "measured_on": if measured.emulated { "cpu, rounding emulated" } else { "cpu" },
-                "rounds": round,
+                "measured_on": "cpu, rounding emulated", "rounds": round,
             });
-            return Ok(Lowered { nodes: work.reports(&plan), proto: rewritten.proto, error });
+            return Ok(Lowered { nodes: work.reports(&plan), proto: work.rewrite(&forms, false)?.proto, error });
         }
-        let costs = work.costs(&forms, measured.emulated)?;
+        let costs = work.costs(&forms)?;
         let count = (short >> (ROUNDS - round).min(5)).max(1);
         for (index, cost) in costs.into_iter().take(count) {
             back.insert(index, format!("{BACK}: it adds {cost:.2e} to the error (the outputs': {:.2e})", measured.worst));
@@ -234,22 +230,19 @@ impl Work<'_> {
         casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
     }
 
-    /// A session of the rewritten graph, or of one that emulates it where there are no kernels.
-    fn session(&self, rewritten: &Rewritten, forms: &[Form], more: &[String]) -> Result<(Session, bool)> {
-        let make = |proto: &ModelProto| {
-            let model = Model::from_proto(proto.clone());
-            sample::session(self.runtime, &model, more, self.options.threads, self.call)
+    /// A session that rounds as the rewritten graph does, value by value, and computes in float32. The graph itself
+    /// would tell less: where ONNX Runtime has no short kernel it computes in float32 and takes casts out on both sides.
+    fn session(&self, forms: &[Form]) -> Result<Session> {
+        let make = |proto: ModelProto| {
+            let model = Model::from_proto(proto);
+            sample::session(self.runtime, &model, &[], self.options.threads, self.call)
         };
-        let real = make(&rewritten.proto);
-        self.call.check()?;
-        match real {
-            Ok(session) if self.options.precision == Precision::Fp16 => Ok((session, false)),
-            _ => Ok((make(&self.rewrite(forms, true)?.proto).at(|| "the graph in lower precision")?, true)),
-        }
+        make(self.rewrite(forms, true)?.proto).at(|| "the graph in lower precision")
     }
 
-    fn measure(&self, rewritten: &Rewritten, forms: &[Form]) -> Result<Measured> {
-        let (mut session, emulated) = self.session(rewritten, forms, &[])?;
+    /// The relative error of each float output, and the worst of them.
+    fn measure(&self, forms: &[Form]) -> Result<Measured> {
+        let mut session = self.session(forms)?;
         let names: Vec<String> = self.sample.outputs.iter().map(|(name, _)| name.clone()).collect();
         let (mut worst, mut outputs) = (0.0f64, Map::new());
         let mut look = |name: &str, low: &Tensor| {
@@ -262,13 +255,13 @@ impl Work<'_> {
             Ok(())
         };
         sample::values(&mut session, &self.sample.inputs, &names, self.call, &mut look)?;
-        Ok(Measured { worst, outputs, emulated })
+        Ok(Measured { worst, outputs })
     }
 
     /// Nodes in lower precision by what they add to the error of what they read, the most first.
-    fn costs(&self, forms: &[Form], emulated: bool) -> Result<Vec<(usize, f64)>> {
+    fn costs(&self, forms: &[Form]) -> Result<Vec<(usize, f64)>> {
         let nodes = &self.model.graph().node;
-        let rewritten = self.rewrite(forms, emulated)?;
+        let rewritten = self.rewrite(forms, true)?;
         let of = |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
         let names: Vec<String> = lowered.flat_map(|(node, _)| of(node)).collect();
