@@ -25,7 +25,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test lint fuzz bench install uninstall clean help
+.PHONY: all deps demo test test-gpu lint fuzz bench install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -41,6 +41,9 @@ demo: ## make a real model int8 and measure it against the original (MODEL=file.
 
 test: deps all ## everything: style, Rust, C, C++, Go, C#, the header, the symbols, the installation
 	tests/run.sh
+
+test-gpu: deps all ## what needs an NVIDIA device: see docs/tensorrt.md
+	tests/gpu.sh
 
 lint: ## style alone
 	tests/run.sh lint
@@ -75,4 +78,4 @@ clean: ## remove target/ (the cache of fetched packages stays)
 	rm -rf target
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12

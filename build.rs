@@ -1,9 +1,9 @@
-//! Gives the shared library its soname and, in a git checkout, writes `include/optimize.h` from `src/ffi`.
+//! Gives the shared library its soname, compiles the TensorRT shim where NVIDIA's headers are, and, in a git checkout, writes `include/optimize.h` from `src/ffi`.
 
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 17] = [
+const NOUNS: [&str; 18] = [
     "status",
     "error",
     "buffer",
@@ -19,6 +19,7 @@ const NOUNS: [&str; 17] = [
     "distill",
     "ensemble",
     "package",
+    "tensorrt",
     "benchmark",
     "evaluate",
 ];
@@ -30,9 +31,53 @@ fn main() {
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liboptimize.so.0");
     }
+    compile_shim();
     // A crate unpacked from a registry is read-only and carries the header already.
     if Path::new(".git").exists() {
         write_header();
+    }
+}
+
+/// Header sets of TensorRT that the shim may be compiled with: name, folder of `make deps`, and the macro of the version
+/// that tells it in `NvInferVersion.h`.
+const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT_MAJOR_ENTERPRISE 11")];
+
+/// Compiles `src/tensorrt/shim.cc` once for each set of headers that is found. Without any the library is built all the
+/// same, and says so when an engine is asked for.
+fn compile_shim() {
+    println!("cargo:rerun-if-env-changed=OPTIMIZE_TENSORRT_INCLUDE");
+    println!("cargo:rerun-if-changed=src/tensorrt/shim.cc");
+    // `make deps` touches it when it brings the headers.
+    println!("cargo:rerun-if-changed=tools/deps.lock");
+    for (name, version) in TENSORRT {
+        println!("cargo:rustc-check-cfg=cfg(tensorrt_{name})");
+        let fetched = format!("target/deps/tensorrt-headers/{name}");
+        let given = std::env::var("OPTIMIZE_TENSORRT_INCLUDE").unwrap_or_default();
+        let folders = [given.as_str(), &fetched, "/usr/include/x86_64-linux-gnu", "/usr/include", "/usr/local/include"];
+        let fits = |folder: &&&str| {
+            let text = std::fs::read_to_string(Path::new(folder).join("NvInferVersion.h")).unwrap_or_default();
+            let words: Vec<&str> = version.split(' ').collect();
+            let found = |line: &str| {
+                let line: Vec<&str> = line.split_whitespace().collect();
+                line.len() >= 3 && line[0] == "#define" && line[1..3] == words
+            };
+            !folder.is_empty() && text.lines().any(found) && Path::new(folder).join("NvOnnxParser.h").is_file()
+        };
+        let Some(folder) = folders.iter().find(fits) else { continue };
+        // No C++ library is needed, so none is linked: what little there is of one stands in the shim.
+        let mut compiler = cc::Build::new();
+        compiler.cpp(true).std("c++17").file("src/tensorrt/shim.cc").cpp_link_stdlib(None).warnings(false);
+        compiler.include(folder).include("target/deps/tensorrt-headers").include("/usr/local/cuda/include");
+        compiler.define("nvinfer1", Some(format!("optimize_nvinfer_{name}").as_str()));
+        compiler.define("nvonnxparser", Some(format!("optimize_nvonnxparser_{name}").as_str()));
+        compiler.define("SHIM", Some(name)).define(if name == "rtx1" { "SHIM_RTX" } else { "SHIM_TRT" }, "1");
+        for flag in ["-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-fvisibility-inlines-hidden"] {
+            compiler.flag(flag);
+        }
+        match compiler.try_compile(&format!("optimize_shim_{name}")) {
+            Ok(()) => println!("cargo:rustc-cfg=tensorrt_{name}"),
+            Err(error) => println!("cargo:warning=the TensorRT shim for {folder} was left out: {error}"),
+        }
     }
 }
 

@@ -114,6 +114,26 @@ typedef enum {
    * A defect of this library; the process is intact.
    */
   OPTIMIZE_INTERNAL = 14,
+  /**
+   * TensorRT was not found, is too old, or this library was built without its headers.
+   */
+  OPTIMIZE_BACKEND_MISSING = 15,
+  /**
+   * There is no NVIDIA driver or no device.
+   */
+  OPTIMIZE_DEVICE_MISSING = 16,
+  /**
+   * TensorRT refused the model or failed.
+   */
+  OPTIMIZE_BACKEND = 17,
+  /**
+   * The file was made of another model, or for another library or device.
+   */
+  OPTIMIZE_MISMATCH = 18,
+  /**
+   * The file is code, and its maker was not said to be trusted.
+   */
+  OPTIMIZE_UNTRUSTED = 19,
 } optimize_status_t;
 
 /**
@@ -393,6 +413,24 @@ typedef enum {
 } optimize_optimization_level_t;
 
 /**
+ * What an engine computes with.
+ */
+typedef enum {
+  /**
+   * As the model is.
+   */
+  OPTIMIZE_PRECISION_FP32 = 0,
+  /**
+   * Products and what is around them in float16. Needs ONNX Runtime, to measure the error.
+   */
+  OPTIMIZE_PRECISION_FP16 = 1,
+  /**
+   * As OPTIMIZE_PRECISION_FP16, in bfloat16.
+   */
+  OPTIMIZE_PRECISION_BF16 = 2,
+} optimize_precision_t;
+
+/**
  * How weights are chosen for pruning.
  */
 typedef enum {
@@ -537,6 +575,24 @@ typedef enum {
    */
   OPTIMIZE_SCHEDULE_CONSTANT = 2,
 } optimize_schedule_t;
+
+/**
+ * Which library builds an engine.
+ */
+typedef enum {
+  /**
+   * TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+   */
+  OPTIMIZE_TENSORRT_AUTO = 0,
+  /**
+   * TensorRT 11 (libnvinfer.so.11): for the device that is there.
+   */
+  OPTIMIZE_TENSORRT_NVINFER = 1,
+  /**
+   * TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
+   */
+  OPTIMIZE_TENSORRT_RTX = 2,
+} optimize_tensorrt_backend_t;
 
 /**
  * Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
@@ -1269,7 +1325,7 @@ typedef void (*optimize_training_fn)(void *user_data,
                                      const optimize_training_step_t *step);
 
 /**
- * Options of `optimize_model_distill`. All zero means the defaults, but for the text.
+ * Options of `optimize_model_distill`. All zero means the defaults.
  */
 typedef struct {
   /**
@@ -1280,14 +1336,6 @@ typedef struct {
    * How often the text is read; 0 is 3.
    */
   uint32_t epochs;
-  /**
-   * The text in UTF-8, of `text_size` bytes. Needed.
-   */
-  const char *text;
-  /**
-   * Bytes of `text`.
-   */
-  uint64_t text_size;
   /**
    * Not 0: each line of the text is JSON, `{"text": "..."}`, and a text of its own.
    */
@@ -1641,6 +1689,122 @@ typedef struct {
    */
   const char *public_key;
 } optimize_package_open_options_t;
+
+/**
+ * Options of `optimize_model_build_tensorrt`. All zero means the defaults.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_tensorrt_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * An optimize_precision_t.
+   */
+  int32_t precision;
+  /**
+   * An optimize_tensorrt_backend_t.
+   */
+  int32_t backend;
+  /**
+   * 1 to 6 for TensorRT's levels 0 to 5; 0 is its default.
+   */
+  uint32_t optimization_level;
+  /**
+   * Size of the batch where the model leaves it open; 0 leaves it to the profiles.
+   */
+  uint64_t batch_size;
+  /**
+   * Length of sequences where the model leaves it open; 0 leaves it to the profiles.
+   */
+  uint64_t sequence_length;
+  /**
+   * Least, usual and largest sizes by the model's names for dimensions, or batch, sequence and past:
+   * "batch=1:8:32,sequence=128"; or NULL.
+   */
+  const char *dimensions;
+  /**
+   * Least shapes, "ids:1x16,mask:1x16"; or NULL.
+   */
+  const char *min_shapes;
+  /**
+   * The shapes to be fast for; or NULL.
+   */
+  const char *opt_shapes;
+  /**
+   * Largest shapes; or NULL.
+   */
+  const char *max_shapes;
+  /**
+   * Several profiles as JSON instead, [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}]; or NULL.
+   */
+  const char *profiles;
+  /**
+   * Folder of the libraries; NULL looks for them.
+   */
+  const char *library;
+  /**
+   * File that timings of layers are kept in; or NULL.
+   */
+  const char *timing_cache;
+  /**
+   * Device memory in bytes that a layer may work in; 0 is all.
+   */
+  uint64_t workspace;
+  /**
+   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16 and 0.08 for bf16. Nodes go back
+   * to fp32 until it is met.
+   */
+  double max_error;
+  /**
+   * TensorRT-RTX: `compute_capability_count` devices to build for, 89 for compute capability 8.9; NULL is all.
+   */
+  const int32_t *compute_capabilities;
+  /**
+   * Numbers in `compute_capabilities`.
+   */
+  uint64_t compute_capability_count;
+  /**
+   * Not 0: runs with later versions of the library, too.
+   */
+  uint32_t version_compatible;
+  /**
+   * Not 0: runs on all devices from Ampere on.
+   */
+  uint32_t hardware_compatible;
+  /**
+   * Not 0: no weights in the engine.
+   */
+  uint32_t strip;
+  /**
+   * Not 0: weights may be replaced later.
+   */
+  uint32_t refit;
+  /**
+   * Not 0: weights with the pattern 2:4 are used as such.
+   */
+  uint32_t sparsity;
+  /**
+   * Not 0: layers keep all that is known about them, for profilers.
+   */
+  uint32_t detailed;
+  /**
+   * Not 0: no TensorFloat-32.
+   */
+  uint32_t no_tf32;
+  /**
+   * Not 0: builds even if the engine that is there is the one asked for.
+   */
+  uint32_t force;
+  /**
+   * Not 0: another engine at the path is OPTIMIZE_MISMATCH and stays.
+   */
+  uint32_t refuse_mismatch;
+  /**
+   * Threads of the measurements; 0 is as the context says.
+   */
+  uint32_t threads;
+} optimize_tensorrt_options_t;
 
 /**
  * Options of `optimize_model_benchmark`. All zero means the defaults.
@@ -2221,8 +2385,8 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
                                        optimize_error_t **error);
 
 /**
- * Trains a student to answer as the teacher does on a text, and gives it as a new model; the originals stay. `student`
- * may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
+ * Trains a student to answer as the teacher does on a text (UTF-8, `size` bytes), and gives it as a new model; the
+ * originals stay. `student` may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
  * tokens, and one of them have its tokenizer. `report` (may be NULL) gets the JSON of docs/report.md: losses over
  * time, and teacher, student before and student after on text that was not learned from. Progress stage: "distill", in
  * steps. With a checkpoint, a call that was cancelled or timed out can go on later with `resume`.
@@ -2232,6 +2396,8 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
 optimize_status_t optimize_model_distill(const optimize_context_t *context,
                                          const optimize_model_t *teacher,
                                          const optimize_model_t *student,
+                                         const char *text,
+                                         size_t size,
                                          const optimize_distill_options_t *options,
                                          const optimize_call_t *call,
                                          optimize_model_t **result,
@@ -2416,6 +2582,39 @@ optimize_status_t optimize_package_verify(const optimize_package_t *package,
  * Frees a package. NULL is fine. What was made with it goes on working.
  */
 void optimize_package_free(optimize_package_t *package);
+
+/**
+ * Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest beside it
+ * (FILE.engine.json). If the engine that is there is of this model, library and these options, it stays, and the report
+ * says "reused". `report` may be NULL; else it gets JSON: backend, profiles, error against fp32, what stays fp32 and why.
+ *
+ * OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING where it needs a device; OPTIMIZE_UNSUPPORTED
+ * for another version of it and for operators that it does not take (the message names them);
+ * OPTIMIZE_INVALID_ARGUMENT if an input varies in size and nothing says how; OPTIMIZE_GATE_NOT_MET if the error stays
+ * too large; OPTIMIZE_MISMATCH with `refuse_mismatch`. Progress stages: "hash", "precision", "build" (in steps, whose
+ * number grows). A cancel is answered within 200 ms; the library may work on for a while on a thread of its own.
+ */
+optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *context,
+                                                const optimize_model_t *model,
+                                                const char *path,
+                                                const optimize_tensorrt_options_t *options,
+                                                const optimize_call_t *call,
+                                                optimize_buffer_t **report,
+                                                optimize_error_t **error);
+
+/**
+ * Looks whether an engine may be used here, of `model` if that is not NULL. `manifest` (may be NULL) gets its manifest
+ * as JSON. `trust` not 0 says that its maker is trusted: an engine is code. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
+ * manifest is about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device;
+ * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
+ */
+optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
+                                          const char *path,
+                                          const optimize_model_t *model,
+                                          uint32_t trust,
+                                          const optimize_call_t *call,
+                                          optimize_buffer_t **manifest,
+                                          optimize_error_t **error);
 
 /**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load

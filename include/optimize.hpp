@@ -55,6 +55,7 @@
 #include "optimize/package.hpp"
 #include "optimize/session.hpp"
 #include "optimize/tensor.hpp"
+#include "optimize/tensorrt.hpp"
 #include "optimize/tokenizer.hpp"
 
 #endif // OPTIMIZE_HPP

@@ -42,6 +42,16 @@ pub enum Kind {
     GateNotMet = 13,
     /// A defect of this library (a caught panic). The process is intact; the operation is not done.
     Internal = 14,
+    /// TensorRT was not found, is too old, or this library was built without its headers.
+    BackendMissing = 15,
+    /// There is no NVIDIA driver or no device of its.
+    DeviceMissing = 16,
+    /// TensorRT refused the model or failed to build.
+    Backend = 17,
+    /// A file was made of another model, or for another library or device.
+    Mismatch = 18,
+    /// A file that is code, from somebody who was not said to be trusted.
+    Untrusted = 19,
 }
 
 impl Kind {
@@ -62,6 +72,11 @@ impl Kind {
             Kind::Busy => "busy",
             Kind::GateNotMet => "gate_not_met",
             Kind::Internal => "internal",
+            Kind::BackendMissing => "backend_missing",
+            Kind::DeviceMissing => "device_missing",
+            Kind::Backend => "backend",
+            Kind::Mismatch => "mismatch",
+            Kind::Untrusted => "untrusted",
         }
     }
 }

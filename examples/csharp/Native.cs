@@ -72,6 +72,22 @@ namespace Optimize
         }
 
         [StructLayout(LayoutKind.Sequential)]
+        internal struct TensorRtOptions
+        {
+            internal uint StructSize;
+            internal int Precision, Backend;
+            internal uint OptimizationLevel;
+            internal ulong BatchSize, SequenceLength;
+            internal IntPtr Dimensions, MinShapes, OptShapes, MaxShapes, Profiles, LibraryFolder, TimingCache;
+            internal ulong Workspace;
+            internal double MaxError;
+            internal IntPtr ComputeCapabilities;
+            internal ulong ComputeCapabilityCount;
+            internal uint VersionCompatible, HardwareCompatible, Strip, Refit, Sparsity, Detailed, NoTf32, Force;
+            internal uint RefuseMismatch, Threads;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
         internal struct PackageOpenOptions
         {
             internal uint StructSize, Reserved;
@@ -198,8 +214,6 @@ namespace Optimize
         internal struct DistillOptions
         {
             internal uint StructSize, Epochs;
-            internal IntPtr Text;
-            internal ulong TextSize;
             internal uint JsonLines, BatchSize, SequenceLength, GradientAccumulationSteps;
             internal double LearningRate, Temperature;
             internal int Divergence, Schedule;
@@ -279,8 +293,8 @@ namespace Optimize
             Context context, Model model, ref PruneOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_distill(
-            Context context, Model teacher, Model student, ref DistillOptions options, ref Call call,
-            out Model result, out BufferHandle report, out ErrorHandle error);
+            Context context, Model teacher, Model student, byte[] text, UIntPtr size, ref DistillOptions options,
+            ref Call call, out Model result, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_merge(
             IntPtr models, UIntPtr count, ref MergeOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
@@ -338,6 +352,12 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_package_compile(
             Context context, Model model, IntPtr path, ref PackageCompileOptions options, ref Call call,
             out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_build_tensorrt(
+            Context context, Model model, IntPtr path, ref TensorRtOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensorrt_check(
+            Context context, IntPtr path, Model model, uint trust, ref Call call,
+            out BufferHandle manifest, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_open(
             IntPtr path, ref PackageOpenOptions options, out Package package, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_model(

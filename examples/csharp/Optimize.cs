@@ -33,7 +33,7 @@ namespace Optimize
     {
         Ok = 0, InvalidArgument = 1, InvalidHandle = 2, NotFound = 3, IO = 4, InvalidModel = 5, Unsupported = 6,
         LimitExceeded = 7, RuntimeMissing = 8, Runtime = 9, Cancelled = 10, Timeout = 11, Busy = 12, GateNotMet = 13,
-        Internal = 14,
+        Internal = 14, BackendMissing = 15, DeviceMissing = 16, Backend = 17, Mismatch = 18, Untrusted = 19,
     }
 
     /// <summary>What the library says about a failed call.</summary>

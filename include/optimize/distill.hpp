@@ -81,8 +81,6 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
                          const Call &call) {
     const auto freeze = c_texts(options.freeze, "freeze");
     auto raw = sized<optimize_distill_options_t>();
-    raw.text = options.text.data();
-    raw.text_size = options.text.size();
     raw.epochs = options.epochs;
     raw.json_lines = options.json_lines;
     raw.batch_size = options.batch_size;
@@ -134,8 +132,8 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     Model made;
     Buffer report;
     attempt(watched, told.thrown, [&](auto *c_call, auto **error) {
-        return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr, &raw, c_call,
-                                      made.place(), report.place(), error);
+        return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr, options.text.data(),
+                                      options.text.size(), &raw, c_call, made.place(), report.place(), error);
     });
     return {std::move(made), report.text()};
 }

@@ -28,6 +28,11 @@ enum class Status : std::int32_t {
     busy = OPTIMIZE_BUSY,
     gate_not_met = OPTIMIZE_GATE_NOT_MET,
     internal = OPTIMIZE_INTERNAL,
+    backend_missing = OPTIMIZE_BACKEND_MISSING,
+    device_missing = OPTIMIZE_DEVICE_MISSING,
+    backend = OPTIMIZE_BACKEND,
+    mismatch = OPTIMIZE_MISMATCH,
+    untrusted = OPTIMIZE_UNTRUSTED,
 };
 
 /// What every failure throws. what() is "place: message".

@@ -7,7 +7,7 @@ use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text, text_of, texts};
+use super::{Out, buffer, guard, text as c_text, text_of, texts};
 use crate::distill::{Corpus, DistillOptions, Divergence, LossWeights, Moment, Schedule, distill, student_of};
 use crate::error::{Context as _, Result, bail};
 use std::ffi::{c_char, c_void};
@@ -70,7 +70,7 @@ pub struct optimize_training_step_t {
 pub type optimize_training_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, step: *const optimize_training_step_t)>;
 
-/// Options of `optimize_model_distill`. All zero means the defaults, but for the text.
+/// Options of `optimize_model_distill`. All zero means the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -79,10 +79,6 @@ pub struct optimize_distill_options_t {
     pub struct_size: u32,
     /// How often the text is read; 0 is 3.
     pub epochs: u32,
-    /// The text in UTF-8, of `text_size` bytes. Needed.
-    pub text: *const c_char,
-    /// Bytes of `text`.
-    pub text_size: u64,
     /// Not 0: each line of the text is JSON, `{"text": "..."}`, and a text of its own.
     pub json_lines: u32,
     /// Blocks of text (lines, for models that read lines) in one run; 0 is 4.
@@ -147,8 +143,8 @@ pub struct optimize_distill_options_t {
 // SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
 
-/// Trains a student to answer as the teacher does on a text, and gives it as a new model; the originals stay. `student`
-/// may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
+/// Trains a student to answer as the teacher does on a text (UTF-8, `size` bytes), and gives it as a new model; the
+/// originals stay. `student` may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
 /// tokens, and one of them have its tokenizer. `report` (may be NULL) gets the JSON of docs/report.md: losses over
 /// time, and teacher, student before and student after on text that was not learned from. Progress stage: "distill", in
 /// steps. With a checkpoint, a call that was cancelled or timed out can go on later with `resume`.
@@ -159,6 +155,8 @@ pub unsafe extern "C" fn optimize_model_distill(
     context: *const optimize_context_t,
     teacher: *const optimize_model_t,
     student: *const optimize_model_t,
+    text: *const c_char,
+    size: usize,
     options: *const optimize_distill_options_t,
     call: *const optimize_call_t,
     result: *mut *mut optimize_model_t,
@@ -175,14 +173,13 @@ pub unsafe extern "C" fn optimize_model_distill(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
-            let size = usize::try_from(given.text_size).unwrap_or(usize::MAX);
-            let content = text_of(given.text, size, "text")?;
+            let content = text_of(text, size, "text")?;
             let corpus =
                 if given.json_lines != 0 { Corpus::from_json_lines(content) } else { Corpus::from_text(content) };
             let corpus = corpus.at(|| "text")?;
             let layers = match given.student_layers.is_null() {
                 true => None,
-                false => Some(text(given.student_layers, "student_layers")?.parse().at(|| "student_layers")?),
+                false => Some(c_text(given.student_layers, "student_layers")?.parse().at(|| "student_layers")?),
             };
             if student.is_some() == layers.is_some() {
                 bail!(InvalidArgument, "either student or student_layers says who learns, and one of them must");
@@ -286,7 +283,7 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         checkpoint: match given.checkpoint.is_null() {
             true => None,
             // SAFETY: the contract of `ffi`.
-            false => Some(PathBuf::from(unsafe { text(given.checkpoint, "checkpoint") }?)),
+            false => Some(PathBuf::from(unsafe { c_text(given.checkpoint, "checkpoint") }?)),
         },
         checkpoint_every: given.checkpoint_every,
         resume: given.resume != 0,

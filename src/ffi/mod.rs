@@ -29,6 +29,7 @@ pub mod quantize;
 pub mod session;
 pub mod status;
 pub mod tensor;
+pub mod tensorrt;
 pub mod tokenizer;
 
 use crate::error::{Error, Kind, Result, bail};

@@ -38,6 +38,16 @@ pub enum optimize_status_t {
     OPTIMIZE_GATE_NOT_MET = 13,
     /// A defect of this library; the process is intact.
     OPTIMIZE_INTERNAL = 14,
+    /// TensorRT was not found, is too old, or this library was built without its headers.
+    OPTIMIZE_BACKEND_MISSING = 15,
+    /// There is no NVIDIA driver or no device.
+    OPTIMIZE_DEVICE_MISSING = 16,
+    /// TensorRT refused the model or failed.
+    OPTIMIZE_BACKEND = 17,
+    /// The file was made of another model, or for another library or device.
+    OPTIMIZE_MISMATCH = 18,
+    /// The file is code, and its maker was not said to be trusted.
+    OPTIMIZE_UNTRUSTED = 19,
 }
 
 impl From<Kind> for optimize_status_t {
@@ -58,6 +68,11 @@ impl From<Kind> for optimize_status_t {
             Kind::Busy => OPTIMIZE_BUSY,
             Kind::GateNotMet => OPTIMIZE_GATE_NOT_MET,
             Kind::Internal => OPTIMIZE_INTERNAL,
+            Kind::BackendMissing => OPTIMIZE_BACKEND_MISSING,
+            Kind::DeviceMissing => OPTIMIZE_DEVICE_MISSING,
+            Kind::Backend => OPTIMIZE_BACKEND,
+            Kind::Mismatch => OPTIMIZE_MISMATCH,
+            Kind::Untrusted => OPTIMIZE_UNTRUSTED,
         }
     }
 }
@@ -87,6 +102,11 @@ pub extern "C" fn optimize_status_name(status: i32) -> *const c_char {
         12 => c"busy",
         13 => c"gate_not_met",
         14 => c"internal",
+        15 => c"backend_missing",
+        16 => c"device_missing",
+        17 => c"backend",
+        18 => c"mismatch",
+        19 => c"untrusted",
         _ => c"unknown",
     };
     name.as_ptr()
@@ -113,6 +133,11 @@ mod tests {
             Kind::Busy,
             Kind::GateNotMet,
             Kind::Internal,
+            Kind::BackendMissing,
+            Kind::DeviceMissing,
+            Kind::Backend,
+            Kind::Mismatch,
+            Kind::Untrusted,
         ];
         for kind in kinds {
             assert_eq!(optimize_status_t::from(kind) as i32, kind as i32);

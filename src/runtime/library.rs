@@ -124,13 +124,7 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty()) {
         return vec![std::path::absolute(&path).unwrap_or_else(|_| path.into())];
     }
-    let ours = file_of(candidates as *const c_void);
-    let program = std::env::current_exe().ok();
-    let mut folders = Vec::new();
-    for file in [ours, program].into_iter().flatten().map(|file| resolved(&file)) {
-        let Some(folder) = file.parent() else { continue };
-        folders.extend([folder.to_owned(), folder.parent().unwrap_or(folder).join("lib")]);
-    }
+    let folders = folders();
     let mut all = Vec::new();
     for path in folders.iter().flat_map(|folder| NAMES.map(|name| folder.join(name))) {
         if !all.contains(&path) {
@@ -139,6 +133,18 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     }
     all.extend(NAMES.map(PathBuf::from));
     all
+}
+
+/// Folders beside this library and the program, in which libraries are looked for.
+pub(crate) fn folders() -> Vec<PathBuf> {
+    let ours = file_of(folders as *const c_void);
+    let program = std::env::current_exe().ok();
+    let mut folders = Vec::new();
+    for file in [ours, program].into_iter().flatten().map(|file| resolved(&file)) {
+        let Some(folder) = file.parent() else { continue };
+        folders.extend([folder.to_owned(), folder.parent().unwrap_or(folder).join("lib")]);
+    }
+    folders
 }
 
 /// Opens one candidate; the error is the reason alone.

@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 18] = [
+const OPTIONAL: [(&str, &str); 22] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
@@ -69,6 +69,10 @@ const OPTIONAL: [(&str, &str); 18] = [
     ("optimize_model_quantize", "report"),
     ("optimize_package_compile", "report"),
     ("optimize_package_verify", "public_key"),
+    ("optimize_model_distill", "report"),
+    ("optimize_model_build_tensorrt", "report"),
+    ("optimize_tensorrt_check", "manifest"),
+    ("optimize_tensorrt_check", "model"),
     ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
     ("optimize_model_evaluate", "against"),
@@ -83,7 +87,8 @@ const OPTIONAL: [(&str, &str); 18] = [
 ];
 
 /// Functions whose model writes text.
-const DECODERS: [&str; 3] = ["optimize_generator_new", "optimize_model_render_chat", "optimize_model_evaluate"];
+const DECODERS: [&str; 4] =
+    ["optimize_generator_new", "optimize_model_distill", "optimize_model_render_chat", "optimize_model_evaluate"];
 
 /// Values of enums that are understood, and then ask for what a model that writes text, or this version, cannot do.
 const BEYOND: [&str; 4] = [
@@ -116,6 +121,8 @@ const WANTING: [&str; 16] = [
 /// What a call with a known enum value must answer.
 pub fn answer_of(value: &str) -> Answer {
     match value {
+        // Its library is not among what `make deps` fetches.
+        "OPTIMIZE_TENSORRT_NVINFER" => Answer::Status("OPTIMIZE_BACKEND_MISSING"),
         beyond if BEYOND.contains(&beyond) => Answer::Status("OPTIMIZE_UNSUPPORTED"),
         wanting if WANTING.contains(&wanting) => INVALID_ARGUMENT,
         _ => OK,
@@ -123,7 +130,9 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 46] = [
+const VALUES: [(&str, &str, &str, &str); 51] = [
+    ("optimize_model_distill", "const char *", "text", "training_text"),
+    ("optimize_model_distill", "size_t", "size", "sizeof training_text - 1"),
     ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_model_merge", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_ensemble_load", "const char *", "path", r#""pair""#),
@@ -133,6 +142,9 @@ const VALUES: [(&str, &str, &str, &str); 46] = [
     ("optimize_model_load", "const char *", "path", r#""model.onnx""#),
     ("optimize_model_save", "const char *", "path", r#""saved.onnx""#),
     ("optimize_package_compile", "const char *", "path", r#""saved""#),
+    ("optimize_model_build_tensorrt", "const char *", "path", r#""built.engine""#),
+    ("optimize_tensorrt_check", "const char *", "path", r#""model.engine""#),
+    ("optimize_tensorrt_check", "uint32_t", "trust", "1"),
     ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
     ("optimize_package_verify", "const char *", "public_key", "NULL"),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),

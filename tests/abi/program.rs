@@ -36,6 +36,7 @@ fn source(cases: &[Case]) -> String {
              read_memory();\n    \
              write_manifest();\n    \
              write_package();\n    \
+             write_engine();\n    \
              for (; index < {}; index++) {{\n        \
                  printf(\"CASE %d\\n\", index);\n        \
                  fflush(stdout);\n        \
@@ -88,6 +89,8 @@ fn run_all(program: &Path, folder: &Path, cases: &[Case]) -> Vec<String> {
         if std::env::var_os("ORT_DYLIB_PATH").is_none() && runtime.is_file() {
             command.env("ORT_DYLIB_PATH", runtime);
         }
+        let tensorrt = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps/tensorrt-rtx");
+        command.env("OPTIMIZE_TENSORRT_PATH", tensorrt);
         let output = command.output().expect("the program runs");
         let text = String::from_utf8_lossy(&output.stdout);
         failures.extend(text.lines().filter(|l| l.starts_with("FAIL ") || l.starts_with("# ")).map(str::to_owned));

@@ -4,16 +4,15 @@
 static optimize_context_t *context;
 static optimize_model_t *teacher;
 static char text[40000];
+static size_t length;
 
 static optimize_status_t distill(const optimize_distill_options_t *options, const optimize_call_t *call,
                                  optimize_model_t **result, optimize_buffer_t **report, optimize_error_t **error) {
-    return optimize_model_distill(context, teacher, NULL, options, call, result, report, error);
+    return optimize_model_distill(context, teacher, NULL, text, length, options, call, result, report, error);
 }
 
 static optimize_distill_options_t few_steps(uint64_t steps) {
     optimize_distill_options_t options = {.struct_size = sizeof options, .max_steps = steps};
-    options.text = text;
-    options.text_size = strlen(text);
     options.student_layers = "layers:every-other";
     options.batch_size = 4;
     options.sequence_length = 16;
@@ -110,11 +109,11 @@ TEST(wrong_calls_say_what_is_wrong) {
     options.student_layers = "layers:7";
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "the teacher has 6");
     options.student_layers = "layers:2";
-    options.text_size = 20;
+    length = 20;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "at least 20");
-    options.text_size = 0;
+    length = 0;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "empty");
-    options.text_size = strlen(text);
+    length = strlen(text);
     options.labels_weight = 1;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_UNSUPPORTED, "labels_weight");
     options.labels_weight = 0;
@@ -133,6 +132,7 @@ static void write_text(void) {
     size_t at = 0, i;
     for (i = 0; i < 140; i++)
         at += (size_t)snprintf(text + at, sizeof text - at, "%s %s %s.\n", who[i % 5], what[i % 7], which[i % 4]);
+    length = at;
 }
 
 int main(void) {

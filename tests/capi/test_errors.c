@@ -11,12 +11,13 @@ TEST(every_status_has_a_name) {
     static const char *const names[] = {
         "ok",      "invalid_argument", "invalid_handle", "not_found", "io",      "invalid_model", "unsupported",  "limit_exceeded",
         "runtime_missing", "runtime",  "cancelled",      "timeout",   "busy",    "gate_not_met",  "internal",
+        "backend_missing", "device_missing", "backend", "mismatch",   "untrusted",
     };
     int status;
-    for (status = OPTIMIZE_OK; status <= OPTIMIZE_INTERNAL; status++)
+    for (status = OPTIMIZE_OK; status <= OPTIMIZE_UNTRUSTED; status++)
         CHECK_TEXT(optimize_status_name(status), names[status]);
     CHECK_TEXT(optimize_status_name(-1), "unknown");
-    CHECK_TEXT(optimize_status_name(OPTIMIZE_INTERNAL + 1), "unknown");
+    CHECK_TEXT(optimize_status_name(OPTIMIZE_UNTRUSTED + 1), "unknown");
     CHECK_TEXT(optimize_status_name(INT32_MAX), "unknown");
     CHECK_TEXT(optimize_status_name(INT32_MIN), "unknown");
 }

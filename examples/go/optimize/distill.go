@@ -87,10 +87,9 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 	}
 	var m memory
 	defer m.free()
+	text := m.text(o.Text)
 	options := C.optimize_distill_options_t{
 		struct_size:                 C.sizeof_optimize_distill_options_t,
-		text:                        m.textOrNil(o.Text),
-		text_size:                   C.uint64_t(len(o.Text)),
 		epochs:                      C.uint32_t(o.Epochs),
 		json_lines:                  flag(o.JSONLines),
 		batch_size:                  C.uint32_t(o.BatchSize),
@@ -124,7 +123,7 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_model_distill(context, from, to, &options, call, &result, &buffer, e)
+		return C.optimize_model_distill(context, from, to, text, C.size_t(len(o.Text)), &options, call, &result, &buffer, e)
 	})
 	if err != nil {
 		return nil, nil, err

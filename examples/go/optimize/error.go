@@ -32,6 +32,11 @@ const (
 	ErrBusy            Status = C.OPTIMIZE_BUSY             // the session or generator is in another call
 	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed gate was not met
 	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of the library; the process is intact
+	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT was not found or is too old
+	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // there is no NVIDIA driver or no device
+	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT refused or failed
+	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // of another model, library or device
+	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // code whose maker was not said to be trusted
 )
 
 // Error is the stable name of the status, e.g. "optimize: invalid_model".

@@ -14,6 +14,7 @@ mod prune;
 mod quantize;
 mod run;
 mod table;
+mod tensorrt;
 
 use clap::{Parser, Subcommand};
 use optimize::error::{Error, Kind};
@@ -43,6 +44,8 @@ enum Command {
     Distill(distill::Arguments),
     /// Make a package: one artefact that a program opens and runs.
     Compile(compile::Arguments),
+    /// Make a TensorRT engine, for NVIDIA's devices.
+    Tensorrt(tensorrt::Arguments),
     /// Measure a model against another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
     /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Ensemble(arguments) => ensemble::run(arguments),
         Command::Distill(arguments) => distill::run(arguments),
         Command::Compile(arguments) => compile::run(arguments),
+        Command::Tensorrt(arguments) => tensorrt::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

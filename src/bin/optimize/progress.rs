@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 /// Stages that count rounds, texts or tokens; the others count bytes.
-const COUNTED: [&str; 5] = ["benchmark", "distill", "evaluate", "generate", "prompt"];
+const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "generate", "precision", "prompt"];
 
 /// A bar on stderr that follows the stages of an operation. Draws nothing where no person watches.
 pub struct Bar {

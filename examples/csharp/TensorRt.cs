@@ -1,0 +1,152 @@
+// TensorRT engines.
+
+using System;
+
+namespace Optimize
+{
+    /// <summary>What an engine computes with.</summary>
+    public enum Precision { Fp32 = 0, Fp16 = 1, Bf16 = 2 }
+
+    /// <summary>Options of Context.BuildTensorRt.</summary>
+    public sealed class TensorRtOptions
+    {
+        public Precision Precision { get; set; }
+
+        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX.</summary>
+        public int Backend { get; set; }
+
+        /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 is its default.</summary>
+        public uint OptimizationLevel { get; set; }
+
+        /// <summary>Where the model leaves it open.</summary>
+        public ulong BatchSize { get; set; }
+
+        /// <summary>Where the model leaves it open.</summary>
+        public ulong SequenceLength { get; set; }
+
+        /// <summary>"batch=1:8:32,sequence=128".</summary>
+        public string Dimensions { get; set; }
+
+        /// <summary>"ids:1x16,mask:1x16".</summary>
+        public string MinShapes { get; set; }
+
+        public string OptShapes { get; set; }
+
+        public string MaxShapes { get; set; }
+
+        /// <summary>Several, as JSON.</summary>
+        public string Profiles { get; set; }
+
+        /// <summary>Folder of the libraries; null looks for them.</summary>
+        public string Library { get; set; }
+
+        public string TimingCache { get; set; }
+
+        /// <summary>Bytes; 0 is all.</summary>
+        public ulong Workspace { get; set; }
+
+        /// <summary>Against fp32; 0 is 0.01 for Fp16 and 0.08 for Bf16.</summary>
+        public double MaxError { get; set; }
+
+        /// <summary>TensorRT-RTX: devices to build for, 89 for compute capability 8.9.</summary>
+        public int[] ComputeCapabilities { get; set; }
+
+        public bool VersionCompatible { get; set; }
+
+        public bool HardwareCompatible { get; set; }
+
+        public bool Strip { get; set; }
+
+        public bool Refit { get; set; }
+
+        public bool Sparsity { get; set; }
+
+        public bool Detailed { get; set; }
+
+        public bool NoTf32 { get; set; }
+
+        public bool Force { get; set; }
+
+        public bool RefuseMismatch { get; set; }
+
+        public uint Threads { get; set; }
+    }
+
+    public sealed partial class Context
+    {
+        /// <summary>Builds an engine at a path, with a manifest beside it; gives the report as JSON.</summary>
+        public string BuildTensorRt(Model model, string path, TensorRtOptions options = null, Call call = null)
+        {
+            options = options ?? new TensorRtOptions();
+            var devices = options.ComputeCapabilities ?? new int[0];
+            var pinned = System.Runtime.InteropServices.GCHandle.Alloc(
+                devices, System.Runtime.InteropServices.GCHandleType.Pinned);
+            BufferHandle report = null;
+            try
+            {
+                using (var scratch = new Scratch())
+                {
+                    Native.TensorRtOptions raw = Raw(options, scratch);
+                    raw.ComputeCapabilities = devices.Length == 0 ? IntPtr.Zero : pinned.AddrOfPinnedObject();
+                    raw.ComputeCapabilityCount = (ulong)devices.Length;
+                    IntPtr cPath = scratch.Text(path);
+                    Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_build_tensorrt(
+                        this, model, cPath, ref raw, ref native, out report, out error));
+                }
+            }
+            finally
+            {
+                pinned.Free();
+            }
+            return report.Take();
+        }
+
+        /// <summary>
+        /// Looks whether an engine may be used here, of a model; gives its manifest as JSON. Trust says that whoever made
+        /// it is trusted: it is code.
+        /// </summary>
+        public string CheckTensorRt(string path, Model model, bool trust, Call call = null)
+        {
+            BufferHandle manifest = null;
+            using (var scratch = new Scratch())
+            {
+                IntPtr cPath = scratch.Text(path);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tensorrt_check(
+                    this, cPath, model, trust ? 1u : 0, ref native, out manifest, out error));
+            }
+            return manifest.Take();
+        }
+
+        private static Native.TensorRtOptions Raw(TensorRtOptions options, Scratch scratch)
+        {
+            return new Native.TensorRtOptions
+            {
+                StructSize = SizeOf<Native.TensorRtOptions>(),
+                Precision = (int)options.Precision,
+                Backend = options.Backend,
+                OptimizationLevel = options.OptimizationLevel,
+                BatchSize = options.BatchSize,
+                SequenceLength = options.SequenceLength,
+                Dimensions = scratch.Text(options.Dimensions),
+                MinShapes = scratch.Text(options.MinShapes),
+                OptShapes = scratch.Text(options.OptShapes),
+                MaxShapes = scratch.Text(options.MaxShapes),
+                Profiles = scratch.Text(options.Profiles),
+                LibraryFolder = scratch.Text(options.Library),
+                TimingCache = scratch.Text(options.TimingCache),
+                Workspace = options.Workspace,
+                MaxError = options.MaxError,
+                VersionCompatible = options.VersionCompatible ? 1u : 0,
+                HardwareCompatible = options.HardwareCompatible ? 1u : 0,
+                Strip = options.Strip ? 1u : 0,
+                Refit = options.Refit ? 1u : 0,
+                Sparsity = options.Sparsity ? 1u : 0,
+                Detailed = options.Detailed ? 1u : 0,
+                NoTf32 = options.NoTf32 ? 1u : 0,
+                Force = options.Force ? 1u : 0,
+                RefuseMismatch = options.RefuseMismatch ? 1u : 0,
+                Threads = options.Threads,
+            };
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! `optimize tensorrt`: an engine.
+
+use crate::common::{self, Machine, Output};
+use crate::table::bytes;
+use clap::{Args, ValueEnum};
+use optimize::error::{Result, bail};
+use optimize::model::Model;
+use optimize::report::Report;
+use optimize::source::{self, Dialect, LoadOptions};
+use optimize::tensorrt::{
+    self, Choice, GivenProfile, OpenOptions, Precision, Shapes, TensorRtOptions, parse_dimensions, parse_profiles,
+    parse_shapes,
+};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `tensorrt`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
+    #[arg(long, visible_alias = "onnx", value_name = "MODEL", required_unless_present = "check")]
+    model: Option<PathBuf>,
+    /// The engine to write: FILE.engine, or a folder for model.engine; with --graph-only FILE.onnx
+    #[arg(short, long, visible_alias = "save-engine", value_name = "PATH", required_unless_present = "check")]
+    output: Option<PathBuf>,
+    /// What the engine computes with; inputs and outputs keep their types
+    #[arg(long, value_enum, default_value = "fp32")]
+    precision: Numbers,
+    /// Size of the batch, where the model leaves it open
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    batch_size: i64,
+    /// Length of sequences, where the model leaves it open
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    sequence_length: i64,
+    /// Least, usual and largest sizes, by the model's names for dimensions or batch, sequence and past:
+    /// batch=1:8:32,sequence=16:128:512
+    #[arg(long, value_name = "SIZES", default_value = "", hide_default_value = true)]
+    dimensions: String,
+    /// Least shapes: ids:1x16,mask:1x16
+    #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
+    min_shapes: String,
+    /// The shapes to be fast for
+    #[arg(long, visible_alias = "shapes", value_name = "SHAPES", default_value = "", hide_default_value = true)]
+    opt_shapes: String,
+    /// Largest shapes
+    #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
+    max_shapes: String,
+    /// Several profiles, as JSON or a file of it: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["min_shapes", "opt_shapes", "max_shapes"])]
+    profiles: Option<String>,
+    /// Which library builds
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: Which,
+    /// Folder of its files, if they are not found by themselves
+    #[arg(long, value_name = "FOLDER")]
+    tensorrt_library: Option<PathBuf>,
+    /// Device memory that a layer may work in, in MiB
+    #[arg(long, visible_alias = "workspace", value_name = "MIB", default_value_t = 0, hide_default_value = true)]
+    workspace_size: u64,
+    /// How long to look for fast layers: 0 to 5
+    #[arg(long, visible_alias = "builder-optimization-level", value_name = "LEVEL")]
+    optimization_level: Option<i32>,
+    /// File that timings of layers are kept in (TensorRT)
+    #[arg(long, visible_alias = "timing-cache-file", value_name = "FILE")]
+    timing_cache: Option<PathBuf>,
+    /// Runs with later versions of the library, too
+    #[arg(long)]
+    version_compatible: bool,
+    /// Runs on all devices from Ampere on (TensorRT)
+    #[arg(long)]
+    hardware_compatible: bool,
+    /// No weights in the engine
+    #[arg(long, visible_alias = "strip-weights")]
+    strip: bool,
+    /// Weights may be replaced later
+    #[arg(long)]
+    refit: bool,
+    /// Use weights with the pattern 2:4 as such
+    #[arg(long)]
+    sparsity: bool,
+    /// Layers keep all that is known about them, for profilers
+    #[arg(long)]
+    detailed: bool,
+    /// No TensorFloat-32
+    #[arg(long)]
+    no_tf32: bool,
+    /// TensorRT-RTX: devices to build for, 89 for compute capability 8.9; repeat for several
+    #[arg(long, value_name = "NN")]
+    compute_capability: Vec<i32>,
+    /// Largest relative error of an output against fp32 [default: 0.01 for fp16, 0.08 for bf16]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
+    max_error: f64,
+    /// Nodes or operators that stay fp32; repeat for several
+    #[arg(long, value_name = "NAME")]
+    keep_fp32: Vec<String>,
+    /// Write the graph that the library would get, as .onnx, and build nothing
+    #[arg(long)]
+    graph_only: bool,
+    /// Build even if the engine that is there is the one asked for
+    #[arg(long)]
+    force: bool,
+    /// Another engine at the output is an error, and is not replaced
+    #[arg(long)]
+    refuse_mismatch: bool,
+    /// Look whether this engine may be used here (of --model, if that is given), and build nothing
+    #[arg(long, value_name = "ENGINE", conflicts_with_all = ["output", "graph_only"])]
+    check: Option<PathBuf>,
+    /// With --check: you trust who made the engine, which is code
+    #[arg(long, requires = "check")]
+    trust: bool,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    out: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Numbers {
+    Fp32,
+    Fp16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    /// TensorRT where it and a device are, else TensorRT-RTX
+    Auto,
+    Tensorrt,
+    TensorrtRtx,
+}
+
+impl From<Which> for Choice {
+    fn from(which: Which) -> Choice {
+        match which {
+            Which::Auto => Choice::Auto,
+            Which::Tensorrt => Choice::TensorRt,
+            Which::TensorrtRtx => Choice::TensorRtRtx,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(engine) = &arguments.check {
+        return check(arguments, engine);
+    }
+    let (Some(path), Some(output)) = (&arguments.model, &arguments.output) else {
+        bail!(InvalidArgument, "--model and --output are needed");
+    };
+    let options = options(arguments)?;
+    let report = common::with_bar(&arguments.out, |bar| {
+        let model = load(path)?;
+        let runtime = match options.precision {
+            Precision::Fp32 => None,
+            _ => Some(arguments.machine.runtime()?),
+        };
+        if !arguments.graph_only {
+            return bar.call(|call| tensorrt::build(runtime, &model, output, &options, call));
+        }
+        let (graph, mut report) = bar.call(|call| tensorrt::graph(runtime, &model, &options, call))?;
+        report.input = Some(bar.call(|call| model.identity(call))?);
+        report.output = Some(bar.call(|call| tensorrt::save_graph(&graph, output, call))?);
+        Ok(report)
+    })?;
+    show(arguments, &report)
+}
+
+/// Where a graph is built, it is built of operators that TensorRT has.
+fn load(path: &Path) -> Result<Model> {
+    source::load(path, &LoadOptions { dialect: Dialect::Portable })
+}
+
+fn check(arguments: &Arguments, engine: &Path) -> Result<()> {
+    let manifest = common::with_bar(&arguments.out, |bar| {
+        let model_sha256 = match &arguments.model {
+            None => None,
+            Some(path) => Some(bar.call(|call| load(path)?.identity(call))?.sha256),
+        };
+        let options = OpenOptions {
+            model_sha256,
+            trust: arguments.trust,
+            backend: arguments.backend.into(),
+            library: arguments.tensorrt_library.clone(),
+        };
+        tensorrt::open(engine, &options)
+    })?;
+    match arguments.out.quiet {
+        true => Ok(()),
+        false => common::print(&manifest.to_json()),
+    }
+}
+
+fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
+    let shapes = |text: &str| -> Result<Shapes> { parse_shapes(text) };
+    let one = GivenProfile {
+        min: shapes(&arguments.min_shapes)?,
+        opt: shapes(&arguments.opt_shapes)?,
+        max: shapes(&arguments.max_shapes)?,
+    };
+    let profiles = match &arguments.profiles {
+        None if one == GivenProfile::default() => Vec::new(),
+        None => vec![one],
+        Some(json) if json.trim_start().starts_with('[') => parse_profiles(json)?,
+        Some(file) => parse_profiles(&common::text_of(Path::new(file))?)?,
+    };
+    Ok(TensorRtOptions {
+        precision: match arguments.precision {
+            Numbers::Fp32 => Precision::Fp32,
+            Numbers::Fp16 => Precision::Fp16,
+            Numbers::Bf16 => Precision::Bf16,
+        },
+        backend: arguments.backend.into(),
+        library: arguments.tensorrt_library.clone(),
+        batch_size: arguments.batch_size,
+        sequence_length: arguments.sequence_length,
+        dimensions: parse_dimensions(&arguments.dimensions)?,
+        profiles,
+        workspace: arguments.workspace_size.saturating_mul(1 << 20),
+        optimization_level: arguments.optimization_level,
+        timing_cache: arguments.timing_cache.clone(),
+        version_compatible: arguments.version_compatible,
+        hardware_compatible: arguments.hardware_compatible,
+        strip: arguments.strip,
+        refit: arguments.refit,
+        sparsity: arguments.sparsity,
+        detailed: arguments.detailed,
+        no_tf32: arguments.no_tf32,
+        compute_capabilities: arguments.compute_capability.clone(),
+        max_error: arguments.max_error,
+        keep_fp32: arguments.keep_fp32.clone(),
+        force: arguments.force,
+        refuse_mismatch: arguments.refuse_mismatch,
+        threads: arguments.machine.threads,
+    })
+}
+
+fn show(arguments: &Arguments, report: &Report) -> Result<()> {
+    let out = &arguments.out;
+    if out.json {
+        return common::print(&report.to_json());
+    }
+    if out.quiet {
+        return Ok(());
+    }
+    if out.verbose {
+        let line =
+            |n: &optimize::report::NodeReport| format!("{:<8} {:<20} {}  ({})\n", n.action, n.op, n.name, n.reason);
+        common::print(&report.nodes.iter().map(line).collect::<String>())?;
+    }
+    let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
+    let text = |key: &str| of(key).as_str().unwrap_or("").to_owned();
+    let size = report.output.as_ref().map_or(0, |o| o.bytes);
+    let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
+    let mut lines = format!("{path}  {} ({}), in {:.2} s\n", bytes(size), text("precision"), report.seconds);
+    if !arguments.graph_only {
+        lines += &format!("{} {}: {}\n", text("backend"), text("backend_version"), text("backend_reason"));
+        let done = if of("reused") == true { "reused" } else { "built" };
+        lines += &format!("{done}: {}\n", text("reason"));
+        lines += &format!("profiles: {}\n", of("profiles"));
+    }
+    if let Some(relative) = of("error").get("relative").and_then(|e| e.as_f64()) {
+        let error = of("error");
+        let on = error.get("measured_on").and_then(|m| m.as_str()).unwrap_or("");
+        let (low, kept) = (of("nodes_lower_precision"), of("nodes_fp32"));
+        lines += &format!("error against fp32: {relative:.2e} (on {on})");
+        lines += &if low.is_null() { "\n".to_owned() } else { format!("; {low} nodes lowered, {kept} stay fp32\n") };
+    }
+    common::print(&lines)
+}

@@ -1,0 +1,254 @@
+//! TensorRT engines.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::error::optimize_error_t;
+use super::handle;
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::status::optimize_status_t;
+use super::{Out, buffer, guard, slice, text};
+use crate::error::{Result, bail};
+use crate::tensorrt::{
+    Choice, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, open, parse_dimensions, parse_profiles,
+    parse_shapes,
+};
+use std::ffi::c_char;
+use std::path::Path;
+
+/// What an engine computes with.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_precision_t {
+    /// As the model is.
+    OPTIMIZE_PRECISION_FP32 = 0,
+    /// Products and what is around them in float16. Needs ONNX Runtime, to measure the error.
+    OPTIMIZE_PRECISION_FP16 = 1,
+    /// As OPTIMIZE_PRECISION_FP16, in bfloat16.
+    OPTIMIZE_PRECISION_BF16 = 2,
+}
+
+/// Which library builds an engine.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_tensorrt_backend_t {
+    /// TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+    OPTIMIZE_TENSORRT_AUTO = 0,
+    /// TensorRT 11 (libnvinfer.so.11): for the device that is there.
+    OPTIMIZE_TENSORRT_NVINFER = 1,
+    /// TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
+    OPTIMIZE_TENSORRT_RTX = 2,
+}
+
+/// Options of `optimize_model_build_tensorrt`. All zero means the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_tensorrt_options_t {
+    /// sizeof(optimize_tensorrt_options_t).
+    pub struct_size: u32,
+    /// An optimize_precision_t.
+    pub precision: i32,
+    /// An optimize_tensorrt_backend_t.
+    pub backend: i32,
+    /// 1 to 6 for TensorRT's levels 0 to 5; 0 is its default.
+    pub optimization_level: u32,
+    /// Size of the batch where the model leaves it open; 0 leaves it to the profiles.
+    pub batch_size: u64,
+    /// Length of sequences where the model leaves it open; 0 leaves it to the profiles.
+    pub sequence_length: u64,
+    /// Least, usual and largest sizes by the model's names for dimensions, or batch, sequence and past:
+    /// "batch=1:8:32,sequence=128"; or NULL.
+    pub dimensions: *const c_char,
+    /// Least shapes, "ids:1x16,mask:1x16"; or NULL.
+    pub min_shapes: *const c_char,
+    /// The shapes to be fast for; or NULL.
+    pub opt_shapes: *const c_char,
+    /// Largest shapes; or NULL.
+    pub max_shapes: *const c_char,
+    /// Several profiles as JSON instead, [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}]; or NULL.
+    pub profiles: *const c_char,
+    /// Folder of the libraries; NULL looks for them.
+    pub library: *const c_char,
+    /// File that timings of layers are kept in; or NULL.
+    pub timing_cache: *const c_char,
+    /// Device memory in bytes that a layer may work in; 0 is all.
+    pub workspace: u64,
+    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16 and 0.08 for bf16. Nodes go back
+    /// to fp32 until it is met.
+    pub max_error: f64,
+    /// TensorRT-RTX: `compute_capability_count` devices to build for, 89 for compute capability 8.9; NULL is all.
+    pub compute_capabilities: *const i32,
+    /// Numbers in `compute_capabilities`.
+    pub compute_capability_count: u64,
+    /// Not 0: runs with later versions of the library, too.
+    pub version_compatible: u32,
+    /// Not 0: runs on all devices from Ampere on.
+    pub hardware_compatible: u32,
+    /// Not 0: no weights in the engine.
+    pub strip: u32,
+    /// Not 0: weights may be replaced later.
+    pub refit: u32,
+    /// Not 0: weights with the pattern 2:4 are used as such.
+    pub sparsity: u32,
+    /// Not 0: layers keep all that is known about them, for profilers.
+    pub detailed: u32,
+    /// Not 0: no TensorFloat-32.
+    pub no_tf32: u32,
+    /// Not 0: builds even if the engine that is there is the one asked for.
+    pub force: u32,
+    /// Not 0: another engine at the path is OPTIMIZE_MISMATCH and stays.
+    pub refuse_mismatch: u32,
+    /// Threads of the measurements; 0 is as the context says.
+    pub threads: u32,
+}
+// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32: no padding.
+unsafe impl Options for optimize_tensorrt_options_t {}
+
+/// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest beside it
+/// (FILE.engine.json). If the engine that is there is of this model, library and these options, it stays, and the report
+/// says "reused". `report` may be NULL; else it gets JSON: backend, profiles, error against fp32, what stays fp32 and why.
+///
+/// OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING where it needs a device; OPTIMIZE_UNSUPPORTED
+/// for another version of it and for operators that it does not take (the message names them);
+/// OPTIMIZE_INVALID_ARGUMENT if an input varies in size and nothing says how; OPTIMIZE_GATE_NOT_MET if the error stays
+/// too large; OPTIMIZE_MISMATCH with `refuse_mismatch`. Progress stages: "hash", "precision", "build" (in steps, whose
+/// number grows). A cancel is answered within 200 ms; the library may work on for a while on a thread of its own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_build_tensorrt(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    path: *const c_char,
+    options: *const optimize_tensorrt_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::optional(report);
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let path = text(path, "path")?;
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            let runtime = match options.precision {
+                Precision::Fp32 => None,
+                _ => Some(context.runtime()?),
+            };
+            let built = call::with(call, |call| build(runtime, model, Path::new(path), &options, call))?;
+            if let Some(out) = out {
+                out.set(buffer::new(built.to_json()));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Looks whether an engine may be used here, of `model` if that is not NULL. `manifest` (may be NULL) gets its manifest
+/// as JSON. `trust` not 0 says that its maker is trusted: an engine is code. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
+/// manifest is about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device;
+/// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensorrt_check(
+    context: *const optimize_context_t,
+    path: *const c_char,
+    model: *const optimize_model_t,
+    trust: u32,
+    call: *const optimize_call_t,
+    manifest: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::optional(manifest);
+            handle::get(context)?;
+            let path = text(path, "path")?;
+            let model = if model.is_null() { None } else { Some(&handle::get(model)?.model) };
+            let found = call::with(call, |call| {
+                let model_sha256 = model.map(|model| model.identity(call)).transpose()?.map(|identity| identity.sha256);
+                let options = OpenOptions { model_sha256, trust: trust != 0, ..OpenOptions::default() };
+                open(Path::new(path), &options)
+            })?;
+            if let Some(out) = out {
+                out.set(buffer::new(found.to_json()));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// # Safety
+/// As [`text`], or NULL.
+unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    // SAFETY: same contract.
+    if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
+}
+
+/// # Safety
+/// The texts are NULL or NUL-terminated, the numbers as many as announced.
+unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions> {
+    // SAFETY: same contract.
+    let read = |pointer, name| unsafe { text_or_null(pointer, name) };
+    let size = |value: u64, name: &str| match i64::try_from(value) {
+        Ok(value) => Ok(value),
+        Err(_) => bail!(InvalidArgument, "{name} is too large"),
+    };
+    let precision = match given.precision {
+        0 => Precision::Fp32,
+        1 => Precision::Fp16,
+        2 => Precision::Bf16,
+        other => bail!(InvalidArgument, "precision is {other}, which is no optimize_precision_t"),
+    };
+    let backend = match given.backend {
+        0 => Choice::Auto,
+        1 => Choice::TensorRt,
+        2 => Choice::TensorRtRtx,
+        other => bail!(InvalidArgument, "backend is {other}, which is no optimize_tensorrt_backend_t"),
+    };
+    let shapes = |pointer, name| parse_shapes(read(pointer, name)?.unwrap_or(""));
+    let one = GivenProfile {
+        min: shapes(given.min_shapes, "min_shapes")?,
+        opt: shapes(given.opt_shapes, "opt_shapes")?,
+        max: shapes(given.max_shapes, "max_shapes")?,
+    };
+    let profiles = match read(given.profiles, "profiles")? {
+        Some(json) if one == GivenProfile::default() => parse_profiles(json)?,
+        Some(_) => bail!(InvalidArgument, "profiles and shapes are given; one of them says it"),
+        None if one == GivenProfile::default() => Vec::new(),
+        None => vec![one],
+    };
+    let count = usize::try_from(given.compute_capability_count).unwrap_or(usize::MAX);
+    // SAFETY: same contract.
+    let capabilities = unsafe { slice(given.compute_capabilities, count, "compute_capabilities") }?;
+    Ok(TensorRtOptions {
+        precision,
+        backend,
+        library: read(given.library, "library")?.map(Into::into),
+        batch_size: size(given.batch_size, "batch_size")?,
+        sequence_length: size(given.sequence_length, "sequence_length")?,
+        dimensions: parse_dimensions(read(given.dimensions, "dimensions")?.unwrap_or(""))?,
+        profiles,
+        workspace: given.workspace,
+        optimization_level: match i32::try_from(given.optimization_level) {
+            Ok(0) => None,
+            level => Some(level.unwrap_or(i32::MAX) - 1),
+        },
+        timing_cache: read(given.timing_cache, "timing_cache")?.map(Into::into),
+        version_compatible: given.version_compatible != 0,
+        hardware_compatible: given.hardware_compatible != 0,
+        strip: given.strip != 0,
+        refit: given.refit != 0,
+        sparsity: given.sparsity != 0,
+        detailed: given.detailed != 0,
+        no_tf32: given.no_tf32 != 0,
+        compute_capabilities: capabilities.to_vec(),
+        max_error: given.max_error,
+        keep_fp32: Vec::new(),
+        force: given.force != 0,
+        refuse_mismatch: given.refuse_mismatch != 0,
+        threads: 0,
+    })
+}

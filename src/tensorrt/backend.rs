@@ -1,0 +1,279 @@
+//! The libraries that build engines: finding one, opening it, and what it is asked before.
+
+use super::shim::{self, Compiled};
+use crate::error::{Error, Kind, Result, bail, error};
+use serde::{Deserialize, Serialize};
+use std::ffi::{CStr, CString, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A library that builds engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    /// TensorRT 11 (`libnvinfer.so.11`): for the device that is there.
+    #[serde(rename = "tensorrt")]
+    TensorRt,
+    /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`): without a device too, for those that are named.
+    #[serde(rename = "tensorrt-rtx")]
+    TensorRtRtx,
+}
+
+/// Which of them is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// TensorRT where it and a device are, else TensorRT-RTX.
+    #[default]
+    Auto,
+    /// TensorRT or an error.
+    #[serde(rename = "tensorrt")]
+    TensorRt,
+    /// TensorRT-RTX or an error.
+    #[serde(rename = "tensorrt-rtx")]
+    TensorRtRtx,
+}
+
+/// Names a folder (or a file) with the libraries, if the options do not.
+pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
+
+impl Backend {
+    /// `tensorrt`, `tensorrt-rtx`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::TensorRt => "tensorrt",
+            Backend::TensorRtRtx => "tensorrt-rtx",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Backend::TensorRt => "TensorRT",
+            Backend::TensorRtRtx => "TensorRT-RTX",
+        }
+    }
+
+    /// File names of the library and its parser of ONNX.
+    fn files(self) -> [&'static str; 2] {
+        match self {
+            Backend::TensorRt => ["libnvinfer.so.11", "libnvonnxparser.so.11"],
+            Backend::TensorRtRtx => ["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"],
+        }
+    }
+
+    /// `1.7.1` of 10701, `11.4.0` of 110400.
+    fn version(number: i32) -> String {
+        format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
+    }
+}
+
+/// An open library. Stays open until the process ends.
+pub struct Library {
+    backend: Backend,
+    version: String,
+    path: PathBuf,
+    /// Why this one.
+    reason: String,
+    pub(super) compiled: Compiled,
+    pub(super) create_builder: *mut c_void,
+    pub(super) create_runtime: *mut c_void,
+    pub(super) create_parser: *mut c_void,
+}
+// SAFETY: the pointers are functions of a library that is never closed; they may be called from any thread.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+impl Library {
+    /// Opens what `choice` asks for: in `folder` and nowhere else if there is one, else where `OPTIMIZE_TENSORRT_PATH`
+    /// says, beside this library, and where the system's loader looks.
+    ///
+    /// `BackendMissing` if there is none (the message names each place), or this library was built without the
+    /// headers; `Unsupported` for a version other than that of the headers; `DeviceMissing` if TensorRT is asked for
+    /// and there is no device, without which it must not be called.
+    pub fn open(choice: Choice, folder: Option<&Path>) -> Result<Library> {
+        match choice {
+            Choice::TensorRt => open(Backend::TensorRt, folder, "it was asked for".to_owned()),
+            Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was asked for".to_owned()),
+            Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
+                Ok(library) => Ok(library),
+                Err(first) => {
+                    open(Backend::TensorRtRtx, folder, format!("TensorRT cannot be used: {}", first.message().lines().next().unwrap_or(""))).map_err(|second| {
+                        let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
+                        // Without either library that is what is missing, whatever else is.
+                        let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };
+                        Error::new(kind, format!("{first}\n{second}"))
+                    })
+                }
+            },
+        }
+    }
+
+    /// Which it is.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// As the library says it.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The file that is open.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why this one was taken.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// `TensorRT-RTX 1.7.1`.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.backend.title(), self.version)
+    }
+}
+
+fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Library> {
+    let title = backend.title();
+    let Some(compiled) = shim::compiled(backend) else {
+        bail!(
+            BackendMissing,
+            "this liboptimize was built without the headers of {title}: run `make deps` (or set \
+             OPTIMIZE_TENSORRT_INCLUDE) and build it again"
+        );
+    };
+    let [main, parser] = backend.files();
+    let mut tried = Vec::new();
+    for place in places(folder) {
+        let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        let opened = handle(&at(main)).and_then(|first| Ok((first, handle(&at(parser))?)));
+        let (first, second) = match opened {
+            Ok(both) => both,
+            Err(reason) => {
+                tried.push(format!("  {}: {reason}", at(main).display()));
+                continue;
+            }
+        };
+        let version = version_of(first, &at(main))?;
+        let (ours, wanted) = (compiled.version, Backend::version(compiled.version));
+        // Newer ones of one major version have all that older ones have; not the other way round.
+        if version / 10_000 != ours / 10_000 || version < ours / 100 * 100 {
+            let found = Backend::version(version);
+            bail!(
+                Unsupported,
+                "{}: is {title} {found}; this liboptimize was built for {wanted} or later of its major version",
+                at(main).display()
+            );
+        }
+        if backend == Backend::TensorRt {
+            // Without a driver it has answered with pointers that are none, and ended the process.
+            device()?;
+        }
+        return Ok(Library {
+            backend,
+            version: Backend::version(version),
+            path: at(main),
+            reason,
+            compiled,
+            create_builder: symbol(first, c"createInferBuilder_INTERNAL", &at(main))?,
+            create_runtime: symbol(first, c"createInferRuntime_INTERNAL", &at(main))?,
+            create_parser: symbol(second, c"createNvOnnxParser_INTERNAL", &at(parser))?,
+        });
+    }
+    bail!(
+        BackendMissing,
+        "{title} was not found: no {main}; tried\n{}\nset {PATH_VARIABLE} to the folder of {main} and {parser}",
+        tried.join("\n")
+    )
+}
+
+/// Folders to look in; `None` is wherever the system's loader looks.
+fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Some(folder) = folder {
+        return vec![Some(absolute(folder))];
+    }
+    if let Some(folder) = std::env::var_os(PATH_VARIABLE).filter(|folder| !folder.is_empty()) {
+        return vec![Some(absolute(Path::new(&folder)))];
+    }
+    let beside = crate::runtime::library::folders();
+    beside.into_iter().map(Some).chain([None]).collect()
+}
+
+fn c_path(path: &Path) -> std::result::Result<CString, String> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| "its name has a zero byte".to_owned())
+}
+
+/// Opens a library for good; the error is the loader's reason.
+fn handle(path: &Path) -> std::result::Result<*mut c_void, String> {
+    if path.is_absolute() && !path.is_file() {
+        return Err("no such file".to_owned());
+    }
+    let name = c_path(path)?;
+    // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it. Errors of
+    // the loader are texts that live until its next call in this thread.
+    unsafe {
+        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+        if !handle.is_null() {
+            return Ok(handle);
+        }
+        let text = libc::dlerror();
+        let unknown = || "the loader does not say why".to_owned();
+        Err(if text.is_null() { unknown() } else { CStr::from_ptr(text).to_string_lossy().into_owned() })
+    }
+}
+
+fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*mut c_void> {
+    // SAFETY: the handle is of `dlopen`, the name a C string.
+    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
+    if found.is_null() {
+        bail!(Unsupported, "{}: has no function {}: it is another library", path.display(), name.to_string_lossy());
+    }
+    Ok(found)
+}
+
+fn version_of(handle: *mut c_void, path: &Path) -> Result<i32> {
+    let function = symbol(handle, c"getInferLibVersion", path)?;
+    // SAFETY: so it is declared in every version of `NvInferRuntimeBase.h`.
+    Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(function)() })
+}
+
+/// The first NVIDIA device: its compute capability, 89 for 8.9. `DeviceMissing` says what there is not. Asked once.
+pub fn device() -> Result<i32> {
+    static FOUND: OnceLock<Result<i32>> = OnceLock::new();
+    FOUND.get_or_init(probe).clone()
+}
+
+fn probe() -> Result<i32> {
+    let none = |why: String| error!(DeviceMissing, "there is no NVIDIA device to use: {why}");
+    let driver = handle(Path::new("libcuda.so.1")).map_err(|why| none(format!("the driver is missing: {why}")))?;
+    let find = |name: &CStr| symbol(driver, name, Path::new("libcuda.so.1"));
+    type Init = unsafe extern "C" fn(u32) -> i32;
+    type Count = unsafe extern "C" fn(*mut i32) -> i32;
+    type Attribute = unsafe extern "C" fn(*mut i32, i32, i32) -> i32;
+    // SAFETY: these are the declarations of `cuda.h`, unchanged since CUDA 2.
+    let (init, count, attribute) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, Init>(find(c"cuInit")?),
+            std::mem::transmute::<*mut c_void, Count>(find(c"cuDeviceGetCount")?),
+            std::mem::transmute::<*mut c_void, Attribute>(find(c"cuDeviceGetAttribute")?),
+        )
+    };
+    let (mut devices, mut major, mut minor) = (0, 0, 0);
+    // SAFETY: each writes one integer to where it is told; 75 and 76 are the parts of the compute capability.
+    unsafe {
+        let status = init(0);
+        if status != 0 {
+            return Err(none(format!("cuInit gives {status}")));
+        }
+        if count(&mut devices) != 0 || devices == 0 {
+            return Err(none("the driver knows of no device".to_owned()));
+        }
+        if attribute(&mut major, 75, 0) != 0 || attribute(&mut minor, 76, 0) != 0 {
+            return Err(none("the driver does not say what its device can".to_owned()));
+        }
+    }
+    Ok(major * 10 + minor)
+}

@@ -1,0 +1,301 @@
+//! From a model to an engine file with its manifest.
+
+use super::backend::{Backend, Library, device};
+use super::manifest::{self, FORMAT, Key, Manifest};
+use super::options::{Precision, TensorRtOptions};
+use super::precision::{self, Lowered};
+use super::profile::Profiles;
+use super::{portable, work};
+use crate::call::Call;
+use crate::error::{Context, Kind, Result, bail};
+use crate::files;
+use crate::limits;
+use crate::model::{FileIdentity, Model};
+use crate::onnx::proto::ModelProto;
+use crate::onnx::save::{self, ExternalData};
+use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::runtime::Runtime;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Bits of `BuilderFlag`, as both sets of headers have them.
+mod flag {
+    pub const REFIT: u32 = 1 << 4;
+    pub const TF32: u32 = 1 << 6;
+    pub const SPARSE_WEIGHTS: u32 = 1 << 7;
+    pub const VERSION_COMPATIBLE: u32 = 1 << 12;
+    pub const STRIP_PLAN: u32 = 1 << 18;
+}
+
+/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` beside it.
+///
+/// If the engine that is there was made of the same model, by the same library, with the same options, it stays, and the
+/// report says `reused`. `runtime` is needed for precisions other than fp32, whose error is measured before the build.
+/// Stages: `hash`, then `precision` (in measurements), then `build` (in steps of the library).
+///
+/// `BackendMissing`, `DeviceMissing` and `Unsupported` as [`Library::open`]; `InvalidArgument` if an input varies in
+/// size and nothing says how; `Unsupported` for operators that cannot be lowered (the message names them) or that the
+/// library refuses; `GateNotMet` if the error stays above the one allowed; `Mismatch` if another engine is there and
+/// must not be replaced; `Io` if there is no room.
+pub fn build(
+    runtime: Option<&'static Runtime>,
+    model: &Model,
+    output: &Path,
+    options: &TensorRtOptions,
+    call: &Call,
+) -> Result<Report> {
+    let start = Instant::now();
+    options.check()?;
+    let library = Library::open(options.backend, options.library.as_deref())?;
+    let profiles = Profiles::new(model, options)?;
+    let engine = target(output)?;
+    let identity = model.identity(call)?;
+    let key = key(&library, &identity, &profiles, options);
+    let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
+    let summary = &mut report.summary;
+    summary.insert("backend".into(), library.backend().name().into());
+    summary.insert("backend_version".into(), library.version().into());
+    summary.insert("backend_reason".into(), library.reason().into());
+    summary.insert("backend_library".into(), library.path().display().to_string().into());
+    summary.insert("compute_capability".into(), key.compute_capability.clone().into());
+    summary.insert("precision".into(), options.precision.name().into());
+    summary.insert("profiles".into(), profiles.to_json());
+    summary.insert("bytes_before".into(), identity.bytes.into());
+    report.input = Some(identity);
+    let (why, kept) = reusable(&engine, &key, options)?;
+    report.summary.insert("reused".into(), kept.is_some().into());
+    report.summary.insert("reason".into(), why.into());
+    let manifest = match kept {
+        Some(manifest) => manifest,
+        None => make(runtime, model, &engine, key, library, &profiles, options, &mut report, call)?,
+    };
+    report.summary.insert("error".into(), manifest.error.clone().unwrap_or(Value::Null));
+    report.summary.insert("bytes_after".into(), manifest.engine_bytes.into());
+    report.summary.insert("manifest".into(), manifest::path_of(&engine).display().to_string().into());
+    report.output = Some(FileIdentity {
+        path: Some(engine.display().to_string()),
+        bytes: manifest.engine_bytes,
+        sha256: manifest.engine_sha256,
+    });
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok(report)
+}
+
+/// The graph that a library would be given, without building: lowered to what its parser takes, in the precision asked
+/// for. Its inputs and outputs are those of `model`.
+pub fn graph(
+    runtime: Option<&'static Runtime>,
+    model: &Model,
+    options: &TensorRtOptions,
+    call: &Call,
+) -> Result<(Model, Report)> {
+    let start = Instant::now();
+    options.check()?;
+    let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
+    report.summary.insert("precision".into(), options.precision.name().into());
+    let profiles = match Profiles::new(model, options) {
+        Ok(profiles) => profiles,
+        // The graph is the same for all sizes; without any the sample has its own.
+        Err(e) if e.kind() == Kind::InvalidArgument && options.profiles.is_empty() => Profiles::default(),
+        Err(e) => return Err(e),
+    };
+    let proto = lowered(runtime, model, &profiles, options, &mut report, call)?;
+    let result = model.derive(proto);
+    report.summary.insert("bytes_before".into(), model.bytes().into());
+    report.summary.insert("bytes_after".into(), result.bytes().into());
+    report.seconds = start.elapsed().as_secs_f64();
+    report.peak_rss_bytes = peak_rss_bytes();
+    Ok((result, report))
+}
+
+fn lowered(
+    runtime: Option<&'static Runtime>,
+    model: &Model,
+    profiles: &Profiles,
+    options: &TensorRtOptions,
+    report: &mut Report,
+    call: &Call,
+) -> Result<ModelProto> {
+    let (proto, lowered) = portable::lower(model)?;
+    report.summary.insert("nodes_lowered".into(), lowered.into());
+    if options.precision == Precision::Fp32 {
+        return Ok(proto);
+    }
+    let Some(runtime) = runtime else {
+        bail!(InvalidArgument, "{} needs ONNX Runtime, to measure its error", options.precision.name());
+    };
+    let plain = model.derive(proto);
+    let Lowered { proto, nodes, error } = precision::lower(runtime, &plain, &profiles.usual(), options, call)?;
+    let low = nodes.iter().filter(|node| node.action == precision::LOWERED).count();
+    report.summary.insert("nodes_lower_precision".into(), low.into());
+    report.summary.insert("nodes_fp32".into(), (nodes.len() - low).into());
+    report.summary.insert("nodes_back_to_fp32".into(), back(&nodes));
+    report.summary.insert("error".into(), error);
+    report.nodes = nodes;
+    Ok(proto)
+}
+
+fn back(nodes: &[NodeReport]) -> Value {
+    nodes.iter().filter(|n| n.reason.starts_with(precision::BACK)).map(|n| Value::from(n.name.clone())).collect()
+}
+
+#[allow(clippy::too_many_arguments)]
+fn make(
+    runtime: Option<&'static Runtime>,
+    model: &Model,
+    engine: &Path,
+    key: Key,
+    library: Library,
+    profiles: &Profiles,
+    options: &TensorRtOptions,
+    report: &mut Report,
+    call: &Call,
+) -> Result<Manifest> {
+    let proto = lowered(runtime, model, profiles, options, report, call)?;
+    let encoded = encoded(&proto)?;
+    drop(proto);
+    let graph_sha256 = manifest::sha256(&encoded);
+    let timing = match &options.timing_cache {
+        None => None,
+        Some(path) => Some(match files::read(path, limits::DATA_FILE_BYTES) {
+            Err(e) if e.kind() == Kind::NotFound => Bytes::new(),
+            content => Bytes::from(content?),
+        }),
+    };
+    let job = work::Job {
+        library,
+        model: encoded,
+        inputs: profiles.inputs.clone(),
+        profiles: profiles.shapes.clone(),
+        values: profiles.values.clone(),
+        flags: flags(options),
+        optimization_level: options.optimization_level.unwrap_or(-1),
+        hardware_compatibility: i32::from(options.hardware_compatible),
+        verbosity: if options.detailed { 2 } else { 0 },
+        workspace: options.workspace,
+        capabilities: options.compute_capabilities.clone(),
+        timing,
+    };
+    let started = Instant::now();
+    let (built, _) = work::run(job, call)?;
+    report.summary.insert("build_seconds".into(), started.elapsed().as_secs_f64().into());
+    let manifest = Manifest {
+        format: FORMAT,
+        key,
+        engine_bytes: built.engine.len() as u64,
+        engine_sha256: manifest::sha256(&built.engine),
+        graph_sha256,
+        error: report.summary.get("error").cloned(),
+    };
+    // The old manifest goes first: an engine never stands beside one that is not its own.
+    let beside = manifest::path_of(engine);
+    match std::fs::remove_file(&beside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| beside.display().to_string()),
+        _ => files::replace(engine, &built.engine)?,
+    }
+    files::replace(&beside, manifest.to_json().as_bytes())?;
+    if let Some(path) = options.timing_cache.as_ref().filter(|_| !built.timing.is_empty()) {
+        files::replace(path, &built.timing)?;
+    }
+    Ok(manifest)
+}
+
+fn encoded(proto: &ModelProto) -> Result<Bytes> {
+    let segments = save::encode(proto);
+    let size: u64 = segments.iter().map(|s| s.len() as u64).sum();
+    if size > limits::MODEL_PROTO_BYTES {
+        bail!(LimitExceeded, "the graph has {size} bytes; the parser takes at most {}", limits::MODEL_PROTO_BYTES);
+    }
+    let mut all = Vec::with_capacity(size as usize);
+    segments.iter().for_each(|segment| all.extend_from_slice(segment));
+    Ok(all.into())
+}
+
+fn target(output: &Path) -> Result<PathBuf> {
+    if output.as_os_str().is_empty() {
+        bail!(InvalidArgument, "the path of the engine is empty");
+    }
+    let is_file = output.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt");
+    if is_file && !output.is_dir() {
+        return Ok(output.to_owned());
+    }
+    std::fs::create_dir_all(output).at(|| output.display())?;
+    Ok(output.join("model.engine"))
+}
+
+fn flags(options: &TensorRtOptions) -> u32 {
+    let set = |on: bool, bit: u32| if on { bit } else { 0 };
+    set(options.refit, flag::REFIT)
+        | set(!options.no_tf32, flag::TF32)
+        | set(options.sparsity, flag::SPARSE_WEIGHTS)
+        | set(options.version_compatible, flag::VERSION_COMPATIBLE)
+        | set(options.strip, flag::STRIP_PLAN)
+}
+
+fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Key {
+    let compute_capability = match (library.backend(), options.compute_capabilities.as_slice()) {
+        (Backend::TensorRtRtx, []) => "none".to_owned(),
+        (Backend::TensorRtRtx, many) => many.iter().map(i32::to_string).collect::<Vec<_>>().join(","),
+        (Backend::TensorRt, _) => device().map_or_else(|_| "none".to_owned(), |device| device.to_string()),
+    };
+    let mut flags = Map::new();
+    let values = [
+        ("workspace", json!(options.workspace)),
+        ("optimization_level", json!(options.optimization_level)),
+        ("version_compatible", json!(options.version_compatible)),
+        ("hardware_compatible", json!(options.hardware_compatible)),
+        ("strip", json!(options.strip)),
+        ("refit", json!(options.refit)),
+        ("sparsity", json!(options.sparsity)),
+        ("detailed", json!(options.detailed)),
+        ("no_tf32", json!(options.no_tf32)),
+        ("max_error", json!(options.error_allowed())),
+        ("keep_fp32", json!(options.keep_fp32)),
+    ];
+    flags.extend(values.map(|(name, value)| (name.to_owned(), value)));
+    Key {
+        library_version: env!("CARGO_PKG_VERSION").to_owned(),
+        model_sha256: identity.sha256.clone(),
+        backend: library.backend(),
+        backend_version: library.version().to_owned(),
+        compute_capability,
+        precision: options.precision,
+        flags,
+        profiles: profiles.to_json(),
+        timing_cache: options.timing_cache.is_some(),
+    }
+}
+
+/// Whether the engine that is there is the one asked for, and why, or why not.
+fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(String, Option<Manifest>)> {
+    if !engine.exists() {
+        return Ok(("there was no engine".to_owned(), None));
+    }
+    let why = match Manifest::read(engine) {
+        _ if options.force => return Ok(("a new one was asked for".to_owned(), None)),
+        Err(e) => format!("the manifest cannot be read: {e}"),
+        Ok(None) => "the engine that is there has no manifest".to_owned(),
+        Ok(Some(manifest)) => match key.differences(&manifest.key).as_slice() {
+            [] => {
+                let bytes = files::map(&files::open(engine)?, limits::DATA_FILE_BYTES).at(|| engine.display())?;
+                if manifest.is_of(&bytes) {
+                    return Ok(("model, library, device and options are those of the manifest".to_owned(), Some(manifest)));
+                }
+                "the engine that is there is not the one of its manifest".to_owned()
+            }
+            differences => format!("the engine that is there is another one: {}", differences.join("; ")),
+        },
+    };
+    if options.refuse_mismatch {
+        bail!(Mismatch, "{}: {why}", engine.display());
+    }
+    Ok((why, None))
+}
+
+/// Saves what [`graph`] gives.
+pub fn save_graph(model: &Model, path: &Path, call: &Call) -> Result<FileIdentity> {
+    Ok(model.save(path, ExternalData::Auto, call)?.identity())
+}

@@ -1,0 +1,326 @@
+//! Lower precision, written into the graph: which nodes may have it, what it costs, and what goes back.
+//!
+//! Products and what stands around them become short. What squares, divides by roots, sums or exponentiates stays
+//! float32, and so does what it is directly joined to: a layer norm of values of 1e4 squares them to 1e8, which float16
+//! does not have. Values that a sample shows to be out of float16's range stay float32 as well. Then outputs are
+//! measured against those of float32, on ONNX Runtime, and the nodes that cost most go back until the error is allowed.
+
+use super::casts::{self, Form, Rewritten};
+use super::options::{Precision, TensorRtOptions};
+use super::sample::{self, Sample};
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::files::Scratch;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use crate::onnx::validate::subgraphs;
+use crate::report::NodeReport;
+use crate::runtime::{Runtime, Session, Tensor};
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
+
+/// `NodeReport.action` of a node in lower precision.
+pub const LOWERED: &str = "lowered";
+/// `NodeReport.action` of a node that stays float32.
+pub const KEPT: &str = "fp32";
+/// How the reason of a node begins that went back because of its error.
+pub const BACK: &str = "back to fp32";
+
+/// Operators that are worth it.
+const HEAVY: [&str; 5] = ["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"];
+/// Operators that follow what they are joined to: cheap, or only moving values about.
+#[rustfmt::skip]
+const LIGHT: [&str; 60] = [
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Ceil", "Celu", "Clip", "Concat", "DepthToSpace", "Div", "Elu",
+    "Equal", "Erf", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "GlobalMaxPool",
+    "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Max",
+    "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Selu",
+    "Sigmoid", "Sign", "Slice", "Softplus", "Softsign", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh",
+    "ThresholdedRelu", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Mish",
+];
+/// Operators that read a value of any type and give none of its.
+const EITHER: [&str; 2] = ["Shape", "Size"];
+/// Operators that lose what they are for in few digits or a small range.
+#[rustfmt::skip]
+const DELICATE: [&str; 34] = [
+    "Acos", "Asin", "Atan", "Cos", "CumSum", "Exp", "GRU", "GlobalAveragePool", "GroupNormalization",
+    "InstanceNormalization", "LSTM", "LRN", "LayerNormalization", "Log", "LogSoftmax", "LpNormalization",
+    "MeanVarianceNormalization", "Pow", "RMSNormalization", "RNN", "Reciprocal", "ReduceL1", "ReduceL2",
+    "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare", "Sin", "Softmax", "Sqrt",
+];
+/// Largest magnitude on the sample that is made float16, whose largest is 65504: other data may be larger.
+const LARGEST: f32 = 32768.0;
+/// What float16 rounds to zero.
+const LEAST: f32 = 2.98e-8;
+/// A constant of so few elements is a number that means something, not a weight among many.
+const NUMBER: usize = 16;
+/// Rounds in which nodes go back.
+const ROUNDS: usize = 6;
+
+/// A graph in lower precision.
+pub(super) struct Lowered {
+    pub proto: ModelProto,
+    /// Every node that has to do with float32.
+    pub nodes: Vec<NodeReport>,
+    /// What it costs.
+    pub error: Value,
+}
+
+/// Why a node has the form it has.
+type Decision = (Form, String);
+
+struct Work<'w> {
+    runtime: &'static Runtime,
+    model: &'w Model,
+    options: &'w TensorRtOptions,
+    call: &'w Call<'w>,
+    sample: Sample,
+    /// Names of the float32 values of the main graph.
+    floats: HashSet<String>,
+    constants: HashMap<&'w str, &'w TensorProto>,
+    scratch: Scratch,
+}
+
+/// What a rewritten graph gives, against float32.
+struct Measured {
+    /// Relative, of the worst float output.
+    worst: f64,
+    outputs: Map<String, Value>,
+}
+
+/// Lowers the precision of `model` and measures it. Stage: `precision`, in measurements.
+pub(super) fn lower(
+    runtime: &'static Runtime,
+    model: &Model,
+    shapes: &[(String, Vec<i64>)],
+    options: &TensorRtOptions,
+    call: &Call,
+) -> Result<Lowered> {
+    call.report("precision", 0, 0)?;
+    let sample = Sample::take(runtime, model, shapes, options.threads, call)?;
+    let graph = model.graph();
+    let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
+    let constants: HashMap<&str, &TensorProto> =
+        graph.initializer.iter().filter(float).filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let made = sample.types.iter().filter(|(_, dtype)| **dtype == DataType::Float32).map(|(name, _)| name.clone());
+    let given = model.inputs().into_iter().filter(|i| i.dtype == Some(DataType::Float32)).map(|i| i.name);
+    let floats = made.chain(given).chain(constants.keys().map(|name| (*name).to_owned())).collect();
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let work = Work { runtime, model, options, call, sample, floats, constants, scratch };
+    let mut back: HashMap<usize, String> = HashMap::new();
+    let allowed = options.error_allowed();
+    for round in 0..=ROUNDS {
+        let plan = work.plan(&back);
+        let forms: Vec<Form> = plan.iter().map(|(form, _)| *form).collect();
+        let short = forms.iter().filter(|form| **form == Form::Short).count();
+        if short == 0 {
+            if back.is_empty() {
+                bail!(Unsupported, "no node can be {}: {}", options.precision.name(), reasons(&plan));
+            }
+            bail!(GateNotMet, "no node can be {} with an error below {allowed}", options.precision.name());
+        }
+        let measured = work.measure(&forms)?;
+        call.report("precision", round as u64 + 1, 0)?;
+        if measured.worst <= allowed {
+            let error = json!({
+                "relative": measured.worst, "allowed": allowed, "outputs": measured.outputs,
+                "measured_on": "cpu, rounding emulated", "rounds": round,
+            });
+            return Ok(Lowered { nodes: work.reports(&plan), proto: work.rewrite(&forms, false)?.proto, error });
+        }
+        let costs = work.costs(&forms)?;
+        let count = (short >> (ROUNDS - round).min(5)).max(1);
+        for (index, cost) in costs.into_iter().take(count) {
+            back.insert(index, format!("{BACK}: it adds {cost:.2e} to the error (the outputs': {:.2e})", measured.worst));
+        }
+    }
+    bail!(GateNotMet, "the error of {} stays above {allowed}", options.precision.name())
+}
+
+impl Work<'_> {
+    fn is_float(&self, name: &str) -> bool {
+        self.floats.contains(name)
+    }
+
+    fn plan(&self, back: &HashMap<usize, String>) -> Vec<Decision> {
+        // Values that are float32 because their node has to be.
+        let mut full: HashSet<&str> = HashSet::new();
+        let mut plan = Vec::new();
+        for (index, node) in self.model.graph().node.iter().enumerate() {
+            let decision = match back.get(&index) {
+                Some(reason) => (Form::Full, reason.clone()),
+                None => self.decide(node, &full),
+            };
+            let joins = !matches!(node.op(), "Constant" | "ConstantOfShape" | "Cast" | "Range");
+            if decision.0 == Form::Full && joins {
+                full.extend(node.output.iter().map(String::as_str).filter(|o| self.is_float(o)));
+            }
+            plan.push(decision);
+        }
+        plan
+    }
+
+    fn decide(&self, node: &NodeProto, full: &HashSet<&str>) -> Decision {
+        let kept = |reason: String| (Form::Full, reason);
+        let default = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+        let op = node.op();
+        if default && EITHER.contains(&op) {
+            return (Form::Either, String::new());
+        }
+        let floats = || node.input.iter().chain(&node.output).filter(|name| self.is_float(name));
+        if floats().next().is_none() || op == "Constant" {
+            return kept(String::new());
+        }
+        if self.options.keep_fp32.iter().any(|keep| keep == op || keep == node.label()) {
+            return kept("asked to stay".to_owned());
+        }
+        if !default || subgraphs(node).next().is_some() {
+            return kept("an operator of another domain, or with a graph inside".to_owned());
+        }
+        if DELICATE.contains(&op) {
+            return kept("delicate".to_owned());
+        }
+        let heavy = HEAVY.contains(&op);
+        if !heavy && !LIGHT.contains(&op) {
+            return kept(format!("{op} has no form in lower precision here"));
+        }
+        // Its ratio, or its scales, are float32 by definition.
+        if node.input.iter().skip(1).any(|i| self.is_float(i)) && matches!(op, "Dropout" | "Resize" | "Upsample") {
+            return kept("an input is float32 by definition".to_owned());
+        }
+        if self.options.precision == Precision::Fp16 {
+            if let Some((name, most)) = floats().find_map(|name| self.out_of_range(name)) {
+                return kept(format!("{name} has values up to {most:.3e}, float16 ends at 65504"));
+            }
+            if let Some((name, value)) = node.input.iter().find_map(|name| self.vanishing(name)) {
+                return kept(format!("{name} is {value:.1e}, which is 0 in float16"));
+            }
+        }
+        if !heavy && node.input.iter().any(|name| full.contains(name.as_str())) {
+            return kept("joined to what stays float32".to_owned());
+        }
+        (Form::Short, format!("{op} in {}", self.options.precision.name()))
+    }
+
+    fn out_of_range<'n>(&self, name: &'n str) -> Option<(&'n str, f32)> {
+        let most = match (self.sample.largest.get(name), self.constants.get(name)) {
+            (Some(most), _) => *most,
+            (None, Some(constant)) => {
+                let values = casts::floats(constant);
+                values.iter().filter(|v| v.is_finite()).fold(0.0f32, |most, v| most.max(v.abs()))
+            }
+            _ => return None,
+        };
+        (most > LARGEST).then_some((name, most))
+    }
+
+    fn vanishing<'n>(&self, name: &'n str) -> Option<(&'n str, f32)> {
+        let constant = self.constants.get(name)?;
+        let count: i64 = constant.dims.iter().product();
+        if count > NUMBER as i64 {
+            return None;
+        }
+        casts::floats(constant).into_iter().find(|v| *v != 0.0 && v.abs() < LEAST).map(|value| (name, value))
+    }
+
+    fn rewrite(&self, forms: &[Form], emulated: bool) -> Result<Rewritten> {
+        let (model, precision) = (self.model.proto(), self.options.precision);
+        casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
+    }
+
+    /// A session that rounds as the rewritten graph does, value by value, and computes in float32. The graph itself
+    /// would tell less: where ONNX Runtime has no short kernel it computes in float32 and takes casts out on both sides.
+    fn session(&self, forms: &[Form]) -> Result<Session> {
+        let make = |proto: ModelProto| {
+            let model = Model::from_proto(proto);
+            sample::session(self.runtime, &model, &[], self.options.threads, self.call)
+        };
+        make(self.rewrite(forms, true)?.proto).at(|| "the graph in lower precision")
+    }
+
+    /// The relative error of each float output, and the worst of them.
+    fn measure(&self, forms: &[Form]) -> Result<Measured> {
+        let mut session = self.session(forms)?;
+        let names: Vec<String> = self.sample.outputs.iter().map(|(name, _)| name.clone()).collect();
+        let (mut worst, mut outputs) = (0.0f64, Map::new());
+        let mut look = |name: &str, low: &Tensor| {
+            let Some((_, plain)) = self.sample.outputs.iter().find(|(n, _)| n == name) else { return Ok(()) };
+            if plain.dtype() == DataType::Float32 {
+                let far = sample::distance(plain, low)?;
+                worst = worst.max(far);
+                outputs.insert(name.to_owned(), json!(far));
+            }
+            Ok(())
+        };
+        sample::values(&mut session, &self.sample.inputs, &names, self.call, &mut look)?;
+        Ok(Measured { worst, outputs })
+    }
+
+    /// Nodes in lower precision by what they add to the error of what they read, the most first.
+    fn costs(&self, forms: &[Form]) -> Result<Vec<(usize, f64)>> {
+        let nodes = &self.model.graph().node;
+        let rewritten = self.rewrite(forms, true)?;
+        let of = |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
+        let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
+        let names: Vec<String> = lowered.flat_map(|(node, _)| of(node)).collect();
+        let short: Vec<String> = names.iter().filter_map(|n| rewritten.short.get(n).cloned()).collect();
+        let model = Model::from_proto(rewritten.proto.clone());
+        let threads = self.options.threads;
+        let mut low = sample::session(self.runtime, &model, &short, threads, self.call)?;
+        let mut plain = sample::session(self.runtime, self.model, &names, threads, self.call)?;
+        let mut far: HashMap<String, f64> = HashMap::new();
+        for (some, theirs) in names.chunks(32).zip(short.chunks(32)) {
+            let mut exact = HashMap::new();
+            let mut keep = |name: &str, tensor: &Tensor| {
+                exact.insert(name.to_owned(), tensor.clone());
+                Ok(())
+            };
+            sample::values(&mut plain, &self.sample.inputs, some, self.call, &mut keep)?;
+            let original: HashMap<&str, &str> =
+                theirs.iter().zip(some).map(|(short, name)| (short.as_str(), name.as_str())).collect();
+            let mut look = |name: &str, tensor: &Tensor| {
+                if let Some((name, exact)) = original.get(name).and_then(|n| Some((*n, exact.get(*n)?))) {
+                    far.insert(name.to_owned(), sample::distance(exact, tensor)?);
+                }
+                Ok(())
+            };
+            sample::values(&mut low, &self.sample.inputs, theirs, self.call, &mut look)?;
+        }
+        let at = |name: &String| far.get(name).copied().unwrap_or(0.0);
+        let mut costs: Vec<(usize, f64)> = Vec::new();
+        for (index, node) in nodes.iter().enumerate().filter(|(index, _)| forms[*index] == Form::Short) {
+            let before = node.input.iter().map(at).filter(|f| f.is_finite()).fold(0.0f64, f64::max);
+            let after = node.output.iter().map(at).fold(0.0f64, f64::max);
+            costs.push((index, after - before));
+        }
+        costs.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        Ok(costs)
+    }
+
+    fn reports(&self, plan: &[Decision]) -> Vec<NodeReport> {
+        let report = |(node, (form, reason)): (&NodeProto, &Decision)| NodeReport {
+            name: node.label().to_owned(),
+            op: node.op().to_owned(),
+            action: if *form == Form::Short { LOWERED } else { KEPT },
+            reason: reason.clone(),
+            sensitivity: None,
+        };
+        let all = self.model.graph().node.iter().zip(plan);
+        all.filter(|(_, (_, reason))| !reason.is_empty()).map(report).collect()
+    }
+}
+
+/// Counts of reasons, for a message.
+fn reasons(plan: &[Decision]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for (_, reason) in plan.iter().filter(|(_, reason)| !reason.is_empty()) {
+        match counts.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((reason, 1)),
+        }
+    }
+    let text: Vec<String> = counts.iter().take(6).map(|(reason, count)| format!("{reason} ({count})")).collect();
+    if text.is_empty() { "it computes nothing in float32".to_owned() } else { text.join(", ") }
+}

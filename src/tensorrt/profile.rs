@@ -1,0 +1,260 @@
+//! Profiles: for each input whose size varies, the least, the usual and the largest shape.
+
+use super::options::{GivenProfile, Shapes, TensorRtOptions};
+use crate::error::{Context, Result, bail};
+use crate::limits;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::package::shapes::{Contract, Size};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// Sizes that a dimension may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Least size.
+    pub min: i64,
+    /// The size to be fast for.
+    pub opt: i64,
+    /// Largest size.
+    pub max: i64,
+}
+
+/// Profiles of an engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profiles {
+    /// Inputs whose size varies, with their ranks, in the model's order.
+    pub inputs: Vec<(String, usize)>,
+    /// For each profile, for each of `inputs`: least, usual and largest shape.
+    pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
+    /// Whole numbers that inputs of few of them may be, where the model uses them as sizes: least, usual, largest.
+    pub values: Vec<(String, [i64; 3])>,
+}
+
+impl Profiles {
+    /// The profiles that options and model give.
+    ///
+    /// `InvalidArgument` names the input and the dimension for which nothing says a size, and shapes that do not fit
+    /// the model or go down; `NotFound` an input that the model does not have.
+    pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
+        let infos = model.inputs();
+        let contract = model.card().contract.clone();
+        let usual = [GivenProfile::default()];
+        let given = if options.profiles.is_empty() { &usual[..] } else { &options.profiles };
+        for (name, _) in given.iter().flat_map(|p| p.min.iter().chain(&p.opt).chain(&p.max)) {
+            if !infos.iter().any(|info| info.name == *name) {
+                let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+                bail!(NotFound, "there is no input {name:?}; the inputs are {}", names.join(", "));
+            }
+        }
+        let varying: Vec<&ValueInfo> = infos.iter().filter(|info| varies(info)).collect();
+        let inputs = varying.iter().map(|info| (info.name.clone(), info.shape.as_ref().map_or(0, Vec::len))).collect();
+        let mut shapes = Vec::new();
+        for (index, profile) in given.iter().enumerate() {
+            let found = one(&varying, profile, options, contract.as_deref());
+            shapes.push(found.at(|| if given.len() > 1 { format!("profile {index}") } else { "profile".to_owned() })?);
+        }
+        if varying.is_empty() {
+            shapes.clear();
+        }
+        let longest = shapes.iter().flatten().flat_map(|three| &three[2]).copied().max().unwrap_or(1).max(1);
+        let number = |info: &&ValueInfo| {
+            matches!(info.dtype, Some(DataType::Int64 | DataType::Int32)) && info.shape.as_ref().is_none_or(|s| s.len() < 2)
+        };
+        // `num_logits_to_keep` and the like: from one of them to all there are.
+        let three = |info: &ValueInfo| match options.dimensions.iter().find(|(name, _)| *name == info.name) {
+            Some((_, span)) => (info.name.clone(), [span.min, span.opt, span.max]),
+            None => (info.name.clone(), [1, 1, longest]),
+        };
+        let values = infos.iter().filter(number).map(three).collect();
+        Ok(Profiles { inputs, shapes, values })
+    }
+
+    /// `[{"ids": {"min": [1, 16], ...}}]`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let profile = |shapes: &Vec<[Vec<i64>; 3]>| {
+            let input = |((name, _), [min, opt, max]): (&(String, usize), &[Vec<i64>; 3])| {
+                (name.clone(), serde_json::json!({ "min": min, "opt": opt, "max": max }))
+            };
+            serde_json::Value::Object(self.inputs.iter().zip(shapes).map(input).collect())
+        };
+        self.shapes.iter().map(profile).collect()
+    }
+
+    /// As ONNX Runtime's provider takes it: `ids:1x16,mask:1x16`. `which` is 0 for least, 1 usual, 2 largest.
+    pub fn to_text(&self, profile: usize, which: usize) -> String {
+        let shape = |dims: &[i64]| dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
+        let shapes = self.shapes.get(profile).map_or(&[][..], Vec::as_slice);
+        let each = self.inputs.iter().zip(shapes).map(|((name, _), s)| format!("{name}:{}", shape(&s[which])));
+        each.collect::<Vec<_>>().join(",")
+    }
+
+    /// The usual shapes of the first profile, for a sample.
+    pub fn usual(&self) -> Shapes {
+        let shapes = self.shapes.first().map_or(&[][..], Vec::as_slice);
+        self.inputs.iter().zip(shapes).map(|((name, _), s)| (name.clone(), s[1].clone())).collect()
+    }
+}
+
+fn varies(info: &ValueInfo) -> bool {
+    info.shape.as_ref().is_none_or(|dims| dims.iter().any(|dim| matches!(dim, Dim::Symbolic(_))))
+}
+
+fn one(
+    varying: &[&ValueInfo],
+    given: &GivenProfile,
+    options: &TensorRtOptions,
+    contract: Option<&Contract>,
+) -> Result<Vec<[Vec<i64>; 3]>> {
+    let mut known: HashMap<String, Span> = options.dimensions.iter().cloned().collect();
+    let whole = |info: &ValueInfo| -> Result<Option<[Vec<i64>; 3]>> {
+        let of = |list: &Shapes| list.iter().find(|(name, _)| *name == info.name).map(|(_, shape)| shape.clone());
+        let (min, opt, max) = (of(&given.min), of(&given.opt), of(&given.max));
+        let Some(usual) = opt.clone().or_else(|| max.clone()).or_else(|| min.clone()) else { return Ok(None) };
+        Ok(Some([min.unwrap_or_else(|| usual.clone()), usual.clone(), max.unwrap_or(usual)]))
+    };
+    // Shapes that were given come first: dimensions of one name are of one size.
+    for info in varying {
+        let place = || format!("input {:?}", info.name);
+        let (Some(shapes), Some(dims)) = (whole(info)?, &info.shape) else { continue };
+        check(info, &shapes).at(place)?;
+        for (index, dim) in dims.iter().enumerate() {
+            if let Dim::Symbolic(name) = dim
+                && !name.is_empty()
+            {
+                let [min, opt, max] = [0, 1, 2].map(|which| shapes[which][index]);
+                known.entry(name.clone()).or_insert(Span { min, opt, max });
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for info in varying {
+        let place = || format!("input {:?}", info.name);
+        if let Some(shapes) = whole(info)? {
+            all.push(shapes);
+            continue;
+        }
+        let Some(dims) = &info.shape else {
+            bail!(InvalidArgument, "input {:?} has no declared rank: give its shapes", info.name);
+        };
+        let mut shapes = [vec![], vec![], vec![]];
+        for (index, dim) in dims.iter().enumerate() {
+            let span = match dim {
+                Dim::Fixed(size) => Span { min: *size, opt: *size, max: *size },
+                Dim::Symbolic(symbol) => size_of(info, index, symbol, &known, options, contract).at(place)?,
+            };
+            for (shape, size) in shapes.iter_mut().zip([span.min, span.opt, span.max]) {
+                shape.push(size);
+            }
+        }
+        check(info, &shapes).at(place)?;
+        all.push(shapes);
+    }
+    Ok(all)
+}
+
+/// What a dimension is, by its name and its place.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Role {
+    Batch,
+    Sequence,
+    Past,
+    Total,
+    Unknown,
+}
+
+fn role(info: &ValueInfo, index: usize, symbol: &str) -> Role {
+    let (symbol, input) = (symbol.to_lowercase(), info.name.to_lowercase());
+    let is = |words: &[&str]| words.iter().any(|word| symbol.contains(word));
+    if is(&["batch"]) {
+        return Role::Batch;
+    }
+    if is(&["past", "cache"]) {
+        return if symbol.contains('+') { Role::Total } else { Role::Past };
+    }
+    if is(&["total"]) {
+        return Role::Total;
+    }
+    if index > 0 && input.contains("past") {
+        return Role::Past;
+    }
+    if is(&["seq", "len", "time", "token"]) {
+        return Role::Sequence;
+    }
+    if index == 0 {
+        return Role::Batch;
+    }
+    let text = input.contains("ids") || input.contains("mask");
+    if index == 1 && text { Role::Sequence } else { Role::Unknown }
+}
+
+fn size_of(
+    info: &ValueInfo,
+    index: usize,
+    symbol: &str,
+    known: &HashMap<String, Span>,
+    options: &TensorRtOptions,
+    contract: Option<&Contract>,
+) -> Result<Span> {
+    if let Some(span) = known.get(symbol).filter(|_| !symbol.is_empty()) {
+        return Ok(*span);
+    }
+    let fixed = |size: i64| (size > 0).then_some(Span { min: size, opt: size, max: size });
+    let batch = || fixed(options.batch_size).or_else(|| known.get("batch").copied());
+    let sequence = || fixed(options.sequence_length).or_else(|| known.get("sequence").copied());
+    // A text without a cache before it, where nobody says.
+    let past = || {
+        let none = Span { min: 0, opt: 0, max: 0 };
+        known.get("past").copied().or_else(|| sequence().map(|_| none))
+    };
+    let found = match role(info, index, symbol) {
+        Role::Batch => batch(),
+        Role::Sequence => sequence(),
+        Role::Past => past(),
+        Role::Total => sequence().zip(past()).map(|(a, b)| Span {
+            min: a.min + b.min,
+            opt: a.opt + b.opt,
+            max: a.max + b.max,
+        }),
+        Role::Unknown => None,
+    };
+    let agreed = || {
+        let input = contract?.inputs.iter().find(|input| input.name == info.name)?;
+        match input.dims.as_ref()?.get(index)? {
+            Size::Fixed(size) => Some(Span { min: *size, opt: *size, max: *size }),
+            Size::Range(range) => range.max.map(|max| Span { min: range.min, opt: max, max }),
+        }
+    };
+    if let Some(span) = found.or_else(agreed) {
+        return Ok(span);
+    }
+    let named = if symbol.is_empty() { String::new() } else { format!(" ({symbol:?})") };
+    let example = if symbol.is_empty() { "" } else { ", or the sizes of that name" };
+    bail!(
+        InvalidArgument,
+        "dimension {index}{named} of {} varies in size, and no profile says how: give the batch size, the sequence \
+         length, or least, usual and largest shapes{example}",
+        info.describe()
+    )
+}
+
+/// Refuses shapes that do not fit the model or go down.
+fn check(info: &ValueInfo, [min, opt, max]: &[Vec<i64>; 3]) -> Result<()> {
+    for shape in [min, opt, max] {
+        let Some(dims) = &info.shape else { continue };
+        let fits = |(dim, size): (&Dim, &i64)| matches!(dim, Dim::Symbolic(_)) || *dim == Dim::Fixed(*size);
+        if dims.len() != shape.len() || !dims.iter().zip(shape).all(fits) {
+            bail!(InvalidArgument, "the shape {shape:?} does not fit {}", info.describe());
+        }
+    }
+    if min.len() > 8 || min.len() > limits::TENSOR_RANK {
+        bail!(Unsupported, "has {} dimensions, TensorRT takes 8", min.len());
+    }
+    let up = min.len() == opt.len()
+        && opt.len() == max.len()
+        && (0..min.len()).all(|i| 0 <= min[i] && min[i] <= opt[i] && opt[i] <= max[i]);
+    if !up {
+        bail!(InvalidArgument, "the shapes {min:?}, {opt:?}, {max:?} do not go up from least to largest");
+    }
+    Ok(())
+}

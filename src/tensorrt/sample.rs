@@ -1,0 +1,175 @@
+//! One run of a model on a sample: the types and the ranges of all values inside, and what the outputs are.
+
+use crate::benchmark::BenchmarkOptions;
+use crate::benchmark::inputs::Source;
+use crate::call::Call;
+use crate::error::{Error, Result, bail};
+use crate::graph::edit;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor};
+use crate::source::Task;
+use crate::text::Tokenizer;
+use std::collections::{HashMap, HashSet};
+
+/// Tokens of the sample of a text; short, because every value inside is looked at.
+const TOKENS: usize = 32;
+/// Values that a run gives at once: each is kept in memory until it has been looked at.
+const AT_ONCE: usize = 48;
+
+/// Inputs of a run.
+pub(super) type Inputs = Vec<(String, Tensor)>;
+
+/// What a run told of the values inside.
+pub(super) struct Sample {
+    pub inputs: Inputs,
+    /// Element type of each value that a node of the main graph gives.
+    pub types: HashMap<String, DataType>,
+    /// Largest finite magnitude of each float32 value.
+    pub largest: HashMap<String, f32>,
+    /// What the model gives.
+    pub outputs: Vec<(String, Tensor)>,
+}
+
+/// A session that runs a graph as it is, with more outputs.
+pub(super) fn session(
+    runtime: &'static Runtime,
+    model: &Model,
+    more: &[String],
+    threads: usize,
+    call: &Call,
+) -> Result<Session> {
+    let mut proto = model.proto().clone();
+    if let Some(graph) = proto.graph.as_deref_mut() {
+        let known: HashSet<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+        graph.output.extend(more.iter().filter(|name| !known.contains(*name)).map(|name| edit::untyped(name)));
+    }
+    let options = SessionOptions {
+        threads,
+        optimization_level: OptimizationLevel::Disabled,
+        disable_prepacking: true,
+        ..SessionOptions::default()
+    };
+    Session::new(runtime, &Model::from_proto(proto), &options, call)
+}
+
+/// Runs, and gives `wanted` to `look`, a few at a time. Values that are not tensors are passed over.
+pub(super) fn values(
+    session: &mut Session,
+    inputs: &Inputs,
+    wanted: &[String],
+    call: &Call,
+    look: &mut dyn FnMut(&str, &Tensor) -> Result<()>,
+) -> Result<()> {
+    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: HashSet<String> =
+        session.outputs().iter().filter(|info| info.dtype.is_some()).map(|info| info.name.clone()).collect();
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).filter(|name| tensors.contains(*name)).collect();
+    for some in wanted.chunks(AT_ONCE) {
+        for (name, tensor) in session.run(&feed, some, call)? {
+            look(&name, &tensor)?;
+        }
+    }
+    Ok(())
+}
+
+impl Sample {
+    /// Runs `model` on a text, or on numbers that fit it, of the sizes of `shapes` where it can.
+    pub fn take(
+        runtime: &'static Runtime,
+        model: &Model,
+        shapes: &[(String, Vec<i64>)],
+        threads: usize,
+        call: &Call,
+    ) -> Result<Sample> {
+        let names: Vec<String> =
+            model.graph().node.iter().flat_map(|n| &n.output).filter(|o| !o.is_empty()).cloned().collect();
+        let mut session = session(runtime, model, &names, threads, call)?;
+        let types = session.outputs().iter().filter_map(|info| Some((info.name.clone(), info.dtype?))).collect();
+        let outputs: Vec<String> = model.outputs().into_iter().map(|info| info.name).collect();
+        let mut refused: Option<Error> = None;
+        for inputs in candidates(model, shapes)? {
+            let mut found = Vec::new();
+            let mut keep = |name: &str, tensor: &Tensor| {
+                found.push((name.to_owned(), tensor.clone()));
+                Ok(())
+            };
+            match values(&mut session, &inputs, &outputs, call, &mut keep) {
+                Ok(()) => {
+                    let mut sample = Sample { inputs, types, largest: HashMap::new(), outputs: found };
+                    sample.measure(&mut session, &names, call)?;
+                    return Ok(sample);
+                }
+                Err(e) => refused = Some(e),
+            }
+            call.check()?;
+        }
+        match refused {
+            Some(e) => Err(e.at("the sample that precision is measured on")),
+            None => bail!(Unsupported, "there is nothing to run the model on"),
+        }
+    }
+
+    fn measure(&mut self, session: &mut Session, names: &[String], call: &Call) -> Result<()> {
+        let floats: Vec<String> =
+            names.iter().filter(|name| self.types.get(*name) == Some(&DataType::Float32)).cloned().collect();
+        let mut largest = HashMap::new();
+        let mut look = |name: &str, tensor: &Tensor| {
+            let values = tensor.as_slice::<f32>()?;
+            let most = values.iter().filter(|v| v.is_finite()).fold(0.0f32, |most, v| most.max(v.abs()));
+            largest.insert(name.to_owned(), most);
+            Ok(())
+        };
+        let inputs = std::mem::take(&mut self.inputs);
+        values(session, &inputs, &floats, call, &mut look)?;
+        for (name, tensor) in &inputs {
+            if let Ok(values) = tensor.as_slice::<f32>() {
+                largest.insert(name.clone(), values.iter().fold(0.0f32, |most, v| most.max(v.abs())));
+            }
+        }
+        (self.inputs, self.largest) = (inputs, largest);
+        Ok(())
+    }
+}
+
+/// Inputs to try, the most telling first: of text, of the sizes asked for, of sizes that fit.
+fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
+    let tokenizer = Tokenizer::of(model).ok().flatten();
+    let plain = BenchmarkOptions { sequence_length: TOKENS, ..BenchmarkOptions::default() };
+    let sized = BenchmarkOptions { shapes: shapes.to_vec(), ..plain.clone() };
+    let mut found: Vec<Inputs> = Vec::new();
+    let mut refused = None;
+    let text = tokenizer.as_ref().filter(|_| matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty());
+    for (reader, options) in [(text, &plain), (tokenizer.as_ref(), &plain), (None, &sized), (None, &plain)] {
+        let made = Source::new(model, model, reader, options).and_then(|source| source.timing());
+        match made {
+            Ok(set) => found.push(set.tensors),
+            Err(e) => refused = Some(e),
+        }
+    }
+    match (found.is_empty(), refused) {
+        (true, Some(e)) => Err(e),
+        _ => Ok(found),
+    }
+}
+
+/// How far `low` is from `plain`: `‖low − plain‖ / ‖plain‖`, over what is finite in both; infinite if they differ in
+/// what is not.
+pub(super) fn distance(plain: &Tensor, low: &Tensor) -> Result<f64> {
+    let (a, b) = (plain.to_f32_vec()?, low.to_f32_vec()?);
+    if a.len() != b.len() {
+        return Ok(f64::INFINITY);
+    }
+    let (mut apart, mut size) = (0.0f64, 0.0f64);
+    for (a, b) in a.iter().zip(&b) {
+        match (a.is_finite(), b.is_finite()) {
+            (true, true) => {
+                apart += f64::from(a - b).powi(2);
+                size += f64::from(*a).powi(2);
+            }
+            (true, false) => return Ok(f64::INFINITY),
+            _ => {}
+        }
+    }
+    Ok(if apart == 0.0 { 0.0 } else { (apart / size.max(f64::MIN_POSITIVE)).sqrt() })
+}

@@ -1,0 +1,296 @@
+//! The binding of `shim.cc`: structures that it mirrors, and the two calls.
+
+use super::backend::{Backend, Library};
+use crate::error::{Kind, Result, error};
+use bytes::Bytes;
+use std::ffi::{CStr, CString, c_char, c_void};
+
+/// What the library is asked to build.
+pub(super) struct Request<'r> {
+    /// The model, encoded.
+    pub model: &'r [u8],
+    /// Inputs whose sizes vary, with their ranks.
+    pub inputs: &'r [(String, usize)],
+    /// For each profile, for each of `inputs`: least, usual and largest shape.
+    pub profiles: &'r [Vec<[Vec<i64>; 3]>],
+    /// Inputs whose numbers may be sizes inside, with the least, usual and largest of them.
+    pub values: &'r [(String, [i64; 3])],
+    /// Bits of `BuilderFlag`.
+    pub flags: u32,
+    /// -1 is the library's default.
+    pub optimization_level: i32,
+    /// As `HardwareCompatibilityLevel`.
+    pub hardware_compatibility: i32,
+    /// As `ProfilingVerbosity`.
+    pub verbosity: i32,
+    /// Bytes; 0 is the library's default.
+    pub workspace: u64,
+    /// RTX: compute capabilities.
+    pub capabilities: &'r [i32],
+    /// The timing cache so far; `None` for no cache.
+    pub timing: Option<&'r [u8]>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub engine: Bytes,
+    /// The timing cache as it is now; empty if there is none.
+    pub timing: Bytes,
+}
+
+/// A step of a build.
+pub(super) enum Step {
+    /// A phase of so many steps.
+    Begin { phase: String, steps: u64 },
+    /// One more step.
+    Done { phase: String },
+    /// The phase is over.
+    End { phase: String },
+}
+
+/// Told of each step; `false` ends the build.
+pub(super) type Watch<'w> = dyn FnMut(Step) -> bool + 'w;
+
+#[repr(C)]
+struct RawRequest {
+    create_builder: *mut c_void,
+    create_parser: *mut c_void,
+    model: *const c_void,
+    model_size: u64,
+    model_path: *const c_char,
+    names: *const *const c_char,
+    dims: *const i64,
+    ranks: *const i32,
+    inputs: i32,
+    profiles: i32,
+    flags: u32,
+    optimization_level: i32,
+    hardware_compatibility: i32,
+    verbosity: i32,
+    workspace: u64,
+    value_names: *const *const c_char,
+    values: *const i64,
+    value_count: i64,
+    capabilities: *const i32,
+    capability_count: i32,
+    timing_given: i32,
+    timing: *const c_void,
+    timing_size: u64,
+    log: Option<unsafe extern "C" fn(*mut c_void, i32, *const c_char)>,
+    progress: Option<unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, i32, i32) -> i32>,
+    user: *mut c_void,
+}
+
+#[repr(C)]
+struct RawResult {
+    engine: *mut c_void,
+    engine_size: u64,
+    timing: *mut c_void,
+    timing_size: u64,
+    stage: i32,
+    padding: i32,
+    error: [c_char; 4096],
+}
+
+impl RawResult {
+    fn empty() -> Box<RawResult> {
+        let null = std::ptr::null_mut();
+        Box::new(RawResult {
+            engine: null,
+            engine_size: 0,
+            timing: null,
+            timing_size: 0,
+            stage: 0,
+            padding: 0,
+            error: [0; 4096],
+        })
+    }
+
+    fn message(&self) -> String {
+        // SAFETY: the shim writes with snprintf, which ends what it writes; at first it is all zeros.
+        unsafe { CStr::from_ptr(self.error.as_ptr()) }.to_string_lossy().trim().to_owned()
+    }
+}
+
+/// Where the shim says that it failed.
+mod stage {
+    pub const START: i32 = 1;
+    pub const PARSE: i32 = 2;
+    pub const PROFILE: i32 = 3;
+    pub const OPTION: i32 = 4;
+    pub const MEMORY: i32 = 6;
+}
+
+#[cfg(tensorrt_rtx1)]
+unsafe extern "C" {
+    fn optimize_shim_version_rtx1() -> i32;
+    fn optimize_shim_build_rtx1(request: *const RawRequest, result: *mut RawResult) -> i32;
+    fn optimize_shim_check_rtx1(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
+}
+#[cfg(tensorrt_trt11)]
+unsafe extern "C" {
+    fn optimize_shim_version_trt11() -> i32;
+    fn optimize_shim_build_trt11(request: *const RawRequest, result: *mut RawResult) -> i32;
+    fn optimize_shim_check_trt11(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
+}
+
+/// What the shim was compiled with for one backend.
+pub(super) struct Compiled {
+    /// As the headers count versions.
+    pub version: i32,
+    build: unsafe extern "C" fn(*const RawRequest, *mut RawResult) -> i32,
+    check: unsafe extern "C" fn(*mut c_void, *const c_void, u64, *mut RawResult) -> i32,
+}
+
+/// `None` if there were no headers for it when this library was built.
+pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
+    match backend {
+        #[cfg(tensorrt_rtx1)]
+        Backend::TensorRtRtx => Some(Compiled {
+            // SAFETY: gives a constant.
+            version: unsafe { optimize_shim_version_rtx1() },
+            build: optimize_shim_build_rtx1,
+            check: optimize_shim_check_rtx1,
+        }),
+        #[cfg(tensorrt_trt11)]
+        Backend::TensorRt => Some(Compiled {
+            // SAFETY: gives a constant.
+            version: unsafe { optimize_shim_version_trt11() },
+            build: optimize_shim_build_trt11,
+            check: optimize_shim_check_trt11,
+        }),
+        #[allow(unreachable_patterns)]
+        _ => None,
+    }
+}
+
+unsafe extern "C" fn on_progress(
+    user: *mut c_void,
+    phase: *const c_char,
+    _parent: *const c_char,
+    step: i32,
+    steps: i32,
+) -> i32 {
+    // SAFETY: `user` is the watch that `build` lent for the time of the call; phases are C strings of the library.
+    let (watch, phase) = unsafe { (&mut *user.cast::<&mut Watch<'_>>(), CStr::from_ptr(phase)) };
+    let phase = phase.to_string_lossy().into_owned();
+    let step = match step {
+        -1 => Step::Begin { phase, steps: u64::try_from(steps).unwrap_or(0) },
+        -2 => Step::End { phase },
+        _ => Step::Done { phase },
+    };
+    // A panic must not unwind into C++.
+    i32::from(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| watch(step))).unwrap_or(false))
+}
+
+/// Builds an engine. `watch` is called on the threads of the library, one call at a time, and on no other.
+pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
+    let text = |name: &String| match CString::new(name.as_str()) {
+        Ok(name) => Ok(name),
+        Err(_) => Err(error!(InvalidModel, "the name of an input has a zero byte")),
+    };
+    let names: Vec<CString> = request.inputs.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
+    let value_names: Vec<CString> = request.values.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
+    let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let value_pointers: Vec<*const c_char> = value_names.iter().map(|name| name.as_ptr()).collect();
+    let values: Vec<i64> = request.values.iter().flat_map(|(_, three)| *three).collect();
+    let ranks: Vec<i32> = request.inputs.iter().map(|(_, rank)| *rank as i32).collect();
+    let dims: Vec<i64> = request.profiles.iter().flatten().flatten().flatten().copied().collect();
+    let (mut watch, mut result) = (watch, RawResult::empty());
+    let raw = RawRequest {
+        create_builder: library.create_builder,
+        create_parser: library.create_parser,
+        model: request.model.as_ptr().cast(),
+        model_size: request.model.len() as u64,
+        model_path: std::ptr::null(),
+        names: pointers.as_ptr(),
+        dims: dims.as_ptr(),
+        ranks: ranks.as_ptr(),
+        inputs: names.len() as i32,
+        profiles: if names.is_empty() { 0 } else { request.profiles.len() as i32 },
+        flags: request.flags,
+        optimization_level: request.optimization_level,
+        hardware_compatibility: request.hardware_compatibility,
+        verbosity: request.verbosity,
+        workspace: request.workspace,
+        value_names: value_pointers.as_ptr(),
+        values: values.as_ptr(),
+        value_count: values.len() as i64 / 3,
+        capabilities: request.capabilities.as_ptr(),
+        capability_count: request.capabilities.len() as i32,
+        timing_given: i32::from(request.timing.is_some()),
+        timing: request.timing.map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()),
+        timing_size: request.timing.map_or(0, |bytes| bytes.len() as u64),
+        log: None,
+        progress: Some(on_progress),
+        user: (&raw mut watch).cast(),
+    };
+    // SAFETY: every pointer lives until the call returns, counts are those of what they point to, and the functions of
+    // the library were looked up in one whose version was checked against the headers.
+    let status = unsafe { (library.compiled.build)(&raw, &mut *result) };
+    // SAFETY: the shim hands out what it allocated, once.
+    let (engine, timing) = unsafe { (take(result.engine, result.engine_size), take(result.timing, result.timing_size)) };
+    if status == 0 { Ok(Built { engine, timing }) } else { Err(failure(library, &result)) }
+}
+
+fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
+    let (name, text) = (library.name(), result.message());
+    match result.stage {
+        stage::START => error!(Backend, "{name} could not be started: {text}"),
+        stage::PARSE => error!(Unsupported, "{name} does not take the model: {text}"),
+        stage::PROFILE => error!(InvalidArgument, "{name}: {text}"),
+        stage::OPTION => error!(InvalidArgument, "{name}: {text}"),
+        stage::MEMORY => error!(LimitExceeded, "{text}"),
+        _ if text.contains("no optimization profile") => {
+            error!(InvalidArgument, "{name}: an input varies in size, and no profile says how: {text}")
+        }
+        _ if text.contains("Cuda") || text.contains("CUDA") => error!(DeviceMissing, "{name} needs a device: {text}"),
+        _ if text.is_empty() => error!(Backend, "{name} built nothing and does not say why"),
+        _ => error!(Backend, "{name}: {text}"),
+    }
+}
+
+/// Has the library read an engine. [`Kind::InvalidModel`] for what is none, `DeviceMissing` where it would read more
+/// than the beginning and has no device.
+pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
+    let mut result = RawResult::empty();
+    // SAFETY: the bytes live until the call returns; the function is the library's own.
+    let status = unsafe {
+        (library.compiled.check)(library.create_runtime, engine.as_ptr().cast(), engine.len() as u64, &mut *result)
+    };
+    if status == 0 {
+        return Ok(());
+    }
+    let (name, text) = (library.name(), result.message());
+    let kind = match &text {
+        text if text.contains("magicTag") || text.contains("erialization") => Kind::InvalidModel,
+        text if text.contains("Cuda") || text.contains("CUDA") => Kind::DeviceMissing,
+        _ if result.stage == stage::START => Kind::DeviceMissing,
+        _ => Kind::Backend,
+    };
+    Err(crate::error::Error::new(kind, format!("{name} cannot read the engine: {text}")))
+}
+
+/// Memory that the shim allocated, as bytes that free it.
+///
+/// # Safety
+/// `data` is NULL or of `malloc`, of at least `size` bytes, and nobody else's.
+unsafe fn take(data: *mut c_void, size: u64) -> Bytes {
+    struct Malloced(*mut c_void, usize);
+    // SAFETY: memory belongs to no thread.
+    unsafe impl Send for Malloced {}
+    impl AsRef<[u8]> for Malloced {
+        fn as_ref(&self) -> &[u8] {
+            // SAFETY: the contract of `take`.
+            unsafe { std::slice::from_raw_parts(self.0.cast(), self.1) }
+        }
+    }
+    impl Drop for Malloced {
+        fn drop(&mut self) {
+            // SAFETY: the contract of `take`.
+            unsafe { libc::free(self.0) }
+        }
+    }
+    if data.is_null() { Bytes::new() } else { Bytes::from_owner(Malloced(data, size as usize)) }
+}

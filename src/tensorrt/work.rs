@@ -1,0 +1,118 @@
+//! The build on a thread of its own: progress for the caller, and an end within [`PATIENCE`] of a cancel.
+
+use super::backend::Library;
+use super::shim::{self, Built, Request, Step};
+use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::error::{Result, error};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long a cancelled build is waited for. The library looks between its steps, and a step may take seconds: then
+/// the thread is left to itself, and what it gives is dropped.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Parsers of deep graphs recurse.
+const STACK: usize = 64 << 20;
+
+/// What the thread needs; its own, because the caller may be gone before it ends.
+pub(super) struct Job {
+    pub library: Library,
+    pub model: Bytes,
+    pub inputs: Vec<(String, usize)>,
+    pub profiles: Vec<Vec<[Vec<i64>; 3]>>,
+    pub values: Vec<(String, [i64; 3])>,
+    pub flags: u32,
+    pub optimization_level: i32,
+    pub hardware_compatibility: i32,
+    pub verbosity: i32,
+    pub workspace: u64,
+    pub capabilities: Vec<i32>,
+    pub timing: Option<Bytes>,
+}
+
+/// Steps done and known of so far.
+#[derive(Default)]
+struct Count {
+    stop: AtomicBool,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+/// Builds. Stage `build`, in steps of the library, whose number grows as phases begin.
+pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
+    call.check()?;
+    let count = Arc::new(Count::default());
+    let (sender, receiver) = channel();
+    let theirs = count.clone();
+    let thread = std::thread::Builder::new().name("optimize-build".to_owned()).stack_size(STACK);
+    let work = move || {
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(&job, &theirs)));
+        let built = built.unwrap_or_else(|_| Err(error!(Internal, "the build panicked")));
+        // Nobody listens if it was cancelled.
+        let _ = sender.send(built.map(|built| (built, job.library)));
+    };
+    thread.spawn(work).map_err(|e| error!(Internal, "the thread of the build could not be started: {e}"))?;
+    let mut next = Instant::now();
+    let mut shown = u64::MAX;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(10)) {
+            Ok(built) => return built,
+            Err(RecvTimeoutError::Disconnected) => return Err(error!(Internal, "the build ended without a word")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let (done, total) = (count.done.load(Ordering::Relaxed), count.total.load(Ordering::Relaxed));
+        let due = Instant::now() >= next && done != shown;
+        let outcome = if due { call.report("build", done.min(total), total) } else { call.check() };
+        if due {
+            (next, shown) = (Instant::now() + Duration::from_secs(1) / REPORTS_PER_SECOND, done);
+        }
+        if let Err(ended) = outcome {
+            count.stop.store(true, Ordering::Relaxed);
+            let _ = receiver.recv_timeout(PATIENCE);
+            return Err(ended);
+        }
+    }
+}
+
+fn build(job: &Job, count: &Count) -> Result<Built> {
+    let request = Request {
+        model: &job.model,
+        inputs: &job.inputs,
+        profiles: &job.profiles,
+        values: &job.values,
+        flags: job.flags,
+        optimization_level: job.optimization_level,
+        hardware_compatibility: job.hardware_compatibility,
+        verbosity: job.verbosity,
+        workspace: job.workspace,
+        capabilities: &job.capabilities,
+        timing: job.timing.as_deref(),
+    };
+    // Steps that phases still have: those that end early have done all of them.
+    let mut left: HashMap<String, u64> = HashMap::new();
+    let mut watch = |step: Step| {
+        match step {
+            Step::Begin { phase, steps } => {
+                *left.entry(phase).or_default() += steps;
+                count.total.fetch_add(steps, Ordering::Relaxed);
+            }
+            Step::Done { phase } => {
+                if let Some(left) = left.get_mut(&phase).filter(|left| **left > 0) {
+                    *left -= 1;
+                    count.done.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Step::End { phase } => {
+                count.done.fetch_add(left.remove(&phase).unwrap_or(0), Ordering::Relaxed);
+            }
+        }
+        !count.stop.load(Ordering::Relaxed)
+    };
+    if count.stop.load(Ordering::Relaxed) {
+        return Err(crate::call::cancelled());
+    }
+    shim::build(&job.library, &request, &mut watch)
+}

@@ -1,0 +1,451 @@
+//! Engines that TensorRT-RTX really builds, without a device: of text encoders, a decoder with its cache, a speech model
+//! and small models of the `onnx` wheel; what lower precision costs on ONNX Runtime; and every way in which it fails.
+
+mod support;
+
+use optimize::call::{Call, Cancel, Progress};
+use optimize::error::Kind;
+use optimize::model::Model;
+use optimize::onnx::save::ExternalData;
+use optimize::report::Report;
+use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::source::{self, Dialect, LoadOptions};
+use optimize::tensorrt::{
+    self, Choice, GivenProfile, Manifest, OpenOptions, Precision, TensorRtOptions, parse_dimensions, parse_shapes,
+};
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{deps, runtime, scratch};
+
+fn options() -> TensorRtOptions {
+    TensorRtOptions {
+        backend: Choice::TensorRtRtx,
+        library: Some(deps("tensorrt-rtx")),
+        threads: 1,
+        ..TensorRtOptions::default()
+    }
+}
+
+fn text(precision: Precision) -> TensorRtOptions {
+    TensorRtOptions { precision, batch_size: 1, sequence_length: 16, ..options() }
+}
+
+fn build(model: &Model, at: &Path, options: &TensorRtOptions) -> optimize::error::Result<Report> {
+    tensorrt::build(Some(runtime()), model, at, options, &Call::default())
+}
+
+fn minilm() -> Model {
+    Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap()
+}
+
+fn kind_of(outcome: optimize::error::Result<Report>) -> (Kind, String) {
+    let error = outcome.err().unwrap();
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn an_engine_is_built_once_and_its_manifest_says_of_what() {
+    let (folder, model) = (scratch("tensorrt-once"), minilm());
+    let engine = folder.join("a.engine");
+    let seen = RefCell::new(Vec::new());
+    let progress = |p: Progress<'_>| {
+        if p.stage == "build" {
+            seen.borrow_mut().push((p.done, p.total));
+        }
+        ControlFlow::Continue(())
+    };
+    let call = Call { progress: Some(&progress), ..Call::default() };
+    let first = tensorrt::build(Some(runtime()), &model, &engine, &text(Precision::Fp16), &call).unwrap();
+    assert_eq!(first.summary["reused"], false);
+    assert!(seen.borrow().iter().any(|(done, total)| *done > 0 && done <= total), "{:?}", seen.borrow());
+    let manifest = Manifest::read(&engine).unwrap().unwrap();
+    let bytes = std::fs::read(&engine).unwrap();
+    assert!(manifest.is_of(&bytes) && bytes.len() > 10_000_000);
+    assert_eq!(manifest.key.model_sha256, model.identity(&Call::default()).unwrap().sha256);
+    assert_eq!((manifest.key.backend.name(), manifest.key.compute_capability.as_str()), ("tensorrt-rtx", "none"));
+    assert_eq!(manifest.key.profiles[0]["input_ids"]["max"], serde_json::json!([1, 16]));
+    let relative = manifest.error.unwrap()["relative"].as_f64().unwrap();
+    assert!(relative > 0.0 && relative < 0.01, "{relative}");
+
+    let written = std::fs::metadata(&engine).unwrap().modified().unwrap();
+    let second = build(&model, &engine, &text(Precision::Fp16)).unwrap();
+    assert_eq!(second.summary["reused"], true);
+    assert_eq!(std::fs::metadata(&engine).unwrap().modified().unwrap(), written);
+    let other = TensorRtOptions { refuse_mismatch: true, ..text(Precision::Fp32) };
+    let (kind, message) = kind_of(build(&model, &engine, &other));
+    assert!(kind == Kind::Mismatch && message.contains("precision"), "{message}");
+    let third = build(&model, &engine, &text(Precision::Fp32)).unwrap();
+    assert!(third.summary["reused"] == false && third.summary["reason"].as_str().unwrap().contains("precision"));
+    assert!(std::fs::metadata(&engine).unwrap().len() as f64 > 1.7 * bytes.len() as f64, "fp16 halves the weights");
+}
+
+#[test]
+fn profiles_are_ranges_and_several() {
+    let (folder, model) = (scratch("tensorrt-profiles"), minilm());
+    let ranges = TensorRtOptions {
+        dimensions: parse_dimensions("batch=1:4:8,sequence=1:32:64").unwrap(),
+        ..options()
+    };
+    let report = build(&model, &folder, &ranges).unwrap();
+    let profiles = &report.summary["profiles"];
+    assert_eq!(profiles[0]["attention_mask"], serde_json::json!({"min": [1, 1], "opt": [4, 32], "max": [8, 64]}));
+    assert!(folder.join("model.engine").is_file() && folder.join("model.engine.json").is_file());
+    let profile = |size: &str| GivenProfile {
+        opt: parse_shapes(&format!("input_ids:{size},attention_mask:{size}")).unwrap(),
+        ..GivenProfile::default()
+    };
+    let two = TensorRtOptions { profiles: vec![profile("1x16"), profile("8x16")], ..options() };
+    let report = build(&model, &folder, &two).unwrap();
+    assert_eq!(report.summary["profiles"].as_array().unwrap().len(), 2);
+    let odd = TensorRtOptions { profiles: vec![profile("1x16x2")], ..options() };
+    let (kind, message) = kind_of(build(&model, &folder, &odd));
+    assert!(kind == Kind::InvalidArgument && message.contains("input_ids"), "{message}");
+}
+
+#[test]
+fn a_decoder_keeps_its_cache_inputs() {
+    let folder = scratch("tensorrt-decoder");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
+    let model = source::load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap();
+    for precision in [Precision::Fp32, Precision::Fp16, Precision::Bf16] {
+        let options = TensorRtOptions {
+            precision,
+            batch_size: 1,
+            dimensions: parse_dimensions("sequence=1:8:16,past=0:16:32").unwrap(),
+            ..options()
+        };
+        let report = build(&model, &folder.join("d.engine"), &options).unwrap();
+        let shapes = &report.summary["profiles"][0];
+        assert!(shapes.as_object().unwrap().keys().any(|name| name.contains("past")), "{shapes}");
+        println!("llama {}: {}", precision.name(), report.summary["error"]);
+    }
+    // With ONNX Runtime's own operators there is nothing that TensorRT could take.
+    let own = Model::load(&path).unwrap();
+    let (kind, message) = kind_of(build(&own, &folder.join("e.engine"), &text(Precision::Fp32)));
+    assert!(kind == Kind::Unsupported && message.contains("com.microsoft."), "{message}");
+}
+
+#[test]
+fn a_speech_model_is_built() {
+    let folder = scratch("tensorrt-speech");
+    let model = Model::load(&deps("models/silero-vad/silero_vad_op18_ifless.onnx")).unwrap();
+    let sizes: Vec<String> = model.inputs().iter().map(|info| info.describe()).collect();
+    let speech = |precision| {
+        let profile = GivenProfile { opt: parse_shapes("input:1x512,state:2x1x128").unwrap(), ..Default::default() };
+        let options = TensorRtOptions { precision, profiles: vec![profile], batch_size: 1, ..options() };
+        build(&model, &folder.join("v.engine"), &options)
+    };
+    speech(Precision::Fp32).unwrap_or_else(|e| panic!("{sizes:?}: {e}"));
+    // All of it lies in the branches of one node, which stay as they are.
+    let (kind, message) = kind_of(speech(Precision::Fp16));
+    assert!(kind == Kind::Unsupported && message.contains("graph inside"), "{message}");
+}
+
+/// Convolutions, pools, norms, products and what stands between them.
+const WHEEL: [&str; 26] = [
+    "pytorch-converted/test_AvgPool2d",
+    "pytorch-converted/test_BatchNorm2d_eval",
+    "pytorch-converted/test_ConstantPad2d",
+    "pytorch-converted/test_Conv1d",
+    "pytorch-converted/test_Conv1d_groups",
+    "pytorch-converted/test_Conv2d",
+    "pytorch-converted/test_Conv2d_depthwise",
+    "pytorch-converted/test_Conv2d_strided",
+    "pytorch-converted/test_Conv3d",
+    "pytorch-converted/test_ConvTranspose2d",
+    "pytorch-converted/test_ELU",
+    "pytorch-converted/test_LeakyReLU",
+    "pytorch-converted/test_MaxPool2d",
+    "pytorch-converted/test_PixelShuffle",
+    "pytorch-converted/test_ReLU",
+    "pytorch-converted/test_SELU",
+    "pytorch-converted/test_Sigmoid",
+    "pytorch-converted/test_Softmax",
+    "pytorch-converted/test_Tanh",
+    "pytorch-converted/test_Conv2d_groups",
+    "pytorch-converted/test_Conv2d_padding",
+    "pytorch-converted/test_Conv1d_dilated",
+    "pytorch-converted/test_Softplus",
+    "pytorch-operator/test_operator_conv",
+    "pytorch-operator/test_operator_concat2",
+    "simple/test_single_relu_model",
+];
+
+#[test]
+fn models_of_the_onnx_wheel_are_built_in_both_precisions() {
+    let folder = scratch("tensorrt-wheel");
+    let mut built = 0;
+    for name in WHEEL {
+        let model = Model::load(&deps("onnx-tests").join(name).join("model.onnx")).unwrap();
+        build(&model, &folder.join("w.engine"), &options()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        built += 1;
+        let half = TensorRtOptions { precision: Precision::Fp16, ..options() };
+        match build(&model, &folder.join("w.engine"), &half) {
+            Ok(report) => {
+                let relative = report.summary["error"]["relative"].as_f64().unwrap();
+                println!("{name}: {relative:.2e}");
+                assert!(relative <= 0.01, "{name}: {relative}");
+                built += 1;
+            }
+            // A softmax alone has nothing to lower; some operators of 2017 have no kernel to measure with.
+            Err(e) => {
+                let reasons = ["delicate", "Could not find an implementation"];
+                assert!(reasons.iter().any(|reason| e.message().contains(reason)), "{name}: {e}");
+            }
+        }
+    }
+    assert!(built >= 2 * WHEEL.len() - 4, "{built}");
+}
+
+fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    session.run(inputs, &[], &Call::default()).unwrap()
+}
+
+#[test]
+fn the_graph_alone_is_a_model_with_the_same_inputs_and_outputs() {
+    let (folder, model) = (scratch("tensorrt-graph"), minilm());
+    let (graph, report) = tensorrt::graph(Some(runtime()), &model, &text(Precision::Fp16), &Call::default()).unwrap();
+    assert_eq!((graph.inputs(), graph.outputs()), (model.inputs(), model.outputs()));
+    assert!(report.nodes.iter().any(|n| n.op == "MatMul" && n.action == tensorrt::LOWERED));
+    assert!(report.nodes.iter().all(|n| n.op != "Softmax" || n.action == tensorrt::KEPT));
+    let path = folder.join("half.onnx");
+    graph.save(&path, ExternalData::Auto, &Call::default()).unwrap();
+    let (before, after) = (model.bytes() as f64, std::fs::metadata(&path).unwrap().len() as f64);
+    assert!(after < 0.6 * before, "{after} of {before}");
+    let ids = Tensor::from_i64(&[1, 8], vec![101, 2023, 2003, 1037, 6251, 2008, 3632, 102]).unwrap();
+    let mask = Tensor::from_i64(&[1, 8], vec![1; 8]).unwrap();
+    let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
+    let (a, b) = (run(&model, &inputs), run(&Model::load(&path).unwrap(), &inputs));
+    for ((name, a), (_, b)) in a.iter().zip(&b) {
+        assert_eq!(a.dtype(), b.dtype());
+        let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
+        let far = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 0.02, "{name} is off by {far}");
+    }
+}
+
+/// A layer norm written out, of values of 1e4, between two products: its squares are beyond float16.
+fn overflowing() -> Model {
+    use optimize::graph::edit::{float_tensor, ints_attribute, node, value};
+    use optimize::onnx::dtype::DataType::Float32;
+    use optimize::onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+    let mean = |from: &str, to: &str| NodeProto {
+        attribute: vec![ints_attribute("axes", &[-1])],
+        ..node("ReduceMean", &[from], &[to])
+    };
+    let weights: Vec<f32> = (0..256).map(|i| ((i * 37 % 101) as f32 - 50.0) * 40.0).collect();
+    let small: Vec<f32> = (0..256).map(|i| ((i * 29 % 97) as f32 - 48.0) / 100.0).collect();
+    let graph = GraphProto {
+        node: vec![
+            node("MatMul", &["x", "w"], &["h"]),
+            mean("h", "m"),
+            node("Sub", &["h", "m"], &["d"]),
+            node("Pow", &["d", "two"], &["s"]),
+            mean("s", "v"),
+            node("Add", &["v", "epsilon"], &["e"]),
+            node("Sqrt", &["e"], &["r"]),
+            node("Div", &["d", "r"], &["n"]),
+            node("MatMul", &["n", "u"], &["y"]),
+        ],
+        initializer: vec![
+            float_tensor("w", &[16, 16], &weights),
+            float_tensor("u", &[16, 16], &small),
+            float_tensor("two", &[], &[2.0]),
+            float_tensor("epsilon", &[], &[1e-12]),
+        ],
+        input: vec![value("x", Float32, 2)],
+        output: vec![value("y", Float32, 2)],
+        ..Default::default()
+    };
+    Model::from_proto(ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto { version: Some(17), ..Default::default() }],
+        graph: Some(Box::new(graph)),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_layer_norm_of_large_values_stays_right_in_float16() {
+    let model = overflowing();
+    let options = TensorRtOptions {
+        precision: Precision::Fp16,
+        profiles: vec![GivenProfile { opt: parse_shapes("x:2x16").unwrap(), ..Default::default() }],
+        ..options()
+    };
+    let (graph, report) = tensorrt::graph(Some(runtime()), &model, &options, &Call::default()).unwrap();
+    let of = |op: &str| report.nodes.iter().filter(|n| n.op == op).map(|n| n.action).collect::<Vec<_>>();
+    assert_eq!((of("Pow"), of("Sub"), of("Div")), (vec!["fp32"], vec!["fp32"], vec!["fp32"]));
+    assert!(of("MatMul").contains(&tensorrt::LOWERED));
+    let x = Tensor::from_f32(&[2, 16], (0..32).map(|i| (i as f32 * 0.7).sin()).collect()).unwrap();
+    let (a, b) = (run(&model, &[("x", &x)]), run(&graph, &[("x", &x)]));
+    let (a, b) = (a[0].1.to_f32_vec().unwrap(), b[0].1.to_f32_vec().unwrap());
+    let size = a.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let far = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 0.01 * size, "off by {far} of {size}");
+    build(&model, &scratch("tensorrt-norm").join("n.engine"), &options).unwrap();
+}
+
+#[test]
+fn a_budget_moves_nodes_back_and_says_which() {
+    let tight = TensorRtOptions { max_error: 3e-4, ..text(Precision::Fp16) };
+    let (_, report) = tensorrt::graph(Some(runtime()), &minilm(), &tight, &Call::default()).unwrap();
+    let back = report.summary["nodes_back_to_fp32"].as_array().unwrap();
+    assert!(!back.is_empty() && report.summary["error"]["relative"].as_f64().unwrap() <= 3e-4, "{back:?}");
+}
+
+#[test]
+fn a_cancel_is_answered_soon_and_leaves_nothing() {
+    let folder = scratch("tensorrt-cancel");
+    let model = Model::load(&deps("models/all-MiniLM-L6-v2")).unwrap();
+    let cancel = Cancel::new();
+    let asked = Cell::new(None);
+    let progress = |p: Progress<'_>| {
+        if p.stage == "build" && asked.get().is_none() {
+            asked.set(Some(Instant::now()));
+            cancel.fire();
+        }
+        ControlFlow::Continue(())
+    };
+    let call = Call { progress: Some(&progress), cancel: Some(&cancel), ..Call::default() };
+    let outcome = tensorrt::build(None, &model, &folder.join("c.engine"), &text(Precision::Fp32), &call);
+    let took = asked.get().unwrap().elapsed();
+    assert_eq!(kind_of(outcome).0, Kind::Cancelled);
+    println!("cancelled in {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 0);
+    let call = Call { deadline: Some(Instant::now() + Duration::from_millis(300)), ..Call::default() };
+    let outcome = tensorrt::build(None, &model, &folder.join("c.engine"), &text(Precision::Fp32), &call);
+    assert_eq!(kind_of(outcome).0, Kind::Timeout);
+}
+
+/// A library that says it is of some version, and ends the process if it is asked for more.
+fn pretender(folder: &Path, names: [&str; 2], version: i32) -> PathBuf {
+    let code = format!(
+        "#include <stdlib.h>\nint getInferLibVersion(void) {{ return {version}; }}\n\
+         void *createInferBuilder_INTERNAL(void *l, int v) {{ abort(); }}\n\
+         void *createInferRuntime_INTERNAL(void *l, int v) {{ abort(); }}\n\
+         void *createNvOnnxParser_INTERNAL(void *n, void *l, int v) {{ abort(); }}\n"
+    );
+    let source = folder.join("pretender.c");
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(&source, code).unwrap();
+    for name in names {
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let done = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(folder.join(name)).arg(&source).status();
+        assert!(done.unwrap().success());
+    }
+    folder.to_owned()
+}
+
+#[test]
+fn what_is_missing_has_a_status_of_its_own() {
+    let (folder, model) = (scratch("tensorrt-missing"), minilm());
+    let at = folder.join("m.engine");
+    let with = |backend, library: PathBuf| {
+        kind_of(build(&model, &at, &TensorRtOptions { backend, library: Some(library), ..text(Precision::Fp32) }))
+    };
+    let (kind, message) = with(Choice::Auto, folder.join("nowhere"));
+    assert!(kind == Kind::BackendMissing && message.contains("libnvinfer.so.11"), "{message}");
+    assert!(message.contains("libtensorrt_rtx.so.1"), "{message}");
+    let rtx = ["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"];
+    let (kind, message) = with(Choice::TensorRtRtx, pretender(&folder.join("old"), rtx, 10_600));
+    assert!(kind == Kind::Unsupported && message.contains("1.6.0"), "{message}");
+    let (kind, message) = with(Choice::TensorRtRtx, pretender(&folder.join("new"), rtx, 20_000));
+    assert!(kind == Kind::Unsupported && message.contains("2.0.0"), "{message}");
+    if tensorrt::device().is_err() {
+        // It would end the process if it were called.
+        let proper = ["libnvinfer.so.11", "libnvonnxparser.so.11"];
+        let (kind, message) = with(Choice::TensorRt, pretender(&folder.join("proper"), proper, 110_400));
+        assert!(kind == Kind::DeviceMissing && message.contains("libcuda.so.1"), "{message}");
+    }
+    let (kind, message) = kind_of(build(&model, &at, &TensorRtOptions { sequence_length: 0, ..text(Precision::Fp32) }));
+    assert!(kind == Kind::InvalidArgument && message.contains("dimension 1"), "{message}");
+    assert!(!at.exists());
+}
+
+#[test]
+fn an_operator_that_there_is_not_is_named() {
+    use optimize::graph::edit::{node, value};
+    use optimize::onnx::dtype::DataType::Float32;
+    use optimize::onnx::proto::NodeProto;
+    let made = |change: &dyn Fn(&mut NodeProto)| {
+        let mut proto = overflowing().proto().clone();
+        let graph = proto.graph.as_deref_mut().unwrap();
+        let mut only = NodeProto { name: Some("strange".into()), ..node("Relu", &["x"], &["y"]) };
+        change(&mut only);
+        graph.node = vec![only];
+        graph.input = vec![value("x", Float32, 2)];
+        Model::from_proto(proto)
+    };
+    let at = scratch("tensorrt-operator");
+    let sizes = TensorRtOptions {
+        profiles: vec![GivenProfile { opt: parse_shapes("x:2x16").unwrap(), ..Default::default() }],
+        ..options()
+    };
+    let contrib = made(&|node| (node.op_type, node.domain) = (Some("Inverse".into()), Some("com.microsoft".into())));
+    let (kind, message) = kind_of(build(&contrib, &at, &sizes));
+    assert!(kind == Kind::Unsupported && message.contains("com.microsoft.Inverse (node \"strange\")"), "{message}");
+    let unknown = made(&|node| node.op_type = Some("Det".into()));
+    let (kind, message) = kind_of(build(&unknown, &at, &sizes));
+    assert!(kind == Kind::Unsupported && message.contains("strange"), "{message}");
+    // What ONNX Runtime alone has, and is made of what all have.
+    let gelu = made(&|node| (node.op_type, node.domain) = (Some("Gelu".into()), Some("com.microsoft".into())));
+    let report = build(&gelu, &at, &sizes).unwrap();
+    assert_eq!(report.summary["nodes_lowered"], 1);
+}
+
+#[test]
+fn engines_are_looked_at_before_they_are_used() {
+    let folder = scratch("tensorrt-engines");
+    let model = minilm();
+    let engine = folder.join("t.engine");
+    build(&model, &engine, &text(Precision::Fp16)).unwrap();
+    let look = |trust: bool, sha256: Option<&str>| {
+        let library = Some(deps("tensorrt-rtx"));
+        let options = OpenOptions { trust, library, model_sha256: sha256.map(str::to_owned), ..OpenOptions::default() };
+        tensorrt::open(&engine, &options)
+    };
+    let own = model.identity(&Call::default()).unwrap().sha256;
+    assert_eq!(look(true, Some(&own)).unwrap().key.model_sha256, own);
+    assert_eq!(look(false, Some(&own)).err().unwrap().kind(), Kind::Untrusted);
+    assert_eq!(look(true, Some("00")).err().unwrap().kind(), Kind::Mismatch);
+    // Junk, with a manifest that is right about it.
+    let junk = b"this is no engine at all, whatever its manifest says".repeat(100);
+    let mut manifest = Manifest::read(&engine).unwrap().unwrap();
+    std::fs::write(&engine, &junk).unwrap();
+    assert_eq!(look(true, None).err().unwrap().kind(), Kind::InvalidModel);
+    manifest.engine_bytes = junk.len() as u64;
+    manifest.engine_sha256 = tensorrt::manifest::sha256(&junk);
+    let beside = tensorrt::manifest::path_of(&engine);
+    std::fs::write(&beside, manifest.to_json()).unwrap();
+    let error = look(true, None).err().unwrap();
+    assert!(error.kind() == Kind::InvalidModel && error.message().contains("magicTag"), "{error}");
+    manifest.key.backend_version = "1.9.0".to_owned();
+    std::fs::write(&beside, manifest.to_json()).unwrap();
+    assert_eq!(look(true, None).err().unwrap().kind(), Kind::Mismatch);
+    std::fs::write(&beside, "{").unwrap();
+    assert_eq!(look(true, None).err().unwrap().kind(), Kind::InvalidModel);
+    std::fs::remove_file(&beside).unwrap();
+    assert_eq!(look(true, None).err().unwrap().kind(), Kind::Untrusted);
+    // Whatever is there that cannot be used again is replaced.
+    assert_eq!(build(&model, &engine, &text(Precision::Fp16)).unwrap().summary["reused"], false);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let folder = scratch("tensorrt-full");
+    let script = "trap '' XFSZ; ulimit -f 2000; exec \"$0\" tensorrt --model \"$1\" --batch-size 1 --sequence-length 16 \
+                  --tensorrt-library \"$2\" --output \"$3\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_optimize")]).arg(deps("models/paraphrase-MiniLM-L3-v2"));
+    let output = command.arg(deps("tensorrt-rtx")).arg(folder.join("f.engine")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("f.engine") && said.contains("too large"), "{said}");
+    assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 0);
+}
