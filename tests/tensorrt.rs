@@ -85,10 +85,7 @@ fn an_engine_is_built_once_and_its_manifest_says_of_what() {
 #[test]
 fn profiles_are_ranges_and_several() {
     let (folder, model) = (scratch("tensorrt-profiles"), minilm());
-    let ranges = TensorRtOptions {
-        dimensions: parse_dimensions("batch=1:4:8,sequence=1:32:64").unwrap(),
-        ..options()
-    };
+    let ranges = TensorRtOptions { dimensions: parse_dimensions("batch=1:4:8,sequence=1:32:64").unwrap(), ..options() };
     let report = build(&model, &folder, &ranges).unwrap();
     let profiles = &report.summary["profiles"];
     assert_eq!(profiles[0]["attention_mask"], serde_json::json!({"min": [1, 1], "opt": [4, 32], "max": [8, 64]}));

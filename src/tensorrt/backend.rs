@@ -98,7 +98,12 @@ impl Library {
             Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
                 Ok(library) => Ok(library),
                 Err(first) => {
-                    open(Backend::TensorRtRtx, folder, format!("TensorRT cannot be used: {}", first.message().lines().next().unwrap_or(""))).map_err(|second| {
+                    open(
+                        Backend::TensorRtRtx,
+                        folder,
+                        format!("TensorRT cannot be used: {}", first.message().lines().next().unwrap_or("")),
+                    )
+                    .map_err(|second| {
                         let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
                         // Without either library that is what is missing, whatever else is.
                         let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };

@@ -282,7 +282,10 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
             [] => {
                 let bytes = files::map(&files::open(engine)?, limits::DATA_FILE_BYTES).at(|| engine.display())?;
                 if manifest.is_of(&bytes) {
-                    return Ok(("model, library, device and options are those of the manifest".to_owned(), Some(manifest)));
+                    return Ok((
+                        "model, library, device and options are those of the manifest".to_owned(),
+                        Some(manifest),
+                    ));
                 }
                 "the engine that is there is not the one of its manifest".to_owned()
             }

@@ -84,7 +84,8 @@ impl Manifest {
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             content => content?,
         };
-        let damaged = |e: serde_json::Error| error!(InvalidModel, "is no manifest of an engine: {e}").at(path.display());
+        let damaged =
+            |e: serde_json::Error| error!(InvalidModel, "is no manifest of an engine: {e}").at(path.display());
         let value: Value = serde_json::from_slice(&content).map_err(damaged)?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
         if format > u64::from(FORMAT) {

@@ -137,8 +137,11 @@ pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     let one = |part: &str| {
         let wrong = || error!(InvalidArgument, "{part:?} is no dimension: write NAME=MIN:OPT:MAX");
         let (name, sizes) = part.rsplit_once('=').ok_or_else(wrong)?;
-        let sizes: Vec<i64> =
-            sizes.split(':').map(|size| size.trim().parse()).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
+        let sizes: Vec<i64> = sizes
+            .split(':')
+            .map(|size| size.trim().parse())
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| wrong())?;
         let span = match sizes.as_slice() {
             [one] => Span { min: *one, opt: *one, max: *one },
             [min, max] => Span { min: *min, opt: *max, max: *max },

@@ -1,7 +1,7 @@
 //! Lowering to what the parser of TensorRT takes: the default operators up to opset 20.
 
 use crate::error::{Result, bail};
-use crate::graph::edit::{Names, modernize_ir, float_tensor, int_attribute, ints_attribute, node, tensor};
+use crate::graph::edit::{Names, float_tensor, int_attribute, ints_attribute, modernize_ir, node, tensor};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
@@ -36,8 +36,11 @@ pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
         }
         graph.initializer.extend(constants);
     }
-    let functions: Vec<(String, String)> =
-        proto.functions.iter().map(|f| (f.domain.clone().unwrap_or_default(), f.name.clone().unwrap_or_default())).collect();
+    let functions: Vec<(String, String)> = proto
+        .functions
+        .iter()
+        .map(|f| (f.domain.clone().unwrap_or_default(), f.name.clone().unwrap_or_default()))
+        .collect();
     let mut left: BTreeMap<String, String> = BTreeMap::new();
     if let Some(graph) = proto.graph.as_deref() {
         find(&graph.node, &functions, &mut left);

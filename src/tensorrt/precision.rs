@@ -133,7 +133,10 @@ pub(super) fn lower(
         let costs = work.costs(&forms)?;
         let count = (short >> (ROUNDS - round).min(5)).max(1);
         for (index, cost) in costs.into_iter().take(count) {
-            back.insert(index, format!("{BACK}: it adds {cost:.2e} to the error (the outputs': {:.2e})", measured.worst));
+            back.insert(
+                index,
+                format!("{BACK}: it adds {cost:.2e} to the error (the outputs': {:.2e})", measured.worst),
+            );
         }
     }
     bail!(GateNotMet, "the error of {} stays above {allowed}", options.precision.name())
@@ -262,7 +265,8 @@ impl Work<'_> {
     fn costs(&self, forms: &[Form]) -> Result<Vec<(usize, f64)>> {
         let nodes = &self.model.graph().node;
         let rewritten = self.rewrite(forms, true)?;
-        let of = |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
+        let of =
+            |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
         let names: Vec<String> = lowered.flat_map(|(node, _)| of(node)).collect();
         let short: Vec<String> = names.iter().filter_map(|n| rewritten.short.get(n).cloned()).collect();

@@ -59,7 +59,8 @@ impl Profiles {
         }
         let longest = shapes.iter().flatten().flat_map(|three| &three[2]).copied().max().unwrap_or(1).max(1);
         let number = |info: &&ValueInfo| {
-            matches!(info.dtype, Some(DataType::Int64 | DataType::Int32)) && info.shape.as_ref().is_none_or(|s| s.len() < 2)
+            matches!(info.dtype, Some(DataType::Int64 | DataType::Int32))
+                && info.shape.as_ref().is_none_or(|s| s.len() < 2)
         };
         // `num_logits_to_keep` and the like: from one of them to all there are.
         let three = |info: &ValueInfo| match options.dimensions.iter().find(|(name, _)| *name == info.name) {
@@ -211,11 +212,9 @@ fn size_of(
         Role::Batch => batch(),
         Role::Sequence => sequence(),
         Role::Past => past(),
-        Role::Total => sequence().zip(past()).map(|(a, b)| Span {
-            min: a.min + b.min,
-            opt: a.opt + b.opt,
-            max: a.max + b.max,
-        }),
+        Role::Total => {
+            sequence().zip(past()).map(|(a, b)| Span { min: a.min + b.min, opt: a.opt + b.opt, max: a.max + b.max })
+        }
         Role::Unknown => None,
     };
     let agreed = || {

@@ -139,7 +139,8 @@ fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs
     let sized = BenchmarkOptions { shapes: shapes.to_vec(), ..plain.clone() };
     let mut found: Vec<Inputs> = Vec::new();
     let mut refused = None;
-    let text = tokenizer.as_ref().filter(|_| matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty());
+    let text =
+        tokenizer.as_ref().filter(|_| matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty());
     for (reader, options) in [(text, &plain), (tokenizer.as_ref(), &plain), (None, &sized), (None, &plain)] {
         let made = Source::new(model, model, reader, options).and_then(|source| source.timing());
         match made {

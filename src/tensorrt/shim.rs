@@ -230,7 +230,8 @@ pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<
     // the library were looked up in one whose version was checked against the headers.
     let status = unsafe { (library.compiled.build)(&raw, &mut *result) };
     // SAFETY: the shim hands out what it allocated, once.
-    let (engine, timing) = unsafe { (take(result.engine, result.engine_size), take(result.timing, result.timing_size)) };
+    let (engine, timing) =
+        unsafe { (take(result.engine, result.engine_size), take(result.timing, result.timing_size)) };
     if status == 0 { Ok(Built { engine, timing }) } else { Err(failure(library, &result)) }
 }
 

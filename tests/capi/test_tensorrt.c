@@ -20,7 +20,7 @@ TEST(an_engine_is_built_and_then_reused) {
     const char *path = temporary("capi.engine");
     CHECK_OK(optimize_model_build_tensorrt(context, model, path, &options, NULL, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"reused\": false");
-    CHECK(number_after(optimize_buffer_data(report), "\"error\"", "\"relative\"") < 0.01);
+    CHECK(number_after(optimize_buffer_data(report), "error", "relative") < 0.01);
     optimize_buffer_free(report);
     CHECK_OK(optimize_model_build_tensorrt(context, model, path, &options, NULL, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"reused\": true");
