@@ -1,0 +1,153 @@
+//! The command `distill`: what is killed goes on, and what makes no sense is refused with nothing lost.
+
+mod common;
+
+use common::{Folder, Random};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+fn deps(name: &str) -> PathBuf {
+    let folder = std::env::var_os("OPTIMIZE_TEST_DEPS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/deps"), PathBuf::from);
+    folder.join(name)
+}
+
+fn text(folder: &Folder) -> PathBuf {
+    let mut random = Random(5);
+    let words = ["river", "machine", "winter", "captain", "letter", "garden", "slowly", "opened", "seven", "against"];
+    let line = |random: &mut Random| {
+        let count = 4 + random.below(12);
+        (0..count).map(|_| words[random.below(words.len())]).collect::<Vec<_>>().join(" ")
+    };
+    let path = folder.join("text.txt");
+    std::fs::write(&path, (0..160).map(|_| line(&mut random) + ".\n").collect::<String>()).unwrap();
+    path
+}
+
+fn command(folder: &Folder, data: &Path, output: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
+    command.args(["distill", "--student", "layers:1", "--threads", "1", "--sequence-length", "24", "--quiet"]);
+    command.arg("--teacher").arg(deps("models/paraphrase-MiniLM-L3-v2")).arg("--data").arg(data);
+    command.arg("--output").arg(folder.join(output)).args(more);
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        command.env("ORT_DYLIB_PATH", deps("onnxruntime/libonnxruntime.so.1"));
+    }
+    command
+}
+
+fn run(folder: &Folder, data: &Path, output: &str, more: &[&str]) -> Output {
+    command(folder, data, output, more).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_is_killed_goes_on_to_the_same_end() {
+    let folder = Folder::new("distill-killed");
+    let data = text(&folder);
+    let steps = ["--max-steps", "24", "--checkpoint-every", "1", "--evaluate-every", "7", "--learning-rate", "3e-4"];
+    let whole = run(&folder, &data, "whole.onnx", &steps);
+    assert!(whole.status.success(), "{}", said(&whole));
+    let checkpoint = folder.join("parts.onnx.checkpoint");
+    let (mut random, mut kills) = (Random(u64::from(std::process::id())), 0);
+    let resumed: Vec<&str> = steps.iter().copied().chain(["--resume"]).collect();
+    // Killed a few times at any moment after a first checkpoint; then left alone.
+    while kills < 3 {
+        let mut child = command(&folder, &data, "parts.onnx", &resumed).spawn().unwrap();
+        let begun = Instant::now();
+        while !checkpoint.exists() && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(random.next() % 400));
+        let ended = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if ended.is_some() {
+            break;
+        }
+        kills += 1;
+    }
+    if !folder.join("parts.onnx").exists() {
+        let last = run(&folder, &data, "parts.onnx", &resumed);
+        assert!(last.status.success(), "{}", said(&last));
+    }
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    assert!(read("whole.onnx") == read("parts.onnx"), "a resumed run differs after {kills} kills");
+    assert!(!checkpoint.exists(), "the checkpoint of a finished run is left behind");
+}
+
+#[test]
+fn a_checkpoint_is_not_overwritten_unasked_and_a_full_disk_leaves_the_last_one() {
+    let folder = Folder::new("distill-checkpoint");
+    let data = text(&folder);
+    let checkpoint = folder.join("student.onnx.checkpoint");
+    std::fs::write(&checkpoint, "not a checkpoint").unwrap();
+    let e = run(&folder, &data, "student.onnx", &["--max-steps", "1"]);
+    assert!(e.status.code() == Some(2) && said(&e).contains("unfinished run"), "{}", said(&e));
+    let e = run(&folder, &data, "student.onnx", &["--max-steps", "1", "--resume"]);
+    assert!(!e.status.success() && said(&e).contains("is no checkpoint"), "{}", said(&e));
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), b"not a checkpoint");
+    std::fs::remove_file(&checkpoint).unwrap();
+    // Files may have 1 MB: as on a disk that is full, the first checkpoint cannot be written.
+    let limited = command(&folder, &data, "student.onnx", &["--max-steps", "2", "--checkpoint-every", "1"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "ulimit -f 1000; trap '' XFSZ; exec \"$0\" \"$@\""]).arg(limited.get_program());
+    shell.args(limited.get_args()).envs(limited.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let e = shell.output().unwrap();
+    assert!(!e.status.success() && said(&e).contains("student.onnx.checkpoint"), "{}", said(&e));
+    assert_eq!(folder.names(), ["text.txt"], "something half-written is left");
+}
+
+#[test]
+fn texts_that_are_none_are_refused_with_the_reason() {
+    let folder = Folder::new("distill-texts");
+    let cases: [(&str, &[u8], &str); 6] = [
+        ("empty.txt", b"", "the text is empty"),
+        ("binary.txt", b"\x7fELF\x02\x01\x01\x00\x00\x00", "no text"),
+        ("latin.txt", b"caf\xe9 au lait\n", "utf-8"),
+        ("line.txt", b"One line and no more.\n", "at least 20"),
+        ("lines.jsonl", b"{\"text\": \"fine\"}\n{\"texts\": 1}\n", "line 2"),
+        ("lines.JSONL", b"fine\n", "line 1: is not JSON"),
+    ];
+    for (name, content, reason) in cases {
+        let data = folder.join(name);
+        std::fs::write(&data, content).unwrap();
+        let e = run(&folder, &data, "student.onnx", &[]);
+        assert!(!e.status.success() && said(&e).contains(reason), "{name}: {}", said(&e));
+    }
+    let data = text(&folder);
+    for (more, reason) in [
+        (["--epochs", "0"], "epochs"),
+        (["--learning-rate", "nan"], "learning_rate"),
+        (["--temperature", "0"], "temperature"),
+        (["--validation-ratio", "0.9"], "validation_ratio"),
+        (["--labels-weight", "1"], "labels_weight"),
+        (["--freeze", "nothing"], "matches no weight"),
+    ] {
+        let e = run(&folder, &data, "student.onnx", &more);
+        assert!(!e.status.success() && said(&e).contains(reason), "{more:?}: {}", said(&e));
+    }
+    assert!(!folder.join("student.onnx").exists());
+}
+
+#[test]
+fn frozen_weights_stay_and_others_learn() {
+    let folder = Folder::new("distill-frozen");
+    let data = text(&folder);
+    let steps = ["--max-steps", "3", "--learning-rate", "1e-3", "--freeze", "*embeddings*"];
+    let done = run(&folder, &data, "student.onnx", &steps);
+    assert!(done.status.success(), "{}", said(&done));
+    let load = |path: &Path| optimize::model::Model::load(path).unwrap();
+    let (before, after) = (load(&deps("models/paraphrase-MiniLM-L3-v2")), load(&folder.join("student.onnx")));
+    let weights = |model: &optimize::model::Model, part: &str| -> Vec<Vec<u8>> {
+        let of = |t: &&optimize::onnx::proto::TensorProto| t.name.as_deref().unwrap_or("").contains(part);
+        model.graph().initializer.iter().filter(of).map(|t| t.raw_data.clone().unwrap_or_default().to_vec()).collect()
+    };
+    let table = "embeddings.word_embeddings.weight";
+    assert!(!weights(&before, table).is_empty() && weights(&before, table) == weights(&after, table));
+    let first = "encoder.layer.0.output.dense.bias";
+    assert!(!weights(&before, first).is_empty() && weights(&before, first) != weights(&after, first));
+}
