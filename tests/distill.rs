@@ -58,7 +58,8 @@ fn what_is_killed_goes_on_to_the_same_end() {
     while kills < 3 {
         let mut child = command(&folder, &data, "parts.onnx", &resumed).spawn().unwrap();
         let begun = Instant::now();
-        while !checkpoint.exists() && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120) {
+        while !checkpoint.exists() && child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(120)
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(random.next() % 400));
