@@ -203,6 +203,13 @@ struct Message {
 
 struct Quantized;
 struct Pruned;
+struct Distilled;
+struct DistillOptions;
+class Model;
+namespace detail {
+Distilled distill(const Context &context, const Model &teacher, const Model *student, const DistillOptions &options,
+                  const Call &call);
+}
 struct Combined;
 struct MergeOptions;
 
@@ -354,6 +361,8 @@ private:
     friend class Package;
     explicit Model(optimize_model_t *raw) noexcept : Handle(raw) {}
     friend class Ensemble;
+    friend Distilled detail::distill(const Context &context, const Model &teacher, const Model *student,
+                                     const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
     /// What `function(model, report)` makes.
