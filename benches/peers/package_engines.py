@@ -33,7 +33,7 @@ class Optimize:
     """Our library, through its C interface."""
 
     def __init__(self, path):
-        self.path = path
+        self.path, self.latest = path, None
         self.library = library = ctypes.CDLL(str(LIBRARY))
         library.optimize_error_message.restype = ctypes.c_char_p
         library.optimize_tensor_data.restype = ctypes.c_void_p
@@ -92,10 +92,11 @@ class Optimize:
         tensor = ctypes.c_void_p(outputs[0])
         size = self.library.optimize_tensor_size(tensor) // 4
         data = (ctypes.c_float * size).from_address(self.library.optimize_tensor_data(tensor))
-        result = np.frombuffer(data, np.float32).copy()
-        for made in [*inputs, tensor]:
+        for made in [*inputs, self.latest]:
             self.library.optimize_tensor_free(ctypes.c_void_p(made) if isinstance(made, int) else made)
-        return result
+        # Read where it lies, as a program in C would: it lives until the next run.
+        self.latest = tensor
+        return np.frombuffer(data, np.float32)
 
 
 class OptimizeInt8(Optimize):

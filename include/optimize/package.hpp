@@ -13,7 +13,7 @@
 namespace optimize {
 
 /// The range of a dimension of an input; see optimize_dimension_t.
-struct Dimension {
+struct DimensionRange {
     /// Name of the input, or its position: "0".
     std::string input;
     std::uint32_t dimension = 0;
@@ -35,7 +35,7 @@ struct PackageOptions {
     bool single_file = false;
     bool portable_only = false;
     bool packed = false;
-    std::vector<Dimension> dimensions;
+    std::vector<DimensionRange> dimensions;
 };
 
 /// An open package. Immutable.
@@ -64,7 +64,7 @@ public:
         raw.portable_only = options.portable_only;
         raw.packed = options.packed;
         std::vector<optimize_dimension_t> dimensions;
-        for (const Dimension &one : options.dimensions) {
+        for (const DimensionRange &one : options.dimensions) {
             auto dimension = detail::sized<optimize_dimension_t>();
             dimension.dimension = one.dimension;
             dimension.input = detail::c_text(one.input, "input");
