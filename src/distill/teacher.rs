@@ -17,7 +17,7 @@ use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 pub struct Teacher {
     session: Session,
     feed: Feed,
-    /// Outputs, each with the name of the training graph's input it becomes.
+    /// Outputs that are asked for, each with the name of the training graph's input it becomes.
     outputs: Vec<(String, String)>,
 }
 
@@ -59,13 +59,18 @@ impl Teacher {
             .iter()
             .map(|info| (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() }));
         let known = known.collect();
+        // Where only labels count, of its logits no more than their size is of interest.
+        outputs.retain(|(_, name)| name != input::LOGITS || signals.weights.logits > 0.0);
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);
         Ok((Teacher { session, feed, outputs }, known))
     }
 
-    /// What it says of a batch: inputs of the training graph.
+    /// What it says of a batch: inputs of the training graph. It is not run if nothing is asked of it.
     pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
+        if self.outputs.is_empty() {
+            return Ok(Vec::new());
+        }
         let inputs = self.feed.tensors(batch)?;
         let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         // A value may be asked for in two roles.

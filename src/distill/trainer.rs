@@ -171,9 +171,6 @@ impl Trainer {
             };
             inputs.push((name.clone(), tensor));
         }
-        // A graph may compare nothing that the teacher was asked for beside it.
-        let there = self.train.inputs();
-        inputs.retain(|(name, _)| there.iter().any(|info| info.name == *name));
         Ok(inputs)
     }
 
