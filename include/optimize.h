@@ -1456,6 +1456,15 @@ typedef struct {
    * Handed to `training`.
    */
   void *training_user_data;
+  /**
+   * File for what the teacher says of each part of the text, so that it is asked only once; NULL asks it each time. It
+   * stays, for other runs with this teacher and text.
+   */
+  const char *teacher_cache;
+  /**
+   * Tokens or classes of each distribution that the file keeps, the others count as equally likely; 0 is 64.
+   */
+  uint64_t teacher_top_k;
 } optimize_distill_options_t;
 
 /**

@@ -2,6 +2,7 @@
 
 using System;
 using System.Collections.Generic;
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace Optimize
@@ -12,6 +13,41 @@ namespace Optimize
 
     /// <summary>How the learning rate goes down.</summary>
     public enum Schedule { Linear = 0, Cosine = 1, Constant = 2 }
+
+    /// <summary>Where training is. See optimize_training_step_t.</summary>
+    public sealed class TrainingStep
+    {
+        internal TrainingStep(IntPtr step)
+        {
+            var native = (Native.TrainingStep)Marshal.PtrToStructure(step, typeof(Native.TrainingStep));
+            Step = native.Step;
+            TotalSteps = native.TotalSteps;
+            Epoch = native.Epoch;
+            IsValidation = native.IsValidation != 0;
+            Loss = native.Loss;
+            GradientNorm = native.GradientNorm;
+            LearningRate = native.LearningRate;
+            TokensPerSecond = native.TokensPerSecond;
+            Elapsed = TimeSpan.FromSeconds(native.Seconds);
+            Left = TimeSpan.FromSeconds(native.SecondsLeft);
+        }
+
+        public ulong Step { get; private set; }
+        public ulong TotalSteps { get; private set; }
+        public uint Epoch { get; private set; }
+
+        /// <summary>A measurement on the text kept for that, not a step.</summary>
+        public bool IsValidation { get; private set; }
+
+        public double Loss { get; private set; }
+        public double GradientNorm { get; private set; }
+        public double LearningRate { get; private set; }
+        public double TokensPerSecond { get; private set; }
+        public TimeSpan Elapsed { get; private set; }
+
+        /// <summary>Expected.</summary>
+        public TimeSpan Left { get; private set; }
+    }
 
     /// <summary>Options of Context.Distill. 0 is the default of each; of weights, warm-up, decay and norm a number below 0
     /// is none. See optimize_distill_options_t.</summary>
@@ -80,6 +116,15 @@ namespace Optimize
         /// <summary>0 is as the context says.</summary>
         public uint Threads { get; set; }
 
+        /// <summary>File for what the teacher says, so that it is asked once; null is none.</summary>
+        public string TeacherCache { get; set; }
+
+        /// <summary>Tokens or classes of each distribution that it keeps.</summary>
+        public ulong TeacherTopK { get; set; }
+
+        /// <summary>Told after each step and each measurement, on the thread that makes the call.</summary>
+        public Action<TrainingStep> Training { get; set; }
+
         internal Native.DistillOptions ToNative(Scratch scratch)
         {
             return new Native.DistillOptions
@@ -114,6 +159,8 @@ namespace Optimize
                 Checkpoint = scratch.Text(Checkpoint),
                 Resume = Resume ? 1u : 0,
                 Threads = Threads,
+                TeacherCache = scratch.Text(TeacherCache),
+                TeacherTopK = TeacherTopK,
             };
         }
     }
@@ -131,8 +178,14 @@ namespace Optimize
                 Model result = null;
                 BufferHandle report = null;
                 var learner = student ?? new Model(); // NULL to the library
+                var training = options.Training;
+                var caught = new Caught();
+                Native.TrainingFn tell = (userData, step) => caught.Guard(() => { training(new TrainingStep(step)); return true; });
+                if (training != null) given.Training = Marshal.GetFunctionPointerForDelegate(tell);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_distill(
-                    this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report, out error));
+                    this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report, out error),
+                    caught);
+                GC.KeepAlive(tell); // the library knew its address
                 result.Report = report.Take();
                 return result;
             }

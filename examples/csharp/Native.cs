@@ -23,6 +23,9 @@ namespace Optimize
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
         internal delegate int TokenFn(IntPtr userData, IntPtr written);
 
+        [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
+        internal delegate void TrainingFn(IntPtr userData, IntPtr step);
+
         // Structs: the fields of the header, in its order. All of them are blittable.
 
         [StructLayout(LayoutKind.Sequential)]
@@ -225,6 +228,16 @@ namespace Optimize
             internal IntPtr StudentLayers, Checkpoint;
             internal uint Resume, Threads;
             internal IntPtr Training, TrainingUserData;
+            internal IntPtr TeacherCache;
+            internal ulong TeacherTopK;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct TrainingStep
+        {
+            internal ulong Step, TotalSteps;
+            internal uint Epoch, IsValidation;
+            internal double Loss, GradientNorm, LearningRate, TokensPerSecond, Seconds, SecondsLeft;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -165,8 +165,17 @@ internal static class Tests
         {
             Text = text.ToString(), StudentLayers = "layers:2", MaxSteps = 3, SequenceLength = 12, LearningRate = 3e-4,
         };
+        ulong steps = 0, measurements = 0;
+        options.Training = step =>
+        {
+            if (step.IsValidation) measurements++;
+            else Check(step.Step == ++steps && step.TotalSteps == 3 && step.Loss > 0 && step.LearningRate > 0, "step " + steps);
+        };
+        options.TeacherCache = System.IO.Path.Combine(temporary, "answers");
         using (var student = context.Distill(model, null, options))
         {
+            Check(steps == 3 && measurements >= 2 && System.IO.File.Exists(options.TeacherCache), "steps " + steps);
+            options.Training = null;
             Check(Json.Number(Json.Parse(student.Report), "summary", "steps") == 3, student.Report);
             options.StudentLayers = null;
             using (var again = context.Distill(model, student, options))

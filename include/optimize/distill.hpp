@@ -64,6 +64,10 @@ struct DistillOptions {
     std::string checkpoint;
     bool resume = false;
     std::uint32_t threads = 0;
+    /// File for what the teacher says, so that it is asked once; empty for none.
+    std::string teacher_cache;
+    /// Tokens or classes of each distribution that it keeps.
+    std::uint64_t teacher_top_k = 0;
     /// Called after each step and each measurement. What it throws cancels, and is thrown again by the call.
     std::function<void(const TrainingStep &)> training;
 };
@@ -110,6 +114,8 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     raw.checkpoint = c_text_or_null(options.checkpoint, "checkpoint");
     raw.resume = options.resume;
     raw.threads = options.threads;
+    raw.teacher_cache = c_text_or_null(options.teacher_cache, "teacher_cache");
+    raw.teacher_top_k = options.teacher_top_k;
     // What the function throws waits until the next progress report, which ends the call.
     struct Told {
         const DistillOptions &options;

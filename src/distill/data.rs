@@ -1,17 +1,28 @@
 //! The text, as models are given it.
 
 use crate::error::{Context, Result, bail, error};
+use crate::evaluate::class_names;
 use crate::limits;
-use crate::source::Task;
+use crate::source::{Card, Task};
 use crate::statistics::Random;
 use crate::text::Tokenizer;
 use rayon::prelude::*;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Texts to learn from, one or many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
-    documents: Vec<String>,
+    documents: Vec<Document>,
+}
+
+/// A text, with the name or number of its class if that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Document {
+    /// What is read.
+    pub text: String,
+    /// The class, as the file has it.
+    pub label: Option<String>,
 }
 
 /// Bytes of a text that are made tokens together. Fixed, so that tokens do not depend on the number of threads.
@@ -23,42 +34,58 @@ impl Corpus {
         if text.contains('\0') {
             bail!(InvalidArgument, "the text is no text: it holds bytes of value 0");
         }
-        Corpus::of(vec![text.to_owned()])
+        Corpus::of(vec![Document { text: text.to_owned(), label: None }])
     }
 
-    /// A text in each line, as `{"text": "..."}`. The error names the line.
+    /// A text in each line, as `{"text": "..."}`, for classifiers with its class (`"label"`, a name or a number). The
+    /// error names the line.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let place = || format!("line {}", index + 1);
-            let value: serde_json::Value =
+            let value: Value =
                 serde_json::from_str(line).map_err(|e| error!(InvalidArgument, "is not JSON: {e}")).at(place)?;
-            match value.get("text").and_then(serde_json::Value::as_str) {
-                Some(text) => documents.push(text.to_owned()),
+            let label = match value.get("label") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(name)) => Some(name.clone()),
+                Some(Value::Number(number)) if number.is_u64() => Some(number.to_string()),
+                Some(_) => {
+                    return Err(error!(InvalidArgument, "\"label\" is no name and no number of a class").at(place()));
+                }
+            };
+            match value.get("text").and_then(Value::as_str) {
+                Some(text) => documents.push(Document { text: text.to_owned(), label }),
                 None => return Err(error!(InvalidArgument, "has no \"text\"").at(place())),
             }
         }
         Corpus::of(documents)
     }
 
-    fn of(documents: Vec<String>) -> Result<Corpus> {
-        let documents: Vec<String> = documents.into_iter().filter(|text| !text.trim().is_empty()).collect();
+    fn of(mut documents: Vec<Document>) -> Result<Corpus> {
+        documents.retain(|document| !document.text.trim().is_empty());
         if documents.is_empty() {
             bail!(InvalidArgument, "the text is empty");
         }
         Ok(Corpus { documents })
     }
 
+    /// Whether the class of a text is known.
+    pub fn is_labelled(&self) -> bool {
+        self.documents.iter().any(|document| document.label.is_some())
+    }
+
     /// What is learned from, and what is kept for measuring.
     ///
-    /// Models that write text keep the end of the text (or the last texts), others every so manieth line.
-    fn split(&self, task: Task, ratio: f32) -> Result<(Vec<String>, Vec<String>)> {
-        let (train, held): (Vec<String>, Vec<String>) = match (task, self.documents.as_slice()) {
-            (Task::Generate, [text]) => {
+    /// Models that write text keep the end of the text (or the last texts), others every so manieth line; a text with a
+    /// class is one line.
+    fn split(&self, task: Task, ratio: f32) -> Result<(Vec<Document>, Vec<Document>)> {
+        let part = |text: &str, label: &Option<String>| Document { text: text.to_owned(), label: label.clone() };
+        let (train, held): (Vec<Document>, Vec<Document>) = match (task, self.documents.as_slice()) {
+            (Task::Generate, [Document { text, .. }]) => {
                 let wanted = (text.len() as f64 * (1.0 - f64::from(ratio))) as usize;
                 let at = text.char_indices().find(|(at, c)| *at >= wanted && c.is_whitespace()).map(|(at, _)| at);
                 let (first, second) = text.split_at(at.unwrap_or(text.len()));
-                (vec![first.to_owned()], vec![second.to_owned()])
+                (vec![part(first, &None)], vec![part(second, &None)])
             }
             (Task::Generate, texts) => {
                 let kept = ((texts.len() as f64 * f64::from(ratio)).ceil() as usize).min(texts.len() - 1);
@@ -66,15 +93,22 @@ impl Corpus {
                 (first.to_vec(), second.to_vec())
             }
             (_, texts) => {
-                let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
+                let lines = |document: &Document| -> Vec<Document> {
+                    let each = |line: &str| part(line.trim(), &document.label);
+                    match document.label {
+                        Some(_) => vec![each(&document.text)],
+                        None => document.text.lines().map(each).collect(),
+                    }
+                };
+                let lines = texts.iter().flat_map(lines).filter(|line| !line.text.is_empty());
                 let every = (1.0 / f64::from(ratio)).round().max(2.0) as usize;
-                let numbered: Vec<(usize, &str)> = lines.enumerate().collect();
+                let numbered: Vec<(usize, Document)> = lines.enumerate().collect();
                 let (held, train): (Vec<_>, Vec<_>) = numbered.into_iter().partition(|(i, _)| i % every == every - 1);
-                let texts = |list: Vec<(usize, &str)>| list.into_iter().map(|(_, line)| line.to_owned()).collect();
+                let texts = |list: Vec<(usize, Document)>| list.into_iter().map(|(_, line)| line).collect();
                 (texts(train), texts(held))
             }
         };
-        match (task, train.is_empty(), held.iter().all(|text| text.trim().is_empty())) {
+        match (task, train.is_empty(), held.iter().all(|held| held.text.trim().is_empty())) {
             (_, false, false) => Ok((train, held)),
             (Task::Generate, ..) => bail!(InvalidArgument, "the text is too short to keep a part of it for measuring"),
             _ => bail!(
@@ -88,7 +122,7 @@ impl Corpus {
 }
 
 /// What one run reads: rows of tokens, the shorter ones padded behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Number of rows.
     pub rows: usize,
@@ -98,15 +132,19 @@ pub struct Batch {
     pub ids: Vec<i64>,
     /// Which of them are no padding.
     pub keep: Vec<bool>,
+    /// The number of each row in the text: those that are learned from, then those kept for measuring.
+    pub numbers: Vec<usize>,
+    /// The class of each row, where it is known.
+    pub classes: Vec<Option<i64>>,
 }
 
 impl Batch {
-    /// For each place the token that follows it in its row, and whether there is one.
-    pub fn next(&self) -> impl Iterator<Item = (i64, bool)> + '_ {
+    /// For each place the token that follows it in its row, if there is one.
+    pub fn next(&self) -> impl Iterator<Item = Option<i64>> + '_ {
         (0..self.ids.len()).map(|at| {
             let last = at % self.columns.max(1) + 1 == self.columns;
             let known = !last && self.keep[at] && self.keep[at + 1];
-            (if known { self.ids[at + 1] } else { 0 }, known)
+            known.then(|| self.ids[at + 1])
         })
     }
 
@@ -118,42 +156,45 @@ impl Batch {
 
 /// The text in tokens.
 pub struct Dataset {
-    rows: Vec<Vec<u32>>,
-    held: Vec<Vec<u32>>,
+    rows: Vec<Row>,
+    held: Vec<Row>,
     /// The text kept for measuring, as it is.
-    pub held_text: Vec<String>,
+    pub held_text: Vec<Document>,
     pad: i64,
     /// Whether rows differ in length.
     pub ragged: bool,
 }
 
+/// A block or a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    tokens: Vec<u32>,
+    class: Option<i64>,
+}
+
 impl Dataset {
-    /// Reads `corpus` for a model of `task`: blocks of `length` tokens for those that write text, lines for others.
+    /// Reads `corpus` for `model`: blocks of `length` tokens for those that write text, lines for others.
     ///
-    /// `InvalidArgument` if there is less than one block, or fewer lines than can be shared out. Texts of several
-    /// documents have `end`, the token that ends a text, behind each.
-    pub fn new(
-        corpus: &Corpus,
-        tokenizer: &Tokenizer,
-        task: Task,
-        length: usize,
-        ratio: f32,
-        end: Option<i64>,
-    ) -> Result<Dataset> {
-        let (train, held_text) = corpus.split(task, ratio)?;
+    /// `InvalidArgument` if there is less than one block, fewer lines than can be shared out, or a class that the model
+    /// does not know. Texts of several documents have the token that ends a text behind each.
+    pub fn new(corpus: &Corpus, tokenizer: &Tokenizer, model: &Card, length: usize, ratio: f32) -> Result<Dataset> {
+        let (train, held_text) = corpus.split(model.task, ratio)?;
         let pad = tokenizer.pad_id();
-        if task != Task::Generate {
-            let rows = |texts: &[String]| lines(texts, tokenizer, length);
+        if model.task != Task::Generate {
+            let names = class_names(model);
+            let rows = |texts: &[Document]| lines(texts, tokenizer, length, &names);
             return Ok(Dataset { rows: rows(&train)?, held: rows(&held_text)?, held_text, pad, ragged: true });
         }
+        let end = model.generation.eos_token_ids.first().copied();
         let many = corpus.documents.len() > 1;
-        let blocks = |texts: &[String]| -> Result<(Vec<Vec<u32>>, usize)> {
+        let blocks = |texts: &[Document]| -> Result<(Vec<Row>, usize)> {
             let mut all = Vec::new();
-            for text in texts {
-                all.extend(tokens(text, tokenizer)?);
+            for document in texts {
+                all.extend(tokens(&document.text, tokenizer)?);
                 all.extend(end.filter(|_| many).and_then(|id| u32::try_from(id).ok()));
             }
-            Ok((all.chunks_exact(length).map(<[u32]>::to_vec).collect(), all.len()))
+            let row = |tokens: &[u32]| Row { tokens: tokens.to_vec(), class: None };
+            Ok((all.chunks_exact(length).map(row).collect(), all.len()))
         };
         let ((rows, count), (mut held, held_count)) = (blocks(&train)?, blocks(&held_text)?);
         if rows.is_empty() {
@@ -161,14 +202,11 @@ impl Dataset {
         }
         if held.is_empty() {
             // Less than a block is still something to measure on.
-            let (all, _) = held_text.iter().try_fold((Vec::new(), 0), |(mut all, n), text| {
-                all.extend(tokens(text, tokenizer)?);
-                Ok::<_, crate::error::Error>((all, n))
-            })?;
             if held_count < 2 {
                 bail!(InvalidArgument, "the part of the text kept for measuring has {held_count} tokens");
             }
-            held.push(all);
+            let all = held_text.iter().map(|held| tokens(&held.text, tokenizer)).collect::<Result<Vec<_>>>()?;
+            held.push(Row { tokens: all.concat(), class: None });
         }
         Ok(Dataset { rows, held, held_text, pad, ragged: false })
     }
@@ -178,9 +216,14 @@ impl Dataset {
         self.rows.len()
     }
 
+    /// The largest class of a row.
+    pub fn largest_class(&self) -> Option<i64> {
+        self.rows.iter().chain(&self.held).filter_map(|row| row.class).max()
+    }
+
     /// Tokens to learn from.
     pub fn tokens(&self) -> u64 {
-        self.rows.iter().map(|row| row.len() as u64).sum()
+        self.rows.iter().map(|row| row.tokens.len() as u64).sum()
     }
 
     /// The batches of an epoch, in an order that depends on the seed and its number alone.
@@ -191,7 +234,7 @@ impl Dataset {
         if self.ragged {
             // Rows of like length side by side within a stretch of 64 batches: less padding, the order still random.
             for stretch in order.chunks_mut(64 * batch_size) {
-                stretch.sort_by_key(|row| self.rows[*row].len());
+                stretch.sort_by_key(|row| self.rows[*row].tokens.len());
             }
         }
         let mut batches: Vec<Vec<usize>> = order.chunks(batch_size).map(<[usize]>::to_vec).collect();
@@ -203,19 +246,35 @@ impl Dataset {
 
     /// The rows of a batch.
     pub fn batch(&self, rows: &[usize]) -> Batch {
-        self.padded(rows.iter().map(|row| self.rows[*row].as_slice()))
+        self.padded(rows)
     }
 
     /// What is kept for measuring, in batches; about `most` tokens of it, taken evenly.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
-        let tokens: usize = self.held.iter().map(Vec::len).sum();
+        let tokens: usize = self.held.iter().map(|row| row.tokens.len()).sum();
         let step = tokens.div_ceil(most.max(1)).max(1);
-        let mut rows: Vec<&[u32]> = self.held.iter().step_by(step).map(Vec::as_slice).collect();
-        rows.sort_by_key(|row| row.len());
-        rows.chunks(batch_size).map(|rows| self.padded(rows.iter().copied())).collect()
+        let first = self.rows.len();
+        let mut numbers: Vec<usize> = (first..first + self.held.len()).step_by(step).collect();
+        numbers.sort_by_key(|number| self.row(*number).tokens.len());
+        numbers.chunks(batch_size).map(|numbers| self.padded(numbers)).collect()
     }
 
-    fn padded<'a>(&self, rows: impl Iterator<Item = &'a [u32]> + Clone) -> Batch {
+    /// A row by its number: those that are learned from, then those kept for measuring.
+    fn row(&self, number: usize) -> &Row {
+        match number.checked_sub(self.rows.len()) {
+            None => &self.rows[number],
+            Some(held) => &self.held[held],
+        }
+    }
+
+    /// Tokens of each row, by its number.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.rows.iter().chain(&self.held).map(|row| row.tokens.len()).collect()
+    }
+
+    fn padded(&self, numbers: &[usize]) -> Batch {
+        let classes = numbers.iter().map(|number| self.row(*number).class).collect();
+        let rows = numbers.iter().map(|number| self.row(*number).tokens.as_slice());
         let columns = rows.clone().map(<[u32]>::len).max().unwrap_or(0);
         let (mut ids, mut keep, mut count) = (Vec::new(), Vec::new(), 0);
         for row in rows {
@@ -225,14 +284,15 @@ impl Dataset {
             keep.resize(keep.len() + row.len(), true);
             keep.resize(count * columns, false);
         }
-        Batch { rows: count, columns, ids, keep }
+        Batch { rows: count, columns, ids, keep, numbers: numbers.to_vec(), classes }
     }
 
     /// Tells texts, tokenizers and lengths apart.
     pub fn hash(&self, into: &mut Sha256) {
         for row in self.rows.iter().chain(&self.held) {
-            into.update((row.len() as u64).to_le_bytes());
-            row.iter().for_each(|id| into.update(id.to_le_bytes()));
+            into.update((row.tokens.len() as u64).to_le_bytes());
+            row.tokens.iter().for_each(|id| into.update(id.to_le_bytes()));
+            into.update(row.class.unwrap_or(-1).to_le_bytes());
         }
     }
 }
@@ -255,15 +315,26 @@ fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
 }
 
 /// Each line in tokens, cut to `length`, with the special tokens of the model.
-fn lines(texts: &[String], tokenizer: &Tokenizer, length: usize) -> Result<Vec<Vec<u32>>> {
-    let encode = |(index, text): (usize, &String)| {
+fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usize, String)]) -> Result<Vec<Row>> {
+    let encode = |(index, document): (usize, &Document)| {
+        let text = &document.text;
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "line {} has {} bytes; the limit is {}", index + 1, text.len(), limits::TEXT_BYTES);
         }
-        ids(&tokenizer.encode_batch(&[text], true, Some(length))?.ids)
+        let class = document.label.as_deref().map(|label| class_of(label, names)).transpose()?;
+        Ok(Row { tokens: ids(&tokenizer.encode_batch(&[text], true, Some(length))?.ids)?, class })
     };
-    let made: Vec<Vec<u32>> = texts.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
-    Ok(made.into_iter().filter(|row| !row.is_empty()).collect())
+    let made: Vec<Row> = texts.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
+    Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
+}
+
+/// The number of a class by its name, or as it is. One that the model has no name for is found out later, if at all.
+fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
+    let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
+    match named.or_else(|| label.parse().ok()) {
+        Some(number) => Ok(number),
+        None => bail!(InvalidArgument, "the label {label:?} is no class that the student knows"),
+    }
 }
 
 fn ids(wide: &[i64]) -> Result<Vec<u32>> {
@@ -276,6 +347,10 @@ mod tests {
     use super::*;
     use crate::runtime::test_deps;
 
+    fn card(task: Task) -> Card {
+        Card { task, ..Card::default() }
+    }
+
     fn tokenizer() -> Tokenizer {
         Tokenizer::load(&test_deps("models/all-MiniLM-L6-v2")).unwrap()
     }
@@ -284,7 +359,7 @@ mod tests {
     fn every_row_is_read_once_in_an_epoch_and_the_order_is_the_seeds() {
         let text: String = (0..200).map(|i| format!("Line {i} {}.\n", "word ".repeat(i % 17))).collect();
         let corpus = Corpus::from_text(&text).unwrap();
-        let data = Dataset::new(&corpus, &tokenizer(), Task::Embed, 16, 0.1, None).unwrap();
+        let data = Dataset::new(&corpus, &tokenizer(), &card(Task::Embed), 16, 0.1).unwrap();
         assert_eq!((data.len(), data.held.len()), (180, 20));
         let epoch = |seed, number| data.epoch(seed, number, 8);
         let mut seen: Vec<usize> = epoch(1, 0).concat();
@@ -303,12 +378,41 @@ mod tests {
     fn blocks_are_the_text_in_order_and_its_end_is_kept_for_measuring() {
         let text = "one two three four five six seven eight nine ten ".repeat(40);
         let corpus = Corpus::from_text(&text).unwrap();
-        let data = Dataset::new(&corpus, &tokenizer(), Task::Generate, 8, 0.25, None).unwrap();
-        assert!(data.rows.iter().all(|row| row.len() == 8) && !data.held.is_empty());
+        let data = Dataset::new(&corpus, &tokenizer(), &card(Task::Generate), 8, 0.25).unwrap();
+        assert!(data.rows.iter().all(|row| row.tokens.len() == 8) && !data.held.is_empty());
         let whole = tokenizer().encode(&text, false).unwrap().ids;
-        let read: Vec<i64> = data.rows.concat().iter().map(|id| i64::from(*id)).collect();
+        let read: Vec<i64> = data.rows.iter().flat_map(|row| &row.tokens).map(|id| i64::from(*id)).collect();
         assert_eq!(read, whole[..read.len()]);
-        assert!(text.ends_with(&data.held_text[0]));
+        assert!(text.ends_with(&data.held_text[0].text));
+    }
+
+    #[test]
+    fn classes_stay_with_their_texts() {
+        let line = |i: usize| match i % 4 {
+            0 => format!("{{\"text\": \"Number {i}\\nand more\", \"label\": \"spam\"}}\n"),
+            1 => format!("{{\"text\": \"Number {i}\", \"label\": 0}}\n"),
+            2 => "{\"text\": \"\", \"label\": 0}\n".to_owned(),
+            _ => format!("{{\"text\": \"Number {i}\"}}\n"),
+        };
+        let content: String = (0..40).map(line).collect();
+        let mut card = card(Task::Classify);
+        card.config = serde_json::json!({ "id2label": { "0": "ham", "1": "spam" } }).as_object().unwrap().clone();
+        let corpus = Corpus::from_json_lines(&content).unwrap();
+        let data = Dataset::new(&corpus, &tokenizer(), &card, 16, 0.1).unwrap();
+        assert!(corpus.is_labelled());
+        assert_eq!((data.rows.len(), data.held.len()), (27, 3));
+        for number in 0..30 {
+            let row = data.row(number);
+            let ids: Vec<i64> = row.tokens.iter().map(|id| i64::from(*id)).collect();
+            let text = tokenizer().decode(&ids, true).unwrap();
+            let i: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+            assert_eq!(row.class, [Some(1), Some(0), None, None][i % 4], "{text}");
+            assert_eq!(text.ends_with("and more"), i % 4 == 0);
+        }
+        assert_eq!(data.batch(&[0, 1, 2]).classes, [data.row(0).class, data.row(1).class, data.row(2).class]);
+        card.config.clear();
+        let unknown = Dataset::new(&corpus, &tokenizer(), &card, 16, 0.1).err().unwrap().to_string();
+        assert!(unknown.contains("\"spam\" is no class"), "{unknown}");
     }
 
     #[test]
@@ -318,8 +422,9 @@ mod tests {
         assert!(refused(Corpus::from_text("a\0b")).contains("no text"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\n{}")).starts_with("line 2"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\nb")).contains("line 2: is not JSON"));
+        assert!(refused(Corpus::from_json_lines("{\"text\": \"a\", \"label\": [1]}")).starts_with("line 1"));
         let short = Corpus::from_text("Just a line.").unwrap();
-        let made = |task| Dataset::new(&short, &tokenizer(), task, 64, 0.05, None);
+        let made = |task| Dataset::new(&short, &tokenizer(), &card(task), 64, 0.05);
         assert!(made(Task::Embed).err().unwrap().to_string().contains("at least 20"));
         assert!(made(Task::Generate).err().unwrap().to_string().contains("too short"));
     }

@@ -45,7 +45,7 @@ pub struct Graphs {
     pub parts: Vec<Part>,
     /// The student with weights in float32, into which the learned ones go.
     pub student: Model,
-    /// Tokens or classes that only one of the models knows; `None` if they know as many.
+    /// Tokens or classes that teacher and student know; `None` if they know as many.
     pub sizes: Option<(i64, i64)>,
 }
 
@@ -356,8 +356,8 @@ fn whole(
     if let (Some(options), Some(_)) = (logits, &signals.logits) {
         let (weights, rank) = if options.rank == 3 { (input::WEIGHTS, 2) } else { (input::ROWS, 1) };
         let mut more = vec![(input::LOGITS, DataType::Float32, options.rank), (weights, DataType::Float32, rank)];
-        more.push((input::LABELS, DataType::Int64, 2));
-        more.push((input::LABEL_WEIGHTS, DataType::Float32, 2));
+        more.push((input::LABELS, DataType::Int64, rank));
+        more.push((input::LABEL_WEIGHTS, DataType::Float32, rank));
         for (name, dtype, rank) in more {
             if !graph.input.iter().any(|i| i.name.as_deref() == Some(name)) {
                 graph.input.push(edit::value(name, dtype, rank));

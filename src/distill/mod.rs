@@ -3,12 +3,13 @@
 //! [`distill`] is the way in. `data` makes rows of tokens of a [`Corpus`], `feed` inputs of them; `student` makes a graph
 //! ready to learn and `parameters` says which of its constants are weights; `signals` pairs values of both models,
 //! `relations` finds attention; `objective` adds the parts of the loss and `graph` the gradients, with the rules of
-//! [`crate::autodiff`]; `teacher` answers; `trainer` makes a step with `optimizer`, `run` goes through the text with
+//! [`crate::autodiff`]; `teacher` answers, `answers` keeps what it said; `trainer` makes a step with `optimizer`, `run` goes through the text with
 //! `schedule` and `checkpoint`; `report` says what came of it. `cut` makes a student of its teacher.
 //!
 //! Gradients are an ordinary graph that the ordinary runtime runs; weights and gradients are memory that it reads and
 //! writes in place, and the optimizer is ours.
 
+mod answers;
 mod checkpoint;
 mod cut;
 mod data;
@@ -38,7 +39,7 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
 use crate::limits;
-use crate::model::Model;
+use crate::model::{Dim, Model};
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::Runtime;
 use crate::text::Tokenizer;
@@ -108,9 +109,10 @@ pub fn distill(
         Feed::new(model).at(|| name)?;
     }
     let tokenizer = tokenizer_of(teacher, student)?;
-    let signals = Signals::find(teacher, student, options.weights)?;
+    let signals = Signals::find(teacher, student, options.weights, corpus.is_labelled())?;
     let data = dataset(corpus, &tokenizer, teacher, student, options)?;
-    let (asked, known) = Teacher::new(runtime, teacher, &signals, options.threads, call).at(|| "the teacher")?;
+    let (mut asked, known) = Teacher::new(runtime, teacher, &signals, options.threads, call).at(|| "the teacher")?;
+    asked.remember(teacher, &known, &data, options, call)?;
     let graphs = graph::build(runtime, student, &known, &signals, options, call).at(|| "the student")?;
     let mut trainer = Trainer::new(runtime, &graphs, student, asked, options, call)?;
     let fingerprint = fingerprint(&graphs, &data, options)?;
@@ -166,13 +168,20 @@ fn dataset(
     if length < 2 {
         bail!(InvalidArgument, "sequence_length is {length}; it is at least 2");
     }
-    let end = student.card().generation.eos_token_ids.first().copied();
-    Dataset::new(corpus, tokenizer, student.card().task, length, options.validation_ratio, end)
+    let data = Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio)?;
+    let logits = student.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
+    match (data.largest_class(), logits.as_deref()) {
+        (Some(class), Some([_, Dim::Fixed(classes)])) if class >= *classes => {
+            bail!(InvalidArgument, "the text has the class {class}; the student knows {classes}, from 0 on")
+        }
+        _ => Ok(data),
+    }
 }
 
 fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(options).unwrap_or_default());
+    hash.update([u8::from(options.teacher_cache.is_some())]);
     data.hash(&mut hash);
     for parameter in &graphs.parameters {
         hash.update(parameter.name.as_bytes());

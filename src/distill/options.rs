@@ -117,6 +117,12 @@ pub struct DistillOptions {
     pub time_limit: f64,
     /// Steps between measurements on the text kept for them; 0 is ten times in all.
     pub evaluate_every: u64,
+    /// A file for what the teacher says of each row, so that it is asked once; `None` asks it each time. Of logits the
+    /// [`DistillOptions::teacher_top_k`] likeliest are kept.
+    #[serde(skip)]
+    pub teacher_cache: Option<PathBuf>,
+    /// Tokens or classes of each distribution that the cache keeps; the others count as equally likely.
+    pub teacher_top_k: usize,
     /// Where the state is kept, so that a run that was stopped can go on; `None` is nowhere.
     #[serde(skip)]
     pub checkpoint: Option<PathBuf>,
@@ -155,6 +161,8 @@ impl Default for DistillOptions {
             max_steps: 0,
             time_limit: 0.0,
             evaluate_every: 0,
+            teacher_cache: None,
+            teacher_top_k: 64,
             checkpoint: None,
             checkpoint_every: 0,
             resume: false,
@@ -170,6 +178,7 @@ impl DistillOptions {
             ("epochs", self.epochs as usize),
             ("batch_size", self.batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
+            ("teacher_top_k", self.teacher_top_k),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             bail!(InvalidArgument, "{name} is 0; it is at least 1");

@@ -1,13 +1,13 @@
 //! What came of it.
 
 use super::DistillOptions;
-use super::data::Dataset;
+use super::data::{Dataset, Document};
 use super::graph::Graphs;
 use super::run::Outcome;
 use super::signals::Signals;
 use crate::call::Call;
-use crate::error::Result;
-use crate::evaluate::{self, PerplexityOptions, TextOptions};
+use crate::error::{Kind, Result};
+use crate::evaluate::{self, Labelled, PerplexityOptions, TextOptions};
 use crate::model::Model;
 use crate::report::Report;
 use crate::runtime::Runtime;
@@ -68,15 +68,17 @@ pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,
     tokenizer: &Tokenizer,
-    held: &[String],
+    held: &[Document],
     options: &DistillOptions,
     call: &Call,
 ) -> Result<Value> {
     let quiet = Call { progress: None, ..*call };
+    let texts: Vec<String> = held.iter().map(|held| held.text.clone()).collect();
     let compared = |student: &Model| -> Result<Value> {
         match models.after.card().task {
-            Task::Generate => written(runtime, models.teacher, student, tokenizer, held, options.threads, &quiet),
-            Task::Embed => vectors(runtime, models.teacher, student, tokenizer, held, options.threads, &quiet),
+            Task::Generate => written(runtime, models.teacher, student, tokenizer, &texts, options.threads, &quiet),
+            Task::Embed => vectors(runtime, models.teacher, student, tokenizer, &texts, options.threads, &quiet),
+            Task::Classify => classes(runtime, models.teacher, student, tokenizer, held, options.threads, &quiet),
             _ => Ok(Value::Null),
         }
     };
@@ -102,7 +104,7 @@ fn written(
     match paired {
         Ok(paired) => Ok(serde_json::to_value(paired).unwrap_or_default()),
         // Padded vocabularies cannot be compared token by token.
-        Err(e) if e.kind() == crate::error::Kind::InvalidArgument => {
+        Err(e) if e.kind() == Kind::InvalidArgument => {
             let one = |model| evaluate::perplexity(runtime, model, tokenizer, &whole[..end], &options, call);
             Ok(json!({ "original": one(teacher)?, "result": one(student)? }))
         }
@@ -124,7 +126,40 @@ fn vectors(
     match evaluate::compare_embeddings(runtime, teacher, student, tokenizer, &lines, &options, call) {
         Ok(similarity) => Ok(serde_json::to_value(similarity).unwrap_or_default()),
         // Vectors of another width have no angle between them.
-        Err(e) if e.kind() == crate::error::Kind::InvalidArgument => Ok(Value::Null),
+        Err(e) if e.kind() == Kind::InvalidArgument => Ok(Value::Null),
+        Err(e) => Err(e),
+    }
+}
+
+/// How often both say the same; and how often each is right, where classes are known.
+fn classes(
+    runtime: &'static Runtime,
+    teacher: &Model,
+    student: &Model,
+    tokenizer: &Tokenizer,
+    held: &[Document],
+    threads: usize,
+    call: &Call,
+) -> Result<Value> {
+    let held = &held[..held.len().min(LINES)];
+    let options = TextOptions { threads, batch_size: 8, ..TextOptions::default() };
+    let row = |(index, held): (usize, &Document)| {
+        Some(Labelled { label: held.label.clone()?, text: held.text.clone(), line: index + 1 })
+    };
+    let labelled: Vec<Labelled> = held.iter().enumerate().filter_map(row).collect();
+    let compared = match labelled.is_empty() {
+        false => evaluate::compare_classification(runtime, teacher, student, tokenizer, &labelled, &options, call)
+            .map(|paired| serde_json::to_value(paired).unwrap_or_default()),
+        true => {
+            let texts: Vec<String> = held.iter().map(|held| held.text.clone()).collect();
+            evaluate::class_agreement(runtime, teacher, student, tokenizer, &texts, &options, call)
+                .map(|agreement| json!({ "agreement": agreement }))
+        }
+    };
+    match compared {
+        Ok(value) => Ok(value),
+        // Scores are no classes, and other classes are not compared.
+        Err(e) if matches!(e.kind(), Kind::InvalidArgument | Kind::Unsupported) => Ok(Value::Null),
         Err(e) => Err(e),
     }
 }

@@ -38,12 +38,14 @@ const TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 impl Signals {
     /// Finds what the two models have in common, for what is asked. `Unsupported` or `InvalidArgument` if that is
     /// nothing, or not what was asked for.
-    pub fn find(teacher: &Model, student: &Model, asked: LossWeights) -> Result<Signals> {
+    ///
+    /// `labelled`: the text has classes.
+    pub fn find(teacher: &Model, student: &Model, asked: LossWeights, labelled: bool) -> Result<Signals> {
         let logits = match (logits_of(teacher), logits_of(student)) {
             (Some(teacher), Some(student)) => Some(Pair { teacher, student }),
             _ => None,
         };
-        let writes = student.card().task == Task::Generate;
+        let task = student.card().task;
         let usual = match &logits {
             Some(_) => Weights { logits: 1.0, ..Weights::default() },
             None => Weights { hidden: 1.0, cosine: 1.0, ..Weights::default() },
@@ -53,8 +55,18 @@ impl Signals {
         if weights.logits > 0.0 && signals.logits.is_none() {
             bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
         }
-        if weights.labels > 0.0 && !(writes && signals.logits.is_some()) {
-            bail!(Unsupported, "labels_weight is for models that write text");
+        if weights.labels > 0.0 {
+            match task {
+                Task::Generate | Task::Classify if signals.logits.is_none() => {
+                    bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
+                }
+                Task::Generate => {}
+                Task::Classify if labelled => {}
+                Task::Classify => {
+                    bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
+                }
+                _ => bail!(Unsupported, "labels_weight is for models that write text and for classifiers"),
+            }
         }
         if weights.hidden > 0.0 || weights.cosine > 0.0 {
             (signals.hidden, signals.outputs) = hidden(teacher, student);

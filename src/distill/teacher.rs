@@ -1,6 +1,8 @@
 //! The teacher: what it says of a batch.
 
-use super::data::Batch;
+use super::DistillOptions;
+use super::answers::{Answers, Kept};
+use super::data::{Batch, Dataset};
 use super::feed::Feed;
 use super::graph::Known;
 use super::objective::{self, input};
@@ -9,7 +11,7 @@ use crate::autodiff::Type;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
-use crate::model::Model;
+use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
@@ -19,6 +21,8 @@ pub struct Teacher {
     feed: Feed,
     /// Outputs that are asked for, each with the name of the training graph's input it becomes.
     outputs: Vec<(String, String)>,
+    /// What it has said before.
+    answers: Option<Answers>,
 }
 
 impl Teacher {
@@ -63,14 +67,65 @@ impl Teacher {
         outputs.retain(|(_, name)| name != input::LOGITS || signals.weights.logits > 0.0);
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);
-        Ok((Teacher { session, feed, outputs }, known))
+        Ok((Teacher { session, feed, outputs, answers: None }, known))
     }
 
-    /// What it says of a batch: inputs of the training graph. It is not run if nothing is asked of it.
+    /// Keeps what it says in a file, if the options name one. `Unsupported` if that cannot be kept.
+    pub fn remember(
+        &mut self,
+        model: &Model,
+        known: &Known,
+        data: &Dataset,
+        options: &DistillOptions,
+        call: &Call,
+    ) -> Result<()> {
+        let Some(path) = options.teacher_cache.as_ref().filter(|_| !self.outputs.is_empty()) else { return Ok(()) };
+        let kept = self.outputs.iter().map(|(output, name)| {
+            let dims = known.get(output).and_then(|t| t.dims.as_deref());
+            let (of_tokens, width) = match dims {
+                Some([_, _, Dim::Fixed(width)]) => (true, usize::try_from(*width).unwrap_or(0)),
+                Some([_, Dim::Fixed(width)]) => (false, usize::try_from(*width).unwrap_or(0)),
+                _ => bail!(
+                    Unsupported,
+                    "teacher_cache: {output:?} of the teacher cannot be kept: its width is not known"
+                ),
+            };
+            Ok(match name == input::LOGITS {
+                true => Kept::Distribution { of_tokens, size: width, likeliest: options.teacher_top_k.min(width) },
+                false => Kept::Vectors { of_tokens, width },
+            })
+        });
+        let kept = kept.collect::<Result<Vec<Kept>>>()?;
+        let quiet = Call { progress: None, ..*call };
+        self.answers = Some(Answers::open(path, &model.identity(&quiet)?.sha256, data, kept)?);
+        Ok(())
+    }
+
+    /// What it says of a batch: inputs of the training graph. It is not run if nothing is asked of it, or if it has said
+    /// it before.
     pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         if self.outputs.is_empty() {
             return Ok(Vec::new());
         }
+        let Some(mut answers) = self.answers.take() else { return self.ask(batch, stop) };
+        let given = self.recall(&mut answers, batch, stop);
+        self.answers = Some(answers);
+        given
+    }
+
+    /// From the file; what is not there yet is asked for and read from there, so that every time is like the first.
+    fn recall(&mut self, answers: &mut Answers, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
+        let mut found = answers.get(&batch.numbers, batch.columns)?;
+        if found.is_none() {
+            let said: Vec<Tensor> = self.ask(batch, stop)?.into_iter().map(|(_, tensor)| tensor).collect();
+            answers.put(&batch.numbers, batch.columns, &said)?;
+            found = answers.get(&batch.numbers, batch.columns)?;
+        }
+        let Some(found) = found else { bail!(Io, "what was written to the teacher's answers is not there") };
+        Ok(self.outputs.iter().map(|(_, name)| name.clone()).zip(found).collect())
+    }
+
+    fn ask(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let inputs = self.feed.tensors(batch)?;
         let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         // A value may be asked for in two roles.

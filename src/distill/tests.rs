@@ -34,7 +34,7 @@ fn batch(tensors: &HashMap<String, Tensor>) -> Batch {
         None => vec![true; ids.elements()],
     };
     let (rows, columns) = (ids.shape()[0] as usize, ids.shape()[1] as usize);
-    Batch { rows, columns, ids: ids.as_slice::<i64>().unwrap().to_vec(), keep }
+    Batch { rows, columns, ids: ids.as_slice::<i64>().unwrap().to_vec(), keep, ..Batch::default() }
 }
 
 /// Losses and gradients of the training graph, by name of the weight.
@@ -93,8 +93,8 @@ fn decoders_have_the_loss_and_gradients_that_pytorch_gives() {
             let graphs = graphs_of(&model, &signals, &Known::new());
             let both = [batch.rows as i64, batch.columns as i64];
             let share = 1.0 / (batch.rows * (batch.columns - 1)) as f32;
-            let labels = batch.next().map(|(id, _)| id).collect();
-            let counts = batch.next().map(|(_, known)| if known { share } else { 0.0 }).collect();
+            let labels = batch.next().map(|label| label.unwrap_or(0)).collect();
+            let counts = batch.next().map(|label| if label.is_some() { share } else { 0.0 }).collect();
             let more = [
                 (input::LABELS, Tensor::from_i64(&both, labels).unwrap()),
                 (input::LABEL_WEIGHTS, Tensor::from_f32(&both, counts).unwrap()),
@@ -132,7 +132,7 @@ fn decoders() -> (Model, Model, Pair) {
 fn divergences_have_the_loss_and_gradients_that_pytorch_gives() {
     let tensors = reference("training");
     let ids = tensors["ids"].as_slice::<i64>().unwrap()[..48].to_vec();
-    let batch = Batch { rows: 4, columns: 12, ids, keep: vec![true; 48] };
+    let batch = Batch { rows: 4, columns: 12, ids, keep: vec![true; 48], ..Batch::default() };
     let (teacher, student, pair) = decoders();
     for (name, divergence) in [
         ("forward", Divergence::Forward),
@@ -169,7 +169,7 @@ fn hidden_states_and_relations_have_the_loss_and_gradients_that_pytorch_gives() 
             cosine: one("cosine"),
             relations: one("relations"),
         };
-        let mut signals = Signals::find(&teacher, &student, asked).unwrap();
+        let mut signals = Signals::find(&teacher, &student, asked, false).unwrap();
         // The reference is of the outputs alone.
         signals.hidden.truncate(1);
         let call = Call::default();
@@ -190,6 +190,37 @@ fn hidden_states_and_relations_have_the_loss_and_gradients_that_pytorch_gives() 
     }
 }
 
+#[test]
+fn classes_are_labels_where_they_are_known() {
+    let model = tiny("encoders/bert-classify", Dialect::Runtime);
+    let asked = LossWeights { labels: Some(1.0), logits: Some(0.0), ..LossWeights::default() };
+    let refused = Signals::find(&model, &model, asked, false).err().unwrap().to_string();
+    assert!(refused.contains("has no classes"), "{refused}");
+    let signals = Signals::find(&model, &model, asked, true).unwrap();
+    let (_, known) = Teacher::new(test_runtime(), &model, &signals, 1, &Call::default()).unwrap();
+    let graphs = graphs_of(&model, &signals, &known);
+    let batch = Batch { rows: 3, columns: 4, ids: (4..16).collect(), keep: vec![true; 12], ..Batch::default() };
+    let labels = Tensor::from_i64(&[3], vec![1, 0, 0]).unwrap();
+    let counts = Tensor::from_f32(&[3], vec![0.5, 0.0, 0.5]).unwrap();
+    let (losses, found) = run(&graphs, &model, &batch, &[(input::LABELS, labels), (input::LABEL_WEIGHTS, counts)]);
+    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
+    let inputs = feed::Feed::new(&model).unwrap().tensors(&batch).unwrap();
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let logits = session.run(&inputs, &["logits"], &Call::default()).unwrap().remove(0).1;
+    let rows: Vec<&[f32]> = logits.as_slice::<f32>().unwrap().chunks(logits.shape()[1] as usize).collect();
+    let surprise =
+        |row: &[f32], class: usize| row.iter().map(|v| f64::from(*v).exp()).sum::<f64>().ln() - f64::from(row[class]);
+    let expected = 0.5 * (surprise(rows[0], 1) + surprise(rows[2], 0));
+    assert!((f64::from(losses[0]) - expected).abs() < 1e-5, "{losses:?} and {expected}");
+    let bias = found.iter().find(|(name, _)| name.ends_with("classifier.bias")).unwrap().1;
+    let share = |row: &[f32], class: usize| (-surprise(row, class)).exp();
+    for (class, slope) in bias.iter().enumerate() {
+        let right = f64::from(u8::from(class == 1)) + f64::from(u8::from(class == 0));
+        let expected = 0.5 * (share(rows[0], class) + share(rows[2], class) - right);
+        assert!((f64::from(*slope) - expected).abs() < 1e-5, "{class}: {slope} and {expected}");
+    }
+}
+
 /// A trainer of the fixture `training`.
 fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
     let tensors = reference("training");
@@ -201,7 +232,8 @@ fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
     let graphs = build(test_runtime(), &student, &known, &signals, options, &call).unwrap();
     let trainer = Trainer::new(test_runtime(), &graphs, &student, asked, options, &call).unwrap();
     let ids = tensors["ids"].as_slice::<i64>().unwrap();
-    let batch = |ids: &[i64]| Batch { rows: 4, columns: 12, ids: ids.to_vec(), keep: vec![true; 48] };
+    let batch =
+        |ids: &[i64]| Batch { rows: 4, columns: 12, ids: ids.to_vec(), keep: vec![true; 48], ..Batch::default() };
     (trainer, ids.chunks(48).map(batch).collect(), tensors["losses"].as_slice::<f64>().unwrap().to_vec())
 }
 
@@ -230,6 +262,7 @@ fn two_runs_make_the_step_of_one_that_reads_both() {
         columns: 12,
         ids: [batches[0].ids.clone(), batches[1].ids.clone()].concat(),
         keep: vec![true; 96],
+        ..Batch::default()
     };
     let a = once.step(&[both], &options, 1, 1e-3, &stop).unwrap();
     let b = twice.step(&batches[..2], &options, 1, 1e-3, &stop).unwrap();

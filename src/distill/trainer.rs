@@ -23,6 +23,8 @@ pub struct Trainer {
     feed: Feed,
     /// Inputs of the training graph that the weights of tokens go to.
     counted: Vec<String>,
+    /// Whether labels are classes of rows, not the tokens that follow.
+    classifies: bool,
     moments: Vec<Moments>,
     /// Sums of gradients, where a step is made of several runs.
     sums: Vec<Vec<f32>>,
@@ -81,6 +83,8 @@ impl Trainer {
         let there: Vec<&str> = train.inputs().iter().map(|info| info.name.as_str()).collect();
         let counted = [input::WEIGHTS, input::ROWS, input::LABELS, input::LABEL_WEIGHTS, input::KEEP];
         let counted = counted.into_iter().filter(|name| there.contains(name)).map(str::to_owned).collect();
+        let of_labels = train.inputs().iter().find(|info| info.name == input::LABELS);
+        let classifies = of_labels.is_some_and(|info| info.shape.as_ref().is_some_and(|shape| shape.len() == 1));
         let pool = crate::evaluate::pool(options.threads)?;
         Ok(Trainer {
             feed: Feed::new(student)?.only(&there),
@@ -93,6 +97,7 @@ impl Trainer {
             memory,
             teacher,
             counted,
+            classifies,
             pool,
         })
     }
@@ -106,7 +111,7 @@ impl Trainer {
         learning_rate: f32,
         stop: &Stop,
     ) -> Result<Done> {
-        let totals = Totals::of(batches);
+        let totals = Totals::of(batches, self.classifies);
         let mut done = Done { tokens: totals.tokens as u64, ..Done::default() };
         for (index, batch) in batches.iter().enumerate() {
             let inputs = self.inputs(batch, &totals, stop)?;
@@ -163,10 +168,14 @@ impl Trainer {
                 input::WEIGHTS => Tensor::from_f32(&both, of_tokens(1.0 / totals.tokens as f64))?,
                 input::KEEP => Tensor::from_f32(&both, of_tokens(1.0))?,
                 input::ROWS => Tensor::from_f32(&both[..1], vec![(1.0 / totals.rows as f64) as f32; batch.rows])?,
-                input::LABELS => Tensor::from_i64(&both, batch.next().map(|(id, _)| id).collect())?,
+                input::LABELS => {
+                    let labels: Vec<i64> = labels(batch, self.classifies).map(|label| label.unwrap_or(0)).collect();
+                    Tensor::from_i64(&both[..2 - usize::from(self.classifies)], labels)?
+                }
                 _ => {
-                    let value = (1.0 / totals.followed.max(1) as f64) as f32;
-                    Tensor::from_f32(&both, batch.next().map(|(_, known)| if known { value } else { 0.0 }).collect())?
+                    let value = (1.0 / totals.labelled.max(1) as f64) as f32;
+                    let counts = labels(batch, self.classifies).map(|label| if label.is_some() { value } else { 0.0 });
+                    Tensor::from_f32(&both[..2 - usize::from(self.classifies)], counts.collect())?
                 }
             };
             inputs.push((name.clone(), tensor));
@@ -177,7 +186,7 @@ impl Trainer {
     /// The loss on the text kept for measuring, and each part of it.
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let weights: Vec<(String, Tensor)> = self.weight_tensors()?;
-        let totals = Totals::of(batches);
+        let totals = Totals::of(batches, self.classifies);
         let (mut sum, mut parts) = (0.0, vec![0.0; self.parts.len()]);
         for batch in batches {
             let mut inputs = self.inputs(batch, &totals, stop)?;
@@ -253,16 +262,24 @@ fn weighted(losses: &[Tensor], parts: &[(String, f32)]) -> Result<(f64, Vec<f64>
 struct Totals {
     tokens: usize,
     rows: usize,
-    /// Tokens that another follows.
-    followed: usize,
+    /// Tokens that another follows, or rows of a known class.
+    labelled: usize,
+}
+
+/// What is right for each token, or for each row: the token that follows, or the class.
+fn labels(batch: &Batch, classifies: bool) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
+    match classifies {
+        true => Box::new(batch.classes.iter().copied()),
+        false => Box::new(batch.next()),
+    }
 }
 
 impl Totals {
-    fn of(batches: &[Batch]) -> Totals {
+    fn of(batches: &[Batch], classifies: bool) -> Totals {
         Totals {
             tokens: batches.iter().map(Batch::tokens).sum::<usize>().max(1),
             rows: batches.iter().map(|batch| batch.rows).sum::<usize>().max(1),
-            followed: batches.iter().map(|batch| batch.next().filter(|(_, known)| *known).count()).sum(),
+            labelled: batches.iter().map(|batch| labels(batch, classifies).flatten().count()).sum(),
         }
     }
 }

@@ -51,7 +51,7 @@ pub fn classify(
     options: &TextOptions,
     call: &Call,
 ) -> Result<ClassScores> {
-    let names = Names(labels(model));
+    let names = Names(labels(model.card()));
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, rows.len());
     let predictions = predict(runtime, model, tokenizer, rows, options, &mut units)?;
@@ -68,7 +68,7 @@ pub fn compare_classification(
     options: &TextOptions,
     call: &Call,
 ) -> Result<PairedClassification> {
-    let names = Names(labels(original));
+    let names = Names(labels(original.card()));
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, 2 * rows.len());
     let mut of = |model| predict(runtime, model, tokenizer, rows, options, &mut units);
@@ -88,6 +88,25 @@ pub fn compare_classification(
         agreement: same as f64 / rows.len().max(1) as f64,
         accuracy_change: Interval::of(&changes, 1),
     })
+}
+
+/// The share of texts that both classifiers give the same class. See [`classify`].
+pub fn class_agreement(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: &Tokenizer,
+    texts: &[String],
+    options: &TextOptions,
+    call: &Call,
+) -> Result<f64> {
+    let row = |(index, text): (usize, &String)| Labelled { label: String::new(), text: text.clone(), line: index + 1 };
+    let rows: Vec<Labelled> = texts.iter().enumerate().map(row).collect();
+    let mut units = Units::new(call, 2 * rows.len());
+    let mut of = |model| predict(runtime, model, tokenizer, &rows, options, &mut units);
+    let (before, after) = (of(original).at(|| "the original")?, of(result).at(|| "the result")?);
+    let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
+    Ok(same as f64 / rows.len().max(1) as f64)
 }
 
 fn predict(

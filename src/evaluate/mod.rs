@@ -28,7 +28,8 @@ pub(crate) mod text_plan;
 pub mod windows;
 
 pub use batches::TextOptions;
-pub use classification::{PairedClassification, classify, compare_classification};
+pub use classification::{PairedClassification, class_agreement, classify, compare_classification};
+pub(crate) use config::labels as class_names;
 pub use embedding::{EmbeddingSimilarity, Embeddings, compare_embeddings, embed};
 pub use labelled::Labelled;
 pub use paired::{Interval, PairedPerplexity, compare_perplexity};

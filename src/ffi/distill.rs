@@ -139,6 +139,11 @@ pub struct optimize_distill_options_t {
     pub training: optimize_training_fn,
     /// Handed to `training`.
     pub training_user_data: *mut c_void,
+    /// File for what the teacher says of each part of the text, so that it is asked only once; NULL asks it each time. It
+    /// stays, for other runs with this teacher and text.
+    pub teacher_cache: *const c_char,
+    /// Tokens or classes of each distribution that the file keeps, the others count as equally likely; 0 is 64.
+    pub teacher_top_k: u64,
 }
 // SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
@@ -236,6 +241,13 @@ fn weight(given: f64) -> Option<f32> {
     (given != 0.0).then(|| or(given, 0.0))
 }
 
+/// A path, or `None` for NULL.
+unsafe fn path(text: *const c_char, name: &str) -> Result<Option<PathBuf>> {
+    // SAFETY: the contract of `ffi`.
+    let text = (!text.is_null()).then(|| unsafe { c_text(text, name) }).transpose()?;
+    Ok(text.map(PathBuf::from))
+}
+
 unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> {
     let usual = DistillOptions::default();
     let count = |given: u32, usual: usize| if given == 0 { usual } else { given as usize };
@@ -280,11 +292,14 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         max_steps: given.max_steps,
         time_limit: given.time_limit,
         evaluate_every: given.evaluate_every,
-        checkpoint: match given.checkpoint.is_null() {
-            true => None,
-            // SAFETY: the contract of `ffi`.
-            false => Some(PathBuf::from(unsafe { c_text(given.checkpoint, "checkpoint") }?)),
+        // SAFETY: the contract of `ffi`.
+        teacher_cache: unsafe { path(given.teacher_cache, "teacher_cache") }?,
+        teacher_top_k: match given.teacher_top_k {
+            0 => usual.teacher_top_k,
+            count => usize::try_from(count).unwrap_or(usize::MAX),
         },
+        // SAFETY: the contract of `ffi`.
+        checkpoint: unsafe { path(given.checkpoint, "checkpoint") }?,
         checkpoint_every: given.checkpoint_every,
         resume: given.resume != 0,
         ..usual

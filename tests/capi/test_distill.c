@@ -98,6 +98,27 @@ TEST(what_was_cancelled_goes_on_to_the_same_end) {
     optimize_model_free(parts);
 }
 
+TEST(a_teacher_that_is_remembered_teaches_the_same) {
+    optimize_distill_options_t options = few_steps(8);
+    optimize_model_t *first = NULL, *second = NULL;
+    optimize_error_t *error = NULL;
+    size_t a_size, b_size;
+    options.teacher_cache = temporary("answers");
+    CHECK_OK(distill(&options, NULL, &first, NULL, &error));
+    CHECK_OK(distill(&options, NULL, &second, NULL, &error));
+    CHECK_OK(optimize_model_save(first, temporary("first.onnx"), NULL, NULL, NULL, &error));
+    CHECK_OK(optimize_model_save(second, temporary("second.onnx"), NULL, NULL, NULL, &error));
+    unsigned char *a = read_file(temporary("first.onnx"), &a_size), *b = read_file(temporary("second.onnx"), &b_size);
+    CHECK(a_size == b_size && memcmp(a, b, a_size) == 0);
+    free(a);
+    free(b);
+    optimize_model_free(first);
+    optimize_model_free(second);
+    first = NULL;
+    options.sequence_length = 12;
+    CHECK_FAILS(distill(&options, NULL, &first, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "to another text");
+}
+
 TEST(wrong_calls_say_what_is_wrong) {
     optimize_distill_options_t options = few_steps(1);
     optimize_model_t *student = NULL;
@@ -141,6 +162,7 @@ int main(void) {
     teacher = load_model(context, "models/all-MiniLM-L6-v2");
     RUN_UNLESS_VALGRIND(a_student_learns_and_says_how_well);
     RUN_UNLESS_VALGRIND(what_was_cancelled_goes_on_to_the_same_end);
+    RUN_UNLESS_VALGRIND(a_teacher_that_is_remembered_teaches_the_same);
     RUN(wrong_calls_say_what_is_wrong);
     optimize_model_free(teacher);
     optimize_context_free(context);

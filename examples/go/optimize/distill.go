@@ -1,11 +1,15 @@
 package optimize
 
 // #include <optimize.h>
+// typedef const optimize_training_step_t training_step;
+// void optimize_go_training(void *user_data, training_step *step);
 import "C"
 
 import (
 	"context"
 	"encoding/json"
+	"time"
+	"unsafe"
 )
 
 // Divergence says how far apart two distributions are.
@@ -60,6 +64,22 @@ type DistillOptions struct {
 	Checkpoint                string   // file for the state; "" is none
 	Resume                    bool
 	Threads                   uint32
+	TeacherCache              string             // file for what the teacher says, so that it is asked once; "" is none
+	TeacherTopK               uint64             // tokens or classes of each distribution that it keeps
+	Training                  func(TrainingStep) // told after each step and each measurement, on the calling goroutine
+}
+
+// TrainingStep is where training is. See optimize_training_step_t.
+type TrainingStep struct {
+	Step, TotalSteps uint64
+	Epoch            uint32
+	IsValidation     bool // a measurement on the text kept for that, not a step
+	Loss             float64
+	GradientNorm     float64
+	LearningRate     float64
+	TokensPerSecond  float64
+	Elapsed          time.Duration
+	Left             time.Duration // expected
 }
 
 // Distill trains student to answer as teacher does on a text, into a new model; both stay. student may be nil with
@@ -119,6 +139,16 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 		checkpoint:                  m.textOrNil(o.Checkpoint),
 		resume:                      flag(o.Resume),
 		threads:                     C.uint32_t(o.Threads),
+		teacher_cache:               m.textOrNil(o.TeacherCache),
+		teacher_top_k:               C.uint64_t(o.TeacherTopK),
+	}
+	if o.Training != nil {
+		told := &training{tell: o.Training}
+		data, forget := userData(told)
+		defer told.goOn()
+		defer forget()
+		options.training_user_data = data
+		options.training = C.optimize_training_fn(C.optimize_go_training)
 	}
 	var result *C.optimize_model_t
 	var buffer *C.optimize_buffer_t
@@ -130,4 +160,33 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 	}
 	report := &Report{JSON: take(buffer)}
 	return newModel(result), report, json.Unmarshal(report.JSON, report)
+}
+
+// training is what the C callback reaches through its user data.
+type training struct {
+	caught
+	tell func(TrainingStep)
+}
+
+//export optimize_go_training
+func optimize_go_training(userData unsafe.Pointer, step *C.training_step) {
+	t := valueOf(userData).(*training)
+	var stop C.int32_t
+	defer t.catch(&stop)
+	if t.panicked != nil {
+		return
+	}
+	seconds := func(value C.double) time.Duration { return time.Duration(float64(value) * float64(time.Second)) }
+	t.tell(TrainingStep{
+		Step:            uint64(step.step),
+		TotalSteps:      uint64(step.total_steps),
+		Epoch:           uint32(step.epoch),
+		IsValidation:    step.is_validation != 0,
+		Loss:            float64(step.loss),
+		GradientNorm:    float64(step.gradient_norm),
+		LearningRate:    float64(step.learning_rate),
+		TokensPerSecond: float64(step.tokens_per_second),
+		Elapsed:         seconds(step.seconds),
+		Left:            seconds(step.seconds_left),
+	})
 }

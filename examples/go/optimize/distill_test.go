@@ -3,6 +3,7 @@ package optimize
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,11 +23,27 @@ func TestDistill(t *testing.T) {
 	options := &DistillOptions{
 		Text: sentences(), StudentLayers: "layers:2", MaxSteps: 6, SequenceLength: 16, LearningRate: 3e-4, Threads: 1,
 	}
+	var steps, measurements int
+	options.Training = func(step TrainingStep) {
+		if step.IsValidation {
+			measurements++
+		} else if steps++; step.Step != uint64(steps) || step.TotalSteps != 6 || step.Loss <= 0 || step.LearningRate <= 0 {
+			t.Errorf("step %d: %+v", steps, step)
+		}
+	}
+	options.TeacherCache = filepath.Join(tempDir(t), "answers")
 	student, report, err := library.Distill(ctx, teacher, nil, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer student.Close()
+	if steps != 6 || measurements < 2 {
+		t.Errorf("told of %d steps and %d measurements", steps, measurements)
+	}
+	if answers, err := os.Stat(options.TeacherCache); err != nil || answers.Size() < 10000 {
+		t.Errorf("the teacher's answers: %v", err)
+	}
+	options.Training = nil
 	if report.Operation != "distill" || report.Summary["loss_after"].(float64) >= report.Summary["loss_before"].(float64) {
 		t.Errorf("report says %+v", report.Summary)
 	}

@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The model that learns; or layers:every-other, or layers:N, for one cut from the teacher
     #[arg(long, value_name = "MODEL")]
     student: PathBuf,
-    /// The text: a text file, or .jsonl with {"text": "..."} in each line
+    /// The text: a text file, or .jsonl with {"text": "..."} in each line, for classifiers {"text": "...", "label": ...}
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
@@ -50,7 +50,7 @@ pub struct Arguments {
     /// What the divergence of logits counts [default: 1 where both models have logits]
     #[arg(long, value_name = "W")]
     logits_weight: Option<f32>,
-    /// What the surprise at the text itself counts [default: 0]
+    /// What the surprise at the text itself, or at its classes, counts [default: 0]
     #[arg(long, value_name = "W")]
     labels_weight: Option<f32>,
     /// What the mean square of differences of hidden states counts [default: 1 where there are no logits]
@@ -95,6 +95,12 @@ pub struct Arguments {
     /// Steps between measurements [default: ten in all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     evaluate_every: u64,
+    /// A file for what the teacher says of each part of the text: it is asked once, however often the text is read
+    #[arg(long, value_name = "FILE")]
+    teacher_cache: Option<PathBuf>,
+    /// Tokens or classes of each distribution that the file keeps; the others count as equally likely
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    teacher_top_k: usize,
     /// Where the state is kept, so that a run that was stopped can go on [default: OUTPUT.checkpoint]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
@@ -231,6 +237,8 @@ fn options(arguments: &Arguments) -> DistillOptions {
         max_steps: arguments.max_steps,
         time_limit: arguments.time_limit,
         evaluate_every: arguments.evaluate_every,
+        teacher_cache: arguments.teacher_cache.clone(),
+        teacher_top_k: arguments.teacher_top_k,
         checkpoint: Some(checkpoint),
         checkpoint_every: arguments.checkpoint_every,
         resume: arguments.resume,
@@ -281,6 +289,8 @@ fn table(report: &Report) -> String {
     row("perplexity", Some("/after/original/perplexity"), "/result/perplexity", 2);
     row("KL to the teacher", None, "/kl/value", 4);
     row("same likeliest token", None, "/top1_agreement", 4);
+    row("accuracy", Some("/after/original/accuracy"), "/result/accuracy", 4);
+    row("same class", None, "/agreement", 4);
     row("cosine to the teacher", None, "/cosine", 4);
     row("cosine, worst of 100", None, "/cosine_p1", 4);
     row("same nearest text", None, "/nearest_kept", 4);
