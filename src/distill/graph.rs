@@ -381,7 +381,7 @@ fn whole(
 }
 
 /// An input of fixed sizes.
-fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
+pub fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = edit::value(name, DataType::Float32, dims.len());
     let shape =
         info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut()).and_then(|t| t.shape.as_deref_mut());

@@ -3,7 +3,8 @@
 //! [`distill`] is the way in. `data` makes rows of tokens of a [`Corpus`], `feed` inputs of them; `student` makes a graph
 //! ready to learn and `parameters` says which of its constants are weights; `signals` pairs values of both models,
 //! `relations` finds attention; `objective` adds the parts of the loss and `graph` the gradients, with the rules of
-//! [`crate::autodiff`]; `teacher` answers, `answers` keeps what it said; `trainer` makes a step with `optimizer`, `run` goes through the text with
+//! [`crate::autodiff`]; `teacher` answers, `answers` keeps what it said; `trainer` makes a step with a `learner`, which is `host` (with `optimizer`) or
+//! `device`, `run` goes through the text with
 //! `schedule` and `checkpoint`; `report` says what came of it. `cut` makes a student of its teacher.
 //!
 //! Gradients are an ordinary graph that the ordinary runtime runs; weights and gradients are memory that it reads and
@@ -13,8 +14,11 @@ mod answers;
 mod checkpoint;
 mod cut;
 mod data;
+mod device;
 mod feed;
 mod graph;
+mod host;
+mod learner;
 mod objective;
 mod optimizer;
 mod options;

@@ -76,7 +76,7 @@ impl Run<'_> {
         }
         let weights = match progress.best.take() {
             Some(best) => best,
-            None => self.trainer.snapshot(),
+            None => self.trainer.snapshot()?,
         };
         progress.state.seconds = progress.seconds();
         Ok(Outcome { weights, total: self.total(), state: progress.state })
@@ -215,7 +215,7 @@ impl Run<'_> {
         let better = loss.is_finite() && state.best.is_none_or(|(best, _)| loss < best);
         if better {
             state.best = Some((loss, state.step));
-            progress.best = Some(self.trainer.snapshot());
+            progress.best = Some(self.trainer.snapshot()?);
         }
         let seconds = progress.seconds();
         let mut entry = json!({ "step": progress.state.step, "seconds": seconds, "loss": loss });
@@ -251,8 +251,9 @@ impl Run<'_> {
     fn save(&mut self, progress: &mut Progress) -> Result<()> {
         let Some(path) = &self.options.checkpoint else { return Ok(()) };
         progress.state.seconds = progress.seconds();
-        let weights = self.trainer.weights();
-        checkpoint::write(path, &progress.state, &weights, self.trainer.moments(), progress.best.as_deref())?;
+        let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
+        let weights: Vec<&[f32]> = weights.iter().map(|values| &**values).collect();
+        checkpoint::write(path, &progress.state, &weights, &moments, progress.best.as_deref())?;
         progress.saved = (progress.state.step, progress.state.seconds);
         Ok(())
     }

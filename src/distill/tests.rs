@@ -223,6 +223,10 @@ fn classes_are_labels_where_they_are_known() {
 
 /// A trainer of the fixture `training`.
 fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
+    trainer_on(options, false)
+}
+
+fn trainer_on(options: &DistillOptions, on_device: bool) -> (Trainer, Vec<Batch>, Vec<f64>) {
     let tensors = reference("training");
     let (teacher, student, pair) = decoders();
     let weights = Weights { logits: 1.0, labels: 0.5, ..Weights::default() };
@@ -230,7 +234,7 @@ fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
     let call = Call::default();
     let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, options.threads, &call).unwrap();
     let graphs = build(test_runtime(), &student, &known, &signals, options, &call).unwrap();
-    let trainer = Trainer::new(test_runtime(), &graphs, &student, asked, options, &call).unwrap();
+    let trainer = Trainer::with_learner(test_runtime(), &graphs, &student, asked, (options, on_device), &call).unwrap();
     let ids = tensors["ids"].as_slice::<i64>().unwrap();
     let batch =
         |ids: &[i64]| Batch { rows: 4, columns: 12, ids: ids.to_vec(), keep: vec![true; 48], ..Batch::default() };
@@ -249,6 +253,44 @@ fn ten_steps_have_the_losses_that_pytorch_has() {
             assert!((done.loss - expected).abs() < 1e-4 * expected, "step {index}: {} and {expected}", done.loss);
         }
         assert!(expected[9] < expected[0]);
+    }
+}
+
+#[test]
+fn weights_that_stay_on_a_device_learn_the_same() {
+    for gradient_accumulation_steps in [1, 2] {
+        let options =
+            DistillOptions { threads: 1, weight_decay: 0.1, gradient_accumulation_steps, ..DistillOptions::default() };
+        let (mut host, batches, _) = trainer(&options);
+        let (mut device, ..) = trainer_on(&options, true);
+        let stop = crate::runtime::Stop::new().unwrap();
+        for (step, batches) in batches.chunks(gradient_accumulation_steps).enumerate() {
+            let count = step as u64 + 1;
+            let a = host.step(batches, &options, count, 2e-3, &stop).unwrap();
+            let b = device.step(batches, &options, count, 2e-3, &stop).unwrap();
+            assert!((a.loss - b.loss).abs() < 1e-4 * a.loss, "step {step}: {a:?} {b:?}");
+            assert!((a.norm - b.norm).abs() < 1e-3 * a.norm && !b.skipped, "step {step}: {a:?} {b:?}");
+        }
+        let (a, b) = (host.snapshot().unwrap(), device.snapshot().unwrap());
+        let largest = |lists: &[Vec<f32>]| lists.iter().flatten().fold(0f32, |m, v| m.max(v.abs()));
+        let apart = a.iter().zip(&b).flat_map(|(a, b)| a.iter().zip(b)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(apart < 1e-3 * largest(&a), "{apart}");
+        let (loss, _) = host.measure(&batches, &stop).unwrap();
+        let (again, _) = device.measure(&batches, &stop).unwrap();
+        assert!((loss - again).abs() < 1e-4 * loss, "{loss} {again}");
+        // A loss that is no number changes nothing.
+        let before = device.snapshot().unwrap();
+        let mut broken = before.clone();
+        broken[0].fill(f32::NAN);
+        let moments = device.moments().unwrap().into_owned();
+        device.restore(&broken, moments.clone()).unwrap();
+        let done = device.step(&batches[..gradient_accumulation_steps], &options, 11, 1e-3, &stop).unwrap();
+        assert!(done.skipped);
+        let after = device.snapshot().unwrap();
+        assert_eq!(before[1..], after[1..]);
+        device.restore(&before, moments).unwrap();
+        let done = device.step(&batches[..gradient_accumulation_steps], &options, 11, 1e-3, &stop).unwrap();
+        assert!(!done.skipped, "what was not finite is gone");
     }
 }
 

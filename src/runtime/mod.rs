@@ -4,7 +4,8 @@
 //! - [`tensor`]: [`Tensor`], the immutable value that goes into a run and comes out of it.
 //! - [`session`]: [`Session`], a model made ready to run; `options` says how, `weights` hands the model over
 //!   without files to open, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
-//! - `in_place`: memory that is input and output of the same run ([`InPlace`]).
+//! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays where
+//!   sessions compute ([`Resident`]).
 //! - [`providers`]: the execution providers (CPU …) a session can use.
 //! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
 //!
@@ -25,6 +26,7 @@ pub mod library;
 mod mapped;
 mod options;
 pub mod providers;
+mod resident;
 mod rounding;
 pub mod session;
 pub mod tensor;
@@ -37,6 +39,7 @@ pub use in_place::{InPlace, Place, Stop};
 pub use library::Runtime;
 pub use mapped::trim_heap;
 pub use options::{OptimizationLevel, SessionOptions};
+pub use resident::{Bound, Resident};
 pub use session::Session;
 pub use tensor::{Element, Tensor};
 

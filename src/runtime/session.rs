@@ -121,6 +121,11 @@ impl Session {
         self.copied.as_deref()
     }
 
+    /// Where memory of the session's device is taken; `None` is the processor's.
+    pub(super) fn device_memory(&self) -> Result<Option<MemoryInfo<'static>>> {
+        Ok(None)
+    }
+
     /// What a run must be given, in the model's order: inputs without a default in the model.
     pub fn inputs(&self) -> &[ValueInfo] {
         &self.inputs

@@ -1,0 +1,167 @@
+//! Memory that lives where a session computes, across runs and across sessions: [`Resident`]. On a device nothing of it
+//! crosses to the processor unless it is asked for.
+
+use super::library::guarded;
+use super::mapped::Lent;
+use super::session::{lend, place_of, take};
+use super::{Session, Stop, Tensor};
+use crate::error::{Context, Result, bail};
+use ort::memory::{Allocator, MemoryInfo};
+use ort::session::IoBinding;
+use ort::value::Tensor as Value;
+
+/// Numbers (float32) that stay where a session computes.
+///
+/// Sessions that share it run on the same device. It is dropped before the session that made it.
+pub struct Resident {
+    values: Vec<Value<f32>>,
+    shapes: Vec<Vec<i64>>,
+}
+
+/// A session with resident memory as inputs and outputs, bound once and for all.
+pub struct Bound {
+    binding: IoBinding,
+    /// The inputs of the latest run; the binding still points to them.
+    inputs: Vec<(String, Lent)>,
+    /// What runs give besides.
+    given: Vec<String>,
+    session: usize,
+}
+
+impl Resident {
+    /// Writes the elements of a value.
+    pub fn put(&mut self, index: usize, elements: &[f32]) -> Result<()> {
+        let shape = self.shapes[index].clone();
+        guarded("copying to a device", || {
+            let host = Value::from_array((shape, elements.to_vec()))?;
+            Ok(host.copy_into(&mut self.values[index])?)
+        })
+    }
+
+    /// The elements of a value.
+    pub fn get(&self, index: usize) -> Result<Vec<f32>> {
+        guarded("copying from a device", || {
+            let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
+            self.values[index].copy_into(&mut host)?;
+            Ok(host.try_extract_tensor::<f32>()?.1.to_vec())
+        })
+    }
+}
+
+impl Session {
+    /// Memory for values of these shapes, zeroed, where this session computes.
+    pub fn resident(&self, shapes: &[Vec<i64>]) -> Result<Resident> {
+        let make = || {
+            let allocator = match self.device_memory()? {
+                Some(info) => Allocator::new(&self.inner, info)?,
+                None => Allocator::default(),
+            };
+            let mut values = Vec::with_capacity(shapes.len());
+            for shape in shapes {
+                values.push(Value::<f32>::new(&allocator, shape.clone())?);
+            }
+            Ok(Resident { values, shapes: shapes.to_vec() })
+        };
+        let mut made = guarded("taking memory of a device", make)?;
+        for (index, shape) in shapes.iter().enumerate() {
+            made.put(index, &vec![0.0; shape.iter().product::<i64>() as usize])?;
+        }
+        Ok(made)
+    }
+
+    /// Binds resident memory to inputs and outputs by name. A value may be both: each node that writes it must come after
+    /// all that read it, or read it element by element itself. Runs give the outputs `given` besides.
+    pub fn bind(
+        &self,
+        memory: &mut Resident,
+        inputs: &[(&str, usize)],
+        outputs: &[(&str, usize)],
+        given: &[&str],
+    ) -> Result<Bound> {
+        guarded("binding memory to a model", || {
+            let mut binding = self.inner.create_binding()?;
+            for (name, index) in inputs {
+                binding.bind_input(*name, &memory.values[*index])?;
+            }
+            for (name, index) in outputs {
+                binding.bind_output(*name, &mut memory.values[*index])?;
+            }
+            let given = given.iter().map(|name| (*name).to_owned()).collect();
+            Ok(Bound { binding, inputs: Vec::new(), given, session: self.id() })
+        })
+    }
+
+    /// Runs the model over what was bound to it, with the inputs that were not, and gives the outputs that were named.
+    ///
+    /// After an error the memory may be written in part.
+    pub fn run_bound(&mut self, bound: &mut Bound, inputs: &[(&str, &Tensor)], stop: &Stop) -> Result<Vec<Tensor>> {
+        if bound.session != self.id() {
+            bail!(InvalidArgument, "the memory was bound to another session");
+        }
+        self.keep(inputs)?;
+        let mut run = || {
+            for (name, tensor) in inputs {
+                let lent = lend(tensor).at(|| place_of(name))?;
+                bound.binding.bind_input(*name, &lent.value)?;
+                bound.inputs.retain(|(known, _)| known != name);
+                bound.inputs.push(((*name).to_owned(), lent));
+            }
+            bound.binding.synchronize_inputs()?;
+            // Again for every run, or it would write over the outputs of the last.
+            let host = MemoryInfo::default();
+            for name in &bound.given {
+                bound.binding.bind_output_to_device(name.as_str(), &host)?;
+            }
+            let made = self.inner.run_binding_with_options(&bound.binding, &stop.options)?;
+            bound.binding.synchronize_outputs()?;
+            let mut values: Vec<_> = made.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            values.retain(|(name, _)| bound.given.contains(name));
+            Ok(values)
+        };
+        let values = guarded("running a model", &mut run)?;
+        let give = |(name, value)| -> Result<Tensor> {
+            take(value, bound.inputs.iter().map(|(_, lent)| lent)).at(|| format!("output {name:?}"))
+        };
+        values.into_iter().map(give).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Call;
+    use crate::model::Model;
+    use crate::runtime::testing::*;
+    use crate::runtime::{SessionOptions, test_runtime};
+
+    #[test]
+    fn two_sessions_work_on_the_same_memory() {
+        let session = |op: &str| {
+            let inputs = vec![value("x", 1, &["n"]), value("by", 1, &["n"])];
+            let graph = graph(
+                vec![node(op, &["x", "by"], "y"), node("Neg", &["by"], "z")],
+                inputs,
+                vec![value("y", 1, &["n"]), value("z", 1, &["n"])],
+            );
+            Session::new(test_runtime(), &Model::from_proto(model(graph)), &SessionOptions::default(), &Call::default())
+                .unwrap()
+        };
+        let (mut add, mut multiply) = (session("Add"), session("Mul"));
+        let mut memory = add.resident(&[vec![3], vec![2]]).unwrap();
+        memory.put(0, &[1.0, 2.0, 3.0]).unwrap();
+        let mut first = add.bind(&mut memory, &[("x", 0)], &[("y", 0)], &["z"]).unwrap();
+        let mut second = multiply.bind(&mut memory, &[("x", 0)], &[("y", 0)], &["z"]).unwrap();
+        let stop = Stop::new().unwrap();
+        for by in [1.0, 2.0] {
+            let by = Tensor::from_f32(&[3], vec![by; 3]).unwrap();
+            let given = add.run_bound(&mut first, &[("by", &by)], &stop).unwrap();
+            assert_eq!(given[0].as_slice::<f32>().unwrap()[2], -by.as_slice::<f32>().unwrap()[2]);
+            multiply.run_bound(&mut second, &[("by", &by)], &stop).unwrap();
+        }
+        // ((x + 1) 1 + 2) 2
+        assert_eq!(memory.get(0).unwrap(), [8.0, 10.0, 12.0]);
+        assert_eq!(memory.get(1).unwrap(), [0.0, 0.0]);
+        assert!(memory.put(0, &[1.0]).is_err());
+        assert!(add.run_bound(&mut second, &[], &stop).is_err());
+    }
+}
