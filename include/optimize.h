@@ -137,6 +137,28 @@ typedef enum {
 } optimize_status_t;
 
 /**
+ * What a session runs on.
+ */
+typedef enum {
+  /**
+   * The processor.
+   */
+  OPTIMIZE_PROVIDER_CPU = 0,
+  /**
+   * An NVIDIA device, with the kernels of ONNX Runtime.
+   */
+  OPTIMIZE_PROVIDER_CUDA = 1,
+  /**
+   * An NVIDIA device, with engines that TensorRT builds of parts of the graph; what it does not take runs on CUDA.
+   */
+  OPTIMIZE_PROVIDER_TENSORRT = 2,
+  /**
+   * To ask with: TensorRT, else CUDA, else the processor. The session says which it is.
+   */
+  OPTIMIZE_PROVIDER_AUTO = 3,
+} optimize_provider_t;
+
+/**
  * Where the token that begins a text (`<s>`) stands, for models whose tokenizer puts one. It is never scored.
  */
 typedef enum {
@@ -796,6 +818,19 @@ typedef struct {
    * Must be 0.
    */
   uint32_t reserved;
+  /**
+   * An optimize_provider_t: what it runs on. A provider that is asked for and cannot be had is
+   * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING, with ONNX Runtime's own reason; never another one in its place.
+   */
+  int32_t provider;
+  /**
+   * Number of the device, from 0; for the processor 0.
+   */
+  uint32_t device_id;
+  /**
+   * TensorRT: absolute path of a folder in which engines are kept from session to session; NULL keeps none.
+   */
+  const char *engine_cache;
 } optimize_session_options_t;
 
 /**
@@ -855,6 +890,18 @@ typedef struct {
    * Must be 0.
    */
   uint32_t reserved;
+  /**
+   * An optimize_provider_t: what the sessions run on.
+   */
+  int32_t provider;
+  /**
+   * Number of the device, from 0; for the processor 0.
+   */
+  uint32_t device_id;
+  /**
+   * TensorRT: absolute path of a folder for engines; NULL keeps none.
+   */
+  const char *engine_cache;
 } optimize_generator_options_t;
 
 /**
@@ -1465,6 +1512,15 @@ typedef struct {
    * Tokens or classes of each distribution that the file keeps, the others count as equally likely; 0 is 64.
    */
   uint64_t teacher_top_k;
+  /**
+   * An optimize_provider_t: what teacher and student run on, the processor (0) or CUDA; auto takes CUDA where it can be
+   * had. TensorRT is OPTIMIZE_UNSUPPORTED.
+   */
+  int32_t provider;
+  /**
+   * Number of the device, from 0; not for the processor.
+   */
+  uint32_t device_id;
 } optimize_distill_options_t;
 
 /**
@@ -1876,6 +1932,18 @@ typedef struct {
    * Number of values.
    */
   uint64_t value_count;
+  /**
+   * An optimize_provider_t: what the sessions run on.
+   */
+  int32_t provider;
+  /**
+   * Number of the device, from 0; for the processor 0.
+   */
+  uint32_t device_id;
+  /**
+   * TensorRT: absolute path of a folder for engines; NULL keeps none.
+   */
+  const char *engine_cache;
 } optimize_benchmark_options_t;
 
 /**
@@ -1935,6 +2003,18 @@ typedef struct {
    * Probe: weight of the penalty on large weights; 0 is 0.5. For hardly any give a small number.
    */
   double penalty;
+  /**
+   * An optimize_provider_t: what the sessions run on.
+   */
+  int32_t provider;
+  /**
+   * Number of the device, from 0; for the processor 0.
+   */
+  uint32_t device_id;
+  /**
+   * TensorRT: absolute path of a folder for engines; NULL keeps none.
+   */
+  const char *engine_cache;
 } optimize_evaluate_options_t;
 
 #ifdef __cplusplus
@@ -2018,6 +2098,16 @@ optimize_status_t optimize_context_new(const optimize_context_options_t *options
 optimize_status_t optimize_context_runtime_version(const optimize_context_t *context,
                                                    const char **version,
                                                    optimize_error_t **error);
+
+/**
+ * What sessions can run on here, best first, as JSON: a list of `provider`, `device_id`, `available` and, if it is not,
+ * `status` and `reason`. A provider is available if the ONNX Runtime that is open has it *and* it could be started on the
+ * device of that number just now.
+ */
+optimize_status_t optimize_context_providers(const optimize_context_t *context,
+                                             uint32_t device_id,
+                                             optimize_buffer_t **json,
+                                             optimize_error_t **error);
 
 /**
  * Frees a context. NULL is fine. What was made with it goes on working.
@@ -2206,6 +2296,20 @@ optimize_status_t optimize_session_run(optimize_session_t *session,
                                        optimize_error_t **error);
 
 /**
+ * What a session runs on: never OPTIMIZE_PROVIDER_AUTO. The processor if `session` is NULL.
+ */
+optimize_provider_t optimize_session_provider(const optimize_session_t *session);
+
+/**
+ * Where a session runs, as JSON: `provider`, `device_id`; unless the processor was asked for also `nodes`, how many nodes of
+ * the optimized graph each provider has (what a device cannot do stays with the processor); and after
+ * OPTIMIZE_PROVIDER_AUTO `passed_over`, what comes first and why it was not taken.
+ */
+optimize_status_t optimize_session_placement(const optimize_session_t *session,
+                                             optimize_buffer_t **json,
+                                             optimize_error_t **error);
+
+/**
  * Number of inputs a run must feed; 0 if `session` is NULL.
  */
 size_t optimize_session_input_count(const optimize_session_t *session);
@@ -2352,6 +2456,14 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
                                              const char *messages,
                                              optimize_buffer_t **rendered,
                                              optimize_error_t **error);
+
+/**
+ * Where the models of a generator run, as JSON: a list with an entry for each, as `optimize_session_placement` gives it.
+ * OPTIMIZE_BUSY while it writes.
+ */
+optimize_status_t optimize_generator_placement(const optimize_generator_t *generator,
+                                               optimize_buffer_t **json,
+                                               optimize_error_t **error);
 
 /**
  * Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of

@@ -55,6 +55,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the caller ended the work: then nothing else is tried.
+    pub(crate) fn ends_a_call(self) -> bool {
+        matches!(self, Kind::Cancelled | Kind::Timeout)
+    }
+
     /// The stable lower-case name, as `optimize_status_name` and the JSON reports give it.
     pub fn name(self) -> &'static str {
         match self {

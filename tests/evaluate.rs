@@ -282,7 +282,7 @@ fn a_task_by_its_name_reports_what_it_used_and_found() {
     assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("`against`"), "{e}");
     let masked = Model::load(&fixture("encoders/bert-masked")).unwrap();
     assert!(evaluate(&masked, "w1 w2", &options).unwrap_err().to_string().contains("name a task"));
-    let probe = EvaluateOptions { task: Some(EvaluateTask::Probe), ..options };
+    let probe = EvaluateOptions { task: Some(EvaluateTask::Probe), ..options.clone() };
     assert!(evaluate(&encoder, "a,w1 w2\na,w3", &probe).unwrap_err().to_string().contains("one class"));
 }
 

@@ -230,6 +230,8 @@ namespace Optimize
             internal IntPtr Training, TrainingUserData;
             internal IntPtr TeacherCache;
             internal ulong TeacherTopK;
+            internal int Provider;
+            internal uint DeviceId;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -30,7 +30,7 @@ use crate::error::{Context, Error, Kind, Result, bail};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
-use crate::runtime::{Runtime, SessionOptions};
+use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions};
 use crate::statistics::{median_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use inputs::InputSet;
@@ -67,6 +67,8 @@ pub struct BenchmarkOptions {
     pub values: Vec<(String, Vec<f64>)>,
     /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs.
     pub seed: u64,
+    /// What the sessions run on.
+    pub execution: Execution,
     /// Seconds for the timed rounds. When they have passed the rounds end, but not before five.
     pub max_seconds: f64,
 }
@@ -83,6 +85,7 @@ impl Default for BenchmarkOptions {
             shapes: Vec::new(),
             values: Vec::new(),
             seed: 0,
+            execution: Execution::default(),
             max_seconds: 30.0,
         }
     }
@@ -115,12 +118,13 @@ pub fn benchmark(
     same_outputs(original, result)?;
     let source = Source::new(original, result, tokenizer, options)?;
     let inputs = source.timing()?;
-    let session = SessionOptions { threads: options.threads, ..SessionOptions::default() };
+    let execution = options.execution.clone();
+    let session = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
     let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
     let each = each_alone(runtime, original, result, &inputs, &session, &source, &mut steps)?;
     let load = |model: &Model| Subject::new(runtime, model, &session, &steps.quiet());
     let mut pair = Pair::new(load(original).at(|| "the original")?, load(result).at(|| "the result")?);
-    let clock = Clock::for_threads(session.thread_count());
+    let clock = clock(&session);
     let rounds = pair.race(&inputs, options, clock, &mut steps)?;
     let quality = compare(&mut pair, &source, &mut steps)?;
     let bytes = Both { original: original.bytes(), result: result.bytes() };
@@ -128,6 +132,7 @@ pub fn benchmark(
         runs: rounds.original.len(),
         threads: session.thread_count(),
         clock: clock.name(),
+        placement: pair.placement(),
         inputs: source.name(),
         input_shapes: inputs.shapes(),
         latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
@@ -242,8 +247,17 @@ pub(crate) fn race(
 ) -> Result<Speedup> {
     let quiet = Call { progress: None, ..*call };
     let mut steps = Steps::new(&quiet, options.warmup + options.runs);
-    let rounds = pair.race(inputs, options, Clock::for_threads(session.thread_count()), &mut steps)?;
+    let rounds = pair.race(inputs, options, clock(session), &mut steps)?;
     Ok(speedup(&rounds, options.seed))
+}
+
+/// A processor's time says nothing of work that another device does: there, time from data in to data out.
+fn clock(session: &SessionOptions) -> Clock {
+    if session.execution.provider == ProviderChoice::Cpu {
+        Clock::for_threads(session.thread_count())
+    } else {
+        Clock::Wall
+    }
 }
 
 fn speedup(rounds: &Rounds, seed: u64) -> Speedup {

@@ -1,5 +1,6 @@
 //! What a benchmark says: the `benchmark` and `quality` parts of a [`Report`](crate::report::Report).
 
+use crate::runtime::Placement;
 use serde::{Serialize, Serializer};
 
 /// A figure of the original and the same of the result.
@@ -20,6 +21,8 @@ pub struct BenchmarkReport {
     pub threads: usize,
     /// `thread_cpu` (one thread: the processor time of the run) or `wall`.
     pub clock: &'static str,
+    /// What each ran on.
+    pub placement: Both<Placement>,
     /// `text` or `generated`.
     pub inputs: &'static str,
     /// Shapes of the inputs that were timed.

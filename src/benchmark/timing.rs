@@ -12,7 +12,7 @@ use crate::graph::edit;
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
-use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
+use crate::runtime::{Placement, Runtime, Session, SessionOptions, Tensor};
 use crate::statistics::{percentile, sorted};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
@@ -187,6 +187,12 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// What each of them runs on.
+    pub fn placement(&self) -> Both<Placement> {
+        let of = |subject: &Subject| subject.session.placement().clone();
+        Both { original: of(&self.original), result: of(&self.result) }
+    }
+
     /// Two models to run in turn.
     pub fn new(original: Subject, result: Subject) -> Pair {
         Pair { original, result, quick: false }

@@ -45,7 +45,7 @@ use crate::graph::edit;
 use crate::limits;
 use crate::model::{Dim, Model};
 use crate::report::{Report, peak_rss_bytes};
-use crate::runtime::Runtime;
+use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, available};
 use crate::text::Tokenizer;
 use data::Dataset;
 use feed::Feed;
@@ -109,13 +109,14 @@ pub fn distill(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    let options = &placed(runtime, options);
     for (model, name) in [(teacher, "the teacher"), (student, "the student")] {
         Feed::new(model).at(|| name)?;
     }
     let tokenizer = tokenizer_of(teacher, student)?;
     let signals = Signals::find(teacher, student, options.weights, corpus.is_labelled())?;
     let data = dataset(corpus, &tokenizer, teacher, student, options)?;
-    let (mut asked, known) = Teacher::new(runtime, teacher, &signals, options.threads, call).at(|| "the teacher")?;
+    let (mut asked, known) = Teacher::new(runtime, teacher, &signals, options, call).at(|| "the teacher")?;
     asked.remember(teacher, &known, &data, options, call)?;
     let graphs = graph::build(runtime, student, &known, &signals, options, call).at(|| "the student")?;
     let mut trainer = Trainer::new(runtime, &graphs, student, asked, options, call)?;
@@ -126,6 +127,7 @@ pub fn distill(
     let result = with_weights(&graphs, &outcome.weights)?;
     let mut report = Report::new("distill", serde_json::to_value(options).unwrap_or_default());
     report::summarize(&mut report, &graphs, &data, &signals, &outcome);
+    report.summary.insert("provider".into(), options.execution.provider.name().into());
     let models = report::Models { teacher, before: &graphs.student, after: &result };
     report.quality = Some(report::quality(runtime, &models, &tokenizer, &data.held_text, options, call)?);
     report.seconds = start.elapsed().as_secs_f64();
@@ -134,6 +136,20 @@ pub fn distill(
         std::fs::remove_file(path).at(|| path.display())?;
     }
     Ok((result, report))
+}
+
+/// With `auto` decided: CUDA where it can be had, else the processor. TensorRT would build an engine for every shape.
+fn placed(runtime: &Runtime, options: &DistillOptions) -> DistillOptions {
+    let mut options = options.clone();
+    if options.execution.provider == ProviderChoice::Auto {
+        let found = available(runtime, options.execution.device_id);
+        let cuda = found.iter().any(|found| found.provider == Provider::Cuda && found.reason.is_none());
+        options.execution = match cuda {
+            true => Execution { provider: ProviderChoice::Cuda, engine_cache: None, ..options.execution },
+            false => Execution::default(),
+        };
+    }
+    options
 }
 
 fn tokenizer_of(teacher: &Model, student: &Model) -> Result<Tokenizer> {

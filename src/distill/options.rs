@@ -2,6 +2,7 @@
 
 use crate::error::{Result, bail};
 use crate::limits;
+use crate::runtime::{Execution, ProviderChoice};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -135,6 +136,9 @@ pub struct DistillOptions {
     /// Threads; 0 is one for each physical core.
     #[serde(skip)]
     pub threads: usize,
+    /// What teacher and student run on: the processor or CUDA. On a device weights, gradients and moments stay there.
+    #[serde(skip)]
+    pub execution: Execution,
 }
 
 impl Default for DistillOptions {
@@ -167,6 +171,7 @@ impl Default for DistillOptions {
             checkpoint_every: 0,
             resume: false,
             threads: 0,
+            execution: Execution::default(),
         }
     }
 }
@@ -174,6 +179,9 @@ impl Default for DistillOptions {
 impl DistillOptions {
     /// [`crate::error::Kind::InvalidArgument`] for what makes no sense, by name.
     pub fn check(&self) -> Result<()> {
+        if self.execution.provider == ProviderChoice::TensorRt {
+            bail!(Unsupported, "provider is tensorrt, which is not for training; it is cpu, cuda or auto");
+        }
         let at_least_one = [
             ("epochs", self.epochs as usize),
             ("batch_size", self.batch_size),

@@ -31,7 +31,7 @@ impl Teacher {
         runtime: &'static Runtime,
         model: &Model,
         signals: &Signals,
-        threads: usize,
+        options: &DistillOptions,
         call: &Call,
     ) -> Result<(Teacher, Known)> {
         let mut outputs: Vec<(String, String)> = Vec::new();
@@ -56,7 +56,8 @@ impl Teacher {
         // Caches that nobody asks for are not given out.
         let feed = Feed::new(model)?;
         graph.output.retain(wanted);
-        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let (threads, execution) = (options.threads, options.execution.clone());
+        let options = SessionOptions { threads, execution, ..SessionOptions::default() };
         let session = Session::new(runtime, &model.derive(proto), &options, call)?;
         let known = session
             .outputs()

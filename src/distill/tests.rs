@@ -23,6 +23,10 @@ fn graphs_of(model: &Model, signals: &Signals, known: &Known) -> Graphs {
     build(test_runtime(), model, known, signals, &DistillOptions::default(), &Call::default()).unwrap()
 }
 
+fn one_thread() -> DistillOptions {
+    DistillOptions { threads: 1, ..DistillOptions::default() }
+}
+
 fn reference(name: &str) -> HashMap<String, Tensor> {
     read_tensors(&fixtures().join(format!("gradients/models/{name}.safetensors"))).unwrap().into_iter().collect()
 }
@@ -143,7 +147,7 @@ fn divergences_have_the_loss_and_gradients_that_pytorch_gives() {
         let signals = Signals { logits: Some(pair.clone()), weights, ..Signals::default() };
         let options = DistillOptions { divergence, ..DistillOptions::default() };
         let call = Call::default();
-        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, 1, &call).unwrap();
+        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, &one_thread(), &call).unwrap();
         let graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
         let said = asked.say(&batch, &crate::runtime::Stop::new().unwrap()).unwrap();
         let mut more: Vec<(&str, Tensor)> = said.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
@@ -173,7 +177,7 @@ fn hidden_states_and_relations_have_the_loss_and_gradients_that_pytorch_gives() 
         // The reference is of the outputs alone.
         signals.hidden.truncate(1);
         let call = Call::default();
-        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, 1, &call).unwrap();
+        let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, &one_thread(), &call).unwrap();
         let options = DistillOptions::default();
         let graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
         let said = asked.say(&batch, &crate::runtime::Stop::new().unwrap()).unwrap();
@@ -197,7 +201,7 @@ fn classes_are_labels_where_they_are_known() {
     let refused = Signals::find(&model, &model, asked, false).err().unwrap().to_string();
     assert!(refused.contains("has no classes"), "{refused}");
     let signals = Signals::find(&model, &model, asked, true).unwrap();
-    let (_, known) = Teacher::new(test_runtime(), &model, &signals, 1, &Call::default()).unwrap();
+    let (_, known) = Teacher::new(test_runtime(), &model, &signals, &one_thread(), &Call::default()).unwrap();
     let graphs = graphs_of(&model, &signals, &known);
     let batch = Batch { rows: 3, columns: 4, ids: (4..16).collect(), keep: vec![true; 12], ..Batch::default() };
     let labels = Tensor::from_i64(&[3], vec![1, 0, 0]).unwrap();
@@ -223,16 +227,16 @@ fn classes_are_labels_where_they_are_known() {
 
 /// A trainer of the fixture `training`.
 fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
-    trainer_on(options, false)
+    trainer_on(options, None)
 }
 
-fn trainer_on(options: &DistillOptions, on_device: bool) -> (Trainer, Vec<Batch>, Vec<f64>) {
+fn trainer_on(options: &DistillOptions, on_device: Option<bool>) -> (Trainer, Vec<Batch>, Vec<f64>) {
     let tensors = reference("training");
     let (teacher, student, pair) = decoders();
     let weights = Weights { logits: 1.0, labels: 0.5, ..Weights::default() };
     let signals = Signals { logits: Some(pair), weights, ..Signals::default() };
     let call = Call::default();
-    let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, options.threads, &call).unwrap();
+    let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, options, &call).unwrap();
     let graphs = build(test_runtime(), &student, &known, &signals, options, &call).unwrap();
     let trainer = Trainer::with_learner(test_runtime(), &graphs, &student, asked, (options, on_device), &call).unwrap();
     let ids = tensors["ids"].as_slice::<i64>().unwrap();
@@ -262,7 +266,7 @@ fn weights_that_stay_on_a_device_learn_the_same() {
         let options =
             DistillOptions { threads: 1, weight_decay: 0.1, gradient_accumulation_steps, ..DistillOptions::default() };
         let (mut host, batches, _) = trainer(&options);
-        let (mut device, ..) = trainer_on(&options, true);
+        let (mut device, ..) = trainer_on(&options, Some(true));
         let stop = crate::runtime::Stop::new().unwrap();
         for (step, batches) in batches.chunks(gradient_accumulation_steps).enumerate() {
             let count = step as u64 + 1;

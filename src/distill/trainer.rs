@@ -13,7 +13,7 @@ use super::teacher::Teacher;
 use crate::call::Call;
 use crate::error::{Context, Result};
 use crate::model::Model;
-use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+use crate::runtime::{Provider, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
 
 /// Student and teacher on the way through the text.
@@ -57,16 +57,16 @@ impl Trainer {
         options: &DistillOptions,
         call: &Call,
     ) -> Result<Trainer> {
-        Trainer::with_learner(runtime, graphs, student, teacher, (options, false), call)
+        Trainer::with_learner(runtime, graphs, student, teacher, (options, None), call)
     }
 
-    /// As [`Trainer::new`]; `on_device`: weights stay where the session computes.
+    /// As [`Trainer::new`]; `on_device`: whether weights stay where the session computes, by default if that is a device.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,
         student: &Model,
         teacher: Teacher,
-        (options, on_device): (&DistillOptions, bool),
+        (options, on_device): (&DistillOptions, Option<bool>),
         call: &Call,
     ) -> Result<Trainer> {
         // Patterns of memory cost a sixth more of it at the peak and gain nothing.
@@ -74,11 +74,12 @@ impl Trainer {
             threads: options.threads,
             varying_sizes: true,
             disable_prepacking: true,
+            execution: options.execution.clone(),
             ..SessionOptions::default()
         };
         let make = |proto| Session::new(runtime, &Model::from_proto(proto), &session, call).at(|| "the training graph");
         let (train, measure) = (make(graphs.train.clone())?, make(graphs.measure.clone())?);
-        let learner: Box<dyn Learner> = match on_device {
+        let learner: Box<dyn Learner> = match on_device.unwrap_or(train.provider() != Provider::Cpu) {
             true => Box::new(Device::new(runtime, train, measure, graphs, (options, &session), call)?),
             false => Box::new(Host::new(train, measure, graphs, options.threads)?),
         };

@@ -5,7 +5,7 @@ use super::schedule::Plan;
 use super::{Ensemble, place};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail, error};
-use crate::runtime::{Runtime, SessionOptions, Stop};
+use crate::runtime::{Placement, Runtime, SessionOptions, Stop};
 use crate::source::GenerationDefaults;
 use crate::text::generate;
 use crate::text::stream::TextStream;
@@ -68,6 +68,11 @@ impl Voices {
         }
         let tokenizer = generators.first().and_then(|generator| generator.tokenizer().cloned());
         Ok(Voices { generators, of_member, plan, tokenizer })
+    }
+
+    /// What they run on.
+    pub fn placements(&self) -> Vec<&Placement> {
+        self.generators.iter().flat_map(|generator| generator.placements()).collect()
     }
 
     /// Does something with every generator.
@@ -165,6 +170,10 @@ impl Rows for Chorus {
         self.rows.clear();
         self.rows.resize_with(rows, Row::default);
         Ok(())
+    }
+
+    fn placements(&self) -> Vec<&Placement> {
+        self.voices.placements()
     }
 
     fn reset(&mut self) {

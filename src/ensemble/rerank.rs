@@ -7,7 +7,7 @@ use super::chorus::Voices;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::likelihood::log_sum_exp;
-use crate::runtime::Stop;
+use crate::runtime::{Placement, Stop};
 use crate::source::GenerationDefaults;
 use crate::text::{
     FinishReason, GenerateOptions, Generation, Generator, Logprobs, OnToken, Prompt, Rows, Tokenizer, Written,
@@ -135,6 +135,10 @@ impl Rows for Rerank {
         self.voices.generators[0].start(rows)?;
         self.rows = vec![Vec::new(); rows];
         Ok(())
+    }
+
+    fn placements(&self) -> Vec<&Placement> {
+        self.voices.placements()
     }
 
     fn reset(&mut self) {

@@ -14,7 +14,7 @@ use super::combine::{Combined, Combiner};
 use super::{Ensemble, place};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
-use crate::runtime::{Runtime, SessionOptions, Stop};
+use crate::runtime::{Placement, Runtime, SessionOptions, Stop};
 use crate::source::GenerationDefaults;
 use crate::text::generate;
 use crate::text::{GenerateOptions, Generation, Generator, OnToken, Pieces, Prompt, Rows, Tokenizer, Uncertainty};
@@ -255,6 +255,10 @@ impl Rows for Union {
         self.rows.clear();
         self.rows.resize_with(rows, Row::default);
         Ok(())
+    }
+
+    fn placements(&self) -> Vec<&Placement> {
+        self.voices.placements()
     }
 
     fn reset(&mut self) {

@@ -6,7 +6,7 @@ use crate::benchmark::inputs::Source;
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::Model;
-use crate::runtime::{Session, Stop, Tensor};
+use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -20,11 +20,20 @@ pub struct TextOptions {
     pub batch_size: usize,
     /// Threads of the session; 0 is one for each physical core.
     pub threads: usize,
+    /// What the session runs on.
+    pub execution: Execution,
+}
+
+impl TextOptions {
+    pub(super) fn session(&self) -> SessionOptions {
+        let execution = self.execution.clone();
+        SessionOptions { threads: self.threads, execution, varying_sizes: true, ..SessionOptions::default() }
+    }
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
-        TextOptions { max_length: 0, batch_size: 1, threads: 0 }
+        TextOptions { max_length: 0, batch_size: 1, threads: 0, execution: Execution::default() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Context, Result, bail};
 use crate::likelihood::argmax;
 use crate::model::{Model, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::runtime::{Runtime, Session};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -120,7 +120,7 @@ fn predict(
     let output = logits_of(model)?;
     let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
     let batches = Batches::new(model, tokenizer, &texts, options)?;
-    let session = SessionOptions { threads: options.threads, varying_sizes: true, ..SessionOptions::default() };
+    let session = options.session();
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
     let mut found = Predictions { classes: Vec::with_capacity(rows.len()), count: 0 };
     batches.run(&mut session, &output, units, |tensor, _, texts| {

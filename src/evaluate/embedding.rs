@@ -6,7 +6,7 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::runtime::{Runtime, Session, SessionOptions, Tensor};
+use crate::runtime::{Runtime, Session, Tensor};
 use crate::source::{Card, Pooling, Task};
 use crate::statistics::{mean, percentile, sorted};
 use crate::text::Tokenizer;
@@ -78,7 +78,7 @@ pub fn embed_counted(
     units: &mut Units,
 ) -> Result<Embeddings> {
     let batches = Batches::new(model, tokenizer, texts, options)?;
-    let session = SessionOptions { threads: options.threads, varying_sizes: true, ..SessionOptions::default() };
+    let session = options.session();
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
     // The session's outputs, not the model's: ONNX Runtime has worked out shapes that a file does not give.
     let (output, pooling) = output_of(session.outputs(), model.card())?;

@@ -67,7 +67,7 @@ pub fn compare_perplexity(
 ) -> Result<PairedPerplexity> {
     let plan = Plan::new(&[original, result], tokenizer, text, options)?;
     let mut units = Units::new(call, plan.scored());
-    let load = |model| Reader::new(runtime, model, options.threads, &units.quiet());
+    let load = |model| Reader::new(runtime, model, options, &units.quiet());
     let (mut first, mut second) = (load(original).at(|| ORIGINAL)?, load(result).at(|| RESULT)?);
     let pool = pool(options.threads)?;
     let mut judged: Vec<Judgement> = Vec::with_capacity(plan.scored());

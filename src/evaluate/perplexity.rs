@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::likelihood::surprise;
 use crate::model::Model;
-use crate::runtime::{Runtime, SessionOptions, Stop};
+use crate::runtime::{Execution, Runtime, SessionOptions, Stop};
 use crate::statistics::mean;
 use crate::text::Tokenizer;
 use rayon::prelude::*;
@@ -43,6 +43,8 @@ pub struct PerplexityOptions {
     pub bos: Bos,
     /// Threads of the session, and for what is made of its logits; 0 is one for each physical core.
     pub threads: usize,
+    /// What the session runs on.
+    pub execution: Execution,
 }
 
 /// How well a model foresees a text.
@@ -91,7 +93,7 @@ pub fn perplexity(
 ) -> Result<PerplexityReport> {
     let plan = Plan::new(&[model], tokenizer, text, options)?;
     let mut units = Units::new(call, plan.scored());
-    let mut reader = Reader::new(runtime, model, options.threads, &units.quiet())?;
+    let mut reader = Reader::new(runtime, model, options, &units.quiet())?;
     let pool = pool(options.threads)?;
     let start = Instant::now();
     let mut surprises = Vec::with_capacity(plan.scored());

@@ -1,5 +1,6 @@
 //! [`Reader`]: a decoder that reads a window of tokens from the start and gives logits for the last of them.
 
+use super::perplexity::PerplexityOptions;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
@@ -28,13 +29,14 @@ pub struct Logits {
 
 impl Reader {
     /// Loads a model. [`crate::error::Kind::Unsupported`] if it does not write text.
-    pub fn new(runtime: &'static Runtime, model: &Model, threads: usize, call: &Call) -> Result<Reader> {
+    pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {
             bail!(Unsupported, "perplexity is for models that write text; this one is for another task ({task:?})");
         }
         let decoder = Decoder::of(model)?;
-        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let execution = options.execution.clone();
+        let options = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
         let session = Session::new(runtime, model, &options, call)?;
         let empty = decoder.cache.iter().map(empty_cache).collect::<Result<_>>()?;
         Ok(Reader { session, decoder, empty })

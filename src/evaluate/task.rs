@@ -10,7 +10,7 @@ use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
-use crate::runtime::Runtime;
+use crate::runtime::{Execution, Runtime};
 use crate::source::Task;
 use crate::text::Tokenizer;
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct EvaluateOptions {
     pub penalty: f64,
     /// Threads of each session; 0 is one for each physical core.
     pub threads: usize,
+    /// What the sessions run on. `auto` is decided once, before the first of them: by what can be started here.
+    pub execution: Execution,
 }
 
 impl Default for EvaluateOptions {
@@ -77,6 +79,7 @@ impl Default for EvaluateOptions {
             seed,
             penalty,
             threads: 0,
+            execution: Execution::default(),
         }
     }
 }
@@ -105,6 +108,8 @@ pub fn evaluate(
     }
     let start = Instant::now();
     let task = options.task.map_or_else(|| task_of(model), Ok)?;
+    let (execution, placement) = options.execution.settle(runtime)?;
+    let options = &EvaluateOptions { execution, ..options.clone() };
     let on = On { runtime, model, against, tokenizer, data, options, call };
     let (used, figures) = match task {
         EvaluateTask::Perplexity => on.perplexity(),
@@ -114,6 +119,7 @@ pub fn evaluate(
     }?;
     let mut report = Report::new("evaluate", with_task(task, used));
     report.quality = Some(with_task(task, figures));
+    report.summary.insert("placement".to_owned(), json(placement)?);
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok(report)
@@ -136,7 +142,8 @@ type Figures = (Value, Value);
 impl On<'_> {
     fn perplexity(&self) -> Result<Figures> {
         let EvaluateOptions { context_length, stride, max_tokens, bos, threads, .. } = *self.options;
-        let options = PerplexityOptions { context_length, stride, max_tokens, bos, threads };
+        let execution = self.options.execution.clone();
+        let options = PerplexityOptions { context_length, stride, max_tokens, bos, threads, execution };
         let (runtime, tokenizer, call) = (self.runtime, self.tokenizer, self.call);
         let figures = match self.against {
             None => json(perplexity::perplexity(runtime, self.model, tokenizer, self.data, &options, call)?)?,
@@ -189,7 +196,7 @@ impl On<'_> {
 
     fn text(&self) -> TextOptions {
         let EvaluateOptions { max_length, batch_size, threads, .. } = *self.options;
-        TextOptions { max_length, batch_size, threads }
+        TextOptions { max_length, batch_size, threads, execution: self.options.execution.clone() }
     }
 
     fn rows(&self) -> Result<Vec<Labelled>> {

@@ -8,7 +8,7 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, texts};
+use super::{Out, buffer, guard, session, texts};
 use crate::benchmark::{BenchmarkOptions, benchmark, into_report};
 use crate::error::{Result, bail};
 use crate::shapes::{parse_shape, parse_values};
@@ -48,8 +48,14 @@ pub struct optimize_benchmark_options_t {
     pub values: *const *const c_char,
     /// Number of values.
     pub value_count: u64,
+    /// An optimize_provider_t: what the sessions run on.
+    pub provider: i32,
+    /// Number of the device, from 0; for the processor 0.
+    pub device_id: u32,
+    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    pub engine_cache: *const c_char,
 }
-// SAFETY: repr(C), eight u32 and six 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32 and a pointer: no padding, all zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
 /// Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
@@ -106,6 +112,8 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
             0 => defaults.max_seconds,
             milliseconds => f64::from(milliseconds) / 1e3,
         },
+        // SAFETY: the contract of `ffi`.
+        execution: unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?,
         seed: if given.seed == 0 { defaults.seed } else { u64::from(given.seed) },
         texts: list(given.texts, given.text_count, "texts")?.into_iter().map(str::to_owned).collect(),
         shapes: list(given.shapes, given.shape_count, "shapes")?.into_iter().map(parse_shape).collect::<Result<_>>()?,

@@ -4,10 +4,10 @@ use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, guard, text};
+use super::{Out, buffer, guard, text};
 use crate::error::{Result, bail};
 use crate::limits;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, available};
 use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -98,6 +98,27 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
             let found = context.runtime()?.version();
             let kept = context.version.get_or_init(|| CString::new(found).unwrap_or_default());
             out.set(kept.as_ptr().cast_mut());
+            Ok(())
+        })
+    }
+}
+
+/// What sessions can run on here, best first, as JSON: a list of `provider`, `device_id`, `available` and, if it is not,
+/// `status` and `reason`. A provider is available if the ONNX Runtime that is open has it *and* it could be started on the
+/// device of that number just now.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_providers(
+    context: *const optimize_context_t,
+    device_id: u32,
+    json: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(json, "json")?;
+            let found = available(handle::get(context)?.runtime()?, device_id);
+            out.set(buffer::new(serde_json::to_string(&found).unwrap_or_default()));
             Ok(())
         })
     }

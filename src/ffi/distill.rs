@@ -6,6 +6,7 @@ use super::error::optimize_error_t;
 use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
+use super::session;
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, text as c_text, text_of, texts};
 use crate::distill::{Corpus, DistillOptions, Divergence, LossWeights, Moment, Schedule, distill, student_of};
@@ -144,6 +145,11 @@ pub struct optimize_distill_options_t {
     pub teacher_cache: *const c_char,
     /// Tokens or classes of each distribution that the file keeps, the others count as equally likely; 0 is 64.
     pub teacher_top_k: u64,
+    /// An optimize_provider_t: what teacher and student run on, the processor (0) or CUDA; auto takes CUDA where it can be
+    /// had. TensorRT is OPTIMIZE_UNSUPPORTED.
+    pub provider: i32,
+    /// Number of the device, from 0; not for the processor.
+    pub device_id: u32,
 }
 // SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
@@ -301,6 +307,8 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         // SAFETY: the contract of `ffi`.
         checkpoint: unsafe { path(given.checkpoint, "checkpoint") }?,
         checkpoint_every: given.checkpoint_every,
+        // SAFETY: the contract of `ffi`.
+        execution: unsafe { session::execution(given.provider, given.device_id, std::ptr::null()) }?,
         resume: given.resume != 0,
         ..usual
     };

@@ -8,7 +8,7 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, text_of};
+use super::{Out, buffer, guard, session, text_of};
 use crate::error::{Result, bail, error};
 use crate::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
 use crate::text::Tokenizer;
@@ -74,8 +74,14 @@ pub struct optimize_evaluate_options_t {
     pub test_share: f64,
     /// Probe: weight of the penalty on large weights; 0 is 0.5. For hardly any give a small number.
     pub penalty: f64,
+    /// An optimize_provider_t: what the sessions run on.
+    pub provider: i32,
+    /// Number of the device, from 0; for the processor 0.
+    pub device_id: u32,
+    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    pub engine_cache: *const c_char,
 }
-// SAFETY: repr(C), eight 32-bit and five 64-bit numbers: no padding, all zero is valid.
+// SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32 and a pointer: no padding, all zero is valid.
 unsafe impl Options for optimize_evaluate_options_t {}
 
 /// Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
@@ -132,7 +138,9 @@ pub unsafe extern "C" fn optimize_model_evaluate(
     }
 }
 
-fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions> {
+/// # Safety
+/// The contract of `ffi`.
+unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions> {
     let defaults = EvaluateOptions::default();
     let Ok(max_tokens) = usize::try_from(given.max_tokens) else { bail!(InvalidArgument, "max_tokens is too large") };
     let Ok(max_texts) = usize::try_from(given.max_texts) else { bail!(InvalidArgument, "max_texts is too large") };
@@ -149,6 +157,8 @@ fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions> {
         test_share: or(given.test_share, defaults.test_share),
         seed: given.seed,
         penalty: or(given.penalty, defaults.penalty),
+        // SAFETY: same contract.
+        execution: unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?,
         ..defaults
     })
 }

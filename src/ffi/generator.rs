@@ -7,7 +7,7 @@ use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text, text_of, texts, texts_of};
+use super::{Out, buffer, guard, session, text, text_of, texts, texts_of};
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
@@ -41,8 +41,14 @@ pub struct optimize_generator_options_t {
     pub round_activations: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// An optimize_provider_t: what the sessions run on.
+    pub provider: i32,
+    /// Number of the device, from 0; for the processor 0.
+    pub device_id: u32,
+    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    pub engine_cache: *const c_char,
 }
-// SAFETY: repr(C), four u32.
+// SAFETY: repr(C), six 32-bit integers and a pointer that may be NULL.
 unsafe impl Options for optimize_generator_options_t {}
 
 /// Why a text ends.
@@ -332,7 +338,9 @@ pub(super) unsafe fn session_options(
         bail!(InvalidArgument, "reserved is not 0");
     }
     let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
-    Ok(SessionOptions { threads, round_activations, ..SessionOptions::default() })
+    // SAFETY: same contract.
+    let execution = unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?;
+    Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }
 
 /// A handle of what writes.
@@ -414,4 +422,23 @@ fn as_json(written: &[Generation]) -> String {
     let mut text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Where the models of a generator run, as JSON: a list with an entry for each, as `optimize_session_placement` gives it.
+/// OPTIMIZE_BUSY while it writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_generator_placement(
+    generator: *const optimize_generator_t,
+    json: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(json, "json")?;
+            let generator = lock(handle::get(generator)?)?;
+            out.set(buffer::new(serde_json::to_string(&generator.placements()).unwrap_or_default()));
+            Ok(())
+        })
+    }
 }

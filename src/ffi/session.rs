@@ -8,11 +8,12 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_tensor_t, optimize_value_info_t};
-use super::{Out, guard, slice, texts};
+use super::{Out, buffer, guard, slice, text, texts};
 use crate::error::{Context, Result, bail};
 use crate::limits;
-use crate::runtime::{OptimizationLevel, Session, SessionOptions};
+use crate::runtime::{Execution, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions};
 use std::ffi::c_char;
+use std::path::PathBuf;
 use std::sync::{Mutex, TryLockError};
 
 /// A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
@@ -27,6 +28,7 @@ pub struct SessionHandle {
     session: Mutex<Session>,
     inputs: Signature,
     outputs: Signature,
+    placement: Placement,
 }
 
 /// How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
@@ -41,6 +43,39 @@ pub enum optimize_optimization_level_t {
     OPTIMIZE_OPTIMIZATION_BASIC = 2,
     /// Nodes fused as well.
     OPTIMIZE_OPTIMIZATION_EXTENDED = 3,
+}
+
+/// What a session runs on.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_provider_t {
+    /// The processor.
+    OPTIMIZE_PROVIDER_CPU = 0,
+    /// An NVIDIA device, with the kernels of ONNX Runtime.
+    OPTIMIZE_PROVIDER_CUDA = 1,
+    /// An NVIDIA device, with engines that TensorRT builds of parts of the graph; what it does not take runs on CUDA.
+    OPTIMIZE_PROVIDER_TENSORRT = 2,
+    /// To ask with: TensorRT, else CUDA, else the processor. The session says which it is.
+    OPTIMIZE_PROVIDER_AUTO = 3,
+}
+
+/// # Safety
+/// `engine_cache` is NULL or a C string.
+pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *const c_char) -> Result<Execution> {
+    let provider = match provider {
+        0 => ProviderChoice::Cpu,
+        1 => ProviderChoice::Cuda,
+        2 => ProviderChoice::TensorRt,
+        3 => ProviderChoice::Auto,
+        other => bail!(InvalidArgument, "provider is {other}, which is no optimize_provider_t"),
+    };
+    let engine_cache = match engine_cache.is_null() {
+        true => None,
+        // SAFETY: same contract.
+        false => Some(PathBuf::from(unsafe { text(engine_cache, "engine_cache") }?)),
+    };
+    Ok(Execution { provider, device_id, engine_cache })
 }
 
 /// Options of `optimize_session_new`. All zero means the defaults.
@@ -63,8 +98,15 @@ pub struct optimize_session_options_t {
     pub round_activations: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// An optimize_provider_t: what it runs on. A provider that is asked for and cannot be had is
+    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING, with ONNX Runtime's own reason; never another one in its place.
+    pub provider: i32,
+    /// Number of the device, from 0; for the processor 0.
+    pub device_id: u32,
+    /// TensorRT: absolute path of a folder in which engines are kept from session to session; NULL keeps none.
+    pub engine_cache: *const c_char,
 }
-// SAFETY: repr(C), six 32-bit integers.
+// SAFETY: repr(C), eight 32-bit integers and a pointer that may be NULL.
 unsafe impl Options for optimize_session_options_t {}
 
 /// Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
@@ -107,13 +149,16 @@ pub(super) unsafe fn convert(
         optimization_level: level(given.optimization_level)?,
         disable_prepacking: given.disable_prepacking != 0,
         round_activations: given.round_activations != 0,
+        // SAFETY: same contract.
+        execution: unsafe { execution(given.provider, given.device_id, given.engine_cache) }?,
         ..SessionOptions::default()
     })
 }
 
 pub(super) fn new(session: Session) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
-    handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs })
+    let placement = session.placement().clone();
+    handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs, placement })
 }
 
 fn level(number: i32) -> Result<OptimizationLevel> {
@@ -193,6 +238,38 @@ unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count:
         bail!(InvalidArgument, "output_count is {count}, but the model has {} outputs", handle.outputs.len());
     }
     Ok(Vec::new())
+}
+
+/// What a session runs on: never OPTIMIZE_PROVIDER_AUTO. The processor if `session` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_session_t) -> optimize_provider_t {
+    // SAFETY: the contract of `ffi`.
+    let provider = unsafe { handle::get(session) }.map_or(Provider::Cpu, |s| s.placement.provider);
+    match provider {
+        Provider::Cpu => optimize_provider_t::OPTIMIZE_PROVIDER_CPU,
+        Provider::Cuda => optimize_provider_t::OPTIMIZE_PROVIDER_CUDA,
+        Provider::TensorRt => optimize_provider_t::OPTIMIZE_PROVIDER_TENSORRT,
+    }
+}
+
+/// Where a session runs, as JSON: `provider`, `device_id`; unless the processor was asked for also `nodes`, how many nodes of
+/// the optimized graph each provider has (what a device cannot do stays with the processor); and after
+/// OPTIMIZE_PROVIDER_AUTO `passed_over`, what comes first and why it was not taken.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_session_placement(
+    session: *const optimize_session_t,
+    json: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(json, "json")?;
+            let placement = &handle::get(session)?.placement;
+            out.set(buffer::new(serde_json::to_string(placement).unwrap_or_default()));
+            Ok(())
+        })
+    }
 }
 
 /// Number of inputs a run must feed; 0 if `session` is NULL.

@@ -9,7 +9,7 @@ use crate::error::{Context, Result, bail, error};
 use crate::model::Model;
 use crate::onnx::load;
 use crate::onnx::save::hex;
-use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::runtime::{ProviderChoice, Runtime, Session, SessionOptions};
 use crate::source::{Card, Format, SideContent, SideFile};
 use crate::text::{Generator, Tokenizer};
 use crate::{files, limits};
@@ -237,6 +237,10 @@ impl Package {
 
     /// A session of the variant chosen. The quickest way from a package to a result: no other graph is read.
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
+        if options.execution.provider != ProviderChoice::Cpu {
+            // What was made ready is ready for a processor; elsewhere it is the portable graph.
+            return Session::new(runtime, &self.model()?, options, call);
+        }
         let index = self.choose(Some(runtime))?.index;
         let model = self.load(index)?;
         let ahead = self.0.manifest.variants[index].ahead;

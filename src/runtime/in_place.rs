@@ -3,6 +3,7 @@
 
 use super::library::guarded;
 use super::mapped::{Lent, Room};
+use super::providers::Provider;
 use super::session::{lend, place_of, take};
 use super::tensor::aligned_copy;
 use super::watch::watched;
@@ -56,6 +57,8 @@ pub struct InPlace {
     /// The inputs of the latest run; the binding still points to them.
     inputs: Vec<(String, Lent)>,
     rooms: Vec<Room>,
+    /// What the rooms are; needed again where the memory of a device takes a copy of them for every run.
+    places: Vec<Place>,
     outputs: Vec<String>,
     session: usize,
 }
@@ -97,6 +100,16 @@ impl InPlace {
         Ok(tensor)
     }
 
+    /// Gives what is in the memory now to a session that runs elsewhere: it took a copy when it was bound.
+    fn bind_rooms(&mut self) -> Result<()> {
+        for (place, room) in self.places.iter().zip(&mut self.rooms) {
+            if let Some(input) = &place.input {
+                self.binding.bind_input(input.as_str(), &room.value(place.dtype, &place.shape)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn bind(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let lent = lend(tensor).at(|| place_of(name))?;
         self.binding.bind_input(name, &lent.value)?;
@@ -131,7 +144,8 @@ impl Session {
                 rooms.push(room);
             }
             let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-            Ok(InPlace { binding, inputs: Vec::new(), rooms, outputs, session: self.id() })
+            let places = places.to_vec();
+            Ok(InPlace { binding, inputs: Vec::new(), rooms, places, outputs, session: self.id() })
         };
         guarded("binding memory to a model", make)
     }
@@ -150,9 +164,16 @@ impl Session {
             bail!(InvalidArgument, "the memory was bound to another session");
         }
         self.keep(inputs)?;
+        let elsewhere = self.provider() != Provider::Cpu;
         let mut run = || {
+            if elsewhere {
+                memory.bind_rooms()?;
+            }
             for (name, tensor) in inputs {
                 memory.bind(name, tensor)?;
+            }
+            if elsewhere {
+                memory.binding.synchronize_inputs()?;
             }
             // Again for every run, or it would write over the outputs of the last.
             let host = MemoryInfo::default();
@@ -160,6 +181,9 @@ impl Session {
                 memory.binding.bind_output_to_device(name.as_str(), &host)?;
             }
             let made = self.inner.run_binding_with_options(&memory.binding, &stop.options)?;
+            if elsewhere {
+                memory.binding.synchronize_outputs()?;
+            }
             let mut values = Vec::with_capacity(memory.outputs.len());
             for (name, value) in made {
                 if memory.outputs.iter().any(|output| output == name) {

@@ -6,7 +6,8 @@
 //!   without files to open, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
 //! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays where
 //!   sessions compute ([`Resident`]).
-//! - [`providers`]: the execution providers (CPU …) a session can use.
+//! - [`providers`]: what a session can run on (processor, CUDA, TensorRT); `register` gives it to one, `driver` knows
+//!   NVIDIA's devices.
 //! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
 //!
 //! ```no_run
@@ -20,12 +21,14 @@
 //! # Ok(()) }
 //! ```
 
+pub(crate) mod driver;
 mod in_place;
 mod inputs;
 pub mod library;
 mod mapped;
 mod options;
 pub mod providers;
+mod register;
 mod resident;
 mod rounding;
 pub mod session;
@@ -39,8 +42,9 @@ pub use in_place::{InPlace, Place, Stop};
 pub use library::Runtime;
 pub use mapped::trim_heap;
 pub use options::{OptimizationLevel, SessionOptions};
+pub use providers::{Availability, Execution, Provider, ProviderChoice, available};
 pub use resident::{Bound, Resident};
-pub use session::Session;
+pub use session::{Placement, Session};
 pub use tensor::{Element, Tensor};
 
 /// A file or folder the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it is missing.

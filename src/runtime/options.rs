@@ -1,6 +1,7 @@
 //! How a session is to run its model.
 
-use super::{Runtime, providers};
+use super::providers::{self, Execution, Provider, ProviderChoice};
+use super::{Runtime, register};
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::Model;
@@ -44,6 +45,8 @@ pub struct SessionOptions {
     pub varying_sizes: bool,
     /// Write the graph, as optimized for this processor, to this file.
     pub optimized_model: Option<PathBuf>,
+    /// What it runs on: the processor, unless something else is asked for.
+    pub execution: Execution,
 }
 
 /// Rewrites that lose on the processor. The fused SkipLayerNormalization takes several times as long as the
@@ -76,7 +79,7 @@ impl SessionOptions {
     }
 
     /// A session in the making, with these options set.
-    pub(super) fn builder(&self, runtime: &Runtime) -> Result<SessionBuilder> {
+    pub(super) fn builder(&self, runtime: &Runtime, provider: Provider) -> Result<SessionBuilder> {
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "{} threads were asked for; the limit is {}", self.threads, limits::THREADS);
         }
@@ -93,11 +96,16 @@ impl SessionOptions {
             .with_intra_op_spinning(runtime.minor_version() >= SPIN_SINCE)?
             .with_config_entry(SPIN.0, SPIN.1)?
             .with_optimization_level(level)?
-            .with_disabled_optimizers(SLOW_ON_CPU)?
             .with_deterministic_compute(self.deterministic)?
             .with_prepacking(!self.disable_prepacking)?
             .with_memory_pattern(!self.varying_sizes)?
             .with_log_level(ort::logging::LogLevel::Fatal)?;
+        if provider == Provider::Cpu {
+            builder = builder.with_disabled_optimizers(SLOW_ON_CPU)?;
+        }
+        if self.execution.provider != ProviderChoice::Cpu {
+            builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1)?;
+        }
         if let Some(path) = &self.optimized_model {
             builder = builder.with_optimized_model_path(path)?;
         }
@@ -136,13 +144,14 @@ mod tests {
                 round_activations: false,
                 varying_sizes: true,
                 optimized_model: Some("nowhere.onnx".into()),
+                execution: Execution::default(),
             };
             assert_eq!(options.thread_count(), 3);
-            options.builder(runtime).unwrap();
+            options.builder(runtime, Provider::Cpu).unwrap();
         }
         assert!(SessionOptions::default().thread_count() >= 1);
         let many = SessionOptions { threads: limits::THREADS + 1, ..SessionOptions::default() };
-        assert_eq!(many.builder(runtime).err().unwrap().kind(), Kind::InvalidArgument);
+        assert_eq!(many.builder(runtime, Provider::Cpu).err().unwrap().kind(), Kind::InvalidArgument);
     }
     #[test]
     fn weights_in_blocks_are_rearranged_whatever_is_asked_for() {

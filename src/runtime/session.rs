@@ -2,19 +2,23 @@
 
 use super::library::guarded;
 use super::mapped::{self, Lent};
+use super::providers::{Execution, Provider, ProviderChoice};
+use super::register::{self, Facts};
 use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
-use crate::error::{Context, Kind, Result, bail};
+use crate::error::{Context, Error, Kind, Result, bail};
 use crate::model::{Dim, Model, ValueInfo};
 use crate::package::shapes::Contract;
 use bytes::Bytes;
-use ort::memory::MemoryInfo;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::value::{DynValue, Outlet, ValueType};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A model made ready to run on the processor. May move between threads; one run at a time.
+/// A model made ready to run. May move between threads; one run at a time.
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
@@ -26,7 +30,24 @@ pub struct Session {
     contract: Option<Arc<Contract>>,
     /// Why weights that could have been read in place were copied.
     copied: Option<String>,
+    placement: Placement,
     id: usize,
+}
+
+/// Where a session runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Placement {
+    /// What it runs on.
+    pub provider: Provider,
+    /// Number of the device; 0 for the processor.
+    pub device_id: u32,
+    /// Nodes of the optimized graph that each provider has, by its name; a part that TensorRT made an engine of counts
+    /// as its nodes. Empty where the processor was asked for: it has all.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, usize>,
+    /// Where it was to choose: what comes before `provider`, and why it was not taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
 }
 
 /// Number of the next session.
@@ -56,15 +77,48 @@ impl Session {
         call: &Call,
     ) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
-        guarded("making a session", || Session::make_of(runtime, model, ahead, options, call)).at(place)
+        guarded("making a session", || match options.execution.provider {
+            ProviderChoice::Cpu => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
+            other if ahead => {
+                bail!(Unsupported, "this graph was optimized ahead for a processor; {} cannot run it", other.name())
+            }
+            _ => Session::make(runtime, model, options, call),
+        })
+        .at(place)
     }
 
+    /// On the first of the providers asked for that can be had.
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
-        // Whoever asks for the graph as it is, or for another form of it, means the one they have.
-        let plain = options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some();
+        let mut passed_over = Vec::new();
+        let candidates = options.execution.provider.candidates();
+        for (index, &provider) in candidates.iter().enumerate() {
+            match Session::make_on(runtime, model, options, provider, call) {
+                Ok(mut session) => {
+                    session.placement.passed_over = passed_over;
+                    return Ok(session);
+                }
+                Err(e) if index + 1 == candidates.len() || e.kind().ends_a_call() => return Err(e),
+                Err(e) => passed_over.push(format!("{}: {e}", provider.name())),
+            }
+        }
+        bail!(Internal, "there is no provider to try")
+    }
+
+    fn make_on(
+        runtime: &'static Runtime,
+        model: &Model,
+        options: &SessionOptions,
+        provider: Provider,
+        call: &Call,
+    ) -> Result<Session> {
+        // Whoever asks for the graph as it is, or for another form of it, means the one they have; and a graph that was
+        // made ready is ready for a processor.
+        let plain = options.optimization_level != OptimizationLevel::All
+            || options.optimized_model.is_some()
+            || provider != Provider::Cpu;
         match if plain { None } else { model.ready(runtime)? } {
-            Some((ready, ahead)) => Session::make_of(runtime, &ready, ahead, options, call),
-            None => Session::make_of(runtime, model, false, options, call),
+            Some((ready, ahead)) => Session::make_of(runtime, &ready, ahead, options, provider, call),
+            None => Session::make_of(runtime, model, false, options, provider, call),
         }
     }
 
@@ -73,19 +127,21 @@ impl Session {
         model: &Model,
         ahead: bool,
         options: &SessionOptions,
+        provider: Provider,
         call: &Call,
     ) -> Result<Session> {
         call.check()?;
+        options.execution.check()?;
         let mut options = options.for_model(model);
         if ahead {
             options.optimization_level = OptimizationLevel::Disabled;
         }
-        let in_place = |shared| Session::make_with(runtime, model, shared, &options, call);
+        let in_place = |shared| Session::make_with(runtime, model, shared, &options, provider, call);
         if !ahead {
             return in_place(false);
         }
         match in_place(true) {
-            Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => Err(e),
+            Err(e) if e.kind().ends_a_call() => Err(e),
             // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
             Err(e) => in_place(false).map(|session| Session { copied: Some(e.to_string()), ..session }),
             made => made,
@@ -97,10 +153,26 @@ impl Session {
         model: &Model,
         in_place: bool,
         options: &SessionOptions,
+        provider: Provider,
         call: &Call,
     ) -> Result<Session> {
+        let execution = &options.execution;
+        let builder = options.builder(runtime, provider)?;
+        // What cannot be had is known before the model is taken apart.
+        let builder = match provider {
+            Provider::TensorRt => builder,
+            _ => register::register(builder, runtime, provider, execution, &Facts::default())?,
+        };
         let parts = weights::parts(model, options.round_activations, in_place)?;
-        let (mut builder, kept) = weights::give(options.builder(runtime)?, parts.lent, in_place)?;
+        let builder = match provider {
+            Provider::TensorRt => {
+                let weights = parts.lent.iter().map(|(_, lent)| &lent.bytes[..]);
+                let facts = Facts::new(runtime, model, execution, &parts.stub, weights)?;
+                register::register(builder, runtime, provider, execution, &facts)?
+            }
+            _ => builder,
+        };
+        let (mut builder, kept) = weights::give(builder, parts.lent, in_place)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
         let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
@@ -111,8 +183,19 @@ impl Session {
         let inputs = inner.inputs().iter().map(info).collect();
         let outputs = inner.outputs().iter().map(info).collect();
         let contract = model.card().contract.clone();
+        let placement = Placement::of(&inner, provider, execution)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Session { inner, _weights: kept, inputs, outputs, contract, copied: None, id })
+        Ok(Session { inner, _weights: kept, inputs, outputs, contract, copied: None, placement, id })
+    }
+
+    /// What it runs on.
+    pub fn provider(&self) -> Provider {
+        self.placement.provider
+    }
+
+    /// What it runs on, node by node, and why not on what comes before.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Why this session of a graph optimized ahead has its own copy of the weights, if it has: what ONNX Runtime said to
@@ -123,7 +206,16 @@ impl Session {
 
     /// Where memory of the session's device is taken; `None` is the processor's.
     pub(super) fn device_memory(&self) -> Result<Option<MemoryInfo<'static>>> {
-        Ok(None)
+        let device_id = i32::try_from(self.placement.device_id).unwrap_or(i32::MAX);
+        match self.placement.provider {
+            Provider::Cpu => Ok(None),
+            Provider::Cuda | Provider::TensorRt => Ok(Some(MemoryInfo::new(
+                AllocationDevice::CUDA,
+                device_id,
+                AllocatorType::Device,
+                MemoryType::Default,
+            )?)),
+        }
     }
 
     /// What a run must be given, in the model's order: inputs without a default in the model.
@@ -195,7 +287,13 @@ impl Session {
         for name in wanted {
             binding.bind_output_to_device(name.as_str(), &memory)?;
         }
+        if self.placement.provider != Provider::Cpu {
+            binding.synchronize_inputs()?;
+        }
         let outputs = self.inner.run_binding_with_options(&binding, &stop.options)?;
+        if self.placement.provider != Provider::Cpu {
+            binding.synchronize_outputs()?;
+        }
         Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
@@ -216,6 +314,23 @@ impl Session {
             [] => self.outputs.iter().map(|info| info.name.clone()).collect(),
             asked => asked.iter().map(|name| (*name).to_owned()).collect(),
         })
+    }
+}
+
+impl Placement {
+    /// Refuses a session that was given to a provider which then took nothing of it.
+    fn of(session: &ort::session::Session, provider: Provider, execution: &Execution) -> Result<Placement> {
+        let mut nodes = BTreeMap::new();
+        if execution.provider != ProviderChoice::Cpu {
+            nodes = register::placement(session)?;
+        }
+        let all: usize = nodes.values().sum();
+        if provider != Provider::Cpu && all > 0 && !nodes.contains_key(provider.name()) {
+            let name = provider.name();
+            return Err(Error::new(Kind::Unsupported, format!("{name} takes none of the {all} nodes of this model")));
+        }
+        let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
+        Ok(Placement { provider, device_id, nodes, passed_over: Vec::new() })
     }
 }
 

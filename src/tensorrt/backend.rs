@@ -1,12 +1,11 @@
 //! The libraries that build engines: finding one, opening it, and what it is asked before.
 
 use super::shim::{self, Compiled};
-use crate::error::{Error, Kind, Result, bail, error};
+use crate::error::{Error, Kind, Result, bail};
+use crate::runtime::driver::{Driver, open as handle, symbol};
 use serde::{Deserialize, Serialize};
-use std::ffi::{CStr, CString, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 /// A library that builds engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,78 +206,13 @@ fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
     beside.into_iter().map(Some).chain([None]).collect()
 }
 
-fn c_path(path: &Path) -> std::result::Result<CString, String> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| "its name has a zero byte".to_owned())
-}
-
-/// Opens a library for good; the error is the loader's reason.
-fn handle(path: &Path) -> std::result::Result<*mut c_void, String> {
-    if path.is_absolute() && !path.is_file() {
-        return Err("no such file".to_owned());
-    }
-    let name = c_path(path)?;
-    // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it. Errors of
-    // the loader are texts that live until its next call in this thread.
-    unsafe {
-        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-        if !handle.is_null() {
-            return Ok(handle);
-        }
-        let text = libc::dlerror();
-        let unknown = || "the loader does not say why".to_owned();
-        Err(if text.is_null() { unknown() } else { CStr::from_ptr(text).to_string_lossy().into_owned() })
-    }
-}
-
-fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*mut c_void> {
-    // SAFETY: the handle is of `dlopen`, the name a C string.
-    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
-    if found.is_null() {
-        bail!(Unsupported, "{}: has no function {}: it is another library", path.display(), name.to_string_lossy());
-    }
-    Ok(found)
-}
-
 fn version_of(handle: *mut c_void, path: &Path) -> Result<i32> {
     let function = symbol(handle, c"getInferLibVersion", path)?;
     // SAFETY: so it is declared in every version of `NvInferRuntimeBase.h`.
     Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(function)() })
 }
 
-/// The first NVIDIA device: its compute capability, 89 for 8.9. `DeviceMissing` says what there is not. Asked once.
+/// The first NVIDIA device: its compute capability, 89 for 8.9. `DeviceMissing` says what there is not.
 pub fn device() -> Result<i32> {
-    static FOUND: OnceLock<Result<i32>> = OnceLock::new();
-    FOUND.get_or_init(probe).clone()
-}
-
-fn probe() -> Result<i32> {
-    let none = |why: String| error!(DeviceMissing, "there is no NVIDIA device to use: {why}");
-    let driver = handle(Path::new("libcuda.so.1")).map_err(|why| none(format!("the driver is missing: {why}")))?;
-    let find = |name: &CStr| symbol(driver, name, Path::new("libcuda.so.1"));
-    type Init = unsafe extern "C" fn(u32) -> i32;
-    type Count = unsafe extern "C" fn(*mut i32) -> i32;
-    type Attribute = unsafe extern "C" fn(*mut i32, i32, i32) -> i32;
-    // SAFETY: these are the declarations of `cuda.h`, unchanged since CUDA 2.
-    let (init, count, attribute) = unsafe {
-        (
-            std::mem::transmute::<*mut c_void, Init>(find(c"cuInit")?),
-            std::mem::transmute::<*mut c_void, Count>(find(c"cuDeviceGetCount")?),
-            std::mem::transmute::<*mut c_void, Attribute>(find(c"cuDeviceGetAttribute")?),
-        )
-    };
-    let (mut devices, mut major, mut minor) = (0, 0, 0);
-    // SAFETY: each writes one integer to where it is told; 75 and 76 are the parts of the compute capability.
-    unsafe {
-        let status = init(0);
-        if status != 0 {
-            return Err(none(format!("cuInit gives {status}")));
-        }
-        if count(&mut devices) != 0 || devices == 0 {
-            return Err(none("the driver knows of no device".to_owned()));
-        }
-        if attribute(&mut major, 75, 0) != 0 || attribute(&mut minor, 76, 0) != 0 {
-            return Err(none("the driver does not say what its device can".to_owned()));
-        }
-    }
-    Ok(major * 10 + minor)
+    Driver::get()?.capability(0)
 }

@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::Model;
-use crate::runtime::{Runtime, Session, SessionOptions, Stop};
+use crate::runtime::{Placement, Runtime, Session, SessionOptions, Stop};
 use crate::source::GenerationDefaults;
 use std::sync::Arc;
 
@@ -275,6 +275,10 @@ impl Generator {
 impl Rows for Generator {
     fn start(&mut self, rows: usize) -> Result<()> {
         Generator::start(self, rows)
+    }
+
+    fn placements(&self) -> Vec<&Placement> {
+        vec![self.session.placement()]
     }
 
     fn reset(&mut self) {

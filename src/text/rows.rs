@@ -5,7 +5,7 @@ use super::generator::Prompt;
 use super::tokenizer::Tokenizer;
 use crate::call::Call;
 use crate::error::Result;
-use crate::runtime::Stop;
+use crate::runtime::{Placement, Stop};
 use crate::source::GenerationDefaults;
 use std::sync::Arc;
 
@@ -64,6 +64,9 @@ pub trait Rows: Send {
 
     /// Most tokens in a row; `None` if nothing says so.
     fn context(&self) -> Option<usize>;
+
+    /// What the models run on, each once.
+    fn placements(&self) -> Vec<&Placement>;
 
     /// What makes text of the tokens, if there is anything.
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>>;

@@ -141,6 +141,12 @@ TEST(wrong_calls_say_what_is_wrong) {
     options.divergence = 9;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "optimize_divergence_t");
     options.divergence = 0;
+    options.provider = OPTIMIZE_PROVIDER_TENSORRT;
+    CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_UNSUPPORTED, "cpu, cuda or auto");
+    options.provider = OPTIMIZE_PROVIDER_CPU;
+    options.device_id = 1;
+    CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "a device is given");
+    options.device_id = 0;
     options.json_lines = 1;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "line 1");
 }

@@ -1,6 +1,6 @@
 //! `optimize benchmark`, and the `--benchmark` flags of every technique.
 
-use crate::common::{self, Machine, Output};
+use crate::common::{self, Machine, On, Output};
 use crate::progress::Bar;
 use crate::table;
 use clap::Args;
@@ -38,6 +38,8 @@ pub struct Arguments {
     min_speedup: Option<f64>,
     #[command(flatten)]
     inputs: Inputs,
+    #[command(flatten)]
+    on: On,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -95,7 +97,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if let Some(file) = &arguments.text_file {
             texts.extend(lines(file)?);
         }
-        let options = options(&arguments.inputs, &arguments.machine, texts, arguments.runs)?;
+        let mut options = options(&arguments.inputs, &arguments.machine, texts, arguments.runs)?;
+        options.execution = arguments.on.execution()?;
         let mut report = compare(&original, &result, &arguments.inputs, &arguments.machine, &options, bar)?;
         report.input = Some(bar.call(|call| original.identity(call))?);
         report.output = Some(bar.call(|call| result.identity(call))?);

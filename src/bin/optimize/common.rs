@@ -4,7 +4,7 @@ use crate::progress::Bar;
 use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
-use optimize::runtime::Runtime;
+use optimize::runtime::{Execution, Placement, ProviderChoice, Runtime};
 use optimize::source::SideContent;
 use optimize::text::Tokenizer;
 use std::io::Write;
@@ -33,6 +33,43 @@ pub struct Machine {
     /// The ONNX Runtime library, if it is not found by itself
     #[arg(long, value_name = "FILE")]
     pub runtime_library: Option<PathBuf>,
+}
+
+/// What sessions run on.
+#[derive(Args)]
+pub struct On {
+    /// What to run on: auto is TensorRT, else CUDA, else the processor
+    #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
+    provider: String,
+    /// Number of the device, from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    device: u32,
+    /// Folder in which TensorRT's engines are kept from call to call
+    #[arg(long, value_name = "FOLDER")]
+    engine_cache: Option<PathBuf>,
+}
+
+impl On {
+    /// The options that the flags mean.
+    pub fn execution(&self) -> Result<Execution> {
+        let absolute = |folder: &PathBuf| std::path::absolute(folder).at(|| folder.display());
+        Ok(Execution {
+            provider: self.provider.parse()?,
+            device_id: self.device,
+            engine_cache: self.engine_cache.as_ref().map(absolute).transpose()?,
+        })
+    }
+}
+
+/// Says on stderr where something runs, if the user left that open.
+pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
+    if output.quiet || execution.provider == ProviderChoice::Cpu {
+        return;
+    }
+    placement.passed_over.iter().for_each(|reason| eprintln!("optimize: not {reason}"));
+    let nodes: Vec<String> = placement.nodes.iter().map(|(name, count)| format!("{count} nodes on {name}")).collect();
+    let nodes = if nodes.is_empty() { String::new() } else { format!(": {}", nodes.join(", ")) };
+    eprintln!("optimize: runs on {}{nodes}", placement.provider.name());
 }
 
 impl Output {

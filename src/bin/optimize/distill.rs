@@ -1,6 +1,6 @@
 //! `optimize distill`: a student learns from a teacher.
 
-use crate::common::{self, Machine, Output, Target};
+use crate::common::{self, Machine, On, Output, Target};
 use crate::progress::Bar;
 use crate::table::Table;
 use clap::{Args, ValueEnum};
@@ -114,6 +114,8 @@ pub struct Arguments {
     #[arg(long)]
     external_data: bool,
     #[command(flatten)]
+    on: On,
+    #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
     reporting: Output,
@@ -138,7 +140,7 @@ enum Falls {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let options = options(arguments);
+    let options = options(arguments)?;
     options.check()?;
     let report = common::with_bar(&arguments.reporting, |bar| {
         let corpus = corpus(&arguments.data)?;
@@ -198,13 +200,13 @@ fn student(named: &Path, teacher: &Model, bar: &Bar) -> Result<Model> {
     }
 }
 
-fn options(arguments: &Arguments) -> DistillOptions {
+fn options(arguments: &Arguments) -> Result<DistillOptions> {
     let checkpoint = arguments.checkpoint.clone().unwrap_or_else(|| {
         let mut name = arguments.output.as_os_str().to_owned();
         name.push(".checkpoint");
         name.into()
     });
-    DistillOptions {
+    Ok(DistillOptions {
         epochs: arguments.epochs,
         batch_size: arguments.batch_size,
         sequence_length: arguments.sequence_length.unwrap_or(0),
@@ -243,8 +245,9 @@ fn options(arguments: &Arguments) -> DistillOptions {
         checkpoint_every: arguments.checkpoint_every,
         resume: arguments.resume,
         threads: arguments.machine.threads,
+        execution: arguments.on.execution()?,
         ..DistillOptions::default()
-    }
+    })
 }
 
 fn show(arguments: &Arguments, report: &Report) -> Result<()> {

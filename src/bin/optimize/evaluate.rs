@@ -1,6 +1,6 @@
 //! `optimize evaluate`: what a model is worth on data, alone or against another.
 
-use crate::common::{self, Machine, Output};
+use crate::common::{self, Machine, On, Output};
 use crate::table::Table;
 use clap::{Args, ValueEnum};
 use optimize::error::{Context, Result, bail};
@@ -29,6 +29,8 @@ pub struct Arguments {
     how: How,
     #[command(flatten)]
     gates: Gates,
+    #[command(flatten)]
+    on: On,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -128,7 +130,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             );
         };
         let (data, options, runtime) =
-            (common::text_of(&arguments.data)?, options(arguments), arguments.machine.runtime()?);
+            (common::text_of(&arguments.data)?, options(arguments)?, arguments.machine.runtime()?);
         let report = bar.call(|call| evaluate(runtime, &model, against.as_ref(), &tokenizer, &data, &options, call));
         let mut report = report.at(|| arguments.data.display())?;
         report.input = Some(bar.call(|call| model.identity(call))?);
@@ -143,9 +145,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     arguments.gates.check(&report)
 }
 
-fn options(arguments: &Arguments) -> EvaluateOptions {
+fn options(arguments: &Arguments) -> Result<EvaluateOptions> {
     let how = &arguments.how;
-    EvaluateOptions {
+    Ok(EvaluateOptions {
         task: arguments.task.map(|task| match task {
             Task::Perplexity => EvaluateTask::Perplexity,
             Task::Embedding => EvaluateTask::Embedding,
@@ -167,7 +169,8 @@ fn options(arguments: &Arguments) -> EvaluateOptions {
         seed: how.seed,
         penalty: how.penalty,
         threads: arguments.machine.threads,
-    }
+        execution: arguments.on.execution()?,
+    })
 }
 
 /// A figure of the report's quality part; `None` if it is absent or not a number.

@@ -1,6 +1,6 @@
 //! `optimize generate`: text from a decoder.
 
-use crate::common::{self, Machine, Output};
+use crate::common::{self, Machine, On, Output};
 use clap::Args;
 use optimize::ensemble::{Ensemble, manifest};
 use optimize::error::{Result, bail};
@@ -30,6 +30,8 @@ pub struct Arguments {
     round_activations: bool,
     #[command(flatten)]
     writing: Writing,
+    #[command(flatten)]
+    on: On,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -161,6 +163,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let session = SessionOptions {
         threads: arguments.machine.threads,
         round_activations: arguments.round_activations,
+        execution: arguments.on.execution()?,
         ..SessionOptions::default()
     };
     if let Some(manifest) = manifest::find(&arguments.model) {
@@ -168,6 +171,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let runtime = arguments.machine.runtime()?;
         let mut generator = bar.call(|call| ensemble.generator(runtime, &session, call))?;
         bar.finish();
+        generator.placements().into_iter().for_each(|p| common::tell(&arguments.output, &session.execution, p));
         let model = &ensemble.members()[0].model;
         return write(&arguments.prompts, &arguments.writing, &arguments.output, model, &mut *generator);
     }
@@ -175,6 +179,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let runtime = arguments.machine.runtime()?;
     let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
     bar.finish();
+    common::tell(&arguments.output, &session.execution, generator.placements()[0]);
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
 }
 
@@ -211,7 +216,8 @@ pub fn write(
     }
     let seconds = (first.unwrap_or_default().as_secs_f64(), start.elapsed().as_secs_f64());
     if output.json {
-        let text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
+        let text = serde_json::to_string(&json!({ "generations": written, "placement": generator.placements() }))
+            .unwrap_or_default();
         common::print(&format!("{text}\n"))?;
     } else if streams {
         common::print("\n")?;

@@ -10,6 +10,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod progress;
+mod providers;
 mod prune;
 mod quantize;
 mod run;
@@ -54,6 +55,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Run a model once and print its outputs.
     Run(run::Arguments),
+    /// Say what models can run on here, and why not on the rest.
+    Providers(providers::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Run(arguments) => run::run(arguments),
+        Command::Providers(arguments) => providers::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! `optimize run`: a model, once.
 
 use crate::benchmark::{self, Inputs};
-use crate::common::{self, Machine, Output};
+use crate::common::{self, Machine, On, Output};
 use clap::Args;
 use optimize::benchmark::inputs::{Cut, InputSet, Source};
 use optimize::error::Result;
@@ -27,6 +27,8 @@ pub struct Arguments {
     #[command(flatten)]
     inputs: Inputs,
     #[command(flatten)]
+    on: On,
+    #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
     output: Output,
@@ -34,7 +36,8 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let (outputs, warnings) = common::with_bar(&arguments.output, |bar| {
+    let execution = arguments.on.execution()?;
+    let (outputs, placement, warnings) = common::with_bar(&arguments.output, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
         let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
@@ -44,18 +47,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             source = source.up_to(longest);
         }
         let feed = source.set(0)?;
-        let session = SessionOptions { threads: arguments.machine.threads, ..SessionOptions::default() };
+        let (threads, execution) = (arguments.machine.threads, execution.clone());
+        let session = SessionOptions { threads, execution, ..SessionOptions::default() };
         let runtime = arguments.machine.runtime()?;
         let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
         let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
         let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;
-        Ok((outputs, warnings(arguments, &feed)))
+        Ok((outputs, session.placement().clone(), warnings(arguments, &feed)))
     })?;
+    common::tell(&arguments.output, &execution, &placement);
     warnings.iter().for_each(|warning| arguments.output.warn(warning));
     if arguments.output.json {
         let object: Map<String, Value> =
             outputs.iter().map(|(name, tensor)| Ok((name.clone(), as_json(tensor)?))).collect::<Result<_>>()?;
-        let text = serde_json::to_string(&json!({ "outputs": object })).unwrap_or_default();
+        let text = serde_json::to_string(&json!({ "outputs": object, "placement": placement })).unwrap_or_default();
         return common::print(&format!("{text}\n"));
     }
     for (name, tensor) in &outputs {

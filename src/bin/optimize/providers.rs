@@ -1,0 +1,34 @@
+//! `optimize providers`: what models can run on here.
+
+use crate::common::{self, Machine, Output};
+use clap::Args;
+use optimize::error::Result;
+use optimize::runtime::available;
+
+/// Arguments of `providers`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Number of the device, from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    device: u32,
+    #[command(flatten)]
+    machine: Machine,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let runtime = arguments.machine.runtime()?;
+    let found = available(runtime, arguments.device);
+    if arguments.output.json {
+        let text = serde_json::to_string_pretty(&found).unwrap_or_default();
+        return common::print(&format!("{text}\n"));
+    }
+    common::print(&format!("ONNX Runtime {}  {}\n", runtime.version(), runtime.path().display()))?;
+    for one in &found {
+        let answer = one.reason.as_ref().map_or_else(|| "can be used".to_owned(), ToString::to_string);
+        common::print(&format!("{:<9} {answer}\n", one.provider.name()))?;
+    }
+    Ok(())
+}

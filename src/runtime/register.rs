@@ -1,0 +1,305 @@
+//! Giving a session in the making its execution provider, and asking a finished one where its nodes are.
+
+use super::driver::Driver;
+use super::providers::{Execution, Provider};
+use super::{Runtime, SessionOptions};
+use crate::error::{Error, Kind, Result, bail};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{GraphProto, NodeProto};
+use crate::onnx::validate::subgraphs;
+use ort::AsPointer;
+use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
+use ort::session::builder::SessionBuilder;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+/// Makes ONNX Runtime keep a list of which node went to which provider.
+pub(super) const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
+
+/// What TensorRT is told about a model.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// It computes with float16, bfloat16, quantized integers: TensorRT 10 uses them only if it is told so.
+    float16: bool,
+    bfloat16: bool,
+    int8: bool,
+    /// Folder for engines of this model and no other.
+    engines: Option<PathBuf>,
+}
+
+impl Facts {
+    /// Of a model that is given to ONNX Runtime as `stub` and `weights`.
+    pub fn new<'w>(
+        runtime: &Runtime,
+        model: &Model,
+        execution: &Execution,
+        stub: &[u8],
+        weights: impl Iterator<Item = &'w [u8]>,
+    ) -> Result<Facts> {
+        let mut facts = Facts::default();
+        facts.look(model.graph());
+        if let Some(folder) = &execution.engine_cache {
+            let capability = Driver::get()?.capability(execution.device_id)?;
+            facts.engines = Some(engines(folder, runtime.version(), capability, stub, weights));
+        }
+        Ok(facts)
+    }
+
+    fn look(&mut self, graph: &GraphProto) {
+        graph.initializer.iter().for_each(|tensor| self.computes_with(tensor.data_type));
+        graph.node.iter().for_each(|node| self.look_at(node));
+    }
+
+    fn look_at(&mut self, node: &NodeProto) {
+        let to = node.attribute.iter().find(|a| a.name.as_deref() == Some("to"));
+        self.computes_with(to.and_then(|to| to.i).and_then(|to| i32::try_from(to).ok()));
+        self.int8 |= node.op_type.as_deref() == Some("QuantizeLinear");
+        subgraphs(node).for_each(|graph| self.look(graph));
+    }
+
+    fn computes_with(&mut self, data_type: Option<i32>) {
+        match data_type.and_then(DataType::from_onnx) {
+            Some(DataType::Float16) => self.float16 = true,
+            Some(DataType::Bfloat16) => self.bfloat16 = true,
+            _ => {}
+        }
+    }
+}
+
+/// The folder for one model's engines. Engines are good for one model, one library and one sort of device; ONNX Runtime
+/// tells them apart by names in the graph alone, and users have got another model's results.
+fn engines<'w>(
+    folder: &Path,
+    version: &str,
+    capability: i32,
+    stub: &[u8],
+    weights: impl Iterator<Item = &'w [u8]>,
+) -> PathBuf {
+    let mut hash = Sha256::new();
+    hash.update(stub);
+    weights.for_each(|bytes| hash.update(bytes));
+    let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    folder.join(format!("{name}-onnxruntime-{version}-sm{capability}"))
+}
+
+/// Gives `builder` the provider, or says why it cannot be had.
+pub(super) fn register(
+    builder: SessionBuilder,
+    runtime: &Runtime,
+    provider: Provider,
+    execution: &Execution,
+    facts: &Facts,
+) -> Result<SessionBuilder> {
+    let device_id = execution.device_id;
+    let device = Driver::get().and_then(|driver| driver.capability(device_id));
+    let list = match provider {
+        Provider::Cpu => return Ok(builder),
+        Provider::Cuda => vec![cuda(device_id)],
+        Provider::TensorRt => vec![tensorrt(device_id, facts)?, cuda(device_id)],
+    };
+    compiled_in(runtime, provider)?;
+    if provider == Provider::TensorRt {
+        // TensorRT has ended processes where there was no driver: it is not called before one is there.
+        device.clone()?;
+    }
+    let builder = builder.with_execution_providers(list).map_err(|e| {
+        let mut text = format!("{}: {}", cannot(runtime, provider), e.message().trim_end());
+        if let Err(none) = &device {
+            text = format!("{text}; besides, {}", none.message());
+        }
+        Error::new(Kind::BackendMissing, text)
+    })?;
+    device?;
+    Ok(builder)
+}
+
+fn cannot(runtime: &Runtime, provider: Provider) -> String {
+    format!("ONNX Runtime {} cannot start its provider {}", runtime.version(), provider.name())
+}
+
+fn cuda(device_id: u32) -> ExecutionProviderDispatch {
+    CUDA::default().with_device_id(device_id as i32).build().error_on_failure()
+}
+
+fn tensorrt(device_id: u32, facts: &Facts) -> Result<ExecutionProviderDispatch> {
+    let mut provider = TensorRT::default()
+        .with_device_id(device_id as i32)
+        .with_fp16(facts.float16)
+        .with_bf16(facts.bfloat16)
+        .with_int8(facts.int8);
+    if let Some(folder) = &facts.engines {
+        std::fs::create_dir_all(folder).map_err(|e| Error::from(e).at(folder.display()))?;
+        let Some(folder) = folder.to_str() else {
+            bail!(InvalidArgument, "the engine cache {:?} is not text", folder.display());
+        };
+        provider = provider
+            .with_engine_cache(true)
+            .with_engine_cache_path(folder)
+            .with_timing_cache(true)
+            .with_timing_cache_path(folder);
+    }
+    Ok(provider.build().error_on_failure())
+}
+
+/// Whether the library that is open was built with the provider.
+fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
+    let there = match provider {
+        Provider::Cpu => Ok(true),
+        Provider::Cuda => CUDA::is_available(),
+        Provider::TensorRt => TensorRT::is_available(),
+    };
+    if there? {
+        return Ok(());
+    }
+    bail!(
+        BackendMissing,
+        "ONNX Runtime {} ({}) has no provider {}: it was built without it",
+        runtime.version(),
+        runtime.path().display(),
+        provider.name()
+    )
+}
+
+/// Whether sessions can be started with a provider, by beginning one.
+pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Result<()> {
+    let execution = Execution { device_id, ..Execution::default() };
+    super::library::guarded("looking for providers", || {
+        let builder = SessionOptions { threads: 1, ..SessionOptions::default() }.builder(runtime, provider)?;
+        register(builder, runtime, provider, &execution, &Facts::default()).map(drop)
+    })
+}
+
+/// How many nodes of the optimized graph each provider has, by ONNX Runtime's own list, which it keeps if [`RECORD`] was
+/// set. Constants that were folded are no nodes any more.
+pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, usize>> {
+    let api = ort::api();
+    let ok = |status: ort::sys::OrtStatusPtr| -> Result<()> {
+        if status.0.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a status that is not NULL is the caller's, has a message, and is released once.
+        let text = unsafe {
+            let text = CStr::from_ptr((api.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
+            (api.ReleaseStatus)(status.0);
+            text
+        };
+        bail!(Runtime, "ONNX Runtime does not say where nodes run: {text}")
+    };
+    let mut counts = BTreeMap::new();
+    let (mut subgraphs, mut count) = (ptr::null(), 0);
+    // SAFETY: the session is alive; the lists belong to it and have as many entries as is said.
+    unsafe {
+        ok((api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut count))?;
+        for index in 0..count {
+            let subgraph = *subgraphs.add(index);
+            let (mut name, mut nodes, mut number) = (ptr::null(), ptr::null(), 0);
+            ok((api.EpAssignedSubgraph_GetEpName)(subgraph, &mut name))?;
+            ok((api.EpAssignedSubgraph_GetNodes)(subgraph, &mut nodes, &mut number))?;
+            let name = CStr::from_ptr(name).to_string_lossy();
+            let known = Provider::of_runtime_name(&name).map_or_else(|| name.to_string(), |p| p.name().to_owned());
+            *counts.entry(known).or_insert(0) += number;
+        }
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Call;
+    use crate::runtime::testing::{graph, model, node, value};
+    use crate::runtime::{ProviderChoice, Session, Tensor, available, test_runtime};
+
+    fn product() -> Model {
+        let product = graph(
+            vec![node("MatMul", &["x", "x"], "y"), node("Neg", &["y"], "z")],
+            vec![value("x", 1, &["n", "n"])],
+            vec![value("z", 1, &["n", "n"])],
+        );
+        Model::from_proto(model(product))
+    }
+
+    fn session(provider: ProviderChoice) -> Result<Session> {
+        let execution = Execution { provider, ..Execution::default() };
+        let options = SessionOptions { threads: 1, execution, ..SessionOptions::default() };
+        Session::new(test_runtime(), &product(), &options, &Call::default())
+    }
+
+    #[test]
+    fn what_is_asked_for_is_had_or_refused_and_never_replaced() {
+        let runtime = test_runtime();
+        let found = available(runtime, 0);
+        for (choice, provider) in
+            [(ProviderChoice::Cuda, Provider::Cuda), (ProviderChoice::TensorRt, Provider::TensorRt)]
+        {
+            let reason = found.iter().find(|f| f.provider == provider).unwrap().reason.clone();
+            match (session(choice), reason) {
+                (Ok(session), None) => assert_eq!(session.provider(), provider),
+                (Err(e), Some(reason)) => {
+                    assert_eq!((e.kind(), e.message()), (reason.kind(), reason.message()));
+                    assert!(e.message().contains(provider.name()) || e.kind() == Kind::DeviceMissing, "{e}");
+                }
+                (Ok(session), Some(reason)) => panic!("{:?} in spite of {reason}", session.provider()),
+                (Err(e), None) => panic!("{provider:?} was to be had, but: {e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn auto_takes_what_there_is_and_says_why_not_the_rest() {
+        let mut session = session(ProviderChoice::Auto).unwrap();
+        let best = available(test_runtime(), 0).into_iter().find(|found| found.reason.is_none()).unwrap();
+        assert_eq!(session.provider(), best.provider);
+        let before = Provider::ALL.iter().position(|p| *p == best.provider).unwrap();
+        let placement = session.placement().clone();
+        assert_eq!(placement.passed_over.len(), before, "{placement:?}");
+        for (reason, provider) in placement.passed_over.iter().zip(Provider::ALL) {
+            assert!(reason.starts_with(&format!("{}: ", provider.name())), "{reason}");
+        }
+        // Neg may be fused into the product, or not.
+        assert!((1..=2).contains(&placement.nodes[best.provider.name()]), "{placement:?}");
+        let x = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let outputs = session.run(&[("x", &x)], &[], &Call::default()).unwrap();
+        assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-7.0, -10.0, -15.0, -22.0]);
+    }
+
+    #[test]
+    fn engines_of_one_model_are_not_found_by_another() {
+        let folder = Path::new("/cache");
+        let of = |version: &str, capability: i32, stub: &[u8], weights: &[u8]| {
+            engines(folder, version, capability, stub, std::iter::once(weights))
+        };
+        let one = of("1.31.1", 89, b"graph", b"weights");
+        assert_eq!(one, of("1.31.1", 89, b"graph", b"weights"));
+        assert!(one.starts_with(folder) && one.to_str().unwrap().ends_with("-onnxruntime-1.31.1-sm89"), "{one:?}");
+        for other in [
+            of("1.32.0", 89, b"graph", b"weights"),
+            of("1.31.1", 90, b"graph", b"weights"),
+            of("1.31.1", 89, b"grape", b"weights"),
+            of("1.31.1", 89, b"graph", b"weight5"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn tensorrt_is_told_what_the_graph_computes_with() {
+        let facts = |nodes: Vec<NodeProto>| {
+            let model = Model::from_proto(model(graph(nodes, Vec::new(), Vec::new())));
+            Facts::new(test_runtime(), &model, &Execution::default(), b"", std::iter::empty()).unwrap()
+        };
+        let cast = |to: i64| {
+            let mut cast = node("Cast", &["x"], "y");
+            cast.attribute = vec![crate::graph::edit::int_attribute("to", to)];
+            cast
+        };
+        assert_eq!(facts(vec![node("Neg", &["x"], "y"), cast(1)]), Facts::default());
+        assert_eq!(facts(vec![cast(10)]), Facts { float16: true, ..Facts::default() });
+        assert_eq!(facts(vec![cast(16)]), Facts { bfloat16: true, ..Facts::default() });
+        assert_eq!(facts(vec![node("QuantizeLinear", &["x", "s"], "y")]), Facts { int8: true, ..Facts::default() });
+    }
+}
