@@ -45,6 +45,8 @@ pub struct Graphs {
     pub parts: Vec<Part>,
     /// The student with weights in float32, into which the learned ones go.
     pub student: Model,
+    /// Nodes of the student whose weights were in blocks of a few bits.
+    pub in_blocks: usize,
     /// Tokens or classes that teacher and student know; `None` if they know as many.
     pub sizes: Option<(i64, i64)>,
 }
@@ -63,7 +65,8 @@ pub fn build(
     options: &DistillOptions,
     call: &Call,
 ) -> Result<Graphs> {
-    let ready = student::ready(model)?;
+    let quiet = Call { progress: None, ..*call };
+    let (ready, in_blocks) = student::ready(runtime, model, &quiet)?;
     let mut proto = ready.proto().clone();
     let lowered = autodiff::lower(&mut proto)?;
     autodiff::upgrade(&mut proto)?;
@@ -94,6 +97,7 @@ pub fn build(
     let own = graphs.parameters[..graphs.of_student].iter().map(of_model).collect::<Result<Vec<_>>>()?;
     graphs.initial = own.into_iter().chain(std::mem::take(&mut work.initial)).collect();
     graphs.student = ready;
+    graphs.in_blocks = in_blocks;
     Ok(graphs)
 }
 
@@ -336,6 +340,7 @@ fn assemble(
         gradients,
         parts,
         student: Model::from_proto(ModelProto::default()),
+        in_blocks: 0,
         sizes: logits.and_then(|options| options.sizes),
     })
 }

@@ -14,6 +14,7 @@ mod answers;
 mod checkpoint;
 mod cut;
 mod data;
+mod dequantize;
 mod device;
 mod feed;
 mod graph;

@@ -56,9 +56,19 @@ pub fn summarize(report: &mut Report, graphs: &Graphs, data: &Dataset, signals: 
     if !pairs.is_empty() {
         add("hidden_states", pairs.into());
     }
+    let mut warnings = Vec::new();
     if let Some((teacher, student)) = graphs.sizes {
-        let text = format!("the teacher knows {teacher} tokens, the student {student}: the first of them are compared");
-        add("warning", text.into());
+        warnings
+            .push(format!("the teacher knows {teacher} tokens, the student {student}: the first of them are compared"));
+    }
+    if graphs.in_blocks > 0 {
+        let count = graphs.in_blocks;
+        warnings.push(format!(
+            "the student's weights in blocks ({count} nodes) learn, and are, in float32: quantize the result"
+        ));
+    }
+    if !warnings.is_empty() {
+        add("warning", warnings.join("; ").into());
     }
     add("history", state.history.clone().into());
 }

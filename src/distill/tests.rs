@@ -336,7 +336,7 @@ fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so()
         ..Default::default()
     };
     let proto = crate::onnx::proto::ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
-    let ready = student::ready(&Model::from_proto(proto)).unwrap();
+    let ready = student::ready(test_runtime(), &Model::from_proto(proto), &Call::default()).unwrap().0;
     let graph = ready.graph();
     let names: Vec<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     assert_eq!(names, ["zeros", "table", "zeros_2"]);
@@ -344,6 +344,35 @@ fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so()
     assert_eq!(adds, ["zeros", "zeros_2"]);
     let turned = graph.node.iter().find(|node| node.is("Transpose")).unwrap();
     assert_eq!(turned.input[0], "table");
+}
+
+#[test]
+fn weights_in_blocks_become_what_they_stand_for() {
+    let model = tiny("checkpoints/llama", Dialect::Runtime);
+    for bits in [4, 8] {
+        let quantization = crate::quantize::QuantizeOptions {
+            quantize_type: crate::quantize::QuantizeType::WeightOnly,
+            bits,
+            ..crate::quantize::QuantizeOptions::default()
+        };
+        let (quantized, _) = crate::quantize::quantize(&model, &quantization, &Call::default()).unwrap();
+        let (ready, count) = student::ready(test_runtime(), &quantized, &Call::default()).unwrap();
+        assert!(count > 5, "{count} nodes");
+        let graph = ready.graph();
+        assert!(!graph.node.iter().any(|node| node.op().ends_with("NBits") || node.op() == "GatherBlockQuantized"));
+        let logits = |model: &Model| {
+            let mut session =
+                Session::new(test_runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
+            let batch = Batch { rows: 2, columns: 5, ids: (3..13).collect(), keep: vec![true; 10], ..Batch::default() };
+            let inputs = feed::Feed::new(model).unwrap().tensors(&batch).unwrap();
+            let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+            session.run(&inputs, &["logits"], &Call::default()).unwrap().remove(0).1.to_f32_vec().unwrap()
+        };
+        let (a, b) = (logits(&quantized), logits(&ready));
+        let largest = a.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let apart = a.iter().zip(&b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(apart < 1e-4 * largest, "{bits} bits: {apart} of {largest}");
+    }
 }
 
 #[test]
