@@ -42,11 +42,13 @@ fn main() {
 /// that tells it in `NvInferVersion.h`.
 const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT_MAJOR_ENTERPRISE 11")];
 
-/// Compiles `src/tensorrt/shim.cc` once for each set of headers that is found. Without any the library is built all the
+/// Compiles `shim.cc` and `run.cc` of `src/tensorrt` once for each set of headers that is found. Without any the library is built all the
 /// same, and says so when an engine is asked for.
 fn compile_shim() {
     println!("cargo:rerun-if-env-changed=OPTIMIZE_TENSORRT_INCLUDE");
-    println!("cargo:rerun-if-changed=src/tensorrt/shim.cc");
+    for file in ["shim.cc", "shim.hpp", "run.cc"] {
+        println!("cargo:rerun-if-changed=src/tensorrt/{file}");
+    }
     // `make deps` touches it when it brings the headers.
     println!("cargo:rerun-if-changed=tools/deps.lock");
     for (name, version) in TENSORRT {
@@ -66,7 +68,12 @@ fn compile_shim() {
         let Some(folder) = folders.iter().find(fits) else { continue };
         // No C++ library is needed, so none is linked: what little there is of one stands in the shim.
         let mut compiler = cc::Build::new();
-        compiler.cpp(true).std("c++17").file("src/tensorrt/shim.cc").cpp_link_stdlib(None).warnings(false);
+        compiler
+            .cpp(true)
+            .std("c++17")
+            .files(["src/tensorrt/shim.cc", "src/tensorrt/run.cc"])
+            .cpp_link_stdlib(None)
+            .warnings(false);
         compiler.include(folder).include("target/deps/tensorrt-headers").include("/usr/local/cuda/include");
         compiler.define("nvinfer1", Some(format!("optimize_nvinfer_{name}").as_str()));
         compiler.define("nvonnxparser", Some(format!("optimize_nvonnxparser_{name}").as_str()));

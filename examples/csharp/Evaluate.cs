@@ -71,7 +71,10 @@ namespace Optimize
         /// <summary>Probe: weight of the penalty on large weights; 0 is 0.5.</summary>
         public double Penalty { get; set; }
 
-        internal Native.EvaluateOptions ToNative()
+        /// <summary>What it runs on; null is the processor.</summary>
+        public Execution Execution { get; set; }
+
+        internal Native.EvaluateOptions ToNative(Scratch scratch)
         {
             return new Native.EvaluateOptions
             {
@@ -88,6 +91,9 @@ namespace Optimize
                 Seed = Seed,
                 TestShare = TestShare,
                 Penalty = Penalty,
+                Provider = Execution == null ? 0 : (int)Execution.Provider,
+                DeviceId = Execution == null ? 0 : Execution.DeviceId,
+                EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
             };
         }
     }
@@ -100,13 +106,16 @@ namespace Optimize
         {
             if (data == null) throw new ArgumentNullException("data");
             options = options ?? new EvaluateOptions();
-            var given = options.ToNative();
             var bytes = Utf8.BytesWithoutEnd(data);
             var against = options.Against ?? new Model(); // NULL to the library
             var tokenizer = options.Tokenizer ?? new Tokenizer(); // this too
             BufferHandle report = null;
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_evaluate(this, model,
-                against, tokenizer, bytes, (UIntPtr)bytes.Length, ref given, ref native, out report, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = options.ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_evaluate(this,
+                    model, against, tokenizer, bytes, (UIntPtr)bytes.Length, ref given, ref native, out report, out error));
+            }
             return report.Take();
         }
     }
@@ -123,6 +132,9 @@ namespace Optimize
             internal uint MaxLength, BatchSize;
             internal ulong MaxTokens, MaxTexts, Seed;
             internal double TestShare, Penalty;
+            internal int Provider;
+            internal uint DeviceId;
+            internal IntPtr EngineCache;
         }
 
         [DllImport(Library)] internal static extern int optimize_model_evaluate(

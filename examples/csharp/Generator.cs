@@ -98,13 +98,19 @@ namespace Optimize
         /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
         public bool RoundActivations { get; set; }
 
-        internal Native.GeneratorOptions ToNative()
+        /// <summary>What it runs on; null is the processor.</summary>
+        public Execution Execution { get; set; }
+
+        internal Native.GeneratorOptions ToNative(Scratch scratch)
         {
             return new Native.GeneratorOptions
             {
                 StructSize = Handle.SizeOf<Native.GeneratorOptions>(),
                 Threads = Threads,
                 RoundActivations = RoundActivations ? 1u : 0,
+                Provider = Execution == null ? 0 : (int)Execution.Provider,
+                DeviceId = Execution == null ? 0 : Execution.DeviceId,
+                EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
             };
         }
     }
@@ -189,7 +195,7 @@ namespace Optimize
 
     /// <summary>A decoder made ready to write text, with what it has read so far. It takes one call at a time: a
     /// second one meanwhile throws Status.Busy.</summary>
-    public sealed class Generator : Handle
+    public sealed partial class Generator : Handle
     {
         internal Generator() { }
 

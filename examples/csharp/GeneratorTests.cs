@@ -28,7 +28,7 @@ internal static class GeneratorTests
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
             CollectorDuringCallbacks, AnEnsembleWritesOneText,
-            APackageKeepsItsShapes);
+            APackageKeepsItsShapes, SessionsSayWhatTheyRunOn);
     }
 
     /// <summary>The rows of a report.</summary>
@@ -50,6 +50,21 @@ internal static class GeneratorTests
     private static IEnumerable<object> Tokens(object row) { return (List<object>)Json.Find(row, "tokens"); }
 
     private static GenerateOptions AtMost(uint tokens) { return new GenerateOptions { MaxNewTokens = tokens }; }
+
+    private static void SessionsSayWhatTheyRunOn()
+    {
+        Check(context.Providers().Contains("\"provider\":\"cpu\",\"device_id\":0,\"available\":true"), context.Providers());
+        Check(generator.Placement().Contains("\"provider\":\"cpu\""), generator.Placement());
+        var auto = new Execution { Provider = Provider.Auto };
+        using (var session = context.CreateSession(model, new SessionOptions { Execution = auto }))
+        {
+            Check(session.Provider != Provider.Auto, "a session on " + session.Provider);
+            Check(session.Placement().Contains("\"nodes\":{"), session.Placement());
+        }
+        var relative = new Execution { Provider = Provider.TensorRt, EngineCache = "engines" };
+        Fails(Status.InvalidArgument, "absolute",
+            () => context.CreateGenerator(model, new GeneratorOptions { Execution = relative }));
+    }
 
     private static void APackageKeepsItsShapes()
     {

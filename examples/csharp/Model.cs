@@ -182,6 +182,9 @@ namespace Optimize
         /// <summary>Each "NAME:1,2,3", for inputs that random numbers do not suit.</summary>
         public IList<string> Values { get; set; }
 
+        /// <summary>What it runs on; null is the processor.</summary>
+        public Execution Execution { get; set; }
+
         internal Native.BenchmarkOptions ToNative(Scratch scratch)
         {
             return new Native.BenchmarkOptions
@@ -200,6 +203,9 @@ namespace Optimize
                 ShapeCount = Scratch.Count(Shapes),
                 Values = scratch.Texts(Values),
                 ValueCount = Scratch.Count(Values),
+                Provider = Execution == null ? 0 : (int)Execution.Provider,
+                DeviceId = Execution == null ? 0 : Execution.DeviceId,
+                EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
             };
         }
     }

@@ -53,6 +53,9 @@ namespace Optimize
             internal uint StructSize, Threads;
             internal int OptimizationLevel;
             internal uint DisablePrepacking, RoundActivations, Reserved;
+            internal int Provider;
+            internal uint DeviceId;
+            internal IntPtr EngineCache;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -164,10 +167,19 @@ namespace Optimize
             internal ulong ShapeCount;
             internal IntPtr Values;
             internal ulong ValueCount;
+            internal int Provider;
+            internal uint DeviceId;
+            internal IntPtr EngineCache;
         }
 
         [StructLayout(LayoutKind.Sequential)]
-        internal struct GeneratorOptions { internal uint StructSize, Threads, RoundActivations, Reserved; }
+        internal struct GeneratorOptions
+        {
+            internal uint StructSize, Threads, RoundActivations, Reserved;
+            internal int Provider;
+            internal uint DeviceId;
+            internal IntPtr EngineCache;
+        }
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct Written

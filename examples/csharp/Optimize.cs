@@ -330,18 +330,13 @@ namespace Optimize
         /// <summary>Makes a model ready to run.</summary>
         public Session CreateSession(Model model, SessionOptions options = null, Call call = null)
         {
-            options = options ?? new SessionOptions();
-            var given = new Native.SessionOptions
-            {
-                StructSize = SizeOf<Native.SessionOptions>(),
-                Threads = options.Threads,
-                OptimizationLevel = (int)options.OptimizationLevel,
-                DisablePrepacking = options.DisablePrepacking ? 1u : 0,
-                RoundActivations = options.RoundActivations ? 1u : 0,
-            };
             Session session = null;
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_session_new(
-                this, model, ref given, ref native, out session, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new SessionOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_session_new(
+                    this, model, ref given, ref native, out session, out error));
+            }
             return session;
         }
 
@@ -349,10 +344,13 @@ namespace Optimize
         /// model is no decoder.</summary>
         public Generator CreateGenerator(Model model, GeneratorOptions options = null, Call call = null)
         {
-            var given = (options ?? new GeneratorOptions()).ToNative();
             Generator generator = null;
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_generator_new(
-                this, model, ref given, ref native, out generator, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new GeneratorOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_generator_new(
+                    this, model, ref given, ref native, out generator, out error));
+            }
             return generator;
         }
 
@@ -360,10 +358,13 @@ namespace Optimize
         /// write text.</summary>
         public Generator CreateGenerator(Ensemble ensemble, GeneratorOptions options = null, Call call = null)
         {
-            var given = (options ?? new GeneratorOptions()).ToNative();
             Generator generator = null;
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_generator(
-                this, ensemble, ref given, ref native, out generator, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new GeneratorOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_generator(
+                    this, ensemble, ref given, ref native, out generator, out error));
+            }
             return generator;
         }
 

@@ -169,9 +169,12 @@ namespace Optimize
         public Generator CreateGenerator(Package package, GeneratorOptions options = null, Call call = null)
         {
             Generator generator = null;
-            var given = (options ?? new GeneratorOptions()).ToNative();
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_generator(
-                this, package, ref given, ref native, out generator, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new GeneratorOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_generator(
+                    this, package, ref given, ref native, out generator, out error));
+            }
             return generator;
         }
     }

@@ -22,11 +22,29 @@ namespace Optimize
 
         /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
         public bool RoundActivations { get; set; }
+
+        /// <summary>What it runs on; null is the processor.</summary>
+        public Execution Execution { get; set; }
+
+        internal Native.SessionOptions ToNative(Scratch scratch)
+        {
+            return new Native.SessionOptions
+            {
+                StructSize = Handle.SizeOf<Native.SessionOptions>(),
+                Threads = Threads,
+                OptimizationLevel = (int)OptimizationLevel,
+                DisablePrepacking = DisablePrepacking ? 1u : 0,
+                RoundActivations = RoundActivations ? 1u : 0,
+                Provider = Execution == null ? 0 : (int)Execution.Provider,
+                DeviceId = Execution == null ? 0 : Execution.DeviceId,
+                EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
+            };
+        }
     }
 
     /// <summary>A model made ready to run. It takes one run at a time: a second one meanwhile throws Status.Busy.
     /// Make one for each thread that runs; they share the model's weights.</summary>
-    public sealed class Session : Handle
+    public sealed partial class Session : Handle
     {
         internal Session() { }
 

@@ -15,6 +15,30 @@ struct ContextOptions {
     std::string runtime_library;
 };
 
+/// What sessions run on; see optimize_provider_t.
+enum class Provider : std::int32_t {
+    cpu = OPTIMIZE_PROVIDER_CPU,
+    cuda = OPTIMIZE_PROVIDER_CUDA,
+    tensorrt = OPTIMIZE_PROVIDER_TENSORRT,
+    /// To ask with: TensorRT, else CUDA, else the processor.
+    automatic = OPTIMIZE_PROVIDER_AUTO,
+};
+
+/// Where sessions run, in the options of all that makes some; see optimize_session_options_t.
+struct Execution {
+    Provider provider = Provider::cpu;
+    std::uint32_t device_id = 0;
+    /// TensorRT: absolute path of a folder for engines; empty keeps none.
+    std::string engine_cache;
+
+    /// Puts itself into a C struct, which must not outlive it.
+    template <class T> void write(T &raw) const {
+        raw.provider = static_cast<std::int32_t>(provider);
+        raw.device_id = device_id;
+        raw.engine_cache = detail::c_text_or_null(engine_cache, "engine_cache");
+    }
+};
+
 /// The version of the library, e.g. "0.1.0".
 inline std::string version() { return optimize_version(); }
 
@@ -32,6 +56,13 @@ public:
         const char *version = nullptr;
         detail::attempt([&](auto **error) { return optimize_context_runtime_version(get(), &version, error); });
         return version;
+    }
+    /// What sessions can run on here, best first, as JSON: a list of "provider", "device_id", "available" and, if it is
+    /// not, "status" and "reason".
+    std::string providers(std::uint32_t device_id = 0) const {
+        detail::Buffer json;
+        detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
+        return json.text();
     }
 };
 

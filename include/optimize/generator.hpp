@@ -47,6 +47,7 @@ struct GeneratorOptions {
     std::uint32_t threads = 0;
     /// Faster with weights in blocks of a few bits, not as exact.
     bool round_activations = false;
+    Execution execution;
 };
 
 /// Options of Generator::generate, run and append; see optimize_generate_options_t.
@@ -150,6 +151,12 @@ public:
                                                c_call, report, error);
         });
     }
+    /// Where its models run, as JSON: see optimize_generator_placement.
+    std::string placement() const {
+        detail::Buffer json;
+        detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
+        return json.text();
+    }
     /// Appends to a row (0 for a conversation; this makes it), to be read by the next run. Of the options only
     /// `rendered` matters.
     void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
@@ -173,10 +180,11 @@ public:
 private:
     friend class Package;
     explicit Generator(optimize_generator_t *raw) noexcept : Handle(raw) {}
-    static optimize_generator_options_t c_options(const GeneratorOptions &options) noexcept {
+    static optimize_generator_options_t c_options(const GeneratorOptions &options) {
         auto raw = detail::sized<optimize_generator_options_t>();
         raw.threads = options.threads;
         raw.round_activations = options.round_activations;
+        options.execution.write(raw);
         return raw;
     }
     template <class F> static std::string write(const GenerateOptions &options, const Call &call, F &&function) {

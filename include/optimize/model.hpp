@@ -160,6 +160,7 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
+    Execution execution;
 };
 
 /// What Model::evaluate measures; see optimize_evaluate_task_t.
@@ -192,6 +193,7 @@ struct EvaluateOptions {
     std::uint64_t seed = 0;
     double test_share = 0;
     double penalty = 0;
+    Execution execution;
 };
 
 /// A message of a conversation.
@@ -314,6 +316,7 @@ public:
         raw.batch_size = options.batch_size;
         raw.sequence_length = options.sequence_length;
         raw.max_milliseconds = options.max_milliseconds;
+        options.execution.write(raw);
         raw.seed = options.seed;
         raw.texts = texts.data();
         raw.text_count = texts.size();
@@ -347,6 +350,7 @@ public:
         raw.seed = options.seed;
         raw.test_share = options.test_share;
         raw.penalty = options.penalty;
+        options.execution.write(raw);
         const optimize_model_t *c_against = against ? against->get() : nullptr;
         const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
         detail::Buffer report;

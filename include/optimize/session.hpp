@@ -28,6 +28,7 @@ struct SessionOptions {
     bool disable_prepacking = false;
     /// Faster with weights in blocks of a few bits, not as exact.
     bool round_activations = false;
+    Execution execution;
 };
 
 /// An input of a run. The tensor must live until the run is over.
@@ -73,6 +74,14 @@ public:
         });
         return outputs;
     }
+    /// What it runs on.
+    Provider provider() const { return static_cast<Provider>(optimize_session_provider(get())); }
+    /// Where it runs, as JSON: see optimize_session_placement.
+    std::string placement() const {
+        detail::Buffer json;
+        detail::attempt([&](auto **error) { return optimize_session_placement(get(), json.place(), error); });
+        return json.text();
+    }
     std::vector<ValueInfo> inputs() const {
         return detail::value_infos(optimize_session_input_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_session_input(get(), index, info, error);
@@ -85,12 +94,13 @@ public:
     }
 
 private:
-    static optimize_session_options_t native(const SessionOptions &options) noexcept {
+    static optimize_session_options_t native(const SessionOptions &options) {
         auto raw = detail::sized<optimize_session_options_t>();
         raw.threads = options.threads;
         raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
         raw.disable_prepacking = options.disable_prepacking;
         raw.round_activations = options.round_activations;
+        options.execution.write(raw);
         return raw;
     }
 };

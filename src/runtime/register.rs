@@ -107,7 +107,9 @@ pub(super) fn register(
         device.clone()?;
     }
     let builder = builder.with_execution_providers(list).map_err(|e| {
-        let mut text = format!("{}: {}", cannot(runtime, provider), e.message().trim_end());
+        // What comes before is where in its own source it gave up.
+        let reason = e.message().rsplit(" : FAIL : ").next().unwrap_or_default().trim_end().to_owned();
+        let mut text = format!("{}: {reason}", cannot(runtime, provider));
         if let Err(none) = &device {
             text = format!("{text}; besides, {}", none.message());
         }

@@ -33,6 +33,15 @@ pub enum Choice {
     TensorRtRtx,
 }
 
+impl From<Backend> for Choice {
+    fn from(backend: Backend) -> Choice {
+        match backend {
+            Backend::TensorRt => Choice::TensorRt,
+            Backend::TensorRtRtx => Choice::TensorRtRtx,
+        }
+    }
+}
+
 /// Names a folder (or a file) with the libraries, if the options do not.
 pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
 

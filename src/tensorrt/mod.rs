@@ -4,7 +4,7 @@
 //! the library would get it. `portable` lowers operators that its parser does not take, `precision` writes a lower
 //! precision into the graph (`casts` does the writing, `sample` the measuring), `profile` says of which sizes inputs may
 //! be, `backend` finds the libraries, `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
-//! another.
+//! another. [`Engine`] runs one, with memory of the device by `memory`.
 //!
 //! TensorRT's own interface is C++ classes; `shim.cc` turns them into two C functions. It is compiled where NVIDIA's
 //! headers are (`make deps`), and the libraries are opened at run time: nothing of theirs is needed to build or to load
@@ -13,7 +13,9 @@
 mod backend;
 mod build;
 mod casts;
+pub mod engine;
 pub mod manifest;
+mod memory;
 mod options;
 mod portable;
 mod precision;
@@ -24,6 +26,7 @@ mod work;
 
 pub use backend::{Backend, Choice, Library, PATH_VARIABLE, device};
 pub use build::{build, graph, save_graph};
+pub use engine::Engine;
 pub use manifest::{Manifest, OpenOptions, open};
 pub use options::{GivenProfile, Precision, Shapes, TensorRtOptions, parse_dimensions, parse_profiles, parse_shapes};
 pub use precision::{KEPT, LOWERED};

@@ -4,20 +4,12 @@
 //
 // `src/tensorrt/shim.rs` mirrors the structures; it owns what is handed out and frees it with `free`.
 
-#include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 
-#include "NvInfer.h"
+#include "shim.hpp"
 #include "NvOnnxParser.h"
 
-#define PASTE(a, b) a##b
-#define NAMED(a, b) PASTE(a, b)
-#define SHIM_FUNCTION(name) NAMED(optimize_shim_##name##_, SHIM)
-
 extern "C" {
-typedef void (*log_fn)(void *user, int32_t severity, const char *message);
 // 0 ends the build. `step` is -1 where a phase begins and -2 where it ends.
 typedef int32_t (*progress_fn)(void *user, const char *phase, const char *parent, int32_t step, int32_t steps);
 
@@ -47,40 +39,9 @@ struct shim_request {
     void *user;
 };
 
-struct shim_result {
-    void *engine;
-    uint64_t engine_size;
-    void *timing;
-    uint64_t timing_size;
-    int32_t stage; // where it failed: see shim.rs
-    int32_t padding;
-    char error[4096];
-};
 }
 
 namespace {
-using namespace nvinfer1;
-
-// What a failure is told with: the last errors that the library logged.
-class Log final : public ILogger {
-public:
-    Log(log_fn function, void *user) : function_(function), user_(user) {}
-    void log(Severity severity, char const *message) noexcept override {
-        if (severity <= Severity::kERROR) {
-            errors++;
-            const size_t used = std::strlen(last);
-            std::snprintf(last + used, sizeof last - used, "%s%s", used == 0 ? "" : "; ", message);
-        }
-        if (function_ != nullptr) function_(user_, static_cast<int32_t>(severity), message);
-    }
-    char last[3000] = "";
-    int errors = 0;
-
-private:
-    log_fn function_;
-    void *user_;
-};
-
 class Progress final : public IProgressMonitor {
 public:
     Progress(progress_fn function, void *user) : function_(function), user_(user) {}
@@ -96,32 +57,6 @@ private:
     progress_fn function_;
     void *user_;
 };
-
-// An object of the library. Without a driver it has given pointers that are none, such as 0x228.
-template <typename T> class Owned {
-public:
-    explicit Owned(void *object) : object_(static_cast<T *>(object)) {}
-    ~Owned() {
-        if (*this) delete object_;
-    }
-    Owned(const Owned &) = delete;
-    Owned &operator=(const Owned &) = delete;
-    explicit operator bool() const { return reinterpret_cast<uintptr_t>(object_) >= 4096; }
-    T *operator->() const { return object_; }
-    T &operator*() const { return *object_; }
-
-private:
-    T *object_;
-};
-
-enum Stage { START = 1, PARSE, PROFILE, OPTION, BUILD, MEMORY };
-
-int32_t fail(shim_result *result, Stage stage, const char *what, const Log &log) {
-    result->stage = stage;
-    const char *colon = log.last[0] == 0 || what[0] == 0 ? "" : ": ";
-    std::snprintf(result->error, sizeof result->error, "%s%s%s", what, colon, log.last);
-    return 1;
-}
 
 bool copy(const void *from, size_t size, void **to, uint64_t *to_size) {
     *to = std::malloc(size == 0 ? 1 : size);

@@ -83,18 +83,18 @@ struct RawRequest {
 }
 
 #[repr(C)]
-struct RawResult {
+pub(super) struct RawResult {
     engine: *mut c_void,
     engine_size: u64,
     timing: *mut c_void,
     timing_size: u64,
-    stage: i32,
+    pub(super) stage: i32,
     padding: i32,
     error: [c_char; 4096],
 }
 
 impl RawResult {
-    fn empty() -> Box<RawResult> {
+    pub(super) fn empty() -> Box<RawResult> {
         let null = std::ptr::null_mut();
         Box::new(RawResult {
             engine: null,
@@ -107,14 +107,14 @@ impl RawResult {
         })
     }
 
-    fn message(&self) -> String {
+    pub(super) fn message(&self) -> String {
         // SAFETY: the shim writes with snprintf, which ends what it writes; at first it is all zeros.
         unsafe { CStr::from_ptr(self.error.as_ptr()) }.to_string_lossy().trim().to_owned()
     }
 }
 
 /// Where the shim says that it failed.
-mod stage {
+pub(super) mod stage {
     pub const START: i32 = 1;
     pub const PARSE: i32 = 2;
     pub const PROFILE: i32 = 3;
@@ -127,12 +127,76 @@ unsafe extern "C" {
     fn optimize_shim_version_rtx1() -> i32;
     fn optimize_shim_build_rtx1(request: *const RawRequest, result: *mut RawResult) -> i32;
     fn optimize_shim_check_rtx1(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
+    fn optimize_shim_open_rtx1(
+        create: *mut c_void,
+        engine: *const c_void,
+        size: u64,
+        result: *mut RawResult,
+    ) -> *mut c_void;
+    fn optimize_shim_close_rtx1(runner: *mut c_void);
+    fn optimize_shim_tensor_rtx1(runner: *mut c_void, index: i32, tensor: *mut RawTensor) -> i32;
+    fn optimize_shim_range_rtx1(
+        r: *mut c_void,
+        n: *const c_char,
+        p: i32,
+        which: i32,
+        dims: *mut i64,
+        rank: *mut i32,
+    ) -> i32;
+    fn optimize_shim_profile_rtx1(
+        runner: *mut c_void,
+        profile: i32,
+        stream: *mut c_void,
+        result: *mut RawResult,
+    ) -> i32;
+    fn optimize_shim_place_rtx1(
+        runner: *mut c_void,
+        name: *const c_char,
+        dims: *const i64,
+        rank: i32,
+        address: *mut c_void,
+        result: *mut RawResult,
+    ) -> i32;
+    fn optimize_shim_shape_rtx1(runner: *mut c_void, name: *const c_char, dims: *mut i64, rank: *mut i32) -> i32;
+    fn optimize_shim_enqueue_rtx1(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
 }
 #[cfg(tensorrt_trt11)]
 unsafe extern "C" {
     fn optimize_shim_version_trt11() -> i32;
     fn optimize_shim_build_trt11(request: *const RawRequest, result: *mut RawResult) -> i32;
     fn optimize_shim_check_trt11(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
+    fn optimize_shim_open_trt11(
+        create: *mut c_void,
+        engine: *const c_void,
+        size: u64,
+        result: *mut RawResult,
+    ) -> *mut c_void;
+    fn optimize_shim_close_trt11(runner: *mut c_void);
+    fn optimize_shim_tensor_trt11(runner: *mut c_void, index: i32, tensor: *mut RawTensor) -> i32;
+    fn optimize_shim_range_trt11(
+        r: *mut c_void,
+        n: *const c_char,
+        p: i32,
+        which: i32,
+        dims: *mut i64,
+        rank: *mut i32,
+    ) -> i32;
+    fn optimize_shim_profile_trt11(
+        runner: *mut c_void,
+        profile: i32,
+        stream: *mut c_void,
+        result: *mut RawResult,
+    ) -> i32;
+    fn optimize_shim_place_trt11(
+        runner: *mut c_void,
+        name: *const c_char,
+        dims: *const i64,
+        rank: i32,
+        address: *mut c_void,
+        result: *mut RawResult,
+    ) -> i32;
+    fn optimize_shim_shape_trt11(runner: *mut c_void, name: *const c_char, dims: *mut i64, rank: *mut i32) -> i32;
+    fn optimize_shim_enqueue_trt11(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
 }
 
 /// What the shim was compiled with for one backend.
@@ -141,6 +205,32 @@ pub(super) struct Compiled {
     pub version: i32,
     build: unsafe extern "C" fn(*const RawRequest, *mut RawResult) -> i32,
     check: unsafe extern "C" fn(*mut c_void, *const c_void, u64, *mut RawResult) -> i32,
+    pub running: Running,
+}
+
+/// The functions of `run.cc`.
+#[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)]
+pub(super) struct Running {
+    pub open: unsafe extern "C" fn(*mut c_void, *const c_void, u64, *mut RawResult) -> *mut c_void,
+    pub close: unsafe extern "C" fn(*mut c_void),
+    pub tensor: unsafe extern "C" fn(*mut c_void, i32, *mut RawTensor) -> i32,
+    pub range: unsafe extern "C" fn(*mut c_void, *const c_char, i32, i32, *mut i64, *mut i32) -> i32,
+    pub profile: unsafe extern "C" fn(*mut c_void, i32, *mut c_void, *mut RawResult) -> i32,
+    pub place: unsafe extern "C" fn(*mut c_void, *const c_char, *const i64, i32, *mut c_void, *mut RawResult) -> i32,
+    pub shape: unsafe extern "C" fn(*mut c_void, *const c_char, *mut i64, *mut i32) -> i32,
+    pub enqueue: unsafe extern "C" fn(*mut c_void, *mut c_void, *mut RawResult) -> i32,
+}
+
+/// An input or output of an engine.
+#[repr(C)]
+pub(super) struct RawTensor {
+    pub name: *const c_char,
+    pub dims: [i64; 8],
+    pub rank: i32,
+    pub data_type: i32,
+    pub is_input: i32,
+    pub on_host: i32,
 }
 
 /// `None` if there were no headers for it when this library was built.
@@ -152,6 +242,16 @@ pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
             version: unsafe { optimize_shim_version_rtx1() },
             build: optimize_shim_build_rtx1,
             check: optimize_shim_check_rtx1,
+            running: Running {
+                open: optimize_shim_open_rtx1,
+                close: optimize_shim_close_rtx1,
+                tensor: optimize_shim_tensor_rtx1,
+                range: optimize_shim_range_rtx1,
+                profile: optimize_shim_profile_rtx1,
+                place: optimize_shim_place_rtx1,
+                shape: optimize_shim_shape_rtx1,
+                enqueue: optimize_shim_enqueue_rtx1,
+            },
         }),
         #[cfg(tensorrt_trt11)]
         Backend::TensorRt => Some(Compiled {
@@ -159,6 +259,16 @@ pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
             version: unsafe { optimize_shim_version_trt11() },
             build: optimize_shim_build_trt11,
             check: optimize_shim_check_trt11,
+            running: Running {
+                open: optimize_shim_open_trt11,
+                close: optimize_shim_close_trt11,
+                tensor: optimize_shim_tensor_trt11,
+                range: optimize_shim_range_trt11,
+                profile: optimize_shim_profile_trt11,
+                place: optimize_shim_place_trt11,
+                shape: optimize_shim_shape_trt11,
+                enqueue: optimize_shim_enqueue_trt11,
+            },
         }),
         #[allow(unreachable_patterns)]
         _ => None,

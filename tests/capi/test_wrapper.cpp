@@ -435,6 +435,22 @@ void a_package_keeps_its_shapes() {
     FAILS(not_found, "nowhere", optimize::Package(tap::temporary("nowhere")));
 }
 
+void sessions_say_what_they_run_on() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    CHECK(context.providers().find("\"provider\":\"cpu\",\"device_id\":0,\"available\":true") != std::string::npos);
+    optimize::SessionOptions options;
+    options.execution.provider = optimize::Provider::automatic;
+    const optimize::Session session(context, model, options);
+    CHECK(session.provider() != optimize::Provider::automatic);
+    CHECK(session.placement().find("\"nodes\":{") != std::string::npos);
+    options.execution.engine_cache = "engines";
+    FAILS(invalid_argument, "absolute", optimize::Session(context, model, options));
+    optimize::BenchmarkOptions compared;
+    compared.execution.device_id = 3; // of the processor
+    FAILS(invalid_argument, "a device", model.benchmark(context, model, nullptr, compared));
+}
+
 } // namespace
 
 int main() {
@@ -461,5 +477,6 @@ int main() {
     else RUN(models_are_benchmarked);
     RUN(models_are_evaluated);
     RUN(a_package_keeps_its_shapes);
+    RUN(sessions_say_what_they_run_on);
     return tap::end();
 }

@@ -21,6 +21,7 @@ type BenchmarkOptions struct {
 	Texts           []string   // to compare the models on; without any, built-in sentences; needs a tokenizer
 	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
 	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
+	Execution       Execution  // what both run on
 }
 
 // Benchmark measures two models side by side: speed, load time, memory, size, and how close the outputs are.
@@ -67,6 +68,9 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 		shape_count:      C.uint64_t(len(o.Shapes)),
 		values:           m.texts(o.Values),
 		value_count:      C.uint64_t(len(o.Values)),
+		provider:         C.int32_t(o.Execution.Provider),
+		device_id:        C.uint32_t(o.Execution.DeviceID),
+		engine_cache:     m.textOrNil(o.Execution.EngineCache),
 	}
 	var buffer *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {

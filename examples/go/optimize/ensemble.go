@@ -227,7 +227,9 @@ func (c *Context) NewEnsembleGenerator(
 		return nil, err
 	}
 	defer ensemble.release()
-	options := o.c()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_ensemble_generator(context, n, &options, call, &generator, e)

@@ -46,6 +46,7 @@ type EvaluateOptions struct {
 	Seed          uint64     // probe: of the split into training and test
 	TestShare     float64    // probe: share of the texts that is kept for the test; 0 is 0.2
 	Penalty       float64    // probe: weight of the penalty on large weights; 0 is 0.5
+	Execution     Execution
 }
 
 // EvaluateReport is what a model is worth on data: the main fields of docs/report.md, and in JSON all of them.
@@ -148,6 +149,9 @@ func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *Ev
 		seed:           C.uint64_t(o.Seed),
 		test_share:     C.double(o.TestShare),
 		penalty:        C.double(o.Penalty),
+		provider:       C.int32_t(o.Execution.Provider),
+		device_id:      C.uint32_t(o.Execution.DeviceID),
+		engine_cache:   m.textOrNil(o.Execution.EngineCache),
 	}
 	text := m.keep(C.CString(data)) // a NUL inside is data as any other
 	var buffer *C.optimize_buffer_t

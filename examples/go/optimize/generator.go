@@ -22,6 +22,7 @@ type Generator struct {
 type GeneratorOptions struct {
 	Threads          uint32 // 0 is as the context says
 	RoundActivations bool   // faster with weights in blocks of a few bits, not as exact
+	Execution        Execution
 }
 
 // NewGenerator makes a decoder ready to write, with the tokenizer that belongs to it. It fails with ErrUnsupported
@@ -32,15 +33,17 @@ func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOp
 		return nil, err
 	}
 	defer c.release()
-	m, err := model.acquire()
+	raw, err := model.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer model.release()
-	options := o.c()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_generator_new(context, m, &options, call, &generator, e)
+		return C.optimize_generator_new(context, raw, &options, call, &generator, e)
 	})
 	if err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func newGenerator(generator *C.optimize_generator_t) *Generator {
 }
 
 // c gives the options in the form C takes.
-func (o *GeneratorOptions) c() C.optimize_generator_options_t {
+func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 	if o == nil {
 		o = &GeneratorOptions{}
 	}
@@ -61,6 +64,9 @@ func (o *GeneratorOptions) c() C.optimize_generator_options_t {
 		struct_size:       C.sizeof_optimize_generator_options_t,
 		threads:           C.uint32_t(o.Threads),
 		round_activations: flag(o.RoundActivations),
+		provider:          C.int32_t(o.Execution.Provider),
+		device_id:         C.uint32_t(o.Execution.DeviceID),
+		engine_cache:      m.textOrNil(o.Execution.EngineCache),
 	}
 }
 

@@ -139,7 +139,9 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	if o == nil {
 		o = &SessionOptions{}
 	}
-	options := o.c()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
 	var session *C.optimize_session_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_package_session(context, raw, &options, call, &session, e)
@@ -190,7 +192,9 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 		return nil, err
 	}
 	defer p.release()
-	options := o.c()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_package_generator(context, raw, &options, call, &generator, e)

@@ -28,15 +28,19 @@ type SessionOptions struct {
 	OptimizationLevel OptimizationLevel
 	DisablePrepacking bool // less memory and a faster start, slower runs; nothing for MatMulNBits models
 	RoundActivations  bool // faster with weights in blocks of a few bits, not as exact
+	Execution         Execution
 }
 
-func (o *SessionOptions) c() C.optimize_session_options_t {
+func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 	return C.optimize_session_options_t{
 		struct_size:        C.sizeof_optimize_session_options_t,
 		threads:            C.uint32_t(o.Threads),
 		optimization_level: C.int32_t(o.OptimizationLevel),
 		disable_prepacking: flag(o.DisablePrepacking),
 		round_activations:  flag(o.RoundActivations),
+		provider:           C.int32_t(o.Execution.Provider),
+		device_id:          C.uint32_t(o.Execution.DeviceID),
+		engine_cache:       m.textOrNil(o.Execution.EngineCache),
 	}
 }
 
@@ -47,7 +51,7 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 		return nil, err
 	}
 	defer c.release()
-	m, err := model.acquire()
+	raw, err := model.acquire()
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +59,12 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 	if o == nil {
 		o = &SessionOptions{}
 	}
-	options := o.c()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
 	var session *C.optimize_session_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_session_new(context, m, &options, call, &session, e)
+		return C.optimize_session_new(context, raw, &options, call, &session, e)
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,332 @@
+//! [`Engine`]: an engine that runs.
+
+use super::backend::{Choice, Library};
+use super::manifest::{self, Manifest, OpenOptions};
+use super::memory::{Device, Room};
+use super::shim::{RawResult, RawTensor, Running, stage};
+use crate::call::Call;
+use crate::error::{Context, Result, bail, error};
+use crate::files;
+use crate::limits;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::*;
+use crate::runtime::Tensor;
+use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
+
+/// An engine made ready to run on a device. May move between threads; one run at a time.
+pub struct Engine {
+    runner: Runner,
+    manifest: Manifest,
+    slots: Vec<Slot>,
+    profile: Option<i32>,
+    // Last: rooms and the runner are of its context.
+    device: Device,
+    _bytes: bytes::Bytes,
+}
+
+/// What the library made of the file.
+struct Runner {
+    raw: *mut c_void,
+    calls: Running,
+}
+// SAFETY: the objects of the library belong to no thread; one run at a time is ensured by `&mut`.
+unsafe impl Send for Runner {}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // SAFETY: it was opened once.
+        unsafe { (self.calls.close)(self.raw) }
+    }
+}
+
+/// An input or output.
+struct Slot {
+    info: ValueInfo,
+    dtype: DataType,
+    /// Name in the library's memory, as long as the runner lives.
+    name: *const c_char,
+    is_input: bool,
+    on_host: bool,
+    room: Room,
+}
+// SAFETY: the name is of the runner that goes with it.
+unsafe impl Send for Slot {}
+
+impl Engine {
+    /// Opens an engine for the device of that number. What [`manifest::open`] refuses is refused;
+    /// [`crate::error::Kind::DeviceMissing`] if there is no device, `Backend` if the library cannot use it there.
+    pub fn open(path: &Path, options: &OpenOptions, device_id: u32) -> Result<Engine> {
+        let manifest = manifest::open(path, options)?;
+        let device = Device::open(device_id).at(|| path.display())?;
+        let choice = Choice::from(manifest.key.backend);
+        let library = Library::open(choice, options.library.as_deref())?;
+        let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES).at(|| path.display())?;
+        if !manifest.is_of(&bytes) {
+            bail!(InvalidModel, "{}: is not the engine that its manifest is about (SHA-256 differs)", path.display());
+        }
+        let calls = library.compiled.running;
+        let mut result = RawResult::empty();
+        // SAFETY: the bytes live as long as the runner; the function is the library's own, and there is a driver.
+        let raw =
+            unsafe { (calls.open)(library.create_runtime, bytes.as_ptr().cast(), bytes.len() as u64, &mut *result) };
+        if raw.is_null() {
+            bail!(Backend, "{}: {} cannot run the engine: {}", path.display(), library.name(), result.message());
+        }
+        let runner = Runner { raw, calls };
+        let slots = slots(&runner)?;
+        Ok(Engine { runner, manifest, slots, profile: None, device, _bytes: bytes })
+    }
+
+    /// Of what it was made.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What a run must be given.
+    pub fn inputs(&self) -> Vec<ValueInfo> {
+        self.slots.iter().filter(|slot| slot.is_input).map(|slot| slot.info.clone()).collect()
+    }
+
+    /// What a run gives.
+    pub fn outputs(&self) -> Vec<ValueInfo> {
+        self.slots.iter().filter(|slot| !slot.is_input).map(|slot| slot.info.clone()).collect()
+    }
+
+    /// A model with the engine's inputs and outputs and nothing inside: for what makes inputs.
+    pub fn signature(&self) -> Model {
+        let values =
+            |inputs: bool| self.slots.iter().filter(move |slot| slot.is_input == inputs).map(declared).collect();
+        let graph = GraphProto {
+            name: Some("engine".into()),
+            input: values(true),
+            output: values(false),
+            ..Default::default()
+        };
+        let imports = vec![OperatorSetIdProto { version: Some(17), ..Default::default() }];
+        Model::from_proto(ModelProto {
+            ir_version: Some(8),
+            graph: Some(Box::new(graph)),
+            opset_import: imports,
+            ..Default::default()
+        })
+    }
+
+    /// Runs it: data go in, are computed with, and come out. `NotFound` for names that the engine does not have;
+    /// `InvalidArgument` for an input that is missing, of another type, or of a size that no profile has. `call` is looked
+    /// at before and after: a run on a device is not ended halfway.
+    pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
+        call.check()?;
+        self.check(inputs, outputs)?;
+        self.device.enter()?;
+        let profile = self.profile_for(inputs)?;
+        if self.profile != Some(profile) {
+            let mut result = RawResult::empty();
+            // SAFETY: runner and stream are alive.
+            let status =
+                unsafe { (self.runner.calls.profile)(self.runner.raw, profile, self.device.stream(), &mut *result) };
+            answer(status, &result)?;
+            self.profile = Some(profile);
+        }
+        // SAFETY: inputs and what comes out live until the device has been waited for, also after an error.
+        let made = unsafe { self.start(inputs) };
+        let waited = self.device.wait();
+        let made = made?;
+        waited?;
+        call.check()?;
+        let all = made.into_iter().map(|(index, shape, bytes)| {
+            let slot = &self.slots[index];
+            Ok((slot.info.name.clone(), Tensor::new(slot.dtype, &shape, bytes.into())?))
+        });
+        let mut all = all.collect::<Result<Vec<_>>>()?;
+        if !outputs.is_empty() {
+            all.retain(|(name, _)| outputs.contains(&name.as_str()));
+            all.sort_by_key(|(name, _)| outputs.iter().position(|wanted| wanted == name));
+        }
+        Ok(all)
+    }
+
+    fn check(&self, inputs: &[(&str, &Tensor)], outputs: &[&str]) -> Result<()> {
+        let is = |name: &str, input: bool| self.slots.iter().any(|s| s.is_input == input && s.info.name == name);
+        if let Some((name, _)) = inputs.iter().find(|(name, _)| !is(name, true)) {
+            bail!(NotFound, "the engine has no input {name:?}");
+        }
+        if let Some(name) = outputs.iter().find(|name| !is(name, false)) {
+            bail!(NotFound, "the engine has no output {name:?}");
+        }
+        for slot in self.slots.iter().filter(|slot| slot.is_input) {
+            let name = &slot.info.name;
+            let Some((_, tensor)) = inputs.iter().find(|(given, _)| given == name) else {
+                bail!(InvalidArgument, "input {name:?} is missing");
+            };
+            if tensor.dtype() != slot.dtype {
+                let (wanted, given) = (slot.dtype.name(), tensor.dtype().name());
+                bail!(InvalidArgument, "input {name:?} is {given}; the engine takes {wanted}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The first profile that has room for the inputs.
+    fn profile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<i32> {
+        let mut known = String::new();
+        for profile in 0.. {
+            let mut fits = true;
+            for slot in self.slots.iter().filter(|slot| slot.is_input) {
+                let Some((_, tensor)) = inputs.iter().find(|(name, _)| *name == slot.info.name) else { continue };
+                let (Some(least), Some(most)) = (self.range(slot, profile, 0), self.range(slot, profile, 2)) else {
+                    bail!(
+                        InvalidArgument,
+                        "no profile of the engine has room for these inputs: {}; it was built for{known}",
+                        inputs.iter().map(|(n, t)| format!("{n} {:?}", t.shape())).collect::<Vec<_>>().join(", ")
+                    );
+                };
+                let shape = tensor.shape();
+                let inside = shape.len() == least.len()
+                    && shape
+                        .iter()
+                        .zip(least.iter().zip(&most))
+                        .all(|(size, (low, high))| (low..=high).contains(&size));
+                fits &= inside;
+                known += &format!(" {} {least:?} to {most:?}", slot.info.name);
+            }
+            if fits {
+                return Ok(profile);
+            }
+        }
+        bail!(Internal, "an engine of endless profiles")
+    }
+
+    fn range(&self, slot: &Slot, profile: i32, which: i32) -> Option<Vec<i64>> {
+        let (mut dims, mut rank) = ([0i64; 8], 0i32);
+        // SAFETY: the name is the runner's; eight places are what the shim writes at most.
+        let status = unsafe {
+            (self.runner.calls.range)(self.runner.raw, slot.name, profile, which, dims.as_mut_ptr(), &mut rank)
+        };
+        (status == 0).then(|| dims[..rank as usize].to_vec())
+    }
+
+    /// Has the device begin; gives index, shape and memory of each output, which is written until the device is waited for.
+    ///
+    /// # Safety
+    /// `inputs` and what is given must live until then.
+    unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(usize, Vec<i64>, Vec<u8>)>> {
+        let (calls, raw) = (self.runner.calls, self.runner.raw);
+        let mut result = RawResult::empty();
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_input) {
+            let Some((_, tensor)) = inputs.iter().find(|(name, _)| *name == slot.info.name) else { continue };
+            let (shape, bytes) = (tensor.shape(), tensor.bytes());
+            let address = if slot.on_host {
+                bytes.as_ptr().cast_mut().cast()
+            } else {
+                self.device.room(&mut slot.room, bytes.len())?;
+                // SAFETY: the caller keeps the inputs.
+                unsafe { self.device.copy_in(&slot.room, bytes)? };
+                slot.room.address()
+            };
+            // SAFETY: all are alive.
+            let status =
+                unsafe { (calls.place)(raw, slot.name, shape.as_ptr(), shape.len() as i32, address, &mut *result) };
+            answer(status, &result).at(|| format!("input {:?}", slot.info.name))?;
+        }
+        let mut made = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_input) {
+            let (mut dims, mut rank) = ([0i64; 8], 0i32);
+            // SAFETY: as above.
+            let status = unsafe { (calls.shape)(raw, slot.name, dims.as_mut_ptr(), &mut rank) };
+            let shape = dims[..rank as usize].to_vec();
+            if status != 0 || slot.on_host || shape.iter().any(|size| *size < 0) {
+                bail!(Unsupported, "output {:?}: only the run would tell its size ({shape:?})", slot.info.name);
+            }
+            let size = usize::try_from(slot.dtype.bytes_of(element_count(&shape)?)?);
+            let size = size.map_err(|_| error!(LimitExceeded, "output {:?} is too large", slot.info.name))?;
+            self.device.room(&mut slot.room, size)?;
+            // SAFETY: as above.
+            let status =
+                unsafe { (calls.place)(raw, slot.name, std::ptr::null(), 0, slot.room.address(), &mut *result) };
+            answer(status, &result).at(|| format!("output {:?}", slot.info.name))?;
+            made.push((index, shape, vec![0u8; size]));
+        }
+        // SAFETY: every input and output has its place.
+        answer(unsafe { (calls.enqueue)(raw, self.device.stream(), &mut *result) }, &result)?;
+        for (index, _, bytes) in &mut made {
+            // SAFETY: the caller keeps what is given.
+            unsafe { self.device.copy_out(&self.slots[*index].room, bytes)? };
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Rooms are of the device's context, whatever thread drops them.
+        if self.device.enter().is_ok() {
+            self.slots.iter_mut().for_each(|slot| self.device.give_back(&mut slot.room));
+        }
+    }
+}
+
+fn answer(status: i32, result: &RawResult) -> Result<()> {
+    match (status, result.stage) {
+        (0, _) => Ok(()),
+        (_, stage::PROFILE) => bail!(InvalidArgument, "TensorRT: {}", result.message()),
+        _ => bail!(Backend, "TensorRT: {}", result.message()),
+    }
+}
+
+fn slots(runner: &Runner) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for index in 0..limits::RUN_VALUES as i32 {
+        let mut raw =
+            RawTensor { name: std::ptr::null(), dims: [0; 8], rank: 0, data_type: 0, is_input: 0, on_host: 0 };
+        // SAFETY: the runner is alive; the structure is the shim's.
+        if unsafe { (runner.calls.tensor)(runner.raw, index, &mut raw) } != 0 {
+            break;
+        }
+        // SAFETY: the name is a C string of the engine.
+        let name = unsafe { CStr::from_ptr(raw.name) }.to_string_lossy().into_owned();
+        let Some(dtype) = data_type(raw.data_type) else {
+            bail!(Unsupported, "{name:?} of the engine is of the library's type {}", raw.data_type);
+        };
+        let dim = |(index, size): (usize, &i64)| match *size {
+            -1 => Dim::Symbolic(format!("{name}_{index}")),
+            size => Dim::Fixed(size),
+        };
+        let shape = raw.dims[..raw.rank as usize].iter().enumerate().map(dim).collect();
+        let info = ValueInfo { name: name.clone(), dtype: Some(dtype), shape: Some(shape) };
+        let (is_input, on_host) = (raw.is_input != 0, raw.on_host != 0);
+        slots.push(Slot { info, dtype, name: raw.name, is_input, on_host, room: Room::default() });
+    }
+    Ok(slots)
+}
+
+/// Types as TensorRT counts them.
+fn data_type(number: i32) -> Option<DataType> {
+    Some(match number {
+        0 => DataType::Float32,
+        1 => DataType::Float16,
+        2 => DataType::Int8,
+        3 => DataType::Int32,
+        4 => DataType::Bool,
+        5 => DataType::Uint8,
+        7 => DataType::Bfloat16,
+        8 => DataType::Int64,
+        _ => return None,
+    })
+}
+
+fn declared(slot: &Slot) -> ValueInfoProto {
+    let dim = |dim: &Dim| {
+        let (dim_value, dim_param) = match dim {
+            Dim::Fixed(size) => (Some(*size), None),
+            Dim::Symbolic(name) => (None, Some(name.clone())),
+        };
+        DimensionProto { dim_value, dim_param, ..Default::default() }
+    };
+    let dims = slot.info.shape.iter().flatten().map(dim).collect();
+    let shape = Some(Box::new(TensorShapeProto { dim: dims, ..Default::default() }));
+    let tensor = TensorTypeProto { elem_type: Some(slot.dtype.to_onnx()), shape, ..Default::default() };
+    let value_type = TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() };
+    ValueInfoProto { name: Some(slot.info.name.clone()), value_type: Some(Box::new(value_type)), ..Default::default() }
+}

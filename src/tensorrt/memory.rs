@@ -1,0 +1,159 @@
+//! Memory of a device and copies to and from it, by NVIDIA's driver.
+
+use crate::error::{Result, bail, error};
+use crate::runtime::driver::Driver;
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
+
+type Address = u64;
+
+/// A device made ready for one user: its context, which the libraries of NVIDIA use too, and a queue of work.
+pub(super) struct Device {
+    calls: Calls,
+    number: c_int,
+    context: *mut c_void,
+    stream: *mut c_void,
+}
+// SAFETY: contexts and streams may be used from any thread, one at a time; `enter` makes the context that thread's.
+unsafe impl Send for Device {}
+
+/// Functions of `cuda.h`, by the names they have had since CUDA 4.
+struct Calls {
+    set_current: unsafe extern "C" fn(*mut c_void) -> c_int,
+    release: unsafe extern "C" fn(c_int) -> c_int,
+    stream_destroy: unsafe extern "C" fn(*mut c_void) -> c_int,
+    synchronize: unsafe extern "C" fn(*mut c_void) -> c_int,
+    alloc: unsafe extern "C" fn(*mut Address, usize) -> c_int,
+    free: unsafe extern "C" fn(Address) -> c_int,
+    to_device: unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int,
+    to_host: unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int,
+}
+
+fn done(status: c_int, what: &str) -> Result<()> {
+    match status {
+        0 => Ok(()),
+        2 => bail!(LimitExceeded, "the device has no memory left: {what} gives 2"),
+        status => bail!(Backend, "NVIDIA's driver: {what} gives {status}"),
+    }
+}
+
+impl Device {
+    /// [`crate::error::Kind::DeviceMissing`] if it is not there.
+    pub fn open(number: u32) -> Result<Device> {
+        let driver = Driver::get()?;
+        driver.capability(number)?;
+        let number = c_int::try_from(number).map_err(|_| error!(InvalidArgument, "there is no device {number}"))?;
+        type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
+        type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> c_int;
+        let (mut context, mut stream) = (null_mut(), null_mut());
+        // SAFETY: so they are declared in `cuda.h`; each pointer lives until its call returns.
+        unsafe {
+            let calls = Calls {
+                set_current: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuCtxSetCurrent")?),
+                release: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuDevicePrimaryCtxRelease_v2")?),
+                stream_destroy: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuStreamDestroy_v2")?),
+                synchronize: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuStreamSynchronize")?),
+                alloc: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemAlloc_v2")?),
+                free: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemFree_v2")?),
+                to_device: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemcpyHtoDAsync_v2")?),
+                to_host: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemcpyDtoHAsync_v2")?),
+            };
+            let retain = std::mem::transmute::<*mut c_void, Retain>(driver.function(c"cuDevicePrimaryCtxRetain")?);
+            let create = std::mem::transmute::<*mut c_void, Create>(driver.function(c"cuStreamCreate")?);
+            done(retain(&mut context, number), "cuDevicePrimaryCtxRetain")?;
+            // From here on what was made is given back when `device` goes.
+            let mut device = Device { calls, number, context, stream };
+            device.enter()?;
+            done(create(&mut stream, 0), "cuStreamCreate")?;
+            device.stream = stream;
+            Ok(device)
+        }
+    }
+
+    /// Makes the device that of this thread.
+    pub fn enter(&self) -> Result<()> {
+        // SAFETY: the context is retained.
+        done(unsafe { (self.calls.set_current)(self.context) }, "cuCtxSetCurrent")
+    }
+
+    pub fn stream(&self) -> *mut c_void {
+        self.stream
+    }
+
+    /// Waits until everything that was asked for is done.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the stream is of this device.
+        done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")
+    }
+
+    /// Room for `size` bytes, in place of `room` if that is too small.
+    pub fn room(&self, room: &mut Room, size: usize) -> Result<()> {
+        if room.size >= size.max(1) {
+            return Ok(());
+        }
+        self.give_back(room);
+        // SAFETY: writes the address.
+        done(unsafe { (self.calls.alloc)(&mut room.address, size.max(1)) }, "cuMemAlloc")?;
+        room.size = size.max(1);
+        Ok(())
+    }
+
+    pub fn give_back(&self, room: &mut Room) {
+        if room.size > 0 {
+            // SAFETY: it was allocated here, once. A failure loses memory, no more.
+            unsafe { (self.calls.free)(room.address) };
+        }
+        *room = Room::default();
+    }
+
+    /// Copies in; `from` must live until [`Device::wait`].
+    ///
+    /// # Safety
+    /// See above.
+    pub unsafe fn copy_in(&self, room: &Room, from: &[u8]) -> Result<()> {
+        assert!(from.len() <= room.size);
+        // SAFETY: the sizes fit; the caller keeps `from`.
+        done(
+            unsafe { (self.calls.to_device)(room.address, from.as_ptr().cast(), from.len(), self.stream) },
+            "cuMemcpyHtoDAsync",
+        )
+    }
+
+    /// Copies out; `to` must live until [`Device::wait`].
+    ///
+    /// # Safety
+    /// See above.
+    pub unsafe fn copy_out(&self, room: &Room, to: &mut [u8]) -> Result<()> {
+        assert!(to.len() <= room.size);
+        // SAFETY: the sizes fit; the caller keeps `to`.
+        done(
+            unsafe { (self.calls.to_host)(to.as_mut_ptr().cast(), room.address, to.len(), self.stream) },
+            "cuMemcpyDtoHAsync",
+        )
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: each was made here, once; nothing is under way, as every run waits for its end.
+        unsafe {
+            if !self.stream.is_null() {
+                (self.calls.stream_destroy)(self.stream);
+            }
+            (self.calls.release)(self.number);
+        }
+    }
+}
+
+/// Memory of a device. Goes back by [`Device::give_back`].
+#[derive(Default)]
+pub(super) struct Room {
+    address: Address,
+    size: usize,
+}
+
+impl Room {
+    pub fn address(&self) -> *mut c_void {
+        self.address as *mut c_void
+    }
+}

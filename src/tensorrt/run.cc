@@ -1,0 +1,113 @@
+// Running an engine: the other half of the shim. Memory of the device and its copies are the caller's, who has the driver
+// open; here are only the calls of NVIDIA's classes, a function each. `src/tensorrt/engine.rs` mirrors the structures.
+
+#include <cstdlib>
+#include <new>
+
+#include "shim.hpp"
+
+extern "C" {
+struct shim_tensor {
+    const char *name; // lives as long as the runner
+    int64_t dims[8];  // -1 varies
+    int32_t rank, type, is_input;
+    int32_t on_host; // its numbers are sizes inside: they stay in the memory of the processor
+};
+}
+
+namespace {
+// The order is that of their lives: what is made later goes first.
+class Runner {
+public:
+    Runner(void *create, const void *engine, uint64_t size)
+        : log(nullptr, nullptr), runtime(reinterpret_cast<void *(*)(void *, int32_t)>(create)(&log, NV_TENSORRT_VERSION)),
+          engine(runtime ? runtime->deserializeCudaEngine(engine, size) : nullptr),
+          context(this->engine ? this->engine->createExecutionContext() : nullptr) {}
+    Log log;
+    Owned<IRuntime> runtime;
+    Owned<ICudaEngine> engine;
+    Owned<IExecutionContext> context;
+};
+
+template <typename D> bool dims_of(const D &from, int64_t *dims, int32_t *rank) {
+    if (from.nbDims < 0 || from.nbDims > 8) return false;
+    *rank = from.nbDims;
+    for (int32_t d = 0; d < from.nbDims; d++) dims[d] = from.d[d];
+    return true;
+}
+} // namespace
+
+// Reads an engine and makes it ready; NULL says why in `result`. Only where a driver is.
+extern "C" void *SHIM_FUNCTION(open)(void *create, const void *engine, uint64_t size, shim_result *result) {
+    void *memory = std::malloc(sizeof(Runner));
+    if (memory == nullptr) return nullptr;
+    Runner *runner = new (memory) Runner(create, engine, size);
+    int32_t failed = 0;
+    if (!runner->runtime) failed = fail(result, START, "the runtime could not be made", runner->log);
+    else if (!runner->engine) failed = fail(result, PARSE, "the engine could not be read", runner->log);
+    else if (!runner->context) failed = fail(result, START, "the engine could not be made ready", runner->log);
+    if (failed == 0) return runner;
+    runner->~Runner();
+    std::free(memory);
+    return nullptr;
+}
+
+extern "C" void SHIM_FUNCTION(close)(void *handle) {
+    static_cast<Runner *>(handle)->~Runner();
+    std::free(handle);
+}
+
+// The input or output at `index`: 0, or 1 if there is none such.
+extern "C" int32_t SHIM_FUNCTION(tensor)(void *handle, int32_t index, shim_tensor *tensor) {
+    ICudaEngine &engine = *static_cast<Runner *>(handle)->engine;
+    if (index < 0 || index >= engine.getNbIOTensors()) return 1;
+    tensor->name = engine.getIOTensorName(index);
+    tensor->type = static_cast<int32_t>(engine.getTensorDataType(tensor->name));
+    tensor->is_input = engine.getTensorIOMode(tensor->name) == TensorIOMode::kINPUT;
+    tensor->on_host = engine.getTensorLocation(tensor->name) == TensorLocation::kHOST;
+    return dims_of(engine.getTensorShape(tensor->name), tensor->dims, &tensor->rank) ? 0 : 1;
+}
+
+// Least (0) or largest (2) shape of an input in a profile: 0, or 1 if there is no such profile.
+extern "C" int32_t SHIM_FUNCTION(range)(void *handle, const char *name, int32_t profile, int32_t which, int64_t *dims,
+                                        int32_t *rank) {
+    ICudaEngine &engine = *static_cast<Runner *>(handle)->engine;
+    if (profile >= engine.getNbOptimizationProfiles()) return 1;
+    return dims_of(engine.getProfileShape(name, profile, static_cast<OptProfileSelector>(which)), dims, rank) ? 0 : 1;
+}
+
+// Chooses a profile, and says which shape each input has and where it lies; memory of the device or, for those on the
+// host, of the processor.
+extern "C" int32_t SHIM_FUNCTION(profile)(void *handle, int32_t profile, void *stream, shim_result *result) {
+    Runner &runner = *static_cast<Runner *>(handle);
+    runner.log.last[0] = 0;
+    if (runner.context->setOptimizationProfileAsync(profile, static_cast<cudaStream_t>(stream))) return 0;
+    return fail(result, PROFILE, "the profile was refused", runner.log);
+}
+
+extern "C" int32_t SHIM_FUNCTION(place)(void *handle, const char *name, const int64_t *dims, int32_t rank, void *address,
+                                        shim_result *result) {
+    Runner &runner = *static_cast<Runner *>(handle);
+    runner.log.last[0] = 0;
+    if (dims != nullptr) {
+        Dims shape{};
+        if (rank > Dims::MAX_DIMS) return fail(result, PROFILE, "too many dimensions", runner.log);
+        shape.nbDims = rank;
+        for (int32_t d = 0; d < rank; d++) shape.d[d] = dims[d];
+        if (!runner.context->setInputShape(name, shape)) return fail(result, PROFILE, "the shape was refused", runner.log);
+    }
+    if (runner.context->setTensorAddress(name, address)) return 0;
+    return fail(result, RUN, "the memory was refused", runner.log);
+}
+
+// The shape that an output has with the inputs as they are: -1 where only the run tells.
+extern "C" int32_t SHIM_FUNCTION(shape)(void *handle, const char *name, int64_t *dims, int32_t *rank) {
+    return dims_of(static_cast<Runner *>(handle)->context->getTensorShape(name), dims, rank) ? 0 : 1;
+}
+
+extern "C" int32_t SHIM_FUNCTION(enqueue)(void *handle, void *stream, shim_result *result) {
+    Runner &runner = *static_cast<Runner *>(handle);
+    runner.log.last[0] = 0;
+    if (runner.context->enqueueV3(static_cast<cudaStream_t>(stream))) return 0;
+    return fail(result, RUN, "the run could not be started", runner.log);
+}
