@@ -122,6 +122,12 @@ namespace Optimize
         /// <summary>Tokens or classes of each distribution that it keeps.</summary>
         public ulong TeacherTopK { get; set; }
 
+        /// <summary>What teacher and student run on: the processor, CUDA, or Auto.</summary>
+        public Provider Provider { get; set; }
+
+        /// <summary>Number of the device, from 0.</summary>
+        public uint DeviceId { get; set; }
+
         /// <summary>Told after each step and each measurement, on the thread that makes the call.</summary>
         public Action<TrainingStep> Training { get; set; }
 
@@ -161,6 +167,8 @@ namespace Optimize
                 Threads = Threads,
                 TeacherCache = scratch.Text(TeacherCache),
                 TeacherTopK = TeacherTopK,
+                Provider = (int)Provider,
+                DeviceId = DeviceId,
             };
         }
     }

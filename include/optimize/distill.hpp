@@ -68,8 +68,8 @@ struct DistillOptions {
     std::string teacher_cache;
     /// Tokens or classes of each distribution that it keeps.
     std::uint64_t teacher_top_k = 0;
-    /// What teacher and student run on: an optimize_provider_t.
-    std::int32_t provider = OPTIMIZE_PROVIDER_CPU;
+    /// What teacher and student run on: the processor, CUDA, or automatic.
+    Provider provider = Provider::cpu;
     std::uint32_t device_id = 0;
     /// Called after each step and each measurement. What it throws cancels, and is thrown again by the call.
     std::function<void(const TrainingStep &)> training;
@@ -119,7 +119,7 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     raw.threads = options.threads;
     raw.teacher_cache = c_text_or_null(options.teacher_cache, "teacher_cache");
     raw.teacher_top_k = options.teacher_top_k;
-    raw.provider = options.provider;
+    raw.provider = static_cast<std::int32_t>(options.provider);
     raw.device_id = options.device_id;
     // What the function throws waits until the next progress report, which ends the call.
     struct Told {

@@ -66,6 +66,8 @@ type DistillOptions struct {
 	Threads                   uint32
 	TeacherCache              string             // file for what the teacher says, so that it is asked once; "" is none
 	TeacherTopK               uint64             // tokens or classes of each distribution that it keeps
+	Provider                  Provider           // what teacher and student run on: the processor, CUDA, or auto
+	DeviceID                  uint32
 	Training                  func(TrainingStep) // told after each step and each measurement, on the calling goroutine
 }
 
@@ -141,6 +143,8 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 		threads:                     C.uint32_t(o.Threads),
 		teacher_cache:               m.textOrNil(o.TeacherCache),
 		teacher_top_k:               C.uint64_t(o.TeacherTopK),
+		provider:                    C.int32_t(o.Provider),
+		device_id:                   C.uint32_t(o.DeviceID),
 	}
 	if o.Training != nil {
 		told := &training{tell: o.Training}
