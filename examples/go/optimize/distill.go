@@ -64,9 +64,9 @@ type DistillOptions struct {
 	Checkpoint                string   // file for the state; "" is none
 	Resume                    bool
 	Threads                   uint32
-	TeacherCache              string             // file for what the teacher says, so that it is asked once; "" is none
-	TeacherTopK               uint64             // tokens or classes of each distribution that it keeps
-	Provider                  Provider           // what teacher and student run on: the processor, CUDA, or auto
+	TeacherCache              string   // file for what the teacher says, so that it is asked once; "" is none
+	TeacherTopK               uint64   // tokens or classes of each distribution that it keeps
+	Provider                  Provider // what teacher and student run on: the processor, CUDA, or auto
 	DeviceID                  uint32
 	Training                  func(TrainingStep) // told after each step and each measurement, on the calling goroutine
 }
