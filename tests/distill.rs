@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Folder, Random};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -26,10 +27,15 @@ fn text(folder: &Folder) -> PathBuf {
 }
 
 fn command(folder: &Folder, data: &Path, output: &str, more: &[&str]) -> Command {
+    let mut command = command_of(&deps("models/paraphrase-MiniLM-L3-v2"), "layers:1", data, &folder.join(output));
+    command.args(["--sequence-length", "24", "--quiet"]).args(more);
+    command
+}
+
+fn command_of(teacher: &Path, student: &str, data: &Path, output: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
-    command.args(["distill", "--student", "layers:1", "--threads", "1", "--sequence-length", "24", "--quiet"]);
-    command.arg("--teacher").arg(deps("models/paraphrase-MiniLM-L3-v2")).arg("--data").arg(data);
-    command.arg("--output").arg(folder.join(output)).args(more);
+    command.args(["distill", "--student", student, "--threads", "1"]);
+    command.arg("--teacher").arg(teacher).arg("--data").arg(data).arg("--output").arg(output);
     if std::env::var_os("ORT_DYLIB_PATH").is_none() {
         command.env("ORT_DYLIB_PATH", deps("onnxruntime/libonnxruntime.so.1"));
     }
@@ -151,4 +157,94 @@ fn frozen_weights_stay_and_others_learn() {
     assert!(!weights(&before, table).is_empty() && weights(&before, table) == weights(&after, table));
     let first = "encoder.layer.0.output.dense.bias";
     assert!(!weights(&before, first).is_empty() && weights(&before, first) != weights(&after, first));
+}
+
+/// A folder with a classifier of three classes, not trained, whose words are `w0` to `w59`.
+fn classifier(folder: &Folder) -> PathBuf {
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/bert-classify");
+    let model = folder.join("classifier");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(bert.join(name), model.join(name)).unwrap();
+    }
+    let words: serde_json::Map<String, Value> = (0..60).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
+        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
+    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    model
+}
+
+#[test]
+fn a_classifier_learns_the_classes_that_the_text_has() {
+    let folder = Folder::new("distill-classes");
+    let (model, mut random) = (classifier(&folder), Random(7));
+    // One of three words says what a text is about; the others say nothing. Some texts have no class.
+    let line = |random: &mut Random| {
+        let class = random.below(3);
+        let mut words: Vec<String> = (0..5).map(|_| format!("w{}", 20 + random.below(30))).collect();
+        words[random.below(5)] = format!("w{}", 10 + class);
+        let label = ["\"LABEL_0\"", "1", "\"LABEL_2\""][class];
+        let label = if random.below(8) == 0 { String::new() } else { format!(", \"label\": {label}") };
+        format!("{{\"text\": \"{}\"{label}}}\n", words.join(" "))
+    };
+    let data = folder.join("texts.jsonl");
+    std::fs::write(&data, (0..400).map(|_| line(&mut random)).collect::<String>()).unwrap();
+    let learn = |output: &str, teacher: &Path, student: &str, more: &[&str]| {
+        let mut command = command_of(teacher, student, &data, &folder.join(output));
+        command.args(["--json", "--epochs", "12", "--batch-size", "16", "--learning-rate", "1e-2"]).args(more);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()
+    };
+    let report = learn("labels", &model, "layers:1", &["--logits-weight", "0", "--labels-weight", "1"]);
+    let accuracy = |of: &str| report.pointer(&format!("/quality/{of}/accuracy")).and_then(Value::as_f64).unwrap();
+    assert!(accuracy("after/result") > 0.9 && accuracy("before/result") < 0.8, "{}", report["quality"]);
+    // Another, from what that one says.
+    let report = learn("said", &folder.join("labels"), model.to_str().unwrap(), &[]);
+    let agreement = |of: &str| report.pointer(&format!("/quality/{of}/agreement")).and_then(Value::as_f64).unwrap();
+    assert!(agreement("after") > 0.9 && agreement("before") < 0.8, "{}", report["quality"]);
+    let wrong = folder.join("wrong.jsonl");
+    std::fs::write(&wrong, "{\"text\": \"w1\", \"label\": 3}\n".repeat(40)).unwrap();
+    let e = run(&folder, &wrong, "none.onnx", &["--labels-weight", "1"]);
+    assert!(said(&e).contains("labels_weight is for models that write text and for classifiers"), "{}", said(&e));
+}
+
+#[test]
+fn a_student_of_a_quantized_file_learns_in_float32() {
+    let folder = Folder::new("distill-gguf");
+    let data = folder.join("text.txt");
+    let text = "The old captain sold seven red apples, and nobody in the village knew why. ".repeat(40);
+    std::fs::write(&data, text).unwrap();
+    let teacher = deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let mut command = command_of(&teacher, "layers:1", &data, &folder.join("student"));
+    command.args([
+        "--max-steps",
+        "1",
+        "--batch-size",
+        "1",
+        "--sequence-length",
+        "8",
+        "--validation-ratio",
+        "0.1",
+        "--json",
+    ]);
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let warning = report.pointer("/summary/warning").and_then(Value::as_str).unwrap();
+    assert!(warning.contains("in float32: quantize the result"), "{warning}");
+    let student = optimize::model::Model::load(&folder.join("student/model.onnx")).unwrap();
+    assert!(student.graph().node.iter().all(|node| !node.op_type.as_deref().unwrap_or("").ends_with("NBits")));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_said_and_nothing_is_written() {
+    let folder = Folder::new("distill-device");
+    let data = text(&folder);
+    let e = run(&folder, &data, "student.onnx", &["--provider", "cuda", "--device", "63"]);
+    assert!(!e.status.success() && said(&e).contains("cuda"), "{}", said(&e));
+    let e = run(&folder, &data, "student.onnx", &["--provider", "tensorrt"]);
+    assert!(!e.status.success() && said(&e).contains("cpu, cuda or auto"), "{}", said(&e));
+    assert_eq!(folder.names(), ["text.txt"]);
 }
