@@ -171,7 +171,7 @@ internal static class Tests
             if (step.IsValidation) measurements++;
             else Check(step.Step == ++steps && step.TotalSteps == 3 && step.Loss > 0 && step.LearningRate > 0, "step " + steps);
         };
-        options.TeacherCache = System.IO.Path.Combine(temporary, "answers");
+        options.TeacherCache = System.IO.Path.Combine(temporary, "answers.csharp");
         using (var student = context.Distill(model, null, options))
         {
             Check(steps == 3 && measurements >= 2 && System.IO.File.Exists(options.TeacherCache), "steps " + steps);
