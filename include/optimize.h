@@ -450,6 +450,14 @@ typedef enum {
    * As OPTIMIZE_PRECISION_FP16, in bfloat16.
    */
   OPTIMIZE_PRECISION_BF16 = 2,
+  /**
+   * What products with weights multiply, in 8-bit integers.
+   */
+  OPTIMIZE_PRECISION_INT8 = 3,
+  /**
+   * As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
+   */
+  OPTIMIZE_PRECISION_FP8 = 4,
 } optimize_precision_t;
 
 /**
@@ -1799,8 +1807,8 @@ typedef struct {
    */
   uint64_t workspace;
   /**
-   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16 and 0.08 for bf16. Nodes go back
-   * to fp32 until it is met.
+   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.1 for int8
+   * and fp8. Nodes go back to fp32 until it is met.
    */
   double max_error;
   /**
@@ -1851,6 +1859,11 @@ typedef struct {
    * Threads of the measurements; 0 is as the context says.
    */
   uint32_t threads;
+  /**
+   * int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors), on which scales are found; NULL is
+   * built-in sentences or generated numbers.
+   */
+  const char *calibration;
 } optimize_tensorrt_options_t;
 
 /**

@@ -88,6 +88,7 @@ namespace Optimize
             internal ulong ComputeCapabilityCount;
             internal uint VersionCompatible, HardwareCompatible, Strip, Refit, Sparsity, Detailed, NoTf32, Force;
             internal uint RefuseMismatch, Threads;
+            internal IntPtr Calibration;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -5,7 +5,8 @@ use super::manifest::{self, FORMAT, Key, Manifest};
 use super::options::{Precision, TensorRtOptions};
 use super::precision::{self, Lowered};
 use super::profile::Profiles;
-use super::{portable, work};
+use super::sparsity::{self, Counted};
+use super::{EngineFile, portable, quantized, work};
 use crate::call::Call;
 use crate::error::{Context, Kind, Result, bail};
 use crate::files;
@@ -52,7 +53,7 @@ pub fn build(
     let profiles = Profiles::new(model, options)?;
     let engine = target(output)?;
     let identity = model.identity(call)?;
-    let key = key(&library, &identity, &profiles, options);
+    let key = key(&library, &identity, &profiles, options)?;
     let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
     let summary = &mut report.summary;
     summary.insert("backend".into(), library.backend().name().into());
@@ -119,8 +120,15 @@ fn lowered(
     report: &mut Report,
     call: &Call,
 ) -> Result<ModelProto> {
-    let (proto, lowered) = portable::lower(model)?;
+    let (mut proto, lowered) = portable::lower(model)?;
     report.summary.insert("nodes_lowered".into(), lowered.into());
+    if options.sparsity {
+        let Counted { weights, with_pattern } = sparsity::count(&proto);
+        report.summary.insert("weights_2_4".into(), json!({ "weights": weights, "with_pattern": with_pattern }));
+    }
+    if options.precision.is_quantized() {
+        quantized::raise(&mut proto, options.precision)?;
+    }
     if options.precision == Precision::Fp32 {
         return Ok(proto);
     }
@@ -218,8 +226,7 @@ fn target(output: &Path) -> Result<PathBuf> {
     if output.as_os_str().is_empty() {
         bail!(InvalidArgument, "the path of the engine is empty");
     }
-    let is_file = output.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt");
-    if is_file && !output.is_dir() {
+    if EngineFile::is_one(output) {
         return Ok(output.to_owned());
     }
     std::fs::create_dir_all(output).at(|| output.display())?;
@@ -235,7 +242,11 @@ fn flags(options: &TensorRtOptions) -> u32 {
         | set(options.strip, flag::STRIP_PLAN)
 }
 
-fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Key {
+fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Result<Key> {
+    let calibration = match &options.calibration {
+        Some(file) => Some(manifest::sha256(&files::read(file, limits::DATA_FILE_BYTES)?)),
+        None => None,
+    };
     let compute_capability = match (library.backend(), options.compute_capabilities.as_slice()) {
         (Backend::TensorRtRtx, []) => "none".to_owned(),
         (Backend::TensorRtRtx, many) => many.iter().map(i32::to_string).collect::<Vec<_>>().join(","),
@@ -254,9 +265,10 @@ fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options:
         ("no_tf32", json!(options.no_tf32)),
         ("max_error", json!(options.error_allowed())),
         ("keep_fp32", json!(options.keep_fp32)),
+        ("calibration", json!(calibration)),
     ];
     flags.extend(values.map(|(name, value)| (name.to_owned(), value)));
-    Key {
+    Ok(Key {
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
         model_sha256: identity.sha256.clone(),
         backend: library.backend(),
@@ -266,7 +278,7 @@ fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options:
         flags,
         profiles: profiles.to_json(),
         timing_cache: options.timing_cache.is_some(),
-    }
+    })
 }
 
 /// Whether the engine that is there is the one asked for, and why, or why not.

@@ -7,6 +7,7 @@
 
 use super::casts::{self, Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
+use super::quantized;
 use super::sample::{self, Sample};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
@@ -80,6 +81,8 @@ struct Work<'w> {
     /// Names of the float32 values of the main graph.
     floats: HashSet<String>,
     constants: HashMap<&'w str, &'w TensorProto>,
+    /// int8 and fp8: magnitudes of what products multiply.
+    ranges: HashMap<String, f32>,
     scratch: Scratch,
 }
 
@@ -108,7 +111,11 @@ pub(super) fn lower(
     let given = model.inputs().into_iter().filter(|i| i.dtype == Some(DataType::Float32)).map(|i| i.name);
     let floats = made.chain(given).chain(constants.keys().map(|name| (*name).to_owned())).collect();
     let scratch = Scratch::new(&std::env::temp_dir());
-    let work = Work { runtime, model, options, call, sample, floats, constants, scratch };
+    let (ranges, batches) = match options.precision.is_quantized() {
+        true => quantized::ranges(runtime, model, &constants, options, call)?,
+        false => (HashMap::new(), 0),
+    };
+    let work = Work { runtime, model, options, call, sample, floats, constants, ranges, scratch };
     let mut back: HashMap<usize, String> = HashMap::new();
     let allowed = options.error_allowed();
     for round in 0..=ROUNDS {
@@ -124,10 +131,14 @@ pub(super) fn lower(
         let measured = work.measure(&forms)?;
         call.report("precision", round as u64 + 1, 0)?;
         if measured.worst <= allowed {
-            let error = json!({
+            let how = if batches > 0 { "cpu, the graph itself" } else { "cpu, rounding emulated" };
+            let mut error = json!({
                 "relative": measured.worst, "allowed": allowed, "outputs": measured.outputs,
-                "measured_on": "cpu, rounding emulated", "rounds": round,
+                "measured_on": how, "rounds": round,
             });
+            if batches > 0 {
+                error["calibration_batches"] = batches.into();
+            }
             return Ok(Lowered { nodes: work.reports(&plan), proto: work.rewrite(&forms, false)?.proto, error });
         }
         let costs = work.costs(&forms)?;
@@ -179,6 +190,9 @@ impl Work<'_> {
         if self.options.keep_fp32.iter().any(|keep| keep == op || keep == node.label()) {
             return kept("asked to stay".to_owned());
         }
+        if self.options.precision.is_quantized() {
+            return self.decide_quantized(node);
+        }
         if !default || subgraphs(node).next().is_some() {
             return kept("an operator of another domain, or with a graph inside".to_owned());
         }
@@ -207,6 +221,20 @@ impl Work<'_> {
         (Form::Short, format!("{op} in {}", self.options.precision.name()))
     }
 
+    fn decide_quantized(&self, node: &NodeProto) -> Decision {
+        let default = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+        match quantized::weight_of(node, &self.constants).filter(|_| default) {
+            None => (Form::Full, String::new()),
+            Some(Err(reason)) => (Form::Full, reason.to_owned()),
+            Some(Ok(_)) => match node.input_at(0).and_then(|x| self.ranges.get(x)) {
+                Some(most) if most.is_finite() && *most > 0.0 => {
+                    (Form::Short, format!("{} in {}", node.op(), self.options.precision.name()))
+                }
+                _ => (Form::Full, "what it multiplies has no range on the data".to_owned()),
+            },
+        }
+    }
+
     fn out_of_range<'n>(&self, name: &'n str) -> Option<(&'n str, f32)> {
         let most = match (self.sample.largest.get(name), self.constants.get(name)) {
             (Some(most), _) => *most,
@@ -230,6 +258,9 @@ impl Work<'_> {
 
     fn rewrite(&self, forms: &[Form], emulated: bool) -> Result<Rewritten> {
         let (model, precision) = (self.model.proto(), self.options.precision);
+        if precision.is_quantized() {
+            return quantized::rewrite(model, forms, precision, &self.ranges, &self.scratch);
+        }
         casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
     }
 
