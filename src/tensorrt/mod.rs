@@ -11,6 +11,7 @@
 //! this library.
 
 mod backend;
+mod blocks;
 mod build;
 mod casts;
 pub mod engine;

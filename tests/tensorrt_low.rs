@@ -1,0 +1,203 @@
+//! int8, fp8, weights in blocks and the pattern 2:4 on the way to TensorRT: what they cost on ONNX Runtime, which of them
+//! TensorRT-RTX builds without a device; and running an engine, or being told why not.
+
+mod support;
+
+use optimize::call::Call;
+use optimize::error::Kind;
+use optimize::model::Model;
+use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
+use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::tensorrt::{self, Choice, Engine, EngineFile, OpenOptions, Precision, TensorRtOptions};
+use std::process::Command;
+use support::{deps, lacks, runtime, scratch};
+
+fn options(precision: Precision) -> TensorRtOptions {
+    TensorRtOptions {
+        precision,
+        backend: Choice::TensorRtRtx,
+        library: lacks("tensorrt-rtx").then_some(None).unwrap_or_else(|| Some(deps("tensorrt-rtx"))),
+        batch_size: 1,
+        sequence_length: 16,
+        threads: 1,
+        ..TensorRtOptions::default()
+    }
+}
+
+fn minilm() -> Model {
+    Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap()
+}
+
+fn ids(model: &Model) -> Vec<Tensor> {
+    let ids = Tensor::from_i64(&[1, 16], (0..16).map(|i| 1000 + i * 137).collect()).unwrap();
+    vec![ids, Tensor::from_i64(&[1, 16], vec![1; 16]).unwrap()][..model.inputs().len()].to_vec()
+}
+
+/// Relative distance of the first output from that of another model.
+fn far(plain: &Model, other: &Model) -> f64 {
+    let run = |model: &Model| {
+        let session = SessionOptions { threads: 1, ..SessionOptions::default() };
+        let mut session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
+        let tensors = ids(model);
+        let names: Vec<String> = model.inputs().into_iter().map(|info| info.name).collect();
+        let feed: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&tensors).collect();
+        session.run(&feed, &[], &Call::default()).unwrap().remove(0).1.to_f32_vec().unwrap()
+    };
+    let (a, b) = (run(plain), run(other));
+    let size: f64 = a.iter().map(|a| f64::from(*a).powi(2)).sum();
+    let apart: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (apart / size).sqrt()
+}
+
+#[test]
+fn quantized_graphs_are_near_and_their_error_is_the_one_that_is_said() {
+    let model = minilm();
+    for precision in [Precision::Int8, Precision::Fp8] {
+        let (graph, report) = tensorrt::graph(Some(runtime()), &model, &options(precision), &Call::default()).unwrap();
+        assert_eq!((graph.inputs(), graph.outputs()), (model.inputs(), model.outputs()));
+        let relative = report.summary["error"]["relative"].as_f64().unwrap();
+        assert!(relative > 1e-4 && relative <= 0.1, "{}: {relative}", precision.name());
+        assert!(report.summary["error"]["calibration_batches"].as_u64().unwrap() > 0);
+        let far = far(&model, &graph);
+        println!("MiniLM {}: {relative:.4} on the sample, {far:.4} on other tokens", precision.name());
+        assert!(far > 1e-4 && far < 0.25, "{}: {far}", precision.name());
+        let short = report.nodes.iter().filter(|n| n.action == tensorrt::LOWERED).count();
+        assert!(short >= 12, "{short}");
+        assert!(graph.bytes() < model.bytes(), "weights are eight bits");
+    }
+}
+
+#[test]
+fn a_budget_of_int8_moves_nodes_back() {
+    let tight = TensorRtOptions { max_error: 0.02, ..options(Precision::Int8) };
+    let (_, report) = tensorrt::graph(Some(runtime()), &minilm(), &tight, &Call::default()).unwrap();
+    assert!(report.summary["error"]["relative"].as_f64().unwrap() <= 0.02);
+    assert!(!report.summary["nodes_back_to_fp32"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn calibration_data_are_read_or_refused() {
+    let (folder, model) = (scratch("tensorrt-calibration"), minilm());
+    let with = |name: &str, content: &[u8]| {
+        let file = folder.join(name);
+        std::fs::write(&file, content).unwrap();
+        let options = TensorRtOptions { calibration: Some(file), ..options(Precision::Int8) };
+        tensorrt::graph(Some(runtime()), &model, &options, &Call::default())
+    };
+    let text = "The committee met on Tuesday to discuss the budget.\n".repeat(20);
+    let (_, report) = with("text.txt", text.as_bytes()).unwrap();
+    assert!(report.summary["error"]["calibration_batches"].as_u64().unwrap() > 0);
+    assert_eq!(with("junk.txt", &[0xff, 0xfe, 0x00]).err().unwrap().kind(), Kind::InvalidArgument);
+    assert_eq!(with("junk.safetensors", b"no").err().unwrap().kind(), Kind::InvalidModel);
+    let none = TensorRtOptions { calibration: Some(folder.join("none.txt")), ..options(Precision::Int8) };
+    let missing = tensorrt::graph(Some(runtime()), &model, &none, &Call::default()).err().unwrap();
+    assert!(missing.kind() == Kind::NotFound && missing.to_string().contains("none.txt"), "{missing}");
+}
+
+/// What is written in the documentation about int8 and fp8 comes from here.
+#[test]
+fn what_rtx_takes_of_quantized_graphs() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
+    let folder = scratch("tensorrt-quantized");
+    let conv = Model::load(&deps("onnx-tests/pytorch-converted/test_Conv2d/model.onnx")).unwrap();
+    for (name, model) in [("MiniLM", minilm()), ("Conv2d", conv)] {
+        for precision in [Precision::Int8, Precision::Fp8] {
+            let at = folder.join("q.engine");
+            let wide = TensorRtOptions { max_error: 0.5, ..options(precision) };
+            match tensorrt::build(Some(runtime()), &model, &at, &wide, &Call::default()) {
+                Ok(report) => println!("{name} {}: {} bytes", precision.name(), report.summary["bytes_after"]),
+                Err(e) => {
+                    println!("{name} {}: {:?} {e}", precision.name(), e.kind());
+                    assert_eq!(precision, Precision::Fp8, "int8 is what TensorRT-RTX builds: {e}");
+                    assert!(matches!(e.kind(), Kind::Unsupported | Kind::Backend), "{e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_in_blocks_become_numbers_again() {
+    let model = minilm();
+    for (bits, symmetric) in [(4, true), (4, false), (8, true)] {
+        let blocks = QuantizeOptions {
+            quantize_type: QuantizeType::WeightOnly,
+            bits,
+            symmetric,
+            threads: 1,
+            ..QuantizeOptions::default()
+        };
+        let (small, _) = quantize(&model, &blocks, &Call::default()).unwrap();
+        assert!(small.graph().node.iter().any(|node| node.op() == "MatMulNBits"));
+        let (graph, report) = tensorrt::graph(None, &small, &options(Precision::Fp32), &Call::default()).unwrap();
+        assert!(graph.graph().node.iter().all(|node| node.op() != "MatMulNBits"));
+        assert!(report.summary["nodes_lowered"].as_u64().unwrap() >= 12);
+        let far = far(&small, &graph);
+        assert!(far < 1e-4, "{bits} bits, symmetric {symmetric}: {far}");
+    }
+}
+
+#[test]
+fn weights_of_the_pattern_are_counted() {
+    let sparse = TensorRtOptions { sparsity: true, ..options(Precision::Fp32) };
+    let count = |model: &Model| {
+        let (_, report) = tensorrt::graph(None, model, &sparse, &Call::default()).unwrap();
+        let of = |key: &str| report.summary["weights_2_4"][key].as_u64().unwrap();
+        (of("weights"), of("with_pattern"))
+    };
+    let model = minilm();
+    let (weights, none) = count(&model);
+    assert!(weights >= 18 && none == 0, "{weights} {none}");
+    let pruning = optimize::prune::PruneOptions {
+        pattern: Some(optimize::prune::Pattern { keep: 2, of: 4 }),
+        ..optimize::prune::PruneOptions::default()
+    };
+    let (pruned, _) = optimize::prune::prune(&model, &pruning, &Call::default()).unwrap();
+    let (all, with) = count(&pruned);
+    assert!(all == weights && with >= 12, "{with} of {all}");
+}
+
+#[test]
+fn an_engine_runs_where_a_device_is_and_says_so_where_none_is() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
+    let (folder, model) = (scratch("tensorrt-run"), minilm());
+    let engine = folder.join("r.engine");
+    tensorrt::build(Some(runtime()), &model, &engine, &options(Precision::Fp32), &Call::default()).unwrap();
+    assert!(EngineFile::is_one(&engine) && !EngineFile::is_one(&folder));
+    let open = |trust: bool, device: u32| {
+        let library = Some(deps("tensorrt-rtx"));
+        Engine::open(&engine, &OpenOptions { trust, library, ..OpenOptions::default() }, device)
+    };
+    assert_eq!(open(false, 0).err().unwrap().kind(), Kind::Untrusted);
+    assert_eq!(open(true, 4096).err().unwrap().kind(), Kind::DeviceMissing);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
+    command.args(["run", "--json", "--trust", "--tensorrt-library"]).arg(deps("tensorrt-rtx"));
+    let output = command.arg("--model").arg(&engine).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut ready = match open(true, 0) {
+        Ok(ready) => ready,
+        Err(e) => {
+            assert!(matches!(e.kind(), Kind::DeviceMissing | Kind::Backend), "{e}");
+            assert!(output.status.code() == Some(1) && said.contains(e.message()), "{said}");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{said}");
+    let tensors = ids(&model);
+    let names: Vec<String> = ready.inputs().into_iter().map(|info| info.name).collect();
+    let feed: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&tensors).collect();
+    let outputs = ready.run(&feed, &[], &Call::default()).unwrap();
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut session = Session::new(runtime(), &model, &options, &Call::default()).unwrap();
+    for (name, wanted) in session.run(&feed, &[], &Call::default()).unwrap() {
+        let Some((_, given)) = outputs.iter().find(|(other, _)| *other == name) else { panic!("no {name}") };
+        let (a, b) = (wanted.to_f32_vec().unwrap(), given.to_f32_vec().unwrap());
+        let size: f32 = a.iter().map(|v| v * v).sum();
+        let apart: f32 = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum();
+        assert!((apart / size).sqrt() < 5e-3, "{name}");
+    }
+}
