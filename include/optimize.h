@@ -611,7 +611,7 @@ typedef enum {
  */
 typedef enum {
   /**
-   * TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+   * TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider; the report says why.
    */
   OPTIMIZE_TENSORRT_AUTO = 0,
   /**
@@ -622,6 +622,10 @@ typedef enum {
    * TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
    */
   OPTIMIZE_TENSORRT_RTX = 2,
+  /**
+   * ONNX Runtime's TensorRT provider: a model with engines in it (X_ctx.onnx), where the provider starts.
+   */
+  OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 } optimize_tensorrt_backend_t;
 
 /**

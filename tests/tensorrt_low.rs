@@ -201,3 +201,24 @@ fn an_engine_runs_where_a_device_is_and_says_so_where_none_is() {
         assert!((apart / size).sqrt() < 5e-3, "{name}");
     }
 }
+
+#[test]
+fn the_provider_of_onnx_runtime_builds_where_it_starts_and_else_says_why_not() {
+    let (folder, model) = (scratch("tensorrt-provider"), minilm());
+    let at = folder.join("m_ctx.onnx");
+    let provider = TensorRtOptions { backend: Choice::OnnxRuntime, library: None, ..options(Precision::Fp32) };
+    let without = tensorrt::build(None, &model, &at, &provider, &Call::default()).err().unwrap();
+    assert_eq!(without.kind(), Kind::InvalidArgument);
+    match tensorrt::build(Some(runtime()), &model, &at, &provider, &Call::default()) {
+        Ok(report) => {
+            assert_eq!(report.summary["backend"], "onnxruntime");
+            let made = Model::load(&at).unwrap();
+            assert!(made.graph().node.iter().any(|node| node.op() == "EPContext"));
+        }
+        Err(e) => {
+            assert!(matches!(e.kind(), Kind::BackendMissing | Kind::DeviceMissing), "{e}");
+            assert!(e.message().contains("tensorrt") || e.message().contains("NVIDIA"), "{e}");
+            assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 0);
+        }
+    }
+}

@@ -12,7 +12,7 @@ namespace Optimize
     {
         public Precision Precision { get; set; }
 
-        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX.</summary>
+        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime.</summary>
         public int Backend { get; set; }
 
         /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 is its default.</summary>

@@ -36,12 +36,14 @@ pub enum optimize_precision_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_tensorrt_backend_t {
-    /// TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider; the report says why.
     OPTIMIZE_TENSORRT_AUTO = 0,
     /// TensorRT 11 (libnvinfer.so.11): for the device that is there.
     OPTIMIZE_TENSORRT_NVINFER = 1,
     /// TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
     OPTIMIZE_TENSORRT_RTX = 2,
+    /// ONNX Runtime's TensorRT provider: a model with engines in it (X_ctx.onnx), where the provider starts.
+    OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 }
 
 /// Options of `optimize_model_build_tensorrt`. All zero means the defaults.
@@ -141,7 +143,8 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
             let runtime = match options.precision {
-                Precision::Fp32 => None,
+                Precision::Fp32 if options.backend == Choice::Auto => context.runtime().ok(),
+                Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
                 _ => Some(context.runtime()?),
             };
             let built = call::with(call, |call| build(runtime, model, Path::new(path), &options, call))?;
@@ -215,6 +218,7 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         0 => Choice::Auto,
         1 => Choice::TensorRt,
         2 => Choice::TensorRtRtx,
+        3 => Choice::OnnxRuntime,
         other => bail!(InvalidArgument, "backend is {other}, which is no optimize_tensorrt_backend_t"),
     };
     let shapes = |pointer, name| parse_shapes(read(pointer, name)?.unwrap_or(""));

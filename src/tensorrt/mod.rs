@@ -3,7 +3,7 @@
 //! [`build`] is the way in: from a model to an engine file with a manifest beside it. [`graph`] gives the graph alone, as
 //! the library would get it. `portable` lowers operators that its parser does not take, `precision` writes a lower
 //! precision into the graph (`casts` and `quantized` do the writing, `sample` the measuring), `sparsity` looks for the pattern 2:4, `profile` says of which sizes inputs may
-//! be, `backend` finds the libraries, `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
+//! be, `backend` finds the libraries (`context` is ONNX Runtime's provider as one), `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
 //! another. [`Engine`] runs one, with memory of the device by `memory`.
 //!
 //! TensorRT's own interface is C++ classes; `shim.cc` turns them into two C functions. It is compiled where NVIDIA's
@@ -14,6 +14,7 @@ mod backend;
 mod blocks;
 mod build;
 mod casts;
+mod context;
 pub mod engine;
 pub mod manifest;
 mod memory;

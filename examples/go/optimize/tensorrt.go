@@ -24,7 +24,7 @@ const (
 // TensorRTOptions are the options of Context.BuildTensorRT.
 type TensorRTOptions struct {
 	Precision           Precision
-	Backend             int32  // 0 chooses, 1 is TensorRT, 2 TensorRT-RTX
+	Backend             int32  // 0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime
 	OptimizationLevel   uint32 // 1 to 6 for TensorRT's 0 to 5; 0 is its default
 	BatchSize           uint64 // where the model leaves it open
 	SequenceLength      uint64 // where the model leaves it open

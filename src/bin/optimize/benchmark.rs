@@ -9,6 +9,7 @@ use optimize::error::{Context, Result, bail};
 use optimize::limits;
 use optimize::model::Model;
 use optimize::report::Report;
+use optimize::runtime::Execution;
 use optimize::shapes::{parse_shape, parse_values};
 use optimize::source::{self, Dialect, LoadOptions};
 use optimize::tensorrt::EngineFile;
@@ -101,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             texts.extend(lines(file)?);
         }
         let mut options = options(&arguments.inputs, &arguments.machine, texts, arguments.runs)?;
-        options.execution = arguments.on.execution()?;
+        options.execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
         if EngineFile::is_one(&arguments.against) {
             return against_engine(arguments, &original, &options, bar);
         }

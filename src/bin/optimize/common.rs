@@ -58,6 +58,7 @@ impl On {
             provider: self.provider.parse()?,
             device_id: self.device,
             engine_cache: self.engine_cache.as_ref().map(absolute).transpose()?,
+            ..Execution::default()
         })
     }
 }
@@ -65,7 +66,8 @@ impl On {
 /// How engine files are looked at.
 #[derive(Args)]
 pub struct Engines {
-    /// For an engine file (X.engine): whoever made it is trusted. It is code that TensorRT runs
+    /// For an engine file (X.engine), or a model with engines in it (X_ctx.onnx): whoever made it is trusted. It is code
+    /// that TensorRT runs
     #[arg(long)]
     pub trust: bool,
     /// For an engine file: the folder of TensorRT's libraries, if they are not found by themselves

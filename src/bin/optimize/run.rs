@@ -6,7 +6,7 @@ use clap::Args;
 use optimize::benchmark::inputs::{Cut, InputSet, Source};
 use optimize::error::Result;
 use optimize::model::Model;
-use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::runtime::{Execution, Session, SessionOptions, Tensor};
 use optimize::tensorrt::EngineFile;
 use optimize::text::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -39,7 +39,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let execution = arguments.on.execution()?;
+    let execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
     let (outputs, placement, warnings) = common::with_bar(&arguments.output, |bar| {
         let engine = match EngineFile::is_one(&arguments.model) {
             true => Some(arguments.engines.open(&arguments.model, execution.device_id, None)?),

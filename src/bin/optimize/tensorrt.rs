@@ -130,10 +130,12 @@ enum Numbers {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
-    /// TensorRT where it and a device are, else TensorRT-RTX
+    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider
     Auto,
     Tensorrt,
     TensorrtRtx,
+    /// ONNX Runtime's provider: a model with engines in it (X_ctx.onnx)
+    Onnxruntime,
 }
 
 impl From<Which> for Choice {
@@ -142,6 +144,7 @@ impl From<Which> for Choice {
             Which::Auto => Choice::Auto,
             Which::Tensorrt => Choice::TensorRt,
             Which::TensorrtRtx => Choice::TensorRtRtx,
+            Which::Onnxruntime => Choice::OnnxRuntime,
         }
     }
 }
@@ -158,7 +161,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.out, |bar| {
         let model = load(path)?;
         let runtime = match options.precision {
-            Precision::Fp32 => None,
+            Precision::Fp32 if options.backend == Choice::Auto => arguments.machine.runtime().ok(),
+            Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
             _ => Some(arguments.machine.runtime()?),
         };
         if !arguments.graph_only {
