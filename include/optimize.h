@@ -1725,6 +1725,10 @@ typedef struct {
    * Number of ranges in `dimensions`.
    */
   uint64_t dimension_count;
+  /**
+   * Path of a TensorRT engine of the model, with its manifest beside it: a variant for those who have the device; or NULL.
+   */
+  const char *engine;
 } optimize_package_compile_options_t;
 
 /**

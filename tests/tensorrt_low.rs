@@ -6,6 +6,7 @@ mod support;
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::model::Model;
+use optimize::package::{self, CompileOptions, Package};
 use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::tensorrt::{self, Choice, Engine, EngineFile, OpenOptions, Precision, TensorRtOptions};
@@ -221,4 +222,42 @@ fn the_provider_of_onnx_runtime_builds_where_it_starts_and_else_says_why_not() {
             assert_eq!(std::fs::read_dir(&*folder).unwrap().count(), 0);
         }
     }
+}
+
+#[test]
+fn a_package_carries_an_engine_and_says_why_it_is_not_used() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
+    let (folder, model) = (scratch("tensorrt-package"), minilm());
+    let engine = folder.join("p.engine");
+    tensorrt::build(Some(runtime()), &model, &engine, &options(Precision::Fp16), &Call::default()).unwrap();
+    let compile = |model: &Model, engine: &std::path::Path| {
+        let with = CompileOptions {
+            engine: Some(engine.to_owned()),
+            portable_only: true,
+            dynamic: true,
+            ..Default::default()
+        };
+        package::compile(runtime(), model, &folder.join("package"), &with, &Call::default())
+    };
+    compile(&model, &engine).unwrap();
+    let opened = Package::open(&folder.join("package"), &package::OpenOptions::default()).unwrap();
+    opened.verify(None, &Call::default()).unwrap();
+    let inspected: serde_json::Value = serde_json::from_str(&opened.inspect(Some(runtime())).unwrap()).unwrap();
+    assert_eq!(inspected["variants"][0]["provider"], "tensorrt");
+    assert_eq!(inspected["chosen"]["variant"], "fp32");
+    let reason = inspected["chosen"]["reason"].as_str().unwrap();
+    assert!(reason.contains("not tensorrt-fp16: it ") && reason.contains("portable"), "{reason}");
+    assert!(far(&model, &opened.model().unwrap()) < 1e-6, "the portable graph runs");
+    let trusted = OpenOptions { trust: true, library: Some(deps("tensorrt-rtx")), ..OpenOptions::default() };
+    assert_eq!(opened.engine(&OpenOptions::default(), 0).err().unwrap().kind(), Kind::Untrusted);
+    if let Err(e) = opened.engine(&trusted, 0) {
+        assert!(matches!(e.kind(), Kind::DeviceMissing | Kind::Backend), "{e}");
+    }
+    // Of another model, or without a manifest, it does not come in.
+    let other = Model::load(&deps("onnx-tests/pytorch-converted/test_Conv2d/model.onnx")).unwrap();
+    assert_eq!(compile(&other, &engine).err().unwrap().kind(), Kind::Mismatch);
+    std::fs::remove_file(tensorrt::manifest::path_of(&engine)).unwrap();
+    assert_eq!(compile(&model, &engine).err().unwrap().kind(), Kind::InvalidArgument);
 }

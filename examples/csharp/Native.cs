@@ -64,6 +64,7 @@ namespace Optimize
             internal uint SingleFile, PortableOnly, Packed, Reserved;
             internal IntPtr Dimensions;
             internal ulong DimensionCount;
+            internal IntPtr Engine;
         }
 
         [StructLayout(LayoutKind.Sequential)]
