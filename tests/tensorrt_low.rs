@@ -261,3 +261,19 @@ fn a_package_carries_an_engine_and_says_why_it_is_not_used() {
     std::fs::remove_file(tensorrt::manifest::path_of(&engine)).unwrap();
     assert_eq!(compile(&model, &engine).err().unwrap().kind(), Kind::InvalidArgument);
 }
+
+/// What models above 2 GiB take, with a small one.
+#[test]
+fn a_model_is_parsed_from_a_file_with_its_weights_beside_it() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
+    let (folder, model) = (scratch("tensorrt-file"), minilm());
+    let engine = folder.join("f.engine");
+    let by_file = TensorRtOptions { by_file: true, ..options(Precision::Fp32) };
+    tensorrt::build(None, &model, &engine, &by_file, &Call::default()).unwrap();
+    assert!(std::fs::metadata(&engine).unwrap().len() > 10_000_000, "the weights are in it");
+    let mut names: Vec<_> = std::fs::read_dir(&*folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["f.engine", "f.engine.json"], "nothing else is left");
+}

@@ -264,5 +264,6 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         force: given.force != 0,
         refuse_mismatch: given.refuse_mismatch != 0,
         threads: 0,
+        by_file: false,
     })
 }

@@ -170,9 +170,8 @@ fn make(
             return Ok(Manifest { error: report.summary.get("error").cloned(), ..made });
         }
     };
-    let encoded = encoded(&proto)?;
-    drop(proto);
-    let graph_sha256 = manifest::sha256(&encoded);
+    let parsed = Parsed::new(proto, engine, options.by_file, call)?;
+    let graph_sha256 = parsed.sha256.clone();
     let timing = match &options.timing_cache {
         None => None,
         Some(path) => Some(match files::read(path, limits::DATA_FILE_BYTES) {
@@ -182,7 +181,8 @@ fn make(
     };
     let job = work::Job {
         library,
-        model: encoded,
+        model: parsed.bytes.clone(),
+        file: parsed.file.clone(),
         inputs: profiles.inputs.clone(),
         profiles: profiles.shapes.clone(),
         values: profiles.values.clone(),
@@ -218,15 +218,43 @@ fn make(
     Ok(manifest)
 }
 
-fn encoded(proto: &ModelProto) -> Result<Bytes> {
-    let segments = save::encode(proto);
-    let size: u64 = segments.iter().map(|s| s.len() as u64).sum();
-    if size > limits::MODEL_PROTO_BYTES {
-        bail!(LimitExceeded, "the graph has {size} bytes; the parser takes at most {}", limits::MODEL_PROTO_BYTES);
+/// A graph as the parser of the library takes it: encoded, or above protobuf's 2 GiB a file with its weights beside it, in
+/// a folder that goes when the engine is built.
+struct Parsed {
+    bytes: Bytes,
+    file: Option<PathBuf>,
+    sha256: String,
+}
+
+impl Parsed {
+    fn new(proto: ModelProto, engine: &Path, by_file: bool, call: &Call) -> Result<Parsed> {
+        let segments = save::encode(&proto);
+        let size: u64 = segments.iter().map(|s| s.len() as u64).sum();
+        if size <= limits::MODEL_PROTO_BYTES && !by_file {
+            let mut all = Vec::with_capacity(size as usize);
+            segments.iter().for_each(|segment| all.extend_from_slice(segment));
+            let sha256 = manifest::sha256(&all);
+            return Ok(Parsed { bytes: all.into(), file: None, sha256 });
+        }
+        drop(segments);
+        let name = engine.file_name().unwrap_or_default().to_string_lossy();
+        let folder = std::path::absolute(engine)?.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        std::fs::create_dir_all(&folder).at(|| folder.display())?;
+        // From here on the folder goes with what is given.
+        let file = Some(folder.join("model.onnx"));
+        let mut parsed = Parsed { bytes: Bytes::new(), file, sha256: String::new() };
+        let saved = Model::from_proto(proto).save(&folder.join("model.onnx"), ExternalData::Always, call)?;
+        parsed.sha256 = saved.identity().sha256;
+        Ok(parsed)
     }
-    let mut all = Vec::with_capacity(size as usize);
-    segments.iter().for_each(|segment| all.extend_from_slice(segment));
-    Ok(all.into())
+}
+
+impl Drop for Parsed {
+    fn drop(&mut self) {
+        if let Some(folder) = self.file.as_deref().and_then(Path::parent) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
 }
 
 fn target(output: &Path, backend: Backend) -> Result<PathBuf> {

@@ -118,6 +118,10 @@ pub struct TensorRtOptions {
     pub refuse_mismatch: bool,
     /// Threads of the measurements; 0 is all.
     pub threads: usize,
+    /// The library reads the model from a file with the weights beside it, as it has to above 2 GiB.
+    #[doc(hidden)]
+    #[serde(skip)]
+    pub by_file: bool,
 }
 
 impl TensorRtOptions {

@@ -245,6 +245,7 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
         force: arguments.force,
         refuse_mismatch: arguments.refuse_mismatch,
         threads: arguments.machine.threads,
+        by_file: false,
     })
 }
 
