@@ -17,7 +17,7 @@ fn options(precision: Precision) -> TensorRtOptions {
     TensorRtOptions {
         precision,
         backend: Choice::TensorRtRtx,
-        library: lacks("tensorrt-rtx").then_some(None).unwrap_or_else(|| Some(deps("tensorrt-rtx"))),
+        library: if lacks("tensorrt-rtx") { None } else { Some(deps("tensorrt-rtx")) },
         batch_size: 1,
         sequence_length: 16,
         threads: 1,
