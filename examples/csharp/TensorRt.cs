@@ -45,7 +45,7 @@ namespace Optimize
         /// <summary>Bytes; 0 is all.</summary>
         public ulong Workspace { get; set; }
 
-        /// <summary>Against fp32; 0 is 0.01 for Fp16, 0.08 for Bf16 and 0.1 for Int8 and Fp8.</summary>
+        /// <summary>Against fp32; 0 is 0.01 for Fp16, 0.08 for Bf16 and 0.15 for Int8 and Fp8.</summary>
         public double MaxError { get; set; }
 
         /// <summary>TensorRT-RTX: devices to build for, 89 for compute capability 8.9.</summary>

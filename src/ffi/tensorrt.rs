@@ -80,7 +80,7 @@ pub struct optimize_tensorrt_options_t {
     pub timing_cache: *const c_char,
     /// Device memory in bytes that a layer may work in; 0 is all.
     pub workspace: u64,
-    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.1 for int8
+    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for int8
     /// and fp8. Nodes go back to fp32 until it is met.
     pub max_error: f64,
     /// TensorRT-RTX: `compute_capability_count` devices to build for, 89 for compute capability 8.9; NULL is all.

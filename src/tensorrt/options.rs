@@ -41,7 +41,7 @@ impl Precision {
         match self {
             Precision::Fp32 | Precision::Fp16 => 0.01,
             Precision::Bf16 => 0.08,
-            Precision::Int8 | Precision::Fp8 => 0.1,
+            Precision::Int8 | Precision::Fp8 => 0.15,
         }
     }
 
@@ -105,7 +105,7 @@ pub struct TensorRtOptions {
     /// TensorRT-RTX: devices to build for, 89 for compute capability 8.9; without any, all that it knows.
     pub compute_capabilities: Vec<i32>,
     /// Largest relative error of an output against fp32, on a sample; nodes go back to fp32 until it is met. 0 is 0.01
-    /// for fp16, 0.08 for bf16 and 0.1 for int8 and fp8.
+    /// for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
     /// int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`), on which scales are found; `None` is
     /// built-in sentences or generated numbers.

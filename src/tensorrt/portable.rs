@@ -27,7 +27,7 @@ pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
     let mut lowered = 0;
     let mut constants = Vec::new();
     let scratch = Scratch::new(&std::env::temp_dir());
-    let known: Known<'_> = model.graph().initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let known = constants_of(model);
     if let Some(graph) = proto.graph.as_deref_mut() {
         let nodes = std::mem::take(&mut graph.node);
         for node in nodes {
@@ -74,6 +74,22 @@ pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
 }
 
 type Known<'m> = HashMap<&'m str, &'m TensorProto>;
+
+/// The constants of a model, also by the names of their casts: scales of blocks are stored as float16.
+fn constants_of(model: &Model) -> Known<'_> {
+    let graph = model.graph();
+    let mut known: Known<'_> = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    for node in graph.node.iter().filter(|node| node.op() == "Cast") {
+        let of = node.input_at(0).and_then(|name| known.get(name).copied());
+        let float = |t: &&TensorProto| {
+            [DataType::Float16, DataType::Float32].iter().any(|dtype| t.data_type == Some(dtype.to_onnx()))
+        };
+        if let (Some(constant), Some(name)) = (of.filter(float), node.output.first()) {
+            known.insert(name, constant);
+        }
+    }
+    known
+}
 
 /// Constants of the model that were read and are not any more: weights in blocks that became others.
 fn drop_unread(graph: &mut GraphProto, known: &Known<'_>) {

@@ -111,11 +111,8 @@ pub(super) fn lower(
     let given = model.inputs().into_iter().filter(|i| i.dtype == Some(DataType::Float32)).map(|i| i.name);
     let floats = made.chain(given).chain(constants.keys().map(|name| (*name).to_owned())).collect();
     let scratch = Scratch::new(&std::env::temp_dir());
-    let (ranges, batches) = match options.precision.is_quantized() {
-        true => quantized::ranges(runtime, model, &constants, options, call)?,
-        false => (HashMap::new(), 0),
-    };
-    let work = Work { runtime, model, options, call, sample, floats, constants, ranges, scratch };
+    let mut work = Work { runtime, model, options, call, sample, floats, constants, ranges: HashMap::new(), scratch };
+    let batches = work.find_ranges()?;
     let mut back: HashMap<usize, String> = HashMap::new();
     let allowed = options.error_allowed();
     for round in 0..=ROUNDS {
@@ -154,6 +151,26 @@ pub(super) fn lower(
 }
 
 impl Work<'_> {
+    /// int8 and fp8: the magnitudes that cost least, where all is quantized. The number of batches that they are found on.
+    fn find_ranges(&mut self) -> Result<usize> {
+        let (mut best, mut count) = (f64::INFINITY, 0);
+        let precision = self.options.precision;
+        for method in quantized::methods(precision).iter().filter(|_| precision.is_quantized()) {
+            let (runtime, model) = (self.runtime, self.model);
+            let found = quantized::ranges(runtime, model, &self.constants, self.options, *method, self.call)?;
+            let before = std::mem::replace(&mut self.ranges, found.0);
+            count = found.1;
+            let forms: Vec<Form> = self.plan(&HashMap::new()).iter().map(|(form, _)| *form).collect();
+            let error = self.measure(&forms)?.worst;
+            if error < best {
+                best = error;
+            } else {
+                self.ranges = before;
+            }
+        }
+        Ok(count)
+    }
+
     fn is_float(&self, name: &str) -> bool {
         self.floats.contains(name)
     }
@@ -299,8 +316,16 @@ impl Work<'_> {
         let of =
             |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
-        let names: Vec<String> = lowered.flat_map(|(node, _)| of(node)).collect();
-        let short: Vec<String> = names.iter().filter_map(|n| rewritten.short.get(n).cloned()).collect();
+        let mut names: Vec<String> = lowered.clone().flat_map(|(node, _)| of(node)).collect();
+        if self.options.precision.is_quantized() {
+            // What they read is float32 and as far off as what was before made it: that is not their doing.
+            let read = lowered.filter_map(|(node, _)| node.input_at(0));
+            names.extend(read.filter(|name| self.sample.types.contains_key(*name)).map(str::to_owned));
+            names.sort();
+            names.dedup();
+        }
+        let short: Vec<String> =
+            names.iter().map(|n| rewritten.short.get(n).cloned().unwrap_or_else(|| n.clone())).collect();
         let model = Model::from_proto(rewritten.proto.clone());
         let threads = self.options.threads;
         let mut low = sample::session(self.runtime, &model, &short, threads, self.call)?;

@@ -59,6 +59,12 @@ pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> 
     }
 }
 
+/// Ways to find scales, of which the one with the smaller error is taken. Float8 has room for what is rare; of 8-bit
+/// integers it may cost all others their digits.
+pub(super) fn methods(precision: Precision) -> &'static [Method] {
+    if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
+}
+
 /// The largest magnitude of what each product with a weight is multiplied with, on the data asked for, else on built-in
 /// sentences or generated numbers. Stage: `calibrate`, in runs.
 pub(super) fn ranges(
@@ -66,6 +72,7 @@ pub(super) fn ranges(
     model: &Model,
     constants: &HashMap<&str, &TensorProto>,
     options: &TensorRtOptions,
+    method: Method,
     call: &Call,
 ) -> Result<(HashMap<String, f32>, usize)> {
     let mut names: Vec<String> = Vec::new();
@@ -81,8 +88,6 @@ pub(super) fn ranges(
         None => calibrate::without_data(model)?,
         Some(file) => data(model, file).at(|| file.display())?,
     };
-    // Float8 has room for what is rare; of 8-bit integers it would cost all others their digits.
-    let method = if options.precision == Precision::Fp8 { Method::MinMax } else { Method::LeastSquares };
     let total = calibrate::runs(names.len(), batches.len(), method);
     let threads = options.threads;
     let found = call.drive("calibrate", total, |ticket| {

@@ -36,7 +36,7 @@ type TensorRTOptions struct {
 	Library             string // folder of the libraries; empty looks for them
 	TimingCache         string
 	Workspace           uint64  // bytes; 0 is all
-	MaxError            float64 // against fp32; 0 is 0.01 for FP16, 0.08 for BF16 and 0.1 for INT8 and FP8
+	MaxError            float64 // against fp32; 0 is 0.01 for FP16, 0.08 for BF16 and 0.15 for INT8 and FP8
 	ComputeCapabilities []int32 // TensorRT-RTX: devices to build for, 89 for 8.9
 	VersionCompatible   bool
 	HardwareCompatible  bool
