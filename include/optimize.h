@@ -450,6 +450,14 @@ typedef enum {
    * As OPTIMIZE_PRECISION_FP16, in bfloat16.
    */
   OPTIMIZE_PRECISION_BF16 = 2,
+  /**
+   * What products with weights multiply, in 8-bit integers.
+   */
+  OPTIMIZE_PRECISION_INT8 = 3,
+  /**
+   * As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
+   */
+  OPTIMIZE_PRECISION_FP8 = 4,
 } optimize_precision_t;
 
 /**
@@ -603,7 +611,7 @@ typedef enum {
  */
 typedef enum {
   /**
-   * TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+   * TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider; the report says why.
    */
   OPTIMIZE_TENSORRT_AUTO = 0,
   /**
@@ -614,6 +622,10 @@ typedef enum {
    * TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
    */
   OPTIMIZE_TENSORRT_RTX = 2,
+  /**
+   * ONNX Runtime's TensorRT provider: a model with engines in it (X_ctx.onnx), where the provider starts.
+   */
+  OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 } optimize_tensorrt_backend_t;
 
 /**
@@ -1731,6 +1743,10 @@ typedef struct {
    * Number of ranges in `dimensions`.
    */
   uint64_t dimension_count;
+  /**
+   * Path of a TensorRT engine of the model, with its manifest beside it: a variant for those who have the device; or NULL.
+   */
+  const char *engine;
 } optimize_package_compile_options_t;
 
 /**
@@ -1817,8 +1833,8 @@ typedef struct {
    */
   uint64_t workspace;
   /**
-   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16 and 0.08 for bf16. Nodes go back
-   * to fp32 until it is met.
+   * Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for int8
+   * and fp8. Nodes go back to fp32 until it is met.
    */
   double max_error;
   /**
@@ -1869,6 +1885,11 @@ typedef struct {
    * Threads of the measurements; 0 is as the context says.
    */
   uint32_t threads;
+  /**
+   * int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors), on which scales are found; NULL is
+   * built-in sentences or generated numbers.
+   */
+  const char *calibration;
 } optimize_tensorrt_options_t;
 
 /**

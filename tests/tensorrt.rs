@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{deps, runtime, scratch};
+use support::{deps, lacks, runtime, scratch};
 
 fn options() -> TensorRtOptions {
     TensorRtOptions {
@@ -48,6 +48,9 @@ fn kind_of(outcome: optimize::error::Result<Report>) -> (Kind, String) {
 
 #[test]
 fn an_engine_is_built_once_and_its_manifest_says_of_what() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let (folder, model) = (scratch("tensorrt-once"), minilm());
     let engine = folder.join("a.engine");
     let seen = RefCell::new(Vec::new());
@@ -84,6 +87,9 @@ fn an_engine_is_built_once_and_its_manifest_says_of_what() {
 
 #[test]
 fn profiles_are_ranges_and_several() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let (folder, model) = (scratch("tensorrt-profiles"), minilm());
     let ranges = TensorRtOptions { dimensions: parse_dimensions("batch=1:4:8,sequence=1:32:64").unwrap(), ..options() };
     let report = build(&model, &folder, &ranges).unwrap();
@@ -104,6 +110,9 @@ fn profiles_are_ranges_and_several() {
 
 #[test]
 fn a_decoder_keeps_its_cache_inputs() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-decoder");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
     let model = source::load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap();
@@ -127,6 +136,9 @@ fn a_decoder_keeps_its_cache_inputs() {
 
 #[test]
 fn a_speech_model_is_built() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-speech");
     let model = Model::load(&deps("models/silero-vad/silero_vad_op18_ifless.onnx")).unwrap();
     let sizes: Vec<String> = model.inputs().iter().map(|info| info.describe()).collect();
@@ -173,6 +185,9 @@ const WHEEL: [&str; 26] = [
 
 #[test]
 fn models_of_the_onnx_wheel_are_built_in_both_precisions() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-wheel");
     let mut built = 0;
     for name in WHEEL {
@@ -298,6 +313,9 @@ fn a_budget_moves_nodes_back_and_says_which() {
 
 #[test]
 fn a_cancel_is_answered_soon_and_leaves_nothing() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-cancel");
     let model = Model::load(&deps("models/all-MiniLM-L6-v2")).unwrap();
     let cancel = Cancel::new();
@@ -342,6 +360,9 @@ fn pretender(folder: &Path, names: [&str; 2], version: i32) -> PathBuf {
 
 #[test]
 fn what_is_missing_has_a_status_of_its_own() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let (folder, model) = (scratch("tensorrt-missing"), minilm());
     let at = folder.join("m.engine");
     let with = |backend, library: PathBuf| {
@@ -368,6 +389,9 @@ fn what_is_missing_has_a_status_of_its_own() {
 
 #[test]
 fn an_operator_that_there_is_not_is_named() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     use optimize::graph::edit::{node, value};
     use optimize::onnx::dtype::DataType::Float32;
     use optimize::onnx::proto::NodeProto;
@@ -399,6 +423,9 @@ fn an_operator_that_there_is_not_is_named() {
 
 #[test]
 fn engines_are_looked_at_before_they_are_used() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-engines");
     let model = minilm();
     let engine = folder.join("t.engine");
@@ -436,6 +463,9 @@ fn engines_are_looked_at_before_they_are_used() {
 
 #[test]
 fn a_full_disk_leaves_nothing() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
     let folder = scratch("tensorrt-full");
     let script = "trap '' XFSZ; ulimit -f 2000; exec \"$0\" tensorrt --model \"$1\" --batch-size 1 --sequence-length 16 \
                   --tensorrt-library \"$2\" --output \"$3\"";

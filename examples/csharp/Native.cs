@@ -67,6 +67,7 @@ namespace Optimize
             internal uint SingleFile, PortableOnly, Packed, Reserved;
             internal IntPtr Dimensions;
             internal ulong DimensionCount;
+            internal IntPtr Engine;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -91,6 +92,7 @@ namespace Optimize
             internal ulong ComputeCapabilityCount;
             internal uint VersionCompatible, HardwareCompatible, Strip, Refit, Sparsity, Detailed, NoTf32, Force;
             internal uint RefuseMismatch, Threads;
+            internal IntPtr Calibration;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -52,6 +52,9 @@ namespace Optimize
         /// <summary>Zeros take next to nothing.</summary>
         public bool Packed { get; set; }
 
+        /// <summary>Path of a TensorRT engine of the model, with its manifest beside it; null is none.</summary>
+        public string Engine { get; set; }
+
         /// <summary>As DynamicShapes.</summary>
         public IList<Dimension> Dimensions { get; set; }
     }
@@ -147,6 +150,7 @@ namespace Optimize
                     Packed = options.Packed ? 1u : 0,
                     Dimensions = scratch.Dimensions(options.Dimensions),
                     DimensionCount = (ulong)(options.Dimensions?.Count ?? 0),
+                    Engine = scratch.Text(options.Engine),
                 };
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(

@@ -5,14 +5,14 @@ using System;
 namespace Optimize
 {
     /// <summary>What an engine computes with.</summary>
-    public enum Precision { Fp32 = 0, Fp16 = 1, Bf16 = 2 }
+    public enum Precision { Fp32 = 0, Fp16 = 1, Bf16 = 2, Int8 = 3, Fp8 = 4 }
 
     /// <summary>Options of Context.BuildTensorRt.</summary>
     public sealed class TensorRtOptions
     {
         public Precision Precision { get; set; }
 
-        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX.</summary>
+        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime.</summary>
         public int Backend { get; set; }
 
         /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 is its default.</summary>
@@ -45,7 +45,7 @@ namespace Optimize
         /// <summary>Bytes; 0 is all.</summary>
         public ulong Workspace { get; set; }
 
-        /// <summary>Against fp32; 0 is 0.01 for Fp16 and 0.08 for Bf16.</summary>
+        /// <summary>Against fp32; 0 is 0.01 for Fp16, 0.08 for Bf16 and 0.15 for Int8 and Fp8.</summary>
         public double MaxError { get; set; }
 
         /// <summary>TensorRT-RTX: devices to build for, 89 for compute capability 8.9.</summary>
@@ -70,6 +70,10 @@ namespace Optimize
         public bool RefuseMismatch { get; set; }
 
         public uint Threads { get; set; }
+
+        /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null is built-in
+        /// sentences.</summary>
+        public string Calibration { get; set; }
     }
 
     public sealed partial class Context
@@ -146,6 +150,7 @@ namespace Optimize
                 Force = options.Force ? 1u : 0,
                 RefuseMismatch = options.RefuseMismatch ? 1u : 0,
                 Threads = options.Threads,
+                Calibration = scratch.Text(options.Calibration),
             };
         }
     }

@@ -35,6 +35,8 @@ struct PackageOptions {
     bool single_file = false;
     bool portable_only = false;
     bool packed = false;
+    /// Path of a TensorRT engine of the model, with its manifest beside it; empty is none.
+    std::string engine;
     std::vector<DimensionRange> dimensions;
 };
 
@@ -63,6 +65,7 @@ public:
         raw.single_file = options.single_file;
         raw.portable_only = options.portable_only;
         raw.packed = options.packed;
+        raw.engine = detail::c_text_or_null(options.engine, "engine");
         std::vector<optimize_dimension_t> dimensions;
         for (const DimensionRange &one : options.dimensions) {
             auto dimension = detail::sized<optimize_dimension_t>();

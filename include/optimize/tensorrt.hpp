@@ -37,6 +37,8 @@ struct TensorRtOptions {
     bool force = false;
     bool refuse_mismatch = false;
     std::uint32_t threads = 0;
+    /// int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors); empty is built-in sentences.
+    std::string calibration;
 };
 
 /// Builds an engine at `path`, with a manifest beside it; gives the report as JSON.
@@ -69,6 +71,7 @@ inline std::string build_tensorrt(const Context &context, const Model &model, co
     raw.force = options.force;
     raw.refuse_mismatch = options.refuse_mismatch;
     raw.threads = options.threads;
+    raw.calibration = detail::c_text_or_null(options.calibration, "calibration");
     const char *c_path = detail::c_text(path, "path");
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

@@ -32,6 +32,7 @@ use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions};
 use crate::statistics::{median_interval, percentile, sorted};
+use crate::tensorrt::EngineFile;
 use crate::text::Tokenizer;
 use inputs::InputSet;
 pub(crate) use inputs::Source;
@@ -39,7 +40,7 @@ use quality::Comparison;
 use serde::Serialize;
 use std::time::Instant;
 use steps::Steps;
-use timing::{Alone, Clock, Rounds, alone, latency, prime};
+use timing::{Alone, Clock, Rounds, Side, alone, latency, prime};
 pub(crate) use timing::{Pair, Subject};
 
 /// What to measure, and on which inputs.
@@ -113,18 +114,41 @@ pub fn benchmark(
     options: &BenchmarkOptions,
     call: &Call,
 ) -> Result<(BenchmarkReport, QualityReport)> {
+    measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
+}
+
+/// As [`benchmark`], of an engine against its original: time from data in to data out of both.
+pub fn benchmark_engine(
+    runtime: &'static Runtime,
+    original: &Model,
+    engine: &EngineFile,
+    tokenizer: Option<&Tokenizer>,
+    options: &BenchmarkOptions,
+    call: &Call,
+) -> Result<(BenchmarkReport, QualityReport)> {
+    measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
+}
+
+fn measure(
+    runtime: &'static Runtime,
+    original: Side<'_>,
+    result: Side<'_>,
+    tokenizer: Option<&Tokenizer>,
+    options: &BenchmarkOptions,
+    call: &Call,
+) -> Result<(BenchmarkReport, QualityReport)> {
     let start = Instant::now();
     check(options)?;
-    same_outputs(original, result)?;
-    let source = Source::new(original, result, tokenizer, options)?;
+    same_outputs(original.model(), result.model())?;
+    let source = Source::new(original.model(), result.model(), tokenizer, options)?;
     let inputs = source.timing()?;
     let execution = options.execution.clone();
     let session = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
     let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
     let each = each_alone(runtime, original, result, &inputs, &session, &source, &mut steps)?;
-    let load = |model: &Model| Subject::new(runtime, model, &session, &steps.quiet());
+    let load = |side: Side<'_>| Subject::of(runtime, side, &session, &steps.quiet());
     let mut pair = Pair::new(load(original).at(|| "the original")?, load(result).at(|| "the result")?);
-    let clock = clock(&session);
+    let clock = if matches!(result, Side::Engine(_)) { Clock::Wall } else { clock(&session) };
     let rounds = pair.race(&inputs, options, clock, &mut steps)?;
     let quality = compare(&mut pair, &source, &mut steps)?;
     let bytes = Both { original: original.bytes(), result: result.bytes() };
@@ -195,8 +219,8 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
 /// after, whose growth then looks smaller than it is, and that matters least where it is large.
 fn each_alone(
     runtime: &'static Runtime,
-    original: &Model,
-    result: &Model,
+    original: Side<'_>,
+    result: Side<'_>,
     inputs: &InputSet,
     options: &SessionOptions,
     source: &Source,
@@ -209,8 +233,8 @@ fn each_alone(
         _ => e,
     };
     prime(runtime, options, &steps.quiet())?;
-    let mut measure = |model: &Model, name: &str| -> Result<Alone> {
-        let alone = alone(runtime, model, inputs, options, &steps.quiet()).map_err(hinted).at(|| name)?;
+    let mut measure = |side: Side<'_>, name: &str| -> Result<Alone> {
+        let alone = alone(runtime, side, inputs, options, &steps.quiet()).map_err(hinted).at(|| name)?;
         steps.next()?;
         Ok(alone)
     };

@@ -14,6 +14,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Tensor};
 use crate::statistics::{percentile, sorted};
+use crate::tensorrt::{Engine, EngineFile};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -57,9 +58,42 @@ impl Clock {
     }
 }
 
+/// One of the two that are measured: a model for a session, or an engine.
+#[derive(Clone, Copy)]
+pub enum Side<'s> {
+    /// For a session with the options of the benchmark.
+    Model(&'s Model),
+    /// Run by the library that built it.
+    Engine(&'s EngineFile),
+}
+
+impl Side<'_> {
+    /// What has its inputs and outputs.
+    pub fn model(&self) -> &Model {
+        match self {
+            Side::Model(model) => model,
+            Side::Engine(engine) => engine.signature(),
+        }
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Side::Model(model) => model.bytes(),
+            Side::Engine(engine) => engine.bytes(),
+        }
+    }
+}
+
+/// What does the work.
+enum Runs {
+    Session(Session),
+    Engine(Box<Engine>, Placement),
+}
+
 /// A loaded model and what is asked of it: all outputs that are tensors.
 pub struct Subject {
-    session: Session,
+    runs: Runs,
     outputs: Vec<String>,
     /// The cache that a decoder takes: heads and layers that were pruned have none.
     past: Vec<(String, Vec<Dim>)>,
@@ -68,6 +102,27 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Loads a model or an engine.
+    pub fn of(runtime: &'static Runtime, side: Side<'_>, options: &SessionOptions, call: &Call) -> Result<Subject> {
+        match side {
+            Side::Model(model) => Subject::new(runtime, model, options, call),
+            Side::Engine(engine) => {
+                let start = Instant::now();
+                let runs = Runs::Engine(Box::new(engine.open()?), engine.placement());
+                let outputs = engine.signature().outputs().into_iter().map(|info| info.name).collect();
+                Ok(Subject { runs, outputs, past: Vec::new(), load_ms: milliseconds(start.elapsed()) })
+            }
+        }
+    }
+
+    /// What it runs on.
+    pub fn placement(&self) -> &Placement {
+        match &self.runs {
+            Runs::Session(session) => session.placement(),
+            Runs::Engine(_, placement) => placement,
+        }
+    }
+
     /// Loads a model.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Subject> {
         let start = Instant::now();
@@ -77,12 +132,16 @@ impl Subject {
         let outputs = tensors.map(|info| info.name.clone()).collect();
         let past = session.inputs().iter().filter(|info| is_past(&info.name));
         let past = past.map(|info| (info.name.clone(), info.shape.clone().unwrap_or_default())).collect();
-        Ok(Subject { session, outputs, past, load_ms })
+        Ok(Subject { runs: Runs::Session(session), outputs, past, load_ms })
     }
 
     /// Runs it.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        let session = match &mut self.runs {
+            Runs::Session(session) => session,
+            Runs::Engine(engine, _) => return engine.run(inputs, &outputs, call),
+        };
         let mut own = Vec::new();
         for (name, tensor) in inputs.iter().filter(|(name, _)| is_past(name)) {
             let Some((_, dims)) = self.past.iter().find(|(past, _)| past == name) else { continue };
@@ -99,7 +158,7 @@ impl Subject {
                 *tensor = other;
             }
         }
-        self.session.run(&feed, &outputs, call)
+        session.run(&feed, &outputs, call)
     }
 }
 
@@ -144,14 +203,14 @@ pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -
 /// Loads a model, runs it once, and lets it go. Wall-clock times.
 pub fn alone(
     runtime: &'static Runtime,
-    model: &Model,
+    side: Side<'_>,
     inputs: &InputSet,
     options: &SessionOptions,
     call: &Call,
 ) -> Result<Alone> {
     crate::runtime::trim_heap();
     let before = resident_data_bytes();
-    let mut subject = Subject::new(runtime, model, options, call)?;
+    let mut subject = Subject::of(runtime, side, options, call)?;
     let start = Instant::now();
     let outputs = subject.run(&inputs.feed(), call)?;
     let first_run = start.elapsed();
@@ -189,7 +248,7 @@ pub struct Pair {
 impl Pair {
     /// What each of them runs on.
     pub fn placement(&self) -> Both<Placement> {
-        let of = |subject: &Subject| subject.session.placement().clone();
+        let of = |subject: &Subject| subject.placement().clone();
         Both { original: of(&self.original), result: of(&self.result) }
     }
 

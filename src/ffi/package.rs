@@ -80,8 +80,10 @@ pub struct optimize_package_compile_options_t {
     pub dimensions: *const optimize_dimension_t,
     /// Number of ranges in `dimensions`.
     pub dimension_count: u64,
+    /// Path of a TensorRT engine of the model, with its manifest beside it: a variant for those who have the device; or NULL.
+    pub engine: *const c_char,
 }
-// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer and a u64: no padding.
+// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, a pointer: no padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
 /// Options of `optimize_package_open`. All zero means the defaults.
@@ -152,8 +154,9 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
     };
     let defaults = CompileOptions::default();
     // SAFETY: same contract.
-    let (asked, variants, licence, key) = unsafe {
+    let (engine, asked, variants, licence, key) = unsafe {
         (
+            text_or_null(given.engine, "engine")?,
             text_or_null(given.dynamic_shapes, "dynamic_shapes")?,
             text_or_null(given.variants, "variants")?,
             text_or_null(given.licence, "licence")?,
@@ -174,6 +177,7 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
         single_file: given.single_file != 0,
         portable_only: given.portable_only != 0,
         packed: given.packed != 0,
+        engine: engine.map(Into::into),
         ..defaults
     })
 }

@@ -75,7 +75,7 @@ pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *con
         // SAFETY: same contract.
         false => Some(PathBuf::from(unsafe { text(engine_cache, "engine_cache") }?)),
     };
-    Ok(Execution { provider, device_id, engine_cache })
+    Ok(Execution { provider, device_id, engine_cache, ..Execution::default() })
 }
 
 /// Options of `optimize_session_new`. All zero means the defaults.

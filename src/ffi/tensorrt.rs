@@ -26,18 +26,24 @@ pub enum optimize_precision_t {
     OPTIMIZE_PRECISION_FP16 = 1,
     /// As OPTIMIZE_PRECISION_FP16, in bfloat16.
     OPTIMIZE_PRECISION_BF16 = 2,
+    /// What products with weights multiply, in 8-bit integers.
+    OPTIMIZE_PRECISION_INT8 = 3,
+    /// As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
+    OPTIMIZE_PRECISION_FP8 = 4,
 }
 
 /// Which library builds an engine.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_tensorrt_backend_t {
-    /// TensorRT where it and a device are, else TensorRT-RTX; the report says why.
+    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider; the report says why.
     OPTIMIZE_TENSORRT_AUTO = 0,
     /// TensorRT 11 (libnvinfer.so.11): for the device that is there.
     OPTIMIZE_TENSORRT_NVINFER = 1,
     /// TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
     OPTIMIZE_TENSORRT_RTX = 2,
+    /// ONNX Runtime's TensorRT provider: a model with engines in it (X_ctx.onnx), where the provider starts.
+    OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 }
 
 /// Options of `optimize_model_build_tensorrt`. All zero means the defaults.
@@ -74,8 +80,8 @@ pub struct optimize_tensorrt_options_t {
     pub timing_cache: *const c_char,
     /// Device memory in bytes that a layer may work in; 0 is all.
     pub workspace: u64,
-    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16 and 0.08 for bf16. Nodes go back
-    /// to fp32 until it is met.
+    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for int8
+    /// and fp8. Nodes go back to fp32 until it is met.
     pub max_error: f64,
     /// TensorRT-RTX: `compute_capability_count` devices to build for, 89 for compute capability 8.9; NULL is all.
     pub compute_capabilities: *const i32,
@@ -101,8 +107,11 @@ pub struct optimize_tensorrt_options_t {
     pub refuse_mismatch: u32,
     /// Threads of the measurements; 0 is as the context says.
     pub threads: u32,
+    /// int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors), on which scales are found; NULL is
+    /// built-in sentences or generated numbers.
+    pub calibration: *const c_char,
 }
-// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32: no padding.
+// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
 /// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest beside it
@@ -134,7 +143,8 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
             let runtime = match options.precision {
-                Precision::Fp32 => None,
+                Precision::Fp32 if options.backend == Choice::Auto => context.runtime().ok(),
+                Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
                 _ => Some(context.runtime()?),
             };
             let built = call::with(call, |call| build(runtime, model, Path::new(path), &options, call))?;
@@ -200,12 +210,15 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         0 => Precision::Fp32,
         1 => Precision::Fp16,
         2 => Precision::Bf16,
+        3 => Precision::Int8,
+        4 => Precision::Fp8,
         other => bail!(InvalidArgument, "precision is {other}, which is no optimize_precision_t"),
     };
     let backend = match given.backend {
         0 => Choice::Auto,
         1 => Choice::TensorRt,
         2 => Choice::TensorRtRtx,
+        3 => Choice::OnnxRuntime,
         other => bail!(InvalidArgument, "backend is {other}, which is no optimize_tensorrt_backend_t"),
     };
     let shapes = |pointer, name| parse_shapes(read(pointer, name)?.unwrap_or(""));
@@ -247,8 +260,10 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         compute_capabilities: capabilities.to_vec(),
         max_error: given.max_error,
         keep_fp32: Vec::new(),
+        calibration: read(given.calibration, "calibration")?.map(Into::into),
         force: given.force != 0,
         refuse_mismatch: given.refuse_mismatch != 0,
         threads: 0,
+        by_file: false,
     })
 }

@@ -187,7 +187,8 @@ impl Manifest {
             });
             (v.name.clone(), value)
         };
-        let variants: Map<String, Value> = self.variants.iter().filter(|v| !v.is_packed()).map(variant).collect();
+        let variants: Map<String, Value> =
+            self.variants.iter().filter(|v| !v.is_packed() && v.provider == "cpu").map(variant).collect();
         let manifest = json!({
             "schema_version": "1.0",
             "layout": "directory",

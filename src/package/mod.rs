@@ -16,6 +16,7 @@
 pub mod archive;
 mod check;
 pub mod codegen;
+mod engines;
 pub mod manifest;
 mod open;
 pub mod shapes;

@@ -196,7 +196,7 @@ impl Package {
     }
 
     /// A file whose hash is that of the manifest.
-    fn checked(&self, name: &str) -> Result<Bytes> {
+    pub(super) fn checked(&self, name: &str) -> Result<Bytes> {
         let content = self.sized(name)?;
         if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
             bail!(InvalidModel, "{name} is not what {OURS} says: the package is damaged");

@@ -1,9 +1,9 @@
 //! The graphs of a package: precisions asked for, each as a portable graph and as one optimized for this processor;
 //! and the choice among them when the package is opened.
 
-use super::check;
 use super::manifest::{Manifest, Variant};
 use super::shapes::Contract;
+use super::{check, engines};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -86,7 +86,7 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
         ORIGINAL => return Ok((model.clone(), None)),
         "int8" => QuantizeOptions::default(),
         "int4" => QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() },
-        "tensorrt" => bail!(Unsupported, "this version makes no TensorRT engines"),
+        "tensorrt" => bail!(Unsupported, "engines are not made here: build one, and give it as `engine`"),
         other => bail!(InvalidArgument, "{other:?} is none of fp32, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
@@ -151,7 +151,7 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
 /// What speaks against a variant here.
 fn obstacle(variant: &Variant, machine: &Machine, runtime: Option<&str>, asked: bool) -> Option<String> {
     if variant.provider != "cpu" {
-        return Some(format!("it needs the provider {:?}, which is not there", variant.provider));
+        return Some(engines::obstacle(&variant.provider));
     }
     if let Some(architecture) = variant.architecture.as_deref().filter(|a| *a != machine.architecture) {
         return Some(format!("it is for {architecture}, and this is {}", machine.architecture));

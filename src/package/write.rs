@@ -3,7 +3,7 @@
 use super::archive::{self, Crc, Entry};
 use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
 use super::shapes::{self, Asked, Contract};
-use super::{variants, verify, weights};
+use super::{engines, variants, verify, weights};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::{self, AtomicFile};
@@ -50,6 +50,8 @@ pub struct CompileOptions {
     pub licence: Option<String>,
     /// Reports of the steps that led to this model, oldest first.
     pub lineage: Vec<Value>,
+    /// A TensorRT engine of the model, with its manifest beside it: a variant for those who have the device.
+    pub engine: Option<PathBuf>,
 }
 
 impl Default for CompileOptions {
@@ -67,6 +69,7 @@ impl Default for CompileOptions {
             key: None,
             licence: None,
             lineage: Vec::new(),
+            engine: None,
         }
     }
 }
@@ -113,11 +116,16 @@ pub fn compile(
     lineage.extend(options.lineage.iter().cloned());
     lineage.extend(made.iter().filter_map(|m| m.report.clone()));
     let mut parts = if options.packed { packed_parts(&mut made, folder, call)? } else { shared_parts(&made)? };
+    let engine = options.engine.as_deref().map(|path| engines::take(model, path, call)).transpose()?;
+    let engine = engine.map(|(variant, files)| {
+        parts.extend(files.map(|(name, content)| (name, vec![content])));
+        variant
+    });
     for file in &model.card().side_files {
         parts.push((format!("{ASSETS}/{}", file.name), vec![file.content.read().at(|| &file.name)?]));
     }
     let mut manifest = manifest(runtime, model, options, contract);
-    manifest.variants = made.into_iter().map(|m| m.variant).collect();
+    manifest.variants = engine.into_iter().chain(made.into_iter().map(|m| m.variant)).collect();
     manifest.lineage = lineage;
     manifest.warnings.clone_from(&warnings);
     let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();

@@ -106,6 +106,9 @@ impl SessionOptions {
         if self.execution.provider != ProviderChoice::Cpu {
             builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1)?;
         }
+        for (name, value) in &self.execution.session_config {
+            builder = builder.with_config_entry(name, value)?;
+        }
         if let Some(path) = &self.optimized_model {
             builder = builder.with_optimized_model_path(path)?;
         }

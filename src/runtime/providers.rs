@@ -48,6 +48,15 @@ pub struct Execution {
     /// TensorRT: folder in which engines and timings are kept. `None` builds them anew for every session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_cache: Option<PathBuf>,
+    /// The model's maker is trusted: engines that are ready in it (`EPContext`) are code, and are refused without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trust_engines: bool,
+    /// More options of ONNX Runtime's provider, by its names for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub provider_options: Vec<(String, String)>,
+    /// More entries of ONNX Runtime's session configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub session_config: Vec<(String, String)>,
 }
 
 impl Provider {
@@ -135,7 +144,7 @@ impl Execution {
                     let engine_cache = self.engine_cache.clone().filter(|_| provider == Provider::TensorRt);
                     let device_id = self.device_id;
                     let placement = Placement { provider, device_id, nodes: BTreeMap::new(), passed_over };
-                    return Ok((Execution { provider: choice, device_id, engine_cache }, placement));
+                    return Ok((Execution { provider: choice, engine_cache, ..self.clone() }, placement));
                 }
             }
         }
@@ -256,7 +265,8 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         let with = |provider, device_id, cache: Option<&str>| {
-            let execution = Execution { provider, device_id, engine_cache: cache.map(PathBuf::from) };
+            let engine_cache = cache.map(PathBuf::from);
+            let execution = Execution { provider, device_id, engine_cache, ..Execution::default() };
             execution.check().err().map(|e| (e.kind(), e.message().to_owned()))
         };
         assert_eq!(with(ProviderChoice::Cpu, 0, None), None);

@@ -9,7 +9,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::onnx::validate::subgraphs;
 use ort::AsPointer;
-use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
+use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
 use ort::session::builder::SessionBuilder;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ pub(super) fn register(
     let list = match provider {
         Provider::Cpu => return Ok(builder),
         Provider::Cuda => vec![cuda(device_id)],
-        Provider::TensorRt => vec![tensorrt(device_id, facts)?, cuda(device_id)],
+        Provider::TensorRt => vec![tensorrt(execution, facts)?, cuda(device_id)],
     };
     compiled_in(runtime, provider)?;
     if provider == Provider::TensorRt {
@@ -127,9 +127,9 @@ fn cuda(device_id: u32) -> ExecutionProviderDispatch {
     CUDA::default().with_device_id(device_id as i32).build().error_on_failure()
 }
 
-fn tensorrt(device_id: u32, facts: &Facts) -> Result<ExecutionProviderDispatch> {
+fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDispatch> {
     let mut provider = TensorRT::default()
-        .with_device_id(device_id as i32)
+        .with_device_id(execution.device_id as i32)
         .with_fp16(facts.float16)
         .with_bf16(facts.bfloat16)
         .with_int8(facts.int8);
@@ -144,7 +144,29 @@ fn tensorrt(device_id: u32, facts: &Facts) -> Result<ExecutionProviderDispatch> 
             .with_timing_cache(true)
             .with_timing_cache_path(folder);
     }
+    for (name, value) in &execution.provider_options {
+        if name.contains('\0') || value.contains('\0') {
+            bail!(InvalidArgument, "an option of the provider has a zero byte");
+        }
+        provider = provider.with_arbitrary_config(name, value);
+    }
     Ok(provider.build().error_on_failure())
+}
+
+/// Refuses engines that are ready in a model, unless its maker is trusted: a device would run whatever they are.
+pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()> {
+    fn has_engine(graph: &GraphProto) -> bool {
+        let engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext") || subgraphs(node).any(has_engine);
+        graph.node.iter().any(engine)
+    }
+    if execution.trust_engines || !has_engine(model.graph()) {
+        return Ok(());
+    }
+    bail!(
+        Untrusted,
+        "an engine is ready in this model (an operator EPContext): it is code that a device runs; say that you trust its \
+         maker, or take the model that it was made of"
+    )
 }
 
 /// Whether the library that is open was built with the provider.
@@ -267,6 +289,20 @@ mod tests {
         let x = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let outputs = session.run(&[("x", &x)], &[], &Call::default()).unwrap();
         assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-7.0, -10.0, -15.0, -22.0]);
+    }
+
+    #[test]
+    fn engines_in_models_of_strangers_are_refused() {
+        let context = NodeProto { domain: Some("com.microsoft".into()), ..node("EPContext", &["x"], "y") };
+        let ready = graph(vec![context], vec![value("x", 1, &["n"])], vec![value("y", 1, &["n"])]);
+        let ready = Model::from_proto(model(ready));
+        let execution = Execution { provider: ProviderChoice::Cuda, ..Execution::default() };
+        assert_eq!(refuse_engines(&ready, &execution).unwrap_err().kind(), Kind::Untrusted);
+        assert!(refuse_engines(&product(), &execution).is_ok());
+        assert!(refuse_engines(&ready, &Execution { trust_engines: true, ..execution.clone() }).is_ok());
+        let options = SessionOptions { execution, ..SessionOptions::default() };
+        let e = Session::new(test_runtime(), &ready, &options, &Call::default()).err().unwrap();
+        assert_eq!(e.kind(), Kind::Untrusted);
     }
 
     #[test]

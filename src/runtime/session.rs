@@ -157,6 +157,9 @@ impl Session {
         call: &Call,
     ) -> Result<Session> {
         let execution = &options.execution;
+        if provider != Provider::Cpu {
+            register::refuse_engines(model, execution)?;
+        }
         let builder = options.builder(runtime, provider)?;
         // What cannot be had is known before the model is taken apart.
         let builder = match provider {

@@ -16,13 +16,16 @@ pub enum Backend {
     /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`): without a device too, for those that are named.
     #[serde(rename = "tensorrt-rtx")]
     TensorRtRtx,
+    /// ONNX Runtime's TensorRT provider: a model with engines in it, for the device that is there.
+    #[serde(rename = "onnxruntime")]
+    OnnxRuntime,
 }
 
 /// Which of them is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
-    /// TensorRT where it and a device are, else TensorRT-RTX.
+    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider where it starts.
     #[default]
     Auto,
     /// TensorRT or an error.
@@ -31,6 +34,9 @@ pub enum Choice {
     /// TensorRT-RTX or an error.
     #[serde(rename = "tensorrt-rtx")]
     TensorRtRtx,
+    /// ONNX Runtime's TensorRT provider or an error.
+    #[serde(rename = "onnxruntime")]
+    OnnxRuntime,
 }
 
 impl From<Backend> for Choice {
@@ -38,6 +44,7 @@ impl From<Backend> for Choice {
         match backend {
             Backend::TensorRt => Choice::TensorRt,
             Backend::TensorRtRtx => Choice::TensorRtRtx,
+            Backend::OnnxRuntime => Choice::OnnxRuntime,
         }
     }
 }
@@ -51,6 +58,7 @@ impl Backend {
         match self {
             Backend::TensorRt => "tensorrt",
             Backend::TensorRtRtx => "tensorrt-rtx",
+            Backend::OnnxRuntime => "onnxruntime",
         }
     }
 
@@ -58,6 +66,7 @@ impl Backend {
         match self {
             Backend::TensorRt => "TensorRT",
             Backend::TensorRtRtx => "TensorRT-RTX",
+            Backend::OnnxRuntime => "ONNX Runtime's TensorRT provider",
         }
     }
 
@@ -66,6 +75,7 @@ impl Backend {
         match self {
             Backend::TensorRt => ["libnvinfer.so.11", "libnvonnxparser.so.11"],
             Backend::TensorRtRtx => ["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"],
+            Backend::OnnxRuntime => ["libonnxruntime_providers_tensorrt.so", "libonnxruntime.so.1"],
         }
     }
 
@@ -103,6 +113,10 @@ impl Library {
         match choice {
             Choice::TensorRt => open(Backend::TensorRt, folder, "it was asked for".to_owned()),
             Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was asked for".to_owned()),
+            Choice::OnnxRuntime => bail!(
+                InvalidArgument,
+                "ONNX Runtime's provider is no library of TensorRT's: sessions with the provider tensorrt run what it builds"
+            ),
             Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
                 Ok(library) => Ok(library),
                 Err(first) => {

@@ -1,13 +1,14 @@
 //! From a model to an engine file with its manifest.
 
-use super::backend::{Backend, Library, device};
+use super::backend::{Backend, Choice, Library, device};
 use super::manifest::{self, FORMAT, Key, Manifest};
 use super::options::{Precision, TensorRtOptions};
 use super::precision::{self, Lowered};
 use super::profile::Profiles;
-use super::{portable, work};
+use super::sparsity::{self, Counted};
+use super::{EngineFile, context, portable, quantized, work};
 use crate::call::Call;
-use crate::error::{Context, Kind, Result, bail};
+use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::files;
 use crate::limits;
 use crate::model::{FileIdentity, Model};
@@ -48,17 +49,17 @@ pub fn build(
 ) -> Result<Report> {
     let start = Instant::now();
     options.check()?;
-    let library = Library::open(options.backend, options.library.as_deref())?;
+    let builder = Builder::open(runtime, options)?;
     let profiles = Profiles::new(model, options)?;
-    let engine = target(output)?;
+    let engine = target(output, builder.backend())?;
     let identity = model.identity(call)?;
-    let key = key(&library, &identity, &profiles, options);
+    let key = key(&builder, &identity, &profiles, options)?;
     let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
     let summary = &mut report.summary;
-    summary.insert("backend".into(), library.backend().name().into());
-    summary.insert("backend_version".into(), library.version().into());
-    summary.insert("backend_reason".into(), library.reason().into());
-    summary.insert("backend_library".into(), library.path().display().to_string().into());
+    summary.insert("backend".into(), builder.backend().name().into());
+    summary.insert("backend_version".into(), builder.version().into());
+    summary.insert("backend_reason".into(), builder.reason().into());
+    summary.insert("backend_library".into(), builder.path().display().to_string().into());
     summary.insert("compute_capability".into(), key.compute_capability.clone().into());
     summary.insert("precision".into(), options.precision.name().into());
     summary.insert("profiles".into(), profiles.to_json());
@@ -69,7 +70,7 @@ pub fn build(
     report.summary.insert("reason".into(), why.into());
     let manifest = match kept {
         Some(manifest) => manifest,
-        None => make(runtime, model, &engine, key, library, &profiles, options, &mut report, call)?,
+        None => make(runtime, model, &engine, key, builder, &profiles, options, &mut report, call)?,
     };
     report.summary.insert("error".into(), manifest.error.clone().unwrap_or(Value::Null));
     report.summary.insert("bytes_after".into(), manifest.engine_bytes.into());
@@ -119,8 +120,15 @@ fn lowered(
     report: &mut Report,
     call: &Call,
 ) -> Result<ModelProto> {
-    let (proto, lowered) = portable::lower(model)?;
+    let (mut proto, lowered) = portable::lower(model)?;
     report.summary.insert("nodes_lowered".into(), lowered.into());
+    if options.sparsity {
+        let Counted { weights, with_pattern } = sparsity::count(&proto);
+        report.summary.insert("weights_2_4".into(), json!({ "weights": weights, "with_pattern": with_pattern }));
+    }
+    if options.precision.is_quantized() {
+        quantized::raise(&mut proto, options.precision)?;
+    }
     if options.precision == Precision::Fp32 {
         return Ok(proto);
     }
@@ -148,16 +156,22 @@ fn make(
     model: &Model,
     engine: &Path,
     key: Key,
-    library: Library,
+    builder: Builder,
     profiles: &Profiles,
     options: &TensorRtOptions,
     report: &mut Report,
     call: &Call,
 ) -> Result<Manifest> {
     let proto = lowered(runtime, model, profiles, options, report, call)?;
-    let encoded = encoded(&proto)?;
-    drop(proto);
-    let graph_sha256 = manifest::sha256(&encoded);
+    let library = match builder {
+        Builder::Library(library) => library,
+        Builder::Runtime(runtime, _) => {
+            let made = context::make(runtime, proto, engine, profiles, options, key, call)?;
+            return Ok(Manifest { error: report.summary.get("error").cloned(), ..made });
+        }
+    };
+    let parsed = Parsed::new(proto, engine, options.by_file, call)?;
+    let graph_sha256 = parsed.sha256.clone();
     let timing = match &options.timing_cache {
         None => None,
         Some(path) => Some(match files::read(path, limits::DATA_FILE_BYTES) {
@@ -167,7 +181,8 @@ fn make(
     };
     let job = work::Job {
         library,
-        model: encoded,
+        model: parsed.bytes.clone(),
+        file: parsed.file.clone(),
         inputs: profiles.inputs.clone(),
         profiles: profiles.shapes.clone(),
         values: profiles.values.clone(),
@@ -203,27 +218,59 @@ fn make(
     Ok(manifest)
 }
 
-fn encoded(proto: &ModelProto) -> Result<Bytes> {
-    let segments = save::encode(proto);
-    let size: u64 = segments.iter().map(|s| s.len() as u64).sum();
-    if size > limits::MODEL_PROTO_BYTES {
-        bail!(LimitExceeded, "the graph has {size} bytes; the parser takes at most {}", limits::MODEL_PROTO_BYTES);
-    }
-    let mut all = Vec::with_capacity(size as usize);
-    segments.iter().for_each(|segment| all.extend_from_slice(segment));
-    Ok(all.into())
+/// A graph as the parser of the library takes it: encoded, or above protobuf's 2 GiB a file with its weights beside it, in
+/// a folder that goes when the engine is built.
+struct Parsed {
+    bytes: Bytes,
+    file: Option<PathBuf>,
+    sha256: String,
 }
 
-fn target(output: &Path) -> Result<PathBuf> {
+impl Parsed {
+    fn new(proto: ModelProto, engine: &Path, by_file: bool, call: &Call) -> Result<Parsed> {
+        let segments = save::encode(&proto);
+        let size: u64 = segments.iter().map(|s| s.len() as u64).sum();
+        if size <= limits::MODEL_PROTO_BYTES && !by_file {
+            let mut all = Vec::with_capacity(size as usize);
+            segments.iter().for_each(|segment| all.extend_from_slice(segment));
+            let sha256 = manifest::sha256(&all);
+            return Ok(Parsed { bytes: all.into(), file: None, sha256 });
+        }
+        drop(segments);
+        let name = engine.file_name().unwrap_or_default().to_string_lossy();
+        let folder = std::path::absolute(engine)?.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        std::fs::create_dir_all(&folder).at(|| folder.display())?;
+        // From here on the folder goes with what is given.
+        let file = Some(folder.join("model.onnx"));
+        let mut parsed = Parsed { bytes: Bytes::new(), file, sha256: String::new() };
+        let saved = Model::from_proto(proto).save(&folder.join("model.onnx"), ExternalData::Always, call)?;
+        parsed.sha256 = saved.identity().sha256;
+        Ok(parsed)
+    }
+}
+
+impl Drop for Parsed {
+    fn drop(&mut self) {
+        if let Some(folder) = self.file.as_deref().and_then(Path::parent) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn target(output: &Path, backend: Backend) -> Result<PathBuf> {
     if output.as_os_str().is_empty() {
         bail!(InvalidArgument, "the path of the engine is empty");
     }
-    let is_file = output.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt");
-    if is_file && !output.is_dir() {
+    let is_model = output.extension().is_some_and(|e| e == "onnx") && !output.is_dir();
+    let (is_one, name) = match backend {
+        Backend::OnnxRuntime => (is_model, "model_ctx.onnx"),
+        _ => (EngineFile::is_one(output), "model.engine"),
+    };
+    if is_one {
         return Ok(output.to_owned());
     }
     std::fs::create_dir_all(output).at(|| output.display())?;
-    Ok(output.join("model.engine"))
+    Ok(output.join(name))
 }
 
 fn flags(options: &TensorRtOptions) -> u32 {
@@ -235,10 +282,75 @@ fn flags(options: &TensorRtOptions) -> u32 {
         | set(options.strip, flag::STRIP_PLAN)
 }
 
-fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Key {
+/// What builds.
+enum Builder {
+    Library(Library),
+    /// ONNX Runtime's provider, and why.
+    Runtime(&'static Runtime, String),
+}
+
+impl Builder {
+    fn open(runtime: Option<&'static Runtime>, options: &TensorRtOptions) -> Result<Builder> {
+        let library = || Library::open(options.backend, options.library.as_deref()).map(Builder::Library);
+        let missing = || error!(InvalidArgument, "ONNX Runtime's provider is asked for, and ONNX Runtime is not open");
+        match options.backend {
+            Choice::OnnxRuntime => {
+                let runtime = runtime.ok_or_else(missing)?;
+                context::starts(runtime)?;
+                Ok(Builder::Runtime(runtime, "it was asked for".to_owned()))
+            }
+            Choice::Auto => {
+                library().or_else(|first| match runtime.map(|runtime| (runtime, context::starts(runtime))) {
+                    Some((runtime, Ok(()))) => {
+                        let why = first.message().lines().next().unwrap_or("").to_owned();
+                        Ok(Builder::Runtime(runtime, format!("neither TensorRT nor TensorRT-RTX can be used: {why}")))
+                    }
+                    Some((_, Err(last))) => Err(Error::new(first.kind(), format!("{}\n{last}", first.message()))),
+                    None => Err(first),
+                })
+            }
+            _ => library(),
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        match self {
+            Builder::Library(library) => library.backend(),
+            Builder::Runtime(..) => Backend::OnnxRuntime,
+        }
+    }
+
+    fn version(&self) -> &str {
+        match self {
+            Builder::Library(library) => library.version(),
+            Builder::Runtime(runtime, _) => runtime.version(),
+        }
+    }
+
+    fn reason(&self) -> &str {
+        match self {
+            Builder::Library(library) => library.reason(),
+            Builder::Runtime(_, reason) => reason,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Builder::Library(library) => library.path(),
+            Builder::Runtime(runtime, _) => runtime.path(),
+        }
+    }
+}
+
+fn key(library: &Builder, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Result<Key> {
+    let calibration = match &options.calibration {
+        Some(file) => Some(manifest::sha256(&files::read(file, limits::DATA_FILE_BYTES)?)),
+        None => None,
+    };
     let compute_capability = match (library.backend(), options.compute_capabilities.as_slice()) {
         (Backend::TensorRtRtx, []) => "none".to_owned(),
         (Backend::TensorRtRtx, many) => many.iter().map(i32::to_string).collect::<Vec<_>>().join(","),
+        (Backend::OnnxRuntime, _) => context::capability()?.to_string(),
         (Backend::TensorRt, _) => device().map_or_else(|_| "none".to_owned(), |device| device.to_string()),
     };
     let mut flags = Map::new();
@@ -254,9 +366,10 @@ fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options:
         ("no_tf32", json!(options.no_tf32)),
         ("max_error", json!(options.error_allowed())),
         ("keep_fp32", json!(options.keep_fp32)),
+        ("calibration", json!(calibration)),
     ];
     flags.extend(values.map(|(name, value)| (name.to_owned(), value)));
-    Key {
+    Ok(Key {
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
         model_sha256: identity.sha256.clone(),
         backend: library.backend(),
@@ -266,7 +379,7 @@ fn key(library: &Library, identity: &FileIdentity, profiles: &Profiles, options:
         flags,
         profiles: profiles.to_json(),
         timing_cache: options.timing_cache.is_some(),
-    }
+    })
 }
 
 /// Whether the engine that is there is the one asked for, and why, or why not.

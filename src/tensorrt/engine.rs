@@ -8,12 +8,12 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::files;
 use crate::limits;
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Dim, FileIdentity, Model, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::*;
-use crate::runtime::Tensor;
+use crate::runtime::{Placement, Provider, Tensor};
 use std::ffi::{CStr, c_char, c_void};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// An engine made ready to run on a device. May move between threads; one run at a time.
 pub struct Engine {
@@ -24,6 +24,57 @@ pub struct Engine {
     // Last: rooms and the runner are of its context.
     device: Device,
     _bytes: bytes::Bytes,
+}
+
+/// An engine file that was looked at and can be opened: where it is, on which device it runs, what goes in and out.
+pub struct EngineFile {
+    path: PathBuf,
+    options: OpenOptions,
+    device_id: u32,
+    signature: Model,
+    bytes: u64,
+    sha256: String,
+}
+
+impl EngineFile {
+    /// Opens it once, to see that it can be. Errors as [`Engine::open`].
+    pub fn new(path: &Path, options: &OpenOptions, device_id: u32) -> Result<EngineFile> {
+        let engine = Engine::open(path, options, device_id)?;
+        let signature = engine.signature();
+        let (bytes, sha256) = (engine.manifest.engine_bytes, engine.manifest.engine_sha256.clone());
+        Ok(EngineFile { path: path.to_owned(), options: options.clone(), device_id, signature, bytes, sha256 })
+    }
+
+    /// Whether a file is one, by its name.
+    pub fn is_one(path: &Path) -> bool {
+        path.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt") && !path.is_dir()
+    }
+
+    /// Makes it ready.
+    pub fn open(&self) -> Result<Engine> {
+        Engine::open(&self.path, &self.options, self.device_id)
+    }
+
+    /// A model with its inputs and outputs and nothing inside.
+    pub fn signature(&self) -> &Model {
+        &self.signature
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// For reports.
+    pub fn identity(&self) -> FileIdentity {
+        FileIdentity { path: Some(self.path.display().to_string()), sha256: self.sha256.clone(), bytes: self.bytes }
+    }
+
+    /// Where it runs.
+    pub fn placement(&self) -> Placement {
+        let (provider, device_id) = (Provider::TensorRt, self.device_id);
+        Placement { provider, device_id, nodes: Default::default(), passed_over: Vec::new() }
+    }
 }
 
 /// What the library made of the file.
@@ -40,6 +91,9 @@ impl Drop for Runner {
         unsafe { (self.calls.close)(self.raw) }
     }
 }
+
+/// An output in the making: which, its shape, its memory.
+type Made = (usize, Vec<i64>, Vec<u8>);
 
 /// An input or output.
 struct Slot {
@@ -211,7 +265,7 @@ impl Engine {
     ///
     /// # Safety
     /// `inputs` and what is given must live until then.
-    unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(usize, Vec<i64>, Vec<u8>)>> {
+    unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Made>> {
         let (calls, raw) = (self.runner.calls, self.runner.raw);
         let mut result = RawResult::empty();
         for slot in self.slots.iter_mut().filter(|slot| slot.is_input) {

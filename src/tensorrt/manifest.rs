@@ -150,10 +150,17 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     if let Some(model) = options.model_sha256.as_ref().filter(|model| **model != manifest.key.model_sha256) {
         bail!(Mismatch, "{}: is of another model: SHA-256 {}, not {model}", place(), manifest.key.model_sha256);
     }
-    let choice = match (options.backend, manifest.key.backend) {
-        (Choice::Auto, Backend::TensorRt) => Choice::TensorRt,
-        (Choice::Auto, Backend::TensorRtRtx) => Choice::TensorRtRtx,
-        (asked, _) => asked,
+    if manifest.key.backend == Backend::OnnxRuntime {
+        let (built, here) = (&manifest.key.compute_capability, device()?);
+        if *built != here.to_string() {
+            bail!(Mismatch, "{}: was built for compute capability {built}, here is {here}", place());
+        }
+        // What is inside, ONNX Runtime reads, and knows its version.
+        return Ok(manifest);
+    }
+    let choice = match options.backend {
+        Choice::Auto => Choice::from(manifest.key.backend),
+        asked => asked,
     };
     let library = Library::open(choice, options.library.as_deref())?;
     if library.backend() != manifest.key.backend {

@@ -6,6 +6,13 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 type Address = u64;
+/// Of a context or a stream.
+type OfContext = unsafe extern "C" fn(*mut c_void) -> c_int;
+type OfDevice = unsafe extern "C" fn(c_int) -> c_int;
+type Alloc = unsafe extern "C" fn(*mut Address, usize) -> c_int;
+type Free = unsafe extern "C" fn(Address) -> c_int;
+type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
+type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
 /// A device made ready for one user: its context, which the libraries of NVIDIA use too, and a queue of work.
 pub(super) struct Device {
@@ -19,14 +26,14 @@ unsafe impl Send for Device {}
 
 /// Functions of `cuda.h`, by the names they have had since CUDA 4.
 struct Calls {
-    set_current: unsafe extern "C" fn(*mut c_void) -> c_int,
-    release: unsafe extern "C" fn(c_int) -> c_int,
-    stream_destroy: unsafe extern "C" fn(*mut c_void) -> c_int,
-    synchronize: unsafe extern "C" fn(*mut c_void) -> c_int,
-    alloc: unsafe extern "C" fn(*mut Address, usize) -> c_int,
-    free: unsafe extern "C" fn(Address) -> c_int,
-    to_device: unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int,
-    to_host: unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int,
+    set_current: OfContext,
+    release: OfDevice,
+    stream_destroy: OfContext,
+    synchronize: OfContext,
+    alloc: Alloc,
+    free: Free,
+    to_device: ToDevice,
+    to_host: ToHost,
 }
 
 fn done(status: c_int, what: &str) -> Result<()> {
@@ -49,14 +56,16 @@ impl Device {
         // SAFETY: so they are declared in `cuda.h`; each pointer lives until its call returns.
         unsafe {
             let calls = Calls {
-                set_current: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuCtxSetCurrent")?),
-                release: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuDevicePrimaryCtxRelease_v2")?),
-                stream_destroy: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuStreamDestroy_v2")?),
-                synchronize: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuStreamSynchronize")?),
-                alloc: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemAlloc_v2")?),
-                free: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemFree_v2")?),
-                to_device: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemcpyHtoDAsync_v2")?),
-                to_host: std::mem::transmute::<*mut c_void, _>(driver.function(c"cuMemcpyDtoHAsync_v2")?),
+                set_current: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuCtxSetCurrent")?),
+                release: std::mem::transmute::<*mut c_void, OfDevice>(
+                    driver.function(c"cuDevicePrimaryCtxRelease_v2")?,
+                ),
+                stream_destroy: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuStreamDestroy_v2")?),
+                synchronize: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuStreamSynchronize")?),
+                alloc: std::mem::transmute::<*mut c_void, Alloc>(driver.function(c"cuMemAlloc_v2")?),
+                free: std::mem::transmute::<*mut c_void, Free>(driver.function(c"cuMemFree_v2")?),
+                to_device: std::mem::transmute::<*mut c_void, ToDevice>(driver.function(c"cuMemcpyHtoDAsync_v2")?),
+                to_host: std::mem::transmute::<*mut c_void, ToHost>(driver.function(c"cuMemcpyDtoHAsync_v2")?),
             };
             let retain = std::mem::transmute::<*mut c_void, Retain>(driver.function(c"cuDevicePrimaryCtxRetain")?);
             let create = std::mem::transmute::<*mut c_void, Create>(driver.function(c"cuStreamCreate")?);

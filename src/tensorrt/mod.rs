@@ -2,8 +2,8 @@
 //!
 //! [`build`] is the way in: from a model to an engine file with a manifest beside it. [`graph`] gives the graph alone, as
 //! the library would get it. `portable` lowers operators that its parser does not take, `precision` writes a lower
-//! precision into the graph (`casts` does the writing, `sample` the measuring), `profile` says of which sizes inputs may
-//! be, `backend` finds the libraries, `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
+//! precision into the graph (`casts` and `quantized` do the writing, `sample` the measuring), `sparsity` looks for the pattern 2:4, `profile` says of which sizes inputs may
+//! be, `backend` finds the libraries (`context` is ONNX Runtime's provider as one), `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
 //! another. [`Engine`] runs one, with memory of the device by `memory`.
 //!
 //! TensorRT's own interface is C++ classes; `shim.cc` turns them into two C functions. It is compiled where NVIDIA's
@@ -11,8 +11,10 @@
 //! this library.
 
 mod backend;
+mod blocks;
 mod build;
 mod casts;
+mod context;
 pub mod engine;
 pub mod manifest;
 mod memory;
@@ -20,13 +22,15 @@ mod options;
 mod portable;
 mod precision;
 mod profile;
+mod quantized;
 mod sample;
 mod shim;
+mod sparsity;
 mod work;
 
 pub use backend::{Backend, Choice, Library, PATH_VARIABLE, device};
 pub use build::{build, graph, save_graph};
-pub use engine::Engine;
+pub use engine::{Engine, EngineFile};
 pub use manifest::{Manifest, OpenOptions, open};
 pub use options::{GivenProfile, Precision, Shapes, TensorRtOptions, parse_dimensions, parse_profiles, parse_shapes};
 pub use precision::{KEPT, LOWERED};

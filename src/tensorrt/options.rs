@@ -17,6 +17,10 @@ pub enum Precision {
     Fp16,
     /// As [`Precision::Fp16`], in bfloat16.
     Bf16,
+    /// What products with weights multiply, in 8-bit integers.
+    Int8,
+    /// As [`Precision::Int8`], in float8 (e4m3).
+    Fp8,
 }
 
 impl Precision {
@@ -26,12 +30,24 @@ impl Precision {
             Precision::Fp32 => "fp32",
             Precision::Fp16 => "fp16",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+            Precision::Fp8 => "fp8",
         }
     }
 
-    /// Largest error allowed where nobody says: relative, of the worst output. Float16 has 11 bits, bfloat16 8.
+    /// Largest error allowed where nobody says: relative, of the worst output. Float16 has 11 bits, bfloat16 8, what is
+    /// quantized 7 or 4.
     fn usual_error(self) -> f64 {
-        if self == Precision::Bf16 { 0.08 } else { 0.01 }
+        match self {
+            Precision::Fp32 | Precision::Fp16 => 0.01,
+            Precision::Bf16 => 0.08,
+            Precision::Int8 | Precision::Fp8 => 0.15,
+        }
+    }
+
+    /// Whether it is written as `QuantizeLinear` and `DequantizeLinear`.
+    pub(super) fn is_quantized(self) -> bool {
+        matches!(self, Precision::Int8 | Precision::Fp8)
     }
 }
 
@@ -89,8 +105,11 @@ pub struct TensorRtOptions {
     /// TensorRT-RTX: devices to build for, 89 for compute capability 8.9; without any, all that it knows.
     pub compute_capabilities: Vec<i32>,
     /// Largest relative error of an output against fp32, on a sample; nodes go back to fp32 until it is met. 0 is 0.01
-    /// for fp16 and 0.08 for bf16.
+    /// for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
+    /// int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`), on which scales are found; `None` is
+    /// built-in sentences or generated numbers.
+    pub calibration: Option<PathBuf>,
     /// Nodes by name or operator that stay fp32.
     pub keep_fp32: Vec<String>,
     /// Build even if the engine that is there is the one asked for.
@@ -99,6 +118,10 @@ pub struct TensorRtOptions {
     pub refuse_mismatch: bool,
     /// Threads of the measurements; 0 is all.
     pub threads: usize,
+    /// The library reads the model from a file with the weights beside it, as it has to above 2 GiB.
+    #[doc(hidden)]
+    #[serde(skip)]
+    pub by_file: bool,
 }
 
 impl TensorRtOptions {

@@ -1,12 +1,15 @@
 //! Lowering to what the parser of TensorRT takes: the default operators up to opset 20.
 
+use super::blocks::{self, Weight};
 use crate::error::{Result, bail};
+use crate::files::Scratch;
 use crate::graph::edit::{Names, float_tensor, int_attribute, ints_attribute, modernize_ir, node, tensor};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::order::reads;
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The newest version of the default operators that is given to the parser.
 pub const NEWEST: i64 = 20;
@@ -23,18 +26,21 @@ pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
     let opset = model.opset();
     let mut lowered = 0;
     let mut constants = Vec::new();
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let known = constants_of(model);
     if let Some(graph) = proto.graph.as_deref_mut() {
         let nodes = std::mem::take(&mut graph.node);
         for node in nodes {
-            match parts(&node, opset, &mut names, &mut constants) {
+            match parts(&node, opset, &mut names, &mut constants, (&known, &scratch)) {
                 Some(parts) => {
                     lowered += 1;
-                    graph.node.extend(parts);
+                    graph.node.extend(parts?);
                 }
                 None => graph.node.push(node),
             }
         }
         graph.initializer.extend(constants);
+        drop_unread(graph, &known);
     }
     let functions: Vec<(String, String)> = proto
         .functions
@@ -67,6 +73,36 @@ pub(super) fn lower(model: &Model) -> Result<(ModelProto, usize)> {
     Ok((proto, lowered))
 }
 
+type Known<'m> = HashMap<&'m str, &'m TensorProto>;
+
+/// The constants of a model, also by the names of their casts: scales of blocks are stored as float16.
+fn constants_of(model: &Model) -> Known<'_> {
+    let graph = model.graph();
+    let mut known: Known<'_> = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    for node in graph.node.iter().filter(|node| node.op() == "Cast") {
+        let of = node.input_at(0).and_then(|name| known.get(name).copied());
+        let float = |t: &&TensorProto| {
+            [DataType::Float16, DataType::Float32].iter().any(|dtype| t.data_type == Some(dtype.to_onnx()))
+        };
+        if let (Some(constant), Some(name)) = (of.filter(float), node.output.first()) {
+            known.insert(name, constant);
+        }
+    }
+    known
+}
+
+/// Constants of the model that were read and are not any more: weights in blocks that became others.
+fn drop_unread(graph: &mut GraphProto, known: &Known<'_>) {
+    let read: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
+    let outputs: HashSet<&str> = graph.output.iter().filter_map(|o| o.name.as_deref()).collect();
+    let blocks = |t: &TensorProto| t.data_type == Some(DataType::Uint8.to_onnx());
+    let gone: HashSet<String> = (graph.initializer.iter())
+        .filter_map(|t| t.name.clone().filter(|name| blocks(t) && known.contains_key(name.as_str())))
+        .filter(|name| !read.contains(name.as_str()) && !outputs.contains(name.as_str()))
+        .collect();
+    graph.initializer.retain(|t| !t.name.as_ref().is_some_and(|name| gone.contains(name)));
+}
+
 /// What is neither a default operator up to [`NEWEST`] nor a function of the model, with the first node of each.
 fn find(nodes: &[NodeProto], functions: &[(String, String)], left: &mut BTreeMap<String, String>) {
     for node in nodes {
@@ -91,7 +127,8 @@ fn parts(
     opset: i64,
     names: &mut Names,
     constants: &mut Vec<TensorProto>,
-) -> Option<Vec<NodeProto>> {
+    (known, scratch): (&Known<'_>, &Scratch),
+) -> Option<Result<Vec<NodeProto>>> {
     let contrib = matches!(original.domain.as_deref(), Some("com.microsoft"));
     let default = matches!(original.domain.as_deref(), None | Some("" | "ai.onnx"));
     let mut b = Parts { opset, names, constants, nodes: Vec::new(), label: original.label().to_owned() };
@@ -119,6 +156,10 @@ fn parts(
             let gate = b.op("Sigmoid", &[&scaled]);
             b.give("Mul", &[x, &gate], &y);
         }
+        "MatMulNBits" if contrib => match blocks::weight(original, known, scratch)? {
+            Ok(weight) => b.product_of_blocks(weight, x, &y),
+            Err(e) => return Some(Err(e)),
+        },
         "FusedMatMul" if contrib => b.fused_product(original, x, &y)?,
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" if contrib => b.skip_norm(original, x, &y)?,
         // ONNX Runtime has these in the default domain, too.
@@ -127,7 +168,7 @@ fn parts(
         }
         _ => return None,
     }
-    Some(b.nodes)
+    Some(Ok(b.nodes))
 }
 
 struct Parts<'p> {
@@ -183,6 +224,20 @@ impl Parts<'_> {
         let sum = self.op("Add", &[&tanh, &one]);
         let product = self.op("Mul", &[x, &sum]);
         self.give("Mul", &[&product, &half], y);
+    }
+
+    /// `A W + bias`, with the weight as numbers again.
+    fn product_of_blocks(&mut self, weight: Weight, x: &str, y: &str) {
+        let name = self.names.fresh(&format!("{}/weight", self.label));
+        let dims = [weight.inner as i64, weight.columns as i64];
+        self.constants.push(tensor(&name, DataType::Float32, &dims, weight.raw));
+        match weight.bias {
+            None => self.give("MatMul", &[x, &name], y),
+            Some(bias) => {
+                let product = self.op("MatMul", &[x, &name]);
+                self.give("Add", &[&product, &bias], y);
+            }
+        }
     }
 
     /// `alpha AᵗB`, where either may be turned in its last two dimensions: by Einsum, which needs no rank.

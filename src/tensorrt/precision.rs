@@ -7,6 +7,7 @@
 
 use super::casts::{self, Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
+use super::quantized;
 use super::sample::{self, Sample};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
@@ -80,6 +81,8 @@ struct Work<'w> {
     /// Names of the float32 values of the main graph.
     floats: HashSet<String>,
     constants: HashMap<&'w str, &'w TensorProto>,
+    /// int8 and fp8: magnitudes of what products multiply.
+    ranges: HashMap<String, f32>,
     scratch: Scratch,
 }
 
@@ -108,7 +111,8 @@ pub(super) fn lower(
     let given = model.inputs().into_iter().filter(|i| i.dtype == Some(DataType::Float32)).map(|i| i.name);
     let floats = made.chain(given).chain(constants.keys().map(|name| (*name).to_owned())).collect();
     let scratch = Scratch::new(&std::env::temp_dir());
-    let work = Work { runtime, model, options, call, sample, floats, constants, scratch };
+    let mut work = Work { runtime, model, options, call, sample, floats, constants, ranges: HashMap::new(), scratch };
+    let batches = work.find_ranges()?;
     let mut back: HashMap<usize, String> = HashMap::new();
     let allowed = options.error_allowed();
     for round in 0..=ROUNDS {
@@ -124,10 +128,14 @@ pub(super) fn lower(
         let measured = work.measure(&forms)?;
         call.report("precision", round as u64 + 1, 0)?;
         if measured.worst <= allowed {
-            let error = json!({
+            let how = if batches > 0 { "cpu, the graph itself" } else { "cpu, rounding emulated" };
+            let mut error = json!({
                 "relative": measured.worst, "allowed": allowed, "outputs": measured.outputs,
-                "measured_on": "cpu, rounding emulated", "rounds": round,
+                "measured_on": how, "rounds": round,
             });
+            if batches > 0 {
+                error["calibration_batches"] = batches.into();
+            }
             return Ok(Lowered { nodes: work.reports(&plan), proto: work.rewrite(&forms, false)?.proto, error });
         }
         let costs = work.costs(&forms)?;
@@ -143,6 +151,26 @@ pub(super) fn lower(
 }
 
 impl Work<'_> {
+    /// int8 and fp8: the magnitudes that cost least, where all is quantized. The number of batches that they are found on.
+    fn find_ranges(&mut self) -> Result<usize> {
+        let (mut best, mut count) = (f64::INFINITY, 0);
+        let precision = self.options.precision;
+        for method in quantized::methods(precision).iter().filter(|_| precision.is_quantized()) {
+            let (runtime, model) = (self.runtime, self.model);
+            let found = quantized::ranges(runtime, model, &self.constants, self.options, *method, self.call)?;
+            let before = std::mem::replace(&mut self.ranges, found.0);
+            count = found.1;
+            let forms: Vec<Form> = self.plan(&HashMap::new()).iter().map(|(form, _)| *form).collect();
+            let error = self.measure(&forms)?.worst;
+            if error < best {
+                best = error;
+            } else {
+                self.ranges = before;
+            }
+        }
+        Ok(count)
+    }
+
     fn is_float(&self, name: &str) -> bool {
         self.floats.contains(name)
     }
@@ -179,6 +207,9 @@ impl Work<'_> {
         if self.options.keep_fp32.iter().any(|keep| keep == op || keep == node.label()) {
             return kept("asked to stay".to_owned());
         }
+        if self.options.precision.is_quantized() {
+            return self.decide_quantized(node);
+        }
         if !default || subgraphs(node).next().is_some() {
             return kept("an operator of another domain, or with a graph inside".to_owned());
         }
@@ -207,6 +238,20 @@ impl Work<'_> {
         (Form::Short, format!("{op} in {}", self.options.precision.name()))
     }
 
+    fn decide_quantized(&self, node: &NodeProto) -> Decision {
+        let default = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+        match quantized::weight_of(node, &self.constants).filter(|_| default) {
+            None => (Form::Full, String::new()),
+            Some(Err(reason)) => (Form::Full, reason.to_owned()),
+            Some(Ok(_)) => match node.input_at(0).and_then(|x| self.ranges.get(x)) {
+                Some(most) if most.is_finite() && *most > 0.0 => {
+                    (Form::Short, format!("{} in {}", node.op(), self.options.precision.name()))
+                }
+                _ => (Form::Full, "what it multiplies has no range on the data".to_owned()),
+            },
+        }
+    }
+
     fn out_of_range<'n>(&self, name: &'n str) -> Option<(&'n str, f32)> {
         let most = match (self.sample.largest.get(name), self.constants.get(name)) {
             (Some(most), _) => *most,
@@ -230,6 +275,9 @@ impl Work<'_> {
 
     fn rewrite(&self, forms: &[Form], emulated: bool) -> Result<Rewritten> {
         let (model, precision) = (self.model.proto(), self.options.precision);
+        if precision.is_quantized() {
+            return quantized::rewrite(model, forms, precision, &self.ranges, &self.scratch);
+        }
         casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
     }
 
@@ -268,8 +316,16 @@ impl Work<'_> {
         let of =
             |node: &NodeProto| -> Vec<String> { node.output.iter().filter(|o| self.is_float(o)).cloned().collect() };
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
-        let names: Vec<String> = lowered.flat_map(|(node, _)| of(node)).collect();
-        let short: Vec<String> = names.iter().filter_map(|n| rewritten.short.get(n).cloned()).collect();
+        let mut names: Vec<String> = lowered.clone().flat_map(|(node, _)| of(node)).collect();
+        if self.options.precision.is_quantized() {
+            // What they read is float32 and as far off as what was before made it: that is not their doing.
+            let read = lowered.filter_map(|(node, _)| node.input_at(0));
+            names.extend(read.filter(|name| self.sample.types.contains_key(*name)).map(str::to_owned));
+            names.sort();
+            names.dedup();
+        }
+        let short: Vec<String> =
+            names.iter().map(|n| rewritten.short.get(n).cloned().unwrap_or_else(|| n.clone())).collect();
         let model = Model::from_proto(rewritten.proto.clone());
         let threads = self.options.threads;
         let mut low = sample::session(self.runtime, &model, &short, threads, self.call)?;

@@ -4,11 +4,15 @@ use super::backend::{Backend, Library};
 use crate::error::{Kind, Result, error};
 use bytes::Bytes;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What the library is asked to build.
 pub(super) struct Request<'r> {
     /// The model, encoded.
     pub model: &'r [u8],
+    /// Where it is, if it is read from a file.
+    pub file: Option<&'r Path>,
     /// Inputs whose sizes vary, with their ranks.
     pub inputs: &'r [(String, usize)],
     /// For each profile, for each of `inputs`: least, usual and largest shape.
@@ -300,6 +304,8 @@ pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<
         Ok(name) => Ok(name),
         Err(_) => Err(error!(InvalidModel, "the name of an input has a zero byte")),
     };
+    let path = request.file.map(|file| CString::new(file.as_os_str().as_bytes())).transpose();
+    let path = path.map_err(|_| error!(InvalidArgument, "the path of the engine has a zero byte"))?;
     let names: Vec<CString> = request.inputs.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let value_names: Vec<CString> = request.values.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -313,7 +319,7 @@ pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<
         create_parser: library.create_parser,
         model: request.model.as_ptr().cast(),
         model_size: request.model.len() as u64,
-        model_path: std::ptr::null(),
+        model_path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()),
         names: pointers.as_ptr(),
         dims: dims.as_ptr(),
         ranks: ranks.as_ptr(),

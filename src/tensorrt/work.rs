@@ -6,6 +6,7 @@ use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::{Result, error};
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -21,6 +22,8 @@ const STACK: usize = 64 << 20;
 pub(super) struct Job {
     pub library: Library,
     pub model: Bytes,
+    /// Read this instead: a model with its weights beside it.
+    pub file: Option<PathBuf>,
     pub inputs: Vec<(String, usize)>,
     pub profiles: Vec<Vec<[Vec<i64>; 3]>>,
     pub values: Vec<(String, [i64; 3])>,
@@ -80,6 +83,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
 fn build(job: &Job, count: &Count) -> Result<Built> {
     let request = Request {
         model: &job.model,
+        file: job.file.as_deref(),
         inputs: &job.inputs,
         profiles: &job.profiles,
         values: &job.values,

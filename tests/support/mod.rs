@@ -17,6 +17,21 @@ pub fn deps(name: &str) -> PathBuf {
     path
 }
 
+/// Whether a fetched dependency that not every machine has is not here. Said; and where nothing may be skipped
+/// (`CI=true`, `LIBOPTIMIZE_REQUIRE_ALL=1`), a failure.
+#[allow(dead_code)]
+pub fn lacks(name: &str) -> bool {
+    let root = std::env::var_os("OPTIMIZE_TEST_DEPS").map(PathBuf::from);
+    let path = root.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/deps")).join(name);
+    let set = |variable: &str, value: &str| std::env::var(variable).is_ok_and(|v| v == value);
+    let required = set("CI", "true") || set("LIBOPTIMIZE_REQUIRE_ALL", "1");
+    assert!(path.exists() || !required, "{} is missing, where nothing may be skipped", path.display());
+    if !path.exists() {
+        eprintln!("skipped: {} is missing: run `tools/deps.sh tensorrt`", path.display());
+    }
+    !path.exists()
+}
+
 /// ONNX Runtime: where ORT_DYLIB_PATH says, else the fetched one.
 pub fn runtime() -> &'static Runtime {
     match std::env::var_os("ORT_DYLIB_PATH") {

@@ -35,6 +35,7 @@ type PackageOptions struct {
 	SingleFile    bool
 	PortableOnly  bool
 	Packed        bool        // zeros take next to nothing
+	Engine        string      // path of a TensorRT engine of the model, with its manifest beside it; "" is none
 	Dimensions    []Dimension // as DynamicShapes
 }
 
@@ -67,6 +68,7 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		single_file:    flag(o.SingleFile),
 		portable_only:  flag(o.PortableOnly),
 		packed:         flag(o.Packed),
+		engine:         texts.textOrNil(o.Engine),
 	}
 	options.dimensions, options.dimension_count = texts.dimensions(o.Dimensions)
 	var report *C.optimize_buffer_t

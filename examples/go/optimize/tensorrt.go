@@ -17,12 +17,14 @@ const (
 	FP32 Precision = C.OPTIMIZE_PRECISION_FP32
 	FP16 Precision = C.OPTIMIZE_PRECISION_FP16
 	BF16 Precision = C.OPTIMIZE_PRECISION_BF16
+	INT8 Precision = C.OPTIMIZE_PRECISION_INT8
+	FP8  Precision = C.OPTIMIZE_PRECISION_FP8
 )
 
 // TensorRTOptions are the options of Context.BuildTensorRT.
 type TensorRTOptions struct {
 	Precision           Precision
-	Backend             int32  // 0 chooses, 1 is TensorRT, 2 TensorRT-RTX
+	Backend             int32  // 0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime
 	OptimizationLevel   uint32 // 1 to 6 for TensorRT's 0 to 5; 0 is its default
 	BatchSize           uint64 // where the model leaves it open
 	SequenceLength      uint64 // where the model leaves it open
@@ -34,7 +36,7 @@ type TensorRTOptions struct {
 	Library             string // folder of the libraries; empty looks for them
 	TimingCache         string
 	Workspace           uint64  // bytes; 0 is all
-	MaxError            float64 // against fp32; 0 is 0.01 for FP16 and 0.08 for BF16
+	MaxError            float64 // against fp32; 0 is 0.01 for FP16, 0.08 for BF16 and 0.15 for INT8 and FP8
 	ComputeCapabilities []int32 // TensorRT-RTX: devices to build for, 89 for 8.9
 	VersionCompatible   bool
 	HardwareCompatible  bool
@@ -46,6 +48,7 @@ type TensorRTOptions struct {
 	Force               bool
 	RefuseMismatch      bool
 	Threads             uint32
+	Calibration         string // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" is built-in sentences
 }
 
 // BuildTensorRT builds an engine of a model at path, with a manifest beside it. It gives a report as JSON.
@@ -91,6 +94,7 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 		force:               flag(o.Force),
 		refuse_mismatch:     flag(o.RefuseMismatch),
 		threads:             C.uint32_t(o.Threads),
+		calibration:         texts.textOrNil(o.Calibration),
 	}
 	if n := len(o.ComputeCapabilities); n > 0 {
 		list := C.CBytes(unsafe.Slice((*byte)(unsafe.Pointer(&o.ComputeCapabilities[0])), 4*n))

@@ -1,15 +1,18 @@
 //! `optimize benchmark`, and the `--benchmark` flags of every technique.
 
-use crate::common::{self, Machine, On, Output};
+use crate::common::{self, Engines, Machine, On, Output};
 use crate::progress::Bar;
 use crate::table;
 use clap::Args;
-use optimize::benchmark::{BenchmarkOptions, benchmark, into_report};
+use optimize::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
 use optimize::error::{Context, Result, bail};
 use optimize::limits;
 use optimize::model::Model;
 use optimize::report::Report;
+use optimize::runtime::Execution;
 use optimize::shapes::{parse_shape, parse_values};
+use optimize::source::{self, Dialect, LoadOptions};
+use optimize::tensorrt::EngineFile;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `benchmark`.
@@ -18,7 +21,7 @@ pub struct Arguments {
     /// The original model
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// The model to measure against it
+    /// The model to measure against it; or a TensorRT engine of it (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
     /// Texts to compare the models on; repeat for several [default: built-in sentences]
@@ -40,6 +43,8 @@ pub struct Arguments {
     inputs: Inputs,
     #[command(flatten)]
     on: On,
+    #[command(flatten)]
+    engines: Engines,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -92,13 +97,16 @@ impl AfterTechnique {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let (report, before, after) = common::with_bar(&arguments.output, |bar| {
         let original = common::load(&arguments.model, bar)?;
-        let result = common::load(&arguments.against, bar)?;
         let mut texts = arguments.text.clone();
         if let Some(file) = &arguments.text_file {
             texts.extend(lines(file)?);
         }
         let mut options = options(&arguments.inputs, &arguments.machine, texts, arguments.runs)?;
-        options.execution = arguments.on.execution()?;
+        options.execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
+        if EngineFile::is_one(&arguments.against) {
+            return against_engine(arguments, &original, &options, bar);
+        }
+        let result = common::load(&arguments.against, bar)?;
         let mut report = compare(&original, &result, &arguments.inputs, &arguments.machine, &options, bar)?;
         report.input = Some(bar.call(|call| original.identity(call))?);
         report.output = Some(bar.call(|call| result.identity(call))?);
@@ -110,6 +118,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         common::print(&table::comparison(&report, before, after))?;
     }
     gates(arguments, &report)
+}
+
+/// An engine against the model it was made of.
+fn against_engine(
+    arguments: &Arguments,
+    original: &Model,
+    options: &BenchmarkOptions,
+    bar: &Bar,
+) -> Result<(Report, u64, u64)> {
+    let of = source::load(&arguments.model, &LoadOptions { dialect: Dialect::Portable })?;
+    let sha256 = bar.call(|call| of.identity(call))?.sha256;
+    let engine = arguments.engines.open(&arguments.against, options.execution.device_id, Some(sha256))?;
+    let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), original)?;
+    let runtime = arguments.machine.runtime()?;
+    let (speed, quality) =
+        bar.call(|call| benchmark_engine(runtime, original, &engine, tokenizer.as_ref(), options, call))?;
+    let mut report = into_report(options, &speed, &quality);
+    report.input = Some(bar.call(|call| original.identity(call))?);
+    report.output = Some(engine.identity());
+    Ok((report, original.bytes(), engine.bytes()))
 }
 
 /// Options from flags.

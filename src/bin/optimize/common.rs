@@ -6,6 +6,7 @@ use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
 use optimize::runtime::{Execution, Placement, ProviderChoice, Runtime};
 use optimize::source::SideContent;
+use optimize::tensorrt::{EngineFile, OpenOptions};
 use optimize::text::Tokenizer;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,29 @@ impl On {
             provider: self.provider.parse()?,
             device_id: self.device,
             engine_cache: self.engine_cache.as_ref().map(absolute).transpose()?,
+            ..Execution::default()
         })
+    }
+}
+
+/// How engine files are looked at.
+#[derive(Args)]
+pub struct Engines {
+    /// For an engine file (X.engine), or a model with engines in it (X_ctx.onnx): whoever made it is trusted. It is code
+    /// that TensorRT runs
+    #[arg(long)]
+    pub trust: bool,
+    /// For an engine file: the folder of TensorRT's libraries, if they are not found by themselves
+    #[arg(long, value_name = "FOLDER")]
+    pub tensorrt_library: Option<PathBuf>,
+}
+
+impl Engines {
+    /// An engine that can be run, of that model if one is given.
+    pub fn open(&self, path: &Path, device_id: u32, model_sha256: Option<String>) -> Result<EngineFile> {
+        let library = self.tensorrt_library.clone();
+        let options = OpenOptions { model_sha256, trust: self.trust, library, ..OpenOptions::default() };
+        EngineFile::new(path, &options, device_id)
     }
 }
 

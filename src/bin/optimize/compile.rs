@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Store the weights packed, so that zeros take next to nothing; opening unpacks them
     #[arg(long)]
     packed: bool,
+    /// A TensorRT engine of the model (X.engine, with its manifest beside it), for those who have the device
+    #[arg(long, value_name = "FILE")]
+    engine: Option<PathBuf>,
     /// One file, used where it is mapped
     #[arg(long)]
     single_file: bool,
@@ -139,6 +142,7 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
         variants: arguments.variants.clone(),
         portable_only: arguments.portable_only,
         packed: arguments.packed,
+        engine: arguments.engine.clone(),
         single_file: arguments.single_file,
         key,
         licence: arguments.licence.clone(),

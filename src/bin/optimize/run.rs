@@ -1,12 +1,13 @@
 //! `optimize run`: a model, once.
 
 use crate::benchmark::{self, Inputs};
-use crate::common::{self, Machine, On, Output};
+use crate::common::{self, Engines, Machine, On, Output};
 use clap::Args;
 use optimize::benchmark::inputs::{Cut, InputSet, Source};
 use optimize::error::Result;
 use optimize::model::Model;
-use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::runtime::{Execution, Session, SessionOptions, Tensor};
+use optimize::tensorrt::EngineFile;
 use optimize::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 /// Arguments of `run`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that holds one
+    /// The model: an .onnx file or a folder that holds one; or a TensorRT engine (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Text for the model, through its tokenizer; repeat for a batch. What is longer than the model takes is cut,
@@ -29,6 +30,8 @@ pub struct Arguments {
     #[command(flatten)]
     on: On,
     #[command(flatten)]
+    engines: Engines,
+    #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
     output: Output,
@@ -36,9 +39,16 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let execution = arguments.on.execution()?;
+    let execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
     let (outputs, placement, warnings) = common::with_bar(&arguments.output, |bar| {
-        let model = common::load(&arguments.model, bar)?;
+        let engine = match EngineFile::is_one(&arguments.model) {
+            true => Some(arguments.engines.open(&arguments.model, execution.device_id, None)?),
+            false => None,
+        };
+        let model = match &engine {
+            Some(engine) => engine.signature().clone(),
+            None => common::load(&arguments.model, bar)?,
+        };
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
         let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
         options.batch_size = options.batch_size.max(arguments.text.len());
@@ -47,11 +57,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             source = source.up_to(longest);
         }
         let feed = source.set(0)?;
+        let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
+        if let Some(engine) = &engine {
+            let mut ready = engine.open()?;
+            let outputs = bar.call(|call| ready.run(&feed.feed(), &wanted, call))?;
+            return Ok((outputs, engine.placement(), warnings(arguments, &feed)));
+        }
         let (threads, execution) = (arguments.machine.threads, execution.clone());
         let session = SessionOptions { threads, execution, ..SessionOptions::default() };
         let runtime = arguments.machine.runtime()?;
         let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
-        let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
         let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;
         Ok((outputs, session.placement().clone(), warnings(arguments, &feed)))
     })?;

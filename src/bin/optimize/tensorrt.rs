@@ -92,6 +92,10 @@ pub struct Arguments {
     /// Nodes or operators that stay fp32; repeat for several
     #[arg(long, value_name = "NAME")]
     keep_fp32: Vec<String>,
+    /// int8, fp8: a text file, or tensors for the inputs (X.safetensors), on which scales are found [default: built-in
+    /// sentences, or generated numbers]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// Write the graph that the library would get, as .onnx, and build nothing
     #[arg(long)]
     graph_only: bool,
@@ -118,14 +122,20 @@ enum Numbers {
     Fp32,
     Fp16,
     Bf16,
+    /// What products with weights multiply, in 8-bit integers
+    Int8,
+    /// The same in float8
+    Fp8,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
-    /// TensorRT where it and a device are, else TensorRT-RTX
+    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider
     Auto,
     Tensorrt,
     TensorrtRtx,
+    /// ONNX Runtime's provider: a model with engines in it (X_ctx.onnx)
+    Onnxruntime,
 }
 
 impl From<Which> for Choice {
@@ -134,6 +144,7 @@ impl From<Which> for Choice {
             Which::Auto => Choice::Auto,
             Which::Tensorrt => Choice::TensorRt,
             Which::TensorrtRtx => Choice::TensorRtRtx,
+            Which::Onnxruntime => Choice::OnnxRuntime,
         }
     }
 }
@@ -150,7 +161,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.out, |bar| {
         let model = load(path)?;
         let runtime = match options.precision {
-            Precision::Fp32 => None,
+            Precision::Fp32 if options.backend == Choice::Auto => arguments.machine.runtime().ok(),
+            Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
             _ => Some(arguments.machine.runtime()?),
         };
         if !arguments.graph_only {
@@ -207,6 +219,8 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
             Numbers::Fp32 => Precision::Fp32,
             Numbers::Fp16 => Precision::Fp16,
             Numbers::Bf16 => Precision::Bf16,
+            Numbers::Int8 => Precision::Int8,
+            Numbers::Fp8 => Precision::Fp8,
         },
         backend: arguments.backend.into(),
         library: arguments.tensorrt_library.clone(),
@@ -227,9 +241,11 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
         compute_capabilities: arguments.compute_capability.clone(),
         max_error: arguments.max_error,
         keep_fp32: arguments.keep_fp32.clone(),
+        calibration: arguments.calibration.clone(),
         force: arguments.force,
         refuse_mismatch: arguments.refuse_mismatch,
         threads: arguments.machine.threads,
+        by_file: false,
     })
 }
 

@@ -1,0 +1,72 @@
+//! A TensorRT engine in a package: a variant for whoever has the device, beside graphs for those who have not.
+
+use super::manifest::Variant;
+use super::open::Package;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::files;
+use crate::limits;
+use crate::model::Model;
+use crate::tensorrt::{Engine, Manifest, OpenOptions, device, manifest};
+use bytes::Bytes;
+use std::path::Path;
+
+/// Provider of such a variant.
+pub const PROVIDER: &str = "tensorrt";
+
+/// A file of the package and its content.
+type File = (String, Bytes);
+
+/// The variant of an engine file of `model`, with what goes into the package. `InvalidArgument` if it has no manifest,
+/// `InvalidModel` if it is not the one of it, `Mismatch` if it is of another model.
+pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 2])> {
+    let Some(made) = Manifest::read(path)? else {
+        bail!(InvalidArgument, "{}: has no manifest beside it: nobody says what it is", path.display());
+    };
+    let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES).at(|| path.display())?;
+    if !made.is_of(&bytes) {
+        bail!(InvalidModel, "{}: is not the engine that its manifest is about (SHA-256 differs)", path.display());
+    }
+    let own = model.identity(call)?.sha256;
+    if made.key.model_sha256 != own {
+        let other = &made.key.model_sha256;
+        bail!(Mismatch, "{}: is of another model: SHA-256 {other}, not {own}", path.display());
+    }
+    let precision = made.key.precision.name().to_owned();
+    let name = format!("{PROVIDER}-{precision}");
+    let file = format!("model/{name}/model.engine");
+    let beside = (format!("{file}.json"), Bytes::from(made.to_json()));
+    let (architecture, features, runtime, check) = (None, Vec::new(), None, None);
+    let provider = PROVIDER.to_owned();
+    let variant =
+        Variant { name, precision, ahead: true, file: file.clone(), provider, architecture, features, runtime, check };
+    Ok((variant, [(file, bytes), beside]))
+}
+
+/// Why a session does not use a variant of that provider here.
+pub fn obstacle(provider: &str) -> String {
+    match device() {
+        _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not there"),
+        Err(none) => format!("it needs an NVIDIA device: {}", none.message()),
+        Ok(_) => "it is an engine, which is opened as one and not as a session".to_owned(),
+    }
+}
+
+impl Package {
+    /// The engine of the package, ready to run on the device of that number. `NotFound` if it has none; `Unsupported` for a
+    /// package in one file; else as [`Engine::open`].
+    pub fn engine(&self, options: &OpenOptions, device_id: u32) -> Result<Engine> {
+        let Some(variant) = self.manifest().variants.iter().find(|variant| variant.provider == PROVIDER) else {
+            bail!(NotFound, "{}: the package has no engine", self.path().display());
+        };
+        if !self.path().is_dir() {
+            bail!(Unsupported, "{}: an engine is run out of a folder, not out of one file", self.path().display());
+        }
+        let (file, beside) = (self.checked(&variant.file)?, self.checked(&format!("{}.json", variant.file))?);
+        let path = self.path().join(&variant.file);
+        if files::read(&manifest::path_of(&path), limits::CONFIG_BYTES)? != beside[..] || file.is_empty() {
+            bail!(InvalidModel, "{}: changed while it was read", path.display());
+        }
+        Engine::open(&path, options, device_id)
+    }
+}

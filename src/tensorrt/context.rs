@@ -1,0 +1,92 @@
+//! ONNX Runtime's TensorRT provider as what builds: a model in which engines stand for what they were made of
+//! (`X_ctx.onnx`, operators `EPContext`). Only where the provider starts: it builds for the device that is there.
+
+use super::manifest::{self, FORMAT, Key, Manifest};
+use super::options::TensorRtOptions;
+use super::profile::Profiles;
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::files;
+use crate::limits;
+use crate::model::Model;
+use crate::onnx::proto::ModelProto;
+use crate::runtime::driver::Driver;
+use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, SessionOptions, available};
+use std::path::Path;
+
+/// Whether the provider can be started; the reason is its own.
+pub(super) fn starts(runtime: &Runtime) -> Result<()> {
+    let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
+    match found.and_then(|found| found.reason) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// Compute capability of the device that is built for.
+pub(super) fn capability() -> Result<i32> {
+    Driver::get()?.capability(0)
+}
+
+/// Builds `output` of a graph. The session that builds it is dropped; others read the file in a moment.
+pub(super) fn make(
+    runtime: &'static Runtime,
+    graph: ModelProto,
+    output: &Path,
+    profiles: &Profiles,
+    options: &TensorRtOptions,
+    key: Key,
+    call: &Call,
+) -> Result<Manifest> {
+    starts(runtime)?;
+    let absolute = std::path::absolute(output).at(|| output.display())?;
+    let Some(target) = absolute.to_str() else { bail!(InvalidArgument, "{:?} is not text", output.display()) };
+    let Some(profile) = profiles.shapes.first() else { bail!(InvalidArgument, "there is no profile") };
+    if profiles.shapes.len() > 1 {
+        bail!(Unsupported, "ONNX Runtime's provider takes one profile here; {} are given", profiles.shapes.len());
+    }
+    let list = |which: usize| {
+        let one = |((name, _), three): (&(String, usize), &[Vec<i64>; 3])| {
+            let dims: Vec<String> = three[which].iter().map(i64::to_string).collect();
+            format!("{name}:{}", dims.join("x"))
+        };
+        profiles.inputs.iter().zip(profile).map(one).collect::<Vec<_>>().join(",")
+    };
+    let mut extra: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: String| extra.push((name.to_owned(), value));
+    if !profiles.inputs.is_empty() {
+        add("trt_profile_min_shapes", list(0));
+        add("trt_profile_opt_shapes", list(1));
+        add("trt_profile_max_shapes", list(2));
+    }
+    if options.workspace > 0 {
+        add("trt_max_workspace_size", options.workspace.to_string());
+    }
+    if let Some(level) = options.optimization_level {
+        add("trt_builder_optimization_level", level.to_string());
+    }
+    add("trt_sparsity_enable", u8::from(options.sparsity).to_string());
+    let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "1"), ("ep.context_file_path", target)];
+    let session = SessionOptions {
+        threads: options.threads,
+        execution: Execution {
+            provider: ProviderChoice::TensorRt,
+            provider_options: extra,
+            session_config: config.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            ..Execution::default()
+        },
+        ..SessionOptions::default()
+    };
+    let graph_sha256 = manifest::sha256(&crate::onnx::save::encode(&graph).concat());
+    // ONNX Runtime does not replace a file that is there.
+    match std::fs::remove_file(output) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| output.display()),
+        _ => {}
+    }
+    Session::new(runtime, &Model::from_proto(graph), &session, call)?;
+    let made = files::map(&files::open(output)?, limits::DATA_FILE_BYTES).at(|| output.display())?;
+    let (engine_bytes, engine_sha256) = (made.len() as u64, manifest::sha256(&made));
+    let made = Manifest { format: FORMAT, key, engine_bytes, engine_sha256, graph_sha256, error: None };
+    files::replace(&manifest::path_of(output), made.to_json().as_bytes())?;
+    Ok(made)
+}

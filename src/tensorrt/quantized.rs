@@ -1,0 +1,275 @@
+//! int8 and fp8, written into the graph: `QuantizeLinear` and `DequantizeLinear` around the inputs of products with
+//! weights. Scales are symmetric, as TensorRT takes them: of a weight one for each channel it gives, of what it is
+//! multiplied with one for all, found on calibration data.
+
+use super::casts::{Form, Rewritten, floats};
+use super::options::{Precision, TensorRtOptions};
+use crate::calibrate::{self, Batch, Calibration, Method, Range};
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::files::{self, Scratch};
+use crate::graph::edit::{Names, float_tensor, int_attribute, node, tensor};
+use crate::graph::opset;
+use crate::limits;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use crate::runtime::{Runtime, Stop};
+use crate::text::Tokenizer;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Largest number of each form.
+const INT8: f32 = 127.0;
+const E4M3: f32 = 448.0;
+
+/// A product with a weight: what its channels are counted along.
+pub(super) struct Weighted<'w> {
+    pub weight: &'w TensorProto,
+    pub axis: usize,
+}
+
+/// The weight of a product, if it has one; the reason in words if not. `None` for what is no product.
+pub(super) fn weight_of<'w>(
+    node: &NodeProto,
+    constants: &HashMap<&'w str, &'w TensorProto>,
+) -> Option<std::result::Result<Weighted<'w>, &'static str>> {
+    if !matches!(node.op(), "MatMul" | "Gemm" | "Conv") {
+        return None;
+    }
+    let Some(weight) = node.input_at(1).and_then(|name| constants.get(name)) else {
+        return Some(Err("neither of what it multiplies is a weight"));
+    };
+    let rank = weight.dims.len();
+    let axis = match node.op() {
+        "Conv" => 0,
+        "Gemm" if node.int("transB", 0) != 0 => 0,
+        _ if rank == 2 => 1,
+        _ => return Some(Err("its weight is not a matrix")),
+    };
+    Some(Ok(Weighted { weight, axis }))
+}
+
+/// Raises a graph to where the operators of the precision are.
+pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> {
+    match precision {
+        Precision::Fp8 => opset::raise(proto, 19).at(|| "fp8 takes opset 19"),
+        _ if opset::version(proto) < 10 => bail!(Unsupported, "int8 takes opset 10; export the model anew"),
+        _ => Ok(()),
+    }
+}
+
+/// Ways to find scales, of which the one with the smaller error is taken. Float8 has room for what is rare; of 8-bit
+/// integers it may cost all others their digits.
+pub(super) fn methods(precision: Precision) -> &'static [Method] {
+    if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
+}
+
+/// The largest magnitude of what each product with a weight is multiplied with, on the data asked for, else on built-in
+/// sentences or generated numbers. Stage: `calibrate`, in runs.
+pub(super) fn ranges(
+    runtime: &'static Runtime,
+    model: &Model,
+    constants: &HashMap<&str, &TensorProto>,
+    options: &TensorRtOptions,
+    method: Method,
+    call: &Call,
+) -> Result<(HashMap<String, f32>, usize)> {
+    let mut names: Vec<String> = Vec::new();
+    for node in &model.graph().node {
+        let Some(name) = node.input_at(0).filter(|_| matches!(weight_of(node, constants), Some(Ok(_)))) else {
+            continue;
+        };
+        if !names.iter().any(|known| known == name) && !constants.contains_key(name) {
+            names.push(name.to_owned());
+        }
+    }
+    let batches = match &options.calibration {
+        None => calibrate::without_data(model)?,
+        Some(file) => data(model, file).at(|| file.display())?,
+    };
+    let total = calibrate::runs(names.len(), batches.len(), method);
+    let threads = options.threads;
+    let found = call.drive("calibrate", total, |ticket| {
+        let stop = Stop::new()?;
+        calibrate::ranges(runtime, model, threads, (&batches, &names), method, (ticket, &stop))
+    })?;
+    let most = |range: &Range| range.high.max(-range.low);
+    Ok((found.iter().map(|(name, range)| (name.clone(), most(range))).collect(), batches.len()))
+}
+
+fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
+    if file.extension().is_some_and(|extension| extension == "safetensors") {
+        return calibrate::batches(model, &Calibration::Tensors(&calibrate::read_tensors(file)?));
+    }
+    let Some(tokenizer) = Tokenizer::of(model)? else {
+        bail!(NotFound, "the model has no tokenizer to read the calibration text with; tensors are X.safetensors");
+    };
+    let Ok(text) = String::from_utf8(files::read(file, limits::TEXT_BYTES as u64)?) else {
+        bail!(InvalidArgument, "is no text in UTF-8; tensors are X.safetensors");
+    };
+    calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
+}
+
+/// Quantizes the inputs of the nodes whose form is short. `largest` are the magnitudes of [`ranges`].
+pub(super) fn rewrite(
+    original: &ModelProto,
+    forms: &[Form],
+    precision: Precision,
+    largest: &HashMap<String, f32>,
+    scratch: &Scratch,
+) -> Result<Rewritten> {
+    let mut proto = original.clone();
+    let (names, per_channel) = (Names::of(original), opset::version(original) >= 13);
+    let Some(graph) = proto.graph.as_deref_mut() else { return Ok(Rewritten { proto, short: HashMap::new() }) };
+    let originals = original.graph.as_deref().map_or(&[][..], |graph| &graph.initializer[..]);
+    let constants = originals.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let made = HashMap::new();
+    let mut writer = Writer { precision, per_channel, names, made, nodes: Vec::new(), constants: Vec::new(), scratch };
+    let mut short = HashMap::new();
+    for (mut node, form) in std::mem::take(&mut graph.node).into_iter().zip(forms) {
+        if let (Form::Short, Some(Ok(Weighted { weight, axis }))) = (form, weight_of(&node, &constants)) {
+            let x = node.input[0].clone();
+            node.input[0] = writer.activation(&x, largest.get(&x).copied().unwrap_or(0.0));
+            node.input[1] = writer.weight(weight, axis)?;
+            short.extend(node.output.iter().map(|name| (name.clone(), name.clone())));
+        }
+        writer.nodes.push(node);
+    }
+    graph.node = writer.nodes;
+    graph.initializer.extend(writer.constants);
+    // Weights that only their quantized form stands for now.
+    let read: std::collections::HashSet<String> =
+        graph.node.iter().flat_map(crate::onnx::order::reads).map(str::to_owned).collect();
+    let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+    graph.initializer.retain(|t| t.name.as_ref().is_some_and(|name| read.contains(name) || outputs.contains(name)));
+    Ok(Rewritten { proto, short })
+}
+
+struct Writer<'s> {
+    precision: Precision,
+    per_channel: bool,
+    names: Names,
+    /// Quantized forms by name and channels.
+    made: HashMap<(String, Option<usize>), String>,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+    scratch: &'s Scratch,
+}
+
+impl Writer<'_> {
+    fn dtype(&self) -> DataType {
+        if self.precision == Precision::Fp8 { DataType::Float8E4m3fn } else { DataType::Int8 }
+    }
+
+    fn scale_of(&self, most: f32) -> f32 {
+        let top = if self.precision == Precision::Fp8 { E4M3 } else { INT8 };
+        // What is 0 everywhere is so with any scale.
+        if most > 0.0 { most / top } else { 1.0 }
+    }
+
+    /// Through eight bits and back.
+    fn activation(&mut self, name: &str, most: f32) -> String {
+        if let Some(known) = self.made.get(&(name.to_owned(), None)) {
+            return known.clone();
+        }
+        let (scale, zero) = (self.names.fresh(&format!("{name}/scale")), self.names.fresh(&format!("{name}/zero")));
+        self.constants.push(float_tensor(&scale, &[], &[self.scale_of(most)]));
+        self.constants.push(tensor(&zero, self.dtype(), &[], vec![0u8].into()));
+        let (short, back) = (self.names.fresh(&format!("{name}/short")), self.names.fresh(&format!("{name}/back")));
+        self.add("QuantizeLinear", &[name, &scale, &zero], &short, None);
+        self.add("DequantizeLinear", &[&short, &scale, &zero], &back, None);
+        self.made.insert((name.to_owned(), None), back.clone());
+        back
+    }
+
+    fn weight(&mut self, weight: &TensorProto, axis: usize) -> Result<String> {
+        let name = weight.name.clone().unwrap_or_default();
+        if let Some(known) = self.made.get(&(name.clone(), Some(axis))) {
+            return Ok(known.clone());
+        }
+        let values = floats(weight);
+        let channels = if self.per_channel { weight.dims[axis].max(1) as usize } else { 1 };
+        let inner: usize = weight.dims[axis + 1..].iter().product::<i64>().max(1) as usize;
+        let channel = |index: usize| if channels == 1 { 0 } else { index / inner % channels };
+        let mut most = vec![0.0f32; channels];
+        for (index, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            let of = &mut most[channel(index)];
+            *of = of.max(value.abs());
+        }
+        let scales: Vec<f32> = most.into_iter().map(|most| self.scale_of(most)).collect();
+        let one = |(index, value): (usize, &f32)| {
+            let scaled = value / scales[channel(index)];
+            if self.precision == Precision::Fp8 {
+                e4m3(scaled)
+            } else {
+                scaled.round_ties_even().clamp(-INT8, INT8) as i8 as u8
+            }
+        };
+        let bytes: Vec<u8> = values.iter().enumerate().map(one).collect();
+        let slot = self.scratch.reserve(bytes.len())?;
+        slot.write_at(0, &bytes)?;
+        let (short, scale) = (self.names.fresh(&format!("{name}/short")), self.names.fresh(&format!("{name}/scale")));
+        let (zero, back) = (self.names.fresh(&format!("{name}/zero")), self.names.fresh(&format!("{name}/back")));
+        self.constants.push(tensor(&short, self.dtype(), &weight.dims, slot.finish()?));
+        let dims: &[i64] = if self.per_channel { &[channels as i64] } else { &[] };
+        self.constants.push(float_tensor(&scale, dims, &scales));
+        self.constants.push(tensor(&zero, self.dtype(), dims, vec![0u8; scales.len()].into()));
+        self.add("DequantizeLinear", &[&short, &scale, &zero], &back, self.per_channel.then_some(axis as i64));
+        self.made.insert((name, Some(axis)), back.clone());
+        Ok(back)
+    }
+
+    fn add(&mut self, op: &str, inputs: &[&str], output: &str, axis: Option<i64>) {
+        let mut made = node(op, inputs, &[output]);
+        made.name = Some(self.names.fresh(&format!("{output}/{op}")));
+        made.attribute.extend(axis.map(|axis| int_attribute("axis", axis)));
+        self.nodes.push(made);
+    }
+}
+
+/// The nearest float8 with 4 bits of exponent and 3 of mantissa, to the even one of two; what is larger becomes the
+/// largest. Source: table 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
+fn e4m3(value: f32) -> u8 {
+    let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+    if value.is_nan() {
+        return sign | 0x7f;
+    }
+    let size = value.abs().min(E4M3);
+    // Below 2^-6 the steps stay those of 2^-6.
+    let exponent = if size < 2f32.powi(-6) { -6 } else { (size.to_bits() >> 23) as i32 - 127 };
+    let steps = (size / 2f32.powi(exponent - 3)).round_ties_even() as u8;
+    // 16 steps are the first of the next exponent, and counting on gets there.
+    let bits = if exponent == -6 && steps < 8 { steps } else { (((exponent + 7) as u8) << 3) + (steps - 8) };
+    sign | bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a float8, by its definition.
+    fn value(bits: u8) -> f32 {
+        let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+        let size = if exponent == 0 {
+            mantissa / 8.0 * 2f32.powi(-6)
+        } else {
+            (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7)
+        };
+        if bits & 0x80 != 0 { -size } else { size }
+    }
+
+    #[test]
+    fn float8_is_the_nearest_there_is() {
+        for bits in (0..=0x7e).chain(0x80..=0xfe) {
+            assert_eq!(e4m3(value(bits)), bits, "{}", value(bits));
+        }
+        for bits in 0..0x7e {
+            let (low, high) = (value(bits), value(bits + 1));
+            let middle = (low + high) / 2.0;
+            assert_eq!(e4m3(middle), bits + bits % 2, "between {low} and {high} the even one");
+            assert_eq!((e4m3(middle * 0.999), e4m3(middle * 1.001)), (bits, bits + 1));
+        }
+        assert_eq!((e4m3(1e9), e4m3(f32::NEG_INFINITY), e4m3(f32::NAN) & 0x7f), (0x7e, 0xfe, 0x7f));
+    }
+}
