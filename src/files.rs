@@ -305,9 +305,27 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
         Ok(()) => std::fs::remove_dir_all(finished).at(|| finished.display())?,
         Err(Errno::NOENT) => std::fs::rename(finished, target).at(|| target.display())?,
+        // Network file systems and overlays that cannot exchange.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => replace_in_two_steps(finished, target)?,
         Err(e) => return Err(Error::from(e).at(target.display())),
     }
     sync_folder(parent_of(target))
+}
+
+/// As [`replace_folder`], where two folders cannot be exchanged: for a moment there is none. The old one comes back if the
+/// new one cannot take its place; if the process ends just then, it lies beside it as `.NAME.NUMBER.old`.
+fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
+    if !target.exists() {
+        return std::fs::rename(finished, target).at(|| target.display());
+    }
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let aside = target.with_file_name(format!(".{name}.{}.old", std::process::id()));
+    std::fs::rename(target, &aside).at(|| target.display())?;
+    if let Err(e) = std::fs::rename(finished, target) {
+        std::fs::rename(&aside, target).at(|| aside.display())?;
+        return Err(Error::from(e).at(target.display()));
+    }
+    std::fs::remove_dir_all(&aside).at(|| aside.display())
 }
 
 /// Reads a small file, refusing one above `limit` bytes.
@@ -376,6 +394,27 @@ mod tests {
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    #[test]
+    fn a_folder_is_replaced_where_none_can_be_exchanged_and_comes_back_if_it_cannot_be() {
+        let dir = folder("two-steps");
+        let (finished, target) = (dir.join("finished"), dir.join("target"));
+        let make = |text: &str| {
+            std::fs::create_dir(&finished).unwrap();
+            std::fs::write(finished.join("file"), text).unwrap();
+        };
+        let there = || std::fs::read_to_string(target.join("file")).unwrap();
+        make("first");
+        replace_in_two_steps(&finished, &target).unwrap();
+        assert_eq!(there(), "first");
+        make("second");
+        replace_in_two_steps(&finished, &target).unwrap();
+        assert_eq!(there(), "second");
+        assert!(replace_in_two_steps(&finished, &target).is_err(), "nothing is finished");
+        assert_eq!(there(), "second");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

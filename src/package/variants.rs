@@ -51,6 +51,9 @@ pub fn make(
         {
             match check::compare(runtime, &made, &ready, contract, name != ORIGINAL, call)? {
                 Ok(check) => {
+                    if let Some(why) = &check.weights_copied {
+                        warnings.push(format!("{name}-ahead: sessions have copies of the weights: {why}"));
+                    }
                     let variant = Variant { check: Some(check), ..for_this_machine(runtime, name) };
                     all.push(Made { variant, model: ready, report: None });
                 }
