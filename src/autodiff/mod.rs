@@ -13,6 +13,8 @@ mod coverage;
 mod lower;
 mod registry;
 mod rules;
+#[cfg(test)]
+mod sweep;
 mod tape;
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,49 @@
 //! [`Tape`]: the forward nodes, what is known about their values, and the gradient nodes in the making.
 
+use super::Writer;
 use super::types::Type;
 use crate::error::{Result, bail};
-use crate::graph::edit::{self, Names};
+use crate::graph::edit;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_kind};
-use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 
 /// A graph that is being differentiated.
 pub struct Tape {
     /// The nodes of the model, in an order in which they can run. Rules may ask them for more outputs.
     pub forward: Vec<NodeProto>,
-    /// What was added.
-    pub nodes: Vec<NodeProto>,
-    /// Constants that were added.
-    pub initializers: Vec<TensorProto>,
+    writer: Writer,
     pub(super) need: HashSet<String>,
     types: HashMap<String, Type>,
     /// Constants of the model that are small enough to look at.
-    constants: HashMap<String, TensorProto>,
-    made: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
+    small: HashMap<String, TensorProto>,
     shapes: HashMap<String, String>,
-    names: Names,
-    /// Version of the standard operator set.
-    pub opset: i64,
 }
 
-/// Constants above are weights; nobody asks for their values.
+/// A tape is written to as a writer is.
+impl Deref for Tape {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+impl DerefMut for Tape {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+}
+
+/// Constants of more elements are weights; nobody asks for their values.
 const SMALL: usize = 4096;
 
 impl Tape {
     /// Over the main graph of `model`, whose values have the given types.
     pub fn new(model: &ModelProto, types: HashMap<String, Type>) -> Result<Tape> {
         let Some(graph) = model.graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
-        let default = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
-        let import = model.opset_import.iter().find(|o| default(o.domain.as_deref()));
         let small = |t: &&TensorProto| t.dims.iter().product::<i64>() as usize <= SMALL;
         let initializers = graph.initializer.iter().filter(small).filter_map(|t| Some((t.name.clone()?, t.clone())));
         let mut constants: HashMap<String, TensorProto> = initializers.collect();
@@ -46,70 +53,12 @@ impl Tape {
         }
         Ok(Tape {
             forward: super::types::sorted(&graph.node)?,
-            nodes: Vec::new(),
-            initializers: Vec::new(),
+            writer: Writer::new(model, "gradient"),
             need: HashSet::new(),
             types,
-            constants,
-            made: HashMap::new(),
+            small: constants,
             shapes: HashMap::new(),
-            names: Names::of(model),
-            opset: import.and_then(|o| o.version).unwrap_or(0),
         })
-    }
-
-    /// A name nobody has.
-    pub fn fresh(&mut self, wanted: &str) -> String {
-        self.names.fresh(wanted)
-    }
-
-    /// Adds a node of the standard operators with one output.
-    pub fn op(&mut self, op: &str, inputs: &[&str]) -> String {
-        self.op_with(op, inputs, Vec::new())
-    }
-
-    /// As [`Tape::op`], with attributes.
-    pub fn op_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
-        self.ops(op, inputs, 1, attributes).swap_remove(0)
-    }
-
-    /// Adds a node with some outputs.
-    pub fn ops(&mut self, op: &str, inputs: &[&str], outputs: usize, attributes: Vec<AttributeProto>) -> Vec<String> {
-        let made: Vec<String> = (0..outputs).map(|_| self.fresh(&format!("gradient/{op}"))).collect();
-        let names: Vec<&str> = made.iter().map(String::as_str).collect();
-        let mut node = edit::node(op, inputs, &names);
-        node.name = made.first().cloned();
-        node.attribute = attributes;
-        self.nodes.push(node);
-        made
-    }
-
-    /// A constant number.
-    pub fn scalar(&mut self, value: f32) -> String {
-        self.constant(DataType::Float32, &[], value.to_le_bytes().to_vec())
-    }
-
-    /// A constant list of whole numbers.
-    pub fn ints(&mut self, values: &[i64]) -> String {
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(DataType::Int64, &[values.len() as i64], raw)
-    }
-
-    /// A constant whole number.
-    pub fn int(&mut self, value: i64) -> String {
-        self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
-    }
-
-    /// A constant, made once.
-    pub fn constant(&mut self, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
-        let key = (raw, dims.to_vec(), dtype.to_onnx());
-        if let Some(name) = self.made.get(&key) {
-            return name.clone();
-        }
-        let name = self.fresh("gradient/constant");
-        self.initializers.push(edit::tensor(&name, dtype, dims, Bytes::from(key.0.clone())));
-        self.made.insert(key, name.clone());
-        name
     }
 
     /// Dimensions of a value of the model; `None` if not even their number is known.
@@ -172,15 +121,22 @@ impl Tape {
 
     /// The whole numbers that a constant of the model holds.
     pub fn integers(&self, value: &str) -> Option<Vec<i64>> {
-        crate::graph::constants::whole_numbers(self.constants.get(value)?)
+        crate::graph::constants::whole_numbers(self.small.get(value)?)
+    }
+
+    /// The numbers that a constant of the model holds.
+    pub fn numbers(&self, value: &str) -> Option<Vec<f32>> {
+        let tensor = self.small.get(value)?;
+        if tensor.data_type != Some(DataType::Float32.to_onnx()) {
+            return None;
+        }
+        let raw = |raw: &[u8]| raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Some(tensor.raw_data.as_deref().map_or_else(|| tensor.float_data.0.clone(), raw))
     }
 
     /// The one number that a constant of the model holds.
     pub fn number(&self, value: &str) -> Option<f32> {
-        let tensor = self.constants.get(value)?;
-        let one = tensor.dims.iter().product::<i64>() == 1 && tensor.data_type == Some(DataType::Float32.to_onnx());
-        let raw = tensor.raw_data.as_deref().and_then(|raw| Some(f32::from_le_bytes(*raw.first_chunk()?)));
-        raw.or_else(|| tensor.float_data.0.first().copied()).filter(|_| one)
+        self.numbers(value).filter(|all| all.len() == 1).map(|all| all[0])
     }
 
     /// Axes of a node: an input since some version, an attribute before it. `None` if there are none.
@@ -210,7 +166,7 @@ impl Tape {
             self.forward[node].output.push(String::new());
         }
         if self.forward[node].output[index].is_empty() {
-            let name = self.fresh("gradient/saved");
+            let name = self.fresh("saved");
             self.forward[node].output[index] = name;
         }
         self.forward[node].output[index].clone()

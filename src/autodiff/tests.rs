@@ -27,46 +27,69 @@ fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
 }
 
 /// The gradients of the sum of `y` times `direction`, with the learned constants made inputs or left as they are.
-fn gradients(mut proto: ModelProto, names: &[String], inputs: &[(&str, &Tensor)], direction: &Tensor) -> Vec<Tensor> {
-    lower(&mut proto).unwrap();
-    upgrade(&mut proto).unwrap();
+pub(super) fn gradients(
+    mut proto: ModelProto,
+    names: &[String],
+    inputs: &[(&str, &Tensor)],
+    direction: &Tensor,
+) -> Result<Vec<Tensor>> {
     let call = Call::default();
-    let types = infer(test_runtime(), &proto, &call).unwrap();
-    let mut tape = Tape::new(&proto, types).unwrap();
+    lower(test_runtime(), &mut proto, &call)?;
+    upgrade(&mut proto)?;
+    let types = infer(test_runtime(), &proto, &call)?;
+    let mut tape = Tape::new(&proto, types)?;
     let raw = direction.bytes().to_vec();
     let seed = tape.constant(DataType::Float32, direction.shape(), raw);
     let output = proto.graph.as_ref().unwrap().output[0].name.clone().unwrap();
-    let found = differentiate(&mut tape, &[(output, seed)], names).unwrap();
+    let found = differentiate(&mut tape, &[(output, seed)], names)?;
     let graph = proto.graph.as_deref_mut().unwrap();
     graph.node = tape.forward.iter().chain(&tape.nodes).cloned().collect();
-    graph.initializer.append(&mut tape.initializers);
+    graph.initializer.append(&mut tape.constants);
     graph.output = Vec::new();
     let mut wanted = Vec::new();
     for name in names {
         let output = format!("of {name}");
-        graph.node.push(edit::node("Identity", &[&found[name]], &[&output]));
+        graph.node.push(match found.get(name) {
+            Some(gradient) => edit::node("Identity", &[gradient], &[&output]),
+            None => edit::node("Sub", &[name, name], &[&output]),
+        });
         graph.output.push(edit::untyped(&output));
         wanted.push(output);
     }
     graph.value_info.clear();
     edit::import_domain(&mut proto.opset_import, "com.microsoft", 1);
     let model = Model::from_proto(proto);
-    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call).unwrap();
+    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call)?;
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-    session.run(inputs, &wanted, &call).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
+    Ok(session.run(inputs, &wanted, &call)?.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-fn check(model: &Path, expected: &Path) -> (f64, String) {
-    let proto = Model::load(model).unwrap().proto().clone();
+/// The worst error of a case, and where. `open` makes what is learned an input of sizes that are known in a run only.
+fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
+    let mut proto = Model::load(model).unwrap().proto().clone();
     let tensors = read_tensors(expected).unwrap();
     let with = |prefix: &'static str| {
         tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)))
     };
     let (names, references): (Vec<String>, Vec<&Tensor>) = with("gradient.").unzip();
     let fed: Vec<(String, &Tensor)> = with("inputs.").collect();
-    let fed: Vec<(&str, &Tensor)> = fed.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
+    let mut fed: Vec<(&str, &Tensor)> = fed.iter().map(|(name, tensor)| (name.as_str(), *tensor)).collect();
     let (_, direction) = tensors.iter().find(|(name, _)| name == "direction").unwrap();
-    let found = gradients(proto, &names, &fed, direction);
+    let mut values = Vec::new();
+    if open {
+        let graph = proto.graph.as_deref_mut().unwrap();
+        let (learned, rest) = std::mem::take(&mut graph.initializer)
+            .into_iter()
+            .partition(|t| t.name.as_ref().is_some_and(|name| names.contains(name)));
+        graph.initializer = rest;
+        for tensor in learned {
+            let name = tensor.name.clone().unwrap();
+            graph.input.push(edit::value(&name, DataType::Float32, tensor.dims.len()));
+            values.push((name, Tensor::new(DataType::Float32, &tensor.dims, tensor.raw_data.unwrap()).unwrap()));
+        }
+        fed.extend(values.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+    }
+    let found = gradients(proto, &names, &fed, direction).unwrap();
     let errors = found
         .iter()
         .zip(references)
@@ -75,25 +98,51 @@ fn check(model: &Path, expected: &Path) -> (f64, String) {
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 
+/// Forms that need the number of heads or their width, which models fix: cases whose names begin so.
+const STATIC: [&str; 8] = [
+    "Attention-4",
+    "Attention-bool",
+    "Attention-ca",
+    "Attention-groups",
+    "Attention-ma",
+    "Attention-microsoft",
+    "Attention-p",
+    "MultiHeadAttention-bias",
+];
+
 #[test]
 fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
     let mut cases: Vec<PathBuf> =
         std::fs::read_dir(folder().join("ops")).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|path| path.extension().is_some_and(|e| e == "onnx"));
-    assert!(cases.len() > 100);
+    cases.sort();
+    assert!(cases.len() > 230);
     let (mut seen, mut wrong) = (std::collections::BTreeSet::new(), Vec::new());
     for case in &cases {
-        let (error, place) = check(case, &case.with_extension("safetensors"));
-        if error > 1e-5 {
-            wrong.push(format!("{place} is off by {error:.1e}"));
+        let name = case.file_stem().unwrap().to_string_lossy().into_owned();
+        for open in [false, true] {
+            if open && STATIC.iter().any(|form| name.starts_with(form)) {
+                continue;
+            }
+            let reference = case.with_extension("safetensors");
+            let way = if open { "dynamic" } else { "static" };
+            match std::panic::catch_unwind(|| check(case, &reference, open)) {
+                Ok((error, place)) if error > 1e-5 || error.is_nan() => {
+                    wrong.push(format!("{place}, {way}, is off by {error:.1e}"));
+                }
+                Ok(_) => {}
+                Err(_) => wrong.push(format!("{name}, {way}, fails")),
+            }
         }
         let proto = Model::load(case).unwrap();
         seen.extend(proto.graph().node.iter().map(|node| node.op().to_owned()));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     // What has a rule has a case.
-    let untested: Vec<&str> = registry::COVERED.iter().copied().filter(|op| !seen.contains(*op)).collect();
-    assert_eq!(untested, ["Cast", "Dropout", "SimplifiedLayerNormalization"], "no case tests these");
+    let covered = registry::RULES.iter().flat_map(|(ops, _)| ops.iter().copied());
+    let untested: Vec<&str> = covered.filter(|op| !seen.contains(*op)).collect();
+    // RMSNormalization becomes SimplifiedLayerNormalization; the casts and Dropout are of whole models.
+    assert_eq!(untested, ["Cast", "CastLike", "Dropout", "SimplifiedLayerNormalization"], "no case tests these");
 }
 
 #[test]
@@ -104,7 +153,7 @@ fn a_convolutional_network_has_the_gradients_that_pytorch_gives() {
     let get = |name: &str| &tensors.iter().find(|(n, _)| n == name).unwrap().1;
     let weights = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("gradient.")?, tensor)));
     let (names, references): (Vec<String>, Vec<&Tensor>) = weights.map(|(n, t)| (n.to_owned(), t)).unzip();
-    let found = gradients(proto, &names, &[("x", get("x"))], get("direction"));
+    let found = gradients(proto, &names, &[("x", get("x"))], get("direction")).unwrap();
     assert_eq!(names.len(), 20);
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
         let error = off(found, expected, 1e-3);
@@ -133,12 +182,50 @@ fn an_encoder_has_the_gradients_that_pytorch_gives() {
     if model.inputs().iter().any(|input| input.name == "token_type_ids") {
         inputs.push(("token_type_ids", &types));
     }
-    let found = gradients(proto, &names, &inputs, get("direction"));
+    let found = gradients(proto, &names, &inputs, get("direction")).unwrap();
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
         // What is added to all keys changes no share: the gradient of their bias is 0, but for rounding.
         let error = off(found, expected, if name.ends_with("key.bias") { 1e-2 } else { 1e-3 });
         assert!(error <= 1e-5, "{name} is off by {error:.1e}");
     }
+}
+
+/// Where a function has a kink, a pole or a tie: what PyTorch 2.15 gives.
+#[test]
+fn kinks_have_the_slopes_that_pytorch_gives() {
+    let number = |name: &str, value: f32| edit::float_tensor(name, &[], &[value]);
+    let slopes = |node: NodeProto, x: &[f32], constants: Vec<crate::onnx::proto::TensorProto>| {
+        let graph = crate::onnx::proto::GraphProto {
+            node: vec![node],
+            initializer: constants,
+            input: vec![edit::value("x", DataType::Float32, 1)],
+            output: vec![edit::untyped("y")],
+            ..Default::default()
+        };
+        let mut proto = ModelProto { ir_version: Some(8), graph: Some(Box::new(graph)), ..Default::default() };
+        proto.opset_import.push(crate::onnx::proto::OperatorSetIdProto { version: Some(17), ..Default::default() });
+        let x = Tensor::from_f32(&[x.len() as i64], x.to_vec()).unwrap();
+        let ones = match proto.graph.as_ref().unwrap().node[0].op().starts_with("Reduce") {
+            true => Tensor::from_f32(&[1], vec![1.0]).unwrap(),
+            false => Tensor::from_f32(x.shape(), vec![1.0; x.elements()]).unwrap(),
+        };
+        gradients(proto, &["x".to_owned()], &[("x", &x)], &ones).unwrap()[0].to_f32_vec().unwrap()
+    };
+    let unary = |op: &str, x: &[f32]| slopes(edit::node(op, &["x"], &["y"]), x, Vec::new());
+    let power = |p: f32, x: f32| slopes(edit::node("Pow", &["x", "p"], &["y"]), &[x], vec![number("p", p)])[0];
+    assert_eq!([power(0.0, 0.0), power(1.0, 0.0), power(2.0, 0.0), power(3.0, 0.0)], [0.0, 1.0, 0.0, 0.0]);
+    assert_eq!(power(0.5, 0.0), f32::INFINITY);
+    assert_eq!(unary("Sqrt", &[0.0, 4.0]), [f32::INFINITY, 0.25]);
+    assert_eq!(unary("Relu", &[-1.0, 0.0, 1.0]), [0.0, 0.0, 1.0]);
+    assert_eq!(unary("Abs", &[-1.0, 0.0, 1.0]), [-1.0, 0.0, 1.0]);
+    assert_eq!(unary("Elu", &[0.0]), [1.0]);
+    assert_eq!(unary("ReduceL2", &[0.0, 0.0]), [0.0, 0.0]);
+    assert_eq!(unary("ReduceMax", &[2.0, 1.0, 2.0]), [0.5, 0.0, 0.5]);
+    let clip = edit::node("Clip", &["x", "low", "high"], &["y"]);
+    let bounds = || vec![number("low", -1.0), number("high", 1.0)];
+    assert_eq!(slopes(clip, &[-2.0, -1.0, 0.0, 1.0, 2.0], bounds()), [0.0, 1.0, 1.0, 1.0, 0.0]);
+    let max = edit::node("Max", &["x", "c"], &["y"]);
+    assert_eq!(slopes(max, &[0.0, 1.0, 2.0], vec![number("c", 1.0)]), [0.0, 0.5, 1.0]);
 }
 
 #[test]

@@ -1,60 +1,150 @@
 //! Old graphs lifted to an operator set that has what gradients are made of.
 
+use super::Writer;
 use crate::error::{Result, bail};
-use crate::graph::edit;
+use crate::graph::{edit, opset};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, attribute_kind};
 use bytes::Bytes;
 
 /// `ScatterND` adds since 16; `LayerNormalization` is there since 17.
 const WANTED: i64 = 17;
 /// What is known to mean the same, but for what is changed here.
-const OLDEST: i64 = 9;
+const OLDEST: i64 = 6;
 
-/// Lifts a model of operator set 9 to 16 to 17. Newer ones stay as they are.
+/// Lifts a model of operator set 6 to 16 to 17. Newer ones stay as they are.
 ///
-/// What changed between them: axes of `Squeeze`, `Unsqueeze`, `ReduceSum`, and sizes of `Split`, became inputs (13);
-/// `Softmax` no longer flattens (13). Source: the ONNX change log, `docs/Changelog.md`.
+/// From 13 on [`opset::raise`] does it. What changed before: attributes became inputs; `Softmax` no longer flattens (13);
+/// `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log, `docs/Changelog.md`.
 pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     edit::modernize_ir(model);
-    let default = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
-    let Some(import) = model.opset_import.iter_mut().find(|o| default(o.domain.as_deref())) else { return Ok(()) };
-    let from = import.version.unwrap_or(0);
-    if from >= WANTED {
+    let from = opset::version(model);
+    if !(1..WANTED).contains(&from) {
         return Ok(());
     }
     if from < OLDEST {
         bail!(Unsupported, "operator set {from} is too old to differentiate, at least {OLDEST} is needed");
     }
-    import.version = Some(WANTED);
     model.ir_version = model.ir_version.max(Some(8));
-    if from >= 13 {
-        return Ok(());
+    if from < opset::OLDEST {
+        let mut w = Writer::new(model, "upgraded");
+        if let Some(graph) = model.graph.as_deref_mut() {
+            for node in std::mem::take(&mut graph.node) {
+                lift(&mut w, node, from);
+            }
+            graph.node = w.nodes;
+            graph.initializer.append(&mut w.constants);
+        }
+        for import in &mut model.opset_import {
+            if matches!(import.domain.as_deref(), None | Some("" | "ai.onnx")) {
+                import.version = Some(opset::OLDEST);
+            }
+        }
     }
-    let Some(graph) = model.graph.as_deref_mut() else { return Ok(()) };
-    let mut added = Vec::new();
-    for (index, node) in graph.node.iter_mut().enumerate() {
-        lift(node, &format!("upgraded/{index}"), &mut added)?;
-    }
-    graph.initializer.append(&mut added);
-    Ok(())
+    opset::raise(model, WANTED)
 }
 
-fn lift(node: &mut NodeProto, name: &str, added: &mut Vec<TensorProto>) -> Result<()> {
-    let attribute = match node.op() {
-        "Squeeze" | "Unsqueeze" | "ReduceSum" => "axes",
-        "Split" => "split",
-        "Softmax" | "LogSoftmax" => match node.int("axis", 1) {
-            -1 => return Ok(()),
-            // Where the axis is the last one nothing changes; ranks are not known here, so it is only asked for.
-            axis => bail!(Unsupported, "node {:?}: {} of operator set 12 over axis {axis}", node.label(), node.op()),
-        },
-        _ => return Ok(()),
+/// Attributes that became inputs, in their order.
+fn moved(op: &str) -> &'static [&'static str] {
+    match op {
+        "Squeeze" | "Unsqueeze" | "ReduceSum" => &["axes"],
+        "Split" => &["split"],
+        "Clip" => &["min", "max"],
+        "Pad" => &["pads", "value"],
+        "Slice" => &["starts", "ends", "axes"],
+        "TopK" => &["k"],
+        "Upsample" => &["scales"],
+        _ => &[],
+    }
+}
+
+fn lift(w: &mut Writer, mut node: NodeProto, from: i64) {
+    if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
+        return w.nodes.push(node);
+    }
+    for name in moved(node.op()) {
+        match node.attribute.iter().position(|a| a.name.as_deref() == Some(name)) {
+            Some(at) => {
+                let attribute = node.attribute.remove(at);
+                let constant = constant(w, &attribute);
+                node.input.push(constant);
+            }
+            // A later one may be there.
+            None if node.is("Clip") && node.input.len() == 1 => node.input.push(String::new()),
+            None => {}
+        }
+    }
+    if from < 7 {
+        align(w, &mut node);
+    }
+    match node.op() {
+        "Dropout" => node.attribute.retain(|a| a.name.as_deref() != Some("ratio")),
+        "BatchNormalization" => node.attribute.retain(|a| a.name.as_deref() != Some("spatial")),
+        "Upsample" => resize(&mut node),
+        "Resize" if from < 11 => resize(&mut node),
+        "Softmax" | "LogSoftmax" if node.int("axis", 1) != -1 => return flattened(w, node),
+        _ => {}
+    }
+    w.nodes.push(node);
+}
+
+fn constant(w: &mut Writer, attribute: &AttributeProto) -> String {
+    match attribute.kind {
+        Some(attribute_kind::FLOAT) => w.scalar(attribute.f.unwrap_or(0.0)),
+        _ if !attribute.floats.is_empty() => {
+            let raw = attribute.floats.iter().flat_map(|v| v.to_le_bytes()).collect();
+            w.constant(DataType::Float32, &[attribute.floats.len() as i64], raw)
+        }
+        Some(attribute_kind::INT) => w.ints(&[attribute.i.unwrap_or(0)]),
+        _ => w.ints(&attribute.ints),
+    }
+}
+
+/// The second input gets dimensions of 1 behind its own, so that these stand at the axis that the node names.
+fn align(w: &mut Writer, node: &mut NodeProto) {
+    let axis = match node.op() {
+        "PRelu" => Some(1),
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "And" | "Or" | "Xor" | "Equal" | "Greater" | "Less" => {
+            node.attribute("axis").and_then(|a| a.i).filter(|axis| *axis >= 0)
+        }
+        _ => None,
     };
-    let Some(at) = node.attribute.iter().position(|a| a.name.as_deref() == Some(attribute)) else { return Ok(()) };
-    let values = node.attribute.remove(at).ints;
-    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    added.push(edit::tensor(name, DataType::Int64, &[values.len() as i64], Bytes::from(raw)));
-    node.input.push(name.to_owned());
-    Ok(())
+    let old = ["broadcast", "is_test", "consumed_inputs"];
+    node.attribute.retain(|a| !old.contains(&a.name.as_deref().unwrap_or("")));
+    let (Some(axis), Some(a), Some(b)) = (axis, node.input_at(0), node.input_at(1)) else { return };
+    let (long, short) = (w.op("Shape", &[a]), w.op("Shape", &[b]));
+    let (many, few) = (w.op("Shape", &[&long]), w.op("Shape", &[&short]));
+    let (axis, one) = (w.ints(&[axis]), w.ints(&[1]));
+    let end = w.op("Add", &[&few, &axis]);
+    let missing = w.op("Sub", &[&many, &end]);
+    let none = w.ints(&[0]);
+    let beyond = w.op("Less", &[&missing, &none]);
+    let missing = w.op("Where", &[&beyond, &none, &missing]);
+    let ones = w.op("Expand", &[&one, &missing]);
+    let sizes = w.concat(&[&short, &ones], 0);
+    node.input[1] = w.op("Reshape", &[b, &sizes]);
+    node.attribute.retain(|a| a.name.as_deref() != Some("axis"));
+}
+
+/// As `Resize` was until operator set 10, and `Upsample` before it.
+fn resize(node: &mut NodeProto) {
+    node.op_type = Some("Resize".to_owned());
+    node.input.insert(1, String::new());
+    for (name, value) in [("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")] {
+        node.attribute.push(AttributeProto {
+            name: Some(name.to_owned()),
+            kind: Some(attribute_kind::STRING),
+            s: Some(Bytes::from_static(value.as_bytes())),
+            ..Default::default()
+        });
+    }
+}
+
+/// Over all dimensions from the axis on, as `Softmax` was until operator set 12.
+fn flattened(w: &mut Writer, node: NodeProto) {
+    let (Some(x), Some(y)) = (node.input_at(0), node.output.first()) else { return w.nodes.push(node) };
+    let shape = w.op("Shape", &[x]);
+    let flat = w.op_with("Flatten", &[x], vec![edit::int_attribute("axis", node.int("axis", 1))]);
+    let made = w.op_with(node.op(), &[&flat], vec![edit::int_attribute("axis", -1)]);
+    w.op_to("Reshape", &[&made, &shape], y, Vec::new());
 }

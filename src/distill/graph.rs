@@ -68,7 +68,7 @@ pub fn build(
     let quiet = Call { progress: None, ..*call };
     let (ready, in_blocks) = student::ready(runtime, model, &quiet)?;
     let mut proto = ready.proto().clone();
-    let lowered = autodiff::lower(&mut proto)?;
+    let lowered = autodiff::lower(runtime, &mut proto, call)?;
     autodiff::upgrade(&mut proto)?;
     let mut weights = parameters::find(&ready, &lowered.tables, &options.freeze)?;
     let types = known_student(runtime, &proto, signals, call)?;
@@ -81,7 +81,7 @@ pub fn build(
         work.parts.iter().map(|p| p.output.as_str()).chain(ends.iter().map(String::as_str)).collect();
     let there = used(&work.proto);
     weights.retain(|p| there.contains(&p.name));
-    refuse_uncovered(&work.proto, &weights, &outputs)?;
+    refuse_uncovered(&work.proto, &weights, &outputs, &lowered.left)?;
     if weights.is_empty() {
         bail!(Unsupported, "the student has no float32 weights to train");
     }
@@ -255,7 +255,12 @@ fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     }
 }
 
-fn refuse_uncovered(proto: &ModelProto, weights: &[Parameter], outputs: &[&str]) -> Result<()> {
+fn refuse_uncovered(
+    proto: &ModelProto,
+    weights: &[Parameter],
+    outputs: &[&str],
+    reasons: &[(autodiff::Uncovered, String)],
+) -> Result<()> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(()) };
     let nodes = autodiff::sorted(&graph.node)?;
     let names: Vec<String> = weights.iter().map(|p| p.name.clone()).collect();
@@ -263,7 +268,12 @@ fn refuse_uncovered(proto: &ModelProto, weights: &[Parameter], outputs: &[&str])
     if found.is_empty() {
         return Ok(());
     }
-    let shown: Vec<String> = found.iter().take(8).map(|node| format!("{:?} ({})", node.name, node.op)).collect();
+    let why = |node: &autodiff::Uncovered| match reasons.iter().find(|(left, _)| left == node) {
+        Some((_, reason)) => format!(", {reason}"),
+        None => String::new(),
+    };
+    let shown: Vec<String> =
+        found.iter().take(8).map(|node| format!("{:?} ({}{})", node.name, node.op, why(node))).collect();
     let more = if found.len() > 8 { format!(" and {} more", found.len() - 8) } else { String::new() };
     bail!(Unsupported, "the student cannot be trained: there is no gradient for {}{more}", shown.join(", "))
 }
@@ -324,7 +334,7 @@ fn assemble(
     }
     let mut gradients = Vec::with_capacity(kept.len());
     for parameter in &kept {
-        let name = tape.fresh(&format!("gradient/of/{}", parameter.name));
+        let name = tape.fresh(&format!("of/{}", parameter.name));
         tape.nodes.push(edit::node("Identity", &[&found[&parameter.name]], &[&name]));
         gradients.push(name);
     }
@@ -357,7 +367,7 @@ fn whole(
     import_domain(&mut proto.opset_import, "com.microsoft", 1);
     let Some(graph) = proto.graph.as_deref_mut() else { return proto };
     graph.node = tape.forward.iter().chain(&tape.nodes).cloned().collect();
-    graph.initializer.extend(tape.initializers.iter().cloned());
+    graph.initializer.extend(tape.constants.iter().cloned());
     if let (Some(options), Some(_)) = (logits, &signals.logits) {
         let (weights, rank) = if options.rank == 3 { (input::WEIGHTS, 2) } else { (input::ROWS, 1) };
         let mut more = vec![(input::LOGITS, DataType::Float32, options.rank), (weights, DataType::Float32, rank)];

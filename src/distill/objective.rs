@@ -55,25 +55,25 @@ pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projec
     let weights = if sizes.rank == 3 { input::WEIGHTS } else { input::ROWS };
     let difference = w.op("Sub", &[&student, teacher]);
     let square = w.op("Mul", &[&difference, &difference]);
-    let square = w.sum(&square, &[-1]);
-    let share = w.float(1.0 / sizes.teacher as f32);
+    let square = w.total(&square, &[-1]);
+    let share = w.scalar(1.0 / sizes.teacher as f32);
     let square = w.op("Mul", &[&square, &share]);
     let square = w.op("Mul", &[&square, weights]);
-    let square = w.sum(&square, &[]);
-    let small = w.float(1e-12);
+    let square = w.total(&square, &[]);
+    let small = w.scalar(1e-12);
     let mut dot = |a: &str, b: &str| {
         let product = w.op("Mul", &[a, b]);
-        w.sum(&product, &[-1])
+        w.total(&product, &[-1])
     };
     let (both, own, other) = (dot(&student, teacher), dot(&student, &student), dot(teacher, teacher));
     let norms = w.op("Mul", &[&own, &other]);
     let norms = w.op("Add", &[&norms, &small]);
     let norms = w.op("Sqrt", &[&norms]);
     let cosine = w.op("Div", &[&both, &norms]);
-    let one = w.float(1.0);
+    let one = w.scalar(1.0);
     let apart = w.op("Sub", &[&one, &cosine]);
     let apart = w.op("Mul", &[&apart, weights]);
-    [square, w.sum(&apart, &[])]
+    [square, w.total(&apart, &[])]
 }
 
 /// Adds the divergence of the relations among queries, keys and values: Wang et al. 2020, arXiv 2012.15828, equation 5.
@@ -82,7 +82,7 @@ pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64)
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
     let Some(heads) = (1..=heads.max(1)).rev().find(fits) else { bail!(Internal, "1 divides every number") };
-    let (one, two, large) = (w.float(1.0), w.ints(&[1, 2]), w.float(1e4));
+    let (one, two, large) = (w.scalar(1.0), w.ints(&[1, 2]), w.scalar(1e4));
     let bias = w.op("Sub", &[input::KEEP, &one]);
     let bias = w.op("Mul", &[&bias, &large]);
     let bias = w.op("Unsqueeze", &[&bias, &two]);
@@ -95,13 +95,13 @@ pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64)
         let likely = w.op("Exp", &[&other]);
         let difference = w.op("Sub", &[&other, &own]);
         let product = w.op("Mul", &[&likely, &difference]);
-        let each = w.sum(&product, &[1, 3]);
+        let each = w.total(&product, &[1, 3]);
         let each = w.op("Mul", &[&each, input::WEIGHTS]);
-        let sum = w.sum(&each, &[]);
+        let sum = w.total(&each, &[]);
         total = Some(total.map_or(sum.clone(), |before| w.op("Add", &[&before, &sum])));
     }
     let Some(total) = total else { bail!(Internal, "three parts") };
-    let share = w.float(1.0 / (3 * heads) as f32);
+    let share = w.scalar(1.0 / (3 * heads) as f32);
     Ok(w.op("Mul", &[&total, &share]))
 }
 
@@ -114,7 +114,7 @@ fn logs(w: &mut Writer, x: &str, turned: bool, (width, heads): (i64, i64), bias:
     let x = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 2, 1, 3])]);
     let turned = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
     let scores = w.op("MatMul", &[&x, &turned]);
-    let scale = w.float(1.0 / ((width / heads) as f32).sqrt());
+    let scale = w.scalar(1.0 / ((width / heads) as f32).sqrt());
     let scores = w.op("Mul", &[&scores, &scale]);
     let scores = w.op("Add", &[&scores, bias]);
     w.op_with("LogSoftmax", &[&scores], vec![int_attribute("axis", -1)])

@@ -7,7 +7,7 @@ use crate::graph::edit;
 const SQRT_2: f32 = std::f32::consts::SQRT_2;
 
 /// The gradients of the inputs that are asked for, each summed to the shape of its input.
-fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize) -> String) -> Parts {
+pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize) -> String) -> Parts {
     let wanted: Vec<usize> = (0..step.node.input.len()).filter(|i| t.wants(&step.node, *i)).collect();
     let one = |t: &mut Tape, input: usize| {
         let whole = gradient(t, input);
@@ -71,28 +71,6 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// `x ^ p` with a constant `p`: `g p x ^ (p - 1)`.
-pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
-    let (g, x, p) = (step.gradient()?, step.input(0)?, step.input(1)?);
-    if t.wants(&step.node, 1) {
-        bail!(Unsupported, "an exponent that is learned");
-    }
-    let Some(power) = t.number(p) else { bail!(Unsupported, "an exponent that is not one constant number") };
-    let slope = match power {
-        2.0 => {
-            let two = t.scalar(2.0);
-            t.op("Mul", &[x, &two])
-        }
-        _ => {
-            let (less, factor) = (t.scalar(power - 1.0), t.scalar(power));
-            let lower = t.op("Pow", &[x, &less]);
-            t.op("Mul", &[&lower, &factor])
-        }
-    };
-    let whole = t.op("Mul", &[g, &slope]);
-    Ok(vec![(0, t.unbroadcast(&whole, x, step.output()))])
-}
-
 /// `condition ? a : b`.
 pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, condition) = (step.gradient()?, step.input(0)?);
@@ -113,7 +91,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
         "Identity" => g.to_owned(),
         "Dropout" if step.node.input.len() < 3 => g.to_owned(),
         "Neg" => t.op("Neg", &[g]),
-        "Cast" => match t.dtype(x) {
+        "Cast" | "CastLike" => match t.dtype(x) {
             Some(dtype) => t.op_with("Cast", &[g], vec![edit::int_attribute("to", dtype.to_onnx().into())]),
             None => bail!(Unsupported, "a Cast from a type that is not known"),
         },

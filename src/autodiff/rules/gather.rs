@@ -68,12 +68,32 @@ pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
 /// Parts of `x` by tuples of indices.
 pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
-    if step.node.int("batch_dims", 0) != 0 {
-        bail!(Unsupported, "a GatherND with batch dimensions");
-    }
+    let batches = step.node.int("batch_dims", 0);
+    let indices = if batches > 0 { whole_places(t, indices, batches)? } else { indices.to_owned() };
     let shape = t.shape(x);
     let zeros = t.zeros(&shape);
-    Ok(vec![(0, t.op_with("ScatterND", &[&zeros, indices, g], adding()))])
+    Ok(vec![(0, t.op_with("ScatterND", &[&zeros, &indices, g], adding()))])
+}
+
+/// Tuples of indices with the number of the batch in front of each.
+fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
+    let rank = t.rank(indices)?;
+    let (shape, first, last, one) = (t.op("Shape", &[indices]), t.ints(&[0]), t.ints(&[-1]), t.ints(&[1]));
+    let before = t.op("Slice", &[&shape, &first, &last]);
+    let each = t.concat(&[&before, &one], 0);
+    let mut columns = Vec::new();
+    for axis in 0..batches {
+        let own = t.ints(&[axis]);
+        let size = t.op("Gather", &[&shape, &own]);
+        let places = t.count_to(&size);
+        let mut sizes = vec![1; rank];
+        sizes[t.axis(axis, rank)?] = -1;
+        let places = t.reshaped(&places, &sizes);
+        columns.push(t.op("Expand", &[&places, &each]));
+    }
+    columns.push(indices.to_owned());
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    Ok(t.concat(&columns, -1))
 }
 
 /// Single elements along an axis.

@@ -1,7 +1,7 @@
 //! Products of matrices.
 
 use crate::autodiff::{Parts, Step, Tape};
-use crate::error::{Result, bail};
+use crate::error::Result;
 use crate::graph::edit;
 
 /// `A B`: `g Bᵀ` and `Aᵀ g`; batch dimensions that were broadcast are summed.
@@ -9,7 +9,7 @@ pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank_a, rank_b) = (t.rank(a)?, t.rank(b)?);
     if rank_a < 2 || rank_b < 2 {
-        bail!(Unsupported, "a product with a vector");
+        return vector(t, step, rank_a, rank_b);
     }
     let rank = rank_a.max(rank_b);
     let (for_a, for_b) = (t.wants(&step.node, 0), t.wants(&step.node, 1));
@@ -28,6 +28,52 @@ pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
         let whole = t.op("MatMul", &[&turned, g]);
         debug_assert!(rank >= rank_b);
         parts.push((1, unbatched(t, &whole, b, step.output())));
+    }
+    Ok(parts)
+}
+
+/// Products with a vector: the gradient and the vector as matrices of one row or column.
+fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Parts> {
+    let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
+    let mut wide = |value: &str, axes: &[i64]| {
+        let axes = t.ints(axes);
+        t.op("Unsqueeze", &[value, &axes])
+    };
+    // y[.., m, n] = a[.., m, k] b[.., k, n], with m or n of 1.
+    let left = if rank_a == 1 { wide(a, &[0]) } else { a.to_owned() };
+    let right = if rank_b == 1 { wide(b, &[1]) } else { b.to_owned() };
+    let g = match (rank_a, rank_b) {
+        (1, 1) => wide(g, &[0, 1]),
+        (1, _) => wide(g, &[-2]),
+        _ => wide(g, &[-1]),
+    };
+    let mut parts = Vec::new();
+    for (input, target) in [(0, a), (1, b)] {
+        if !t.wants(&step.node, input) {
+            continue;
+        }
+        let whole = if input == 0 {
+            let turned = t.turned(&right, rank_b.max(2));
+            t.op("MatMul", &[&g, &turned])
+        } else {
+            let turned = t.turned(&left, rank_a.max(2));
+            t.op("MatMul", &[&turned, &g])
+        };
+        // Batches that a vector was shared among are summed.
+        let shape = t.shape(target);
+        let own = [rank_a, rank_b][input];
+        parts.push((
+            input,
+            if own > 1 {
+                t.op("Reshape", &[&whole, &shape])
+            } else {
+                // [.., 1, k] or [.., k, 1]: in order, rows of k.
+                let rows = t.ints(&[-1]);
+                let rows = t.concat(&[&rows, &shape], 0);
+                let rows = t.op("Reshape", &[&whole, &rows]);
+                t.sum(&rows, &[0], false)
+            },
+        ));
     }
     Ok(parts)
 }

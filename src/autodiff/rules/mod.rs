@@ -1,13 +1,18 @@
 //! The gradient of each operator, a file a family. `g` is the gradient of the output `y`, in all of them.
 
 pub mod conv;
+pub mod einsum;
 pub mod elementwise;
 pub mod gather;
 pub mod matmul;
+pub mod movement;
 pub mod normalization;
 pub mod pool;
+pub mod power;
 pub mod reduce;
+pub mod resize;
 pub mod shape;
 pub mod softmax;
 
 pub(crate) use gather::adding;
+pub(super) use shape::float_attribute;

@@ -2,32 +2,18 @@
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
-use crate::graph::edit;
 
-/// The axes that are normalized, which must be the last one, and those before it.
-fn last_axis(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
+/// The axes that are normalized: from one on.
+fn last_axes(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
     let rank = t.rank(x)?;
-    if t.axis(step.node.int("axis", -1), rank)? + 1 != rank {
-        bail!(Unsupported, "a normalization over more than the last dimension");
-    }
-    Ok((0..rank as i64 - 1).collect())
-}
-
-/// The mean over the last dimension.
-fn mean(t: &mut Tape, value: &str) -> String {
-    let mut attributes = vec![edit::int_attribute("keepdims", 1)];
-    if t.opset >= 18 {
-        let axes = t.ints(&[-1]);
-        return t.op_with("ReduceMean", &[value, &axes], attributes);
-    }
-    attributes.push(edit::ints_attribute("axes", &[-1]));
-    t.op_with("ReduceMean", &[value], attributes)
+    let first = t.axis(step.node.int("axis", -1), rank)? as i64;
+    Ok((first..rank as i64).collect())
 }
 
 /// With `n = (x - mean) / deviation` and `h = g scale`: `(h - mean(h) - n mean(h n)) / deviation`, `Σ g n`, `Σ g`.
 pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
-    let before = last_axis(t, step, x)?;
+    let axes = last_axes(t, step, x)?;
     let (center, inverse) = (t.extra_output(step.index, 1), t.extra_output(step.index, 2));
     let normal = t.op("Sub", &[x, &center]);
     let normal = t.op("Mul", &[&normal, &inverse]);
@@ -35,7 +21,7 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     if t.wants(&step.node, 0) {
         let scaled = t.op("Mul", &[g, scale]);
         let along = t.op("Mul", &[&scaled, &normal]);
-        let (first, second) = (mean(t, &scaled), mean(t, &along));
+        let (first, second) = (t.reduced("ReduceMean", &scaled, &axes), t.reduced("ReduceMean", &along, &axes));
         let second = t.op("Mul", &[&normal, &second]);
         let rest = t.op("Sub", &[&scaled, &first]);
         let rest = t.op("Sub", &[&rest, &second]);
@@ -43,10 +29,10 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
     if t.wants(&step.node, 1) {
         let product = t.op("Mul", &[g, &normal]);
-        parts.push((1, t.sum(&product, &before, false)));
+        parts.push((1, t.unbroadcast(&product, scale, x)));
     }
     if t.wants(&step.node, 2) {
-        parts.push((2, t.sum(g, &before, false)));
+        parts.push((2, t.unbroadcast(g, step.input(2)?, x)));
     }
     Ok(parts)
 }
@@ -54,21 +40,21 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
 /// As above without a mean: `(h - n mean(h n)) / deviation`.
 pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
-    let before = last_axis(t, step, x)?;
+    let axes = last_axes(t, step, x)?;
     let inverse = t.extra_output(step.index, 1);
     let normal = t.op("Mul", &[x, &inverse]);
     let mut parts = Vec::new();
     if t.wants(&step.node, 0) {
         let scaled = t.op("Mul", &[g, scale]);
         let along = t.op("Mul", &[&scaled, &normal]);
-        let along = mean(t, &along);
+        let along = t.reduced("ReduceMean", &along, &axes);
         let along = t.op("Mul", &[&normal, &along]);
         let rest = t.op("Sub", &[&scaled, &along]);
         parts.push((0, t.op("Mul", &[&rest, &inverse])));
     }
     if t.wants(&step.node, 1) {
         let product = t.op("Mul", &[g, &normal]);
-        parts.push((1, t.sum(&product, &before, false)));
+        parts.push((1, t.unbroadcast(&product, scale, x)));
     }
     Ok(parts)
 }

@@ -5,6 +5,7 @@ use super::gather::adding;
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
+use crate::onnx::dtype::DataType;
 
 /// To the element that was the largest of each window.
 pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
@@ -71,4 +72,26 @@ pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let count = t.op("Div", &[&all, &one]);
     let share = t.op("Div", &[g, &count]);
     Ok(vec![(0, t.op("Expand", &[&share, &shape]))])
+}
+
+/// To the largest of each channel; those that tie share evenly.
+pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
+    let axes: Vec<i64> = (2..t.rank(x)? as i64).collect();
+    let same = t.op("Equal", &[x, y]);
+    let same = t.cast(&same, DataType::Float32);
+    let ties = t.sum(&same, &axes, true);
+    let share = t.op("Div", &[g, &ties]);
+    Ok(vec![(0, t.op("Mul", &[&same, &share]))])
+}
+
+/// `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
+pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
+    let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);
+    let (size, sign) = (t.op("Abs", &[x]), t.op("Sign", &[x]));
+    let share = t.op("Div", &[&size, y]);
+    let share = t.op("Pow", &[&share, &less]);
+    let slope = t.op("Mul", &[&sign, &share]);
+    Ok(vec![(0, t.op("Mul", &[g, &slope]))])
 }

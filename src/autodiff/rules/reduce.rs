@@ -74,13 +74,61 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// `√Σx²`: `g x / y`.
-pub fn l2(t: &mut Tape, step: &Step) -> Result<Parts> {
+/// A value with the reduced dimensions put back; the same if nothing is reduced.
+fn widened(t: &mut Tape, step: &Step, value: &str) -> Result<String> {
+    Ok(reduced(t, step, value)?.map_or_else(|| value.to_owned(), |reduced| reduced.gradient))
+}
+
+/// Norms, sums of squares, and sums with logarithms around or exponentials inside.
+pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
-    let share = t.op("Div", &[g, y]);
-    let gradient = match reduced(t, step, &share)? {
-        Some(reduced) => reduced.gradient,
-        None => share,
+    let gradient = match step.node.op() {
+        // `x / y`; where all are 0 there is no slope, which counts as 0, as PyTorch has it.
+        "ReduceL2" => {
+            let (zero, share) = (t.scalar(0.0), t.op("Div", &[g, y]));
+            let none = t.op("Equal", &[y, &zero]);
+            let share = t.op("Where", &[&none, &zero, &share]);
+            let share = widened(t, step, &share)?;
+            t.op("Mul", &[x, &share])
+        }
+        "ReduceL1" => {
+            let (sign, g) = (t.op("Sign", &[x]), widened(t, step, g)?);
+            t.op("Mul", &[&sign, &g])
+        }
+        "ReduceSumSquare" => {
+            let (two, g) = (t.scalar(2.0), widened(t, step, g)?);
+            let double = t.op("Mul", &[x, &two]);
+            t.op("Mul", &[&double, &g])
+        }
+        "ReduceLogSum" => {
+            let sum = t.op("Exp", &[y]);
+            let share = t.op("Div", &[g, &sum]);
+            let (share, shape) = (widened(t, step, &share)?, t.shape(x));
+            t.op("Expand", &[&share, &shape])
+        }
+        _ => {
+            let (g, y) = (widened(t, step, g)?, widened(t, step, y)?);
+            let less = t.op("Sub", &[x, &y]);
+            let share = t.op("Exp", &[&less]);
+            t.op("Mul", &[&share, &g])
+        }
     };
-    Ok(vec![(0, t.op("Mul", &[x, &gradient]))])
+    Ok(vec![(0, gradient)])
+}
+
+/// The product of the others. A single 0 among them leaves that of the rest, more leave 0.
+pub fn product(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
+    let (zero, one) = (t.scalar(0.0), t.scalar(1.0));
+    let is_zero = t.op("Equal", &[x, &zero]);
+    let safe = t.op("Where", &[&is_zero, &one, x]);
+    let rest = t.reduced("ReduceProd", &safe, &axes);
+    let zeros = t.op_with("Cast", &[&is_zero], vec![edit::int_attribute("to", 1)]);
+    let all = t.sum(&zeros, &axes, true);
+    let others = t.op("Sub", &[&all, &zeros]);
+    let open = t.op("Equal", &[&others, &zero]);
+    let share = t.op("Div", &[&rest, &safe]);
+    let slope = t.op("Where", &[&open, &share, &zero]);
+    Ok(vec![(0, t.op("Mul", &[&slope, &gradient]))])
 }

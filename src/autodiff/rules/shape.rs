@@ -6,7 +6,7 @@ use crate::graph::edit;
 use crate::onnx::proto::{AttributeProto, attribute_kind};
 
 /// A float attribute.
-pub(super) fn float_attribute(name: &str, value: f32) -> AttributeProto {
+pub(in crate::autodiff) fn float_attribute(name: &str, value: f32) -> AttributeProto {
     let kind = Some(attribute_kind::FLOAT);
     AttributeProto { name: Some(name.to_owned()), kind, f: Some(value), ..Default::default() }
 }
@@ -90,14 +90,14 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
         None => None,
         Some(name) => match t.integers(name) {
             Some(axes) => Some(axes),
-            None => bail!(Unsupported, "its axes are computed"),
+            None => return super::movement::by_place(t, step),
         },
     };
     let steps = match step.node.input_at(4) {
         None => Vec::new(),
         Some(name) => match t.integers(name) {
             Some(steps) => steps,
-            None => bail!(Unsupported, "its steps are computed"),
+            None => return super::movement::by_place(t, step),
         },
     };
     let Some(axes) = axes.or_else(|| {
@@ -113,7 +113,7 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     };
     let axes: Vec<usize> = axes.iter().map(|axis| t.axis(*axis, rank)).collect::<Result<_>>()?;
     if steps.iter().any(|s| *s != 1) {
-        let [axis] = axes[..] else { bail!(Unsupported, "steps along more than one dimension") };
+        let [axis] = axes[..] else { return super::movement::by_place(t, step) };
         let kept = rows(t, x, axis, (starts, ends, step.node.input_at(4)), 0, false);
         return Ok(vec![(0, super::gather::scattered(t, g, &kept, x, axis, rank, 1))]);
     }
@@ -163,12 +163,12 @@ fn rows(
     }
 }
 
-/// What lies inside the padding, which must be of a constant value.
+/// What lies inside the padding; where that repeats elements, each place that an element came to counts.
 pub fn pad(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, pads) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mode = step.node.attribute("mode").and_then(|a| a.s.as_deref());
     if !matches!(mode, None | Some(b"constant")) || step.node.input_at(3).is_some() {
-        bail!(Unsupported, "a Pad that is not of a constant value along all dimensions");
+        return super::movement::by_place(t, step);
     }
     let rank = t.rank(x)? as i64;
     let (shape, zero, count) = (t.shape(x), t.ints(&[0]), t.ints(&[rank]));

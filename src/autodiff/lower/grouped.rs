@@ -1,124 +1,15 @@
-//! Fused operators taken apart into the standard ones that have rules.
-//!
-//! For training only: attention starts without a past, so what is cached plays no part, and rows that are padded are
-//! padded behind their tokens, which under a causal mask nothing before them sees.
+//! `GroupQueryAttention` of ONNX Runtime.
 
-use super::Writer;
-use crate::error::{Context, Result, bail};
-use crate::graph::edit::{self, int_attribute, ints_attribute};
+use super::Lowering;
+use crate::error::{Result, bail};
+use crate::graph::edit::{int_attribute, ints_attribute};
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_kind};
-use std::collections::BTreeSet;
-
-/// What a model was before and is now.
-pub struct Lowered {
-    /// Values that attention looks positions up in. No weights, though they may be constants.
-    pub tables: BTreeSet<String>,
-}
-
-/// Replaces fused operators of the main graph. Values keep their names.
-///
-/// [`crate::error::Kind::Unsupported`] for a form of them that is not known, with the node's name.
-pub fn lower(model: &mut ModelProto) -> Result<Lowered> {
-    let w = Writer::new(model, "lowered");
-    let mut lowered = Lowered { tables: BTreeSet::new() };
-    let Some(graph) = model.graph.as_deref_mut() else { return Ok(lowered) };
-    let nodes = std::mem::take(&mut graph.node);
-    let mut lowering = Lowering { w, masks: Vec::new() };
-    for node in nodes {
-        let place = format!("node {:?}", node.label());
-        let fused = match (node.domain.as_deref(), node.output.first()) {
-            (Some("com.microsoft"), Some(_)) => node.op().to_owned(),
-            _ => String::new(),
-        };
-        match fused.as_str() {
-            "GroupQueryAttention" => {
-                lowered.tables.extend([7, 8].iter().filter_map(|i| node.input_at(*i)).map(str::to_owned));
-                lowering.attention(graph, &node).at(|| place)?;
-            }
-            "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => lowering.skip(&node).at(|| place)?,
-            "BiasGelu" => lowering.bias_gelu(&node),
-            "FusedMatMul" => lowering.fused_product(&node).at(|| place)?,
-            _ => {
-                if fused == "RotaryEmbedding" {
-                    lowered.tables.extend([2, 3].iter().filter_map(|i| node.input_at(*i)).map(str::to_owned));
-                }
-                lowering.w.nodes.push(node);
-            }
-        }
-    }
-    graph.node = lowering.w.nodes;
-    graph.initializer.append(&mut lowering.w.constants);
-    Ok(lowered)
-}
-
-/// Takes nodes apart.
-struct Lowering {
-    w: Writer,
-    /// What is added to scores, for each window.
-    masks: Vec<(i64, String)>,
-}
+use crate::onnx::proto::{GraphProto, NodeProto};
 
 impl Lowering {
-    /// `x + skip + bias`, and its normalization.
-    fn skip(&mut self, node: &NodeProto) -> Result<()> {
-        let simple = node.op() == "SkipSimplifiedLayerNormalization";
-        let (Some(x), Some(skip), Some(scale)) = (node.input_at(0), node.input_at(1), node.input_at(2)) else {
-            bail!(InvalidModel, "{} has not all its inputs", node.op());
-        };
-        let (shift, bias) = match simple {
-            true => (None, node.input_at(3)),
-            false => (node.input_at(3), node.input_at(4)),
-        };
-        if [1, 2].iter().any(|i| node.output.get(*i).is_some_and(|o| !o.is_empty())) {
-            bail!(Unsupported, "{} that gives its mean away", node.op());
-        }
-        let sum = node.output.get(3).filter(|o| !o.is_empty()).cloned();
-        let sum = sum.unwrap_or_else(|| self.w.fresh("sum"));
-        match bias {
-            Some(bias) => {
-                let first = self.w.op("Add", &[x, bias]);
-                self.w.op_to("Add", &[&first, skip], &sum, Vec::new());
-            }
-            None => self.w.op_to("Add", &[x, skip], &sum, Vec::new()),
-        }
-        let mut inputs = vec![sum.as_str(), scale];
-        inputs.extend(shift);
-        let epsilon = AttributeProto {
-            name: Some("epsilon".to_owned()),
-            kind: Some(attribute_kind::FLOAT),
-            f: Some(node.float("epsilon", 1e-5)),
-            ..Default::default()
-        };
-        let op = if simple { "SimplifiedLayerNormalization" } else { "LayerNormalization" };
-        let Some(output) = node.output.first() else { return Ok(()) };
-        self.w.op_to(op, &inputs, output, vec![int_attribute("axis", -1), epsilon]);
-        Ok(())
-    }
-
-    fn bias_gelu(&mut self, node: &NodeProto) {
-        let (x, bias) = (node.input_at(0).unwrap_or(""), node.input_at(1).unwrap_or(""));
-        let sum = self.w.op("Add", &[x, bias]);
-        let mut gelu = edit::node("Gelu", &[&sum], &[node.output.first().map_or("", String::as_str)]);
-        gelu.domain = Some("com.microsoft".to_owned());
-        gelu.name = node.name.clone();
-        self.w.nodes.push(gelu);
-    }
-
-    fn fused_product(&mut self, node: &NodeProto) -> Result<()> {
-        let turned = ["transA", "transB", "transBatchA", "transBatchB"].iter().any(|name| node.int(name, 0) != 0);
-        let (Some(a), Some(b), false) = (node.input_at(0), node.input_at(1), turned) else {
-            bail!(Unsupported, "a FusedMatMul that transposes; export the model without ONNX Runtime's optimizations");
-        };
-        let alpha = self.w.float(node.float("alpha", 1.0));
-        let product = self.w.op("MatMul", &[a, b]);
-        self.w.op_to("Mul", &[&product, &alpha], &node.output[0], Vec::new());
-        Ok(())
-    }
-
     /// Attention of `h` query heads over `k` heads of keys and values, from the first token on.
-    fn attention(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<()> {
+    pub(super) fn grouped(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<()> {
         let (heads, shared) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
         let Some(size) = head_size(graph, node) else {
             bail!(Unsupported, "the size of the heads of a GroupQueryAttention is not known: its past has no shape");
@@ -144,7 +35,7 @@ impl Lowering {
             q = self.turn(&q, &tables, (size, width), interleaved);
             k = self.turn(&k, &tables, (size, width), interleaved);
         }
-        let scale = self.w.float(match node.float("scale", 0.0) {
+        let scale = self.w.scalar(match node.float("scale", 0.0) {
             0.0 => 1.0 / (size as f32).sqrt(),
             scale => scale,
         });
@@ -167,7 +58,7 @@ impl Lowering {
         }
         let cap = node.float("softcap", 0.0);
         if cap > 0.0 {
-            let cap = self.w.float(cap);
+            let cap = self.w.scalar(cap);
             let part = self.w.op("Div", &[&scores, &cap]);
             let bent = self.w.op("Tanh", &[&part]);
             scores = self.w.op("Mul", &[&bent, &cap]);
@@ -224,7 +115,13 @@ impl Lowering {
     }
 
     /// Pairs of elements turned by their position's angle: Su et al. 2021, arXiv 2104.09864.
-    fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
+    pub(super) fn turn(
+        &mut self,
+        x: &str,
+        [cos, sin]: &[String; 2],
+        (size, width): (i64, i64),
+        interleaved: bool,
+    ) -> String {
         let turned = if width < size { self.w.slice(x, 0, width, 3) } else { x.to_owned() };
         let (first, second) = if interleaved {
             let (from, to, axis, step) =
@@ -279,7 +176,7 @@ impl Lowering {
             let near = self.w.op("Greater", &[&columns, &before]);
             seen = self.w.op("And", &[&seen, &near]);
         }
-        let (open, shut) = (self.w.float(0.0), self.w.float(f32::MIN));
+        let (open, shut) = (self.w.scalar(0.0), self.w.scalar(f32::MIN));
         let mask = self.w.op("Where", &[&seen, &open, &shut]);
         self.masks.push((window, mask.clone()));
         mask

@@ -1,0 +1,245 @@
+//! Attention in the forms of the ONNX standard and of ONNX Runtime.
+
+use super::{Lowering, input};
+use crate::error::{Result, bail};
+use crate::graph::edit::int_attribute;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::NodeProto;
+
+/// Queries, keys and values as `[batch, heads, sequence, size]`, and what is done with them.
+struct Heads {
+    q: String,
+    k: String,
+    v: String,
+    /// Heads of queries, and of keys and values.
+    counts: (i64, i64),
+    /// `1 / √size` if it is 0.
+    scale: f32,
+    cap: f32,
+    causal: bool,
+    /// Tokens before the first query, a list of one.
+    before: Option<String>,
+    /// Added to the scores.
+    masks: Vec<String>,
+}
+
+impl Lowering {
+    /// `Attention` of operator set 23 on.
+    pub(super) fn attention(&mut self, node: &NodeProto) -> Result<()> {
+        let [q, k, v] = [input(node, 0)?, input(node, 1)?, input(node, 2)?];
+        if node.input_at(6).is_some() || node.output.get(3).is_some_and(|o| !o.is_empty()) {
+            bail!(Unsupported, "an Attention with lengths of keys, or that gives its scores away");
+        }
+        let rank = self.rank(q)?;
+        let counts = match rank {
+            4 => (self.size(q, 1)?, self.size(k, 1)?),
+            _ => (node.int("q_num_heads", 0), node.int("kv_num_heads", 0)),
+        };
+        let mut heads = self.heads([q, k, v], counts, node.float("scale", 0.0))?;
+        heads.cap = node.float("softcap", 0.0);
+        heads.causal = node.int("is_causal", 0) != 0;
+        if let Some(mask) = node.input_at(3) {
+            let is_bool = self.types.get(mask).and_then(|t| t.dtype) == Some(DataType::Bool);
+            heads.masks.push(if is_bool { self.shut(mask, f32::MIN) } else { mask.to_owned() });
+        }
+        self.with_past(node, &mut heads, [4, 5])?;
+        self.attend(&heads, &node.output[0], rank != 4)
+    }
+
+    /// `MultiHeadAttention` of ONNX Runtime.
+    pub(super) fn many_heads(&mut self, node: &NodeProto) -> Result<()> {
+        let (Some(k), Some(v)) = (node.input_at(1), node.input_at(2)) else {
+            bail!(Unsupported, "a MultiHeadAttention with queries, keys and values in one");
+        };
+        if [8, 9].iter().any(|i| node.input_at(*i).is_some()) || node.output.get(3).is_some_and(|o| !o.is_empty()) {
+            bail!(Unsupported, "a MultiHeadAttention with buffers of its own, or that gives its scores away");
+        }
+        let mut parts = [input(node, 0)?.to_owned(), k.to_owned(), v.to_owned()];
+        if let Some(bias) = node.input_at(3) {
+            let widths = [self.size(&parts[0], -1)?, self.size(&parts[0], -1)?];
+            let ends = [0, widths[0], widths[0] + widths[1], i64::MAX];
+            for (at, part) in parts.iter_mut().enumerate() {
+                if self.rank(part)? != 3 {
+                    bail!(Unsupported, "a MultiHeadAttention with a bias on heads");
+                }
+                let own = self.w.slice(bias, ends[at], ends[at + 1], 0);
+                let sum = self.w.op("Add", &[part, &own]);
+                let known = self.types.get(part.as_str()).cloned().unwrap_or_default();
+                self.types.insert(sum.clone(), known);
+                *part = sum;
+            }
+        }
+        let count = node.int("num_heads", 0);
+        let mut heads = self.heads([&parts[0], &parts[1], &parts[2]], (count, count), node.float("scale", 0.0))?;
+        heads.causal = node.int("unidirectional", 0) != 0;
+        self.masked(node, &mut heads, 4)?;
+        heads.masks.extend(node.input_at(5).map(str::to_owned));
+        self.with_past(node, &mut heads, [6, 7])?;
+        self.attend(&heads, &node.output[0], true)
+    }
+
+    /// `Attention` of ONNX Runtime, which projects too.
+    pub(super) fn packed(&mut self, node: &NodeProto) -> Result<()> {
+        let [x, matrix] = [input(node, 0)?, input(node, 1)?];
+        if [4, 6].iter().any(|i| node.input_at(*i).is_some())
+            || node.output.get(1).is_some_and(|o| !o.is_empty())
+            || node.int("do_rotary", 0) != 0
+        {
+            bail!(Unsupported, "an Attention with a past or positions");
+        }
+        let width = self.size(matrix, 1)?;
+        let sizes = match node.attribute("qkv_hidden_sizes").map(|a| a.ints.clone()) {
+            Some(sizes) if sizes.len() == 3 => sizes,
+            _ => vec![width / 3; 3],
+        };
+        let mut all = self.w.op("MatMul", &[x, matrix]);
+        if let Some(bias) = node.input_at(2) {
+            all = self.w.op("Add", &[&all, bias]);
+        }
+        let known = self.types.get(x).cloned().unwrap_or_default();
+        let (q_end, k_end) = (sizes[0], sizes[0] + sizes[1]);
+        let parts =
+            [self.w.slice(&all, 0, q_end, 2), self.w.slice(&all, q_end, k_end, 2), self.w.slice(&all, k_end, width, 2)];
+        parts.iter().for_each(|part| {
+            self.types.insert(part.clone(), known.clone());
+        });
+        let count = node.int("num_heads", 0);
+        let mut heads = self.heads([&parts[0], &parts[1], &parts[2]], (count, count), node.float("scale", 0.0))?;
+        heads.causal = node.int("unidirectional", 0) != 0;
+        self.masked(node, &mut heads, 3)?;
+        heads.masks.extend(node.input_at(5).map(str::to_owned));
+        self.attend(&heads, &node.output[0], true)
+    }
+
+    /// The heads apart, where they are not yet.
+    fn heads(&mut self, parts: [&str; 3], counts: (i64, i64), scale: f32) -> Result<Heads> {
+        if counts.0 < 1 || counts.1 < 1 || counts.0 % counts.1 != 0 {
+            bail!(InvalidModel, "{} heads over {}", counts.0, counts.1);
+        }
+        let mut made = Vec::new();
+        for (part, count) in parts.iter().zip([counts.0, counts.1, counts.1]) {
+            made.push(match self.rank(part)? {
+                4 => (*part).to_owned(),
+                3 => {
+                    let apart = self.w.reshaped(part, &[0, 0, count, -1]);
+                    self.w.permuted(&apart, &[0, 2, 1, 3])
+                }
+                rank => bail!(Unsupported, "attention over {rank} dimensions"),
+            });
+        }
+        let Ok([q, k, v]) = <[String; 3]>::try_from(made) else { bail!(Internal, "three parts") };
+        Ok(Heads { q, k, v, counts, scale, cap: 0.0, causal: false, before: None, masks: Vec::new() })
+    }
+
+    /// Keys and values of the past in front, and what is to be kept of them named.
+    fn with_past(&mut self, node: &NodeProto, heads: &mut Heads, past: [usize; 2]) -> Result<()> {
+        if let (Some(keys), Some(values)) = (node.input_at(past[0]), node.input_at(past[1])) {
+            let shape = self.w.op("Shape", &[keys]);
+            heads.before = Some(self.w.slice(&shape, 2, 3, 0));
+            heads.k = self.w.concat(&[keys, &heads.k], 2);
+            heads.v = self.w.concat(&[values, &heads.v], 2);
+        }
+        for (index, value) in [(1, &heads.k), (2, &heads.v)] {
+            if let Some(present) = node.output.get(index).filter(|o| !o.is_empty()) {
+                self.w.op_to("Identity", &[value], present, Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// The mask of ONNX Runtime's forms: 1 for each key that is to be seen.
+    fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
+        let Some(mask) = node.input_at(index) else { return Ok(()) };
+        if self.rank(mask)? != 2 {
+            bail!(Unsupported, "a mask that is not of keys");
+        }
+        let (open, axes) = (self.w.cast(mask, DataType::Bool), self.w.ints(&[1, 2]));
+        let open = self.w.op("Unsqueeze", &[&open, &axes]);
+        let filter = self.shut(&open, node.float("mask_filter_value", -10_000.0));
+        heads.masks.push(filter);
+        Ok(())
+    }
+
+    /// 0 where `open`, else `low`.
+    fn shut(&mut self, open: &str, low: f32) -> String {
+        let (zero, low) = (self.w.scalar(0.0), self.w.scalar(low));
+        self.w.op("Where", &[open, &zero, &low])
+    }
+
+    /// What the queries see.
+    fn attend(&mut self, heads: &Heads, output: &str, flat: bool) -> Result<()> {
+        let (many, few) = heads.counts;
+        let (mut q, mut k, mut v) = (heads.q.clone(), heads.k.clone(), heads.v.clone());
+        let shape = self.w.op("Shape", &[&q]);
+        let scale = match heads.scale {
+            0.0 => {
+                let (size, one) = (self.w.slice(&shape, 3, 4, 0), self.w.scalar(1.0));
+                let size = self.w.cast(&size, DataType::Float32);
+                let root = self.w.op("Sqrt", &[&size]);
+                self.w.op("Div", &[&one, &root])
+            }
+            scale => self.w.scalar(scale),
+        };
+        q = self.w.op("Mul", &[&q, &scale]);
+        let mut order = vec![0, 1, 3, 2];
+        if many != few {
+            // Groups of queries share a head: [batch, few, many / few, sequence, size] over [batch, few, 1, ...].
+            let (batch, rest, groups) =
+                (self.w.slice(&shape, 0, 1, 0), self.w.slice(&shape, 2, 4, 0), self.w.ints(&[few, many / few]));
+            let grouped = self.w.concat(&[&batch, &groups, &rest], 0);
+            q = self.w.op("Reshape", &[&q, &grouped]);
+            let axis = self.w.ints(&[2]);
+            (k, v) = (self.w.op("Unsqueeze", &[&k, &axis]), self.w.op("Unsqueeze", &[&v, &axis]));
+            order = vec![0, 1, 2, 4, 3];
+        }
+        let turned = self.w.permuted(&k, &order);
+        let mut scores = self.w.op("MatMul", &[&q, &turned]);
+        let grouped = self.w.op("Shape", &[&scores]);
+        if many != few {
+            let (batch, heads, rest) =
+                (self.w.slice(&grouped, 0, 1, 0), self.w.ints(&[many]), self.w.slice(&grouped, 3, 5, 0));
+            let whole = self.w.concat(&[&batch, &heads, &rest], 0);
+            scores = self.w.op("Reshape", &[&scores, &whole]);
+        }
+        if heads.cap > 0.0 {
+            let cap = self.w.scalar(heads.cap);
+            let part = self.w.op("Div", &[&scores, &cap]);
+            let bent = self.w.op("Tanh", &[&part]);
+            scores = self.w.op("Mul", &[&bent, &cap]);
+        }
+        let causal = if heads.causal { Some(self.behind(&scores, heads.before.as_deref())) } else { None };
+        for mask in heads.masks.iter().chain(&causal) {
+            scores = self.w.op("Add", &[&scores, mask]);
+        }
+        let mut shares = self.w.op_with("Softmax", &[&scores], vec![int_attribute("axis", -1)]);
+        if many != few {
+            shares = self.w.op("Reshape", &[&shares, &grouped]);
+        }
+        let mut seen = self.w.op("MatMul", &[&shares, &v]);
+        if many != few {
+            let whole = self.w.op("Shape", &[&seen]);
+            let (batch, heads, rest) =
+                (self.w.slice(&whole, 0, 1, 0), self.w.ints(&[many]), self.w.slice(&whole, 3, 5, 0));
+            let whole = self.w.concat(&[&batch, &heads, &rest], 0);
+            seen = self.w.op("Reshape", &[&seen, &whole]);
+        }
+        match flat {
+            true => self.together(&seen, output),
+            false => self.w.op_to("Identity", &[&seen], output, Vec::new()),
+        }
+        Ok(())
+    }
+
+    /// `[queries, keys]`: 0 for itself and what is before it, else the lowest float.
+    fn behind(&mut self, scores: &str, before: Option<&str>) -> String {
+        let shape = self.w.op("Shape", &[scores]);
+        let (rows, columns) = (self.w.slice(&shape, 2, 3, 0), self.w.slice(&shape, 3, 4, 0));
+        let (mut rows, columns) = (self.w.count_to(&rows), self.w.count_to(&columns));
+        if let Some(before) = before {
+            rows = self.w.op("Add", &[&rows, before]);
+        }
+        let rows = self.w.reshaped(&rows, &[-1, 1]);
+        let open = self.w.op("LessOrEqual", &[&columns, &rows]);
+        self.shut(&open, f32::MIN)
+    }
+}

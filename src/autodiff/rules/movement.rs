@@ -1,0 +1,112 @@
+//! Operators that move, drop or repeat elements in ways of their own: their gradient goes back where each came from.
+
+use super::gather::adding;
+use crate::autodiff::{Parts, Step, Tape};
+use crate::error::{Result, bail};
+use crate::graph::edit;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::NodeProto;
+
+/// Whatever an operator does with the elements of its first input: done with their places it says where each element of
+/// the output came from. Places are counted from 1, so that what the operator puts in between came from 0, nowhere.
+pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let (flat, column) = (t.ints(&[-1]), t.ints(&[-1, 1]));
+    let (shape, count, one) = (t.shape(x), t.op("Size", &[x]), t.int(1));
+    let count = t.op("Reshape", &[&count, &flat]);
+    let places = t.count_to(&count);
+    let places = t.op("Add", &[&places, &one]);
+    let places = t.op("Reshape", &[&places, &shape]);
+    // Not all of these operators move whole numbers; float64 counts as far as memory reaches.
+    let places = t.cast(&places, DataType::Float64);
+    let moved = t.fresh("places");
+    let mut node = NodeProto { name: Some(moved.clone()), output: vec![moved.clone()], ..step.node.clone() };
+    node.input[0] = places;
+    if node.is("Pad") && node.input.len() > 2 {
+        node.input[2] = String::new();
+    }
+    t.nodes.push(node);
+    let places = t.cast(&moved, DataType::Int64);
+    let (places, parts) = (t.op("Reshape", &[&places, &column]), t.op("Reshape", &[g, &flat]));
+    let room = t.ints(&[1]);
+    let size = t.op("Add", &[&count, &room]);
+    let zeros = t.zeros(&size);
+    let sum = t.op_with("ScatterND", &[&zeros, &places, &parts], adding());
+    let all = t.ints(&[i64::MAX]);
+    let sum = t.op("Slice", &[&sum, &room, &all]);
+    Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
+}
+
+/// Blocks of channels laid out over the plane: taken up again.
+pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let block = step.node.int("blocksize", 1);
+    let attributes = vec![edit::int_attribute("blocksize", block)];
+    match step.node.attribute("mode").and_then(|a| a.s.as_deref()) {
+        Some(b"CRD") => {
+            let x = step.input(0)?;
+            let (same, sizes, shape) = (t.ints(&[0, -1]), t.ints(&[block]), t.shape(x));
+            let (high, wide) = (t.size(x, 2), t.size(x, 3));
+            let apart = t.concat(&[&same, &high, &sizes, &wide, &sizes], 0);
+            let apart = t.op("Reshape", &[step.gradient()?, &apart]);
+            let turned = t.permuted(&apart, &[0, 1, 3, 5, 2, 4]);
+            Ok(vec![(0, t.op("Reshape", &[&turned, &shape]))])
+        }
+        _ => Ok(vec![(0, t.op_with("SpaceToDepth", &[step.gradient()?], attributes))]),
+    }
+}
+
+/// And the other way about.
+pub fn space_to_depth(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let attributes = vec![edit::int_attribute("blocksize", step.node.int("blocksize", 1))];
+    Ok(vec![(0, t.op_with("DepthToSpace", &[step.gradient()?], attributes))])
+}
+
+/// One side of the diagonal is kept: of the gradient too.
+pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let mut inputs = vec![step.gradient()?];
+    inputs.extend(step.node.input_at(1));
+    let attributes = vec![edit::int_attribute("upper", step.node.int("upper", 1))];
+    Ok(vec![(0, t.op_with("Trilu", &inputs, attributes))])
+}
+
+/// To the elements that were chosen.
+pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, x) = (step.gradient()?, step.input(0)?);
+    let places = t.extra_output(step.index, 1);
+    let shape = t.shape(x);
+    let zeros = t.zeros(&shape);
+    let axis = vec![edit::int_attribute("axis", step.node.int("axis", -1))];
+    Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, &places, g], axis))])
+}
+
+/// `x` with single elements replaced: zeros there, and for the elements what lies there.
+pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
+    let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
+        None | Some(b"none") => false,
+        Some(b"add") => true,
+        Some(_) => bail!(Unsupported, "a ScatterElements that multiplies or compares"),
+    };
+    let axis = || vec![edit::int_attribute("axis", step.node.int("axis", 0))];
+    let mut parts = Vec::new();
+    if t.wants(&step.node, 0) && adds {
+        parts.push((0, g.to_owned()));
+    } else if t.wants(&step.node, 0) {
+        let shape = t.shape(updates);
+        let zeros = t.zeros(&shape);
+        parts.push((0, t.op_with("ScatterElements", &[g, places, &zeros], axis())));
+    }
+    if t.wants(&step.node, 2) {
+        parts.push((2, t.op_with("GatherElements", &[g, places], axis())));
+    }
+    Ok(parts)
+}
+
+/// Each element counts in all sums from it on: the sum of the gradient from the other end.
+pub fn running_sum(t: &mut Tape, step: &Step) -> Result<Parts> {
+    let attributes = vec![
+        edit::int_attribute("exclusive", step.node.int("exclusive", 0)),
+        edit::int_attribute("reverse", 1 - step.node.int("reverse", 0)),
+    ];
+    Ok(vec![(0, t.op_with("CumSum", &[step.gradient()?, step.input(1)?], attributes))])
+}
