@@ -257,7 +257,7 @@ fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
     let squares: Vec<&str> = squares.iter().map(String::as_str).collect();
     let sum = w.op("Sum", &squares);
     w.op_to("Sqrt", &[&sum], number::NORM, Vec::new());
-    let (zero, half) = (w.float(0.0), w.float(0.5));
+    let (zero, half) = (w.scalar(0.0), w.scalar(0.5));
     // A number less itself is 0, unless it is not finite.
     let less = w.op("Sub", &[number::NORM, number::NORM]);
     let is_finite = w.op("Equal", &[&less, &zero]);
@@ -265,12 +265,12 @@ fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
     let good = w.op("And", &[&is_finite, &loss_is]);
     let scale = match options.max_grad_norm > 0.0 {
         true => {
-            let (limit, small, one) = (w.float(options.max_grad_norm), w.float(1e-6), w.float(1.0));
+            let (limit, small, one) = (w.scalar(options.max_grad_norm), w.scalar(1e-6), w.scalar(1.0));
             let norm = w.op("Add", &[number::NORM, &small]);
             let share = w.op("Div", &[&limit, &norm]);
             w.op("Min", &[&share, &one])
         }
-        false => w.float(1.0),
+        false => w.scalar(1.0),
     };
     let mut outputs = vec![number::NORM.to_owned()];
     for (index, parameter) in graphs.parameters.iter().enumerate() {
@@ -278,7 +278,7 @@ fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
         let gradient = w.op("Mul", &[&name("gradient"), &scale]);
         let square = w.op("Mul", &[&gradient, &gradient]);
         let mut mean = |beta: f32, old: &str, new: &str| {
-            let (beta, rest) = (w.float(beta), w.float(1.0 - beta));
+            let (beta, rest) = (w.scalar(beta), w.scalar(1.0 - beta));
             let (old, new) = (w.op("Mul", &[old, &beta]), w.op("Mul", &[new, &rest]));
             w.op("Add", &[&old, &new])
         };
@@ -286,7 +286,7 @@ fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
         let second = mean(options.beta2, &name("second"), &square);
         let root = w.op("Sqrt", &[&second]);
         let root = w.op("Mul", &[&root, number::ROOT]);
-        let epsilon = w.float(options.epsilon);
+        let epsilon = w.scalar(options.epsilon);
         let root = w.op("Add", &[&root, &epsilon]);
         let step = w.op("Mul", &[&first, number::RATE]);
         let step = w.op("Div", &[&step, &root]);
