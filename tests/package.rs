@@ -400,8 +400,8 @@ fn a_variant_for_a_provider_that_is_not_there_leaves_the_portable_one_and_its_ch
     let session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
     assert_eq!(session.copied_because(), None);
     let text = std::fs::read_to_string(path.join("optimize.json")).unwrap();
-    reseal(&path, text.replacen("\"provider\": \"cpu\"", "\"provider\": \"tensorrt\"", 1).as_bytes());
+    reseal(&path, text.replacen("\"provider\": \"cpu\"", "\"provider\": \"webgpu\"", 1).as_bytes());
     let package = Package::open(&path, &OpenOptions::default()).unwrap();
     let choice = package.choose(Some(runtime())).unwrap();
-    assert!(choice.index == 1 && choice.reason.contains("the provider \"tensorrt\""), "{}", choice.reason);
+    assert!(choice.index == 1 && choice.reason.contains("the provider \"webgpu\""), "{}", choice.reason);
 }

@@ -353,6 +353,7 @@ fn weights_in_blocks_become_what_they_stand_for() {
         let quantization = crate::quantize::QuantizeOptions {
             quantize_type: crate::quantize::QuantizeType::WeightOnly,
             bits,
+            accuracy_level: 1,
             ..crate::quantize::QuantizeOptions::default()
         };
         let (quantized, _) = crate::quantize::quantize(&model, &quantization, &Call::default()).unwrap();

@@ -130,7 +130,8 @@ pub fn answer_of(value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 51] = [
+const VALUES: [(&str, &str, &str, &str); 52] = [
+    ("optimize_context_providers", "uint32_t", "device_id", "0"),
     ("optimize_model_distill", "const char *", "text", "training_text"),
     ("optimize_model_distill", "size_t", "size", "sizeof training_text - 1"),
     ("optimize_ensemble_new", "const optimize_model_t *const *", "models", "{made, made}"),
