@@ -251,7 +251,7 @@ fn enum_cases(header: &Header, function: &Function) -> Vec<Case> {
             }
             for value in enum_of(header, field).unwrap_or(&[]) {
                 let what = format!("{} is {value}", field.name);
-                cases.push(case(header, function, &what, &set(value), answer_of(value)));
+                cases.push(case(header, function, &what, &set(value), answer_of(function, value)));
             }
         }
     }

@@ -119,10 +119,17 @@ const WANTING: [&str; 16] = [
 ];
 
 /// What a call with a known enum value must answer.
-pub fn answer_of(value: &str) -> Answer {
+pub fn answer_of(function: &Function, value: &str) -> Answer {
     match value {
-        // Its library is not among what `make deps` fetches.
-        "OPTIMIZE_TENSORRT_NVINFER" => Answer::Status("OPTIMIZE_BACKEND_MISSING"),
+        // No engine of it learns.
+        "OPTIMIZE_PROVIDER_TENSORRT" if function.name == "optimize_model_distill" => {
+            Answer::Status("OPTIMIZE_UNSUPPORTED")
+        }
+        // Their libraries are not among what `make deps` fetches.
+        "OPTIMIZE_TENSORRT_NVINFER"
+        | "OPTIMIZE_TENSORRT_ONNXRUNTIME"
+        | "OPTIMIZE_PROVIDER_CUDA"
+        | "OPTIMIZE_PROVIDER_TENSORRT" => Answer::Status("OPTIMIZE_BACKEND_MISSING"),
         beyond if BEYOND.contains(&beyond) => Answer::Status("OPTIMIZE_UNSUPPORTED"),
         wanting if WANTING.contains(&wanting) => INVALID_ARGUMENT,
         _ => OK,
@@ -361,6 +368,7 @@ fn empty(returns: &str) -> &'static str {
         "size_t" | "int32_t" => "answer == 0",
         "const char *" => "answer != NULL && *answer == '\\0'",
         "optimize_status_t" => "answer == OPTIMIZE_INVALID_HANDLE",
+        "optimize_provider_t" => "answer == OPTIMIZE_PROVIDER_CPU",
         pointer if pointer.ends_with('*') => "answer == NULL",
         other => panic!("tests/abi/cases.rs does not know what stands for nothing in {other}"),
     }
