@@ -3,6 +3,7 @@
 use super::objective::{self, LogitsOptions, Sizes, input};
 use super::parameters::{self, Parameter};
 use super::signals::Signals;
+use super::table::{Lookup, lookup};
 use super::{DistillOptions, student};
 use crate::autodiff::{self, Tape, Type, Writer};
 use crate::call::Call;
@@ -31,6 +32,8 @@ pub struct Part {
 pub struct Graphs {
     /// Gives losses and gradients.
     pub train: ModelProto,
+    /// As `train`, with the rows that were read in place of the gradients of tables.
+    pub train_by_rows: ModelProto,
     /// Gives losses.
     pub measure: ModelProto,
     /// What is learned. Those beyond `of_student` are projections, which are forgotten in the end.
@@ -41,6 +44,8 @@ pub struct Graphs {
     pub initial: Vec<Vec<f32>>,
     /// For each parameter the output that holds its gradient.
     pub gradients: Vec<String>,
+    /// For each parameter how it is read, if that is row by row alone.
+    pub lookups: Vec<Option<Lookup>>,
     /// The parts of the loss.
     pub parts: Vec<Part>,
     /// The student with weights in float32, into which the learned ones go.
@@ -332,22 +337,36 @@ fn assemble(
     if kept.is_empty() {
         bail!(Unsupported, "the loss depends on none of the student's weights");
     }
-    let mut gradients = Vec::with_capacity(kept.len());
+    let inputs = work.proto.graph.as_deref().map_or(&[][..], |graph| &graph.input);
+    let (mut gradients, mut lookups) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
     for parameter in &kept {
-        let name = tape.fresh(&format!("of/{}", parameter.name));
-        tape.nodes.push(edit::node("Identity", &[&found[&parameter.name]], &[&name]));
-        gradients.push(name);
+        let found = &found[&parameter.name];
+        let lookup = lookup(&tape, inputs, found);
+        let mut named = |value: &str, prefix: &str| {
+            let name = tape.fresh(&format!("{prefix}/{}", parameter.name));
+            tape.nodes.push(edit::node("Identity", &[value], &[&name]));
+            name
+        };
+        gradients.push(named(found, "of"));
+        lookups.push(lookup.map(|lookup| Lookup { rows: named(&lookup.rows, "rows"), ..lookup }));
     }
     let outputs: Vec<String> = parts.iter().map(|part| part.output.clone()).collect();
     let all: Vec<String> = outputs.iter().chain(&gradients).cloned().collect();
+    let of_rows = |(gradient, lookup): (&String, &Option<Lookup>)| match lookup {
+        Some(lookup) => lookup.rows.clone(),
+        None => gradient.clone(),
+    };
+    let by_rows: Vec<String> = outputs.iter().cloned().chain(gradients.iter().zip(&lookups).map(of_rows)).collect();
     let make = |ends: &[String]| whole(work, &tape, signals, logits, &kept, ends);
     Ok(Graphs {
         train: make(&all),
+        train_by_rows: make(&by_rows),
         measure: make(&outputs),
         parameters: kept,
         of_student: 0,
         initial: Vec::new(),
         gradients,
+        lookups,
         parts,
         student: Model::from_proto(ModelProto::default()),
         in_blocks: 0,

@@ -1,9 +1,10 @@
 //! Learning on the processor: weights and gradients are memory that the training graph reads and writes in place, and the
-//! optimizer is ours.
+//! optimizer is ours. Of tables only the rows that are read are looked at ([`super::table`]).
 
 use super::graph::Graphs;
 use super::learner::{Feeding, Learner, Update, Updated};
-use super::optimizer::{self, Moments};
+use super::optimizer::{self, Moments, Step};
+use super::table::Table;
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
@@ -17,8 +18,14 @@ pub struct Host {
     train: Session,
     measure: Session,
     moments: Vec<Moments>,
-    /// Sums of gradients, where a step is made of several runs.
+    /// Which parameters have a whole gradient, in the order in which these lie in the memory, behind the weights.
+    whole: Vec<usize>,
+    /// Sums of whole gradients, where a step is made of several runs.
     sums: Vec<Vec<f32>>,
+    /// The other parameters.
+    tables: Vec<Table>,
+    /// Steps that some rows of tables have not been through.
+    taken: Vec<Step>,
     /// Of the weights.
     names: Vec<String>,
     /// Of the losses.
@@ -36,10 +43,14 @@ impl Host {
             shape: shape.to_vec(),
         };
         let weights = graphs.parameters.iter().map(|p| place(Some(&p.name), None, &p.dims));
-        let gradients = graphs.parameters.iter().zip(&graphs.gradients).map(|(p, g)| place(None, Some(g), &p.dims));
+        let whole: Vec<usize> = (0..graphs.parameters.len()).filter(|i| graphs.lookups[*i].is_none()).collect();
+        let gradients = whole.iter().map(|i| place(None, Some(&graphs.gradients[*i]), &graphs.parameters[*i].dims));
         let places: Vec<Place> = weights.chain(gradients).collect();
-        let losses: Vec<&str> = graphs.parts.iter().map(|part| part.output.as_str()).collect();
-        let mut memory = train.in_place(&places, &losses)?;
+        let lookups = graphs.lookups.iter().enumerate().filter_map(|(i, lookup)| Some((i, lookup.as_ref()?)));
+        let tables = lookups.clone().map(|(i, lookup)| Table::new(i, lookup, &graphs.parameters[i].dims)).collect();
+        let losses = graphs.parts.iter().map(|part| part.output.as_str());
+        let given: Vec<&str> = losses.chain(lookups.map(|(_, lookup)| lookup.rows.as_str())).collect();
+        let mut memory = train.in_place(&places, &given)?;
         for (index, values) in graphs.initial.iter().enumerate() {
             memory.elements_mut::<f32>(index).copy_from_slice(values);
         }
@@ -48,7 +59,10 @@ impl Host {
             train,
             measure,
             moments: graphs.parameters.iter().map(|p| Moments::new(p.elements(), p.dims.len() > 1)).collect(),
+            whole,
             sums: Vec::new(),
+            tables,
+            taken: Vec::new(),
             names: graphs.parameters.iter().map(|p| p.name.clone()).collect(),
             parts: graphs.parts.iter().map(|part| part.output.clone()).collect(),
             pool: crate::evaluate::pool(threads)?,
@@ -65,6 +79,41 @@ impl Host {
                 *g = *sum;
             });
         }
+    }
+
+    /// Keeps the gradients of the run before: that they are the beginning of a sum is known only now.
+    fn keep(&mut self) {
+        let count = self.moments.len();
+        if self.sums.is_empty() {
+            self.sums = self.whole.iter().map(|index| vec![0.0; self.moments[*index].first.len()]).collect();
+        }
+        for (index, sum) in self.sums.iter_mut().enumerate() {
+            sum.copy_from_slice(self.memory.elements::<f32>(count + index));
+        }
+    }
+
+    /// Brings the rows up to date that a run will read, and gives them for each table.
+    fn prepare(&mut self, feed: &[(&str, &Tensor)], first: bool) -> Result<Vec<Vec<usize>>> {
+        let Host { memory, moments, tables, taken, pool, .. } = self;
+        let mut weights = memory.all_mut::<f32>();
+        let mut all = Vec::with_capacity(tables.len());
+        for table in tables {
+            if first {
+                table.clear();
+            }
+            let rows = table.rows(feed)?;
+            let index = table.parameter;
+            pool.install(|| table.prepare(&rows, taken, weights[index], &mut moments[index]));
+            all.push(rows);
+        }
+        Ok(all)
+    }
+
+    fn settled(&self) -> Result<()> {
+        if !self.taken.is_empty() {
+            bail!(Internal, "some rows of the student's tables are not up to date");
+        }
+        Ok(())
     }
 
     fn weight_tensors(&self) -> Result<Feeding> {
@@ -90,16 +139,14 @@ impl Learner for Host {
 
     fn gradients(&mut self, feed: &[(&str, &Tensor)], first: bool, stop: &Stop) -> Result<Vec<Tensor>> {
         if !first {
-            // What the first run gave is known to be the beginning of a sum only now.
-            if self.sums.is_empty() {
-                self.sums = self.moments.iter().map(|moments| vec![0.0; moments.first.len()]).collect();
-            }
-            let count = self.moments.len();
-            for (index, sum) in self.sums.iter_mut().enumerate() {
-                sum.copy_from_slice(self.memory.elements::<f32>(count + index));
-            }
+            self.keep();
         }
-        let losses = self.train.run_in_place(&mut self.memory, feed, stop).at(|| "the student")?;
+        let rows = self.prepare(feed, first)?;
+        let mut losses = self.train.run_in_place(&mut self.memory, feed, stop).at(|| "the student")?;
+        let gradients = losses.split_off(self.parts.len());
+        for ((table, rows), gradients) in self.tables.iter_mut().zip(rows).zip(gradients) {
+            table.add(&rows, gradients.as_slice::<f32>()?)?;
+        }
         if !first {
             self.add_up();
         }
@@ -107,23 +154,47 @@ impl Learner for Host {
     }
 
     fn update(&mut self, update: &Update<'_>, _: &Stop) -> Result<Updated> {
-        let mut weights = self.memory.all_mut::<f32>();
-        let gradients = weights.split_off(self.moments.len());
-        let squares: Vec<f64> =
-            self.pool.install(|| gradients.iter().map(|gradients| optimizer::square_sum(gradients)).collect());
-        let norm = squares.iter().sum::<f64>().sqrt();
+        let Host { memory, moments, whole, tables, taken, pool, .. } = self;
+        let mut weights = memory.all_mut::<f32>();
+        let gradients = weights.split_off(moments.len());
+        let of_gradients = |gradients: &&mut [f32]| optimizer::square_sum(gradients);
+        let squares = pool.install(|| {
+            gradients.iter().map(of_gradients).sum::<f64>() + tables.iter().map(Table::square_sum).sum::<f64>()
+        });
+        let norm = squares.sqrt();
         let skipped = !(norm.is_finite() && update.loss_is_finite);
         if !skipped {
-            let step = optimizer::Step::new(update.options, update.count, update.learning_rate, norm);
-            let moments = &mut self.moments;
-            let all = weights.into_iter().zip(gradients).zip(moments);
-            self.pool
-                .install(|| all.for_each(|((weights, gradients), moments)| step.apply(weights, gradients, moments)));
+            let step = Step::new(update.options, update.count, update.learning_rate, norm);
+            pool.install(|| {
+                for (index, gradients) in whole.iter().zip(gradients) {
+                    step.apply(weights[*index], gradients, &mut moments[*index]);
+                }
+                if !tables.is_empty() {
+                    taken.push(step);
+                }
+                for table in tables {
+                    let index = table.parameter;
+                    table.update(taken, weights[index], &mut moments[index]);
+                }
+            });
         }
         Ok(Updated { norm, skipped })
     }
 
+    fn settle(&mut self) {
+        let Host { memory, moments, tables, taken, pool, .. } = self;
+        let mut weights = memory.all_mut::<f32>();
+        pool.install(|| {
+            for table in tables {
+                let index = table.parameter;
+                table.settle(taken, weights[index], &mut moments[index]);
+            }
+        });
+        taken.clear();
+    }
+
     fn losses(&mut self, feeds: &mut dyn Iterator<Item = Result<Feeding>>, stop: &Stop) -> Result<Vec<Vec<Tensor>>> {
+        self.settle();
         let weights = self.weight_tensors()?;
         let mut all = Vec::new();
         for feed in feeds {
@@ -139,10 +210,12 @@ impl Learner for Host {
     }
 
     fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>> {
+        self.settled()?;
         Ok((0..self.moments.len()).map(|index| Cow::Borrowed(self.memory.elements(index))).collect())
     }
 
     fn moments(&self) -> Result<Cow<'_, [Moments]>> {
+        self.settled()?;
         Ok(Cow::Borrowed(&self.moments))
     }
 
@@ -154,6 +227,8 @@ impl Learner for Host {
             self.memory.elements_mut::<f32>(index).copy_from_slice(values);
         }
         self.moments = moments;
+        self.taken.clear();
+        self.tables.iter_mut().for_each(Table::restart);
         Ok(())
     }
 }

@@ -22,6 +22,9 @@ pub trait Learner {
     /// Gives the losses of each feed with the weights as they are.
     fn losses(&mut self, feeds: &mut dyn Iterator<Item = Result<Feeding>>, stop: &Stop) -> Result<Vec<Vec<Tensor>>>;
 
+    /// Does what was put off, if anything is. To be called before [`Learner::weights`] and [`Learner::moments`].
+    fn settle(&mut self) {}
+
     /// The weights as they are.
     fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>>;
 

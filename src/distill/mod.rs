@@ -30,6 +30,7 @@ mod run;
 mod schedule;
 mod signals;
 mod student;
+mod table;
 mod teacher;
 mod trainer;
 

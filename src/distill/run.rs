@@ -251,7 +251,7 @@ impl Run<'_> {
     fn save(&mut self, progress: &mut Progress) -> Result<()> {
         let Some(path) = &self.options.checkpoint else { return Ok(()) };
         progress.state.seconds = progress.seconds();
-        let (weights, moments) = (self.trainer.weights()?, self.trainer.moments()?);
+        let (weights, moments) = self.trainer.state()?;
         let weights: Vec<&[f32]> = weights.iter().map(|values| &**values).collect();
         checkpoint::write(path, &progress.state, &weights, &moments, progress.best.as_deref())?;
         progress.saved = (progress.state.step, progress.state.seconds);

@@ -260,6 +260,53 @@ fn ten_steps_have_the_losses_that_pytorch_has() {
     }
 }
 
+/// With the rows that were read and with whole gradients: to the last bit the same, but for the order of sums where a step
+/// is of two runs.
+#[test]
+fn tables_learn_the_same_row_by_row() {
+    let (teacher, student) = (tiny("encoders/bert-tanh", Dialect::Runtime), tiny("encoders/bert", Dialect::Runtime));
+    let asked = LossWeights { logits: Some(0.0), labels: Some(0.0), ..LossWeights::default() };
+    let signals = Signals::find(&teacher, &student, asked, false).unwrap();
+    let options = DistillOptions { max_grad_norm: 0.0, ..one_thread() };
+    let call = Call::default();
+    let trainer = |by_rows: bool| {
+        let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, &options, &call).unwrap();
+        let mut graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
+        let found: Vec<&str> = graphs.lookups.iter().flatten().map(|lookup| lookup.ids.as_str()).collect();
+        assert!(found.contains(&"input_ids"), "{found:?}");
+        if !by_rows {
+            graphs.lookups.iter_mut().for_each(|lookup| *lookup = None);
+            graphs.train_by_rows = graphs.train.clone();
+        }
+        Trainer::new(test_runtime(), &graphs, &student, asked, &options, &call).unwrap()
+    };
+    for (runs, tolerance) in [(1, 0.0), (2, 1e-4f32)] {
+        let (mut rows, mut whole) = (trainer(true), trainer(false));
+        let stop = crate::runtime::Stop::new().unwrap();
+        let mut batch = batch(&reference("encoders"));
+        let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        for count in 1..=6 {
+            let batches = vec![batch.clone(); runs];
+            let a = rows.step(&batches, &options, count, 1e-3, &stop).unwrap();
+            let b = whole.step(&batches, &options, count, 1e-3, &stop).unwrap();
+            assert!((a.loss - b.loss).abs() <= f64::from(tolerance) * b.loss, "step {count}: {a:?} {b:?}");
+            assert!((a.norm - b.norm).abs() <= 1e-4 * b.norm, "step {count}: {a:?} {b:?}");
+            // Other words, so that those of before are not read for a while.
+            batch.ids.iter_mut().for_each(|id| *id = (*id + 1) % 20);
+            // Not after each step, so that some rows have several to catch up with.
+            if count % 3 == 0 {
+                let (a, b) = (rows.snapshot().unwrap(), whole.snapshot().unwrap());
+                let worst = a.iter().zip(&b).map(|(a, b)| apart(a, b)).fold(0f32, f32::max);
+                assert!(worst <= tolerance, "step {count}: {worst}");
+            }
+        }
+        let (a, b) = (rows.state().unwrap(), whole.state().unwrap());
+        for (a, b) in a.1.iter().zip(b.1.iter()) {
+            assert!(apart(&a.first, &b.first) <= tolerance && apart(&a.second, &b.second) <= tolerance);
+        }
+    }
+}
+
 #[test]
 fn weights_that_stay_on_a_device_learn_the_same() {
     for gradient_accumulation_steps in [1, 2] {
@@ -286,7 +333,7 @@ fn weights_that_stay_on_a_device_learn_the_same() {
         let before = device.snapshot().unwrap();
         let mut broken = before.clone();
         broken[0].fill(f32::NAN);
-        let moments = device.moments().unwrap().into_owned();
+        let moments = device.state().unwrap().1.into_owned();
         device.restore(&broken, moments.clone()).unwrap();
         let done = device.step(&batches[..gradient_accumulation_steps], &options, 11, 1e-3, &stop).unwrap();
         assert!(done.skipped);

@@ -78,10 +78,13 @@ impl Trainer {
             ..SessionOptions::default()
         };
         let make = |proto| Session::new(runtime, &Model::from_proto(proto), &session, call).at(|| "the training graph");
-        let (train, measure) = (make(graphs.train.clone())?, make(graphs.measure.clone())?);
-        let learner: Box<dyn Learner> = match on_device.unwrap_or(train.provider() != Provider::Cpu) {
-            true => Box::new(Device::new(runtime, train, measure, graphs, (options, &session), call)?),
-            false => Box::new(Host::new(train, measure, graphs, options.threads)?),
+        let measure = make(graphs.measure.clone())?;
+        let learner: Box<dyn Learner> = match on_device.unwrap_or(measure.provider() != Provider::Cpu) {
+            true => {
+                let train = make(graphs.train.clone())?;
+                Box::new(Device::new(runtime, train, measure, graphs, (options, &session), call)?)
+            }
+            false => Box::new(Host::new(make(graphs.train_by_rows.clone())?, measure, graphs, options.threads)?),
         };
         let there: Vec<&str> = learner.inputs().iter().map(|info| info.name.as_str()).collect();
         let counted = [input::WEIGHTS, input::ROWS, input::LABELS, input::LABEL_WEIGHTS, input::KEEP];
@@ -129,19 +132,16 @@ impl Trainer {
         Ok((sum, each))
     }
 
-    /// The weights as they are.
-    pub fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>> {
-        self.learner.weights()
+    /// The weights and their moments as they are.
+    pub fn state(&mut self) -> Result<(Vec<Cow<'_, [f32]>>, Cow<'_, [Moments]>)> {
+        self.learner.settle();
+        Ok((self.learner.weights()?, self.learner.moments()?))
     }
 
     /// A copy of the weights.
-    pub fn snapshot(&self) -> Result<Vec<Vec<f32>>> {
+    pub fn snapshot(&mut self) -> Result<Vec<Vec<f32>>> {
+        self.learner.settle();
         Ok(self.learner.weights()?.into_iter().map(Cow::into_owned).collect())
-    }
-
-    /// The moments as they are.
-    pub fn moments(&self) -> Result<Cow<'_, [Moments]>> {
-        self.learner.moments()
     }
 
     /// Goes back to a state.
