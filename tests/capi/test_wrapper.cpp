@@ -451,6 +451,36 @@ void sessions_say_what_they_run_on() {
     FAILS(invalid_argument, "a device", model.benchmark(context, model, nullptr, compared));
 }
 
+void engines_are_refused_with_the_reason() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const std::string path = tap::temporary("cpp.engine"), folder = tap::temporary("cpp-engine.package");
+    optimize::TensorRtOptions built;
+    built.batch_size = 1;
+    built.sequence_length = 16;
+    built.library = deps("tensorrt-rtx");
+    optimize::build_tensorrt(context, model, path, built);
+    optimize::PackageOptions compiled;
+    compiled.portable_only = compiled.dynamic = true;
+    compiled.engine = path;
+    optimize::Package::compile(context, model, folder, compiled);
+    const optimize::Package package(folder);
+    optimize::TensorRtOpenOptions options;
+    FAILS(untrusted, "trust", optimize::open_tensorrt(context, path));
+    FAILS(untrusted, "trust", package.engine(context));
+    FAILS(untrusted, "trust", model.benchmark_engine(context, path, options));
+    options.trust = true;
+    options.library = built.library;
+    options.model_sha256 = std::string(64, '0');
+    FAILS(mismatch, "another model", optimize::open_tensorrt(context, path, options));
+    options.model_sha256.clear();
+    options.device_id = 4096; // no machine has so many
+    FAILS(device_missing, "", optimize::open_tensorrt(context, path, options));
+    FAILS(device_missing, "", package.engine(context, options));
+    FAILS(device_missing, "", model.benchmark_engine(context, path, options));
+    FAILS(not_found, "nowhere", optimize::open_tensorrt(context, tap::temporary("nowhere.engine"), options));
+}
+
 } // namespace
 
 int main() {
@@ -478,5 +508,6 @@ int main() {
     RUN(models_are_evaluated);
     RUN(a_package_keeps_its_shapes);
     RUN(sessions_say_what_they_run_on);
+    RUN(engines_are_refused_with_the_reason);
     return tap::end();
 }
