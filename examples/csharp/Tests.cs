@@ -33,7 +33,8 @@ internal static class Tests
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
             DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
-            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, EnginesAreRefusedWithTheReason);
+            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, EnginesAreRefusedWithTheReason,
+            EnginesInModelsOfStrangersAreRefused);
     }
 
     /// <summary>The sentence embedding of a text: the output of two dimensions and type float.</summary>
@@ -61,6 +62,21 @@ internal static class Tests
             bb += (double)b[i] * b[i];
         }
         return ab / Math.Sqrt(aa * bb);
+    }
+
+    private static void EnginesInModelsOfStrangersAreRefused()
+    {
+        var file = Convert.FromBase64String( // y = EPContext(x), float32[1]
+            "CAg6RwogCgF4EgF5IglFUENvbnRleHQ6DWNvbS5taWNyb3NvZnQSAWdaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQK" +
+            "AggBQgIQEUIRCg1jb20ubWljcm9zb2Z0EAE=");
+        var options = new SessionOptions { Execution = new Execution { Provider = Provider.Cuda } };
+        using (var strange = context.Load(file))
+        {
+            Fails(Status.Untrusted, "EPContext", () => context.CreateSession(strange, options));
+            options.TrustEngines = true; // no engine is in it, but that is for the provider to say
+            var e = Throws<OptimizeException>(() => context.CreateSession(strange, options));
+            Check(e.Status != Status.Untrusted && e.Status != Status.InvalidArgument, e.Message);
+        }
     }
 
     private static void EnginesAreRefusedWithTheReason()

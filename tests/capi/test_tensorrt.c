@@ -4,11 +4,19 @@
 static optimize_context_t *context;
 static optimize_model_t *model;
 
+/* Where a device is (tests/gpu.sh), the library that the machine has for it. */
+static const char *on_device(void) { return getenv("OPTIMIZE_TEST_DEVICE"); }
+static const char *libraries(void) {
+    const char *path = getenv("OPTIMIZE_TENSORRT_PATH");
+    return on_device() != NULL && path != NULL ? path : deps("tensorrt-rtx");
+}
+static const char *its_name(void) { return on_device() != NULL ? NULL : "libtensorrt_rtx.so.1"; }
+
 static optimize_tensorrt_options_t sizes(void) {
     optimize_tensorrt_options_t options = {.struct_size = sizeof options};
     options.batch_size = 1;
     options.sequence_length = 16;
-    options.library = deps("tensorrt-rtx");
+    options.library = libraries();
     return options;
 }
 
@@ -121,8 +129,8 @@ TEST(an_engine_runs_where_a_device_is_and_is_refused_with_the_reason_elsewhere) 
         CHECK_FAILS(USE, OPTIMIZE_UNTRUSTED, "trust");
         options.trust = 1;
         options.library = temporary("no such folder");
-        CHECK_FAILS(USE, OPTIMIZE_BACKEND_MISSING, "libtensorrt_rtx.so.1");
-        options.library = deps("tensorrt-rtx");
+        CHECK_FAILS(USE, OPTIMIZE_BACKEND_MISSING, its_name());
+        options.library = libraries();
         options.model_sha256 = other;
         CHECK_FAILS(USE, OPTIMIZE_MISMATCH, sha256);
         options.model_sha256 = "0123";
@@ -143,7 +151,7 @@ TEST(an_engine_runs_where_a_device_is_and_is_refused_with_the_reason_elsewhere) 
         if (status == OPTIMIZE_OK && way < 2) compare_with_the_model(session);
         CHECK(status == OPTIMIZE_OK || status == OPTIMIZE_DEVICE_MISSING || status == OPTIMIZE_BACKEND);
         CHECK((session != NULL) == (status == OPTIMIZE_OK && way < 2));
-        if (getenv("OPTIMIZE_TEST_DEVICE") != NULL) CHECK_INT(status, OPTIMIZE_OK);
+        if (on_device() != NULL) CHECK_INT(status, OPTIMIZE_OK);
         optimize_error_free(error);
         error = NULL;
         optimize_session_free(session);
@@ -157,7 +165,7 @@ TEST(what_is_no_engine_of_its_manifest_or_of_the_model_is_refused) {
     optimize_buffer_t *report = NULL;
     optimize_tensorrt_options_t built = sizes();
     optimize_tensorrt_open_options_t options = {.struct_size = sizeof options, .trust = 1};
-    options.library = deps("tensorrt-rtx");
+    options.library = libraries();
     const char *path = temporary("damaged.engine");
     char manifest[4200];
     snprintf(manifest, sizeof manifest, "%s.json", path);
@@ -206,6 +214,7 @@ TEST(what_is_missing_is_said) {
     CHECK_FAILS(optimize_model_build_tensorrt(context, model, path, &options, NULL, NULL, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "input_ids");
     options = sizes();
+    options.backend = OPTIMIZE_TENSORRT_RTX;
     options.library = temporary("no such folder");
     CHECK_FAILS(optimize_model_build_tensorrt(context, model, path, &options, NULL, NULL, &error),
                 OPTIMIZE_BACKEND_MISSING, "libtensorrt_rtx.so.1");
