@@ -675,8 +675,8 @@ typedef struct optimize_model_t optimize_model_t;
 typedef struct optimize_package_t optimize_package_t;
 
 /**
- * A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
- * answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
+ * A model, or a TensorRT engine of one, made ready to run. May move between threads, but takes one run at a time: a
+ * second one meanwhile answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
  */
 typedef struct optimize_session_t optimize_session_t;
 
@@ -827,9 +827,10 @@ typedef struct {
    */
   uint32_t round_activations;
   /**
-   * Must be 0.
+   * Not 0: the model's maker is trusted. Engines that are ready in a model (EPContext) are code that a device runs, and
+   * are OPTIMIZE_UNTRUSTED without.
    */
-  uint32_t reserved;
+  uint32_t trust_engines;
   /**
    * An optimize_provider_t: what it runs on. A provider that is asked for and cannot be had is
    * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING, with ONNX Runtime's own reason; never another one in its place.
@@ -1772,6 +1773,36 @@ typedef struct {
 } optimize_package_open_options_t;
 
 /**
+ * How an engine is opened. All zero means the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
+ */
+typedef struct {
+  /**
+   * sizeof(optimize_tensorrt_open_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: whoever made the engine is trusted. It is code that TensorRT runs.
+   */
+  uint32_t trust;
+  /**
+   * Number of the device, from 0.
+   */
+  uint32_t device_id;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * 64 hexadecimal digits: SHA-256 of the model that it must be of, as reports have it (`input.sha256`); or NULL.
+   */
+  const char *model_sha256;
+  /**
+   * Folder of TensorRT's libraries; NULL looks for them.
+   */
+  const char *library;
+} optimize_tensorrt_open_options_t;
+
+/**
  * Options of `optimize_model_build_tensorrt`. All zero means the defaults.
  */
 typedef struct {
@@ -1965,6 +1996,14 @@ typedef struct {
    * TensorRT: absolute path of a folder for engines; NULL keeps none.
    */
   const char *engine_cache;
+  /**
+   * Not 0: the models' makers are trusted. Engines that are ready in a model (EPContext) are code.
+   */
+  uint32_t trust_engines;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_benchmark_options_t;
 
 /**
@@ -2304,7 +2343,8 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
  * be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
  * if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Names, types and
  * shapes are checked before the run: OPTIMIZE_NOT_FOUND names an input or output that the model does not have,
- * OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes.
+ * OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes. An engine is not
+ * ended halfway: a cancel is answered when its run is over.
  */
 optimize_status_t optimize_session_run(optimize_session_t *session,
                                        const char *const *input_names,
@@ -2685,6 +2725,18 @@ optimize_status_t optimize_package_session(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
+ * The TensorRT engine of a package, ready to run: a session on the device. Before every run the shape contract is checked.
+ * OPTIMIZE_NOT_FOUND if the package has no engine; OPTIMIZE_UNSUPPORTED if it is in one file; else as
+ * `optimize_tensorrt_open`. The package may be freed before the session.
+ */
+optimize_status_t optimize_package_engine(const optimize_context_t *context,
+                                          const optimize_package_t *package,
+                                          const optimize_tensorrt_open_options_t *options,
+                                          const optimize_call_t *call,
+                                          optimize_session_t **session,
+                                          optimize_error_t **error);
+
+/**
  * The tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
  */
 optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
@@ -2759,6 +2811,22 @@ optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
+ * Makes an engine file (FILE.engine, with its manifest FILE.engine.json beside it) ready to run on a device: a session like
+ * others, which runs on OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
+ *
+ * OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its manifest is
+ * about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device; OPTIMIZE_BACKEND_MISSING without
+ * the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND if the library cannot use the
+ * engine there.
+ */
+optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
+                                         const char *path,
+                                         const optimize_tensorrt_open_options_t *options,
+                                         const optimize_call_t *call,
+                                         optimize_session_t **session,
+                                         optimize_error_t **error);
+
+/**
  * Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
  * time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
  * from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
@@ -2771,6 +2839,22 @@ optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
                                            const optimize_call_t *call,
                                            optimize_buffer_t **report,
                                            optimize_error_t **error);
+
+/**
+ * Measures an engine file against the model that it was made of, as `optimize_model_benchmark` does with two models: the
+ * original on what `options` say, the engine on the device of `engine_options`; times go from data in to data out. An
+ * engine that is not of `original` is OPTIMIZE_MISMATCH, unless `model_sha256` names another model that it is of; what else
+ * `optimize_tensorrt_open` answers is answered here. `tokenizer` may be NULL. Progress stages: "hash", "benchmark".
+ */
+optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *context,
+                                                  const optimize_model_t *original,
+                                                  const char *path,
+                                                  const optimize_tokenizer_t *tokenizer,
+                                                  const optimize_tensorrt_open_options_t *engine_options,
+                                                  const optimize_benchmark_options_t *options,
+                                                  const optimize_call_t *call,
+                                                  optimize_buffer_t **report,
+                                                  optimize_error_t **error);
 
 /**
  * Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see

@@ -40,6 +40,14 @@ for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
   done
 done
 
+# The same through C: an engine as a session, out of a package, and against its original.
+mkdir -p "$scratch/lib" "$scratch/tmp"
+ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so"
+ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so.0"
+cc -std=c11 -O1 -pthread -Iinclude tests/capi/test_tensorrt.c -o "$scratch/test_tensorrt" "-L$scratch/lib" -loptimize -lm
+OPTIMIZE_TEST_DEVICE=1 OPTIMIZE_TEST_DEPS=$PWD/target/deps OPTIMIZE_TEST_TMP=$scratch/tmp \
+  LD_LIBRARY_PATH=$scratch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$scratch/test_tensorrt"
+
 "$optimize" providers
 for provider in cuda tensorrt; do
   if ! "$optimize" providers | grep -q "^$provider  *can be used"; then

@@ -182,6 +182,9 @@ namespace Optimize
         /// <summary>Each "NAME:1,2,3", for inputs that random numbers do not suit.</summary>
         public IList<string> Values { get; set; }
 
+        /// <summary>The models' makers are trusted: engines that are ready in a model are code.</summary>
+        public bool TrustEngines { get; set; }
+
         /// <summary>What it runs on; null is the processor.</summary>
         public Execution Execution { get; set; }
 
@@ -206,6 +209,7 @@ namespace Optimize
                 Provider = Execution == null ? 0 : (int)Execution.Provider,
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
+                TrustEngines = TrustEngines ? 1u : 0,
             };
         }
     }

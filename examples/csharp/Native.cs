@@ -52,7 +52,7 @@ namespace Optimize
         {
             internal uint StructSize, Threads;
             internal int OptimizationLevel;
-            internal uint DisablePrepacking, RoundActivations, Reserved;
+            internal uint DisablePrepacking, RoundActivations, TrustEngines;
             internal int Provider;
             internal uint DeviceId;
             internal IntPtr EngineCache;
@@ -172,6 +172,14 @@ namespace Optimize
             internal int Provider;
             internal uint DeviceId;
             internal IntPtr EngineCache;
+            internal uint TrustEngines, Reserved;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct TensorRtOpenOptions
+        {
+            internal uint StructSize, Trust, DeviceId, Reserved;
+            internal IntPtr ModelSha256, LibraryFolder;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -387,6 +395,15 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_tensorrt_check(
             Context context, IntPtr path, Model model, uint trust, ref Call call,
             out BufferHandle manifest, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_tensorrt_open(
+            Context context, IntPtr path, ref TensorRtOpenOptions options, ref Call call,
+            out Session session, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_package_engine(
+            Context context, Package package, ref TensorRtOpenOptions options, ref Call call,
+            out Session session, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_benchmark_engine(
+            Context context, Model original, IntPtr path, Tokenizer tokenizer, ref TensorRtOpenOptions engineOptions,
+            ref BenchmarkOptions options, ref Call call, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_open(
             IntPtr path, ref PackageOpenOptions options, out Package package, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_package_model(

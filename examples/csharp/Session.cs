@@ -23,6 +23,9 @@ namespace Optimize
         /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
         public bool RoundActivations { get; set; }
 
+        /// <summary>The model's maker is trusted: engines that are ready in it are code.</summary>
+        public bool TrustEngines { get; set; }
+
         /// <summary>What it runs on; null is the processor.</summary>
         public Execution Execution { get; set; }
 
@@ -35,6 +38,7 @@ namespace Optimize
                 OptimizationLevel = (int)OptimizationLevel,
                 DisablePrepacking = DisablePrepacking ? 1u : 0,
                 RoundActivations = RoundActivations ? 1u : 0,
+                TrustEngines = TrustEngines ? 1u : 0,
                 Provider = Execution == null ? 0 : (int)Execution.Provider,
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
@@ -42,7 +46,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>A model made ready to run. It takes one run at a time: a second one meanwhile throws Status.Busy.
+    /// <summary>A model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile throws Status.Busy.
     /// Make one for each thread that runs; they share the model's weights.</summary>
     public sealed partial class Session : Handle
     {

@@ -76,8 +76,84 @@ namespace Optimize
         public string Calibration { get; set; }
     }
 
+    /// <summary>How an engine is opened. Without Trust every engine is refused.</summary>
+    public sealed class TensorRtOpenOptions
+    {
+        /// <summary>Whoever made it is trusted: an engine is code.</summary>
+        public bool Trust { get; set; }
+
+        /// <summary>Number of the device, from 0.</summary>
+        public uint DeviceId { get; set; }
+
+        /// <summary>Of the model that it must be of; null for any.</summary>
+        public string ModelSha256 { get; set; }
+
+        /// <summary>Folder of TensorRT's libraries; null looks for them.</summary>
+        public string Library { get; set; }
+
+        internal Native.TensorRtOpenOptions ToNative(Scratch scratch)
+        {
+            return new Native.TensorRtOpenOptions
+            {
+                StructSize = Handle.SizeOf<Native.TensorRtOpenOptions>(),
+                Trust = Trust ? 1u : 0,
+                DeviceId = DeviceId,
+                ModelSha256 = scratch.Text(ModelSha256),
+                LibraryFolder = scratch.Text(Library),
+            };
+        }
+    }
+
     public sealed partial class Context
     {
+        /// <summary>Makes an engine file ready to run on a device. Throws Status.Untrusted, InvalidModel, Mismatch,
+        /// BackendMissing or DeviceMissing if it may or can not be used here.</summary>
+        public Session OpenTensorRt(string path, TensorRtOpenOptions options = null, Call call = null)
+        {
+            Session session = null;
+            using (var scratch = new Scratch())
+            {
+                var raw = (options ?? new TensorRtOpenOptions()).ToNative(scratch);
+                IntPtr cPath = scratch.Text(path);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tensorrt_open(
+                    this, cPath, ref raw, ref native, out session, out error));
+            }
+            return session;
+        }
+
+        /// <summary>Makes the TensorRT engine of a package ready to run on a device; Status.NotFound if it has none. Runs
+        /// keep the shape contract.</summary>
+        public Session CreateEngine(Package package, TensorRtOpenOptions options = null, Call call = null)
+        {
+            Session session = null;
+            using (var scratch = new Scratch())
+            {
+                var raw = (options ?? new TensorRtOpenOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_engine(
+                    this, package, ref raw, ref native, out session, out error));
+            }
+            return session;
+        }
+
+        /// <summary>Measures the TensorRT engine in a file against the model that it was made of; gives the report as
+        /// JSON.</summary>
+        public string BenchmarkEngine(
+            Model original, string path, TensorRtOpenOptions engine, BenchmarkOptions options = null, Call call = null)
+        {
+            options = options ?? new BenchmarkOptions();
+            BufferHandle report = null;
+            using (var scratch = new Scratch())
+            {
+                var opening = (engine ?? new TensorRtOpenOptions()).ToNative(scratch);
+                var raw = options.ToNative(scratch);
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                IntPtr cPath = scratch.Text(path);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_benchmark_engine(
+                    this, original, cPath, tokenizer, ref opening, ref raw, ref native, out report, out error));
+            }
+            return report.Take();
+        }
+
         /// <summary>Builds an engine at a path, with a manifest beside it; gives the report as JSON.</summary>
         public string BuildTensorRt(Model model, string path, TensorRtOptions options = null, Call call = null)
         {
@@ -106,7 +182,7 @@ namespace Optimize
         }
 
         /// <summary>
-        /// Looks whether an engine may be used here, of a model; gives its manifest as JSON. Trust says that whoever made
+        /// Looks whether an engine may be used here, of a model if that is not null; gives its manifest as JSON. Trust says that whoever made
         /// it is trusted: it is code.
         /// </summary>
         public string CheckTensorRt(string path, Model model, bool trust, Call call = null)
@@ -114,6 +190,7 @@ namespace Optimize
             BufferHandle manifest = null;
             using (var scratch = new Scratch())
             {
+                model = model ?? new Model(); // NULL to the library
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tensorrt_check(
                     this, cPath, model, trust ? 1u : 0, ref native, out manifest, out error));

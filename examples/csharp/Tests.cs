@@ -33,7 +33,8 @@ internal static class Tests
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
             DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
-            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson);
+            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, EnginesAreRefusedWithTheReason,
+            EnginesInModelsOfStrangersAreRefused);
     }
 
     /// <summary>The sentence embedding of a text: the output of two dimensions and type float.</summary>
@@ -61,6 +62,51 @@ internal static class Tests
             bb += (double)b[i] * b[i];
         }
         return ab / Math.Sqrt(aa * bb);
+    }
+
+    private static void EnginesInModelsOfStrangersAreRefused()
+    {
+        var file = Convert.FromBase64String( // y = EPContext(x), float32[1]
+            "CAg6RwogCgF4EgF5IglFUENvbnRleHQ6DWNvbS5taWNyb3NvZnQSAWdaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQK" +
+            "AggBQgIQEUIRCg1jb20ubWljcm9zb2Z0EAE=");
+        var options = new SessionOptions { Execution = new Execution { Provider = Provider.Cuda } };
+        using (var strange = context.Load(file))
+        {
+            Fails(Status.Untrusted, "EPContext", () => context.CreateSession(strange, options));
+            options.TrustEngines = true; // no engine is in it, but that is for the provider to say
+            var e = Throws<OptimizeException>(() => context.CreateSession(strange, options));
+            Check(e.Status != Status.Untrusted && e.Status != Status.InvalidArgument, e.Message);
+        }
+    }
+
+    private static void EnginesAreRefusedWithTheReason()
+    {
+        string path = Path.Combine(temporary, "cs.engine"), packed = Path.Combine(temporary, "cs-engine.package");
+        var libraries = Path.GetFullPath(Path.Combine(folder, "../../tensorrt-rtx"));
+        context.BuildTensorRt(
+            model, path, new TensorRtOptions { BatchSize = 1, SequenceLength = 16, Library = libraries });
+        context.Compile(model, packed, new PackageOptions { Dynamic = true, PortableOnly = true, Engine = path });
+        using (var package = Package.Open(packed))
+        {
+            var ways = new Action<TensorRtOpenOptions>[]
+            {
+                options => context.OpenTensorRt(path, options).Dispose(),
+                options => context.CreateEngine(package, options).Dispose(),
+                options => context.BenchmarkEngine(model, path, options),
+            };
+            foreach (var open in ways)
+            {
+                var options = new TensorRtOpenOptions { Library = libraries };
+                Fails(Status.Untrusted, "trust", () => open(null));
+                Fails(Status.Untrusted, "trust", () => open(options));
+                options.Trust = true;
+                options.ModelSha256 = new string('0', 64);
+                Fails(Status.Mismatch, "another model", () => open(options));
+                options.ModelSha256 = null;
+                options.DeviceId = 4096; // no machine has so many
+                Fails(Status.DeviceMissing, "", () => open(options));
+            }
+        }
     }
 
     /// <summary>A call that would take minutes.</summary>

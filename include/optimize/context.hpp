@@ -39,6 +39,27 @@ struct Execution {
     }
 };
 
+/// How a TensorRT engine is opened; see optimize_tensorrt_open_options_t.
+struct TensorRtOpenOptions {
+    /// Whoever made it is trusted: an engine is code.
+    bool trust = false;
+    std::uint32_t device_id = 0;
+    /// Of the model that it must be of; empty for any.
+    std::string model_sha256;
+    /// Folder of TensorRT's libraries; empty looks for them.
+    std::string library;
+
+    /// As C takes them; must not outlive this.
+    optimize_tensorrt_open_options_t native() const {
+        auto raw = detail::sized<optimize_tensorrt_open_options_t>();
+        raw.trust = trust;
+        raw.device_id = device_id;
+        raw.model_sha256 = detail::c_text_or_null(model_sha256, "model_sha256");
+        raw.library = detail::c_text_or_null(library, "library");
+        return raw;
+    }
+};
+
 /// The version of the library, e.g. "0.1.0".
 inline std::string version() { return optimize_version(); }
 

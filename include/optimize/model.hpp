@@ -160,6 +160,8 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
+    /// The models' makers are trusted: engines that are ready in a model are code.
+    bool trust_engines = false;
     Execution execution;
 };
 
@@ -306,31 +308,22 @@ public:
     /// Measures `result` against this model and gives the report as JSON. Without a tokenizer inputs are generated.
     std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
-        const auto texts = detail::c_texts(options.texts, "texts");
-        const auto shapes = detail::c_texts(options.shapes, "shapes");
-        const auto values = detail::c_texts(options.values, "values");
-        auto raw = detail::sized<optimize_benchmark_options_t>();
-        raw.runs = options.runs;
-        raw.warmup = options.warmup;
-        raw.threads = options.threads;
-        raw.batch_size = options.batch_size;
-        raw.sequence_length = options.sequence_length;
-        raw.max_milliseconds = options.max_milliseconds;
-        options.execution.write(raw);
-        raw.seed = options.seed;
-        raw.texts = texts.data();
-        raw.text_count = texts.size();
-        raw.shapes = shapes.data();
-        raw.shape_count = shapes.size();
-        raw.values = values.data();
-        raw.value_count = values.size();
-        const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
-        detail::Buffer report;
-        detail::attempt(call, [&](auto *c_call, auto **error) {
-            return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, &raw, c_call,
-                                            report.place(), error);
+        return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
+            const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
+            return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, raw, c_call, report, error);
         });
-        return report.text();
+    }
+    /// Measures a TensorRT engine of this model, in a file, against the model.
+    std::string benchmark_engine(const Context &context, const std::string &path,
+                                 const TensorRtOpenOptions &engine_options, const Tokenizer *tokenizer = nullptr,
+                                 const BenchmarkOptions &options = {}, const Call &call = {}) const {
+        const auto opening = engine_options.native();
+        const char *c_path = detail::c_text(path, "path");
+        return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
+            const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
+            return optimize_model_benchmark_engine(context.get(), get(), c_path, c_tokenizer, &opening, raw, c_call,
+                                                   report, error);
+        });
     }
     /// Measures what this model is worth on the content of a file, alone or against another, and gives the report as
     /// JSON. Without a tokenizer it is the model's own.
@@ -369,6 +362,33 @@ private:
                                      const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
+    /// The report of `function(options, call, report, error)`.
+    template <class F> static std::string benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
+        const auto texts = detail::c_texts(options.texts, "texts");
+        const auto shapes = detail::c_texts(options.shapes, "shapes");
+        const auto values = detail::c_texts(options.values, "values");
+        auto raw = detail::sized<optimize_benchmark_options_t>();
+        raw.runs = options.runs;
+        raw.warmup = options.warmup;
+        raw.threads = options.threads;
+        raw.batch_size = options.batch_size;
+        raw.sequence_length = options.sequence_length;
+        raw.max_milliseconds = options.max_milliseconds;
+        raw.trust_engines = options.trust_engines;
+        options.execution.write(raw);
+        raw.seed = options.seed;
+        raw.texts = texts.data();
+        raw.text_count = texts.size();
+        raw.shapes = shapes.data();
+        raw.shape_count = shapes.size();
+        raw.values = values.data();
+        raw.value_count = values.size();
+        detail::Buffer report;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return function(&raw, c_call, report.place(), error);
+        });
+        return report.text();
+    }
     /// What `function(model, report)` makes.
     template <class F> static std::pair<Model, std::string> make(F &&function) {
         Model made;

@@ -93,6 +93,15 @@ public:
     Session session(const Context &context, const SessionOptions &options = {}, const Call &call = {}) const {
         return Session(context, *this, options, call);
     }
+    /// Its TensorRT engine, ready to run on a device. Without `trust` it is refused: it is code.
+    Session engine(const Context &context, const TensorRtOpenOptions &options = {}, const Call &call = {}) const {
+        const auto raw = options.native();
+        optimize_session_t *session = nullptr;
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_package_engine(context.get(), get(), &raw, c_call, &session, error);
+        });
+        return Session(session);
+    }
     Tokenizer tokenizer() const {
         optimize_tokenizer_t *raw = nullptr;
         detail::attempt([&](auto **error) { return optimize_package_tokenizer(get(), &raw, error); });

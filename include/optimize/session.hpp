@@ -28,6 +28,8 @@ struct SessionOptions {
     bool disable_prepacking = false;
     /// Faster with weights in blocks of a few bits, not as exact.
     bool round_activations = false;
+    /// The model's maker is trusted: engines that are ready in it are code.
+    bool trust_engines = false;
     Execution execution;
 };
 
@@ -39,7 +41,7 @@ struct Input {
 
 class Package;
 
-/// A model made ready to run. Takes one run at a time: make one session for each thread.
+/// A model, or a TensorRT engine of one, made ready to run. Takes one run at a time: make one session for each thread.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
@@ -94,12 +96,17 @@ public:
     }
 
 private:
+    friend class Package;
+    friend Session open_tensorrt(const Context &context, const std::string &path, const TensorRtOpenOptions &options,
+                                 const Call &call);
+    explicit Session(optimize_session_t *raw) noexcept : Handle(raw) {}
     static optimize_session_options_t native(const SessionOptions &options) {
         auto raw = detail::sized<optimize_session_options_t>();
         raw.threads = options.threads;
         raw.optimization_level = static_cast<std::int32_t>(options.optimization_level);
         raw.disable_prepacking = options.disable_prepacking;
         raw.round_activations = options.round_activations;
+        raw.trust_engines = options.trust_engines;
         options.execution.write(raw);
         return raw;
     }

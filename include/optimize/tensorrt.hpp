@@ -3,6 +3,7 @@
 #define OPTIMIZE_TENSORRT_HPP
 
 #include "model.hpp"
+#include "session.hpp"
 
 #include <cstdint>
 #include <string>
@@ -91,6 +92,18 @@ inline std::string check_tensorrt(const Context &context, const std::string &pat
         return optimize_tensorrt_check(context.get(), c_path, c_model, trust, c_call, manifest.place(), error);
     });
     return manifest.text();
+}
+
+/// Makes an engine file ready to run on a device. Without `trust` every engine is refused: it is code.
+inline Session open_tensorrt(const Context &context, const std::string &path, const TensorRtOpenOptions &options = {},
+                             const Call &call = {}) {
+    const auto raw = options.native();
+    const char *c_path = detail::c_text(path, "path");
+    optimize_session_t *session = nullptr;
+    detail::attempt(call, [&](auto *c_call, auto **error) {
+        return optimize_tensorrt_open(context.get(), c_path, &raw, c_call, &session, error);
+    });
+    return Session(session);
 }
 
 } // namespace optimize

@@ -7,12 +7,16 @@ use super::handle;
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
+use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, session, texts};
-use crate::benchmark::{BenchmarkOptions, benchmark, into_report};
+use super::{Out, buffer, guard, session, text, texts};
+use crate::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
 use crate::error::{Result, bail};
+use crate::runtime::Execution;
 use crate::shapes::{parse_shape, parse_values};
+use crate::tensorrt::EngineFile;
 use std::ffi::c_char;
+use std::path::Path;
 
 /// Options of `optimize_model_benchmark`. All zero means the defaults.
 #[repr(C)]
@@ -54,8 +58,12 @@ pub struct optimize_benchmark_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder for engines; NULL keeps none.
     pub engine_cache: *const c_char,
+    /// Not 0: the models' makers are trusted. Engines that are ready in a model (EPContext) are code.
+    pub trust_engines: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32 and a pointer: no padding, all zero is valid.
+// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer and two of 32: no padding, all zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
 /// Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
@@ -95,7 +103,55 @@ pub unsafe extern "C" fn optimize_model_benchmark(
     }
 }
 
+/// Measures an engine file against the model that it was made of, as `optimize_model_benchmark` does with two models: the
+/// original on what `options` say, the engine on the device of `engine_options`; times go from data in to data out. An
+/// engine that is not of `original` is OPTIMIZE_MISMATCH, unless `model_sha256` names another model that it is of; what else
+/// `optimize_tensorrt_open` answers is answered here. `tokenizer` may be NULL. Progress stages: "hash", "benchmark".
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_benchmark_engine(
+    context: *const optimize_context_t,
+    original: *const optimize_model_t,
+    path: *const c_char,
+    tokenizer: *const optimize_tokenizer_t,
+    engine_options: *const optimize_tensorrt_open_options_t,
+    options: *const optimize_benchmark_options_t,
+    call: *const optimize_call_t,
+    report: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(report, "report")?;
+            let (context, tokenizer) = (handle::get(context)?, handle::optional(tokenizer)?);
+            let original = &handle::get(original)?.model;
+            let path = text(path, "path")?;
+            let (mut opening, device_id) = tensorrt::open_options(engine_options)?;
+            let given = options::read(options)?;
+            let mut options = convert(&given)?;
+            options.threads = context.threads(given.threads)?;
+            let report = call::with(call, |call| {
+                let identity = original.identity(call)?;
+                opening.model_sha256.get_or_insert_with(|| identity.sha256.clone());
+                let engine = EngineFile::new(Path::new(path), &opening, device_id)?;
+                let runtime = context.runtime()?;
+                let (speed, quality) = benchmark_engine(runtime, original, &engine, tokenizer, &options, call)?;
+                let mut report = into_report(&options, &speed, &quality);
+                (report.input, report.output) = (Some(identity), Some(engine.identity()));
+                Ok(report)
+            })?;
+            out.set(buffer::new(report.to_json()));
+            Ok(())
+        })
+    }
+}
+
 unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptions> {
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    // SAFETY: the contract of `ffi`.
+    let execution = unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?;
     let defaults = BenchmarkOptions::default();
     let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
     let list = |list, count: u64, name| -> Result<Vec<&str>> {
@@ -112,8 +168,7 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
             0 => defaults.max_seconds,
             milliseconds => f64::from(milliseconds) / 1e3,
         },
-        // SAFETY: the contract of `ffi`.
-        execution: unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?,
+        execution: Execution { trust_engines: given.trust_engines != 0, ..execution },
         seed: if given.seed == 0 { defaults.seed } else { u64::from(given.seed) },
         texts: list(given.texts, given.text_count, "texts")?.into_iter().map(str::to_owned).collect(),
         shapes: list(given.shapes, given.shape_count, "shapes")?.into_iter().map(parse_shape).collect::<Result<_>>()?,

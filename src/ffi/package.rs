@@ -9,6 +9,7 @@ use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::session::{self, optimize_session_t};
 use super::status::optimize_status_t;
+use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, buffer, guard, text};
 use crate::error::{Result, bail};
@@ -276,6 +277,35 @@ pub unsafe extern "C" fn optimize_package_session(
             let options = session::convert(context, options)?;
             let runtime = context.runtime()?;
             out.set(session::new(call::with(call, |call| package.session(runtime, &options, call))?));
+            Ok(())
+        })
+    }
+}
+
+/// The TensorRT engine of a package, ready to run: a session on the device. Before every run the shape contract is checked.
+/// OPTIMIZE_NOT_FOUND if the package has no engine; OPTIMIZE_UNSUPPORTED if it is in one file; else as
+/// `optimize_tensorrt_open`. The package may be freed before the session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_package_engine(
+    context: *const optimize_context_t,
+    package: *const optimize_package_t,
+    options: *const optimize_tensorrt_open_options_t,
+    call: *const optimize_call_t,
+    session: *mut *mut optimize_session_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(session, "session")?;
+            handle::get(context)?;
+            let package = handle::get(package)?;
+            let (options, device_id) = tensorrt::open_options(options)?;
+            let engine = call::with(call, |call| {
+                call.check()?;
+                package.engine(&options, device_id)
+            })?;
+            out.set(session::of_engine(engine));
             Ok(())
         })
     }

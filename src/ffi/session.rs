@@ -9,15 +9,19 @@ use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_tensor_t, optimize_value_info_t};
 use super::{Out, buffer, guard, slice, text, texts};
+use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::limits;
-use crate::runtime::{Execution, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions};
+use crate::runtime::{
+    Execution, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions, Tensor,
+};
+use crate::tensorrt::Engine;
 use std::ffi::c_char;
 use std::path::PathBuf;
 use std::sync::{Mutex, TryLockError};
 
-/// A model made ready to run. May move between threads, but takes one run at a time: a second one meanwhile
-/// answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
+/// A model, or a TensorRT engine of one, made ready to run. May move between threads, but takes one run at a time: a
+/// second one meanwhile answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
@@ -25,10 +29,25 @@ handle!(optimize_session_t(SessionHandle), b"opt-sess", "session");
 
 /// Behind a session handle.
 pub struct SessionHandle {
-    session: Mutex<Session>,
+    ready: Mutex<Ready>,
     inputs: Signature,
     outputs: Signature,
     placement: Placement,
+}
+
+/// What does the work of a session: C programs need not care.
+enum Ready {
+    Session(Box<Session>),
+    Engine(Box<Engine>),
+}
+
+impl Ready {
+    fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
+        match self {
+            Ready::Session(session) => session.run(inputs, outputs, call),
+            Ready::Engine(engine) => engine.run(inputs, outputs, call),
+        }
+    }
 }
 
 /// How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
@@ -96,8 +115,9 @@ pub struct optimize_session_options_t {
     /// Not 0: products of weights in blocks (MatMulNBits: GGUF files, weight-only quantization) may round what they
     /// are multiplied with to 8 bits, as other engines do unasked: faster, not as exact.
     pub round_activations: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// Not 0: the model's maker is trusted. Engines that are ready in a model (EPContext) are code that a device runs, and
+    /// are OPTIMIZE_UNTRUSTED without.
+    pub trust_engines: u32,
     /// An optimize_provider_t: what it runs on. A provider that is asked for and cannot be had is
     /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING, with ONNX Runtime's own reason; never another one in its place.
     pub provider: i32,
@@ -141,16 +161,14 @@ pub(super) unsafe fn convert(
 ) -> Result<SessionOptions> {
     // SAFETY: same contract.
     let given = unsafe { options::read(options) }?;
-    if given.reserved != 0 {
-        bail!(InvalidArgument, "reserved is not 0");
-    }
+    // SAFETY: same contract.
+    let execution = unsafe { execution(given.provider, given.device_id, given.engine_cache) }?;
     Ok(SessionOptions {
         threads: context.threads(given.threads)?,
         optimization_level: level(given.optimization_level)?,
         disable_prepacking: given.disable_prepacking != 0,
         round_activations: given.round_activations != 0,
-        // SAFETY: same contract.
-        execution: unsafe { execution(given.provider, given.device_id, given.engine_cache) }?,
+        execution: Execution { trust_engines: given.trust_engines != 0, ..execution },
         ..SessionOptions::default()
     })
 }
@@ -158,7 +176,14 @@ pub(super) unsafe fn convert(
 pub(super) fn new(session: Session) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
     let placement = session.placement().clone();
-    handle::new(SessionHandle { session: Mutex::new(session), inputs, outputs, placement })
+    handle::new(SessionHandle { ready: Mutex::new(Ready::Session(Box::new(session))), inputs, outputs, placement })
+}
+
+/// A session that is an engine.
+pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
+    let (inputs, outputs) = (Signature::new(&engine.inputs()), Signature::new(&engine.outputs()));
+    let placement = engine.placement();
+    handle::new(SessionHandle { ready: Mutex::new(Ready::Engine(Box::new(engine))), inputs, outputs, placement })
 }
 
 fn level(number: i32) -> Result<OptimizationLevel> {
@@ -175,7 +200,8 @@ fn level(number: i32) -> Result<OptimizationLevel> {
 /// be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
 /// if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Names, types and
 /// shapes are checked before the run: OPTIMIZE_NOT_FOUND names an input or output that the model does not have,
-/// OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes.
+/// OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes. An engine is not
+/// ended halfway: a cancel is answered when its run is over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *mut optimize_session_t,
@@ -212,12 +238,12 @@ pub unsafe extern "C" fn optimize_session_run(
             };
             let inputs = names.into_iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?;
             let names = wanted(handle, output_names, output_count)?;
-            let mut session = match handle.session.try_lock() {
-                Ok(session) => session,
+            let mut ready = match handle.ready.try_lock() {
+                Ok(ready) => ready,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is running this session"),
             };
-            let results = call::with(call, |call| session.run(&inputs, &names, call))?;
+            let results = call::with(call, |call| ready.run(&inputs, &names, call))?;
             for (place, (_, tensor)) in places.into_iter().zip(results) {
                 place.set(handle::new(tensor));
             }

@@ -6,12 +6,15 @@ use super::error::optimize_error_t;
 use super::handle;
 use super::model::optimize_model_t;
 use super::options::{self, Options};
+use super::session::{self, optimize_session_t};
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, slice, text};
-use crate::error::{Result, bail};
+use crate::error::{Context, Result, bail};
+use crate::onnx::save::hex;
+use crate::package::verify;
 use crate::tensorrt::{
-    Choice, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, open, parse_dimensions, parse_profiles,
-    parse_shapes,
+    Choice, Engine, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, open, parse_dimensions,
+    parse_profiles, parse_shapes,
 };
 use std::ffi::c_char;
 use std::path::Path;
@@ -188,6 +191,81 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
             Ok(())
         })
     }
+}
+
+/// How an engine is opened. All zero means the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_tensorrt_open_options_t {
+    /// sizeof(optimize_tensorrt_open_options_t).
+    pub struct_size: u32,
+    /// Not 0: whoever made the engine is trusted. It is code that TensorRT runs.
+    pub trust: u32,
+    /// Number of the device, from 0.
+    pub device_id: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// 64 hexadecimal digits: SHA-256 of the model that it must be of, as reports have it (`input.sha256`); or NULL.
+    pub model_sha256: *const c_char,
+    /// Folder of TensorRT's libraries; NULL looks for them.
+    pub library: *const c_char,
+}
+// SAFETY: repr(C), four u32 and two pointers that may be NULL: no padding.
+unsafe impl Options for optimize_tensorrt_open_options_t {}
+
+/// Makes an engine file (FILE.engine, with its manifest FILE.engine.json beside it) ready to run on a device: a session like
+/// others, which runs on OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
+///
+/// OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its manifest is
+/// about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device; OPTIMIZE_BACKEND_MISSING without
+/// the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND if the library cannot use the
+/// engine there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tensorrt_open(
+    context: *const optimize_context_t,
+    path: *const c_char,
+    options: *const optimize_tensorrt_open_options_t,
+    call: *const optimize_call_t,
+    session: *mut *mut optimize_session_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(session, "session")?;
+            handle::get(context)?;
+            let path = text(path, "path")?;
+            let (options, device_id) = open_options(options)?;
+            let engine = call::with(call, |call| {
+                call.check()?;
+                Engine::open(Path::new(path), &options, device_id)
+            })?;
+            out.set(session::of_engine(engine));
+            Ok(())
+        })
+    }
+}
+
+/// How the engine is looked at, and the number of its device.
+///
+/// # Safety
+/// As [`options::read`]; the texts are NULL or NUL-terminated.
+pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options_t) -> Result<(OpenOptions, u32)> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(options) }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    // SAFETY: same contract.
+    let (sha256, library) =
+        unsafe { (text_or_null(given.model_sha256, "model_sha256")?, text_or_null(given.library, "library")?) };
+    let model_sha256 = match sha256 {
+        Some(digits) => Some(hex(&verify::from_hex::<32>(digits).at(|| "model_sha256")?)),
+        None => None,
+    };
+    let (trust, library) = (given.trust != 0, library.map(Into::into));
+    Ok((OpenOptions { model_sha256, trust, library, ..OpenOptions::default() }, given.device_id))
 }
 
 /// # Safety

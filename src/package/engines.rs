@@ -10,6 +10,7 @@ use crate::model::Model;
 use crate::tensorrt::{Engine, Manifest, OpenOptions, device, manifest};
 use bytes::Bytes;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Provider of such a variant.
 pub const PROVIDER: &str = "tensorrt";
@@ -53,7 +54,7 @@ pub fn obstacle(provider: &str) -> String {
 }
 
 impl Package {
-    /// The engine of the package, ready to run on the device of that number. `NotFound` if it has none; `Unsupported` for a
+    /// The engine of the package, ready to run on the device of that number; runs keep the contract. `NotFound` if it has none; `Unsupported` for a
     /// package in one file; else as [`Engine::open`].
     pub fn engine(&self, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let Some(variant) = self.manifest().variants.iter().find(|variant| variant.provider == PROVIDER) else {
@@ -67,6 +68,7 @@ impl Package {
         if files::read(&manifest::path_of(&path), limits::CONFIG_BYTES)? != beside[..] || file.is_empty() {
             bail!(InvalidModel, "{}: changed while it was read", path.display());
         }
-        Engine::open(&path, options, device_id)
+        let contract = Arc::new(self.manifest().shapes.clone());
+        Ok(Engine::open(&path, options, device_id)?.with_contract(contract))
     }
 }

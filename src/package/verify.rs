@@ -69,7 +69,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     let text = text.trim();
     let mut bytes = [0; N];
     if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        bail!(InvalidArgument, "{} hexadecimal digits make a key, these are {} characters", 2 * N, text.len());
+        bail!(InvalidArgument, "{} hexadecimal digits are wanted, these are {} characters", 2 * N, text.len());
     }
     for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
         let digits = std::str::from_utf8(digits).unwrap_or("");

@@ -11,9 +11,11 @@ use crate::limits;
 use crate::model::{Dim, FileIdentity, Model, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::*;
+use crate::package::shapes::Contract;
 use crate::runtime::{Placement, Provider, Tensor};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An engine made ready to run on a device. May move between threads; one run at a time.
 pub struct Engine {
@@ -21,6 +23,8 @@ pub struct Engine {
     manifest: Manifest,
     slots: Vec<Slot>,
     profile: Option<i32>,
+    /// The shapes that a package takes.
+    contract: Option<Arc<Contract>>,
     // Last: rooms and the runner are of its context.
     device: Device,
     _bytes: bytes::Bytes,
@@ -72,9 +76,12 @@ impl EngineFile {
 
     /// Where it runs.
     pub fn placement(&self) -> Placement {
-        let (provider, device_id) = (Provider::TensorRt, self.device_id);
-        Placement { provider, device_id, nodes: Default::default(), passed_over: Vec::new() }
+        placed(self.device_id)
     }
+}
+
+fn placed(device_id: u32) -> Placement {
+    Placement { provider: Provider::TensorRt, device_id, nodes: Default::default(), passed_over: Vec::new() }
 }
 
 /// What the library made of the file.
@@ -130,7 +137,19 @@ impl Engine {
         }
         let runner = Runner { raw, calls };
         let slots = slots(&runner)?;
-        Ok(Engine { runner, manifest, slots, profile: None, device, _bytes: bytes })
+        Ok(Engine { runner, manifest, slots, profile: None, contract: None, device, _bytes: bytes })
+    }
+
+    /// The same, for no other sizes than the package that it is from allows.
+    pub fn with_contract(self, contract: Arc<Contract>) -> Engine {
+        let mut engine = self;
+        engine.contract = Some(contract);
+        engine
+    }
+
+    /// Where it runs.
+    pub fn placement(&self) -> Placement {
+        placed(self.device.number())
     }
 
     /// Of what it was made.
@@ -206,8 +225,18 @@ impl Engine {
         if let Some((name, _)) = inputs.iter().find(|(name, _)| !is(name, true)) {
             bail!(NotFound, "the engine has no input {name:?}");
         }
-        if let Some(name) = outputs.iter().find(|name| !is(name, false)) {
-            bail!(NotFound, "the engine has no output {name:?}");
+        for (index, name) in outputs.iter().enumerate() {
+            if !is(name, false) {
+                bail!(NotFound, "the engine has no output {name:?}");
+            }
+            if outputs[..index].contains(name) {
+                bail!(InvalidArgument, "output {name:?} is asked for twice");
+            }
+        }
+        for (index, (name, _)) in inputs.iter().enumerate() {
+            if inputs[..index].iter().any(|(other, _)| other == name) {
+                bail!(InvalidArgument, "input {name:?} is given twice");
+            }
         }
         for slot in self.slots.iter().filter(|slot| slot.is_input) {
             let name = &slot.info.name;
@@ -219,7 +248,9 @@ impl Engine {
                 bail!(InvalidArgument, "input {name:?} is {given}; the engine takes {wanted}");
             }
         }
-        Ok(())
+        let Some(contract) = &self.contract else { return Ok(()) };
+        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
+        contract.check(&given)
     }
 
     /// The first profile that has room for the inputs.

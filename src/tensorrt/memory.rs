@@ -85,6 +85,11 @@ impl Device {
         done(unsafe { (self.calls.set_current)(self.context) }, "cuCtxSetCurrent")
     }
 
+    /// Which device it is.
+    pub fn number(&self) -> u32 {
+        self.number.unsigned_abs()
+    }
+
     pub fn stream(&self) -> *mut c_void {
         self.stream
     }

@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, besides options, call and error.
-const OPTIONAL: [(&str, &str); 22] = [
+const OPTIONAL: [(&str, &str); 23] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
@@ -75,6 +75,7 @@ const OPTIONAL: [(&str, &str); 22] = [
     ("optimize_tensorrt_check", "model"),
     ("optimize_model_prune", "report"),
     ("optimize_model_benchmark", "tokenizer"),
+    ("optimize_model_benchmark_engine", "tokenizer"),
     ("optimize_model_evaluate", "against"),
     ("optimize_model_evaluate", "tokenizer"),
     ("optimize_session_run", "output_names"),
@@ -85,6 +86,17 @@ const OPTIONAL: [(&str, &str); 22] = [
     ("optimize_tokenizer_encode", "attention_mask"),
     ("optimize_tokenizer_encode", "type_ids"),
 ];
+
+/// Functions that refuse with their defaults, whatever the machine has: engines are code, and the package has none.
+const REFUSING: [(&str, &str); 3] = [
+    ("optimize_tensorrt_open", "OPTIMIZE_UNTRUSTED"),
+    ("optimize_model_benchmark_engine", "OPTIMIZE_UNTRUSTED"),
+    ("optimize_package_engine", "OPTIMIZE_NOT_FOUND"),
+];
+
+fn refusal(function: &Function) -> Option<Answer> {
+    REFUSING.iter().find(|(name, _)| *name == function.name).map(|(_, status)| Answer::Status(status))
+}
 
 /// Functions whose model writes text.
 const DECODERS: [&str; 4] =
@@ -120,6 +132,9 @@ const WANTING: [&str; 16] = [
 
 /// What a call with a known enum value must answer.
 pub fn answer_of(function: &Function, value: &str) -> Answer {
+    if let Some(refused) = refusal(function) {
+        return refused;
+    }
     match value {
         // No engine of it learns.
         "OPTIMIZE_PROVIDER_TENSORRT" if function.name == "optimize_model_distill" => {
@@ -137,7 +152,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 52] = [
+const VALUES: [(&str, &str, &str, &str); 54] = [
     ("optimize_context_providers", "uint32_t", "device_id", "0"),
     ("optimize_model_distill", "const char *", "text", "training_text"),
     ("optimize_model_distill", "size_t", "size", "sizeof training_text - 1"),
@@ -153,6 +168,8 @@ const VALUES: [(&str, &str, &str, &str); 52] = [
     ("optimize_model_build_tensorrt", "const char *", "path", r#""built.engine""#),
     ("optimize_tensorrt_check", "const char *", "path", r#""model.engine""#),
     ("optimize_tensorrt_check", "uint32_t", "trust", "1"),
+    ("optimize_tensorrt_open", "const char *", "path", r#""model.engine""#),
+    ("optimize_model_benchmark_engine", "const char *", "path", r#""model.engine""#),
     ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
     ("optimize_package_verify", "const char *", "public_key", "NULL"),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
@@ -333,6 +350,10 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
     let values: Vec<&str> = arguments.iter().enumerate().map(|(i, a)| changed(i).unwrap_or(a.value.as_str())).collect();
     let call = format!("{}({})", function.name, values.join(", "));
     if function.is_fallible() {
+        let answer = match (answer, refusal(function)) {
+            (Answer::Status("OPTIMIZE_OK"), Some(refused)) => refused,
+            (other, _) => other,
+        };
         let error = if changed(arguments.len() - 1).is_some() { "NULL" } else { "&a_error" };
         let wanted = match answer {
             Answer::Status(status) | Answer::StatusOrEmpty(status) => status,

@@ -46,6 +46,28 @@ TEST(what_is_asked_for_is_had_or_refused) {
     }
 }
 
+/* y = EPContext(x), float32[1]: an engine that somebody else made. Opset 17. */
+static const unsigned char model_with_engine[] =
+    "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012"
+    "\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010"
+    "\001\022\004\012\002\010\001B\002\020\021B\021\012\015com.microsoft\020\001";
+
+TEST(engines_in_models_of_strangers_are_refused) {
+    optimize_error_t *error = NULL;
+    optimize_model_t *strange = NULL;
+    optimize_session_t *session = NULL;
+    optimize_session_options_t options = {.struct_size = sizeof options, .provider = OPTIMIZE_PROVIDER_CUDA};
+    CHECK_OK(optimize_model_load_memory(context, model_with_engine, sizeof model_with_engine - 1, NULL, &strange, &error));
+    CHECK_FAILS(optimize_session_new(context, strange, &options, NULL, &session, &error), OPTIMIZE_UNTRUSTED, "EPContext");
+    /* There is no engine in it, so that it cannot succeed; but that is for the provider to say. */
+    options.trust_engines = 1;
+    optimize_status_t status = optimize_session_new(context, strange, &options, NULL, &session, &error);
+    CHECK(status != OPTIMIZE_OK && status != OPTIMIZE_UNTRUSTED && status != OPTIMIZE_INVALID_ARGUMENT);
+    optimize_error_free(error);
+    optimize_session_free(session);
+    optimize_model_free(strange);
+}
+
 TEST(auto_says_what_it_passed_over) {
     optimize_error_t *error = NULL;
     optimize_buffer_t *json = NULL;
@@ -101,6 +123,7 @@ int main(void) {
     RUN(what_can_be_used_is_said_with_reasons);
     RUN(a_session_says_what_it_runs_on);
     RUN(what_is_asked_for_is_had_or_refused);
+    RUN(engines_in_models_of_strangers_are_refused);
     RUN(auto_says_what_it_passed_over);
     RUN(what_cannot_be_meant_is_refused);
     optimize_model_free(model);

@@ -451,6 +451,57 @@ void sessions_say_what_they_run_on() {
     FAILS(invalid_argument, "a device", model.benchmark(context, model, nullptr, compared));
 }
 
+void engines_in_models_of_strangers_are_refused() {
+    // y = EPContext(x), float32[1]
+    static const char with_engine[] =
+        "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012"
+        "\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010"
+        "\001\022\004\012\002\010\001B\002\020\021B\021\012\015com.microsoft\020\001";
+    const optimize::Context context;
+    const auto strange = optimize::Model::load_memory(context, with_engine, sizeof with_engine - 1);
+    optimize::SessionOptions options;
+    options.execution.provider = optimize::Provider::cuda;
+    FAILS(untrusted, "EPContext", optimize::Session(context, strange, options));
+    options.trust_engines = true; // no engine is in it, but that is for the provider to say
+    bool asked = false;
+    try {
+        optimize::Session(context, strange, options);
+    } catch (const optimize::Error &e) {
+        asked = e.status() != optimize::Status::untrusted && e.status() != optimize::Status::invalid_argument;
+    }
+    CHECK(asked);
+}
+
+void engines_are_refused_with_the_reason() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const std::string path = tap::temporary("cpp.engine"), folder = tap::temporary("cpp-engine.package");
+    optimize::TensorRtOptions built;
+    built.batch_size = 1;
+    built.sequence_length = 16;
+    built.library = deps("tensorrt-rtx");
+    optimize::build_tensorrt(context, model, path, built);
+    optimize::PackageOptions compiled;
+    compiled.portable_only = compiled.dynamic = true;
+    compiled.engine = path;
+    optimize::Package::compile(context, model, folder, compiled);
+    const optimize::Package package(folder);
+    optimize::TensorRtOpenOptions options;
+    FAILS(untrusted, "trust", optimize::open_tensorrt(context, path));
+    FAILS(untrusted, "trust", package.engine(context));
+    FAILS(untrusted, "trust", model.benchmark_engine(context, path, options));
+    options.trust = true;
+    options.library = built.library;
+    options.model_sha256 = std::string(64, '0');
+    FAILS(mismatch, "another model", optimize::open_tensorrt(context, path, options));
+    options.model_sha256.clear();
+    options.device_id = 4096; // no machine has so many
+    FAILS(device_missing, "", optimize::open_tensorrt(context, path, options));
+    FAILS(device_missing, "", package.engine(context, options));
+    FAILS(device_missing, "", model.benchmark_engine(context, path, options));
+    FAILS(not_found, "nowhere", optimize::open_tensorrt(context, tap::temporary("nowhere.engine"), options));
+}
+
 } // namespace
 
 int main() {
@@ -478,5 +529,7 @@ int main() {
     RUN(models_are_evaluated);
     RUN(a_package_keeps_its_shapes);
     RUN(sessions_say_what_they_run_on);
+    RUN(engines_in_models_of_strangers_are_refused);
+    RUN(engines_are_refused_with_the_reason);
     return tap::end();
 }

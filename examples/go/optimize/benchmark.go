@@ -22,10 +22,50 @@ type BenchmarkOptions struct {
 	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
 	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
 	Execution       Execution  // what both run on
+	TrustEngines    bool       // the models' makers are trusted: engines that are ready in a model are code
 }
 
 // Benchmark measures two models side by side: speed, load time, memory, size, and how close the outputs are.
 func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
+	after, err := result.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer result.release()
+	return c.measure(ctx, original, o, func(m measured) status {
+		return C.optimize_model_benchmark(m.context, m.original, after, m.tokenizer, m.options, m.call, m.report, m.e)
+	})
+}
+
+// BenchmarkEngine measures the TensorRT engine in a file against the model that it was made of. Where the engine runs, and
+// that its maker is trusted, is said by engine.
+func (c *Context) BenchmarkEngine(
+	ctx context.Context, original *Model, path string, engine *TensorRTOpenOptions, o *BenchmarkOptions,
+) (*Report, error) {
+	var texts memory
+	defer texts.free()
+	opening := engine.c(&texts)
+	file := texts.text(path)
+	return c.measure(ctx, original, o, func(m measured) status {
+		return C.optimize_model_benchmark_engine(
+			m.context, m.original, file, m.tokenizer, &opening, m.options, m.call, m.report, m.e)
+	})
+}
+
+// measured is what C functions that measure are given.
+type measured struct {
+	context   *C.optimize_context_t
+	original  *C.optimize_model_t
+	tokenizer *C.optimize_tokenizer_t
+	options   *C.optimize_benchmark_options_t
+	call      *C.optimize_call_t
+	report    **C.optimize_buffer_t
+	e         errorOut
+}
+
+func (c *Context) measure(
+	ctx context.Context, original *Model, o *BenchmarkOptions, function func(measured) status,
+) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {
 		return nil, err
@@ -36,11 +76,6 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 		return nil, err
 	}
 	defer original.release()
-	after, err := result.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer result.release()
 	if o == nil {
 		o = &BenchmarkOptions{}
 	}
@@ -53,7 +88,20 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 	}
 	var m memory
 	defer m.free()
-	options := C.optimize_benchmark_options_t{
+	options := o.c(&m)
+	var buffer *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return function(measured{context, before, tokenizer, &options, call, &buffer, e})
+	})
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{JSON: take(buffer)}
+	return report, json.Unmarshal(report.JSON, report)
+}
+
+func (o *BenchmarkOptions) c(m *memory) C.optimize_benchmark_options_t {
+	return C.optimize_benchmark_options_t{
 		struct_size:      C.sizeof_optimize_benchmark_options_t,
 		runs:             C.uint32_t(o.Runs),
 		warmup:           C.uint32_t(o.Warmup),
@@ -71,14 +119,6 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 		provider:         C.int32_t(o.Execution.Provider),
 		device_id:        C.uint32_t(o.Execution.DeviceID),
 		engine_cache:     m.textOrNil(o.Execution.EngineCache),
+		trust_engines:    flag(o.TrustEngines),
 	}
-	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_model_benchmark(context, before, after, tokenizer, &options, call, &buffer, e)
-	})
-	if err != nil {
-		return nil, err
-	}
-	report := &Report{JSON: take(buffer)}
-	return report, json.Unmarshal(report.JSON, report)
 }

@@ -154,6 +154,32 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
 }
 
+// NewPackageEngine makes the TensorRT engine of a package ready to run on a device. It fails with ErrNotFound if there is
+// none, else as OpenTensorRT. Runs keep the shape contract.
+func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTOpenOptions) (*Session, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	raw, err := p.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
+	var session *C.optimize_session_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_package_engine(context, raw, &options, call, &session, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+}
+
 // Model gives the model of a package, for everything that takes one.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()

@@ -31,3 +31,22 @@ func TestSessionsRunOnWhatIsAskedForAndSayWhat(t *testing.T) {
 		t.Fatalf("a relative folder: %v", err)
 	}
 }
+
+// y = EPContext(x): an engine that somebody else made.
+const modelWithEngine = "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012" +
+	"\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010" +
+	"\001\022\004\012\002\010\001B\002\020\021B\021\012\015com.microsoft\020\001"
+
+func TestEnginesInModelsOfStrangersAreRefused(t *testing.T) {
+	library, _, _ := load(t)
+	strange := must(library.LoadMemory(ctx, []byte(modelWithEngine)))
+	defer strange.Close()
+	options := &SessionOptions{Execution: Execution{Provider: ProviderCUDA}}
+	if _, err := library.NewSession(ctx, strange, options); !errors.Is(err, ErrUntrusted) {
+		t.Fatalf("not trusted: %v", err)
+	}
+	options.TrustEngines = true // no engine is in it, but that is for the provider to say
+	if _, err := library.NewSession(ctx, strange, options); err == nil || errors.Is(err, ErrUntrusted) {
+		t.Fatalf("trusted: %v", err)
+	}
+}

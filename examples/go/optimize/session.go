@@ -5,7 +5,7 @@ import "C"
 
 import "context"
 
-// Session is a model made ready to run. It takes one run at a time: a second one meanwhile fails with ErrBusy.
+// Session is a model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile fails with ErrBusy.
 // Make one for each goroutine that runs; they share the model's weights.
 type Session struct {
 	*handle[*C.optimize_session_t]
@@ -28,6 +28,7 @@ type SessionOptions struct {
 	OptimizationLevel OptimizationLevel
 	DisablePrepacking bool // less memory and a faster start, slower runs; nothing for MatMulNBits models
 	RoundActivations  bool // faster with weights in blocks of a few bits, not as exact
+	TrustEngines      bool // the model's maker is trusted: engines that are ready in it are code
 	Execution         Execution
 }
 
@@ -38,6 +39,7 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 		optimization_level: C.int32_t(o.OptimizationLevel),
 		disable_prepacking: flag(o.DisablePrepacking),
 		round_activations:  flag(o.RoundActivations),
+		trust_engines:      flag(o.TrustEngines),
 		provider:           C.int32_t(o.Execution.Provider),
 		device_id:          C.uint32_t(o.Execution.DeviceID),
 		engine_cache:       m.textOrNil(o.Execution.EngineCache),

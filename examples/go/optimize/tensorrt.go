@@ -138,3 +138,46 @@ func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, 
 	}
 	return take(manifest), nil
 }
+
+// TensorRTOpenOptions say how an engine is opened. Without Trust every engine is refused.
+type TensorRTOpenOptions struct {
+	Trust       bool   // whoever made it is trusted: an engine is code
+	DeviceID    uint32 // number of the device, from 0
+	ModelSHA256 string // of the model that it must be of; "" for any
+	Library     string // folder of TensorRT's libraries; "" looks for them
+}
+
+func (o *TensorRTOpenOptions) c(m *memory) C.optimize_tensorrt_open_options_t {
+	if o == nil {
+		o = &TensorRTOpenOptions{}
+	}
+	return C.optimize_tensorrt_open_options_t{
+		struct_size:  C.sizeof_optimize_tensorrt_open_options_t,
+		trust:        flag(o.Trust),
+		device_id:    C.uint32_t(o.DeviceID),
+		model_sha256: m.textOrNil(o.ModelSHA256),
+		library:      m.textOrNil(o.Library),
+	}
+}
+
+// OpenTensorRT makes an engine file ready to run on a device. It fails with ErrUntrusted if nobody says that its maker is
+// trusted, with ErrInvalidModel if it is not the engine that its manifest is about, with ErrMismatch if it is of another
+// model, version or device, and with ErrBackendMissing or ErrDeviceMissing without TensorRT or a device.
+func (c *Context) OpenTensorRT(ctx context.Context, path string, o *TensorRTOpenOptions) (*Session, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	var m memory
+	defer m.free()
+	options := o.c(&m)
+	var session *C.optimize_session_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_tensorrt_open(context, m.text(path), &options, call, &session, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+}
