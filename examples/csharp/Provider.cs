@@ -38,7 +38,7 @@ namespace Optimize
         /// <summary>What it runs on.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
-        /// <summary>Where it runs, as JSON: provider, device_id, nodes and passed_over.</summary>
+        /// <summary>Where it runs, as JSON: provider, device_id, nodes, passed_over and weights_copied.</summary>
         public string Placement()
         {
             BufferHandle json;

@@ -48,7 +48,7 @@ pub fn compare(
         Err(e) => return Ok(Err(e.to_string())),
         Ok(session) => session,
     };
-    let check = Check { weights_copied: ours.copied_because().map(str::to_owned), ..check };
+    let check = Check { weights_copied: ours.placement().weights_copied.clone(), ..check };
     let (inputs, expected) = match reference(runtime, model, contract, &options, call) {
         Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
         Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),

@@ -136,14 +136,16 @@ impl Execution {
             match found {
                 Err(e) if index + 1 < candidates.len() => passed_over.push(format!("{}: {e}", provider.name())),
                 _ if provider == Provider::Cpu => {
-                    let placement = Placement { provider, device_id: 0, nodes: BTreeMap::new(), passed_over };
+                    let placement =
+                        Placement { provider, device_id: 0, nodes: BTreeMap::new(), passed_over, weights_copied: None };
                     return Ok((Execution::default(), placement));
                 }
                 _ => {
                     let choice = ProviderChoice::of(provider);
                     let engine_cache = self.engine_cache.clone().filter(|_| provider == Provider::TensorRt);
                     let device_id = self.device_id;
-                    let placement = Placement { provider, device_id, nodes: BTreeMap::new(), passed_over };
+                    let placement =
+                        Placement { provider, device_id, nodes: BTreeMap::new(), passed_over, weights_copied: None };
                     return Ok((Execution { provider: choice, engine_cache, ..self.clone() }, placement));
                 }
             }

@@ -28,8 +28,6 @@ pub struct Session {
     outputs: Vec<ValueInfo>,
     /// The shapes that a package takes.
     contract: Option<Arc<Contract>>,
-    /// Why weights that could have been read in place were copied.
-    copied: Option<String>,
     placement: Placement,
     id: usize,
 }
@@ -48,6 +46,10 @@ pub struct Placement {
     /// Where it was to choose: what comes before `provider`, and why it was not taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
+    /// Of a graph optimized ahead: why the session has its own copy of the weights, if it has: what ONNX Runtime said to
+    /// reading them where they are mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_copied: Option<String>,
 }
 
 /// Number of the next session.
@@ -143,7 +145,10 @@ impl Session {
         match in_place(true) {
             Err(e) if e.kind().ends_a_call() => Err(e),
             // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
-            Err(e) => in_place(false).map(|session| Session { copied: Some(e.to_string()), ..session }),
+            Err(e) => in_place(false).map(|mut session| {
+                session.placement.weights_copied = Some(e.to_string());
+                session
+            }),
             made => made,
         }
     }
@@ -188,7 +193,7 @@ impl Session {
         let contract = model.card().contract.clone();
         let placement = Placement::of(&inner, provider, execution)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Session { inner, _weights: kept, inputs, outputs, contract, copied: None, placement, id })
+        Ok(Session { inner, _weights: kept, inputs, outputs, contract, placement, id })
     }
 
     /// What it runs on.
@@ -199,12 +204,6 @@ impl Session {
     /// What it runs on, node by node, and why not on what comes before.
     pub fn placement(&self) -> &Placement {
         &self.placement
-    }
-
-    /// Why this session of a graph optimized ahead has its own copy of the weights, if it has: what ONNX Runtime said to
-    /// reading them where they are mapped.
-    pub fn copied_because(&self) -> Option<&str> {
-        self.copied.as_deref()
     }
 
     /// Where memory of the session's device is taken; `None` is the processor's.
@@ -333,7 +332,7 @@ impl Placement {
             return Err(Error::new(Kind::Unsupported, format!("{name} takes none of the {all} nodes of this model")));
         }
         let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
-        Ok(Placement { provider, device_id, nodes, passed_over: Vec::new() })
+        Ok(Placement { provider, device_id, nodes, passed_over: Vec::new(), weights_copied: None })
     }
 }
 

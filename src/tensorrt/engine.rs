@@ -81,7 +81,8 @@ impl EngineFile {
 }
 
 fn placed(device_id: u32) -> Placement {
-    Placement { provider: Provider::TensorRt, device_id, nodes: Default::default(), passed_over: Vec::new() }
+    let (nodes, passed_over) = (Default::default(), Vec::new());
+    Placement { provider: Provider::TensorRt, device_id, nodes, passed_over, weights_copied: None }
 }
 
 /// What the library made of the file.

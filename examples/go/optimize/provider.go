@@ -30,6 +30,8 @@ type Placement struct {
 	DeviceID   uint32         `json:"device_id"`
 	Nodes      map[string]int `json:"nodes"`       // nodes of the optimized graph by provider; nil if the processor was asked for
 	PassedOver []string       `json:"passed_over"` // after ProviderAuto: what comes first, and why it was not taken
+	// WeightsCopied: of a package's variant optimized ahead, why its weights are not read where they are mapped, if not.
+	WeightsCopied string `json:"weights_copied"`
 }
 
 // Availability is whether sessions can run on a provider here.
