@@ -5,13 +5,16 @@ use super::{Weight, is_table};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
+/// The largest blocks: beyond them nothing is written, and a product of sizes stays a number.
+const LARGEST: usize = 1 << 20;
+
 /// The weight of a `MatMulNBits`, `[K, N]`, or of a `GatherBlockQuantized`. Both have rows of blocks, the low bits of a
 /// byte first; of products they are the columns. Source: the documentation of both operators. `None` for what is not of
 /// constants, has columns in another order, or other sizes than it says.
 pub(super) fn weight(constants: &Constants<'_>, node: &NodeProto) -> Option<Weight> {
     let number = |name: &str, usual: i64| usize::try_from(node.int(name, usual)).ok();
     let (size, bits) = (number("block_size", if is_table(node) { 128 } else { 0 })?, number("bits", 4)?);
-    if !matches!(bits, 2 | 4 | 8) || !size.is_power_of_two() || size < 16 {
+    if !matches!(bits, 2 | 4 | 8) || !size.is_power_of_two() || !(16..=LARGEST).contains(&size) {
         return None;
     }
     let at = if is_table(node) { [0, 2, 3] } else { [1, 2, 3] };

@@ -5,17 +5,13 @@
 //! them; the grown cache has `max(past, total_sequence_length)` columns. What stands behind the tokens of a row is not
 //! defined, here as there.
 
-use crate::error::{Kind, Result, bail};
+use super::form::Form;
+use crate::error::{Kind, Result};
 use crate::graph::edit::int_attribute;
 use crate::graph::writer::Writer;
-use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+use crate::onnx::proto::{ModelProto, NodeProto};
 use std::collections::HashMap;
-
-/// The oldest operator set that has the standard operators in the form in which they are written.
-pub(super) const OLDEST: i64 = 13;
-pub(super) const TOO_OLD: &str = "it is lowered from operator set 13 on";
 
 /// Takes them apart, and says how many; `reasons` gets why others stay, by the name of their node.
 pub(super) fn lower(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<String, String>) -> Result<usize> {
@@ -42,81 +38,6 @@ pub(super) fn lower(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<St
     graph.node = lowering.w.nodes;
     graph.initializer.append(&mut lowering.w.constants);
     Ok(count)
-}
-
-/// What a node says of itself.
-struct Form {
-    /// Heads of queries.
-    many: i64,
-    /// Heads of keys and values.
-    few: i64,
-    /// Size of a head.
-    size: i64,
-    /// How much of it is turned; 0 if nothing.
-    width: i64,
-    window: i64,
-    scale: f32,
-    cap: f32,
-    /// The name of the past's dimension of tokens, if it has one: layers of the same name have as many.
-    tokens: Option<String>,
-}
-
-impl Form {
-    fn of(graph: &GraphProto, node: &NodeProto, opset: i64) -> Result<Form> {
-        if opset < OLDEST {
-            bail!(Unsupported, "{TOO_OLD}");
-        }
-        let (many, few) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
-        if many < 1 || few < 1 || many % few != 0 {
-            bail!(InvalidModel, "node {:?}: {many} heads over {few}", node.label());
-        }
-        let more = node.input.iter().skip(9).any(|name| !name.is_empty());
-        let scores = node.output.iter().skip(3).any(|name| !name.is_empty());
-        if more || scores || node.int("smooth_softmax", 0) > 0 {
-            bail!(Unsupported, "it has positions, a bias, a sink or scales of its own, or gives its scores away");
-        }
-        if node.input_at(1).is_some() != node.input_at(2).is_some()
-            || [5, 6].iter().any(|i| node.input_at(*i).is_none())
-        {
-            bail!(InvalidModel, "node {:?} lacks inputs", node.label());
-        }
-        let past = node.input_at(3).filter(|_| node.input_at(4).is_some());
-        let info = graph.input.iter().find(|i| past.is_some() && i.name.as_deref() == past).map(ValueInfo::from);
-        let Some((DataType::Float32, shape)) = info.and_then(|info| Some((info.dtype?, info.shape?))) else {
-            bail!(Unsupported, "its past is no float32 input of the model");
-        };
-        let (tokens, size) = match shape.as_slice() {
-            [_, _, tokens, Dim::Fixed(size)] => (tokens, *size),
-            _ => bail!(Unsupported, "its past does not say the size of the heads"),
-        };
-        let tables = node.int("do_rotary", 0) != 0;
-        if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {
-            bail!(InvalidModel, "node {:?}: do_rotary without tables", node.label());
-        }
-        let half = graph.initializer.iter().find(|t| t.name.as_deref() == node.input_at(7)).and_then(|t| t.dims.last());
-        let said = node.int("rotary_embedding_dim", 0);
-        Ok(Form {
-            many,
-            few,
-            size,
-            width: match half {
-                _ if !tables => 0,
-                Some(half) => 2 * half,
-                None if said > 0 => said,
-                None => size,
-            },
-            window: node.int("local_window_size", -1),
-            scale: match node.float("scale", 0.0) {
-                0.0 => 1.0 / (size as f32).sqrt(),
-                scale => scale,
-            },
-            cap: node.float("softcap", 0.0),
-            tokens: match tokens {
-                Dim::Symbolic(name) if !name.is_empty() => Some(name.clone()),
-                _ => None,
-            },
-        })
-    }
 }
 
 /// What all layers of the same lengths and window use.

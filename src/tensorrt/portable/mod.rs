@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod form;
 mod fused;
 
 use crate::autodiff;
@@ -93,7 +94,7 @@ fn by_shape(
     }
     let missing = match runtime {
         None => "its shapes are not known without ONNX Runtime",
-        _ if opset < attention::OLDEST => attention::TOO_OLD,
+        _ if opset < form::OLDEST => form::TOO_OLD,
         Some(runtime) => {
             let found = autodiff::lower_some(runtime, proto, &wanted, call)?;
             let stayed = found.left.len();
