@@ -20,16 +20,16 @@ mod tape;
 mod tests;
 mod types;
 mod upgrade;
-mod writer;
 
+pub use crate::graph::writer::Writer;
 pub use coverage::{Uncovered, uncovered};
+pub(crate) use lower::lower_some;
 pub use lower::{Lowered, lower};
 pub(crate) use rules::adding;
 pub use tape::Tape;
 pub(crate) use types::sorted;
 pub use types::{Type, infer};
 pub use upgrade::upgrade;
-pub use writer::Writer;
 
 use crate::error::{Context, Result, bail};
 use crate::onnx::proto::NodeProto;

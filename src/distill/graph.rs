@@ -70,8 +70,7 @@ pub fn build(
     options: &DistillOptions,
     call: &Call,
 ) -> Result<Graphs> {
-    let quiet = Call { progress: None, ..*call };
-    let (ready, in_blocks) = student::ready(runtime, model, &quiet)?;
+    let (ready, in_blocks) = student::ready(model)?;
     let mut proto = ready.proto().clone();
     let lowered = autodiff::lower(runtime, &mut proto, call)?;
     autodiff::upgrade(&mut proto)?;

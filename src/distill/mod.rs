@@ -14,7 +14,6 @@ mod answers;
 mod checkpoint;
 mod cut;
 mod data;
-mod dequantize;
 mod device;
 mod feed;
 mod graph;

@@ -1,26 +1,24 @@
-//! The student's graph made ready to learn: its weights in float32 (those in blocks too, see [`super::dequantize`]), shared where they are meant to be.
+//! The student's graph made ready to learn: its weights in float32 (those in blocks too), shared where they are meant to be.
 //!
 //! Exporters merge constants of equal value, so that of a model that was never trained biases and norms of different
 //! layers are one: those are given to each reader for itself. And some write a table that is also the head twice, once
 //! turned: those become one again.
 
-use super::dequantize::dequantize;
-use crate::call::Call;
 use crate::error::{Result, bail};
+use crate::graph::blocks::dequantize;
 use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
-use crate::runtime::Runtime;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The model with the graph of the main body changed as the module says, and how many of its nodes had weights in blocks.
 /// Its outputs are what they were, but for rounding where weights were stored in half precision, or activations rounded.
-pub fn ready(runtime: &'static Runtime, model: &Model, call: &Call) -> Result<(Model, usize)> {
+pub fn ready(model: &Model) -> Result<(Model, usize)> {
     let mut proto = model.proto().clone();
-    let in_blocks = dequantize(runtime, &mut proto, call)?;
+    let in_blocks = dequantize(&mut proto)?;
     let mut names = Names::of(&proto);
     let Some(graph) = proto.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
     hoist(graph);

@@ -383,7 +383,7 @@ fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so()
         ..Default::default()
     };
     let proto = crate::onnx::proto::ModelProto { graph: Some(Box::new(graph)), ..Default::default() };
-    let ready = student::ready(test_runtime(), &Model::from_proto(proto), &Call::default()).unwrap().0;
+    let ready = student::ready(&Model::from_proto(proto)).unwrap().0;
     let graph = ready.graph();
     let names: Vec<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     assert_eq!(names, ["zeros", "table", "zeros_2"]);
@@ -404,7 +404,7 @@ fn weights_in_blocks_become_what_they_stand_for() {
             ..crate::quantize::QuantizeOptions::default()
         };
         let (quantized, _) = crate::quantize::quantize(&model, &quantization, &Call::default()).unwrap();
-        let (ready, count) = student::ready(test_runtime(), &quantized, &Call::default()).unwrap();
+        let (ready, count) = student::ready(&quantized).unwrap();
         assert!(count > 5, "{count} nodes");
         let graph = ready.graph();
         assert!(!graph.node.iter().any(|node| node.op().ends_with("NBits") || node.op() == "GatherBlockQuantized"));

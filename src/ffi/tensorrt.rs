@@ -146,8 +146,8 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
             let runtime = match options.precision {
-                Precision::Fp32 if options.backend == Choice::Auto => context.runtime().ok(),
-                Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
+                // Only to say shapes, of which little needs lowering by them.
+                Precision::Fp32 if options.backend != Choice::OnnxRuntime => context.runtime().ok(),
                 _ => Some(context.runtime()?),
             };
             let built = call::with(call, |call| build(runtime, model, Path::new(path), &options, call))?;

@@ -4,11 +4,14 @@
 //! the view of an unchanging model and notes what to do by [`BodyId`] and node index; then `edit` visits
 //! the bodies of a copy in the same order and does it.
 
+pub mod blocks;
 pub mod constants;
 pub mod edit;
 pub mod modules;
 pub mod opset;
+mod rotary;
 mod view;
+pub mod writer;
 
 pub use view::{Body, BodyId, Producer, Use, View};
 

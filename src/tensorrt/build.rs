@@ -120,7 +120,7 @@ fn lowered(
     report: &mut Report,
     call: &Call,
 ) -> Result<ModelProto> {
-    let (mut proto, lowered) = portable::lower(model)?;
+    let (mut proto, lowered) = portable::lower(runtime, model, call)?;
     report.summary.insert("nodes_lowered".into(), lowered.into());
     if options.sparsity {
         let Counted { weights, with_pattern } = sparsity::count(&proto);

@@ -11,7 +11,6 @@
 //! this library.
 
 mod backend;
-mod blocks;
 mod build;
 mod casts;
 mod context;

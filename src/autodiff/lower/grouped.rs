@@ -32,8 +32,8 @@ impl Lowering {
             };
             let interleaved = node.int("rotary_interleaved", 0) != 0;
             let tables = [self.first_rows(cos, &q), self.first_rows(sin, &q)];
-            q = self.turn(&q, &tables, (size, width), interleaved);
-            k = self.turn(&k, &tables, (size, width), interleaved);
+            q = self.w.turn(&q, &tables, (size, width), interleaved);
+            k = self.w.turn(&k, &tables, (size, width), interleaved);
         }
         let scale = self.w.scalar(match node.float("scale", 0.0) {
             0.0 => 1.0 / (size as f32).sqrt(),
@@ -112,47 +112,6 @@ impl Lowering {
         let count = self.w.slice(&shape, 2, 3, 0);
         let (zero, axis) = (self.w.ints(&[0]), self.w.ints(&[0]));
         self.w.op("Slice", &[table, &zero, &count, &axis])
-    }
-
-    /// Pairs of elements turned by their position's angle: Su et al. 2021, arXiv 2104.09864.
-    pub(super) fn turn(
-        &mut self,
-        x: &str,
-        [cos, sin]: &[String; 2],
-        (size, width): (i64, i64),
-        interleaved: bool,
-    ) -> String {
-        let turned = if width < size { self.w.slice(x, 0, width, 3) } else { x.to_owned() };
-        let (first, second) = if interleaved {
-            let (from, to, axis, step) =
-                (self.w.ints(&[0]), self.w.ints(&[width]), self.w.ints(&[3]), self.w.ints(&[2]));
-            let one = self.w.ints(&[1]);
-            (
-                self.w.op("Slice", &[&turned, &from, &to, &axis, &step]),
-                self.w.op("Slice", &[&turned, &one, &to, &axis, &step]),
-            )
-        } else {
-            (self.w.slice(&turned, 0, width / 2, 3), self.w.slice(&turned, width / 2, width, 3))
-        };
-        let mut product = |a: &str, b: &str| self.w.op("Mul", &[a, b]);
-        let (ac, bs, bc, as_) =
-            (product(&first, cos), product(&second, sin), product(&second, cos), product(&first, sin));
-        let left = self.w.op("Sub", &[&ac, &bs]);
-        let right = self.w.op("Add", &[&bc, &as_]);
-        let mut whole = if interleaved {
-            let axis = self.w.ints(&[4]);
-            let (left, right) = (self.w.op("Unsqueeze", &[&left, &axis]), self.w.op("Unsqueeze", &[&right, &axis]));
-            let pairs = self.w.op_with("Concat", &[&left, &right], vec![int_attribute("axis", -1)]);
-            let shape = self.w.ints(&[0, 0, 0, width]);
-            self.w.op("Reshape", &[&pairs, &shape])
-        } else {
-            self.w.op_with("Concat", &[&left, &right], vec![int_attribute("axis", -1)])
-        };
-        if width < size {
-            let rest = self.w.slice(x, width, size, 3);
-            whole = self.w.op_with("Concat", &[&whole, &rest], vec![int_attribute("axis", -1)]);
-        }
-        whole
     }
 
     /// `[sequence, sequence]`: 0 where a token (row) sees another (column), else the lowest float. A token sees itself

@@ -34,12 +34,26 @@ const BY_SHAPE: [&str; 4] = ["Attention", "MultiHeadAttention", "RotaryEmbedding
 
 /// Replaces operators of the main graph. Values keep their names.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
+    lower_some(runtime, model, &|_| true, call)
+}
+
+/// As [`lower`], of the nodes that are `wanted` alone.
+pub fn lower_some(
+    runtime: &'static Runtime,
+    model: &mut ModelProto,
+    wanted: &dyn Fn(&NodeProto) -> bool,
+    call: &Call,
+) -> Result<Lowered> {
     let mut lowered = Lowered { tables: BTreeSet::new(), left: Vec::new() };
-    let by_shape = model.graph.iter().flat_map(|g| &g.node).any(|node| BY_SHAPE.contains(&node.op()));
+    let by_shape = model.graph.iter().flat_map(|g| &g.node).any(|node| wanted(node) && BY_SHAPE.contains(&node.op()));
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
     let mut lowering = Lowering { w: Writer::new(model, "lowered"), masks: Vec::new(), types };
     let Some(graph) = model.graph.as_deref_mut() else { return Ok(lowered) };
     for node in std::mem::take(&mut graph.node) {
+        if !wanted(&node) {
+            lowering.w.nodes.push(node);
+            continue;
+        }
         let place = format!("node {:?}", node.label());
         lowered.tables.extend(tables(&node).iter().filter_map(|i| node.input_at(*i)).map(str::to_owned));
         let before = lowering.w.nodes.len();

@@ -45,7 +45,7 @@ impl Lowering {
         let Ok(tables) = <[String; 2]>::try_from(tables) else { bail!(Internal, "two tables") };
         // Width of what is turned; whatever is beyond it stays.
         let whole = if node.int("rotary_embedding_dim", 0) == 0 { 2 * half } else { i64::MAX };
-        let turned = self.turn(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
+        let turned = self.w.turn(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
         if rank == 4 {
             self.w.op_to("Identity", &[&turned], &node.output[0], Vec::new());
         } else {

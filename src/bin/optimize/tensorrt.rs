@@ -161,8 +161,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.out, |bar| {
         let model = load(path)?;
         let runtime = match options.precision {
-            Precision::Fp32 if options.backend == Choice::Auto => arguments.machine.runtime().ok(),
-            Precision::Fp32 if options.backend != Choice::OnnxRuntime => None,
+            // Only to say shapes, of which little needs lowering by them.
+            Precision::Fp32 if options.backend != Choice::OnnxRuntime => arguments.machine.runtime().ok(),
             _ => Some(arguments.machine.runtime()?),
         };
         if !arguments.graph_only {

@@ -1,6 +1,6 @@
 //! [`Writer`]: nodes and constants in the making, with names that nobody has.
 
-use crate::graph::edit::{self, Names, int_attribute};
+use super::edit::{self, Names, int_attribute};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ pub struct Writer {
 impl Writer {
     /// For a model: names begin with `prefix`.
     pub fn new(model: &ModelProto, prefix: &'static str) -> Writer {
-        let opset = crate::graph::opset::version(model);
+        let opset = super::opset::version(model);
         Writer {
             names: Names::of(model),
             prefix,

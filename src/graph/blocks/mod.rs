@@ -1,0 +1,142 @@
+//! Weights in blocks of a few bits made floats again, for what has no operator that reads them: TensorRT, and
+//! distillation, whose weights learn. They are those of `MatMulNBits`, `GatherBlockQuantized` and `DequantizeLinear` with
+//! a `block_size`.
+
+mod decode;
+mod values;
+
+use crate::error::{Result, bail};
+use crate::files::Scratch;
+use crate::graph::edit::{self, Names};
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use bytes::Bytes;
+use half::f16;
+use std::collections::{HashMap, HashSet};
+use values::Constants;
+
+/// A weight as floats.
+struct Weight {
+    dims: [usize; 2],
+    dtype: DataType,
+    values: Vec<f32>,
+}
+
+/// Replaces nodes of the main graph whose weights are in blocks by `MatMul` and `Gather` with constants, in the type of
+/// the scales, and says how many. Those whose blocks or scales do not follow from constants stay.
+pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
+    let mut names = Names::of(proto);
+    let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let constants = Constants::of(graph);
+    // The same weight read twice becomes one constant.
+    let mut known: HashMap<String, String> = HashMap::new();
+    let mut made: HashMap<usize, Vec<NodeProto>> = HashMap::new();
+    let mut weights: Vec<TensorProto> = Vec::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        if is_linear(node) {
+            if let Some((dims, dtype, values)) = decode::linear(&constants, node) {
+                let name = node.output.first().map(String::as_str).unwrap_or_default();
+                weights.push(edit::tensor(name, dtype, &dims, stored(&values, dtype, &scratch)?));
+                made.insert(index, Vec::new());
+            }
+            continue;
+        }
+        if !is_in_blocks(node) {
+            continue;
+        }
+        let key = key(node);
+        let name = match known.get(&key) {
+            Some(name) => name.clone(),
+            None => {
+                let Some(weight) = decode::weight(&constants, node) else { continue };
+                let source = node.input_at(usize::from(!is_table(node))).unwrap_or("weight");
+                let name = names.fresh(&format!("{source}/float"));
+                let dims = weight.dims.map(|d| d as i64);
+                let raw = stored(&weight.values, weight.dtype, &scratch)?;
+                weights.push(edit::tensor(&name, weight.dtype, &dims, raw));
+                known.insert(key, name.clone());
+                name
+            }
+        };
+        made.insert(index, instead(node, &name, &mut names)?);
+    }
+    let count = made.len();
+    let Some(graph) = proto.graph.as_deref_mut().filter(|_| count > 0) else { return Ok(count) };
+    for (index, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
+        match made.remove(&index) {
+            Some(nodes) => graph.node.extend(nodes),
+            None => graph.node.push(node),
+        }
+    }
+    graph.initializer.extend(weights);
+    remove_unread(graph);
+    Ok(count)
+}
+
+/// Whether a node of ONNX Runtime's reads weights in blocks.
+fn is_in_blocks(node: &NodeProto) -> bool {
+    node.domain.as_deref() == Some("com.microsoft") && (is_table(node) || node.op() == "MatMulNBits")
+}
+
+fn is_table(node: &NodeProto) -> bool {
+    node.op() == "GatherBlockQuantized"
+}
+
+/// Whether it is the standard's form of weights in blocks.
+fn is_linear(node: &NodeProto) -> bool {
+    node.is("DequantizeLinear") && node.int("block_size", 0) > 0
+}
+
+/// What a weight is made of.
+fn key(node: &NodeProto) -> String {
+    let at: &[usize] = if is_table(node) { &[0, 2, 3] } else { &[1, 2, 3, 4] };
+    let inputs: Vec<&str> = at.iter().map(|index| node.input_at(*index).unwrap_or("")).collect();
+    let sizes = ["K", "N", "bits", "block_size"].map(|name| node.int(name, 0));
+    format!("{} {inputs:?} {sizes:?}", node.op())
+}
+
+/// The nodes that stand for one, with its weight as `name`.
+fn instead(node: &NodeProto, name: &str, names: &mut Names) -> Result<Vec<NodeProto>> {
+    let table = is_table(node);
+    let (Some(other), Some(output)) = (node.input_at(usize::from(table)), node.output.first()) else {
+        bail!(InvalidModel, "node {:?} ({}) lacks an input or an output", node.label(), node.op());
+    };
+    let bias = node.input_at(5).filter(|_| !table);
+    let product = if bias.is_some() { names.fresh(&format!("{output}/product")) } else { output.clone() };
+    let mut nodes = vec![match table {
+        true => edit::node("Gather", &[name, other], &[&product]),
+        false => edit::node("MatMul", &[other, name], &[&product]),
+    }];
+    nodes[0].name = node.name.clone();
+    nodes.extend(bias.map(|bias| NodeProto {
+        name: Some(names.fresh(&format!("{}/Add", node.label()))),
+        ..edit::node("Add", &[&product, bias], &[output])
+    }));
+    Ok(nodes)
+}
+
+fn stored(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
+    let raw: Vec<u8> = match dtype {
+        DataType::Float16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    let slot = scratch.reserve(raw.len())?;
+    slot.write_at(0, &raw)?;
+    slot.finish()
+}
+
+/// Removes nodes and constants that nobody reads any more.
+fn remove_unread(graph: &mut GraphProto) {
+    loop {
+        let mut read: HashSet<String> = graph.output.iter().filter_map(|output| output.name.clone()).collect();
+        read.extend(graph.node.iter().flat_map(reads).map(str::to_owned));
+        let before = graph.node.len();
+        graph.node.retain(|node| node.output.iter().any(|output| read.contains(output)));
+        graph.initializer.retain(|tensor| tensor.name.as_ref().is_some_and(|name| read.contains(name)));
+        if graph.node.len() == before {
+            return;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Rotation by positions, in standard operators.
+
+use super::edit::int_attribute;
+use super::writer::Writer;
+
+impl Writer {
+    /// Pairs of elements turned by their position's angle: Su et al. 2021, arXiv 2104.09864.
+    pub fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
+        let turned = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };
+        let (first, second) = if interleaved {
+            let (from, to, axis, step) = (self.ints(&[0]), self.ints(&[width]), self.ints(&[3]), self.ints(&[2]));
+            let one = self.ints(&[1]);
+            (
+                self.op("Slice", &[&turned, &from, &to, &axis, &step]),
+                self.op("Slice", &[&turned, &one, &to, &axis, &step]),
+            )
+        } else {
+            (self.slice(&turned, 0, width / 2, 3), self.slice(&turned, width / 2, width, 3))
+        };
+        let mut product = |a: &str, b: &str| self.op("Mul", &[a, b]);
+        let (ac, bs, bc, as_) =
+            (product(&first, cos), product(&second, sin), product(&second, cos), product(&first, sin));
+        let left = self.op("Sub", &[&ac, &bs]);
+        let right = self.op("Add", &[&bc, &as_]);
+        let mut whole = if interleaved {
+            let axis = self.ints(&[4]);
+            let (left, right) = (self.op("Unsqueeze", &[&left, &axis]), self.op("Unsqueeze", &[&right, &axis]));
+            let pairs = self.op_with("Concat", &[&left, &right], vec![int_attribute("axis", -1)]);
+            let shape = self.ints(&[0, 0, 0, width]);
+            self.op("Reshape", &[&pairs, &shape])
+        } else {
+            self.op_with("Concat", &[&left, &right], vec![int_attribute("axis", -1)])
+        };
+        if width < size {
+            let rest = self.slice(x, width, size, 3);
+            whole = self.op_with("Concat", &[&whole, &rest], vec![int_attribute("axis", -1)]);
+        }
+        whole
+    }
+}

@@ -1,0 +1,88 @@
+//! What a `GroupQueryAttention` says of itself, and which of them can be lowered.
+
+use crate::error::{Result, bail};
+use crate::model::{Dim, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{GraphProto, NodeProto};
+
+/// The oldest operator set that has the standard operators in the form in which they are written.
+pub(super) const OLDEST: i64 = 13;
+pub(super) const TOO_OLD: &str = "it is lowered from operator set 13 on";
+
+/// Heads, and elements of one, that are believed.
+const LARGEST: i64 = 1 << 20;
+
+/// What a node says of itself.
+pub(super) struct Form {
+    /// Heads of queries.
+    pub many: i64,
+    /// Heads of keys and values.
+    pub few: i64,
+    /// Size of a head.
+    pub size: i64,
+    /// How much of it is turned; 0 if nothing.
+    pub width: i64,
+    pub window: i64,
+    pub scale: f32,
+    pub cap: f32,
+    /// The name of the past's dimension of tokens, if it has one: layers of the same name have as many.
+    pub tokens: Option<String>,
+}
+
+impl Form {
+    pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64) -> Result<Form> {
+        if opset < OLDEST {
+            bail!(Unsupported, "{TOO_OLD}");
+        }
+        let (many, few) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
+        if !(1..=LARGEST).contains(&many) || few < 1 || many % few != 0 {
+            bail!(InvalidModel, "node {:?}: {many} heads over {few}", node.label());
+        }
+        let more = node.input.iter().skip(9).any(|name| !name.is_empty());
+        let scores = node.output.iter().skip(3).any(|name| !name.is_empty());
+        if more || scores || node.int("smooth_softmax", 0) > 0 {
+            bail!(Unsupported, "it has positions, a bias, a sink or scales of its own, or gives its scores away");
+        }
+        if node.input_at(1).is_some() != node.input_at(2).is_some()
+            || [5, 6].iter().any(|i| node.input_at(*i).is_none())
+        {
+            bail!(InvalidModel, "node {:?} lacks inputs", node.label());
+        }
+        let past = node.input_at(3).filter(|_| node.input_at(4).is_some());
+        let info = graph.input.iter().find(|i| past.is_some() && i.name.as_deref() == past).map(ValueInfo::from);
+        let Some((DataType::Float32, shape)) = info.and_then(|info| Some((info.dtype?, info.shape?))) else {
+            bail!(Unsupported, "its past is no float32 input of the model");
+        };
+        let (tokens, size) = match shape.as_slice() {
+            [_, _, tokens, Dim::Fixed(size)] if (1..=LARGEST).contains(size) => (tokens, *size),
+            _ => bail!(Unsupported, "its past does not say the size of the heads"),
+        };
+        let tables = node.int("do_rotary", 0) != 0;
+        if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {
+            bail!(InvalidModel, "node {:?}: do_rotary without tables", node.label());
+        }
+        let half = graph.initializer.iter().find(|t| t.name.as_deref() == node.input_at(7)).and_then(|t| t.dims.last());
+        let said = node.int("rotary_embedding_dim", 0);
+        Ok(Form {
+            many,
+            few,
+            size,
+            width: match half {
+                _ if !tables => 0,
+                Some(half) => 2 * half,
+                None if said > 0 => said,
+                None => size,
+            },
+            window: node.int("local_window_size", -1),
+            scale: match node.float("scale", 0.0) {
+                0.0 => 1.0 / (size as f32).sqrt(),
+                scale => scale,
+            },
+            cap: node.float("softcap", 0.0),
+            tokens: match tokens {
+                Dim::Symbolic(name) if !name.is_empty() => Some(name.clone()),
+                _ => None,
+            },
+        })
+    }
+}
