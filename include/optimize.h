@@ -2364,7 +2364,8 @@ optimize_provider_t optimize_session_provider(const optimize_session_t *session)
 /**
  * Where a session runs, as JSON: `provider`, `device_id`; unless the processor was asked for also `nodes`, how many nodes of
  * the optimized graph each provider has (what a device cannot do stays with the processor); and after
- * OPTIMIZE_PROVIDER_AUTO `passed_over`, what comes first and why it was not taken.
+ * OPTIMIZE_PROVIDER_AUTO `passed_over`, what comes first and why it was not taken. `weights_copied`, for a variant of a
+ * package that was optimized ahead, says why its weights are not read where they are mapped, if they are not.
  */
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
                                              optimize_buffer_t **json,

@@ -398,7 +398,7 @@ fn a_variant_for_a_provider_that_is_not_there_leaves_the_portable_one_and_its_ch
     let check = package.manifest().variants[0].check.clone().unwrap();
     assert!(check.largest_difference.is_some_and(|d| d < 1e-4) && check.weights_copied.is_none(), "{check:?}");
     let session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
-    assert_eq!(session.copied_because(), None);
+    assert_eq!(session.placement().weights_copied, None);
     let text = std::fs::read_to_string(path.join("optimize.json")).unwrap();
     reseal(&path, text.replacen("\"provider\": \"cpu\"", "\"provider\": \"webgpu\"", 1).as_bytes());
     let package = Package::open(&path, &OpenOptions::default()).unwrap();

@@ -4,7 +4,7 @@
 
 use super::DistillOptions;
 use super::graph::{Graphs, fixed};
-use super::learner::{Feeding, Learner, Update, Updated};
+use super::learner::{Feeding, Learner, Update, Updated, Weights};
 use super::optimizer::Moments;
 use crate::autodiff::Writer;
 use crate::call::Call;
@@ -186,7 +186,7 @@ impl Learner for Device {
         Ok(all)
     }
 
-    fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>> {
+    fn weights(&self) -> Result<Weights<'_>> {
         let at = self.layout();
         (0..at.count).map(|index| Ok(Cow::Owned(self.memory.get(at.weight(index))?))).collect()
     }

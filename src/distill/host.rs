@@ -2,7 +2,7 @@
 //! optimizer is ours. Of tables only the rows that are read are looked at ([`super::table`]).
 
 use super::graph::Graphs;
-use super::learner::{Feeding, Learner, Update, Updated};
+use super::learner::{Feeding, Learner, Update, Updated, Weights};
 use super::optimizer::{self, Moments, Step};
 use super::table::Table;
 use crate::error::{Context, Result, bail};
@@ -209,7 +209,7 @@ impl Learner for Host {
         Ok(all)
     }
 
-    fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>> {
+    fn weights(&self) -> Result<Weights<'_>> {
         self.settled()?;
         Ok((0..self.moments.len()).map(|index| Cow::Borrowed(self.memory.elements(index))).collect())
     }

@@ -26,7 +26,7 @@ pub trait Learner {
     fn settle(&mut self) {}
 
     /// The weights as they are.
-    fn weights(&self) -> Result<Vec<Cow<'_, [f32]>>>;
+    fn weights(&self) -> Result<Weights<'_>>;
 
     /// The moments as they are.
     fn moments(&self) -> Result<Cow<'_, [Moments]>>;
@@ -34,6 +34,9 @@ pub trait Learner {
     /// Goes back to a state.
     fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()>;
 }
+
+/// The values of each parameter.
+pub type Weights<'l> = Vec<Cow<'l, [f32]>>;
 
 /// Inputs by name.
 pub type Feeding = Vec<(String, Tensor)>;

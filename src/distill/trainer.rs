@@ -6,7 +6,7 @@ use super::device::Device;
 use super::feed::Feed;
 use super::graph::Graphs;
 use super::host::Host;
-use super::learner::{Feeding, Learner, Update};
+use super::learner::{Feeding, Learner, Update, Weights};
 use super::objective::input;
 use super::optimizer::Moments;
 use super::teacher::Teacher;
@@ -133,7 +133,7 @@ impl Trainer {
     }
 
     /// The weights and their moments as they are.
-    pub fn state(&mut self) -> Result<(Vec<Cow<'_, [f32]>>, Cow<'_, [Moments]>)> {
+    pub fn state(&mut self) -> Result<(Weights<'_>, Cow<'_, [Moments]>)> {
         self.learner.settle();
         Ok((self.learner.weights()?, self.learner.moments()?))
     }
