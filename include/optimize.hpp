@@ -51,6 +51,7 @@
 #include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"
+#include "optimize/measure.hpp"
 #include "optimize/model.hpp"
 #include "optimize/package.hpp"
 #include "optimize/session.hpp"

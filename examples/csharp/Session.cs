@@ -46,8 +46,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>A model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile throws Status.Busy.
-    /// Make one for each thread that runs; they share the model's weights.</summary>
+    /// <summary>A model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile
+    /// throws Status.Busy. Make one for each thread that runs; they share the model's weights.</summary>
     public sealed partial class Session : Handle
     {
         internal Session() { }

@@ -4,6 +4,7 @@
 
 #include "call.hpp"
 #include "context.hpp"
+#include "measure.hpp"
 #include "tensor.hpp"
 #include "tokenizer.hpp"
 
@@ -146,56 +147,6 @@ struct PruneOptions {
     std::vector<std::uint32_t> layers;
     std::uint64_t target_size = 0;
     double target_speedup = 0;
-};
-
-/// Options of Model::benchmark; see optimize_benchmark_options_t.
-struct BenchmarkOptions {
-    std::uint32_t runs = 0;
-    std::uint32_t warmup = 0;
-    std::uint32_t threads = 0;
-    std::uint32_t batch_size = 0;
-    std::uint32_t sequence_length = 0;
-    std::uint32_t max_milliseconds = 0;
-    std::uint32_t seed = 0;
-    std::vector<std::string> texts;
-    std::vector<std::string> shapes;
-    std::vector<std::string> values;
-    /// The models' makers are trusted: engines that are ready in a model are code.
-    bool trust_engines = false;
-    Execution execution;
-};
-
-/// What Model::evaluate measures; see optimize_evaluate_task_t.
-enum class EvaluateTask : std::int32_t {
-    automatic = OPTIMIZE_EVALUATE_DEFAULT,
-    perplexity = OPTIMIZE_EVALUATE_PERPLEXITY,
-    embedding = OPTIMIZE_EVALUATE_EMBEDDING,
-    classification = OPTIMIZE_EVALUATE_CLASSIFICATION,
-    probe = OPTIMIZE_EVALUATE_PROBE,
-};
-
-/// Where the token that begins a text stands; see optimize_bos_t.
-enum class Bos : std::int32_t {
-    every_window = OPTIMIZE_BOS_EVERY_WINDOW,
-    first_window = OPTIMIZE_BOS_FIRST_WINDOW,
-    never = OPTIMIZE_BOS_NEVER,
-};
-
-/// Options of Model::evaluate; see optimize_evaluate_options_t.
-struct EvaluateOptions {
-    EvaluateTask task = EvaluateTask::automatic;
-    std::uint32_t threads = 0;
-    std::uint32_t context_length = 0;
-    std::uint32_t stride = 0;
-    Bos bos = Bos::every_window;
-    std::uint32_t max_length = 0;
-    std::uint32_t batch_size = 0;
-    std::uint64_t max_tokens = 0;
-    std::uint64_t max_texts = 0;
-    std::uint64_t seed = 0;
-    double test_share = 0;
-    double penalty = 0;
-    Execution execution;
 };
 
 /// A message of a conversation.

@@ -121,15 +121,13 @@ impl Table {
     /// Changes the rows that have a gradient by the latest of the steps taken.
     pub fn update(&mut self, taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         let Some(step) = taken.last() else { return };
-        let (columns, keep) = (self.columns.max(1), step.keep(moments.decays));
-        let (place, sums) = (&self.place, &self.sums);
-        let parts = weights.par_chunks_mut(columns).zip(moments.first.par_chunks_mut(columns));
-        let parts = parts.zip(moments.second.par_chunks_mut(columns)).zip(&mut self.through).enumerate();
-        parts.with_min_len(MANY).for_each(|(row, (((weights, first), second), through))| {
-            if let Some(at) = place[row].checked_sub(1) {
-                let gradient = &sums[at as usize * columns..][..columns];
-                step.change(keep, weights, gradient, first, second);
-                *through = taken.len() as u32;
+        let keep = step.keep(moments.decays);
+        let Table { through, place, sums, columns, .. } = self;
+        each_row(through, *columns, weights, moments, |index, row| {
+            if let Some(at) = place[index].checked_sub(1) {
+                let gradient = &sums[at as usize * *columns..][..*columns];
+                step.change(keep, row.weights, gradient, row.first, row.second);
+                *row.through = taken.len() as u32;
             }
         });
     }
@@ -150,6 +148,30 @@ impl Table {
 /// Rows that a thread looks at, at least.
 const MANY: usize = 256;
 
+/// A row, its moments, and how many of the steps taken it has been through.
+struct Row<'t> {
+    weights: &'t mut [f32],
+    first: &'t mut [f32],
+    second: &'t mut [f32],
+    through: &'t mut u32,
+}
+
+/// Does something with each row, on all threads.
+fn each_row(
+    through: &mut [u32],
+    columns: usize,
+    weights: &mut [f32],
+    moments: &mut Moments,
+    work: impl Fn(usize, Row<'_>) + Sync,
+) {
+    let columns = columns.max(1);
+    let parts = weights.par_chunks_mut(columns).zip(moments.first.par_chunks_mut(columns));
+    let parts = parts.zip(moments.second.par_chunks_mut(columns)).zip(through).enumerate();
+    parts.with_min_len(MANY).for_each(|(index, (((weights, first), second), through))| {
+        work(index, Row { weights, first, second, through });
+    });
+}
+
 fn catch_up(
     through: &mut [u32],
     columns: usize,
@@ -158,14 +180,12 @@ fn catch_up(
     moments: &mut Moments,
     wanted: impl Fn(usize) -> bool + Sync,
 ) {
-    let (columns, decays) = (columns.max(1), moments.decays);
-    let parts = weights.par_chunks_mut(columns).zip(moments.first.par_chunks_mut(columns));
-    let parts = parts.zip(moments.second.par_chunks_mut(columns)).zip(through).enumerate();
-    parts.with_min_len(MANY).for_each(|(row, (((weights, first), second), through))| {
-        let steps = &taken[*through as usize..];
-        if wanted(row) && !steps.is_empty() {
-            optimizer::without_gradient(steps, decays, weights, first, second);
-            *through = taken.len() as u32;
+    let decays = moments.decays;
+    each_row(through, columns, weights, moments, |index, row| {
+        let steps = &taken[*row.through as usize..];
+        if wanted(index) && !steps.is_empty() {
+            optimizer::without_gradient(steps, decays, row.weights, row.first, row.second);
+            *row.through = taken.len() as u32;
         }
     });
 }

@@ -54,8 +54,8 @@ pub fn obstacle(provider: &str) -> String {
 }
 
 impl Package {
-    /// The engine of the package, ready to run on the device of that number; runs keep the contract. `NotFound` if it has none; `Unsupported` for a
-    /// package in one file; else as [`Engine::open`].
+    /// The engine of the package, ready to run on the device of that number; runs keep the contract. `NotFound` if it has
+    /// none; `Unsupported` for a package in one file; else as [`Engine::open`].
     pub fn engine(&self, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let Some(variant) = self.manifest().variants.iter().find(|variant| variant.provider == PROVIDER) else {
             bail!(NotFound, "{}: the package has no engine", self.path().display());

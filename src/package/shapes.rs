@@ -5,6 +5,7 @@ use crate::error::{Context, Error, Result, bail, error};
 use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
+use crate::runtime::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -153,6 +154,12 @@ impl Contract {
             }
         }
         Ok(())
+    }
+
+    /// As [`Contract::check`], of what a run is given.
+    pub fn check_tensors(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
+        self.check(&given)
     }
 
     /// An error that names input, dimension, value and range, if shapes do not fit. Inputs that are not given are not

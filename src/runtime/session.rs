@@ -264,9 +264,7 @@ impl Session {
 
     /// Refuses sizes that the package the model is from does not allow.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
-        let Some(contract) = &self.contract else { return Ok(()) };
-        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
-        contract.check(&given)
+        self.contract.as_ref().map_or(Ok(()), |contract| contract.check_tensors(inputs))
     }
 
     /// Tells sessions apart.

@@ -249,9 +249,7 @@ impl Engine {
                 bail!(InvalidArgument, "input {name:?} is {given}; the engine takes {wanted}");
             }
         }
-        let Some(contract) = &self.contract else { return Ok(()) };
-        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
-        contract.check(&given)
+        self.contract.as_ref().map_or(Ok(()), |contract| contract.check_tensors(inputs))
     }
 
     /// The first profile that has room for the inputs.

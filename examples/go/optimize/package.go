@@ -151,7 +151,7 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	if err != nil {
 		return nil, err
 	}
-	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+	return newSession(session), nil
 }
 
 // NewPackageEngine makes the TensorRT engine of a package ready to run on a device. It fails with ErrNotFound if there is
@@ -177,7 +177,7 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 	if err != nil {
 		return nil, err
 	}
-	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+	return newSession(session), nil
 }
 
 // Model gives the model of a package, for everything that takes one.

@@ -71,7 +71,11 @@ func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOption
 	if err != nil {
 		return nil, err
 	}
-	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+	return newSession(session), nil
+}
+
+func newSession(raw *C.optimize_session_t) *Session {
+	return &Session{own(raw, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}
 }
 
 // Run runs the model and gives the outputs that are named, or all of them.

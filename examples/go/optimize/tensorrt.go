@@ -179,5 +179,5 @@ func (c *Context) OpenTensorRT(ctx context.Context, path string, o *TensorRTOpen
 	if err != nil {
 		return nil, err
 	}
-	return &Session{own(session, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}, nil
+	return newSession(session), nil
 }

@@ -4,7 +4,7 @@ use crate::benchmark::{self, Inputs};
 use crate::common::{self, Engines, Machine, On, Output};
 use clap::Args;
 use optimize::benchmark::BenchmarkOptions;
-use optimize::benchmark::inputs::{Cut, InputSet, Source, texts as benchmark_texts};
+use optimize::benchmark::inputs::{self, Cut, InputSet, Source};
 use optimize::error::Result;
 use optimize::model::Model;
 use optimize::runtime::{Execution, Session, SessionOptions, Tensor};
@@ -52,8 +52,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
         let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
+        options.batch_size = options.batch_size.max(arguments.text.len());
         if tokenizer.is_some() {
-            fill(&mut options, arguments.text.len());
+            fill(&mut options);
         }
         let mut source = Source::new(&model, &model, tokenizer.as_ref(), &options)?;
         if let Some(longest) = longest(&model, tokenizer.as_ref())? {
@@ -88,9 +89,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// A batch that was asked for is made: of the texts there are, again from the first if they are fewer.
-fn fill(options: &mut BenchmarkOptions, given: usize) {
-    options.batch_size = options.batch_size.max(given);
-    let texts = benchmark_texts(options);
+fn fill(options: &mut BenchmarkOptions) {
+    let texts = inputs::texts(options);
     if texts.len() < options.batch_size {
         options.texts = texts.iter().cycle().take(options.batch_size).map(|text| (*text).to_owned()).collect();
     }
