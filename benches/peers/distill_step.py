@@ -1,6 +1,6 @@
 """Processor time of a training step: `optimize distill` against PyTorch, one thread, rounds by turns.
 
-    python benches/peers/distill_step.py [--rounds 3] [--optimize target/release/optimize]
+    python benches/peers/distill_step.py [--rounds 3] [--only GPT-2] [--optimize target/release/optimize]
 
 A step is: the teacher's answer, the student's forward and backward pass, the norm of the gradients limited, AdamW.
 Ours is the difference between runs of MANY and of FEW steps of the command, divided by the steps between (loading, and
@@ -136,6 +136,7 @@ def corpus(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--optimize", default=str(ROOT / "target/release/optimize"))
     parser.add_argument("--torch", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -146,7 +147,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         text = corpus(folder)
-        for name, case in CASES.items():
+        for name, case in ((name, case) for name, case in CASES.items() if given.only in name):
             teacher, student = models(case["model"], folder)
             rounds = []
             for _ in range(given.rounds):

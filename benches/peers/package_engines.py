@@ -123,7 +123,7 @@ class OptimizeText(Optimize):
 
         self.options = Options(ctypes.sizeof(Options), 1)
         self.package = self.made("package_open", str(self.path).encode(), None)
-        self.generator = self.made("package_generator", self.context, self.package, None)
+        self.generator = self.made("package_generator", self.context, self.package, None, None)
 
     def run(self, feed, output):
         prompts = (ctypes.c_char_p * 1)(PROMPT.encode())
