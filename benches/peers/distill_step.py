@@ -147,7 +147,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         text = corpus(folder)
-        for name, case in ((name, case) for name, case in CASES.items() if given.only in name):
+        for name, case in CASES.items():
+            if given.only not in name:
+                continue
             teacher, student = models(case["model"], folder)
             rounds = []
             for _ in range(given.rounds):
