@@ -45,7 +45,7 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
     let (mut at, mut name) = (body, name);
     for _ in 0..8 {
-        if let Some(constant) = view.constant(at, name) {
+        if let Some(constant) = view.constant_or_default(at, name) {
             let dims = &constant.tensor.dims;
             let rank = dims.len() as i64;
             let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;

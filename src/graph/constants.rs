@@ -19,7 +19,8 @@ pub struct Constant<'a> {
     pub transposed: bool,
     /// Nodes between the tensor and the value (and the `Constant` node itself): unused once the value is.
     pub chain: Vec<(BodyId, usize)>,
-    /// Whether the initializer is also an input, so that a caller could override it.
+    /// Whether a caller may give it another value: an initializer that is an input as well, from IR version 4 on. Only
+    /// [`View::constant_or_default`] gives such.
     pub overridable: bool,
     /// Element type of the value: the tensor's own, or what a `Cast` made of it.
     pub dtype: i32,
@@ -28,7 +29,16 @@ pub struct Constant<'a> {
 impl<'a> View<'a> {
     /// The constant that `name` is in `body`: an initializer or `Constant` node, possibly of an enclosing
     /// graph, seen through `Identity`, two-dimensional `Transpose` and `Cast` from one float type to another.
+    /// `None` for what a caller may give another value: an initializer that is an input as well.
     pub fn constant(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
+        self.constant_or_default(body, name).filter(|constant| !constant.overridable)
+    }
+
+    /// As [`View::constant`], but also the default of an optional input; [`Constant::overridable`] tells the two apart.
+    ///
+    /// For those who only want a name or a shape, and for those who see to it that a value from a caller is either used
+    /// or refused: a result for which the default was taken while the input is still there gives wrong answers.
+    pub fn constant_or_default(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         let mut chain = Vec::new();
         let mut transposed = false;
         let mut cast: Option<i32> = None;
@@ -41,13 +51,17 @@ impl<'a> View<'a> {
                     let graph = self.bodies[owner].graph?;
                     let tensor = &graph.initializer[index];
                     let name = tensor.name.as_deref()?;
-                    let overridable = graph.input.iter().any(|i| i.name.as_deref() == Some(name));
+                    let overridable = self.is_optional_input(owner, name);
                     let dtype = seen_as(tensor, cast)?;
                     return Some(Constant { tensor, owner, name, transposed, chain, overridable, dtype });
                 }
                 Producer::Node(index) => {
                     let node = self.node(owner, index);
                     chain.push((owner, index));
+                    // Its perm, type or value is whatever the call of the function says.
+                    if node.refers() {
+                        return None;
+                    }
                     if node.is("Constant") {
                         let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR))?;
                         let (tensor, name) = (value.t.as_deref()?, node.output.first()?.as_str());
@@ -86,6 +100,29 @@ fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
         Some(to) => {
             (DataType::from_onnx(own).is_some_and(float) && DataType::from_onnx(to).is_some_and(float)).then_some(to)
         }
+    }
+}
+
+impl Constant<'_> {
+    /// The elements as float32, in the order in which they are stored (not turned); `None` if they are no floats.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        let count = crate::onnx::dtype::element_count(&self.tensor.dims).ok()?;
+        let row = TensorProto { dims: vec![1, i64::try_from(count).ok()?], ..self.tensor.clone() };
+        let matrix = Matrix::new(&row).ok()?;
+        let mut values = vec![0f32; matrix.columns];
+        matrix.read(0, 0, &mut values);
+        // What a Cast to a narrower type makes of them is what the reader sees.
+        match DataType::from_onnx(self.dtype)? {
+            DataType::Float16 => values.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32()),
+            DataType::Bfloat16 => values.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32()),
+            _ => {}
+        }
+        Some(values)
+    }
+
+    /// Whether it is made of floats of which none is infinite or not a number, as the reader sees them.
+    pub fn is_finite(&self) -> bool {
+        self.floats().is_some_and(|values| values.iter().all(|v| v.is_finite()))
     }
 }
 
@@ -186,5 +223,59 @@ impl Matrix {
     pub fn release(&self, rows: std::ops::Range<usize>) {
         let width = self.width() * self.columns;
         crate::files::release(&self.raw[rows.start * width..rows.end * width]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit::{self, float_tensor};
+    use crate::onnx::proto::*;
+
+    fn of(ir: i64, inputs: &[&str], nodes: Vec<NodeProto>) -> ModelProto {
+        let graph = GraphProto {
+            node: nodes,
+            initializer: vec![float_tensor("w", &[2, 2], &[1.0, 2.0, f32::INFINITY, 7e4])],
+            input: inputs.iter().map(|name| edit::untyped(name)).collect(),
+            ..Default::default()
+        };
+        ModelProto { ir_version: Some(ir), graph: Some(Box::new(graph)), ..Default::default() }
+    }
+
+    #[test]
+    fn what_a_caller_may_give_is_no_constant_from_ir_version_4_on() {
+        for (ir, inputs, constant) in [(8, &["x"][..], true), (8, &["x", "w"], false), (3, &["x", "w"], true)] {
+            let model = of(ir, inputs, vec![edit::node("Identity", &["w"], &["v"])]);
+            let view = View::new(&model);
+            for name in ["w", "v"] {
+                assert_eq!(view.constant(0, name).is_some(), constant, "{ir} {name}");
+                assert_eq!(view.constant_or_default(0, name).map(|c| c.overridable), Some(!constant), "{ir} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_the_call_gives_is_not_its_default() {
+        let mut turn = edit::node("Transpose", &["w"], &["v"]);
+        let plain = of(8, &["x"], vec![turn.clone()]);
+        assert!(View::new(&plain).constant(0, "v").is_some_and(|c| c.transposed));
+        let reference = Some("order".to_owned());
+        turn.attribute =
+            vec![AttributeProto { name: Some("perm".into()), ref_attr_name: reference, ..Default::default() }];
+        assert!(turn.refers() && !turn.is("Transpose"));
+        let given = of(8, &["x"], vec![turn]);
+        assert!(View::new(&given).constant(0, "v").is_none());
+    }
+
+    #[test]
+    fn elements_are_what_the_reader_sees() {
+        let mut cast = edit::node("Cast", &["w"], &["v"]);
+        cast.attribute = vec![edit::int_attribute("to", i64::from(DataType::Float16.to_onnx()))];
+        let model = of(8, &["x"], vec![cast]);
+        let view = View::new(&model);
+        let (w, v) = (view.constant(0, "w").unwrap(), view.constant(0, "v").unwrap());
+        assert_eq!(w.floats().unwrap(), [1.0, 2.0, f32::INFINITY, 7e4]);
+        assert_eq!(v.floats().unwrap(), [1.0, 2.0, f32::INFINITY, f32::INFINITY]);
+        assert!(!w.is_finite());
     }
 }

@@ -23,9 +23,18 @@ impl NodeProto {
         self.op_type.as_deref().unwrap_or("")
     }
 
-    /// Whether the node is `op` of the default operator set.
+    /// Whether the node is `op` of the default operator set, and says itself what its attributes are.
+    ///
+    /// A node inside a function may take an attribute from the call ([`NodeProto::refers`]); then nobody knows what it
+    /// does who has not seen every call, so it is not the operator that any rule is about.
     pub fn is(&self, op: &str) -> bool {
-        self.op() == op && matches!(self.domain.as_deref(), None | Some("" | "ai.onnx"))
+        self.op() == op && matches!(self.domain.as_deref(), None | Some("" | "ai.onnx")) && !self.refers()
+    }
+
+    /// Whether a call of the function around the node gives it an attribute: [`NodeProto::int`] and the like then have no
+    /// value to return, but that does not make the operator's default right.
+    pub fn refers(&self) -> bool {
+        self.attribute.iter().any(|a| a.ref_attr_name.as_deref().is_some_and(|name| !name.is_empty()))
     }
 
     /// The attribute of that name.
@@ -33,12 +42,13 @@ impl NodeProto {
         self.attribute.iter().find(|a| a.name.as_deref() == Some(name))
     }
 
-    /// An integer attribute, or the operator's default for it.
+    /// An integer attribute, or the operator's default for it. Of a node that [`NodeProto::is`] some operator, or else does
+    /// not refer: see [`NodeProto::refers`].
     pub fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).and_then(|a| a.i).unwrap_or(default)
     }
 
-    /// A float attribute, or the operator's default for it.
+    /// A float attribute, or the operator's default for it; as for [`NodeProto::int`].
     pub fn float(&self, name: &str, default: f32) -> f32 {
         self.attribute(name).and_then(|a| a.f).unwrap_or(default)
     }

@@ -22,8 +22,10 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate().filter(|(_, node)| WEIGHTED.contains(&node.op())) {
-            let weight =
-                node.input.iter().find_map(|name| view.constant(body, name).filter(|c| c.tensor.dims.len() > 1));
+            let weight = node
+                .input
+                .iter()
+                .find_map(|name| view.constant_or_default(body, name).filter(|c| c.tensor.dims.len() > 1));
             if let Some(name) = weight.and_then(|weight| module(view, body, index, weight.name)) {
                 *found.entry(name).or_default() += 1;
             }
@@ -68,8 +70,9 @@ fn dotted(path: &str) -> String {
 /// The name of the bias of a node: an input of its own, or what is added right behind it.
 fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     let proto = view.node(body, node);
-    let vector =
-        |at: BodyId, name: &'a str| view.constant(at, name).filter(|c| c.tensor.dims.len() == 1).map(|c| c.name);
+    let vector = |at: BodyId, name: &'a str| {
+        view.constant_or_default(at, name).filter(|c| c.tensor.dims.len() == 1).map(|c| c.name)
+    };
     if matches!(proto.op(), "Gemm" | "Conv" | "ConvTranspose") {
         return vector(body, proto.input_at(2)?);
     }

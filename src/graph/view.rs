@@ -8,6 +8,9 @@ use std::collections::HashMap;
 /// graphs inside it, then the functions with theirs.
 pub type BodyId = usize;
 
+/// From this IR version on an initializer that is an input as well is a default.
+const DEFAULTS_IR: i64 = 4;
+
 /// What makes a value inside a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
@@ -51,12 +54,16 @@ pub struct View<'a> {
     pub bodies: Vec<Body<'a>>,
     /// For each body, the places that read each of its values.
     uses: Vec<HashMap<&'a str, Vec<Use>>>,
+    /// Whether initializers of the main graph that are inputs as well are defaults; before IR version 4 every initializer
+    /// had to be an input, and was a constant all the same.
+    defaults: bool,
 }
 
 impl<'a> View<'a> {
     /// Indexes `model`. Linear in its nodes; weights are not touched.
     pub fn new(model: &'a ModelProto) -> View<'a> {
-        let mut view = View { bodies: Vec::new(), uses: Vec::new() };
+        let defaults = model.ir_version.unwrap_or(0) >= DEFAULTS_IR;
+        let mut view = View { bodies: Vec::new(), uses: Vec::new(), defaults };
         if let Some(graph) = &model.graph {
             view.add_graph(graph, None, None);
         }
@@ -139,6 +146,14 @@ impl<'a> View<'a> {
     /// The node a [`Producer::Node`] or [`Use::Node`] points to.
     pub fn node(&self, body: BodyId, index: usize) -> &'a NodeProto {
         &self.bodies[body].nodes[index]
+    }
+
+    /// Whether the initializer `name` of `body` is the default of an input, which a caller may give another value.
+    pub fn is_optional_input(&self, body: BodyId, name: &str) -> bool {
+        let content = &self.bodies[body];
+        let inputs = content.graph.map_or(&[][..], |graph| &graph.input);
+        // What a node gives the graph inside it replaces the initializer whatever the version.
+        (self.defaults || content.parent.is_some()) && inputs.iter().any(|i| i.name.as_deref() == Some(name))
     }
 
     /// The initializer a [`Producer::Initializer`] points to.

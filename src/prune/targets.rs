@@ -136,12 +136,14 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate() {
             if QUANTIZED_ALREADY.contains(&node.op()) {
-                let constant = node.input.iter().filter_map(|name| view.constant(body, name)).next();
+                let constant = node.input.iter().filter_map(|name| view.constant_or_default(body, name)).next();
                 let names = names_of(view, body, index, constant.map_or("", |c| c.name));
                 left.push((body, index, names, "is quantized already".to_owned()));
             }
             for slot in slots(node) {
-                let Some(constant) = node.input_at(*slot).and_then(|name| view.constant(body, name)) else { continue };
+                let Some(constant) = node.input_at(*slot).and_then(|name| view.constant_or_default(body, name)) else {
+                    continue;
+                };
                 let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };
                 let names = names_of(view, body, index, constant.name);
                 let module = modules::module(view, body, index, constant.name);

@@ -1,7 +1,8 @@
 //! The form of each weight where a loss, a size or a speed is asked for.
 
 use super::allocate::{self, Choice, Limit, Unit, allocate};
-use super::planner::{Decision, plan};
+use super::decide::Decision;
+use super::planner::plan;
 use super::prepare::is_sequential;
 use super::speed::{self, SLOWER};
 use super::trial::{Judge, Trial};

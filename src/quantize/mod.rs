@@ -11,6 +11,7 @@ mod algorithms;
 mod allocate;
 mod calibrated;
 mod choose;
+mod decide;
 mod dynamic;
 mod forecast;
 mod options;

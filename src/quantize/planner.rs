@@ -20,6 +20,9 @@ pub const LEFT: &str = "left";
 /// `DynamicQuantizeLinear` and `MatMulInteger` exist from here on; before, the fused contrib operator serves.
 const INTEGER_OPSET: i64 = 11;
 
+/// Why a node stays whose attributes are not known.
+const GIVEN: &str = "an attribute is given by the call of the function";
+
 /// Operators that hold weights and that people ask about when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
@@ -114,46 +117,6 @@ impl Plan<'_> {
     }
 }
 
-/// What becomes of a weight, other than planned.
-pub enum Decision {
-    /// Nothing else.
-    AsPlanned,
-    /// Bits and block.
-    Coded(u32, usize),
-    /// It stays as it is, for a reason.
-    Left(&'static str),
-}
-
-impl Plan<'_> {
-    /// Takes a decision for each weight.
-    pub fn decide(&mut self, view: &View<'_>, decisions: &[Decision]) {
-        for change in &self.changes {
-            if let Decision::Left(reason) = decisions[change.weight] {
-                let report = report_of(view.node(change.body, change.node), LEFT, reason.to_owned());
-                self.left.push((change.body, change.node, report));
-            }
-        }
-        let stays = |index: usize| !matches!(decisions[index], Decision::Left(_));
-        self.changes.retain(|change| stays(change.weight));
-        let mut place = Vec::with_capacity(decisions.len());
-        let mut next = 0;
-        for (index, decision) in decisions.iter().enumerate() {
-            place.push(next);
-            next += usize::from(stays(index));
-            if let Decision::Coded(bits, block) = decision {
-                self.weights[index].bits = (*bits, *block);
-            }
-        }
-        let mut index = 0;
-        self.weights.retain(|_| {
-            index += 1;
-            stays(index - 1)
-        });
-        self.changes.iter_mut().for_each(|change| change.weight = place[change.weight]);
-        self.left.sort_by_key(|(body, node, _)| (*body, *node));
-    }
-}
-
 /// Decides for every node of the model.
 pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let mut planner = Planner {
@@ -191,6 +154,7 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
         bail!(InvalidArgument, "no node that is quantized matches {pattern:?}; {}", planner.examples());
     }
     planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
+    planner.plan.keep_inputs(view);
     Ok(planner.plan)
 }
 
@@ -236,7 +200,8 @@ impl<'a> Planner<'_, 'a> {
             return self.other(body, node).map(|()| None);
         }
         let input = if node.is("Gather") { 0 } else { 1 };
-        let Some(constant) = node.input_at(input).and_then(|name| self.view.constant(body, name)) else {
+        // Of a weight that is an optional input, the input goes as well: see `keep_inputs`.
+        let Some(constant) = node.input_at(input).and_then(|name| self.view.constant_or_default(body, name)) else {
             let first = node.input_at(0).and_then(|name| self.view.constant(body, name));
             return match (node.is("Gather"), first) {
                 (true, _) => Ok(None),
@@ -315,8 +280,9 @@ impl<'a> Planner<'_, 'a> {
         let worth = |t: &TensorProto| {
             is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements
         };
-        let holds = WEIGHTED.contains(&node.op())
-            && node.input.iter().any(|name| self.view.constant(body, name).is_some_and(|c| worth(c.tensor)));
+        let given = node.refers() && ["Gemm", "Gather"].contains(&node.op());
+        let holds = (given || WEIGHTED.contains(&node.op()))
+            && node.input.iter().any(|name| self.view.constant_or_default(body, name).is_some_and(|c| worth(c.tensor)));
         let how = match self.options.quantize_type {
             QuantizeType::Dynamic => "dynamically",
             QuantizeType::WeightOnly => "in blocks",
@@ -324,6 +290,7 @@ impl<'a> Planner<'_, 'a> {
         };
         match holds {
             _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is quantized already".to_owned()),
+            true if given => Err(GIVEN.to_owned()),
             true => Err(format!("{} is not quantized {how}", node.op())),
             false => Ok(()),
         }

@@ -2,7 +2,8 @@
 
 use super::Work;
 use super::allocate::Unit;
-use super::planner::{Decision, Form, Plan, plan};
+use super::decide::Decision;
+use super::planner::{Form, Plan, plan};
 use crate::benchmark::inputs::{InputSet, Source};
 use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race};
 use crate::calibrate::Batch;

@@ -327,7 +327,8 @@ fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
         return (CacheKind::Concatenated, None);
     }
     let view = View::new(model.proto());
-    let table = |name: &str| view.constant(0, name)?.tensor.dims.first().and_then(|d| usize::try_from(*d).ok());
+    let table =
+        |name: &str| view.constant_or_default(0, name)?.tensor.dims.first().and_then(|d| usize::try_from(*d).ok());
     let shortest = nodes.iter().filter_map(|n| table(n.input_at(7)?)).min();
     let taken: HashSet<&str> = nodes.iter().flat_map(|n| [n.input_at(3), n.input_at(4)]).flatten().collect();
     let given: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().skip(1)).map(String::as_str).collect();

@@ -82,7 +82,7 @@ fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     // By what stands before the number: the numbers, and the nodes that have them.
     let mut families: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op() != "Gather") {
-        let constants = node.input.iter().filter_map(|name| view.constant(0, name));
+        let constants = node.input.iter().filter_map(|name| view.constant_or_default(0, name));
         let Some(weight) = constants.filter(|c| c.tensor.dims.len() > 1).map(|c| c.name).next() else { continue };
         for path in modules::paths(&view, 0, index, weight).into_iter().take(1) {
             numbered(&path).into_iter().for_each(|(family, number)| {

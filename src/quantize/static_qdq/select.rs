@@ -143,7 +143,8 @@ impl<'a> Selection<'_, 'a> {
             return self.other(body, node, options);
         }
         let Some(name) = node.input_at(1) else { return Ok(None) };
-        let Some(constant) = self.view.constant(body, name) else {
+        // Of a weight or a bias that is an optional input, the input goes as well.
+        let Some(constant) = self.view.constant_or_default(body, name) else {
             return Err(self.why_not_constant(body, node, name));
         };
         if body != 0 {
@@ -211,7 +212,7 @@ impl<'a> Selection<'_, 'a> {
             return Err("alpha is not above zero".to_owned());
         }
         let Some(name) = node.input_at(2).filter(|_| !node.is("MatMul")) else { return Ok(None) };
-        let constant = self.view.constant(body, name).ok_or("the bias is computed")?;
+        let constant = self.view.constant_or_default(body, name).ok_or("the bias is computed")?;
         let values = operators::floats(&constant).filter(|values| values.iter().all(|v| v.is_finite()));
         let beta = if node.is("Gemm") { node.float("beta", 1.0) } else { 1.0 };
         let values = values.ok_or("the bias is not made of finite float32 numbers")?;
