@@ -25,7 +25,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test test-gpu lint fuzz bench install uninstall clean help
+.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -50,6 +50,9 @@ lint: ## style alone
 
 fuzz: ## a minute of damaged files for each reader (OPTIMIZE_FUZZ_SECONDS=60, OPTIMIZE_FUZZ_SEED)
 	OPTIMIZE_FUZZ_SECONDS=$${OPTIMIZE_FUZZ_SECONDS:-60} cargo test --release --test fuzz -- --nocapture --test-threads 1
+
+fuzz-long: deps all ## coverage-guided fuzzing of every reader and of the C interface: hours (OPTIMIZE_FUZZ_RUNS=10000000)
+	tools/fuzz.sh
 
 bench: deps ## the benchmarks
 	cargo bench

@@ -15,6 +15,9 @@ mod mutate;
 mod onnx;
 #[path = "fuzz/seeds.rs"]
 mod seeds;
+#[allow(dead_code)]
+#[path = "../fuzz/src/targets.rs"]
+mod targets;
 
 use bytes::Bytes;
 use common::Random;
@@ -265,4 +268,24 @@ fn an_onnx_file_cut_anywhere_does_no_harm() {
             let _ = load::from_bytes(Bytes::copy_from_slice(&whole[..end]), Some(folder.path()));
         }
     }
+}
+
+/// What coverage-guided fuzzing (`tools/fuzz.sh`) kept: inputs that reach much of the code, and those that crashed once.
+#[test]
+fn the_committed_corpus_does_no_harm() {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    note_panics();
+    for (name, target) in targets::TARGETS {
+        let inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!inputs.is_empty(), "fuzz/corpus/{name} is empty");
+        for path in inputs {
+            let content = std::fs::read(&path).unwrap();
+            let result = catch_unwind(|| target(&content));
+            let panic = PANIC.lock().unwrap().take();
+            assert!(result.is_ok() && panic.is_none(), "{}: {panic:?}", path.display());
+        }
+    }
+    let _ = std::fs::remove_dir_all(&*targets::FOLDER);
+    drop(std::panic::take_hook());
 }

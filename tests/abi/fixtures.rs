@@ -1,14 +1,15 @@
-//! The files that the generated programs find in their folder.
+//! The files that the generated programs find in their folder, and fuzzed calls in theirs.
 
 use std::path::Path;
 
-pub fn write(folder: &Path) {
+/// Writes them to `folder`; `tests` is the folder of the tests.
+pub fn write(folder: &Path, tests: &Path) {
     let write = |name: &str, content: &[u8]| std::fs::write(folder.join(name), content).expect(name);
     write("model.onnx", &model());
     write("tokenizer.json", TOKENIZER.as_bytes());
     let decoder = folder.join("decoder");
     std::fs::create_dir_all(&decoder).expect("decoder");
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
+    let tiny = tests.join("fixtures/checkpoints/llama");
     for name in ["config.json", "generation_config.json", "model.safetensors"] {
         std::fs::copy(tiny.join(name), decoder.join(name)).expect(name);
     }

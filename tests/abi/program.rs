@@ -11,7 +11,7 @@ pub fn run(name: &str, cases: &[Case]) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abi-{name}"));
     drop(std::fs::remove_dir_all(&folder));
     std::fs::create_dir_all(&folder).expect("a folder for the program");
-    fixtures::write(&folder);
+    fixtures::write(&folder, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
     std::fs::write(folder.join("prelude.h"), PRELUDE).expect("prelude.h");
     std::fs::write(folder.join("cases.c"), source(cases)).expect("cases.c");
     let program = compile(&folder);

@@ -1,0 +1,104 @@
+//! Writes the inputs that fuzzing begins with: `seeds FOLDER` makes `FOLDER/TARGET/*` from the fixtures of the tests, and
+//! `FOLDER/files`, what the target `calls` opens.
+
+#[allow(dead_code)]
+mod targets;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use targets::SEPARATOR;
+
+#[path = "../../tests/abi/fixtures.rs"]
+mod fixtures;
+
+/// Larger inputs are slow to mutate and seldom find more.
+const LARGEST: u64 = 64 << 10;
+
+fn main() {
+    let out = PathBuf::from(std::env::args_os().nth(1).expect("usage: seeds FOLDER"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's folder").join("tests");
+    let files = out.join("files");
+    fs::create_dir_all(&files).expect("a folder for the files");
+    fixtures::write(&files, &root);
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    for path in found {
+        let Ok(content) = fs::read(&path) else { continue };
+        for target in targets(&path, &content) {
+            write(&out, target, &path, &root, &content);
+        }
+    }
+    for (number, text) in TEMPLATES.iter().enumerate() {
+        write(&out, "template", Path::new(&format!("given{number}")), &root, text.as_bytes());
+    }
+    for (number, text) in CONTRACTS.iter().enumerate() {
+        write(&out, "contract", Path::new(&format!("given{number}")), &root, text.as_bytes());
+    }
+    checkpoints(&out, &root);
+    for number in 0..32u32 {
+        // Any bytes are calls.
+        let bytes: Vec<u8> = (0..200u32).map(|i| (i * 37 + number * 101).wrapping_mul(2_654_435_761) as u8).collect();
+        write(&out, "calls", Path::new(&format!("given{number}")), &root, &bytes);
+    }
+}
+
+/// Targets that read files of this name.
+fn targets(path: &Path, content: &[u8]) -> Vec<&'static str> {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {
+        "onnx" => vec!["onnx"],
+        "gguf" => vec!["gguf"],
+        "safetensors" => vec!["safetensors"],
+        "jinja" => vec!["template"],
+        "json" if name.contains("tokenizer") && content.windows(7).any(|w| w == b"\"model\"") => vec!["tokenizer"],
+        _ => vec![],
+    }
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if entry.metadata().is_ok_and(|m| m.len() <= LARGEST) {
+            found.push(path);
+        }
+    }
+}
+
+fn write(out: &Path, target: &str, path: &Path, root: &Path, content: &[u8]) {
+    let folder = out.join(target);
+    fs::create_dir_all(&folder).expect("a folder for seeds");
+    let name = path.strip_prefix(root).unwrap_or(path).display().to_string().replace('/', "-");
+    fs::write(folder.join(name), content).expect("a seed");
+}
+
+/// Folders with a configuration, as the parts that the target `checkpoint` takes.
+fn checkpoints(out: &Path, root: &Path) {
+    for kind in ["checkpoints", "encoders"] {
+        for entry in fs::read_dir(root.join("fixtures").join(kind)).into_iter().flatten().flatten() {
+            let part = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+            let others = ["modules.json", "1_Pooling/config.json", "model.safetensors.index.json", "model.safetensors"];
+            let parts: Vec<Vec<u8>> = names.into_iter().chain(others).map(part).collect();
+            let content = parts.join(SEPARATOR);
+            if !parts[0].is_empty() && content.len() < 300_000 {
+                write(out, "checkpoint", &entry.path(), root, &content);
+            }
+        }
+    }
+}
+
+const TEMPLATES: [&str; 4] = [
+    "{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }}{% endfor %}",
+    "{%- if messages[0].role == 'system' -%}{{ messages[0].content.split('a')[-1] }}{%- set ns = namespace(x=0) %}{% endif %}",
+    "{% macro f(a, b=1) %}{{ a ~ b }}{% endmacro %}{{ f('x') }}{{ messages | tojson(indent=2) }}{{ strftime_now('%d %b') }}",
+    "{{ bos_token }}{{ messages[::-1] | map(attribute='role') | join(', ') }}{{ raise_exception('no') }}\n--8<--\n[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}]}]",
+];
+
+const CONTRACTS: [&str; 3] = [
+    r#"{"ids": {"0": {"name": "batch", "min": 1, "max": 8}, "1": {"name": "sequence", "min": 1, "max": 128}}}"#,
+    r#"{"ids": {"1": {"min": 4}}, "past": {"2": {"name": "past", "min": 0, "max": 64}}}"#,
+    "{\"past\": {\"0\": {\"name\": \"b\", \"max\": 2}}}\n--8<--\n\x09\x10\x09\x0a\x08\x0c",
+];
