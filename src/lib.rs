@@ -62,3 +62,4 @@ pub mod source;
 mod statistics;
 pub mod tensorrt;
 pub mod text;
+pub mod verify;

@@ -84,3 +84,5 @@ pub const CONFIG_BYTES: u64 = 16 << 20;
 pub const HEAD_SIZE: i64 = 1 << 16;
 /// Elements of all axes that structured pruning follows; a model of 70 billion parameters has some 50 million.
 pub const PRUNED_ELEMENTS: usize = 1 << 28;
+/// Models of more bytes are not run only to look at what a technique made of them.
+pub const EXAMINED_BYTES: u64 = 1 << 30;

@@ -32,6 +32,9 @@ pub struct Report {
     pub machine: Machine,
     /// Counts and sums over `nodes`, by technique.
     pub summary: Map<String, Value>,
+    /// What the caller may not expect, and may not want, in sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What was done to each node that could have been changed, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeReport>,
@@ -87,6 +90,7 @@ impl Report {
             peak_rss_bytes: 0,
             machine: Machine::here(),
             summary: Map::new(),
+            warnings: Vec::new(),
             nodes: Vec::new(),
             benchmark: None,
             quality: None,

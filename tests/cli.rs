@@ -57,6 +57,7 @@ fn quantize_to_a_folder_carries_the_tokenizer_and_reports() {
     assert_eq!(report["output"]["sha256"].as_str().unwrap().len(), 64);
     assert_eq!(report["output"]["bytes"], std::fs::metadata(out.join("model.onnx")).unwrap().len());
     assert!(report["output"]["bytes"].as_f64().unwrap() < 0.3 * report["input"]["bytes"].as_f64().unwrap());
+    assert!(report["summary"]["verified"]["levels_differ"].as_f64().unwrap() < 0.02, "{}", report["summary"]);
     let nodes = report["nodes"].as_array().unwrap();
     assert!(nodes.iter().filter(|n| n["action"] == "quantized").count() >= 20);
     assert!(nodes.iter().all(|n| !n["reason"].as_str().unwrap().is_empty()));
@@ -121,6 +122,21 @@ fn static_quantization_takes_a_text_or_a_file_of_tensors() {
     file.extend(values.iter().flatten().flat_map(|v| v.to_le_bytes()));
     std::fs::write(&data, file).unwrap();
     assert!(json(&static_with(&data))["summary"]["nodes_quantized"].as_u64().unwrap() >= 18);
+    // The file is named where it does not fit, and not where the model does not.
+    let words = |file: &Path, more: &[&str]| {
+        let (model, out) = (model(), out.clone());
+        let mut arguments = vec!["quantize", "--model", text(&model), "--output", text(&out), "--type", "static"];
+        arguments.extend(["--calibration", text(file)].iter().chain(more));
+        String::from_utf8_lossy(&optimize(&arguments).stderr).into_owned()
+    };
+    let excluded = words(&data, &["--exclude", "*"]);
+    assert!(excluded.contains("no node could be quantized") && !excluded.contains("data.safetensors"), "{excluded}");
+    let header = format!("{{{}}}", entry((0, &"nothing")));
+    let file: Vec<u8> =
+        (header.len() as u64).to_le_bytes().iter().copied().chain(header.bytes()).chain([0; 64]).collect();
+    std::fs::write(&data, file).unwrap();
+    let other = words(&data, &[]);
+    assert!(other.contains("data.safetensors") && other.contains("\"nothing\""), "{other}");
     let none = optimize(&["quantize", "--model", text(&model()), "--output", text(&out), "--type", "static"]);
     assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("calibration data"));
 }

@@ -4,10 +4,12 @@ use crate::progress::Bar;
 use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
+use optimize::report::Report;
 use optimize::runtime::{Execution, Placement, ProviderChoice, Runtime};
 use optimize::source::SideContent;
 use optimize::tensorrt::{EngineFile, OpenOptions};
 use optimize::text::Tokenizer;
+use optimize::verify::{self, Kept};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +103,11 @@ impl Output {
         Bar::new(!self.quiet)
     }
 
+    /// Says on stderr what a report warns of.
+    pub fn warn_of(&self, report: &Report) {
+        report.warnings.iter().for_each(|text| self.warn(text));
+    }
+
     /// Says on stderr what the user may not expect, unless they asked for quiet.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
@@ -129,6 +136,17 @@ pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer
     match named {
         Some(path) => Ok(Some(Tokenizer::load(path)?)),
         None => Tokenizer::of(model),
+    }
+}
+
+/// Opens and runs what a technique made before it is written, if ONNX Runtime is at hand.
+pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: &mut Report, bar: &Bar) -> Result<()> {
+    match machine.runtime() {
+        Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, report, call)),
+        Err(e) => {
+            report.summary.insert("not_verified".into(), e.to_string().into());
+            Ok(())
+        }
     }
 }
 

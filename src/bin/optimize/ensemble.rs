@@ -12,6 +12,7 @@ use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::runtime::SessionOptions;
 use optimize::source::Task;
+use optimize::verify::Kept;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `ensemble`.
@@ -229,6 +230,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
+    let member = &ensemble.members()[0].model;
+    common::examine(&arguments.machine, (member, &model), Kept::Exactly, &mut report, bar)?;
     save(arguments, &model, output, &mut report, bar)
 }
 
@@ -249,6 +252,7 @@ fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &
         scratch_folder: Some(target.scratch()),
     };
     let (model, mut report) = bar.call(|call| merge(models, base.as_ref(), &options, call))?;
+    common::examine(&arguments.machine, (&models[0], &model), Kept::Exactly, &mut report, bar)?;
     save(arguments, &model, output, &mut report, bar)
 }
 
@@ -264,6 +268,7 @@ fn save(
     target.carry_along(model)?;
     report.output = Some(saved.identity());
     bar.finish();
+    arguments.report.warn_of(report);
     if arguments.report.json {
         common::print(&report.to_json())?;
     } else if !arguments.report.quiet {

@@ -12,6 +12,7 @@ use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::prune::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride, prune, prune_calibrated};
 use optimize::report::Report;
+use optimize::verify::Kept;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `prune`.
@@ -139,6 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             None => bar.call(|call| prune(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,
         };
+        common::examine(&arguments.machine, (&model, &result), Kept::Exactly, &mut report, bar)?;
         report.input = Some(bar.call(|call| model.identity(call))?);
         let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
         let saved = bar.call(|call| match arguments.packed {
@@ -180,8 +182,9 @@ fn calibrated(
     if file.extension().is_some_and(|extension| extension == "safetensors") {
         let tensors = calibrate::read_tensors(file)?;
         let calibration = Calibration::Tensors(&tensors);
-        let done = bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
-        return done.at(|| file.display());
+        // What does not fit is that file's fault, and nothing behind this is.
+        calibrate::batches(model, &calibration).at(|| file.display())?;
+        return bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
     }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
@@ -193,8 +196,7 @@ fn calibrated(
         windows: arguments.calibration_windows.unwrap_or(0),
         length: arguments.calibration_length.unwrap_or(0),
     };
-    let done = bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
-    done.at(|| file.display())
+    bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call))
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOptions {
@@ -240,6 +242,7 @@ fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOption
 
 fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let reporting = &arguments.reporting;
+    reporting.warn_of(report);
     if reporting.json {
         return common::print(&report.to_json());
     }

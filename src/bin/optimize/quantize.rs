@@ -14,6 +14,7 @@ use optimize::quantize::{
     quantize_with,
 };
 use optimize::report::Report;
+use optimize::verify::Kept;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `quantize`.
@@ -213,6 +214,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             None => bar.call(|call| quantize(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,
         };
+        if options.quantize_type != QuantizeType::Static {
+            common::examine(&arguments.machine, (&model, &result), Kept::Rounded, &mut report, bar)?;
+        }
         report.input = Some(bar.call(|call| model.identity(call))?);
         let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
         report.output = Some(bar.call(|call| result.save(&target.file, external, call))?.identity());
@@ -247,8 +251,9 @@ fn calibrated(
     if file.extension().is_some_and(|extension| extension == "safetensors") {
         let tensors = calibrate::read_tensors(file)?;
         let calibration = Calibration::Tensors(&tensors);
-        let done = bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
-        return done.at(|| file.display());
+        // What does not fit is that file's fault, and nothing behind this is.
+        calibrate::batches(model, &calibration).at(|| file.display())?;
+        return bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
     }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
@@ -260,8 +265,7 @@ fn calibrated(
         windows: arguments.calibration_windows,
         length: arguments.calibration_length.unwrap_or(0),
     };
-    let done = bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
-    done.at(|| file.display())
+    bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call))
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
@@ -322,6 +326,7 @@ fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOpt
 
 fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let reporting = &arguments.reporting;
+    reporting.warn_of(report);
     if reporting.json {
         return common::print(&report.to_json());
     }

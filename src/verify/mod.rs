@@ -1,0 +1,254 @@
+//! Opening what a technique made, as anybody will: what was written is opened, run and compared before it is handed out.
+//!
+//! A graph can be right node by node and still be one that ONNX Runtime refuses, or of which its optimizers make another
+//! one. [`Examiner`] runs the result at the default optimization level and without optimizers, on inputs that the original
+//! runs on, and compares the two with each other and with the original. [`kernels`] says which kernel each node became.
+
+mod kernels;
+mod report;
+
+pub use kernels::{Kernel, kernels};
+pub use report::{examine, note, race, warn_of_size};
+
+use crate::benchmark::Subject;
+use crate::benchmark::rows::Sums;
+use crate::calibrate::Batch;
+use crate::call::Call;
+use crate::error::Result;
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::{OptimizationLevel, Runtime, SessionOptions, Tensor};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Largest difference between the levels, as a share of the output (root mean squares), that is rounding: kernels for
+/// bytes round where the graph as written does not.
+const ROUNDED: f64 = 2e-2;
+/// The same where both compute with floats.
+const EXACT: f64 = 1e-2;
+
+/// What an examination found out of a result that opens, runs and gives the same at both levels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Facts {
+    /// Difference of the outputs at the default level to those without optimizers, as a share (root mean squares). `None`
+    /// if there were none to compare.
+    pub levels_differ: Option<f64>,
+    /// Difference to the outputs of the original, likewise. `None` if there were none to compare.
+    pub original_differs: Option<f64>,
+}
+
+/// What is wrong with a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// In words.
+    pub text: String,
+    /// If it is only that the levels differ: by how much the outputs at the default level do from the original's.
+    pub usual_differs: Option<f64>,
+}
+
+impl Fault {
+    fn new(text: String) -> Fault {
+        Fault { text, usual_differs: None }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A result that opens, or why it is none that anybody should be given.
+pub type Finding = std::result::Result<Facts, Fault>;
+
+/// Whether the technique means to keep what the model computes, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Values are rounded: kernels may round differently from the graph as written.
+    Rounded,
+    /// Arithmetic is the original's, on other weights.
+    Exactly,
+}
+
+type Values = Vec<(String, Tensor)>;
+
+/// Runs results on inputs that the original runs on.
+pub struct Examiner<'e> {
+    runtime: &'static Runtime,
+    threads: usize,
+    inputs: &'e [(String, Tensor)],
+    /// What the original gives at the default level.
+    reference: Values,
+    /// How long that took, without the loading.
+    took: Duration,
+    kept: Kept,
+}
+
+impl<'e> Examiner<'e> {
+    /// Runs the original on a batch. An error if it does not run: then there is nothing to expect of a result.
+    pub fn new(
+        runtime: &'static Runtime,
+        original: &Model,
+        batch: &'e Batch,
+        threads: usize,
+        kept: Kept,
+        call: &Call,
+    ) -> Result<Examiner<'e>> {
+        let (reference, took) = (Vec::new(), Duration::ZERO);
+        let mut examiner = Examiner { runtime, threads, inputs: &batch.inputs, reference, took, kept };
+        (examiner.reference, examiner.took) = examiner.run(original, OptimizationLevel::All, call)?;
+        Ok(examiner)
+    }
+
+    /// How long a run of the original took.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Opens a result at both levels, runs it and compares. An error only if the caller ended the work.
+    pub fn examine(&self, result: &Model, call: &Call) -> Result<Finding> {
+        let plainly = match self.ran(self.run(result, OptimizationLevel::Disabled, call), "without optimizers")? {
+            Ok(values) => values,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let usually = match self.ran(self.run(result, OptimizationLevel::All, call), "at its default level")? {
+            Ok(values) => values,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        Ok(self.compare(&plainly, &usually))
+    }
+
+    fn ran(&self, made: Result<(Values, Duration)>, how: &str) -> Result<std::result::Result<Values, Fault>> {
+        match made {
+            Ok((values, _)) => Ok(Ok(values)),
+            Err(e) if e.kind().ends_a_call() => Err(e),
+            Err(e) => {
+                let text = format!("ONNX Runtime does not run the result {how}: {}", first_line(e.message()));
+                Ok(Err(Fault::new(text)))
+            }
+        }
+    }
+
+    fn run(&self, model: &Model, level: OptimizationLevel, call: &Call) -> Result<(Values, Duration)> {
+        let options = SessionOptions {
+            threads: self.threads,
+            optimization_level: level,
+            varying_sizes: true,
+            ..SessionOptions::default()
+        };
+        let call = &Call { progress: None, ..*call };
+        let mut subject = Subject::new(self.runtime, model, &options, call)?;
+        let feed: Vec<(&str, &Tensor)> = self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let start = Instant::now();
+        let values = subject.run(&feed, call)?;
+        Ok((values, start.elapsed()))
+    }
+
+    fn compare(&self, plainly: &Values, usually: &Values) -> Finding {
+        let mut facts = Facts::default();
+        let raise = |most: &mut Option<f64>, found: f64| *most = Some(most.unwrap_or(0.0).max(found));
+        for ((name, plain), (_, usual)) in plainly.iter().zip(usually) {
+            let Some(apart) = difference(plain, usual) else {
+                // What is found or sorted may be another one where values are rounded.
+                if self.kept == Kept::Exactly && plain.shape() != usual.shape() {
+                    let text = format!("output {name:?} has another shape without ONNX Runtime's optimizers");
+                    return Err(Fault::new(text));
+                }
+                continue;
+            };
+            let original = self.reference.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor);
+            let lost = original.and_then(|tensor| Some([difference(tensor, plain)?, difference(tensor, usual)?]));
+            if lost.is_some_and(|lost| lost.iter().any(|lost| lost.is_infinite())) {
+                return Err(Fault::new(format!("output {name:?} holds values that are not finite")));
+            }
+            let apart_at_most = match (self.kept, lost) {
+                (Kept::Exactly, _) => EXACT,
+                (Kept::Rounded, Some([plain, usual])) => ROUNDED.max(plain.min(usual)),
+                (Kept::Rounded, None) => ROUNDED,
+            };
+            if apart > apart_at_most {
+                let text =
+                    format!("output {name:?} differs by {apart:.1e} between ONNX Runtime's default level and none");
+                return Err(Fault { text, usual_differs: lost.map(|[_, usual]| usual) });
+            }
+            raise(&mut facts.levels_differ, apart);
+            if let Some([_, usual]) = lost {
+                raise(&mut facts.original_differs, usual);
+            }
+        }
+        Ok(facts)
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
+    line.char_indices().nth(300).map_or(line, |(end, _)| &line[..end])
+}
+
+/// Root mean square of the difference over that of `a`; infinite where `b` alone is not finite. `None` if they are no
+/// floats of one shape.
+fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
+    let float = |tensor: &Tensor| {
+        matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
+    };
+    if a.shape() != b.shape() || !float(a) || !float(b) {
+        return None;
+    }
+    let sums = Sums::of(&a.to_f32_vec().ok()?, &b.to_f32_vec().ok()?);
+    Some(match (sums.non_finite, sums.aa) {
+        (0, aa) if aa > 0.0 => (sums.squares / aa).sqrt(),
+        (0, _) => f64::from(u8::from(sums.squares > 0.0)),
+        _ => f64::INFINITY,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::test_runtime;
+    use crate::runtime::testing::{graph, model, node, value, weight};
+
+    fn of(op: &str, factor: f32) -> Model {
+        let mut graph = graph(
+            vec![node("MatMul", &["x", "w"], "p"), node(op, &["p"], "y")],
+            vec![value("x", 1, &["n", "8"])],
+            vec![value("y", 1, &["n", "8"])],
+        );
+        graph.initializer = vec![weight("w", &[8, 8], &(0..64).map(|i| factor * (i as f32).sin()).collect::<Vec<_>>())];
+        Model::from_proto(model(graph))
+    }
+
+    fn batch(value: f32) -> Batch {
+        Batch { inputs: vec![("x".into(), Tensor::from_f32(&[2, 8], vec![value; 16]).unwrap())], mask: None }
+    }
+
+    #[test]
+    fn what_opens_is_told_from_what_does_not_and_from_what_is_not_finite() {
+        let (batch, call) = (batch(0.5), Call::default());
+        let examiner = Examiner::new(test_runtime(), &of("Tanh", 1.0), &batch, 1, Kept::Exactly, &call).unwrap();
+        let facts = examiner.examine(&of("Tanh", 1.01), &call).unwrap().unwrap();
+        assert!(facts.levels_differ.unwrap() < 1e-5, "{facts:?}");
+        assert!((1e-3..0.1).contains(&facts.original_differs.unwrap()), "{facts:?}");
+        let fault = examiner.examine(&of("NoSuchOperator", 1.0), &call).unwrap().unwrap_err().text;
+        assert!(fault.contains("does not run the result") && fault.contains("NoSuchOperator"), "{fault}");
+        let fault = examiner.examine(&of("Log", 1.0), &call).unwrap().unwrap_err().text;
+        assert!(fault.contains("not finite"), "{fault}");
+        assert!(Examiner::new(test_runtime(), &of("NoSuchOperator", 1.0), &batch, 1, Kept::Exactly, &call).is_err());
+    }
+
+    #[test]
+    fn levels_that_differ_are_a_fault_unless_rounding_explains_it() {
+        let (batch, call) = (batch(0.5), Call::default());
+        let mut examiner = Examiner::new(test_runtime(), &of("Tanh", 1.0), &batch, 1, Kept::Rounded, &call).unwrap();
+        let at = |factor: f32| vec![("y".to_owned(), Tensor::from_f32(&[1, 4], vec![factor; 4]).unwrap())];
+        examiner.reference = at(1.0);
+        // The default level is far off, the graph as written is not: that is not rounding.
+        let fault = examiner.compare(&at(1.01), &at(1.4)).unwrap_err();
+        assert!(fault.text.contains("differs by") && (fault.usual_differs.unwrap() - 0.4).abs() < 1e-3, "{fault}");
+        assert!(examiner.compare(&at(1.4), &at(1.01)).is_err());
+        // Both are as far off, and close to one another.
+        assert!(examiner.compare(&at(1.4), &at(1.35)).is_ok());
+        examiner.kept = Kept::Exactly;
+        assert!(examiner.compare(&at(1.4), &at(1.35)).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! What an examination says in a report.
+
+use super::{Examiner, Facts, Kept};
+use crate::benchmark::inputs::InputSet;
+use crate::benchmark::{self, BenchmarkOptions, Pair, Source, Speedup, Subject};
+use crate::calibrate::Batch;
+use crate::call::Call;
+use crate::error::{Kind, Result, bail};
+use crate::limits;
+use crate::model::Model;
+use crate::report::Report;
+use crate::runtime::{Runtime, SessionOptions};
+use crate::text::Tokenizer;
+use serde_json::json;
+use std::time::Duration;
+
+/// Runs that take longer are not timed: a race takes some dozens.
+const LONG: Duration = Duration::from_millis(250);
+/// A result of more than this part of the original's bytes is no smaller.
+const AS_LARGE: f64 = 0.95;
+/// Outputs that differ by no more than this part of theirs are those of the original.
+const NEAR: f64 = 0.2;
+/// Smaller models are not worth a word.
+const SMALL: u64 = 64 << 10;
+/// Outputs that differ by more than this part of theirs are another model's.
+const FAR: f64 = 0.5;
+
+/// Opens a result, runs it on an input made for the original, and notes in its report what came of it: see
+/// [`Examiner::examine`]. Nothing is done to models of more than [`limits::EXAMINED_BYTES`], or where the original does not
+/// run on such an input either: the report says so.
+///
+/// [`Kind::Unsupported`] if the result is none that anybody should be given.
+pub fn examine(
+    runtime: &'static Runtime,
+    (original, result): (&Model, &Model),
+    threads: usize,
+    kept: Kept,
+    report: &mut Report,
+    call: &Call,
+) -> Result<()> {
+    let skip = |report: &mut Report, reason: String| drop(report.summary.insert("not_verified".into(), reason.into()));
+    if original.bytes().max(result.bytes()) > limits::EXAMINED_BYTES {
+        skip(report, format!("models of more than {} MiB are not run", limits::EXAMINED_BYTES >> 20));
+        return Ok(());
+    }
+    let call = &Call { progress: None, ..*call };
+    let made = generated(original).and_then(|batch| {
+        let examiner = Examiner::new(runtime, original, &batch, threads, kept, call)?;
+        let finding = examiner.examine(result, call)?;
+        let timed = finding.is_ok() && report.operation == "quantize" && examiner.took() <= LONG;
+        let speedup = timed.then(|| race(runtime, (original, result), &batch, threads, call)).transpose()?;
+        Ok((finding, speedup))
+    });
+    match made {
+        Ok((Ok(facts), speedup)) => {
+            note(report, facts, speedup);
+            warn_of_size(report, original.bytes(), result.bytes());
+            Ok(())
+        }
+        // As it is usually run it is right.
+        Ok((Err(fault), _)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
+            report.warnings.push(fault.text);
+            Ok(())
+        }
+        Ok((Err(fault), _)) => bail!(Unsupported, "{fault}"),
+        Err(e) if e.kind().ends_a_call() || e.kind() == Kind::Internal => Err(e),
+        Err(e) => {
+            skip(report, format!("the original does not run on a generated input: {e}"));
+            Ok(())
+        }
+    }
+}
+
+fn generated(model: &Model) -> Result<Batch> {
+    let tokenizer = Tokenizer::of(model)?;
+    let options = BenchmarkOptions::default();
+    Ok(Source::new(model, model, tokenizer.as_ref(), &options)?.timing()?.into())
+}
+
+/// Notes facts, and warns of what nobody wants.
+pub fn note(report: &mut Report, facts: Facts, speedup: Option<Speedup>) {
+    report.summary.insert("verified".into(), json!(facts));
+    if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
+        let far = format!("the outputs differ from the original's by {:.0} % (root mean squares)", 100.0 * differs);
+        report.warnings.push(format!("{far}; max_quality_loss leaves in float what costs most"));
+    }
+    if let Some(speedup) = speedup.filter(|speedup| speedup.high < 1.0) {
+        report.warnings.push(format!(
+            "the result is {:.2} times as fast as the original here; never_slower leaves in float what is slower",
+            speedup.median
+        ));
+    }
+}
+
+/// Warns of a result that is about as large as the original.
+pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
+    if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
+        let percent = 100.0 * after as f64 / before.max(1) as f64;
+        report.warnings.push(format!("the result has {percent:.0} % of the bytes of the original"));
+    }
+}
+
+/// How many times as fast as the original the result is, in a race of half a second.
+pub fn race(
+    runtime: &'static Runtime,
+    (original, result): (&Model, &Model),
+    batch: &Batch,
+    threads: usize,
+    call: &Call,
+) -> Result<Speedup> {
+    let options = BenchmarkOptions { runs: 15, warmup: 3, max_seconds: 0.5, ..BenchmarkOptions::default() };
+    let session = SessionOptions { threads, ..SessionOptions::default() };
+    let inputs = InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() };
+    let subject = |model: &Model| Subject::new(runtime, model, &session, call);
+    let mut pair = Pair::new(subject(original)?, subject(result)?);
+    benchmark::race(&mut pair, &inputs, &options, &session, call)
+}
