@@ -18,11 +18,20 @@ const HELD_OUT: usize = 4;
 const ATTEMPTS: usize = 6;
 
 /// Why nodes stay in float, by name.
-type Stays = HashMap<String, &'static str>;
+pub type Stays = HashMap<String, &'static str>;
 type Made = (Model, Vec<NodeReport>);
 
-/// Makes a result within the limits.
-pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Made> {
+/// What a look for nodes that cost too much found.
+#[derive(Default)]
+pub struct Found {
+    /// Nodes that stay in float.
+    pub stays: Stays,
+    /// What nodes alone cost, by name, where that was measured.
+    pub sensitivities: HashMap<String, f64>,
+}
+
+/// Finds the nodes that have to stay in float within the limits.
+pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
     let (options, limit) = (ready.work.options, ready.work.options.max_quality_loss);
     let mut held_out = Vec::new();
     if limit > 0.0 {
@@ -36,16 +45,17 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Made> {
                 ready.batches.push(batch);
             }
         }
+        ready.ranges.clear(); // of those held out too
         report.summary.insert("calibration_batches".into(), ready.batches.len().into()); // without those held out
     }
     let mut stays = Stays::new();
     if options.never_slower {
         race(ready, &mut stays, report)?;
     }
-    let made = make(ready, &stays)?;
     if limit == 0.0 {
-        return Ok(made);
+        return Ok(Found { stays, ..Found::default() });
     }
+    let made = make(ready, &stays)?;
     let judge = Judge::new(ready.runtime, ready.work, held_out)?;
     report.summary.insert("quality_metric".into(), judge.metric().into());
     report.summary.insert("quality_batches".into(), judge.batches().into());
@@ -53,7 +63,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Made> {
 }
 
 fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
-    let made = ready.make(&|node: &NodeProto| stays.get(node.label()).copied())?;
+    let made = ready.make(&|node: &NodeProto| stays.get(node.label()).map(|reason| (*reason).to_owned()))?;
     Ok((ready.work.model.derive(made.proto), made.nodes))
 }
 
@@ -102,12 +112,12 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
 }
 
 /// Leaves the most sensitive nodes in float until the loss is small enough.
-fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Made> {
+fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Found> {
     let limit = ready.work.options.max_quality_loss;
     let mut loss = judge.loss(&made.0, ready.work)?;
     if loss <= limit {
         report.summary.insert("quality_loss".into(), loss.into());
-        return Ok(made);
+        return Ok(Found { stays, ..Found::default() });
     }
     let nodes = weighted(&made.1);
     drop(made);
@@ -123,12 +133,11 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
         }
         let more = sensitivities[..left].iter().map(|(name, _)| name.clone());
         stays.extend(more.map(|name| (name, SENSITIVE)));
-        let (model, mut nodes) = make(ready, &stays)?;
+        let (model, _) = make(ready, &stays)?;
         loss = judge.loss(&model, ready.work)?;
         if loss <= limit {
             report.summary.insert("quality_loss".into(), loss.into());
-            nodes.iter_mut().for_each(|node| node.sensitivity = by_name.get(&node.name).copied());
-            return Ok((model, nodes));
+            return Ok(Found { stays, sensitivities: by_name });
         }
         // As much less as this one was over it, and a little for good measure.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;

@@ -1,11 +1,16 @@
 //! Static quantization: scales of activations are found on data and written into the model.
 //!
 //! `fold` takes what follows a convolution into its weight, `select` says which nodes compute with bytes, `operators`
-//! what ONNX Runtime has kernels for, `scales` how ranges become scales, `write` the new graph; `limits` leaves nodes in
-//! float that cost too much. Ranges come from [`crate::calibrate::ranges`].
+//! what ONNX Runtime has kernels for, `scales` how ranges become scales (`operand` and `bias` those of constants), `write`
+//! the new graph; `limits` leaves nodes in float that cost too much. `normalize` writes the model so that kernels are found,
+//! and `examine` looks whether they were. Ranges come from [`crate::calibrate::ranges`].
 
+mod bias;
+mod examine;
 mod fold;
 mod limits;
+mod normalize;
+mod operand;
 mod operators;
 mod scales;
 mod select;
@@ -22,12 +27,17 @@ use crate::model::Model;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop};
-use select::Selection;
-use std::collections::HashMap;
+use crate::verify::{self, Examiner, Kept};
+use scales::Scale;
+use select::{Role, Selection};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 use weights::Int8Matrix;
 
 /// Beyond this an activation has values that mean "nothing at all", such as those of a mask.
-const WIDEST: f32 = 1e15;
+const WIDEST: f32 = 1e6;
+/// Runs that take longer are not timed.
+const SHORT: Duration = Duration::from_millis(250);
 
 /// What came of it.
 pub struct Made {
@@ -41,12 +51,16 @@ pub struct Made {
 pub struct Ready<'w> {
     work: &'w Work<'w>,
     runtime: &'static Runtime,
-    /// Normalizations folded and activations smoothed; `None` if there was nothing of the kind.
-    model: Option<Model>,
+    /// Written otherwise, normalizations folded, activations smoothed.
+    model: Model,
     /// Of nodes that are folded away.
     gone: Vec<NodeReport>,
     batches: Vec<Batch>,
     ranges: HashMap<String, Range>,
+    /// Products whose sum with a constant takes that as their bias, by name.
+    biased: HashSet<String>,
+    /// Nodes that stay in float, as ONNX Runtime makes something else of them, by name; with the reason.
+    faulty: HashMap<String, String>,
 }
 
 /// Quantizes, within the limits that are asked for. Reports the stages `calibrate` in runs and `quantize` in weight bytes.
@@ -58,67 +72,126 @@ pub fn run(
 ) -> Result<(Model, Vec<NodeReport>)> {
     let method = serde_json::to_value(work.options.calibration_method).unwrap_or_default();
     report.summary.insert("calibration_method".into(), method);
-    let mut ready = Ready::new(work, runtime, batches)?;
+    let Some(sample) = batches.first().cloned() else { bail!(InvalidArgument, "there is no calibration data") };
+    let mut ready = Ready::new(work, runtime, batches, report)?;
+    let examiner = match Examiner::new(runtime, work.model, &sample, work.options.threads, Kept::Rounded, work.call) {
+        Err(e) if e.kind().ends_a_call() => return Err(e),
+        Err(e) => {
+            report.summary.insert("not_verified".into(), e.to_string().into());
+            None
+        }
+        Ok(examiner) => Some(examiner),
+    };
+    let (mut made, mut facts) = ready.examined(examiner.as_ref(), &HashMap::new())?;
     if work.options.never_slower || work.options.max_quality_loss > 0.0 {
-        return limits::run(&mut ready, report);
+        let found = limits::run(&mut ready, report)?;
+        // What is left in float changes what stands beside it.
+        (made, facts) = ready.examined(examiner.as_ref(), &found.stays)?;
+        let costs = &found.sensitivities;
+        made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());
     }
-    let made = ready.make(&|_| None)?;
-    Ok((work.model.derive(made.proto), made.nodes))
+    let model = work.model.derive(made.proto);
+    let timed = examiner.as_ref().is_some_and(|e| e.took() < SHORT) && !report.summary.contains_key("speedup");
+    let race = || verify::race(runtime, (work.model, &model), &sample, work.options.threads, work.call);
+    let speedup = if timed { Some(race()?) } else { None };
+    if examiner.is_some() {
+        verify::note(report, facts, speedup);
+    }
+    verify::warn_of_size(report, work.model.bytes(), model.bytes());
+    Ok((model, made.nodes))
 }
 
 impl<'w> Ready<'w> {
-    fn new(work: &'w Work<'w>, runtime: &'static Runtime, batches: Vec<Batch>) -> Result<Ready<'w>> {
-        let folded = fold::fold(work.model);
-        let (model, gone) = folded.map_or((None, Vec::new()), |(model, gone)| (Some(model), gone));
-        let smoothed = smoothed(model.as_ref().unwrap_or(work.model), work.options, (runtime, &batches), work.call)?;
-        Ok(Ready { work, runtime, model: smoothed.or(model), gone, batches, ranges: HashMap::new() })
+    fn new(
+        work: &'w Work<'w>,
+        runtime: &'static Runtime,
+        batches: Vec<Batch>,
+        report: &mut Report,
+    ) -> Result<Ready<'w>> {
+        let (options, call) = (work.options, work.call);
+        let lifted = normalize::lifted(work.model, &batches[0], runtime, call)?;
+        if let Some(lifted) = &lifted {
+            report.summary.insert("opset_before".into(), work.model.opset().into());
+            report.summary.insert("opset_after".into(), lifted.opset().into());
+        }
+        let normal = normalize::normal(lifted.as_ref().unwrap_or(work.model), options, runtime, call)?;
+        let (mut model, mut gone) = (normal.model, normal.gone);
+        if let Some((folded, more)) = fold::fold(&model) {
+            gone.extend(more);
+            model = folded;
+        }
+        if let Some(smoothed) = smoothed(&model, options, (runtime, &batches), call)? {
+            model = smoothed;
+        }
+        let (ranges, faulty) = (HashMap::new(), HashMap::new());
+        Ok(Ready { work, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
-    fn model(&self) -> &Model {
-        self.model.as_ref().unwrap_or(self.work.model)
-    }
-
-    /// Quantizes all nodes for which `stays` has no reason to leave them in float.
-    fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<&'static str>) -> Result<Made> {
-        let model = self.model().clone();
+    /// Quantizes all nodes for which neither `stays` nor an earlier look has a reason to leave them in float.
+    fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
+        let model = self.model.clone();
         let (options, call) = (self.work.options, self.work.call);
         let view = View::new(model.proto());
-        let reason = |(index, node): (usize, &NodeProto)| Some((index, stays(node)?.to_owned()));
+        let reason = |(index, node): (usize, &NodeProto)| {
+            Some((index, self.faulty.get(node.label()).cloned().or_else(|| stays(node))?))
+        };
         let mut banned: HashMap<usize, String> = view.bodies[0].nodes.iter().enumerate().filter_map(reason).collect();
-        let selection = select::select(&view, &model, options, &banned)?;
-        if selection.chosen.is_empty() {
-            bail!(Unsupported, "no node could be quantized: {}", reasons(&selection));
-        }
-        self.find_ranges(&model, &selection)?;
-        let too_wide = |name: &str| self.ranges.get(name).is_some_and(|r| r.high - r.low > WIDEST);
-        ban(&selection, &mut banned, "an activation has values that are too far apart", |names| {
-            names.iter().any(|n| too_wide(n))
-        });
-        let mut selection = select::select(&view, &model, options, &banned)?;
-        let mut weights = code(&selection, options, call)?;
-        for (index, role) in &selection.chosen {
-            if matches!(role, select::Role::Weighted(w) if weights[w.weight].is_none()) {
-                banned.insert(*index, "the weight holds values that are not finite".to_owned());
+        let (selection, groups, weights) = loop {
+            let mut selection = select::select(&view, &model, options, &banned)?;
+            selection.biased.clone_from(&self.biased);
+            if selection.chosen.is_empty() {
+                let left = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
+                let made = rest(model.clone(), left, options, call)?;
+                if made.nodes.iter().any(|node| node.action == planner::QUANTIZED) {
+                    return Ok(made);
+                }
+                bail!(Unsupported, "no node could be quantized: {}", reasons(&selection));
             }
-        }
-        if !weights.iter().all(Option::is_some) {
-            selection = select::select(&view, &model, options, &banned)?;
-            weights = code(&selection, options, call)?;
-        }
-        if selection.chosen.is_empty() {
-            bail!(Unsupported, "no node could be quantized: {}", reasons(&selection));
-        }
-        self.find_ranges(&model, &selection)?;
+            self.find_ranges(&model, &selection)?;
+            let before = banned.len();
+            let groups = self.groups(&selection);
+            self.ban_values(&selection, &groups, &mut banned);
+            if banned.len() > before {
+                continue;
+            }
+            let weights = code(&selection, options, call)?;
+            ban_weights(&selection, &weights, &mut banned);
+            if banned.len() == before {
+                break (selection, groups, weights.into_iter().flatten().collect());
+            }
+        };
+        let (proto, nodes) = write::write(model.proto(), &selection, &groups, weights);
+        let nodes = self.gone.iter().cloned().chain(nodes).collect();
+        rest(model.derive(proto), nodes, options, call)
+    }
+
+    /// All values that are bytes, those that share a scale together, with their range.
+    fn groups(&self, selection: &Selection<'_, '_>) -> Vec<(Vec<String>, Range)> {
         let range_of = |names: &[String]| {
             let own = names.iter().filter_map(|name| self.ranges.get(name));
             own.fold(Range::ZERO, |all, one| all.with(*one))
         };
-        let groups: Vec<(Vec<String>, Range)> =
-            selection.values().into_iter().map(|names| (names.clone(), range_of(&names))).collect();
-        let weights: Vec<Int8Matrix> = weights.into_iter().flatten().collect();
-        let (proto, nodes) = write::write(model.proto(), &selection, &groups, weights);
-        let nodes = self.gone.iter().cloned().chain(nodes).collect();
-        tables(model.derive(proto), nodes, options, call)
+        selection.values().into_iter().map(|names| (names.clone(), range_of(&names))).collect()
+    }
+
+    /// Bans nodes with values that 8 bits do not hold.
+    fn ban_values(
+        &self,
+        selection: &Selection<'_, '_>,
+        groups: &[(Vec<String>, Range)],
+        banned: &mut HashMap<usize, String>,
+    ) {
+        let too_wide = |name: &str| self.ranges.get(name).is_some_and(|r| r.high - r.low > WIDEST);
+        ban(selection, banned, "an activation has values that are too far apart", |names| {
+            names.iter().any(|n| too_wide(n))
+        });
+        let scales: HashMap<&str, Scale> =
+            groups.iter().flat_map(|(names, range)| names.iter().map(|n| (n.as_str(), Scale::of(*range)))).collect();
+        let scale = |name: &str| scales.get(name).copied();
+        for index in selection.chosen.keys().filter(|index| selection.is_coarse(**index, &scale)) {
+            let reason = "the constant has values that are too far apart for 8 bits".to_owned();
+            banned.entry(*index).or_insert(reason);
+        }
     }
 
     /// Of the values of a selection that have none yet.
@@ -158,7 +231,7 @@ fn smoothed(
     }
     let view = View::new(model.proto());
     let selection = select::select(&view, model, options, &HashMap::new())?;
-    let weighted = selection.chosen.iter().filter(|(_, role)| matches!(role, select::Role::Weighted(_)));
+    let weighted = selection.chosen.iter().filter(|(_, role)| matches!(role, Role::Weighted(_)));
     let nodes: Vec<usize> = weighted.map(|(index, _)| *index).collect();
     smooth::smooth(model, &nodes, options, data, call).map(Some)
 }
@@ -188,6 +261,24 @@ fn ban(
     }
 }
 
+/// Bans nodes whose weights int8 products do not bear.
+fn ban_weights(selection: &Selection<'_, '_>, weights: &[Option<Int8Matrix>], banned: &mut HashMap<usize, String>) {
+    for (index, role) in &selection.chosen {
+        let Role::Weighted(weighted) = role else { continue };
+        let reason = match &weights[weighted.weight] {
+            None => "the weight holds values that are not finite",
+            Some(matrix) => {
+                let (count, channel) = selection.channels(weighted);
+                if scales::sums_fit(matrix, count, channel) {
+                    continue;
+                }
+                "sums of its products may not fit 32 bits"
+            }
+        };
+        banned.insert(*index, reason.to_owned());
+    }
+}
+
 fn code(selection: &Selection<'_, '_>, options: &QuantizeOptions, call: &Call) -> Result<Vec<Option<Int8Matrix>>> {
     let weights = selection.weights.iter().map(weight_of).collect();
     code_plan(&Plan { weights, changes: Vec::new(), left: Vec::new(), limit: planner::limit(options) }, options, call)
@@ -211,18 +302,22 @@ fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<
     call.drive("quantize", plan.weight_bytes(), work)
 }
 
-/// Embedding tables, which are rows of int8 in either form.
-fn tables(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
-    let of_tables = QuantizeOptions {
+/// What either form quantizes alike, embedding tables, and what stands in subgraphs, where ranges are not known.
+fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
+    let dynamically = QuantizeOptions {
         quantize_type: QuantizeType::Dynamic,
         algorithm: Algorithm::Auto,
         include: Vec::new(),
         ..options.clone()
     };
     let view = View::new(model.proto());
-    let mut plan = planner::plan(&view, &model, &of_tables)?;
-    plan.changes.retain(|change| change.form == Form::Table);
-    plan.left.retain(|(_, _, node)| node.op == "Gather");
+    let mut plan = planner::plan(&view, &model, &dynamically)?;
+    let own = |body: usize, op: &str| op == "Gather" || body != 0 && matches!(op, "MatMul" | "Gemm");
+    let included = options.include.is_empty();
+    plan.changes.retain(|change| {
+        own(change.body, view.node(change.body, change.node).op()) && (included || change.form == Form::Table)
+    });
+    plan.left.retain(|(body, _, node)| own(*body, &node.op) && node.op == "Gather");
     if plan.changes.is_empty() && plan.left.is_empty() {
         drop(plan);
         let proto = model.proto().clone();
@@ -240,8 +335,11 @@ fn tables(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, c
         .collect();
     kept.sort_by_key(|(place, _)| *place);
     plan.weights = kept.into_iter().map(|(_, weight)| weight).collect();
+    let inside: HashSet<String> =
+        plan.changes.iter().filter(|c| c.body != 0).map(|c| view.node(c.body, c.node).label().to_owned()).collect();
     let coded = code_plan(&plan, options, call)?;
     let (proto, more) = dynamic::rewrite(model.proto(), &plan, coded, None);
+    nodes.retain(|node| node.reason != select::INSIDE || !inside.contains(&node.name));
     nodes.extend(more);
     Ok(Made { proto, nodes })
 }

@@ -19,6 +19,8 @@ pub enum Rule {
     Unary,
     /// The output holds elements of the input: one scale for both, and nothing is computed.
     Same,
+    /// `HardSigmoid`: the sum with a constant, whose bytes stand for other numbers; what saturates are its ends.
+    Gate,
     /// `Relu` or `Clip`: what lies beyond the range of the output saturates, so the node goes.
     Bound,
 }
@@ -37,7 +39,8 @@ pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     let rule = match node.op() {
         "Add" | "Mul" => Rule::Binary,
         "Concat" => Rule::Concat,
-        "AveragePool" if node.attribute("dilations").is_none() => Rule::Unary,
+        "AveragePool" if !pools_otherwise(node) => Rule::Unary,
+        "HardSigmoid" if gate(node).is_some() => Rule::Gate,
         "GlobalAveragePool" | "Sigmoid" | "LeakyRelu" => Rule::Unary,
         "Relu" | "Clip" => Rule::Bound,
         "MaxPool" if opset >= MAX_POOL_OPSET => Rule::Same,
@@ -49,19 +52,35 @@ pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     (one_output || node.op() == "Split").then_some(rule)
 }
 
+/// Whether ONNX Runtime's kernel for bytes knows no such `AveragePool`, or divides the windows that reach beyond the input
+/// by more than the one for floats. It takes that kernel all the same wherever bytes are before and behind.
+pub fn pools_otherwise(node: &NodeProto) -> bool {
+    let set = |name: &str| node.int(name, 0) != 0;
+    node.is("AveragePool") && (node.attribute("dilations").is_some() || set("ceil_mode") && set("count_include_pad"))
+}
+
+/// The factor of a `HardSigmoid`, and what is added to its input before it is multiplied by that.
+pub fn gate(node: &NodeProto) -> Option<(f32, f32)> {
+    let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
+    let added = beta / alpha;
+    (alpha > 0.0 && added > 0.0 && added.is_finite()).then_some((alpha, added))
+}
+
 /// Modes of `Resize` that have a kernel for bytes. Cubic weights are negative: results leave the range.
 fn resizes_bytes(node: &NodeProto) -> bool {
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
     let mode = text("mode").unwrap_or(b"nearest");
     let outside = text("coordinate_transformation_mode") == Some(b"tf_crop_and_resize");
-    (mode == b"nearest" || mode == b"linear") && !outside && node.int("antialias", 0) == 0
+    let stretched = text("keep_aspect_ratio_policy").is_none_or(|policy| policy == b"stretch");
+    let all = node.attribute("axes").is_none() && stretched;
+    (mode == b"nearest" || mode == b"linear") && !outside && all && node.int("antialias", 0) == 0
 }
 
 /// Inputs of a node with a rule that hold activations (or constants that are quantized like them).
 pub fn data_inputs(node: &NodeProto, rule: Rule) -> std::ops::Range<usize> {
     match rule {
         Rule::Binary | Rule::Concat => 0..node.input.len(),
-        Rule::Unary | Rule::Same | Rule::Bound => 0..1,
+        Rule::Unary | Rule::Gate | Rule::Same | Rule::Bound => 0..1,
     }
 }
 
@@ -85,16 +104,7 @@ fn scalar(constant: &Constant<'_>) -> Option<f32> {
     }
 }
 
-/// The elements of a float32 constant, as stored (not turned); `None` if it is no such constant.
+/// The elements of a constant that is read as float32, as stored (not turned); `None` if it is no such constant.
 pub fn floats(constant: &Constant<'_>) -> Option<Vec<f32>> {
-    let tensor = constant.tensor;
-    if tensor.data_type != Some(DataType::Float32.to_onnx()) || constant.dtype != DataType::Float32.to_onnx() {
-        return None;
-    }
-    let count = crate::onnx::dtype::element_count(&tensor.dims).ok()? as usize;
-    let values: Vec<f32> = match &tensor.raw_data {
-        Some(raw) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        None => tensor.float_data.0.clone(),
-    };
-    (values.len() == count).then_some(values)
+    constant.floats().filter(|_| constant.dtype == DataType::Float32.to_onnx())
 }

@@ -24,6 +24,16 @@ impl Scale {
         Scale { scale: scale as f32, zero }
     }
 
+    /// The number that a code stands for.
+    pub fn value(&self, code: u8) -> f32 {
+        self.scale * (f32::from(code) - f32::from(self.zero))
+    }
+
+    /// The least and the greatest number there is a code for.
+    pub fn ends(&self) -> (f32, f32) {
+        (self.value(0), self.value(255))
+    }
+
     /// The code of a number.
     pub fn code(&self, value: f32) -> u8 {
         ((value / self.scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0) as u8
@@ -66,6 +76,19 @@ pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: i
         (f32::from(*code as i8) * factor).round_ties_even() as i8 as u8
     };
     matrix.data = matrix.data.iter().enumerate().map(code).collect();
+}
+
+/// Whether the sums of all channels stay within what is left of 32 bits beside a bias, whatever they are made of.
+pub fn sums_fit(matrix: &Int8Matrix, channels: usize, channel: impl Fn(usize) -> usize) -> bool {
+    const MOST: u64 = (BIAS as u64) / 255;
+    if matrix.data.len() as u64 / channels.max(1) as u64 * 127 < MOST {
+        return true;
+    }
+    let mut sums = vec![0u64; channels.max(1)];
+    for (index, code) in matrix.data.iter().enumerate() {
+        sums[channel(index)] += u64::from((*code as i8).unsigned_abs());
+    }
+    sums.iter().all(|sum| *sum < MOST)
 }
 
 /// The element type of bias codes.

@@ -3,6 +3,7 @@
 //! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are worth it by themselves. The others follow where bytes come in
 //! anyway and are wanted at the other end: see [`Selection::settle`].
 
+use super::operand;
 use super::operators::{self, Rule};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
@@ -17,8 +18,10 @@ use crate::report::NodeReport;
 use globset::GlobSet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+/// Why a node is left that stands where no ranges are known.
+pub const INSIDE: &str = "is inside a subgraph or function";
 /// `QuantizeLinear` exists from here on.
-const OPSET: i64 = 10;
+pub const OPSET: i64 = 10;
 /// `DequantizeLinear` knows channels from here on.
 pub const CHANNELS_OPSET: i64 = 13;
 
@@ -64,6 +67,8 @@ pub struct Selection<'v, 'a> {
     pub left: Vec<(usize, usize, NodeReport)>,
     /// Of the model.
     pub opset: i64,
+    /// Products whose sum with a constant takes that as their bias, by name.
+    pub biased: HashSet<String>,
     shared: HashMap<(&'a str, Channel, bool, usize), usize>,
 }
 
@@ -78,9 +83,6 @@ pub fn select<'v, 'a>(
     banned: &HashMap<usize, String>,
 ) -> Result<Selection<'v, 'a>> {
     let opset = model.opset();
-    if opset < OPSET {
-        bail!(Unsupported, "static quantization needs operator set {OPSET}; the model has {opset}");
-    }
     let (include, exclude) = (planner::globs(&options.include)?, planner::globs(&options.exclude)?);
     let mut selection = Selection {
         view,
@@ -88,6 +90,7 @@ pub fn select<'v, 'a>(
         weights: Vec::new(),
         left: Vec::new(),
         opset,
+        biased: HashSet::new(),
         shared: HashMap::new(),
     };
     let mut included = 0;
@@ -116,7 +119,7 @@ pub fn select<'v, 'a>(
                 }
                 Ok(None) => {}
                 // Operators without a weight are many, and nobody asks why one of them stayed.
-                Err(_) if operators::rule(node, opset).is_some() => {}
+                Err(_) if operators::rule(node, opset).is_some() && !banned.contains_key(&index) => {}
                 Err(reason) => selection.left.push((body, index, report_of(node, LEFT, reason))),
             }
         }
@@ -124,7 +127,11 @@ pub fn select<'v, 'a>(
     if included == 0 && !options.include.is_empty() {
         bail!(InvalidArgument, "no node that can be quantized matches {}", options.include.join(", "));
     }
+    if opset < OPSET && !selection.weights.is_empty() {
+        bail!(Unsupported, "static quantization needs operator set {OPSET}; the model has {opset}");
+    }
     selection.settle();
+    selection.forget_unused();
     Ok(selection)
 }
 
@@ -148,8 +155,9 @@ impl<'a> Selection<'_, 'a> {
             return Err(self.why_not_constant(body, node, name));
         };
         if body != 0 {
-            return Err("is inside a subgraph or function".to_owned());
+            return Err(INSIDE.to_owned());
         }
+        self.alone(&constant)?;
         if constant.dtype != DataType::Float32.to_onnx() {
             let found = DataType::from_onnx(constant.dtype).map_or("unknown", DataType::name);
             return Err(format!("activations are {found}; kernels for fixed ranges take float32"));
@@ -204,26 +212,6 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    fn bias(&self, body: usize, node: &'a NodeProto) -> Judged<Option<(Constant<'a>, Vec<f32>)>> {
-        if node.is("Gemm") && node.int("transA", 0) != 0 {
-            return Err("the left factor is transposed".to_owned());
-        }
-        if node.is("Gemm") && (node.float("alpha", 1.0) <= 0.0 || !node.float("alpha", 1.0).is_finite()) {
-            return Err("alpha is not above zero".to_owned());
-        }
-        let Some(name) = node.input_at(2).filter(|_| !node.is("MatMul")) else { return Ok(None) };
-        let constant = self.view.constant_or_default(body, name).ok_or("the bias is computed")?;
-        let values = operators::floats(&constant).filter(|values| values.iter().all(|v| v.is_finite()));
-        let beta = if node.is("Gemm") { node.float("beta", 1.0) } else { 1.0 };
-        let values = values.ok_or("the bias is not made of finite float32 numbers")?;
-        // One number for each row would have no place in the kernel.
-        let shape = &constant.tensor.dims;
-        if shape.len() > 1 && shape[0] != 1 {
-            return Err("the bias is a matrix".to_owned());
-        }
-        Ok(Some((constant, values.into_iter().map(|value| value * beta).collect())))
-    }
-
     /// The weight and the axis of its output channels.
     fn planned(
         &self,
@@ -263,6 +251,24 @@ impl<'a> Selection<'_, 'a> {
         Ok((Planned { matrix, channel, transpose, tensor, name: constant.name, dims }, axis))
     }
 
+    /// Keeps the weights that a chosen node applies.
+    fn forget_unused(&mut self) {
+        let mut places: HashMap<usize, usize> = HashMap::new();
+        for role in self.chosen.values_mut() {
+            if let Role::Weighted(weighted) = role {
+                let next = places.len();
+                weighted.weight = *places.entry(weighted.weight).or_insert(next);
+            }
+        }
+        let mut kept: Vec<(usize, Planned<'a>)> = std::mem::take(&mut self.weights)
+            .into_iter()
+            .enumerate()
+            .filter_map(|(old, planned)| Some((*places.get(&old)?, planned)))
+            .collect();
+        kept.sort_by_key(|(place, _)| *place);
+        self.weights = kept.into_iter().map(|(_, planned)| planned).collect();
+    }
+
     /// Drops followers until each has bytes at all its inputs and gives them to somebody who wants them.
     fn settle(&mut self) {
         loop {
@@ -279,8 +285,7 @@ impl<'a> Selection<'_, 'a> {
         let Role::Follower(rule) = role else { return true };
         let node = self.view.node(0, index);
         let inputs = || operators::data_inputs(node, *rule).map(|input| node.input[input].as_str());
-        let constant =
-            |name: &str| self.view.constant(0, name).is_some_and(|c| !c.transposed && operators::floats(&c).is_some());
+        let constant = |name: &str| operand::constant(self.view, node, name).is_some();
         let given = inputs().all(|name| self.has_bytes(name) || *rule == Rule::Binary && constant(name));
         let some = inputs().any(|name| self.has_bytes(name));
         if !(given && some) {
@@ -359,6 +364,25 @@ impl<'a> Selection<'_, 'a> {
     pub fn bound_of(&self, output: &str) -> Option<usize> {
         let found = self.readers(output).find(|(i, _)| matches!(self.chosen.get(i), Some(Role::Follower(Rule::Bound))));
         found.map(|(index, _)| index)
+    }
+
+    /// The value that an output of a node is as bytes: that of the `Relu` or `Clip` behind it, if it takes its place.
+    pub fn value_of(&self, output: &str) -> String {
+        let bound = self.bound_of(output);
+        bound.map_or(output, |bound| &self.view.node(0, bound).output[0]).to_owned()
+    }
+
+    /// Whether a node that is not chosen is the `Relu` or `Clip` that alone reads what a chosen product gives as floats.
+    pub fn bounds_product(&self, index: usize) -> bool {
+        let node = self.view.node(0, index);
+        if !(node.is("Relu") || node.is("Clip")) || self.view.uses(0, &node.input[0]).len() != 1 {
+            return false;
+        }
+        let Some((0, Producer::Node(before))) = self.view.producer(0, &node.input[0]) else { return false };
+        let product = self.view.node(0, before);
+        matches!(self.chosen.get(&before), Some(Role::Weighted(_)))
+            && !product.is("Conv")
+            && !self.gives_bytes(before, &node.input[0])
     }
 
     /// All values that are bytes, and with each the ones that share its scale.

@@ -61,8 +61,17 @@ pub fn write(
     if let Some(graph) = &mut model.graph {
         let old = std::mem::take(&mut graph.node);
         let emit = Emit::new(old.len() * 3, &mut names);
-        let mut write =
-            Write { selection, coded, weights, constants, emit, tensors, unread: Vec::new(), reports: Vec::new() };
+        let mut write = Write {
+            selection,
+            coded,
+            weights,
+            constants,
+            emit,
+            tensors,
+            replaced: HashMap::new(),
+            unread: Vec::new(),
+            reports: Vec::new(),
+        };
         write.inputs(graph);
         for (index, node) in old.into_iter().enumerate() {
             write.node(index, node);
@@ -100,14 +109,14 @@ fn code_values(
 /// Scales of weights so that the bias of every node fits.
 fn make_room(selection: &Selection<'_, '_>, coded: &HashMap<String, Coded>, weights: &mut [Int8Matrix]) {
     for (index, role) in &selection.chosen {
-        let Role::Weighted(Weighted { weight, bias: Some((_, values)), axis, .. }) = role else { continue };
+        let Role::Weighted(weighted) = role else { continue };
         let node = selection.view.node(0, *index);
-        let Some(input) = coded.get(&node.input[0]) else { continue };
+        let (Some(input), Some(values)) = (coded.get(&node.input[0]), selection.bias_of(*index, weighted)) else {
+            continue;
+        };
         let alpha = if node.is("Gemm") { node.float("alpha", 1.0) } else { 1.0 };
-        let dims = &selection.weights[*weight].dims;
-        let (axis, inner) = (*axis as usize, dims.iter().skip(*axis as usize + 1).product::<i64>().max(1) as usize);
-        let count = dims[axis].max(1) as usize;
-        scales::make_room(&mut weights[*weight], values, input.values.scale * alpha, |element| element / inner % count);
+        let (_, channel) = selection.channels(weighted);
+        scales::make_room(&mut weights[weighted.weight], &values, input.values.scale * alpha, channel);
     }
 }
 
@@ -134,6 +143,8 @@ struct Write<'w, 'v, 'a, 'n> {
     constants: Vec<Constants>,
     emit: Emit<'n>,
     tensors: Vec<TensorProto>,
+    /// Inputs of nodes behind that read another value now.
+    replaced: HashMap<usize, (usize, String)>,
     /// Constants that changed nodes no longer read, and the nodes behind them.
     unread: Vec<String>,
     reports: Vec<(usize, usize, NodeReport)>,
@@ -149,10 +160,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
 
     fn node(&mut self, index: usize, node: NodeProto) {
         match self.selection.chosen.get(&index) {
-            None => {
-                self.emit.nodes.push(node.clone());
-                node.output.iter().for_each(|output| self.quantize(&node, output, output));
-            }
+            None => self.kept(index, node),
             Some(Role::Follower(Rule::Bound)) => {
                 let reason = "the scale of its output saturates where it did".to_owned();
                 self.reports.push((0, index, report_of(&node, QUANTIZED, reason)));
@@ -162,6 +170,47 @@ impl<'a> Write<'_, '_, 'a, '_> {
                 self.reports.push((0, index, report_of(&node, QUANTIZED, reason)));
             }
         }
+    }
+
+    /// A node that computes with floats.
+    fn kept(&mut self, index: usize, mut node: NodeProto) {
+        let outputs = node.output.clone();
+        if let Some((input, value)) = self.replaced.remove(&index) {
+            node.input[input] = value;
+        }
+        let otherwise = self.selection.bounds_product(index) && self.bounded(&node);
+        if !otherwise && operators::pools_otherwise(&node) && self.coded.contains_key(&outputs[0]) {
+            // One input, one output, nothing changed: but no operator that ONNX Runtime joins with what is around it.
+            let float = self.emit.output(&node, "float");
+            node.output[0].clone_from(&float);
+            self.emit.nodes.push(node.clone());
+            self.emit.push(&node, "Max", &[&float], &[&outputs[0]]);
+        } else if !otherwise {
+            self.emit.nodes.push(node.clone());
+        }
+        outputs.iter().for_each(|output| self.quantize(&node, output, output));
+    }
+
+    /// Writes a `Relu` or `Clip` as `Max` and `Min`. ONNX Runtime takes those two for a part of the product before them and
+    /// then, as no `QuantizeLinear` follows, leaves both in float. `false` if there are no bounds.
+    fn bounded(&mut self, node: &NodeProto) -> bool {
+        let Some((low, high)) = operators::bounds(self.selection.view, node) else { return false };
+        let mut value = node.input[0].clone();
+        let bounds: Vec<(&str, f32)> =
+            [("Max", low), ("Min", high)].into_iter().filter(|(_, bound)| bound.is_finite()).collect();
+        for (index, (op, bound)) in bounds.iter().enumerate() {
+            let name = self.emit.fresh(&format!("{}_{op}_bound", node.label()));
+            self.tensors.push(float_tensor(&name, &[], &[*bound]));
+            value = match index + 1 == bounds.len() {
+                false => self.emit.step(node, op, &[&value, &name]),
+                true => {
+                    self.emit.push(node, op, &[&value, &name], &[&node.output[0]]);
+                    node.output[0].clone()
+                }
+            };
+        }
+        self.unread.extend(node.input.iter().skip(1).cloned());
+        !bounds.is_empty()
     }
 
     /// `value`, computed as `float`, to bytes, if somebody reads it so.
@@ -178,21 +227,26 @@ impl<'a> Write<'_, '_, 'a, '_> {
         {
             return self.describe(old, role, true);
         }
+        if let Role::Follower(Rule::Gate) = role {
+            return self.gate(old);
+        }
         let mut node = old.clone();
+        // Its kernel is looked for by name.
+        node.name = Some(old.label().to_owned());
         for input in (0..old.input.len()).filter(|input| self.selection.reads_bytes(index, *input)) {
             let name = &old.input[input];
             node.input[input] = match self.coded.get(name).cloned() {
                 Some(coded) => self.emit.step(old, "DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero]),
-                None => self.operand(old, name),
+                None => self.operand(index, old, input),
             };
         }
         if let Role::Weighted(weighted) = role {
-            self.weighted(old, &mut node, weighted);
+            self.weighted(index, old, &mut node, weighted);
         }
         let mut after = Vec::new();
         for (place, output) in old.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
             if self.selection.gives_bytes(index, output) {
-                let value = self.value_of(output);
+                let value = self.selection.value_of(output);
                 node.output[place] = self.emit.fresh(&format!("{value}_float"));
                 after.push((node.output[place].clone(), value));
             } else if self.coded.contains_key(output) {
@@ -211,15 +265,9 @@ impl<'a> Write<'_, '_, 'a, '_> {
         self.describe(old, role, integer)
     }
 
-    /// The value that an output of a node is as bytes: that of the `Relu` or `Clip` behind it, if it takes its place.
-    fn value_of(&self, output: &str) -> String {
-        let bound = self.selection.bound_of(output);
-        bound.map_or(output, |bound| &self.selection.view.node(0, bound).output[0]).to_owned()
-    }
-
     /// `QLinearConv` itself, where `DequantizeLinear` does not know channels yet.
     fn integer_conv(&mut self, old: &NodeProto, weighted: &Weighted<'a>) -> bool {
-        let value = self.value_of(&old.output[0]);
+        let value = self.selection.value_of(&old.output[0]);
         let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&value).cloned()) else {
             return false;
         };
@@ -234,6 +282,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         inputs.extend(&bias);
         let inputs: Vec<&str> = inputs.into_iter().map(String::as_str).collect();
         let node = self.emit.push(old, "QLinearConv", &inputs, &[&y.bytes]);
+        node.name = Some(old.label().to_owned());
         node.attribute.clone_from(&old.attribute);
         if self.has_float_readers(&value) {
             self.emit.push(old, "DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&value]);
@@ -246,25 +295,23 @@ impl<'a> Write<'_, '_, 'a, '_> {
     }
 
     /// A constant operand, to bytes.
-    fn operand(&mut self, of: &NodeProto, name: &str) -> String {
-        let view = self.selection.view;
-        let Some((constant, values)) = view.constant(0, name).and_then(|c| Some((c.clone(), operators::floats(&c)?)))
+    fn operand(&mut self, index: usize, of: &NodeProto, input: usize) -> String {
+        let name = &of.input[input];
+        let Some((constant, scale, codes)) =
+            self.selection.operand(index, input, &|name| self.coded.get(name).map(|coded| coded.values))
         else {
-            return name.to_owned();
+            return name.clone();
         };
-        let range = values.iter().fold(Range::ZERO, |r, v| Range { low: r.low.min(*v), high: r.high.max(*v) });
-        let scale = Scale::of(range);
-        let [codes, scale_name, zero] =
+        let [bytes, scale_name, zero] =
             ["uint8", "scale", "zero_point"].map(|p| self.emit.fresh(&format!("{name}_{p}")));
-        let bytes = values.iter().map(|v| scale.code(*v)).collect();
-        self.tensors.push(edit::tensor(&codes, DataType::Uint8, &constant.tensor.dims, bytes));
+        self.tensors.push(edit::tensor(&bytes, DataType::Uint8, &constant.tensor.dims, codes.into()));
         self.tensors.push(float_tensor(&scale_name, &[], &[scale.scale]));
         self.tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![scale.zero])));
         self.forget(name, &constant);
-        self.emit.step(of, "DequantizeLinear", &[&codes, &scale_name, &zero])
+        self.emit.step(of, "DequantizeLinear", &[&bytes, &scale_name, &zero])
     }
 
-    fn weighted(&mut self, old: &NodeProto, node: &mut NodeProto, weighted: &Weighted<'a>) {
+    fn weighted(&mut self, index: usize, old: &NodeProto, node: &mut NodeProto, weighted: &Weighted<'a>) {
         let Constants { codes, scales, zeros } = &self.constants[weighted.weight];
         let per_channel = self.weights[weighted.weight].scales.len() > 1;
         let mut scales = scales.clone();
@@ -286,24 +333,62 @@ impl<'a> Write<'_, '_, 'a, '_> {
         if old.is("Gemm") {
             node.attribute.retain(|a| !matches!(a.name.as_deref(), Some("alpha" | "beta")));
         }
-        if let (Some((constant, values)), Some(input)) = (&weighted.bias, self.coded.get(&old.input[0])) {
-            let outputs = self.selection.weights[weighted.weight].dims[weighted.axis as usize].max(0) as usize;
-            // One number for all channels is the same bias for each.
-            let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.clone() };
-            let (bytes, scales) = scales::bias(&values, input.values.scale, &own);
-            let [codes, scale] =
-                ["int32", "bias_scale"].map(|part| self.emit.fresh(&format!("{}_{part}", old.label())));
-            self.tensors.push(edit::tensor(&codes, BIAS_TYPE, &[values.len() as i64], bytes));
-            let shape: &[i64] = if per_channel { &[scales.len() as i64] } else { &[] };
-            self.tensors.push(float_tensor(&scale, shape, &scales));
-            let output = self.emit.output(old, "DequantizeLinear");
-            let dequantize = self.emit.push(old, "DequantizeLinear", &[&codes, &scale], &[&output]);
-            if per_channel {
-                dequantize.attribute = vec![int_attribute("axis", 0)];
-            }
-            node.input[2] = output;
+        if let Some((constant, values)) = &weighted.bias {
+            node.input[2] = self.bias(old, weighted, values, &own);
             self.forget(&old.input[2], constant);
+        } else if let Some(addend) = self.selection.addend(index) {
+            let bias = self.bias(old, weighted, &addend.values, &own);
+            let name = self.selection.view.node(0, addend.node).input[addend.input].clone();
+            self.replaced.insert(addend.node, (addend.input, bias));
+            self.forget(&name, &addend.constant);
         }
+    }
+
+    /// A bias as int32 with the scales of the sums it is added to: the value that stands for it.
+    fn bias(&mut self, old: &NodeProto, weighted: &Weighted<'a>, values: &[f32], own: &[f32]) -> String {
+        let input = self.coded.get(&old.input[0]).map_or(1.0, |coded| coded.values.scale);
+        let outputs = self.selection.channels(weighted).0;
+        // One number for all channels is the same bias for each.
+        let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.to_vec() };
+        let (bytes, scales) = scales::bias(&values, input, own);
+        let [codes, scale] = ["int32", "bias_scale"].map(|part| self.emit.fresh(&format!("{}_{part}", old.label())));
+        self.tensors.push(edit::tensor(&codes, BIAS_TYPE, &[values.len() as i64], bytes));
+        let shape: &[i64] = if own.len() > 1 { &[scales.len() as i64] } else { &[] };
+        self.tensors.push(float_tensor(&scale, shape, &scales));
+        let output = self.emit.output(old, "DequantizeLinear");
+        let dequantize = self.emit.push(old, "DequantizeLinear", &[&codes, &scale], &[&output]);
+        if own.len() > 1 {
+            dequantize.attribute = vec![int_attribute("axis", 0)];
+        }
+        output
+    }
+
+    /// `HardSigmoid` is `alpha * min(max(x + beta / alpha, 0), 1 / alpha)`: a sum of which the bytes saturate, and count
+    /// `alpha` times as much to whoever reads them.
+    fn gate(&mut self, old: &NodeProto) -> String {
+        let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&old.output[0]).cloned())
+        else {
+            return String::new();
+        };
+        let (alpha, added) = operators::gate(old).unwrap_or((1.0, 0.0));
+        let constant = Scale::of(Range { low: 0.0, high: added });
+        let [codes, scale, zero, sum] =
+            ["uint8", "scale", "zero_point", "sum_scale"].map(|p| self.emit.fresh(&format!("{}_{p}", old.label())));
+        self.tensors.push(edit::tensor(&codes, DataType::Uint8, &[], Bytes::from(vec![constant.code(added)])));
+        self.tensors.push(float_tensor(&scale, &[], &[constant.scale]));
+        self.tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![constant.zero])));
+        self.tensors.push(float_tensor(&sum, &[], &[y.values.scale / alpha]));
+        let first = self.emit.step(old, "DequantizeLinear", &[&x.bytes, &x.scale, &x.zero]);
+        let second = self.emit.step(old, "DequantizeLinear", &[&codes, &scale, &zero]);
+        let float = self.emit.output(old, "Add");
+        let mut node = edit::node("Add", &[&first, &second], &[&float]);
+        node.name = Some(old.label().to_owned());
+        self.emit.nodes.push(node);
+        self.emit.push(old, "QuantizeLinear", &[&float, &sum, &y.zero], &[&y.bytes]);
+        if self.has_float_readers(&old.output[0]) {
+            self.emit.push(old, "DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&old.output[0]]);
+        }
+        "uint8 in and out (QLinearAdd)".to_owned()
     }
 
     fn forget(&mut self, name: &str, constant: &Constant<'_>) {

@@ -1,0 +1,143 @@
+//! Looking whether ONNX Runtime makes of a result what it is meant to be: see [`crate::verify`].
+
+use super::limits::Stays;
+use super::select;
+use super::{Made, Ready};
+use crate::error::{Kind, Result, bail};
+use crate::graph::{Producer, View};
+use crate::onnx::proto::NodeProto;
+use crate::quantize::planner::{LEFT, QUANTIZED};
+use crate::report::NodeReport;
+use crate::verify::{self, Examiner, Facts, Kernel};
+use std::collections::HashMap;
+
+/// Nodes that are found at fault one by one, and times that kernels are looked at, before giving up.
+const ATTEMPTS: usize = 24;
+/// Of nodes that are not quantized while the one at fault is looked for.
+const UNTRIED: &str = "is not tried";
+
+impl Ready<'_> {
+    /// A result that opens and gives the same at ONNX Runtime's default level as without optimizers, with kernels as its
+    /// reports say. Nodes that stand in the way of that stay in float.
+    pub fn examined(&mut self, examiner: Option<&Examiner<'_>>, stays: &Stays) -> Result<(Made, Facts)> {
+        let mut strikes: HashMap<(String, String), usize> = HashMap::new();
+        for _ in 0..ATTEMPTS {
+            let mut made = self.make(&|node| stays.get(node.label()).map(|reason| (*reason).to_owned()))?;
+            let Some(examiner) = examiner else { return Ok((made, Facts::default())) };
+            let model = self.work.model.derive(made.proto.clone());
+            match examiner.examine(&model, self.work.call)? {
+                Err(fault) => self.blame(examiner, stays, &fault.text, &mut strikes)?,
+                Ok(facts) => {
+                    let folder = self.work.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+                    let kernels = verify::kernels(self.runtime, &model, &folder, self.work.call)?;
+                    if !self.take_back(&made.nodes, &kernels) {
+                        made.nodes.iter_mut().for_each(|node| name_kernel(node, &kernels));
+                        return Ok((made, facts));
+                    }
+                }
+            }
+        }
+        bail!(Unsupported, "ONNX Runtime makes something else of every form of the model that was tried")
+    }
+
+    /// Marks products that ONNX Runtime runs in float. `false` if there are none.
+    fn take_back(&mut self, nodes: &[NodeReport], kernels: &HashMap<String, Kernel>) -> bool {
+        let mut found = false;
+        for node in nodes.iter().filter(|node| is_product(node)) {
+            let Some(kernel) = kernels.get(&node.name).filter(|kernel| !kernel.is_integer_product()) else { continue };
+            found = true;
+            // Its sum with a constant may have become one node with it; with the constant as a bias that has a kernel.
+            if node.op == "MatMul" && self.biased.insert(node.name.clone()) {
+                continue;
+            }
+            let reason = format!("ONNX Runtime would run it as {}, with floats", kernel.op);
+            self.faulty.insert(node.name.clone(), reason);
+        }
+        found
+    }
+
+    /// Finds the first node with which the result is at fault, and leaves it in float; when it was the second of its kind,
+    /// all of that kind.
+    fn blame(
+        &mut self,
+        examiner: &Examiner<'_>,
+        stays: &Stays,
+        fault: &str,
+        strikes: &mut HashMap<(String, String), usize>,
+    ) -> Result<()> {
+        let model = self.model.clone();
+        let view = View::new(model.proto());
+        let nodes = view.bodies[0].nodes;
+        let left = |index: usize| {
+            let label = nodes[index].label();
+            self.faulty.get(label).cloned().or_else(|| stays.get(label).map(|reason| (*reason).to_owned()))
+        };
+        let banned = (0..nodes.len()).filter_map(|index| Some((index, left(index)?))).collect();
+        let chosen = select::select(&view, &model, self.work.options, &banned)?.chosen;
+        let order: Vec<usize> = chosen.keys().copied().collect();
+        // With none of them it works, with all of them it does not.
+        let (mut works, mut fails) = (0, order.len());
+        while fails - works > 1 {
+            let middle = works + (fails - works) / 2;
+            let first: Vec<&str> = order[..middle].iter().map(|index| nodes[*index].label()).collect();
+            let all: Vec<&str> = order.iter().map(|index| nodes[*index].label()).collect();
+            let trial = self.make(&|node: &NodeProto| {
+                let label = node.label();
+                let untried = all.contains(&label) && !first.contains(&label);
+                stays.get(label).map(|reason| (*reason).to_owned()).or_else(|| untried.then(|| UNTRIED.to_owned()))
+            });
+            let right = match trial {
+                Ok(made) => examiner.examine(&self.work.model.derive(made.proto), self.work.call)?.is_ok(),
+                Err(e) if e.kind() == Kind::Unsupported => true,
+                Err(e) => return Err(e),
+            };
+            if right { works = middle } else { fails = middle }
+        }
+        let Some(culprit) = order.get(fails.saturating_sub(1)) else { bail!(Unsupported, "{fault}") };
+        let kind = kind(&view, *culprit);
+        let count = strikes.entry(kind.clone()).or_default();
+        *count += 1;
+        let alike: Vec<usize> = match *count {
+            1 => vec![*culprit],
+            _ => order.iter().copied().filter(|index| self::kind(&view, *index) == kind).collect(),
+        };
+        for index in alike {
+            self.faulty.insert(nodes[index].label().to_owned(), format!("with it: {fault}"));
+        }
+        Ok(())
+    }
+}
+
+/// The operator, and the one that makes its input.
+fn kind(view: &View<'_>, index: usize) -> (String, String) {
+    let node = view.node(0, index);
+    let before = match node.input_at(0).and_then(|name| view.producer(0, name)) {
+        Some((0, Producer::Node(before))) => view.node(0, before).op(),
+        _ => "",
+    };
+    (node.op().to_owned(), before.to_owned())
+}
+
+fn is_product(node: &NodeReport) -> bool {
+    node.action == QUANTIZED
+        && matches!(node.op.as_str(), "Conv" | "MatMul" | "Gemm")
+        && node.reason.contains("uint8 in")
+}
+
+/// Puts the kernel that was seen in the place of the one that was expected.
+fn name_kernel(node: &mut NodeReport, kernels: &HashMap<String, Kernel>) {
+    if node.action != QUANTIZED {
+        return;
+    }
+    let kernel = kernels.get(&node.name);
+    if is_product(node) {
+        let rest = node.reason.split_once(", ").map_or(String::new(), |(_, rest)| format!(", {rest}"));
+        node.reason = match kernel {
+            Some(kernel) => format!("{}{rest}", kernel.op),
+            None => format!("its kernel was not found{rest}"),
+        };
+    } else if let Some(kernel) = kernel.filter(|kernel| kernel.dequantized) {
+        node.action = LEFT;
+        node.reason = format!("ONNX Runtime runs it as {}, with floats between bytes", kernel.op);
+    }
+}

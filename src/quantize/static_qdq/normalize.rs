@@ -1,0 +1,225 @@
+//! Other ways to write the same, before ranges are found: those of which ONNX Runtime makes integer kernels.
+
+use super::bias::{Addend, addend};
+use super::select::{self, Role};
+use crate::autodiff;
+use crate::calibrate::Batch;
+use crate::call::Call;
+use crate::error::Result;
+use crate::graph::View;
+use crate::graph::constants::whole_numbers;
+use crate::graph::edit::{self, Names};
+use crate::model::{Dim, Model};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::validate::subgraphs;
+use crate::quantize::QuantizeOptions;
+use crate::quantize::planner::{QUANTIZED, report_of};
+use crate::report::NodeReport;
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
+use crate::verify::{Examiner, Kept};
+use std::collections::{HashMap, HashSet};
+
+/// The oldest operator set that is lifted: before it broadcasting was another.
+const LIFTED: i64 = 7;
+/// Largest difference (root mean squares) of a lifted model to the original.
+const SAME: f64 = 1e-4;
+
+/// A model written otherwise.
+pub struct Normal {
+    pub model: Model,
+    /// Of nodes that are gone.
+    pub gone: Vec<NodeReport>,
+    /// Products whose sum with a constant ONNX Runtime makes one node of: their shape is known to it.
+    pub fixed: HashSet<String>,
+}
+
+/// A model of an operator set that static quantization knows, made of an older one and compared with it; `None` if it has
+/// one, or cannot be lifted.
+pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &Call) -> Result<Option<Model>> {
+    if !(LIFTED..select::OPSET).contains(&model.opset()) || !model.proto().functions.is_empty() {
+        return Ok(None);
+    }
+    let plain = |node: &NodeProto| subgraphs(node).next().is_none() && node.int("spatial", 1) == 1 && !node.is("Scan");
+    if !model.graph().node.iter().all(plain) {
+        return Ok(None);
+    }
+    let mut proto = model.proto().clone();
+    if autodiff::upgrade(&mut proto).is_err() {
+        return Ok(None);
+    }
+    let lifted = model.derive(proto);
+    let examiner = Examiner::new(runtime, model, sample, 1, Kept::Exactly, call)?;
+    let same = |facts: crate::verify::Facts| facts.original_differs.is_none_or(|differs| differs <= SAME);
+    Ok(examiner.examine(&lifted, call)?.is_ok_and(same).then_some(lifted))
+}
+
+/// Writes a model otherwise:
+///
+/// - `AveragePool` and `MaxPool` without `dilations` of 1;
+/// - `Pad` and `Resize` with `axes` for all dimensions, as ONNX Runtime does not move layouts through others;
+/// - `HardSwish` as the product that it is;
+/// - `MatMul` and `Add` of a matrix as `Gemm`, which ONNX Runtime makes of them before it looks for bytes.
+pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtime, call: &Call) -> Result<Normal> {
+    let mut proto = model.proto().clone();
+    let mut names = Names::of(&proto);
+    let shapes = shapes(model, runtime, call)?;
+    if let Some(graph) = proto.graph.as_deref_mut() {
+        let (view, mut tensors) = (View::new(model.proto()), Vec::new());
+        for node in &mut graph.node {
+            undilate(node);
+            let rank = node.input_at(0).and_then(|x| shapes.get(x)).map(Vec::len);
+            if let Some(tensor) = rank.and_then(|rank| all_axes(node, rank, &view, &mut names)) {
+                tensors.push(tensor);
+            }
+        }
+        graph.initializer.extend(tensors);
+        graph.node = std::mem::take(&mut graph.node).into_iter().flat_map(|node| parts(node, &mut names)).collect();
+    }
+    let model = model.derive(proto);
+    let view = View::new(model.proto());
+    let chosen = select::select(&view, &model, options, &HashMap::new())?.chosen;
+    let weighted = chosen.iter().filter(|(_, role)| matches!(role, Role::Weighted(_))).map(|(index, _)| *index);
+    let (mut joined, mut fixed) = (Vec::new(), HashSet::new());
+    for index in weighted.filter(|index| view.node(0, *index).is("MatMul")) {
+        let node = view.node(0, index);
+        let Some(shape) = node.input_at(0).and_then(|x| shapes.get(x)) else { continue };
+        match addend(&view, index) {
+            Some(addend) if shape.len() == 2 => joined.push((index, addend)),
+            _ if shape.iter().all(|dim| matches!(dim, Dim::Fixed(_))) => drop(fixed.insert(node.label().to_owned())),
+            _ => {}
+        }
+    }
+    let mut proto = model.proto().clone();
+    let gone = proto.graph.as_deref_mut().map_or_else(Vec::new, |graph| join(graph, &joined));
+    drop(view);
+    Ok(Normal { model: model.derive(proto), gone, fixed })
+}
+
+/// Dilations of 1 mean nothing, but `QLinearAveragePool` does not know the attribute.
+fn undilate(node: &mut NodeProto) {
+    if node.is("AveragePool") || node.is("MaxPool") {
+        let nothing = |a: &AttributeProto| a.name.as_deref() == Some("dilations") && a.ints.iter().all(|d| *d == 1);
+        node.attribute.retain(|attribute| !nothing(attribute));
+    }
+}
+
+/// Writes out `axes`: gives the constant that the node reads now.
+fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Names) -> Option<TensorProto> {
+    let place = |axes: Vec<i64>| -> Option<Vec<usize>> {
+        let one =
+            |axis: i64| usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|a| *a < rank);
+        axes.into_iter().map(one).collect()
+    };
+    let fresh = |names: &mut Names, node: &NodeProto| names.fresh(&format!("{}_all_axes", node.label()));
+    if node.is("Resize") {
+        let at = node.attribute.iter().position(|a| a.name.as_deref() == Some("axes"))?;
+        let axes = place(node.attribute[at].ints.clone())?;
+        let scales = super::operators::floats(&view.constant(0, node.input_at(2)?)?)?;
+        if axes.len() != scales.len() {
+            return None;
+        }
+        let mut all = vec![1f32; rank];
+        axes.iter().zip(&scales).for_each(|(axis, scale)| all[*axis] = *scale);
+        node.attribute.remove(at);
+        node.input[2] = fresh(names, node);
+        return Some(edit::float_tensor(&node.input[2], &[rank as i64], &all));
+    }
+    if !node.is("Pad") {
+        return None;
+    }
+    let axes = place(whole_numbers(view.constant(0, node.input_at(3)?)?.tensor)?)?;
+    let pads = whole_numbers(view.constant(0, node.input_at(1)?)?.tensor)?;
+    if pads.len() != 2 * axes.len() {
+        return None;
+    }
+    let mut all = vec![0i64; 2 * rank];
+    for (index, axis) in axes.iter().enumerate() {
+        (all[*axis], all[rank + axis]) = (pads[index], pads[axes.len() + index]);
+    }
+    node.input[1] = fresh(names, node);
+    node.input.truncate(if node.input_at(2).is_some() { 3 } else { 2 });
+    let raw = all.iter().flat_map(|pad| pad.to_le_bytes()).collect();
+    Some(edit::tensor(&node.input[1], DataType::Int64, &[2 * rank as i64], raw))
+}
+
+/// `HardSwish(x)` is `x * HardSigmoid(x)`, of which the parts have kernels for bytes.
+fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
+    if !node.is("HardSwish") {
+        return vec![node];
+    }
+    let [Some(x), Some(y)] = [node.input.first(), node.output.first()] else { return vec![node] };
+    let gate = names.fresh(&format!("{}_gate", node.label()));
+    let float = |name: &str, value: f32| AttributeProto {
+        name: Some(name.to_owned()),
+        kind: Some(attribute_kind::FLOAT),
+        f: Some(value),
+        ..Default::default()
+    };
+    let mut sigmoid = edit::node("HardSigmoid", &[x], &[&gate]);
+    sigmoid.name = Some(names.fresh(&format!("{}_HardSigmoid", node.label())));
+    sigmoid.attribute = vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
+    let mut product = edit::node("Mul", &[x, &gate], &[y]);
+    product.name = Some(names.fresh(&format!("{}_Mul", node.label())));
+    vec![sigmoid, product]
+}
+
+/// Makes one `Gemm` of each product and the sum behind it, in the place of the sum.
+fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeReport> {
+    let mut gone = Vec::new();
+    let mut products: HashMap<usize, NodeProto> = HashMap::new();
+    for (product, addend) in joined {
+        let (mut gemm, sum) = (graph.node[*product].clone(), &graph.node[addend.node]);
+        gemm.name = Some(gemm.label().to_owned());
+        gemm.op_type = Some("Gemm".to_owned());
+        gemm.input.push(sum.input[addend.input].clone());
+        gemm.output.clone_from(&sum.output);
+        gone.push(report_of(sum, QUANTIZED, "the bias of the product before it".to_owned()));
+        products.insert(addend.node, gemm);
+    }
+    let taken: HashSet<usize> = joined.iter().map(|(product, _)| *product).collect();
+    graph.node = std::mem::take(&mut graph.node)
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| !taken.contains(index))
+        .map(|(index, node)| products.remove(&index).unwrap_or(node))
+        .collect();
+    gone
+}
+
+/// Shapes, as ONNX Runtime infers them, of what `MatMul`, `Pad` and `Resize` are given.
+fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashMap<String, Vec<Dim>>> {
+    let asks = |node: &&NodeProto| {
+        node.is("MatMul")
+            || node.is("Pad") && node.input_at(3).is_some()
+            || node.is("Resize") && node.attribute("axes").is_some()
+    };
+    let inputs = model.inputs();
+    let mut shapes: HashMap<String, Vec<Dim>> =
+        inputs.iter().filter_map(|info| Some((info.name.clone(), info.shape.clone()?))).collect();
+    let view = View::new(model.proto());
+    let mut names: Vec<&str> = model.graph().node.iter().filter(asks).filter_map(|node| node.input_at(0)).collect();
+    names.retain(|name| !shapes.contains_key(*name) && view.constant_or_default(0, name).is_none());
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(shapes);
+    }
+    let mut proto: ModelProto = model.proto().clone();
+    if let Some(graph) = &mut proto.graph {
+        graph.output = names.iter().map(|name| edit::untyped(name)).collect();
+    }
+    // At the level at which it joins products and sums, and before what makes other nodes of them.
+    let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };
+    let call = &Call { progress: None, ..*call };
+    match Session::new(runtime, &model.derive(proto), &options, call) {
+        Ok(session) => {
+            let known = session.outputs().iter().filter_map(|info| Some((info.name.clone(), info.shape.clone()?)));
+            shapes.extend(known);
+            Ok(shapes)
+        }
+        Err(e) if e.kind().ends_a_call() => Err(e),
+        // Without shapes nothing is written otherwise.
+        Err(_) => Ok(shapes),
+    }
+}
