@@ -30,6 +30,11 @@ pub const TENSOR_RANK: usize = 64;
 pub const NAME_BYTES: usize = 64 * 1024;
 /// Distinct external-data files of one model.
 pub const EXTERNAL_FILES: usize = 4096;
+/// Directory entries that are looked at for the other names of a file with hard links, and how deep below the model's
+/// folder or repository.
+pub const LINKS_LOOKED_FOR: usize = 10_000;
+/// See [`LINKS_LOOKED_FOR`].
+pub const LINKS_DEPTH: usize = 4;
 /// Above this many bytes of weights a saved model puts them in a file beside the `.onnx`.
 pub const INLINE_WEIGHT_BYTES: u64 = 1 << 30;
 /// `tokenizer.json`, `config.json` and other text files beside a model.

@@ -55,6 +55,30 @@ impl Scratch {
     }
 }
 
+/// A folder of our own in the system's temporary folder, for files that ONNX Runtime writes; it goes when this is dropped.
+pub struct ScratchFolder(PathBuf);
+
+impl ScratchFolder {
+    /// An empty folder that nobody else may read, with `name` in its name.
+    pub fn new(name: &str) -> Result<ScratchFolder> {
+        let target = std::env::temp_dir().join(format!("optimize-{name}"));
+        let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
+        let ((), path) = with_temporary_name(&target, make).at(|| target.display())?;
+        Ok(ScratchFolder(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ScratchFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Reserved bytes of a [`Scratch`]: written piece by piece, then turned into shared bytes.
 pub struct ScratchSlot {
     length: usize,

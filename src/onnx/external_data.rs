@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// Maps each external file of one model once.
 pub struct Resolver<'a> {
     folder: Option<&'a Path>,
+    /// The model file, whose links say where links to data may lead.
+    model: Option<&'a Path>,
     files: BTreeMap<String, Bytes>,
 }
 
@@ -29,12 +31,17 @@ struct Location {
 impl<'a> Resolver<'a> {
     /// `folder` is where the model file lies; `None` for a model given as bytes.
     pub fn new(folder: Option<&'a Path>) -> Self {
-        Resolver { folder, files: BTreeMap::new() }
+        Resolver { folder, model: None, files: BTreeMap::new() }
+    }
+
+    /// For the model file at `model`.
+    pub fn beside(model: &'a Path) -> Self {
+        Resolver { folder: Some(files::parent_of(model)), model: Some(model), files: BTreeMap::new() }
     }
 
     /// For a model whose external files are in memory.
     pub fn given(files: BTreeMap<String, Bytes>) -> Self {
-        Resolver { folder: None, files }
+        Resolver { folder: None, model: None, files }
     }
 
     /// Replaces the external location of `tensor`, if it has one, by its bytes.
@@ -90,7 +97,10 @@ impl<'a> Resolver<'a> {
         if self.files.len() >= limits::EXTERNAL_FILES {
             bail!(LimitExceeded, "more than {} external data files", limits::EXTERNAL_FILES);
         }
-        let file = files::open_beneath(folder, name)?;
+        let file = match self.model {
+            Some(model) => files::open_beside(model, name)?,
+            None => files::open_beneath(folder, name)?,
+        };
         let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| name)?;
         self.files.insert(key, bytes.clone());
         Ok(bytes)

@@ -22,14 +22,17 @@ pub struct Loaded {
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
-    let folder = files::parent_of(path);
-    let mut loaded = from_bytes(bytes.clone(), Some(folder)).at(|| path.display())?;
+    let mut loaded = read(bytes.clone(), Resolver::beside(path)).at(|| path.display())?;
     loaded.files.insert(0, (path.to_owned(), bytes));
     Ok(loaded)
 }
 
 /// Loads a model from bytes; external data, if any, is looked for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
+    read(bytes, Resolver::new(folder))
+}
+
+fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
     if packed::is_packed(&bytes) {
         let mut proto = packed::read(&bytes)?;
         validate::header(&proto)?;
@@ -43,7 +46,7 @@ pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
         Some(what) => Error::new(Kind::InvalidModel, format!("is not an ONNX model but {what}")),
         None => e,
     })?;
-    resolve(&mut proto, Resolver::new(folder))
+    resolve(&mut proto, resolver)
 }
 
 /// Loads a model from bytes whose external data are given, by name.

@@ -1,0 +1,247 @@
+//! Files that a model names: opened beneath its folder, wherever links point.
+//!
+//! A name comes out of a stranger's file, and so may the folder around it. What is followed is what ONNX Runtime follows:
+//! a symbolic link is taken if its target lies in the folder of the model, or in that of the file that the model itself is
+//! a link to. In the cache of the Hugging Face hub model and data are links from `snapshots/REVISION/` into the `blobs/` of
+//! the same repository, so they are taken; a link to anywhere else is not. Hard links cannot be told from the file that
+//! they lead to: one is taken if all names of the file lie in the model's folder or its repository.
+//! (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
+
+use super::parent_of;
+use crate::error::{Context, Result, bail};
+use crate::limits;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Opens `name` (a path out of a file, so a stranger's) inside `folder`, never outside it.
+///
+/// Refused: absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, anything that is
+/// not a regular file.
+pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
+    opened(folder, name, None)
+}
+
+/// As [`open_beneath`] for the data of the model file `model`, in its folder. A symbolic link is followed if it leads to
+/// that folder, or to the one that `model` itself leads to.
+pub fn open_beside(model: &Path, name: &str) -> Result<File> {
+    opened(parent_of(model), name, Some(model))
+}
+
+fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
+    let path = Path::new(name);
+    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {
+        bail!(InvalidModel, "the external data file {name:?} is not a plain path inside the model's folder");
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let directory = rustix::fs::open(folder, FOLDER, Mode::empty()).at(|| folder.display())?;
+    let place = || folder.join(path).display().to_string();
+    let file = match (open_resolved(&directory, path), model) {
+        (Err(Errno::LOOP | Errno::NOTDIR), Some(model)) => followed(folder, path, model)?,
+        (Err(Errno::LOOP), None) => bail!(InvalidModel, "the external data file {name:?} is a symbolic link"),
+        (Err(Errno::XDEV), _) => bail!(InvalidModel, "the external data file {name:?} leaves the model's folder"),
+        (other, _) => other.at(place)?,
+    };
+    let stat = rustix::fs::fstat(&file).at(place)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        bail!(InvalidModel, "the external data file {name:?} is not a regular file");
+    }
+    if stat.st_nlink > 1 && !all_names_inside(folder, &stat) {
+        bail!(
+            InvalidModel,
+            "the external data file {name:?} is a hard link to a file elsewhere; a copy of it would be taken"
+        );
+    }
+    Ok(file)
+}
+
+/// The file behind symbolic links, if it lies where it may.
+///
+/// The path without links is opened from the folder it lies in, following none: what has been changed since it was looked
+/// at is refused, not followed.
+fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
+    let place = || folder.join(path).display().to_string();
+    let target = match std::fs::canonicalize(folder.join(path)) {
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NOENT)) => {
+            bail!(
+                InvalidModel,
+                "the external data file {:?} is a symbolic link that leads nowhere",
+                path.display().to_string()
+            )
+        }
+        other => other.at(place)?,
+    };
+    let real_model = std::fs::canonicalize(model).at(|| model.display())?;
+    let folders = [std::fs::canonicalize(folder).at(|| folder.display())?, parent_of(&real_model).to_owned()];
+    for home in &folders {
+        let Ok(rest) = target.strip_prefix(home) else { continue };
+        let home = open_folder(home).at(|| home.display())?;
+        return open_resolved(&home, rest).at(place);
+    }
+    bail!(
+        InvalidModel,
+        "the external data file {:?} is a symbolic link to {:?}, which lies neither in the model's folder nor in that of \
+         the file the model is a link to",
+        path.display().to_string(),
+        target.display().to_string()
+    )
+}
+
+/// A folder by a path without links.
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(CWD, path, FOLDER, Mode::empty(), resolve) {
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, FOLDER | OFlags::NOFOLLOW, Mode::empty()),
+        other => other,
+    }
+}
+
+fn open_resolved(directory: &impl AsFd, path: &Path) -> rustix::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
+        // Kernels before 5.6 and some sandboxes have no openat2: walk the components, following no link.
+        Err(Errno::NOSYS | Errno::PERM) => open_walking(directory, path, flags),
+        other => other.map(File::from),
+    }
+}
+
+fn open_walking(directory: &impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<File> {
+    let names: Vec<_> = path.components().filter(|c| *c != Component::CurDir).collect();
+    let Some((last, parents)) = names.split_last() else { return Err(Errno::INVAL) };
+    let step = FOLDER | OFlags::NOFOLLOW;
+    let mut at = rustix::io::fcntl_dupfd_cloexec(directory, 0)?;
+    for parent in parents {
+        at = rustix::fs::openat(&at, parent.as_os_str(), step, Mode::empty())?;
+    }
+    rustix::fs::openat(&at, last.as_os_str(), flags, Mode::empty()).map(File::from)
+}
+
+/// Whether all names of a file lie in the model's folder, or in the repository of the Hugging Face hub's cache around it.
+fn all_names_inside(folder: &Path, file: &Stat) -> bool {
+    let Ok(folder) = std::fs::canonicalize(folder) else { return false };
+    let home = repository_of(&folder).unwrap_or(folder);
+    let (mut found, mut looked_at) = (0u64, 0usize);
+    let mut folders = vec![(home, 0usize)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            looked_at += 1;
+            // Of links their own, not what they lead to.
+            let Ok(stat) = entry.metadata() else { continue };
+            if looked_at > limits::LINKS_LOOKED_FOR {
+                return false;
+            }
+            if stat.is_dir() && depth < limits::LINKS_DEPTH {
+                folders.push((entry.path(), depth + 1));
+            }
+            found += u64::from((stat.dev(), stat.ino()) == (file.st_dev as u64, file.st_ino as u64));
+        }
+    }
+    found >= file.st_nlink as u64
+}
+
+/// The folder that holds `snapshots` and `blobs`, if this one lies in the former.
+fn repository_of(folder: &Path) -> Option<PathBuf> {
+    let snapshots = folder.ancestors().find(|above| above.file_name().is_some_and(|name| name == "snapshots"))?;
+    let repository = snapshots.parent()?;
+    repository.join("blobs").is_dir().then(|| repository.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("optimize-beneath-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn content(file: Result<File>) -> String {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut file.unwrap(), &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn links_and_escapes_are_refused() {
+        let dir = folder("links");
+        std::fs::write(dir.join("data"), b"x").unwrap();
+        std::fs::create_dir(dir.join("in")).unwrap();
+        std::fs::write(dir.join("in/data"), b"x").unwrap();
+        symlink("data", dir.join("symlink")).unwrap();
+        symlink("in", dir.join("symdir")).unwrap();
+        assert!(open_beneath(&dir, "in/data").is_ok() && open_beneath(&dir, "./data").is_ok());
+        for bad in ["", "/etc/passwd", "../x", "in/../data", "symlink", "symdir/data", "in", "a\\b"] {
+            assert!(open_beneath(&dir, bad).is_err(), "{bad}");
+        }
+        let walked = |name: &str| {
+            let d = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            open_walking(&d, Path::new(name), OFlags::RDONLY | OFlags::NOFOLLOW).is_ok()
+        };
+        assert!(walked("in/data") && !walked("symlink") && !walked("symdir/data"));
+    }
+
+    #[test]
+    fn the_hub_s_cache_is_read_and_nothing_around_it() {
+        let dir = folder("hub");
+        let (snapshot, blobs) = (dir.join("models--a--b/snapshots/rev/onnx"), dir.join("models--a--b/blobs"));
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(&blobs).unwrap();
+        for (name, text) in
+            [("models--a--b/blobs/aaa", "model"), ("models--a--b/blobs/bbb", "data"), ("secret", "secret")]
+        {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        symlink("../../../blobs/aaa", snapshot.join("model.onnx")).unwrap();
+        symlink("../../../blobs/bbb", snapshot.join("model.onnx_data")).unwrap();
+        let model = snapshot.join("model.onnx");
+        assert_eq!(content(open_beside(&model, "model.onnx_data")), "data");
+        // Links within the folder, and folders that are links.
+        symlink("model.onnx_data", snapshot.join("again")).unwrap();
+        symlink("../../../blobs", snapshot.join("folder")).unwrap();
+        assert_eq!(content(open_beside(&model, "again")), "data");
+        assert_eq!(content(open_beside(&model, "folder/bbb")), "data");
+        // To anywhere else: refused, whatever leads there.
+        symlink("../../../../secret", snapshot.join("out")).unwrap();
+        symlink(dir.join("secret"), snapshot.join("absolute")).unwrap();
+        symlink("../../../..", snapshot.join("up")).unwrap();
+        symlink("loop", snapshot.join("loop")).unwrap();
+        symlink("nowhere", snapshot.join("dangling")).unwrap();
+        for bad in ["out", "absolute", "up/secret", "loop", "dangling", "../../../blobs/bbb", "folder/../secret"] {
+            assert!(open_beside(&model, bad).is_err(), "{bad}");
+        }
+        // A model that is no link itself opens no other folder.
+        let plain = snapshot.join("plain.onnx");
+        std::fs::write(&plain, "model").unwrap();
+        let e = open_beside(&plain, "model.onnx_data").unwrap_err();
+        assert!(e.message().contains("symbolic link to") && e.message().contains("blobs/bbb"), "{e}");
+        assert_eq!(content(open_beside(&plain, "plain.onnx")), "model");
+    }
+
+    #[test]
+    fn hard_links_are_taken_where_all_names_lie_in_the_model_s_folder() {
+        let dir = folder("hard");
+        let (snapshot, blobs) = (dir.join("repo/snapshots/rev"), dir.join("repo/blobs"));
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join("bbb"), "data").unwrap();
+        std::fs::hard_link(blobs.join("bbb"), snapshot.join("data")).unwrap();
+        assert_eq!(content(open_beneath(&snapshot, "data")), "data");
+        std::fs::hard_link(blobs.join("bbb"), dir.join("elsewhere")).unwrap();
+        assert!(open_beneath(&snapshot, "data").unwrap_err().message().contains("hard link"));
+        std::fs::write(dir.join("one"), "x").unwrap();
+        std::fs::create_dir(dir.join("sub")).unwrap();
+        std::fs::hard_link(dir.join("one"), dir.join("sub/two")).unwrap();
+        assert_eq!(content(open_beneath(&dir, "one")), "x");
+        assert!(open_beneath(&dir.join("sub"), "two").is_err());
+    }
+}
