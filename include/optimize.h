@@ -1241,7 +1241,8 @@ typedef struct {
    */
   int32_t importance;
   /**
-   * Structured: sizes stay multiples of this; 0 is what is usual.
+   * Structured: sizes stay multiples of this; 0 is what is usual: 16 for the channels of convolutions of images (8
+   * where there are fewer than 32) and for 256 units or more, 8 from 64 on.
    */
   uint32_t round_to;
   /**

@@ -73,7 +73,8 @@ pub struct optimize_prune_options_t {
     pub threads: u32,
     /// Structured: an optimize_importance_t.
     pub importance: i32,
-    /// Structured: sizes stay multiples of this; 0 is what is usual.
+    /// Structured: sizes stay multiples of this; 0 is what is usual: 16 for the channels of convolutions of images (8
+    /// where there are fewer than 32) and for 256 units or more, 8 from 64 on.
     pub round_to: u32,
     /// Structured, not 0: the weight behind each cut is fitted to give what it gave on the calibration text.
     pub reconstruct: u32,
@@ -151,6 +152,9 @@ pub unsafe extern "C" fn optimize_model_prune(
             options.threads = context.threads(given.threads)?;
             if options.target_speedup > 0.0 {
                 context.runtime()?;
+            } else if options.method == PruneMethod::Structured {
+                // Shapes are asked of the context's own runtime, if of any; without one the rules have to do.
+                let _ = context.runtime();
             }
             let calibration = match (given.calibration.is_null(), given.calibration_size) {
                 (true, 0) => None,

@@ -88,6 +88,8 @@ struct Found<'a> {
     table: bool,
     /// Whether it must be named to be meant.
     shy: bool,
+    /// Whether an attribute of a node that uses it is given by the call of the function around that.
+    refers: bool,
     /// All that it can be called by.
     names: Vec<String>,
     module: String,
@@ -152,7 +154,18 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                     let shy = matches!(node.op(), "LSTM" | "GRU" | "RNN");
                     let module = module.unwrap_or_else(|| node.label().to_owned());
                     let readers = Vec::new();
-                    found.push(Found { constant, layout, data: None, readers, table, shy, names: vec![], module });
+                    let refers = false;
+                    found.push(Found {
+                        constant,
+                        layout,
+                        data: None,
+                        readers,
+                        table,
+                        shy,
+                        refers,
+                        names: vec![],
+                        module,
+                    });
                     found.len() - 1
                 });
                 let weight = &mut found[place];
@@ -161,6 +174,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                     (weight.layout, weight.data) = (layout, data);
                 }
                 weight.table |= table;
+                weight.refers |= node.refers();
                 weight.readers.push((body, index));
                 weight.names.extend(names);
             }
@@ -241,6 +255,9 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     }
     if found.shy && named.is_none() {
         return Err("recurrent weights are pruned only if they are named".to_owned());
+    }
+    if found.refers && options.pattern.is_some() {
+        return Err("how it lies is given by the call of the function around it".to_owned());
     }
     let elements = found.layout.outputs() * found.layout.inputs;
     if (elements as u64) < options.min_elements.max(1) {

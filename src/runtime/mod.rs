@@ -8,6 +8,7 @@
 //!   sessions compute ([`Resident`]).
 //! - [`providers`]: what a session can run on (processor, CUDA, TensorRT); `register` gives it to one, `driver` knows
 //!   NVIDIA's devices.
+//! - `inferred`: what ONNX Runtime says about the shapes of values.
 //! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
 //!
 //! ```no_run
@@ -23,6 +24,7 @@
 
 pub(crate) mod driver;
 mod in_place;
+mod inferred;
 mod inputs;
 pub mod library;
 mod mapped;
@@ -39,6 +41,7 @@ mod watch;
 mod weights;
 
 pub use in_place::{InPlace, Place, Stop};
+pub(crate) use inferred::{inferred, resize};
 pub use library::Runtime;
 pub use mapped::trim_heap;
 pub use options::{OptimizationLevel, SessionOptions};

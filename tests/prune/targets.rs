@@ -150,3 +150,36 @@ fn small_integer_and_recurrent_weights_stay_unless_named() {
     let options = optimize::runtime::SessionOptions::default();
     optimize::runtime::Session::new(support::runtime(), &result, &options, &Call::default()).unwrap();
 }
+
+#[test]
+fn how_a_weight_lies_is_not_guessed_where_the_call_of_a_function_says_it() {
+    let given = |name: &str| Some(name.to_owned());
+    let mut gemm = node("Gemm", &["a", "w"], &["o"]);
+    let kind = Some(attribute_kind::INT);
+    gemm.attribute =
+        vec![AttributeProto { name: given("transB"), kind, ref_attr_name: given("t"), ..Default::default() }];
+    let opset = OperatorSetIdProto { version: Some(17), ..Default::default() };
+    let function = FunctionProto {
+        name: given("F"),
+        domain: given("local"),
+        input: vec!["a".into()],
+        output: vec!["o".into()],
+        attribute: vec!["t".into()],
+        node: vec![constant(weight("w", &[32, 32])), gemm],
+        opset_import: vec![opset.clone()],
+        ..Default::default()
+    };
+    let mut call = op("F", &["x"], &["y"], &[("t", 1)]);
+    call.domain = given("local");
+    let (x, y) = (value("x", Float32, &[-1, 32]), value("y", Float32, &[-1, 32]));
+    let mut proto = model(17, vec![x], vec![y], vec![], vec![call]).proto().clone();
+    proto.functions = vec![function];
+    proto.opset_import.push(OperatorSetIdProto { domain: given("local"), version: Some(1), ..Default::default() });
+    let model = Model::from_proto(proto);
+    let pattern = PruneOptions { pattern: Some("2:4".parse().unwrap()), ..magnitude(0.5) };
+    let text = refused(&model, &pattern).to_string();
+    assert!(text.contains("given by the call"), "{text}");
+    let (result, _) = pruned(&model, &magnitude(0.5));
+    let stored = result.proto().functions[0].node[0].attribute[0].t.as_deref().unwrap();
+    assert_eq!(zeros(&numbers(stored)), 512);
+}

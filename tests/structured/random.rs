@@ -43,13 +43,15 @@ pub struct Maker {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
     count: usize,
+    /// Sizes are used as numbers, too.
+    pub numbers: bool,
 }
 
 impl Maker {
     pub fn new(seed: u64) -> Maker {
         let mut random = Random(seed);
         let opset = random.pick(&[11, 13, 17, 18]);
-        Maker { random, opset, nodes: Vec::new(), initializers: Vec::new(), count: 0 }
+        Maker { random, opset, nodes: Vec::new(), initializers: Vec::new(), count: 0, numbers: false }
     }
 
     fn name(&mut self, hint: &str) -> String {
@@ -66,7 +68,7 @@ impl Maker {
         output
     }
 
-    fn weight(&mut self, dims: &[i64]) -> String {
+    pub fn weight(&mut self, dims: &[i64]) -> String {
         let count = dims.iter().product::<i64>() as usize;
         // Sums over a weight's inputs stay near 1.
         let fan: i64 = if dims.len() > 2 { dims[1..].iter().product() } else { dims[0] };
@@ -77,21 +79,21 @@ impl Maker {
         name
     }
 
-    fn vector(&mut self, size: i64, around: f32) -> String {
+    pub fn vector(&mut self, size: i64, around: f32) -> String {
         let values: Vec<f32> = (0..size).map(|_| around + self.random.float() * 0.3).collect();
         let name = self.name("vector");
         self.initializers.push(float_tensor(&name, &[size], &values));
         name
     }
 
-    fn scalar(&mut self, value: f32) -> String {
+    pub fn scalar(&mut self, value: f32) -> String {
         let name = self.name("scalar");
         self.initializers.push(float_tensor(&name, &[], &[value]));
         name
     }
 
     /// Whole numbers as an initializer or a `Constant` node.
-    fn ints(&mut self, values: &[i64]) -> String {
+    pub fn ints(&mut self, values: &[i64]) -> String {
         let name = self.name("ints");
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let made = tensor(&name, DataType::Int64, &[values.len() as i64], raw.into());
@@ -108,7 +110,7 @@ impl Maker {
         if self.random.chance() { self.op("Add", &[x, &b], vec![]) } else { self.op("Add", &[&b, x], vec![]) }
     }
 
-    fn activation(&mut self, x: &str) -> String {
+    pub fn activation(&mut self, x: &str) -> String {
         match self.random.below(6) {
             0 => self.op("Relu", &[x], vec![]),
             1 => self.op("Sigmoid", &[x], vec![]),
@@ -133,7 +135,7 @@ impl Maker {
         }
     }
 
-    fn unsqueeze(&mut self, x: &str, axis: i64) -> String {
+    pub fn unsqueeze(&mut self, x: &str, axis: i64) -> String {
         if self.opset < 13 {
             return self.op("Unsqueeze", &[x], vec![ints_attribute("axes", &[axis])]);
         }
@@ -141,7 +143,7 @@ impl Maker {
         self.op("Unsqueeze", &[x, &axes], vec![])
     }
 
-    fn split(&mut self, x: &str, axis: i64, sizes: &[i64]) -> Vec<String> {
+    pub fn split(&mut self, x: &str, axis: i64, sizes: &[i64]) -> Vec<String> {
         let outputs: Vec<String> = sizes.iter().map(|_| self.name("part")).collect();
         let mut inputs = vec![x.to_owned()];
         let mut attributes = vec![int_attribute("axis", axis)];
@@ -160,7 +162,7 @@ impl Maker {
     }
 
     /// A linear layer on `[.., from]`, in one of several forms.
-    fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
+    pub fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
         match self.random.below(4) {
             0 => {
                 // As PyTorch exports a matrix that is stored the other way around.
@@ -259,7 +261,7 @@ impl Maker {
     }
 
     /// `[batch, tokens, heads * size]` as `[batch, heads, tokens, size]`, by a shape that is constant or computed.
-    fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
+    pub fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
         let shape = match self.random.below(3) {
             0 => self.ints(&[0, 0, heads, size]),
             1 => self.ints(&[0, 0, -1, size]),
@@ -286,13 +288,19 @@ impl Maker {
             let (q, k) = (self.linear(x, width, heads * size), self.linear(x, width, kv * size));
             (q, k, self.linear(x, width, kv * size))
         };
+        let whole = q.clone();
         let (q, k, v) = (self.heads(&q, heads, size), self.heads(&k, kv, size), self.heads(&v, kv, size));
         let (k, v) =
             if repeat == 1 { (k, v) } else { (self.repeat(&k, kv, repeat, size), self.repeat(&v, kv, repeat, size)) };
         let k = self.op("Transpose", &[&k], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
         let scores = self.op("MatMul", &[&q, &k], vec![]);
-        let scale = self.scalar(0.5);
-        let scores = self.op("Mul", &[&scores, &scale], vec![]);
+        let scores = if self.numbers {
+            let scale = self.root_of_head_size(&whole, heads);
+            self.op("Div", &[&scores, &scale], vec![])
+        } else {
+            let scale = self.scalar(0.5);
+            self.op("Mul", &[&scores, &scale], vec![])
+        };
         let last = if self.opset < 13 { 3 } else { -1 };
         let shares = self.op("Softmax", &[&scores], vec![int_attribute("axis", last)]);
         let seen = self.op("MatMul", &[&shares, &v], vec![]);
@@ -331,6 +339,9 @@ impl Maker {
                 _ => self.feed_forward(&from, width),
             };
             x = if self.random.below(4) > 0 { self.op("Add", &[&x, &y], vec![]) } else { y };
+            if self.numbers {
+                x = self.counted(&x, width);
+            }
         }
         if self.random.below(3) == 0 {
             x = self.shared(&x, width);
@@ -347,7 +358,7 @@ impl Maker {
         self.op("MatMul", &[&y, &w], vec![])
     }
 
-    fn finish(mut self, y: &str, from: &[i64], to: &[i64]) -> Model {
+    pub fn finish(mut self, y: &str, from: &[i64], to: &[i64]) -> Model {
         let mut last = node("Identity", &[y], &["y"]);
         last.name = Some("/out/Identity".to_owned());
         self.nodes.push(last);
@@ -357,7 +368,7 @@ impl Maker {
 }
 
 /// A value of a shape; each size left open has a name of its own.
-fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
+pub fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = value(name, DataType::Float32, dims);
     let tensor = info.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap();
     for (dim, name) in tensor.shape.as_mut().unwrap().dim.iter_mut().zip(["batch", "tokens"]) {
@@ -377,7 +388,7 @@ impl Pipe for String {}
 
 /// Images.
 impl Maker {
-    fn conv(&mut self, x: &str, from: i64, to: i64, kernel: i64, group: i64) -> String {
+    pub fn conv(&mut self, x: &str, from: i64, to: i64, kernel: i64, group: i64) -> String {
         let w = self.weight(&[to, from / group, kernel, kernel]);
         let pad = kernel / 2;
         let attributes = vec![int_attribute("group", group), ints_attribute("pads", &[pad; 4])];

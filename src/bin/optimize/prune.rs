@@ -67,7 +67,7 @@ pub struct Arguments {
     /// Structured: by what neurons, channels and heads are judged
     #[arg(long, value_enum, default_value = "l1")]
     importance: Judge,
-    /// Structured: sizes stay multiples of this
+    /// Structured: sizes stay multiples of this [default: 16 for channels of images and from 256 on, 8 from 64 on]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     round_to: usize,
     /// Structured, with calibration: fit the weight behind each cut to give what it gave
@@ -127,6 +127,10 @@ enum Judge {
 const PACKED: &str = "stored packed, the zeros take next to nothing; once it is loaded the model is as large and as fast \
                       as before";
 
+/// After structured pruning without data.
+const UNSEEN: &str = "\nNote: units were judged by their weights alone, which costs most models much of their quality. With data \
+                      much of it comes back: --calibration FILE --importance activation --reconstruct.\n";
+
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.reporting, |bar| {
@@ -135,6 +139,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let options = options(arguments, &model, &target);
         if options.target_speedup > 0.0 {
             arguments.machine.runtime()?;
+        } else if options.method == PruneMethod::Structured && arguments.machine.runtime_library.is_some() {
+            // Shapes are asked of it, if of any; without one the rules have to do.
+            let _ = arguments.machine.runtime();
         }
         let (result, mut report) = match &arguments.calibration {
             None => bar.call(|call| prune(&model, &options, call))?,
@@ -281,6 +288,10 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         let notes = of("notes");
         let notes = notes.as_array().into_iter().flatten().filter_map(|note| note.as_str());
         notes.for_each(|note| reporting.warn(note));
+        let cut = of("units_after").as_u64() < of("units_before").as_u64();
+        if cut && arguments.calibration.is_none() {
+            common::print(UNSEEN)?;
+        }
         return Ok(());
     }
     common::print(&format!(

@@ -4,6 +4,7 @@
 //! can only be removed together. What a rule does not know it blocks, and so does everything that no rule covers.
 
 use super::axes::{Axes, Axis, AxisId, Dim, Int, Reason};
+use super::known::Known;
 use super::rules;
 use super::sizes::Sizes;
 use crate::error::{Result, bail};
@@ -68,6 +69,8 @@ pub enum Follow<'m> {
     EqualSplit { node: u32, axes: Vec<AxisId> },
     /// A `Slice`: element `at` of its starts and ends bounds `range` of `axis`.
     Range { node: u32, at: usize, axis: AxisId, range: (usize, usize) },
+    /// Elements of an integer input that are used as numbers: they must be what they were.
+    Numbers { node: u32, input: usize, ints: Vec<Int> },
     /// An integer attribute that is the size of an axis over `per`.
     Attribute { node: u32, name: &'static str, axis: AxisId, per: i64 },
     /// A value whose declared shape names the sizes.
@@ -77,6 +80,11 @@ pub enum Follow<'m> {
 
 /// A verdict of a rule; the error is what the node does that nobody can cut through.
 pub type Judged<T> = std::result::Result<T, &'static str>;
+
+/// The verdict on a node that reads what a node before it lost; the reason names that one.
+pub const LOST: &str = "it reads a value whose shape is not known";
+/// The verdict on a node whose parameters are whole numbers that could not be followed.
+pub const COMPUTED: &str = "its parameters are computed";
 
 /// What hangs together.
 pub struct Analysis<'m> {
@@ -92,12 +100,20 @@ pub struct Analysis<'m> {
     pub opset: i64,
     /// The node that is being judged.
     pub at: u32,
-    sizes: Sizes<'m>,
+    /// Nodes that were given up, and why.
+    pub verdicts: Vec<(u32, Reason)>,
+    /// Values whose shape is not known, and who lost it.
+    pub lost: HashMap<&'m str, Reason>,
+    /// Nodes by the values that they make.
+    pub producers_of: HashMap<&'m str, usize>,
+    pub(super) known: &'m Known,
+    pub(super) sizes: Sizes<'m>,
 }
 
 impl<'m> Analysis<'m> {
-    /// Looks at all of the main graph. Linear in the sizes of its axes; weights are not read.
-    pub fn new(model: &'m Model) -> Result<Analysis<'m>> {
+    /// Looks at all of the main graph, with what is `known` of it besides. Linear in the sizes of its axes; weights are
+    /// not read.
+    pub fn new(model: &'m Model, known: &'m Known) -> Result<Analysis<'m>> {
         let graph = model.graph();
         let opset = model.opset();
         if opset < 7 {
@@ -113,25 +129,36 @@ impl<'m> Analysis<'m> {
             follows: Vec::new(),
             opset,
             at: 0,
-            sizes: Sizes::new(model),
+            verdicts: Vec::new(),
+            lost: HashMap::new(),
+            producers_of: HashMap::new(),
+            known,
+            sizes: Sizes::new(model, known.long),
         };
+        let nodes = graph.node.iter().enumerate();
+        analysis.producers_of = nodes.flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
         let inputs = analysis.inputs();
         analysis.initializers(&inputs);
         for index in sorted(graph) {
             analysis.node(index);
         }
         analysis.outputs();
+        analysis.shapes_that_vary();
         Ok(analysis)
     }
 
     /// Adds the graph's inputs; gives their names.
     fn inputs(&mut self) -> Vec<&'m str> {
-        let fixed = Axis::Fixed(Reason { node: None, text: "it is an input of the model" });
+        let fixed = Axis::Fixed(Reason::new(None, "it is an input of the model"));
         let mut names = Vec::new();
         for info in &self.graph.input {
             let Some(name) = info.name.as_deref() else { continue };
             names.push(name);
-            let Some(dims) = self.sizes.of(info) else { continue };
+            let Some(dims) = self.sizes.of(info) else {
+                let reason = Reason { node: None, text: "an input of the model has no shape", lost: true };
+                self.lost.insert(name, reason);
+                continue;
+            };
             let heads = self.sizes.cache(name);
             let mut axes = vec![fixed; dims.len()];
             if let Some(heads) = heads.filter(|heads| *heads < dims.len()) {
@@ -159,7 +186,7 @@ impl<'m> Analysis<'m> {
             |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64);
         let cut = dtype.is_some_and(float) && !overridable;
         let text = if overridable { "a caller may give it another value" } else { "it is not a float" };
-        let fixed = Axis::Fixed(Reason { node: None, text });
+        let fixed = Axis::Fixed(Reason::new(None, text));
         let axes = dims.iter().map(|dim| if cut { self.axes.add(*dim, None) } else { fixed }).collect();
         let ints = if overridable { None } else { super::sizes::ints_of(tensor) };
         self.constants.insert(name, tensor);
@@ -169,48 +196,81 @@ impl<'m> Analysis<'m> {
     fn node(&mut self, index: usize) {
         let node = &self.graph.node[index];
         self.at = index as u32;
-        if node.is("Constant") {
-            let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR));
-            if let (Some(tensor), Some(name)) = (value.and_then(|v| v.t.as_deref()), node.output.first()) {
-                return self.constant(name, tensor, false);
-            }
-            if let Some(ints) = node.attribute("value_ints").map(|a| a.ints.clone())
-                && let Some(name) = node.output.first()
-            {
-                let ints: Vec<Int> = ints.iter().map(|v| Int::constant([*v; 2])).collect();
-                let (dim, why) = ([ints.len() as i64; 2], self.reason("it is a list of whole numbers"));
-                let value = Value { dims: vec![dim], axes: vec![Axis::Fixed(why)], ints: Some(ints), constant: None };
-                self.values.insert(name, value);
-                return;
-            }
+        if node.is("Constant") && self.constant_node(node) {
+            return;
         }
+        let known = self.follows.len();
         let verdict = if subgraphs(node).next().is_some() {
-            Err("it holds a graph of its own")
+            Err("it holds a graph of its own, in which nothing is cut")
         } else {
             rules::judge(self, node)
         };
         if let Err(text) = verdict {
             self.give_up(node, text);
         }
+        self.numbers(node, known);
+        self.told(node);
     }
 
-    /// Blocks all that a node reads; what it makes is known as far as the model declares it.
+    /// Whether a `Constant` node holds a tensor or whole numbers.
+    fn constant_node(&mut self, node: &'m NodeProto) -> bool {
+        let Some(name) = node.output.first() else { return false };
+        let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR));
+        if let Some(tensor) = value.and_then(|v| v.t.as_deref()) {
+            self.constant(name, tensor, false);
+            return true;
+        }
+        let ints = match (node.attribute("value_ints"), node.attribute("value_int")) {
+            (Some(list), _) => list.ints.clone(),
+            (None, Some(one)) => vec![one.i.unwrap_or(0)],
+            _ => return false,
+        };
+        let list = node.attribute("value_ints").is_some();
+        let why = self.fixed("it is a list of whole numbers");
+        let ints: Vec<Int> = ints.iter().map(|v| Int::constant([*v; 2])).collect();
+        let (dims, axes) = if list { (vec![[ints.len() as i64; 2]], vec![why]) } else { (Vec::new(), Vec::new()) };
+        self.values.insert(name, Value { dims, axes, ints: Some(ints), constant: None });
+        true
+    }
+
+    /// Blocks all that a node reads; what it makes is known as far as the model declares it, or ONNX Runtime says it.
     fn give_up(&mut self, node: &'m NodeProto, text: &'static str) {
-        let reason = self.reason(text);
+        let before = reads(node).into_iter().find_map(|name| self.lost.get(name).copied());
+        let reason = before.filter(|_| text == LOST).unwrap_or_else(|| self.reason(text));
+        self.verdicts.push((self.at, reason));
         for name in reads(node).into_iter().chain(node.output.iter().map(String::as_str)) {
             self.block_all(name, reason);
         }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
-            match self.sizes.declared(name) {
+            match self.sizes.declared(name).or_else(|| self.known.shape(name)) {
                 Some(dims) => {
                     let axes = vec![Axis::Fixed(reason); dims.len()];
                     self.values.insert(name, Value { dims, axes, ints: None, constant: None });
                 }
                 None => {
                     self.values.remove(name.as_str());
+                    self.lost.insert(name, Reason { lost: true, ..reason });
                 }
             }
         }
+    }
+
+    /// Gives what a node made the whole numbers that ONNX Runtime found there.
+    fn told(&mut self, node: &'m NodeProto) {
+        for name in &node.output {
+            if let (Some(value), Some(ints)) = (self.values.get_mut(name.as_str()), self.known.ints(name))
+                && value.ints.is_none()
+            {
+                value.ints = Some(ints);
+            }
+        }
+    }
+
+    /// Notes that the weights of the node being judged cannot be cut; what it makes is known all the same.
+    pub fn refuse(&mut self, node: &'m NodeProto, text: &'static str) {
+        let reason = self.reason(text);
+        self.verdicts.push((self.at, reason));
+        reads(node).into_iter().for_each(|name| self.block_all(name, reason));
     }
 
     fn block_all(&mut self, name: &str, reason: Reason) {
@@ -221,10 +281,11 @@ impl<'m> Analysis<'m> {
 
     /// What leaves the model must stay as it is, but for the cache of a decoder.
     fn outputs(&mut self) {
-        let reason = Reason { node: None, text: "it is an output of the model" };
+        let reason = Reason::new(None, "it is an output of the model");
         for output in &self.graph.output {
             let Some(name) = output.name.as_deref() else { continue };
             let cache = self.sizes.cache(name);
+            self.hold(name, reason);
             let Some(value) = self.values.get(name) else { continue };
             for (index, axis) in value.axes.iter().enumerate() {
                 if cache != Some(index) {
@@ -239,7 +300,7 @@ impl<'m> Analysis<'m> {
 
     /// A reason that names the node being judged.
     pub fn reason(&self, text: &'static str) -> Reason {
-        Reason { node: Some(self.at), text }
+        Reason::new(Some(self.at), text)
     }
 
     /// An axis that the node being judged fixes.
@@ -262,7 +323,7 @@ impl<'m> Analysis<'m> {
     /// The input at `index`, which must be known.
     pub fn input(&self, node: &'m NodeProto, index: usize) -> Judged<&Value<'m>> {
         let name = node.input_at(index).ok_or("it lacks an input")?;
-        self.values.get(name).ok_or("it reads a value whose shape is not known")
+        self.values.get(name).ok_or(LOST)
     }
 
     /// As [`Analysis::input`], or nothing where it is left out.
@@ -280,7 +341,7 @@ impl<'m> Analysis<'m> {
         }
         match self.optional(node, index)? {
             None => Ok(None),
-            Some(value) => value.ints.map(Some).ok_or("its parameters are computed"),
+            Some(value) => value.ints.map(Some).ok_or(COMPUTED),
         }
     }
 

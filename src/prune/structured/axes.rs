@@ -29,6 +29,15 @@ pub struct Reason {
     pub node: Option<u32>,
     /// In words.
     pub text: &'static str,
+    /// The node did not do it itself: what it makes, or what is made of that, has a shape that is not known.
+    pub lost: bool,
+}
+
+impl Reason {
+    /// What the node with that index does; `None` for the model's own inputs and outputs.
+    pub fn new(node: Option<u32>, text: &'static str) -> Reason {
+        Reason { node, text, lost: false }
+    }
 }
 
 /// An axis of a value.
@@ -58,7 +67,7 @@ impl Axes {
     /// A new axis, each element in a class of its own. Of sizes that are open, below 2 or beyond all reason nothing
     /// can be removed.
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
-        let fixed = |text| Axis::Fixed(Reason { node, text });
+        let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
             return fixed("its size is open");
         }
@@ -216,6 +225,8 @@ enum From {
     Size(AxisId),
     /// A function of two others.
     Of(fn(i64, i64) -> i64, Arc<(Int, Int)>),
+    /// The product of two others.
+    Product(Arc<(Int, Int)>),
 }
 
 impl Int {
@@ -243,6 +254,28 @@ impl Int {
         }
     }
 
+    /// The product of two numbers; `None` if it takes too many steps.
+    pub fn product(a: &Int, b: &Int) -> Option<Int> {
+        let product = Int::of(|a, b| a.wrapping_mul(b), a, b)?;
+        Some(match product.from {
+            From::Of(_, parts) => Int { from: From::Product(parts), ..product },
+            _ => product,
+        })
+    }
+
+    /// Of a product: those of its factors that follow axes, as they are and with other sizes. `None` if it is no product.
+    pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
+        match &self.from {
+            From::Constant => Some((1, 1)),
+            From::Size(axis) => Some((self.lanes[0], size(*axis).unwrap_or(self.lanes[0]))),
+            From::Of(..) => None,
+            From::Product(parts) => {
+                let (a, b) = (parts.0.factors(size)?, parts.1.factors(size)?);
+                Some((a.0.checked_mul(b.0)?, a.1.checked_mul(b.1)?))
+            }
+        }
+    }
+
     /// Whether it depends on the size of an axis that might be cut.
     pub fn follows(&self) -> bool {
         !matches!(self.from, From::Constant)
@@ -250,12 +283,46 @@ impl Int {
 
     /// Its value once the model has been cut.
     pub fn after(&self, kept: &Kept) -> Dim {
+        self.with(&|axis| kept.size(axis))
+    }
+
+    /// Its value where axes have other sizes; `None` leaves one as it is.
+    fn with(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Dim {
         match &self.from {
             From::Constant => self.lanes,
-            From::Size(axis) => kept.size(*axis).map_or(self.lanes, |size| [size, size]),
+            From::Size(axis) => size(*axis).map_or(self.lanes, |size| [size, size]),
             From::Of(function, parts) => {
-                let (a, b) = (parts.0.after(kept), parts.1.after(kept));
+                let (a, b) = (parts.0.with(size), parts.1.with(size));
                 [function(a[0], b[0]), function(a[1], b[1])]
+            }
+            From::Product(parts) => {
+                let (a, b) = (parts.0.with(size), parts.1.with(size));
+                [a[0].wrapping_mul(b[0]), a[1].wrapping_mul(b[1])]
+            }
+        }
+    }
+
+    /// The axes without some of whose elements it would be another number, as far as a few trials show.
+    pub fn hangs_on(&self, axes: &Axes) -> Vec<AxisId> {
+        let mut found = Vec::new();
+        self.collect(&mut found);
+        found.sort_unstable();
+        found.dedup();
+        let other = |axis: AxisId, size: i64| self.with(&|at| (at == axis).then_some(size)) != self.lanes;
+        found.retain(|axis| {
+            let size = axes.size(*axis) as i64;
+            [size - 1, size / 2, size / 2 + 1, 1].iter().any(|size| other(*axis, *size))
+        });
+        found
+    }
+
+    fn collect(&self, found: &mut Vec<AxisId>) {
+        match &self.from {
+            From::Constant => {}
+            From::Size(axis) => found.push(*axis),
+            From::Of(_, parts) | From::Product(parts) => {
+                parts.0.collect(found);
+                parts.1.collect(found);
             }
         }
     }

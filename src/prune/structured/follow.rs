@@ -21,15 +21,12 @@ pub struct Follower<'a, 'm> {
     added: Vec<(usize, NodeProto)>,
     /// Values made already: what they are made from, with which elements changed.
     made: HashMap<(String, Vec<Option<i64>>), String>,
-    producer: HashMap<&'m str, usize>,
 }
 
 impl<'a, 'm> Follower<'a, 'm> {
     /// `names` are those of the whole model.
     pub fn new(analysis: &'a Analysis<'m>, kept: &'a Kept, graph: &'a mut GraphProto, names: Names) -> Self {
-        let nodes = analysis.graph.node.iter().enumerate();
-        let producer = nodes.flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
-        Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new(), producer }
+        Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new() }
     }
 
     /// Brings everything in line; the nodes are in their places afterwards.
@@ -50,6 +47,13 @@ impl<'a, 'm> Follower<'a, 'm> {
                     }
                 }
                 Follow::Declared { value } => self.declared(value),
+                // A range of the same node comes first.
+                Follow::Numbers { .. } => {}
+            }
+        }
+        for follow in &analysis.follows {
+            if let Follow::Numbers { node, input, ints } = follow {
+                self.numbers(*node as usize, *input, ints, &mut ranges)?;
             }
         }
         for ((node, input), changes) in ranges {
@@ -87,6 +91,53 @@ impl<'a, 'm> Follower<'a, 'm> {
             changes[index] = Some(wanted[0]);
         }
         self.change(node, input, &changes)
+    }
+
+    /// Notes the elements of an input that are used as numbers and would be others.
+    fn numbers(
+        &mut self,
+        node: usize,
+        input: usize,
+        ints: &[Int],
+        changes: &mut BTreeMap<(usize, usize), Vec<Option<i64>>>,
+    ) -> Result<()> {
+        let kept = self.kept;
+        for (index, int) in ints.iter().enumerate().filter(|(_, int)| int.after(kept) != int.lanes) {
+            let list = changes.entry((node, input)).or_default();
+            list.resize(list.len().max(ints.len()), None);
+            if list[index].is_some() {
+                continue;
+            }
+            if !is_fixed(int.lanes) {
+                changes.remove(&(node, input));
+                return self.products(node, input, ints);
+            }
+            list[index] = Some(int.lanes[0]);
+        }
+        Ok(())
+    }
+
+    /// Gives a node an input of products with open sizes as they were: times the factors that were, over those that are.
+    fn products(&mut self, node: usize, input: usize, ints: &[Int]) -> Result<()> {
+        let factors: Option<Vec<(i64, i64)>> =
+            ints.iter().map(|int| int.factors(&|axis| self.kept.size(axis))).collect();
+        let (Some(factors), Some(name)) = (factors, self.analysis.graph.node[node].input_at(input)) else {
+            let label = self.graph.node[node].label();
+            bail!(Unsupported, "node {label:?}: it counts with a size that is cut, in a way that is not known");
+        };
+        let (dtype, dims) = self.form(name, ints.len());
+        let [were, are] = [factors.iter().map(|f| f.0).collect::<Vec<_>>(), factors.iter().map(|f| f.1).collect()]
+            .map(|values| self.constant(name, dtype, &dims, &values));
+        let product = self.add(node, edit::node("Mul", &[name, &were], &[name]));
+        let quotient = self.add(node, edit::node("Div", &[&product, &are], &[name]));
+        self.graph.node[node].input[input] = quotient;
+        Ok(())
+    }
+
+    /// Element type and dimensions of a value of so many whole numbers.
+    fn form(&self, name: &str, count: usize) -> (Option<i32>, Vec<i64>) {
+        let dims = self.analysis.values.get(name).map(|value| value.dims.iter().map(|dim| dim[0]).collect());
+        (self.analysis.dtype_of(name).map(DataType::to_onnx), dims.unwrap_or_else(|| vec![count as i64]))
     }
 
     /// Gives a node an integer input with other elements.
@@ -129,10 +180,14 @@ impl<'a, 'm> Follower<'a, 'm> {
             self.made.insert(key, made.clone());
             return made;
         }
-        let node = self.producer.get(name).map(|index| &self.analysis.graph.node[*index]);
+        let (dtype, dims) = self.form(name, changes.len());
+        if let Some(values) = changes.iter().copied().collect::<Option<Vec<i64>>>() {
+            return self.constant(name, dtype, &dims, &values);
+        }
+        let node = self.analysis.producers_of.get(name).map(|index| &self.analysis.graph.node[*index]);
         if let Some(node) = node {
             let mut copy = node.clone();
-            if node.is("Concat") {
+            if node.is("Concat") && dims.len() == 1 {
                 let mut start = 0;
                 for (index, input) in node.input.iter().enumerate() {
                     let count =
@@ -147,19 +202,20 @@ impl<'a, 'm> Follower<'a, 'm> {
                 return self.add(at, copy);
             }
         }
-        self.arithmetic(at, name, changes)
+        self.arithmetic(at, name, (dtype, &dims), changes)
     }
 
     /// As [`Follower::changed`] for a value that is computed: `x * (0 or 1) + (new or 0)`.
-    fn arithmetic(&mut self, at: usize, name: &str, changes: &[Option<i64>]) -> String {
-        let dims: &[i64] = match self.analysis.values.get(name).map(|v| v.rank()) {
-            Some(0) => &[],
-            _ => &[changes.len() as i64],
-        };
-        let int64 = Some(DataType::Int64.to_onnx());
+    fn arithmetic(
+        &mut self,
+        at: usize,
+        name: &str,
+        (dtype, dims): (Option<i32>, &[i64]),
+        changes: &[Option<i64>],
+    ) -> String {
         let factors: Vec<i64> = changes.iter().map(|c| i64::from(c.is_none())).collect();
         let terms: Vec<i64> = changes.iter().map(|c| c.unwrap_or(0)).collect();
-        let (factors, terms) = (self.constant(name, int64, dims, &factors), self.constant(name, int64, dims, &terms));
+        let (factors, terms) = (self.constant(name, dtype, dims, &factors), self.constant(name, dtype, dims, &terms));
         let product = self.add(at, edit::node("Mul", &[name, &factors], &[name]));
         self.add(at, edit::node("Add", &[&product, &terms], &[name]))
     }
@@ -179,6 +235,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         let name = self.names.fresh(&format!("{name}_cut"));
         let (dtype, raw): (DataType, Bytes) = match dtype.and_then(DataType::from_onnx) {
             Some(DataType::Int32) => (DataType::Int32, values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect()),
+            Some(DataType::Bool) => (DataType::Bool, values.iter().map(|v| u8::from(*v != 0)).collect()),
             _ => (DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         };
         self.graph.initializer.push(edit::tensor(&name, dtype, dims, raw));

@@ -2,11 +2,15 @@
 
 use super::StructuredOptions;
 use super::analysis::Analysis;
-use super::axes::Reason;
-use super::groups::Groups;
+use super::axes::{AxisId, Reason};
+use super::groups::{Group, Groups};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, TensorProto};
+use crate::onnx::validate::subgraphs;
 use crate::prune::names::{Pattern, names_of};
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
@@ -116,7 +120,8 @@ pub fn choose(
     let mut tally = vec![(0usize, 0usize, false); analysis.producers.len()];
     for ((group, sparsity), scores) in groups.groups.iter().zip(&selected.sparsity).zip(scores) {
         let count = group.units.len();
-        let keep = sparsity.map_or(count, |sparsity| kept(count, sparsity, options.round_to));
+        let step = if options.round_to > 0 { options.round_to } else { steps(analysis, group) };
+        let keep = sparsity.map_or(count, |sparsity| kept(count, sparsity, step));
         if sparsity.is_some() {
             (before, after) = (before + count, after + keep);
         }
@@ -137,24 +142,61 @@ pub fn choose(
     Ok(Chosen { gone, nodes, units: (before, after) })
 }
 
-/// How many of `count` units stay: the multiple of `round_to` nearest to what is asked, and at least one.
-fn kept(count: usize, sparsity: f64, round_to: usize) -> usize {
-    let step = match round_to {
-        0 if count >= 256 => 16,
-        0 if count >= 64 => 8,
-        0 => 1,
-        given => given,
-    };
+/// How many of `count` units stay: the multiple of `step` nearest to what is asked, and at least one.
+fn kept(count: usize, sparsity: f64, step: usize) -> usize {
     let wanted = count as f64 * (1.0 - sparsity);
     let rounded = (wanted / step as f64).round() as usize * step;
     if sparsity == 0.0 { count } else { rounded.max(step).min(count) }
 }
 
+/// What the number of units of a group is a multiple of where nobody says: what kernels are fast with.
+///
+/// ONNX Runtime keeps images in blocks of channels, 16 with AVX-512 and 8 without, as long as the channels that a
+/// convolution reads come in whole blocks; otherwise it goes back to plain images, which costs more than a third of the
+/// channels are worth. The result must not depend on the machine, and sixteens are whole eights, too.
+fn steps(analysis: &Analysis<'_>, group: &Group) -> usize {
+    let count = group.units.len();
+    let channels = channels_of(analysis, group);
+    let blocks = match channels.map(|each| (each, each * count)) {
+        Some((each, all)) if all >= 2 * BLOCK => BLOCK / common_divisor(BLOCK, each),
+        Some((each, all)) if all >= BLOCK => BLOCK / 2 / common_divisor(BLOCK / 2, each),
+        _ => 1,
+    };
+    match count {
+        256.. => blocks.max(16),
+        64.. => blocks.max(8),
+        _ => blocks,
+    }
+}
+
+/// Channels in a block of ONNX Runtime's layout for images.
+const BLOCK: usize = 16;
+
+/// How many channels of images one unit stands for; `None` if the group has none that a two-dimensional convolution makes
+/// or reads.
+fn channels_of(analysis: &Analysis<'_>, group: &Group) -> Option<usize> {
+    let image = |node: u32, constant: &str| {
+        analysis.graph.node[node as usize].is("Conv") && analysis.values[constant].rank() == 4
+    };
+    let made = group.producers.iter().map(|i| &analysis.producers[*i]).map(|p| (p.node, p.constant, p.axis));
+    let read = group.consumers.iter().map(|i| &analysis.consumers[*i]).map(|c| (c.node, c.constant, c.axis));
+    let axes: Vec<AxisId> =
+        made.chain(read).filter(|(node, weight, _)| image(*node, weight)).map(|(_, _, a)| a).collect();
+    let first = &group.units.first()?.elements;
+    axes.iter().map(|axis| first.iter().filter(|(own, _)| own == axis).count()).filter(|count| *count > 0).min()
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
 /// Why a reason holds, in words.
 pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
+    let behind =
+        if reason.lost { "; so the shape of what it gives, and of all that follows, is not known" } else { "" };
     match reason.node.and_then(|index| analysis.graph.node.get(index as usize)) {
-        Some(node) => format!("{} {:?}: {}", node.op(), node.label(), reason.text),
-        None => reason.text.to_owned(),
+        Some(node) => format!("{} {:?}: {}{behind}", node.op(), node.label(), reason.text),
+        None => format!("{}{behind}", reason.text),
     }
 }
 
@@ -166,12 +208,43 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
             *counts.entry(explain(analysis, *reason)).or_default() += 1;
         }
     }
+    // Nodes that were given up make nothing that could be cut, but people know their weights.
+    for (node, reason) in &analysis.verdicts {
+        if weighs(analysis, *node) {
+            *counts.entry(explain(analysis, *reason)).or_default() += 1;
+        }
+    }
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     match counts.is_empty() {
         true => "the model has no weights whose units could be cut".to_owned(),
         false => counts.iter().take(3).map(|(text, count)| format!("{count} x {text}")).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// Whether a node has weights: a matrix or more among what it, or a graph inside it, reads.
+fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
+    let node = &analysis.graph.node[node as usize];
+    let many = |tensor: &TensorProto| {
+        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let float =
+            matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64));
+        float && tensor.dims.iter().filter(|size| **size > 1).count() > 1
+    };
+    let stored = |name: &str| {
+        let constant = analysis.values.get(name).and_then(|value| value.constant);
+        analysis.constants.get(constant.unwrap_or(name)).is_some_and(|tensor| many(tensor))
+    };
+    reads(node).into_iter().any(stored) || subgraphs(node).any(|graph| holds(graph, &many))
+}
+
+/// Whether a graph, or one inside it, stores such a tensor.
+fn holds(graph: &GraphProto, wanted: &dyn Fn(&TensorProto) -> bool) -> bool {
+    graph.initializer.iter().any(wanted)
+        || graph.node.iter().any(|node| {
+            let value = node.attribute.iter().filter_map(|a| a.t.as_deref());
+            value.into_iter().any(wanted) || subgraphs(node).any(|graph| holds(graph, wanted))
+        })
 }
 
 fn report(
@@ -199,6 +272,12 @@ fn report(
         let node =
             NodeReport { name: proto.label().to_owned(), op: proto.op().to_owned(), action, reason, sensitivity: None };
         nodes.entry(producer.node).or_insert(node);
+    }
+    for (index, reason) in analysis.verdicts.iter().filter(|(node, _)| weighs(analysis, *node)) {
+        let proto = &analysis.graph.node[*index as usize];
+        let reason = explain(analysis, *reason);
+        let (name, op) = (proto.label().to_owned(), proto.op().to_owned());
+        nodes.entry(*index).or_insert(NodeReport { name, op, action: "left", reason, sensitivity: None });
     }
     nodes.into_values().collect()
 }

@@ -5,7 +5,7 @@ use crate::graph::constants;
 use crate::model::Model;
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use crate::text::Decoder;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Pairs of primes for open sizes: large enough for convolutions, and products stay apart.
 const PRIMES: [Dim; 12] = [
@@ -23,8 +23,24 @@ const PRIMES: [Dim; 12] = [
     [179, 181],
 ];
 
+/// As [`PRIMES`], for models whose windows are larger than those: raw audio.
+const LONG: [Dim; 12] = [
+    [100_003, 100_019],
+    [100_043, 100_049],
+    [100_057, 100_069],
+    [100_103, 100_109],
+    [100_129, 100_151],
+    [100_153, 100_169],
+    [100_183, 100_189],
+    [100_193, 100_207],
+    [100_213, 100_237],
+    [100_267, 100_271],
+    [100_279, 100_291],
+    [100_297, 100_313],
+];
+
 /// Most elements of an integer value that are followed.
-const INTS: usize = 64;
+pub const INTS: usize = 64;
 
 /// The sizes chosen, by name.
 pub struct Sizes<'m> {
@@ -32,17 +48,23 @@ pub struct Sizes<'m> {
     declared: HashMap<&'m str, &'m ValueInfoProto>,
     named: HashMap<String, Dim>,
     next: usize,
+    /// Whether sizes are those of [`LONG`], but for first dimensions, which are mostly a batch.
+    long: bool,
+    /// Names of dimensions other than the first.
+    inner: HashSet<String>,
     /// Values of a decoder's cache, with the dimension of their heads.
     cache: HashMap<String, usize>,
 }
 
 impl<'m> Sizes<'m> {
     /// None chosen yet, but those of a decoder's cache.
-    pub fn new(model: &'m Model) -> Sizes<'m> {
+    pub fn new(model: &'m Model, long: bool) -> Sizes<'m> {
         let graph = model.graph();
         let infos = graph.value_info.iter().chain(&graph.output);
         let declared = infos.filter_map(|info| Some((info.name.as_deref()?, info))).collect();
-        let mut sizes = Sizes { graph, declared, named: HashMap::new(), next: 0, cache: HashMap::new() };
+        let inner = graph.input.iter().filter_map(dims_of).flat_map(|dims| dims.into_iter().skip(1));
+        let inner = inner.filter_map(|(_, name)| name).collect();
+        let mut sizes = Sizes { graph, declared, named: HashMap::new(), next: 0, long, inner, cache: HashMap::new() };
         if let Ok(decoder) = Decoder::of(model) {
             sizes.decoder(&decoder);
         }
@@ -63,7 +85,7 @@ impl<'m> Sizes<'m> {
         let past = decoder.cache.first().and_then(|pair| param(&pair.past, pair.sequence));
         let all = decoder.attention_mask.as_ref().and_then(|mask| param(&mask.name, 1));
         if let (Some(new), Some(past), Some(all)) = (new, past, all) {
-            let (a, b) = (self.named(&new), self.named(&past));
+            let (a, b) = (self.named(&new, 1), self.named(&past, 1));
             if all != new && all != past {
                 self.named.insert(all, [a[0] + b[0], a[1] + b[1]]);
             }
@@ -84,41 +106,47 @@ impl<'m> Sizes<'m> {
     /// The sizes of a declaration; `None` if it has no shape.
     pub fn of(&mut self, info: &ValueInfoProto) -> Option<Vec<Dim>> {
         let dims = dims_of(info)?;
-        let one = |(size, name): (Option<i64>, Option<String>)| match (size, name) {
+        let one = |(at, (size, name)): (usize, (Option<i64>, Option<String>))| match (size, name) {
             (Some(size), _) => [size, size],
-            (None, Some(name)) => self.sum(&name),
-            (None, None) => self.fresh(),
+            (None, Some(name)) if !means_nothing(&name) => self.sum(&name, at),
+            (None, _) => self.fresh(at),
         };
-        Some(dims.into_iter().map(one).collect())
+        Some(dims.into_iter().enumerate().map(one).collect())
     }
 
     /// `a + b`, as some exporters write sizes, or a plain name.
-    fn sum(&mut self, name: &str) -> Dim {
+    fn sum(&mut self, name: &str, at: usize) -> Dim {
         if self.named.contains_key(name) || !name.contains('+') {
-            return self.named(name);
+            return self.named(name, at);
         }
         let mut sum = [0, 0];
         for part in name.split('+').map(str::trim) {
-            let part = part.parse().map_or_else(|_| self.named(part), |size: i64| [size, size]);
+            let part = part.parse().map_or_else(|_| self.named(part, at), |size: i64| [size, size]);
             sum = [sum[0] + part[0], sum[1] + part[1]];
         }
         sum
     }
 
-    fn named(&mut self, name: &str) -> Dim {
+    fn named(&mut self, name: &str, at: usize) -> Dim {
         if let Some(known) = self.named.get(name) {
             return *known;
         }
-        let dim = self.fresh();
+        let dim = self.fresh(if self.inner.contains(name) { at.max(1) } else { at });
         self.named.insert(name.to_owned(), dim);
         dim
     }
 
-    /// Sizes that nothing else has, as far as there are primes.
-    fn fresh(&mut self) -> Dim {
+    /// Sizes that nothing else has, as far as there are primes, for the dimension `at` of a value.
+    fn fresh(&mut self, at: usize) -> Dim {
         self.next += 1;
-        PRIMES[(self.next - 1) % PRIMES.len()]
+        let primes = if self.long && at > 0 { &LONG } else { &PRIMES };
+        primes[(self.next - 1) % primes.len()]
     }
+}
+
+/// Names that some exporters give to every open dimension: not all of them are one size.
+fn means_nothing(name: &str) -> bool {
+    matches!(name.trim(), "" | "?" | "-1" | "None" | "none" | "unk" | "dynamic")
 }
 
 /// Size or name of each dimension; `None` without a shape.
@@ -133,7 +161,7 @@ fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> 
 /// The elements of a small integer tensor.
 pub fn ints_of(tensor: &TensorProto) -> Option<Vec<Int>> {
     let count: i64 = tensor.dims.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
-    if tensor.dims.len() > 1 || !(0..=INTS as i64).contains(&count) {
+    if !(0..=INTS as i64).contains(&count) {
         return None;
     }
     let values = constants::whole_numbers(tensor)?;

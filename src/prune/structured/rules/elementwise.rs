@@ -2,6 +2,7 @@
 
 use super::super::analysis::{Analysis, Judged, Value};
 use super::super::axes::{Axis, Dim, Int, is_fixed};
+use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
 /// Functions of the first input, element by element; other inputs and attributes are scalars.
@@ -91,7 +92,10 @@ pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let moved = matches!(node.op(), "Cast" | "Identity");
     if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())).filter(|_| moved) {
         value.constant = x.constant;
-        value.ints = x.ints.clone();
+        // Half of a size is a number of its own kind: what is cast to floats counts as whole numbers no more.
+        let to = i32::try_from(node.int("to", 0)).ok().and_then(DataType::from_onnx);
+        let whole = !node.is("Cast") || matches!(to, Some(DataType::Int64 | DataType::Int32));
+        value.ints = x.ints.clone().filter(|_| whole);
     }
     if let (Some(ints), "Neg") = (x.ints, node.op()) {
         let zero = Int::constant([0, 0]);
@@ -154,7 +158,10 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
 fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = inputs.iter().map(|v| v.ints.as_ref()).collect::<Option<_>>()?;
     let count = lists.iter().map(|l| l.len()).max()?;
-    if inputs.iter().any(|v| v.rank() > 1) || lists.iter().any(|l| l.len() != 1 && l.len() != count) {
+    // With more dimensions than one they are repeated in no way that is followed.
+    let widest = inputs.iter().max_by_key(|v| (v.ints.as_ref().map_or(0, Vec::len), v.rank()))?;
+    let alike = |v: &Value<'_>| v.dims == widest.dims || v.ints.as_ref().is_some_and(|l| l.len() == 1);
+    if lists.iter().any(|l| l.len() != 1 && l.len() != count) || !inputs.iter().all(alike) {
         return None;
     }
     let at = |list: &'_ Vec<Int>, i: usize| list[if list.len() == 1 { 0 } else { i }].clone();
@@ -167,18 +174,21 @@ fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
         };
         return (0..count).map(choose).collect();
     }
-    let function: fn(i64, i64) -> i64 = match node.op() {
-        "Add" | "Sum" => |a, b| a.wrapping_add(b),
-        "Sub" => |a, b| a.wrapping_sub(b),
-        "Mul" => |a, b| a.wrapping_mul(b),
-        "Div" => |a, b| a.checked_div(b).unwrap_or(0),
-        "Max" => |a, b| a.max(b),
-        "Min" => |a, b| a.min(b),
-        "Equal" => |a, b| i64::from(a == b),
-        "Greater" => |a, b| i64::from(a > b),
-        "Less" => |a, b| i64::from(a < b),
+    let of = |function: fn(i64, i64) -> i64| -> Box<dyn Fn(&Int, &Int) -> Option<Int>> {
+        Box::new(move |a, b| Int::of(function, a, b))
+    };
+    let made = match node.op() {
+        "Add" | "Sum" => of(|a, b| a.wrapping_add(b)),
+        "Sub" => of(|a, b| a.wrapping_sub(b)),
+        "Mul" => Box::new(Int::product),
+        "Div" => of(|a, b| a.checked_div(b).unwrap_or(0)),
+        "Max" => of(|a, b| a.max(b)),
+        "Min" => of(|a, b| a.min(b)),
+        "Equal" => of(|a, b| i64::from(a == b)),
+        "Greater" => of(|a, b| i64::from(a > b)),
+        "Less" => of(|a, b| i64::from(a < b)),
         _ => return None,
     };
     let [a, b] = lists.as_slice() else { return None };
-    (0..count).map(|i| Int::of(function, &at(a, i), &at(b, i))).collect()
+    (0..count).map(|i| made(&at(a, i), &at(b, i))).collect()
 }

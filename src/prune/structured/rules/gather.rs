@@ -1,6 +1,8 @@
 //! `Gather`: rows of a table, or one of several parts.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
+use super::super::axes::{Dim, Int};
+use super::super::sizes::INTS;
 use super::matmul::produced;
 use crate::onnx::proto::NodeProto;
 
@@ -21,16 +23,29 @@ pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         x.axes[1..].iter().for_each(|axis| produced(cx, &x, *axis));
     }
     let picked = match (&x.ints, &indices.ints) {
-        (Some(list), Some(indices)) if x.rank() == 1 => {
-            let one = |index: &super::super::axes::Int| {
-                let at = axis_at(index.lanes[0], list.len()).ok()?;
-                (index.lanes[0] == index.lanes[1]).then(|| list[at].clone())
-            };
-            indices.iter().map(one).collect::<Option<Vec<_>>>()
-        }
+        (Some(list), Some(indices)) => picked(&x.dims, at, list, indices),
         _ => None,
     };
     cx.set(node, 0, dims, axes);
     cx.set_ints(node, picked);
     Ok(())
+}
+
+/// Whole numbers at constant indices along dimension `at`.
+fn picked(dims: &[Dim], at: usize, list: &[Int], indices: &[Int]) -> Option<Vec<Int>> {
+    let (size, inner) = (dims[at][0] as usize, super::numbers::count(&dims[at + 1..])?);
+    let places = indices.iter().map(|index| {
+        let place = axis_at(index.lanes[0], size).ok()?;
+        (index.lanes[0] == index.lanes[1]).then_some(place)
+    });
+    let places: Vec<usize> = places.collect::<Option<_>>()?;
+    let outer = super::numbers::count(&dims[..at])?;
+    let mut picked = Vec::new();
+    for block in 0..outer {
+        for place in &places {
+            let start = (block * size + place) * inner;
+            picked.extend_from_slice(list.get(start..start + inner)?);
+        }
+    }
+    (picked.len() <= INTS).then_some(picked)
 }

@@ -3,6 +3,7 @@
 use super::super::analysis::{Analysis, Follow, Judged, Value, axis_at};
 use super::super::axes::{Axis, AxisId, Dim, Int, Reason, UNKNOWN, is_fixed};
 use super::elementwise::meet;
+use super::numbers;
 use crate::onnx::proto::NodeProto;
 
 /// Along one axis; the others are linked.
@@ -25,9 +26,8 @@ pub fn concat<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     dims[at] = inputs.iter().fold([0, 0], |sum, v| [sum[0] + v.dims[at][0], sum[1] + v.dims[at][1]]);
     axes[at] = cx.axes.add(dims[at], Some(cx.at));
     join(cx, axes[at], &inputs, at);
-    let ints: Option<Vec<Int>> = inputs.iter().map(|v| v.ints.clone()).collect::<Option<Vec<_>>>().map(|l| l.concat());
     cx.set(node, 0, dims, axes);
-    cx.set_ints(node, ints.filter(|_| first.rank() == 1));
+    cx.set_ints(node, numbers::joined(&inputs, at));
     Ok(())
 }
 
@@ -152,16 +152,23 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     };
     let (mut dims, mut axes) = (x.dims.clone(), x.axes.clone());
     let mut picked = x.ints.clone();
+    let mut sorted = ranges.axes.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != ranges.axes.len() {
+        return Err("its range is not valid");
+    }
     for (place, &at) in ranges.axes.iter().enumerate() {
         let step = ranges.steps[place];
         let (starts, ends) = (ranges.starts[place].lanes, ranges.ends[place].lanes);
         let bounds = [0, 1].map(|lane| bounds(x.dims[at][lane], starts[lane], ends[lane], step));
         dims[at] = bounds.map(|(start, end)| count(start, end, step));
-        if let (Some(list), true, true) = (&x.ints, bounds[0] == bounds[1] || x.rank() == 1, step == 1) {
-            picked = list.get(bounds[0].0 as usize..(bounds[0].0 + dims[at][0]) as usize).map(<[Int]>::to_vec);
-        } else {
-            picked = None;
-        }
+        // Along the dimensions before this one fewer are left already.
+        let mut left = dims.clone();
+        left[at] = x.dims[at];
+        picked = picked
+            .filter(|_| bounds[0] == bounds[1])
+            .and_then(|list| numbers::sliced(&left, at, &list, bounds[0], step));
         if dims[at] == x.dims[at] && step == 1 {
             // All of it. A large end stays large enough; an exact one is no smaller than what is left.
             continue;

@@ -10,6 +10,8 @@ mod gather;
 mod join;
 mod matmul;
 mod norm;
+mod numbers;
+mod opaque;
 mod reduce;
 mod reshape;
 mod shapes;
@@ -17,6 +19,7 @@ mod spatial;
 
 use super::analysis::{Analysis, Judged};
 use crate::onnx::proto::NodeProto;
+pub use spatial::TOO_SHORT;
 
 /// Operators on codes: what they belong to was quantized.
 const QUANTIZED: [&str; 17] = [
@@ -49,6 +52,7 @@ pub fn judge<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => standard(cx, node),
         Some("com.microsoft") => contrib(cx, node),
+        Some("ai.onnx.ml") => learned(cx, node),
         _ => Err("its operator is not known"),
     }
 }
@@ -93,6 +97,23 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         "Slice" => join::slice(cx, node),
         "Gather" => gather::gather(cx, node),
         "RotaryEmbedding" => attention::rotary(cx, node),
+        "LSTM" | "GRU" | "RNN" => opaque::recurrent(cx, node),
+        "DepthToSpace" | "SpaceToDepth" => opaque::blocks(cx, node),
+        "ScatterElements" | "ScatterND" | "ReverseSequence" | "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => {
+            opaque::as_input(cx, node, 0)
+        }
+        "GatherElements" => opaque::as_input(cx, node, 1),
+        "GatherND" => opaque::gather_nd(cx, node),
+        "TopK" => opaque::top_k(cx, node),
+        "OneHot" => opaque::one_hot(cx, node),
+        _ => Err("what it does to them is not known"),
+    }
+}
+
+/// Operators of classic machine learning.
+fn learned<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
+    match node.op() {
+        "Scaler" | "Normalizer" | "Binarizer" | "Imputer" | "LabelEncoder" => opaque::as_input(cx, node, 0),
         _ => Err("what it does to them is not known"),
     }
 }

@@ -28,12 +28,8 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
             _ => None,
         })
         .collect();
-    if ints.len() == 1 && x.rank() <= 1 {
-        cx.set(node, 0, dims, axes);
-        cx.set_ints(node, x.ints);
-        return Ok(());
-    }
     cx.set(node, 0, dims, axes);
+    cx.set_ints(node, x.ints);
     cx.follows.push(Follow::Sizes { node: cx.at, input: 1, ints, axes: wants });
     Ok(())
 }
@@ -118,7 +114,7 @@ fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
 fn reason(axis: Axis) -> Reason {
     match axis {
         Axis::Fixed(reason) => reason,
-        Axis::Units(_) => Reason { node: None, text: "" },
+        Axis::Units(_) => Reason::new(None, ""),
     }
 }
 

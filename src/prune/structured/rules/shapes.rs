@@ -16,8 +16,10 @@ pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let (dims, axes) = (order.iter().map(|i| x.dims[*i]).collect(), order.iter().map(|i| x.axes[*i]).collect());
     cx.set(node, 0, dims, axes);
+    let turned = x.ints.as_ref().and_then(|list| super::numbers::turned(&x.dims, &order, list));
     if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())) {
         value.constant = x.constant;
+        value.ints = turned;
     }
     Ok(())
 }
@@ -53,7 +55,7 @@ pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         out.push(known.map_or(cx.fixed("there is only one of it"), |(_, axis)| *axis));
     }
     cx.set(node, 0, dims, out);
-    cx.set_ints(node, x.ints.filter(|_| rank <= 1));
+    cx.set_ints(node, x.ints);
     Ok(())
 }
 
@@ -77,7 +79,10 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let mut count = Some(Int::constant([1, 1]));
     for (dim, axis) in x.dims.iter().zip(&x.axes) {
-        count = count.and_then(|c| Int::of(|a, b| a.wrapping_mul(b), &c, &Int::size(*dim, *axis)));
+        count = count.and_then(|c| Int::product(&c, &Int::size(*dim, *axis)));
+    }
+    if count.is_none() {
+        x.axes.iter().for_each(|axis| cx.block(*axis, "it counts it"));
     }
     cx.set(node, 0, Vec::new(), Vec::new());
     cx.set_ints(node, count.map(|c| vec![c]));
@@ -158,16 +163,11 @@ pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         Ok(cx.input(node, index)?.ints.as_ref().and_then(|ints| ints.first().cloned()))
     };
     let dim = match (bound(0)?, bound(1)?, bound(2)?) {
-        (Some(start), Some(limit), Some(step)) => {
-            if [&start, &limit, &step].iter().any(|int| int.follows()) {
-                return Err("it counts to the size of an axis");
-            }
-            [0, 1].map(|lane| {
-                let room = limit.lanes[lane].wrapping_sub(start.lanes[lane]);
-                let whole = room.checked_div(step.lanes[lane]).unwrap_or(0);
-                (whole + i64::from(whole.wrapping_mul(step.lanes[lane]) != room)).max(0)
-            })
-        }
+        (Some(start), Some(limit), Some(step)) => [0, 1].map(|lane| {
+            let room = limit.lanes[lane].wrapping_sub(start.lanes[lane]);
+            let whole = room.checked_div(step.lanes[lane]).unwrap_or(0);
+            (whole + i64::from(whole.wrapping_mul(step.lanes[lane]) != room)).max(0)
+        }),
         _ => UNKNOWN,
     };
     cx.set(node, 0, vec![dim], vec![cx.fixed("it counts")]);
@@ -191,10 +191,9 @@ pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         dims.push([0, 1].map(|lane| dim[lane].wrapping_mul(times.lanes[lane])));
         axes.push(if once { *axis } else { cx.fixed(TEXT) });
     }
-    if times.iter().any(Int::follows) {
-        return Err("its repeats are the sizes of axes");
-    }
+    let once = times.iter().all(|times| times.lanes == [1, 1]);
     cx.set(node, 0, dims, axes);
+    cx.set_ints(node, x.ints.filter(|_| once));
     Ok(())
 }
 

@@ -5,6 +5,9 @@ use super::super::axes::{Axis, Dim};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
+/// The verdict on a window that does not fit into what it slides over, which may be of an open size.
+pub const TOO_SHORT: &str = "its window is larger than what it slides over";
+
 /// The attributes of a window.
 pub struct Window {
     kernel: Vec<i64>,
@@ -54,7 +57,7 @@ impl Window {
         };
         match [one(dim[0]), one(dim[1])] {
             [a, b] if a > 0 && b > 0 => Ok([a, b]),
-            _ => Err("its window is larger than what it slides over"),
+            _ => Err(TOO_SHORT),
         }
     }
 

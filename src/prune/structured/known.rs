@@ -1,0 +1,113 @@
+//! What is known of a model before its axes are looked at: shapes and whole numbers that ONNX Runtime infers where the
+//! rules lose them, and how large open sizes have to be.
+//!
+//! ONNX Runtime folds whatever can be computed from shapes once the inputs have sizes, and infers the shapes of all
+//! operators it has. It is asked twice, with the two sizes that [`super::sizes`] chooses for every open dimension, about
+//! the values whose shape is lost. Weights are of no use to it: it is given their shapes alone.
+
+use super::analysis::{Analysis, COMPUTED};
+use super::axes::{Dim, Int};
+use super::rules::TOO_SHORT;
+use super::sizes::{INTS, Sizes};
+use crate::error::Result;
+use crate::graph::constants;
+use crate::model::Model;
+use crate::onnx::proto::{TensorProto, ValueInfoProto};
+use crate::runtime::{Runtime, inferred, resize};
+use std::collections::HashMap;
+
+/// What is known of a model's values besides what the rules say.
+#[derive(Default)]
+pub struct Known {
+    shapes: HashMap<String, Vec<Dim>>,
+    ints: HashMap<String, Vec<Dim>>,
+    /// Open sizes must be large: there are windows that nothing else fills.
+    pub long: bool,
+}
+
+impl Known {
+    /// What the rules need to know, as far as `runtime`, or the one that can be found, tells. A runtime is opened only if
+    /// it is needed, and that there is none is no error.
+    pub fn of(model: &Model, runtime: Option<&'static Runtime>) -> Known {
+        let mut known = Known::default();
+        let Ok(first) = Analysis::new(model, &known) else { return known };
+        let long = first.verdicts.iter().any(|(_, reason)| reason.text == TOO_SHORT);
+        let mut names = missing(&first);
+        drop(first);
+        if long {
+            known.long = true;
+            let Ok(second) = Analysis::new(model, &known) else { return known };
+            names = missing(&second);
+        }
+        if names.is_empty() {
+            return known;
+        }
+        if let Some(runtime) = runtime.or_else(|| Runtime::open(None).ok()) {
+            // A model that ONNX Runtime does not take at these sizes is looked at by the rules alone.
+            let lanes = [0, 1].map(|lane| infer(model, runtime, &names, (known.long, lane)));
+            if let [Ok(a), Ok(b)] = lanes {
+                known.shapes = both(&a.0, &b.0);
+                known.ints = both(&a.1, &b.1);
+            }
+        }
+        known
+    }
+
+    /// The shape of a value.
+    pub fn shape(&self, name: &str) -> Option<Vec<Dim>> {
+        self.shapes.get(name).cloned()
+    }
+
+    /// The elements of a value of whole numbers.
+    pub fn ints(&self, name: &str) -> Option<Vec<Int>> {
+        Some(self.ints.get(name)?.iter().map(|lanes| Int::constant(*lanes)).collect())
+    }
+}
+
+/// The values that an analysis knows no shape of; with those it does not know the numbers of, nothing is empty.
+fn missing(analysis: &Analysis<'_>) -> Vec<String> {
+    let made = |name: &str| analysis.producers_of.contains_key(name);
+    let mut names: Vec<String> =
+        analysis.lost.keys().filter(|name| made(name)).map(|name| (*name).to_owned()).collect();
+    let computed = analysis.verdicts.iter().filter(|(_, reason)| reason.text == COMPUTED);
+    names.extend(computed.filter_map(|(node, _)| analysis.graph.node[*node as usize].output.first().cloned()));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Lists by name that both have, with the same number of elements.
+fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap<String, Vec<Dim>> {
+    let pair = |(name, a): (&String, &Vec<i64>)| {
+        let b = b.get(name).filter(|b| b.len() == a.len())?;
+        Some((name.clone(), a.iter().zip(b).map(|(a, b)| [*a, *b]).collect()))
+    };
+    a.iter().filter_map(pair).collect()
+}
+
+/// Shapes, and small lists of whole numbers, by name.
+type Told = (HashMap<String, Vec<i64>>, HashMap<String, Vec<i64>>);
+
+/// What ONNX Runtime makes of a model at one of the two sizes.
+fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane): (bool, usize)) -> Result<Told> {
+    let mut proto = model.proto().clone();
+    let mut sizes = Sizes::new(model, long);
+    for info in proto.graph.iter_mut().flat_map(|graph| &mut graph.input) {
+        if let Some(dims) = sizes.of(info) {
+            resize(info, &dims.iter().map(|dim| dim[lane]).collect::<Vec<_>>());
+        }
+    }
+    let optimized = inferred(runtime, proto, names)?;
+    let graph = optimized.graph();
+    let shapes = graph.output.iter().filter_map(|info| Some((info.name.clone()?, shape_of(info)?))).collect();
+    let small = |tensor: &&TensorProto| tensor.dims.iter().product::<i64>() <= INTS as i64;
+    let ints = graph.initializer.iter().filter(small);
+    let ints = ints.filter_map(|tensor| Some((tensor.name.clone()?, constants::whole_numbers(tensor)?))).collect();
+    Ok((shapes, ints))
+}
+
+/// The sizes of a declared value, if all are known.
+fn shape_of(info: &ValueInfoProto) -> Option<Vec<i64>> {
+    let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
+    tensor.shape.as_deref()?.dim.iter().map(|dim| dim.dim_value.filter(|size| *size >= 0)).collect()
+}

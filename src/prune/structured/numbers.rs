@@ -1,0 +1,117 @@
+//! Sizes of axes that are used as numbers: the head size under the root of the scores' scale, the count in a mean.
+//!
+//! A graph computes shapes with the sizes of axes, and those have to follow a cut. What is no shape must not: a model
+//! without some units equals the whole model with zeros in their place, in which every number is what it was. So a
+//! number that goes anywhere but on as a whole number or into a shape is written down as it was; where it is not the same
+//! whatever is fed, the axes it hangs on stay.
+
+use super::analysis::{Analysis, Follow};
+use super::axes::{Int, Reason, is_fixed};
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::NodeProto;
+
+const NUMBER: &str = "it uses its size as a number";
+
+/// Whether a node's first output goes on with the whole numbers of an input.
+fn carries(node: &NodeProto, input: usize) -> bool {
+    match node.op() {
+        "Gather" | "Slice" | "Squeeze" | "Unsqueeze" | "Reshape" | "Transpose" | "Cast" | "Identity" | "Neg"
+        | "Tile" | "Expand" => input == 0,
+        "Where" => input > 0,
+        _ => true,
+    }
+}
+
+impl<'m> Analysis<'m> {
+    /// Looks where the numbers go that a judged node reads. Follows from `first` on are its own.
+    pub(super) fn numbers(&mut self, node: &'m NodeProto, first: usize) {
+        let tracked = node.output.first().and_then(|name| self.values.get(name.as_str()));
+        let tracked = tracked.is_some_and(|value| value.ints.is_some());
+        for (index, name) in node.input.iter().enumerate() {
+            let value = self.values.get(name.as_str());
+            let Some(ints) = value.and_then(|value| value.ints.as_ref()).filter(|list| list.iter().any(Int::follows))
+            else {
+                continue;
+            };
+            let sizes = |follow: &Follow<'_>| matches!(follow, Follow::Sizes { input, .. } if *input == index);
+            if tracked && carries(node, index) || self.follows[first..].iter().any(sizes) {
+                continue;
+            }
+            let ints = ints.clone();
+            self.number(name, index, ints);
+        }
+        // A graph inside the node reads by name, and its own nodes are left as they are.
+        let reason = self.reason(NUMBER);
+        for name in reads(node).into_iter().skip(node.input.iter().filter(|name| !name.is_empty()).count()) {
+            self.hold(name, reason);
+        }
+    }
+
+    /// An input of the node being judged has to be the number it was.
+    fn number(&mut self, name: &str, input: usize, ints: Vec<Int>) {
+        let whole = matches!(self.dtype_of(name), Some(DataType::Int64 | DataType::Int32));
+        let reason = self.reason(NUMBER);
+        // A product with an open size is divided by what its factors have become; all that follow must be such products.
+        let open = |int: &&Int| int.follows() && !is_fixed(int.lanes);
+        let products = ints.iter().filter(open).all(|int| int.factors(&|_| None).is_some());
+        let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.lanes)) && ints.iter().any(|int| open(&int));
+        for int in ints.iter().filter(|int| !whole || !is_fixed(int.lanes) && (!products || mixed)) {
+            self.keep(int, reason);
+        }
+        self.follows.push(Follow::Numbers { node: self.at, input, ints });
+    }
+
+    /// Nothing that the whole numbers of a value hang on can be cut.
+    pub(super) fn hold(&mut self, name: &str, reason: Reason) {
+        let ints = self.values.get(name).and_then(|value| value.ints.clone()).unwrap_or_default();
+        ints.iter().for_each(|int| self.keep(int, reason));
+    }
+
+    /// Nothing that a number hangs on can be cut.
+    pub(super) fn keep(&mut self, int: &Int, reason: Reason) {
+        for axis in int.hangs_on(&self.axes) {
+            self.axes.block(super::axes::Axis::Units(axis), reason);
+        }
+    }
+
+    /// A shape whose sizes vary with what is fed, and with what is cut, in a way that no constant can say.
+    pub(super) fn shapes_that_vary(&mut self) {
+        let mut found: Vec<(u32, Int)> = Vec::new();
+        for follow in &self.follows {
+            let Follow::Sizes { node, ints, axes, .. } = follow else { continue };
+            let vary = ints.iter().zip(axes).filter(|(int, axis)| axis.is_none() && int.follows());
+            found.extend(vary.filter(|(int, _)| !is_fixed(int.lanes)).map(|(int, _)| (*node, int.clone())));
+        }
+        for (node, int) in found {
+            self.keep(&int, Reason::new(Some(node), "its shape follows its size and an open one"));
+        }
+    }
+
+    /// The element type of a value of whole numbers, as far as the nodes that pass them on show it.
+    pub(super) fn dtype_of(&self, name: &str) -> Option<DataType> {
+        let mut name = name;
+        // A model has been checked for cycles; the bound only keeps a silly chain cheap.
+        for _ in 0..64 {
+            if let Some(tensor) = self.constants.get(name) {
+                return DataType::from_onnx(tensor.data_type?);
+            }
+            let node = &self.graph.node[*self.producers_of.get(name)?];
+            name = match node.op() {
+                "Shape" | "Size" => return Some(DataType::Int64),
+                "Constant" => return Some(DataType::Int64),
+                "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And" | "Or" => {
+                    return Some(DataType::Bool);
+                }
+                "Cast" => return DataType::from_onnx(i32::try_from(node.int("to", 0)).ok()?),
+                "ConstantOfShape" => {
+                    let fill = node.attribute("value").and_then(|a| a.t.as_deref())?;
+                    return DataType::from_onnx(fill.data_type?);
+                }
+                "Where" => node.input_at(1)?,
+                _ => node.input_at(0)?,
+            };
+        }
+        None
+    }
+}

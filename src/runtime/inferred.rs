@@ -1,0 +1,75 @@
+//! What ONNX Runtime infers of a graph: the shapes of chosen values, and the constants that follow from shapes.
+
+use super::{Execution, OptimizationLevel, Runtime, Session, SessionOptions};
+use crate::call::Call;
+use crate::error::Result;
+use crate::files::ScratchFolder;
+use crate::graph::edit::{self, Names};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{DimensionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use std::collections::HashSet;
+
+/// Weights of more elements are left out: nothing about shapes is read from them.
+const WEIGHT: i64 = 64;
+
+/// Masks of all pairs of places of a long input are not worth the memory.
+const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_bytes", "1048576");
+
+/// The graph as ONNX Runtime sees it, with the values `names` as its outputs: their shapes are what it inferred, and
+/// what could be folded is an initializer under the name of the value. Its weights are inputs; the model
+/// cannot be run.
+pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
+    let mut own = Names::of(&proto);
+    let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
+    if let Some(graph) = proto.graph.as_deref_mut() {
+        // What is declared might contradict the sizes that inputs have been given.
+        graph.value_info.clear();
+        graph.output = names.iter().map(|name| edit::untyped(name)).collect();
+        without_weights(graph);
+        // A graph that ONNX Runtime does not change it writes as it was given; here is something to fold.
+        graph.initializer.push(edit::tensor(&constant, DataType::Int64, &[1], vec![0; 8].into()));
+        graph.node.push(edit::node("Neg", &[&constant], &[&folded]));
+    }
+    let folder = ScratchFolder::new("inferred")?;
+    let file = folder.path().join("model.onnx");
+    let options = SessionOptions {
+        threads: 1,
+        optimization_level: OptimizationLevel::Basic,
+        optimized_model: Some(file.clone()),
+        execution: Execution { session_config: vec![(FOLDED.0.into(), FOLDED.1.into())], ..Execution::default() },
+        ..SessionOptions::default()
+    };
+    Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())?;
+    Model::load(&file)
+}
+
+/// Gives a declared value fixed sizes.
+pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
+    let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
+    if let Some(shape) = tensor.and_then(|t| t.shape.as_deref_mut()) {
+        for (dim, size) in shape.dim.iter_mut().zip(sizes) {
+            *dim = DimensionProto { dim_value: Some(*size), ..Default::default() };
+        }
+    }
+}
+
+/// Makes inputs of float weights: nothing is folded with them, and what is written is small.
+fn without_weights(graph: &mut GraphProto) {
+    let weight = |tensor: &mut TensorProto| {
+        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let float = matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Float64));
+        float && tensor.name.is_some() && tensor.dims.iter().product::<i64>() > WEIGHT
+    };
+    let inputs: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
+    for tensor in graph.initializer.extract_if(.., weight) {
+        let (Some(name), Some(dtype)) = (tensor.name, DataType::from_onnx(tensor.data_type.unwrap_or(0))) else {
+            continue;
+        };
+        if !inputs.contains(&name) {
+            let mut info = edit::value(&name, dtype, tensor.dims.len());
+            resize(&mut info, &tensor.dims);
+            graph.input.push(info);
+        }
+    }
+}
