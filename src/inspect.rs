@@ -1,5 +1,7 @@
 //! What is inside a model, without reading its weights.
 
+mod parameters;
+
 use crate::graph::View;
 use crate::graph::modules::modules;
 use crate::model::{Dim, Model, ValueInfo};
@@ -56,7 +58,8 @@ pub struct Inspection {
     pub modules: BTreeMap<String, usize>,
     /// Constant tensors by element type.
     pub weights: BTreeMap<&'static str, Weights>,
-    /// Elements of all constant tensors.
+    /// Elements of all constant tensors but scales and zero points; weights of a few bits count one by one, however many
+    /// of them a byte holds.
     pub parameters: u64,
     /// Keys of the model's metadata, with the beginning of the values.
     pub metadata: BTreeMap<String, String>,
@@ -117,7 +120,7 @@ pub fn inspect(model: &Model) -> Inspection {
         operators: BTreeMap::new(),
         modules: modules(&view),
         weights: BTreeMap::new(),
-        parameters: 0,
+        parameters: parameters::count(&view),
         metadata: proto.metadata_props.iter().map(metadata).collect(),
     };
     for import in &proto.opset_import {
@@ -156,7 +159,6 @@ impl Inspection {
         entry.tensors += 1;
         entry.elements += elements;
         entry.bytes += dtype.and_then(|d| d.bytes_of(elements).ok()).unwrap_or(0);
-        self.parameters += elements;
     }
 
     /// The answer as JSON text with a final newline.

@@ -10,8 +10,10 @@ mod writer;
 
 use optimize::call::Call;
 use optimize::files;
+use optimize::inspect::inspect;
 use optimize::model::{Dim, Model};
 use optimize::onnx::save::ExternalData;
+use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::gguf::{Gguf, Header, dequantize};
 use optimize::source::weights::{BlockForm, Form, Weights};
@@ -112,7 +114,17 @@ fn argmax(row: &[f32]) -> i64 {
 
 #[test]
 fn every_form_dequantizes_to_what_the_gguf_package_makes_of_it() {
-    let header = header("forms.gguf");
+    let seen: usize = ["forms.gguf", "forms_more.gguf"].into_iter().map(forms_of).sum();
+    assert_eq!(seen, 15);
+    // As many more as somebody has made with `tests/fixtures/gguf/make_forms.py`.
+    if let Ok(file) = std::env::var("OPTIMIZE_GGUF_FORMS") {
+        println!("{file}: {} forms", forms_of(&file));
+    }
+}
+
+/// Compares the forms of a file; how many are in blocks.
+fn forms_of(file: &str) -> usize {
+    let header = header(file);
     let mut seen = 0;
     for tensor in header.tensors.iter() {
         let Some(name) = tensor.name.strip_prefix("stored.") else { continue };
@@ -130,7 +142,27 @@ fn every_form_dequantizes_to_what_the_gguf_package_makes_of_it() {
             }
         }
     }
-    assert_eq!(seen, 8);
+    seen
+}
+
+#[test]
+fn parameters_are_weights_and_not_what_says_how_they_are_stored() {
+    let file = deps(SMOLLM2);
+    let header = Header::read(&files::map(&files::open(&file).unwrap(), 1 << 30).unwrap()).unwrap();
+    let weights: i64 = header.tensors.iter().map(|tensor| tensor.dims.iter().product::<i64>()).sum();
+    let found = inspect(&load(&file, Dialect::Runtime)).parameters as i64;
+    // Some numbers of the graph are constants, too.
+    assert!((weights..weights + 1000).contains(&found), "{found}, there are {weights}");
+    let model = Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap();
+    let whole = inspect(&model).parameters as f64;
+    for (quantize_type, bits) in
+        [(QuantizeType::Dynamic, 8), (QuantizeType::WeightOnly, 4), (QuantizeType::WeightOnly, 8)]
+    {
+        let options = QuantizeOptions { quantize_type, bits, ..QuantizeOptions::default() };
+        let (small, _) = quantize(&model, &options, &Call::default()).unwrap();
+        let found = inspect(&small).parameters as f64;
+        assert!((found / whole - 1.0).abs() < 0.005, "{quantize_type:?} {bits}: {found} of {whole}");
+    }
 }
 
 #[test]

@@ -173,8 +173,8 @@ impl Shape {
 
     /// The nibble that means zero, for each group of a row: the high plane first.
     fn zeros(&self, layout: &Layout) -> impl Iterator<Item = u8> {
-        let (groups, middle) = (self.groups(), layout.middle);
-        let of_plane = if self.planes == 1 { [middle, 0] } else { [middle >> 4, 0] };
+        let groups = self.groups();
+        let of_plane = if self.planes == 1 { [DEFAULT_ZERO, 0] } else { [layout.middle >> 4, 0] };
         (0..self.planes * groups).map(move |group| of_plane[group / groups])
     }
 }
@@ -302,7 +302,9 @@ impl Rows {
             codes.unpack(form, block);
             let q = &codes.q[..layout.elements];
             if planes == 1 {
-                join(q, |q| q, &mut values[index * bytes_of_block..]);
+                // Fewer bits than four have their middle elsewhere.
+                let shift = DEFAULT_ZERO - layout.middle;
+                join(q, |q| (q + shift) & 15, &mut values[index * bytes_of_block..]);
             } else {
                 let (high, low) = values.split_at_mut(columns / 2);
                 join(q, |q| q >> 4, &mut high[index * bytes_of_block..]);

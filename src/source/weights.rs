@@ -25,7 +25,7 @@ pub enum Form {
 }
 
 /// Blocks as GGUF files have them: integers `q` with scales, `w = scale q + offset`. All of them can be held exactly
-/// by `com.microsoft.MatMulNBits` (see [`super::blocks`]). Bytes of a block in the order given; scales are float16.
+/// by `com.microsoft.MatMulNBits` (see [`super::blocks`]). Bytes of a block in the order given; `d`, `e`, `m` are float16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)] // the names users know
 pub enum BlockForm {
@@ -46,6 +46,22 @@ pub enum BlockForm {
     /// 256 weights in 16 groups: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales `s`, `d`;
     /// `w = d s (q - 32)`.
     Q6_K,
+    /// 256 weights in 16 groups: 16 bytes of 4-bit `s` and `t`, 64 bytes of pairs of bits, `d`, `e`; `w = d s q - e t`.
+    Q2_K,
+    /// 256 weights in 16 groups: 32 bytes of third bits, 64 of the two below, 12 of 6-bit scales `s`, `d`;
+    /// `w = d (s - 32) (q - 4)`.
+    Q3_K,
+    /// 32 weights: `d`, 16 bytes of nibbles, each a place in a list of 16 signed bytes `v`; `w = d v`.
+    IQ4_NL,
+    /// 256 weights in 8 groups: `d`, 6 bytes of 6-bit scales `s`, 128 bytes of nibbles as in `IQ4_NL`;
+    /// `w = d (s - 32) v`.
+    IQ4_XS,
+    /// 32 weights: a power of two, 16 bytes of nibbles, each a float of 4 bits (E2M1).
+    MXFP4,
+    /// 256 weights: 52 bytes of up to five digits to the base of 3, `d`; `w = d (q - 1)`.
+    TQ1_0,
+    /// 256 weights: 64 bytes of pairs of bits, `d`; `w = d (q - 1)`.
+    TQ2_0,
 }
 
 /// A set of tensors under the names that Hugging Face checkpoints use.

@@ -54,6 +54,16 @@ fn the_small_model_is_whole() {
     build(&small().write().0, Dialect::Portable).unwrap();
 }
 
+#[test]
+fn switches_that_say_what_the_graph_does_anyway_are_taken() {
+    let mut file = small();
+    file.set("llama.attention.causal", flag(1)).set("llama.attention.clamp_kqv", f32(0.0));
+    file.set("llama.attention.scale", f32(0.25))
+        .set("llama.logit_scale", f32(1.0))
+        .set("llama.residual_scale", f32(0.0));
+    build(&file.write().0, Dialect::Runtime).unwrap();
+}
+
 type Case = (&'static str, Kind, fn(&mut File));
 
 const HEADERS: &[Case] = &[
@@ -135,7 +145,10 @@ const TENSORS: &[Case] = &[
         f.find("blk.0.attn_norm.weight").offset = Some(data);
     }),
     ("element type 77", Kind::InvalidModel, |f| f.find("output_norm.weight").kind = 77),
-    ("is IQ4_NL, which is not read", Kind::Unsupported, |f| f.find("blk.0.attn_v.weight").kind = 20),
+    ("is Q8_1, which is not read", Kind::Unsupported, |f| {
+        let tensor = f.find("blk.0.attn_v.weight");
+        (tensor.kind, tensor.data) = (9, vec![0; 16 * 40]);
+    }),
     ("has no tensor \"blk.0.attn_sinks.weight\"", Kind::Unsupported, |f| {
         f.tensor("blk.0.attn_sinks.weight", &[32], 0);
     }),
@@ -168,6 +181,30 @@ const CONFIGURATIONS: &[Case] = &[
     }),
     ("models with experts", Kind::Unsupported, |f| {
         f.set("llama.expert_count", u32(8));
+    }),
+    ("\"llama.attention.causal\" is false", Kind::Unsupported, |f| {
+        f.set("llama.attention.causal", flag(0));
+    }),
+    ("\"llama.attention.clamp_kqv\" is 8", Kind::Unsupported, |f| {
+        f.set("llama.attention.clamp_kqv", f32(8.0));
+    }),
+    ("\"llama.attention.scale\" is 0.5", Kind::Unsupported, |f| {
+        f.set("llama.attention.scale", f32(0.5));
+    }),
+    ("\"llama.logit_scale\" is 0.0625", Kind::Unsupported, |f| {
+        f.set("llama.logit_scale", f32(0.0625));
+    }),
+    ("\"llama.residual_scale\" is 0.22", Kind::Unsupported, |f| {
+        f.set("llama.residual_scale", f32(0.22));
+    }),
+    ("\"llama.embedding_scale\" is 12", Kind::Unsupported, |f| {
+        f.set("llama.embedding_scale", f32(12.0));
+    }),
+    ("\"llama.attn_logit_softcapping\" is 50", Kind::Unsupported, |f| {
+        f.set("llama.attn_logit_softcapping", f32(50.0));
+    }),
+    ("\"llama.final_logit_softcapping\" is 30", Kind::Unsupported, |f| {
+        f.set("llama.final_logit_softcapping", f32(30.0));
     }),
     ("\"llama.embedding_length\" is 64", Kind::InvalidModel, |f| {
         f.set("llama.embedding_length", u32(64));

@@ -15,7 +15,7 @@ use optimize::source::weights::{BlockForm, Form, Stored, Weights};
 const ROWS: usize = 70;
 const COLUMNS: usize = 512;
 
-const FORMS: [BlockForm; 8] = [
+const FORMS: [BlockForm; 15] = [
     BlockForm::Q4_0,
     BlockForm::Q4_1,
     BlockForm::Q5_0,
@@ -24,6 +24,13 @@ const FORMS: [BlockForm; 8] = [
     BlockForm::Q4_K,
     BlockForm::Q5_K,
     BlockForm::Q6_K,
+    BlockForm::Q2_K,
+    BlockForm::Q3_K,
+    BlockForm::IQ4_NL,
+    BlockForm::IQ4_XS,
+    BlockForm::MXFP4,
+    BlockForm::TQ1_0,
+    BlockForm::TQ2_0,
 ];
 
 /// One matrix of codes in no order, with scales between 2^-8 and 2^-6 of either sign.
@@ -50,6 +57,14 @@ fn matrix(form: BlockForm) -> One {
     for block in bytes.chunks_mut(layout.bytes) {
         let scales: &[usize] = match form {
             BlockForm::Q6_K => &[209],
+            BlockForm::Q2_K => &[81, 83],
+            BlockForm::Q3_K => &[109],
+            BlockForm::TQ1_0 => &[53],
+            BlockForm::TQ2_0 => &[65],
+            BlockForm::MXFP4 => {
+                block[0] = 119 + block[0] % 3;
+                &[]
+            }
             _ if layout.symmetric => &[1],
             _ => &[1, 3],
         };

@@ -78,6 +78,7 @@ pub fn configure(header: &Header, architecture: &Architecture) -> Result<Configu
     let scope = Scope { keys: &header.keys, prefix: architecture.name };
     refuse_experts(&scope)?;
     let sizes = sizes(header, &scope)?;
+    refuse_switches(&scope, architecture, &sizes)?;
     let mut config = Map::new();
     config.insert("architectures".into(), json!([architecture.class]));
     config.insert("model_type".into(), architecture.model_type.into());
@@ -96,6 +97,46 @@ fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
         Some(count) if count > 0 => bail!(Unsupported, "models with experts ({count} here) are not known"),
         _ => Ok(()),
     }
+}
+
+/// Keys of the format that change what the graph computes, and that this architecture's graph does not know: whatever
+/// they say but "as ever" is refused, since nothing here would do it.
+fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes) -> Result<()> {
+    let refuse = |name: &str, value: String| -> Result<()> {
+        let (key, architecture) = (scope.key(name), architecture.name);
+        bail!(Unsupported, "{key:?} is {value}, which the graph of {architecture:?} does not do")
+    };
+    if scope.keys.flag(&scope.key("attention.causal"))? == Some(false) {
+        return refuse("attention.causal", "false".into());
+    }
+    for name in ["use_parallel_residual", "swin_norm"] {
+        if scope.keys.flag(&scope.key(name))? == Some(true) {
+            return refuse(name, "true".into());
+        }
+    }
+    let capped = matches!(architecture.name, "gemma2" | "gemma3");
+    // The largest models of two generations scale by another size than that of a head, and the graph knows it.
+    let by = |size: i64| 1.0 / (size.max(1) as f64).sqrt();
+    let (usual, largest) = (by(sizes.head), by(if capped { sizes.width / sizes.heads } else { sizes.head }));
+    let numbers: [(&str, &[f64], bool); 9] = [
+        ("attention.clamp_kqv", &[0.0], true),
+        ("attention.max_alibi_bias", &[0.0], true),
+        ("attention.scale", &[0.0, usual, largest], true),
+        ("logit_scale", &[0.0, 1.0], true),
+        ("residual_scale", &[0.0, 1.0], true),
+        ("embedding_scale", &[0.0, 1.0], true),
+        ("router_logit_softcapping", &[0.0], true),
+        ("attn_logit_softcapping", &[0.0], !capped),
+        ("final_logit_softcapping", &[0.0], !capped),
+    ];
+    for (name, neutral, _) in numbers.iter().filter(|(_, _, refused)| *refused) {
+        if let Some(value) = scope.number(name)?
+            && !neutral.iter().any(|same| (value - same).abs() <= 1e-6 * same.abs())
+        {
+            return refuse(name, value.to_string());
+        }
+    }
+    Ok(())
 }
 
 fn sizes(header: &Header, scope: &Scope<'_>) -> Result<Sizes> {

@@ -41,6 +41,13 @@ impl BlockForm {
             BlockForm::Q4_K => (256, 144, 32, 4, false),
             BlockForm::Q5_K => (256, 176, 32, 5, false),
             BlockForm::Q6_K => (256, 210, 16, 6, true),
+            BlockForm::Q2_K => (256, 84, 16, 2, false),
+            BlockForm::Q3_K => (256, 110, 16, 3, true),
+            BlockForm::IQ4_NL => (32, 18, 32, 8, true),
+            BlockForm::IQ4_XS => (256, 136, 32, 8, true),
+            BlockForm::MXFP4 => (32, 17, 32, 5, true),
+            BlockForm::TQ1_0 => (256, 54, 32, 3, true),
+            BlockForm::TQ2_0 => (256, 66, 32, 3, true),
         };
         Layout { elements, bytes, group, bits, middle: 1 << (bits - 1), symmetric }
     }
@@ -80,6 +87,16 @@ impl Codes {
             BlockForm::Q4_K => self.grouped(block, None, 16),
             BlockForm::Q5_K => self.grouped(block, Some(16), 48),
             BlockForm::Q6_K => self.six_bits(block),
+            BlockForm::Q2_K => self.two_bits(block),
+            BlockForm::Q3_K => self.three_bits(block),
+            BlockForm::IQ4_NL => self.listed(half_at(block, 0), 0, &block[2..18], &LIST),
+            BlockForm::IQ4_XS => self.listed_groups(block),
+            BlockForm::MXFP4 => self.listed(power_of_two(block[0]), 0, &block[1..17], &SMALL_FLOATS),
+            BlockForm::TQ1_0 => self.base_three(block),
+            BlockForm::TQ2_0 => {
+                (0..256).for_each(|i| self.q[i] = 3 + pair_of_bits(&block[..64], i));
+                self.even(half_at(block, 64), 4);
+            }
         }
     }
 
@@ -135,13 +152,111 @@ impl Codes {
         }
     }
 
-    /// Writes the floats of a block just taken apart.
-    fn write(&self, group: usize, out: &mut [f32]) {
-        for (index, (out, q)) in out.chunks_mut(group).zip(self.q.chunks(group)).enumerate() {
-            let (scale, offset) = (self.scale[index], self.offset[index]);
-            out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * f32::from(*q) + offset);
+    /// One scale for all groups of 32, of a form whose middle means 0.
+    fn even(&mut self, scale: f32, middle: u8) {
+        self.scale[..8].fill(scale);
+        self.offset[..8].fill(-f32::from(middle) * scale);
+    }
+
+    /// 256 weights in 16 groups of 16: the scale in the low nibble of a group's byte, the minimum in the high one.
+    fn two_bits(&mut self, block: &[u8]) {
+        let (d, e) = (half_at(block, 80), half_at(block, 82));
+        for (group, both) in block[..16].iter().enumerate() {
+            self.scale[group] = d * f32::from(both & 15);
+            self.offset[group] = -(e * f32::from(both >> 4));
+        }
+        (0..256).for_each(|i| self.q[i] = pair_of_bits(&block[16..80], i));
+    }
+
+    /// 256 weights in 16 groups of 16. The third bit of weight `32 r + i` is bit `r` of byte `i`; of the scales, four
+    /// bits are nibbles of 8 bytes, groups 8 to 15 in the high ones, and the two above them pairs of bits of 4 bytes.
+    fn three_bits(&mut self, block: &[u8]) {
+        let (d, packed) = (half_at(block, 108), &block[96..108]);
+        for group in 0..16 {
+            let low = packed[group % 8] >> (group / 8 * 4) & 15;
+            let high = packed[8 + group % 4] >> (group / 4 * 2) & 3;
+            let scale = d * (f32::from(low | high << 4) - 32.0);
+            (self.scale[group], self.offset[group]) = (scale, -4.0 * scale);
+        }
+        for i in 0..256 {
+            let high = block[i % 32] >> (i / 32) & 1;
+            self.q[i] = pair_of_bits(&block[32..96], i) | high << 2;
         }
     }
+
+    /// One group of 32 weights that are places in a list: element `i` the low nibble of byte `i`, element `i + 16` its
+    /// high nibble.
+    fn listed(&mut self, scale: f32, group: usize, nibbles: &[u8], list: &[u8; 16]) {
+        // The list is shifted so that its middle means 0.
+        let middle = if list == &LIST { 128.0 } else { 16.0 };
+        (self.scale[group], self.offset[group]) = (scale, -middle * scale);
+        for (i, byte) in nibbles.iter().enumerate() {
+            self.q[group * 32 + i] = list[usize::from(byte & 15)];
+            self.q[group * 32 + i + 16] = list[usize::from(byte >> 4)];
+        }
+    }
+
+    /// 8 groups of such 32: four bits of a group's scale in nibbles of 4 bytes, the two above them in pairs of bits of 2.
+    fn listed_groups(&mut self, block: &[u8]) {
+        let d = half_at(block, 0);
+        let high = u16::from_le_bytes([block[2], block[3]]);
+        for group in 0..8 {
+            let low = block[4 + group / 2] >> (group % 2 * 4) & 15;
+            let scale = low | ((high >> (2 * group)) as u8 & 3) << 4;
+            self.listed(d * (f32::from(scale) - 32.0), group, &block[8 + 16 * group..][..16], &LIST);
+        }
+    }
+
+    /// 256 weights: a byte times `3^n` has digit `n` above its 8 bits when multiplied by 3. Five digits each of 32 bytes,
+    /// then of 16, then four of 4.
+    fn base_three(&mut self, block: &[u8]) {
+        let mut at = 0;
+        for (bytes, digits) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
+            let mut power = 1u8;
+            for _ in 0..digits {
+                for byte in bytes {
+                    let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                    self.q[at] = 3 + digit as u8;
+                    at += 1;
+                }
+                power = power.wrapping_mul(3);
+            }
+        }
+        self.even(half_at(block, 52), 4);
+    }
+
+    /// Writes the floats of a block just taken apart.
+    fn write(&self, layout: &Layout, out: &mut [f32]) {
+        for (index, (out, q)) in out.chunks_mut(layout.group).zip(self.q.chunks(layout.group)).enumerate() {
+            let (scale, offset) = (self.scale[index], self.offset[index]);
+            if layout.symmetric {
+                // Of the signed number: the product with `q` itself may take a bit more than float32 has.
+                let middle = f32::from(layout.middle);
+                out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * (f32::from(*q) - middle));
+            } else {
+                out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * f32::from(*q) + offset);
+            }
+        }
+    }
+}
+
+/// The values of `IQ4_NL` and `IQ4_XS`, plus 128.
+const LIST: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+
+/// Twice the floats of 4 bits of the Open Compute Project's microscaling formats, plus 16.
+const SMALL_FLOATS: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+
+/// Half of `2^(e - 127)`: the values it belongs to are doubled.
+fn power_of_two(e: u8) -> f32 {
+    match e {
+        0 | 1 => f32::from_bits(0x0020_0000 << e),
+        _ => f32::from_bits((u32::from(e) - 1) << 23),
+    }
+}
+
+/// Two bits of weight `i`: 32 bytes hold four runs of 32 weights, the first in the lowest bits.
+fn pair_of_bits(bytes: &[u8], i: usize) -> u8 {
+    bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
 }
 
 /// The 6-bit scale and minimum of group `g`: groups 0 to 3 have theirs in bytes `g` and `4 + g`, low bits; groups
@@ -166,6 +281,6 @@ pub fn to_floats(form: BlockForm, blocks: &[u8], out: &mut [f32]) {
     let mut codes = Codes::default();
     for (block, out) in blocks.chunks_exact(layout.bytes).zip(out.chunks_mut(layout.elements)) {
         codes.unpack(form, block);
-        codes.write(layout.group, out);
+        codes.write(&layout, out);
     }
 }
