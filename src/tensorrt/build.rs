@@ -6,7 +6,7 @@ use super::options::{Precision, TensorRtOptions};
 use super::precision::{self, Lowered};
 use super::profile::Profiles;
 use super::sparsity::{self, Counted};
-use super::{EngineFile, context, portable, quantized, work};
+use super::{EngineFile, context, portable, quantized, unranked, work};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::files;
@@ -195,7 +195,7 @@ fn make(
         timing,
     };
     let started = Instant::now();
-    let (built, _) = work::run(job, call)?;
+    let (built, _) = work::run(job, call).map_err(|e| unranked::explained(runtime, model, e))?;
     report.summary.insert("build_seconds".into(), started.elapsed().as_secs_f64().into());
     let manifest = Manifest {
         format: FORMAT,

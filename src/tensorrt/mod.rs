@@ -2,7 +2,7 @@
 //!
 //! [`build`] is the way in: from a model to an engine file with a manifest beside it. [`graph`] gives the graph alone, as
 //! the library would get it. `portable` lowers operators that its parser does not take, `precision` writes a lower
-//! precision into the graph (`casts` and `quantized` do the writing, `sample` the measuring), `sparsity` looks for the pattern 2:4, `profile` says of which sizes inputs may
+//! precision into the graph (`casts` and `quantized` do the writing, `sample` the measuring), `sparsity` looks for the pattern 2:4, `unranked` says whose rank is not known, `profile` says of which sizes inputs may
 //! be, `backend` finds the libraries (`context` is ONNX Runtime's provider as one), `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
 //! another. [`Engine`] runs one, with memory of the device by `memory`.
 //!
@@ -25,6 +25,7 @@ mod quantized;
 mod sample;
 mod shim;
 mod sparsity;
+mod unranked;
 mod work;
 
 pub use backend::{Backend, Choice, Library, PATH_VARIABLE, device};

@@ -1,0 +1,37 @@
+//! Values of no known rank: what TensorRT's parser stumbles over, and says so in words about some later axis.
+
+use crate::error::{Error, Kind};
+use crate::model::Model;
+use crate::onnx::validate::subgraphs;
+use crate::runtime::{Runtime, inferred};
+
+/// An error of the parser, with the nodes before it whose outputs have a rank only when they run: a `Loop`, an `If` whose
+/// branches differ.
+pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error: Error) -> Error {
+    let (Kind::Unsupported, Some(runtime)) = (error.kind(), runtime) else { return error };
+    let nodes: Vec<_> = model.graph().node.iter().filter(|node| subgraphs(node).next().is_some()).collect();
+    let names: Vec<String> = nodes.iter().flat_map(|node| &node.output).filter(|o| !o.is_empty()).cloned().collect();
+    if names.is_empty() {
+        return error;
+    }
+    let Ok(found) = inferred(runtime, model.proto().clone(), &names) else { return error };
+    let unranked =
+        |name: &String| found.outputs().iter().any(|o| o.name == *name && o.dtype.is_some() && o.shape.is_none());
+    let lost: Vec<String> = nodes
+        .iter()
+        .filter_map(|node| {
+            let output = node.output.iter().find(|name| unranked(name))?;
+            Some(format!("{} {:?} gives {output:?}", node.op(), node.label()))
+        })
+        .collect();
+    if lost.is_empty() {
+        return error;
+    }
+    let text = format!(
+        "TensorRT wants the rank of every value, and shape inference leaves it open: {} (its branches or rounds differ). \
+         The parser says: {}",
+        lost.join(", "),
+        error.message()
+    );
+    Error::new(Kind::Unsupported, text)
+}
