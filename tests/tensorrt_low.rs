@@ -309,3 +309,42 @@ fn a_model_is_parsed_from_a_file_with_its_weights_beside_it() {
     names.sort();
     assert_eq!(names, ["f.engine", "f.engine.json"], "nothing else is left");
 }
+
+#[test]
+fn a_branch_without_a_rank_is_named() {
+    if lacks("tensorrt-rtx") {
+        return;
+    }
+    use optimize::graph::edit::{float_tensor, node, untyped};
+    use optimize::onnx::dtype::DataType::Float32;
+    use optimize::onnx::proto::GraphProto;
+    let branch = |name: &str, op: &str| GraphProto {
+        name: Some(name.into()),
+        node: vec![node(op, &["x"], &[name])],
+        output: vec![untyped(name)],
+        ..GraphProto::default()
+    };
+    let mut choose = node("If", &["c"], &["i"]);
+    choose.name = Some("/choose".into());
+    let choose = support::build::with_graph(choose, "then_branch", branch("t", "Squeeze"));
+    let choose = support::build::with_graph(choose, "else_branch", branch("e", "Relu"));
+    let nodes = vec![
+        support::build::op("ReduceSum", &["x"], &["s"], &[("keepdims", 0)]),
+        node("Greater", &["s", "zero"], &["c"]),
+        choose,
+        support::build::op("Concat", &["i", "i"], &["k"], &[("axis", 1)]),
+        support::build::op("Softmax", &["k"], &["y"], &[("axis", 2)]),
+    ];
+    let (x, y) = (support::build::value("x", Float32, &[1, 4, 8]), untyped("y"));
+    let model = support::build::model(17, vec![x], vec![y], vec![float_tensor("zero", &[], &[0.0])], nodes);
+    let folder = scratch("tensorrt-unranked");
+    let options = TensorRtOptions {
+        backend: Choice::TensorRtRtx,
+        library: Some(deps("tensorrt-rtx")),
+        precision: Precision::Fp32,
+        ..TensorRtOptions::default()
+    };
+    let e =
+        tensorrt::build(Some(runtime()), &model, &folder.join("a.engine"), &options, &Call::default()).err().unwrap();
+    assert!(e.kind() == Kind::Unsupported && e.message().contains("If \"/choose\" gives \"i\""), "{e}");
+}
