@@ -50,6 +50,7 @@ pub mod graph;
 pub mod inspect;
 mod likelihood;
 pub mod limits;
+mod meaning;
 pub mod model;
 pub mod onnx;
 pub mod package;

@@ -7,6 +7,7 @@
 
 pub mod inputs;
 mod memory;
+mod pairing;
 mod quality;
 pub mod report;
 pub(crate) mod rows;
@@ -36,6 +37,7 @@ use crate::tensorrt::EngineFile;
 use crate::text::Tokenizer;
 use inputs::InputSet;
 pub(crate) use inputs::Source;
+use pairing::Pairing;
 use quality::Comparison;
 use serde::Serialize;
 use std::time::Instant;
@@ -104,8 +106,9 @@ fn count<S: serde::Serializer>(texts: &[String], serializer: S) -> std::result::
 /// The speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
 ///
 /// Reports the stage `benchmark` in rounds and input sets. [`Kind::InvalidArgument`] if the models' inputs or
-/// outputs differ or the options do not fit them; the message names the input and the option. Memory: both
-/// models loaded.
+/// outputs differ or the options do not fit them; the message names the input and the option. `tokenizer` is the
+/// original's: where the result's own is another, it reads the texts with that, and classes in another order are
+/// compared by name. Memory: both models loaded.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,
@@ -140,8 +143,16 @@ fn measure(
     let start = Instant::now();
     check(options)?;
     same_outputs(original.model(), result.model())?;
+    let pairing = Pairing::new(original.model(), result.model(), tokenizer)?;
     let source = Source::new(original.model(), result.model(), tokenizer, options)?;
-    let inputs = source.timing()?;
+    pairing.check(&source)?;
+    // What the result reads with its own tokenizer, if that is another.
+    let of_result = match (&pairing.reading, source.name()) {
+        (Some(reading), "text") => Source::new(result.model(), result.model(), Some(&reading.tokenizer), options)?,
+        _ => Source::new(original.model(), result.model(), tokenizer, options)?,
+    };
+    let sources = Both { original: &source, result: &of_result };
+    let inputs = Both { original: source.timing()?, result: of_result.timing()? };
     let execution = options.execution.clone();
     let session = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
     let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
@@ -149,8 +160,8 @@ fn measure(
     let load = |side: Side<'_>| Subject::of(runtime, side, &session, &steps.quiet());
     let mut pair = Pair::new(load(original).at(|| "the original")?, load(result).at(|| "the result")?);
     let clock = if matches!(result, Side::Engine(_)) { Clock::Wall } else { clock(&session) };
-    let rounds = pair.race(&inputs, options, clock, &mut steps)?;
-    let quality = compare(&mut pair, &source, &mut steps)?;
+    let rounds = pair.race([&inputs.original, &inputs.result], options, clock, &mut steps)?;
+    let quality = compare(&mut pair, sources, &pairing, &mut steps)?;
     let bytes = Both { original: original.bytes(), result: result.bytes() };
     let report = BenchmarkReport {
         runs: rounds.original.len(),
@@ -158,7 +169,7 @@ fn measure(
         clock: clock.name(),
         placement: pair.placement(),
         inputs: source.name(),
-        input_shapes: inputs.shapes(),
+        input_shapes: inputs.original.shapes(),
         latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
         speedup: speedup(&rounds, options.seed),
         load_ms: Both {
@@ -169,6 +180,7 @@ fn measure(
         resident_bytes: each.map(|alone| alone.resident_bytes),
         bytes,
         size_ratio: bytes.original as f64 / bytes.result.max(1) as f64,
+        notes: pairing.notes,
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((report, quality))
@@ -221,7 +233,7 @@ fn each_alone(
     runtime: &'static Runtime,
     original: Side<'_>,
     result: Side<'_>,
-    inputs: &InputSet,
+    inputs: &Both<InputSet>,
     options: &SessionOptions,
     source: &Source,
     steps: &mut Steps,
@@ -233,28 +245,28 @@ fn each_alone(
         _ => e,
     };
     prime(runtime, options, &steps.quiet())?;
-    let mut measure = |side: Side<'_>, name: &str| -> Result<Alone> {
+    let mut measure = |side: Side<'_>, inputs: &InputSet, name: &str| -> Result<Alone> {
         let alone = alone(runtime, side, inputs, options, &steps.quiet()).map_err(hinted).at(|| name)?;
         steps.next()?;
         Ok(alone)
     };
     if result.bytes() <= original.bytes() {
-        let result = measure(result, "the result")?;
-        Ok(Both { original: measure(original, "the original")?, result })
+        let result = measure(result, &inputs.result, "the result")?;
+        Ok(Both { original: measure(original, &inputs.original, "the original")?, result })
     } else {
-        let original = measure(original, "the original")?;
-        Ok(Both { original, result: measure(result, "the result")? })
+        let original = measure(original, &inputs.original, "the original")?;
+        Ok(Both { original, result: measure(result, &inputs.result, "the result")? })
     }
 }
 
-fn compare(pair: &mut Pair, source: &Source, steps: &mut Steps) -> Result<QualityReport> {
-    let mut comparison = Comparison::new(source.vocabularies());
+fn compare(pair: &mut Pair, sources: Both<&Source>, pairing: &Pairing, steps: &mut Steps) -> Result<QualityReport> {
+    let mut comparison = Comparison::new(sources.original.vocabularies());
     let quiet = steps.quiet();
-    for index in 0..source.count() {
-        let inputs = source.set(index)?;
-        let feed = inputs.feed();
-        let original = pair.original.run(&feed, &quiet).at(|| "the original")?;
-        let result = pair.result.run(&feed, &quiet).at(|| "the result")?;
+    for index in 0..sources.original.count() {
+        let (inputs, of_result) = (sources.original.set(index)?, sources.result.set(index)?);
+        let original = pair.original.run(&inputs.feed(), &quiet).at(|| "the original")?;
+        let result = pair.result.run(&of_result.feed(), &quiet).at(|| "the result")?;
+        let result = pairing.aligned(result, [inputs.mask.as_ref(), of_result.mask.as_ref()])?;
         comparison.add(&original, &result, inputs.mask.as_ref(), inputs.samples)?;
         steps.next()?;
     }
@@ -271,7 +283,7 @@ pub(crate) fn race(
 ) -> Result<Speedup> {
     let quiet = Call { progress: None, ..*call };
     let mut steps = Steps::new(&quiet, options.warmup + options.runs);
-    let rounds = pair.race(inputs, options, clock(session), &mut steps)?;
+    let rounds = pair.race([inputs, inputs], options, clock(session), &mut steps)?;
     Ok(speedup(&rounds, options.seed))
 }
 

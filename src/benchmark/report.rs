@@ -44,6 +44,9 @@ pub struct BenchmarkReport {
     pub bytes: Both<u64>,
     /// Bytes of the original over bytes of the result: how many times smaller the result is.
     pub size_ratio: f64,
+    /// What the caller may not expect: another tokenizer, another order of the classes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Wall-clock seconds of the whole benchmark, the quality part included.
     pub seconds: f64,
 }

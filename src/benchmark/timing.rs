@@ -257,19 +257,20 @@ impl Pair {
         Pair { original, result, quick: false }
     }
 
-    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up.
+    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. `inputs` are those
+    /// of the original and of the result.
     pub fn race(
         &mut self,
-        inputs: &InputSet,
+        inputs: [&InputSet; 2],
         options: &BenchmarkOptions,
         clock: Clock,
         steps: &mut Steps,
     ) -> Result<Rounds> {
-        let feed = inputs.feed();
+        let feed = inputs.map(InputSet::feed);
         let budget = Duration::try_from_secs_f64(options.max_seconds).unwrap_or(Duration::MAX);
         let start = Instant::now();
         for number in 0..options.warmup {
-            self.round(number, &feed, clock, steps)?;
+            self.round(number, [&feed[0], &feed[1]], clock, steps)?;
             steps.next()?;
             if start.elapsed() > budget / 5 {
                 steps.skip(options.warmup - number - 1)?;
@@ -279,7 +280,7 @@ impl Pair {
         let mut rounds = Rounds::default();
         let start = Instant::now();
         for number in 0..options.runs {
-            let times = self.round(number, &feed, clock, steps)?;
+            let times = self.round(number, [&feed[0], &feed[1]], clock, steps)?;
             rounds.original.push(times.original);
             rounds.result.push(times.result);
             steps.next()?;
@@ -294,10 +295,10 @@ impl Pair {
     /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that a machine
     /// that becomes slower or faster favours neither. A quick model runs once before each timed run: else that
     /// would measure which of the two ran before, and so whose weights the caches hold.
-    fn round(&mut self, number: usize, feed: &[(&str, &Tensor)], clock: Clock, steps: &Steps) -> Result<Both<f64>> {
+    fn round(&mut self, number: usize, feed: [&[(&str, &Tensor)]; 2], clock: Clock, steps: &Steps) -> Result<Both<f64>> {
         let quick = self.quick;
         let call = if quick { Call::default() } else { steps.quiet() };
-        let timed = |subject: &mut Subject| -> Result<f64> {
+        let timed = |subject: &mut Subject, feed: &[(&str, &Tensor)]| -> Result<f64> {
             if quick {
                 subject.run(feed, &call)?;
             }
@@ -310,11 +311,11 @@ impl Pair {
         };
         let start = Instant::now();
         let times = if number.is_multiple_of(2) {
-            let original = timed(&mut self.original)?;
-            Both { original, result: timed(&mut self.result)? }
+            let original = timed(&mut self.original, feed[0])?;
+            Both { original, result: timed(&mut self.result, feed[1])? }
         } else {
-            let result = timed(&mut self.result)?;
-            Both { original: timed(&mut self.original)?, result }
+            let result = timed(&mut self.result, feed[1])?;
+            Both { original: timed(&mut self.original, feed[0])?, result }
         };
         self.quick |= start.elapsed() < QUICK;
         Ok(times)

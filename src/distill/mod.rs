@@ -44,9 +44,12 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
 use crate::limits;
+use crate::meaning::classes::reordered;
+use crate::meaning::{Order, tokens};
 use crate::model::{Dim, Model};
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, available};
+use crate::source::Task;
 use crate::text::Tokenizer;
 use data::Dataset;
 use feed::Feed;
@@ -91,7 +94,8 @@ const LENGTH: usize = 128;
 
 /// Trains `student` to answer as `teacher` does on `corpus`, and gives it with a report. The originals stay as they are.
 ///
-/// Both must know the same tokens: `tokenizer` is the student's, else the teacher's. Reports the stage `distill` in
+/// Both must know the same tokens; the text is read with the student's tokenizer, else the teacher's. Classes are those
+/// of the same name. Reports the stage `distill` in
 /// steps. With [`DistillOptions::checkpoint`] a run that was cancelled, timed out or killed can go on, and gives on one
 /// thread, bit for bit, what it would have given.
 ///
@@ -114,7 +118,9 @@ pub fn distill(
     for (model, name) in [(teacher, "the teacher"), (student, "the student")] {
         Feed::new(model).at(|| name)?;
     }
-    let tokenizer = tokenizer_of(teacher, student)?;
+    let (tokenizer, of_tokens) = tokenizer_of(teacher, student)?;
+    let (in_order, of_classes) = in_order(teacher, student, options)?;
+    let teacher = in_order.as_ref().unwrap_or(teacher);
     let signals = Signals::find(teacher, student, options.weights, corpus.is_labelled())?;
     let data = dataset(corpus, &tokenizer, teacher, student, options)?;
     let (mut asked, known) = Teacher::new(runtime, teacher, &signals, options, call).at(|| "the teacher")?;
@@ -127,7 +133,8 @@ pub fn distill(
     drop(trainer);
     let result = with_weights(&graphs, &outcome.weights)?;
     let mut report = Report::new("distill", serde_json::to_value(options).unwrap_or_default());
-    report::summarize(&mut report, &graphs, &data, &signals, &outcome);
+    let notes = of_tokens.into_iter().chain(of_classes).collect();
+    report::summarize(&mut report, &graphs, &data, &signals, &outcome, notes);
     report.summary.insert("provider".into(), options.execution.provider.name().into());
     let models = report::Models { teacher, before: &graphs.student, after: &result };
     report.quality = Some(report::quality(runtime, &models, &tokenizer, &data.held_text, options, call)?);
@@ -153,21 +160,49 @@ fn placed(runtime: &Runtime, options: &DistillOptions) -> DistillOptions {
     options
 }
 
-fn tokenizer_of(teacher: &Model, student: &Model) -> Result<Tokenizer> {
+/// The tokenizer to read the text with, and what is to be said of it.
+fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<String>)> {
     let (of_teacher, of_student) = (Tokenizer::of(teacher)?, Tokenizer::of(student)?);
-    if let (Some(a), Some(b)) = (&of_teacher, &of_student) {
-        let (a, b) = (a.tokens(), b.tokens());
-        if let Some((token, id)) = b.iter().find(|(token, id)| a.get(*token).is_some_and(|other| other != *id)) {
-            bail!(
+    let mut note = None;
+    match (&of_teacher, &of_student) {
+        (Some(a), Some(b)) => match tokens::compare(a, b)? {
+            Some((Some(how), _)) => bail!(
                 InvalidArgument,
-                "the models do not share a vocabulary: {token:?} is token {} of the teacher and {id} of the student",
-                a[token]
-            );
-        }
+                "the teacher and the student do not share a vocabulary: {how}. Both are given the same ids, so they must \
+                 mean the same to both"
+            ),
+            Some((None, text)) => {
+                let text = text.unwrap_or_default();
+                note = Some(format!("the student's tokenizer is used; the teacher's cuts {text}, for one, otherwise"));
+            }
+            None => {}
+        },
+        (None, Some(_)) => note = Some("the teacher has no tokenizer: it is given the tokens of the student's".to_owned()),
+        (Some(_), None) => note = Some("the student has no tokenizer: it is given the tokens of the teacher's".to_owned()),
+        (None, None) => {}
     }
     match of_student.or(of_teacher) {
-        Some(tokenizer) => Ok(tokenizer),
+        Some(tokenizer) => Ok((tokenizer, note)),
         None => bail!(NotFound, "neither the student nor the teacher has a tokenizer to read the text with"),
+    }
+}
+
+/// The teacher with its classes in the student's order, if they are in another; and what is to be said of it.
+/// `InvalidArgument` if they are other classes and the teacher's answers are to be learned.
+fn in_order(teacher: &Model, student: &Model, options: &DistillOptions) -> Result<(Option<Model>, Option<String>)> {
+    let (first, second) = ("the student", "the teacher");
+    if (teacher.card().task, student.card().task) != (Task::Classify, Task::Classify) {
+        return Ok((None, None));
+    }
+    let order = Order::of(student.card(), teacher.card(), first, second);
+    if options.weights.logits == Some(0.0) && matches!(order, Order::Different(_)) {
+        return Ok((None, None));
+    }
+    let note = order.note(first, second);
+    let Some(order) = order.mapping()? else { return Ok((None, note)) };
+    match signals::logits_of(teacher) {
+        Some(output) => Ok((Some(reordered(teacher, &output, &order)?), note)),
+        None => Ok((None, note)),
     }
 }
 

@@ -29,8 +29,15 @@ pub struct Models<'m> {
     pub after: &'m Model,
 }
 
-/// Adds counts and the history to the report.
-pub fn summarize(report: &mut Report, graphs: &Graphs, data: &Dataset, signals: &Signals, outcome: &Outcome) {
+/// Adds counts and the history to the report; `notes` are warnings there are already.
+pub fn summarize(
+    report: &mut Report,
+    graphs: &Graphs,
+    data: &Dataset,
+    signals: &Signals,
+    outcome: &Outcome,
+    notes: Vec<String>,
+) {
     let state = &outcome.state;
     let elements: usize = graphs.parameters[..graphs.of_student].iter().map(|p| p.elements()).sum();
     let summary = &mut report.summary;
@@ -56,7 +63,7 @@ pub fn summarize(report: &mut Report, graphs: &Graphs, data: &Dataset, signals: 
     if !pairs.is_empty() {
         add("hidden_states", pairs.into());
     }
-    let mut warnings = Vec::new();
+    let mut warnings = notes;
     if let Some((teacher, student)) = graphs.sizes {
         warnings
             .push(format!("the teacher knows {teacher} tokens, the student {student}: the first of them are compared"));

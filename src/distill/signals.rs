@@ -96,7 +96,8 @@ impl Signals {
     }
 }
 
-fn logits_of(model: &Model) -> Option<String> {
+/// The output with a number for each token or class.
+pub fn logits_of(model: &Model) -> Option<String> {
     let float = |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16));
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }

@@ -8,7 +8,7 @@
 //!
 //! All in float32, tensor by tensor; what comes out has the type of the first member's tensor.
 
-use super::place;
+use super::{alike, place};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
@@ -65,18 +65,20 @@ impl Default for MergeOptions {
 
 /// Merges models of one architecture into one. `base` is what [`MergeMethod::Ties`] takes changes against.
 ///
-/// Weights that are equal in all models stay as they are. Reports the stage `merge` in tensors. Memory: one tensor of
+/// Weights that are equal in all models stay as they are. Constants that are no weights (angles of positions, scales,
+/// epsilons), tokens, classes and pooling must be the same in all of them. Reports the stage `merge` in tensors. Memory: one tensor of
 /// each model at a time. [`crate::error::Kind::InvalidArgument`] if there is one model only, if graphs or shapes
 /// differ, or options are out of range; `Unsupported` if weights that differ are not floating-point (quantized): the
 /// message names model and tensor.
 pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let weights = check(models, base, options)?;
+    let mut notes = Vec::new();
     for (index, other) in models.iter().enumerate().skip(1) {
-        same_graph(&models[0], other).at(|| place(index))?;
+        notes.extend(alike::check(&models[0], other, &place(index))?);
     }
     if let Some(base) = base {
-        same_graph(&models[0], base).at(|| "the base")?;
+        notes.extend(alike::check(&models[0], base, "the base")?);
     }
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -116,6 +118,9 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
     report.summary.insert("weights".to_owned(), json!(weights));
     report.summary.insert("merged_tensors".to_owned(), json!(merged));
     report.summary.insert("equal_tensors".to_owned(), json!(same));
+    if !notes.is_empty() {
+        report.summary.insert("notes".to_owned(), json!(notes));
+    }
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((models[0].derive(proto), report))
@@ -148,42 +153,15 @@ fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Resu
     super::weights(&weights, count)
 }
 
-fn initializers(model: &Model) -> HashMap<&str, &TensorProto> {
+pub(super) fn initializers(model: &Model) -> HashMap<&str, &TensorProto> {
     model.graph().initializer.iter().map(|tensor| (tensor.name.as_deref().unwrap_or(""), tensor)).collect()
 }
 
-/// Refuses models that are not the same but for the values of their weights.
-fn same_graph(first: &Model, other: &Model) -> Result<()> {
-    let (a, b) = (first.graph(), other.graph());
-    if a.node.len() != b.node.len() {
-        bail!(InvalidArgument, "has {} nodes, member 1 has {}", b.node.len(), a.node.len());
-    }
-    for (left, right) in a.node.iter().zip(&b.node) {
-        let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
-        // Constants inside nodes may be weights: they are compared, not merged.
-        if !same || left.attribute != right.attribute {
-            bail!(InvalidArgument, "node {:?} is another than member 1 has", right.label());
-        }
-    }
-    let theirs = initializers(other);
-    for tensor in &a.initializer {
-        let name = tensor.name.as_deref().unwrap_or("");
-        match theirs.get(name) {
-            None => bail!(InvalidArgument, "has no tensor {name:?}, which member 1 has"),
-            Some(found) if found.dims != tensor.dims => {
-                bail!(InvalidArgument, "tensor {name:?} is {:?}, that of member 1 {:?}", found.dims, tensor.dims)
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn content(tensor: &TensorProto) -> Option<(i32, &[u8])> {
+pub(super) fn content(tensor: &TensorProto) -> Option<(i32, &[u8])> {
     Some((tensor.data_type?, tensor.raw_data.as_deref()?))
 }
 
-fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
+pub(super) fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
     let dtype = tensor.data_type.and_then(DataType::from_onnx);
     if !matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16)) {
         let shown = dtype.map_or("of an unknown type", DataType::name);

@@ -23,6 +23,7 @@
 //! # Ok(()) }
 //! ```
 
+mod alike;
 mod chorus;
 pub mod combine;
 pub mod fit;
@@ -41,6 +42,7 @@ pub use merge::{MergeMethod, MergeOptions, merge};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::limits;
+use crate::meaning::Order;
 use crate::model::Model;
 use crate::runtime::{Runtime, SessionOptions};
 use crate::source::Task;
@@ -123,7 +125,8 @@ impl Ensemble {
     ///
     /// A member of weight 0 is left out. [`crate::error::Kind::InvalidArgument`] if there is one model only, if weights
     /// or temperatures are not as many as the models or out of range, if the method is not for the members' task or for
-    /// their number, or if their vocabularies differ and the options do not allow it: the message names the member.
+    /// their number, if their vocabularies differ and the options do not allow it, or if classifiers know other classes
+    /// (those in another order are put in that of the first): the message names the member.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -146,11 +149,11 @@ impl Ensemble {
                 notes.push(format!("member {} has weight 0 and is left out", index + 1));
             }
         }
-        let vocabularies = match task {
-            Task::Generate => vocabulary::compare(&members, options.allow_different_vocabularies)?,
-            _ => Vocabularies::Same(None),
-        };
+        let vocabularies = vocabulary::compare(&members, task, options.allow_different_vocabularies)?;
         notes.extend(vocabularies.note());
+        if task == Task::Classify {
+            notes.extend(orders(&members)?.1);
+        }
         Ok(Ensemble { members, options, task, vocabularies, notes })
     }
 
@@ -223,6 +226,18 @@ impl Ensemble {
         }
         Ok(None)
     }
+}
+
+/// The order in which each member's classes are those of the first, `None` where they are already, and what is to be
+/// said of it. [`crate::error::Kind::InvalidArgument`] if a member knows other classes.
+fn orders(members: &[Member]) -> Result<(Vec<Option<Vec<usize>>>, Vec<String>)> {
+    let (mut orders, mut notes) = (vec![None], Vec::new());
+    for (index, member) in members.iter().enumerate().skip(1) {
+        let order = Order::of(members[0].model.card(), member.model.card(), &place(0), &place(index));
+        notes.extend(order.note(&place(0), &place(index)));
+        orders.push(order.mapping()?);
+    }
+    Ok((orders, notes))
 }
 
 /// How messages name a member.

@@ -1,10 +1,13 @@
 //! Whether members speak of the same tokens.
 
 use super::{Member, place};
+use crate::benchmark::Role;
 use crate::error::{Context, Result, bail};
+use crate::meaning::tokens;
 use crate::model::{Dim, Model};
+use crate::source::Task;
 use crate::text::{Decoder, Tokenizer};
-use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where no tokenizer says more, a vocabulary this many times as large as another may be the same with padding less.
 const PADDED: f64 = 0.95;
@@ -31,45 +34,78 @@ impl Vocabularies {
     }
 }
 
-/// Tokens and their ids.
-type Tokens = HashMap<String, u32>;
-
 /// Compares what the members' tokenizers know, and how many logits they give.
 ///
-/// [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not `allowed`.
-pub fn compare(members: &[Member], allowed: bool) -> Result<Vocabularies> {
-    let mut tokens: Vec<Option<Tokens>> = Vec::with_capacity(members.len());
+/// [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not `allowed`:
+/// only members that write text can be combined then.
+pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabularies> {
+    let writes = task == Task::Generate;
+    if !writes && !members.iter().any(|member| Role::ids(&member.model.inputs()).is_some()) {
+        return Ok(Vocabularies::Same(None));
+    }
+    let mut tokenizers: Vec<Option<Arc<Tokenizer>>> = Vec::with_capacity(members.len());
     for (index, member) in members.iter().enumerate() {
         // The same model again needs no second reading.
         let same = members[..index].iter().position(|other| other.model.same_as(&member.model));
-        tokens.push(match same {
-            Some(same) => tokens[same].clone(),
-            None => Tokenizer::of(&member.model).at(|| place(index))?.map(|tokenizer| tokenizer.tokens()),
+        tokenizers.push(match same {
+            Some(same) => tokenizers[same].clone(),
+            None => Tokenizer::of(&member.model).at(|| place(index))?.map(Arc::new),
         });
     }
-    let known: Vec<(usize, &Tokens)> = tokens.iter().enumerate().filter_map(|(i, t)| Some((i, t.as_ref()?))).collect();
+    let known: Vec<(usize, &Arc<Tokenizer>)> =
+        tokenizers.iter().enumerate().filter_map(|(index, tokenizer)| Some((index, tokenizer.as_ref()?))).collect();
     let mut notes = Vec::new();
-    for (index, other) in known.iter().skip(1) {
+    for (index, other) in known.iter().skip(1).filter(|(_, other)| !Arc::ptr_eq(other, known[0].1)) {
         let (first, base) = known[0];
-        if let Some(how) = difference(base, other) {
-            let how = format!("{} and {} have different vocabularies: {how}", place(first), place(*index));
-            if allowed {
-                return Ok(Vocabularies::Different(how));
+        match tokens::compare(base, other)? {
+            Some((Some(how), _)) => {
+                let how = format!("{} and {} have different vocabularies: {how}", place(first), place(*index));
+                if allowed && writes {
+                    return Ok(Vocabularies::Different(how));
+                }
+                refuse(&how, writes)?;
             }
-            bail!(
-                InvalidArgument,
-                "{how}. Their distributions cannot be added token by token; to combine them by the text that tokens \
-                 stand for, allow different vocabularies"
-            );
+            Some((None, Some(text))) => notes.push(format!(
+                "{} cuts texts into other tokens than {}, whose tokenizer is used: {text}, for one",
+                place(*index),
+                place(first)
+            )),
+            _ => {}
         }
-        if base.len() != other.len() {
-            notes.push(format!("{} knows {} tokens, {} {}", place(first), base.len(), place(*index), other.len()));
+        let (size, of_other) = (base.vocabulary_size(), other.vocabulary_size());
+        if writes && size != of_other {
+            notes.push(format!("{} knows {size} tokens, {} {of_other}", place(first), place(*index)));
         }
     }
+    if let Some((first, _)) = known.first() {
+        let without = tokenizers.iter().enumerate().filter(|(_, tokenizer)| tokenizer.is_none());
+        notes.extend(without.map(|(index, _)| {
+            format!("{} has no tokenizer: it is given the tokens of {}", place(index), place(*first))
+        }));
+    }
+    if writes {
+        widths(members, known.len() == members.len(), &mut notes)?;
+    }
+    Ok(Vocabularies::Same((!notes.is_empty()).then(|| notes.join("; "))))
+}
+
+fn refuse(how: &str, writes: bool) -> Result<()> {
+    if writes {
+        bail!(
+            InvalidArgument,
+            "{how}. Their distributions cannot be added token by token; to combine them by the text that tokens stand \
+             for, allow different vocabularies"
+        );
+    }
+    bail!(InvalidArgument, "{how}. All members are given the same ids, so they must mean the same to them")
+}
+
+/// Compares how many logits the members give.
+fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Result<()> {
     let widths: Vec<Option<i64>> = members.iter().map(|member| width(&member.model)).collect();
     let least = widths.iter().flatten().min();
     if let (Some(least), Some(most)) = (least, widths.iter().flatten().max())
-        && known.len() < members.len()
+        && !all_known
         && (*least as f64) < PADDED * *most as f64
     {
         bail!(
@@ -85,18 +121,7 @@ pub fn compare(members: &[Member], allowed: bool) -> Result<Vocabularies> {
             notes.push(format!("{} gives {width} logits, of which the first {least} are used", place(index)));
         }
     }
-    Ok(Vocabularies::Same((!notes.is_empty()).then(|| notes.join("; "))))
-}
-
-/// The first id that two vocabularies give to different tokens, in words; `None` if one is the beginning of the other.
-fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
-    let by_id =
-        |tokens: &Tokens| -> HashMap<u32, String> { tokens.iter().map(|(token, id)| (*id, token.clone())).collect() };
-    let (a, b) = (by_id(a), by_id(b));
-    let end = a.keys().max().min(b.keys().max()).map_or(0, |last| last + 1);
-    let id = (0..end).find(|id| a.get(id) != b.get(id))?;
-    let shown = |tokens: &HashMap<u32, String>| tokens.get(&id).map_or("nothing".to_owned(), |t| format!("{t:?}"));
-    Some(format!("id {id} is {} in one and {} in the other", shown(&a), shown(&b)))
+    Ok(())
 }
 
 /// Logits of a model, if its graph says how many.
@@ -106,20 +131,5 @@ fn width(model: &Model) -> Option<i64> {
     match output.shape?.last()? {
         Dim::Fixed(width) => Some(*width),
         Dim::Symbolic(_) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn vocabularies_are_the_same_up_to_the_shorter_end() {
-        let tokens = |words: &[&str]| words.iter().enumerate().map(|(i, w)| ((*w).to_owned(), i as u32)).collect();
-        let base: Tokens = tokens(&["a", "b", "c"]);
-        assert_eq!(difference(&base, &base), None);
-        assert_eq!(difference(&base, &tokens(&["a", "b", "c", "d"])), None);
-        let how = difference(&base, &tokens(&["a", "x", "c", "d"])).unwrap();
-        assert_eq!(how, "id 1 is \"b\" in one and \"x\" in the other");
     }
 }

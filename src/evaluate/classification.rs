@@ -10,6 +10,8 @@ use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::likelihood::argmax;
+use crate::meaning::classes::inverse;
+use crate::meaning::{Order, reading};
 use crate::model::{Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session};
@@ -59,6 +61,9 @@ pub fn classify(
 }
 
 /// Measures two classifiers on the same texts. One is loaded after the other. See [`classify`].
+///
+/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the original's.
+/// [`crate::error::Kind::InvalidArgument`] if they know other classes.
 pub fn compare_classification(
     runtime: &'static Runtime,
     original: &Model,
@@ -71,8 +76,7 @@ pub fn compare_classification(
     let names = Names(labels(original.card()));
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, 2 * rows.len());
-    let mut of = |model| predict(runtime, model, tokenizer, rows, options, &mut units);
-    let (before, after) = (of(original).at(|| "the original")?, of(result).at(|| "the result")?);
+    let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;
     if before.count != after.count {
         let (before, after) = (before.count, after.count);
         bail!(InvalidArgument, "the original knows {before} classes, the result {after}: they cannot be compared");
@@ -103,10 +107,31 @@ pub fn class_agreement(
     let row = |(index, text): (usize, &String)| Labelled { label: String::new(), text: text.clone(), line: index + 1 };
     let rows: Vec<Labelled> = texts.iter().enumerate().map(row).collect();
     let mut units = Units::new(call, 2 * rows.len());
-    let mut of = |model| predict(runtime, model, tokenizer, &rows, options, &mut units);
-    let (before, after) = (of(original).at(|| "the original")?, of(result).at(|| "the result")?);
+    let (before, after) = both(runtime, original, result, tokenizer, &rows, options, &mut units)?;
     let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
     Ok(same as f64 / rows.len().max(1) as f64)
+}
+
+/// What two classifiers say, in the classes of the original.
+fn both(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: &Tokenizer,
+    rows: &[Labelled],
+    options: &TextOptions,
+    units: &mut Units,
+) -> Result<(Predictions, Predictions)> {
+    let order = Order::of(original.card(), result.card(), "the original", "the result").mapping()?;
+    let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
+    let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
+    let before = predict(runtime, original, tokenizer, rows, options, units).at(|| "the original")?;
+    let mut after = predict(runtime, result, theirs, rows, options, units).at(|| "the result")?;
+    if let Some(order) = order.filter(|order| order.len() == after.count) {
+        let known = inverse(&order);
+        after.classes.iter_mut().for_each(|class| *class = known[*class]);
+    }
+    Ok((before, after))
 }
 
 fn predict(

@@ -4,6 +4,7 @@ use super::batches::{Batches, TextOptions, plain};
 use super::progress::Units;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::meaning::reading;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, Tensor};
@@ -99,6 +100,8 @@ pub fn embed_counted(
 }
 
 /// Compares the vectors that two models give `texts`. One is loaded after the other. See [`embed`].
+///
+/// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_embeddings(
     runtime: &'static Runtime,
     original: &Model,
@@ -109,8 +112,10 @@ pub fn compare_embeddings(
     call: &Call,
 ) -> Result<EmbeddingSimilarity> {
     let mut units = Units::new(call, 2 * texts.len());
-    let mut of = |model| embed_counted(runtime, model, tokenizer, texts, options, &mut units);
-    let (before, after) = (of(original).at(|| "the original")?, of(result).at(|| "the result")?);
+    let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
+    let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
+    let mut of = |model, tokenizer| embed_counted(runtime, model, tokenizer, texts, options, &mut units);
+    let (before, after) = (of(original, tokenizer).at(|| "the original")?, of(result, theirs).at(|| "the result")?);
     if before.width != after.width {
         let (before, after) = (before.width, after.width);
         bail!(

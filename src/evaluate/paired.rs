@@ -8,6 +8,7 @@ use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::likelihood::{Judgement, judge};
+use crate::meaning::{Reading, reading};
 use crate::model::Model;
 use crate::runtime::{Runtime, Stop};
 use crate::statistics::{mean, mean_interval, percentile, sorted};
@@ -53,8 +54,9 @@ pub struct PairedPerplexity {
 
 /// Reads `text` with both models, window by window, and compares what they expect at every scored token.
 ///
-/// Nothing is kept but four figures a token. Memory: both models and the logits of one window of each. Reports and
-/// errors as [`super::perplexity`]; `InvalidArgument` as well if the models do not know the same number of tokens.
+/// Both are given the tokens of `tokenizer`, the original's. Nothing is kept but four figures a token. Memory: both models and the logits of one window of each. Reports and
+/// errors as [`super::perplexity`]; `InvalidArgument` as well if the models do not know the same number of tokens, or if
+/// the result's own tokenizer says that their ids mean other tokens.
 /// Errors of one model say which.
 pub fn compare_perplexity(
     runtime: &'static Runtime,
@@ -65,6 +67,13 @@ pub fn compare_perplexity(
     options: &PerplexityOptions,
     call: &Call,
 ) -> Result<PairedPerplexity> {
+    if let Some(Reading { ids: Some(how), .. }) = reading(original, result, Some(tokenizer)).at(|| RESULT)? {
+        bail!(
+            InvalidArgument,
+            "the original and the result have different vocabularies: {how}. They cannot be compared token by token; \
+             evaluate each alone and compare their bits a byte"
+        );
+    }
     let plan = Plan::new(&[original, result], tokenizer, text, options)?;
     let mut units = Units::new(call, plan.scored());
     let load = |model| Reader::new(runtime, model, options, &units.quiet());

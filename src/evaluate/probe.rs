@@ -13,6 +13,7 @@ use crate::benchmark::Both;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::likelihood::log_sum_exp;
+use crate::meaning::reading;
 use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::statistics::Random;
@@ -93,6 +94,8 @@ pub fn probe_accuracy(
 }
 
 /// Probes two models on the same split. One is loaded after the other. See [`probe_accuracy`].
+///
+/// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_probes(
     runtime: &'static Runtime,
     original: &Model,
@@ -104,12 +107,14 @@ pub fn compare_probes(
 ) -> Result<PairedProbe> {
     let split = Split::new(rows, options)?;
     let mut units = Units::new(call, 2 * rows.len());
-    let mut of = |model| {
+    let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
+    let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
+    let mut of = |model, tokenizer| {
         let vectors = embed_counted(runtime, model, tokenizer, &texts(rows), &options.text, &mut units)?;
         probe(&vectors, &split, options, call)
     };
-    let (before, right_before) = of(original).at(|| "the original")?;
-    let (after, right_after) = of(result).at(|| "the result")?;
+    let (before, right_before) = of(original, tokenizer).at(|| "the original")?;
+    let (after, right_after) = of(result, theirs).at(|| "the result")?;
     let number = |right: bool| f64::from(u8::from(right));
     let changes: Vec<f64> = right_before.iter().zip(&right_after).map(|(a, b)| number(*b) - number(*a)).collect();
     Ok(PairedProbe { probes: Both { original: before, result: after }, accuracy_change: Interval::of(&changes, 1) })

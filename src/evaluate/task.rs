@@ -8,6 +8,7 @@ use super::{classification, embedding, paired, perplexity, probe};
 use crate::call::Call;
 use crate::error::{Result, bail, error};
 use crate::limits;
+use crate::meaning::{Order, Reading, reading};
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, Runtime};
@@ -90,7 +91,8 @@ impl Default for EvaluateOptions {
 /// ([`labelled::parse`]) for classification and probes. The report's `quality` holds the task's name and its figures:
 /// those of [`super::PerplexityReport`], [`super::ClassScores`] or [`super::ProbeReport`]; with `against` those of
 /// [`super::PairedPerplexity`], [`super::EmbeddingSimilarity`], [`super::PairedClassification`] or
-/// [`super::PairedProbe`], in which `model` is the original and `against` the result.
+/// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`:
+/// `against` reads with its own where that is another, and the summary's `notes` say so.
 ///
 /// [`crate::error::Kind::InvalidArgument`] if no task is named and the model does not say what it is for, if the data
 /// are not what the task needs, or if embeddings have nothing to be compared with. Else as the task's own function.
@@ -120,6 +122,10 @@ pub fn evaluate(
     let mut report = Report::new("evaluate", with_task(task, used));
     report.quality = Some(with_task(task, figures));
     report.summary.insert("placement".to_owned(), json(placement)?);
+    let notes = against.map_or(Ok(Vec::new()), |other| notes(task, model, other, tokenizer))?;
+    if !notes.is_empty() {
+        report.summary.insert("notes".to_owned(), json(notes)?);
+    }
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok(report)
@@ -208,6 +214,23 @@ impl On<'_> {
     fn most(&self) -> usize {
         if self.options.max_texts == 0 { usize::MAX } else { self.options.max_texts }
     }
+}
+
+/// What the caller may not expect of a comparison.
+fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer) -> Result<Vec<String>> {
+    let (first, second) = ("the original", "the result");
+    let mut notes = Vec::new();
+    if task == EvaluateTask::Classification {
+        notes.extend(Order::of(model.card(), other.card(), first, second).note(first, second));
+    }
+    if let Some(Reading { ids, cut, .. }) = reading(model, other, Some(tokenizer))? {
+        let how = ids.unwrap_or_else(|| format!("{} is cut otherwise, for one", cut.unwrap_or_default()));
+        notes.push(match task {
+            EvaluateTask::Perplexity => format!("{second} is given the tokens of {first}, though its tokenizer is another: {how}"),
+            _ => format!("{second} reads with its own tokenizer, which is another than that of {first}: {how}"),
+        });
+    }
+    Ok(notes)
 }
 
 /// What a model is evaluated on if nobody says.

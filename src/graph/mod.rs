@@ -7,6 +7,7 @@
 pub mod blocks;
 pub mod constants;
 pub mod edit;
+pub mod formula;
 pub mod modules;
 pub mod opset;
 mod rotary;

@@ -253,7 +253,11 @@ impl Package {
         if !self.0.manifest.files.contains_key(&name) {
             bail!(NotFound, "{}: the package has no tokenizer", self.0.path.display());
         }
-        Tokenizer::from_bytes(&self.checked(&name)?).at(|| name)
+        let beside = |name: &str| -> Result<Option<Bytes>> {
+            let name = format!("{ASSETS}/{name}");
+            self.0.manifest.files.contains_key(&name).then(|| self.checked(&name)).transpose()
+        };
+        Tokenizer::with_files(&self.checked(&name)?, &beside).at(|| name)
     }
 
     /// Writes text.

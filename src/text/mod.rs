@@ -1,6 +1,7 @@
 //! Text in and out of models.
 //!
-//! - [`tokenizer`]: text to ids and back, with the `tokenizer.json` that comes with a model.
+//! - [`tokenizer`]: text to ids and back, with the `tokenizer.json` that comes with a model, and what `settings` finds
+//!   in the files beside it.
 //! - [`pieces`]: the bytes that each token stands for.
 //! - [`chat`]: a conversation as the text a model was trained on.
 //! - [`generate`]: from prompts to answers, on a [`generator`], which holds rows of text in the making; [`sampler`]
@@ -16,6 +17,7 @@ mod kv_cache;
 pub mod pieces;
 pub mod rows;
 pub mod sampler;
+mod settings;
 pub mod stream;
 pub mod tokenizer;
 
@@ -27,4 +29,5 @@ pub use pieces::Pieces;
 pub use rows::{Rows, Uncertainty};
 pub use sampler::{Logprob, Logprobs, SamplingOptions};
 pub use stream::TextStream;
+pub(crate) use tokenizer::FILES as TOKENIZER_FILES;
 pub use tokenizer::{Batch, Encoding, Tokenizer};

@@ -2,17 +2,22 @@
 //!
 //! Many such files have truncation and padding to a fixed length baked in (those of MiniLM: 128). Both are
 //! switched off on loading, so an encoding is as long as its text; padding and truncation are what the caller
-//! of [`Tokenizer::encode_batch`] asks for. [`Tokenizer::truncation`] says what the file would have.
+//! of [`Tokenizer::encode_batch`] asks for. [`Tokenizer::truncation`] says what the file would have. What the files
+//! beside it say (`tokenizer_config.json` …) is applied by `settings`.
 
+use super::settings::{Applied, Settings};
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
 use crate::source::SideContent;
 use crate::{files, limits};
+use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// The file's name beside a model.
 const FILE: &str = "tokenizer.json";
+/// Files that say how text becomes ids.
+pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
 /// Names that pad tokens go by, where the file does not say which one it is.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
@@ -22,6 +27,7 @@ pub struct Tokenizer {
     pad_id: i64,
     pad_type_id: i64,
     truncation: Option<usize>,
+    settings: Applied,
 }
 
 /// One text as ids. All three lists have one entry for each token.
@@ -53,39 +59,66 @@ pub struct Batch {
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, or the one in a folder.
+    /// Loads a `tokenizer.json`, or the one in a folder, with what the files beside it say of it.
     ///
     /// [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
     /// [`Kind::InvalidModel`] if it is damaged; the message says in which line.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
-        Tokenizer::from_bytes(&content).at(|| file.display())
+        let folder = files::parent_of(&file);
+        let beside = |name: &str| -> Result<Option<Bytes>> {
+            let path = folder.join(name);
+            // A file of another name is taken by itself.
+            if !file.ends_with(FILE) || !path.is_file() {
+                return Ok(None);
+            }
+            Ok(Some(files::read(&path, limits::SIDE_FILE_BYTES)?.into()))
+        };
+        Tokenizer::with_files(&content, &beside).at(|| file.display())
     }
 
-    /// Makes a tokenizer from the content of a `tokenizer.json`. Errors as [`Tokenizer::load`].
+    /// Makes a tokenizer from the content of a `tokenizer.json` alone. Errors as [`Tokenizer::load`].
     pub fn from_bytes(content: &[u8]) -> Result<Tokenizer> {
+        Tokenizer::with_files(content, &|_| Ok(None))
+    }
+
+    /// Makes a tokenizer from the content of a `tokenizer.json` and of files beside it, by their names: those in
+    /// [`FILES`] and the model's `config.json`. Errors as [`Tokenizer::load`].
+    pub fn with_files(content: &[u8], file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Tokenizer> {
         if content.len() as u64 > limits::SIDE_FILE_BYTES {
             bail!(LimitExceeded, "has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
         }
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(content))
             .map_err(|e| error!(InvalidModel, "is not a usable {FILE}: {}", e.message()))?;
+        let applied = Settings::read(file)?;
+        let settings = caught(|| applied.apply(&mut inner))?;
         let padding = inner.get_padding().map(|p| (i64::from(p.pad_id), i64::from(p.pad_type_id)));
         let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)).map_or(0, i64::from);
         let (pad_id, pad_type_id) = padding.unwrap_or_else(|| (by_name(), 0));
+        let named = settings.pad_token.as_ref().and_then(|token| inner.token_to_id(token));
+        let pad_id = named.map_or(pad_id, i64::from);
         let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation })
+        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings })
     }
 
     /// The tokenizer that belongs to a model; `None` if it has none.
     pub fn of(model: &Model) -> Result<Option<Tokenizer>> {
-        let Some(content) = model.card().side_file(FILE) else { return Ok(None) };
-        match content {
-            SideContent::Path(path) => Tokenizer::load(path).map(Some),
-            SideContent::Bytes(bytes) => Tokenizer::from_bytes(bytes).at(|| FILE).map(Some),
-        }
+        let card = model.card();
+        let Some(content) = card.side_file(FILE) else { return Ok(None) };
+        let beside = |name: &str| card.side_file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
+        let place = || match content {
+            SideContent::Path(path) => path.display().to_string(),
+            SideContent::Bytes(_) => FILE.to_owned(),
+        };
+        Tokenizer::with_files(&content.read()?, &beside).at(place).map(Some)
+    }
+
+    /// What the files of the tokenizer say that could change ids and is not applied.
+    pub fn notes(&self) -> &[String] {
+        &self.settings.notes
     }
 
     /// The ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if asked for.
@@ -201,7 +234,8 @@ impl Tokenizer {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
         let encoded = guarded(|| self.inner.encode_fast(text, add_special_tokens))?;
-        let keep = kept(encoded.get_special_tokens_mask(), max_length.unwrap_or(usize::MAX))?;
+        let most = max_length.unwrap_or(usize::MAX);
+        let keep = kept(encoded.get_special_tokens_mask(), most, self.settings.cut_left)?;
         let wide = |values: &[u32]| keep.iter().map(|&index| i64::from(values[index])).collect::<Vec<i64>>();
         let encoding = Encoding {
             ids: wide(encoded.get_ids()),
@@ -212,15 +246,20 @@ impl Tokenizer {
     }
 }
 
-/// Which tokens are left when those beyond `max_length` are cut, from the end, sparing special ones.
-fn kept(special: &[u32], max_length: usize) -> Result<Vec<usize>> {
+/// Which tokens are left when those beyond `max_length` are cut, from the end or the beginning, sparing special ones.
+fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     let specials = special.iter().filter(|s| **s != 0).count();
     if max_length < specials {
         bail!(InvalidArgument, "a length of {max_length} has no room for {specials} special tokens");
     }
     let mut room = max_length - specials;
+    let mut gone = if left { (special.len() - specials).saturating_sub(room) } else { 0 };
     let keep = |index: &usize| {
         let ordinary = special[*index] == 0;
+        if ordinary && gone > 0 {
+            gone -= 1;
+            return false;
+        }
         let fits = !ordinary || room > 0;
         room -= usize::from(ordinary && fits);
         fits
@@ -230,10 +269,21 @@ fn kept(special: &[u32], max_length: usize) -> Result<Vec<usize>> {
 
 /// Calls into the tokenizers crate, which is known to panic on some damaged files.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))),
-        Err(_) => bail!(InvalidModel, "tokenizer: its description is inconsistent"),
-    }
+    caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
+}
+
+/// A panic as an error.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+        match text.strip_prefix("Onig: Regex search error: ") {
+            Some(why) => bail!(
+                LimitExceeded,
+                "tokenizer: a regular expression of {FILE} gives this text up, which takes it too many steps: {why}"
+            ),
+            None => bail!(InvalidModel, "tokenizer: its description is inconsistent"),
+        }
+    })
 }
 
 #[cfg(test)]

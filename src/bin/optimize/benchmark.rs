@@ -112,6 +112,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         report.output = Some(bar.call(|call| result.identity(call))?);
         Ok((report, original.bytes(), result.bytes()))
     })?;
+    let notes = report.benchmark.as_ref().and_then(|benchmark| benchmark.get("notes")).and_then(|n| n.as_array());
+    let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
+    notes.for_each(|note| arguments.output.warn(note));
     if arguments.output.json {
         common::print(&report.to_json())?;
     } else if !arguments.output.quiet {

@@ -123,6 +123,12 @@ impl Machine {
     }
 }
 
+/// What a report says that the user may not expect.
+pub fn notes(report: &Report) -> impl Iterator<Item = &str> {
+    let notes = report.summary.get("notes").and_then(|notes| notes.as_array());
+    notes.into_iter().flatten().filter_map(|note| note.as_str())
+}
+
 /// Loads the model that a flag names.
 pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     bar.call(|call| {

@@ -137,6 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         report.output = against.map(|other| bar.call(|call| other.identity(call))).transpose()?;
         Ok(report)
     })?;
+    common::notes(&report).for_each(|note| arguments.output.warn(note));
     if arguments.output.json {
         common::print(&report.to_json())?;
     } else if !arguments.output.quiet {

@@ -72,6 +72,13 @@ impl Nodes {
         self.op("Slice", &[value, &start, &end, &axis], Vec::new())
     }
 
+    /// Elements of the last dimension in another order.
+    pub fn picked(&mut self, value: &str, order: &[usize]) -> String {
+        let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
+        let indices = self.ints(&order);
+        self.op("Gather", &[value, &indices], vec![int_attribute("axis", -1)])
+    }
+
     /// The last columns of logits, as many as the input `keep` says; all for 0.
     pub fn last_columns(&mut self, value: &str, keep: &str) -> String {
         let keep = self.cast(keep, DataType::Int64);

@@ -104,6 +104,8 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
         bail!(InvalidArgument, "{} knows {:?} classes, another {least}", place(index), sizes[index].unwrap_or(0));
     }
     let keep = join.logits_to_keep();
+    let classes = ensemble.task() == Task::Classify;
+    let orders = if classes { super::orders(ensemble.members())?.0 } else { vec![None; infos.len()] };
     let mut nodes = Nodes::new(join);
     let mut rows = Vec::new();
     for (index, info) in infos.iter().enumerate() {
@@ -113,6 +115,9 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
         }
         if let Some(keep) = keep.as_deref().filter(|_| !join.branches[index].keeps()) {
             value = nodes.last_columns(&value, keep);
+        }
+        if let Some(order) = orders[index].as_ref().filter(|order| sizes[index].is_none_or(|n| n == order.len() as i64)) {
+            value = nodes.picked(&value, order);
         }
         rows.push(value);
     }

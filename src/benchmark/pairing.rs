@@ -1,0 +1,89 @@
+//! [`Pairing`]: what the numbers of the result mean, by those of the original.
+
+use super::inputs::{Mask, Source};
+use crate::error::{Context, Result, bail};
+use crate::meaning::classes::permuted;
+use crate::meaning::{Order, Reading, reading};
+use crate::model::Model;
+use crate::onnx::dtype::DataType;
+use crate::runtime::Tensor;
+use crate::source::Task;
+use crate::text::Tokenizer;
+
+/// How the result differs from the original in what its ids and classes mean.
+pub struct Pairing {
+    /// Its own tokenizer, if that is another.
+    pub reading: Option<Reading>,
+    /// The order in which its classes are those of the original.
+    order: Option<Vec<usize>>,
+    /// Whether outputs are over a vocabulary.
+    writes: bool,
+    /// What the caller may not expect.
+    pub notes: Vec<String>,
+}
+
+impl Pairing {
+    /// Compares tokenizers and classes. `InvalidArgument` if the two are classifiers of other classes.
+    pub fn new(original: &Model, result: &Model, tokenizer: Option<&Tokenizer>) -> Result<Pairing> {
+        let (first, second) = ("the original", "the result");
+        let (a, b) = (original.card(), result.card());
+        let mut notes = Vec::new();
+        let order = match (a.task, b.task) {
+            (Task::Classify, Task::Classify) => {
+                let order = Order::of(a, b, first, second);
+                notes.extend(order.note(first, second));
+                order.mapping()?
+            }
+            _ => None,
+        };
+        let reading = match tokenizer {
+            Some(tokenizer) => reading(original, result, Some(tokenizer)).at(|| second)?,
+            None => None,
+        };
+        if let Some(found) = &reading {
+            let cut = || format!("{} is cut otherwise, for one", found.cut.as_deref().unwrap_or_default());
+            let how = found.ids.clone().unwrap_or_else(cut);
+            notes.push(format!("{second} reads with its own tokenizer, which is another than that of {first}: {how}"));
+        }
+        let writes = matches!(a.task, Task::Generate | Task::FillMask);
+        Ok(Pairing { reading, order, writes, notes })
+    }
+
+    /// Refuses models whose outputs are about tokens that are not the same.
+    pub fn check(&self, source: &Source) -> Result<()> {
+        match &self.reading {
+            Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
+                InvalidArgument,
+                "the original and the result have different vocabularies: {how}. What they expect of tokens cannot be \
+                 compared"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The outputs of the result, as the original would have them. An error if they are those of other tokens.
+    pub fn aligned(
+        &self,
+        outputs: Vec<(String, Tensor)>,
+        masks: [Option<&Mask>; 2],
+    ) -> Result<Vec<(String, Tensor)>> {
+        if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
+            && of_original != of_result
+            && let Some((name, _)) = outputs.iter().find(|(_, t)| t.shape().len() >= 3 && t.shape()[..2] == of_result.shape)
+        {
+            bail!(
+                InvalidArgument,
+                "the output {name:?} is one of tokens, and the tokenizers of the two models cut the texts into other \
+                 tokens: there is nothing to compare"
+            );
+        }
+        let Some(order) = &self.order else { return Ok(outputs) };
+        let one = |(name, tensor): (String, Tensor)| {
+            let float = matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
+            let classes = float && name.to_lowercase().contains("logit");
+            let tensor = if classes { permuted(&tensor, order)? } else { tensor };
+            Ok((name, tensor))
+        };
+        outputs.into_iter().map(one).collect()
+    }
+}

@@ -1,0 +1,125 @@
+//! Whether models may be merged: the same but for the values of their weights.
+
+use super::merge::{content, floats, initializers};
+use super::place;
+use crate::error::{Context, Result, bail};
+use crate::graph::formula::formula;
+use crate::meaning::{Order, reading};
+use crate::model::Model;
+use serde_json::Value;
+
+/// Keys of a configuration that explain why graphs differ in their constants.
+const NUMBERS: [&str; 17] = [
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "rotary_emb_base",
+    "partial_rotary_factor",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "norm_eps",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "attention_multiplier",
+    "embedding_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+    "hidden_size",
+];
+
+/// Refuses a model that cannot be merged with the first; gives what the caller should be told.
+pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
+    same_graph(first, other).at(|| name)?;
+    same_constants(first, other).at(|| name)?;
+    let (a, b) = (first.card(), other.card());
+    if let (Some(left), Some(right)) = (a.pooling, b.pooling)
+        && left != right
+    {
+        bail!(InvalidArgument, "{name}: pools vectors of tokens by {right:?}, {} by {left:?}", place(0));
+    }
+    if let Some(order) = Order::of(a, b, &place(0), name).mapping()? {
+        let (class, of_other) = order.iter().enumerate().find(|(a, b)| a != *b).unwrap_or((0, &0));
+        bail!(
+            InvalidArgument,
+            "{name}: has its classes in another order than {}: its class {of_other} is class {class} there",
+            place(0)
+        );
+    }
+    let Some(found) = reading(first, other, None).at(|| name)? else { return Ok(None) };
+    if let Some(how) = found.ids {
+        bail!(
+            InvalidArgument,
+            "{} and {name} have different vocabularies: {how}. The weights of one token would be mixed with those of \
+             another",
+            place(0)
+        );
+    }
+    let text = found.cut.unwrap_or_default();
+    Ok(Some(format!("{name} cuts texts into other tokens than {}, whose tokenizer is kept: {text}, for one", place(0))))
+}
+
+/// Refuses models that are not the same but for constants.
+fn same_graph(first: &Model, other: &Model) -> Result<()> {
+    let (a, b) = (first.graph(), other.graph());
+    if a.node.len() != b.node.len() {
+        bail!(InvalidArgument, "has {} nodes, member 1 has {}", b.node.len(), a.node.len());
+    }
+    for (left, right) in a.node.iter().zip(&b.node) {
+        let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
+        // Constants inside nodes may be weights: they are compared, not merged.
+        if !same || left.attribute != right.attribute {
+            bail!(InvalidArgument, "node {:?} is another than member 1 has{}", right.label(), why(first, other));
+        }
+    }
+    if first.proto().functions != other.proto().functions || a.sparse_initializer != b.sparse_initializer {
+        bail!(InvalidArgument, "has other functions or sparse tensors than member 1{}", why(first, other));
+    }
+    let theirs = initializers(other);
+    for tensor in &a.initializer {
+        let name = tensor.name.as_deref().unwrap_or("");
+        match theirs.get(name) {
+            None => bail!(InvalidArgument, "has no tensor {name:?}, which member 1 has"),
+            Some(found) if found.dims != tensor.dims => {
+                bail!(InvalidArgument, "tensor {name:?} is {:?}, that of member 1 {:?}", found.dims, tensor.dims)
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Refuses models that compute otherwise: constants that are no weights have no mean that either of them knows.
+fn same_constants(first: &Model, other: &Model) -> Result<()> {
+    let theirs = initializers(other);
+    let formula = formula(first.graph());
+    for tensor in &first.graph().initializer {
+        let name = tensor.name.as_deref().unwrap_or("");
+        let Some((what, found)) = formula.get(name).zip(theirs.get(name)) else { continue };
+        let same = content(tensor).is_some() && content(tensor) == content(found);
+        if !same && floats(tensor).at(|| name.to_owned())? != floats(found).at(|| name.to_owned())? {
+            bail!(
+                InvalidArgument,
+                "tensor {name:?}, {what}, is another than member 1 has: a mean of the two is that of no model{}",
+                why(first, other)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What the configurations say of it, if anything.
+fn why(first: &Model, other: &Model) -> String {
+    let (a, b) = (&first.card().config, &other.card().config);
+    let missing = Value::Null;
+    let differs = |key: &&&str| a.get(**key).unwrap_or(&missing) != b.get(**key).unwrap_or(&missing);
+    let said = |key: &&str| {
+        let of = |config: &serde_json::Map<String, Value>| config.get(*key).map_or("absent".to_owned(), Value::to_string);
+        format!("{key} is {} here and {} in member 1", of(b), of(a))
+    };
+    match NUMBERS.iter().filter(differs).map(said).collect::<Vec<_>>() {
+        said if said.is_empty() => String::new(),
+        said => format!(" ({})", said.join("; ")),
+    }
+}

@@ -1,0 +1,181 @@
+//! Float constants that are numbers of what a graph computes, not weights: angles of positions, scales, epsilons.
+//!
+//! ONNX does not tell the two apart, so it is read off what a constant is used for, and for single numbers off its
+//! name, which exporters keep for what was learned.
+
+use super::constants::Matrix;
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Through so many nodes a table of angles is followed to its sine.
+const NEAR: usize = 6;
+/// What tables of positions that are already sines are called.
+const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
+/// Operators that move numbers about and leave them as they are, or nearly so.
+const MOVES: [&str; 10] = [
+    "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten",
+];
+/// Last parts of the names of weights that may be a single number.
+const WEIGHTS: [&str; 13] = [
+    "weight",
+    "bias",
+    "gamma",
+    "beta",
+    "kernel",
+    "slope",
+    "scale",
+    "logit_scale",
+    "logit_bias",
+    "temperature",
+    "running_mean",
+    "running_var",
+    "alpha",
+];
+
+/// Names of the float initializers that are no weights, each with what it is, in words.
+pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
+    let floats: HashMap<&str, &TensorProto> = graph
+        .initializer
+        .iter()
+        .filter(|tensor| is_float(tensor))
+        .map(|tensor| (tensor.name.as_deref().unwrap_or(""), tensor))
+        .collect();
+    let readers = readers(graph);
+    let angles = angles(graph, &floats);
+    let mut found = BTreeMap::new();
+    for (name, tensor) in &floats {
+        let lowered = name.to_lowercase();
+        let what = if angles.contains(*name) || TABLES.iter().any(|word| lowered.contains(word)) {
+            Some("angles of positions")
+        } else {
+            used_as(name, tensor, &readers)
+        };
+        if let Some(what) = what {
+            found.insert((*name).to_owned(), what);
+        }
+    }
+    found
+}
+
+/// Constants that soon become the argument of a sine or cosine, by way of positions.
+fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
+    let mut makers: HashMap<&str, &NodeProto> = HashMap::new();
+    for node in &graph.node {
+        makers.extend(node.output.iter().map(|output| (output.as_str(), node)));
+    }
+    let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
+    let mut front: Vec<&str> = waves.flat_map(|node| node.input.iter().map(String::as_str)).collect();
+    let mut found = HashSet::new();
+    for _ in 0..NEAR {
+        found.extend(front.iter().copied());
+        let next = |name: &&str| makers.get(*name).filter(|node| passes(node, floats));
+        front = front.iter().filter_map(next).flat_map(|node| node.input.iter().map(String::as_str)).collect();
+    }
+    found
+}
+
+/// Whether angles are followed through a node: not where a layer with a bias gives the argument of the sine.
+fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
+    let wide = |name: &String| floats.get(name.as_str()).is_some_and(|tensor| elements(tensor) > 1);
+    match node.op() {
+        "Gemm" | "Conv" => false,
+        "Add" | "Sub" => !node.input.iter().any(wide),
+        _ => true,
+    }
+}
+
+/// Nodes that read each value, with the number of the input.
+type Readers<'g> = HashMap<&'g str, Vec<(&'g NodeProto, usize)>>;
+
+fn readers(graph: &GraphProto) -> Readers<'_> {
+    let mut found: Readers<'_> = HashMap::new();
+    for node in &graph.node {
+        for (index, name) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            found.entry(name).or_default().push((node, index));
+        }
+    }
+    found
+}
+
+/// What a constant is, by the nodes that read it; `None` if it may be a weight.
+fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'static str> {
+    let single = elements(tensor) == 1;
+    let learned = named_as_weight(name);
+    let mut front = vec![name];
+    for _ in 0..NEAR {
+        let uses: Vec<&(&NodeProto, usize)> = front.iter().filter_map(|name| readers.get(name)).flatten().collect();
+        for (node, input) in &uses {
+            let what = match (node.op(), *input) {
+                ("RotaryEmbedding", 1..=3) | ("GroupQueryAttention", 7 | 8) => Some("angles of positions"),
+                ("Gather" | "Slice", 0) if is_table_of_waves(node, tensor, readers) => Some("angles of positions"),
+                ("QuantizeLinear" | "DequantizeLinear" | "QLinearMatMul", 1..) => Some("a scale of quantized numbers"),
+                ("Pow" | "Clip" | "Pad" | "Resize" | "Upsample" | "Range" | "Mod", 1..) => Some("a number of the formula"),
+                ("Where" | "Min" | "Max" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Equal", _)
+                | ("Mul" | "Add" | "Div" | "Sub" | "ConstantOfShape", _)
+                    if single && !learned =>
+                {
+                    Some("a number of the formula")
+                }
+                ("Div" | "Sub", 1) if !learned => Some("a number of the formula"),
+                _ => None,
+            };
+            if what.is_some() {
+                return what;
+            }
+        }
+        let moved = uses.iter().filter(|(node, input)| *input == 0 && MOVES.contains(&node.op()) && node.op() != "Slice");
+        front = moved.flat_map(|(node, _)| node.output.first()).map(String::as_str).collect();
+    }
+    None
+}
+
+/// Whether a table is one of sines or cosines of positions: its rows are looked up, what comes out is multiplied with
+/// other values, and in the first, of position 0, all numbers are the same.
+fn is_table_of_waves(node: &NodeProto, tensor: &TensorProto, readers: &Readers<'_>) -> bool {
+    if tensor.dims.len() < 2 {
+        return false;
+    }
+    let mut front: Vec<&str> = node.output.first().map(String::as_str).into_iter().collect();
+    let mut factor = false;
+    for _ in 0..NEAR {
+        let uses: Vec<&(&NodeProto, usize)> = front.iter().filter_map(|name| readers.get(name)).flatten().collect();
+        if uses.iter().any(|(node, _)| !MOVES.contains(&node.op()) && node.op() != "Mul") {
+            return false;
+        }
+        factor |= uses.iter().any(|(node, _)| node.is("Mul"));
+        let moved = uses.iter().filter(|(node, _)| MOVES.contains(&node.op()));
+        front = moved.flat_map(|(node, _)| node.output.first()).map(String::as_str).collect();
+    }
+    factor && first_row_is_even(tensor)
+}
+
+fn first_row_is_even(tensor: &TensorProto) -> bool {
+    let width = tensor.dims.last().copied().unwrap_or(0);
+    let count = elements(tensor);
+    if width < 2 || count < width {
+        return false;
+    }
+    let flat = TensorProto { dims: vec![count / width, width], ..tensor.clone() };
+    let Ok(matrix) = Matrix::new(&flat) else { return false };
+    let mut row = vec![0.0; usize::try_from(width).unwrap_or(0)];
+    matrix.read(0, 0, &mut row);
+    let even = row.iter().all(|value| *value == row[0]);
+    even && row[0].is_finite()
+}
+
+/// Whether the name says that something was learned, though it may be a single number.
+fn named_as_weight(name: &str) -> bool {
+    let lowered = name.to_lowercase();
+    let last = lowered.split(':').next().unwrap_or("").rsplit(['.', '/']).next().unwrap_or("");
+    WEIGHTS.contains(&last)
+}
+
+fn is_float(tensor: &TensorProto) -> bool {
+    use DataType::*;
+    matches!(tensor.data_type.and_then(DataType::from_onnx), Some(Float32 | Float16 | Bfloat16))
+}
+
+fn elements(tensor: &TensorProto) -> i64 {
+    tensor.dims.iter().fold(1, |count: i64, dim| count.saturating_mul(*dim))
+}

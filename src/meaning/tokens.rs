@@ -1,0 +1,110 @@
+//! The tokens of two models.
+
+use crate::error::{Context, Result};
+use crate::model::Model;
+use crate::source::Card;
+use crate::text::Tokenizer;
+use std::collections::{BTreeMap, HashMap};
+
+/// Tokens and their ids.
+pub type Tokens = HashMap<String, u32>;
+
+/// Texts on which tokenizers are compared that know the same tokens: what they do to case, accents, numbers, white
+/// space, other scripts and punctuation.
+const SAMPLES: [&str; 10] = [
+    "The quick brown fox jumps over the lazy dog.",
+    "UPPER lower MiXeD, caf\u{e9} na\u{ef}ve \u{c5}ngstr\u{f6}m",
+    " leading, trailing ",
+    "12 345 6789012 3.14 1,000",
+    "it's they'll WE'RE don't",
+    "two  spaces\tand\n\nlines\r\nend",
+    "\u{4f60}\u{597d}\u{4e16}\u{754c} \u{3053}\u{3093}\u{306b}\u{3061}\u{306f} \u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}",
+    "x=f(y)*[z]; // a_b-c@d.e #1 $5 50%",
+    "\u{1f600}\u{1f469}\u{200d}\u{1f680} \u{fb01} \u{ff21}\u{ff22}",
+    "re\u{301}sume\u{301} \u{2019}quoted\u{2019} \u{2014} \u{2026}",
+];
+
+/// How another model's tokenizer stands to that with which the first reads.
+pub struct Reading {
+    /// The other model's own tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The first id that means another token, in words; `None` if the ids mean the same.
+    pub ids: Option<String>,
+    /// A text that is cut into other tokens, where the ids mean the same.
+    pub cut: Option<String>,
+}
+
+/// The tokenizer with which `other` reads a text that `model` reads with `given`; `None` if it is the same: if `other`
+/// has none of its own, or one that does what `model`'s own does.
+pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Result<Option<Reading>> {
+    if model.same_as(other) || same_files(model.card(), other.card())? {
+        return Ok(None);
+    }
+    let Some(theirs) = Tokenizer::of(other)? else { return Ok(None) };
+    let own = Tokenizer::of(model)?;
+    let Some(base) = own.as_ref().or(given) else { return Ok(None) };
+    let found = compare(base, &theirs)?;
+    Ok(found.map(|(ids, cut)| Reading { tokenizer: theirs, ids, cut }))
+}
+
+/// What two tokenizers do differently: the first id that means another token, or a text that they cut otherwise.
+pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
+    if let Some(how) = difference(&a.tokens(), &b.tokens()) {
+        return Ok(Some((Some(how), None)));
+    }
+    for sample in SAMPLES {
+        // A tokenizer without a token for the unknown cannot read every sample.
+        let (left, right) = (a.encode(sample, true).ok(), b.encode(sample, true).ok());
+        if left.map(|e| e.ids) != right.map(|e| e.ids) {
+            return Ok(Some((None, Some(format!("{sample:?}")))));
+        }
+    }
+    Ok(None)
+}
+
+/// The first id that two vocabularies give to different tokens, or token that they give different ids, in words; `None`
+/// if there is none.
+///
+/// What only one of them knows is no difference: to the other it is padding.
+pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
+    let (ids, others) = (by_id(a), by_id(b));
+    let quoted = |tokens: &[&str]| tokens.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ");
+    let clash = ids.iter().find_map(|(id, tokens)| {
+        let theirs = others.get(id).filter(|theirs| !tokens.iter().any(|token| theirs.contains(token)))?;
+        Some((*id, format!("id {id} is {} in one and {} in the other", quoted(tokens), quoted(theirs))))
+    });
+    let moved = ids.iter().find_map(|(id, tokens)| {
+        let token = tokens.iter().find(|token| b.get(**token).is_some_and(|other| other != id))?;
+        Some((*id, format!("{token:?} is id {id} in one and {} in the other", b[*token])))
+    });
+    let first = match (clash, moved) {
+        (Some(clash), Some(moved)) if moved.0 < clash.0 => Some(moved),
+        (clash, moved) => clash.or(moved),
+    };
+    let apart = || !a.is_empty() && !b.is_empty() && !a.keys().any(|token| b.contains_key(token));
+    first.map(|(_, how)| how).or_else(|| apart().then(|| "they have no token in common".to_owned()))
+}
+
+/// Tokens by their ids; some tokenizers give one id to several.
+fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
+    let mut found: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    tokens.iter().for_each(|(token, id)| found.entry(*id).or_default().push(token));
+    found.values_mut().for_each(|tokens| tokens.sort_unstable());
+    found
+}
+
+/// Whether two models come with the same tokenizer files.
+fn same_files(a: &Card, b: &Card) -> Result<bool> {
+    for name in crate::text::TOKENIZER_FILES {
+        let (left, right) = (a.side_file(name), b.side_file(name));
+        let same = match (left, right) {
+            (None, None) => true,
+            (Some(left), Some(right)) => left.read().at(|| name)? == right.read().at(|| name)?,
+            _ => false,
+        };
+        if !same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,222 @@
+//! [`Family`]: what the class of a tokenizer (`tokenizer_class`) makes of its switches.
+//!
+//! Some classes of transformers build the steps before the model anew from switches in `tokenizer_config.json`,
+//! whatever `tokenizer.json` says of them. Here only what the switches are for is changed, so that a file with further
+//! steps of its own keeps them.
+
+use crate::error::{Error, Kind, Result};
+use serde_json::Value;
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Sequence};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::Tokenizer;
+
+/// Classes with the switches of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
+const BERT: [&str; 11] = [
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "MobileBertTokenizer",
+    "MPNetTokenizer",
+    "ConvBertTokenizer",
+    "LayoutLMTokenizer",
+    "SqueezeBertTokenizer",
+    "RetriBertTokenizer",
+    "FunnelTokenizer",
+    "NomicBertTokenizer",
+];
+/// Classes that put a space in front of a text if `add_prefix_space` says so, and else none.
+const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
+/// Models whose tokenizers are taken as `tokenizer.json` has them, whatever class is named.
+const PLAIN: [&str; 24] = [
+    "mistral",
+    "mixtral",
+    "ministral",
+    "ministral3",
+    "mistral3",
+    "pixtral",
+    "phi3",
+    "phimoe",
+    "granite",
+    "granitemoe",
+    "granitemoehybrid",
+    "olmo2",
+    "olmo3",
+    "stablelm",
+    "glm",
+    "glm4",
+    "gpt_bigcode",
+    "modernbert",
+    "modernbert-decoder",
+    "nemotron",
+    "persimmon",
+    "jamba",
+    "llava",
+    "qwen2",
+];
+
+/// The mark in place of a space.
+const MARK: char = '\u{2581}';
+
+/// A family of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// WordPiece with the switches of BERT.
+    Bert,
+    /// Bytes, with or without a space in front.
+    ByteLevel {
+        /// Whether the class knows the special tokens of RoBERTa.
+        roberta: bool,
+    },
+    /// SentencePiece as Llama has it.
+    Llama,
+    /// Taken as it is.
+    Plain,
+}
+
+impl Family {
+    /// The family of a class, or where none is named that of the model's kind.
+    pub fn of(class: Option<&str>, model_type: Option<&str>) -> Family {
+        if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
+            return Family::Plain;
+        }
+        let by_kind = match model_type {
+            Some("bert" | "distilbert" | "electra" | "convbert" | "nomic_bert" | "mobilebert") => Some("BertTokenizer"),
+            Some("mpnet") => Some("MPNetTokenizer"),
+            Some("roberta" | "bart" | "longformer") => Some("RobertaTokenizer"),
+            Some("gpt2" | "starcoder2" | "phi") => Some("GPT2Tokenizer"),
+            _ => None,
+        };
+        let class = class.or(by_kind).unwrap_or_default();
+        match class.strip_suffix("Fast").unwrap_or(class) {
+            class if BERT.contains(&class) => Family::Bert,
+            class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
+            "LlamaTokenizer" => Family::Llama,
+            _ => Family::Plain,
+        }
+    }
+
+    /// Special tokens that the class names where the settings do not.
+    pub fn usual_tokens(&self) -> &'static [&'static str] {
+        match self {
+            Family::Bert => &["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
+            Family::ByteLevel { roberta: true } => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
+            Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
+            Family::Llama => &["<unk>", "<s>", "</s>"],
+            Family::Plain => &[],
+        }
+    }
+
+    /// Sets the switches of the class. Gives what could not be set.
+    pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
+        match self {
+            Family::Bert => bert(inner, value),
+            Family::ByteLevel { .. } => Ok(prefix_space(inner, flag(value, "add_prefix_space").unwrap_or(false))),
+            Family::Llama => llama(inner, value),
+            Family::Plain => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Looks a setting up.
+pub type Setting<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
+
+fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
+    value(key).and_then(Value::as_bool)
+}
+
+/// Upper and lower case, accents and Chinese characters, by default as BERT has them.
+fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
+    let change = |old: &BertNormalizer| {
+        let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
+        let lower = flag(value, "do_lower_case").unwrap_or(true);
+        BertNormalizer::new(old.clean_text, chinese, flag(value, "strip_accents"), lower)
+    };
+    let changed = match inner.get_normalizer() {
+        Some(NormalizerWrapper::BertNormalizer(old)) => NormalizerWrapper::BertNormalizer(change(old)),
+        Some(NormalizerWrapper::Sequence(steps)) => {
+            let step = |step: &NormalizerWrapper| match step {
+                NormalizerWrapper::BertNormalizer(old) => NormalizerWrapper::BertNormalizer(change(old)),
+                other => other.clone(),
+            };
+            NormalizerWrapper::Sequence(Sequence::new(steps.as_ref().iter().map(step).collect()))
+        }
+        _ => {
+            let asked = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
+            let asked = asked.iter().filter(|key| value(key).is_some());
+            return Ok(asked.map(|key| format!("`{key}` is not applied: tokenizer.json has no step for it")).collect());
+        }
+    };
+    inner.with_normalizer(Some(changed)).map_err(damaged)?;
+    Ok(Vec::new())
+}
+
+/// A space in front of a text, or none.
+fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
+    let changed = match inner.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(step)) if step.add_prefix_space != wanted => {
+            PreTokenizerWrapper::ByteLevel(step.add_prefix_space(wanted))
+        }
+        Some(PreTokenizerWrapper::ByteLevel(_)) => return Vec::new(),
+        Some(PreTokenizerWrapper::Sequence(steps)) if wanted => {
+            let there = |step: &PreTokenizerWrapper| {
+                matches!(step, PreTokenizerWrapper::ByteLevel(step) if step.add_prefix_space)
+            };
+            if steps.as_ref().iter().any(there) {
+                return Vec::new();
+            }
+            // What is cut already would get a space in front of every part.
+            return vec!["`add_prefix_space` is not applied: tokenizer.json cuts texts in several steps".to_owned()];
+        }
+        _ => return Vec::new(),
+    };
+    inner.with_pre_tokenizer(Some(changed));
+    Vec::new()
+}
+
+/// Marks in place of spaces: in front of a text as `legacy` and `add_prefix_space` say.
+fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
+    if !matches!(inner.get_model(), ModelWrapper::BPE(_)) || !marks_spaces(inner) {
+        return Ok(Vec::new());
+    }
+    let prefix = flag(value, "add_prefix_space").unwrap_or(true);
+    let scheme = match (prefix, flag(value, "legacy").unwrap_or(false)) {
+        (false, _) => PrependScheme::Never,
+        (true, true) => PrependScheme::Always,
+        (true, false) => PrependScheme::First,
+    };
+    inner.with_normalizer(None::<NormalizerWrapper>).map_err(damaged)?;
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Metaspace(Metaspace::new(MARK, scheme, false))));
+    let mut steps = vec![
+        serde_json::json!({"type": "Replace", "pattern": {"String": MARK}, "content": " "}),
+        serde_json::json!({"type": "ByteFallback"}),
+        serde_json::json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        steps.push(serde_json::json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let decoder = serde_json::json!({"type": "Sequence", "decoders": steps});
+    let decoder: DecoderWrapper = serde_json::from_value(decoder).map_err(|e| damaged(e.into()))?;
+    inner.with_decoder(Some(decoder));
+    Ok(Vec::new())
+}
+
+/// Whether a tokenizer puts marks in place of spaces and does nothing else before its model, as those of Llama do.
+fn marks_spaces(inner: &Tokenizer) -> bool {
+    let replaces = |step: &NormalizerWrapper| {
+        let text = serde_json::to_value(step).unwrap_or_default();
+        text.get("content").or_else(|| text.get("prepend")).and_then(Value::as_str) == Some("\u{2581}")
+    };
+    match (inner.get_normalizer(), inner.get_pre_tokenizer()) {
+        (None, Some(PreTokenizerWrapper::Metaspace(_))) => true,
+        (Some(NormalizerWrapper::Sequence(steps)), None) => steps.as_ref().iter().all(replaces),
+        (Some(step), None) => replaces(step),
+        _ => false,
+    }
+}
+
+fn damaged(e: tokenizers::Error) -> Error {
+    Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))
+}

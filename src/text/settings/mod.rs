@@ -1,0 +1,204 @@
+//! [`Settings`]: what the files beside a `tokenizer.json` say of it, applied as transformers 5 applies it.
+//!
+//! `tokenizer_config.json` (and `added_tokens.json`, `special_tokens_map.json` of older folders) may add tokens that
+//! `tokenizer.json` lacks, make tokens special, and set switches. Tokens first ([`Settings::apply`]), then what hangs on
+//! the class of the tokenizer ([`family`]).
+
+mod family;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Context, Error, Kind, Result, bail, error};
+use crate::limits;
+use bytes::Bytes;
+use family::Family;
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, Tokenizer};
+
+/// Names under which special tokens go, in the order in which they are added.
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The content of the files, as far as it says something.
+#[derive(Default)]
+pub struct Settings {
+    config: Option<Map<String, Value>>,
+    added: Option<Map<String, Value>>,
+    special: Option<Map<String, Value>>,
+    /// `model_type` of the model's configuration.
+    model_type: Option<String>,
+}
+
+/// What there is to know of a tokenizer besides what it does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The token that fills rows up, if one is named.
+    pub pad_token: Option<String>,
+    /// Whether a text that is too long loses its beginning, not its end.
+    pub cut_left: bool,
+    /// What could change ids and is not applied.
+    pub notes: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the files that there are.
+    ///
+    /// [`Kind::InvalidModel`] if one is damaged: the message names it.
+    pub fn read(file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Settings> {
+        let object = |name: &str| -> Result<Option<Map<String, Value>>> {
+            let Some(content) = file(name)? else { return Ok(None) };
+            if content.len() as u64 > limits::SIDE_FILE_BYTES {
+                bail!(LimitExceeded, "{name} has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
+            }
+            let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is damaged: {e}"));
+            parsed.at(|| name.to_owned()).map(Some)
+        };
+        let config = object("tokenizer_config.json")?;
+        // Where the tokens that were added are listed, the older files are not looked at.
+        let older = !config.as_ref().is_some_and(|config| config.contains_key("added_tokens_decoder"));
+        let of = |name: &str| if older { object(name) } else { Ok(None) };
+        let model_type = object("config.json")?.and_then(|config| config.get("model_type")?.as_str().map(str::to_owned));
+        Ok(Settings { config, added: of("added_tokens.json")?, special: of("special_tokens_map.json")?, model_type })
+    }
+
+    /// Changes a tokenizer as the settings say.
+    ///
+    /// [`Kind::InvalidModel`] if a token is described in a way that none is.
+    pub fn apply(&self, inner: &mut Tokenizer) -> Result<Applied> {
+        if self.config.is_none() && self.added.is_none() && self.special.is_none() {
+            return Ok(Applied::default());
+        }
+        let family = Family::of(self.text("tokenizer_class"), self.model_type.as_deref());
+        let mut notes = family.apply(inner, &|key| self.value(key))?;
+        let tokens = self.tokens(inner, &family)?;
+        if !tokens.is_empty() {
+            inner.add_tokens(tokens).map_err(|e| Error::new(Kind::InvalidModel, format!("added tokens: {e}")))?;
+        }
+        if self.value("split_special_tokens") == Some(&Value::Bool(true)) {
+            inner.set_encode_special_tokens(true);
+        }
+        notes.extend(self.unapplied());
+        let pad_token = self.named("pad_token")?.map(|token| token.content);
+        Ok(Applied { pad_token, cut_left: self.text("truncation_side") == Some("left"), notes })
+    }
+
+    /// A setting that is there and not null. Those of `special_tokens_map.json` win, as they do in transformers.
+    fn value(&self, key: &str) -> Option<&Value> {
+        let special = self.special.as_ref().and_then(|map| map.get(key));
+        special.or_else(|| self.config.as_ref()?.get(key)).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.value(key)?.as_str()
+    }
+
+    /// The special token of that name, if there is one.
+    fn named(&self, key: &str) -> Result<Option<AddedToken>> {
+        self.value(key).map(|value| token(value, true).at(|| key.to_owned())).transpose()
+    }
+
+    /// The tokens to be added, in their order.
+    fn tokens(&self, inner: &Tokenizer, family: &Family) -> Result<Vec<AddedToken>> {
+        let named = self.all_named()?;
+        let mut tokens = self.listed(&named)?;
+        let there = inner.get_added_tokens_decoder();
+        let known = |tokens: &[AddedToken], content: &str| {
+            tokens.iter().any(|token| token.content == content) || there.values().any(|token| token.content == content)
+        };
+        for special in &named {
+            if !known(&tokens, &special.content) {
+                tokens.push(special.clone());
+            }
+        }
+        // Tokens that the class names by itself are not new ones here: models have no rows for those.
+        for content in family.usual_tokens() {
+            if !known(&tokens, content) && inner.token_to_id(content).is_some() {
+                tokens.push(AddedToken::from(*content, true));
+            }
+        }
+        for token in &mut tokens {
+            token.special |= named.iter().any(|special| special.content == token.content);
+        }
+        Ok(tokens)
+    }
+
+    /// Special tokens: those of the usual names, those of other names (`image_token`), and those without.
+    fn all_named(&self) -> Result<Vec<AddedToken>> {
+        let mut found = Vec::new();
+        for key in NAMED {
+            found.extend(self.named(key)?);
+        }
+        let maps = self.config.iter().chain(&self.special).flatten();
+        for (key, value) in maps.filter(|(key, value)| key.ends_with("_token") && value.is_string()) {
+            if !NAMED.contains(&key.as_str()) {
+                found.push(token(value, true).at(|| key.clone())?);
+            }
+        }
+        let filled = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
+        let extra = self.value("extra_special_tokens").filter(filled);
+        let list = extra.or_else(|| self.value("additional_special_tokens"));
+        let values: Vec<&Value> = match list {
+            Some(Value::Array(list)) => list.iter().collect(),
+            Some(Value::Object(named)) => named.values().collect(),
+            _ => Vec::new(),
+        };
+        for value in values {
+            found.push(token(value, true).at(|| "additional_special_tokens")?);
+        }
+        Ok(found)
+    }
+
+    /// Tokens that `added_tokens_decoder` lists, or the older `added_tokens.json`, by their ids.
+    fn listed(&self, named: &[AddedToken]) -> Result<Vec<AddedToken>> {
+        let mut found: Vec<(i64, AddedToken)> = Vec::new();
+        if let Some(list) = self.config.as_ref().and_then(|config| config.get("added_tokens_decoder")) {
+            let place = || "added_tokens_decoder".to_owned();
+            let Some(list) = list.as_object() else { return Err(error!(InvalidModel, "is no object").at(place())) };
+            for (id, value) in list {
+                let id = id.parse().map_err(|_| error!(InvalidModel, "{id:?} is no id")).at(place)?;
+                found.push((id, token(value, false).at(place)?));
+            }
+        }
+        for (content, id) in self.added.iter().flatten() {
+            let Some(id) = id.as_i64() else {
+                bail!(InvalidModel, "added_tokens.json: the id of {content:?} is no number");
+            };
+            let special = named.iter().any(|token| token.content == *content);
+            found.push((id, AddedToken::from(content.as_str(), special)));
+        }
+        found.sort_by_key(|(id, _)| *id);
+        Ok(found.into_iter().map(|(_, token)| token).collect())
+    }
+
+    /// Settings that could change ids and are not followed.
+    fn unapplied(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let code = self.value("auto_map").and_then(|map| map.as_object()?.get("AutoTokenizer"));
+        if code.is_some_and(|code| !code.is_null()) {
+            notes.push("the tokenizer has code of its own (`auto_map`), which is not run".to_owned());
+        }
+        if self.value("fix_mistral_regex") == Some(&Value::Bool(true)) {
+            notes.push("`fix_mistral_regex` is not applied: texts are cut as tokenizer.json says".to_owned());
+        }
+        if self.value("never_split").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+            notes.push("`never_split` is not applied".to_owned());
+        }
+        if self.value("sp_model_kwargs").and_then(|map| map.get("enable_sampling")) == Some(&Value::Bool(true)) {
+            notes.push("tokens are not sampled (`sp_model_kwargs`): the best ones are taken".to_owned());
+        }
+        notes
+    }
+}
+
+/// A token as it is described: a text alone, or with what else it says.
+fn token(value: &Value, special: bool) -> Result<AddedToken> {
+    let content = value.as_str().or_else(|| value.get("content")?.as_str());
+    let Some(content) = content else { bail!(InvalidModel, "{value} is no token: it has no text") };
+    let flag = |key: &str| value.get(key).and_then(Value::as_bool);
+    let special = special || flag("special").unwrap_or(false);
+    let token = AddedToken::from(content, special)
+        .single_word(flag("single_word").unwrap_or(false))
+        .lstrip(flag("lstrip").unwrap_or(false))
+        .rstrip(flag("rstrip").unwrap_or(false));
+    let normalized = flag("normalized").unwrap_or(token.normalized);
+    Ok(token.normalized(normalized))
+}
