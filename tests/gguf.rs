@@ -300,8 +300,7 @@ fn sentencepiece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
         .set("tokenizer.ggml.bos_token_id", u32(1))
         .set("tokenizer.ggml.eos_token_id", u32(2));
     let encode = |file: &writer::File, text: &str| {
-        let content = optimize::source::gguf::tokenizer_json(&file.write().0).unwrap().unwrap();
-        let tokenizer = Tokenizer::from_bytes(&content).unwrap();
+        let tokenizer = optimize::source::gguf::tokenizer(&file.write().0).unwrap().unwrap();
         let ids = tokenizer.encode(text, true).unwrap().ids;
         // The space that a piece begins with after a special token is not taken away again.
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), text.replace("</s>", " "));
@@ -316,6 +315,41 @@ fn sentencepiece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
     file.set("tokenizer.ggml.add_space_prefix", flag(0)).set("tokenizer.ggml.add_bos_token", flag(0));
     file.set("tokenizer.ggml.add_eos_token", flag(1));
     assert_eq!(encode(&file, "a b"), [id("a"), id("▁"), id("b"), 2]);
+}
+
+/// Against sentencepiece (fixtures/tokenizers/make.py): equal scores, few different ones, and all different.
+#[test]
+fn pieces_of_equal_scores_are_joined_from_the_left() {
+    use writer::{flag, floats, small, text, texts, u32};
+    let folder = std::env::var_os("OPTIMIZE_TOKENIZER_FIXTURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers"), PathBuf::from);
+    let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("pieces.json")).unwrap()).unwrap();
+    let mut count = 0;
+    for case in cases.as_array().unwrap() {
+        let pieces = case["pieces"].as_array().unwrap();
+        let mut names: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+        names.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+        names.extend(pieces.iter().map(|piece| piece[0].as_str().unwrap().to_owned()));
+        let scores = pieces.iter().map(|piece| piece[1].as_f64().unwrap() as f32);
+        let scores: Vec<f32> = vec![0.0; 259].into_iter().chain(scores).collect();
+        let kinds: Vec<i32> = [2, 3, 3].into_iter().chain([6; 256]).chain(vec![1; pieces.len()]).collect();
+        let mut file = small();
+        file.set("tokenizer.ggml.model", text("llama"))
+            .set("tokenizer.ggml.tokens", texts(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+            .set("tokenizer.ggml.scores", floats(&scores))
+            .set("tokenizer.ggml.token_type", writer::integers(&kinds))
+            .set("tokenizer.ggml.bos_token_id", u32(1))
+            .set("tokenizer.ggml.eos_token_id", u32(2))
+            .set("tokenizer.ggml.add_space_prefix", flag(0))
+            .set("tokenizer.ggml.add_bos_token", flag(0));
+        let tokenizer = optimize::source::gguf::tokenizer(&file.write().0).unwrap().unwrap();
+        for (sample, ids) in case["texts"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap()) {
+            let found = tokenizer.encode(sample.as_str().unwrap(), true).unwrap().ids;
+            assert_eq!(found, integers(ids), "{sample} with {pieces:?}");
+            count += 1;
+        }
+    }
+    println!("{count} texts");
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! What is learned: which constants of a graph are weights.
 
 use crate::error::{Result, bail};
-use crate::graph::View;
 use crate::graph::constants::Matrix;
-use crate::graph::modules;
+use crate::graph::{View, formula, modules};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, TensorProto};
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// A weight that is learned.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,10 +27,6 @@ impl Parameter {
 
 /// Float constants of so few elements are numbers of a formula, not weights.
 const FEW: i64 = 2;
-/// Through so many nodes a table of angles is followed to its sine.
-const NEAR: usize = 6;
-/// What tables of positions that are already sines are called.
-const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
 
 /// The weights of the main graph, in the order of the file. `tables` are known not to be any; what `freeze` names stays
 /// as it is.
@@ -41,8 +35,7 @@ const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope
 pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {
     let graph = model.graph();
     let frozen = frozen(model, freeze)?;
-    let angles = angles(graph);
-    let lowered = |name: &str| name.to_lowercase();
+    let angles = formula::tables(graph);
     let is_weight = |t: &&TensorProto| {
         let name = t.name.as_deref().unwrap_or("");
         let float = t.data_type == Some(DataType::Float32.to_onnx());
@@ -51,29 +44,10 @@ pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Resu
             && t.dims.iter().product::<i64>() > FEW
             && !tables.contains(name)
             && !angles.contains(name)
-            && !TABLES.iter().any(|word| lowered(name).contains(word))
             && !frozen.contains(name)
     };
     let weights = graph.initializer.iter().filter(is_weight);
     Ok(weights.map(|t| Parameter { name: t.name.clone().unwrap_or_default(), dims: t.dims.clone() }).collect())
-}
-
-/// Constants that soon become the argument of a sine or cosine.
-fn angles(graph: &GraphProto) -> BTreeSet<String> {
-    let mut made_of: HashMap<&str, Vec<&str>> = HashMap::new();
-    for node in &graph.node {
-        for output in &node.output {
-            made_of.insert(output, reads(node));
-        }
-    }
-    let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
-    let mut front: Vec<&str> = waves.flat_map(reads).collect();
-    let mut found = BTreeSet::new();
-    for _ in 0..NEAR {
-        found.extend(front.iter().map(|name| (*name).to_owned()));
-        front = front.iter().flat_map(|name| made_of.get(name).into_iter().flatten().copied()).collect();
-    }
-    found
 }
 
 /// Weights that stay as they are.

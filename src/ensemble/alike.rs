@@ -123,3 +123,6 @@ fn why(first: &Model, other: &Model) -> String {
         said => format!(" ({})", said.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,11 +87,12 @@ unsafe impl Options for optimize_evaluate_options_t {}
 /// Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
 /// optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
 /// data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
-/// then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `report` gets the JSON of
-/// docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
+/// then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `against` reads with its own
+/// where that is another; classes are compared by their names. `report` gets the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
 ///
 /// OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
-/// not fit the model, or if no task is named and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
+/// not fit the model, if ids or classes of the two mean other things and cannot be compared, or if no task is named
+/// and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
 /// model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_evaluate(

@@ -49,7 +49,8 @@ pub struct optimize_decode_options_t {
 // SAFETY: repr(C), two u32.
 unsafe impl Options for optimize_decode_options_t {}
 
-/// Loads a tokenizer.json, or the one in a folder.
+/// Loads a tokenizer.json, or the one in a folder, with what the files beside it (tokenizer_config.json,
+/// added_tokens.json, special_tokens_map.json) say of it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_load(
     path: *const c_char,

@@ -6,16 +6,20 @@
 use super::constants::Matrix;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Through so many nodes a table of angles is followed to its sine.
 const NEAR: usize = 6;
+/// What is said of tables of positions.
+const ANGLES: &str = "angles of positions";
 /// What tables of positions that are already sines are called.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
 /// Operators that move numbers about and leave them as they are, or nearly so.
 const MOVES: [&str; 10] = [
     "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten",
 ];
+/// Operators by which angles are made of positions.
+const FACTORS: [&str; 9] = ["Mul", "Div", "MatMul", "Einsum", "Pow", "Where", "Neg", "Reciprocal", "Exp"];
 /// Last parts of the names of weights that may be a single number.
 const WEIGHTS: [&str; 13] = [
     "weight",
@@ -47,7 +51,7 @@ pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
     for (name, tensor) in &floats {
         let lowered = name.to_lowercase();
         let what = if angles.contains(*name) || TABLES.iter().any(|word| lowered.contains(word)) {
-            Some("angles of positions")
+            Some(ANGLES)
         } else {
             used_as(name, tensor, &readers)
         };
@@ -56,6 +60,11 @@ pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
         }
     }
     found
+}
+
+/// Names of the float initializers that are angles of positions, or sines and cosines of them.
+pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
+    formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
 
 /// Constants that soon become the argument of a sine or cosine, by way of positions.
@@ -75,13 +84,13 @@ fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> Ha
     found
 }
 
-/// Whether angles are followed through a node: not where a layer with a bias gives the argument of the sine.
+/// Whether angles are followed through a node: where numbers are moved or multiplied, but not where a layer with a bias
+/// gives the argument of the sine, and not to what only says how many positions there are.
 fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
     let wide = |name: &String| floats.get(name.as_str()).is_some_and(|tensor| elements(tensor) > 1);
     match node.op() {
-        "Gemm" | "Conv" => false,
         "Add" | "Sub" => !node.input.iter().any(wide),
-        _ => true,
+        op => MOVES.contains(&op) || FACTORS.contains(&op),
     }
 }
 
@@ -107,8 +116,8 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
         let uses: Vec<&(&NodeProto, usize)> = front.iter().filter_map(|name| readers.get(name)).flatten().collect();
         for (node, input) in &uses {
             let what = match (node.op(), *input) {
-                ("RotaryEmbedding", 1..=3) | ("GroupQueryAttention", 7 | 8) => Some("angles of positions"),
-                ("Gather" | "Slice", 0) if is_table_of_waves(node, tensor, readers) => Some("angles of positions"),
+                ("RotaryEmbedding", 1..=3) | ("GroupQueryAttention", 7 | 8) => Some(ANGLES),
+                ("Gather" | "Slice", 0) if is_table_of_waves(node, tensor, readers) => Some(ANGLES),
                 ("QuantizeLinear" | "DequantizeLinear" | "QLinearMatMul", 1..) => Some("a scale of quantized numbers"),
                 ("Pow" | "Clip" | "Pad" | "Resize" | "Upsample" | "Range" | "Mod", 1..) => Some("a number of the formula"),
                 ("Where" | "Min" | "Max" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Equal", _)

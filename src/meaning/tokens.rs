@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::model::Model;
-use crate::source::Card;
+use crate::source::{Card, SideContent};
 use crate::text::Tokenizer;
 use std::collections::{BTreeMap, HashMap};
 
@@ -99,6 +99,7 @@ fn same_files(a: &Card, b: &Card) -> Result<bool> {
         let (left, right) = (a.side_file(name), b.side_file(name));
         let same = match (left, right) {
             (None, None) => true,
+            (Some(SideContent::Path(left)), Some(SideContent::Path(right))) if left == right => true,
             (Some(left), Some(right)) => left.read().at(|| name)? == right.read().at(|| name)?,
             _ => false,
         };

@@ -17,6 +17,7 @@ mod kv_cache;
 pub mod pieces;
 pub mod rows;
 pub mod sampler;
+pub(crate) mod sentencepiece;
 mod settings;
 pub mod stream;
 pub mod tokenizer;

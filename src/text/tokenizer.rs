@@ -5,6 +5,7 @@
 //! of [`Tokenizer::encode_batch`] asks for. [`Tokenizer::truncation`] says what the file would have. What the files
 //! beside it say (`tokenizer_config.json` …) is applied by `settings`.
 
+use super::sentencepiece::{self, Merger};
 use super::settings::{Applied, Settings};
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
@@ -13,6 +14,7 @@ use crate::{files, limits};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use tokenizers::{OffsetType, PreTokenizer as _};
 
 /// The file's name beside a model.
 const FILE: &str = "tokenizer.json";
@@ -28,6 +30,8 @@ pub struct Tokenizer {
     pad_type_id: i64,
     truncation: Option<usize>,
     settings: Applied,
+    /// Joins characters to tokens, where the merges of the file do not say all.
+    merger: Option<Merger>,
 }
 
 /// One text as ids. All three lists have one entry for each token.
@@ -93,6 +97,7 @@ impl Tokenizer {
             .map_err(|e| error!(InvalidModel, "is not a usable {FILE}: {}", e.message()))?;
         let applied = Settings::read(file)?;
         let settings = caught(|| applied.apply(&mut inner))?;
+        let merger = Merger::read(content, applied.value(sentencepiece::KEY), &inner)?;
         let padding = inner.get_padding().map(|p| (i64::from(p.pad_id), i64::from(p.pad_type_id)));
         let by_name = || PAD_TOKENS.iter().find_map(|token| inner.token_to_id(token)).map_or(0, i64::from);
         let (pad_id, pad_type_id) = padding.unwrap_or_else(|| (by_name(), 0));
@@ -101,7 +106,7 @@ impl Tokenizer {
         let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings })
+        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings, merger })
     }
 
     /// The tokenizer that belongs to a model; `None` if it has none.
@@ -223,6 +228,22 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// What the steps of the file make of a text, with tokens joined by `merger`.
+    fn joined(
+        &self,
+        merger: &Merger,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> tokenizers::Result<tokenizers::Encoding> {
+        let inner = &self.inner;
+        let mut pieces = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
+        if let Some(step) = inner.get_pre_tokenizer() {
+            step.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| Ok(merger.tokens(piece.get())))?;
+        inner.post_process(pieces.into_encoding(None, 0, OffsetType::None)?, None, add_special_tokens)
+    }
+
     /// A text's tokens up to `max_length`, and how many more it has.
     fn encode_within(
         &self,
@@ -233,7 +254,10 @@ impl Tokenizer {
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
-        let encoded = guarded(|| self.inner.encode_fast(text, add_special_tokens))?;
+        let encoded = match &self.merger {
+            Some(merger) => guarded(|| self.joined(merger, text, add_special_tokens))?,
+            None => guarded(|| self.inner.encode_fast(text, add_special_tokens))?,
+        };
         let most = max_length.unwrap_or(usize::MAX);
         let keep = kept(encoded.get_special_tokens_mask(), most, self.settings.cut_left)?;
         let wide = |values: &[u32]| keep.iter().map(|&index| i64::from(values[index])).collect::<Vec<i64>>();

@@ -253,6 +253,7 @@ fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &
     };
     let (model, mut report) = bar.call(|call| merge(models, base.as_ref(), &options, call))?;
     common::examine(&arguments.machine, (&models[0], &model), Kept::Exactly, &mut report, bar)?;
+    common::notes(&report).for_each(|note| arguments.report.warn(note));
     save(arguments, &model, output, &mut report, bar)
 }
 

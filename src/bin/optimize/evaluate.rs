@@ -129,6 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 arguments.model.display()
             );
         };
+        tokenizer.notes().iter().for_each(|note| arguments.output.warn(note));
         let (data, options, runtime) =
             (common::text_of(&arguments.data)?, options(arguments)?, arguments.machine.runtime()?);
         let report = bar.call(|call| evaluate(runtime, &model, against.as_ref(), &tokenizer, &data, &options, call));

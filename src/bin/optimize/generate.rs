@@ -178,6 +178,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let model = common::load(&arguments.model, &bar)?;
     let runtime = arguments.machine.runtime()?;
     let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
+    let notes = generator.tokenizer().map(|tokenizer| tokenizer.notes().to_vec());
+    notes.iter().flatten().for_each(|note| arguments.output.warn(note));
     bar.finish();
     common::tell(&arguments.output, &session.execution, generator.placements()[0]);
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)

@@ -51,6 +51,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             None => common::load(&arguments.model, bar)?,
         };
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
+        let notes = tokenizer.as_ref().map(|tokenizer| tokenizer.notes());
+        notes.into_iter().flatten().for_each(|note| arguments.output.warn(note));
         let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
         options.batch_size = options.batch_size.max(arguments.text.len());
         if tokenizer.is_some() {

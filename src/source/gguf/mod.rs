@@ -29,6 +29,7 @@ use super::weights::Weights;
 use super::{LoadOptions, checkpoint};
 use crate::error::{Result, bail, error};
 use crate::model::Model;
+use crate::text::Tokenizer;
 use crate::{files, limits};
 use bytes::Bytes;
 use names::Architecture;
@@ -124,6 +125,14 @@ fn token_ids(described: &Described) -> Map<String, Value> {
 /// The `tokenizer.json` of a file that need not hold a model; `None` if it has no tokenizer.
 pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
     Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
+}
+
+/// The tokenizer inside a GGUF file; `None` if it has none.
+pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
+    let Some(described) = tokenizer::describe(&Header::read(file)?.keys)? else { return Ok(None) };
+    let config = Bytes::from(serde_json::to_vec(&described.tokenizer_config).unwrap_or_default());
+    let beside = |name: &str| Ok((name == "tokenizer_config.json").then(|| config.clone()));
+    Tokenizer::with_files(&described.tokenizer, &beside).map(Some)
 }
 
 /// Loads a GGUF file.

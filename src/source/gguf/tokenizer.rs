@@ -1,13 +1,15 @@
 //! The tokenizer inside a GGUF file as a Hugging Face `tokenizer.json`.
 //!
 //! Two kinds: "gpt2", byte pairs over byte-level text with merges listed; "llama", SentencePiece byte pairs with
-//! scores, which become merges in the order of the scores, and bytes for what no token has.
+//! scores, which become merges in the order of the scores (and a note of which are equal), and bytes for what no token
+//! has.
 
 use super::pretokenize::Cutting;
 use super::values::Keys;
-use super::vocabulary::{SpecialIds, TokenKind, Vocabulary};
+use super::vocabulary::{Scored, SpecialIds, TokenKind, Vocabulary};
 use crate::error::{Context, Result, bail};
 use crate::limits;
+use crate::text::sentencepiece::KEY;
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -36,13 +38,15 @@ pub fn describe(keys: &Keys) -> Result<Option<Described>> {
             let cutting = Cutting::named(keys.text("tokenizer.ggml.pre")?.unwrap_or("default"))?;
             let vocabulary = Vocabulary::read(keys)?;
             let merges = vocabulary.listed_merges(keys)?;
-            finish(keys, &vocabulary, byte_level(cutting, &vocabulary, merges), cutting.add_bos).map(Some)
+            let parts = byte_level(cutting, &vocabulary, merges);
+            finish(keys, &vocabulary, parts, cutting.add_bos, None).map(Some)
         }
         Some("llama") => {
             let vocabulary = Vocabulary::read(keys)?;
-            let merges = vocabulary.scored_merges(keys)?;
+            let Scored { merges, equal } = vocabulary.scored_merges(keys)?;
             let prefix = keys.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-            finish(keys, &vocabulary, sentence_piece(prefix, keys, &vocabulary, merges)?, true).map(Some)
+            let parts = sentence_piece(prefix, keys, &vocabulary, merges)?;
+            finish(keys, &vocabulary, parts, true, Some(equal)).map(Some)
         }
         Some(other) => {
             bail!(Unsupported, "the tokenizer is of the kind {other:?}; known are \"gpt2\" and \"llama\"")
@@ -116,7 +120,14 @@ fn sentence_piece<'v>(
     })
 }
 
-fn finish(keys: &Keys, vocabulary: &Vocabulary<'_>, parts: Parts<'_>, add_bos: bool) -> Result<Described> {
+/// `equal`: merges that count the same, of a SentencePiece vocabulary.
+fn finish(
+    keys: &Keys,
+    vocabulary: &Vocabulary<'_>,
+    parts: Parts<'_>,
+    add_bos: bool,
+    equal: Option<Vec<(usize, usize)>>,
+) -> Result<Described> {
     let ids = vocabulary.special_ids(keys)?;
     let flag = |name: &str, default: bool| -> Result<bool> {
         Ok(keys.flag(&format!("tokenizer.ggml.{name}"))?.unwrap_or(default))
@@ -138,7 +149,7 @@ fn finish(keys: &Keys, vocabulary: &Vocabulary<'_>, parts: Parts<'_>, add_bos: b
     }
     let text = |id: Option<u32>| id.map(|id| vocabulary.text(id));
     let template = keys.text("tokenizer.chat_template").at(|| "tokenizer")?;
-    let tokenizer_config = json!({
+    let mut tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": text(ids.bos),
         "eos_token": text(ids.eos),
@@ -149,6 +160,9 @@ fn finish(keys: &Keys, vocabulary: &Vocabulary<'_>, parts: Parts<'_>, add_bos: b
         "clean_up_tokenization_spaces": false,
         "chat_template": template,
     });
+    if let Some(equal) = equal {
+        tokenizer_config[KEY] = json!(equal);
+    }
     Ok(Described { tokenizer: content.0.into(), tokenizer_config, ids, tokens: vocabulary.tokens.len() })
 }
 

@@ -4,7 +4,6 @@ use super::values::Keys;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// What kind a token is, numbered as in the format.
@@ -31,6 +30,14 @@ pub struct Vocabulary<'k> {
     /// Kinds, by id.
     pub kinds: Vec<TokenKind>,
     ids: HashMap<Cow<'k, str>, u32>,
+}
+
+/// Merges by their scores.
+pub struct Scored<'v> {
+    /// Pairs of tokens that are joined, the first before all others.
+    pub merges: Vec<(&'v str, &'v str)>,
+    /// First merge and number of merges whose scores are equal though they join to different tokens.
+    pub equal: Vec<(usize, usize)>,
 }
 
 /// Ids with a special meaning; those the file leaves out or gives wrong are `None`.
@@ -139,8 +146,8 @@ impl<'k> Vocabulary<'k> {
     }
 
     /// Merges of a SentencePiece vocabulary: there, of all neighbours that join to a token those with the highest
-    /// score are joined first.
-    pub fn scored_merges(&self, keys: &Keys) -> Result<Vec<(&str, &str)>> {
+    /// score are joined first, of equal scores those further left.
+    pub fn scored_merges(&self, keys: &Keys) -> Result<Scored<'_>> {
         const SCORES: &str = "tokenizer.ggml.scores";
         let Some(scores) = keys.floats(SCORES, limits::VOCABULARY)? else {
             bail!(InvalidModel, "the file has no {SCORES:?}");
@@ -165,10 +172,20 @@ impl<'k> Vocabulary<'k> {
                 bail!(LimitExceeded, "the vocabulary has more than {} merges", limits::VOCABULARY);
             }
         }
-        merges.sort_by(|a, b| {
-            b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)))
-        });
-        Ok(merges.iter().map(|(_, _, left, right)| (self.text(*left), self.text(*right))).collect())
+        // 0 and -0 are one score.
+        merges.iter_mut().for_each(|merge| merge.0 += 0.0);
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
+        let mut equal = Vec::new();
+        let mut first = 0;
+        for group in merges.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+            // Different tokens: of one and the same it is known that its merges are equal.
+            if group.iter().any(|merge| merge.1 != group[0].1) {
+                equal.push((first, group.len()));
+            }
+            first += group.len();
+        }
+        let merges = merges.iter().map(|(_, _, left, right)| (self.text(*left), self.text(*right))).collect();
+        Ok(Scored { merges, equal })
     }
 }
 

@@ -82,7 +82,7 @@ impl Settings {
     }
 
     /// A setting that is there and not null. Those of `special_tokens_map.json` win, as they do in transformers.
-    fn value(&self, key: &str) -> Option<&Value> {
+    pub fn value(&self, key: &str) -> Option<&Value> {
         let special = self.special.as_ref().and_then(|map| map.get(key));
         special.or_else(|| self.config.as_ref()?.get(key)).filter(|value| !value.is_null())
     }

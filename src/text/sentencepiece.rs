@@ -1,0 +1,150 @@
+//! [`Merger`]: joins characters to tokens as SentencePiece does, for vocabularies in which scores are equal.
+//!
+//! Of all neighbours that join to a token those with the highest score are joined first, of equal scores those further
+//! left. A `tokenizer.json` lists merges and has no word for "equal": there the one that is listed first wins wherever
+//! it stands. So the readers of SentencePiece vocabularies say which merges count the same, under [`KEY`] in
+//! `tokenizer_config.json`, and texts are then joined here.
+
+use crate::error::{Result, error};
+use serde::Deserialize;
+use serde_json::Value;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use tokenizers::{Token, Tokenizer};
+
+/// Key of `tokenizer_config.json`: ranges of merges `[first, count]` whose scores are equal though they join to
+/// different tokens. Merges that join to the same token always count the same.
+pub const KEY: &str = "equal_merges";
+
+/// Tokens by their text.
+pub struct Merger {
+    tokens: HashMap<String, Piece>,
+    /// The token of each byte, if there is one for all.
+    bytes: Option<Vec<u32>>,
+    unknown: Option<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    id: u32,
+    /// When it is joined: lower ones first; `None` if it is never.
+    rank: Option<u32>,
+}
+
+/// Part of a text in the making.
+struct Symbol {
+    start: usize,
+    end: usize,
+    previous: usize,
+    next: usize,
+}
+
+const NONE: usize = usize::MAX;
+
+/// Rank, left symbol, right symbol, and where they end together: when their turn comes they may have changed.
+type Queue = BinaryHeap<Reverse<(u32, usize, usize, usize)>>;
+
+#[derive(Deserialize)]
+struct File {
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    merges: Vec<(String, String)>,
+    unk_token: Option<String>,
+}
+
+impl Merger {
+    /// Reads the merges of a `tokenizer.json` and which of them are equal; `None` if the settings do not say.
+    ///
+    /// [`crate::error::Kind::InvalidModel`] if either is damaged.
+    pub fn read(content: &[u8], equal: Option<&Value>, inner: &Tokenizer) -> Result<Option<Merger>> {
+        let Some(equal) = equal else { return Ok(None) };
+        let ranges: Vec<(usize, usize)> =
+            serde_json::from_value(equal.clone()).map_err(|e| error!(InvalidModel, "{KEY:?} is damaged: {e}"))?;
+        let file: File = serde_json::from_slice(content)
+            .map_err(|e| error!(InvalidModel, "{KEY:?} is for pairs of tokens, which there are not: {e}"))?;
+        let joined: Vec<String> = file.model.merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
+        let mut range_of: HashMap<usize, usize> = HashMap::new();
+        for (range, (first, count)) in ranges.iter().enumerate() {
+            let end = first.saturating_add(*count).min(joined.len());
+            range_of.extend((*first..end).map(|merge| (merge, range)));
+        }
+        let mut tokens: HashMap<String, Piece> =
+            inner.get_vocab(false).into_iter().map(|(token, id)| (token, Piece { id, rank: None })).collect();
+        let mut rank = 0;
+        for (index, token) in joined.iter().enumerate() {
+            let same = index > 0
+                && (joined[index - 1] == *token
+                    || range_of.get(&index).is_some_and(|range| range_of.get(&(index - 1)) == Some(range)));
+            rank += u32::from(index > 0 && !same);
+            if let Some(piece) = tokens.get_mut(token) {
+                piece.rank = piece.rank.or(Some(rank));
+            }
+        }
+        let byte = |byte: u8| tokens.get(&format!("<0x{byte:02X}>")).map(|piece| piece.id);
+        let bytes = (0..=u8::MAX).map(byte).collect();
+        let unknown = file.model.unk_token.and_then(|token| tokens.get(&token)).map(|piece| piece.id);
+        Ok(Some(Merger { tokens, bytes, unknown }))
+    }
+
+    /// The tokens of a text, whose spaces are marked already.
+    pub fn tokens(&self, text: &str) -> Vec<Token> {
+        let mut found: Vec<Token> = Vec::new();
+        let mut fused = false;
+        for (start, end) in self.merged(text) {
+            let part = &text[start..end];
+            let token = |id: u32| Token::new(id, part.to_owned(), (start, end));
+            match (self.tokens.get(part), &self.bytes, self.unknown) {
+                (Some(piece), ..) => found.push(token(piece.id)),
+                (None, Some(bytes), _) => found.extend(part.bytes().map(|byte| token(bytes[usize::from(byte)]))),
+                (None, None, Some(unknown)) if !fused => found.push(token(unknown)),
+                _ => {}
+            }
+            fused = !self.tokens.contains_key(part);
+        }
+        found
+    }
+
+    /// Begin and end of each part that is left when nothing can be joined any more.
+    fn merged(&self, text: &str) -> Vec<(usize, usize)> {
+        let mut symbols: Vec<Symbol> = Vec::new();
+        for (start, character) in text.char_indices() {
+            let index = symbols.len();
+            let (previous, next) = (index.checked_sub(1).unwrap_or(NONE), index + 1);
+            symbols.push(Symbol { start, end: start + character.len_utf8(), previous, next });
+        }
+        if let Some(last) = symbols.last_mut() {
+            last.next = NONE;
+        }
+        let mut queue = Queue::new();
+        let offer = |symbols: &[Symbol], queue: &mut Queue, left: usize, right: usize| {
+            if left != NONE && right != NONE {
+                let (start, end) = (symbols[left].start, symbols[right].end);
+                if let Some(rank) = self.tokens.get(&text[start..end]).and_then(|piece| piece.rank) {
+                    queue.push(Reverse((rank, left, right, end)));
+                }
+            }
+        };
+        (1..symbols.len()).for_each(|right| offer(&symbols, &mut queue, right - 1, right));
+        while let Some(Reverse((_, left, right, end))) = queue.pop() {
+            // A symbol that was joined to the one before is empty.
+            let gone = |symbol: &Symbol| symbol.start == symbol.end;
+            if gone(&symbols[left]) || gone(&symbols[right]) || symbols[left].next != right || symbols[right].end != end {
+                continue;
+            }
+            let next = symbols[right].next;
+            symbols[left].end = end;
+            symbols[left].next = next;
+            symbols[right].start = symbols[right].end;
+            if next != NONE {
+                symbols[next].previous = left;
+            }
+            let previous = symbols[left].previous;
+            offer(&symbols, &mut queue, previous, left);
+            offer(&symbols, &mut queue, left, next);
+        }
+        symbols.iter().filter(|symbol| symbol.start < symbol.end).map(|symbol| (symbol.start, symbol.end)).collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! Tokenizers against what transformers, tokenizers and sentencepiece make of the same files and texts
+//! (tests/fixtures/tokenizers/make.py; `OPTIMIZE_TOKENIZER_FIXTURES` names a folder with more of it).
+
+use optimize::error::{Kind, Result};
+use optimize::text::Tokenizer;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> Value {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers");
+    let folder = std::env::var_os("OPTIMIZE_TOKENIZER_FIXTURES").map_or_else(own, PathBuf::from);
+    serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+}
+
+fn list(value: &Value) -> &Vec<Value> {
+    value.as_array().unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn integers(value: &Value) -> Vec<i64> {
+    list(value).iter().map(|id| id.as_i64().unwrap()).collect()
+}
+
+fn open(tokenizer: &Value, files: &Value) -> Result<Tokenizer> {
+    let beside = |name: &str| Ok(files.get(name).map(|content| content.to_string().into()));
+    Tokenizer::with_files(tokenizer.to_string().as_bytes(), &beside)
+}
+
+#[test]
+fn settings_beside_a_tokenizer_are_applied_as_transformers_applies_them() {
+    let all = fixture("settings.json");
+    for case in list(&all["cases"]) {
+        let tokenizer = open(&all["tokenizers"][text(&case["base"])], &case["files"]).unwrap();
+        for (sample, ids) in list(&all["texts"]).iter().zip(list(&case["ids"])) {
+            let found = tokenizer.encode(text(sample), true).unwrap().ids;
+            assert_eq!(found, integers(ids), "{sample} with {} {}", case["base"], case["files"]);
+        }
+    }
+    println!("{} folders", list(&all["cases"]).len());
+}
+
+#[test]
+fn a_folder_a_package_and_a_copy_know_their_settings() {
+    let all = fixture("settings.json");
+    let folder = std::env::temp_dir().join(format!("optimize-tokenizers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, content: &Value| std::fs::write(folder.join(name), content.to_string()).unwrap();
+    write("tokenizer.json", &all["tokenizers"]["bytes"]);
+    write("added_tokens.json", &json!({ "<new>": 258 }));
+    let ids = |path: &Path| Tokenizer::load(path).unwrap().encode("<new>", false).unwrap().ids;
+    assert_eq!(ids(&folder), [258]);
+    assert_eq!(ids(&folder.join("tokenizer.json")), [258]);
+    // Under another name it is a file by itself.
+    std::fs::copy(folder.join("tokenizer.json"), folder.join("other.json")).unwrap();
+    assert_eq!(ids(&folder.join("other.json")).len(), 5);
+    write("tokenizer_config.json", &json!({ "truncation_side": "left", "pad_token": "</s>", "auto_map": { "AutoTokenizer": ["x", null] } }));
+    let tokenizer = Tokenizer::load(&folder).unwrap();
+    let batch = tokenizer.encode_batch(&["abc", "a"], true, Some(2)).unwrap();
+    assert_eq!((batch.ids, batch.cut), (vec![65, 66, 64, 257], vec![1, 0]));
+    assert!(tokenizer.notes()[0].contains("auto_map"), "{:?}", tokenizer.notes());
+    for wrong in [json!({ "pad_token": 7 }), json!({ "added_tokens_decoder": [] }), json!({ "added_tokens_decoder": { "x": "a" } })] {
+        write("tokenizer_config.json", &wrong);
+        let e = Tokenizer::load(&folder).err().unwrap();
+        assert_eq!(e.kind(), Kind::InvalidModel, "{e}");
+    }
+    std::fs::write(folder.join("tokenizer_config.json"), "{").unwrap();
+    let e = Tokenizer::load(&folder).err().unwrap().to_string();
+    assert!(e.contains("tokenizer_config.json") && e.contains("damaged"), "{e}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A tokenizer in which every piece is one token, cut by one step.
+fn split(step: &Value) -> Result<Tokenizer> {
+    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+        "pre_tokenizer": step, "model": { "type": "WordLevel", "vocab": { "[UNK]": 0 }, "unk_token": "[UNK]" } });
+    Tokenizer::from_bytes(file.to_string().as_bytes())
+}
+
+fn by(pattern: &str) -> Tokenizer {
+    split(&json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })).unwrap()
+}
+
+/// `texts[i]` must be cut into as many pieces as `cuts[i]` has ends; where each ends is told by cutting its beginnings.
+#[test]
+fn patterns_cut_as_onigurumas_dialect_has_it() {
+    let all = fixture("patterns.json");
+    let behaviours = [
+        ("isolated", "Isolated"),
+        ("removed", "Removed"),
+        ("merged_with_previous", "MergedWithPrevious"),
+        ("merged_with_next", "MergedWithNext"),
+        ("contiguous", "Contiguous"),
+    ];
+    for case in list(&all["cases"]) {
+        let behaviour = behaviours.iter().find(|(name, _)| *name == text(&case[1])).unwrap().1;
+        let step = json!({ "type": "Split", "pattern": { "Regex": case[0] }, "behavior": behaviour, "invert": case[2] });
+        let tokenizer = split(&step).unwrap();
+        for (sample, cuts) in list(&all["texts"]).iter().zip(list(&case[3])) {
+            let found = tokenizer.encode(text(sample), false).unwrap().ids.len();
+            assert_eq!(found, list(cuts).len(), "{} {behaviour} {} on {sample}", case[0], case[2]);
+        }
+    }
+    println!("{} patterns", list(&all["cases"]).len());
+}
+
+#[test]
+fn a_long_run_of_spaces_does_not_end_the_text() {
+    let bytes = split(&json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true })).unwrap();
+    let long = format!("a{}hello world and more", " ".repeat(1_000_100));
+    assert_eq!(bytes.encode(&long, false).unwrap().ids.len(), 6);
+}
+
+#[test]
+fn a_pattern_that_gives_up_is_an_error_and_not_the_end_of_the_text() {
+    let tokenizer = by(r"(?:a|b|ab)*c|\w");
+    assert_eq!(tokenizer.encode("abc x", false).unwrap().ids.len(), 3);
+    let text = format!("{} x", "ab".repeat(40));
+    let e = tokenizer.encode(&text, false).unwrap_err();
+    assert_eq!(e.kind(), Kind::LimitExceeded, "{e}");
+    assert!(e.to_string().contains("regular expression"), "{e}");
+    // And it can be used again.
+    assert_eq!(tokenizer.encode("abc", false).unwrap().ids.len(), 1);
+}
+
+#[test]
+fn threads_share_a_tokenizer() {
+    let tokenizer = by(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s+");
+    let text = "it's 12345 and we'LL see, won't we?\n".repeat(200);
+    let whole = tokenizer.encode(&text, false).unwrap().ids.len();
+    std::thread::scope(|scope| {
+        let work = || (0..20).all(|_| tokenizer.encode(&text, false).unwrap().ids.len() == whole);
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    });
+}
