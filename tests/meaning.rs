@@ -81,7 +81,8 @@ fn named(model: Model, names: &[&str]) -> Model {
 
 /// A tokenizer whose word `w{order[id]}` is token `id`.
 fn words(order: &[usize]) -> String {
-    let vocab: Map<String, Value> = order.iter().enumerate().map(|(id, word)| (format!("w{word}"), json!(id))).collect();
+    let vocab: Map<String, Value> =
+        order.iter().enumerate().map(|(id, word)| (format!("w{word}"), json!(id))).collect();
     json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
         "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w0" } })
@@ -129,8 +130,7 @@ fn classes_in_another_order_are_compared_fused_and_measured_by_name() {
         let texts = texts(&mut random, 60);
         let row = |(i, text): (usize, &String)| Labelled { label: "neg".into(), text: text.clone(), line: i + 1 };
         let rows: Vec<Labelled> = texts.iter().enumerate().map(row).collect();
-        let found =
-            compare_classification(runtime(), &a, &b, &tokenizer, &rows, &options, &Call::default()).unwrap();
+        let found = compare_classification(runtime(), &a, &b, &tokenizer, &rows, &options, &Call::default()).unwrap();
         assert_eq!((found.agreement, found.accuracy_change.value), (1.0, 0.0), "{order:?}");
         assert_eq!(found.scores.original.accuracy, found.scores.result.accuracy);
         assert_eq!(class_agreement(runtime(), &a, &b, &tokenizer, &texts, &options, &Call::default()).unwrap(), 1.0);
@@ -141,8 +141,7 @@ fn classes_in_another_order_are_compared_fused_and_measured_by_name() {
         assert_eq!(probabilities(&fused, &tokenizer, &rows).confusion, one.confusion);
         assert_eq!(merge(&[a.clone(), b.clone()], None, &MergeOptions::default(), &Call::default()).is_ok(), same);
         let options = BenchmarkOptions { texts, ..quick() };
-        let (report, quality) =
-            benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
+        let (report, quality) = benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
         assert!(quality.max_abs_error.unwrap() < 1e-5 && quality.top1_agreement == Some(1.0), "{quality:?}");
         assert_eq!(report.notes.is_empty(), same);
     }
@@ -159,7 +158,8 @@ fn a_student_learns_the_classes_of_its_teacher_by_name() {
     let a = named(speaking(fixture("encoders/bert-classify"), &(0..60).collect::<Vec<_>>()), &["x", "y", "z"]);
     let b = named(reordered(&a, &["classifier.weight", "classifier.bias"], &[2, 0, 1]), &["z", "x", "y"]);
     let mut random = Random(2);
-    let lines: String = (0..8).flat_map(|_| texts(&mut random, 60)).map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    let lines: String =
+        (0..8).flat_map(|_| texts(&mut random, 60)).map(|text| json!({ "text": text }).to_string() + "\n").collect();
     let corpus = Corpus::from_json_lines(&lines).unwrap();
     let options = DistillOptions { max_steps: 1, threads: 1, ..DistillOptions::default() };
     let run = |teacher: &Model, student: &Model| {
@@ -194,8 +194,7 @@ fn tokens_under_other_ids_are_read_with_their_own_tokenizer_or_refused() {
         let found = compare_embeddings(runtime(), &a, &b, &tokenizer, &texts, &options, &Call::default()).unwrap();
         assert!(found.cosine_min > 1.0 - 1e-6, "{found:?}");
         let options = BenchmarkOptions { texts: texts.clone(), ..quick() };
-        let (report, quality) =
-            benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
+        let (report, quality) = benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
         assert!(quality.max_abs_error.unwrap() < 1e-4, "{quality:?}");
         assert_eq!(report.notes.is_empty(), same);
         let both = vec![a.clone(), b.clone()];

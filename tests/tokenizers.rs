@@ -56,12 +56,19 @@ fn a_folder_a_package_and_a_copy_know_their_settings() {
     // Under another name it is a file by itself.
     std::fs::copy(folder.join("tokenizer.json"), folder.join("other.json")).unwrap();
     assert_eq!(ids(&folder.join("other.json")).len(), 5);
-    write("tokenizer_config.json", &json!({ "truncation_side": "left", "pad_token": "</s>", "auto_map": { "AutoTokenizer": ["x", null] } }));
+    write(
+        "tokenizer_config.json",
+        &json!({ "truncation_side": "left", "pad_token": "</s>", "auto_map": { "AutoTokenizer": ["x", null] } }),
+    );
     let tokenizer = Tokenizer::load(&folder).unwrap();
     let batch = tokenizer.encode_batch(&["abc", "a"], true, Some(2)).unwrap();
     assert_eq!((batch.ids, batch.cut), (vec![65, 66, 64, 257], vec![1, 0]));
     assert!(tokenizer.notes()[0].contains("auto_map"), "{:?}", tokenizer.notes());
-    for wrong in [json!({ "pad_token": 7 }), json!({ "added_tokens_decoder": [] }), json!({ "added_tokens_decoder": { "x": "a" } })] {
+    for wrong in [
+        json!({ "pad_token": 7 }),
+        json!({ "added_tokens_decoder": [] }),
+        json!({ "added_tokens_decoder": { "x": "a" } }),
+    ] {
         write("tokenizer_config.json", &wrong);
         let e = Tokenizer::load(&folder).err().unwrap();
         assert_eq!(e.kind(), Kind::InvalidModel, "{e}");
@@ -80,7 +87,8 @@ fn split(step: &Value) -> Result<Tokenizer> {
 }
 
 fn by(pattern: &str) -> Tokenizer {
-    split(&json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })).unwrap()
+    split(&json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false }))
+        .unwrap()
 }
 
 /// `texts[i]` must be cut into as many pieces as `cuts[i]` has ends; where each ends is told by cutting its beginnings.
@@ -96,7 +104,8 @@ fn patterns_cut_as_onigurumas_dialect_has_it() {
     ];
     for case in list(&all["cases"]) {
         let behaviour = behaviours.iter().find(|(name, _)| *name == text(&case[1])).unwrap().1;
-        let step = json!({ "type": "Split", "pattern": { "Regex": case[0] }, "behavior": behaviour, "invert": case[2] });
+        let step =
+            json!({ "type": "Split", "pattern": { "Regex": case[0] }, "behavior": behaviour, "invert": case[2] });
         let tokenizer = split(&step).unwrap();
         for (sample, cuts) in list(&all["texts"]).iter().zip(list(&case[3])) {
             let found = tokenizer.encode(text(sample), false).unwrap().ids.len();
@@ -108,7 +117,9 @@ fn patterns_cut_as_onigurumas_dialect_has_it() {
 
 #[test]
 fn a_long_run_of_spaces_does_not_end_the_text() {
-    let bytes = split(&json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true })).unwrap();
+    let bytes =
+        split(&json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true }))
+            .unwrap();
     let long = format!("a{}hello world and more", " ".repeat(1_000_100));
     assert_eq!(bytes.encode(&long, false).unwrap().ids.len(), 6);
 }
@@ -135,4 +146,21 @@ fn threads_share_a_tokenizer() {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
         assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
     });
+}
+
+#[test]
+fn damaged_notes_on_equal_merges_are_refused() {
+    let tokenizer = &fixture("settings.json")["tokenizers"]["llama"];
+    let with = |equal: Value| open(tokenizer, &json!({ "tokenizer_config.json": { "equal_merges": equal } }));
+    // Five merges: all of them equal, and the leftmost is joined first.
+    let ids = |tokenizer: Tokenizer| tokenizer.encode("abc", false).unwrap().ids;
+    let (listed, left) = (ids(with(json!([])).unwrap()), ids(with(json!([[0, 5]])).unwrap()));
+    assert_eq!(listed, ids(open(tokenizer, &json!({})).unwrap()));
+    assert_eq!(left, ids(with(json!([[0, 2], [2, 3]])).unwrap()));
+    for wrong in
+        [json!([[0, 6]]), json!([[0, 3], [2, 1]]), json!([[4, 1], [0, 1]]), json!({}), json!([[-1, 2]]), json!([[0]])]
+    {
+        let e = with(wrong.clone()).err().unwrap();
+        assert!(e.kind() == Kind::InvalidModel && e.to_string().contains("equal_merges"), "{wrong}: {e}");
+    }
 }

@@ -62,14 +62,11 @@ impl Pairing {
     }
 
     /// The outputs of the result, as the original would have them. An error if they are those of other tokens.
-    pub fn aligned(
-        &self,
-        outputs: Vec<(String, Tensor)>,
-        masks: [Option<&Mask>; 2],
-    ) -> Result<Vec<(String, Tensor)>> {
+    pub fn aligned(&self, outputs: Vec<(String, Tensor)>, masks: [Option<&Mask>; 2]) -> Result<Vec<(String, Tensor)>> {
         if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
             && of_original != of_result
-            && let Some((name, _)) = outputs.iter().find(|(_, t)| t.shape().len() >= 3 && t.shape()[..2] == of_result.shape)
+            && let Some((name, _)) =
+                outputs.iter().find(|(_, t)| t.shape().len() >= 3 && t.shape()[..2] == of_result.shape)
         {
             bail!(
                 InvalidArgument,

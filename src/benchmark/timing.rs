@@ -295,7 +295,13 @@ impl Pair {
     /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that a machine
     /// that becomes slower or faster favours neither. A quick model runs once before each timed run: else that
     /// would measure which of the two ran before, and so whose weights the caches hold.
-    fn round(&mut self, number: usize, feed: [&[(&str, &Tensor)]; 2], clock: Clock, steps: &Steps) -> Result<Both<f64>> {
+    fn round(
+        &mut self,
+        number: usize,
+        feed: [&[(&str, &Tensor)]; 2],
+        clock: Clock,
+        steps: &Steps,
+    ) -> Result<Both<f64>> {
         let quick = self.quick;
         let call = if quick { Call::default() } else { steps.quiet() };
         let timed = |subject: &mut Subject, feed: &[(&str, &Tensor)]| -> Result<f64> {

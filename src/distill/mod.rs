@@ -177,8 +177,12 @@ fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<S
             }
             None => {}
         },
-        (None, Some(_)) => note = Some("the teacher has no tokenizer: it is given the tokens of the student's".to_owned()),
-        (Some(_), None) => note = Some("the student has no tokenizer: it is given the tokens of the teacher's".to_owned()),
+        (None, Some(_)) => {
+            note = Some("the teacher has no tokenizer: it is given the tokens of the student's".to_owned())
+        }
+        (Some(_), None) => {
+            note = Some("the student has no tokenizer: it is given the tokens of the teacher's".to_owned())
+        }
         (None, None) => {}
     }
     match of_student.or(of_teacher) {

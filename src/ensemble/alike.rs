@@ -9,7 +9,7 @@ use crate::model::Model;
 use serde_json::Value;
 
 /// Keys of a configuration that explain why graphs differ in their constants.
-const NUMBERS: [&str; 17] = [
+const NUMBERS: [&str; 16] = [
     "rope_theta",
     "rope_scaling",
     "rope_parameters",
@@ -26,7 +26,6 @@ const NUMBERS: [&str; 17] = [
     "embedding_multiplier",
     "residual_multiplier",
     "logits_scaling",
-    "hidden_size",
 ];
 
 /// Refuses a model that cannot be merged with the first; gives what the caller should be told.
@@ -115,7 +114,8 @@ fn why(first: &Model, other: &Model) -> String {
     let missing = Value::Null;
     let differs = |key: &&&str| a.get(**key).unwrap_or(&missing) != b.get(**key).unwrap_or(&missing);
     let said = |key: &&str| {
-        let of = |config: &serde_json::Map<String, Value>| config.get(*key).map_or("absent".to_owned(), Value::to_string);
+        let of =
+            |config: &serde_json::Map<String, Value>| config.get(*key).map_or("absent".to_owned(), Value::to_string);
         format!("{key} is {} here and {} in member 1", of(b), of(a))
     };
     match NUMBERS.iter().filter(differs).map(said).collect::<Vec<_>>() {

@@ -226,7 +226,9 @@ fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer
     if let Some(Reading { ids, cut, .. }) = reading(model, other, Some(tokenizer))? {
         let how = ids.unwrap_or_else(|| format!("{} is cut otherwise, for one", cut.unwrap_or_default()));
         notes.push(match task {
-            EvaluateTask::Perplexity => format!("{second} is given the tokens of {first}, though its tokenizer is another: {how}"),
+            EvaluateTask::Perplexity => {
+                format!("{second} is given the tokens of {first}, though its tokenizer is another: {how}")
+            }
             _ => format!("{second} reads with its own tokenizer, which is another than that of {first}: {how}"),
         });
     }

@@ -15,9 +15,8 @@ const ANGLES: &str = "angles of positions";
 /// What tables of positions that are already sines are called.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
 /// Operators that move numbers about and leave them as they are, or nearly so.
-const MOVES: [&str; 10] = [
-    "Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten",
-];
+const MOVES: [&str; 10] =
+    ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten"];
 /// Operators by which angles are made of positions.
 const FACTORS: [&str; 9] = ["Mul", "Div", "MatMul", "Einsum", "Pow", "Where", "Neg", "Reciprocal", "Exp"];
 /// Last parts of the names of weights that may be a single number.
@@ -119,7 +118,9 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
                 ("RotaryEmbedding", 1..=3) | ("GroupQueryAttention", 7 | 8) => Some(ANGLES),
                 ("Gather" | "Slice", 0) if is_table_of_waves(node, tensor, readers) => Some(ANGLES),
                 ("QuantizeLinear" | "DequantizeLinear" | "QLinearMatMul", 1..) => Some("a scale of quantized numbers"),
-                ("Pow" | "Clip" | "Pad" | "Resize" | "Upsample" | "Range" | "Mod", 1..) => Some("a number of the formula"),
+                ("Pow" | "Clip" | "Pad" | "Resize" | "Upsample" | "Range" | "Mod", 1..) => {
+                    Some("a number of the formula")
+                }
                 ("Where" | "Min" | "Max" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Equal", _)
                 | ("Mul" | "Add" | "Div" | "Sub" | "ConstantOfShape", _)
                     if single && !learned =>
@@ -133,7 +134,8 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
                 return what;
             }
         }
-        let moved = uses.iter().filter(|(node, input)| *input == 0 && MOVES.contains(&node.op()) && node.op() != "Slice");
+        let moved =
+            uses.iter().filter(|(node, input)| *input == 0 && MOVES.contains(&node.op()) && node.op() != "Slice");
         front = moved.flat_map(|(node, _)| node.output.first()).map(String::as_str).collect();
     }
     None

@@ -76,7 +76,9 @@ impl Order {
     pub fn note(&self, first: &str, other: &str) -> Option<String> {
         match self {
             Order::Unnamed(how) => Some(how.clone()),
-            Order::Other(_) => Some(format!("{other} has its classes in another order: they are taken in that of {first}")),
+            Order::Other(_) => {
+                Some(format!("{other} has its classes in another order: they are taken in that of {first}"))
+            }
             Order::Same | Order::Different(_) => None,
         }
     }
@@ -120,7 +122,8 @@ pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> 
     graph.node.push(NodeProto { attribute: vec![edit::int_attribute("axis", -1)], ..gather });
     let mut card = model.card().clone();
     if let Some(labels) = names_of(&card) {
-        let entry = |(index, class): (usize, &usize)| Some((index.to_string(), Value::from(labels.get(*class)?.clone())));
+        let entry =
+            |(index, class): (usize, &usize)| Some((index.to_string(), Value::from(labels.get(*class)?.clone())));
         let map: Map<String, Value> = order.iter().enumerate().filter_map(entry).collect();
         card.config.insert("id2label".to_owned(), Value::Object(map));
     }

@@ -5,7 +5,7 @@
 //! it stands. So the readers of SentencePiece vocabularies say which merges count the same, under [`KEY`] in
 //! `tokenizer_config.json`, and texts are then joined here.
 
-use crate::error::{Result, error};
+use crate::error::{Result, bail, error};
 use serde::Deserialize;
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -66,18 +66,26 @@ impl Merger {
         let file: File = serde_json::from_slice(content)
             .map_err(|e| error!(InvalidModel, "{KEY:?} is for pairs of tokens, which there are not: {e}"))?;
         let joined: Vec<String> = file.model.merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
-        let mut range_of: HashMap<usize, usize> = HashMap::new();
+        // The range that each merge is in.
+        let mut range_of: Vec<Option<usize>> = vec![None; joined.len()];
+        let mut end = 0;
         for (range, (first, count)) in ranges.iter().enumerate() {
-            let end = first.saturating_add(*count).min(joined.len());
-            range_of.extend((*first..end).map(|merge| (merge, range)));
+            let last = first.saturating_add(*count);
+            if *first < end || last > joined.len() {
+                bail!(
+                    InvalidModel,
+                    "{KEY:?}: the range {first}, {count} is not behind the others and within the merges"
+                );
+            }
+            range_of[*first..last].fill(Some(range));
+            end = last;
         }
         let mut tokens: HashMap<String, Piece> =
             inner.get_vocab(false).into_iter().map(|(token, id)| (token, Piece { id, rank: None })).collect();
         let mut rank = 0;
         for (index, token) in joined.iter().enumerate() {
-            let same = index > 0
-                && (joined[index - 1] == *token
-                    || range_of.get(&index).is_some_and(|range| range_of.get(&(index - 1)) == Some(range)));
+            let together = |index: usize| range_of[index].is_some() && range_of[index] == range_of[index - 1];
+            let same = index > 0 && (joined[index - 1] == *token || together(index));
             rank += u32::from(index > 0 && !same);
             if let Some(piece) = tokens.get_mut(token) {
                 piece.rank = piece.rank.or(Some(rank));
@@ -131,7 +139,8 @@ impl Merger {
         while let Some(Reverse((_, left, right, end))) = queue.pop() {
             // A symbol that was joined to the one before is empty.
             let gone = |symbol: &Symbol| symbol.start == symbol.end;
-            if gone(&symbols[left]) || gone(&symbols[right]) || symbols[left].next != right || symbols[right].end != end {
+            if gone(&symbols[left]) || gone(&symbols[right]) || symbols[left].next != right || symbols[right].end != end
+            {
                 continue;
             }
             let next = symbols[right].next;

@@ -155,10 +155,11 @@ fn what_numbers_mean_must_be_the_same() {
     let message = |a: Card, b: Card| merged(&with(a), &with(b)).unwrap_err().to_string();
     let e = message(labels(["neg", "pos"]), labels(["pos", "neg"]));
     assert!(e.contains("another order than member 1: its class 1 is class 0 there"), "{e}");
-    assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("are x, y") );
+    assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("are x, y"));
     merged(&with(labels(["neg", "pos"])), &with(labels(["NEG", "pos"]))).unwrap();
     let words = |words: [&str; 3]| {
-        let vocab: serde_json::Map<_, _> = words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
         let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
             "decoder": null, "pre_tokenizer": { "type": "Whitespace" },
             "model": { "type": "WordLevel", "vocab": vocab, "unk_token": words[0] } });
@@ -183,5 +184,8 @@ fn the_configuration_says_why() {
     let first = made.model().with_card(card(1e4));
     made.constants[0].0 = weight("val_0", &[1, 4], &[1.0, 2.0, 3.0, 4.0]);
     let e = merged(&first, &made.model().with_card(card(5e5))).unwrap_err().to_string();
-    assert!(e.contains("angles of positions") && e.contains("rope_theta is 500000.0 here and 10000.0 in member 1"), "{e}");
+    assert!(
+        e.contains("angles of positions") && e.contains("rope_theta is 500000.0 here and 10000.0 in member 1"),
+        "{e}"
+    );
 }

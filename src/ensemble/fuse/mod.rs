@@ -116,7 +116,8 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
         if let Some(keep) = keep.as_deref().filter(|_| !join.branches[index].keeps()) {
             value = nodes.last_columns(&value, keep);
         }
-        if let Some(order) = orders[index].as_ref().filter(|order| sizes[index].is_none_or(|n| n == order.len() as i64)) {
+        if let Some(order) = orders[index].as_ref().filter(|order| sizes[index].is_none_or(|n| n == order.len() as i64))
+        {
             value = nodes.picked(&value, order);
         }
         rows.push(value);

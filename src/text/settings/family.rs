@@ -6,12 +6,12 @@
 
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
+use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Sequence};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::Tokenizer;
 
 /// Classes with the switches of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
 const BERT: [&str; 11] = [
@@ -161,9 +161,7 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
         }
         Some(PreTokenizerWrapper::ByteLevel(_)) => return Vec::new(),
         Some(PreTokenizerWrapper::Sequence(steps)) if wanted => {
-            let there = |step: &PreTokenizerWrapper| {
-                matches!(step, PreTokenizerWrapper::ByteLevel(step) if step.add_prefix_space)
-            };
+            let there = |step: &PreTokenizerWrapper| matches!(step, PreTokenizerWrapper::ByteLevel(step) if step.add_prefix_space);
             if steps.as_ref().iter().any(there) {
                 return Vec::new();
             }

@@ -5,8 +5,6 @@
 //! the class of the tokenizer ([`family`]).
 
 mod family;
-#[cfg(test)]
-mod tests;
 
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::limits;
@@ -56,7 +54,8 @@ impl Settings {
         // Where the tokens that were added are listed, the older files are not looked at.
         let older = !config.as_ref().is_some_and(|config| config.contains_key("added_tokens_decoder"));
         let of = |name: &str| if older { object(name) } else { Ok(None) };
-        let model_type = object("config.json")?.and_then(|config| config.get("model_type")?.as_str().map(str::to_owned));
+        let model_type =
+            object("config.json")?.and_then(|config| config.get("model_type")?.as_str().map(str::to_owned));
         Ok(Settings { config, added: of("added_tokens.json")?, special: of("special_tokens_map.json")?, model_type })
     }
 
