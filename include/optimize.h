@@ -2404,7 +2404,8 @@ optimize_status_t optimize_session_output(const optimize_session_t *session,
 void optimize_session_free(optimize_session_t *session);
 
 /**
- * Loads a tokenizer.json, or the one in a folder.
+ * Loads a tokenizer.json, or the one in a folder, with what the files beside it (tokenizer_config.json,
+ * added_tokens.json, special_tokens_map.json) say of it.
  */
 optimize_status_t optimize_tokenizer_load(const char *path,
                                           optimize_tokenizer_t **tokenizer,
@@ -2862,11 +2863,12 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
  * Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
  * optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
  * data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
- * then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `report` gets the JSON of
- * docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
+ * then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `against` reads with its own
+ * where that is another; classes are compared by their names. `report` gets the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
  *
  * OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
- * not fit the model, or if no task is named and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
+ * not fit the model, if ids or classes of the two mean other things and cannot be compared, or if no task is named
+ * and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
  * model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
  */
 optimize_status_t optimize_model_evaluate(const optimize_context_t *context,

@@ -352,6 +352,25 @@ fn pieces_of_equal_scores_are_joined_from_the_left() {
     println!("{count} texts");
 }
 
+/// What other programs read has merges alone: their order says "from the left" as far as an order can.
+#[test]
+fn merges_of_equal_scores_are_listed_so_that_the_left_one_wins() {
+    use writer::{flag, floats, small, text, texts};
+    for pieces in [["ab", "bc"], ["bc", "ab"]] {
+        let names = ["<unk>", "<s>", "</s>", "a", "b", "c", pieces[0], pieces[1]];
+        let mut file = small();
+        file.set("tokenizer.ggml.model", text("llama"))
+            .set("tokenizer.ggml.tokens", texts(&names))
+            .set("tokenizer.ggml.scores", floats(&[0.0, 0.0, 0.0, -1e3, -1e3, -1e3, -1e3, -1e3]))
+            .set("tokenizer.ggml.token_type", writer::integers(&[2, 3, 3, 1, 1, 1, 1, 1]))
+            .set("tokenizer.ggml.add_space_prefix", flag(0));
+        let content = optimize::source::gguf::tokenizer_json(&file.write().0).unwrap().unwrap();
+        let ids = Tokenizer::from_bytes(&content).unwrap().encode("abc", false).unwrap().ids;
+        let ab = 6 + pieces.iter().position(|piece| *piece == "ab").unwrap() as i64;
+        assert_eq!(ids, [ab, 5], "{pieces:?}");
+    }
+}
+
 #[test]
 fn weights_have_the_names_and_shapes_of_a_checkpoint() {
     let file = files::map(&files::open(&deps(SMOLLM2)).unwrap(), 1 << 30).unwrap();

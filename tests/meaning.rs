@@ -169,11 +169,11 @@ fn a_student_learns_the_classes_of_its_teacher_by_name() {
     assert!(report.summary["loss_before"].as_f64().unwrap().abs() < 1e-6, "{:?}", report.summary["loss_before"]);
     assert!(report.summary["warning"].as_str().unwrap().contains("another order"));
     assert_eq!(report.quality.unwrap()["before"]["agreement"], 1.0);
-    assert!(run(&named(a.clone(), &["x", "y", "w"]), &b).unwrap_err().to_string().contains("the teacher x, y, w"));
+    assert!(run(&named(a.clone(), &["x", "y", "w"]), &b).err().unwrap().to_string().contains("the teacher x, y, w"));
     // Tokens that only one of the two has are a difference under one id.
     let mut order: Vec<usize> = (0..60).collect();
     order[7] = 99;
-    let e = run(&speaking(a, &order), &b).unwrap_err().to_string();
+    let e = run(&speaking(a, &order), &b).err().unwrap().to_string();
     assert!(e.contains("id 7 is \"w7\" in one and \"w99\" in the other"), "{e}");
 }
 
@@ -216,7 +216,7 @@ fn writers_of_other_ids_cannot_be_compared_token_by_token() {
     let mut moved = ids.clone();
     moved.swap(20, 21);
     let b = speaking(a.clone(), &moved);
-    let e = compare(&b).unwrap_err().to_string();
+    let e = compare(&b).err().unwrap().to_string();
     assert!(e.contains("different vocabularies") && e.contains("bits a byte"), "{e}");
     let e = benchmark(runtime(), &a, &b, Some(&tokenizer), &quick(), &Call::default()).unwrap_err().to_string();
     assert!(e.contains("different vocabularies"), "{e}");

@@ -152,7 +152,7 @@ fn what_numbers_mean_must_be_the_same() {
         card.config.insert("id2label".to_owned(), json!({ "0": names[0], "1": names[1] }));
         card
     };
-    let message = |a: Card, b: Card| merged(&with(a), &with(b)).unwrap_err().to_string();
+    let message = |a: Card, b: Card| merged(&with(a), &with(b)).err().unwrap().to_string();
     let e = message(labels(["neg", "pos"]), labels(["pos", "neg"]));
     assert!(e.contains("another order than member 1: its class 1 is class 0 there"), "{e}");
     assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("are x, y"));
@@ -183,7 +183,7 @@ fn the_configuration_says_why() {
     };
     let first = made.model().with_card(card(1e4));
     made.constants[0].0 = weight("val_0", &[1, 4], &[1.0, 2.0, 3.0, 4.0]);
-    let e = merged(&first, &made.model().with_card(card(5e5))).unwrap_err().to_string();
+    let e = merged(&first, &made.model().with_card(card(5e5))).err().unwrap().to_string();
     assert!(
         e.contains("angles of positions") && e.contains("rope_theta is 500000.0 here and 10000.0 in member 1"),
         "{e}"

@@ -4,7 +4,7 @@ use super::values::Keys;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What kind a token is, numbered as in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,36 @@ pub struct Vocabulary<'k> {
     /// Kinds, by id.
     pub kinds: Vec<TokenKind>,
     ids: HashMap<Cow<'k, str>, u32>,
+}
+
+/// Score, joined token, left token, right token.
+type Merge = (f32, u32, u32, u32);
+
+/// Orders merges of one score so that programs for which the first listed wins join further left as well, as far as an
+/// order can say it: what joins to the left of a token comes before what joins to the right of it.
+fn leftmost_first(group: &mut [Merge]) {
+    let mut outgoing: BTreeMap<u32, Vec<Merge>> = BTreeMap::new();
+    let mut waiting: HashMap<u32, usize> = HashMap::new();
+    for merge in group.iter() {
+        outgoing.entry(merge.2).or_default().push(*merge);
+        *waiting.entry(merge.3).or_default() += 1;
+    }
+    let free = |waiting: &HashMap<u32, usize>, token: &u32| waiting.get(token).is_none_or(|count| *count == 0);
+    let mut ready: BTreeSet<u32> = outgoing.keys().copied().filter(|token| free(&waiting, token)).collect();
+    let mut place = 0;
+    // Where tokens wait for each other (ab, ba) the lowest goes first.
+    while let Some(token) = ready.pop_first().or_else(|| outgoing.keys().next().copied()) {
+        for merge in outgoing.remove(&token).unwrap_or_default() {
+            group[place] = merge;
+            place += 1;
+            if let Some(count) = waiting.get_mut(&merge.3) {
+                *count -= 1;
+            }
+            if free(&waiting, &merge.3) && outgoing.contains_key(&merge.3) {
+                ready.insert(merge.3);
+            }
+        }
+    }
 }
 
 /// Merges by their scores.
@@ -156,7 +186,7 @@ impl<'k> Vocabulary<'k> {
             bail!(InvalidModel, "{SCORES:?} has {} entries for {} tokens", scores.len(), self.tokens.len());
         }
         let joins = |id: u32| matches!(self.kinds[id as usize], TokenKind::Normal | TokenKind::UserDefined);
-        let mut merges: Vec<(f32, u32, u32, u32)> = Vec::new();
+        let mut merges: Vec<Merge> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| joins(*id as u32)) {
             // Longer ones are lines of spaces or dashes that are never cut in the first place.
             for (at, _) in token.char_indices().skip(1).take(limits::MERGED_CHARACTERS) {
@@ -177,10 +207,11 @@ impl<'k> Vocabulary<'k> {
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
         let mut equal = Vec::new();
         let mut first = 0;
-        for group in merges.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        for group in merges.chunk_by_mut(|a, b| a.0.total_cmp(&b.0).is_eq()) {
             // Different tokens: of one and the same it is known that its merges are equal.
             if group.iter().any(|merge| merge.1 != group[0].1) {
                 equal.push((first, group.len()));
+                leftmost_first(group);
             }
             first += group.len();
         }
