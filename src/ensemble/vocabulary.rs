@@ -45,8 +45,13 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
     }
     let mut tokenizers: Vec<Option<Arc<Tokenizer>>> = Vec::with_capacity(members.len());
     for (index, member) in members.iter().enumerate() {
-        // The same model again needs no second reading.
-        let same = members[..index].iter().position(|other| other.model.same_as(&member.model));
+        // The same files again need no second reading.
+        let mut same = None;
+        for (place, other) in members[..index].iter().enumerate() {
+            if same.is_none() && tokens::same_files(other.model.card(), member.model.card())? {
+                same = Some(place);
+            }
+        }
         tokenizers.push(match same {
             Some(same) => tokenizers[same].clone(),
             None => Tokenizer::of(&member.model).at(|| place(index))?.map(Arc::new),
