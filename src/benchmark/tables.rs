@@ -54,7 +54,9 @@ fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
         }
         let (owner, crate::graph::Producer::Node(index)) = view.producer(at, name)? else { return None };
         let node = view.node(owner, index);
-        if !node.is("DequantizeLinear") && !node.is("Cast") {
+        // Tables of blocks get their shape at the end; rows come first all along.
+        let keeps_rows = ["Reshape", "Sub", "Concat"].iter().any(|op| node.is(op)) && axis == 0;
+        if !["DequantizeLinear", "Cast", "Mul"].iter().any(|op| node.is(op)) && !keeps_rows {
             return None;
         }
         (at, name) = (owner, node.input_at(0)?);

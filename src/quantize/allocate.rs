@@ -6,6 +6,7 @@
 
 use super::algorithms::Coding;
 use super::planner::{Plan, Weight};
+use super::stored::Stored;
 use super::weight_only::{self, Rows};
 use super::{QuantizeOptions, QuantizeType};
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub struct Candidate {
 pub struct Unit {
     /// Indices into [`Plan::weights`].
     pub weights: Vec<usize>,
+    /// Index into [`Plan::stored`], of a weight that is stored in few bits; there are no others in this unit then.
+    pub stored: Option<usize>,
     /// The first is the smallest, the last leaves the tensor as it is.
     pub candidates: Vec<Candidate>,
 }
@@ -52,13 +55,19 @@ pub fn units(plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Unit> {
     for (index, weight) in plan.weights.iter().enumerate() {
         let at = *by_tensor.entry(std::ptr::from_ref(weight.tensor).cast()).or_insert(units.len());
         if at == units.len() {
-            units.push(Unit { weights: Vec::new(), candidates: Vec::new() });
+            units.push(Unit { weights: Vec::new(), stored: None, candidates: Vec::new() });
         }
         units[at].weights.push(index);
     }
     for unit in &mut units {
         unit.candidates = candidates(plan, unit, options);
     }
+    let stored = plan.stored.iter().enumerate();
+    units.extend(stored.map(|(index, stored)| Unit {
+        weights: Vec::new(),
+        stored: Some(index),
+        candidates: stored_candidates(stored),
+    }));
     units
 }
 
@@ -87,6 +96,20 @@ fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Ca
     let mut candidates: Vec<Candidate> = forms.into_iter().map(coded).collect();
     candidates.push(float);
     candidates
+}
+
+/// Of a weight that is stored in few bits. Squared, the error of 4 bits in blocks is some 100 times that of 8.
+fn stored_candidates(stored: &Stored<'_>) -> Vec<Candidate> {
+    let of = |bits, block, loss| Candidate {
+        choice: Choice::Coded(bits, block),
+        bytes: stored.stored_bytes(bits).min(stored.bytes()),
+        loss,
+    };
+    let float = Candidate { choice: Choice::Float, bytes: stored.bytes(), loss: 0.0 };
+    match stored.bits {
+        (8, _) => vec![of(8, 0, 1.0), float],
+        (_, block) => vec![of(4, block, 1.0), of(8, 0, 0.01), float],
+    }
 }
 
 /// Mean squared error of a coding, on some rows of a weight from all over it.
@@ -176,7 +199,7 @@ mod tests {
             let choice = if at + 1 == forms.len() { Choice::Float } else { Choice::Coded(4, at) };
             Candidate { choice, bytes: *bytes, loss: *loss }
         };
-        Unit { weights: vec![], candidates: forms.iter().enumerate().map(of).collect() }
+        Unit { weights: vec![], stored: None, candidates: forms.iter().enumerate().map(of).collect() }
     }
 
     #[test]

@@ -44,9 +44,9 @@ pub fn run(
         report.summary.insert("calibration_batches".into(), batches.len().into()); // without those held out
         work.fit = Some((runtime, batches));
     }
-    let first = plan(work.view, work.model, options)?;
-    if !(limited || options.never_slower) || first.weights.is_empty() {
-        return work.make(&first);
+    let mut first = plan(work.view, work.model, options)?;
+    if !(limited || options.never_slower) || first.weights.is_empty() && first.stored.is_empty() {
+        return work.make(&mut first);
     }
     let mut chooser = Chooser { units: allocate::units(&first, options), slow: Vec::new() };
     chooser.slow = vec![false; chooser.units.len()];
@@ -96,12 +96,13 @@ impl Chooser {
     /// What each unit alone costs, by the names of its nodes. Sets the losses of the candidates.
     fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
         let plan = plan(work.view, work.model, work.options)?;
-        let mut of = vec![0; plan.weights.len()];
+        let (mut of, mut of_stored) = (vec![0; plan.weights.len()], vec![0; plan.stored.len()]);
         for (index, unit) in self.units.iter().enumerate() {
             unit.weights.iter().for_each(|weight| of[*weight] = index);
+            unit.stored.iter().for_each(|stored| of_stored[*stored] = index);
         }
         let count = self.units.len();
-        let mut trial = Trial::new(judge, work, &plan, &of, count)?;
+        let mut trial = Trial::new(judge, work, &plan, (&of, &of_stored), count)?;
         let mut losses = Vec::with_capacity(count);
         for index in 0..count {
             work.call.report("sensitivity", index as u64, count as u64)?;
@@ -113,7 +114,18 @@ impl Chooser {
         self.units.iter_mut().zip(&losses).for_each(|(unit, loss)| unit.measured(*loss));
         let named =
             |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
-        Ok(plan.changes.iter().filter(|c| c.body == 0).map(named).collect())
+        let mut all: Vec<(String, f64)> = plan.changes.iter().filter(|c| c.body == 0).map(named).collect();
+        for (index, stored) in plan.stored.iter().enumerate().filter(|(_, stored)| stored.owner == 0) {
+            // A node of several such weights has the loss of the worst.
+            for (body, node) in stored.readers.iter().filter(|(body, _)| *body == 0) {
+                let (name, loss) = (work.view.node(*body, *node).label(), losses[of_stored[index]]);
+                match all.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, known)) => *known = known.max(loss),
+                    None => all.push((name.to_owned(), loss)),
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Makes results until one keeps the limits.
@@ -184,7 +196,8 @@ impl Chooser {
             Limit::Bytes(most) => Limit::Bytes(most.checked_sub(floats)?),
             loss => loss,
         };
-        let of = |u: &usize| Unit { weights: Vec::new(), candidates: self.units[*u].candidates.clone() };
+        let candidates = |u: &usize| self.units[*u].candidates.clone();
+        let of = |u: &usize| Unit { weights: Vec::new(), stored: None, candidates: candidates(u) };
         let picked = allocate(&open.iter().map(of).collect::<Vec<_>>(), limit)?;
         let mut pick: Vec<usize> = self.units.iter().map(|u| u.candidates.len() - 1).collect();
         open.iter().zip(picked).for_each(|(unit, at)| pick[*unit] = at);
@@ -205,6 +218,11 @@ impl Chooser {
             }
         }
         plan.decide(work.view, &decisions);
-        work.make(&plan)
+        let mut choices: Vec<Choice> = plan.stored.iter().map(|_| Choice::Float).collect();
+        for (unit, at) in self.units.iter().zip(pick) {
+            unit.stored.iter().for_each(|stored| choices[*stored] = unit.candidates[*at].choice);
+        }
+        super::stored::decide(&mut plan, work.view, &choices, reason);
+        work.make(&mut plan)
     }
 }

@@ -1,8 +1,9 @@
 //! What quantizing would give, before it is done.
 
 use super::allocate::units;
-use super::planner::{LEFT, Plan, QUANTIZED, plan, report_of};
+use super::planner::{Plan, QUANTIZED, plan, report_of};
 use super::rewrite::dead_values;
+use super::stored::Stored;
 use super::weight_only::{Rows, coding};
 use super::{Algorithm, QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
 use crate::error::{Result, bail};
@@ -35,9 +36,8 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let view = View::new(model.proto());
     let plan = plan(&view, model, options)?;
     let nodes = nodes(&view, &plan, options);
-    if plan.changes.is_empty() {
-        bail!(Unsupported, "no node could be quantized: {}", super::planner::reasons(&nodes));
-    }
+    let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
+    super::outcome::count(&mut report, &nodes, options)?;
     let done = vec![true; plan.weights.len()];
     let dead = dead_values(&view, &plan.changes, &done);
     let dies = |weight: usize| {
@@ -47,17 +47,17 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let mut bytes = model.bytes() + NODE_BYTES * plan.changes.len() as u64;
     for unit in units(&plan, options) {
         bytes += unit.candidates[0].bytes;
-        let float = unit.candidates.last().filter(|_| dies(unit.weights[0])).map_or(0, |c| c.bytes);
+        let goes = unit.weights.first().is_none_or(|weight| dies(*weight));
+        let float = unit.candidates.last().filter(|_| goes).map_or(0, |c| c.bytes);
         bytes = bytes.saturating_sub(float);
     }
-    let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
     let threads = if options.threads == 0 { report.machine.threads } else { options.threads };
-    report.summary.insert("nodes_quantized".into(), plan.changes.len().into());
-    report.summary.insert("nodes_left".into(), (nodes.len() - plan.changes.len()).into());
     report.summary.insert("bytes_before".into(), model.bytes().into());
     report.summary.insert("bytes_after".into(), bytes.into());
     report.summary.insert("memory_bytes".into(), (BASE_BYTES + threads as u64 * worker_bytes(&plan, options)).into());
-    report.summary.insert("seconds".into(), (seconds(&plan, options) / threads as f64).into());
+    report
+        .summary
+        .insert("seconds".into(), ((seconds(&plan, options) + stored_seconds(&plan)) / threads as f64).into());
     report.nodes = nodes;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
@@ -77,7 +77,6 @@ fn nodes(view: &View<'_>, plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Nod
     });
     let mut all: Vec<_> = changed.chain(plan.left.iter().cloned()).collect();
     all.sort_by_key(|(body, node, _)| (*body, *node));
-    debug_assert!(all.iter().all(|(_, _, node)| node.action == QUANTIZED || node.action == LEFT));
     all.into_iter().map(|(_, _, node)| node).collect()
 }
 
@@ -88,6 +87,17 @@ fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
         QuantizeType::WeightOnly => (super::weight_only::ROWS * widest * 6) as u64,
         _ => (super::weights::PIECE * 5) as u64,
     }
+}
+
+/// Processor seconds for weights that are stored in few bits: they are looked at three times, which takes little.
+fn stored_seconds(plan: &Plan<'_>) -> f64 {
+    let elements: u64 = plan.stored.iter().map(Stored::elements).sum();
+    if elements == 0 {
+        return 0.0;
+    }
+    let (values, start) = (vec![0.5f32; SAMPLE], Instant::now());
+    std::hint::black_box(super::weights::sample(&values, 1 << 9));
+    3.0 * start.elapsed().as_secs_f64() * elements as f64 / SAMPLE as f64
 }
 
 /// Processor seconds for all weights, from how long a part of the largest takes.

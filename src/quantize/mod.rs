@@ -2,8 +2,8 @@
 //!
 //! [`quantize`] is the way in. `planner` decides node by node. For int8 with activations quantized as they come,
 //! `weights` does the arithmetic and `dynamic` rewrites the graph; for weights in blocks `algorithms` and
-//! `weight_only` do, and `calibrated` with data; for scales of activations found on data `static_qdq` does. `prepare` and
-//! `scaling` make a model easier to round beforehand. `rewrite` is what the rewriters share. Where a size, a loss or a
+//! `weight_only` do, and `calibrated` with data; for scales of activations found on data `static_qdq` does. What none of
+//! these forms holds `stored` keeps in few bits for nodes that compute in float. `prepare` and `scaling` make a model easier to round beforehand. `rewrite` is what the rewriters share. Where a size, a loss or a
 //! speed is asked for, `choose` gives each weight its form: by what `trial` measures of each alone (`allocate` is the
 //! arithmetic), and by `speed`. Each step notes its reasons for the report.
 
@@ -15,12 +15,14 @@ mod decide;
 mod dynamic;
 mod forecast;
 mod options;
+mod outcome;
 mod planner;
 mod prepare;
 mod rewrite;
 mod scaling;
 mod speed;
 mod static_qdq;
+mod stored;
 mod trial;
 mod weight_only;
 mod weights;
@@ -35,6 +37,7 @@ use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
 use crate::graph::View;
 use crate::model::Model;
+use crate::onnx::proto::ModelProto;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
 use options::BLOCK_SIZE;
@@ -124,14 +127,9 @@ fn run(
             static_qdq::run(&work, runtime, batches, &mut report)?
         }
         (Some((runtime, _)), data) => choose::run(&mut work, runtime, data.map(|(_, b)| b), &mut report)?,
-        (None, _) => work.make(&planner::plan(work.view, ready, options)?)?,
+        (None, _) => work.make(&mut planner::plan(work.view, ready, options)?)?,
     };
-    let quantized = nodes.iter().filter(|n| n.action == planner::QUANTIZED).count();
-    if quantized == 0 {
-        bail!(Unsupported, "no node could be quantized: {}", planner::reasons(&nodes));
-    }
-    report.summary.insert("nodes_quantized".into(), quantized.into());
-    report.summary.insert("nodes_left".into(), (nodes.len() - quantized).into());
+    outcome::count(&mut report, &nodes, options)?;
     report.summary.insert("bytes_before".into(), model.bytes().into());
     report.summary.insert("bytes_after".into(), result.bytes().into());
     report.nodes = nodes;
@@ -141,35 +139,53 @@ fn run(
 }
 
 impl Work<'_> {
-    /// Makes what a plan says, weights fitted to data if there is some.
-    fn make(&self, plan: &Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
+    /// Makes what a plan says, weights fitted to data if there is some. The plan then says what became of each weight.
+    fn make(&self, plan: &mut Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
         let Some((runtime, batches)) = &self.fit else { return self.make_plainly(plan) };
         let (stop, model, options) = (Stop::new()?, self.model, self.options);
-        let fitted = |ticket: &Ticket| calibrated::all(runtime, model, plan, options, batches, ticket, &stop);
+        let fitted =
+            |plan: &Plan<'_>, ticket: &Ticket| calibrated::all(runtime, model, plan, options, batches, ticket, &stop);
         let made = self.drive(plan, fitted)?;
-        let (proto, nodes) = weight_only::rewrite(self.model.proto(), plan, &made, self.options, None);
-        Ok((self.model.derive(proto), nodes))
+        self.written(plan, made, |plan, made| weight_only::rewrite(self.model.proto(), plan, &made, options, None))
     }
 
     /// As [`Work::make`], without data.
-    fn make_plainly(&self, plan: &Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
+    fn make_plainly(&self, plan: &mut Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
         let (options, original) = (self.options, self.model.proto());
-        let (proto, nodes) = match options.quantize_type {
+        match options.quantize_type {
             QuantizeType::Static => bail!(Internal, "static quantization goes another way"),
             QuantizeType::Dynamic => {
-                let made = self.drive(plan, |ticket| weights::all(plan, options, ticket))?;
-                dynamic::rewrite(original, plan, made, None)
+                let made = self.drive(plan, |plan, ticket| weights::all(plan, options, ticket))?;
+                self.written(plan, made, |plan, made| dynamic::rewrite(original, plan, made, None))
             }
             QuantizeType::WeightOnly => {
-                let made = self.drive(plan, |ticket| weight_only::all(plan, options, ticket))?;
-                weight_only::rewrite(original, plan, &made, options, None)
+                let made = self.drive(plan, |plan, ticket| weight_only::all(plan, options, ticket))?;
+                self.written(plan, made, |plan, made| weight_only::rewrite(original, plan, &made, options, None))
             }
-        };
-        Ok((self.model.derive(proto), nodes))
+        }
     }
 
-    fn drive<T: Send>(&self, plan: &Plan<'_>, work: impl FnOnce(&Ticket) -> Result<T> + Send) -> Result<T> {
-        let pool = &self.pool;
-        self.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| work(ticket)))
+    /// Makes the weights of a plan: those of other forms by `work`, and those that are stored.
+    fn drive<T: Send>(
+        &self,
+        plan: &Plan<'_>,
+        work: impl FnOnce(&Plan<'_>, &Ticket) -> Result<T> + Send,
+    ) -> Result<(T, Vec<stored::Outcome>)> {
+        let (pool, options) = (&self.pool, self.options);
+        let both = |ticket: &Ticket| Ok((work(plan, ticket)?, stored::all(plan, options, ticket)?));
+        self.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
+    }
+
+    /// The model with made weights, and what was done to each node.
+    fn written<T>(
+        &self,
+        plan: &mut Plan<'_>,
+        (made, outcomes): (T, Vec<stored::Outcome>),
+        rewrite: impl FnOnce(&Plan<'_>, T) -> (ModelProto, Vec<NodeReport>),
+    ) -> Result<(Model, Vec<NodeReport>)> {
+        stored::settle(plan, self.view, &outcomes);
+        let (mut proto, nodes) = rewrite(plan, made);
+        stored::apply(&mut proto, &plan.stored, &outcomes, None);
+        Ok((self.model.derive(proto), nodes))
     }
 }

@@ -1,5 +1,7 @@
 //! Which nodes become integer, in which form, and why the others stay.
 
+pub use super::outcome::reasons;
+use super::stored::{self, Stored};
 use super::weights::Channel;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail, error};
@@ -10,7 +12,7 @@ use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::report::NodeReport;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// `NodeReport.action` of a node that was changed.
 pub const QUANTIZED: &str = "quantized";
@@ -104,7 +106,9 @@ pub struct Change<'a> {
 pub struct Plan<'a> {
     pub weights: Vec<Weight<'a>>,
     pub changes: Vec<Change<'a>>,
-    /// Nodes that stay, in order of the model, with the reason.
+    /// Weights that are stored in few bits, for nodes that compute in float.
+    pub stored: Vec<Stored<'a>>,
+    /// Nodes that compute as before, in order of the model, with the reason.
     pub left: Vec<(BodyId, usize, NodeReport)>,
     /// Largest magnitude of a quantized weight: 127, or 63 with a reduced range.
     pub limit: f32,
@@ -113,7 +117,8 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// Bytes of float weights that will be read: twice over, counted once.
     pub fn weight_bytes(&self) -> u64 {
-        self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).sum()
+        let stored = self.stored.iter().map(Stored::bytes);
+        self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).chain(stored).sum()
     }
 }
 
@@ -130,7 +135,13 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
             .collect::<Result<_>>()?,
         opsets: opsets(model),
         shared: HashMap::new(),
-        plan: Plan { weights: Vec::new(), changes: Vec::new(), left: Vec::new(), limit: limit(options) },
+        plan: Plan {
+            weights: Vec::new(),
+            changes: Vec::new(),
+            stored: Vec::new(),
+            left: Vec::new(),
+            limit: limit(options),
+        },
     };
     let mut tables = Vec::new();
     for (body, content) in view.bodies.iter().enumerate() {
@@ -146,6 +157,7 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
         }
     }
     planner.tables(tables);
+    planner.stored(model);
     if planner.included == 0 && !options.include.is_empty() {
         bail!(InvalidArgument, "no node matches {}; {}", options.include.join(", "), planner.examples());
     }
@@ -156,20 +168,6 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
     planner.plan.keep_inputs(view);
     Ok(planner.plan)
-}
-
-/// The reasons of nodes that were left, counted, most frequent first.
-pub fn reasons(nodes: &[NodeReport]) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for node in nodes.iter().filter(|n| n.action == LEFT) {
-        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
-    }
-    if counts.is_empty() {
-        return "the model has no MatMul, Gemm or embedding table with a constant weight".to_owned();
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 struct Planner<'p, 'a> {
@@ -321,7 +319,7 @@ impl<'a> Planner<'_, 'a> {
             (true, _) => Channel::Column,
         };
         let Ok(matrix) = Matrix::new(constant.tensor) else { return };
-        let bits = self.bits(proto, &constant);
+        let bits = self.bits(proto.label(), constant.name);
         // A table and the head that is the same table turned share their blocks.
         let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
@@ -339,15 +337,25 @@ impl<'a> Planner<'_, 'a> {
         self.plan.changes.push(Change { body, node, form, weight, input, constant });
     }
 
-    fn bits(&mut self, node: &NodeProto, constant: &Constant<'_>) -> (u32, usize) {
-        let other = self.overrides.iter_mut().find(|o| o.0.is_match(node.label()) || o.0.is_match(constant.name));
-        match other {
-            Some((_, bits, used)) => {
-                *used = true;
-                *bits
-            }
-            None => (self.options.bits, self.options.block_size),
-        }
+    fn bits(&mut self, label: &str, constant: &str) -> (u32, usize) {
+        bits(&mut self.overrides, self.options, label, constant)
+    }
+
+    /// Weights of nodes that compute in float.
+    fn stored(&mut self, model: &Model) {
+        let (overrides, options) = (&mut self.overrides, self.options);
+        let found = stored::find(&mut stored::Asked {
+            view: self.view,
+            model: model.proto(),
+            options,
+            include: &self.include,
+            exclude: &self.exclude,
+            changes: &self.plan.changes,
+            opsets: &self.opsets,
+            bits: &mut |label, constant| bits(overrides, options, label, constant),
+        });
+        self.included += found.included;
+        stored::record(&mut self.plan, self.view, found);
     }
 
     /// A table gains nothing but size, so it is taken only if its float form is needed by nobody afterwards.
@@ -391,6 +399,22 @@ impl<'a> Planner<'_, 'a> {
         } else {
             format!("there are {}", names.join(", "))
         }
+    }
+}
+
+/// Bits and block of what has these names: those of the first override that matches, else as for all.
+fn bits(
+    overrides: &mut [(GlobSet, (u32, usize), bool)],
+    options: &QuantizeOptions,
+    label: &str,
+    constant: &str,
+) -> (u32, usize) {
+    match overrides.iter_mut().find(|o| o.0.is_match(label) || o.0.is_match(constant)) {
+        Some((_, bits, used)) => {
+            *used = true;
+            *bits
+        }
+        None => (options.bits, options.block_size),
     }
 }
 

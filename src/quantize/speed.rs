@@ -60,7 +60,7 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
     let original = races.subject(work.model)?;
     let (speedup, _) = races.run(original, best)?;
     if speedup.high < 1.0 {
-        slow.fill(true);
+        slow.iter_mut().zip(units).for_each(|(slow, unit)| *slow = unit.stored.is_none());
     }
     Ok(Found { speedup: (!slow.iter().all(|slow| *slow)).then_some(speedup), slow })
 }
@@ -73,13 +73,14 @@ fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
         unit.weights.iter().for_each(|weight| decisions[*weight] = Decision::Left(SLOWER));
     }
     plan.decide(work.view, &decisions);
-    Ok(work.make_plainly(&plan)?.0)
+    Ok(work.make_plainly(&mut plan)?.0)
 }
 
 /// Units of one form and shape, those with most weights first.
 fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<(bool, usize, usize), (usize, Vec<usize>)> = BTreeMap::new();
-    for (index, unit) in units.iter().enumerate() {
+    // What is stored in few bits has the speed of floats.
+    for (index, unit) in units.iter().enumerate().filter(|(_, unit)| unit.stored.is_none()) {
         let weight = &plan.weights[unit.weights[0]];
         let form = plan.changes.iter().find(|c| c.weight == unit.weights[0]).map(|c| c.form);
         let table = unit.weights.len() == 1 && matches!(form, Some(Form::Table | Form::BlockTable));

@@ -5,7 +5,7 @@
 
 use super::planner::Plan;
 use super::rewrite::Switches;
-use super::{QuantizeType, Work, dynamic, weight_only, weights};
+use super::{QuantizeType, Work, dynamic, stored, weight_only, weights};
 use crate::benchmark::{self, inputs::Mask, rows::Sums};
 use crate::calibrate::Batch;
 use crate::call::Ticket;
@@ -163,14 +163,21 @@ pub struct Trial<'j> {
 }
 
 impl<'j> Trial<'j> {
-    /// With weights coded as the plan says. `of` is the switch of each weight.
-    pub fn new(judge: &'j Judge, work: &Work<'_>, plan: &Plan<'_>, of: &[usize], count: usize) -> Result<Trial<'j>> {
+    /// With weights coded as the plan says. `of` is the switch of each weight, `of_stored` of each that is stored.
+    pub fn new(
+        judge: &'j Judge,
+        work: &Work<'_>,
+        plan: &Plan<'_>,
+        (of, of_stored): (&[usize], &[usize]),
+        count: usize,
+    ) -> Result<Trial<'j>> {
         let original = work.model.proto();
         let input = Names::of(original).fresh(SWITCHES);
         let switches = Switches { input: &input, of, count };
         let ticket = Ticket::default();
         let proto = work.pool.install(|| -> Result<_> {
-            Ok(match work.options.quantize_type {
+            let outcomes = stored::all(plan, work.options, &ticket)?;
+            let mut proto = match work.options.quantize_type {
                 QuantizeType::WeightOnly => {
                     let made = weight_only::all(plan, work.options, &ticket)?;
                     weight_only::rewrite(original, plan, &made, work.options, Some(&switches)).0
@@ -180,7 +187,10 @@ impl<'j> Trial<'j> {
                     dynamic::rewrite(original, plan, made, Some(&switches)).0
                 }
                 QuantizeType::Static => bail!(Unsupported, "static quantization on trial"),
-            })
+            };
+            let switched = stored::Switched { input: &input, of: of_stored };
+            stored::apply(&mut proto, &plan.stored, &outcomes, Some(&switched));
+            Ok(proto)
         })?;
         let session = judge.session(&work.model.derive(proto), work).at(|| "the model on trial")?;
         let elements = |case: &Case| case.batch.inputs.first().map_or(1, |(_, t)| t.elements());

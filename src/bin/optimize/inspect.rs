@@ -136,7 +136,7 @@ fn plan(model: &Model, output: &Output) -> Result<()> {
         return common::print(&format!("[{text}]\n"));
     }
     let mut table = Table::default();
-    table.row(&["optimize quantize", "size", "of the original", "nodes", "left", "about", "memory"]);
+    table.row(&["optimize quantize", "size", "of the original", "nodes", "stored", "left", "about", "memory"]);
     for (form, report) in reports {
         let summary = report?.summary;
         let number = |key: &str| summary.get(key).and_then(|v| v.as_f64()).unwrap_or(0.0);
@@ -146,6 +146,7 @@ fn plan(model: &Model, output: &Output) -> Result<()> {
             &bytes(number("bytes_after") as u64),
             &format!("{share:.1} %"),
             &number("nodes_quantized").to_string(),
+            &number("nodes_stored").to_string(),
             &number("nodes_left").to_string(),
             &format!("{:.1} s", number("seconds")),
             &bytes(number("memory_bytes") as u64),

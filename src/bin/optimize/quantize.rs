@@ -336,14 +336,19 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     if reporting.verbose {
         let line = |n: &optimize::report::NodeReport| {
             let cost = n.sensitivity.map_or(String::new(), |loss| format!("; alone loses {loss:.2e}"));
-            format!("{:<10} {:<8} {}  ({}{cost})\n", n.action, n.op, n.name, n.reason)
+            format!("{:<11} {:<8} {}  ({}{cost})\n", n.action, n.op, n.name, n.reason)
         };
         common::print(&report.nodes.iter().map(line).collect::<String>())?;
     }
     let (quantized, left) = (&report.summary["nodes_quantized"], &report.summary["nodes_left"]);
     let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
     let seconds = report.seconds;
-    common::print(&format!("{path}: {quantized} nodes quantized, {left} left, in {seconds:.2} s\n\n"))?;
+    let stored = ["stored int8", "stored int4"].map(|action| {
+        let count = report.nodes.iter().filter(|node| node.action == action).count();
+        if count > 0 { format!(", {count} {action}") } else { String::new() }
+    });
+    let stored = stored.concat();
+    common::print(&format!("{path}: {quantized} nodes quantized{stored}, {left} left, in {seconds:.2} s\n\n"))?;
     let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
     common::print(&table::comparison(report, bytes(&report.input), bytes(&report.output)))
 }

@@ -281,7 +281,8 @@ fn ban_weights(selection: &Selection<'_, '_>, weights: &[Option<Int8Matrix>], ba
 
 fn code(selection: &Selection<'_, '_>, options: &QuantizeOptions, call: &Call) -> Result<Vec<Option<Int8Matrix>>> {
     let weights = selection.weights.iter().map(weight_of).collect();
-    code_plan(&Plan { weights, changes: Vec::new(), left: Vec::new(), limit: planner::limit(options) }, options, call)
+    let (changes, stored, left) = (Vec::new(), Vec::new(), Vec::new());
+    code_plan(&Plan { weights, changes, stored, left, limit: planner::limit(options) }, options, call)
 }
 
 fn weight_of<'a>(planned: &select::Planned<'a>) -> Weight<'a> {

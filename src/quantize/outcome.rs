@@ -1,0 +1,51 @@
+//! What came of it: counts for the report, and what to say where nothing did.
+
+use super::QuantizeOptions;
+use super::planner::{LEFT, QUANTIZED};
+use crate::error::{Result, bail};
+use crate::report::{NodeReport, Report};
+use std::collections::BTreeMap;
+
+/// Counts what was done to nodes. [`crate::error::Kind::Unsupported`] if it is nothing.
+pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
+    let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
+    let (quantized, left) = (with(QUANTIZED), with(LEFT));
+    if left == nodes.len() {
+        bail!(Unsupported, "no node could be quantized: {}{}", reasons(nodes), help(nodes, options));
+    }
+    report.summary.insert("nodes_quantized".into(), quantized.into());
+    report.summary.insert("nodes_stored".into(), (nodes.len() - left - quantized).into());
+    report.summary.insert("nodes_left".into(), left.into());
+    Ok(())
+}
+
+/// The reasons of nodes that were left, counted, most frequent first.
+pub fn reasons(nodes: &[NodeReport]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in nodes.iter().filter(|n| n.action == LEFT) {
+        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "no operator has a constant weight of enough elements".to_owned();
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What would help where nothing can be quantized; empty if that is as asked for, or done already.
+fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
+    let settled = ["quantized already", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
+    if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {
+        return String::new();
+    }
+    let small = nodes.is_empty() || nodes.iter().any(|n| n.reason.contains(" elements"));
+    let smaller = match small {
+        true => format!("a min_elements below {} takes smaller weights; ", options.min_elements),
+        false => String::new(),
+    };
+    format!(
+        ". What would help: {smaller}static quantization (--type static --calibration) makes activations small and \
+         computes in integers, pruning (optimize prune) takes weights away"
+    )
+}

@@ -1,0 +1,199 @@
+//! Weights of 4 bits in blocks, as they are stored for nodes that compute in float.
+//!
+//! The codes of a block lie two a byte: its first half low, its second half high. So a few nodes of any operator set
+//! make floats of them, without the 4-bit types that came with operator set 21.
+
+use super::Stored;
+use super::find::MUL_OPSET;
+use crate::call::Ticket;
+use crate::error::Result;
+use crate::files::{Scratch, ScratchSlot};
+use crate::graph::constants::Matrix;
+use crate::onnx::proto::TensorProto;
+use crate::quantize::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
+use crate::quantize::{Algorithm, QuantizeOptions};
+use bytes::Bytes;
+
+/// Elements of a block, unless something else is asked for.
+const BLOCK: usize = 32;
+/// Smallest block.
+const LEAST: usize = 16;
+/// The most that a row may differ from what it was, relative to its length. Normal weights differ by 0.08.
+const MOST: f64 = 0.15;
+/// Elements that are coded at a time.
+const ELEMENTS: usize = 1 << 17;
+
+/// A weight in blocks of 4 bits.
+pub struct Blocks {
+    /// Places along the axes that have scales of their own.
+    pub rows: usize,
+    /// Elements of each.
+    pub columns: usize,
+    /// Elements of a block.
+    pub block: usize,
+    /// Whether rows are columns of the matrices that the last two axes are.
+    pub turned: bool,
+    /// `[rows, blocks, block / 2]`.
+    pub codes: Bytes,
+    /// `[rows, blocks, 1]`, float16.
+    pub scales: Bytes,
+    /// `[rows, blocks, 1]`, a byte each; empty if zero is the middle code.
+    pub zeros: Bytes,
+}
+
+impl Blocks {
+    /// The form in words.
+    pub fn describe(&self) -> String {
+        let zeros = if self.zeros.is_empty() { 0 } else { 8 };
+        let kind = if self.zeros.is_empty() { "symmetric" } else { "with zero points" };
+        let bits = 4.0 + f64::from(16 + zeros) / self.block as f64;
+        format!("4 bits in blocks of {}, {kind}, {bits:.2} bits a weight", self.block)
+    }
+}
+
+/// How the rows of a weight lie in it.
+struct Layout {
+    rows: usize,
+    columns: usize,
+    turned: bool,
+}
+
+/// Rows are along the axes that are kept: leading ones, or all but the last but one.
+fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
+    let rank = dims.len();
+    let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();
+    let keep = keep.filter(|keep| keep.contains(&true)).unwrap_or(&leading);
+    let size = |kept: bool| -> usize {
+        let sizes = dims.iter().zip(keep).filter(|(_, k)| **k == kept);
+        sizes.map(|(d, _)| usize::try_from(*d).unwrap_or(0)).product()
+    };
+    let turned = (0..rank).all(|a| keep[a] == (a + 2 != rank));
+    let fits = turned || keep.is_sorted_by(|a, b| a >= b);
+    fits.then(|| Layout { rows: size(true), columns: size(false), turned })
+}
+
+/// Codes a weight; `None` if its shape, its operator set or its values do not allow it.
+pub fn code(
+    stored: &Stored<'_>,
+    options: &QuantizeOptions,
+    scratch: &Scratch,
+    ticket: &Ticket,
+) -> Result<Option<Blocks>> {
+    let dims = &stored.tensor.dims;
+    let Some(layout) = layout(dims, stored.keep.as_deref()).filter(|_| stored.opset >= MUL_OPSET) else {
+        return Ok(None);
+    };
+    let mut block = if stored.bits.1 == 0 { BLOCK } else { stored.bits.1.max(LEAST) };
+    while block > LEAST && layout.columns % block != 0 {
+        block /= 2;
+    }
+    if layout.columns % block != 0 || stored.stored_bytes(4) >= stored.stored_bytes(8) {
+        return Ok(None);
+    }
+    let symmetric = options.symmetric;
+    let hqq = options.algorithm == Algorithm::Hqq && !symmetric;
+    let coding = Coding { bits: 4, block, symmetric, scale: ScaleType::Float16, hqq };
+    let matrix = rows_of(stored.tensor, &layout)?;
+    let blocks = layout.rows * layout.columns / block;
+    let slots = Slots {
+        codes: scratch.reserve(blocks * block / 2)?,
+        scales: scratch.reserve(blocks * 2)?,
+        zeros: scratch.reserve(if symmetric { 0 } else { blocks })?,
+    };
+    let step = (ELEMENTS / layout.columns.max(1)).max(1);
+    let mut first = 0;
+    while first < layout.rows {
+        ticket.check()?;
+        // Rows of one matrix, where they are its columns.
+        let room = if layout.turned { matrix.columns - first % matrix.columns } else { layout.rows - first };
+        let values = read(&matrix, &layout, first, step.min(room));
+        if !slots.write(&coding, &layout, first, &values)? {
+            return Ok(None);
+        }
+        first += step.min(room);
+    }
+    matrix.release(0..matrix.rows);
+    Ok(Some(Blocks {
+        rows: layout.rows,
+        columns: layout.columns,
+        block,
+        turned: layout.turned,
+        codes: slots.codes.finish()?,
+        scales: slots.scales.finish()?,
+        zeros: slots.zeros.finish()?,
+    }))
+}
+
+/// The tensor as a matrix of its rows; turned, as the matrices of its last two axes on top of one another.
+fn rows_of(tensor: &TensorProto, layout: &Layout) -> Result<Matrix> {
+    let (rows, columns) = match layout.turned {
+        false => (layout.rows, layout.columns),
+        true => (matrices(tensor) * layout.columns, layout.rows / matrices(tensor).max(1)),
+    };
+    Matrix::new(&TensorProto { dims: vec![rows as i64, columns as i64], ..tensor.clone() })
+}
+
+fn matrices(tensor: &TensorProto) -> usize {
+    let outer = &tensor.dims[..tensor.dims.len() - 2];
+    usize::try_from(outer.iter().product::<i64>()).unwrap_or(1)
+}
+
+/// Some rows, one after another.
+fn read(matrix: &Matrix, layout: &Layout, first: usize, count: usize) -> Vec<f32> {
+    let columns = layout.columns;
+    let mut values = vec![0f32; count * columns];
+    if !layout.turned {
+        values.chunks_mut(columns).enumerate().for_each(|(row, values)| matrix.read(first + row, 0, values));
+        return values;
+    }
+    let (top, left) = (first / matrix.columns * columns, first % matrix.columns);
+    let mut line = vec![0f32; count];
+    for k in 0..columns {
+        matrix.read(top + k, left, &mut line);
+        line.iter().enumerate().for_each(|(row, value)| values[row * columns + k] = *value);
+    }
+    values
+}
+
+struct Slots {
+    codes: ScratchSlot,
+    scales: ScratchSlot,
+    zeros: ScratchSlot,
+}
+
+impl Slots {
+    /// Codes rows and writes them; `false` if they cannot be coded well enough.
+    fn write(&self, coding: &Coding, layout: &Layout, first: usize, values: &[f32]) -> Result<bool> {
+        if !values.iter().all(|v| v.abs() <= coding.largest()) {
+            return Ok(false);
+        }
+        let (mut codes, mut scales, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
+        for row in values.chunks(layout.columns) {
+            let coded = if coding.hqq { hqq::code_row(coding, row) } else { range::code_row(coding, row, None) };
+            if error(coding, row, &coded) > MOST {
+                return Ok(false);
+            }
+            for block in coded.codes.chunks(coding.block) {
+                let (low, high) = block.split_at(coding.block / 2);
+                codes.extend(low.iter().zip(high).map(|(low, high)| low | high << 4));
+            }
+            scales.extend(coded.scales.iter().flat_map(|s| half::f16::from_f32(*s).to_le_bytes()));
+            zeros.extend_from_slice(if coding.symmetric { &[] } else { &coded.zeros });
+        }
+        let blocks = first * layout.columns / coding.block;
+        self.codes.write_at(blocks * coding.block / 2, &codes)?;
+        self.scales.write_at(blocks * 2, &scales)?;
+        self.zeros.write_at(if zeros.is_empty() { 0 } else { blocks }, &zeros)?;
+        Ok(true)
+    }
+}
+
+/// How much a row differs from what it was, relative to its length.
+fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f64 {
+    let (mut error, mut length) = (0f64, 0f64);
+    for (k, value) in row.iter().enumerate() {
+        error += f64::from(value - coded.value(k / coding.block, coded.codes[k])).powi(2);
+        length += f64::from(*value).powi(2);
+    }
+    if length > 0.0 { (error / length).sqrt() } else { 0.0 }
+}

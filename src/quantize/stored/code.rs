@@ -1,0 +1,322 @@
+//! Weights as int8 with scales along some axes: the arithmetic, and the choice of axes where the operator leaves it open.
+
+use super::blocks::{self, Blocks};
+use super::find::MUL_OPSET;
+use super::{Outcome, Stored};
+use crate::call::Ticket;
+use crate::error::Result;
+use crate::files::Scratch;
+use crate::graph::constants::Matrix;
+use crate::onnx::proto::TensorProto;
+use crate::quantize::QuantizeOptions;
+use crate::quantize::planner::Plan;
+use crate::quantize::weights::PIECE;
+use bytes::Bytes;
+use rayon::prelude::*;
+
+/// Largest code.
+const LIMIT: f32 = 127.0;
+/// The most that a channel may differ from what it was, relative to its length. Normal weights differ by 0.01; those
+/// with values 25 times the others by 0.05.
+const MOST: f64 = 0.05;
+/// Scales may take so much of the float bytes, codes included, that it is still worth it.
+const WORTH: f64 = 0.75;
+/// Below this magnitude scales would be denormal; such channels become zeros, whatever the relative error is.
+const NOTHING: f32 = 1e-35;
+
+/// A weight in few bits.
+pub enum Coded {
+    /// One scale for each place along the axes that are kept.
+    Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32> },
+    /// Blocks of 4 bits.
+    Int4(Blocks),
+}
+
+impl Coded {
+    /// Bits of a code.
+    pub fn bits(&self) -> u32 {
+        match self {
+            Coded::Int8 { .. } => 8,
+            Coded::Int4(_) => 4,
+        }
+    }
+
+    /// The form in words.
+    pub fn describe(&self) -> String {
+        match self {
+            Coded::Int8 { scales, .. } if scales.len() == 1 => "int8 weight, one scale".to_owned(),
+            Coded::Int8 { keep, scales, .. } => {
+                let axes: Vec<String> = (0..keep.len()).filter(|a| keep[*a]).map(|a| a.to_string()).collect();
+                let plural = if axes.len() > 1 { "axes" } else { "axis" };
+                format!("int8 weight per channel, {} scales along {plural} {}", scales.len(), axes.join(", "))
+            }
+            Coded::Int4(blocks) => blocks.describe(),
+        }
+    }
+}
+
+/// Codes every weight of the plan that is to be stored.
+pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
+    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let scratch = Scratch::new(&folder);
+    plan.stored
+        .par_iter()
+        .map(|stored| {
+            let outcome = one(stored, options, &scratch, ticket);
+            ticket.add(stored.bytes());
+            outcome
+        })
+        .collect()
+}
+
+fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
+    if stored.bits.0 < 8
+        && let Some(blocks) = blocks::code(stored, options, scratch, ticket)?
+    {
+        return Ok(Ok(Coded::Int4(blocks)));
+    }
+    int8(stored, scratch, ticket)
+}
+
+/// A tensor as one row, whatever its shape.
+pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
+    let elements = tensor.dims.iter().product();
+    Matrix::new(&TensorProto { dims: vec![1, elements], ..tensor.clone() })
+}
+
+/// How many scales there are, if some axes are kept.
+pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
+    dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
+}
+
+fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
+    let matrix = flat(stored.tensor)?;
+    let dims = &stored.tensor.dims;
+    let (given, tried) = axes(stored);
+    let mut best: Option<(f64, Vec<bool>, Vec<f32>)> = None;
+    let mut worst = f64::INFINITY;
+    for (index, keep) in given.iter().chain(&tried).enumerate() {
+        if index >= given.len() && !given.is_empty() && best.is_some() {
+            break; // The axes of the operator serve.
+        }
+        let places = Places::new(dims, keep);
+        let Some(scales) = scales(&matrix, &places, ticket)? else {
+            return Ok(Err("the weight holds values that are not finite".to_owned()));
+        };
+        let (most, total) = errors(&matrix, &places, &scales, ticket)?;
+        worst = worst.min(most);
+        let better = best.as_ref().is_none_or(|(known, ..)| total < *known);
+        if most <= MOST && better {
+            best = Some((total, keep.clone(), scales));
+        }
+    }
+    let Some((_, keep, scales)) = best else {
+        return Ok(Err(match worst.is_finite() {
+            true => format!("int8 would change a channel of the weight by {:.0} %", worst * 100.0),
+            false => "no scales fit its shape".to_owned(),
+        }));
+    };
+    let slot = scratch.reserve(matrix.elements())?;
+    let places = Places::new(dims, &keep);
+    pieces(&matrix, &places, ticket, &mut |from, values, at| {
+        let code = |(v, at): (&f32, &u32)| round(v / scales[*at as usize]) as i8 as u8;
+        slot.write_at(from, &values.iter().zip(at).map(code).collect::<Vec<u8>>())
+    })?;
+    Ok(Ok(Coded::Int8 { keep, values: slot.finish()?, scales }))
+}
+
+/// Axes to keep: as the operator has its channels, and others to be tried if that does not serve or is not known.
+fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
+    let dims = &stored.tensor.dims;
+    let rank = dims.len();
+    let one = |axis: usize| (0..rank).map(|a| a == axis).collect::<Vec<bool>>();
+    let but = |axis: usize| (0..rank).map(|a| a != axis).collect::<Vec<bool>>();
+    let first_two = (0..rank).map(|a| a < 2).collect();
+    let mut tried = vec![one(0), one(1), one(rank - 1), first_two, but(rank - 1), but(rank - 2)];
+    let (elements, bytes) = (stored.elements(), stored.bytes() as f64);
+    let worth = |keep: &Vec<bool>| (elements + 4 * scale_count(dims, keep)) as f64 <= WORTH * bytes;
+    // Without `Mul` the places that share a scale must lie together.
+    let leading = |keep: &Vec<bool>| stored.opset >= MUL_OPSET || keep.is_sorted_by(|a, b| a >= b);
+    tried.retain(|keep| worth(keep) && leading(keep));
+    tried.sort_by_key(|keep| scale_count(dims, keep));
+    tried.dedup();
+    let given: Vec<Vec<bool>> = stored.keep.iter().filter(|keep| worth(keep) && leading(keep)).cloned().collect();
+    (given, tried)
+}
+
+/// Which scale each element has.
+struct Places {
+    /// Sizes with how far the next element's scale is, from the outermost; axes that go together are one.
+    dims: Vec<(usize, usize)>,
+    count: usize,
+}
+
+impl Places {
+    fn new(dims: &[i64], keep: &[bool]) -> Places {
+        let mut merged: Vec<(usize, usize)> = Vec::new();
+        let mut count = 1;
+        for (size, keep) in dims.iter().zip(keep).rev() {
+            let size = usize::try_from(*size).unwrap_or(0);
+            let step = if *keep { count } else { 0 };
+            count *= if *keep { size } else { 1 };
+            match merged.last_mut() {
+                Some(inner) if (inner.1 > 0) == *keep => inner.0 *= size,
+                _ => merged.push((size, step)),
+            }
+        }
+        merged.reverse();
+        Places { dims: merged, count }
+    }
+
+    /// The scales of elements from number `from` on.
+    fn fill(&self, from: usize, out: &mut [u32]) {
+        let Some((&(inner, step), outer)) = self.dims.split_last() else { return out.fill(0) };
+        let mut done = 0;
+        while done < out.len() {
+            let at = from + done;
+            let (mut row, column) = (at / inner, at % inner);
+            let mut base = 0;
+            for (size, step) in outer.iter().rev() {
+                base += row % size * step;
+                row /= size;
+            }
+            let count = (inner - column).min(out.len() - done);
+            for (index, place) in out[done..done + count].iter_mut().enumerate() {
+                *place = (base + (column + index) * step) as u32;
+            }
+            done += count;
+        }
+    }
+}
+
+/// Visits a tensor in pieces: number of the first element, elements, places of their scales.
+fn pieces(
+    matrix: &Matrix,
+    places: &Places,
+    ticket: &Ticket,
+    visit: &mut dyn FnMut(usize, &[f32], &[u32]) -> Result<()>,
+) -> Result<()> {
+    let count = PIECE.min(matrix.elements());
+    let (mut values, mut at) = (vec![0f32; count], vec![0u32; count]);
+    for from in (0..matrix.elements()).step_by(PIECE) {
+        ticket.check()?;
+        let count = PIECE.min(matrix.elements() - from);
+        matrix.read(0, from, &mut values[..count]);
+        places.fill(from, &mut at[..count]);
+        visit(from, &values[..count], &at[..count])?;
+    }
+    matrix.release(0..1);
+    Ok(())
+}
+
+/// `max|w| / 127` for each place; `None` if a value is not finite.
+fn scales(matrix: &Matrix, places: &Places, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
+    let (mut highest, mut finite) = (vec![0f32; places.count], true);
+    pieces(matrix, places, ticket, &mut |_, values, at| {
+        for (value, at) in values.iter().zip(at) {
+            finite &= value.is_finite();
+            let highest = &mut highest[*at as usize];
+            *highest = highest.max(value.abs());
+        }
+        Ok(())
+    })?;
+    let scale = |highest: f32| if highest > NOTHING { highest / LIMIT } else { 1.0 };
+    Ok(finite.then(|| highest.into_iter().map(scale).collect()))
+}
+
+/// The largest relative error of a channel, and the squared error of all.
+fn errors(matrix: &Matrix, places: &Places, scales: &[f32], ticket: &Ticket) -> Result<(f64, f64)> {
+    let mut sums = vec![(0f64, 0f64); places.count];
+    pieces(matrix, places, ticket, &mut |_, values, at| {
+        for (value, at) in values.iter().zip(at) {
+            let scale = scales[*at as usize];
+            let (error, sums) = (f64::from(value - round(value / scale) * scale), &mut sums[*at as usize]);
+            // A squared float32 does not overflow a float64.
+            sums.0 += error * error;
+            sums.1 += f64::from(*value).powi(2);
+        }
+        Ok(())
+    })?;
+    let relative = |(error, length): &(f64, f64)| (error / length).sqrt();
+    let nothing = f64::from(NOTHING).powi(2);
+    let most = sums.iter().filter(|sums| sums.1 > nothing).map(relative).fold(0.0, f64::max);
+    Ok((most, sums.iter().map(|sums| sums.0).sum()))
+}
+
+/// Half to even, as ONNX `QuantizeLinear` does.
+fn round(value: f32) -> f32 {
+    value.round_ties_even().clamp(-LIMIT, LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit::float_tensor;
+
+    fn stored<'a>(tensor: &'a TensorProto, keep: Option<&[bool]>) -> Stored<'a> {
+        let keep = keep.map(<[bool]>::to_vec);
+        Stored { owner: 0, name: "w", tensor, keep, readers: Vec::new(), bits: (8, 0), opset: 13 }
+    }
+
+    fn code(tensor: &TensorProto, keep: Option<&[bool]>) -> Outcome {
+        int8(&stored(tensor, keep), &Scratch::new(&std::env::temp_dir()), &Ticket::default()).unwrap()
+    }
+
+    #[test]
+    fn places_are_those_of_broadcasting() {
+        let dims = [2i64, 3, 4, 5];
+        for bits in 0..16usize {
+            let keep: Vec<bool> = (0..4).map(|a| bits >> a & 1 == 1).collect();
+            let places = Places::new(&dims, &keep);
+            assert_eq!(places.count as u64, scale_count(&dims, &keep));
+            for from in [0, 7, 31] {
+                let mut found = vec![0u32; 120 - from];
+                places.fill(from, &mut found);
+                for (offset, place) in found.iter().enumerate() {
+                    let (mut rest, mut wanted, mut step) = (from + offset, 0, 1);
+                    for axis in (0..4).rev() {
+                        let size = dims[axis] as usize;
+                        wanted += if keep[axis] { rest % size * step } else { 0 };
+                        step *= if keep[axis] { size } else { 1 };
+                        rest /= size;
+                    }
+                    assert_eq!(*place as usize, wanted, "{keep:?} {from} {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn axes_are_the_operators_unless_they_cost_too_much() {
+        // Columns of very different magnitude: the axis asked for is 0, along which 8 bits lose too much.
+        let wide: Vec<f32> = (0..64 * 64).map(|i| (i as f32 * 0.7).sin() * 1000f32.powi(i % 64 / 62)).collect();
+        let tensor = float_tensor("w", &[64, 64], &wide);
+        let Ok(Coded::Int8 { keep, .. }) = code(&tensor, Some(&[true, false])) else { panic!("left") };
+        assert_eq!(keep, [false, true]);
+        let even: Vec<f32> = (0..64 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
+        let tensor = float_tensor("w", &[64, 64], &even);
+        let Ok(Coded::Int8 { keep, values, scales }) = code(&tensor, Some(&[true, false])) else { panic!("left") };
+        assert_eq!((keep, values.len(), scales.len()), (vec![true, false], 4096, 64));
+        for (index, value) in even.iter().enumerate() {
+            let scale = scales[index / 64];
+            assert!((value - scale * f32::from(values[index] as i8)).abs() <= scale * 0.5001);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_or_spreads_too_far_stays() {
+        let mut values = vec![0.001f32; 4096];
+        values[7] = f32::NAN;
+        assert!(matches!(code(&float_tensor("w", &[64, 64], &values), None), Err(why) if why.contains("not finite")));
+        values[7] = f32::INFINITY;
+        assert!(matches!(code(&float_tensor("w", &[64, 64], &values), None), Err(why) if why.contains("not finite")));
+        // Each row and each column has one value so much larger than the others that these become zeros.
+        let spread: Vec<f32> = (0..1 << 18).map(|i| if i / 512 == i % 512 { 1.0 } else { 0.0035 }).collect();
+        let Err(reason) = code(&float_tensor("w", &[512, 512], &spread), None) else { panic!("stored") };
+        assert!(reason.contains("would change a channel"), "{reason}");
+        // Zeros and denormals are what they are.
+        let mut few = vec![0f32; 4096];
+        few[5] = 1e-42;
+        assert!(code(&float_tensor("w", &[64, 64], &few), Some(&[true, false])).is_ok());
+    }
+}

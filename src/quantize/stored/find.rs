@@ -1,0 +1,240 @@
+//! Which constants are weights of operators that compute in float.
+
+use super::Stored;
+use super::roles::{Role, already, role};
+use crate::graph::{BodyId, Use, View};
+use crate::onnx::dtype::element_count;
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::quantize::QuantizeOptions;
+use crate::quantize::planner::{Change, is_float};
+use globset::GlobSet;
+use std::collections::{HashMap, HashSet};
+
+/// What weights are looked for with.
+pub struct Asked<'p, 'a> {
+    pub view: &'p View<'a>,
+    pub model: &'p ModelProto,
+    pub options: &'p QuantizeOptions,
+    pub include: &'p GlobSet,
+    pub exclude: &'p GlobSet,
+    /// Nodes that read weights in another form; they need the float one no more.
+    pub changes: &'p [Change<'a>],
+    /// Version of the default operator set: of the model, then of each function.
+    pub opsets: &'p [i64],
+    /// Bits and block for what has these names.
+    pub bits: &'p mut dyn FnMut(&str, &str) -> (u32, usize),
+}
+
+/// What there is.
+pub struct Found<'a> {
+    /// Weights to store.
+    pub stored: Vec<Stored<'a>>,
+    /// Nodes that the caller's globs ask for.
+    pub included: usize,
+    /// Nodes whose weight stays, with the reason.
+    pub left: Vec<(BodyId, usize, String)>,
+}
+
+/// Before this operator set `Mul` has no kernel; a `Conv` of one input channel a group multiplies instead.
+pub const MUL_OPSET: i64 = 7;
+
+/// How deep weights are followed through nodes and calls.
+const DEPTH: usize = 16;
+
+/// Looks for weights in all bodies.
+pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
+    let view = asked.view;
+    let functions = functions(asked.model, view);
+    let changed = asked.changes.iter().map(|c| (c.body, c.node, c.input)).collect();
+    let mut found = Found { stored: Vec::new(), included: 0, left: Vec::new() };
+    for (owner, body) in view.bodies.iter().enumerate() {
+        let initializers = body.graph.iter().flat_map(|g| &g.initializer);
+        let tensors = initializers.filter_map(|t| Some((t.name.as_deref()?, t)));
+        for (name, tensor) in tensors.chain(body.nodes.iter().filter_map(constant_node)) {
+            let mut walk = Walk {
+                view,
+                functions: &functions,
+                changed: &changed,
+                embeddings: asked.options.embeddings,
+                readers: Vec::new(),
+                keep: None,
+                agreed: true,
+                refusal: None,
+                names: Vec::new(),
+            };
+            let elements = element_count(&tensor.dims).unwrap_or(0);
+            if is_float(tensor) && tensor.dims.len() > 1 && elements >= asked.options.min_elements.max(1) {
+                walk.follow(owner, name, Some((0..tensor.dims.len()).collect()), 0);
+                weigh(asked, &mut found, walk, (owner, name, tensor));
+            }
+        }
+        for (index, node) in body.nodes.iter().enumerate() {
+            let stored = |(input, name): (usize, &String)| {
+                matches!(role(view, owner, node, input, None), Role::Weight(_)) && already(view, owner, name)
+            };
+            if node.input.iter().enumerate().any(stored) {
+                found.left.push((owner, index, "is quantized already: its weight is stored in few bits".to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The tensor of a `Constant` node with the name of its value.
+fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
+    let value = node.is("Constant").then(|| node.attribute("value")).flatten()?;
+    (value.kind == Some(attribute_kind::TENSOR) && value.ref_attr_name.is_none())
+        .then_some((node.output.first()?.as_str(), value.t.as_deref()?))
+}
+
+type Functions<'p> = HashMap<(&'p str, &'p str, &'p str), (BodyId, &'p [String])>;
+
+/// The body and the inputs of each function.
+fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
+    let bodies = view.bodies.iter().enumerate().filter(|(_, body)| body.graph.is_none());
+    let of = |(id, body): (BodyId, &crate::graph::Body<'_>)| {
+        let function = model.functions.get(body.function?)?;
+        let part = |text: &'p Option<String>| text.as_deref().unwrap_or("");
+        let key = (part(&function.domain), part(&function.name), part(&function.overload));
+        Some((key, (id, function.input.as_slice())))
+    };
+    bodies.filter_map(of).collect()
+}
+
+/// Decides on one constant, once it is known who reads it.
+fn weigh<'a>(
+    asked: &mut Asked<'_, 'a>,
+    found: &mut Found<'a>,
+    walk: Walk<'_, 'a>,
+    (owner, name, tensor): (BodyId, &'a str, &'a TensorProto),
+) {
+    if walk.readers.is_empty() {
+        return;
+    }
+    let matches = |globs: &GlobSet, label: &str| globs.is_match(label) || globs.is_match(name);
+    let include = &asked.options.include;
+    let included = walk.names.iter().filter(|label| include.is_empty() || matches(asked.include, label)).count();
+    found.included += if include.is_empty() { 0 } else { included };
+    let refusal = if included < walk.names.len() {
+        Some("not included".to_owned())
+    } else if walk.names.iter().any(|label| matches(asked.exclude, label)) {
+        Some("excluded".to_owned())
+    } else if overridable(asked, owner, name) {
+        Some("a caller may give the weight another value".to_owned())
+    } else {
+        walk.refusal
+    };
+    let function = asked.view.bodies[owner].function;
+    let keep = match (asked.options.per_channel, walk.agreed) {
+        (false, _) => Some(vec![false; tensor.dims.len()]),
+        (true, true) => walk.keep,
+        (true, false) => None,
+    };
+    let mut stored = Stored {
+        owner,
+        name,
+        tensor,
+        keep,
+        readers: walk.readers,
+        bits: (8, 0),
+        opset: asked.opsets[function.map_or(0, |f| f + 1)],
+    };
+    match refusal {
+        Some(reason) => {
+            found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
+        }
+        None if stored.stored_bytes(8) < stored.bytes() => {
+            let label = walk.names.first().map_or("", String::as_str);
+            stored.bits = (asked.bits)(label, name);
+            found.stored.push(stored);
+        }
+        None => {
+            let reason = format!("the weight has only {} elements", stored.elements());
+            found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
+        }
+    }
+}
+
+/// Whether a caller can give another value. Before IR version 4 every initializer is listed as an input, and constant.
+fn overridable(asked: &Asked<'_, '_>, owner: BodyId, name: &str) -> bool {
+    let graph = asked.view.bodies[owner].graph;
+    asked.model.ir_version.unwrap_or(0) >= 4
+        && graph.is_some_and(|g| g.input.iter().any(|input| input.name.as_deref() == Some(name)))
+}
+
+/// Follows a constant to the nodes that it is a weight of.
+struct Walk<'p, 'a> {
+    view: &'p View<'a>,
+    functions: &'p Functions<'p>,
+    changed: &'p HashSet<(BodyId, usize, usize)>,
+    /// Whether tables are to be stored.
+    embeddings: bool,
+    readers: Vec<(BodyId, usize)>,
+    /// Axes of the constant with scales of their own, as the readers so far have it.
+    keep: Option<Vec<bool>>,
+    agreed: bool,
+    /// Why it must stay as it is.
+    refusal: Option<String>,
+    /// Labels of the readers, and of calls of functions on the way to them.
+    names: Vec<String>,
+}
+
+impl Walk<'_, '_> {
+    /// `axes` says which axis of the constant each of the value's is, if that is known.
+    fn follow(&mut self, owner: BodyId, name: &str, axes: Option<Vec<usize>>, depth: usize) {
+        if depth > DEPTH {
+            self.refuse("it goes too far to follow");
+            return;
+        }
+        for place in self.view.uses(owner, name) {
+            match *place {
+                Use::Output { .. } => self.refuse("its weight is an output too"),
+                Use::Node { body, node, input } if self.changed.contains(&(body, node, input)) => {}
+                Use::Node { body, node, input } => self.step((body, node, input), axes.as_deref(), depth),
+            }
+        }
+    }
+
+    fn step(&mut self, (body, index, input): (BodyId, usize, usize), axes: Option<&[usize]>, depth: usize) {
+        let node = self.view.node(body, index);
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (domain, overload) = (part(&node.domain), part(&node.overload));
+        if let Some(&(inside, inputs)) = self.functions.get(&(domain.as_str(), node.op(), overload.as_str())) {
+            let Some(name) = inputs.get(input) else { return };
+            let before = self.readers.len();
+            self.follow(inside, name, axes.map(<[usize]>::to_vec), depth + 1);
+            if self.readers.len() > before {
+                self.names.push(node.label().to_owned());
+            }
+            return;
+        }
+        match role(self.view, body, node, input, axes.map(<[usize]>::len)) {
+            Role::Shape => {}
+            Role::Table(_) if !self.embeddings => self.refuse("embedding tables are not to be quantized"),
+            Role::Weight(keep) | Role::Table(keep) => {
+                let keep = keep.zip(axes).map(|(keep, axes)| {
+                    let mut own = vec![false; keep.len()];
+                    keep.iter().zip(axes).for_each(|(keep, axis)| own[*axis] = *keep);
+                    own
+                });
+                self.agreed &= self.readers.is_empty() || self.keep == keep;
+                self.keep = keep;
+                if !self.readers.contains(&(body, index)) {
+                    self.readers.push((body, index));
+                    self.names.push(node.label().to_owned());
+                }
+            }
+            Role::Passes(order) => {
+                let axes = order.zip(axes).map(|(order, axes)| order.iter().map(|axis| axes[*axis]).collect());
+                for output in node.output.iter().filter(|name| !name.is_empty()) {
+                    self.follow(body, output, Option::clone(&axes), depth + 1);
+                }
+            }
+            Role::Other => self.refuse(&format!("{} needs the weight as float", node.label())),
+        }
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        self.refusal.get_or_insert_with(|| reason.to_owned());
+    }
+}

@@ -1,0 +1,170 @@
+//! Weights that are stored in few bits and computed in float: what no integer kernel and no kernel for blocks holds.
+//!
+//! ```text
+//! W   ->   W = Mul(Cast<float>(W8), scales)                                        8 bits
+//!          W = Reshape(Mul(Sub(Concat(low, high), zero points), scales), shape)     4 bits in blocks
+//! ```
+//! The value keeps its name, so whoever reads it stays as it is: several nodes, subgraphs, functions. ONNX Runtime
+//! computes nodes over constants once, when it makes a session, and then has the kernels of the float model. It does not
+//! do so with `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`, which also
+//! are in every operator set and take scales along several axes at once.
+//!
+//! `find` says which constants are weights, and along which axes; `code` is the arithmetic; `write` changes the graph.
+
+mod blocks;
+mod code;
+mod find;
+mod roles;
+mod write;
+
+pub use code::{Coded, all};
+pub use find::{Asked, Found, find};
+pub use write::{Switched, apply};
+
+use super::allocate::Choice;
+use super::planner::{LEFT, Plan, report_of};
+use crate::graph::{BodyId, View};
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::TensorProto;
+use std::collections::BTreeMap;
+
+/// `NodeReport.action` of a node with a weight of 8 bits that is computed in float.
+pub const STORED_INT8: &str = "stored int8";
+/// `NodeReport.action` of a node with a weight of 4 bits that is computed in float.
+pub const STORED_INT4: &str = "stored int4";
+
+const COMPUTED: &str = "computed in float";
+
+/// A weight to store in few bits.
+pub struct Stored<'a> {
+    /// The body in which it is defined.
+    pub owner: BodyId,
+    /// The name of its value there: the initializer's, or the output of its `Constant` node.
+    pub name: &'a str,
+    /// The float tensor.
+    pub tensor: &'a TensorProto,
+    /// Which axes have scales of their own; `None` if that is to be found by trying.
+    pub keep: Option<Vec<bool>>,
+    /// The nodes that it is a weight of.
+    pub readers: Vec<(BodyId, usize)>,
+    /// Bits, and elements of a block where bits are fewer than 8.
+    pub bits: (u32, usize),
+    /// Version of the default operator set where it is defined.
+    pub opset: i64,
+}
+
+impl Stored<'_> {
+    /// `NodeReport.action` of its readers, if it can be coded.
+    pub fn action(&self) -> &'static str {
+        if self.bits.0 < 8 { STORED_INT4 } else { STORED_INT8 }
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        element_count(&self.tensor.dims).unwrap_or(0)
+    }
+
+    /// Bytes of the float tensor.
+    pub fn bytes(&self) -> u64 {
+        let dtype = DataType::from_onnx(self.tensor.data_type.unwrap_or(0));
+        self.elements() * u64::from(dtype.map_or(4, |d| d.bits() / 8))
+    }
+
+    /// About how many bytes the stored form has.
+    pub fn stored_bytes(&self, bits: u32) -> u64 {
+        let scales = match (bits, &self.keep) {
+            (4, _) => self.elements() / self.bits.1.max(16) as u64 * 3,
+            (_, Some(keep)) => 4 * code::scale_count(&self.tensor.dims, keep),
+            (_, None) => self.elements() / 16,
+        };
+        self.elements() * u64::from(bits) / 8 + scales + self.node_bytes(bits)
+    }
+
+    /// Bytes of the nodes and names around a stored weight.
+    fn node_bytes(&self, bits: u32) -> u64 {
+        let (fixed, names) = match bits {
+            4 => (600, 6),
+            _ if self.opset < find::MUL_OPSET => (350, 4),
+            _ => (150, 4),
+        };
+        fixed + names * self.name.len() as u64
+    }
+}
+
+/// Takes what was found into a plan and its report.
+pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
+    for (body, node, reason) in found.left {
+        put(plan, (body, node), report_of(view.node(body, node), LEFT, reason));
+    }
+    for stored in &found.stored {
+        for (body, node) in &stored.readers {
+            let report = report_of(view.node(*body, *node), stored.action(), COMPUTED.to_owned());
+            put(plan, (*body, *node), report);
+        }
+    }
+    plan.stored = found.stored;
+}
+
+/// What became of a weight: coded, or the reason why it stays.
+pub type Outcome = std::result::Result<Coded, String>;
+
+/// Takes a decision for each weight: bits, or that it stays as it is for a reason.
+pub fn decide(plan: &mut Plan<'_>, view: &View<'_>, choices: &[Choice], reason: &str) {
+    let mut at = 0;
+    let mut floats: Vec<(BodyId, usize)> = Vec::new();
+    plan.stored.retain_mut(|stored| {
+        at += 1;
+        match choices[at - 1] {
+            Choice::Coded(bits, block) => stored.bits = (bits, block),
+            Choice::Float => floats.extend(&stored.readers),
+        }
+        choices[at - 1] != Choice::Float
+    });
+    for (body, node) in floats {
+        // What is said of nodes with another weight that is stored comes when that is made.
+        put(plan, (body, node), report_of(view.node(body, node), LEFT, reason.to_owned()));
+    }
+}
+
+/// Makes the report say what became of the weights.
+pub fn settle(plan: &mut Plan<'_>, view: &View<'_>, outcomes: &[Outcome]) {
+    let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Outcome)>> = BTreeMap::new();
+    for (stored, outcome) in plan.stored.iter().zip(outcomes) {
+        for reader in &stored.readers {
+            by_node.entry(*reader).or_default().push((stored.name, outcome));
+        }
+    }
+    for ((body, node), found) in by_node {
+        let bits = found.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).map(Coded::bits).min();
+        let action = match bits {
+            None => LEFT,
+            Some(8) => STORED_INT8,
+            Some(_) => STORED_INT4,
+        };
+        let several = found.len() > 1;
+        let mut reasons: Vec<String> = Vec::new();
+        for (name, outcome) in found {
+            let what = match outcome {
+                Ok(coded) => coded.describe(),
+                Err(reason) => reason.clone(),
+            };
+            reasons.push(if several { format!("{name}: {what}") } else { what });
+        }
+        if bits.is_some() {
+            reasons.push(COMPUTED.to_owned());
+        }
+        put(plan, (body, node), report_of(view.node(body, node), action, reasons.join("; ")));
+    }
+    plan.left.sort_by_key(|(body, node, _)| (*body, *node));
+}
+
+/// Puts a node into the report, in the place of what is said of it already. Nodes that change stay out of it.
+pub fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
+    if plan.changes.iter().any(|c| (c.body, c.node) == (body, node)) {
+        return;
+    }
+    match plan.left.iter_mut().find(|(b, n, _)| (*b, *n) == (body, node)) {
+        Some(known) => known.2 = report,
+        None => plan.left.push((body, node, report)),
+    }
+}

@@ -1,0 +1,240 @@
+//! Constants of few bits, and the nodes that make floats of them, in the place of float constants.
+
+use super::blocks::Blocks;
+use super::code::Coded;
+use super::find::MUL_OPSET;
+use super::{Outcome, Stored};
+use crate::graph::BodyId;
+use crate::graph::edit::{self, BodyMut, Names, float_tensor, int_attribute, ints_attribute};
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+const FLOAT: i32 = DataType::Float32 as i32;
+
+/// A switch for each weight, on trial: its readers get what it was, or what it would be.
+pub struct Switched<'s> {
+    /// Name of the input that says which are on: bool, one for each.
+    pub input: &'s str,
+    /// The switch of each weight.
+    pub of: &'s [usize],
+}
+
+/// Puts coded weights in the place of what they were. With switches, those of the main graph alone.
+///
+/// The model may have been rewritten since it was looked at, so long as bodies are in the same order.
+pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome], switched: Option<&Switched<'_>>) {
+    let mut by_body: HashMap<BodyId, Vec<usize>> = HashMap::new();
+    for (index, stored) in stored.iter().enumerate() {
+        if outcomes[index].is_ok() && (switched.is_none() || stored.owner == 0) {
+            by_body.entry(stored.owner).or_default().push(index);
+        }
+    }
+    if by_body.is_empty() {
+        return;
+    }
+    let mut names = Names::of(model);
+    edit::for_each_body(model, &mut |body, mut content| {
+        let mut make = Make {
+            names: &mut names,
+            weight: String::new(),
+            nodes: Vec::new(),
+            constants: Vec::new(),
+            front: Vec::new(),
+        };
+        for &index in by_body.get(&body).into_iter().flatten() {
+            if let Ok(coded) = &outcomes[index] {
+                let switch = switched.map(|s| (s.input, s.of[index]));
+                make.replace(&mut content, &stored[index], coded, switch);
+            }
+        }
+        let Make { constants, front, .. } = make;
+        content.nodes.splice(0..0, front);
+        constants.into_iter().for_each(|tensor| content.add_constant(tensor));
+    });
+    edit::modernize_ir(model);
+}
+
+/// What is to be added to one body.
+struct Make<'n> {
+    names: &'n mut Names,
+    /// The weight in hand.
+    weight: String,
+    /// Its nodes.
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+    /// Nodes that go before all others.
+    front: Vec<NodeProto>,
+}
+
+impl Make<'_> {
+    fn replace(
+        &mut self,
+        content: &mut BodyMut<'_>,
+        stored: &Stored<'_>,
+        coded: &Coded,
+        switch: Option<(&str, usize)>,
+    ) {
+        let name = stored.name;
+        let initializer = content.initializers.as_ref().and_then(|list| position(list, name));
+        let node = content.nodes.iter().position(|n| n.is("Constant") && n.output.first().is_some_and(|o| o == name));
+        if initializer.is_none() && node.is_none() {
+            return; // Nobody needed its float form, so it has gone.
+        }
+        let target = if switch.is_some() { self.names.fresh(&format!("{name}_stored")) } else { name.to_owned() };
+        name.clone_into(&mut self.weight);
+        self.value(stored, coded, &target);
+        if let Some((input, index)) = switch {
+            let original = self.names.fresh(&format!("{name}_float"));
+            self.either(name, (input, index), &target, &original);
+            match (initializer, node) {
+                (Some(at), _) => {
+                    content.initializers.iter_mut().for_each(|list| list[at].name = Some(original.clone()));
+                }
+                (None, Some(at)) => content.nodes[at].output[0] = original,
+                (None, None) => {}
+            }
+        } else if let (Some(at), Some(list)) = (initializer, &mut content.initializers) {
+            list.remove(at);
+        }
+        if let Some(inputs) = &mut content.inputs {
+            inputs.retain(|input| input.name.as_deref() != Some(name)); // Before IR version 4.
+        }
+        let made = std::mem::take(&mut self.nodes);
+        match node.filter(|_| initializer.is_none()) {
+            None => self.front.extend(made),
+            Some(at) if switch.is_some() => drop(content.nodes.splice(at + 1..at + 1, made)),
+            Some(at) => drop(content.nodes.splice(at..=at, made)),
+        }
+    }
+
+    /// The nodes that give the floats of a weight as `target`.
+    fn value(&mut self, stored: &Stored<'_>, coded: &Coded, target: &str) {
+        let dtype = stored.tensor.data_type.unwrap_or(FLOAT);
+        let dims = &stored.tensor.dims;
+        let value = match coded {
+            Coded::Int8 { keep, values, scales } if stored.opset >= MUL_OPSET => {
+                let codes = self.constant(stored.name, "int8", DataType::Int8, dims, values.clone());
+                let shape: Vec<i64> = dims.iter().zip(keep).map(|(size, keep)| if *keep { *size } else { 1 }).collect();
+                let scales = self.floats(stored.name, "scale", &shape, scales);
+                let codes = self.cast(&codes, FLOAT);
+                self.step("Mul", &[&codes, &scales], vec![])
+            }
+            Coded::Int8 { values, scales, .. } => self.convolved(stored, values, scales),
+            Coded::Int4(blocks) => self.blocks(stored, blocks),
+        };
+        match self.nodes.last_mut() {
+            Some(last) if dtype == FLOAT && last.output[0] == value => last.output[0] = target.to_owned(),
+            _ => self.push("Cast", &[&value], target, vec![int_attribute("to", i64::from(dtype))]),
+        }
+    }
+
+    /// Before there is `Mul`: each place is a channel, which a convolution of one element multiplies.
+    fn convolved(&mut self, stored: &Stored<'_>, values: &Bytes, scales: &[f32]) -> String {
+        let (name, count) = (stored.name, scales.len() as i64);
+        let shape = [1, count, 1, stored.elements() as i64 / count.max(1)];
+        let codes = self.constant(name, "int8", DataType::Int8, &shape, values.clone());
+        let scales = self.floats(name, "scale", &[count, 1, 1, 1], scales);
+        let codes = self.cast(&codes, FLOAT);
+        let attributes = vec![int_attribute("group", count), ints_attribute("kernel_shape", &[1, 1])];
+        let value = self.step("Conv", &[&codes, &scales], attributes);
+        self.reshape(name, &value, &stored.tensor.dims)
+    }
+
+    /// `scale (code - zero)` of blocks whose codes lie two a byte.
+    fn blocks(&mut self, stored: &Stored<'_>, blocks: &Blocks) -> String {
+        let name = stored.name;
+        let Blocks { rows, columns, block, turned, codes, scales, zeros } = blocks;
+        let (rows, count, half) = (*rows as i64, (columns / block) as i64, *block as i64 / 2);
+        let codes = self.constant(name, "int4", DataType::Uint8, &[rows, count, half], codes.clone());
+        let scales = self.constant(name, "scale", DataType::Float16, &[rows, count, 1], scales.clone());
+        let sixteenth = self.floats(name, "sixteenth", &[], &[0.0625]);
+        let sixteen = self.floats(name, "sixteen", &[], &[16.0]);
+        let zeros = match zeros.is_empty() {
+            true => self.floats(name, "zero_point", &[], &[8.0]),
+            false => {
+                let zeros = self.constant(name, "zero_point", DataType::Uint8, &[rows, count, 1], zeros.clone());
+                self.cast(&zeros, FLOAT)
+            }
+        };
+        let both = self.cast(&codes, FLOAT);
+        let high = self.step("Mul", &[&both, &sixteenth], vec![]);
+        let high = self.step("Floor", &[&high], vec![]);
+        let above = self.step("Mul", &[&high, &sixteen], vec![]);
+        let low = self.step("Sub", &[&both, &above], vec![]);
+        let codes = self.step("Concat", &[&low, &high], vec![int_attribute("axis", 2)]);
+        let codes = self.step("Sub", &[&codes, &zeros], vec![]);
+        let scales = self.cast(&scales, FLOAT);
+        let value = self.step("Mul", &[&codes, &scales], vec![]);
+        let dims = &stored.tensor.dims;
+        if !turned {
+            return self.reshape(name, &value, dims);
+        }
+        let rank = dims.len();
+        let (mut lying, mut order) = (dims.clone(), (0..rank as i64).collect::<Vec<i64>>());
+        lying.swap(rank - 1, rank - 2);
+        order.swap(rank - 1, rank - 2);
+        let value = self.reshape(name, &value, &lying);
+        self.step("Transpose", &[&value], vec![ints_attribute("perm", &order)])
+    }
+
+    fn reshape(&mut self, name: &str, value: &str, dims: &[i64]) -> String {
+        let raw = dims.iter().flat_map(|size| size.to_le_bytes()).collect();
+        let shape = self.constant(name, "shape", DataType::Int64, &[dims.len() as i64], raw);
+        self.step("Reshape", &[value, &shape], vec![])
+    }
+
+    /// An `If` on a switch.
+    fn either(&mut self, name: &str, (input, index): (&str, usize), on: &str, off: &str) {
+        let raw = (index as i64).to_le_bytes().to_vec().into();
+        let index = self.constant(name, "switch", DataType::Int64, &[], raw);
+        let condition = self.step("Gather", &[input, &index], vec![]);
+        let branches = [("then_branch", on), ("else_branch", off)].map(|(branch, value)| {
+            let output = self.names.fresh(&format!("{name}_{branch}"));
+            let graph = GraphProto {
+                name: Some(branch.into()),
+                node: vec![edit::node("Identity", &[value], &[&output])],
+                output: vec![edit::untyped(&output)],
+                ..Default::default()
+            };
+            AttributeProto {
+                name: Some(branch.into()),
+                kind: Some(attribute_kind::GRAPH),
+                g: Some(Box::new(graph)),
+                ..Default::default()
+            }
+        });
+        self.push("If", &[&condition], name, branches.into());
+    }
+
+    fn push(&mut self, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
+        self.nodes.push(NodeProto { attribute, ..edit::node(op, inputs, &[output]) });
+    }
+
+    fn step(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
+        let output = self.names.fresh(&format!("{}_{op}", self.weight));
+        self.push(op, inputs, &output, attribute);
+        output
+    }
+
+    fn cast(&mut self, value: &str, to: i32) -> String {
+        self.step("Cast", &[value], vec![int_attribute("to", i64::from(to))])
+    }
+
+    fn constant(&mut self, of: &str, part: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> String {
+        let name = self.names.fresh(&format!("{of}_{part}"));
+        self.constants.push(edit::tensor(&name, dtype, dims, raw));
+        name
+    }
+
+    fn floats(&mut self, of: &str, part: &str, dims: &[i64], values: &[f32]) -> String {
+        let name = self.names.fresh(&format!("{of}_{part}"));
+        self.constants.push(float_tensor(&name, dims, values));
+        name
+    }
+}
+
+fn position(list: &[TensorProto], name: &str) -> Option<usize> {
+    list.iter().position(|tensor| tensor.name.as_deref() == Some(name))
+}
