@@ -491,11 +491,13 @@ typedef enum {
  */
 typedef enum {
   /**
-   * int8 weights; activations are quantized as they come. Needs no data.
+   * int8 weights; activations are quantized as they come. Needs no data. Weights without an integer form (Conv, LSTM
+   * ...) are stored in 8 bits and computed in float.
    */
   OPTIMIZE_QUANTIZE_DYNAMIC = 0,
   /**
-   * Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float.
+   * Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that fit no operator on
+   * blocks are stored in 4 or 8 bits and computed in float.
    */
   OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
   /**

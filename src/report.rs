@@ -53,7 +53,7 @@ pub struct NodeReport {
     pub name: String,
     /// Operator type.
     pub op: String,
-    /// `quantized` or `left`.
+    /// `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
     pub action: &'static str,
     /// Why, in words; for changed nodes the form it has now.
     pub reason: String,

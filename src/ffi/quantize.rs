@@ -28,9 +28,11 @@ use std::path::PathBuf;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_quantize_type_t {
-    /// int8 weights; activations are quantized as they come. Needs no data.
+    /// int8 weights; activations are quantized as they come. Needs no data. Weights without an integer form (Conv, LSTM
+    /// ...) are stored in 8 bits and computed in float.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
-    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float.
+    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that fit no operator on
+    /// blocks are stored in 4 or 8 bits and computed in float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
     /// int8 weights; activations are quantized with scales found on calibration data.
     OPTIMIZE_QUANTIZE_STATIC = 2,

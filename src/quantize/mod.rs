@@ -46,6 +46,8 @@ use std::time::Instant;
 
 /// Quantizes a model. The original is not changed; the result is in memory (its weights in scratch room).
 ///
+/// What has no such form is stored in few bits and computed in float: the report says `stored int8` or `stored int4`.
+///
 /// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized:
 /// the message counts the reasons. Memory: a few megabytes a thread, whatever the size of the model.
 ///

@@ -10,10 +10,12 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QuantizeType {
-    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data.
+    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data. Weights without an
+    /// integer form (`Conv`, `LSTM`, products of stacks of matrices ...) are stored in 8 bits and computed in float.
     #[default]
     Dynamic,
-    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
+    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that fit no
+    /// operator on blocks are stored in 4 or 8 bits and computed in float.
     WeightOnly,
     /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
     /// `DequantizeLinear` around each operator.

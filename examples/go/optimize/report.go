@@ -30,7 +30,7 @@ type File struct {
 type Node struct {
 	Name   string `json:"name"`
 	Op     string `json:"op"`
-	Action string `json:"action"` // "quantized", "pruned" or "left"
+	Action string `json:"action"` // "quantized", "stored int8", "stored int4", "pruned" or "left"
 	Reason string `json:"reason"`
 }
 

@@ -34,15 +34,10 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     if by_body.is_empty() {
         return;
     }
-    let mut names = Names::of(model);
+    let (mut names, mut count) = (Names::of(model), 0);
     edit::for_each_body(model, &mut |body, mut content| {
-        let mut make = Make {
-            names: &mut names,
-            weight: String::new(),
-            nodes: Vec::new(),
-            constants: Vec::new(),
-            front: Vec::new(),
-        };
+        let (nodes, constants, front) = (Vec::new(), Vec::new(), Vec::new());
+        let mut make = Make { names: &mut names, count: &mut count, nodes, constants, front };
         for &index in by_body.get(&body).into_iter().flatten() {
             if let Ok(coded) = &outcomes[index] {
                 let switch = switched.map(|s| (s.input, s.of[index]));
@@ -59,9 +54,9 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
 /// What is to be added to one body.
 struct Make<'n> {
     names: &'n mut Names,
-    /// The weight in hand.
-    weight: String,
-    /// Its nodes.
+    /// Values without a name of their own so far.
+    count: &'n mut usize,
+    /// Nodes of the weight in hand.
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
     /// Nodes that go before all others.
@@ -83,7 +78,6 @@ impl Make<'_> {
             return; // Nobody needed its float form, so it has gone.
         }
         let target = if switch.is_some() { self.names.fresh(&format!("{name}_stored")) } else { name.to_owned() };
-        name.clone_into(&mut self.weight);
         self.value(stored, coded, &target);
         if let Some((input, index)) = switch {
             let original = self.names.fresh(&format!("{name}_float"));
@@ -139,7 +133,7 @@ impl Make<'_> {
         let codes = self.cast(&codes, FLOAT);
         let attributes = vec![int_attribute("group", count), ints_attribute("kernel_shape", &[1, 1])];
         let value = self.step("Conv", &[&codes, &scales], attributes);
-        self.reshape(name, &value, &stored.tensor.dims)
+        self.reshape(&value, &stored.tensor.dims)
     }
 
     /// `scale (code - zero)` of blocks whose codes lie two a byte.
@@ -149,10 +143,9 @@ impl Make<'_> {
         let (rows, count, half) = (*rows as i64, (columns / block) as i64, *block as i64 / 2);
         let codes = self.constant(name, "int4", DataType::Uint8, &[rows, count, half], codes.clone());
         let scales = self.constant(name, "scale", DataType::Float16, &[rows, count, 1], scales.clone());
-        let sixteenth = self.floats(name, "sixteenth", &[], &[0.0625]);
-        let sixteen = self.floats(name, "sixteen", &[], &[16.0]);
+        let (sixteenth, sixteen) = (self.number(0.0625), self.number(16.0));
         let zeros = match zeros.is_empty() {
-            true => self.floats(name, "zero_point", &[], &[8.0]),
+            true => self.number(8.0),
             false => {
                 let zeros = self.constant(name, "zero_point", DataType::Uint8, &[rows, count, 1], zeros.clone());
                 self.cast(&zeros, FLOAT)
@@ -169,26 +162,24 @@ impl Make<'_> {
         let value = self.step("Mul", &[&codes, &scales], vec![]);
         let dims = &stored.tensor.dims;
         if !turned {
-            return self.reshape(name, &value, dims);
+            return self.reshape(&value, dims);
         }
         let rank = dims.len();
         let (mut lying, mut order) = (dims.clone(), (0..rank as i64).collect::<Vec<i64>>());
         lying.swap(rank - 1, rank - 2);
         order.swap(rank - 1, rank - 2);
-        let value = self.reshape(name, &value, &lying);
+        let value = self.reshape(&value, &lying);
         self.step("Transpose", &[&value], vec![ints_attribute("perm", &order)])
     }
 
-    fn reshape(&mut self, name: &str, value: &str, dims: &[i64]) -> String {
-        let raw = dims.iter().flat_map(|size| size.to_le_bytes()).collect();
-        let shape = self.constant(name, "shape", DataType::Int64, &[dims.len() as i64], raw);
+    fn reshape(&mut self, value: &str, dims: &[i64]) -> String {
+        let shape = self.integers(&[dims.len() as i64], dims);
         self.step("Reshape", &[value, &shape], vec![])
     }
 
     /// An `If` on a switch.
     fn either(&mut self, name: &str, (input, index): (&str, usize), on: &str, off: &str) {
-        let raw = (index as i64).to_le_bytes().to_vec().into();
-        let index = self.constant(name, "switch", DataType::Int64, &[], raw);
+        let index = self.integers(&[], &[index as i64]);
         let condition = self.step("Gather", &[input, &index], vec![]);
         let branches = [("then_branch", on), ("else_branch", off)].map(|(branch, value)| {
             let output = self.names.fresh(&format!("{name}_{branch}"));
@@ -213,9 +204,15 @@ impl Make<'_> {
     }
 
     fn step(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
-        let output = self.names.fresh(&format!("{}_{op}", self.weight));
+        let output = self.short();
         self.push(op, inputs, &output, attribute);
         output
+    }
+
+    /// A short name, as there are many.
+    fn short(&mut self) -> String {
+        *self.count += 1;
+        self.names.fresh(&format!("stored_{}", self.count))
     }
 
     fn cast(&mut self, value: &str, to: i32) -> String {
@@ -231,6 +228,19 @@ impl Make<'_> {
     fn floats(&mut self, of: &str, part: &str, dims: &[i64], values: &[f32]) -> String {
         let name = self.names.fresh(&format!("{of}_{part}"));
         self.constants.push(float_tensor(&name, dims, values));
+        name
+    }
+
+    fn number(&mut self, value: f32) -> String {
+        let name = self.short();
+        self.constants.push(float_tensor(&name, &[], &[value]));
+        name
+    }
+
+    fn integers(&mut self, dims: &[i64], values: &[i64]) -> String {
+        let name = self.short();
+        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constants.push(edit::tensor(&name, DataType::Int64, dims, raw));
         name
     }
 }
