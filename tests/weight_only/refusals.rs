@@ -7,9 +7,8 @@ fn activations_that_are_bfloat16_have_no_blocks() {
     let node = op("MatMul", &["x", "w"], &["y"], &[]);
     let (inputs, outputs) = (vec![value("x", Bfloat16, &[-1, 96])], vec![value("y", Bfloat16, &[-1, 40])]);
     let model = model(17, inputs, outputs, vec![short("w", &[96, 40], Bfloat16)], vec![node]);
-    let (kind, message) = refusal(&model, &options(4));
-    assert_eq!(kind, Kind::Unsupported);
-    assert!(message.contains("no blocks for bfloat16"), "{message}");
+    let (result, report) = quantize(&model, &options(4), &Call::default()).unwrap();
+    assert_eq!((report.nodes[0].action, count(&result, "MatMulNBits")), ("stored int4", 0));
 }
 
 #[test]

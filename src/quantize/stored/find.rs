@@ -59,6 +59,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
                 readers: Vec::new(),
                 keep: None,
                 agreed: true,
+                table: false,
                 refusal: None,
                 names: Vec::new(),
             };
@@ -122,7 +123,7 @@ fn weigh<'a>(
     } else if overridable(asked, owner, name) {
         Some("a caller may give the weight another value".to_owned())
     } else {
-        walk.refusal
+        walk.refusal.map(|why| if walk.table { why.replace("the weight", "the table") } else { why })
     };
     let function = asked.view.bodies[owner].function;
     let keep = match (asked.options.per_channel, walk.agreed) {
@@ -173,6 +174,8 @@ struct Walk<'p, 'a> {
     /// Axes of the constant with scales of their own, as the readers so far have it.
     keep: Option<Vec<bool>>,
     agreed: bool,
+    /// Whether rows of it are looked up.
+    table: bool,
     /// Why it must stay as it is.
     refusal: Option<String>,
     /// Labels of the readers, and of calls of functions on the way to them.
@@ -208,7 +211,9 @@ impl Walk<'_, '_> {
             }
             return;
         }
-        match role(self.view, body, node, input, axes.map(<[usize]>::len)) {
+        let role = role(self.view, body, node, input, axes.map(<[usize]>::len));
+        self.table |= matches!(role, Role::Table(_));
+        match role {
             Role::Shape => {}
             Role::Table(_) if !self.embeddings => self.refuse("embedding tables are not to be quantized"),
             Role::Weight(keep) | Role::Table(keep) => {
