@@ -363,7 +363,7 @@ typedef enum {
    */
   OPTIMIZE_FINISH_LENGTH = 2,
   /**
-   * A stop string came up.
+   * A stop string or a stop token came up.
    */
   OPTIMIZE_FINISH_STOP = 3,
   /**
@@ -995,7 +995,8 @@ typedef struct {
    */
   uint32_t top_k;
   /**
-   * 0: always the most probable token; else logits are divided by it before the draw.
+   * 0: always the most probable token; else logits are divided by it before the draw. With 0, top_k above 1, top_p
+   * and min_p are OPTIMIZE_INVALID_ARGUMENT: there is no draw for them.
    */
   float temperature;
   /**
@@ -1031,7 +1032,8 @@ typedef struct {
    */
   uint64_t seed;
   /**
-   * `stop_count` strings that end a row's text and are no part of it.
+   * `stop_count` strings that end a row's text and are no part of it. The text of a special token ends it where the
+   * model writes that token.
    */
   const char *const *stop;
   /**
@@ -1054,6 +1056,14 @@ typedef struct {
    * Not 0: go on after end-of-sequence tokens.
    */
   uint32_t ignore_eos;
+  /**
+   * `stop_token_count` ids of tokens that end a row's text and are no part of it.
+   */
+  const int64_t *stop_tokens;
+  /**
+   * Number of ids in `stop_tokens`.
+   */
+  uint64_t stop_token_count;
 } optimize_generate_options_t;
 
 /**

@@ -5,9 +5,11 @@
 //! file is either wholly replaced or untouched.
 
 mod beneath;
+mod clock;
 mod scratch;
 
 pub use beneath::{open_beneath, open_beside};
+pub use clock::{LocalTime, local_time};
 pub use scratch::{Scratch, ScratchFolder, ScratchSlot};
 
 use crate::error::{Context, Error, Kind, Result, bail};

@@ -475,6 +475,19 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().chat_template.as_deref(), Some("D"));
     assert_eq!(model.card().generation.eos_token_ids, [7, 8]);
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
+    // Several without a default: there is none to choose, and the message names them.
+    let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]}"#;
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let several = Model::load(&folder).unwrap();
+    let e = optimize::text::ChatTemplate::of(&several, None).err().unwrap();
+    assert!(several.card().chat_template.is_none() && e.to_string().contains("rag, tool_use"), "{e}");
+    let named = named.replace("rag", "default");
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let template = optimize::text::ChatTemplate::of(&Model::load(&folder).unwrap(), None).unwrap().unwrap();
+    let mut options = optimize::text::ChatOptions::default();
+    assert_eq!(template.render(&[], &options).unwrap(), "R");
+    options.tools = Some(Vec::new());
+    assert_eq!(template.render(&[], &options).unwrap(), "T");
     std::fs::write(folder.join("chat_template.jinja"), "J").unwrap();
     assert_eq!(Model::load(&folder).unwrap().card().chat_template.as_deref(), Some("J"));
 }

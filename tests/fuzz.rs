@@ -135,7 +135,7 @@ static PANIC: Mutex<Option<String>> = Mutex::new(None);
 /// Notes panics in place of printing them: printing takes more heap than reading.
 fn note_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let known = |file: &str| file.contains("/tokenizers-") || file.contains("/minijinja-");
+        let known = |file: &str| file.contains("/tokenizers-");
         if !panic.location().is_some_and(|place| known(place.file())) {
             *PANIC.lock().unwrap() = Some(panic.to_string());
         }

@@ -168,6 +168,9 @@ namespace Optimize
         /// <summary>Go on after end-of-sequence tokens.</summary>
         public bool IgnoreEos { get; set; }
 
+        /// <summary>Ids of tokens that end a row's text and are no part of it.</summary>
+        public IList<long> StopTokens { get; set; }
+
         internal Native.GenerateOptions ToNative(Scratch scratch)
         {
             return new Native.GenerateOptions
@@ -189,6 +192,8 @@ namespace Optimize
                 StopCount = Scratch.Count(Stop),
                 Rendered = Rendered ? 1u : 0,
                 IgnoreEos = IgnoreEos ? 1u : 0,
+                StopTokens = scratch.Ids(StopTokens),
+                StopTokenCount = Scratch.Count(StopTokens),
             };
         }
     }

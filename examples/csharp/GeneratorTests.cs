@@ -203,6 +203,13 @@ internal static class GeneratorTests
         Check(Reason(stopped) == "stop", Reason(stopped));
         Check(Text(stopped).Contains("six") && !Text(stopped).Contains("seven"), Text(stopped));
 
+        var last = Tokens(Write(Count, AtMost(24))).Last();
+        options = AtMost(24);
+        options.StopTokens = new[] { -1, Convert.ToInt64(last) };
+        stopped = Write(Count, options);
+        Check(Reason(stopped) == "stop" && Convert.ToInt64(Tokens(stopped).Last()) == Convert.ToInt64(last),
+              Reason(stopped));
+
         int calls = 0;
         options = AtMost(24);
         options.OnToken = written => ++calls < 3;

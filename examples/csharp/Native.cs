@@ -275,6 +275,8 @@ namespace Optimize
             internal ulong StopCount;
             internal IntPtr OnToken, UserData;
             internal uint Rendered, IgnoreEos;
+            internal IntPtr StopTokens;
+            internal ulong StopTokenCount;
         }
 
         // Functions. A handle is given as its class, so that it cannot be freed during the call.
@@ -571,6 +573,17 @@ namespace Optimize
                 copies.Add(Copy(bytes));
             }
             return Pointers(copies);
+        }
+
+        internal static ulong Count(ICollection<long> ids) { return ids == null ? 0 : (ulong)ids.Count; }
+
+        /// <summary>A copy of ids; NULL for none.</summary>
+        internal IntPtr Ids(ICollection<long> ids)
+        {
+            if (ids == null || ids.Count == 0) return IntPtr.Zero;
+            var bytes = new List<byte>();
+            foreach (var id in ids) bytes.AddRange(BitConverter.GetBytes(id));
+            return Copy(bytes.ToArray());
         }
 
         internal static ulong Count(ICollection<double> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }

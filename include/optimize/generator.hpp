@@ -70,6 +70,8 @@ struct GenerateOptions {
     std::function<bool(const Written &written)> on_token;
     bool rendered = false;
     bool ignore_eos = false;
+    /// Ids of tokens that end a row's text and are no part of it.
+    std::vector<std::int64_t> stop_tokens;
 };
 
 namespace detail {
@@ -98,6 +100,8 @@ public:
         raw_.user_data = this;
         raw_.rendered = options.rendered;
         raw_.ignore_eos = options.ignore_eos;
+        raw_.stop_tokens = options.stop_tokens.data();
+        raw_.stop_token_count = options.stop_tokens.size();
     }
     Generating(const Generating &) = delete;
     Generating &operator=(const Generating &) = delete;

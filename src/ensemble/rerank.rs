@@ -83,6 +83,16 @@ impl Rerank {
         Ok(unlocked.collect())
     }
 
+    /// A row's prompt and the text after it, as one text is decoded: with the space between them, if there is one.
+    fn after_prompt(&self, row: usize, winner: &Candidate, keep_special: bool) -> Result<String> {
+        let prompt = self.text(row, keep_special)?;
+        let Some(tokenizer) = self.tokenizer() else { return Ok(prompt) };
+        let alone = tokenizer.decode(&winner.tokens, !keep_special)?;
+        let all = tokenizer.decode(&[self.tokens(row)?, &winner.tokens].concat(), !keep_special)?;
+        let between = all.strip_prefix(&prompt).and_then(|rest| rest.strip_suffix(&alone)).unwrap_or_default();
+        Ok(prompt.clone() + between + &winner.text)
+    }
+
     /// `ln p_m` of every text under every generator: `[generator][text]`. `texts` are a row's number and tokens.
     fn score(&mut self, texts: &[(usize, &[i64])], call: &Call) -> Result<Vec<Vec<f64>>> {
         let scores: Vec<Mutex<Vec<f64>>> = self.voices.generators.iter().map(|_| Mutex::default()).collect();
@@ -196,9 +206,19 @@ impl Rows for Rerank {
         self.voices.generators[0].defaults()
     }
 
-    fn begin_text(&mut self, _: usize, _: bool) {}
+    fn begin_text(&mut self, _: usize, _: bool, _: bool) -> Result<String> {
+        Ok(String::new())
+    }
 
     fn piece(&mut self, _: usize, _: i64) -> Result<String> {
+        Ok(String::new())
+    }
+
+    fn open_text(&self, _: usize) -> Result<String> {
+        Ok(String::new())
+    }
+
+    fn end_text(&mut self, _: usize) -> Result<String> {
         Ok(String::new())
     }
 
@@ -236,12 +256,15 @@ impl Rows for Rerank {
         for (row, best) in best.into_iter().enumerate() {
             let Some((_, index)) = best else { continue };
             let winner = texts[index].1.clone();
-            let prompt = if options.echo { self.text(row, options.keep_special_tokens)? } else { String::new() };
+            let text = match options.echo {
+                true => self.after_prompt(row, &winner, options.keep_special_tokens)?,
+                false => winner.text.clone(),
+            };
             if !stopped {
                 stopped = tell(row, &winner, on_token.as_deref_mut()).is_break();
             }
             generations.push(Generation {
-                text: prompt + &winner.text,
+                text,
                 tokens: winner.tokens,
                 logprobs: winner.logprobs,
                 uncertainty: Vec::new(),

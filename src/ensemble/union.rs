@@ -344,7 +344,9 @@ impl Rows for Union {
         &self.defaults
     }
 
-    fn begin_text(&mut self, _: usize, _: bool) {}
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
+        if whole { self.text(row, keep_special) } else { Ok(String::new()) }
+    }
 
     fn piece(&mut self, row: usize, _: i64) -> Result<String> {
         let row = &mut self.rows[row];
@@ -352,6 +354,15 @@ impl Rows for Union {
         let piece = String::from_utf8_lossy(&row.text[row.given.min(end)..end]).into_owned();
         row.given = row.given.max(end);
         Ok(piece)
+    }
+
+    fn open_text(&self, row: usize) -> Result<String> {
+        // What is pending is one character, of which bytes are missing.
+        Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
+    }
+
+    fn end_text(&mut self, row: usize) -> Result<String> {
+        self.open_text(row)
     }
 
     fn text(&self, row: usize, _: bool) -> Result<String> {

@@ -51,7 +51,8 @@ impl Plan {
         let from = &tokens[first.tokens.end - first.scored..];
         let scored: usize = windows.iter().map(|window| window.scored).sum();
         // Where windows do not overlap, some tokens in between are not scored.
-        let bytes = (tokenizer.decode(from, true)?.len() as f64 * scored as f64 / from.len() as f64).round() as usize;
+        // Special tokens that stand in the text are text: they are predicted like all others.
+        let bytes = (tokenizer.decode(from, false)?.len() as f64 * scored as f64 / from.len() as f64).round() as usize;
         Ok(Plan { prefix, tokens, windows, context_length, stride, bytes })
     }
 
@@ -152,6 +153,20 @@ mod tests {
     fn model(positions: i64) -> Model {
         let config = json!({ "max_position_embeddings": positions }).as_object().cloned().unwrap();
         Model::assemble(ModelProto::default(), Card { config, ..Card::default() }, "m".as_ref(), Vec::new())
+    }
+
+    #[test]
+    fn special_tokens_in_the_text_count_among_its_bytes() {
+        let file = json!({ "version": "1.0", "normalizer": null, "decoder": { "type": "Fuse" }, "post_processor": null,
+            "added_tokens": [{ "id": 2, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true }],
+            "pre_tokenizer": { "type": "Whitespace" },
+            "model": { "type": "WordLevel", "vocab": { "a": 0, "b": 1, "<end>": 2 }, "unk_token": "a" } });
+        let tokenizer = Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap();
+        let options = PerplexityOptions::default();
+        let plan = Plan::new(&[&model(600)], &tokenizer, "a b<end>b", &options).unwrap();
+        // All but the first token are scored.
+        assert_eq!((plan.scored(), plan.bytes), (3, "b<end>b".len()));
     }
 
     fn plan(bos: bool, options: PerplexityOptions) -> Result<Plan> {

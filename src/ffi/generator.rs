@@ -7,7 +7,7 @@ use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, session, text, text_of, texts, texts_of};
+use super::{Out, buffer, guard, session, slice, text, text_of, texts, texts_of};
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
@@ -61,7 +61,7 @@ pub enum optimize_finish_reason_t {
     OPTIMIZE_FINISH_EOS = 1,
     /// A limit was reached.
     OPTIMIZE_FINISH_LENGTH = 2,
-    /// A stop string came up.
+    /// A stop string or a stop token came up.
     OPTIMIZE_FINISH_STOP = 3,
     /// The callback asked to stop.
     OPTIMIZE_FINISH_CANCELLED = 4,
@@ -115,7 +115,8 @@ pub struct optimize_generate_options_t {
     pub max_length: u32,
     /// Draw among this many most probable tokens; 0 is all.
     pub top_k: u32,
-    /// 0: always the most probable token; else logits are divided by it before the draw.
+    /// 0: always the most probable token; else logits are divided by it before the draw. With 0, top_k above 1, top_p
+    /// and min_p are OPTIMIZE_INVALID_ARGUMENT: there is no draw for them.
     pub temperature: f32,
     /// Draw among the most probable tokens that together have this probability; 0 is all.
     pub top_p: f32,
@@ -133,7 +134,8 @@ pub struct optimize_generate_options_t {
     pub logprobs: u32,
     /// The same seed gives the same text.
     pub seed: u64,
-    /// `stop_count` strings that end a row's text and are no part of it.
+    /// `stop_count` strings that end a row's text and are no part of it. The text of a special token ends it where the
+    /// model writes that token.
     pub stop: *const *const c_char,
     /// Number of strings in `stop`.
     pub stop_count: u64,
@@ -145,8 +147,12 @@ pub struct optimize_generate_options_t {
     pub rendered: u32,
     /// Not 0: go on after end-of-sequence tokens.
     pub ignore_eos: u32,
+    /// `stop_token_count` ids of tokens that end a row's text and are no part of it.
+    pub stop_tokens: *const i64,
+    /// Number of ids in `stop_tokens`.
+    pub stop_token_count: u64,
 }
-// SAFETY: repr(C), twelve 32-bit, five 64-bit and two 32-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), twelve 32-bit, five 64-bit, two 32-bit and two 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_generate_options_t {}
 
 /// Makes a decoder ready to write, with the tokenizer that belongs to it. OPTIMIZE_UNSUPPORTED if the model is
@@ -369,6 +375,14 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
     }
     // SAFETY: the contract of `ffi`.
     let stop = unsafe { texts(given.stop, stops, "stop") }?;
+    let Ok(stop_tokens) = usize::try_from(given.stop_token_count) else {
+        bail!(InvalidArgument, "stop_token_count is too large")
+    };
+    if stop_tokens > limits::RUN_VALUES {
+        bail!(InvalidArgument, "stop_token_count is {stop_tokens}, at most {} are possible", limits::RUN_VALUES);
+    }
+    // SAFETY: the contract of `ffi`.
+    let stop_tokens = unsafe { slice(given.stop_tokens, stop_tokens, "stop_tokens") }?.to_vec();
     Ok(GenerateOptions {
         max_new_tokens: some(given.max_new_tokens),
         max_length: some(given.max_length),
@@ -384,6 +398,7 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
             seed: given.seed,
         },
         stop: stop.into_iter().map(str::to_owned).collect(),
+        stop_tokens,
         eos_token_ids: (given.ignore_eos != 0).then(Vec::new),
         logprobs: some(given.logprobs).map(|n| n - 1),
         ..GenerateOptions::default()

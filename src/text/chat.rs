@@ -1,9 +1,10 @@
 //! Chat templates: how a model wants a conversation to be written down.
 //!
 //! Templates are Jinja, written for Python's jinja2 in the setting of the Hugging Face library; they are rendered
-//! here as there: blocks trimmed, Python's methods on strings and its spelling of values, JSON as `json.dumps`
-//! writes it, `raise_exception` and `strftime_now`. Templates come from strangers: steps, nesting and output are
-//! bounded, and nothing outside the given values can be reached.
+//! here as there: blocks trimmed, Python's spelling of values, its methods and arithmetic, JSON as `json.dumps`
+//! writes it, `raise_exception` and `strftime_now`, which shows the local time. What cannot be rendered as there is
+//! refused with a message that names it. Templates come from strangers: steps, nesting and output are bounded, and
+//! nothing outside the given values can be reached.
 //!
 //! ```
 //! use optimize::text::chat::{ChatOptions, ChatTemplate, message};
@@ -15,29 +16,30 @@
 //! # Ok::<(), optimize::error::Error>(())
 //! ```
 
-mod date;
-mod python;
+pub(super) mod date;
+mod tokens;
 
 use super::Tokenizer;
-use crate::error::{Context, Error, Kind, Result, bail, error};
+use super::jinja::Template;
+use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::Model;
-use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-/// Name of the template in its environment; never shown.
-const NAME: &str = "chat";
-/// Marks the error for too much output.
-const TOO_LONG: &str = "output";
 /// Where special tokens have their names.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+/// The template of a list that is for conversations with tools.
+const WITH_TOOLS: &str = "tool_use";
+/// Names that a message's reasoning goes by, the usual one first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// A chat template, compiled. Never changes; shared freely between threads.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
+    /// What is taken in its place if there are tools.
+    with_tools: Option<Template>,
     /// `bos_token`, `eos_token` …: variables of every rendering.
     tokens: Map<String, Value>,
 }
@@ -52,7 +54,8 @@ pub struct ChatOptions {
     pub tools: Option<Vec<Value>>,
     /// More variables, such as `enable_thinking`; they go before all others.
     pub variables: Map<String, Value>,
-    /// The time that templates with a date show, in UTC; `None` is now.
+    /// The time that templates with a date show, in UTC; `None` is now, in the local time of the machine (as in the
+    /// Hugging Face library).
     pub now: Option<SystemTime>,
 }
 
@@ -70,33 +73,49 @@ pub fn message(role: &str, content: &str) -> Value {
 impl ChatTemplate {
     /// Compiles a template.
     ///
-    /// [`Kind::InvalidModel`] with the line if it is not valid Jinja, [`Kind::LimitExceeded`] above
-    /// [`limits::TEMPLATE_BYTES`].
+    /// [`crate::error::Kind::InvalidModel`] with the line if it is not valid Jinja, `Unsupported` for what is not
+    /// rendered here, `LimitExceeded` above [`limits::TEMPLATE_BYTES`].
     pub fn new(source: &str) -> Result<ChatTemplate> {
-        if source.len() > limits::TEMPLATE_BYTES {
-            bail!(LimitExceeded, "the template has {} bytes; the limit is {}", source.len(), limits::TEMPLATE_BYTES);
-        }
-        let mut environment = environment();
-        let added = environment.add_template_owned(NAME, without_generation_blocks(source));
-        added.map_err(|e| explain(&e)).at(|| "chat template")?;
-        Ok(ChatTemplate { environment, tokens: Map::new() })
+        Ok(ChatTemplate { template: compiled(source)?, with_tools: None, tokens: Map::new() })
     }
 
     /// The template of a model, with the names of its special tokens; `None` if it has no template.
+    ///
+    /// The tokens are those of `tokenizer_config.json` and `special_tokens_map.json`: one that is null there is not
+    /// defined in the template, whatever ids the model's configuration has.
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
-        let Some(source) = &model.card().chat_template else { return Ok(None) };
+        let read = |name: &str| -> Result<Option<Map<String, Value>>> {
+            let Some(content) = model.card().side_file(name) else { return Ok(None) };
+            let parsed = serde_json::from_slice(&content.read()?);
+            parsed.map(Some).map_err(|e| error!(InvalidModel, "{name}: {e}"))
+        };
+        let config = read(TOKENIZER_CONFIG)?;
+        let named = config.as_ref().and_then(|config| config.get("chat_template")?.as_array());
+        let Some(source) = &model.card().chat_template else {
+            if let Some(named) = named {
+                let names: Vec<&str> = named.iter().filter_map(|entry| entry.get("name")?.as_str()).collect();
+                bail!(
+                    InvalidModel,
+                    "{TOKENIZER_CONFIG}: there are several chat templates ({}), and none is named default",
+                    names.join(", ")
+                );
+            }
+            return Ok(None);
+        };
         let mut template = ChatTemplate::new(source)?;
+        let for_tools =
+            named.and_then(|named| named.iter().find(|entry| entry.get("name") == Some(&WITH_TOOLS.into())));
+        // A template of its own file stands for all.
+        if let Some(source) = for_tools.filter(|_| model.card().side_file("chat_template.jinja").is_none()) {
+            template.with_tools = source.get("template").and_then(Value::as_str).map(compiled).transpose()?;
+        }
         let generation = &model.card().generation;
-        let ids = [("bos_token", generation.bos_token_id), ("eos_token", generation.eos_token_ids.first().copied())];
-        for (name, id) in ids {
-            let token = tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token(id));
-            template.tokens.insert(name.to_owned(), token.unwrap_or_default().into());
-        }
-        if let Some(content) = model.card().side_file(TOKENIZER_CONFIG) {
-            let config: Value = serde_json::from_slice(&content.read()?)
-                .map_err(|e| error!(InvalidModel, "{TOKENIZER_CONFIG}: {e}"))?;
-            template.tokens.extend(special_tokens(&config));
-        }
+        let text = |id: Option<i64>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token(id));
+        let by_id = [
+            ("bos_token", text(generation.bos_token_id)),
+            ("eos_token", text(generation.eos_token_ids.first().copied())),
+        ];
+        template.tokens = tokens::named(config.as_ref(), read(SPECIAL_TOKENS_MAP)?.as_ref(), by_id);
         Ok(Some(template))
     }
 
@@ -109,112 +128,47 @@ impl ChatTemplate {
     /// The conversation as the text that the model is to be given. It has the model's special tokens in it already:
     /// encode it without adding any.
     ///
-    /// [`Kind::InvalidArgument`] with the line if the template refuses the messages or cannot do with them;
-    /// [`Kind::LimitExceeded`] if it does not come to an end in [`limits::TEMPLATE_STEPS`] steps, or writes more
-    /// than [`limits::TEXT_BYTES`].
+    /// Keys of a message that are null are left out, as in the Hugging Face library.
+    /// [`crate::error::Kind::InvalidArgument`] with the line if the template refuses the messages or cannot do with
+    /// them; `Unsupported` for what is not rendered here; `LimitExceeded` if it does not come to an end in
+    /// [`limits::TEMPLATE_STEPS`] steps, or writes more than [`limits::TEXT_BYTES`].
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
+        let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
         let mut variables = self.tokens.clone();
         variables.insert("messages".into(), messages.into());
         variables.insert("tools".into(), options.tools.clone().into());
         variables.insert("documents".into(), Value::Null);
         variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
         variables.extend(options.variables.clone());
-        let mut context = minijinja::Value::from_serialize(&variables);
-        if let Some(now) = options.now {
-            let fixed = minijinja::Value::from_function(move |format: &str| date::format(now, format));
-            context = minijinja::context! { strftime_now => fixed, ..context };
-        }
-        // A copy, for a count of its own: compiled templates are shared, not copied.
-        let mut environment = self.environment.clone();
-        count_output(&mut environment);
-        let template = environment.get_template(NAME).map_err(|e| explain(&e))?;
-        // The engine is known to panic on some templates: `[][::-1]`.
-        let rendered = catch_unwind(AssertUnwindSafe(|| template.render(context).map_err(|e| explain(&e))));
-        let failed = |_| Err(error!(InvalidArgument, "the template cannot be rendered: the engine failed"));
-        rendered.unwrap_or_else(failed).at(|| "chat template")
+        let template = self.with_tools.as_ref().filter(|_| options.tools.is_some()).unwrap_or(&self.template);
+        template.render(&variables, options.now).at(|| "chat template")
     }
 }
 
-/// Jinja as chat templates expect it.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_fuel(Some(limits::TEMPLATE_STEPS));
-    environment.set_recursion_limit(limits::TEMPLATE_DEPTH);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("tojson", python::to_json);
-    environment.add_filter("string", |value: minijinja::Value| {
-        let mut text = String::new();
-        python::text(&value, &mut text).map(|()| text)
-    });
-    environment.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_function("strftime_now", |format: &str| date::format(SystemTime::now(), format));
-    environment
-}
-
-/// Writes values as Python does, and only so many bytes. Captured blocks are counted too: a template cannot double
-/// its text without bound.
-fn count_output(environment: &mut Environment<'_>) {
-    let written = AtomicUsize::new(0);
-    environment.set_formatter(move |out, _, value| {
-        let mut text = String::new();
-        python::text(value, &mut text)?;
-        if written.fetch_add(text.len(), Ordering::Relaxed) > limits::TEXT_BYTES {
-            return Err(minijinja::Error::new(ErrorKind::OutOfFuel, TOO_LONG));
-        }
-        out.write_str(&text).map_err(|e| minijinja::Error::new(ErrorKind::WriteFailure, e.to_string()))
-    });
-}
-
-/// Takes out `{% generation %}` and its end: they mark what a model is trained on and write nothing.
-fn without_generation_blocks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|end| start + end + 2) else { break };
-        let (before, tag) = (&rest[..start], &rest[start..end]);
-        out.push_str(before);
-        match tag[2..tag.len() - 2].trim_matches(['-', '+']).trim() {
-            "generation" => out.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
-            _ => out.push_str(tag),
-        }
-        rest = &rest[end..];
+fn compiled(source: &str) -> Result<Template> {
+    if source.len() > limits::TEMPLATE_BYTES {
+        bail!(LimitExceeded, "the template has {} bytes; the limit is {}", source.len(), limits::TEMPLATE_BYTES);
     }
-    out + rest
+    Template::new(source).at(|| "chat template")
 }
 
-/// `bos_token`, `eos_token` …: texts of a tokenizer's configuration, plain or with `content` inside.
-fn special_tokens(config: &Value) -> Map<String, Value> {
-    let entries = config.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("_token"));
-    let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
-    entries.filter_map(|(key, value)| Some((key.clone(), text(value)?.into()))).collect()
-}
-
-/// An error of the template engine as one of ours, with the line.
-fn explain(e: &minijinja::Error) -> Error {
-    let kind = match e.kind() {
-        ErrorKind::SyntaxError | ErrorKind::UnknownFilter | ErrorKind::UnknownTest => Kind::InvalidModel,
-        ErrorKind::OutOfFuel => Kind::LimitExceeded,
-        _ => Kind::InvalidArgument,
+/// A message as templates see it: without keys that are null, its reasoning under each name that templates read.
+fn seen((index, message): (usize, &Value)) -> Result<Value> {
+    let Some(message) = message.as_object() else {
+        bail!(InvalidArgument, "message {} is not a JSON object", index + 1);
     };
-    let detail = e.detail().map_or_else(|| e.kind().to_string(), str::to_owned);
-    let detail = match e.kind() {
-        ErrorKind::OutOfFuel if e.detail() == Some(TOO_LONG) => {
-            format!("writes more than {} bytes", limits::TEXT_BYTES)
-        }
-        ErrorKind::OutOfFuel => format!("does not come to an end within {} steps", limits::TEMPLATE_STEPS),
-        ErrorKind::UndefinedError if e.detail().is_none() => "uses a value that is not defined".to_owned(),
-        _ => detail,
-    };
-    match e.line() {
-        Some(line) => Error::new(kind, detail).at(format_args!("line {line}")),
-        None => Error::new(kind, detail),
+    let given = |name: &&str| message.get(*name).filter(|value| !value.is_null());
+    let reasoning = REASONING.iter().find_map(given);
+    let mut seen = Map::new();
+    if let Some(reasoning) = reasoning {
+        seen.insert("thinking".into(), reasoning.clone());
     }
+    let kept = message.iter().filter(|(_, value)| !value.is_null());
+    seen.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+    if let Some(reasoning) = reasoning {
+        seen.insert(REASONING[0].into(), reasoning.clone());
+    }
+    Ok(Value::Object(seen))
 }
 
 #[cfg(test)]

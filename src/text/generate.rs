@@ -18,6 +18,7 @@ use super::stream::StopFinder;
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::{Context, Result, bail};
 use crate::runtime::Stop;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,11 @@ pub struct GenerateOptions {
     pub max_length: Option<usize>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
-    /// Strings that end a row's text; they are not part of it.
+    /// Strings that end a row's text; they are not part of it. The text of a special token (`<|im_end|>`) ends it
+    /// where the model writes that token.
     pub stop: Vec<String>,
+    /// Tokens that end a row's text besides the model's own ends of text; theirs is not part of it.
+    pub stop_tokens: Vec<i64>,
     /// Tokens that end a row's text; `None` takes the model's own, an empty list lets it go on after them.
     pub eos_token_ids: Option<Vec<i64>>,
     /// Log-probabilities of each token, and of so many most probable ones; `None` is without.
@@ -58,7 +62,7 @@ pub enum FinishReason {
     Eos,
     /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
     Length,
-    /// A stop string came up.
+    /// A stop string or a stop token came up.
     Stop,
     /// The callback asked to stop.
     Cancelled,
@@ -67,8 +71,8 @@ pub enum FinishReason {
 /// What was written in one row.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Generation {
-    /// The text, without stop string and special tokens; an unfinished character at the end is left out. Empty
-    /// without a tokenizer.
+    /// The text, without stop string and special tokens: what decoding all tokens at once gives, up to a stop string.
+    /// A character that a limit left unfinished is U+FFFD there. Empty without a tokenizer.
     pub text: String,
     /// Ids of the tokens written, the one that ended the text included.
     pub tokens: Vec<i64>,
@@ -180,8 +184,7 @@ pub(crate) fn run(
             for row in active {
                 let flow = writers[row].write(rows, &mut sampler, options, tell.as_deref_mut())?;
                 if flow.is_break() {
-                    writers.iter_mut().for_each(Writer::cancel);
-                    return Ok(());
+                    return writers.iter_mut().try_for_each(|writer| writer.cancel(rows));
                 }
             }
             reports.wrote(writers.iter().map(|w| w.tokens.len()).sum())?;
@@ -216,6 +219,8 @@ struct Writer {
     limit: usize,
     eos: Vec<i64>,
     finder: StopFinder,
+    /// Special tokens that the text does not show, for the finder.
+    hidden: HashMap<i64, String>,
     text: String,
     tokens: Vec<i64>,
     logprobs: Vec<Logprobs>,
@@ -231,14 +236,17 @@ impl Writer {
             bail!(InvalidArgument, "{}: the prompt is empty", place());
         }
         let limit = limit(prompt, rows.context(), options).at(place)?;
-        let text = if options.echo { rows.text(row, options.keep_special_tokens).at(place)? } else { String::new() };
-        rows.begin_text(row, options.keep_special_tokens);
+        let text = rows.begin_text(row, options.keep_special_tokens, options.echo).at(place)?;
+        let finder = StopFinder::new(&options.stop);
+        let hides = !finder.is_idle() && !options.keep_special_tokens;
+        let hidden = rows.tokenizer().filter(|_| hides).map(|tokenizer| tokenizer.special_tokens());
         Ok(Writer {
             row,
             prompt,
             limit,
             eos: options.eos_token_ids.clone().unwrap_or_else(|| rows.defaults().eos_token_ids.clone()),
-            finder: StopFinder::new(&options.stop),
+            finder,
+            hidden: hidden.unwrap_or_default(),
             text,
             tokens: Vec::new(),
             logprobs: Vec::new(),
@@ -267,18 +275,19 @@ impl Writer {
         rows.push(self.row, token)?;
         self.tokens.push(token);
         let ended = self.eos.contains(&token);
-        let (mut piece, stopped) = self.piece(rows, token, ended, options)?;
-        self.finish = if ended {
-            Some(FinishReason::Eos)
-        } else if stopped {
-            Some(FinishReason::Stop)
-        } else if self.prompt + self.tokens.len() >= self.limit {
-            Some(FinishReason::Length)
-        } else {
-            None
+        let stopped = options.stop_tokens.contains(&token);
+        // The end has a name in the vocabulary, but is no text, whatever the tokenizer says.
+        let silent = stopped || ended && !options.keep_special_tokens;
+        let (mut piece, found) = if silent { (String::new(), false) } else { self.piece(rows, token)? };
+        let full = self.prompt + self.tokens.len() >= self.limit;
+        self.finish = match () {
+            () if found || stopped => Some(FinishReason::Stop),
+            () if ended => Some(FinishReason::Eos),
+            () if full => Some(FinishReason::Length),
+            () => None,
         };
-        if self.finish.is_some() {
-            piece += &self.finder.finish();
+        if self.finish.is_some() && !found {
+            piece += &self.rest(rows)?;
         }
         self.text += &piece;
         let (logprob, finish_reason) = (logprobs.as_ref(), self.finish);
@@ -290,26 +299,27 @@ impl Writer {
     }
 
     /// The text that a token makes certain, and whether a stop string came up in it.
-    fn piece(
-        &mut self,
-        rows: &mut dyn Rows,
-        token: i64,
-        ended: bool,
-        options: &GenerateOptions,
-    ) -> Result<(String, bool)> {
-        // The end has a name in the vocabulary, but is no text, whatever the tokenizer says.
-        if ended && !options.keep_special_tokens {
-            return Ok((String::new(), false));
-        }
+    fn piece(&mut self, rows: &mut dyn Rows, token: i64) -> Result<(String, bool)> {
         let piece = rows.piece(self.row, token)?;
-        Ok(self.finder.push(&piece))
+        if self.finder.is_idle() {
+            return Ok((piece, false));
+        }
+        let hidden = self.hidden.get(&token).map_or("", String::as_str);
+        Ok(self.finder.push(&piece, hidden, &rows.open_text(self.row)?))
     }
 
-    fn cancel(&mut self) {
+    /// What the finder and the decoder hold back: no token follows.
+    fn rest(&mut self, rows: &mut dyn Rows) -> Result<String> {
+        Ok(self.finder.finish() + &rows.end_text(self.row)?)
+    }
+
+    fn cancel(&mut self, rows: &mut dyn Rows) -> Result<()> {
         if self.finish.is_none() {
             self.finish = Some(FinishReason::Cancelled);
-            self.text += &self.finder.finish();
+            let rest = self.rest(rows)?;
+            self.text += &rest;
         }
+        Ok(())
     }
 
     fn finish(self) -> Generation {
@@ -363,3 +373,6 @@ impl<'a> Reports<'a> {
         self.call.report(stage, done, total)
     }
 }
+
+#[cfg(test)]
+mod tests;

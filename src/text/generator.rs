@@ -325,10 +325,30 @@ impl Rows for Generator {
         &self.defaults
     }
 
-    fn begin_text(&mut self, row: usize, keep_special: bool) {
-        if let Some(row) = self.rows.get_mut(row) {
-            row.stream.get_or_insert_with(|| TextStream::new(keep_special));
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
+        let mut text = String::new();
+        let begun = self.rows.get(row).is_some_and(|row| row.stream.is_some());
+        if whole || !begun {
+            let mut stream = TextStream::new(keep_special);
+            if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| whole) {
+                for token in Rows::tokens(self, row)? {
+                    text += &stream.push(tokenizer, *token)?;
+                }
+            }
+            if let Some(row) = self.rows.get_mut(row) {
+                row.stream = Some(stream);
+            }
         }
+        Ok(text)
+    }
+
+    fn open_text(&self, row: usize) -> Result<String> {
+        self.rows.get(row).and_then(|row| row.stream.as_ref()).map_or_else(|| Ok(String::new()), TextStream::open)
+    }
+
+    fn end_text(&mut self, row: usize) -> Result<String> {
+        let stream = self.rows.get_mut(row).and_then(|row| row.stream.as_mut());
+        stream.map_or_else(|| Ok(String::new()), TextStream::end)
     }
 
     fn run(

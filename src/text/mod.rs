@@ -13,6 +13,7 @@ pub mod chat;
 pub mod decoder;
 pub mod generate;
 pub mod generator;
+mod jinja;
 mod kv_cache;
 pub mod pieces;
 pub mod rows;

@@ -114,7 +114,7 @@ impl Alphabet {
 
 /// The byte that a character of the byte-level alphabet stands for. Source: `bytes_to_unicode` of GPT-2's encoder:
 /// printable bytes are themselves, the others count up from U+0100 in their order.
-fn byte_of(character: char) -> Option<u8> {
+pub(super) fn byte_of(character: char) -> Option<u8> {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(character) {
         code @ 0..=0xFF => u8::try_from(code).ok().filter(|byte| printable(*byte)),

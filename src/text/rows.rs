@@ -74,11 +74,18 @@ pub trait Rows: Send {
     /// Token ids and sampling defaults.
     fn defaults(&self) -> &GenerationDefaults;
 
-    /// Called before the first [`Rows::piece`] of a run; a text that ended inside a character goes on there.
-    fn begin_text(&mut self, row: usize, keep_special: bool);
+    /// Called before the first [`Rows::piece`] of a run; a text that ended inside a character goes on there. With
+    /// `whole`, the text begins with what the row has already: gives that, as far as it is certain.
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String>;
 
     /// The text that is certain now that `token` has come to a row.
     fn piece(&mut self, row: usize, token: i64) -> Result<String>;
+
+    /// The text that would come to a row if no token followed.
+    fn open_text(&self, row: usize) -> Result<String>;
+
+    /// The rest of a row's text: no token follows in this run.
+    fn end_text(&mut self, row: usize) -> Result<String>;
 
     /// The whole text of a row.
     fn text(&self, row: usize, keep_special: bool) -> Result<String> {

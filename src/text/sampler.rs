@@ -29,7 +29,8 @@ use numbers::{Candidate, draw_from_all, exp, exp_sum, highest, highest_few, nucl
 /// How the next token is chosen. `Default` takes the most probable one, without penalties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
-    /// 0: always the most probable token; else logits are divided by it before the draw.
+    /// 0: always the most probable token; else logits are divided by it before the draw. `top_k`, `top_p` and `min_p`
+    /// are about the draw: with 0 they are refused.
     pub temperature: f32,
     /// Draw among this many most probable tokens; 0 is all.
     pub top_k: usize,
@@ -68,13 +69,21 @@ impl Default for SamplingOptions {
 impl SamplingOptions {
     /// What the model's makers recommend (`generation_config.json`); greedy if they do not say `do_sample`.
     pub fn recommended(defaults: &GenerationDefaults) -> SamplingOptions {
+        let drawn = SamplingOptions::drawn(defaults);
+        let sample = defaults.sampling.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
+        if sample { drawn } else { drawn.greedy() }
+    }
+
+    /// As [`SamplingOptions::recommended`], but drawn even if the makers do not say `do_sample`: at the temperature
+    /// they name or else 1, among the `top_k` they name or else 50 most probable tokens.
+    pub fn drawn(defaults: &GenerationDefaults) -> SamplingOptions {
         let map = &defaults.sampling;
         let number = |key: &str, default: f32| map.get(key).and_then(Value::as_f64).map_or(default, |v| v as f32);
         let count = |key: &str| map.get(key).and_then(Value::as_u64).unwrap_or(0) as usize;
         let off = SamplingOptions::default();
-        let sample = map.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
+        let temperature = number("temperature", 1.0);
         SamplingOptions {
-            temperature: if sample { number("temperature", 1.0) } else { 0.0 },
+            temperature: if temperature > 0.0 { temperature } else { 1.0 },
             // 50 is what the Hugging Face library takes where the file says nothing.
             top_k: if map.contains_key("top_k") { count("top_k") } else { 50 },
             top_p: number("top_p", off.top_p),
@@ -85,7 +94,13 @@ impl SamplingOptions {
         }
     }
 
-    /// [`crate::error::Kind::InvalidArgument`] naming the option that is out of range.
+    /// The same without a draw: the most probable token, penalties as they are.
+    pub fn greedy(self) -> SamplingOptions {
+        let SamplingOptions { temperature, top_k, top_p, min_p, .. } = SamplingOptions::default();
+        SamplingOptions { temperature, top_k, top_p, min_p, ..self }
+    }
+
+    /// [`crate::error::Kind::InvalidArgument`] naming the option that is out of range or without effect.
     pub fn check(&self) -> Result<()> {
         let ranges = [
             ("temperature", self.temperature, 0.0, f32::MAX),
@@ -105,6 +120,18 @@ impl SamplingOptions {
                 };
                 bail!(InvalidArgument, "{name} is {value}; it must be {range}");
             }
+        }
+        let filters = [
+            ("top_k", self.top_k as f32, self.top_k > 1),
+            ("top_p", self.top_p, self.top_p < 1.0),
+            ("min_p", self.min_p, self.min_p > 0.0),
+        ];
+        if let Some((name, value, _)) = filters.iter().find(|(_, _, on)| *on && self.temperature == 0.0) {
+            bail!(
+                InvalidArgument,
+                "{name} is {value}, but temperature is 0, which takes the most probable token without a draw: \
+                 set a temperature above 0, or leave {name} out"
+            );
         }
         Ok(())
     }

@@ -206,6 +206,12 @@ impl Tokenizer {
         self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
+    /// Ids and texts of the special tokens.
+    pub(super) fn special_tokens(&self) -> std::collections::HashMap<i64, String> {
+        let added = self.inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
+        added.map(|(id, token)| (i64::from(id), token.content)).collect()
+    }
+
     /// The kinds of step (`ByteLevel`, `Fuse` …) that make text of tokens, in no order.
     pub(super) fn decoder_kinds(&self) -> Vec<String> {
         fn collect(value: &serde_json::Value, kinds: &mut Vec<String>) {
@@ -221,6 +227,17 @@ impl Tokenizer {
         let mut kinds = Vec::new();
         collect(&serde_json::to_value(self.inner.get_decoder()).unwrap_or_default(), &mut kinds);
         kinds
+    }
+
+    /// What makes text of tokens; `None` joins them with spaces.
+    pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
+        self.inner.get_decoder()
+    }
+
+    /// The token that [`Tokenizer::decode`] makes text of for an id; `None` if it leaves the id out.
+    pub(super) fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
+        let special = |token: &String| skip_special && self.inner.get_added_vocabulary().is_special_token(token);
+        self.inner.id_to_token(id).filter(|token| !special(token))
     }
 
     /// Tokens in the vocabulary, added ones included.
@@ -292,7 +309,7 @@ fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
 }
 
 /// Calls into the tokenizers crate, which is known to panic on some damaged files.
-fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
 }
 

@@ -38,6 +38,7 @@ struct heard {
     size_t size;
     int tokens, ended;
     int stop_after;
+    int64_t last;
 };
 
 static int32_t hear(void *user_data, const optimize_written_t *written) {
@@ -47,6 +48,7 @@ static int32_t hear(void *user_data, const optimize_written_t *written) {
     heard->text[heard->size] = '\0';
     heard->tokens++;
     heard->ended = written->finish_reason;
+    heard->last = written->token;
     return heard->stop_after != 0 && heard->tokens >= heard->stop_after;
 }
 
@@ -116,6 +118,28 @@ TEST(stop_strings_callbacks_and_limits_end_a_text) {
     CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "max_length");
     options.max_length = 0;
+    options.top_p = 0.9F;
+    CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "top_p");
+    options.top_p = 0;
+    /* The first token that is written, as one that ends the text. */
+    memset(&heard, 0, sizeof heard);
+    options.max_new_tokens = 1;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    optimize_buffer_free(report);
+    const int64_t first = heard.last;
+    options.stop_tokens = &first;
+    options.stop_token_count = 1;
+    options.max_new_tokens = 40;
+    memset(&heard, 0, sizeof heard);
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK(heard.tokens == 1 && heard.text[0] == '\0');
+    CHECK_INT(heard.ended, OPTIMIZE_FINISH_STOP);
+    optimize_buffer_free(report);
+    options.stop_tokens = NULL;
+    CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "stop_tokens");
+    options.stop_token_count = 0;
     options.temperature = -1;
     CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "temperature");

@@ -174,6 +174,10 @@ void seeds_repeat() {
     CHECK(!first.empty() && text_of("Once upon a time", options) == first);
     options.seed = 8;
     CHECK(text_of("Once upon a time", options) != first);
+    auto ends = at_most(8);
+    ends.temperature = 0;
+    ends.top_p = 0.95F; // of a draw that is not made
+    FAILS(invalid_argument, "top_p", text_of("Once upon a time", ends));
     options.top_k = 1; // no choice is left
     CHECK(text_of("Once upon a time", options) == text_of("Once upon a time", at_most(8)));
 }

@@ -132,6 +132,7 @@ type GenerateOptions struct {
 	Stop              []string // end a row's text and are no part of it
 	Rendered          bool     // prompts have their special tokens in them already: what Model.RenderChat gives
 	IgnoreEOS         bool     // go on after end-of-sequence tokens
+	StopTokens        []int64  // ids of tokens that end a row's text and are no part of it
 
 	// OnToken is called for every token, on the goroutine that made the call. Returning false ends all rows. If
 	// it panics they end too, and the panic goes on when the call has ended.
@@ -269,6 +270,8 @@ func (o *GenerateOptions) c(m *memory) C.optimize_generate_options_t {
 		stop_count:           C.uint64_t(len(o.Stop)),
 		rendered:             flag(o.Rendered),
 		ignore_eos:           flag(o.IgnoreEOS),
+		stop_tokens:          m.ids(o.StopTokens),
+		stop_token_count:     C.uint64_t(len(o.StopTokens)),
 	}
 }
 

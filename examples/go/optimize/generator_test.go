@@ -138,6 +138,12 @@ func TestStop(t *testing.T) {
 	if stopped.FinishReason != FinishStop || !six || seven {
 		t.Errorf("stopped at %+v", stopped)
 	}
+	all := write(g, count, &GenerateOptions{MaxNewTokens: 24})
+	last := all.Tokens[len(all.Tokens)-1]
+	stopped = write(g, count, &GenerateOptions{MaxNewTokens: 24, StopTokens: []int64{-1, last}})
+	if stopped.FinishReason != FinishStop || stopped.Tokens[len(stopped.Tokens)-1] != last {
+		t.Errorf("stopped by token %d at %+v", last, stopped)
+	}
 	calls := 0
 	ended := write(g, count, &GenerateOptions{MaxNewTokens: 24, OnToken: func(Written) bool { calls++; return calls < 3 }})
 	if ended.FinishReason != FinishCancelled || calls != 3 || len(ended.Tokens) != 3 {

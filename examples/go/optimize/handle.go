@@ -129,6 +129,19 @@ func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	return c
 }
 
+// ids copies a list.
+func (m *memory) ids(list []int64) *C.int64_t {
+	if len(list) == 0 {
+		return nil
+	}
+	c := (*C.int64_t)(C.malloc(C.size_t(len(list)) * 8))
+	m.blocks = append(m.blocks, unsafe.Pointer(c))
+	for i, id := range list {
+		unsafe.Slice(c, len(list))[i] = C.int64_t(id)
+	}
+	return c
+}
+
 // numbers copies a list.
 func (m *memory) numbers(list []uint32) *C.uint32_t {
 	if len(list) == 0 {

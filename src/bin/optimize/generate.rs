@@ -6,6 +6,7 @@ use optimize::ensemble::{Ensemble, manifest};
 use optimize::error::{Result, bail};
 use optimize::model::Model;
 use optimize::runtime::SessionOptions;
+use optimize::source::GenerationDefaults;
 use optimize::text::{
     ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
     Tokenizer, Uncertainty, Written, chat,
@@ -94,10 +95,11 @@ pub struct Writing {
     /// Most tokens in all, the prompt included
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Draw tokens as the model's makers recommend, where no other flag says how
+    /// Draw tokens as the model's makers recommend, where no other flag says how; else at temperature 1 among the 50
+    /// most probable
     #[arg(long)]
     sample: bool,
-    /// 0 takes the most probable token; higher is more varied
+    /// 0 takes the most probable token; higher is more varied [default: 0; 1 with --top-k, --top-p or --min-p]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
     /// Draw among so many most probable tokens; 0 is all
@@ -121,21 +123,31 @@ pub struct Writing {
     /// No sequence of so many tokens appears twice
     #[arg(long, value_name = "N")]
     no_repeat_ngram_size: Option<usize>,
-    /// The same seed gives the same text
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// A string that ends the text; repeat for several
+    /// Of the draw: the same seed gives the same text [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A string that ends the text; repeat for several. The text of a special token counts where the model writes it
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// The id of a token that ends the text; repeat for several
+    #[arg(long, value_name = "ID")]
+    stop_token: Vec<i64>,
     /// With --json: log-probabilities of each token and of the N most probable ones
     #[arg(long, value_name = "N")]
     logprobs: Option<usize>,
 }
 
 impl Writing {
-    /// The options, for a model whose makers recommend these.
-    pub fn options(&self, recommended: SamplingOptions) -> GenerateOptions {
-        let base = if self.sample { recommended } else { SamplingOptions::default() };
+    /// The options, for a model with these defaults.
+    pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
+        // Whoever says what to draw among wants a draw.
+        let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
+        let base = match self.temperature {
+            _ if !self.sample && among => SamplingOptions { temperature: 1.0, ..SamplingOptions::default() },
+            _ if !self.sample => SamplingOptions::default(),
+            Some(0.0) => SamplingOptions::drawn(defaults).greedy(),
+            _ => SamplingOptions::drawn(defaults),
+        };
         GenerateOptions {
             max_new_tokens: self.max_new_tokens,
             max_length: self.max_length,
@@ -148,9 +160,10 @@ impl Writing {
                 presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
                 frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
                 no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(base.no_repeat_ngram_size),
-                seed: self.seed,
+                seed: self.seed.unwrap_or(0),
             },
             stop: self.stop.clone(),
+            stop_tokens: self.stop_token.clone(),
             logprobs: self.logprobs,
             ..GenerateOptions::default()
         }
@@ -194,7 +207,10 @@ pub fn write(
     generator: &mut dyn Rows,
 ) -> Result<()> {
     let prompts = asked.read(model, generator.tokenizer().map(|t| &**t))?;
-    let options = writing.options(SamplingOptions::recommended(generator.defaults()));
+    let options = writing.options(generator.defaults());
+    if writing.seed.is_some() && options.sampling.temperature == 0.0 {
+        output.warn("--seed has no effect: without --sample or --temperature the most probable token is taken");
+    }
     let wrap = |text| if asked.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
     let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
     // One text streams as it comes; several would be mixed, and JSON is one object at the end.
@@ -241,7 +257,7 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
     let reason = match written.first().map(|g| g.finish_reason) {
         Some(FinishReason::Eos) => "end of sequence",
         Some(FinishReason::Length) => "length",
-        Some(FinishReason::Stop) => "stop string",
+        Some(FinishReason::Stop) => "a stop string or token",
         _ => "cancelled",
     };
     // The first token of every row comes with the prompt's own pass.

@@ -94,13 +94,17 @@ pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     template_in(&config).at(|| path.display())
 }
 
-/// The template in a `tokenizer_config.json`: a text, or a list of named ones of which `default` is taken.
+/// The template in a `tokenizer_config.json`: a text, or a list of named ones of which `default` is taken. `None` if
+/// none is named so: [`crate::text::ChatTemplate::of`] says it then.
 pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>> {
     let text = match Config::new(tokenizer_config).value("chat_template") {
         None => return Ok(None),
         Some(Value::Array(named)) => {
             let is_default = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
-            named.iter().find(is_default).or(named.first()).and_then(|entry| entry.get("template"))
+            match named.iter().find(is_default) {
+                Some(entry) => entry.get("template"),
+                None => return Ok(None),
+            }
         }
         Some(other) => Some(other),
     };

@@ -187,8 +187,31 @@ fn recommended_options_are_those_of_the_file() {
     };
     assert_eq!(defaults("{}").temperature, 0.0);
     assert_eq!(defaults(r#"{"temperature": 0.6}"#).temperature, 0.0);
+    assert!(defaults(r#"{"top_k": 20, "top_p": 0.9, "min_p": 0.1}"#).check().is_ok());
     let options = defaults(r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95}"#);
     assert_eq!((options.temperature, options.top_k, options.top_p), (0.6, 20, 0.95));
+}
+
+#[test]
+fn options_that_are_drawn_are_drawn_and_filters_without_a_draw_are_refused() {
+    let sampling = serde_json::from_str(r#"{"temperature": 0.6, "top_p": 0.9}"#).unwrap();
+    let drawn = SamplingOptions::drawn(&GenerationDefaults { sampling, ..Default::default() });
+    assert_eq!((drawn.temperature, drawn.top_k, drawn.top_p), (0.6, 50, 0.9));
+    let drawn = SamplingOptions::drawn(&GenerationDefaults::default());
+    assert_eq!((drawn.temperature, drawn.top_k, drawn.top_p), (1.0, 50, 1.0));
+    let off = SamplingOptions::default;
+    let wrong = [
+        ("top_k", SamplingOptions { top_k: 50, ..off() }),
+        ("top_p", SamplingOptions { top_p: 0.9, ..off() }),
+        ("min_p", SamplingOptions { min_p: 0.1, ..off() }),
+    ];
+    for (name, options) in wrong {
+        let e = options.check().unwrap_err();
+        assert!(e.to_string().contains(name) && e.to_string().contains("temperature"), "{e}");
+        assert!(SamplingOptions { temperature: 1.0, ..options }.check().is_ok());
+    }
+    // One token is no draw either.
+    assert!(SamplingOptions { top_k: 1, ..off() }.check().is_ok());
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! The time of day where the machine stands.
+
+/// A time in the machine's time zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalTime {
+    /// Of the Gregorian calendar.
+    pub year: i64,
+    /// 1 to 12.
+    pub month: i64,
+    /// Of the month, from 1.
+    pub day: i64,
+    /// 0 to 23.
+    pub hour: i64,
+    /// 0 to 59.
+    pub minute: i64,
+    /// 0 to 60.
+    pub second: i64,
+    /// From Sunday, which is 0.
+    pub weekday: i64,
+    /// From 1.
+    pub day_of_year: i64,
+}
+
+/// The local time of so many seconds since 1970, by the system's own rules (`TZ`, `/etc/localtime`); `None` where the
+/// system knows none.
+pub fn local_time(seconds: i64) -> Option<LocalTime> {
+    let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live values; all zero is a valid `tm`.
+    let time = unsafe {
+        if libc::localtime_r(&libc::time_t::from(seconds), time.as_mut_ptr()).is_null() {
+            return None;
+        }
+        time.assume_init()
+    };
+    Some(LocalTime {
+        year: 1900 + i64::from(time.tm_year),
+        month: 1 + i64::from(time.tm_mon),
+        day: i64::from(time.tm_mday),
+        hour: i64::from(time.tm_hour),
+        minute: i64::from(time.tm_min),
+        second: i64::from(time.tm_sec),
+        weekday: i64::from(time.tm_wday),
+        day_of_year: 1 + i64::from(time.tm_yday),
+    })
+}

@@ -1,0 +1,70 @@
+//! What functions, methods and filters are given, and by which names they take it.
+
+use super::value::Value;
+use crate::error::{Result, bail};
+use std::rc::Rc;
+
+/// The arguments of a call.
+#[derive(Default)]
+pub struct Given {
+    pub positional: Vec<Value>,
+    pub named: Vec<(Rc<str>, Value)>,
+}
+
+impl Given {
+    /// The arguments by the parameters of a function. A name that begins with `/` takes no keyword.
+    ///
+    /// [`crate::error::Kind::InvalidArgument`] for more than it takes, and for keywords it does not know.
+    pub fn bind<const N: usize>(self, function: &str, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
+        if self.positional.len() > N {
+            bail!(InvalidArgument, "{function} takes at most {N} arguments, not {}", self.positional.len());
+        }
+        let mut bound = [const { None }; N];
+        for (into, value) in bound.iter_mut().zip(self.positional) {
+            *into = Some(value);
+        }
+        for (name, value) in self.named {
+            match parameters.iter().position(|parameter| *parameter == &*name) {
+                Some(at) if bound[at].is_none() => bound[at] = Some(value),
+                Some(_) => bail!(InvalidArgument, "{function} is given {name:?} twice"),
+                None => bail!(InvalidArgument, "{function} takes no keyword {name:?}"),
+            }
+        }
+        Ok(bound)
+    }
+
+    /// No arguments at all.
+    pub fn none(self, function: &str) -> Result<()> {
+        self.bind(function, []).map(|_: [Option<Value>; 0]| ())
+    }
+}
+
+/// An argument that must be there.
+pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Value> {
+    match value {
+        Some(value) => Ok(value),
+        None => bail!(InvalidArgument, "{function} wants the argument {name:?}"),
+    }
+}
+
+/// An argument that must be text, if it is there and not none.
+pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<str>>> {
+    match value {
+        None | Some(Value::None) => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(Value::Undefined(message)) => bail!(InvalidArgument, "{message}"),
+        Some(other) => bail!(InvalidArgument, "{function} wants a string, not a {}", other.type_name()),
+    }
+}
+
+/// An argument that must be an integer, or else its default.
+pub fn int_or(value: Option<Value>, function: &str, default: i128) -> Result<i128> {
+    match value {
+        None => Ok(default),
+        Some(Value::Undefined(message)) => bail!(InvalidArgument, "{message}"),
+        Some(other) => match other.as_int() {
+            Some(int) => Ok(int),
+            None => bail!(InvalidArgument, "{function} wants an integer, not a {}", other.type_name()),
+        },
+    }
+}

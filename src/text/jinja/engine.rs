@@ -1,0 +1,204 @@
+//! The state of a rendering: scopes, what has a state itself, and what has been spent.
+
+use super::ast::{For, Macro};
+use super::value::{Bound, Dict, Value};
+use crate::error::{Result, bail};
+use crate::limits;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Bytes of text that count as a step: a template cannot fill the memory within its steps.
+const BYTES_A_STEP: usize = 64;
+/// Expressions, blocks and calls inside of each other.
+const DEPTH: usize = 200;
+
+/// A rendering.
+pub struct Engine {
+    steps: Cell<u64>,
+    written: usize,
+    depth: usize,
+    /// The line of what is being rendered.
+    pub line: usize,
+    /// The time that templates show, in UTC; `None` is the local time now.
+    pub now: Option<SystemTime>,
+    scopes: Vec<Scope>,
+    /// The scope that names are looked up in first.
+    pub scope: usize,
+    /// Below this, scopes belong to macros, and stay.
+    kept_scopes: usize,
+    objects: Vec<Object>,
+}
+
+/// Names and their values, in another scope.
+struct Scope {
+    names: Vec<(Rc<str>, Value)>,
+    around: Option<usize>,
+}
+
+/// What has a state.
+pub enum Object {
+    Namespace(Dict),
+    Loop(LoopState),
+    /// Gives each value once.
+    Iterator(VecDeque<Value>),
+    /// An iterator that a loop runs through.
+    Busy,
+    Cycler(Vec<Value>, usize),
+    /// The separator, and whether it has been asked for already.
+    Joiner(Value, bool),
+}
+
+impl Object {
+    /// In an error's words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Object::Namespace(_) => "a namespace",
+            Object::Loop(_) => "a loop",
+            Object::Iterator(_) | Object::Busy => "an iterator (the result of map, select, ...: use the filter list)",
+            Object::Cycler(..) => "a cycler",
+            Object::Joiner(..) => "a joiner",
+        }
+    }
+}
+
+/// The variable `loop`.
+pub struct LoopState {
+    pub items: Rc<Vec<Value>>,
+    pub at: usize,
+    pub depth: usize,
+    /// What `loop.changed` was given last.
+    pub changed: Option<Vec<Value>>,
+    /// How many items it has looked at beyond the current one: these are lost to others if it ends here.
+    pub peeked: usize,
+    /// What calling the loop runs, and in which scope.
+    pub recursive: Option<(Arc<For>, usize)>,
+}
+
+impl Engine {
+    /// A rendering with these variables.
+    pub fn new(variables: Vec<(Rc<str>, Value)>, now: Option<SystemTime>) -> Engine {
+        let globals = ["range", "dict", "lipsum", "cycler", "joiner", "namespace", "raise_exception", "strftime_now"];
+        let functions = globals.iter().map(|name| (Rc::from(*name), Value::Function(name))).collect();
+        let scopes = vec![Scope { names: functions, around: None }, Scope { names: variables, around: Some(0) }];
+        Engine {
+            steps: Cell::new(0),
+            written: 0,
+            depth: 0,
+            line: 1,
+            now,
+            scopes,
+            scope: 1,
+            kept_scopes: 2,
+            objects: Vec::new(),
+        }
+    }
+
+    /// Takes steps. [`crate::error::Kind::LimitExceeded`] above [`limits::TEMPLATE_STEPS`].
+    pub fn spend(&self, steps: u64) -> Result<()> {
+        let spent = self.steps.get().saturating_add(steps);
+        self.steps.set(spent);
+        if spent > limits::TEMPLATE_STEPS {
+            bail!(LimitExceeded, "does not come to an end within {} steps", limits::TEMPLATE_STEPS);
+        }
+        Ok(())
+    }
+
+    /// Takes steps for a text that is made.
+    pub fn spend_bytes(&self, bytes: usize) -> Result<()> {
+        if bytes > limits::TEXT_BYTES {
+            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+        }
+        self.spend((bytes / BYTES_A_STEP) as u64)
+    }
+
+    /// Adds to a text that is being written. Captured blocks count too: a template cannot double its text without end.
+    pub fn write(&mut self, text: &str, out: &mut String) -> Result<()> {
+        self.written = self.written.saturating_add(text.len());
+        if self.written > limits::TEXT_BYTES {
+            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+        }
+        out.push_str(text);
+        Ok(())
+    }
+
+    /// Does something that is inside of something else.
+    pub fn deeper<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        self.spend(1)?;
+        if self.depth >= DEPTH {
+            bail!(LimitExceeded, "macros and values are more than {DEPTH} deep in each other");
+        }
+        self.depth += 1;
+        let result = work(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// A new scope inside of another. Gives what [`Engine::leave`] wants back.
+    pub fn enter(&mut self, around: usize) -> Entered {
+        let entered = Entered { scope: self.scope, scopes: self.scopes.len() };
+        self.scopes.push(Scope { names: Vec::new(), around: Some(around) });
+        self.scope = self.scopes.len() - 1;
+        entered
+    }
+
+    /// Goes back to the scope before. That of a macro's definition stays, for when the macro is called.
+    pub fn leave(&mut self, entered: Entered) {
+        self.scopes.truncate(entered.scopes.max(self.kept_scopes));
+        self.scope = entered.scope;
+    }
+
+    /// A macro in the current scope.
+    pub fn bind(&mut self, definition: Arc<Macro>) -> Value {
+        self.kept_scopes = self.scopes.len();
+        Value::Macro(Rc::new(Bound { definition, scope: self.scope }))
+    }
+
+    /// Sets a name in the current scope.
+    pub fn assign(&mut self, name: &str, value: Value) {
+        let names = &mut self.scopes[self.scope].names;
+        match names.iter_mut().find(|(known, _)| &**known == name) {
+            Some((_, old)) => *old = value,
+            None => names.push((name.into(), value)),
+        }
+    }
+
+    /// The value of a name.
+    pub fn lookup(&self, name: &str) -> Value {
+        let mut scope = Some(self.scope);
+        while let Some(Scope { names, around }) = scope.map(|at| &self.scopes[at]) {
+            if let Some((_, value)) = names.iter().find(|(known, _)| &**known == name) {
+                return value.clone();
+            }
+            scope = *around;
+        }
+        Value::undefined(name)
+    }
+
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    pub fn object(&mut self, number: usize) -> &mut Object {
+        &mut self.objects[number]
+    }
+
+    pub fn add(&mut self, object: Object) -> Value {
+        self.objects.push(object);
+        Value::Object(self.objects.len() - 1)
+    }
+
+    /// An iterator over values.
+    pub fn iterator(&mut self, values: Vec<Value>) -> Value {
+        self.add(Object::Iterator(values.into()))
+    }
+}
+
+/// The state before a scope was entered.
+#[derive(Clone, Copy)]
+pub struct Entered {
+    scope: usize,
+    scopes: usize,
+}

@@ -1,0 +1,173 @@
+//! Reading a template: the place in its tokens.
+
+use super::ast::{Node, Uses};
+use super::lexer::{Token, tokens};
+use crate::error::{Context, Error, Kind, Result, bail};
+use crate::limits;
+
+/// Most operators, attributes and filters between two delimiters.
+const LINKS: usize = 4000;
+
+/// Reads a template.
+///
+/// [`crate::error::Kind::InvalidModel`] with the line if it is not valid, `Unsupported` for what jinja2 has and is not
+/// rendered here.
+pub fn parse(source: &str) -> Result<Vec<Node>> {
+    let mut parser = Parser {
+        tokens: tokens(source)?,
+        at: 0,
+        depth: 0,
+        links: 0,
+        loops: 0,
+        soft: false,
+        uses: Uses::default(),
+        unknown: Vec::new(),
+    };
+    let body = parser.body(&[]);
+    let line = parser.line();
+    let body = body.at(|| format!("line {line}"))?;
+    match parser.unknown.into_iter().next() {
+        Some((line, what)) => Err(Error::new(Kind::InvalidModel, what)).at(|| format!("line {line}")),
+        None => Ok(body),
+    }
+}
+
+/// The place in a template.
+pub struct Parser {
+    tokens: Vec<(usize, Token)>,
+    at: usize,
+    depth: usize,
+    /// Parts of the expression that is being read.
+    pub links: usize,
+    /// Loops around this place that `break` can leave.
+    pub loops: usize,
+    /// Whether what is not known is an error only when it is come to: directly inside of `if`.
+    pub soft: bool,
+    /// What the macro that is being read uses.
+    pub uses: Uses,
+    /// Names of filters and tests that there are none of, with their lines.
+    pub unknown: Vec<(usize, String)>,
+}
+
+impl Parser {
+    pub fn current(&self) -> &Token {
+        self.tokens.get(self.at).map_or(&Token::End, |(_, token)| token)
+    }
+
+    pub fn line(&self) -> usize {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |(line, _)| *line)
+    }
+
+    pub fn advance(&mut self) {
+        self.at = (self.at + 1).min(self.tokens.len() - 1);
+    }
+
+    pub fn take(&mut self) -> Token {
+        let token = self.current().clone();
+        self.advance();
+        token
+    }
+
+    pub fn is_name(&self, name: &str) -> bool {
+        matches!(self.current(), Token::Name(found) if found == name)
+    }
+
+    pub fn next_is_name(&self, name: &str) -> bool {
+        matches!(self.tokens.get(self.at + 1), Some((_, Token::Name(found))) if found == name)
+    }
+
+    pub fn next_is_operator(&self, operator: &str) -> bool {
+        matches!(self.tokens.get(self.at + 1), Some((_, Token::Operator(found))) if *found == operator)
+    }
+
+    pub fn skip_name(&mut self, name: &str) -> bool {
+        let found = self.is_name(name);
+        if found {
+            self.advance();
+        }
+        found
+    }
+
+    pub fn is_operator(&self, operator: &str) -> bool {
+        matches!(self.current(), Token::Operator(found) if *found == operator)
+    }
+
+    pub fn skip_operator(&mut self, operator: &str) -> bool {
+        let found = self.is_operator(operator);
+        if found {
+            self.advance();
+        }
+        found
+    }
+
+    pub fn expect(&mut self, operator: &str) -> Result<()> {
+        if self.skip_operator(operator) {
+            return Ok(());
+        }
+        let found = self.current().clone();
+        bail!(InvalidModel, "{operator:?} is expected, not {}", self.describe(&found))
+    }
+
+    pub fn name(&mut self) -> Result<String> {
+        match self.current().clone() {
+            Token::Name(name) => {
+                self.advance();
+                Ok(name)
+            }
+            other => bail!(InvalidModel, "a name is expected, not {}", self.describe(&other)),
+        }
+    }
+
+    /// A token in an error's words.
+    pub fn describe(&self, token: &Token) -> String {
+        match token {
+            Token::Text(_) => "text".into(),
+            Token::BeginWrite => "\"{{\"".into(),
+            Token::EndWrite => "\"}}\"".into(),
+            Token::BeginBlock => "\"{%\"".into(),
+            Token::EndBlock => "\"%}\"".into(),
+            Token::Name(name) => format!("{name:?}"),
+            Token::Int(value) => value.to_string(),
+            Token::Float(value) => value.to_string(),
+            Token::String(text) => format!("the string {text:?}"),
+            Token::Operator(operator) => format!("{operator:?}"),
+            Token::End => "the end of the template".into(),
+        }
+    }
+
+    /// Reads what is nested in something else.
+    pub fn deeper<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
+        if self.depth >= limits::TEMPLATE_DEPTH {
+            bail!(LimitExceeded, "the template is nested more than {} deep", limits::TEMPLATE_DEPTH);
+        }
+        self.depth += 1;
+        let read = read(self);
+        self.depth -= 1;
+        read
+    }
+
+    pub fn expect_end(&mut self, end: &Token) -> Result<()> {
+        if self.current() == end {
+            self.advance();
+            return Ok(());
+        }
+        let found = self.current().clone();
+        bail!(InvalidModel, "{} is expected, not {}", self.describe(end), self.describe(&found))
+    }
+
+    /// Counts what makes an expression deeper without nesting: it is walked level by level.
+    pub fn link(&mut self) -> Result<()> {
+        self.links += 1;
+        if self.links > LINKS {
+            bail!(LimitExceeded, "an expression has more than {LINKS} parts");
+        }
+        Ok(())
+    }
+
+    /// Notes the name of a filter or a test that there is none of.
+    pub fn missing(&mut self, what: String) {
+        if !self.soft {
+            self.unknown.push((self.line(), what));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Stop strings in a text that comes in pieces.
+
+/// Looks for stop strings in a text that comes in pieces. Special tokens that the text does not show are seen all the
+/// same: `<|im_end|>` is found where the model writes that token.
+#[derive(Debug, Clone, Default)]
+pub struct StopFinder {
+    stops: Vec<String>,
+    /// Text that may be the beginning of a stop string, with what is not shown.
+    held: String,
+    /// Where in it is what is not shown, in order.
+    hidden: Vec<(usize, usize)>,
+}
+
+impl StopFinder {
+    /// A finder of any of `stops`; empty ones are ignored.
+    pub fn new(stops: &[String]) -> StopFinder {
+        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        StopFinder { stops, ..StopFinder::default() }
+    }
+
+    /// Whether there is nothing to look for.
+    pub fn is_idle(&self) -> bool {
+        self.stops.is_empty()
+    }
+
+    /// Takes a piece; gives the text that is certainly before any stop string, and whether one was found. What
+    /// comes after it is dropped.
+    ///
+    /// `hidden` is the text of a special token after the piece that is not shown; `open` is how the text would go on
+    /// if it ended here. A stop string in it counts: if the text ends here, it is in the text.
+    pub fn push(&mut self, piece: &str, hidden: &str, open: &str) -> (String, bool) {
+        if self.stops.is_empty() {
+            return (piece.to_owned(), false);
+        }
+        self.held.push_str(piece);
+        if !hidden.is_empty() {
+            self.hidden.push((self.held.len(), self.held.len() + hidden.len()));
+            self.held.push_str(hidden);
+        }
+        if let Some(text) = self.before_stop(open) {
+            self.held.clear();
+            self.hidden.clear();
+            return (text, true);
+        }
+        (self.release(), false)
+    }
+
+    /// The text that was held back: there is no more to come, so it begins no stop string.
+    pub fn finish(&mut self) -> String {
+        let text = self.shown();
+        self.held.clear();
+        self.hidden.clear();
+        text
+    }
+
+    /// What is held, as it is shown.
+    fn shown(&self) -> String {
+        self.shown_before(self.held.len())
+    }
+
+    /// What is held up to a place, as it is shown.
+    fn shown_before(&self, end: usize) -> String {
+        let mut text = String::new();
+        let mut from = 0;
+        for &(start, stop) in self.hidden.iter().filter(|(start, _)| *start < end) {
+            text.push_str(&self.held[from..start]);
+            from = stop.min(end);
+        }
+        text + &self.held[from..end]
+    }
+
+    /// The text before the first stop string; `None` if there is none.
+    fn before_stop(&self, open: &str) -> Option<String> {
+        let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        let shown = self.shown() + open;
+        let in_shown = first(&shown).map(|at| shown[..at].to_owned());
+        if self.hidden.is_empty() {
+            return in_shown;
+        }
+        let in_all = first(&format!("{}{open}", self.held)).map(|at| match at.checked_sub(self.held.len()) {
+            Some(beyond) => self.shown() + &open[..beyond],
+            None => self.shown_before(at),
+        });
+        match (in_shown, in_all) {
+            (Some(a), Some(b)) => Some(if a.len() < b.len() { a } else { b }),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Lets go of the text that no stop string can begin in.
+    fn release(&mut self) -> String {
+        let shown = self.shown();
+        let in_shown = self.begins(&shown);
+        let in_all = if self.hidden.is_empty() { in_shown } else { self.begins(&self.held) };
+        let given = in_shown.min(self.shown_before(in_all).len());
+        if given == shown.len() && in_all == self.held.len() {
+            self.held.clear();
+            self.hidden.clear();
+            return shown;
+        }
+        // The place in all that is held at which so much has been shown.
+        let mut from = given;
+        for &(start, stop) in &self.hidden {
+            if start < from || (start == from && stop <= in_all) {
+                from += stop - start;
+            }
+        }
+        self.held.drain(..from);
+        self.hidden.retain(|(start, _)| *start >= from);
+        self.hidden.iter_mut().for_each(|(start, stop)| (*start, *stop) = (*start - from, *stop - from));
+        shown[..given].to_owned()
+    }
+
+    /// Where the first stop string may begin that is not all there yet.
+    fn begins(&self, text: &str) -> usize {
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        // Only the last characters can begin a stop string.
+        let from = text.len().saturating_sub(longest);
+        let begins =
+            |at: &usize| text.is_char_boundary(*at) && self.stops.iter().any(|stop| stop.starts_with(&text[*at..]));
+        (from..text.len()).find(begins).unwrap_or(text.len())
+    }
+}
