@@ -204,7 +204,7 @@ impl Engine {
         }
         if let Value::Range(range) = value {
             let (begin, end) = bounds_of(length as i128, numbers[0], numbers[1], step);
-            let at = |place: i128| range.start + place * range.step;
+            let at = |place: i128| range.start.saturating_add(place.saturating_mul(range.step));
             return Ok(Value::Range(Range { start: at(begin), stop: at(end), step: range.step.saturating_mul(step) }));
         }
         let places = places(length as i128, numbers[0], numbers[1], step);

@@ -9,6 +9,9 @@ use crate::limits;
 use std::fmt::Write;
 use std::rc::Rc;
 
+/// Most spaces of an indent.
+const MOST_INDENT: i128 = 1000;
+
 /// How `json.dumps` is to write.
 struct Json {
     indent: Option<String>,
@@ -27,7 +30,8 @@ pub fn apply(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> 
         None | Some(Value::None) => None,
         Some(Value::Text(text)) => Some(text.to_string()),
         Some(other) => match other.as_int() {
-            Some(width) => Some(" ".repeat(usize::try_from(width).unwrap_or(0).min(64))),
+            Some(width) if width > MOST_INDENT => bail!(LimitExceeded, "tojson: the indent is {width}"),
+            Some(width) => Some(" ".repeat(usize::try_from(width).unwrap_or(0))),
             None => bail!(InvalidArgument, "tojson: the indent is a {}", other.type_name()),
         },
     };

@@ -148,7 +148,7 @@ impl<'a> Lexer<'a> {
     fn comment(&mut self) -> Result<()> {
         let Some(end) = self.rest().find("#}") else { bail!(InvalidModel, "a comment is not closed") };
         // A sign before the end belongs to it.
-        let end = if end > 0 && sign(&self.rest()[end - 1..]).is_some() { end - 1 } else { end };
+        let end = end - usize::from(self.rest()[..end].ends_with(['-', '+']));
         self.skip(end);
         self.end_tag("#}");
         Ok(())

@@ -208,7 +208,8 @@ pub fn round(value: &Value, digits: i128) -> Result<Value> {
         other => match other.as_int() {
             Some(int) if digits >= 0 => Ok(Value::Int(int)),
             Some(int) => {
-                let Some(unit) = u32::try_from(-digits).ok().and_then(|power| 10i128.checked_pow(power)) else {
+                let Some(unit) = u32::try_from(digits.unsigned_abs()).ok().and_then(|power| 10i128.checked_pow(power))
+                else {
                     return Ok(Value::Int(0));
                 };
                 let (floor, rest) = (int.div_euclid(unit), int.rem_euclid(unit));

@@ -178,7 +178,7 @@ fn truncate(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
         Some(Value::None) => 5,
         other => int_or(other, "truncate", 5)?,
     };
-    let kept = length - end.chars().count() as i128;
+    let kept = length.saturating_sub(end.chars().count() as i128);
     if kept < 0 || leeway < 0 {
         bail!(InvalidArgument, "truncate to {length} characters has no room for {end:?}");
     }

@@ -66,6 +66,7 @@ fn damaged_templates_are_errors() {
     ] {
         assert!(render(source).is_err(), "{source}");
     }
+    assert_eq!(render("a{#é#}b{#é-#} c{#+#}").unwrap(), "abc");
     assert_eq!(render("{").unwrap() + &render("}}").unwrap() + &render("é{ %}").unwrap(), "{}}é{ %}");
 }
 

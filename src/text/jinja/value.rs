@@ -75,7 +75,7 @@ impl Range {
     }
 
     pub fn get(self, index: usize) -> Value {
-        Value::Int(self.start + index as i128 * self.step)
+        Value::Int(self.start.saturating_add((index as i128).saturating_mul(self.step)))
     }
 }
 
