@@ -113,6 +113,8 @@ pub enum Kind {
     Macro(Arc<Macro>),
     /// `generation`: what a model is trained on. Its names are its own.
     Generation(Vec<Node>),
+    /// A block, which sees the template's own names only.
+    Block(Vec<Node>),
     Break,
     Continue,
 }

@@ -124,6 +124,13 @@ impl Engine {
                 _ => None,
             },
             Value::Object(number) => self.of_object(*number, value, name)?,
+            Value::Bool(_) | Value::Int(_) if matches!(name, "real" | "numerator") => value.as_int().map(Value::Int),
+            Value::Bool(_) | Value::Int(_) if matches!(name, "imag" | "denominator") => {
+                Some(Value::Int(i128::from(name == "denominator")))
+            }
+            Value::Function("dict") if name == "fromkeys" => Some(Value::Function("dict.fromkeys")),
+            Value::Bool(_) | Value::Int(_) if name == "bit_length" => method(),
+            Value::Float(_) if name == "is_integer" => method(),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::View(..) if OTHER.contains(&name) => {
                 bail!(Unsupported, "{name} of a {} is not supported in chat templates", value.type_name())
             }

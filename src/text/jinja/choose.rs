@@ -253,11 +253,11 @@ fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result
     let [count, fill] = given.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
     let count = int_or(Some(required(count, name, "count")?), name, 0)?;
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
+    let values = engine.iterate(value)?;
     let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else {
-        bail!(Unsupported, "{name} with {count} is not supported in chat templates");
+        return odd_parts(engine, name, count, values);
     };
     engine.spend(count as u64)?;
-    let values = engine.iterate(value)?;
     let mut parts: Vec<Vec<Value>> = Vec::new();
     if name == "batch" {
         parts.extend(values.chunks(count).map(<[Value]>::to_vec));
@@ -276,5 +276,18 @@ fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result
         }
     }
     let parts: Vec<Value> = parts.into_iter().map(Value::list).collect::<Result<_>>()?;
+    Ok(engine.iterator(parts))
+}
+
+/// Parts of no length or of a negative one, as they come out in jinja2.
+fn odd_parts(engine: &mut Engine, name: &str, count: i128, values: Vec<Value>) -> Result<Value> {
+    let mut parts = Vec::new();
+    match (name, count) {
+        ("batch", _) if values.is_empty() => {}
+        ("batch", 0) => parts.extend([Value::list(Vec::new())?, Value::list(values)?]),
+        ("batch", _) => parts.push(Value::list(values)?),
+        (_, 0) => bail!(InvalidArgument, "slice: division by zero"),
+        _ => {}
+    }
     Ok(engine.iterator(parts))
 }

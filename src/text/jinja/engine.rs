@@ -78,6 +78,9 @@ pub struct LoopState {
 }
 
 impl Engine {
+    /// The scope of the variables and of what the template itself sets.
+    pub const ROOT: usize = 1;
+
     /// A rendering with these variables.
     pub fn new(variables: Vec<(Rc<str>, Value)>, now: Option<SystemTime>) -> Engine {
         let globals = ["range", "dict", "lipsum", "cycler", "joiner", "namespace", "raise_exception", "strftime_now"];
@@ -90,7 +93,7 @@ impl Engine {
             line: 1,
             now,
             scopes,
-            scope: 1,
+            scope: Engine::ROOT,
             kept_scopes: 2,
             objects: Vec::new(),
         }

@@ -86,6 +86,11 @@ impl Engine {
                 self.run(body, out)?;
                 self.leave(entered);
             }
+            Kind::Block(body) => {
+                let entered = self.enter(Engine::ROOT);
+                self.run(body, out)?;
+                self.leave(entered);
+            }
             Kind::Break => return Ok(Flow::Break),
             Kind::Continue => return Ok(Flow::Continue),
         }

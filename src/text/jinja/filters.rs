@@ -77,7 +77,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
         | "min" | "max" | "sum" | "batch" | "slice" => choose::apply(engine, name, value, given),
         "capitalize" | "center" | "escape" | "e" | "filesizeformat" | "forceescape" | "format" | "indent" | "join"
         | "lower" | "replace" | "safe" | "string" | "title" | "trim" | "truncate" | "upper" | "urlencode"
-        | "wordcount" | "xmlattr" => phrases::apply(engine, name, value, given),
+        | "wordcount" | "xmlattr" | "striptags" => phrases::apply(engine, name, value, given),
         "tojson" => json::apply(engine, value, given),
         "d" | "default" => {
             let [default, boolean] = given.bind(name, ["default_value", "boolean"])?;
@@ -99,7 +99,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
                 None => bail!(InvalidArgument, "a {} has no length", value.type_name()),
             }
         }
-        "pprint" | "random" | "striptags" | "urlize" | "wordwrap" => {
+        "random" | "urlize" | "wordwrap" => {
             bail!(Unsupported, "the filter {name} is not supported in chat templates")
         }
         _ => {
@@ -119,6 +119,13 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
                 _ => bail!(InvalidArgument, "a {} has no absolute value", value.type_name()),
             },
         },
+        "pprint" => {
+            let text = engine.repr(&sorted(engine, value)?)?;
+            if text.chars().count() > LINE || text.contains("\\n") {
+                bail!(Unsupported, "pprint of more than a line is not supported in chat templates");
+            }
+            Ok(Value::text(text))
+        }
         "list" => Value::list(engine.iterate(value)?),
         "first" => first(engine, value),
         "last" => match value {
@@ -152,6 +159,35 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
             }
         },
         other => bail!(InvalidModel, "there is no filter {other:?}"),
+    }
+}
+
+/// Characters of a line that `pprint` writes.
+const LINE: usize = 80;
+
+/// A value with the keys of its dicts in order.
+fn sorted(engine: &Engine, value: &Value) -> Result<Value> {
+    let each = |values: &[Value]| values.iter().map(|value| sorted(engine, value)).collect::<Result<Vec<_>>>();
+    match value {
+        Value::List(items) => Value::list(each(&items.values)?),
+        Value::Tuple(items) => Value::tuple(each(&items.values)?),
+        Value::Dict(dict) => {
+            let mut pairs = Vec::new();
+            for (key, value) in &dict.entries {
+                if key.as_text().is_none() {
+                    bail!(Unsupported, "pprint of keys that are no strings is not supported in chat templates");
+                }
+                pairs.push((key.clone(), Value::tuple(vec![key.clone(), sorted(engine, value)?])?));
+            }
+            let mut sorted = Vec::new();
+            for pair in engine.sort(pairs, false)? {
+                if let Value::Tuple(pair) = pair {
+                    sorted.push((pair.values[0].clone(), pair.values[1].clone()));
+                }
+            }
+            Value::dict(sorted)
+        }
+        other => Ok(other.clone()),
     }
 }
 

@@ -27,6 +27,7 @@ impl Engine {
     fn function(&mut self, name: &str, given: Given) -> Result<Value> {
         match name {
             "range" => range(given),
+            "dict.fromkeys" => self.from_keys(given),
             "dict" => self.new_dict(given).map(|dict| Value::Dict(Rc::new(dict))),
             "namespace" => {
                 let names = self.new_dict(given)?;
@@ -119,6 +120,11 @@ impl Engine {
             }
             Value::Dict(dict) => self.dict_method(value, dict, name, given),
             Value::Object(number) => self.object_method(*number, name, given),
+            Value::Float(float) => given.none(name).map(|()| Value::Bool(float.is_finite() && float.fract() == 0.0)),
+            Value::Bool(_) | Value::Int(_) => {
+                let size = value.as_int().unwrap_or(0).unsigned_abs();
+                given.none(name).map(|()| Value::Int(i128::from(u128::BITS - size.leading_zeros())))
+            }
             _ => self.sequence_method(value, name, given),
         }
     }
@@ -134,13 +140,16 @@ impl Engine {
                 Ok(dict.get(&key)?.cloned().or(default).unwrap_or(Value::None))
             }
             "copy" => given.none("copy").map(|()| value.clone()),
-            _ => {
-                let [keys, default] = given.bind("fromkeys", ["/iterable", "/value"])?;
-                let keys = self.iterate(&required(keys, "fromkeys", "iterable")?)?;
-                let default = default.unwrap_or(Value::None);
-                Value::dict(keys.into_iter().map(|key| (key, default.clone())))
-            }
+            _ => self.from_keys(given),
         }
+    }
+
+    /// `dict.fromkeys(keys, value)`.
+    fn from_keys(&mut self, given: Given) -> Result<Value> {
+        let [keys, value] = given.bind("fromkeys", ["/iterable", "/value"])?;
+        let keys = self.iterate(&required(keys, "fromkeys", "iterable")?)?;
+        let value = value.unwrap_or(Value::None);
+        Value::dict(keys.into_iter().map(|key| (key, value.clone())))
     }
 
     fn sequence_method(&mut self, value: &Value, name: &str, given: Given) -> Result<Value> {

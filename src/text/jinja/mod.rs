@@ -30,6 +30,7 @@ mod functions;
 mod iterate;
 mod json;
 mod lexer;
+mod marks;
 mod numbers;
 mod parser;
 mod phrases;

@@ -21,13 +21,22 @@ enum Pair {
     Floats(f64, f64),
 }
 
-/// An integer as a float, exactly: a quotient of others is rounded once by Python.
-fn exact_float(int: i128) -> Result<f64> {
-    let float = int as f64;
-    if float as i128 != int {
-        bail!(Unsupported, "the integer {int} is not exact as a float");
+/// `a / b` of integers, rounded once. [`crate::error::Kind::Unsupported`] for a large divisor.
+fn quotient(a: i128, b: i128) -> Result<f64> {
+    let (x, y) = (a as f64, b as f64);
+    if x as i128 == a && y as i128 == b {
+        return Ok(x / y);
     }
-    Ok(float)
+    let (n, d) = (a.unsigned_abs(), b.unsigned_abs());
+    if d >= 1 << 64 {
+        bail!(Unsupported, "dividing by an integer of more than 64 bits is not supported in chat templates");
+    }
+    // At least 63 bits of the quotient, and whether there are more.
+    let shift = n.leading_zeros();
+    let shifted = n << shift;
+    let exact = (shifted / d) | u128::from(shifted % d != 0);
+    let value = exact as f64 * 2f64.powi(-(shift as i32));
+    Ok(if (a < 0) != (b < 0) { -value } else { value })
 }
 
 fn pair(a: &Value, b: &Value) -> Option<Pair> {
@@ -50,6 +59,9 @@ impl Engine {
             if let Value::Undefined(message) = value {
                 bail!(InvalidArgument, "{message}");
             }
+            if let (Operator::Add, true) = (operator, a.as_text().is_some() && b.as_text().is_some()) {
+                continue;
+            }
             if matches!(value, Value::Markup(_)) {
                 bail!(Unsupported, "reckoning with text that is marked as safe is not supported in chat templates");
             }
@@ -64,6 +76,16 @@ impl Engine {
             (Operator::Add, Value::Text(a), Value::Text(b)) => {
                 self.spend_bytes(a.len() + b.len())?;
                 Ok(Value::text([&**a, &**b].concat()))
+            }
+            // What is not marked as safe is escaped when it is added to what is.
+            (Operator::Add, Value::Markup(_) | Value::Text(_), Value::Markup(_) | Value::Text(_)) => {
+                let safe = |value: &Value| match value {
+                    Value::Text(text) => super::phrases::escaped(text),
+                    other => other.as_text().unwrap_or_default().to_owned(),
+                };
+                let text = safe(a) + &safe(b);
+                self.spend_bytes(text.len())?;
+                Ok(Value::Markup(text.into()))
             }
             (Operator::Add, Value::List(a), Value::List(b)) => {
                 self.spend((a.values.len() + b.values.len()) as u64)?;
@@ -125,7 +147,7 @@ fn ints(operator: Operator, a: i128, b: i128) -> Result<Value> {
         Operator::Subtract => a.checked_sub(b),
         Operator::Multiply => a.checked_mul(b),
         Operator::Divide if b == 0 => return Err(no_division()),
-        Operator::Divide => return Ok(Value::Float(exact_float(a)? / exact_float(b)?)),
+        Operator::Divide => return quotient(a, b).map(Value::Float),
         Operator::FloorDivide | Operator::Remainder if b == 0 => return Err(no_division()),
         Operator::FloorDivide => a.checked_div(b).map(|q| if a % b != 0 && (a < 0) != (b < 0) { q - 1 } else { q }),
         Operator::Remainder => a.checked_rem(b).map(|r| if r != 0 && (r < 0) != (b < 0) { r + b } else { r }),

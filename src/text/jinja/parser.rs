@@ -20,6 +20,7 @@ pub fn parse(source: &str) -> Result<Vec<Node>> {
         links: 0,
         loops: 0,
         soft: false,
+        blocks: Vec::new(),
         uses: Uses::default(),
         unknown: Vec::new(),
     };
@@ -43,6 +44,8 @@ pub struct Parser {
     pub loops: usize,
     /// Whether what is not known is an error only when it is come to: directly inside of `if`.
     pub soft: bool,
+    /// Names of blocks.
+    pub blocks: Vec<String>,
     /// What the macro that is being read uses.
     pub uses: Uses,
     /// Names of filters and tests that there are none of, with their lines.

@@ -56,13 +56,19 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
         "escape" | "e" if matches!(value, Value::Markup(_)) => return Ok(value.clone()),
         "escape" | "e" | "forceescape" => return Ok(Value::Markup(escaped(&engine.text(value)?).into())),
         "urlencode" => return url_encode(engine, value),
-        _ => soft(engine, value)?,
+        _ => engine.text(value)?,
     };
     engine.spend_bytes(text.len())?;
+    // What is marked as safe stays so.
+    let like = |text: String| match value {
+        Value::Markup(_) => Value::Markup(text.into()),
+        _ => Value::text(text),
+    };
     Ok(match name {
-        "upper" => Value::text(text.to_uppercase()),
-        "lower" => Value::text(text.to_lowercase()),
-        "capitalize" => Value::text(capitalize(&text)),
+        "upper" => like(text.to_uppercase()),
+        "lower" => like(text.to_lowercase()),
+        "capitalize" => like(capitalize(&text)),
+        "striptags" => Value::text(without_tags(&text)?),
         "title" => Value::text(title(&text)),
         "wordcount" => Value::Int(words(&text)?),
         other => bail!(Unsupported, "the filter {other} is not supported in chat templates"),
@@ -70,7 +76,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
 }
 
 /// `&`, `<`, `>` and quotes as HTML has them.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
     text.replace('\'', "&#39;").replace('"', "&#34;")
 }
@@ -91,11 +97,49 @@ fn title(text: &str) -> String {
     out
 }
 
+/// Text without comments and tags of HTML, with single spaces.
+fn without_tags(text: &str) -> Result<String> {
+    let mut text = text.to_owned();
+    for (open, close) in [("<!--", "-->"), ("<", ">")] {
+        let mut from = 0;
+        while let Some(start) = text[from..].find(open).map(|at| from + at) {
+            let Some(end) = text[start..].find(close).map(|at| start + at + close.len()) else { break };
+            text.replace_range(start..end, "");
+            from = 0;
+        }
+    }
+    let text = text.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let known = ENTITIES.iter().find(|(entity, _)| rest.starts_with(entity));
+        let plain = rest[1..].starts_with(|c: char| !c.is_alphanumeric() && c != '#') || rest.len() == 1;
+        match known {
+            Some((entity, c)) => {
+                out.push(*c);
+                rest = &rest[entity.len()..];
+            }
+            None if plain => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+            None => bail!(Unsupported, "striptags of HTML's entities is not supported in chat templates"),
+        }
+    }
+    Ok(out + rest)
+}
+
+/// What the filter `escape` writes, and the usual names of it.
+const ENTITIES: [(&str, char); 6] =
+    [("&amp;", '&'), ("&lt;", '<'), ("&gt;", '>'), ("&quot;", '"'), ("&#39;", '\''), ("&#34;", '"')];
+
 /// Runs of letters, digits and underscores.
 fn words(text: &str) -> Result<i128> {
     let (mut count, mut inside) = (0, false);
     for c in text.chars() {
-        let part = c == '_' || is_alnum(c)?;
+        let part = c == '_' || is_alnum(c);
         count += i128::from(part && !inside);
         inside = part;
     }

@@ -91,13 +91,31 @@ impl Parser {
             "break" | "continue" if self.loops == 0 => bail!(InvalidModel, "{name} is outside of a loop"),
             "break" => Kind::Break,
             "continue" => Kind::Continue,
-            "block" | "extends" | "include" | "import" | "from" | "autoescape" => {
+            "block" => self.block_definition()?,
+            "extends" | "include" | "import" | "from" | "autoescape" => {
                 bail!(Unsupported, "the tag {name:?} is not supported in chat templates")
             }
             _ => bail!(InvalidModel, "there is no tag {name:?}"),
         };
         nodes.push(Node { line, kind });
         Ok(())
+    }
+
+    /// A block: nothing extends this template, so it is written where it stands.
+    fn block_definition(&mut self) -> Result<Kind> {
+        let name = self.name()?;
+        if self.current() != &Token::EndBlock {
+            bail!(Unsupported, "blocks that are scoped or required are not supported in chat templates");
+        }
+        if self.blocks.contains(&name) {
+            bail!(InvalidModel, "there are two blocks {name:?}");
+        }
+        self.blocks.push(name.clone());
+        let body = self.function("endblock")?;
+        if !self.skip_name(&name) && self.current() != &Token::EndBlock {
+            bail!(InvalidModel, "the end of the block {name:?} has another name");
+        }
+        Ok(Kind::Block(body))
     }
 
     fn for_loop(&mut self) -> Result<Kind> {

@@ -1,6 +1,7 @@
 //! Values as Python writes them: `str`, `repr`, and what it takes for white space and letters.
 
 use super::engine::{Engine, Object};
+use super::marks::is_mark;
 use super::value::{Dict, Value, View};
 use crate::error::{Result, bail};
 use std::fmt::Write;
@@ -208,25 +209,14 @@ pub fn is_title(c: char) -> bool {
         | 0x1FBC | 0x1FCC | 0x1FFC)
 }
 
-/// `str.isalpha` of a character. [`crate::error::Kind::Unsupported`] for scripts whose marks count as letters in Rust.
-pub fn is_alpha(c: char) -> Result<bool> {
-    if c.is_ascii() || !c.is_alphabetic() {
-        return Ok(c.is_ascii_alphabetic());
-    }
-    let certain = matches!(u32::from(c), 0xAA | 0xB5 | 0xBA | 0xC0..=0x2C1 | 0x370..=0x481 | 0x48A..=0x556
-        | 0x5D0..=0x5EA | 0x620..=0x64A | 0xE01..=0xE30 | 0x10A0..=0x10FF | 0x1100..=0x1248 | 0x1D00..=0x1DBF
-        | 0x1E00..=0x1FFC | 0x2C00..=0x2CE4 | 0x3041..=0x3096 | 0x30A1..=0x30FA | 0x3105..=0x312F | 0x3400..=0x4DBF
-        | 0x4E00..=0x9FFF | 0xA4D0..=0xA4FD | 0xAC00..=0xD7A3 | 0xF900..=0xFA6D | 0xFF21..=0xFF3A | 0xFF41..=0xFF5A
-        | 0xFF66..=0xFF9D | 0x1F600..=0x1F64F | 0x20000..=0x2A6DF);
-    match certain {
-        true => Ok(true),
-        false => bail!(Unsupported, "whether U+{:04X} is a letter is not known here", u32::from(c)),
-    }
+/// `str.isalpha` of a character: a letter, and no mark.
+pub fn is_alpha(c: char) -> bool {
+    c.is_alphabetic() && !is_mark(c)
 }
 
-/// `str.isalnum` of a character.
-pub fn is_alnum(c: char) -> Result<bool> {
-    if c.is_ascii() || !c.is_alphabetic() { Ok(c.is_alphanumeric()) } else { is_alpha(c) }
+/// `str.isalnum` of a character: a letter or a number.
+pub fn is_alnum(c: char) -> bool {
+    is_alpha(c) || c.is_numeric()
 }
 
 /// What a character is as a number: a decimal digit, a digit (superscripts too), a number at all.
