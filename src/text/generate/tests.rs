@@ -109,6 +109,8 @@ fn llama() -> Arc<Tokenizer> {
 
 /// What comes of writing the tokens after "go": the whole, and what the callback was told.
 fn write(tokens: &[i64], options: &GenerateOptions) -> (Generation, String) {
+    // A run can be stopped, and that takes the runtime.
+    let _ = crate::runtime::test_runtime();
     let defaults = GenerationDefaults { eos_token_ids: vec![2], ..Default::default() };
     let (script, tokenizer) = (tokens.to_vec(), llama());
     let mut rows = Scripted { script, row: vec![], logits: vec![], stream: None, tokenizer, defaults };

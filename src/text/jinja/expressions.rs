@@ -277,7 +277,7 @@ impl Parser {
                 indices.extend(begin);
                 continue;
             }
-            let mut bound = |parser: &mut Parser| -> Result<Option<Expr>> {
+            let bound = |parser: &mut Parser| -> Result<Option<Expr>> {
                 let none = [":", "]", ","].iter().any(|end| parser.is_operator(end));
                 if none { Ok(None) } else { parser.expression().map(Some) }
             };

@@ -194,7 +194,7 @@ impl Spec {
         spec.sign = chars.next_if(|c| matches!(c, '+' | '-' | ' '));
         spec.layout.alternate = chars.next_if_eq(&'#').is_some();
         spec.layout.zeros = chars.next_if_eq(&'0').is_some();
-        let mut number = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+        let number = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| {
             let mut digits = String::new();
             while let Some(digit) = chars.next_if(char::is_ascii_digit) {
                 digits.push(digit);
