@@ -46,21 +46,7 @@ impl Engine {
                 let value = self.evaluate(value)?;
                 self.assign_to(target, value)?;
             }
-            Kind::SetBlock(target, filter, body) => {
-                let mut text = String::new();
-                let entered = self.enter(self.scope);
-                let flow = self.run(body, &mut text)?;
-                if flow != Flow::Done {
-                    self.leave(entered);
-                    return Ok(flow);
-                }
-                let mut value = Value::text(text);
-                if let Some(Expr::Filter(filter)) = filter {
-                    value = self.filter(filter, Some(&value))?;
-                }
-                self.leave(entered);
-                self.assign_to(target, value)?;
-            }
+            Kind::SetBlock(target, filter, body) => return self.set_block(target, filter.as_ref(), body),
             Kind::CallBlock(call, block) => {
                 let text = self.call_block(call, block)?;
                 self.write(&text, out)?;
@@ -94,6 +80,24 @@ impl Engine {
             Kind::Break => return Ok(Flow::Break),
             Kind::Continue => return Ok(Flow::Continue),
         }
+        Ok(Flow::Done)
+    }
+
+    /// Assigns the text of a block.
+    fn set_block(&mut self, target: &Target, filter: Option<&Expr>, body: &[Node]) -> Result<Flow> {
+        let mut text = String::new();
+        let entered = self.enter(self.scope);
+        let flow = self.run(body, &mut text)?;
+        if flow != Flow::Done {
+            self.leave(entered);
+            return Ok(flow);
+        }
+        let mut value = Value::text(text);
+        if let Some(Expr::Filter(filter)) = filter {
+            value = self.filter(filter, Some(&value))?;
+        }
+        self.leave(entered);
+        self.assign_to(target, value)?;
         Ok(Flow::Done)
     }
 

@@ -33,16 +33,8 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
             engine.spend_bytes(trimmed.len())?;
             return Ok(if let Value::Markup(_) = value { Value::Markup(trimmed.into()) } else { Value::text(trimmed) });
         }
-        "filesizeformat" => {
-            let [binary] = given.bind(name, ["binary"])?;
-            let binary = binary.is_some_and(|binary| engine.truth(&binary));
-            return file_size(value, binary);
-        }
-        "xmlattr" => {
-            let [space] = given.bind(name, ["autospace"])?;
-            let space = space.is_none_or(|space| engine.truth(&space));
-            return attributes(engine, value, space);
-        }
+        "filesizeformat" => return file_size(engine, value, given),
+        "xmlattr" => return attributes(engine, value, given),
         _ => given.none(name)?,
     }
     let text = match name {
@@ -238,7 +230,9 @@ fn truncate(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(format!("{cut}{end}")))
 }
 
-fn file_size(value: &Value, binary: bool) -> Result<Value> {
+fn file_size(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
+    let [binary] = given.bind("filesizeformat", ["binary"])?;
+    let binary = binary.is_some_and(|binary| engine.truth(&binary));
     let bytes = match value {
         Value::Float(float) => *float,
         other => match (other.as_int(), other.as_text()) {
@@ -271,7 +265,9 @@ fn file_size(value: &Value, binary: bool) -> Result<Value> {
     Ok(Value::text(format!("{} {name}", super::numbers::fixed(base * bytes / unit, 1))))
 }
 
-fn attributes(engine: &Engine, value: &Value, space: bool) -> Result<Value> {
+fn attributes(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
+    let [space] = given.bind("xmlattr", ["autospace"])?;
+    let space = space.is_none_or(|space| engine.truth(&space));
     let Value::Dict(dict) = value else { bail!(InvalidArgument, "xmlattr wants a dict, not a {}", value.type_name()) };
     let mut out = String::new();
     for (key, value) in &dict.entries {

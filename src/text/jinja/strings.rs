@@ -91,6 +91,13 @@ pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Re
             let (old, new) = (wanted(old, name)?, wanted(new, name)?);
             replace(engine, text, &old, &new, int_or(count, name, -1)?)
         }
+        _ => joined(engine, text, name, given),
+    }
+}
+
+/// Methods that put texts together or take them apart.
+fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
+    match name {
         "join" => {
             let [items] = given.bind(name, ["/iterable"])?;
             let mut parts = Vec::new();

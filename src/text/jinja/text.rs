@@ -75,19 +75,19 @@ impl Engine {
                 self.write_items(&values, ("[", "]"), out)?;
                 out.push(')');
             }
-            Value::Macro(bound) => match &bound.definition.name {
-                Some(name) => {
-                    out.push_str("<Macro ");
-                    quoted(name, out);
-                    out.push('>');
+            Value::Macro(bound) => {
+                let name = bound.definition.name.as_deref();
+                out.push_str("<Macro ");
+                match name {
+                    Some(name) => quoted(name, out),
+                    None => out.push_str("anonymous"),
                 }
-                None => out.push_str("<Macro anonymous>"),
-            },
+                out.push('>');
+            }
             Value::Object(number) => match &self.objects()[*number] {
                 Object::Loop(state) => {
                     let _ = write!(out, "<LoopContext {}/{}>", state.at + 1, state.items.len());
                 }
-                Object::Namespace(_) => bail!(Unsupported, "a namespace cannot be written as text here"),
                 other => bail!(Unsupported, "{} cannot be written as text", other.name()),
             },
             Value::Function(name) => bail!(Unsupported, "the function {name} cannot be written as text"),
