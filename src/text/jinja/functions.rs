@@ -27,7 +27,7 @@ impl Engine {
     fn function(&mut self, name: &str, given: Given) -> Result<Value> {
         match name {
             "range" => range(given),
-            "dict.fromkeys" => self.from_keys(given),
+            "dict.fromkeys" => self.dict_of_keys(given),
             "dict" => self.new_dict(given).map(|dict| Value::Dict(Rc::new(dict))),
             "namespace" => {
                 let names = self.new_dict(given)?;
@@ -140,12 +140,12 @@ impl Engine {
                 Ok(dict.get(&key)?.cloned().or(default).unwrap_or(Value::None))
             }
             "copy" => given.none("copy").map(|()| value.clone()),
-            _ => self.from_keys(given),
+            _ => self.dict_of_keys(given),
         }
     }
 
     /// `dict.fromkeys(keys, value)`.
-    fn from_keys(&mut self, given: Given) -> Result<Value> {
+    fn dict_of_keys(&mut self, given: Given) -> Result<Value> {
         let [keys, value] = given.bind("fromkeys", ["/iterable", "/value"])?;
         let keys = self.iterate(&required(keys, "fromkeys", "iterable")?)?;
         let value = value.unwrap_or(Value::None);

@@ -95,12 +95,10 @@ impl<'a> Lexer<'a> {
             let mark = sign(&rest[at + 2..]);
             self.text(&rest[..at], mark, tag != "{{");
             self.skip(at + 2);
-            if tag == "{%" {
-                if let Some(length) = raw_tag(self.rest()) {
-                    self.skip(length);
-                    self.raw()?;
-                    continue;
-                }
+            if let Some(length) = raw_tag(self.rest()).filter(|_| tag == "{%") {
+                self.skip(length);
+                self.raw()?;
+                continue;
             }
             self.skip(usize::from(mark.is_some()));
             match tag {

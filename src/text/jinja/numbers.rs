@@ -251,7 +251,7 @@ pub fn fixed(value: f64, digits: usize) -> String {
     let end = exact.find('.').map_or(exact.len(), |at| at + 1 + digits);
     let (kept, rest) = exact.split_at(end);
     let tie = rest.strip_prefix('5').is_some_and(|rest| rest.bytes().all(|byte| byte == b'0'));
-    let even = kept.bytes().rev().find(u8::is_ascii_digit).is_some_and(|digit| (digit - b'0') % 2 == 0);
+    let even = kept.bytes().rev().find(u8::is_ascii_digit).is_some_and(|digit| (digit - b'0').is_multiple_of(2));
     if tie && even { kept.trim_end_matches('.').to_owned() } else { text }
 }
 

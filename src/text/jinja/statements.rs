@@ -220,10 +220,9 @@ impl Parser {
             kwargs: around.kwargs | uses.kwargs,
         };
         let declared = |name: &str| parameters.iter().position(|parameter| parameter == name);
-        if let Some(at) = declared("caller").filter(|_| uses.caller) {
-            if at + defaults.len() < parameters.len() {
-                bail!(InvalidModel, "the parameter \"caller\" of a macro must have a default");
-            }
+        let explicit = declared("caller").filter(|_| uses.caller);
+        if explicit.is_some_and(|at| at + defaults.len() < parameters.len()) {
+            bail!(InvalidModel, "the parameter \"caller\" of a macro must have a default");
         }
         uses.varargs &= declared("varargs").is_none();
         uses.kwargs &= declared("kwargs").is_none();
