@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
 
-/// Finds the target, and makes every panic end the process, as a crash that libFuzzer keeps, except panics inside two dependencies.
+/// Finds the target, and makes every panic end the process, as a crash that libFuzzer keeps, except panics inside `tokenizers`.
 ///
 /// The library turns panics of `tokenizers` into errors; for those the hook stays silent. Call it in
 /// `init:` of `fuzz_target!`, which runs after libFuzzer's own hook was set.
