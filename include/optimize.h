@@ -2191,7 +2191,7 @@ void optimize_context_free(optimize_context_t *context);
  * Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
  * milliseconds whatever its size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the
  * system's temporary folder. Bad files: OPTIMIZE_INVALID_MODEL, with
- * the place in the error.
+ * the place in the error. What a model's files say and is not used is in `warnings` of `optimize_model_inspect`.
  */
 optimize_status_t optimize_model_load(const optimize_context_t *context,
                                       const char *path,
@@ -2223,7 +2223,7 @@ optimize_status_t optimize_model_save(const optimize_model_t *model,
                                       optimize_error_t **error);
 
 /**
- * What is inside a model, as JSON: format, inputs, outputs, operators, weights by type (see docs/report.md).
+ * What is inside a model, as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md).
  * Milliseconds whatever the model's size.
  */
 optimize_status_t optimize_model_inspect(const optimize_model_t *model,

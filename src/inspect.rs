@@ -61,6 +61,9 @@ pub struct Inspection {
     /// Elements of all constant tensors but scales and zero points; weights of a few bits count one by one, however many
     /// of them a byte holds.
     pub parameters: u64,
+    /// What the user may not expect of the model: what its files say and is not used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Keys of the model's metadata, with the beginning of the values.
     pub metadata: BTreeMap<String, String>,
 }
@@ -100,7 +103,7 @@ pub fn inspect(model: &Model) -> Inspection {
         packed: model.is_packed(),
         task: card.task,
         architecture: card.architecture.clone(),
-        context_length: card.integer("max_position_embeddings").or_else(|| card.integer("n_positions")),
+        context_length: card.context().map(|tokens| tokens as i64).or_else(|| card.integer("n_positions")),
         tokenizer: card.side_file("tokenizer.json").is_some(),
         chat_template: card.chat_template.is_some(),
         bytes: model.bytes(),
@@ -121,6 +124,7 @@ pub fn inspect(model: &Model) -> Inspection {
         modules: modules(&view),
         weights: BTreeMap::new(),
         parameters: parameters::count(&view),
+        warnings: card.warnings.clone(),
         metadata: proto.metadata_props.iter().map(metadata).collect(),
     };
     for import in &proto.opset_import {

@@ -8,6 +8,8 @@ use crate::meaning::reading;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, Tensor};
+use crate::source::checkpoint::pooling::by_hand;
+use crate::source::checkpoint::sentence::{Sentence, Steps};
 use crate::source::{Card, Pooling, Task};
 use crate::statistics::{mean, percentile, sorted};
 use crate::text::Tokenizer;
@@ -83,9 +85,14 @@ pub fn embed_counted(
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
     // The session's outputs, not the model's: ONNX Runtime has worked out shapes that a file does not give.
     let (output, pooling) = output_of(session.outputs(), model.card())?;
+    let steps = match (pooling, Sentence::of(model.card())?) {
+        (Some(_), Some(sentence)) => Some(sentence.by_hand(model.card())?),
+        _ => None,
+    };
+    let join = pooling.map(|pooling| (pooling, steps.as_ref()));
     let mut values = Vec::new();
     batches.run(&mut session, &output, units, |tensor, keep, texts| {
-        let vectors = vectors(tensor, pooling, keep, texts).at(|| format!("output {output:?}"))?;
+        let vectors = vectors(tensor, join, keep, texts).at(|| format!("output {output:?}"))?;
         values.extend(vectors);
         Ok(())
     })?;
@@ -210,10 +217,11 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     )
 }
 
-/// The vectors of the first `texts` rows: as they are, or pooled over the tokens that `keep` marks.
-fn vectors(tensor: &Tensor, pooling: Option<Pooling>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
+/// The vectors of the first `texts` rows: as they are, or made of the tokens that `keep` marks, pooled or by the steps
+/// of the model's folder.
+fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
     let values = tensor.to_f32_vec()?;
-    let Some(pooling) = pooling else {
+    let Some((pooling, steps)) = join else {
         let &[rows, width] = tensor.shape() else {
             bail!(Unsupported, "has shape {:?}, not [texts, width]", tensor.shape());
         };
@@ -234,23 +242,12 @@ fn vectors(tensor: &Tensor, pooling: Option<Pooling>, keep: &[bool], texts: usiz
             .filter(|token| keep[*token])
             .map(|token| &values[token * width..(token + 1) * width])
             .collect();
-        pooled(&kept, pooling, width)
-    };
-    Ok((0..texts).flat_map(row).collect())
-}
-
-/// One vector of the vectors of a text's tokens.
-fn pooled(tokens: &[&[f32]], pooling: Pooling, width: usize) -> Vec<f32> {
-    let column = |index: usize| tokens.iter().map(move |token| token[index]);
-    match pooling {
-        Pooling::Cls => tokens.first().map_or_else(|| vec![0.0; width], |token| token.to_vec()),
-        Pooling::LastToken => tokens.last().map_or_else(|| vec![0.0; width], |token| token.to_vec()),
-        Pooling::Max => (0..width).map(|i| column(i).fold(f32::NEG_INFINITY, f32::max)).collect(),
-        Pooling::Mean => {
-            let mean = |i| column(i).map(f64::from).sum::<f64>() / tokens.len().max(1) as f64;
-            (0..width).map(|i| mean(i) as f32).collect()
+        match steps {
+            Some(steps) => steps.run(&kept, width),
+            None => Ok(by_hand(pooling, &kept, 0, width)),
         }
-    }
+    };
+    Ok((0..texts).map(row).collect::<Result<Vec<_>>>()?.concat())
 }
 
 #[cfg(test)]
@@ -278,13 +275,14 @@ mod tests {
     fn tokens_are_pooled_without_padding() {
         let tensor = Tensor::from_f32(&[2, 2, 2], vec![1.0, 2.0, 3.0, 6.0, 5.0, 4.0, 9.0, 9.0]).unwrap();
         let keep = [true, true, true, false];
-        let of = |pooling| vectors(&tensor, Some(pooling), &keep, 2).unwrap();
+        let of = |pooling| vectors(&tensor, Some((pooling, None)), &keep, 2).unwrap();
         assert_eq!(of(Pooling::Mean), [2.0, 4.0, 5.0, 4.0]);
         assert_eq!(of(Pooling::Cls), [1.0, 2.0, 5.0, 4.0]);
         assert_eq!(of(Pooling::LastToken), [3.0, 6.0, 5.0, 4.0]);
         assert_eq!(of(Pooling::Max), [3.0, 6.0, 5.0, 4.0]);
         assert!(
-            vectors(&tensor, None, &keep, 2).is_err() && vectors(&tensor, Some(Pooling::Mean), &keep[..3], 2).is_err()
+            vectors(&tensor, None, &keep, 2).is_err()
+                && vectors(&tensor, Some((Pooling::Mean, None)), &keep[..3], 2).is_err()
         );
         let flat = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(vectors(&flat, None, &[], 1).unwrap(), [1.0, 2.0]);

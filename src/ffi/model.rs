@@ -66,7 +66,7 @@ unsafe impl Options for optimize_save_options_t {}
 /// Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
 /// milliseconds whatever its size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the
 /// system's temporary folder. Bad files: OPTIMIZE_INVALID_MODEL, with
-/// the place in the error.
+/// the place in the error. What a model's files say and is not used is in `warnings` of `optimize_model_inspect`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -157,7 +157,7 @@ fn external_data(number: i32) -> Result<ExternalData> {
     })
 }
 
-/// What is inside a model, as JSON: format, inputs, outputs, operators, weights by type (see docs/report.md).
+/// What is inside a model, as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md).
 /// Milliseconds whatever the model's size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_inspect(

@@ -232,6 +232,7 @@ impl Package {
             side_files: assets.map(side).collect::<Result<_>>()?,
             contract: Some(Arc::new(manifest.shapes.clone())),
             lineage: manifest.lineage.clone(),
+            warnings: Vec::new(),
         })
     }
 
@@ -257,7 +258,7 @@ impl Package {
             let name = format!("{ASSETS}/{name}");
             self.0.manifest.files.contains_key(&name).then(|| self.checked(&name)).transpose()
         };
-        Tokenizer::with_files(&self.checked(&name)?, &beside).at(|| name)
+        Tokenizer::for_task(self.0.manifest.card.task, &self.checked(&name)?, &beside).at(|| name)
     }
 
     /// Writes text.

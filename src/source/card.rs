@@ -60,6 +60,10 @@ pub enum Pooling {
     Max,
     /// The last token.
     LastToken,
+    /// The sum of the tokens that are no padding, by the root of their number.
+    MeanSqrtLen,
+    /// Mean over the tokens that are no padding, each weighted by its place, from 1 on.
+    WeightedMean,
 }
 
 /// Token ids and defaults for writing text (`generation_config.json`, else `config.json`, else GGUF keys).
@@ -114,6 +118,8 @@ pub struct Card {
     pub side_files: Vec<SideFile>,
     /// Sizes that inputs may have, if the model comes from a package: sessions keep to them.
     pub contract: Option<Arc<Contract>>,
+    /// What the user may not expect of the model: what its files say and is not used, what does not fit together.
+    pub warnings: Vec<String>,
     /// Reports of what was done to the model, oldest first, as far as packages have kept them.
     pub lineage: Vec<Value>,
 }

@@ -4,7 +4,8 @@
 //! What a model is for is read off its graph first; configuration files beside it only add to that.
 
 use super::card::{Card, Format, SideContent, SideFile, Task};
-use super::checkpoint::side;
+use super::checkpoint::sentence::Sentence;
+use super::checkpoint::{side, tokens_without_rows};
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::{Dim, Model, ValueInfo};
@@ -43,7 +44,7 @@ pub fn load(folder: &Path) -> Result<Model> {
     let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
     let model = Model::assemble(loaded.proto, Card::default(), folder, loaded.files);
-    let card = card(format, folder, &model)?;
+    let card = card(format, &home(folder), &model)?;
     Ok(model.with_card(card))
 }
 
@@ -99,12 +100,22 @@ pub fn nothing_found(folder: &Path) -> String {
     format!("{}: the folder holds no model: looked for {looked_for}; found {found}", folder.display())
 }
 
-/// The folder that a model's other files lie in: its own, or the one around an `onnx` folder.
+/// The folder that the other files of a model in `file` lie in.
 fn home_of(file: &Path) -> PathBuf {
-    let beside = files::parent_of(file);
-    match beside.file_name().is_some_and(|name| name == "onnx") {
-        true => files::parent_of(beside).to_owned(),
-        false => beside.to_owned(),
+    home(files::parent_of(file))
+}
+
+/// The folder that the other files of a model in `folder` lie in: itself, or the one around an `onnx` folder that has
+/// none of them.
+fn home(folder: &Path) -> PathBuf {
+    let has = |name: &str| folder.join(name).is_file();
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let inside = whole.file_name().is_some_and(|name| name == "onnx");
+    match whole.parent().filter(|_| inside && !has("config.json") && !has("tokenizer.json")) {
+        // As the user wrote it where that is possible: it stands in messages.
+        Some(_) if folder.ends_with("onnx") => files::parent_of(folder).to_owned(),
+        Some(around) => around.to_owned(),
+        None => folder.to_owned(),
     }
 }
 
@@ -119,11 +130,19 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
         task,
         generation: side::generation_defaults(&config, generation.as_ref())?,
         chat_template: side::chat_template(folder)?,
-        pooling: None,
         side_files: side::files_of(folder),
         config,
         ..Card::default()
     };
+    match Sentence::of(&card) {
+        Ok(sentence) => card.pooling = sentence.and_then(|sentence| sentence.pooling()),
+        // The graph may be wanted for something else than vectors; who wants those is told when they are made.
+        Err(why) => card.warnings.push(format!("vectors of texts cannot be made: {why}")),
+    }
+    card.warnings.extend(tokens_without_rows(&card.side_files, model.proto())?);
+    if task == Task::Generate {
+        card.warnings.extend(generation.as_ref().and_then(side::unread));
+    }
     if format == Format::GenaiFolder {
         genai_defaults(folder, &mut card)?;
     }

@@ -91,8 +91,7 @@ pub struct Decoder {
 }
 
 /// Configuration keys that hold the longest text.
-const CONTEXT_KEYS: [&str; 6] =
-    ["max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
+const CONTEXT_KEYS: [&str; 5] = ["n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
 
 impl Decoder {
     /// Reads a model's inputs, outputs and nodes.
@@ -180,7 +179,8 @@ fn genai_decoder(card: &Card) -> Result<Option<Value>> {
 fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
     let keys = CONTEXT_KEYS.iter().filter_map(|key| card.integer(key));
     let genai = genai.and_then(|g| g.get("context_length")).and_then(Value::as_i64);
-    keys.chain(genai).filter_map(|n| usize::try_from(n).ok()).filter(|n| *n > 0).min()
+    let sizes = keys.chain(genai).filter_map(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    sizes.chain(card.context()).min()
 }
 
 /// What a cache value is for: layer number and part.

@@ -19,6 +19,7 @@ pub mod pieces;
 pub mod rows;
 pub mod sampler;
 pub(crate) mod sentencepiece;
+mod sentences;
 mod settings;
 pub mod stream;
 pub mod tokenizer;

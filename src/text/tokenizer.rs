@@ -6,12 +6,14 @@
 //! beside it say (`tokenizer_config.json` …) is applied by `settings`.
 
 use super::sentencepiece::{self, Merger};
+use super::sentences;
 use super::settings::{Applied, Settings};
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
-use crate::source::SideContent;
+use crate::source::{SideContent, SideFile, Task};
 use crate::{files, limits};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::{OffsetType, PreTokenizer as _};
@@ -23,6 +25,9 @@ pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json"
 /// Names that pad tokens go by, where the file does not say which one it is.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
+/// Gives the content of a file beside a model, by its name; `None` if there is none.
+pub(super) type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
+
 /// A tokenizer. Never changes; shared freely between threads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -32,6 +37,8 @@ pub struct Tokenizer {
     settings: Applied,
     /// Joins characters to tokens, where the merges of the file do not say all.
     merger: Option<Merger>,
+    /// Stands before every text that is encoded.
+    prompt: String,
 }
 
 /// One text as ids. All three lists have one entry for each token.
@@ -106,24 +113,59 @@ impl Tokenizer {
         let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings, merger })
+        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings, merger, prompt: String::new() })
     }
 
-    /// The tokenizer that belongs to a model; `None` if it has none.
+    /// The tokenizer that belongs to a model; `None` if it has none. For models that do not write text it does to texts
+    /// what the files of sentence-transformers say: lower case, and a prompt before each.
     pub fn of(model: &Model) -> Result<Option<Tokenizer>> {
         let card = model.card();
-        let Some(content) = card.side_file(FILE) else { return Ok(None) };
         let beside = |name: &str| card.side_file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
+        Tokenizer::among(card.side_file(FILE), card.task, &beside)
+    }
+
+    /// The tokenizer among the files of a model that reads text; `None` if there is none.
+    pub(crate) fn beside(files: &[SideFile]) -> Result<Option<Tokenizer>> {
+        let file = |name: &str| files.iter().find(|file| file.name == name).map(|file| &file.content);
+        let beside = |name: &str| file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
+        Tokenizer::among(file(FILE), Task::Embed, &beside)
+    }
+
+    fn among(content: Option<&SideContent>, task: Task, beside: &Beside<'_>) -> Result<Option<Tokenizer>> {
+        let Some(content) = content else { return Ok(None) };
         let place = || match content {
             SideContent::Path(path) => path.display().to_string(),
             SideContent::Bytes(_) => FILE.to_owned(),
         };
-        Tokenizer::with_files(&content.read()?, &beside).at(place).map(Some)
+        Tokenizer::for_task(task, &content.read()?, beside).at(place).map(Some)
+    }
+
+    /// The tokenizer of a model for `task`, with the files beside it. Those of sentence-transformers count for models
+    /// that do not write text.
+    pub(crate) fn for_task(task: Task, content: &[u8], beside: &Beside<'_>) -> Result<Tokenizer> {
+        let mut tokenizer = Tokenizer::with_files(content, beside)?;
+        if task != Task::Generate {
+            tokenizer.prompt = sentences::prompt(beside)?;
+            if sentences::lower_case(beside)? {
+                guarded(|| sentences::make_lower(&mut tokenizer.inner))?;
+            }
+        }
+        Ok(tokenizer)
     }
 
     /// What the files of the tokenizer say that could change ids and is not applied.
     pub fn notes(&self) -> &[String] {
         &self.settings.notes
+    }
+
+    /// Tokens of the prompt that stands before every text: without the special one at its end.
+    pub(crate) fn prompt_tokens(&self) -> Result<usize> {
+        if self.prompt.is_empty() {
+            return Ok(0);
+        }
+        let ids = self.encode("", true)?.ids;
+        let special = ids.last().and_then(|id| self.added_tokens().get(&u32::try_from(*id).ok()?).copied());
+        Ok(ids.len() - usize::from(special == Some(true)))
     }
 
     /// The ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if asked for.
@@ -271,6 +313,8 @@ impl Tokenizer {
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
+        let whole = if self.prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(self.prompt.clone() + text) };
+        let text = whole.as_ref();
         let encoded = match &self.merger {
             Some(merger) => guarded(|| self.joined(merger, text, add_special_tokens))?,
             None => guarded(|| self.inner.encode_fast(text, add_special_tokens))?,

@@ -129,12 +129,14 @@ pub fn notes(report: &Report) -> impl Iterator<Item = &str> {
     notes.into_iter().flatten().filter_map(|note| note.as_str())
 }
 
-/// Loads the model that a flag names.
+/// Loads the model that a flag names, and says what the user may not expect of it.
 pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
-    bar.call(|call| {
+    let model = bar.call(|call| {
         call.report("load", 0, 0)?;
         Model::load(path)
-    })
+    })?;
+    model.card().warnings.iter().for_each(|warning| bar.warn(&format!("{}: {warning}", path.display())));
+    Ok(model)
 }
 
 /// The tokenizer that was named, or the one that belongs to the model; `None` if there is none.

@@ -3,6 +3,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use optimize::call::{Call, Progress};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 /// Stages that count rounds, texts or tokens; the others count bytes.
@@ -12,13 +13,16 @@ const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "genera
 pub struct Bar {
     bar: ProgressBar,
     stage: RefCell<String>,
+    /// What was said already; `None` if nothing is to be said.
+    said: RefCell<Option<HashSet<String>>>,
 }
 
 impl Bar {
     /// A bar; hidden unless `visible` and stderr is a terminal.
     pub fn new(visible: bool) -> Bar {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default() }
+        let said = RefCell::new(visible.then(HashSet::new));
+        Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default(), said }
     }
 
     /// Runs `body` with a call that reports here.
@@ -45,6 +49,13 @@ impl Bar {
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
+    }
+
+    /// Says what the user may not expect, above the bar and once only.
+    pub fn warn(&self, text: &str) {
+        if self.said.borrow_mut().as_mut().is_some_and(|said| said.insert(text.to_owned())) {
+            self.bar.suspend(|| eprintln!("optimize: warning: {text}"));
+        }
     }
 
     /// Shows a few words behind the bar.

@@ -169,14 +169,23 @@ impl Nodes {
                 let axes = self.ints(&[1]);
                 self.op("Squeeze", &[&first, &axes], Vec::new())
             }
-            Pooling::Mean => {
-                let mask = self.float(mask, mask_dtype);
+            Pooling::Mean | Pooling::MeanSqrtLen | Pooling::WeightedMean => {
+                let mut mask = self.float(mask, mask_dtype);
+                if pooling == Pooling::WeightedMean {
+                    // The places of tokens, from 1 on: how many there are up to each.
+                    let axis = self.ints(&[1]);
+                    let places = self.op("CumSum", &[&mask, &axis], vec![int_attribute("exclusive", 0)]);
+                    mask = self.op("Mul", &[&mask, &places], Vec::new());
+                }
                 let column = self.unsqueeze(&mask, 2);
                 let kept = self.op("Mul", &[value, &column], Vec::new());
                 let (sum, count) =
                     (self.reduce("ReduceSum", &kept, 1, false), self.reduce("ReduceSum", &mask, 1, true));
                 let one = self.number(1e-9);
-                let count = self.op("Max", &[&count, &one], Vec::new());
+                let mut count = self.op("Max", &[&count, &one], Vec::new());
+                if pooling == Pooling::MeanSqrtLen {
+                    count = self.op("Sqrt", &[&count], Vec::new());
+                }
                 self.op("Div", &[&sum, &count], Vec::new())
             }
             Pooling::Max => {

@@ -17,6 +17,7 @@ use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use crate::report::{Report, peak_rss_bytes};
+use crate::source::checkpoint::sentence::Sentence;
 use crate::source::{Card, Format, Task};
 use heads::Nodes;
 use join::Join;
@@ -78,6 +79,8 @@ impl Ensemble {
         }
         let contexts = self.members.iter().filter_map(|member| member.model.card().longest_text().ok().flatten());
         if let Some(context) = contexts.min().filter(|_| task == Task::Generate) {
+            // As stretched as it is: it must not be stretched again.
+            card.config.retain(|key, _| !matches!(key.as_str(), "rope_scaling" | "rope_parameters"));
             card.config.insert("max_position_embeddings".to_owned(), json!(context));
         }
         card
@@ -148,6 +151,9 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
         let value = nodes.float(&branch.value(&output), info.and_then(|info| info.dtype));
         let pooled = match pooling {
             None => value,
+            Some(_) if !Sentence::of(member.model.card()).at(|| place(index))?.is_none_or(|s| s.only_pools()) => {
+                bail!(Unsupported, "{}: its vectors are made in more steps than pooling (modules.json)", place(index))
+            }
             Some(pooling) => match &mask {
                 Some((mask, dtype)) => nodes.pool(&value, pooling, mask, *dtype),
                 None => bail!(Unsupported, "{}: gives vectors of tokens, and no input says which count", place(index)),

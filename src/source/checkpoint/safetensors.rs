@@ -50,6 +50,11 @@ impl Safetensors {
         Ok(Safetensors { tensors: tensors.into_iter().collect(), files: vec![(path.to_owned(), bytes)] })
     }
 
+    /// A file that lies in memory.
+    pub fn of_bytes(bytes: Bytes) -> Result<Safetensors> {
+        Ok(Safetensors { tensors: parse(&bytes)?.into_iter().collect(), files: Vec::new() })
+    }
+
     /// The files with their content.
     pub fn files(&self) -> &[(PathBuf, Bytes)] {
         &self.files

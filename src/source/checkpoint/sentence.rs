@@ -1,30 +1,38 @@
 //! sentence-transformers folders: what turns token vectors into one vector for a text.
 //!
-//! `modules.json` lists the steps: Transformer, then Pooling, Dense and Normalize, each with a folder of its own.
+//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with a folder of its
+//! own. Checkpoints get them as nodes; for exported graphs, which end before them, they are done by hand.
+
+pub use by_hand::Steps;
 
 use super::activation::Activation;
+use super::by_hand;
+use super::pooling::{self, Tokens};
 use super::safetensors::Safetensors;
-use crate::error::{Context, Error, Kind, Result, bail, error};
+use crate::error::{Context, Result, bail, error};
 use crate::onnx::dtype::DataType::Float32;
-use crate::source::Pooling;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::{Stored, Weights};
-use crate::{files, limits};
+use crate::source::{Card, Pooling, SideFile};
+use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
 /// The steps after the transformer, in order.
 pub struct Sentence {
     steps: Vec<Step>,
+    /// Tokens of the prompt, where they do not count for pooling.
+    prompt: usize,
 }
 
 enum Step {
     Pool(Vec<Pooling>),
-    Dense { name: String, inputs: i64, outputs: i64, activation: Activation },
+    Dense { name: String, inputs: i64, outputs: i64, activation: Activation, residual: bool },
+    LayerNorm { name: String },
     Normalize,
 }
 
-/// The transformer's weights, and those of the Dense steps under `{folder}.`.
+/// The transformer's weights, and those of the steps under `{folder}.`.
 pub struct WithSteps<'a> {
     main: &'a dyn Weights,
     steps: Vec<(String, Safetensors)>,
@@ -45,50 +53,109 @@ impl Weights for WithSteps<'_> {
     }
 }
 
+/// Names of the files that the steps of a `modules.json` have, if they are there.
+pub fn files_of_modules(modules: &Value) -> Vec<String> {
+    let paths = modules.as_array().into_iter().flatten().filter_map(|module| module.get("path")?.as_str());
+    let inner = paths.filter(|path| !path.is_empty() && inside(path));
+    inner.flat_map(|path| ["config.json", "model.safetensors"].map(|name| format!("{path}/{name}"))).collect()
+}
+
+/// Whether a path stays in its folder.
+fn inside(path: &str) -> bool {
+    Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
 impl Sentence {
-    /// Reads the steps of a folder; `None` if it has no `modules.json`.
-    pub fn read<'a>(folder: &Path, main: &'a dyn Weights) -> Result<Option<(Sentence, WithSteps<'a>)>> {
-        let file = folder.join("modules.json");
-        if !file.is_file() {
-            return Ok(None);
-        }
-        let Value::Array(modules) = parse(&file)? else {
-            return Err(Error::new(Kind::InvalidModel, "is not a list").at(file.display()));
-        };
-        let mut weights = WithSteps { main, steps: Vec::new() };
-        let mut steps = Vec::new();
+    /// Reads the steps of a model's folder; `None` if it has no `modules.json`.
+    ///
+    /// [`crate::error::Kind::Unsupported`] for a step or a setting that is not known.
+    pub fn read(folder: &Path, files: &[SideFile]) -> Result<Option<Sentence>> {
+        Sentence::of_files(files).at(|| folder.display())
+    }
+
+    /// The steps that a model's card says, to be done by hand; `None` if its files name none.
+    pub fn of(card: &Card) -> Result<Option<Sentence>> {
+        Sentence::of_files(&card.side_files)
+    }
+
+    fn of_files(files: &[SideFile]) -> Result<Option<Sentence>> {
+        let Some(modules) = json(files, "modules.json")? else { return Ok(None) };
+        let Value::Array(modules) = modules else { bail!(InvalidModel, "modules.json: is not a list") };
+        let (mut steps, mut include_prompt) = (Vec::new(), true);
         for module in &modules {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or("");
-            let (class, path) = (text("type").rsplit('.').next().unwrap_or(""), text("path"));
-            if !Path::new(path).components().all(|c| matches!(c, Component::Normal(_))) {
+            let (class, path) = (text("type"), text("path"));
+            if !inside(path) {
                 bail!(InvalidModel, "modules.json: {path:?} is not a folder beside it");
             }
-            match class {
-                "Transformer" => {}
-                "Pooling" => steps.push(Step::Pool(pooling(&folder.join(path).join("config.json"))?)),
-                "Dense" => steps.push(dense(folder, path, &mut weights)?),
-                "Normalize" => steps.push(Step::Normalize),
+            if !class.starts_with("sentence_transformers.") {
+                bail!(Unsupported, "modules.json: the step {class:?} is code of its own, which is not run");
+            }
+            let name = format!("{path}/config.json");
+            let config = object(files, &name)?;
+            let pooled = || match config.get("module_input_name").and_then(Value::as_str) {
+                None | Some("sentence_embedding") => Ok(()),
+                Some(other) => bail!(Unsupported, "{name}: a step over {other:?} cannot be built"),
+            };
+            match class.rsplit('.').next().unwrap_or("") {
+                "Transformer" => transformer(files, path)?,
+                "Pooling" => {
+                    include_prompt &= config.get("include_prompt").and_then(Value::as_bool).unwrap_or(true);
+                    steps.push(Step::Pool(kinds(&config).at(|| name.clone())?));
+                }
+                "Dense" => {
+                    pooled()?;
+                    steps.push(dense(path, &config).at(|| name.clone())?);
+                }
+                "LayerNorm" => steps.push(Step::LayerNorm { name: path.to_owned() }),
+                "Normalize" => {
+                    pooled()?;
+                    steps.push(Step::Normalize);
+                }
                 "Dropout" => {}
                 other => bail!(Unsupported, "the step {other:?} of modules.json cannot be built"),
             }
         }
-        Ok(Some((Sentence { steps }, weights)))
+        let prompt = if include_prompt { 0 } else { Tokenizer::beside(files)?.map_or(Ok(0), |t| t.prompt_tokens())? };
+        Ok(Some(Sentence { steps, prompt }))
     }
 
-    /// How token vectors are pooled, if the folder says so.
+    /// The weights of the steps, beside those of the transformer.
+    pub fn weights<'a>(&self, folder: &Path, main: &'a dyn Weights) -> Result<WithSteps<'a>> {
+        let mut steps = Vec::new();
+        for step in &self.steps {
+            if let Step::Dense { name, .. } | Step::LayerNorm { name } = step {
+                steps.push((name.clone(), Safetensors::open_folder(&folder.join(name))?));
+            }
+        }
+        Ok(WithSteps { main, steps })
+    }
+
+    /// How token vectors are pooled, if the folder says so; of several ways the first.
     pub fn pooling(&self) -> Option<Pooling> {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
+    }
+
+    /// Whether pooling in one way, over all tokens, is all there is but for lengths.
+    pub fn only_pools(&self) -> bool {
+        let simple = |step: &Step| match step {
+            Step::Pool(kinds) => kinds.len() == 1,
+            Step::Normalize => true,
+            Step::Dense { .. } | Step::LayerNorm { .. } => false,
+        };
+        self.prompt == 0 && self.steps.iter().all(simple)
     }
 
     /// Adds the steps and the output `sentence_embedding` `[batch, size]`.
     pub fn emit(&self, b: &mut Builder<'_>, hidden: &str, mask: &str, width: i64) -> Result<()> {
         let (mut x, mut width) = (hidden.to_owned(), width);
+        let tokens = Tokens { mask, prompt: self.prompt };
         for step in &self.steps {
             match step {
                 Step::Pool(kinds) => {
                     let parts: Vec<String> = kinds
                         .iter()
-                        .map(|kind| b.within("pooling", |b| Ok(pool(b, *kind, &x, mask))))
+                        .map(|kind| b.within("pooling", |b| Ok(pooling::nodes(b, *kind, &x, &tokens))))
                         .collect::<Result<_>>()?;
                     width *= parts.len() as i64;
                     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -97,104 +164,129 @@ impl Sentence {
                         many => b.op("Concat", many, &[("axis", Attribute::Int(-1))]),
                     };
                 }
-                Step::Dense { name, inputs, outputs, activation } => {
-                    if *inputs != width {
-                        bail!(InvalidModel, "{name}: takes {inputs} values, but is given {width}");
-                    }
-                    x = b.linear(&x, &format!("{name}.linear"), *inputs, *outputs)?;
-                    x = activation.build(b, &x)?;
+                Step::Dense { name, inputs, outputs, activation, residual } => {
+                    fits(name, *inputs, width)?;
+                    let made = b.linear(&x, &format!("{name}.linear"), *inputs, *outputs)?;
+                    let made = activation.build(b, &made)?;
+                    x = match (residual, inputs == outputs) {
+                        (false, _) => made,
+                        (true, true) => b.op("Add", &[&made, &x], &[]),
+                        (true, false) => {
+                            let past = b.linear(&x, &format!("{name}.residual"), *inputs, *outputs)?;
+                            b.op("Add", &[&made, &past], &[])
+                        }
+                    };
                     width = *outputs;
                 }
+                Step::LayerNorm { name } => x = b.layer_norm(&x, &format!("{name}.norm"), width, 1e-5)?,
                 Step::Normalize => x = b.within("normalize", |b| Ok(normalize(b, &x)))?,
             }
         }
         b.output("sentence_embedding", &x, Float32, &["batch", &width.to_string()]);
         Ok(())
     }
-}
 
-fn parse(file: &Path) -> Result<Value> {
-    let content = files::read(file, limits::SIDE_FILE_BYTES)?;
-    serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is not valid JSON: {e}")).at(|| file.display())
-}
-
-fn pooling(file: &Path) -> Result<Vec<Pooling>> {
-    let config = parse(file)?;
-    let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
-    if on("pooling_mode_mean_sqrt_len_tokens") || on("pooling_mode_weightedmean_tokens") {
-        bail!(Unsupported, "{}: this kind of pooling cannot be built", file.display());
+    /// The steps done by hand over the vectors of a text's tokens. `card` has the weights of the steps.
+    pub fn by_hand(&self, card: &Card) -> Result<Steps> {
+        let mut steps = Vec::new();
+        for step in &self.steps {
+            steps.push(match step {
+                Step::Pool(kinds) => by_hand::Step::Pool(kinds.clone(), self.prompt),
+                Step::Dense { name, inputs, outputs, activation, residual } => {
+                    let weights = weights_of(card, name)?;
+                    let form = (*inputs, *outputs, *activation, *residual);
+                    by_hand::Step::dense(&weights, form).at(|| name.clone())?
+                }
+                Step::LayerNorm { name } => by_hand::Step::layer_norm(&weights_of(card, name)?).at(|| name.clone())?,
+                Step::Normalize => by_hand::Step::Normalize,
+            });
+        }
+        Ok(Steps { steps })
     }
-    // In the order in which sentence-transformers concatenates them.
-    let kinds = [
-        ("pooling_mode_cls_token", Pooling::Cls),
-        ("pooling_mode_max_tokens", Pooling::Max),
-        ("pooling_mode_mean_tokens", Pooling::Mean),
-        ("pooling_mode_lasttoken", Pooling::LastToken),
+}
+
+/// The weights of a step beside an exported model.
+fn weights_of(card: &Card, folder: &str) -> Result<Safetensors> {
+    let name = format!("{folder}/model.safetensors");
+    let Some(content) = card.side_file(&name) else { bail!(NotFound, "the folder has no {name}") };
+    Safetensors::of_bytes(content.read()?).at(|| name)
+}
+
+pub(super) fn fits(name: &str, inputs: i64, width: i64) -> Result<()> {
+    if inputs != width {
+        bail!(InvalidModel, "{name}: takes {inputs} values, but is given {width}");
+    }
+    Ok(())
+}
+
+/// A JSON file of the folder; `None` if it is not there.
+fn json(files: &[SideFile], name: &str) -> Result<Option<Value>> {
+    let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
+    let content = file.content.read()?;
+    serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is not valid JSON: {e}")).at(|| name.to_owned())
+}
+
+/// A JSON object of the folder; empty if it is not there.
+fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
+    match json(files, name)? {
+        Some(Value::Object(map)) => Ok(map),
+        Some(_) => bail!(InvalidModel, "{name}: is not an object"),
+        None => Ok(Map::new()),
+    }
+}
+
+/// What the transformer's own settings ask for besides the length and the case of texts.
+fn transformer(files: &[SideFile], path: &str) -> Result<()> {
+    if !path.is_empty() {
+        bail!(Unsupported, "modules.json: the transformer lies in {path:?}, not beside it");
+    }
+    let name = "sentence_bert_config.json";
+    match object(files, name)?.get("transformer_task").and_then(Value::as_str) {
+        None | Some("feature-extraction") => Ok(()),
+        Some(task) => bail!(Unsupported, "{name}: vectors by the task {task:?} cannot be built"),
+    }
+}
+
+/// The ways to pool, as a text or a list (from version 5.4 on), or as switches.
+fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
+    // In the order in which sentence-transformers concatenates those that are switched on.
+    const KINDS: [(&str, &str, Pooling); 6] = [
+        ("cls", "pooling_mode_cls_token", Pooling::Cls),
+        ("max", "pooling_mode_max_tokens", Pooling::Max),
+        ("mean", "pooling_mode_mean_tokens", Pooling::Mean),
+        ("mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
+        ("weightedmean", "pooling_mode_weightedmean_tokens", Pooling::WeightedMean),
+        ("lasttoken", "pooling_mode_lasttoken", Pooling::LastToken),
     ];
-    let chosen: Vec<Pooling> = kinds.iter().filter(|(key, _)| on(key)).map(|(_, kind)| *kind).collect();
-    if chosen.is_empty() {
-        bail!(InvalidModel, "{}: no pooling is chosen", file.display());
-    }
-    Ok(chosen)
+    let named = |value: &Value| match KINDS.iter().find(|(name, ..)| Some(*name) == value.as_str()) {
+        Some((.., kind)) => Ok(*kind),
+        None => bail!(Unsupported, "the pooling {value} cannot be built"),
+    };
+    let chosen: Vec<Pooling> = match config.get("pooling_mode") {
+        Some(Value::Array(list)) if list.is_empty() => bail!(InvalidModel, "no pooling is chosen"),
+        Some(Value::Array(list)) => list.iter().map(named).collect::<Result<_>>()?,
+        Some(one) => vec![named(one)?],
+        None => {
+            let on = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
+            KINDS.iter().filter(|(_, key, _)| on(key)).map(|(.., kind)| *kind).collect()
+        }
+    };
+    Ok(if chosen.is_empty() { vec![Pooling::Mean] } else { chosen })
 }
 
-fn dense(folder: &Path, path: &str, weights: &mut WithSteps<'_>) -> Result<Step> {
-    let file = folder.join(path).join("config.json");
-    let config: Map<String, Value> = match parse(&file)? {
-        Value::Object(map) => map,
-        _ => bail!(InvalidModel, "{}: is not an object", file.display()),
-    };
+fn dense(path: &str, config: &Map<String, Value>) -> Result<Step> {
     let size = |key: &str| match config.get(key).and_then(Value::as_i64) {
         Some(size) if size > 0 => Ok(size),
-        _ => bail!(InvalidModel, "{}: {key} is missing", file.display()),
+        _ => bail!(InvalidModel, "{key} is missing"),
     };
-    let (inputs, outputs) = (size("in_features")?, size("out_features")?);
-    let class = config.get("activation_function").and_then(Value::as_str).unwrap_or("");
-    let activation = class.rsplit('.').next().unwrap_or("").to_lowercase();
-    weights.steps.push((path.to_owned(), Safetensors::open_folder(&folder.join(path))?));
-    let activation = if activation.is_empty() { "tanh" } else { &activation };
-    let activation = Activation::named(activation).at(|| file.display())?;
-    Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation })
-}
-
-/// `[batch, sequence, width]` to `[batch, width]`.
-fn pool(b: &mut Builder<'_>, kind: Pooling, hidden: &str, mask: &str) -> String {
-    let (last, one) = (b.ints(&[-1]), b.ints(&[1]));
-    let keep = [("keepdims", Attribute::Int(0))];
-    let float = [("to", Attribute::Int(i64::from(Float32.to_onnx())))];
-    match kind {
-        Pooling::Cls => {
-            let zero = b.int(0);
-            b.op("Gather", &[hidden, &zero], &[("axis", Attribute::Int(1))])
-        }
-        Pooling::Mean => {
-            let mask = b.op("Cast", &[mask], &float);
-            let mask = b.op("Unsqueeze", &[&mask, &last], &[]);
-            let masked = b.op("Mul", &[hidden, &mask], &[]);
-            let sum = b.op("ReduceSum", &[&masked, &one], &keep);
-            let count = b.op("ReduceSum", &[&mask, &one], &keep);
-            let least = b.float(1e-9);
-            let count = b.op("Max", &[&count, &least], &[]);
-            b.op("Div", &[&sum, &count], &[])
-        }
-        Pooling::Max => {
-            let mask = b.op(
-                "Cast",
-                &[mask],
-                &[("to", Attribute::Int(i64::from(crate::onnx::dtype::DataType::Bool.to_onnx())))],
-            );
-            let mask = b.op("Unsqueeze", &[&mask, &last], &[]);
-            let least = b.float(-1e9);
-            let masked = b.op("Where", &[&mask, hidden, &least], &[]);
-            b.op("ReduceMax", &[&masked, &one], &keep)
-        }
-        Pooling::LastToken => {
-            let count = b.op("ReduceSum", &[mask, &one], &[("keepdims", Attribute::Int(1))]);
-            let one = b.int(1);
-            let index = b.op("Sub", &[&count, &one], &[]);
-            b.op("GatherND", &[hidden, &index], &[("batch_dims", Attribute::Int(1))])
-        }
+    let class = config.get("activation_function").and_then(Value::as_str).unwrap_or("torch.nn.Tanh");
+    if !class.starts_with("torch.") {
+        bail!(Unsupported, "the activation {class:?} cannot be built");
     }
+    let activation = Activation::named(&class.rsplit('.').next().unwrap_or("").to_lowercase())?;
+    let residual = config.get("use_residual").and_then(Value::as_bool).unwrap_or(false);
+    let (inputs, outputs) = (size("in_features")?, size("out_features")?);
+    Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation, residual })
 }
 
 /// x / max(|x|₂, 1e-12), as `torch.nn.functional.normalize`.
@@ -204,4 +296,53 @@ fn normalize(b: &mut Builder<'_>, x: &str) -> String {
     let least = b.float(1e-12);
     let norm = b.op("Max", &[&norm, &least], &[]);
     b.op("Div", &[x, &norm], &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SideContent;
+    use serde_json::json;
+
+    fn read(files: &[(&str, Value)]) -> Result<Option<Sentence>> {
+        let file = |(name, value): &(&str, Value)| SideFile {
+            name: (*name).to_owned(),
+            content: SideContent::Bytes(value.to_string().into()),
+        };
+        Sentence::of_files(&files.iter().map(file).collect::<Vec<_>>())
+    }
+
+    fn pooled(config: Value) -> Result<Vec<Pooling>> {
+        kinds(config.as_object().unwrap())
+    }
+
+    #[test]
+    fn both_spellings_of_pooling_are_read() {
+        use Pooling::{Cls, LastToken, Max, Mean, MeanSqrtLen, WeightedMean};
+        assert_eq!(pooled(json!({ "pooling_mode": "weightedmean" })).unwrap(), [WeightedMean]);
+        assert_eq!(pooled(json!({ "pooling_mode": ["lasttoken", "mean"] })).unwrap(), [LastToken, Mean]);
+        // The order of the switches is that of the library, and the text wins.
+        let switches = json!({ "pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_cls_token": true });
+        assert_eq!(pooled(switches).unwrap(), [Cls, MeanSqrtLen]);
+        assert_eq!(pooled(json!({ "pooling_mode": "max", "pooling_mode_cls_token": true })).unwrap(), [Max]);
+        assert_eq!(pooled(json!({ "pooling_mode_cls_token": false })).unwrap(), [Mean]);
+        assert!(pooled(json!({ "pooling_mode": "median" })).is_err() && pooled(json!({ "pooling_mode": [] })).is_err());
+    }
+
+    #[test]
+    fn steps_that_are_not_known_and_settings_that_matter_are_refused() {
+        let modules = |class: &str, path: &str| ("modules.json", json!([{ "type": class, "path": path }]));
+        let fault = |files: &[(&str, Value)]| read(files).err().unwrap().to_string();
+        assert!(fault(&[modules("custom.Transformer", "")]).contains("custom.Transformer"));
+        assert!(fault(&[modules("sentence_transformers.models.CNN", "1")]).contains("CNN"));
+        assert!(fault(&[modules("sentence_transformers.models.Pooling", "../1")]).contains("../1"));
+        assert!(fault(&[modules("sentence_transformers.models.Transformer", "0_T")]).contains("0_T"));
+        let task = ("sentence_bert_config.json", json!({ "transformer_task": "fill-mask" }));
+        assert!(fault(&[modules("sentence_transformers.models.Transformer", ""), task]).contains("fill-mask"));
+        let over = ("2/config.json", json!({ "module_input_name": "token_embeddings" }));
+        assert!(fault(&[modules("sentence_transformers.base.modules.Normalize", "2"), over]).contains("token_emb"));
+        assert!(read(&[]).unwrap().is_none());
+        let found = read(&[modules("sentence_transformers.models.Pooling", "1")]).unwrap().unwrap();
+        assert!(found.only_pools() && found.pooling() == Some(Pooling::Mean));
+    }
 }

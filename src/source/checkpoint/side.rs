@@ -1,6 +1,7 @@
 //! What lies beside the weights of a checkpoint: generation defaults, chat template, tokenizer files.
 
-use super::config::Config;
+use super::config::{Config, shown};
+use super::sentence::files_of_modules;
 use crate::error::{Context, Result, bail, error};
 use crate::source::card::{GenerationDefaults, SideContent, SideFile};
 use crate::{files, limits};
@@ -40,6 +41,57 @@ const SAMPLING: &[&str] = &[
     "max_new_tokens",
 ];
 
+/// Keys of `generation_config.json` that change nothing in what is written.
+const SILENT: &[&str] = &[
+    "_from_model_config",
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
+    "cache_config",
+    "cache_implementation",
+    "chat_format",
+    "compile_config",
+    "disable_compile",
+    "eos_token_id",
+    "is_assistant",
+    "low_memory",
+    "max_matching_ngram_size",
+    "max_window_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "return_dict_in_generate",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+];
+
+/// Values (JSON) of other keys with which they change nothing: the defaults of transformers.
+const USUAL: &[(&str, &str)] = &[
+    ("diversity_penalty", "0"),
+    ("early_stopping", "false"),
+    ("encoder_no_repeat_ngram_size", "0"),
+    ("encoder_repetition_penalty", "1"),
+    ("epsilon_cutoff", "0"),
+    ("eta_cutoff", "0"),
+    ("guidance_scale", "1"),
+    ("length_penalty", "1"),
+    ("min_length", "0"),
+    ("num_beam_groups", "1"),
+    ("num_beams", "1"),
+    ("remove_invalid_values", "false"),
+    ("renormalize_logits", "false"),
+    ("token_healing", "false"),
+    ("typical_p", "1"),
+    ("suppress_tokens", "[]"),
+    ("bad_words_ids", "[]"),
+];
+
 /// Reads a JSON file that holds an object; `None` if there is no such file.
 pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
@@ -50,10 +102,43 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     parsed.at(|| path.display()).map(Some)
 }
 
-/// The files of a checkpoint's folder that travel with the model.
+/// The files of a checkpoint's folder that travel with the model: those of the list, and those of the steps that
+/// `modules.json` names.
 pub fn files_of(folder: &Path) -> Vec<SideFile> {
-    let there = FILES.iter().map(|name| (name, folder.join(name))).filter(|(_, path)| path.is_file());
-    there.map(|(name, path)| SideFile { name: (*name).to_owned(), content: SideContent::Path(path) }).collect()
+    // What is wrong with the file is said when its steps are read.
+    let modules = files::read(&folder.join("modules.json"), limits::SIDE_FILE_BYTES).unwrap_or_default();
+    let modules = serde_json::from_slice(&modules).unwrap_or_default();
+    let mut names: Vec<String> = FILES.iter().map(|name| (*name).to_owned()).collect();
+    names.extend(files_of_modules(&modules));
+    let mut found: Vec<SideFile> = Vec::new();
+    for name in names {
+        let path = folder.join(&name);
+        if path.is_file() && found.iter().all(|file| file.name != name) {
+            found.push(SideFile { name, content: SideContent::Path(path) });
+        }
+    }
+    found
+}
+
+/// A warning that names what `generation_config.json` says and writing text does not heed; `None` if there is nothing.
+pub fn unread(generation: &Map<String, Value>) -> Option<String> {
+    let heard =
+        |key: &str| SAMPLING.contains(&key) || SILENT.contains(&key) || matches!(key, "bos_token_id" | "pad_token_id");
+    let usual = |key: &str, value: &Value| {
+        let same = |text: &str| serde_json::from_str::<Value>(text).is_ok_and(|usual| alike(&usual, value));
+        value.is_null() || USUAL.iter().any(|(known, text)| *known == key && same(text))
+    };
+    let left: Vec<String> = generation
+        .iter()
+        .filter(|(key, value)| !heard(key) && !usual(key, value))
+        .map(|(key, value)| format!("{key} = {}", shown(value)))
+        .collect();
+    (!left.is_empty()).then(|| format!("generation_config.json: keys that are ignored: {}", left.join(", ")))
+}
+
+/// Whether two values are one, 1 and 1.0 included.
+fn alike(a: &Value, b: &Value) -> bool {
+    a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }
 
 /// Token ids and sampling defaults. `generation_config.json` wins over `config.json`.
@@ -111,5 +196,24 @@ pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<Strin
     match text.and_then(Value::as_str) {
         Some(text) => Ok(Some(text.to_owned())),
         None => bail!(InvalidModel, "\"chat_template\" is neither a text nor a list of named ones"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_generation_does_not_heed_is_named() {
+        let said = |value: Value| unread(value.as_object().unwrap());
+        let usual = json!({ "temperature": 0.6, "num_beams": 1, "length_penalty": 1.0, "pad_token_id": 3,
+                            "eos_token_id": [1], "suppress_tokens": null, "transformers_version": "4.0" });
+        assert_eq!(said(usual), None);
+        let odd =
+            said(json!({ "num_beams": 4, "forced_eos_token_id": 2, "min_new_tokens": 5, "bad_words_ids": [[7]] }));
+        for key in ["num_beams = 4", "min_new_tokens = 5", "bad_words_ids = [[7]]", "forced_eos_token_id = 2"] {
+            assert!(odd.as_ref().unwrap().contains(key), "{key}: {odd:?}");
+        }
     }
 }

@@ -1,0 +1,58 @@
+//! What the files of sentence-transformers say is done to a text before it is cut into tokens.
+
+use super::tokenizer::Beside;
+use crate::error::{Context, Result, bail, error};
+use serde_json::{Map, Value};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+
+/// A JSON object beside the model; empty if it is not there.
+fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
+    let Some(content) = beside(name)? else { return Ok(Map::new()) };
+    serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is no JSON object: {e}")).at(|| name.to_owned())
+}
+
+/// The prompt that stands before every text: the one of `default_prompt_name`; empty if there is none.
+pub fn prompt(beside: &Beside<'_>) -> Result<String> {
+    let name = "config_sentence_transformers.json";
+    let config = object(beside, name)?;
+    let Some(default) = config.get("default_prompt_name").and_then(Value::as_str) else { return Ok(String::new()) };
+    match config.get("prompts").and_then(|prompts| prompts.get(default)) {
+        Some(Value::String(prompt)) => Ok(prompt.clone()),
+        Some(Value::Null) => Ok(String::new()),
+        _ => bail!(InvalidModel, "{name}: default_prompt_name is {default:?}, which is none of the prompts"),
+    }
+}
+
+/// Whether texts are brought to lower case.
+pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
+    let config = object(beside, "sentence_bert_config.json")?;
+    Ok(config.get("do_lower_case").and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// Lower case before everything else that the tokenizer does to a text, its special tokens excepted.
+pub fn make_lower(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
+    let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
+    steps.extend(tokenizer.get_normalizer().cloned());
+    tokenizer.with_normalizer(Some(NormalizerWrapper::Sequence(Sequence::new(steps)))).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    /// One file beside a model.
+    fn one(name: &'static str, content: &'static str) -> impl Fn(&str) -> Result<Option<bytes::Bytes>> {
+        move |asked| Ok((asked == name).then(|| content.as_bytes().into()))
+    }
+
+    #[test]
+    fn a_prompt_is_that_of_the_default_name() {
+        let of = |content| prompt(&one("config_sentence_transformers.json", content));
+        assert_eq!(prompt(&one("", "")).unwrap(), "");
+        assert_eq!(of(r#"{"prompts": {"query": "q: "}, "default_prompt_name": null}"#).unwrap(), "");
+        assert_eq!(of(r#"{"prompts": {"query": "q: "}, "default_prompt_name": "query"}"#).unwrap(), "q: ");
+        assert!(of(r#"{"prompts": {}, "default_prompt_name": "query"}"#).unwrap_err().to_string().contains("query"));
+        assert!(of("[]").is_err());
+        assert!(lower_case(&one("sentence_bert_config.json", r#"{"do_lower_case": true}"#)).unwrap());
+        assert!(!lower_case(&one("sentence_bert_config.json", "{}")).unwrap());
+    }
+}
