@@ -361,6 +361,70 @@ fn older_configurations_mean_the_same() {
     }
 }
 
+#[test]
+fn a_head_in_the_file_counts_although_the_configuration_ties_it() {
+    for family in ["llama", "qwen2"] {
+        for dialect in BOTH {
+            let mut config = config(family);
+            config.insert("tie_word_embeddings".into(), json!(true));
+            let weights = weights(family);
+            let built = checkpoint::build(&config, &weights, dialect).unwrap();
+            let model = Model::from_proto(built.proto);
+            for reference in references(family) {
+                let found = Decoder::new(&model, dialect, 1).feed(&[&reference.ids]);
+                assert!(difference(&found[0], &reference.logits) < TOLERANCE, "{family}");
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
+    let folder = support::scratch("unused");
+    for name in ["model.safetensors", "config.json"] {
+        std::fs::copy(self::folder("llama").join(name), folder.join(name)).unwrap();
+    }
+    assert!(Model::load(&folder).unwrap().card().warnings.is_empty());
+    let mut config = config("llama");
+    config.insert("num_hidden_layers".into(), json!(1));
+    config.insert("attention_multiplier".into(), json!(0.25));
+    config.insert("architectures".into(), json!(["OtherForCausalLM"]));
+    config.insert("auto_map".into(), json!({"AutoModelForCausalLM": "modeling_other.OtherForCausalLM"}));
+    std::fs::write(folder.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"num_beams": 4, "top_k": 5}"#).unwrap();
+    let tokenizer = json!({"added_tokens": [{"id": 150, "content": "<new>"}], "model": {"vocab": {"a": 149}}});
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let model = Model::load(&folder).unwrap();
+    let inspected = optimize::inspect::inspect(&model).to_json();
+    for said in [
+        "attention_multiplier = 0.25",
+        "the class OtherForCausalLM is not known",
+        "modeling_other.OtherForCausalLM",
+        "9 tensors of the checkpoint are not used by OtherForCausalLM: model.layers.1.input_layernorm.weight",
+        "generation_config.json: keys that are ignored: num_beams = 4",
+        "<new>",
+    ] {
+        assert!(model.card().warnings.iter().any(|warning| warning.contains(said)), "{said}: {inspected}");
+    }
+    assert!(inspected.contains("attention_multiplier"));
+}
+
+#[test]
+fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() {
+    // As the makers of Qwen2.5 say: max_position_embeddings stays what it was.
+    let mut config = config("llama");
+    config.insert("max_position_embeddings".into(), json!(8));
+    let yarn = json!({"rope_type": "yarn", "factor": 3.0, "rope_theta": 100.0, "original_max_position_embeddings": 8});
+    config.insert("rope_parameters".into(), yarn);
+    let ids: Vec<i64> = (3..23).collect();
+    let of = |dialect| {
+        let built = checkpoint::build(&config, &weights("llama"), dialect).unwrap();
+        Decoder::new(&Model::from_proto(built.proto), dialect, 1).feed(&[&ids]).remove(0)
+    };
+    // Fused attention has tables of as many rows as there are positions.
+    assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
+}
+
 /// Weights under other names.
 struct Renamed<'a>(&'a Safetensors, &'static str, &'static str);
 
@@ -448,7 +512,13 @@ fn what_cannot_be_built_says_why() {
     fault(json!({"rope_parameters": {"rope_type": "linear"}}), Kind::InvalidModel, "factor");
     fault(json!({"rope_parameters": {"rope_type": "linear", "factor": 0}}), Kind::InvalidModel, "factor");
     fault(json!({"rope_parameters": {"rope_theta": -1.0}}), Kind::InvalidModel, "base -1");
-    fault(json!({"rope_parameters": {"partial_rotary_factor": 1e30}}), Kind::InvalidModel, "cannot turn");
+    let partial = json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5});
+    fault(json!({ "rope_parameters": partial }), Kind::Unsupported, "a part of each head");
+    fault(json!({"is_causal": false}), Kind::Unsupported, "both directions");
+    fault(json!({"layer_types": ["full_attention", "chunked_attention"]}), Kind::Unsupported, "layer_types");
+    fault(json!({"layer_types": ["full_attention"]}), Kind::InvalidModel, "1 entries for 2 layers");
+    fault(json!({"add_cross_attention": true}), Kind::Unsupported, "add_cross_attention");
+    fault(json!({"rms_norm_eps": null}), Kind::InvalidModel, "rms_norm_eps");
     fault(json!({"rope_parameters": 3}), Kind::InvalidModel, "rope_parameters");
 }
 

@@ -176,13 +176,13 @@ impl<'w> Builder<'w> {
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
         match stored.form {
-            Form::Plain(dtype) => self.stored(name, dtype, stored),
+            Form::Plain(_) => self.stored(name, stored),
             Form::Blocks(form) => super::blocks::floats(self, name, &stored, form).at(|| name.to_owned()),
         }
     }
 
-    fn stored(&mut self, name: &str, dtype: DataType, stored: Stored) -> Result<String> {
-        self.add_stored(name, dtype, stored)?;
+    fn stored(&mut self, name: &str, stored: Stored) -> Result<String> {
+        let dtype = self.add_stored(name, stored)?;
         if dtype == DataType::Float32 {
             return Ok(name.to_owned());
         }
@@ -194,14 +194,36 @@ impl<'w> Builder<'w> {
         Ok(cast)
     }
 
-    fn add_stored(&mut self, name: &str, dtype: DataType, stored: Stored) -> Result<()> {
+    /// A plain tensor as it will lie in the graph: float64, which nobody trains in and nothing runs in, as float32.
+    fn plain(&self, dtype: DataType, stored: Stored) -> Result<(DataType, Stored)> {
+        if dtype != DataType::Float64 {
+            return Ok((dtype, stored));
+        }
+        let slot = self.scratch.reserve(stored.bytes.len() / 2)?;
+        const PIECE: usize = 1 << 16;
+        for (index, piece) in stored.bytes.chunks(8 * PIECE).enumerate() {
+            let (numbers, _) = piece.as_chunks::<8>();
+            let floats: Vec<u8> = numbers.iter().flat_map(|n| (f64::from_le_bytes(*n) as f32).to_le_bytes()).collect();
+            slot.write_at(4 * PIECE * index, &floats)?;
+        }
+        let bytes = slot.finish()?;
+        Ok((DataType::Float32, Stored { form: Form::Plain(DataType::Float32), bytes, ..stored }))
+    }
+
+    /// Adds a plain tensor as an initializer, once, and gives the type it has there.
+    fn add_stored(&mut self, name: &str, stored: Stored) -> Result<DataType> {
+        let Form::Plain(dtype) = stored.form else { bail!(Internal, "{name} is no plain tensor") };
+        if self.has(name) && dtype == DataType::Float64 {
+            return Ok(DataType::Float32);
+        }
+        let (dtype, stored) = self.plain(dtype, stored)?;
         if !matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
             bail!(Unsupported, "the tensor {name:?} is {}, not float", dtype.name());
         }
         if self.names.insert(name.to_owned()) {
             self.graph.initializer.push(edit::tensor(name, dtype, &stored.dims, stored.bytes));
         }
-        Ok(())
+        Ok(dtype)
     }
 
     fn cast_to_float32(&mut self, x: &str) -> String {
@@ -221,8 +243,8 @@ impl<'w> Builder<'w> {
     pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
         let stored = self.weights.shaped(weight, &[outputs, inputs])?;
         match stored.form {
-            Form::Plain(dtype) => {
-                let value = self.stored(weight, dtype, stored)?;
+            Form::Plain(_) => {
+                let value = self.stored(weight, stored)?;
                 let turned = self.op("Transpose", &[&value], &[("perm", Attribute::Ints(&[1, 0]))]);
                 Ok(self.op("MatMul", &[x, &turned], &[]))
             }
@@ -242,13 +264,10 @@ impl<'w> Builder<'w> {
     /// Rows of the checkpoint's table `name` `[rows, width]`, as float32. The rows are cast, not the table.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
         let stored = self.weights.shaped(name, &[rows, width])?;
-        let dtype = match stored.form {
-            Form::Plain(dtype) => dtype,
-            Form::Blocks(form) => {
-                return super::blocks::embedding(self, ids, name, &stored, form).at(|| name.to_owned());
-            }
-        };
-        self.add_stored(name, dtype, stored)?;
+        if let Form::Blocks(form) = stored.form {
+            return super::blocks::embedding(self, ids, name, &stored, form).at(|| name.to_owned());
+        }
+        let dtype = self.add_stored(name, stored)?;
         let found = self.op("Gather", &[name, ids], &[]);
         Ok(if dtype == DataType::Float32 { found } else { self.cast_to_float32(&found) })
     }

@@ -2,16 +2,22 @@
 
 use super::Card;
 use crate::error::{Context, Result, error};
+use crate::limits;
 use serde_json::{Map, Value};
 
 /// Architectures whose positions begin after the padding id, so that some of them are never used.
-const SHIFTED: [&str; 4] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"];
+const SHIFTED: [&str; 5] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"];
 /// Keys of a `config.json` that hold the number of positions.
 const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
 /// Tokenizers that know no limit say so with a number as large as this or larger.
 const NO_LIMIT: f64 = 1e12;
 
 impl Card {
+    /// The most tokens that the configuration says there are positions for, as scaling stretches them; see [`context`].
+    pub fn context(&self) -> Option<usize> {
+        context(&self.config)
+    }
+
     /// The most tokens a text may have for the model: what its configuration and its tokenizer's say; `None` if
     /// neither does.
     pub fn longest_text(&self) -> Result<Option<usize>> {
@@ -36,10 +42,33 @@ impl Card {
     }
 }
 
+/// `max_position_embeddings`, or what the scaling of rotary positions stretches the length of the training to, where
+/// that is more: some configurations leave the first at the length of the training. `None` if there is no such key.
+///
+/// The dynamic kind has other angles for every length beyond the training, and is not stretched. Nor is Gemma 3, whose
+/// scaling is that of some layers, and whose key holds the longest text.
+pub fn context(config: &Map<String, Value>) -> Option<usize> {
+    let size = |from: &Map<String, Value>, key: &str| from.get(key).and_then(Value::as_u64).filter(|size| *size > 0);
+    let all = size(config, "max_position_embeddings")?;
+    let object = |key: &str| config.get(key).and_then(Value::as_object).filter(|object| !object.is_empty());
+    let scaling = object("rope_scaling").or(object("rope_parameters"));
+    let stretched =
+        scaling.filter(|_| config.get("model_type").is_none_or(|name| name != "gemma3_text")).and_then(|s| {
+            let kind = s.get("rope_type").or(s.get("type")).and_then(Value::as_str)?;
+            let factor = s.get("factor").and_then(Value::as_f64).filter(|factor| factor.is_finite())?;
+            let key = "original_max_position_embeddings";
+            let trained = size(config, key).or(size(s, key)).unwrap_or(all);
+            matches!(kind, "linear" | "llama3" | "yarn").then_some((trained as f64 * factor) as u64)
+        });
+    // Above this the numbers are no sizes, and are said to be wrong elsewhere.
+    let most = stretched.unwrap_or(0).min(limits::CONFIG_SIZE.unsigned_abs());
+    usize::try_from(all.max(most)).ok()
+}
+
 /// The most tokens that a configuration says there are positions for; `None` if it does not say.
 fn positions(config: &Map<String, Value>) -> Option<usize> {
     let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
-    let all = POSITIONS.iter().find_map(|name| size(name))?;
+    let all = context(config).or_else(|| POSITIONS.iter().find_map(|name| size(name)))?;
     let shifted = config.get("model_type").and_then(Value::as_str).is_some_and(|name| SHIFTED.contains(&name));
     let unused = if shifted { size("pad_token_id").unwrap_or(1).saturating_add(1) } else { 0 };
     Some(all.saturating_sub(unused)).filter(|length| *length > 0)
@@ -58,6 +87,29 @@ mod tests {
         };
         let config = config.as_object().cloned().unwrap();
         Card { config, side_files: files.iter().map(file).collect(), ..Card::default() }
+    }
+
+    #[test]
+    fn a_context_that_scaling_stretches_is_as_long_as_it_says() {
+        let of = |config: Value| context(config.as_object().unwrap());
+        let scaled = |kind: &str, more: Value| {
+            let mut config = json!({ "max_position_embeddings": 32, "rope_scaling": { "type": kind, "factor": 4 } });
+            for (key, value) in more.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            of(config)
+        };
+        assert_eq!(
+            ["yarn", "linear", "dynamic", "default"].map(|kind| scaled(kind, json!({}))),
+            [128, 128, 32, 32].map(Some)
+        );
+        assert_eq!(scaled("yarn", json!({ "original_max_position_embeddings": 8 })), Some(32));
+        assert_eq!(scaled("linear", json!({ "model_type": "gemma3_text" })), Some(32));
+        assert_eq!(
+            scaled("linear", json!({ "rope_scaling": { "rope_type": "linear", "factor": 1e300 } })),
+            Some(limits::CONFIG_SIZE as usize)
+        );
+        assert_eq!((of(json!({})), of(json!({ "max_position_embeddings": -1 }))), (None, None));
     }
 
     #[test]

@@ -79,14 +79,15 @@ pub trait Weights {
 
     /// The tensor of that name, with the shape it must have.
     fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
-        let stored = self.get(name)?;
-        if stored.dims != dims {
-            let found = &stored.dims;
-            return Err(error!(
-                InvalidModel,
-                "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"
-            ));
-        }
-        Ok(stored)
+        of_shape(self.get(name)?, name, dims)
     }
+}
+
+/// The tensor `name`, if it has the shape that the configuration says.
+pub fn of_shape(stored: Stored, name: &str, dims: &[i64]) -> Result<Stored> {
+    if stored.dims != dims {
+        let found = &stored.dims;
+        return Err(error!(InvalidModel, "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"));
+    }
+    Ok(stored)
 }

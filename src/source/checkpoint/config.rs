@@ -4,7 +4,10 @@ use crate::error::{Result, bail, error};
 use crate::limits;
 use serde_json::{Map, Value};
 
-/// The configuration of a checkpoint. A key that is absent and one that is `null` are the same.
+/// The configuration of a checkpoint.
+///
+/// A family's code reads it after [`super::schema::Schema::complete`], which puts the family's defaults where keys are
+/// absent: what is missing then is `null`, and an error where the family has no meaning for that.
 #[derive(Clone, Copy)]
 pub struct Config<'a> {
     map: &'a Map<String, Value>,
@@ -28,7 +31,11 @@ impl<'a> Config<'a> {
                 return Ok(size);
             }
         }
-        bail!(InvalidModel, "the configuration has no {:?}", keys.first().unwrap_or(&""))
+        let key = keys.first().unwrap_or(&"");
+        match self.map.contains_key(*key) {
+            true => bail!(InvalidModel, "{key:?} of the configuration is null, not a size"),
+            false => bail!(InvalidModel, "the configuration has no {key:?}"),
+        }
     }
 
     /// A size: an integer from 1 to [`limits::CONFIG_SIZE`].
@@ -50,9 +57,37 @@ impl<'a> Config<'a> {
         self.typed(key, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
+    /// A finite number that must be there.
+    pub fn needed(&self, key: &str) -> Result<f64> {
+        self.number(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a number"))
+    }
+
     /// A switch; `default` if it is not there.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
+        match self.map.get(key) {
+            Some(Value::Null) => bail!(InvalidModel, "{key:?} of the configuration is null, not true or false"),
+            _ => Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default)),
+        }
+    }
+
+    /// A text that must be there.
+    pub fn word(&self, key: &str) -> Result<&'a str> {
+        self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a text"))
+    }
+
+    /// The object itself.
+    pub fn map(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
+    /// Whether two views are of one object.
+    pub fn same_as(&self, other: &Config<'_>) -> bool {
+        std::ptr::eq(self.map, other.map)
+    }
+
+    /// The keys of this object, and their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.map.iter()
     }
 
     /// A text.
@@ -86,7 +121,7 @@ impl<'a> Config<'a> {
 }
 
 /// A value for a message, cut short.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -19,10 +19,10 @@
 //! **Portable dialect**: rows are padded on the *left*, and positions are given.
 
 use super::activation::Activation;
-use super::config::Config;
 use super::rope::Rope;
+use super::weights::head_or_table;
 use super::{attention, mlp};
-use crate::error::{Result, bail};
+use crate::error::Result;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use crate::source::builder::{Attribute, Builder, Dialect};
@@ -152,17 +152,6 @@ pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) 
     Ok(roots.first().copied().unwrap_or_default().to_owned())
 }
 
-/// An error if the checkpoint was saved with a head that does not write text.
-pub(super) fn check_head(config: &Config<'_>) -> Result<()> {
-    const OTHERS: [&str; 3] = ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"];
-    match config.architectures().first() {
-        Some(class) if OTHERS.iter().any(|head| class.ends_with(head)) => {
-            bail!(Unsupported, "{class}: of decoders only those that write text can be built")
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Builds the graph of a decoder.
 pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Result<ModelProto> {
     let mut b = Builder::new("decoder", weights, d.dialect(dialect));
@@ -265,15 +254,23 @@ fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
 }
 
 fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
-    let embedding = format!("{}{}.weight", d.root, d.names.embedding);
-    let weight = if d.tied { &embedding } else { "lm_head.weight" };
+    let (embedding, own) = (format!("{}{}.weight", d.root, d.names.embedding), own_head(b.weights, d)?);
+    // A head in the file counts even where the configuration says that it is the table, unless it is.
+    let weight = if d.tied { head_or_table(b.weights, &own, &embedding)? } else { &own }.to_owned();
     b.within("lm_head", |b| {
-        let logits = b.product(x, weight, d.width, d.vocabulary)?;
+        let logits = b.product(x, &weight, d.width, d.vocabulary)?;
         Ok(match d.logit_cap {
             Some(cap) => soft_cap(b, &logits, cap),
             None => logits,
         })
     })
+}
+
+/// What the head is called, if the checkpoint has one of its own: inside a larger model it may have a longer name.
+fn own_head(weights: &dyn Weights, d: &Decoder) -> Result<String> {
+    let (usual, inside) = ("lm_head.weight", format!("{}lm_head.weight", d.root.strip_suffix("model.").unwrap_or("")));
+    let found = weights.find(usual)?.is_none() && weights.find(&inside)?.is_some();
+    Ok(if found { inside } else { usual.to_owned() })
 }
 
 /// `cap tanh(x / cap)`.

@@ -1,12 +1,13 @@
-//! Encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, with their heads.
+//! Encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, MPNet.
 //!
 //! One description ([`Names`]) says where the families keep their weights and how they differ; the layers are
 //! built once. Attention is post-norm as in "Attention is all you need"; but for an activation the graph uses
 //! standard operators only, in both dialects: ONNX Runtime's fused attention is no faster here.
 
 use super::activation::Activation;
+use super::config::Config;
+use super::heads::{self, Head};
 use super::sentence::Sentence;
-use super::{Built, Config};
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType::{Float32, Int64};
 use crate::onnx::proto::ModelProto;
@@ -44,6 +45,15 @@ const BERT: Names = Names {
     output_norm: "output.LayerNorm",
 };
 const ROBERTA: Names = Names { prefix: "roberta.", ..BERT };
+const MPNET: Names = Names {
+    prefix: "mpnet.",
+    query: "attention.attn.q",
+    key: "attention.attn.k",
+    value: "attention.attn.v",
+    attention_out: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    ..BERT
+};
 const DISTILBERT: Names = Names {
     prefix: "distilbert.",
     embeddings_norm: "embeddings.LayerNorm",
@@ -60,10 +70,11 @@ const DISTILBERT: Names = Names {
 
 /// Families by `model_type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Bert,
     Roberta,
     DistilBert,
+    Mpnet,
 }
 
 fn kind_of(model_type: &str) -> Option<Kind> {
@@ -71,35 +82,25 @@ fn kind_of(model_type: &str) -> Option<Kind> {
         "bert" => Some(Kind::Bert),
         "roberta" | "xlm-roberta" | "camembert" => Some(Kind::Roberta),
         "distilbert" => Some(Kind::DistilBert),
+        "mpnet" => Some(Kind::Mpnet),
         _ => None,
     }
 }
 
-/// Builds an encoder as a [`super::Family`].
-pub fn build(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
-    build_with(config, weights, dialect, None)
-}
-
-/// Builds an encoder of a sentence-transformers folder: text vectors come out of it as well.
-pub fn build_sentence(
-    config: &Config<'_>,
-    weights: &dyn Weights,
-    dialect: Dialect,
-    sentence: &Sentence,
-) -> Result<Built> {
-    let (proto, task) = build_with(config, weights, dialect, Some(sentence))?;
-    let architecture = config.text("model_type")?.unwrap_or("").to_owned();
-    Ok(Built { proto, task, architecture })
-}
-
-fn build_with(
+/// Builds an encoder with the head that the configuration names; with `sentence` without one, but vectors of texts come
+/// out of it as well.
+pub(super) fn build(
     config: &Config<'_>,
     weights: &dyn Weights,
     dialect: Dialect,
     sentence: Option<&Sentence>,
 ) -> Result<(ModelProto, Task)> {
     let Some(kind) = kind_of(config.text("model_type")?.unwrap_or("")) else {
-        bail!(Unsupported, "is no encoder that can be built");
+        bail!(Internal, "is no encoder");
+    };
+    let head = match sentence {
+        Some(_) => Head::Body,
+        None => Head::of(config, kind)?,
     };
     let encoder = Encoder::new(kind, config, weights)?;
     let mut b = Builder::new("main_graph", weights, dialect);
@@ -113,26 +114,31 @@ fn build_with(
             sentence.emit(&mut b, &hidden, &mask, encoder.hidden)?;
             Task::Embed
         }
-        None => encoder.head(&mut b, config, &hidden)?,
+        None => heads::build(&mut b, &encoder, config, head, &hidden)?,
     };
     Ok((b.finish(), task))
 }
 
-struct Encoder {
-    kind: Kind,
+/// An encoder, described.
+pub(super) struct Encoder {
+    pub kind: Kind,
     names: &'static Names,
     /// The prefix that this checkpoint really has.
     prefix: &'static str,
-    hidden: i64,
+    pub hidden: i64,
     heads: i64,
     layers: i64,
     intermediate: i64,
-    vocabulary: i64,
+    pub vocabulary: i64,
     positions: i64,
     types: i64,
-    epsilon: f32,
-    activation: Activation,
+    pub epsilon: f32,
+    pub activation: Activation,
     padding: i64,
+    /// Tokens see those before them only.
+    causal: bool,
+    /// Rows of the table of biases by distance (MPNet).
+    buckets: i64,
 }
 
 impl Encoder {
@@ -141,17 +147,22 @@ impl Encoder {
             Kind::Bert => &BERT,
             Kind::Roberta => &ROBERTA,
             Kind::DistilBert => &DISTILBERT,
+            Kind::Mpnet => &MPNET,
         };
         let table = "embeddings.word_embeddings.weight";
         let prefix = if weights.find(&format!("{}{table}", names.prefix))?.is_some() { names.prefix } else { "" };
-        if !matches!(config.text("position_embedding_type")?, None | Some("absolute")) {
-            bail!(Unsupported, "relative position embeddings cannot be built");
-        }
         let hidden = config.size_of(&["hidden_size", "dim"])?;
         let heads = config.size_of(&["num_attention_heads", "n_heads"])?;
         if hidden % heads != 0 {
             bail!(InvalidModel, "hidden_size {hidden} is no multiple of num_attention_heads {heads}");
         }
+        let padding = match kind {
+            // MPNet's code says 1, whatever its configuration says.
+            Kind::Mpnet => 1,
+            Kind::Roberta => config.needed("pad_token_id")? as i64,
+            _ => 0,
+        };
+        let word = |key: &str| config.word(key).and_then(Activation::named);
         Ok(Encoder {
             kind,
             names,
@@ -162,20 +173,30 @@ impl Encoder {
             intermediate: config.size_of(&["intermediate_size", "hidden_dim"])?,
             vocabulary: config.size_of(&["vocab_size"])?,
             positions: config.size_of(&["max_position_embeddings"])?,
-            types: if kind == Kind::DistilBert { 0 } else { config.size("type_vocab_size")?.unwrap_or(2) },
-            epsilon: config.number("layer_norm_eps")?.unwrap_or(1e-12) as f32,
-            activation: Activation::named(config.text("hidden_act")?.or(config.text("activation")?).unwrap_or("gelu"))?,
-            padding: config.integer("pad_token_id")?.unwrap_or(if kind == Kind::Roberta { 1 } else { 0 }),
+            types: match kind {
+                Kind::Bert | Kind::Roberta => config.size_of(&["type_vocab_size"])?,
+                _ => 0,
+            },
+            epsilon: if kind == Kind::DistilBert { 1e-12 } else { config.needed("layer_norm_eps")? as f32 },
+            activation: if kind == Kind::DistilBert { word("activation")? } else { word("hidden_act")? },
+            padding,
+            causal: matches!(kind, Kind::Bert | Kind::Roberta) && config.flag("is_decoder", false)?,
+            buckets: if kind == Kind::Mpnet { config.size_of(&["relative_attention_num_buckets"])? } else { 0 },
         })
     }
 
-    fn name(&self, module: &str) -> String {
+    /// The name of a module of the body in the checkpoint.
+    pub fn name(&self, module: &str) -> String {
         format!("{}{module}", self.prefix)
     }
 
     fn hidden_states(&self, b: &mut Builder<'_>, ids: &str, mask: &str) -> Result<String> {
         let mut x = b.within("embeddings", |b| self.embeddings(b, ids))?;
-        let bias = b.within("attention_mask", |b| Ok(additive_mask(b, mask)))?;
+        let mut bias = b.within("attention_mask", |b| Ok(additive_mask(b, mask, self.causal.then_some(ids))))?;
+        if self.kind == Kind::Mpnet {
+            let by_distance = b.within("encoder.relative_attention_bias", |b| self.distance_bias(b, ids))?;
+            bias = b.op("Add", &[&by_distance, &bias], &[]);
+        }
         for layer in 0..self.layers {
             let module = self.names.layer.replace("{}", &layer.to_string());
             x = b.within(&module, |b| self.layer(b, &self.name(&module), &x, &bias))?;
@@ -201,14 +222,10 @@ impl Encoder {
         b.layer_norm(&sum, &self.name(self.names.embeddings_norm), self.hidden, self.epsilon)
     }
 
-    /// BERT counts from 0. RoBERTa counts the tokens that are no padding, from the padding id + 1 on.
+    /// BERT counts from 0. RoBERTa and MPNet count the tokens that are no padding, from the padding id + 1 on.
     fn position_ids(&self, b: &mut Builder<'_>, ids: &str) -> String {
-        if self.kind != Kind::Roberta {
-            let shape = b.op("Shape", &[ids], &[]);
-            let one = b.int(1);
-            let length = b.op("Gather", &[&shape, &one], &[]);
-            let zero = b.int(0);
-            return b.op("Range", &[&zero, &length, &one], &[]);
+        if !matches!(self.kind, Kind::Roberta | Kind::Mpnet) {
+            return columns(b, ids);
         }
         let (padding, one) = (b.int(self.padding), b.int(1));
         let is_padding = b.op("Equal", &[ids, &padding], &[]);
@@ -254,77 +271,81 @@ impl Encoder {
         Ok(b.op("Transpose", &[&cut], &[("perm", Attribute::Ints(perm))]))
     }
 
-    /// What the class name in `architectures` asks for on top of the hidden states.
-    fn head(&self, b: &mut Builder<'_>, config: &Config<'_>, hidden: &str) -> Result<Task> {
-        let class = config.architectures().first().copied().unwrap_or("");
-        let labels = match config.value("id2label").and_then(|v| v.as_object()) {
-            Some(map) if !map.is_empty() => map.len() as i64,
-            _ => config.size("num_labels")?.unwrap_or(2),
-        };
-        let (batch, sequence) = ("batch", "sequence");
-        if class.ends_with("ForSequenceClassification") {
-            let logits = self.classify(b, hidden, labels)?;
-            b.output("logits", &logits, Float32, &[batch, &labels.to_string()]);
-            return Ok(Task::Classify);
+    /// MPNet's bias of scores by the distance of two tokens, `[1, heads, sequence, sequence]`: a row of the table for
+    /// each bucket of distances.
+    fn distance_bias(&self, b: &mut Builder<'_>, ids: &str) -> Result<String> {
+        const BUCKETS: i64 = 32;
+        if self.buckets < BUCKETS {
+            bail!(InvalidModel, "relative_attention_num_buckets is {}; MPNet uses {BUCKETS}", self.buckets);
         }
-        if class.ends_with("ForTokenClassification") {
-            let logits = b.linear(hidden, "classifier", self.hidden, labels)?;
-            b.output("logits", &logits, Float32, &[batch, sequence, &labels.to_string()]);
-            return Ok(Task::Classify);
-        }
-        if class.ends_with("ForMaskedLM") {
-            let logits = self.masked(b, hidden)?;
-            b.output("logits", &logits, Float32, &[batch, sequence, &self.vocabulary.to_string()]);
-            return Ok(Task::FillMask);
-        }
-        b.output("last_hidden_state", hidden, Float32, &[batch, sequence, &self.hidden.to_string()]);
-        Ok(Task::Embed)
-    }
-
-    fn classify(&self, b: &mut Builder<'_>, hidden: &str, labels: i64) -> Result<String> {
-        let (zero, size) = (b.int(0), self.hidden);
-        let first = b.op("Gather", &[hidden, &zero], &[("axis", Attribute::Int(1))]);
-        let (inner, outer, kind) = match self.kind {
-            Kind::Bert => (self.name("pooler.dense"), "classifier", "tanh"),
-            Kind::Roberta => ("classifier.dense".to_owned(), "classifier.out_proj", "tanh"),
-            Kind::DistilBert => ("pre_classifier".to_owned(), "classifier", "relu"),
-        };
-        let pooled = b.linear(&first, &inner, size, size)?;
-        let pooled = Activation::named(kind)?.build(b, &pooled)?;
-        b.linear(&pooled, outer, size, labels)
-    }
-
-    fn masked(&self, b: &mut Builder<'_>, hidden: &str) -> Result<String> {
-        let (dense, norm, bias, own) = match self.kind {
-            Kind::Bert => (
-                "cls.predictions.transform.dense",
-                "cls.predictions.transform.LayerNorm",
-                "cls.predictions.bias",
-                "cls.predictions.decoder.weight",
-            ),
-            Kind::Roberta => ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.weight"),
-            Kind::DistilBert => {
-                ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight")
-            }
-        };
-        let activation = if self.kind == Kind::Roberta { Activation::named("gelu")? } else { self.activation };
-        let x = b.linear(hidden, dense, self.hidden, self.hidden)?;
-        let x = activation.build(b, &x)?;
-        let x = b.layer_norm(&x, norm, self.hidden, self.epsilon)?;
-        // The head is the embedding table unless the checkpoint has one of its own.
-        let tied = self.name("embeddings.word_embeddings.weight");
-        let weight = if b.weights.find(own)?.is_some() { own } else { &tied };
-        let logits = b.within("head", |b| b.product(&x, weight, self.hidden, self.vocabulary))?;
-        b.add_bias(&logits, bias, self.vocabulary)
+        let far = self.positions - 1;
+        let buckets: Vec<i64> = (-far..=far).map(bucket).collect();
+        let buckets = b.ints(&buckets);
+        let table = self.name("encoder.relative_attention_bias.weight");
+        let by_distance = b.embedding(&buckets, &table, self.buckets, self.heads)?;
+        let columns = columns(b, ids);
+        let (axis, far) = (b.ints(&[1]), b.int(far));
+        let rows = b.op("Unsqueeze", &[&columns, &axis], &[]);
+        let distance = b.op("Sub", &[&columns, &rows], &[]);
+        let index = b.op("Add", &[&distance, &far], &[]);
+        let bias = b.op("Gather", &[&by_distance, &index], &[]);
+        let bias = b.op("Transpose", &[&bias], &[("perm", Attribute::Ints(&[2, 0, 1]))]);
+        let first = b.ints(&[0]);
+        Ok(b.op("Unsqueeze", &[&bias, &first], &[]))
     }
 }
 
-/// 0 where a token is, a number that softmax makes nothing of where padding is: `[batch, 1, 1, sequence]`.
-fn additive_mask(b: &mut Builder<'_>, mask: &str) -> String {
+/// 0, 1 … for the columns of `ids`: int64 `[sequence]`.
+fn columns(b: &mut Builder<'_>, ids: &str) -> String {
+    let (zero, one) = (b.int(0), b.int(1));
+    let shape = b.op("Shape", &[ids], &[]);
+    let length = b.op("Gather", &[&shape, &one], &[]);
+    b.op("Range", &[&zero, &length, &one], &[])
+}
+
+/// The bucket of 32 that a token `distance` places further on belongs to: 16 for each direction, of which the first 8
+/// hold one distance each and the rest grow with its logarithm, up to 128 (T5, arXiv 1910.10683). In float32, as it was
+/// trained.
+fn bucket(distance: i64) -> i64 {
+    let (side, size) = (if distance > 0 { 16 } else { 0 }, distance.abs());
+    if size < 8 {
+        return side + size;
+    }
+    let grown = (size as f32 / 8.0).ln() / 16f32.ln() * 8.0;
+    side + (8 + grown as i64).min(15)
+}
+
+/// 0 where a token is, a number that softmax makes nothing of where padding is: `[batch, 1, 1, sequence]`; with `ids`
+/// also for tokens further on: `[batch, 1, sequence, sequence]`.
+fn additive_mask(b: &mut Builder<'_>, mask: &str, ids: Option<&str>) -> String {
     let axes = b.ints(&[1, 2]);
     let mask = b.op("Unsqueeze", &[mask, &axes], &[]);
     let mask = b.op("Cast", &[&mask], &[("to", Attribute::Int(i64::from(Float32.to_onnx())))]);
-    let (one, least) = (b.float(1.0), b.float(-1e9));
+    let (zero, one, least) = (b.float(0.0), b.float(1.0), b.float(-1e9));
     let padding = b.op("Sub", &[&one, &mask], &[]);
-    b.op("Mul", &[&padding, &least], &[])
+    let padding = b.op("Mul", &[&padding, &least], &[]);
+    let Some(ids) = ids else { return padding };
+    let columns = columns(b, ids);
+    let axis = b.ints(&[1]);
+    let rows = b.op("Unsqueeze", &[&columns, &axis], &[]);
+    let seen = b.op("LessOrEqual", &[&columns, &rows], &[]);
+    let later = b.op("Where", &[&seen, &zero, &least], &[]);
+    b.op("Add", &[&padding, &later], &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_fall_into_the_buckets_of_mpnet() {
+        // The first distance of each bucket from 8 on, as `relative_position_bucket` of transformers gives it.
+        let firsts = [8, 12, 16, 23, 32, 46, 64, 91];
+        for (index, first) in firsts.into_iter().enumerate() {
+            let wanted = 8 + index as i64;
+            assert_eq!((bucket(-first), bucket(1 - first)), (wanted, wanted - 1), "{first}");
+            assert_eq!((bucket(first), bucket(first - 1)), (16 + wanted, 15 + wanted), "{first}");
+        }
+        assert_eq!([bucket(0), bucket(-500), bucket(500)], [0, 15, 31]);
+    }
 }

@@ -16,12 +16,17 @@ type Built = Result<(ModelProto, Task)>;
 
 /// Gemma 1.
 pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
-    finish(&common(config, weights)?, weights, dialect)
+    let mut d = common(config, weights)?;
+    // The first files say "gelu" and mean the approximation they were trained with.
+    let named = config.word("hidden_act")?;
+    d.activation = Activation::named(if named == "gelu" { "gelu_pytorch_tanh" } else { named })?;
+    finish(&d, weights, dialect)
 }
 
 /// Gemma 2.
 pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
+    d.score_cap = cap(config, "attn_logit_softcapping")?;
     windows(config, &mut d, |index, _| index % 2 == 0)?;
     finish(&d, weights, dialect)
 }
@@ -30,7 +35,7 @@ pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
 pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
     d.head_norms = true;
-    let pattern = config.size("sliding_window_pattern")?.or(config.size("_sliding_window_pattern")?).unwrap_or(6);
+    let pattern = config.size_of(&["sliding_window_pattern"])?;
     windows(config, &mut d, |index, _| (index + 1) % pattern != 0)?;
     let [full, sliding] = ropes(config, d.heads.size)?;
     d.ropes = vec![full, sliding];
@@ -40,18 +45,11 @@ pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
 
 /// What all three share.
 fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
-    if config.flag("use_bidirectional_attention", false)? {
-        bail!(Unsupported, "the configuration asks for attention in both directions");
-    }
     let mut d = describe(config, weights)?;
     if let Norm::Rms { plus_one, .. } = &mut d.norm {
         *plus_one = true;
     }
-    // The first files say "gelu" and mean the approximation they were trained with.
-    let named = config.text("hidden_activation")?.or(config.text("hidden_act")?);
-    d.activation = Activation::named(named.filter(|name| *name != "gelu").unwrap_or("gelu_pytorch_tanh"))?;
     d.embedding_scale = Some((d.width as f32).sqrt());
-    d.tied = config.flag("tie_word_embeddings", true)?;
     Ok(d)
 }
 
@@ -61,25 +59,31 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     d.names.after_attention = Some("post_attention_layernorm");
     d.names.before_mlp = "pre_feedforward_layernorm";
     d.names.after_mlp = Some("post_feedforward_layernorm");
-    let scalar = config.number("query_pre_attn_scalar")?.unwrap_or(256.0);
+    d.activation = Activation::named(config.word("hidden_activation")?)?;
+    let scalar = config.needed("query_pre_attn_scalar")?;
     if scalar <= 0.0 {
         bail!(InvalidModel, "query_pre_attn_scalar of the configuration is {scalar}");
     }
     d.layers.iter_mut().for_each(|layer| layer.scale = scalar.sqrt().recip() as f32);
-    let cap =
-        |key: &str| -> Result<Option<f32>> { Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32)) };
-    (d.score_cap, d.logit_cap) = (cap("attn_logit_softcapping")?, cap("final_logit_softcapping")?);
+    d.logit_cap = cap(config, "final_logit_softcapping")?;
     Ok(d)
 }
 
+/// A cap; 0 and less are none.
+fn cap(config: &Config<'_>, key: &str) -> Result<Option<f32>> {
+    Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32))
+}
+
 /// The ropes of layers that see everything and of those with a window: nested in newer configurations, spread over
-/// several keys in older ones.
+/// several keys in older ones, whose scaling is added to what the nested ones say.
 fn ropes(config: &Config<'_>, head: i64) -> Result<[Rope; 2]> {
-    if let Some(nested) = config.object("rope_parameters")? {
-        let of = |kind: &str, theta: f64| Rope::from(config, nested.object(kind)?, head, theta);
-        return Ok([of("full_attention", 1e6)?, of("sliding_attention", 1e4)?]);
+    let nested = config.object("rope_parameters")?;
+    let of = |kind: &str| nested.map_or(Ok(None), |nested| nested.object(kind));
+    let mut full = of("full_attention")?.map(|full| full.map().clone()).unwrap_or_default();
+    if let Some(scaling) = config.object("rope_scaling")? {
+        full.extend(scaling.map().clone());
     }
-    let full = Rope::from(config, config.object("rope_scaling")?, head, 1e6)?;
-    let theta = config.number("rope_local_base_freq")?.unwrap_or(1e4);
-    Ok([full, Rope::plain(head, theta)?])
+    let full = Rope::from(config, Some(Config::new(&full)), head, config.needed("rope_theta")?, false)?;
+    let theta = config.needed("rope_local_base_freq")?;
+    Ok([full, Rope::from(config, of("sliding_attention")?, head, theta, false)?])
 }

@@ -27,22 +27,24 @@ const NAMES: Names = Names {
     mlp: mlp::Names { module: "mlp", form: mlp::Form::Plain { up: "c_fc" }, down: "c_proj" },
 };
 
+/// Whether matrices lie `[in, out]`, as in checkpoints.
+pub(in crate::source) const TRANSPOSED: &str = "liboptimize.conv1d";
+
 /// GPT-2.
 ///
-/// A key of our own, `conv1d: false`, says that matrices lie `[out, in]` all the same: in GGUF files they do.
+/// A key of our own, [`TRANSPOSED`], says that matrices lie `[out, in]` all the same: in GGUF files they do.
 pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
     let d = describe(config, weights)?;
     Ok((decoder::build(&d, weights, dialect)?, Task::Generate))
 }
 
 fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
-    decoder::check_head(config)?;
-    let width = config.size_of(&["n_embd", "hidden_size"])?;
-    let heads = config.size_of(&["n_head", "num_attention_heads"])?;
+    let width = config.size_of(&["n_embd"])?;
+    let heads = config.size_of(&["n_head"])?;
     if width % heads != 0 {
         bail!(InvalidModel, "the hidden size {width} is no multiple of the {heads} attention heads");
     }
-    let count = config.size_of(&["n_layer", "num_hidden_layers"])?;
+    let count = config.size_of(&["n_layer"])?;
     if count > limits::LAYERS {
         bail!(LimitExceeded, "the configuration has {count} layers; the limit is {}", limits::LAYERS);
     }
@@ -62,11 +64,11 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
         width,
         heads: Heads { query: heads, key_value: heads, size },
         inner: config.size("n_inner")?.unwrap_or(4 * width),
-        positions: config.size_of(&["n_positions", "max_position_embeddings", "n_ctx"])?,
-        norm: Norm::Layer { epsilon: config.number("layer_norm_epsilon")?.unwrap_or(1e-5) as f32 },
-        activation: Activation::named(config.text("activation_function")?.unwrap_or("gelu_new"))?,
+        positions: config.size_of(&["n_positions"])?,
+        norm: Norm::Layer { epsilon: config.needed("layer_norm_epsilon")? as f32 },
+        activation: Activation::named(config.word("activation_function")?)?,
         bias: Bias { query_key_value: true, output: true, mlp: true },
-        turned: config.flag("conv1d", true)?,
+        turned: config.flag(TRANSPOSED, true)?,
         head_norms: false,
         score_cap: None,
         logit_cap: None,

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::onnx::proto::ModelProto;
 use crate::source::Task;
 use crate::source::builder::Dialect;
+use crate::source::longest;
 use crate::source::weights::Weights;
 
 /// Prefixes of names: usual; the body saved alone; a text model inside a larger one.
@@ -48,6 +49,14 @@ pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     finish(&d, weights, dialect)
 }
 
+/// Ministral: a window over the layers that the configuration names, or over all.
+pub(super) fn ministral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
+    let mut d = describe(config, weights)?;
+    let any = config.size("sliding_window")?.is_some();
+    windows(config, &mut d, |_, _| any)?;
+    finish(&d, weights, dialect)
+}
+
 /// Qwen2: biases on query, key and value; a window over the upper layers, if it is switched on.
 pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
@@ -67,9 +76,7 @@ pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
 /// SmolLM3: some layers without positions.
 pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
-    d.ropes = vec![Rope::read(config, d.heads.size, 2e6)?];
-    d.tied = config.flag("tie_word_embeddings", true)?;
-    let interval = config.size("no_rope_layer_interval")?.unwrap_or(4);
+    let interval = config.size_of(&["no_rope_layer_interval"])?;
     let list = config.list("no_rope_layers")?;
     for (index, layer) in d.layers.iter_mut().enumerate() {
         // Against its name, a 1 in the list is a layer *with* positions.
@@ -79,23 +86,28 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
         };
         layer.rope = turned.then_some(0);
     }
-    windows(config, &mut d, |_, layer| layer.rope.is_none())?;
+    let used = config.flag("use_sliding_window", false)? && config.size("sliding_window")?.is_some();
+    windows(config, &mut d, |_, layer| used && layer.rope.is_none())?;
     finish(&d, weights, dialect)
 }
 
 /// Phi-3: packed matrices, a window over all layers.
 pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
+    // What others call yarn or su means longrope here.
+    if let Some(kind) = Rope::kind(config)?.filter(|kind| *kind != "default") {
+        bail!(Unsupported, "rotary positions of the kind {kind:?} in Phi-3 (known: default)");
+    }
     d.names.projection = Projection::Packed("qkv_proj");
     d.names.mlp.form = mlp::Form::Packed { gate_up: "gate_up_proj" };
     let window = config.size("sliding_window")?;
     d.layers.iter_mut().for_each(|layer| layer.window = window);
+    d.ropes = vec![Rope::read(config, d.heads.size, true)?];
     finish(&d, weights, dialect)
 }
 
 /// What all of them share, read from the configuration.
 pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
-    decoder::check_head(config)?;
     let width = config.size_of(&["hidden_size"])?;
     let heads = heads(config, width)?;
     let count = config.size_of(&["num_hidden_layers"])?;
@@ -111,19 +123,26 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
         width,
         heads,
         inner: config.size_of(&["intermediate_size"])?,
-        positions: config.size_of(&["max_position_embeddings"])?,
-        norm: Norm::Rms { epsilon: config.number("rms_norm_eps")?.unwrap_or(1e-6) as f32, plus_one: false },
-        activation: Activation::named(config.text("hidden_act")?.unwrap_or("silu"))?,
+        positions: positions(config)?,
+        norm: Norm::Rms { epsilon: config.needed("rms_norm_eps")? as f32, plus_one: false },
+        activation: Activation::named(config.word("hidden_act")?)?,
         bias: Bias { query_key_value: attention_bias, output: attention_bias, mlp: config.flag("mlp_bias", false)? },
         turned: false,
         head_norms: false,
         score_cap: None,
         logit_cap: None,
         embedding_scale: None,
-        ropes: vec![Rope::read(config, heads.size, 1e4)?],
+        ropes: vec![Rope::read(config, heads.size, false)?],
         layers: vec![layer; count as usize],
         tied: config.flag("tie_word_embeddings", false)?,
     })
+}
+
+/// Positions that there are, the context that scaling stretches included.
+fn positions(config: &Config<'_>) -> Result<i64> {
+    let trained = config.size_of(&["max_position_embeddings"])?;
+    let stretched = longest::context(config.map()).and_then(|tokens| i64::try_from(tokens).ok());
+    Ok(stretched.unwrap_or(trained).clamp(trained, limits::CONFIG_SIZE))
 }
 
 fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
@@ -146,28 +165,39 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
 
 /// Windows where the configuration says so layer by layer; where it does not, as `default` says.
 pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64, &Layer) -> bool) -> Result<()> {
-    let window = config.size("sliding_window")?;
-    let used = config.flag("use_sliding_window", true)?;
+    of_layers(config, d, config.size("sliding_window")?, default)
+}
+
+/// As [`windows`], with a window of this size.
+fn of_layers(
+    config: &Config<'_>,
+    d: &mut Decoder,
+    window: Option<i64>,
+    default: impl Fn(i64, &Layer) -> bool,
+) -> Result<()> {
     let types = config.list("layer_types")?;
     for (index, layer) in d.layers.iter_mut().enumerate() {
         let local = match types.map(|types| types.get(index).and_then(|v| v.as_str())) {
-            None => used && default(index as i64, layer),
+            None => default(index as i64, layer),
             Some(Some("sliding_attention")) => true,
-            Some(Some("full_attention")) => false,
+            // An older name.
+            Some(Some("full_attention" | "attention")) => false,
             Some(other) => bail!(Unsupported, "layer {index} has attention of the type {:?}", other.unwrap_or("")),
         };
         layer.window = window.filter(|_| local);
+        if local && window.is_none() {
+            bail!(InvalidModel, "layer {index} has a window, but sliding_window is null or switched off");
+        }
     }
     Ok(())
 }
 
+/// Qwen's configurations carry a window even where it is switched off, and that is their default.
 fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
-    // Qwen's configurations carry a window even where it is switched off, and that is their default.
-    if !config.flag("use_sliding_window", false)? {
-        return Ok(());
-    }
+    let used = config.flag("use_sliding_window", false)?;
+    let window = config.size("sliding_window")?.filter(|_| used);
     let from = config.integer("max_window_layers")?.unwrap_or(28);
-    windows(config, d, |index, _| index >= from)
+    of_layers(config, d, window, |index, _| window.is_some() && index >= from)
 }
 
 /// Builds what was described.

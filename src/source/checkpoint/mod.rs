@@ -3,24 +3,38 @@
 //! [`build`] makes the graph of any family this version knows from a configuration and named tensors, wherever
 //! those come from (safetensors here, GGUF next door). Decoders (`llama.rs`, `gemma.rs`, `gpt2.rs`) describe themselves
 //! in the terms of `decoder.rs`, which builds them with `attention`, `rope.rs` and `mlp.rs`; encoders are all in
-//! `encoder.rs`, and `sentence.rs` puts what sentence-transformers add behind them.
+//! `encoder.rs` with their `heads.rs`, and `sentence.rs` puts what sentence-transformers add behind them.
+//!
+//! What a configuration says is used or refused, or named in a warning: `families.rs` has what each family reads,
+//! `schema.rs` sees to it, and `weights.rs` names the tensors that nothing uses.
 
 mod activation;
 mod attention;
+mod by_hand;
+mod classes;
 mod config;
 mod decoder;
 mod encoder;
+mod families;
 mod gemma;
 mod gpt2;
 mod header;
+mod heads;
 mod llama;
 mod mlp;
+pub mod pooling;
 mod rope;
 pub mod safetensors;
-mod sentence;
+mod schema;
+pub mod sentence;
 pub mod side;
+mod tokens;
+mod weights;
 
 pub use config::Config;
+pub(in crate::source) use gpt2::TRANSPOSED;
+pub(in crate::source) use rope::ROTARY;
+pub(in crate::source) use tokens::without_rows as tokens_without_rows;
 
 use super::card::Card;
 use super::weights::Weights;
@@ -29,9 +43,11 @@ use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use safetensors::Safetensors;
+use schema::Schema;
 use sentence::Sentence;
 use serde_json::{Map, Value};
 use std::path::Path;
+use weights::Renamed;
 
 /// A graph made from a checkpoint.
 pub struct Built {
@@ -41,57 +57,69 @@ pub struct Built {
     pub task: Task,
     /// The `model_type` it was built as, e.g. `llama`.
     pub architecture: String,
+    /// What the configuration says and is not used.
+    pub warnings: Vec<String>,
 }
 
-/// Builds the graph of one family. `task` and `architecture` of the result are what the family says.
-type Family = fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>;
+/// How the graphs of a family are built.
+#[derive(Clone, Copy)]
+enum Build {
+    /// A model that writes text.
+    Decoder(fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>),
+    /// One that reads it.
+    Encoder,
+}
 
-/// What can be built: `model_type` of the configuration, and how.
-const FAMILIES: &[(&str, Family)] = &[
-    ("llama", llama::llama),
-    ("mistral", llama::mistral),
-    ("qwen2", llama::qwen2),
-    ("qwen3", llama::qwen3),
-    ("smollm3", llama::smollm3),
-    ("phi3", llama::phi3),
-    ("gemma", gemma::gemma),
-    ("gemma2", gemma::gemma2),
-    ("gemma3_text", gemma::gemma3),
-    ("gpt2", gpt2::gpt2),
-    ("bert", encoder::build),
-    ("roberta", encoder::build),
-    ("xlm-roberta", encoder::build),
-    ("camembert", encoder::build),
-    ("distilbert", encoder::build),
-];
-
-/// The family of a `model_type`.
-fn family(model_type: &str) -> Option<Family> {
-    FAMILIES.iter().find(|(name, _)| *name == model_type).map(|(_, build)| *build)
+/// A family: models of one `model_type`.
+struct Family {
+    /// Its `model_type`.
+    name: &'static str,
+    /// How the names of its classes begin.
+    classes: &'static [&'static str],
+    build: Build,
+    schema: Schema,
 }
 
 /// Builds the graph that `config` (in the form of a Hugging Face `config.json`) describes over `weights`.
 ///
 /// [`crate::error::Kind::Unsupported`] for an architecture that is not known: the message names it and lists
-/// those that are. `InvalidModel` if the configuration is incomplete or a tensor is missing or misshapen.
+/// those that are; and for what the configuration asks for and cannot be built. `InvalidModel` if the configuration is
+/// damaged or a tensor is missing or misshapen.
 pub fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -> Result<Built> {
-    let config = Config::new(config);
-    let model_type = config.text("model_type")?.unwrap_or("");
-    let Some(family) = family(model_type) else {
-        let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
-        let named = config.architectures().join(", ");
-        bail!(
-            Unsupported,
-            "the architecture {model_type:?} ({named}) cannot be built; those that can: {}",
-            known.join(", ")
-        );
+    build_with(config, weights, dialect, None)
+}
+
+fn build_with(
+    config: &Map<String, Value>,
+    weights: &dyn Weights,
+    dialect: Dialect,
+    sentence: Option<&Sentence>,
+) -> Result<Built> {
+    let Some(family) = families::of(config) else {
+        let named = Config::new(config).architectures().join(", ");
+        let what = match Config::new(config).text("model_type")? {
+            Some(name) => format!("the architecture {name:?} ({named}) cannot be built"),
+            None => "the configuration names no architecture (\"model_type\")".to_owned(),
+        };
+        bail!(Unsupported, "{what}; those that can: {}", families::names());
     };
-    if let Some(quantization) = config.object("quantization_config")? {
-        let method = quantization.text("quant_method")?.unwrap_or("unnamed");
-        bail!(Unsupported, "the checkpoint was quantized by another program (method {method}): take the original");
-    }
-    let (proto, task) = family(&config, weights, dialect).at(|| format!("architecture {model_type}"))?;
-    Ok(Built { proto, task, architecture: model_type.to_owned() })
+    schema::refuse_quantized(&Config::new(config))?;
+    let place = || format!("architecture {}", family.name);
+    let (complete, mut warnings) = family.schema.complete(family.name, config).at(place)?;
+    let (config, weights) = (Config::new(&complete), Renamed(weights));
+    warnings.extend(classes::check(family, &config, sentence.is_some()).at(place)?);
+    let (proto, task) = match (family.build, sentence) {
+        (Build::Decoder(_), Some(_)) => {
+            bail!(Unsupported, "vectors of texts (modules.json) of the architecture {:?}: only encoders", family.name)
+        }
+        (Build::Decoder(build), None) => {
+            let (phi, gemma) = (family.name == "phi3", family.name == "gemma3_text");
+            warnings.extend(rope::unread(&config, phi, gemma).at(place)?);
+            build(&config, &weights, dialect).at(place)?
+        }
+        (Build::Encoder, sentence) => encoder::build(&config, &weights, dialect, sentence).at(place)?,
+    };
+    Ok(Built { proto, task, architecture: family.name.to_owned(), warnings })
 }
 
 /// Loads the checkpoint in `folder`: `config.json` with `model.safetensors` or an index of several such files.
@@ -105,29 +133,46 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     let weights = Safetensors::open_folder(folder)?;
     let text = text_config(&config);
     let place = || folder.join("config.json").display().to_string();
-    let mut pooling = None;
-    let built = match Sentence::read(folder, &weights)? {
-        Some((sentence, weights)) => {
-            pooling = sentence.pooling();
-            encoder::build_sentence(&Config::new(&text), &weights, options.dialect, &sentence).at(place)?
+    let files = side::files_of(folder);
+    let sentence = Sentence::read(folder, &files)?;
+    let built = match &sentence {
+        Some(sentence) => {
+            let weights = sentence.weights(folder, &weights)?;
+            build_with(&text, &weights, options.dialect, Some(sentence)).at(place)?
         }
         None => build(&text, &weights, options.dialect).at(place)?,
     };
     let generation = side::read_object(&folder.join("generation_config.json"))?;
-    let card = Card {
+    let by = match Config::new(&text).architectures().first().filter(|_| sentence.is_none()) {
+        Some(class) => (*class).to_owned(),
+        None => format!("the {} that is built", built.architecture),
+    };
+    let mut warnings = built.warnings;
+    warnings.extend(weights::unused(&weights, &built.proto, &by));
+    warnings.extend(tokens_without_rows(&files, &built.proto)?);
+    if built.task == Task::Generate {
+        warnings.extend(generation.as_ref().and_then(side::unread));
+    }
+    let mut card = Card {
         contract: None,
         format: Format::Checkpoint,
         architecture: Some(built.architecture),
         task: built.task,
         generation: side::generation_defaults(&text, generation.as_ref())?,
         chat_template: side::chat_template(folder)?,
-        pooling,
-        side_files: side::files_of(folder),
+        pooling: sentence.as_ref().and_then(Sentence::pooling),
+        side_files: files,
         config: text,
+        warnings,
         ..Card::default()
     };
+    families::add_context(&mut card.config);
     Ok(Model::assemble(built.proto, card, folder, weights.files().to_vec()))
 }
+
+/// Keys of a model of text and images that say nothing of its text.
+const IMAGES: [&str; 6] =
+    ["text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
 
 /// The configuration of the model of text: that of Gemma 3 lies inside the one of text and images, which adds what
 /// it leaves out. Any other is given back as it is.
@@ -136,7 +181,7 @@ fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
     match (config.get("model_type").and_then(Value::as_str), inner) {
         (Some("gemma3"), Some(inner)) => {
             let mut merged = config.clone();
-            merged.remove("text_config");
+            merged.retain(|key, _| !IMAGES.contains(&key.as_str()));
             merged.extend(inner.clone());
             merged.insert("model_type".to_owned(), Value::from("gemma3_text"));
             merged

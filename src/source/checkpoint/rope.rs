@@ -3,13 +3,37 @@
 //! Halves are rotated against each other, as in Hugging Face checkpoints: element `i` of the first half of the
 //! rotated part of a head, with element `i` of the second, turns by `position * inverse[i]`.
 
-use super::config::Config;
+use super::config::{Config, shown};
 use crate::error::{Result, bail, error};
 use crate::source::builder::{Attribute, Builder};
 use std::f64::consts::PI;
 
 /// Rows of the tables that fused attention reads: more positions than this cannot be used with them.
 const TABLE_ROWS: i64 = 131_072;
+
+/// A key of our own: how many elements of a head are turned. GGUF files say so, whatever the family.
+pub(in crate::source) const ROTARY: &str = "liboptimize.rotary_dim";
+
+/// What each kind reads besides `rope_type`, `type` and `rope_theta`.
+const READS: [(&str, &[&str]); 5] = [
+    ("default", &[]),
+    ("linear", &["factor"]),
+    ("dynamic", &["factor", "original_max_position_embeddings"]),
+    ("llama3", &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]),
+    (
+        "yarn",
+        &[
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "factor",
+            "mscale",
+            "mscale_all_dim",
+            "original_max_position_embeddings",
+            "truncate",
+        ],
+    ),
+];
 
 /// One kind of rotary position.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,27 +60,47 @@ impl Rope {
     }
 
     /// Reads the rope of a model with one kind only: from `rope_parameters`, or from the older `rope_theta` and
-    /// `rope_scaling`.
-    pub fn read(config: &Config<'_>, head: i64, theta: f64) -> Result<Rope> {
-        let parameters = config.object("rope_parameters")?.or(config.object("rope_scaling")?);
-        Rope::from(config, parameters, head, theta)
+    /// `rope_scaling`. `partial`: whether the family knows heads of which a part is turned.
+    pub fn read(config: &Config<'_>, head: i64, partial: bool) -> Result<Rope> {
+        Rope::from(config, parameters(config)?, head, config.needed("rope_theta")?, partial)
     }
 
-    /// The rope that `parameters` (none: nothing special) describe. What they leave out the configuration says,
-    /// and `theta` at last.
-    pub fn from(config: &Config<'_>, parameters: Option<Config<'_>>, head: i64, theta: f64) -> Result<Rope> {
-        let number = |key: &str| match parameters.map(|p| p.number(key)).transpose()?.flatten() {
-            Some(value) => Ok(Some(value)),
-            None => config.number(key),
-        };
+    /// The kind that a configuration names, if it does.
+    pub fn kind<'a>(config: &Config<'a>) -> Result<Option<&'a str>> {
+        match parameters(config)? {
+            Some(parameters) => Ok(parameters.text("rope_type")?.or(parameters.text("type")?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The rope that `parameters` (none: nothing special) describe. `theta` is the base if they name none.
+    pub fn from(
+        config: &Config<'_>,
+        parameters: Option<Config<'_>>,
+        head: i64,
+        theta: f64,
+        partial: bool,
+    ) -> Result<Rope> {
+        let number = |key: &str| parameters.map_or(Ok(None), |p| p.number(key));
         let theta = number("rope_theta")?.unwrap_or(theta);
-        let rotated = (head as f64 * number("partial_rotary_factor")?.unwrap_or(1.0)) as i64;
+        let kind = match parameters {
+            Some(p) => p.text("rope_type")?.or(p.text("type")?).unwrap_or("default"),
+            None => "default",
+        };
+        let share = number("partial_rotary_factor")?.or(config.number("partial_rotary_factor")?).unwrap_or(1.0);
+        let rotated = match config.size(ROTARY)? {
+            Some(size) => size,
+            None if partial => (head as f64 * share) as i64,
+            None if share != 1.0 && kind != "default" => {
+                bail!(Unsupported, "a part of each head ({share}) turned by positions of the kind {kind:?}")
+            }
+            None => head,
+        };
         if !(2..=head).contains(&rotated) {
             bail!(InvalidModel, "rotary positions cannot turn {rotated} of {head} elements");
         }
         let mut rope = Rope::plain(rotated, theta)?;
         let Some(parameters) = parameters else { return Ok(rope) };
-        let kind = parameters.text("rope_type")?.or(parameters.text("type")?).unwrap_or("default");
         match kind {
             // The dynamic kind is the plain one up to the positions the model was trained for.
             "default" | "dynamic" => {}
@@ -173,6 +217,63 @@ impl Rope {
             None => sum,
         }
     }
+}
+
+/// `rope_scaling`, as older files have it, if it says anything; else `rope_parameters`.
+fn parameters<'a>(config: &Config<'a>) -> Result<Option<Config<'a>>> {
+    let scaling = config.object("rope_scaling")?.filter(|scaling| scaling.entries().next().is_some());
+    Ok(scaling.or(config.object("rope_parameters")?))
+}
+
+/// Warnings that name what is said of rotary positions and not used. `nested`: one set for each kind of layer.
+pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    let (scaling, given) = (config.object("rope_scaling")?, config.object("rope_parameters")?);
+    let used = parameters(config)?;
+    for (name, object) in [("rope_scaling", scaling), ("rope_parameters", given)] {
+        let Some(object) = object else { continue };
+        if nested && name == "rope_parameters" {
+            for (key, value) in object.entries() {
+                match (key.as_str(), value.as_object()) {
+                    ("full_attention" | "sliding_attention", Some(inner)) => {
+                        unread_of(&Config::new(inner), &format!("{name}.{key}"), partial, &mut left)?;
+                    }
+                    _ if value.is_null() => {}
+                    _ => left.push(format!("{name}.{key} = {}", shown(value))),
+                }
+            }
+        } else if used.is_some_and(|used| used.same_as(&object)) || nested {
+            unread_of(&object, name, partial, &mut left)?;
+        } else {
+            left.extend(object.entries().map(|(key, value)| format!("{name}.{key} = {}", shown(value))));
+        }
+    }
+    let said =
+        (!left.is_empty()).then(|| format!("config.json: of the rotary positions is ignored: {}", left.join(", ")));
+    let old = scaling.filter(|s| nested && given.is_none() && s.text("rope_type").is_ok_and(|kind| kind.is_none()));
+    let old = match old.map(|scaling| scaling.text("type")).transpose()?.flatten() {
+        Some(kind) => Some(format!(
+            "config.json: rope_scaling.type = {kind:?} is heeded, as by transformers 4; version 5 wants rope_type here"
+        )),
+        None => None,
+    };
+    Ok(said.into_iter().chain(old).collect())
+}
+
+fn unread_of(parameters: &Config<'_>, name: &str, partial: bool, left: &mut Vec<String>) -> Result<()> {
+    let kind = parameters.text("rope_type")?.or(parameters.text("type")?).unwrap_or("default");
+    let reads = READS.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, reads)| reads);
+    for (key, value) in parameters.entries().filter(|(_, value)| !value.is_null()) {
+        let read = match key.as_str() {
+            "rope_type" | "type" | "rope_theta" => true,
+            "partial_rotary_factor" => partial || value.as_f64() == Some(1.0),
+            key => reads.contains(&key),
+        };
+        if !read {
+            left.push(format!("{name}.{key} = {}", shown(value)));
+        }
+    }
+    Ok(())
 }
 
 /// Positions the model was first trained for, before its context was stretched.

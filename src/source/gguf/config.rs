@@ -9,6 +9,7 @@ use super::rope;
 use super::values::Keys;
 use crate::error::{Result, bail, error};
 use crate::limits;
+use crate::source::checkpoint::TRANSPOSED;
 use serde_json::{Map, Value, json};
 
 /// The configuration of a file and what the weights need to know of it.
@@ -198,10 +199,10 @@ fn gpt2(config: &mut Map<String, Value>, scope: &Scope<'_>, sizes: &Sizes) -> Re
         "n_positions": sizes.positions,
         "layer_norm_epsilon": scope.number_needed("attention.layer_norm_epsilon")?,
         "activation_function": "gelu_new",
-        // Matrices lie as those of all other architectures, not as the checkpoint has them.
-        "conv1d": false,
     });
     extend(config, entries);
+    // Matrices lie as those of all other architectures, not as the checkpoint has them.
+    config.insert(TRANSPOSED.into(), false.into());
     Ok(())
 }
 

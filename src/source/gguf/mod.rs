@@ -144,6 +144,6 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
     let built = checkpoint::build(&gguf.config, &weights, options.dialect)?;
-    let card = Card { task: built.task, ..gguf.card()? };
+    let card = Card { task: built.task, warnings: built.warnings, ..gguf.card()? };
     Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
 }

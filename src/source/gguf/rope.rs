@@ -4,6 +4,7 @@ use super::config::{Scope, Sizes, extend, vector};
 use super::header::Header;
 use super::weights::ROPE_FACTORS;
 use crate::error::{Result, bail};
+use crate::source::checkpoint::ROTARY;
 use serde_json::{Map, Value, json};
 use std::f64::consts::PI;
 
@@ -22,7 +23,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
         bail!(InvalidModel, "{:?} is {rotated} of {}", scope.key("rope.dimension_count"), sizes.head);
     }
     if rotated != sizes.head {
-        config.insert("partial_rotary_factor".into(), (rotated as f64 / sizes.head as f64).into());
+        config.insert(ROTARY.into(), rotated.into());
     }
     if let Some(theta) = scope.number("rope.freq_base_swa")? {
         config.insert("rope_local_base_freq".into(), theta.into());
