@@ -205,6 +205,8 @@ fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
+    use crate::report::Report;
     use crate::runtime::test_runtime;
     use crate::runtime::testing::{graph, model, node, value, weight};
 
@@ -234,6 +236,35 @@ mod tests {
         let fault = examiner.examine(&of("Log", 1.0), &call).unwrap().unwrap_err().text;
         assert!(fault.contains("not finite"), "{fault}");
         assert!(Examiner::new(test_runtime(), &of("NoSuchOperator", 1.0), &batch, 1, Kept::Exactly, &call).is_err());
+    }
+
+    #[test]
+    fn reports_say_what_was_seen_and_what_does_not_open_is_refused() {
+        let look = |original: &Model, result: &Model| {
+            let mut report = Report::new("quantize", serde_json::Value::Null);
+            let models = (original, result);
+            let done = examine(test_runtime(), models, 1, Kept::Exactly, &mut report, &Call::default());
+            done.map(|()| report).map_err(|e| e.kind())
+        };
+        let report = look(&of("Tanh", 1.0), &of("Tanh", 1.01)).unwrap();
+        assert!(report.summary["verified"]["levels_differ"].as_f64().unwrap() < 1e-5, "{:?}", report.summary);
+        let report = look(&of("Tanh", 1.0), &of("Tanh", -1.0)).unwrap();
+        assert!(report.warnings[0].contains("differ from the original's by 200 %"), "{:?}", report.warnings);
+        assert_eq!(look(&of("Tanh", 1.0), &of("NoSuchOperator", 1.0)).err(), Some(Kind::Unsupported));
+        // Where the original does not run either there is nothing to expect.
+        let report = look(&of("NoSuchOperator", 1.0), &of("NoSuchOperator", 2.0)).unwrap();
+        assert!(report.summary["not_verified"].as_str().unwrap().contains("NoSuchOperator"), "{:?}", report.summary);
+        // It does not run on what is generated, but it opens; the result does not.
+        let mut proto = of("Tanh", 1.0).proto().clone();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node.insert(0, node("Reshape", &["x", "odd"], "z"));
+        graph.node[1].input[0] = "z".into();
+        let sizes: Vec<u8> = [3i64, 8].iter().flat_map(|size| size.to_le_bytes()).collect();
+        graph.initializer.push(crate::graph::edit::tensor("odd", DataType::Int64, &[2], sizes.into()));
+        graph.input[0] = value("x", 1, &["n", "m"]);
+        let odd = Model::from_proto(proto);
+        assert!(look(&odd, &odd).unwrap().summary.contains_key("not_verified"));
+        assert_eq!(look(&odd, &of("NoSuchOperator", 1.0)).err(), Some(Kind::Unsupported));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::error::{Kind, Result, bail};
 use crate::limits;
 use crate::model::Model;
 use crate::report::Report;
-use crate::runtime::{Runtime, SessionOptions};
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::text::Tokenizer;
 use serde_json::json;
 use std::time::Duration;
@@ -66,9 +66,24 @@ pub fn examine(
         Err(e) if e.kind().ends_a_call() || e.kind() == Kind::Internal => Err(e),
         Err(e) => {
             skip(report, format!("the original does not run on a generated input: {e}"));
-            Ok(())
+            opens(runtime, (original, result), threads, call)
         }
     }
+}
+
+/// An error if the original can be made ready to run, and the result cannot.
+fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), threads: usize, call: &Call) -> Result<()> {
+    for optimization_level in [OptimizationLevel::All, OptimizationLevel::Disabled] {
+        let options = SessionOptions { threads, optimization_level, ..SessionOptions::default() };
+        match Session::new(runtime, result, &options, call) {
+            Err(e) if e.kind().ends_a_call() => return Err(e),
+            Err(e) if Session::new(runtime, original, &options, call).is_ok() => {
+                bail!(Unsupported, "ONNX Runtime does not open the result: {}", e.message())
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn generated(model: &Model) -> Result<Batch> {
