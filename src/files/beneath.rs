@@ -10,9 +10,9 @@
 use super::parent_of;
 use crate::error::{Context, Result, bail};
 use crate::limits;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -48,11 +48,11 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
         (Err(Errno::XDEV), _) => bail!(InvalidModel, "the external data file {name:?} leaves the model's folder"),
         (other, _) => other.at(place)?,
     };
-    let stat = rustix::fs::fstat(&file).at(place)?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+    let stat = file.metadata().at(place)?;
+    if !stat.is_file() {
         bail!(InvalidModel, "the external data file {name:?} is not a regular file");
     }
-    if stat.st_nlink > 1 && !all_names_inside(folder, &stat) {
+    if stat.nlink() > 1 && !all_names_inside(folder, &stat) {
         bail!(
             InvalidModel,
             "the external data file {name:?} is a hard link to a file elsewhere; a copy of it would be taken"
@@ -124,7 +124,7 @@ fn open_walking(directory: &impl AsFd, path: &Path, flags: OFlags) -> rustix::io
 }
 
 /// Whether all names of a file lie in the model's folder, or in the repository of the Hugging Face hub's cache around it.
-fn all_names_inside(folder: &Path, file: &Stat) -> bool {
+fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     let Ok(folder) = std::fs::canonicalize(folder) else { return false };
     let home = repository_of(&folder).unwrap_or(folder);
     let (mut found, mut looked_at) = (0u64, 0usize);
@@ -140,10 +140,10 @@ fn all_names_inside(folder: &Path, file: &Stat) -> bool {
             if stat.is_dir() && depth < limits::LINKS_DEPTH {
                 folders.push((entry.path(), depth + 1));
             }
-            found += u64::from((stat.dev(), stat.ino()) == (file.st_dev as u64, file.st_ino as u64));
+            found += u64::from((stat.dev(), stat.ino()) == (file.dev(), file.ino()));
         }
     }
-    found >= file.st_nlink as u64
+    found >= file.nlink()
 }
 
 /// The folder that holds `snapshots` and `blobs`, if this one lies in the former.

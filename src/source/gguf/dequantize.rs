@@ -215,7 +215,7 @@ impl Codes {
             let mut power = 1u8;
             for _ in 0..digits {
                 for byte in bytes {
-                    let digit = u16::from(byte.wrapping_mul(power)) * 3 >> 8;
+                    let digit = (u16::from(byte.wrapping_mul(power)) * 3) >> 8;
                     self.q[at] = 3 + digit as u8;
                     at += 1;
                 }

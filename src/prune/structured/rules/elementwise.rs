@@ -154,6 +154,9 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
     }
 }
 
+/// What one element of a result is of two numbers.
+type Step = dyn Fn(&Int, &Int) -> Option<Int>;
+
 /// The elements of a small integer result.
 fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = inputs.iter().map(|v| v.ints.as_ref()).collect::<Option<_>>()?;
@@ -174,9 +177,7 @@ fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
         };
         return (0..count).map(choose).collect();
     }
-    let of = |function: fn(i64, i64) -> i64| -> Box<dyn Fn(&Int, &Int) -> Option<Int>> {
-        Box::new(move |a, b| Int::of(function, a, b))
-    };
+    let of = |function: fn(i64, i64) -> i64| -> Box<Step> { Box::new(move |a, b| Int::of(function, a, b)) };
     let made = match node.op() {
         "Add" | "Sum" => of(|a, b| a.wrapping_add(b)),
         "Sub" => of(|a, b| a.wrapping_sub(b)),
