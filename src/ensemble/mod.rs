@@ -228,9 +228,12 @@ impl Ensemble {
     }
 }
 
+/// An order of classes; `None` for that in which they are.
+type ClassOrder = Option<Vec<usize>>;
+
 /// The order in which each member's classes are those of the first, `None` where they are already, and what is to be
 /// said of it. [`crate::error::Kind::InvalidArgument`] if a member knows other classes.
-fn orders(members: &[Member]) -> Result<(Vec<Option<Vec<usize>>>, Vec<String>)> {
+fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>)> {
     let (mut orders, mut notes) = (vec![None], Vec::new());
     for (index, member) in members.iter().enumerate().skip(1) {
         let order = Order::of(members[0].model.card(), member.model.card(), &place(0), &place(index));
