@@ -155,7 +155,7 @@ fn what_numbers_mean_must_be_the_same() {
     let message = |a: Card, b: Card| merged(&with(a), &with(b)).err().unwrap().to_string();
     let e = message(labels(["neg", "pos"]), labels(["pos", "neg"]));
     assert!(e.contains("another order than member 1: its class 1 is class 0 there"), "{e}");
-    assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("are x, y"));
+    assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("those of member 2 x, y"));
     merged(&with(labels(["neg", "pos"])), &with(labels(["NEG", "pos"]))).unwrap();
     let words = |words: [&str; 3]| {
         let vocab: serde_json::Map<_, _> =
