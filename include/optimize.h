@@ -2017,6 +2017,19 @@ typedef struct {
    * Must be 0.
    */
   uint32_t reserved;
+  /**
+   * Data to measure on, in place of texts and of generated numbers: `input_count` names of inputs ...
+   */
+  const char *const *input_names;
+  /**
+   * ... and as many tensors, of which the first dimension counts the samples. A run takes `batch_size` of them, or as
+   * many as the model insists on; tensors with one dimension more than their input are cut along it.
+   */
+  const optimize_tensor_t *const *input_tensors;
+  /**
+   * Number of inputs in `input_names` and `input_tensors`.
+   */
+  uint64_t input_count;
 } optimize_benchmark_options_t;
 
 /**

@@ -47,6 +47,7 @@ pub mod evaluate;
 pub mod ffi;
 pub mod files;
 pub mod graph;
+pub mod inputs;
 pub mod inspect;
 mod likelihood;
 pub mod limits;

@@ -1,5 +1,8 @@
 //! A [`Model`]: the immutable snapshot that every technique takes and gives.
 
+pub mod expression;
+pub mod names;
+
 use crate::call::Call;
 use crate::error::Result;
 use crate::files;
@@ -42,7 +45,7 @@ struct Origin {
 pub enum Dim {
     /// Always this size.
     Fixed(i64),
-    /// Any size; equal names are equal sizes. The name is empty if the model gives none.
+    /// Any size; equal names are equal sizes, if they mean anything ([`names`]). The name is empty if the model gives none.
     Symbolic(String),
 }
 

@@ -182,6 +182,10 @@ namespace Optimize
         /// <summary>Each "NAME:1,2,3", for inputs that random numbers do not suit.</summary>
         public IList<string> Values { get; set; }
 
+        /// <summary>Values of inputs by name, in place of texts and of generated numbers: the first dimension counts the
+        /// samples.</summary>
+        public IDictionary<string, Tensor> Inputs { get; set; }
+
         /// <summary>The models' makers are trusted: engines that are ready in a model are code.</summary>
         public bool TrustEngines { get; set; }
 
@@ -210,6 +214,9 @@ namespace Optimize
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
                 TrustEngines = TrustEngines ? 1u : 0,
+                InputNames = scratch.Texts(Inputs == null ? null : Inputs.Keys),
+                InputTensors = scratch.Handles(Inputs == null ? null : Inputs.Values),
+                InputCount = Inputs == null ? 0 : (ulong)Inputs.Count,
             };
         }
     }

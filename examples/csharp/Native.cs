@@ -173,6 +173,8 @@ namespace Optimize
             internal uint DeviceId;
             internal IntPtr EngineCache;
             internal uint TrustEngines, Reserved;
+            internal IntPtr InputNames, InputTensors;
+            internal ulong InputCount;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -3,9 +3,11 @@
 #define OPTIMIZE_MEASURE_HPP
 
 #include "context.hpp"
+#include "tensor.hpp"
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace optimize {
@@ -22,6 +24,8 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
+    /// Values of inputs by name, in place of texts and of generated numbers: the first dimension counts the samples.
+    std::vector<std::pair<std::string, const Tensor *>> inputs;
     /// The models' makers are trusted: engines that are ready in a model are code.
     bool trust_engines = false;
     Execution execution;

@@ -334,6 +334,15 @@ private:
         raw.shape_count = shapes.size();
         raw.values = values.data();
         raw.value_count = values.size();
+        std::vector<const char *> names;
+        std::vector<const optimize_tensor_t *> tensors;
+        for (const auto &[name, tensor] : options.inputs) {
+            names.push_back(detail::c_text(name, "inputs"));
+            tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
+        }
+        raw.input_names = names.data();
+        raw.input_tensors = tensors.data();
+        raw.input_count = tensors.size();
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return function(&raw, c_call, report.place(), error);

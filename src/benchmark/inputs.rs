@@ -4,22 +4,29 @@
 
 use super::BenchmarkOptions;
 use super::sentences::SENTENCES;
-use super::sizes::{Sizes, is_past};
-use super::tables::rows_indexed_by;
 use super::text::{Role, Text, Tokens};
 use super::values::Fill;
-use crate::error::{Result, bail};
+use crate::error::{Error, Kind, Result, bail};
 use crate::graph::View;
+use crate::inputs::sizes::TRIALS;
+use crate::inputs::tables::rows_indexed_by;
+use crate::inputs::tensors::{Run, cut};
+use crate::inputs::{Sizes, Wanted, is_past};
 use crate::model::{Model, ValueInfo};
 use crate::runtime::Tensor;
 use crate::statistics::Random;
 use crate::text::Tokenizer;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// Generated input sets that the quality figures are taken from.
 const GENERATED_SETS: usize = 8;
+/// Given input sets that they are taken from.
+const GIVEN_SETS: usize = 64;
 /// Length of generated sequences, and of built-in text for timing.
 pub const DEFAULT_LENGTH: usize = 128;
+/// Time after which no other sizes are tried on a model that refuses those before.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The inputs of one run.
 pub struct InputSet {
@@ -68,15 +75,22 @@ impl InputSet {
 /// Makes input sets.
 pub struct Source<'a> {
     inputs: Vec<ValueInfo>,
+    sizes: Sizes,
     /// Sizes of the tables that inputs index.
     rows: HashMap<String, i64>,
     text: Option<Text<'a>>,
+    given: Vec<Run>,
     options: &'a BenchmarkOptions,
+    /// Tokens that the models have positions for.
+    longest: Option<usize>,
+    /// Which guess of the sizes that nobody says.
+    trial: usize,
 }
 
 impl<'a> Source<'a> {
-    /// Looks at the signatures and decides where inputs come from: from text if there is a tokenizer and the
-    /// model takes token ids, else from the signature. An error if the two models take different inputs.
+    /// Looks at the signatures and decides where inputs come from: from given tensors, from text if there is a tokenizer
+    /// and the model takes token ids, else from the signature. Sizes keep to the contracts of packages. An error if the
+    /// two models take different inputs.
     pub fn new(
         original: &Model,
         result: &Model,
@@ -91,15 +105,25 @@ impl<'a> Source<'a> {
                 bail!(NotFound, "there is no input {name:?}; the inputs are {}", names.join(", "));
             }
         }
+        let mut sizes = Sizes::new(original);
+        if !std::ptr::eq(original, result) {
+            sizes.and(result);
+        }
+        let longest = [original.card().longest_text()?, result.card().longest_text()?].into_iter().flatten().min();
         let view = View::new(original.proto());
         let rows = inputs.iter().filter_map(|i| Some((i.name.clone(), rows_indexed_by(&view, &i.name)?))).collect();
+        let given = given(&sizes, &inputs, options)?;
         let text = match (tokenizer, Role::ids(&inputs)) {
-            (Some(tokenizer), Some(ids)) => Some(Text::new(tokenizer, ids, options)?),
+            _ if !given.is_empty() && !options.texts.is_empty() => {
+                bail!(InvalidArgument, "texts were given and tensors as well: one of them says what the inputs are")
+            }
+            _ if !given.is_empty() => None,
+            (Some(tokenizer), Some(ids)) => Some(Text::new(tokenizer, (&inputs[ids], ids), &sizes, longest, options)?),
             _ if options.texts.is_empty() => None,
             (None, _) => bail!(InvalidArgument, "texts were given, but no tokenizer was found beside the model"),
             _ => bail!(InvalidArgument, "texts were given, but the model has no input of token ids (`input_ids`)"),
         };
-        Ok(Source { inputs, rows, text, options })
+        Ok(Source { inputs, sizes, rows, text, given, options, longest, trial: 0 })
     }
 
     /// Texts are cut after so many tokens, not after 512, where neither the model nor the options say.
@@ -110,9 +134,63 @@ impl<'a> Source<'a> {
         self
     }
 
-    /// `text` or `generated`.
+    /// Guesses sizes that nobody says until `run` succeeds with them, those that most models were made for first; gives
+    /// what it gave. The error is that of the first guess, with what the caller can do.
+    pub fn settle<T>(&mut self, mut run: impl FnMut(&Source<'a>) -> Result<T>) -> Result<T> {
+        let begin = Instant::now();
+        self.trial = 0;
+        match self.set(0) {
+            Err(e) if e.kind() != Kind::LimitExceeded => return Err(e),
+            _ => {}
+        }
+        let mut refused: Option<Error> = None;
+        for trial in 0..self.trials() {
+            self.trial = trial;
+            match run(self) {
+                Ok(done) => return Ok(done),
+                Err(e) if !is_refusal(&e) && e.kind() != Kind::LimitExceeded => return Err(e),
+                Err(e) => {
+                    refused.get_or_insert(e);
+                }
+            }
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        self.trial = 0;
+        let e = refused.unwrap_or_else(|| crate::error::error!(Internal, "there are no inputs to try"));
+        Err(self.hinted(e))
+    }
+
+    /// Takes the guess of sizes that another source settled on.
+    pub fn follow(&mut self, other: &Source<'_>) {
+        self.trial = other.trial;
+    }
+
+    /// Guesses that differ.
+    fn trials(&self) -> usize {
+        match &self.text {
+            Some(text) => text.trials(),
+            None if self.sizes.is_open() => TRIALS,
+            None => 1,
+        }
+    }
+
+    /// An error of a run with what the caller can do about it, if the inputs may be at fault.
+    pub fn hinted(&self, e: Error) -> Error {
+        match is_refusal(&e) {
+            true => Error::new(e.kind(), format!("{}; {}", e.message(), self.hint())).at(e.place()),
+            false => e,
+        }
+    }
+
+    /// `text`, `given` or `generated`.
     pub fn name(&self) -> &'static str {
-        if self.text.is_some() { "text" } else { "generated" }
+        match &self.text {
+            Some(_) => "text",
+            None if !self.given.is_empty() => "given",
+            None => "generated",
+        }
     }
 
     /// Sizes that look like a vocabulary: the tokenizer's, and those of the tables that inputs index.
@@ -122,46 +200,53 @@ impl<'a> Source<'a> {
     }
 
     /// What the caller can do if a model refuses the inputs.
-    pub fn hint(&self) -> &'static str {
-        match self.text {
-            Some(_) => "the options `sequence_length`, `shapes` and `values` set what the model is given",
-            None => "the inputs were generated from the model's signature; the options `shapes` and `values` set them",
+    fn hint(&self) -> &'static str {
+        match self.name() {
+            "text" => "the options `sequence_length`, `shapes` and `values` set what the model is given",
+            "given" => "the inputs are those that were given; `shapes` and `values` set those that were not",
+            _ => "the inputs were generated from the model's signature; the options `shapes` and `values` set them",
         }
     }
 
-    /// The inputs to time: of the first texts, as long as they are, or of `sequence_length`; for built-in text
-    /// 128 tokens, so that the figure is not about overheads.
+    /// The inputs to time: the first that are given; of the first texts, as long as they are, or of `sequence_length`;
+    /// for built-in text 128 tokens, so that the figure is not about overheads.
     pub fn timing(&self) -> Result<InputSet> {
         match &self.text {
-            Some(text) => self.make(0, Some(text.timing()?)),
+            Some(text) => self.make(0, Some(text.timing(self.trial)?)),
             None => self.make(0, None),
         }
     }
 
     /// The number of input sets for the quality figures.
     pub fn count(&self) -> usize {
-        self.text.as_ref().map_or(GENERATED_SETS, Text::count)
+        match &self.text {
+            Some(text) => text.count(),
+            None if !self.given.is_empty() => self.given.len().min(GIVEN_SETS),
+            None => GENERATED_SETS,
+        }
     }
 
     /// One of the input sets for the quality figures.
     pub fn set(&self, index: usize) -> Result<InputSet> {
         match &self.text {
-            Some(text) => self.make(index, Some(text.set(index)?)),
+            Some(text) => self.make(index, Some(text.set(index, self.trial)?)),
             None => self.make(index, None),
         }
     }
 
     fn make(&self, index: usize, tokens: Option<Tokens>) -> Result<InputSet> {
-        let length = tokens.as_ref().map_or(self.options.sequence_length, |t| t.batch.length);
-        let batch = tokens.as_ref().map_or(self.options.batch_size, |t| t.batch.batch);
-        let mut sizes = Sizes::new(batch, if length == 0 { DEFAULT_LENGTH } else { length });
+        // Given sets are taken evenly from all of them.
+        let given = self.given.get(index * self.given.len() / self.count().max(1));
         let roles: Vec<Option<Role>> =
             self.inputs.iter().map(|info| tokens.as_ref().and_then(|_| Role::of(info))).collect();
-        let of_tokens = tokens.as_ref().map(|_| vec![batch as i64, length as i64]);
-        let shapes = self.shapes(&mut sizes, &roles, of_tokens)?;
+        let shapes = self.shapes(&roles, tokens.as_ref(), given)?;
         let mut random = Random::part(self.options.seed, index as u64);
         let mut tensors = Vec::with_capacity(self.inputs.len());
-        for ((info, role), shape) in self.inputs.iter().zip(roles).zip(shapes) {
+        for ((info, role), (_, shape)) in self.inputs.iter().zip(roles).zip(&shapes) {
+            if let Some((name, tensor)) = given.into_iter().flatten().find(|(name, _)| *name == info.name) {
+                tensors.push((name.clone(), tensor.clone()));
+                continue;
+            }
             let given = self.values(&info.name).map(|values| match values {
                 [one] => Fill::Constant(*one),
                 many => Fill::Given(many.to_vec()),
@@ -172,44 +257,73 @@ impl<'a> Source<'a> {
                 (None, Some(role), Some(tokens)) => tokens.fill(role),
                 _ => Fill::guess(info, rows),
             };
-            tensors.push((info.name.clone(), fill.tensor(info, &shape, &mut random)?));
+            tensors.push((info.name.clone(), fill.tensor(info, shape, &mut random)?));
         }
-        let samples = tokens.as_ref().map_or(1, |t| t.samples);
+        let samples = match (&tokens, given) {
+            (Some(tokens), _) => tokens.samples,
+            (None, Some(_)) => shapes.iter().find_map(|(_, shape)| shape.first()).map_or(1, |size| *size as usize),
+            (None, None) => 1,
+        };
         let cut = tokens.as_ref().map(Tokens::cut).unwrap_or_default();
         Ok(InputSet { tensors, mask: tokens.map(Tokens::into_mask), samples, cut })
     }
 
-    /// The shape of each input. Tokens and what the caller gave come first, so that other inputs follow them;
-    /// caches come last, so that they do not make a name they share mean "empty".
-    fn shapes(&self, sizes: &mut Sizes, roles: &[Option<Role>], of_tokens: Option<Vec<i64>>) -> Result<Vec<Vec<i64>>> {
-        let mut shapes: Vec<Option<Vec<i64>>> = vec![None; self.inputs.len()];
-        for ((info, role), shape) in self.inputs.iter().zip(roles).zip(&mut shapes) {
-            let given = self.options.shapes.iter().find(|s| s.0 == info.name).map(|s| s.1.clone());
+    /// The shape of each input. Tokens and what the caller gave come first, so that other inputs follow them.
+    fn shapes(
+        &self,
+        roles: &[Option<Role>],
+        tokens: Option<&Tokens>,
+        given: Option<&Run>,
+    ) -> Result<Vec<(String, Vec<i64>)>> {
+        let mut sizes = self.sizes.clone();
+        let of_tokens = tokens.map(|t| vec![t.batch.batch as i64, t.batch.length as i64]);
+        let mut sequential = Vec::with_capacity(self.inputs.len());
+        for (index, (info, role)) in self.inputs.iter().zip(roles).enumerate() {
+            let asked = self.options.shapes.iter().find(|s| s.0 == info.name).map(|s| s.1.clone());
+            let tensor = given.into_iter().flatten().find(|(name, _)| *name == info.name);
             // A list of values says how long an input of one dimension is.
             let one_dimension = info.shape.as_ref().is_none_or(|s| s.len() == 1);
             let listed = self.values(&info.name).filter(|values| values.len() > 1 && one_dimension);
             let listed = listed.map(|values| vec![values.len() as i64]);
-            *shape = given.or_else(|| role.and(of_tokens.clone())).or(listed);
-            if let Some(shape) = shape {
-                sizes.bind(info, shape)?;
+            let tensor = tensor.map(|(_, tensor)| tensor.shape().to_vec());
+            if let Some(shape) = tensor.or(asked).or_else(|| role.and(of_tokens.clone())).or(listed) {
+                sizes.bind(index, &shape)?;
             }
+            sequential.push(role.is_some() || Role::of(info).is_some());
         }
-        let fits = |last: bool| move |info: &ValueInfo| is_past(&info.name) == last;
-        for last in [false, true] {
-            for (index, info) in self.inputs.iter().enumerate().filter(|(_, info)| fits(last)(info)) {
-                if shapes[index].is_some() {
-                    continue;
-                }
-                let sequential = roles[index].is_some() || Role::of(info).is_some();
-                shapes[index] = Some(sizes.resolve(info, sequential)?);
-            }
-        }
-        Ok(shapes.into_iter().flatten().collect())
+        let default = DEFAULT_LENGTH.min(self.longest.unwrap_or(usize::MAX));
+        let asked = self.options.sequence_length;
+        let length = tokens.map_or(if asked == 0 { default } else { asked }, |t| t.batch.length);
+        sizes.choose(&Wanted {
+            batch: tokens.map_or(self.options.batch_size, |t| t.batch.batch) as i64,
+            sequence: length as i64,
+            asked: asked != 0 || tokens.is_some(),
+            longest: self.longest.map(|longest| longest as i64),
+            sequential: &sequential,
+            trial: self.trial,
+        });
+        sizes.all()
     }
 
     fn values(&self, name: &str) -> Option<&[f64]> {
         self.options.values.iter().find(|v| v.0 == name).map(|v| v.1.as_slice())
     }
+}
+
+/// Whether a model refused what it was given, so that other inputs may do.
+pub fn is_refusal(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Runtime | Kind::InvalidArgument)
+}
+
+/// The tensors that were given, as runs.
+fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &BenchmarkOptions) -> Result<Vec<Run>> {
+    if options.tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let is_given = |info: &ValueInfo| options.tensors.iter().any(|(name, _)| *name == info.name);
+    let least = inputs.iter().enumerate().filter(|(_, info)| is_given(info)).map(|(index, _)| sizes.bounds(index, 0).0);
+    let rows = least.max().and_then(|rows| usize::try_from(rows).ok()).unwrap_or(1).max(options.batch_size);
+    cut(&sizes.infos(), &options.tensors, rows, "data")
 }
 
 /// The texts to use: the caller's, or the built-in ones.

@@ -1,10 +1,11 @@
 //! Original against result, in one process, on the same inputs: speed, memory, size and quality.
 //!
-//! [`benchmark`] is the way in. [`inputs`] makes what the models are given (`text` from texts, `sizes`, `tables`
-//! and `values` from the signature), `timing` runs them in turn, `memory` says what they take, `quality` compares
-//! what comes out (`rows` has its sums), [`report`] is what the caller gets. How sure the figures are says
-//! `crate::statistics`.
+//! [`benchmark`] is the way in, [`brief`] the short way. [`inputs`] makes what the models are given (`text` from texts,
+//! `values` from the signature; of which sizes, [`crate::inputs`] says), `bench` leads the benchmark, `timing` runs the
+//! models in turn, `memory` says what they take, `quality` compares what comes out (`rows` has its sums), [`report`] is
+//! what the caller gets. How sure the figures are says `crate::statistics`.
 
+mod bench;
 pub mod inputs;
 mod memory;
 mod pairing;
@@ -12,9 +13,7 @@ mod quality;
 pub mod report;
 pub(crate) mod rows;
 mod sentences;
-mod sizes;
 mod steps;
-mod tables;
 pub(crate) mod text;
 mod timing;
 mod values;
@@ -27,22 +26,21 @@ pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, S
 pub(crate) use text::Role;
 
 use crate::call::Call;
-use crate::error::{Context, Error, Kind, Result, bail};
+use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
-use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions};
+use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions, Tensor};
 use crate::statistics::{median_interval, percentile, sorted};
 use crate::tensorrt::EngineFile;
 use crate::text::Tokenizer;
+use bench::Bench;
 use inputs::InputSet;
 pub(crate) use inputs::Source;
-use pairing::Pairing;
-use quality::Comparison;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use steps::Steps;
-use timing::{Alone, Clock, Rounds, Side, alone, latency, prime};
+use timing::{Clock, Rounds, Side};
 pub(crate) use timing::{Pair, Subject};
 
 /// What to measure, and on which inputs.
@@ -68,6 +66,11 @@ pub struct BenchmarkOptions {
     /// Values of inputs by name: one number for all elements, or one for each.
     #[serde(serialize_with = "report::as_map")]
     pub values: Vec<(String, Vec<f64>)>,
+    /// Values of inputs by name, in place of generated ones and of texts: the first dimension counts samples, of which
+    /// `batch_size` make a run, or as many as the model insists on; tensors with one dimension more than their input are
+    /// cut along it.
+    #[serde(serialize_with = "report::names")]
+    pub tensors: Vec<(String, Tensor)>,
     /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs.
     pub seed: u64,
     /// What the sessions run on.
@@ -87,6 +90,7 @@ impl Default for BenchmarkOptions {
             sequence_length: 0,
             shapes: Vec::new(),
             values: Vec::new(),
+            tensors: Vec::new(),
             seed: 0,
             execution: Execution::default(),
             max_seconds: 30.0,
@@ -132,6 +136,60 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
+/// As [`benchmark`], in some seconds: speed and closeness alone, of fewer rounds and inputs. What takes longer is left
+/// out: memory, the time of the first run.
+pub fn brief(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: Option<&Tokenizer>,
+    options: &BenchmarkOptions,
+    call: &Call,
+) -> Result<(BenchmarkReport, QualityReport)> {
+    let max_seconds = options.max_seconds.min(BRIEF_SECONDS);
+    let mut options = BenchmarkOptions { warmup: options.warmup.min(1), max_seconds, ..options.clone() };
+    options.runs = options.runs.min(BRIEF_ROUNDS);
+    check(&options)?;
+    same_outputs(original, result)?;
+    let pairing = Pairing::new(original, result, tokenizer)?;
+    let sides = [Side::Model(original), Side::Model(result)];
+    let mut bench = Bench::new(runtime, sides, tokenizer, &pairing, &options)?;
+    let session = bench.session();
+    let mut steps = Steps::new(call, options.warmup + options.runs + bench.source.count());
+    let mut pair = bench.pair(&session, &steps)?;
+    let begin = Instant::now();
+    let inputs = bench.settled(&mut pair, &steps)?;
+    // Models that are slow are run less often.
+    let rounds = (2.0 * BRIEF_SECONDS / begin.elapsed().as_secs_f64()) as usize;
+    let runs = options.runs.min(rounds.max(BRIEF_FEWEST));
+    let timed = BenchmarkOptions { runs, ..options.clone() };
+    steps.skip(options.runs - runs)?;
+    let rounds = pair.race(inputs.each(), &timed, clock(&session), &mut steps)?;
+    let limit = Instant::now() + Duration::from_secs_f64(BRIEF_SECONDS);
+    let quality = bench.compare(&mut pair, Some(limit), &mut steps)?;
+    Ok((bench.report(&pair, &inputs, &rounds, None), quality))
+}
+
+/// How close the outputs of two models are on the tensors of the options, or on what a benchmark compares on. No speed.
+pub fn closeness(
+    runtime: &'static Runtime,
+    original: &Model,
+    result: &Model,
+    tokenizer: Option<&Tokenizer>,
+    options: &BenchmarkOptions,
+    call: &Call,
+) -> Result<QualityReport> {
+    check(options)?;
+    same_outputs(original, result)?;
+    let pairing = Pairing::new(original, result, tokenizer)?;
+    let sides = [Side::Model(original), Side::Model(result)];
+    let mut bench = Bench::new(runtime, sides, tokenizer, &pairing, options)?;
+    let mut steps = Steps::new(call, bench.source.count());
+    let mut pair = bench.pair(&bench.session(), &steps)?;
+    bench.settled(&mut pair, &steps)?;
+    bench.compare(&mut pair, None, &mut steps)
+}
+
 fn measure(
     runtime: &'static Runtime,
     original: Side<'_>,
@@ -140,51 +198,27 @@ fn measure(
     options: &BenchmarkOptions,
     call: &Call,
 ) -> Result<(BenchmarkReport, QualityReport)> {
-    let start = Instant::now();
     check(options)?;
     same_outputs(original.model(), result.model())?;
     let pairing = Pairing::new(original.model(), result.model(), tokenizer)?;
-    let source = Source::new(original.model(), result.model(), tokenizer, options)?;
-    pairing.check(&source)?;
-    // What the result reads with its own tokenizer, if that is another.
-    let of_result = match (&pairing.reading, source.name()) {
-        (Some(reading), "text") => Source::new(result.model(), result.model(), Some(&reading.tokenizer), options)?,
-        _ => Source::new(original.model(), result.model(), tokenizer, options)?,
-    };
-    let sources = Both { original: &source, result: &of_result };
-    let inputs = Both { original: source.timing()?, result: of_result.timing()? };
-    let execution = options.execution.clone();
-    let session = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
-    let mut steps = Steps::new(call, 2 + options.warmup + options.runs + source.count());
-    let each = each_alone(runtime, original, result, &inputs, &session, &source, &mut steps)?;
-    let load = |side: Side<'_>| Subject::of(runtime, side, &session, &steps.quiet());
-    let mut pair = Pair::new(load(original).at(|| "the original")?, load(result).at(|| "the result")?);
+    let mut bench = Bench::new(runtime, [original, result], tokenizer, &pairing, options)?;
+    let session = bench.session();
+    let mut steps = Steps::new(call, 2 + options.warmup + options.runs + bench.source.count());
+    let (inputs, each) = bench.alone(&session, &mut steps)?;
+    let mut pair = bench.pair(&session, &steps)?;
     let clock = if matches!(result, Side::Engine(_)) { Clock::Wall } else { clock(&session) };
-    let rounds = pair.race([&inputs.original, &inputs.result], options, clock, &mut steps)?;
-    let quality = compare(&mut pair, sources, &pairing, &mut steps)?;
-    let bytes = Both { original: original.bytes(), result: result.bytes() };
-    let report = BenchmarkReport {
-        runs: rounds.original.len(),
-        threads: session.thread_count(),
-        clock: clock.name(),
-        placement: pair.placement(),
-        inputs: source.name(),
-        input_shapes: inputs.original.shapes(),
-        latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
-        speedup: speedup(&rounds, options.seed),
-        load_ms: Both {
-            original: each.original.load_ms.min(pair.original.load_ms),
-            result: each.result.load_ms.min(pair.result.load_ms),
-        },
-        first_run_ms: each.map(|alone| alone.first_run_ms),
-        resident_bytes: each.map(|alone| alone.resident_bytes),
-        bytes,
-        size_ratio: bytes.original as f64 / bytes.result.max(1) as f64,
-        notes: pairing.notes,
-        seconds: start.elapsed().as_secs_f64(),
-    };
+    let rounds = pair.race(inputs.each(), options, clock, &mut steps)?;
+    let quality = bench.compare(&mut pair, None, &mut steps)?;
+    let mut report = bench.report(&pair, &inputs, &rounds, Some(each));
+    report.clock = clock.name();
+    report.seconds = bench.start.elapsed().as_secs_f64();
     Ok((report, quality))
 }
+
+/// The most rounds of a brief benchmark, the fewest, and the seconds of each of its parts.
+const BRIEF_ROUNDS: usize = 15;
+const BRIEF_FEWEST: usize = 3;
+const BRIEF_SECONDS: f64 = 0.6;
 
 /// A report of its own for a benchmark that was all there was to do.
 pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, quality: &QualityReport) -> Report {
@@ -227,50 +261,21 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     }
 }
 
-/// The smaller model comes first: the allocator keeps some memory of the model before and gives it to the one
-/// after, whose growth then looks smaller than it is, and that matters least where it is large.
-fn each_alone(
+/// Inputs to time a model on, of sizes that it takes.
+pub(crate) fn settled(
     runtime: &'static Runtime,
-    original: Side<'_>,
-    result: Side<'_>,
-    inputs: &Both<InputSet>,
-    options: &SessionOptions,
-    source: &Source,
-    steps: &mut Steps,
-) -> Result<Both<Alone>> {
-    let hinted = |e: Error| match e.kind() {
-        Kind::Runtime | Kind::InvalidArgument => {
-            Error::new(e.kind(), format!("{}; {}", e.message(), source.hint())).at(e.place())
-        }
-        _ => e,
-    };
-    prime(runtime, options, &steps.quiet())?;
-    let mut measure = |side: Side<'_>, inputs: &InputSet, name: &str| -> Result<Alone> {
-        let alone = alone(runtime, side, inputs, options, &steps.quiet()).map_err(hinted).at(|| name)?;
-        steps.next()?;
-        Ok(alone)
-    };
-    if result.bytes() <= original.bytes() {
-        let result = measure(result, &inputs.result, "the result")?;
-        Ok(Both { original: measure(original, &inputs.original, "the original")?, result })
-    } else {
-        let original = measure(original, &inputs.original, "the original")?;
-        Ok(Both { original, result: measure(result, &inputs.result, "the result")? })
-    }
-}
-
-fn compare(pair: &mut Pair, sources: Both<&Source>, pairing: &Pairing, steps: &mut Steps) -> Result<QualityReport> {
-    let mut comparison = Comparison::new(sources.original.vocabularies());
-    let quiet = steps.quiet();
-    for index in 0..sources.original.count() {
-        let (inputs, of_result) = (sources.original.set(index)?, sources.result.set(index)?);
-        let original = pair.original.run(&inputs.feed(), &quiet).at(|| "the original")?;
-        let result = pair.result.run(&of_result.feed(), &quiet).at(|| "the result")?;
-        let result = pairing.aligned(result, [inputs.mask.as_ref(), of_result.mask.as_ref()])?;
-        comparison.add(&original, &result, inputs.mask.as_ref(), inputs.samples)?;
-        steps.next()?;
-    }
-    Ok(comparison.finish())
+    model: &Model,
+    options: &BenchmarkOptions,
+    session: &SessionOptions,
+    call: &Call,
+) -> Result<InputSet> {
+    let tokenizer = Tokenizer::of(model)?;
+    let mut source = Source::new(model, model, tokenizer.as_ref(), options)?;
+    let mut subject = Subject::new(runtime, model, session, call)?;
+    source.settle(|source| {
+        let inputs = source.timing()?;
+        subject.run(&inputs.feed(), call).map(|_| inputs)
+    })
 }
 
 /// Runs a pair in turn and says how many times as fast as the original the result is, and nothing else.
@@ -285,6 +290,21 @@ pub(crate) fn race(
     let mut steps = Steps::new(&quiet, options.warmup + options.runs);
     let rounds = pair.race([inputs, inputs], options, clock(session), &mut steps)?;
     Ok(speedup(&rounds, options.seed))
+}
+
+/// Whether an input is of token ids, masks and the like: `[batch, length]`.
+pub(crate) fn is_of_tokens(info: &crate::model::ValueInfo) -> bool {
+    Role::of(info).is_some()
+}
+
+/// Whether some input of a model gets whole numbers that are a mere guess: a run may fail for them alone.
+pub(crate) fn guesses_values(model: &Model) -> bool {
+    let view = crate::graph::View::new(model.proto());
+    model.inputs().iter().any(|info| {
+        let rows = crate::inputs::tables::rows_indexed_by(&view, &info.name);
+        matches!(values::Fill::guess(info, rows), values::Fill::Constant(_))
+            && !info.name.to_lowercase().contains("mask")
+    })
 }
 
 /// A processor's time says nothing of work that another device does: there, time from data in to data out.

@@ -23,7 +23,7 @@ pub struct BenchmarkReport {
     pub clock: &'static str,
     /// What each ran on.
     pub placement: Both<Placement>,
-    /// `text` or `generated`.
+    /// `text`, `given` or `generated`.
     pub inputs: &'static str,
     /// Shapes of the inputs that were timed.
     #[serde(serialize_with = "as_map")]
@@ -35,11 +35,13 @@ pub struct BenchmarkReport {
     /// Milliseconds to make a session (wall clock): the faster of two times, as the first also reads the files
     /// and the code that is needed.
     pub load_ms: Both<f64>,
-    /// Milliseconds of the first run after that (wall clock).
-    pub first_run_ms: Both<f64>,
+    /// Milliseconds of the first run after that (wall clock); not in a brief benchmark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_run_ms: Option<Both<f64>>,
     /// Growth of the process's resident memory, code of libraries apart, over load and first run. Memory that
-    /// the process's allocator kept from earlier work and uses again does not show.
-    pub resident_bytes: Both<u64>,
+    /// the process's allocator kept from earlier work and uses again does not show. Not in a brief benchmark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<Both<u64>>,
     /// Bytes of the models on disk.
     pub bytes: Both<u64>,
     /// Bytes of the original over bytes of the result: how many times smaller the result is.
@@ -103,8 +105,11 @@ pub struct QualityReport {
     pub top1_agreement: Option<f64>,
     /// See [`OutputQuality::kl`].
     pub kl: Option<f64>,
-    /// Texts, or generated inputs, that were compared.
+    /// Texts, given samples or generated inputs that were compared.
     pub samples: usize,
+    /// Why outputs were not compared, if some could not be: they have other sizes or types in the result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_compared: Option<String>,
     /// Every output.
     pub outputs: Vec<OutputQuality>,
 }
@@ -140,4 +145,9 @@ pub struct OutputQuality {
 /// Pairs as a JSON object.
 pub(super) fn as_map<T: Serialize, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+}
+
+/// Tensors may be large, and are the caller's own: reports only name them.
+pub(super) fn names<T, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pairs.iter().map(|(name, _)| name))
 }

@@ -2,6 +2,7 @@
 
 use super::inputs::Source;
 use super::*;
+use crate::error::Kind;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use crate::quantize::{QuantizeOptions, quantize};

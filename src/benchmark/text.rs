@@ -4,8 +4,9 @@ use super::BenchmarkOptions;
 use super::inputs::{Cut, DEFAULT_LENGTH, Mask, texts};
 use super::values::Fill;
 use crate::error::{Context, Result, bail};
+use crate::inputs::Sizes;
 use crate::limits;
-use crate::model::{Dim, ValueInfo};
+use crate::model::ValueInfo;
 use crate::onnx::dtype::DataType;
 use crate::text::{Batch, Tokenizer};
 
@@ -42,9 +43,9 @@ impl Role {
         (integer || role == Role::Mask).then_some(role)
     }
 
-    /// The input of token ids, if the model has one.
-    pub fn ids(inputs: &[ValueInfo]) -> Option<&ValueInfo> {
-        inputs.iter().find(|info| Role::of(info) == Some(Role::Ids))
+    /// The place of the input of token ids, if the model has one.
+    pub fn ids(inputs: &[ValueInfo]) -> Option<usize> {
+        inputs.iter().position(|info| Role::of(info) == Some(Role::Ids))
     }
 }
 
@@ -55,8 +56,8 @@ pub struct Text<'a> {
     options: &'a BenchmarkOptions,
     /// Texts in a set.
     batch: usize,
-    /// Length that the model insists on.
-    fixed_length: Option<usize>,
+    /// Least and largest length that the model insists on.
+    lengths: (usize, Option<usize>),
     /// Whether the model insists on the number of texts.
     fixed_batch: bool,
     /// Tokens after which texts are cut if neither the model nor the options say.
@@ -72,20 +73,45 @@ pub struct Tokens {
 }
 
 impl<'a> Text<'a> {
-    /// `ids` is the model's input of token ids.
-    pub fn new(tokenizer: &'a Tokenizer, ids: &ValueInfo, options: &'a BenchmarkOptions) -> Result<Text<'a>> {
-        let fixed = |index: usize| match ids.shape.as_ref().and_then(|shape| shape.get(index)) {
-            Some(Dim::Fixed(size)) => usize::try_from(*size).ok(),
-            _ => None,
+    /// `ids` is the model's input of token ids and its place; `longest` is how many tokens the model has positions for.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        (info, ids): (&ValueInfo, usize),
+        sizes: &Sizes,
+        longest: Option<usize>,
+        options: &'a BenchmarkOptions,
+    ) -> Result<Text<'a>> {
+        let whole = |size: i64| usize::try_from(size).unwrap_or(usize::MAX);
+        let bounds = |axis| match sizes.bounds(ids, axis) {
+            (min, max) => (whole(min), max.map(whole)),
         };
+        let (rows, lengths) = (bounds(0), bounds(1));
         let asked = options.sequence_length;
-        if let Some(length) = fixed(1).filter(|length| asked != 0 && asked != *length) {
-            bail!(InvalidArgument, "the input {:?} always has {length} tokens, not {asked}", ids.name);
+        let fits = asked >= lengths.0 && lengths.1.is_none_or(|most| asked <= most);
+        if asked != 0 && !fits && lengths.1 == Some(lengths.0) {
+            bail!(InvalidArgument, "the input {:?} always has {} tokens, not {asked}", info.name, lengths.0);
         }
-        let batch = fixed(0).unwrap_or(options.batch_size).max(1);
-        let (texts, fixed_length, fixed_batch) = (texts(options), fixed(1), fixed(0).is_some());
-        let longest = limits::DEFAULT_TEXT_TOKENS;
-        Ok(Text { tokenizer, texts, options, batch, fixed_length, fixed_batch, longest })
+        let most = rows.1.unwrap_or(usize::MAX);
+        let batch = options.batch_size.max(rows.0).min(most).max(1);
+        let fixed_batch = rows.0 > 1 || rows.1 == Some(rows.0);
+        let longest = longest.unwrap_or(usize::MAX).min(limits::DEFAULT_TEXT_TOKENS);
+        Ok(Text { tokenizer, texts: texts(options), options, batch, lengths, fixed_batch, longest })
+    }
+
+    /// The length that the model always has, if there is one.
+    fn fixed_length(&self) -> Option<usize> {
+        self.lengths.1.filter(|most| *most == self.lengths.0)
+    }
+
+    /// Lengths that can be tried, each half of the one before.
+    pub fn trials(&self) -> usize {
+        if self.options.sequence_length != 0 || self.fixed_length().is_some() { 1 } else { 5 }
+    }
+
+    /// A length within what the model insists on, and short enough for a trial.
+    fn bounded(&self, length: usize, trial: usize) -> usize {
+        let shorter = if trial == 0 { usize::MAX } else { DEFAULT_LENGTH >> trial };
+        length.min(shorter).min(self.lengths.1.unwrap_or(usize::MAX)).max(self.lengths.0).max(1)
     }
 
     /// Tokens the tokenizer knows.
@@ -99,16 +125,16 @@ impl<'a> Text<'a> {
     }
 
     /// The tokens of set `index`, padded to its longest text or to what the model insists on.
-    pub fn set(&self, index: usize) -> Result<Tokens> {
+    pub fn set(&self, index: usize, trial: usize) -> Result<Tokens> {
         let mut rows: Vec<&str> = self.texts.iter().copied().skip(index * self.batch).take(self.batch).collect();
         let samples = rows.len();
         if self.fixed_batch {
             rows.extend(self.texts.iter().cycle().take(self.batch.saturating_sub(samples)));
         }
-        let longest = self.fixed_length.unwrap_or(match self.options.sequence_length {
-            0 => self.longest,
-            length => length,
-        });
+        let longest = match self.options.sequence_length {
+            0 => self.bounded(self.longest, trial),
+            length => self.bounded(length, 0),
+        };
         let batch = self.tokenizer.encode_batch(&rows, true, Some(longest)).at(|| "the texts")?;
         let batch = self.padded(batch);
         if batch.length == 0 {
@@ -118,12 +144,14 @@ impl<'a> Text<'a> {
     }
 
     /// The tokens to time. See [`super::inputs::Source::timing`].
-    pub fn timing(&self) -> Result<Tokens> {
-        match (self.fixed_length, self.options.sequence_length) {
+    pub fn timing(&self, trial: usize) -> Result<Tokens> {
+        match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),
-            (None, 0) if self.options.texts.is_empty() => self.exactly(DEFAULT_LENGTH),
-            (None, 0) => self.set(0),
-            (None, length) => self.exactly(length),
+            (None, 0) if self.options.texts.is_empty() => {
+                self.exactly(self.bounded(DEFAULT_LENGTH.min(self.longest), trial))
+            }
+            (None, 0) => self.set(0, trial),
+            (None, length) => self.exactly(self.bounded(length, 0)),
         }
     }
 
@@ -158,7 +186,10 @@ impl<'a> Text<'a> {
     }
 
     fn padded(&self, batch: Batch) -> Batch {
-        let Some(length) = self.fixed_length.filter(|length| *length > batch.length) else { return batch };
+        let length = self.lengths.0;
+        if length <= batch.length {
+            return batch;
+        }
         let pad = |values: &[i64], with: i64| -> Vec<i64> {
             let row = |row: &[i64]| [row, &vec![with; length - batch.length]].concat();
             match batch.length {

@@ -1,12 +1,15 @@
 //! What the inputs hold, where neither a text nor the caller says it.
 
-use super::sizes::is_past;
 use crate::error::{Context, Result, bail};
+use crate::inputs::is_past;
 use crate::model::ValueInfo;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::runtime::{Element, Tensor};
 use crate::statistics::Random;
 use half::{bf16, f16};
+
+/// Samples of sound in a second: what models of speech take.
+const SAMPLE_RATE: f64 = 16000.0;
 
 /// How to fill an input.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +39,7 @@ impl Fill {
     ///
     /// Masks are ones, positions count up, row numbers are drawn from the table, pictures of bytes from their
     /// whole range, other floats from the normal distribution; booleans are true (but `use_cache` false: the
-    /// cache is empty); other integers are 1, those of a `past` 0.
+    /// cache is empty); rates of sound are 16000, other integers 1, those of a `past` 0.
     pub fn guess(info: &ValueInfo, rows: Option<i64>) -> Fill {
         use DataType::*;
         let name = info.name.to_lowercase();
@@ -48,6 +51,7 @@ impl Fill {
             _ if integer && rows.is_some() => Fill::Whole { low: 0, high: rows.unwrap_or(1).max(1) },
             Some(Uint8) => Fill::Whole { low: 0, high: 256 },
             Some(Int8) => Fill::Whole { low: -128, high: 128 },
+            _ if integer && is_rate(&name) => Fill::Constant(SAMPLE_RATE),
             _ if integer => Fill::Constant(if is_past(&name) { 0.0 } else { 1.0 }),
             _ => Fill::Normal,
         }
@@ -119,6 +123,11 @@ impl Fill {
     }
 }
 
+/// Whether an input is how many samples of sound a second has, by its name.
+fn is_rate(name: &str) -> bool {
+    name == "sr" || (name.contains("rate") && name.contains("sampl"))
+}
+
 /// The element for a number the caller gave; an error if the type has no such whole number.
 fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
@@ -149,7 +158,8 @@ mod tests {
         assert_eq!(guess("ids", Int32, Some(100)), Fill::Whole { low: 0, high: 100 });
         assert_eq!(guess("flag", Bool, None), Fill::Constant(1.0));
         assert_eq!(guess("use_cache_branch", Bool, None), Fill::Constant(0.0));
-        assert_eq!(guess("sr", Int64, None), Fill::Constant(1.0));
+        assert_eq!(guess("sr", Int64, None), Fill::Constant(16000.0));
+        assert_eq!(guess("k", Int64, None), Fill::Constant(1.0));
         assert_eq!(guess("past_length", Int32, None), Fill::Constant(0.0));
         assert_eq!(guess("pixels", Uint8, None), Fill::Whole { low: 0, high: 256 });
         assert_eq!(guess("x", Float16, None), Fill::Normal);

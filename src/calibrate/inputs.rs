@@ -1,10 +1,10 @@
 //! Inputs for calibration.
 
-use super::tensors;
 use crate::benchmark::BenchmarkOptions;
 use crate::benchmark::inputs::{InputSet, Mask, Source, texts};
 use crate::error::{Result, bail};
 use crate::evaluate::reader;
+use crate::inputs::tensors;
 use crate::limits;
 use crate::model::Model;
 use crate::runtime::Tensor;
@@ -93,7 +93,10 @@ const LINES: usize = 8;
 /// inputs without dimensions go into every run.
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
     let (text, tokenizer, windows, length) = match *calibration {
-        Calibration::Tensors(tensors) => return tensors::cut(model, tensors),
+        Calibration::Tensors(tensors) => {
+            let runs = tensors::cut(&model.inputs(), tensors, LINES, "calibration data")?;
+            return Ok(runs.into_iter().map(|inputs| Batch { inputs, mask: None }).collect());
+        }
         Calibration::Text { text, tokenizer, windows, length } => (text, tokenizer, windows, length),
     };
     let windows = if windows == 0 { WINDOWS } else { windows };

@@ -11,13 +11,12 @@ mod inputs;
 mod pieces;
 mod products;
 mod ranges;
-mod tensors;
 mod walk;
 
+pub use crate::inputs::read_tensors;
 pub use factor::{ColumnOrder, Factor};
 pub use inputs::{Batch, Calibration, batches, without_data};
 pub use pieces::pieces;
 pub use products::Products;
 pub use ranges::{Method, Range, each_value, ranges, runs};
-pub use tensors::read_tensors;
 pub use walk::{Walk, depths};

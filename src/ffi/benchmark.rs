@@ -7,9 +7,10 @@ use super::handle;
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
+use super::tensor::optimize_tensor_t;
 use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, session, text, texts};
+use super::{Out, buffer, guard, quantize, session, text, texts};
 use crate::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
 use crate::error::{Result, bail};
 use crate::runtime::Execution;
@@ -62,8 +63,16 @@ pub struct optimize_benchmark_options_t {
     pub trust_engines: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// Data to measure on, in place of texts and of generated numbers: `input_count` names of inputs ...
+    pub input_names: *const *const c_char,
+    /// ... and as many tensors, of which the first dimension counts the samples. A run takes `batch_size` of them, or as
+    /// many as the model insists on; tensors with one dimension more than their input are cut along it.
+    pub input_tensors: *const *const optimize_tensor_t,
+    /// Number of inputs in `input_names` and `input_tensors`.
+    pub input_count: u64,
 }
-// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer and two of 32: no padding, all zero is valid.
+// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32 and three 64-bit fields: no padding, all
+// zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
 /// Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
@@ -159,7 +168,10 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
         // SAFETY: the contract of `ffi`.
         unsafe { texts(list, count, name) }
     };
+    // SAFETY: the contract of `ffi`.
+    let tensors = unsafe { quantize::named(given.input_names, given.input_tensors, given.input_count, "input") }?;
     Ok(BenchmarkOptions {
+        tensors,
         runs: or(given.runs, defaults.runs),
         warmup: or(given.warmup, defaults.warmup),
         batch_size: or(given.batch_size, defaults.batch_size),

@@ -265,18 +265,31 @@ unsafe fn calibration_text(given: &optimize_quantize_options_t) -> Result<Option
 }
 
 unsafe fn tensors(given: &optimize_quantize_options_t) -> Result<Vec<(String, Tensor)>> {
-    let count = usize::try_from(given.calibration_tensor_count).unwrap_or(usize::MAX);
+    let (names, tensors) = (given.calibration_names, given.calibration_tensors);
+    // SAFETY: the contract of `ffi`.
+    unsafe { named(names, tensors, given.calibration_tensor_count, "calibration_tensor") }
+}
+
+/// Tensors by name. `what` begins the names of the fields.
+pub(super) unsafe fn named(
+    names: *const *const c_char,
+    tensors: *const *const optimize_tensor_t,
+    count: u64,
+    what: &str,
+) -> Result<Vec<(String, Tensor)>> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count > limits::RUN_VALUES {
-        bail!(InvalidArgument, "calibration_tensor_count is {count}, at most {} are possible", limits::RUN_VALUES);
+        bail!(InvalidArgument, "{what}_count is {count}, at most {} are possible", limits::RUN_VALUES);
     }
+    let group = what.trim_end_matches("_tensor");
     // SAFETY: the contract of `ffi`.
     let (names, list) = unsafe {
-        let names = texts(given.calibration_names, count, "calibration_names")?;
-        (names, slice(given.calibration_tensors, count, "calibration_tensors")?)
+        let names = texts(names, count, &format!("{group}_names"))?;
+        (names, slice(tensors, count, &format!("{group}_tensors"))?)
     };
     let one = |(name, tensor): (&str, &*const optimize_tensor_t)| {
         // SAFETY: as above.
-        let tensor = unsafe { handle::get(*tensor) }.at(|| format!("calibration tensor {name:?}"))?;
+        let tensor = unsafe { handle::get(*tensor) }.at(|| format!("{group} tensor {name:?}"))?;
         Ok((name.to_owned(), tensor.clone()))
     };
     names.into_iter().zip(list).map(one).collect()

@@ -10,8 +10,8 @@
 //! ```
 //! The same as one file is a zip file whose entries are stored as they are ([`archive`]).
 //!
-//! [`compile`] makes one, [`Package::open`] opens it, [`shapes`] is the contract that every run keeps, [`verify`] looks
-//! at every bit, `codegen` and `triton` write what others need to use it.
+//! [`compile`] makes one, [`Package::open`] opens it, [`shapes`] is the contract that every run keeps, `promise` tries it
+//! out, [`verify`] looks at every bit, `codegen` and `triton` write what others need to use it.
 
 pub mod archive;
 mod check;
@@ -19,6 +19,7 @@ pub mod codegen;
 mod engines;
 pub mod manifest;
 mod open;
+mod promise;
 pub mod shapes;
 pub mod triton;
 mod variants;

@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Error, Result, bail, error};
 use crate::limits;
+use crate::model::names::meaningful;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
@@ -132,6 +133,7 @@ impl Contract {
         if infos.iter().any(|info| info.name == "use_cache_branch") {
             return Ok(());
         }
+        let infos = meaningful(infos);
         let mut seen: HashMap<&str, (&Size, &str, usize)> = HashMap::new();
         for (info, input) in infos.iter().zip(&self.inputs) {
             let (Some(dims), Some(sizes)) = (&info.shape, &input.dims) else { continue };
@@ -289,6 +291,7 @@ pub fn describe(size: &Size) -> String {
 /// What `--dynamic` means: the first dimension of inputs, where the model leaves it open, is `batch`, from `batch.0` to
 /// `batch.1`; other open dimensions are any size up to `longest`, which is for the lengths of texts. `given` wins.
 pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
+    let infos = &meaningful(infos)[..];
     let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
         Some(Dim::Symbolic(name)) => Some(name.clone()),
         _ => None,

@@ -2,12 +2,13 @@
 //! and the choice among them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
-use super::shapes::Contract;
+use super::promise::Shapes;
 use super::{check, engines};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::Model;
+use crate::onnx::proto::NodeProto;
 use crate::onnx::save::weight_bytes;
 use crate::quantize::{self, QuantizeOptions, QuantizeType};
 use crate::report::Machine;
@@ -19,6 +20,12 @@ use std::path::Path;
 pub const ORIGINAL: &str = "fp32";
 /// Extensions that make int8 worth more than float.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
+
+/// Of a graph optimized ahead: how many times the weights of the portable one it may have. Weights are rearranged, which
+/// keeps their size; what is unfolded or widened beyond this is not worth its place.
+const MOST: f64 = 1.5;
+/// Weights below this are no matter.
+const LARGE: u64 = 64 << 10;
 
 /// A variant with its graph.
 pub struct Made {
@@ -36,7 +43,7 @@ pub fn make(
     runtime: &'static Runtime,
     model: &Model,
     names: &[String],
-    ahead: Option<&Contract>,
+    ahead: Option<&Shapes>,
     scratch: &Path,
     call: &Call,
 ) -> Result<(Vec<Made>, Vec<String>)> {
@@ -46,11 +53,14 @@ pub fn make(
             bail!(InvalidArgument, "the variant {name:?} is named twice");
         }
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
-        if let Some(contract) = ahead
+        if let Some(example) = ahead
             && let Some(ready) = optimized(runtime, &made, scratch, call)?
         {
-            match check::compare(runtime, &made, &ready, contract, name != ORIGINAL, call)? {
+            match compared(runtime, &made, &ready, example, name, call)? {
                 Ok(check) => {
+                    if let Some(why) = &check.not_compared {
+                        warnings.push(format!("{name}-ahead was not compared with the model: {why}"));
+                    }
                     if let Some(why) = &check.weights_copied {
                         warnings.push(format!("{name}-ahead: sessions have copies of the weights: {why}"));
                     }
@@ -63,6 +73,37 @@ pub fn make(
         all.push(Made { variant: plain(name, false), model: made, report });
     }
     Ok((all, warnings))
+}
+
+/// Whether a graph optimized ahead is worth its bytes and gives what the model gives; `Err(why)` inside if not.
+fn compared(
+    runtime: &'static Runtime,
+    made: &Model,
+    ready: &Model,
+    example: &Shapes,
+    name: &str,
+    call: &Call,
+) -> Result<std::result::Result<check::Check, String>> {
+    let (portable, ahead) = (weights(made), weights(ready));
+    if ahead > LARGE && ahead as f64 > portable as f64 * MOST {
+        let times = ahead as f64 / portable.max(1) as f64;
+        return Ok(Err(format!(
+            "its weights would take {times:.1} times the room of the model's ({ahead} bytes, {portable})"
+        )));
+    }
+    check::compare(runtime, made, ready, example, name != ORIGINAL, call)
+}
+
+/// Bytes of weights, whether they are initializers or in nodes.
+fn weights(model: &Model) -> u64 {
+    let proto = model.proto();
+    let graph = proto.graph.iter().flat_map(|graph| &graph.node);
+    constant_bytes(graph.chain(proto.functions.iter().flat_map(|function| &function.node))) + weight_bytes(proto)
+}
+
+fn constant_bytes<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> u64 {
+    let tensors = nodes.flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_deref());
+    tensors.filter_map(|tensor| tensor.raw_data.as_ref()).map(|raw| raw.len() as u64).sum()
 }
 
 fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {

@@ -3,13 +3,15 @@
 use super::manifest::LOCATION;
 use crate::error::{Result, error};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use crate::onnx::proto::{
+    AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+};
 use crate::onnx::save::hex;
 use crate::onnx::tensors::for_each_initializer;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Tensors below this stay in the graph: shapes, axes, scalars.
 const SHARED_FROM: usize = 1024;
@@ -37,7 +39,12 @@ impl Pool {
     /// Takes the large weights out of a graph and notes where they are: `offset` counts from the beginning of the data
     /// until [`place`] puts it right.
     pub fn take(&mut self, proto: &mut ModelProto) {
+        // Before version 4 an initializer is an input as well.
+        let apart = proto.ir_version.unwrap_or(0) >= 4;
         let Some(graph) = proto.graph.as_deref_mut() else { return };
+        if apart {
+            initializers_of_constants(graph);
+        }
         for_each_initializer(graph, &mut |tensor| {
             if let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= SHARED_FROM) {
                 let (offset, length) = (self.add(tensor, &bytes), bytes.len());
@@ -89,6 +96,27 @@ impl Pool {
         text.resize(begin as usize - 8, b' ');
         pieces.insert(0, Bytes::from([&(begin - 8).to_le_bytes()[..], &text].concat()));
         Ok((begin, pieces))
+    }
+}
+
+/// Large tensors in `Constant` nodes become initializers: only these can lie elsewhere.
+fn initializers_of_constants(graph: &mut GraphProto) {
+    let given: HashSet<&str> = graph.output.iter().filter_map(|output| output.name.as_deref()).collect();
+    let is_weight = |node: &NodeProto| {
+        let large = |a: &AttributeProto| a.t.as_ref()?.raw_data.as_ref().map(|raw| raw.len() >= SHARED_FROM);
+        let [value] = &node.attribute[..] else { return false };
+        let [output] = &node.output[..] else { return false };
+        node.is("Constant") && !given.contains(output.as_str()) && large(value).unwrap_or(false)
+    };
+    let (weights, others): (Vec<NodeProto>, Vec<NodeProto>) =
+        std::mem::take(&mut graph.node).into_iter().partition(|node| is_weight(node));
+    graph.node = others;
+    for mut node in weights {
+        let tensor = node.attribute.pop().and_then(|attribute| attribute.t);
+        graph.initializer.extend(tensor.map(|tensor| TensorProto { name: node.output.pop(), ..*tensor }));
+    }
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.g.iter_mut().map(|g| &mut **g).chain(&mut attribute.graphs).for_each(initializers_of_constants);
     }
 }
 

@@ -2,17 +2,18 @@
 
 use super::archive::{self, Crc, Entry};
 use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
-use super::shapes::{self, Asked, Contract};
+use super::promise::Promise;
+use super::shapes::{Asked, Contract};
 use super::{engines, variants, verify, weights};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::{self, AtomicFile};
 use crate::limits;
-use crate::model::{Dim, Model};
+use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use crate::onnx::save::{self, ExternalData, Saved, SavedFile, hex};
 use crate::runtime::Runtime;
-use crate::source::{Card, Task};
+use crate::source::Card;
 use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -31,9 +32,10 @@ pub struct CompileOptions {
     pub batch_min: i64,
     /// See [`CompileOptions::dynamic`].
     pub batch_max: i64,
-    /// Ranges of dimensions, by input; see [`shapes::parse`].
+    /// Ranges of dimensions, by input; see [`super::shapes::parse`].
     pub shapes: Asked,
-    /// Sizes of the example input; open dimensions of inputs that are not here are 1 (the first) and 128.
+    /// Sizes of the example input. Those that are not here are chosen by name and place, as a benchmark's are, one for
+    /// equal names: see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
     /// `fp32` (the model as it came), `int8`, `int4`: best first.
     pub variants: Vec<String>,
@@ -97,6 +99,9 @@ type Part = (String, Vec<Bytes>);
 
 /// Makes a package of `model` at `path`: a folder, or one file. It appears there when it is complete; a package that is
 /// there already is replaced, anything else refused. The same model on the same machine gives the same bytes.
+///
+/// The model is run on the example and on both ends of every range. `InvalidArgument` if it does not run on what was asked
+/// for; a range that is only a default is narrowed instead, with a warning.
 pub fn compile(
     runtime: &'static Runtime,
     model: &Model,
@@ -105,10 +110,11 @@ pub fn compile(
     call: &Call,
 ) -> Result<Compiled> {
     check_target(path, options)?;
-    let contract = contract(model, options)?;
-    let ahead = (!options.portable_only && !options.packed).then_some(&contract);
+    let Promise { contract, example, mut warnings } = Promise::new(runtime, model, options, call)?;
+    let ahead = (!options.portable_only && !options.packed).then_some(&example);
     let folder = files::parent_of(path);
-    let (mut made, warnings) = variants::make(runtime, model, &options.variants, ahead, folder, call)?;
+    let (mut made, more) = variants::make(runtime, model, &options.variants, ahead, folder, call)?;
+    warnings.extend(more);
     if made.is_empty() {
         bail!(InvalidArgument, "no variant is named");
     }
@@ -179,39 +185,6 @@ fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Resu
         parts.push((made.variant.file.clone(), vec![bytes?]));
     }
     Ok(parts)
-}
-
-fn contract(model: &Model, options: &CompileOptions) -> Result<Contract> {
-    let infos = model.inputs();
-    let (min, max) = (options.batch_min, options.batch_max);
-    if min < 0 || max < min {
-        bail!(InvalidArgument, "the batch goes from {min} to {max}: there is no such size");
-    }
-    if options.dynamic || model.card().task == Task::Generate {
-        let longest = model.card().longest_text()?.map(|tokens| tokens as i64);
-        let asked = shapes::all_open(&infos, (min, max), longest, &options.shapes);
-        let mut example = options.example.clone();
-        fill(model, &asked, &mut example);
-        return Contract::new(&infos, &asked, &example);
-    }
-    let mut example = options.example.clone();
-    fill(model, &options.shapes, &mut example);
-    Contract::new(&infos, &options.shapes, &example)
-}
-
-/// An example for inputs that have none: only for dimensions that no range is asked for.
-fn fill(model: &Model, asked: &Asked, example: &mut HashMap<String, Vec<i64>>) {
-    for (position, info) in model.inputs().iter().enumerate() {
-        let ranges = asked.get(&info.name).or_else(|| asked.get(&position.to_string()));
-        let Some(shape) = &info.shape else { continue };
-        let size = |(index, dim): (usize, &Dim)| match (dim, ranges.and_then(|r| r.get(&index))) {
-            (Dim::Fixed(size), _) => *size,
-            (_, Some(range)) => range.min,
-            (Dim::Symbolic(_), None) if index == 0 => 1,
-            (Dim::Symbolic(_), None) => 128,
-        };
-        example.entry(info.name.clone()).or_insert_with(|| shape.iter().enumerate().map(size).collect());
-    }
 }
 
 fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: Contract) -> Manifest {

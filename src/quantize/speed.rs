@@ -4,14 +4,13 @@ use super::Work;
 use super::allocate::Unit;
 use super::decide::Decision;
 use super::planner::{Form, Plan, plan};
-use crate::benchmark::inputs::{InputSet, Source};
-use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race};
+use crate::benchmark::inputs::InputSet;
+use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race, settled};
 use crate::calibrate::Batch;
 use crate::error::Result;
 use crate::model::Model;
 use crate::runtime::{Runtime, SessionOptions};
 use crate::source::Task;
-use crate::text::Tokenizer;
 use std::collections::BTreeMap;
 
 /// Kinds of products that are tried one by one; the smallest are tried together.
@@ -118,16 +117,13 @@ impl<'r> Races<'r> {
             sequence_length: usize::from(writes),
             ..BenchmarkOptions::default()
         };
+        let session = SessionOptions { threads: work.options.threads, ..SessionOptions::default() };
         let inputs = match sample.filter(|_| !writes) {
             Some(batch) => {
                 InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() }
             }
-            None => {
-                let tokenizer = Tokenizer::of(work.model)?;
-                Source::new(work.model, work.model, tokenizer.as_ref(), &options)?.timing()?
-            }
+            None => settled(runtime, work.model, &options, &session, work.call)?,
         };
-        let session = SessionOptions { threads: work.options.threads, ..SessionOptions::default() };
         Ok(Races { runtime, work, session, options, inputs })
     }
 

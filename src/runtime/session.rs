@@ -8,6 +8,7 @@ use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};
+use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::package::shapes::Contract;
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// The inputs with those names of dimensions that mean something: these are equal sizes.
+    signature: Vec<ValueInfo>,
     /// The shapes that a package takes.
     contract: Option<Arc<Contract>>,
     placement: Placement,
@@ -188,12 +191,13 @@ impl Session {
             weights::release(model);
         }
         let inner = inner?;
-        let inputs = inner.inputs().iter().map(info).collect();
+        let inputs: Vec<ValueInfo> = inner.inputs().iter().map(info).collect();
+        let signature = meaningful(&inputs);
         let outputs = inner.outputs().iter().map(info).collect();
         let contract = model.card().contract.clone();
         let placement = Placement::of(&inner, provider, execution)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Session { inner, _weights: kept, inputs, outputs, contract, placement, id })
+        Ok(Session { inner, _weights: kept, inputs, outputs, signature, contract, placement, id })
     }
 
     /// What it runs on.
@@ -249,7 +253,7 @@ impl Session {
         outputs: &[&str],
         stop: &Stop,
     ) -> Result<Vec<(String, Tensor)>> {
-        inputs::check(&self.inputs, inputs)?;
+        inputs::check(&self.signature, inputs)?;
         self.keep(inputs)?;
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();

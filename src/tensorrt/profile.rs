@@ -3,6 +3,7 @@
 use super::options::{GivenProfile, Shapes, TensorRtOptions};
 use crate::error::{Context, Result, bail};
 use crate::limits;
+use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::package::shapes::{Contract, Size};
@@ -37,7 +38,7 @@ impl Profiles {
     /// `InvalidArgument` names the input and the dimension for which nothing says a size, and shapes that do not fit
     /// the model or go down; `NotFound` an input that the model does not have.
     pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
-        let infos = model.inputs();
+        let infos = meaningful(&model.inputs());
         let contract = model.card().contract.clone();
         let usual = [GivenProfile::default()];
         let given = if options.profiles.is_empty() { &usual[..] } else { &options.profiles };

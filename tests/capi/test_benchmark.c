@@ -46,6 +46,33 @@ TEST(without_a_tokenizer_inputs_are_generated) {
     optimize_buffer_free(report);
 }
 
+TEST(given_tensors_are_what_is_measured_on) {
+    int64_t shape[2] = {3, 8}, ids[24], mask[24];
+    const char *names[2] = {"input_ids", "attention_mask"};
+    optimize_benchmark_options_t options = {.struct_size = sizeof options, .runs = 5, .warmup = 1};
+    optimize_error_t *error = NULL;
+    optimize_buffer_t *report = NULL;
+    optimize_tensor_t *tensors[2] = {NULL, NULL};
+    for (int i = 0; i < 24; i++) ids[i] = 1000 + 37 * i, mask[i] = 1;
+    CHECK_OK(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, shape, 2, ids, sizeof ids, &tensors[0], &error));
+    CHECK_OK(optimize_tensor_new(OPTIMIZE_DTYPE_INT64, shape, 2, mask, sizeof mask, &tensors[1], &error));
+    options.input_names = names;
+    options.input_tensors = (const optimize_tensor_t *const *)tensors;
+    options.input_count = 2;
+    CHECK_OK(optimize_model_benchmark(context, minilm, small, NULL, &options, NULL, &report, &error));
+    CHECK_HAS(optimize_buffer_data(report), "\"inputs\": \"given\"");
+    CHECK_INT(number_after(optimize_buffer_data(report), "\"quality\"", "samples"), 3);
+    optimize_buffer_free(report);
+    names[1] = "nothing";
+    CHECK_FAILS(optimize_model_benchmark(context, minilm, small, NULL, &options, NULL, &report, &error),
+                OPTIMIZE_NOT_FOUND, "nothing");
+    options.input_tensors = NULL;
+    CHECK_FAILS(optimize_model_benchmark(context, minilm, small, NULL, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "input_tensors");
+    optimize_tensor_free(tensors[0]);
+    optimize_tensor_free(tensors[1]);
+}
+
 TEST(a_model_equals_itself) {
     optimize_benchmark_options_t options = {.struct_size = sizeof options, .runs = 5, .warmup = 1, .threads = 1};
     optimize_error_t *error = NULL;
@@ -149,6 +176,7 @@ int main(void) {
     tap_need(optimize_model_quantize(context, minilm, NULL, NULL, &small, NULL, &error), error, "optimize_model_quantize");
     RUN_UNLESS_VALGRIND(original_and_result_are_measured_on_texts);
     RUN_UNLESS_VALGRIND(without_a_tokenizer_inputs_are_generated);
+    RUN_UNLESS_VALGRIND(given_tensors_are_what_is_measured_on);
     RUN_UNLESS_VALGRIND(a_model_equals_itself);
     RUN(options_are_checked);
     RUN(models_with_other_inputs_cannot_be_compared);

@@ -21,6 +21,8 @@ type BenchmarkOptions struct {
 	Texts           []string   // to compare the models on; without any, built-in sentences; needs a tokenizer
 	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
 	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
+	// Inputs are values of inputs by name, in place of texts and of generated numbers: the first dimension counts samples.
+	Inputs          map[string]*Tensor
 	Execution       Execution  // what both run on
 	TrustEngines    bool       // the models' makers are trusted: engines that are ready in a model are code
 }
@@ -89,6 +91,19 @@ func (c *Context) measure(
 	var m memory
 	defer m.free()
 	options := o.c(&m)
+	data := make([]*C.optimize_tensor_t, 0, len(o.Inputs))
+	names := make([]string, 0, len(o.Inputs))
+	for name, tensor := range o.Inputs {
+		t, err := tensor.acquire()
+		if err != nil {
+			return nil, err
+		}
+		defer tensor.release()
+		names, data = append(names, name), append(data, t)
+	}
+	options.input_names = m.texts(names)
+	options.input_tensors = m.tensors(data)
+	options.input_count = C.uint64_t(len(data))
 	var buffer *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return function(measured{context, before, tokenizer, &options, call, &buffer, e})

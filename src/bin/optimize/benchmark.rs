@@ -4,8 +4,9 @@ use crate::common::{self, Engines, Machine, On, Output};
 use crate::progress::Bar;
 use crate::table;
 use clap::Args;
-use optimize::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
-use optimize::error::{Context, Result, bail};
+use optimize::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, brief, into_report};
+use optimize::error::{Context, Kind, Result, bail};
+use optimize::inputs::read_tensors;
 use optimize::limits;
 use optimize::model::Model;
 use optimize::report::Report;
@@ -70,14 +71,22 @@ pub struct Inputs {
     /// Values of an input that random numbers do not suit; repeat for several
     #[arg(long, value_name = "NAME:1,2,3")]
     pub values: Vec<String>,
+    /// A .safetensors file with values of the inputs by name (first dimension: samples), in place of text and of
+    /// generated numbers
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
 }
 
 /// `--benchmark` of a technique.
 #[derive(Args)]
 pub struct AfterTechnique {
-    /// Measure the result against the original
+    /// Measure the result against the original at length; else that takes some seconds. On the calibration data, where
+    /// there are some
     #[arg(long)]
     pub benchmark: bool,
+    /// Measure nothing afterwards
+    #[arg(long, conflicts_with_all = ["benchmark", "benchmark_text", "benchmark_runs"])]
+    pub no_benchmark: bool,
     /// A text to compare on; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     pub benchmark_text: Vec<String>,
@@ -86,11 +95,79 @@ pub struct AfterTechnique {
     pub benchmark_runs: Option<usize>,
 }
 
+/// A result on disk, and what it was made of.
+pub struct Made<'a> {
+    /// What it was made of.
+    pub original: &'a Model,
+    /// Where it is.
+    pub file: &'a Path,
+    /// What it was calibrated on.
+    pub calibration: Option<&'a Path>,
+}
+
+/// Models that together have more bytes are only measured when asked.
+const BRIEF_BYTES: u64 = 3 << 30;
+/// Texts of the calibration data that are compared on.
+const TEXTS: usize = 32;
+
 impl AfterTechnique {
-    /// Whether any of the flags asks for a benchmark.
-    pub fn wanted(&self) -> bool {
+    /// Whether any of the flags asks for a long benchmark.
+    fn wanted(&self) -> bool {
         self.benchmark || !self.benchmark_text.is_empty() || self.benchmark_runs.is_some()
     }
+
+    /// Measures a result as anybody will load it: at length where that is asked for; else briefly, if ONNX Runtime is at
+    /// hand. Why nothing was measured is then in the report, and no error.
+    pub fn measure(
+        &self,
+        made: &Made<'_>,
+        inputs: &Inputs,
+        machine: &Machine,
+        output: &Output,
+        report: &mut Report,
+        bar: &Bar,
+    ) -> Result<()> {
+        if self.no_benchmark || (output.quiet && !output.json && !self.wanted()) {
+            return Ok(());
+        }
+        match self.compared(made, inputs, machine, bar) {
+            Ok(compared) => (report.benchmark, report.quality) = (compared.benchmark, compared.quality),
+            Err(e) if self.wanted() || matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
+            Err(e) => drop(report.summary.insert("not_measured".into(), e.to_string().into())),
+        }
+        Ok(())
+    }
+
+    fn compared(&self, made: &Made<'_>, inputs: &Inputs, machine: &Machine, bar: &Bar) -> Result<Report> {
+        let runtime = machine.runtime()?;
+        let (original, result) = (made.original, common::load(made.file, bar)?);
+        let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
+        let mut options = options(inputs, machine, self.benchmark_text.clone(), self.benchmark_runs)?;
+        let free = options.texts.is_empty() && options.tensors.is_empty();
+        match made.calibration.filter(|_| free) {
+            Some(file) if is_tensors(file) => options.tensors = read_tensors(file)?,
+            Some(file) if tokenizer.is_some() => options.texts = some_lines(file)?,
+            _ => {}
+        }
+        if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
+            bail!(LimitExceeded, "the models are large; --benchmark measures them all the same");
+        }
+        let way = if self.wanted() { benchmark } else { brief };
+        let (speed, quality) = bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))?;
+        Ok(into_report(&options, &speed, &quality))
+    }
+}
+
+/// Whether a file of data holds tensors and not text.
+pub fn is_tensors(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "safetensors")
+}
+
+/// Lines taken evenly from a text.
+fn some_lines(file: &Path) -> Result<Vec<String>> {
+    let all = lines(file)?;
+    let step = all.len().div_ceil(TEXTS).max(1);
+    Ok(all.into_iter().step_by(step).collect())
 }
 
 /// Runs the command.
@@ -159,12 +236,13 @@ pub fn options(
         sequence_length: inputs.sequence_length.unwrap_or(defaults.sequence_length),
         shapes: inputs.shapes.iter().map(|s| parse_shape(s)).collect::<Result<_>>()?,
         values: inputs.values.iter().map(|v| parse_values(v)).collect::<Result<_>>()?,
+        tensors: inputs.inputs.as_deref().map(read_tensors).transpose()?.unwrap_or_default(),
         ..defaults
     })
 }
 
 /// Measures two models and gives a report without identities.
-pub fn compare(
+fn compare(
     original: &Model,
     result: &Model,
     inputs: &Inputs,
@@ -189,12 +267,20 @@ fn lines(file: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// Why outputs were not compared.
+fn not_compared(report: &Report) -> Option<&str> {
+    report.quality.as_ref()?.get("not_compared")?.as_str()
+}
+
 fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
     let value = |part: &Option<serde_json::Value>, path: &str| part.as_ref()?.pointer(path)?.as_f64();
     if let Some(least) = arguments.min_cosine {
         match value(&report.quality, "/cosine") {
             Some(cosine) if cosine >= least => {}
             Some(cosine) => bail!(GateNotMet, "the cosine is {cosine:.5}, below the {least} asked for"),
+            None if not_compared(report).is_some() => {
+                bail!(GateNotMet, "the cosine {least} cannot be met: {}", not_compared(report).unwrap_or_default())
+            }
             None => bail!(GateNotMet, "no output has a cosine, so {least} cannot be met"),
         }
     }

@@ -38,8 +38,8 @@ pub struct Arguments {
     /// Ranges of dimensions, as JSON or a file of it: {"x": {"0": {"name": "batch", "min": 1, "max": 8}}}
     #[arg(long, value_name = "JSON")]
     dynamic_shapes: Option<String>,
-    /// Sizes of an input where they may not vary: NAME:1x128; repeat for several [default: 1 and 128 where the model
-    /// leaves them open]
+    /// Sizes of an input where they may not vary: NAME:1x128; repeat for several [default: by the names and places of
+    /// what the model leaves open, one size for one name]
     #[arg(long, value_name = "SHAPE")]
     shape: Vec<String>,
     /// Best first: fp32 is the model as it is, int8 and int4 are made of it
@@ -84,7 +84,7 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let options = options(arguments)?;
-    let saved = common::with_bar(&arguments.out, |bar| {
+    let (saved, of_model) = common::with_bar(&arguments.out, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let runtime = arguments.machine.runtime()?;
         let saved = bar.call(|call| compile(runtime, &model, &arguments.output, &options, call))?;
@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if let Some(repository) = &arguments.triton {
             bar.call(|call| triton::export(&package, repository, &name_of(&arguments.output), call))?;
         }
-        Ok(saved)
+        Ok((saved, model.bytes()))
     })?;
     for warning in saved.warnings.iter().filter(|_| !arguments.out.quiet) {
         eprintln!("optimize: warning: {warning}");
@@ -113,8 +113,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let total: u64 = saved.files.iter().map(|f| f.bytes).sum();
-    common::print(&format!("{}  {} in {} files\n", arguments.output.display(), bytes(total), saved.files.len()))
+    let times = total as f64 / of_model.max(1) as f64;
+    let why = match arguments.portable_only {
+        false => "; what is rearranged for this processor is there twice, and --portable-only leaves it out",
+        true => "",
+    };
+    let times = if times > MUCH { format!(" ({times:.1} times the model{why})") } else { String::new() };
+    common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
+
+/// How many times the model a package may be without a word.
+const MUCH: f64 = 1.2;
 
 fn options(arguments: &Arguments) -> Result<CompileOptions> {
     let asked = match arguments.dynamic_shapes.as_deref() {

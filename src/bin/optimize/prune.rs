@@ -1,6 +1,6 @@
 //! `optimize prune`: weights that become zero, or go.
 
-use crate::benchmark::{self, AfterTechnique, Inputs};
+use crate::benchmark::{AfterTechnique, Inputs, Made};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::quantize::Size;
@@ -159,19 +159,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             report.summary.insert("note".into(), PACKED.into());
         }
         target.carry_along(&model)?;
-        if arguments.after.wanted() {
-            // The result as anybody will load it, not the one in memory.
-            let saved = common::load(&target.file, bar)?;
-            let after = &arguments.after;
-            let options = benchmark::options(
-                &arguments.inputs,
-                &arguments.machine,
-                after.benchmark_text.clone(),
-                after.benchmark_runs,
-            )?;
-            let compared = benchmark::compare(&model, &saved, &arguments.inputs, &arguments.machine, &options, bar)?;
-            (report.benchmark, report.quality) = (compared.benchmark, compared.quality);
-        }
+        let made = Made { original: &model, file: &target.file, calibration: arguments.calibration.as_deref() };
+        let (inputs, machine, reporting) = (&arguments.inputs, &arguments.machine, &arguments.reporting);
+        arguments.after.measure(&made, inputs, machine, reporting, &mut report, bar)?;
         report.peak_rss_bytes = optimize::report::peak_rss_bytes();
         Ok(report)
     })?;

@@ -6,11 +6,13 @@ use clap::Args;
 use optimize::benchmark::BenchmarkOptions;
 use optimize::benchmark::inputs::{self, Cut, InputSet, Source};
 use optimize::error::Result;
-use optimize::model::Model;
-use optimize::runtime::{Execution, Session, SessionOptions, Tensor};
+use optimize::model::{Model, ValueInfo};
+use optimize::onnx::dtype::DataType;
+use optimize::onnx::proto::ValueInfoProto;
+use optimize::runtime::{Element, Execution, Session, SessionOptions, Tensor};
 use optimize::tensorrt::EngineFile;
 use optimize::text::Tokenizer;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `run`.
@@ -62,19 +64,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if let Some(longest) = longest(&model, tokenizer.as_ref())? {
             source = source.up_to(longest);
         }
-        let feed = source.set(0)?;
-        let wanted: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
+        let (wanted, left_out) = wanted(arguments, &model)?;
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        let told = |feed: &InputSet| warnings(arguments, feed).into_iter().chain(left_out.clone()).collect::<Vec<_>>();
         if let Some(engine) = &engine {
+            let feed = source.set(0)?;
             let mut ready = engine.open()?;
-            let outputs = bar.call(|call| ready.run(&feed.feed(), &wanted, call))?;
-            return Ok((outputs, engine.placement(), warnings(arguments, &feed)));
+            let outputs = bar.call(|call| ready.run(&feed.feed(), &wanted, call)).map_err(|e| source.hinted(e))?;
+            return Ok((outputs, engine.placement(), told(&feed)));
         }
         let (threads, execution) = (arguments.machine.threads, execution.clone());
         let session = SessionOptions { threads, execution, ..SessionOptions::default() };
         let runtime = arguments.machine.runtime()?;
         let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
-        let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;
-        Ok((outputs, session.placement().clone(), warnings(arguments, &feed)))
+        let (outputs, feed) = source.settle(|source| {
+            let feed = source.set(0)?;
+            let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;
+            Ok((outputs, feed))
+        })?;
+        Ok((outputs, session.placement().clone(), told(&feed)))
     })?;
     common::tell(&arguments.output, &execution, &placement);
     warnings.iter().for_each(|warning| arguments.output.warn(warning));
@@ -118,17 +126,82 @@ fn warnings(arguments: &Arguments, feed: &InputSet) -> Vec<String> {
     left_out.into_iter().chain(cut).collect()
 }
 
+/// The outputs to compute: those that were named, else all that are tensors, with a warning of the others.
+fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<String>)> {
+    if !arguments.only.is_empty() {
+        return Ok((arguments.only.clone(), None));
+    }
+    let (tensors, others): (Vec<ValueInfo>, Vec<ValueInfo>) =
+        model.outputs().into_iter().partition(|output| is_tensor(model, &output.name));
+    let names = |infos: &[ValueInfo]| infos.iter().map(|info| info.name.clone()).collect::<Vec<_>>();
+    if tensors.is_empty() || others.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let (shown, left) = (names(&tensors), names(&others));
+    let warning = format!(
+        "{} of the model's outputs {} no tensors but sequences or maps, and left out: {}",
+        left.len(),
+        if left.len() == 1 { "is" } else { "are" },
+        left.join(", ")
+    );
+    Ok((shown, Some(warning)))
+}
+
+/// Whether an output is a tensor; one that declares nothing is taken for one.
+fn is_tensor(model: &Model, name: &str) -> bool {
+    let of = |output: &&ValueInfoProto| output.name.as_deref() == Some(name);
+    let declared = model.graph().output.iter().find(of).and_then(|output| output.value_type.as_deref());
+    declared.is_none_or(|kind| kind.tensor_type.is_some())
+}
+
 /// Shape, type and all values, row-major.
 fn as_json(tensor: &Tensor) -> Result<Value> {
-    let values: Value = match tensor.strings() {
-        Some(strings) => strings.into(),
-        None => match tensor.as_slice::<i64>() {
-            Ok(integers) => integers.into(),
-            // JSON has no NaN and no infinity: they come out as null.
-            Err(_) => tensor.to_f32_vec()?.into(),
-        },
+    let values: Value = match (tensor.strings(), Numbers::of(tensor)?) {
+        (Some(strings), _) => strings.into(),
+        (None, Numbers::Integers(integers)) => integers.into_iter().map(Value::Number).collect(),
+        // JSON has no NaN and no infinity: they come out as null.
+        (None, Numbers::Doubles(doubles)) => doubles.into(),
+        (None, Numbers::Floats(floats)) => floats.into(),
     };
     Ok(json!({ "dtype": tensor.dtype().name(), "shape": tensor.shape(), "values": values }))
+}
+
+/// The elements of a tensor, as exact as they are.
+enum Numbers {
+    Integers(Vec<Number>),
+    Doubles(Vec<f64>),
+    Floats(Vec<f32>),
+}
+
+impl Numbers {
+    fn of(tensor: &Tensor) -> Result<Numbers> {
+        fn integers<T: Element + Into<Number> + Copy>(tensor: &Tensor) -> Result<Numbers> {
+            Ok(Numbers::Integers(tensor.as_slice::<T>()?.iter().map(|value| (*value).into()).collect()))
+        }
+        match tensor.dtype() {
+            DataType::String => Ok(Numbers::Floats(Vec::new())),
+            DataType::Int64 => integers::<i64>(tensor),
+            DataType::Int32 => integers::<i32>(tensor),
+            DataType::Int16 => integers::<i16>(tensor),
+            DataType::Int8 => integers::<i8>(tensor),
+            DataType::Uint64 => integers::<u64>(tensor),
+            DataType::Uint32 => integers::<u32>(tensor),
+            DataType::Uint16 => integers::<u16>(tensor),
+            DataType::Uint8 => integers::<u8>(tensor),
+            DataType::Bool => Ok(Numbers::Integers(tensor.bytes().iter().map(|byte| Number::from(*byte)).collect())),
+            DataType::Float64 => Ok(Numbers::Doubles(tensor.as_slice::<f64>()?.to_vec())),
+            _ => Ok(Numbers::Floats(tensor.to_f32_vec()?)),
+        }
+    }
+
+    /// The first of them in words.
+    fn shown(&self, count: usize) -> Vec<String> {
+        match self {
+            Numbers::Integers(values) => values.iter().take(count).map(Number::to_string).collect(),
+            Numbers::Doubles(values) => values.iter().take(count).map(|v| format!("{v:.9}")).collect(),
+            Numbers::Floats(values) => values.iter().take(count).map(|v| format!("{v:.5}")).collect(),
+        }
+    }
 }
 
 /// The first values, for a look.
@@ -137,7 +210,7 @@ fn beginning(tensor: &Tensor) -> Result<String> {
     let more = if tensor.elements() > SHOWN { " ..." } else { "" };
     let values: Vec<String> = match tensor.strings() {
         Some(strings) => strings.iter().take(SHOWN).map(|s| format!("{s:?}")).collect(),
-        None => tensor.to_f32_vec()?.iter().take(SHOWN).map(|v| format!("{v:.5}")).collect(),
+        None => Numbers::of(tensor)?.shown(SHOWN),
     };
     Ok(format!("{}{more}", values.join(" ")))
 }

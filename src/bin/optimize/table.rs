@@ -90,8 +90,52 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
             }
         }
     }
-    table.render()
+    table.render() + &measured(report) + &remarks(report, before, after)
 }
+
+/// On what the figures were taken, or why there are none.
+fn measured(report: &Report) -> String {
+    let Some(benchmark) = &report.benchmark else {
+        let why = report.summary.get("not_measured").and_then(Value::as_str);
+        return why.map_or(String::new(), |why| format!("\nSpeed and quality were not measured: {why}.\n"));
+    };
+    let shape = |(name, shape): (&String, &Value)| {
+        let sizes: Vec<String> = shape.as_array().into_iter().flatten().map(Value::to_string).collect();
+        format!("{name} {}", if sizes.is_empty() { "scalar".to_owned() } else { sizes.join("x") })
+    };
+    let shapes: Vec<String> = benchmark["input_shapes"].as_object().into_iter().flatten().map(shape).collect();
+    let shown = shapes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let more = if shapes.len() > SHOWN { format!(" and {} more", shapes.len() - SHOWN) } else { String::new() };
+    let from = benchmark["inputs"].as_str().unwrap_or("");
+    let samples = report.quality.as_ref().and_then(|q| q["samples"].as_u64()).unwrap_or(0);
+    let text = format!("\nTimed on {shown}{more} ({from}); quality on {samples} samples.\n");
+    match report.quality.as_ref().and_then(|q| q.get("not_compared")?.as_str()) {
+        Some(why) => format!("{text}Not compared: {why}.\n"),
+        None => text,
+    }
+}
+
+/// Inputs whose shapes are shown.
+const SHOWN: usize = 6;
+
+/// What a result costs and does not give.
+fn remarks(report: &Report, before: u64, after: u64) -> String {
+    let verdict = report.benchmark.as_ref().and_then(|b| b.pointer("/speedup/verdict")?.as_str());
+    let cosine = report.quality.as_ref().and_then(|quality| number(quality, "/cosine"));
+    let mut text = String::new();
+    if report.operation != "benchmark" && verdict == Some("slower") {
+        text.push_str("Note: the result is slower than the original here.\n");
+    }
+    let loses = cosine.is_some_and(|cosine| cosine < LITTLE_LOST);
+    if report.operation == "quantize" && loses && after as f64 > before as f64 * HARDLY_SMALLER {
+        text.push_str("Note: the result is hardly smaller than the original, and its outputs are others.\n");
+    }
+    text
+}
+
+/// A cosine from which on outputs are as good as the same, and a share of the size that is no gain.
+const LITTLE_LOST: f64 = 0.9995;
+const HARDLY_SMALLER: f64 = 0.95;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,13 @@
 //! The smallest sparsity with which a model is small or fast enough.
 
 use super::Plan;
-use crate::benchmark::inputs::{InputSet, Source};
-use crate::benchmark::{BenchmarkOptions, Pair, Subject, race};
+use crate::benchmark::inputs::InputSet;
+use crate::benchmark::{BenchmarkOptions, Pair, Subject, race, settled};
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::runtime::{Runtime, SessionOptions};
 use crate::source::Task;
-use crate::text::Tokenizer;
 
 /// Sparsities are tried up to this.
 const MOST: f64 = 0.95;
@@ -35,7 +34,7 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
 /// The plan for as few units as it takes to run `speedup` times as fast. `InvalidArgument` if no sparsity does.
 pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
     let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
-    let races = Races::new(runtime, plan)?;
+    let races = Races::new(runtime, plan, call)?;
     let mut best = 0f64;
     let enough = |plan: &Plan| {
         let measured = races.run(&plan.model, &plan.cut(call)?, call)?;
@@ -80,7 +79,7 @@ struct Races {
 }
 
 impl Races {
-    fn new(runtime: &'static Runtime, plan: &Plan) -> Result<Races> {
+    fn new(runtime: &'static Runtime, plan: &Plan, call: &Call) -> Result<Races> {
         // Of models that write text a step of one token.
         let writes = plan.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
@@ -90,9 +89,8 @@ impl Races {
             sequence_length: usize::from(writes),
             ..BenchmarkOptions::default()
         };
-        let tokenizer = Tokenizer::of(&plan.model)?;
-        let inputs = Source::new(&plan.model, &plan.model, tokenizer.as_ref(), &options)?.timing()?;
         let session = SessionOptions { threads: plan.options.threads, ..SessionOptions::default() };
+        let inputs = settled(runtime, &plan.model, &options, &session, call)?;
         Ok(Races { runtime, session, options, inputs })
     }
 

@@ -3,6 +3,7 @@
 use super::axes::{Dim, Int};
 use crate::graph::constants;
 use crate::model::Model;
+use crate::model::names::says_nothing;
 use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use crate::text::Decoder;
 use std::collections::{HashMap, HashSet};
@@ -153,7 +154,7 @@ fn means_nothing(name: &str) -> bool {
 fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> {
     let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
     let dim = |d: &crate::onnx::proto::DimensionProto| {
-        (d.dim_value.filter(|v| *v >= 0), d.dim_param.clone().filter(|name| !name.is_empty()))
+        (d.dim_value.filter(|v| *v >= 0), d.dim_param.clone().filter(|name| !says_nothing(name)))
     };
     Some(tensor.shape.as_deref()?.dim.iter().map(dim).collect())
 }

@@ -1,8 +1,7 @@
 //! Cutting given tensors into batches.
 
-use super::Batch;
 use crate::error::{Context, Result, bail};
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Dim, ValueInfo};
 use crate::runtime::Tensor;
 use crate::source::checkpoint::safetensors::Safetensors;
 use crate::source::weights::{Form, Stored, Weights};
@@ -21,51 +20,52 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     file.names().into_iter().map(one).collect()
 }
 
-/// Samples of a batch, where the model does not say.
-const SAMPLES: usize = 8;
+/// Inputs of one run by name.
+pub type Run = Vec<(String, Tensor)>;
 
-/// See [`super::batches`].
-pub fn cut(model: &Model, tensors: &[(String, Tensor)]) -> Result<Vec<Batch>> {
-    let inputs = model.inputs();
+/// The tensors as runs of `samples` each, or of as many as the model insists on. `what` they are stands in messages.
+///
+/// The first dimension of given tensors counts samples, the same number in each. Tensors with one dimension more than
+/// their input are cut along it, one sample a run. Those of inputs without dimensions go into every run.
+pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, what: &str) -> Result<Vec<Run>> {
     let mut parts = Vec::with_capacity(tensors.len());
     for (index, (name, tensor)) in tensors.iter().enumerate() {
         let Some(info) = inputs.iter().find(|info| info.name == *name) else {
             let names: Vec<&str> = inputs.iter().map(|info| info.name.as_str()).collect();
-            bail!(NotFound, "there is no input {name:?} to calibrate with; the inputs are {}", names.join(", "));
+            bail!(NotFound, "{what}: there is no input {name:?}; the inputs are {}", names.join(", "));
         };
         if tensors[..index].iter().any(|(other, _)| other == name) {
-            bail!(InvalidArgument, "calibration data for the input {name:?} is given twice");
+            bail!(InvalidArgument, "{what} for the input {name:?} is given twice");
         }
-        parts.push(Part::new(name, info, tensor).at(|| format!("calibration data for the input {name:?}"))?);
+        parts.push(Part::new(name, info, tensor).at(|| format!("{what} for the input {name:?}"))?);
     }
     let mut counted = parts.iter().filter_map(|part| Some((part.name, part.samples?)));
-    let Some((first, samples)) = counted.next() else {
-        bail!(InvalidArgument, "there is no calibration data with a dimension of samples");
+    let Some((first, all)) = counted.next() else {
+        bail!(InvalidArgument, "there is no {what} with a dimension of samples");
     };
-    if let Some((other, count)) = counted.find(|(_, count)| *count != samples) {
-        bail!(InvalidArgument, "calibration data has {samples} samples for {first:?}, but {count} for {other:?}");
+    if let Some((other, count)) = counted.find(|(_, count)| *count != all) {
+        bail!(InvalidArgument, "{what} has {all} samples for {first:?}, but {count} for {other:?}");
     }
-    if samples == 0 {
-        bail!(InvalidArgument, "the calibration data has no samples");
+    if all == 0 {
+        bail!(InvalidArgument, "the {what} has no samples");
     }
-    let size = batch_size(&parts)?;
+    let size = batch_size(&parts, samples)?;
     let whole = parts.iter().any(|part| part.rows > 0);
-    let count = if whole { samples / size } else { samples.div_ceil(size) };
+    let count = if whole { all / size } else { all.div_ceil(size) };
     if count == 0 {
-        bail!(InvalidArgument, "the calibration data has {samples} samples; the model takes {size} at a time");
+        bail!(InvalidArgument, "the {what} has {all} samples; the model takes {size} at a time");
     }
-    let one = |batch: usize| {
-        let of =
-            |part: &Part<'_>| Ok((part.name.to_owned(), part.batch(batch * size, size.min(samples - batch * size))?));
-        Ok(Batch { inputs: parts.iter().map(of).collect::<Result<_>>()?, mask: None })
+    let one = |run: usize| {
+        let of = |part: &Part<'_>| Ok((part.name.to_owned(), part.batch(run * size, size.min(all - run * size))?));
+        parts.iter().map(of).collect()
     };
     (0..count).map(one).collect()
 }
 
 /// Samples that one run takes.
-fn batch_size(parts: &[Part<'_>]) -> Result<usize> {
+fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
     let mut fixed = parts.iter().filter(|part| part.rows > 0);
-    let Some(first) = fixed.next() else { return Ok(SAMPLES) };
+    let Some(first) = fixed.next() else { return Ok(samples.max(1)) };
     if let Some(other) = fixed.find(|part| part.rows != first.rows) {
         bail!(
             InvalidArgument,

@@ -43,14 +43,21 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
 
 /// The size of the constant `name` along `axis`, which quantized models reach through a node or two.
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
+    let dims = dims_of(view, body, name)?;
+    let axis = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).ok()?;
+    dims.get(axis).copied()
+}
+
+/// The dimensions of the constant `name`, which quantized models reach through a node or two; `None` if it is none.
+pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
     let (mut at, mut name) = (body, name);
     for _ in 0..8 {
         if let Some(constant) = view.constant_or_default(at, name) {
-            let dims = &constant.tensor.dims;
-            let rank = dims.len() as i64;
-            let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
-            let axis = if constant.transposed { 1usize.checked_sub(axis)? } else { axis };
-            return dims.get(axis).copied();
+            let mut dims = constant.tensor.dims.clone();
+            if constant.transposed {
+                dims.reverse();
+            }
+            return Some(dims);
         }
         let (owner, crate::graph::Producer::Node(index)) = view.producer(at, name)? else { return None };
         let node = view.node(owner, index);

@@ -1,0 +1,413 @@
+//! Which sizes the inputs have: what a model leaves open gets a number, one for equal names.
+//!
+//! Each place (an axis of an input) is of a fixed size, of an open one, or of an expression of open ones. Open sizes are
+//! one where a name that means something says so: the model's, that of another model which takes the same inputs, or
+//! that of a package's contract, which also bounds them. What nobody says is guessed ([`guess`]).
+
+mod guess;
+
+use super::hints;
+use crate::error::{Context, Error, Kind, Result, bail};
+use crate::graph::View;
+use crate::limits;
+use crate::model::expression::Expression;
+use crate::model::names::meaningful;
+use crate::model::{Dim, Model, ValueInfo};
+use crate::onnx::dtype::element_count;
+use crate::package::shapes::{Contract, Range, Size};
+use std::collections::HashMap;
+
+pub use guess::{TRIALS, Wanted};
+
+/// The open sizes of a model's inputs.
+#[derive(Debug, Clone, Default)]
+pub struct Sizes {
+    infos: Vec<ValueInfo>,
+    /// `None` for inputs whose rank is not declared.
+    places: Vec<Option<Vec<Place>>>,
+    open: Vec<Open>,
+    names: HashMap<String, usize>,
+    /// Expressions that were given a size.
+    given: Vec<(Expression, i64)>,
+    /// Shapes that were given for whole inputs.
+    shapes: HashMap<usize, Vec<i64>>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Fixed(i64),
+    /// Index into `open`.
+    Open(usize),
+    Sum(Expression),
+}
+
+/// A size that a model leaves open.
+#[derive(Debug, Clone)]
+struct Open {
+    /// As the model calls it; may be empty.
+    name: String,
+    /// Inputs and axes that have it.
+    at: Vec<(usize, usize)>,
+    min: i64,
+    max: Option<i64>,
+    /// Of the contract that bounds it: its name there.
+    range: Option<String>,
+    size: Option<i64>,
+    /// What a constant of the graph wants it to be.
+    hint: Option<i64>,
+}
+
+impl Sizes {
+    /// The open sizes of a model, within the contract that it comes with.
+    pub fn new(model: &Model) -> Sizes {
+        let inputs = model.inputs();
+        let mut sizes = Sizes::of(&inputs);
+        let view = View::new(model.proto());
+        for (input, info) in inputs.iter().enumerate() {
+            let rank = info.shape.as_ref().map_or(0, Vec::len);
+            for (axis, size) in hints::sizes_wanted(&view, &info.name, rank) {
+                if let Some(Place::Open(open)) = sizes.place(input, axis) {
+                    let open = *open;
+                    sizes.open[open].hint.get_or_insert(size);
+                }
+            }
+        }
+        if let Some(contract) = &model.card().contract {
+            sizes.within(contract);
+        }
+        sizes
+    }
+
+    /// The open sizes of a signature alone.
+    pub fn of(infos: &[ValueInfo]) -> Sizes {
+        let mut sizes = Sizes::default();
+        for (input, info) in meaningful(infos).into_iter().enumerate() {
+            let places = info.shape.as_ref().map(|dims| {
+                let place = |(axis, dim): (usize, &Dim)| match dim {
+                    Dim::Fixed(size) => Place::Fixed(*size),
+                    Dim::Symbolic(name) => match Expression::parse(name) {
+                        Some(sum) => {
+                            for name in sum.names() {
+                                sizes.named(name);
+                            }
+                            Place::Sum(sum)
+                        }
+                        None => Place::Open(sizes.occurrence(name, (input, axis))),
+                    },
+                };
+                dims.iter().enumerate().map(place).collect()
+            });
+            sizes.places.push(places);
+            sizes.infos.push(info);
+        }
+        sizes
+    }
+
+    /// Also those of another model that takes the same inputs: what it fixes, bounds, or wants equal holds, too.
+    pub fn and(&mut self, model: &Model) {
+        for info in meaningful(&model.inputs()) {
+            let Some(input) = self.infos.iter().position(|own| own.name == info.name) else { continue };
+            for (axis, dim) in info.shape.iter().flatten().enumerate() {
+                match (dim, self.place(input, axis)) {
+                    (Dim::Fixed(size), Some(Place::Open(open))) => {
+                        let open = *open;
+                        self.open[open].size.get_or_insert(*size);
+                    }
+                    (Dim::Symbolic(name), Some(Place::Open(open))) if !name.is_empty() => {
+                        let (open, other) = (*open, format!("\u{1}{name}"));
+                        self.join(other, open);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(contract) = &model.card().contract {
+            self.within(contract);
+        }
+    }
+
+    /// Keeps to a contract: its sizes are fixed, its ranges bound, and dimensions of one range are one size.
+    pub fn within(&mut self, contract: &Contract) {
+        for shape in &contract.inputs {
+            let Some(input) = self.infos.iter().position(|info| info.name == shape.name) else { continue };
+            for (axis, size) in shape.dims.iter().flatten().enumerate() {
+                match size {
+                    Size::Range(range) => self.limit(input, axis, range),
+                    Size::Fixed(size) => match self.place(input, axis) {
+                        Some(Place::Open(open)) => {
+                            let open = *open;
+                            self.open[open].size.get_or_insert(*size);
+                        }
+                        Some(Place::Sum(sum)) => {
+                            let given = (sum.clone(), *size);
+                            self.given.push(given);
+                        }
+                        _ => {}
+                    },
+                }
+            }
+        }
+    }
+
+    /// Bounds an axis of an input.
+    pub fn limit(&mut self, input: usize, axis: usize, range: &Range) {
+        let Some(Place::Open(open)) = self.place(input, axis) else { return };
+        let open = self.join(format!("\u{2}{}", range.name), *open);
+        let open = &mut self.open[open];
+        open.min = open.min.max(range.min);
+        open.max = match (open.max, range.max) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        open.range = Some(range.name.clone());
+    }
+
+    /// Sets the size of a range of the contract, for a run at one of its ends.
+    pub fn set_range(&mut self, name: &str, size: i64) {
+        let of = |open: &&mut Open| open.range.as_deref() == Some(name);
+        self.open.iter_mut().filter(of).for_each(|open| open.size = Some(size));
+    }
+
+    /// The size of a range of the contract, after [`Sizes::choose`]; `None` if no open size has it.
+    pub fn range_size(&self, name: &str) -> Option<i64> {
+        self.open.iter().find(|open| open.range.as_deref() == Some(name) && !open.at.is_empty())?.size
+    }
+
+    fn place(&self, input: usize, axis: usize) -> Option<&Place> {
+        self.places.get(input)?.as_ref()?.get(axis)
+    }
+
+    /// The open size of that name; a new one if there is none yet or the name is empty.
+    fn named(&mut self, name: &str) -> usize {
+        if let Some(open) = self.names.get(name).filter(|_| !name.is_empty()) {
+            return *open;
+        }
+        let (size, hint, range, max) = (None, None, None, None);
+        self.open.push(Open { name: name.to_owned(), at: Vec::new(), min: 0, max, range, size, hint });
+        if !name.is_empty() {
+            self.names.insert(name.to_owned(), self.open.len() - 1);
+        }
+        self.open.len() - 1
+    }
+
+    fn occurrence(&mut self, name: &str, at: (usize, usize)) -> usize {
+        let open = self.named(name);
+        self.open[open].at.push(at);
+        open
+    }
+
+    /// Makes an open size the one that `name` is, and gives that.
+    fn join(&mut self, name: String, open: usize) -> usize {
+        let kept = *self.names.entry(name).or_insert(open);
+        if kept == open {
+            return kept;
+        }
+        let gone = self.open[open].clone();
+        for place in self.places.iter_mut().flatten().flatten() {
+            if matches!(place, Place::Open(other) if *other == open) {
+                *place = Place::Open(kept);
+            }
+        }
+        self.names.values_mut().filter(|other| **other == open).for_each(|other| *other = kept);
+        self.open[open].at.clear();
+        let into = &mut self.open[kept];
+        into.at.extend(gone.at);
+        into.min = into.min.max(gone.min);
+        into.max = match (into.max, gone.max) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        into.size = into.size.or(gone.size);
+        into.hint = into.hint.or(gone.hint);
+        into.range = into.range.take().or(gone.range);
+        if into.name.is_empty() {
+            into.name = gone.name;
+        }
+        kept
+    }
+
+    /// The signature, with the sizes that are known fixed.
+    pub fn infos(&self) -> Vec<ValueInfo> {
+        let one = |(input, info): (usize, &ValueInfo)| {
+            let mut info = info.clone();
+            for (axis, dim) in info.shape.iter_mut().flatten().enumerate() {
+                if let (size, Some(most)) = self.bounds(input, axis)
+                    && size == most
+                {
+                    *dim = Dim::Fixed(size);
+                }
+            }
+            info
+        };
+        self.infos.iter().enumerate().map(one).collect()
+    }
+
+    /// Least and largest size that an axis may have; `None` is no limit.
+    pub fn bounds(&self, input: usize, axis: usize) -> (i64, Option<i64>) {
+        match self.place(input, axis) {
+            Some(Place::Fixed(size)) => (*size, Some(*size)),
+            Some(Place::Open(open)) => match &self.open[*open] {
+                Open { size: Some(size), .. } => (*size, Some(*size)),
+                Open { min, max, .. } => (*min, *max),
+            },
+            _ => (0, None),
+        }
+    }
+
+    /// Takes `shape` as the shape of an input; its names have these sizes from now on. An error if it does not fit.
+    pub fn bind(&mut self, input: usize, shape: &[i64]) -> Result<()> {
+        let place = format!("input {:?}", self.infos[input].name);
+        self.bind_inner(input, shape).at(|| place)
+    }
+
+    fn bind_inner(&mut self, input: usize, shape: &[i64]) -> Result<()> {
+        checked(shape)?;
+        self.shapes.insert(input, shape.to_vec());
+        let info = self.infos[input].describe();
+        let Some(places) = self.places[input].clone() else { return Ok(()) };
+        if places.len() != shape.len() {
+            bail!(InvalidArgument, "the shape {shape:?} does not fit {info}");
+        }
+        for (place, &size) in places.into_iter().zip(shape) {
+            match place {
+                Place::Fixed(fixed) if fixed != size => {
+                    bail!(InvalidArgument, "the shape {shape:?} does not fit {info}")
+                }
+                Place::Fixed(_) => {}
+                Place::Sum(sum) => self.given.push((sum, size)),
+                Place::Open(open) => self.open[open].bind(size, shape)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every open size a number: what is bound, what expressions leave no choice, what the graph wants, else
+    /// what is guessed, within its bounds.
+    pub fn choose(&mut self, wanted: &Wanted<'_>) {
+        let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
+        let mut order: Vec<usize> = (0..self.open.len()).collect();
+        // Small ones first: what is left of a sum that was given is that of a length.
+        order.sort_by_key(|index| match guesses[*index] {
+            guess::Guess::Past => 0,
+            guess::Guess::Batch => 1,
+            guess::Guess::Hint(_) => 2,
+            _ => 3,
+        });
+        self.solve();
+        for index in order {
+            if self.open[index].size.is_none() {
+                let size = wanted.size(guesses[index]).min(self.room(index));
+                self.open[index].size = Some(self.open[index].bounded(size));
+                self.solve();
+            }
+        }
+    }
+
+    /// What a size may be so that the others of a sum that was given have some, too.
+    fn room(&self, index: usize) -> i64 {
+        let unknown = |name: &&str| self.names.get(*name).is_some_and(|open| self.open[*open].size.is_none());
+        let shares = self.given.iter().filter_map(|(sum, size)| {
+            let names: Vec<&str> = sum.names().into_iter().filter(unknown).collect();
+            let is_one = names.iter().any(|name| self.names.get(*name) == Some(&index));
+            (is_one && names.len() > 1).then(|| size / names.len() as i64)
+        });
+        shares.min().unwrap_or(i64::MAX)
+    }
+
+    /// Finds what the sizes of expressions leave no choice.
+    fn solve(&mut self) {
+        for (sum, size) in self.given.clone() {
+            let known = |name: &str| self.open[*self.names.get(name)?].size;
+            let missing: Vec<&str> = sum.names().into_iter().filter(|name| known(name).is_none()).collect();
+            if let [name] = missing[..]
+                && let Some(found) = sum.solve(size, name, &known)
+                && let Some(open) = self.names.get(name).map(|open| &mut self.open[*open])
+                && open.bounded(found) == found
+            {
+                open.size = Some(found);
+            }
+        }
+    }
+
+    /// The shape of an input, after [`Sizes::choose`]. `InvalidArgument` if nothing says its rank.
+    pub fn shape(&self, input: usize) -> Result<Vec<i64>> {
+        let info = &self.infos[input];
+        if let Some(shape) = self.shapes.get(&input) {
+            return Ok(shape.clone());
+        }
+        let Some(places) = &self.places[input] else {
+            if info.dtype.is_none() {
+                bail!(
+                    Unsupported,
+                    "the input {:?} is not a tensor but a sequence, a map or an optional value, which cannot be given here",
+                    info.name
+                );
+            }
+            bail!(
+                InvalidArgument,
+                "the model does not say what shape the input {:?} has: give it with the option `shapes`",
+                info.name
+            );
+        };
+        let of = |name: &str| self.open[*self.names.get(name)?].size;
+        let size = |place: &Place| match place {
+            Place::Fixed(size) => *size,
+            Place::Open(open) => self.open[*open].size.unwrap_or(1),
+            Place::Sum(sum) => sum.size(&of).unwrap_or(1),
+        };
+        let shape: Vec<i64> = places.iter().map(size).collect();
+        checked(&shape).at(|| format!("input {:?}", info.name))?;
+        Ok(shape)
+    }
+
+    /// Names and shapes of all inputs, after [`Sizes::choose`].
+    pub fn all(&self) -> Result<Vec<(String, Vec<i64>)>> {
+        let one = |(input, info): (usize, &ValueInfo)| Ok((info.name.clone(), self.shape(input)?));
+        self.infos.iter().enumerate().map(one).collect()
+    }
+
+    /// Whether a size is guessed: then another guess may do where a model refuses this one.
+    pub fn is_open(&self) -> bool {
+        self.open.iter().any(|open| open.size.is_none() && open.hint.is_none())
+    }
+}
+
+impl Open {
+    fn bounded(&self, size: i64) -> i64 {
+        size.min(self.max.unwrap_or(i64::MAX)).max(self.min)
+    }
+
+    fn bind(&mut self, size: i64, shape: &[i64]) -> Result<()> {
+        let name = &self.name;
+        if let Some(known) = self.size.filter(|known| *known != size) {
+            bail!(InvalidArgument, "the shape {shape:?} gives {name:?} the size {size}; elsewhere it is {known}");
+        }
+        if size < self.min || self.max.is_some_and(|max| size > max) {
+            let range = self.range.as_deref().unwrap_or(name);
+            let most = self.max.map_or(" or more".to_owned(), |max| format!(" to {max}"));
+            bail!(
+                InvalidArgument,
+                "the shape {shape:?} gives {range:?} the size {size}; the package takes {}{most}",
+                self.min
+            );
+        }
+        self.size = Some(size);
+        Ok(())
+    }
+}
+
+fn checked(shape: &[i64]) -> Result<()> {
+    // The same check guards model files; here the shape is the caller's, or ours.
+    let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
+    if count > limits::GENERATED_ELEMENTS {
+        bail!(
+            LimitExceeded,
+            "the shape {shape:?} has {count} elements; inputs of up to {} are made",
+            limits::GENERATED_ELEMENTS
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What an open size is guessed to be, by its name and its place.
+
+use super::Open;
+use crate::inputs::is_past;
+use crate::model::{Dim, ValueInfo};
+use crate::onnx::dtype::DataType;
+
+/// What an open size is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// A constant of the graph wants it.
+    Hint(i64),
+    /// Samples in a run.
+    Batch,
+    /// Tokens, or steps of time.
+    Length,
+    /// What a cache holds.
+    Past,
+    /// Height or width of a picture.
+    Picture,
+    /// Samples of sound.
+    Sound,
+    /// Any other.
+    Any,
+}
+
+/// Lengths, samples of sound, sides of pictures, any other size and the batch, trial after trial. The first are what
+/// most models were made for; where a model refuses them, others are tried. 0 is what the caller wants.
+const SIZES: [[i64; 5]; 12] = [
+    [0, 16000, 224, 128, 0],
+    [512, 32000, 256, 512, 0],
+    [1, 8000, 32, 1, 0],
+    [16, 4096, 64, 16, 0],
+    [256, 1024, 128, 64, 0],
+    [1024, 512, 512, 256, 0],
+    [32, 65536, 320, 32, 0],
+    [64, 160_000, 640, 1024, 0],
+    [8, 48000, 48, 8, 0],
+    [2048, 24000, 96, 4096, 0],
+    [2, 480_000, 299, 2, 0],
+    [128, 16000, 224, 128, 128],
+];
+
+/// Guesses there are.
+pub const TRIALS: usize = SIZES.len();
+
+/// What sizes are wanted where nothing else says one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Samples in a run.
+    pub batch: i64,
+    /// Tokens of a row.
+    pub sequence: i64,
+    /// Whether `sequence` was asked for: then it is not varied.
+    pub asked: bool,
+    /// The most tokens that the model has positions for.
+    pub longest: Option<i64>,
+    /// Inputs of token ids, masks and the like, whose second dimension is a length, named or not.
+    pub sequential: &'a [bool],
+    /// Which guess, from 0 to [`TRIALS`].
+    pub trial: usize,
+}
+
+impl Wanted<'_> {
+    pub(super) fn size(&self, guess: Guess) -> i64 {
+        let [length, sound, picture, any, batch] = SIZES[self.trial.min(TRIALS - 1)];
+        match guess {
+            Guess::Hint(size) => size,
+            Guess::Past => 0,
+            Guess::Batch => {
+                if batch == 0 {
+                    self.batch
+                } else {
+                    batch
+                }
+            }
+            Guess::Length if self.asked || length == 0 => self.sequence,
+            Guess::Length => length.min(self.longest.unwrap_or(i64::MAX)),
+            Guess::Picture => picture,
+            Guess::Sound => sound,
+            Guess::Any => any,
+        }
+    }
+}
+
+/// By the graph, the name, then the places:
+///
+/// - names with `batch`, and a first dimension that is nothing else: the batch size;
+/// - names with `past`, and all that only caches have: 0, a cache with nothing in it;
+/// - names with `seq`, `len`, `time` or `token`, and the second dimension of ids and masks: the sequence length;
+/// - names with `height` or `width`, and what is left of four dimensions of which one is 1 or 3 channels: 224;
+/// - samples of sound: 16000; all else, and counts of nodes, edges, frames: 128.
+pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess {
+    if let Some(size) = open.hint {
+        return Guess::Hint(size);
+    }
+    let name = open.name.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    let at = |test: &dyn Fn(&ValueInfo, usize) -> bool| open.at.iter().any(|(input, axis)| test(&infos[*input], *axis));
+    let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
+    if has(&["batch"]) {
+        return Guess::Batch;
+    }
+    if has(&["past"]) {
+        return Guess::Past;
+    }
+    if !open.at.is_empty() && open.at.iter().all(|(input, axis)| *axis > 0 && is_past(&infos[*input].name)) {
+        return Guess::Past;
+    }
+    if has(&["sample", "audio", "wave", "signal", "pcm"]) && !at(&|info, axis| axis == 0 && rank(info) > 1) {
+        return Guess::Sound;
+    }
+    if has(&["seq", "len", "time", "token"]) {
+        return Guess::Length;
+    }
+    if has(&["height", "width"]) || ["h", "w"].contains(&name.as_str()) {
+        return Guess::Picture;
+    }
+    let counts = ["node", "edge", "atom", "point", "frame", "vert", "face", "bond"];
+    let twice = open.at.iter().any(|a| open.at.iter().any(|b| a.0 == b.0 && a.1 != b.1));
+    let counted = has(&counts) && !at(&|info, axis| axis == 0 && rank(info) > 3);
+    if at(&|_, axis| axis == 0) && !twice && !counted && !at(&|info, axis| picture(info, axis)) {
+        return Guess::Batch;
+    }
+    if open.at.iter().any(|(input, axis)| *axis == 1 && wanted.sequential.get(*input).copied().unwrap_or(false)) {
+        return Guess::Length;
+    }
+    if at(&|info, axis| picture(info, axis)) {
+        return Guess::Picture;
+    }
+    if at(&|info, axis| axis + 1 == rank(info) && sound(info)) {
+        return Guess::Sound;
+    }
+    Guess::Any
+}
+
+/// Whether an input's axis is height or width of a picture: one of four dimensions (or of three, without a batch) beside
+/// 1 or 3 channels.
+fn picture(info: &ValueInfo, axis: usize) -> bool {
+    let Some(dims) = &info.shape else { return false };
+    let of_numbers = matches!(
+        info.dtype,
+        None | Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64 | DataType::Uint8)
+    );
+    let channels = |axis: usize| matches!(dims.get(axis), Some(Dim::Fixed(1 | 3)));
+    let open = |axis: usize| matches!(dims.get(axis), Some(Dim::Symbolic(_)));
+    // Where the first of two axes of a picture is, by where its channels are.
+    let first = match dims.len() {
+        3 if channels(0) && open(1) && open(2) && dims[0] == Dim::Fixed(3) => 1,
+        3 if channels(2) && open(0) && open(1) && dims[2] == Dim::Fixed(3) => 0,
+        4 if channels(1) => 2,
+        4 if channels(3) => 1,
+        5 if channels(1) || channels(2) => 3,
+        5 if channels(4) => 2,
+        _ => return false,
+    };
+    of_numbers && (axis == first || axis == first + 1)
+}
+
+/// Whether an input is sound, by its name.
+fn sound(info: &ValueInfo) -> bool {
+    let name = info.name.to_lowercase();
+    let named = ["waveform", "audio_signal", "audio", "wav", "signal", "pcm", "speech"];
+    info.shape.as_ref().is_some_and(|dims| dims.len() <= 3) && named.contains(&name.as_str())
+}

@@ -1,0 +1,333 @@
+//! What a package promises: the sizes that its inputs may have, tried out before they are written down.
+//!
+//! The example and both ends of every range are run. What was asked for and does not run is refused; a range that only
+//! a default made is narrowed until it does, and the caller is told.
+
+use super::shapes::{self, Asked, Contract, Range, Size};
+use super::write::CompileOptions;
+use crate::benchmark::inputs::{Source, is_refusal};
+use crate::benchmark::{BenchmarkOptions, guesses_values};
+use crate::call::Call;
+use crate::error::{Context, Error, Kind, Result, bail};
+use crate::inputs::sizes::TRIALS;
+use crate::inputs::{Sizes, Wanted, is_past};
+use crate::model::{Model, ValueInfo};
+use crate::onnx::dtype::element_count;
+use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::source::Task;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// Names and shapes of inputs.
+pub type Shapes = Vec<(String, Vec<i64>)>;
+
+/// What a package may be given.
+pub struct Promise {
+    /// The sizes.
+    pub contract: Contract,
+    /// Shapes within it on which the model was run.
+    pub example: Shapes,
+    /// What is less than was asked for, or was not tried.
+    pub warnings: Vec<String>,
+}
+
+/// Tokens of the example where the length may vary: few find what a wrong graph gets wrong.
+const LENGTH: i64 = 16;
+/// Tokens where it may not.
+const FIXED_LENGTH: i64 = 128;
+/// Inputs of more elements are not tried: a run could take all memory there is.
+const ELEMENTS: u64 = 1 << 24;
+/// What a run may take; a size that is wrong is found sooner.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What all runs may take.
+const ALL: Duration = Duration::from_secs(60);
+
+impl Promise {
+    /// Chooses sizes as the options say and tries them. `InvalidArgument` if the model does not run on them.
+    pub fn new(runtime: &'static Runtime, model: &Model, options: &CompileOptions, call: &Call) -> Result<Promise> {
+        let (min, max) = (options.batch_min, options.batch_max);
+        if min < 0 || max < min {
+            bail!(InvalidArgument, "the batch goes from {min} to {max}: there is no such size");
+        }
+        let infos = model.inputs();
+        if let Some(name) = options.example.keys().find(|name| !infos.iter().any(|info| info.name == **name)) {
+            let names: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+            bail!(NotFound, "there is no input {name:?}; the inputs are {}", names.join(", "));
+        }
+        let longest = model.card().longest_text()?.map(|tokens| tokens as i64);
+        let dynamic = options.dynamic || model.card().task == Task::Generate;
+        let asked = match dynamic {
+            true => shapes::all_open(&infos, (min, max), longest, &options.shapes),
+            false => options.shapes.clone(),
+        };
+        let length = if dynamic { LENGTH } else { FIXED_LENGTH };
+        let maker = Maker { model, infos, asked, options, sequence: length.min(longest.unwrap_or(length)), longest };
+        let cached = maker.infos.iter().any(|info| is_past(&info.name));
+        let (contract, example) = maker.contract(0)?;
+        let mut promise = Promise { contract, example, warnings: Vec::new() };
+        if cached {
+            // Texts that grow are run as their generator runs them.
+            return Ok(promise);
+        }
+        let mut trial = match Trial::new(runtime, model, call) {
+            Err(e) if options.portable_only && !e.kind().ends_a_call() => {
+                promise.warnings.push(format!("ONNX Runtime does not open the model here: {e}"));
+                return Ok(promise);
+            }
+            trial => trial?,
+        };
+        let Some(at) = maker.example(&mut trial, &mut promise)? else { return Ok(promise) };
+        let (batch, others): (Vec<_>, Vec<_>) =
+            maker.ranges(&promise.contract).into_iter().partition(|(range, _)| range.name == "batch");
+        let usual = Base { at, set: Vec::new() };
+        for (range, given) in others {
+            maker.ends(&mut trial, &mut promise, &range, given, &usual)?;
+        }
+        // Large batches of the smallest samples, if these run.
+        let least = maker.ranges(&promise.contract).into_iter().filter(|(range, _)| range.name != "batch");
+        let small = Base { at, set: least.map(|(range, _)| (range.name, range.min)).collect() };
+        let small = match trial.run(&maker.shapes(&maker.sizes(at, &small.set)?)?)? {
+            Tried::Runs => small,
+            _ => usual,
+        };
+        for (range, given) in batch {
+            maker.ends(&mut trial, &mut promise, &range, given, &small)?;
+        }
+        Ok(promise)
+    }
+}
+
+/// Which guess the sizes of a run are, and those that are set.
+struct Base {
+    at: usize,
+    set: Vec<(String, i64)>,
+}
+
+struct Maker<'a> {
+    model: &'a Model,
+    infos: Vec<ValueInfo>,
+    asked: Asked,
+    options: &'a CompileOptions,
+    sequence: i64,
+    longest: Option<i64>,
+}
+
+impl Maker<'_> {
+    /// Sizes within what is asked for, of a guess.
+    fn sizes(&self, trial: usize, set: &[(String, i64)]) -> Result<Sizes> {
+        let mut sizes = Sizes::new(self.model);
+        for (position, info) in self.infos.iter().enumerate() {
+            let ranges = self.asked.get(&info.name).or_else(|| self.asked.get(&position.to_string()));
+            for (axis, range) in ranges.into_iter().flatten() {
+                sizes.limit(position, *axis, range);
+            }
+        }
+        for (position, info) in self.infos.iter().enumerate() {
+            if let Some(shape) = self.options.example.get(&info.name) {
+                sizes.bind(position, shape)?;
+            }
+        }
+        set.iter().for_each(|(name, size)| sizes.set_range(name, *size));
+        let sequential: Vec<bool> = self.infos.iter().map(crate::benchmark::is_of_tokens).collect();
+        let (sequence, longest) = (self.sequence, self.longest);
+        sizes.choose(&Wanted { batch: 1, sequence, asked: false, longest, sequential: &sequential, trial });
+        Ok(sizes)
+    }
+
+    /// The shapes of inputs whose rank is known.
+    fn shapes(&self, sizes: &Sizes) -> Result<Shapes> {
+        let known = |(position, info): (usize, &ValueInfo)| {
+            info.shape.is_some().then(|| Ok((info.name.clone(), sizes.shape(position)?)))
+        };
+        self.infos.iter().enumerate().filter_map(known).collect()
+    }
+
+    fn contract(&self, trial: usize) -> Result<(Contract, Shapes)> {
+        let shapes = self.shapes(&self.sizes(trial, &[])?)?;
+        let example: HashMap<String, Vec<i64>> = shapes.iter().cloned().collect();
+        Ok((Contract::new(&self.infos, &self.asked, &example)?, shapes))
+    }
+
+    /// Finds an example that runs, and gives which guess it is; `None` if nothing could be tried.
+    fn example(&self, trial: &mut Trial<'_>, promise: &mut Promise) -> Result<Option<usize>> {
+        let mut refused = None;
+        for at in 0..TRIALS {
+            let made = self.contract(at);
+            let (contract, example) = if at == 0 { made? } else { made.unwrap_or_default() };
+            if at > 0 && (example == promise.example || example.is_empty()) {
+                continue;
+            }
+            match trial.run(&example)? {
+                Tried::Runs => {
+                    (promise.contract, promise.example) = (contract, example);
+                    return Ok(Some(at));
+                }
+                Tried::Untried(why) if at == 0 => {
+                    promise.warnings.push(format!("the package's inputs were not tried: {why}"));
+                    return Ok(None);
+                }
+                Tried::Untried(_) => {}
+                Tried::Refused(e) => drop(refused.get_or_insert(e)),
+            }
+            if trial.is_late() {
+                break;
+            }
+        }
+        let Some(e) = refused else { return Ok(None) };
+        if guesses_values(self.model) {
+            promise.warnings.push(format!(
+                "the model does not run on {}, perhaps for the values that inputs were given: {e}",
+                listed(&promise.example)
+            ));
+            return Ok(None);
+        }
+        Err(Error::new(
+            Kind::InvalidArgument,
+            format!(
+                "the model does not run on {}, so the package never would: {}; give the sizes of its inputs (`shape`, or \
+                 ranges of them)",
+                listed(&promise.example),
+                e.message()
+            ),
+        ))
+    }
+
+    /// The ranges of a contract, each with whether it was asked for.
+    fn ranges(&self, contract: &Contract) -> Vec<(Range, bool)> {
+        let defaults = CompileOptions::default();
+        let usual = (self.options.batch_min, self.options.batch_max) == (defaults.batch_min, defaults.batch_max);
+        let mut ranges: BTreeMap<String, (Range, bool)> = BTreeMap::new();
+        for (position, input) in contract.inputs.iter().enumerate() {
+            let asked = [input.name.clone(), position.to_string()];
+            let asked = asked.iter().any(|key| self.options.shapes.contains_key(key));
+            for size in input.dims.iter().flatten() {
+                if let Size::Range(range) = size {
+                    let given = asked || (range.name == "batch" && !usual);
+                    ranges.entry(range.name.clone()).or_insert((range.clone(), false)).1 |= given;
+                }
+            }
+        }
+        ranges.into_values().collect()
+    }
+
+    /// Runs both ends of a range; the others have the sizes of a base.
+    fn ends(
+        &self,
+        trial: &mut Trial<'_>,
+        promise: &mut Promise,
+        range: &Range,
+        given: bool,
+        others: &Base,
+    ) -> Result<()> {
+        let Some(base) = self.sizes(others.at, &others.set)?.range_size(&range.name) else { return Ok(()) };
+        let mut run = |size: i64| {
+            let set = [&others.set[..], &[(range.name.clone(), size)]].concat();
+            trial.run(&self.shapes(&self.sizes(others.at, &set)?)?)
+        };
+        let (mut narrow, mut why) = (range.clone(), None);
+        if range.min < base
+            && let Tried::Refused(e) = run(range.min)?
+        {
+            why = Some((range.min, e));
+            let between = (1..31).map(|power| 1i64 << power).filter(|size| (range.min + 1..base).contains(size));
+            narrow.min = base;
+            for size in between {
+                if !given && matches!(run(size)?, Tried::Runs) {
+                    narrow.min = size;
+                    break;
+                }
+            }
+        }
+        // What has no end is tried beyond the example.
+        let most = range.max.unwrap_or(base.saturating_mul(2));
+        if most > base
+            && let Tried::Refused(e) = run(most)?
+        {
+            why.get_or_insert((most, e));
+            let mut size = most / 2;
+            while !given && size > base && !matches!(run(size)?, Tried::Runs) {
+                size /= 2;
+            }
+            narrow.max = Some(size.max(base));
+        }
+        let Some((size, e)) = why else { return Ok(()) };
+        let name = &range.name;
+        if given {
+            let takes = shapes::describe(&Size::Range(range.clone()));
+            bail!(InvalidArgument, "the package would take {takes}, but the model does not run with {size}: {e}");
+        }
+        let takes = shapes::describe(&Size::Range(narrow.clone()));
+        promise.warnings.push(format!("the package takes {takes}: with {size} the model does not run ({e})"));
+        let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
+        for size in dims {
+            match size {
+                Size::Range(range) if range.name == *name => *range = narrow.clone(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `x [1, 128], y [1]`.
+fn listed(shapes: &Shapes) -> String {
+    shapes.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What came of a run.
+enum Tried {
+    Runs,
+    Refused(Error),
+    /// Inputs that cannot be made, or are too large.
+    Untried(String),
+}
+
+/// Runs of the model.
+struct Trial<'a> {
+    model: &'a Model,
+    session: Session,
+    call: &'a Call<'a>,
+    start: Instant,
+}
+
+impl<'a> Trial<'a> {
+    fn new(runtime: &'static Runtime, model: &'a Model, call: &'a Call<'a>) -> Result<Trial<'a>> {
+        let options = SessionOptions { varying_sizes: true, ..SessionOptions::default() };
+        let session = Session::new(runtime, model, &options, call).at(|| "the model that is tried")?;
+        Ok(Trial { model, session, call, start: Instant::now() })
+    }
+
+    fn is_late(&self) -> bool {
+        self.start.elapsed() > ALL
+    }
+
+    /// An error only if the caller ends the work. A run that takes long is one that runs.
+    fn run(&mut self, shapes: &Shapes) -> Result<Tried> {
+        self.call.check()?;
+        let elements = |(_, shape): &(String, Vec<i64>)| element_count(shape).unwrap_or(u64::MAX);
+        if shapes.iter().map(elements).fold(0, u64::saturating_add) > ELEMENTS || self.is_late() {
+            return Ok(Tried::Untried(format!("{} would take too much or too long", listed(shapes))));
+        }
+        let options = BenchmarkOptions { shapes: shapes.clone(), ..BenchmarkOptions::default() };
+        let made = Source::new(self.model, self.model, None, &options).and_then(|source| source.timing());
+        let inputs = match made {
+            Err(e) => return Ok(Tried::Untried(e.to_string())),
+            Ok(inputs) => inputs,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.call.deadline.map_or(deadline, |own| own.min(deadline));
+        let call = Call { progress: None, deadline: Some(deadline), cancel: self.call.cancel };
+        let outputs: Vec<String> =
+            self.session.outputs().iter().filter(|o| o.dtype.is_some()).map(|o| o.name.clone()).collect();
+        let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        match self.session.run(&inputs.feed(), &outputs, &call) {
+            Ok(_) => Ok(Tried::Runs),
+            Err(e) if e.kind() == Kind::Timeout => self.call.check().map(|()| Tried::Runs),
+            Err(e) if is_refusal(&e) => Ok(Tried::Refused(e)),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
