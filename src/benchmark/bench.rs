@@ -1,12 +1,14 @@
 //! A benchmark under way: the models alone, then as a pair, on inputs of sizes that the original takes.
 
 use super::inputs::{InputSet, Source, is_refusal};
+use super::pairing::Pairing;
 use super::quality::Comparison;
 use super::steps::Steps;
 use super::timing::{Alone, Pair, Rounds, Side, Subject, alone, latency, prime};
 use super::{BenchmarkOptions, BenchmarkReport, Both, QualityReport, clock, speedup};
 use crate::error::{Context, Error, Result};
 use crate::runtime::{Runtime, SessionOptions};
+use crate::text::Tokenizer;
 use std::time::Instant;
 
 /// A benchmark under way.
@@ -16,10 +18,56 @@ pub struct Bench<'a> {
     pub result: Side<'a>,
     pub options: &'a BenchmarkOptions,
     pub source: Source<'a>,
+    /// What the result reads with its own tokenizer, if that is another.
+    of_result: Option<Source<'a>>,
+    pairing: &'a Pairing,
     pub start: Instant,
 }
 
-impl Bench<'_> {
+/// What the two are timed on.
+pub struct Fed {
+    original: InputSet,
+    /// If it is something else.
+    result: Option<InputSet>,
+}
+
+impl Fed {
+    /// Those of the original and of the result.
+    pub fn each(&self) -> [&InputSet; 2] {
+        [&self.original, self.result.as_ref().unwrap_or(&self.original)]
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// Nothing loaded yet. An error if options and models do not fit each other.
+    pub fn new(
+        runtime: &'static Runtime,
+        [original, result]: [Side<'a>; 2],
+        tokenizer: Option<&'a Tokenizer>,
+        pairing: &'a Pairing,
+        options: &'a BenchmarkOptions,
+    ) -> Result<Bench<'a>> {
+        let source = Source::new(original.model(), result.model(), tokenizer, options)?;
+        pairing.check(&source)?;
+        let of_result = match (&pairing.reading, source.name()) {
+            (Some(reading), "text") => {
+                Some(Source::new(result.model(), result.model(), Some(&reading.tokenizer), options)?)
+            }
+            _ => None,
+        };
+        Ok(Bench { runtime, original, result, options, source, of_result, pairing, start: Instant::now() })
+    }
+
+    fn timing(&self) -> Result<Fed> {
+        let result = self.of_result.as_ref().map(Source::timing).transpose()?;
+        Ok(Fed { original: self.source.timing()?, result })
+    }
+
+    fn set(&self, index: usize) -> Result<Fed> {
+        let result = self.of_result.as_ref().map(|source| source.set(index)).transpose()?;
+        Ok(Fed { original: self.source.set(index)?, result })
+    }
+
     pub fn session(&self) -> SessionOptions {
         let execution = self.options.execution.clone();
         SessionOptions { threads: self.options.threads, execution, ..SessionOptions::default() }
@@ -31,32 +79,58 @@ impl Bench<'_> {
     }
 
     /// Inputs of sizes that the original takes; an error that says which of the two takes none.
-    pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<InputSet> {
+    pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<Fed> {
         let quiet = steps.quiet();
         let source = &mut self.source;
-        let inputs = source.settle(|source| {
-            let inputs = source.timing()?;
-            pair.original.run(&inputs.feed(), &quiet).map(|_| inputs)
-        });
-        let inputs = inputs.at(|| "the original")?;
-        let outputs = pair.result.run(&inputs.feed(), &quiet);
-        outputs.map_err(|e| source.hinted(e)).at(|| "the result")?;
+        let settled = source.settle(|source| pair.original.run(&source.timing()?.feed(), &quiet).map(drop));
+        settled.at(|| "the original")?;
+        if let Some(other) = &mut self.of_result {
+            other.follow(source);
+        }
+        let inputs = self.timing()?;
+        let outputs = pair.result.run(&inputs.each()[1].feed(), &quiet);
+        outputs.map_err(|e| self.source.hinted(e)).at(|| "the result")?;
         Ok(inputs)
     }
 
     /// Each alone, on inputs of sizes that the original takes.
-    pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(InputSet, Both<Alone>)> {
-        let inputs = self.source.timing()?;
-        let (runtime, original, result) = (self.runtime, self.original, self.result);
-        match each_alone(runtime, original, result, &inputs, session, steps) {
+    pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
+        let inputs = self.timing()?;
+        match self.each_alone(&inputs, session, steps) {
             Err((_, e)) if is_refusal(&e) => {
                 let mut pair = self.pair(session, steps)?;
                 let inputs = self.settled(&mut pair, steps)?;
                 drop(pair);
-                let each = each_alone(runtime, original, result, &inputs, session, steps);
+                let each = self.each_alone(&inputs, session, steps);
                 Ok((inputs, each.map_err(|(name, e)| self.source.hinted(e).at(name))?))
             }
             each => Ok((inputs, each.map_err(|(name, e)| e.at(name))?)),
+        }
+    }
+
+    /// The smaller model comes first: the allocator keeps some memory of the model before and gives it to the one
+    /// after, whose growth then looks smaller than it is, and that matters least where it is large. An error comes with
+    /// the name of the model that it is about.
+    fn each_alone(
+        &self,
+        inputs: &Fed,
+        options: &SessionOptions,
+        steps: &mut Steps,
+    ) -> std::result::Result<Both<Alone>, (&'static str, Error)> {
+        let (first, second) = ("the original", "the result");
+        prime(self.runtime, options, &steps.quiet()).map_err(|e| (first, e))?;
+        let mut measure = |side: Side<'_>, inputs: &InputSet, name: &'static str| {
+            let alone = alone(self.runtime, side, inputs, options, &steps.quiet()).map_err(|e| (name, e))?;
+            steps.next().map_err(|e| (name, e))?;
+            Ok(alone)
+        };
+        let [of_original, of_result] = inputs.each();
+        if self.result.bytes() <= self.original.bytes() {
+            let result = measure(self.result, of_result, second)?;
+            Ok(Both { original: measure(self.original, of_original, first)?, result })
+        } else {
+            let original = measure(self.original, of_original, first)?;
+            Ok(Both { original, result: measure(self.result, of_result, second)? })
         }
     }
 
@@ -70,23 +144,20 @@ impl Bench<'_> {
                 steps.skip(source.count() - index)?;
                 break;
             }
-            let inputs = source.set(index)?;
-            let feed = inputs.feed();
-            let original = pair.original.run(&feed, &quiet).map_err(|e| source.hinted(e)).at(|| "the original")?;
-            let result = pair.result.run(&feed, &quiet).map_err(|e| source.hinted(e)).at(|| "the result")?;
-            comparison.add(&original, &result, inputs.mask.as_ref(), inputs.samples)?;
+            let inputs = self.set(index)?;
+            let [of_original, of_result] = inputs.each();
+            let original = pair.original.run(&of_original.feed(), &quiet).map_err(|e| source.hinted(e));
+            let original = original.at(|| "the original")?;
+            let result = pair.result.run(&of_result.feed(), &quiet).map_err(|e| source.hinted(e));
+            let result = result.at(|| "the result")?;
+            let result = self.pairing.aligned(result, [of_original.mask.as_ref(), of_result.mask.as_ref()])?;
+            comparison.add(&original, &result, of_original.mask.as_ref(), of_original.samples)?;
             steps.next()?;
         }
         Ok(comparison.finish())
     }
 
-    pub fn report(
-        &self,
-        pair: &Pair,
-        inputs: &InputSet,
-        rounds: &Rounds,
-        each: Option<Both<Alone>>,
-    ) -> BenchmarkReport {
+    pub fn report(&self, pair: &Pair, inputs: &Fed, rounds: &Rounds, each: Option<Both<Alone>>) -> BenchmarkReport {
         let session = self.session();
         let bytes = Both { original: self.original.bytes(), result: self.result.bytes() };
         let loaded = Both { original: pair.original.load_ms, result: pair.result.load_ms };
@@ -100,7 +171,7 @@ impl Bench<'_> {
             clock: clock(&session).name(),
             placement: pair.placement(),
             inputs: self.source.name(),
-            input_shapes: inputs.shapes(),
+            input_shapes: inputs.original.shapes(),
             latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
             speedup: speedup(rounds, self.options.seed),
             load_ms,
@@ -108,34 +179,8 @@ impl Bench<'_> {
             resident_bytes: each.map(|each| each.map(|alone| alone.resident_bytes)),
             bytes,
             size_ratio: bytes.original as f64 / bytes.result.max(1) as f64,
+            notes: self.pairing.notes.clone(),
             seconds: self.start.elapsed().as_secs_f64(),
         }
-    }
-}
-
-/// The smaller model comes first: the allocator keeps some memory of the model before and gives it to the one
-/// after, whose growth then looks smaller than it is, and that matters least where it is large. An error comes with
-/// the name of the model that it is about.
-fn each_alone(
-    runtime: &'static Runtime,
-    original: Side<'_>,
-    result: Side<'_>,
-    inputs: &InputSet,
-    options: &SessionOptions,
-    steps: &mut Steps,
-) -> std::result::Result<Both<Alone>, (&'static str, Error)> {
-    let (first, second) = ("the original", "the result");
-    prime(runtime, options, &steps.quiet()).map_err(|e| (first, e))?;
-    let mut measure = |side: Side<'_>, name: &'static str| {
-        let alone = alone(runtime, side, inputs, options, &steps.quiet()).map_err(|e| (name, e))?;
-        steps.next().map_err(|e| (name, e))?;
-        Ok(alone)
-    };
-    if result.bytes() <= original.bytes() {
-        let result = measure(result, second)?;
-        Ok(Both { original: measure(original, first)?, result })
-    } else {
-        let original = measure(original, first)?;
-        Ok(Both { original, result: measure(result, second)? })
     }
 }

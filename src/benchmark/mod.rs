@@ -37,6 +37,7 @@ use crate::text::Tokenizer;
 use bench::Bench;
 use inputs::InputSet;
 pub(crate) use inputs::Source;
+use pairing::Pairing;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use steps::Steps;
