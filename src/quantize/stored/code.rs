@@ -189,13 +189,10 @@ impl Places {
     }
 }
 
+type Visit<'v> = dyn FnMut(usize, &[f32], &[u32]) -> Result<()> + 'v;
+
 /// Visits a tensor in pieces: number of the first element, elements, places of their scales.
-fn pieces(
-    matrix: &Matrix,
-    places: &Places,
-    ticket: &Ticket,
-    visit: &mut dyn FnMut(usize, &[f32], &[u32]) -> Result<()>,
-) -> Result<()> {
+fn pieces(matrix: &Matrix, places: &Places, ticket: &Ticket, visit: &mut Visit<'_>) -> Result<()> {
     let count = PIECE.min(matrix.elements());
     let (mut values, mut at) = (vec![0f32; count], vec![0u32; count]);
     for from in (0..matrix.elements()).step_by(PIECE) {
