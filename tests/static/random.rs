@@ -89,7 +89,7 @@ impl Net<'_> {
     fn bound(&mut self) {
         match self.dice.below(6) {
             0 => drop(self.push("Relu", &[], &[]).name.take()),
-            1 | 2 => {
+            1 | 2 if shape[1].min(shape[2]) > 3 => {
                 let (low, high) = (self.dice.pick(&[0.0, 0.0, -0.5, 0.1]), self.dice.pick(&[6.0, 1.0, 0.6]));
                 let (low, high) = (self.floats(&[], &[low]), self.floats(&[], &[high]));
                 if self.dice.chance(3) {
@@ -251,8 +251,6 @@ fn between_convolutions(net: &mut Net<'_>, shape: &mut [i64; 3], before: &(Strin
         }
         _ => {}
     }
-    // Pools end somewhere.
-    shape[1] = shape[1].max(1);
 }
 
 fn finish(
