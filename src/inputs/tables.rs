@@ -43,13 +43,19 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
 
 /// The size of the constant `name` along `axis`, which quantized models reach through a node or two.
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
-    let dims = dims_of(view, body, name)?;
+    // Tables of blocks get their shape at the end; rows come first all along.
+    let dims = reached(view, body, name, axis == 0)?;
     let axis = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).ok()?;
     dims.get(axis).copied()
 }
 
 /// The dimensions of the constant `name`, which quantized models reach through a node or two; `None` if it is none.
 pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
+    reached(view, body, name, false)
+}
+
+/// As [`dims_of`]; with `rows` also through nodes that change the shape, but not the number of rows.
+fn reached(view: &View, body: BodyId, name: &str, rows: bool) -> Option<Vec<i64>> {
     let (mut at, mut name) = (body, name);
     for _ in 0..8 {
         if let Some(constant) = view.constant_or_default(at, name) {
@@ -61,8 +67,7 @@ pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
         }
         let (owner, crate::graph::Producer::Node(index)) = view.producer(at, name)? else { return None };
         let node = view.node(owner, index);
-        // Tables of blocks get their shape at the end; rows come first all along.
-        let keeps_rows = ["Reshape", "Sub", "Concat"].iter().any(|op| node.is(op)) && axis == 0;
+        let keeps_rows = rows && ["Reshape", "Sub", "Concat"].iter().any(|op| node.is(op));
         if !["DequantizeLinear", "Cast", "Mul"].iter().any(|op| node.is(op)) && !keeps_rows {
             return None;
         }
