@@ -140,6 +140,14 @@ impl Model {
         self.origin.path.as_deref()
     }
 
+    /// The content of the file it was loaded from, if that is one.
+    pub(crate) fn file(&self) -> Option<&Bytes> {
+        match self.origin.files.as_slice() {
+            [(_, bytes)] => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// Inputs a run must feed: the graph's inputs without those that have a default (an initializer).
     pub fn inputs(&self) -> Vec<ValueInfo> {
         let graph = self.graph();

@@ -27,6 +27,14 @@ pub enum Calibration<'a> {
     },
     /// Values of the inputs by name; see [`batches`] for how they are cut.
     Tensors(&'a [(String, Tensor)]),
+    /// No data, but the sizes and values of inputs that are generated where something is measured. Nothing is fitted to
+    /// them, and what needs data refuses them.
+    Generated {
+        /// Shapes of inputs by name.
+        shapes: &'a [(String, Vec<i64>)],
+        /// Values of inputs by name: one number for all elements, or one for each.
+        values: &'a [(String, Vec<f64>)],
+    },
 }
 
 /// One run's inputs by name.
@@ -97,6 +105,7 @@ pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch
             let runs = tensors::cut(&model.inputs(), tensors, LINES, "calibration data")?;
             return Ok(runs.into_iter().map(|inputs| Batch { inputs, mask: None }).collect());
         }
+        Calibration::Generated { shapes, values } => return generated(model, shapes, values),
         Calibration::Text { text, tokenizer, windows, length } => (text, tokenizer, windows, length),
     };
     let windows = if windows == 0 { WINDOWS } else { windows };
@@ -143,6 +152,11 @@ fn lines_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: 
 
 /// Inputs for `model` where there is no data: built-in sentences if it takes text, else generated.
 pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
+    generated(model, &[], &[])
+}
+
+/// As [`without_data`], with some shapes and values given.
+fn generated(model: &Model, shapes: &[(String, Vec<i64>)], values: &[(String, Vec<f64>)]) -> Result<Vec<Batch>> {
     let tokenizer = Tokenizer::of(model)?;
     if let (Task::Generate, Some(tokenizer)) = (&model.card().task, &tokenizer) {
         let text = texts(&BenchmarkOptions::default()).join(" ");
@@ -151,7 +165,8 @@ pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
         let calibration = Calibration::Text { text: &text, tokenizer, windows: 1, length: tokens.min(longest) };
         return batches(model, &calibration);
     }
-    let options = BenchmarkOptions { batch_size: LINES, ..BenchmarkOptions::default() };
+    let (shapes, values) = (shapes.to_vec(), values.to_vec());
+    let options = BenchmarkOptions { batch_size: LINES, shapes, values, ..BenchmarkOptions::default() };
     let source = Source::new(model, model, tokenizer.as_ref(), &options)?;
     (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()
 }

@@ -3,6 +3,7 @@
 use super::BodyId;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
+use crate::onnx::validate::subgraphs;
 use bytes::Bytes;
 use std::collections::HashSet;
 
@@ -164,6 +165,23 @@ pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, versio
     if !imports.iter().any(|i| i.domain.as_deref().unwrap_or("") == domain) {
         let (domain, version) = (Some(domain.to_owned()), Some(version));
         imports.push(OperatorSetIdProto { domain, version, ..Default::default() });
+    }
+}
+
+/// Makes sure that the model imports `domain` if it has nodes of it anywhere, and that each function does which has, its
+/// subgraphs included: ONNX Runtime resolves the nodes of a function by the function's own imports.
+pub fn import_where_used(model: &mut ModelProto, domain: &str, version: i64) {
+    fn uses(nodes: &[NodeProto], domain: &str) -> bool {
+        let inside = |node: &NodeProto| subgraphs(node).any(|graph| uses(&graph.node, domain));
+        nodes.iter().any(|node| node.domain.as_deref() == Some(domain) || inside(node))
+    }
+    let mut used = model.graph.as_deref().is_some_and(|graph| uses(&graph.node, domain));
+    for function in model.functions.iter_mut().filter(|function| uses(&function.node, domain)) {
+        import_domain(&mut function.opset_import, domain, version);
+        used = true;
+    }
+    if used {
+        import_domain(&mut model.opset_import, domain, version);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod formula;
 pub mod modules;
 pub mod opset;
+pub mod origin;
 mod rotary;
 mod view;
 pub mod writer;

@@ -1,6 +1,7 @@
 //! From nodes and weights to the modules people know them by: `query`, `q_proj`, `dense`, `fc1` …
 
-use super::{BodyId, Use, View};
+use super::constants::Constant;
+use super::{BodyId, Producer, Use, View};
 use std::collections::BTreeMap;
 
 /// Operators that apply a weight.
@@ -22,16 +23,24 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate().filter(|(_, node)| WEIGHTED.contains(&node.op())) {
-            let weight = node
-                .input
-                .iter()
-                .find_map(|name| view.constant_or_default(body, name).filter(|c| c.tensor.dims.len() > 1));
+            let matrix = |name: &String| weight(view, body, name).filter(|c| c.tensor.dims.len() > 1);
+            let weight = node.input.iter().find_map(matrix);
             if let Some(name) = weight.and_then(|weight| module(view, body, index, weight.name)) {
                 *found.entry(name).or_default() += 1;
             }
         }
     }
     found
+}
+
+/// The constant that an input of a node is, if only in another shape: codes of weights in blocks.
+pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<'a>> {
+    if let Some((owner, Producer::Node(index))) = view.producer(body, name)
+        && view.node(owner, index).is("Reshape")
+    {
+        return view.constant_or_default(owner, view.node(owner, index).input_at(0)?);
+    }
+    view.constant_or_default(body, name)
 }
 
 /// The module a node belongs to: the last word of its scope, else of its weight's name, else of that of its bias.

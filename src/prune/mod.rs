@@ -134,6 +134,9 @@ fn run(
             Some((runtime, Calibration::Text { text: &pieces, tokenizer, windows, length: *length }))
         }
         Some((runtime, Calibration::Tensors(tensors))) => Some((runtime, Calibration::Tensors(tensors))),
+        Some((_, Calibration::Generated { .. })) => {
+            bail!(InvalidArgument, "generated inputs say nothing of what weights are worth")
+        }
         None => None,
     };
     let calibration = shown.as_ref().map(|(runtime, calibration)| (*runtime, calibration));

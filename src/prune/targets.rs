@@ -138,14 +138,22 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate() {
             if QUANTIZED_ALREADY.contains(&node.op()) {
-                let constant = node.input.iter().filter_map(|name| view.constant_or_default(body, name)).next();
+                let constant = node.input.iter().find_map(|name| modules::weight(view, body, name));
                 let names = names_of(view, body, index, constant.map_or("", |c| c.name));
                 left.push((body, index, names, "is quantized already".to_owned()));
             }
-            for slot in slots(node) {
-                let Some(constant) = node.input_at(*slot).and_then(|name| view.constant_or_default(body, name)) else {
-                    continue;
-                };
+            let slots = slots(node);
+            let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
+            // Of what is not multiplied but looked up nobody expects a weight.
+            if node.op() != "Gather"
+                && slots.iter().all(|slot| constant(slot).is_none())
+                && let Some(name) = slots.first().and_then(|slot| node.input_at(*slot))
+                && let Some(reason) = view.origin(body, name).why_left()
+            {
+                left.push((body, index, names_of(view, body, index, ""), reason));
+            }
+            for slot in slots {
+                let Some(constant) = constant(slot) else { continue };
                 let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };
                 let names = names_of(view, body, index, constant.name);
                 let module = modules::module(view, body, index, constant.name);

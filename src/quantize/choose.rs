@@ -7,8 +7,8 @@ use super::prepare::is_sequential;
 use super::speed::{self, SLOWER};
 use super::trial::{Judge, Trial};
 use super::{QuantizeOptions, Work};
-use crate::calibrate::{self, Batch};
-use crate::error::{Result, bail};
+use crate::calibrate::{self, Batch, Calibration};
+use crate::error::{Error, Kind, Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::Runtime;
@@ -17,6 +17,7 @@ use crate::runtime::Runtime;
 const HELD_OUT: usize = 4;
 /// Results that are made until one keeps the limits. Losses do not quite add up, so the first may miss them.
 const ATTEMPTS: usize = 6;
+const HINT: &str = "what the models are measured on was generated: the options `shapes` and `values` set it, or calibration data is it";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays in float, as target_size allows";
 
@@ -32,7 +33,10 @@ pub fn run(
     let (given, fits) = (data.is_some(), data.is_some() && is_sequential(options));
     let mut batches = match data {
         Some(batches) => batches,
-        None if limited => calibrate::without_data(work.model)?,
+        None if limited => {
+            let (shapes, values) = work.generated;
+            calibrate::batches(work.model, &Calibration::Generated { shapes, values })?
+        }
         None => Vec::new(),
     };
     let sample = batches.first().map(|b| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() });
@@ -51,7 +55,8 @@ pub fn run(
     let mut chooser = Chooser { units: allocate::units(&first, options), slow: Vec::new() };
     chooser.slow = vec![false; chooser.units.len()];
     if options.never_slower {
-        let found = speed::race_units(runtime, work, &chooser.units, sample.as_ref().filter(|_| given))?;
+        let sample = sample.as_ref().filter(|_| given);
+        let found = speed::race_units(runtime, work, &chooser.units, sample).map_err(|e| hinted(e, given))?;
         chooser.slow = found.slow;
         if let Some(speedup) = found.speedup {
             report.summary.insert("speedup".into(), serde_json::to_value(speedup).unwrap_or_default());
@@ -60,7 +65,7 @@ pub fn run(
     if !limited {
         return chooser.make(work, &vec![0; chooser.units.len()], SLOWER);
     }
-    let judge = Judge::new(runtime, work, held_out)?;
+    let judge = Judge::new(runtime, work, held_out).map_err(|e| hinted(e, given))?;
     report.summary.insert("quality_metric".into(), judge.metric().into());
     report.summary.insert("quality_batches".into(), judge.batches().into());
     let sensitivities = chooser.measure(work, &judge)?;
@@ -70,6 +75,16 @@ pub fn run(
         node.sensitivity = sensitivities.iter().find(|(name, _)| *name == node.name).map(|(_, loss)| *loss);
     }
     Ok((result, nodes))
+}
+
+/// An error of a run, with what can be done about it if the inputs were not the caller's.
+fn hinted(e: Error, given: bool) -> Error {
+    match e.kind() {
+        Kind::Runtime | Kind::InvalidArgument if !given => {
+            Error::new(e.kind(), format!("{}; {HINT}", e.message())).at(e.place())
+        }
+        _ => e,
+    }
 }
 
 /// Batches to measure on: all, or some that weights are not fitted to.
@@ -163,25 +178,37 @@ impl Chooser {
                 break;
             }
         }
-        match (target_size, closest) {
-            (0, (_, loss)) => {
-                bail!(
-                    Unsupported,
-                    "max_quality_loss is {max_quality_loss}, and every form tried loses {loss:.3e} or more"
-                )
-            }
-            (size, (u64::MAX, _)) => {
-                let smallest = others + self.units.iter().map(|u| u.candidates[0].bytes).sum::<u64>();
-                bail!(Unsupported, "target_size is {size} bytes, but the smallest form has about {smallest}")
-            }
-            (size, (bytes, loss)) => {
-                bail!(
-                    Unsupported,
-                    "with target_size {size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
-                     {max_quality_loss}"
-                )
-            }
+        let (bytes, loss) = closest;
+        if target_size == 0 {
+            bail!(Unsupported, "max_quality_loss is {max_quality_loss}, and every form tried loses {loss:.3e} or more")
         }
+        if bytes <= target_size {
+            bail!(
+                Unsupported,
+                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
+                 {max_quality_loss}"
+            )
+        }
+        // Names and shapes take room that only what is made tells.
+        let smallest: Vec<usize> = self
+            .slow
+            .iter()
+            .zip(&self.units)
+            .map(|(slow, unit)| if *slow { unit.candidates.len() - 1 } else { 0 })
+            .collect();
+        let (result, nodes) = self.make(work, &smallest, LARGE)?;
+        let (bytes, loss) = (result.bytes(), judge.loss(&result, work)?);
+        if bytes > target_size {
+            bail!(Unsupported, "target_size is {target_size} bytes, but the smallest form has {bytes}")
+        }
+        if max_quality_loss > 0.0 && loss > max_quality_loss {
+            bail!(
+                Unsupported,
+                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
+                 {max_quality_loss}"
+            )
+        }
+        Ok((result, nodes, loss))
     }
 
     /// Candidates within a limit; those that are slow stay in float.

@@ -51,10 +51,7 @@ pub fn rewrite(
         })
         .collect();
     let mut write = Write { replacements: &replacements, quantized: HashMap::new() };
-    let mut model = rewrite::apply(original, plan, &done, constants, &mut names, &mut write, switches);
-    if plan.changes.iter().any(|c| c.form == Form::ContribMatMul) {
-        edit::import_domain(&mut model.opset_import, "com.microsoft", 1);
-    }
+    let model = rewrite::apply(original, plan, &done, constants, &mut names, &mut write, switches);
     let reports = rewrite::reports(&View::new(original), plan, &done, &|change| describe(plan, change));
     (model, reports)
 }
@@ -145,7 +142,8 @@ impl Write<'_> {
         let scale = emit.step(node, "Mul", &[&scale, &weight.scales]);
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
         let scale = if alpha == 1.0 { scale } else { emit.times(node, &scale, alpha, FLOAT) };
-        let Some(bias) = node.input_at(2) else {
+        // With a beta of 0 nobody reads the bias, which may be anything.
+        let Some(bias) = node.input_at(2).filter(|_| beta != 0.0) else {
             return emit.last(node, "Mul", &[&sums, &scale], weight.dtype);
         };
         let product = emit.step(node, "Mul", &[&sums, &scale]);

@@ -1,7 +1,7 @@
 //! What quantizing would give, before it is done.
 
 use super::allocate::units;
-use super::planner::{Plan, QUANTIZED, plan, report_of};
+use super::planner::{Change, Form, Plan, QUANTIZED, plan, report_of};
 use super::rewrite::dead_values;
 use super::stored::Stored;
 use super::weight_only::{Rows, coding};
@@ -9,11 +9,14 @@ use super::{Algorithm, QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
+use crate::onnx::dtype::DataType;
 use crate::report::{NodeReport, Report};
 use std::time::Instant;
 
-/// Bytes that a quantized node takes beyond its weights: names, nodes, shapes.
-const NODE_BYTES: u64 = 700;
+/// Bytes of a node beside the names in it, and how often it is named after the one it stands for: itself, what it reads,
+/// what it gives.
+const NODE_BYTES: u64 = 60;
+const NAMED: u64 = 4;
 /// Elements that are coded to see how long it takes.
 const SAMPLE: usize = 1 << 18;
 /// What the process takes whatever the model: code, tables, the graph.
@@ -33,8 +36,10 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    let view = View::new(model.proto());
-    let plan = plan(&view, model, options)?;
+    let floats = super::recoded(model, options)?;
+    let ready = floats.as_ref().unwrap_or(model);
+    let view = View::new(ready.proto());
+    let plan = plan(&view, ready, options)?;
     let nodes = nodes(&view, &plan, options);
     let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
     super::outcome::count(&mut report, &nodes, options)?;
@@ -44,7 +49,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
         let of = plan.changes.iter().find(|c| c.weight == weight).map(|c| (c.constant.owner, c.constant.name));
         of.is_some_and(|(owner, name)| dead.get(&owner).is_some_and(|names| names.contains(name)))
     };
-    let mut bytes = model.bytes() + NODE_BYTES * plan.changes.len() as u64;
+    let mut bytes = ready.bytes() + plan.changes.iter().map(|change| node_bytes(&view, change)).sum::<u64>();
     for unit in units(&plan, options) {
         bytes += unit.candidates[0].bytes;
         let goes = unit.weights.first().is_none_or(|weight| dies(*weight));
@@ -61,6 +66,22 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     report.nodes = nodes;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Bytes that a quantized node takes beyond its weights.
+fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
+    let node = view.node(change.body, change.node);
+    // What activations of another type than float32 are cast to, and from; and a bias.
+    let other = u64::from(change.constant.dtype != DataType::Float32.to_onnx());
+    let bias = u64::from(node.is("Gemm") && node.input_at(2).is_some());
+    let nodes = match change.form {
+        Form::MatMul | Form::Gemm => 5 + bias + (2 + bias) * other,
+        Form::ContribMatMul => 1,
+        Form::Table => 5 + other,
+        Form::BlockMatMul | Form::BlockGemm => 5 + bias + other,
+        Form::BlockTable => 3 + other,
+    };
+    nodes * (NODE_BYTES + NAMED * node.label().len() as u64)
 }
 
 fn nodes(view: &View<'_>, plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<NodeReport> {

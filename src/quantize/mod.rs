@@ -14,6 +14,7 @@ mod choose;
 mod decide;
 mod dynamic;
 mod forecast;
+mod notes;
 mod options;
 mod outcome;
 mod planner;
@@ -29,6 +30,7 @@ mod weights;
 
 pub use algorithms::ScaleType;
 pub use forecast::forecast;
+pub(crate) use notes::why_left;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 pub(crate) use planner::QUANTIZED_ALREADY;
 
@@ -40,6 +42,7 @@ use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
+use crate::source::{Format, gguf};
 use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;
@@ -69,7 +72,7 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 ///
 /// `max_quality_loss` and `target_size` first measure what each weight alone costs (stage `sensitivity`, in weights),
 /// on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the report says
-/// the sensitivity of each node. With calibration data the loss of the result is measured on a quarter of it that
+/// the sensitivity of each node. [`Calibration::Generated`] says what generated inputs are. With calibration data the loss of the result is measured on a quarter of it that
 /// weights are not fitted to. `never_slower` races original and result (stage `speed`, in runs).
 pub fn quantize_with(
     runtime: &'static Runtime,
@@ -90,6 +93,8 @@ struct Work<'w> {
     call: &'w Call<'w>,
     /// Data that weights are fitted to.
     fit: Option<(&'static Runtime, Vec<Batch>)>,
+    /// Shapes and values of inputs that are generated, by name.
+    generated: (&'w [(String, Vec<i64>)], &'w [(String, Vec<f64>)]),
 }
 
 fn run(
@@ -102,15 +107,22 @@ fn run(
     options.check()?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    options.fits_together(with.is_some_and(|(_, calibration)| calibration.is_some()))?;
+    let given = with.and_then(|(_, calibration)| calibration);
+    let (given, generated) = match given {
+        Some(&Calibration::Generated { shapes, values }) => (None, (shapes, values)),
+        other => (other, Default::default()),
+    };
+    options.fits_together(given.is_some())?;
     if options.needs_runtime() && with.is_none() {
         bail!(InvalidArgument, "max_quality_loss, target_size, never_slower and smooth_quant need ONNX Runtime");
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
     let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
-    let data = match with {
-        Some((runtime, Some(calibration))) => Some((runtime, calibrate::batches(model, calibration)?)),
+    let floats = recoded(model, options)?;
+    let source = floats.as_ref().unwrap_or(model);
+    let data = match (with, given) {
+        (Some((runtime, _)), Some(calibration)) => Some((runtime, calibrate::batches(source, calibration)?)),
         _ => None,
     };
     if let Some((_, batches)) = &data {
@@ -118,12 +130,12 @@ fn run(
         report.summary.insert("calibration_samples".into(), batches.iter().map(Batch::samples).sum::<u64>().into());
     }
     let prepared = match with {
-        Some((runtime, _)) => prepare::prepare(model, options, runtime, data.as_ref().map(|(_, b)| &b[..]), call)?,
+        Some((runtime, _)) => prepare::prepare(source, options, runtime, data.as_ref().map(|(_, b)| &b[..]), call)?,
         None => None,
     };
-    let ready = prepared.as_ref().unwrap_or(model);
+    let ready = prepared.as_ref().unwrap_or(source);
     let view = &View::new(ready.proto());
-    let mut work = Work { model: ready, options, view, pool, call, fit: None };
+    let mut work = Work { model: ready, options, view, pool, call, fit: None, generated };
     let (result, nodes) = match (with, data) {
         (_, Some((runtime, batches))) if options.quantize_type == QuantizeType::Static => {
             static_qdq::run(&work, runtime, batches, &mut report)?
@@ -132,12 +144,28 @@ fn run(
         (None, _) => work.make(&mut planner::plan(work.view, ready, options)?)?,
     };
     outcome::count(&mut report, &nodes, options)?;
-    report.summary.insert("bytes_before".into(), model.bytes().into());
-    report.summary.insert("bytes_after".into(), result.bytes().into());
+    let (before, after) = (model.bytes(), result.bytes());
+    if model.card().format == Format::Gguf && after >= before {
+        bail!(
+            Unsupported,
+            "the result would have {after} bytes, and the GGUF file has {before}: its weights have few bits already; \
+             fewer are in type weight-only with bits 4"
+        );
+    }
+    report.warnings.extend(notes::gone(model, &result));
+    report.summary.insert("bytes_before".into(), before.into());
+    report.summary.insert("bytes_after".into(), after.into());
     report.nodes = nodes;
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok((result, report))
+}
+
+/// A GGUF file's model with its blocks as floats where weights are to have fewer than 8 bits: the blocks of a file have
+/// other sizes and more of them than asked for, and take more room as operators read them than in the file.
+fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
+    let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
+    if fewer { gguf::as_floats(model) } else { Ok(None) }
 }
 
 impl Work<'_> {

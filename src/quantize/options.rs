@@ -222,9 +222,10 @@ impl QuantizeOptions {
             QuantizeType::Static if self.target_size > 0 => {
                 bail!(InvalidArgument, "target_size: static quantization has 8 bits alone, and so one size")
             }
-            QuantizeType::Dynamic if calibrated && self.max_quality_loss == 0.0 && self.smooth_quant == 0.0 => bail!(
+            QuantizeType::Dynamic if calibrated && !self.needs_runtime() => bail!(
                 InvalidArgument,
-                "calibration data is given, but dynamic quantization needs none without smooth_quant or max_quality_loss"
+                "calibration data is given, but dynamic quantization needs none without smooth_quant, max_quality_loss, \
+                 target_size or never_slower"
             ),
             QuantizeType::WeightOnly => self.weight_only_fits(calibrated),
             _ => Ok(()),
@@ -244,7 +245,7 @@ impl QuantizeOptions {
                 let name = if self.algorithm == Algorithm::Awq { "awq" } else { "gptq" };
                 bail!(InvalidArgument, "the algorithm {name} needs calibration data")
             }
-            Algorithm::Rtn | Algorithm::Hqq if calibrated && !limited => {
+            Algorithm::Rtn | Algorithm::Hqq if calibrated && !limited && !self.never_slower => {
                 let name = if self.algorithm == Algorithm::Hqq { "hqq" } else { "rtn" };
                 bail!(InvalidArgument, "the algorithm {name} uses no calibration data; gptq and awq do")
             }

@@ -6,6 +6,7 @@ use super::weights::Channel;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail, error};
 use crate::graph::constants::{Constant, Matrix};
+use crate::graph::origin::Origin;
 use crate::graph::{BodyId, Use, View};
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
@@ -204,7 +205,7 @@ impl<'a> Planner<'_, 'a> {
             return match (node.is("Gather"), first) {
                 (true, _) => Ok(None),
                 (false, Some(_)) => Err("the constant is the left factor".to_owned()),
-                (false, None) => Err("both factors are computed".to_owned()),
+                (false, None) => Err(self.why_not_constant(body, node)),
             };
         };
         let table = node.is("Gather");
@@ -233,6 +234,16 @@ impl<'a> Planner<'_, 'a> {
             return Err(format!("float16 before operator set {INTEGER_OPSET} has no integer form"));
         }
         Ok(Some((form, input, constant)))
+    }
+
+    /// Why a product has no constant weight.
+    fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
+        let origin = |input| node.input_at(input).map_or(Origin::Computed, |name| self.view.origin(body, name));
+        match (origin(0), origin(1)) {
+            (Origin::Parameter, Origin::Parameter) => Some("both factors are parameters of the function".to_owned()),
+            (_, right) => right.why_left(),
+        }
+        .unwrap_or_else(|| "both factors are computed".to_owned())
     }
 
     fn table_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {

@@ -111,6 +111,7 @@ pub fn apply(
         constants.remove(&body).into_iter().flatten().for_each(|tensor| content.add_constant(tensor));
     });
     edit::modernize_ir(&mut model);
+    edit::import_where_used(&mut model, "com.microsoft", 1);
     model
 }
 

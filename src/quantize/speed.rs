@@ -115,6 +115,8 @@ impl<'r> Races<'r> {
             warmup: 3,
             max_seconds: SECONDS,
             sequence_length: usize::from(writes),
+            shapes: work.generated.0.to_vec(),
+            values: work.generated.1.to_vec(),
             ..BenchmarkOptions::default()
         };
         let session = SessionOptions { threads: work.options.threads, ..SessionOptions::default() };

@@ -7,6 +7,11 @@
 //! A table that is also the head is stored once: the product reads the codes as `[N, blocks, bytes]`, the look-up the
 //! same bytes as `[N, blocks * bytes]`. Scales are stored as [`ScaleType`] says, and brought to float by nodes over
 //! constants, which ONNX Runtime computes when it makes a session.
+//!
+//! Unless it is told to fold no constants. Then scales are no constants, and its kernel for 8-bit activations, which
+//! rearranges the codes beforehand with their scales, gives zeros if the codes are constants (1.32). So where scales are
+//! computed the codes are, too, by a `Reshape`: what folds one folds the other, and what does not takes the kernel that
+//! rearranges nothing, which is slow and right.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::planner::{Change, Form, Plan, Weight};
@@ -232,6 +237,8 @@ fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
 /// Names of the constants that replace a weight.
 struct Constants {
     codes: String,
+    /// The codes are stored as a table reads them, `[N, blocks * bytes]`, and products reshape them.
+    flat: bool,
     scales: String,
     factors: Option<String>,
     zeros: Option<String>,
@@ -254,21 +261,22 @@ pub fn rewrite(
         .map(|(index, matrix)| {
             let change = plan.changes.iter().find(|c| c.weight == index)?;
             let matrix = matrix.as_ref()?;
-            let (constants, made) = constants_of(change.constant.name, matrix, &mut names);
+            let mut readers = plan.changes.iter().filter(|c| c.weight == index);
+            let flat = readers.all(|c| computes_scales(matrix, c));
+            let (constants, made) = constants_of(change.constant.name, matrix, flat, &mut names);
             tensors.entry(change.constant.owner).or_default().extend(made);
             Some((constants, matrix))
         })
         .collect();
-    let mut write = Write { weights: &constants, floats: HashMap::new(), options };
-    let mut model = rewrite::apply(original, plan, &done, tensors, &mut names, &mut write, switches);
-    edit::import_domain(&mut model.opset_import, "com.microsoft", 1);
-    for function in &mut model.functions {
-        if function.node.iter().any(|node| node.domain.as_deref() == Some("com.microsoft")) {
-            edit::import_domain(&mut function.opset_import, "com.microsoft", 1);
-        }
-    }
+    let mut write = Write { weights: &constants, floats: HashMap::new(), shaped: HashMap::new(), options };
+    let model = rewrite::apply(original, plan, &done, tensors, &mut names, &mut write, switches);
     let reason = |change: &Change<'_>| weights[change.weight].as_ref().map_or(String::new(), describe);
     (model, rewrite::reports(&View::new(original), plan, &done, &reason))
+}
+
+/// Whether the scales that a node reads are computed from those that are stored.
+fn computes_scales(matrix: &BlockMatrix, change: &Change<'_>) -> bool {
+    matrix.coding.scale.dtype().to_onnx() != change.constant.dtype
 }
 
 fn describe(matrix: &BlockMatrix) -> String {
@@ -280,19 +288,21 @@ fn describe(matrix: &BlockMatrix) -> String {
     )
 }
 
-fn constants_of(name: &str, matrix: &BlockMatrix, names: &mut Names) -> (Constants, Vec<TensorProto>) {
+fn constants_of(name: &str, matrix: &BlockMatrix, flat: bool, names: &mut Names) -> (Constants, Vec<TensorProto>) {
     let BlockMatrix { coding, rows, columns, .. } = matrix;
     let (rows, blocks) = (*rows as i64, coding.blocks(*columns) as i64);
     let mut of = |part: &str| names.fresh(&format!("{name}_{part}"));
     let constants = Constants {
         codes: of(&format!("int{}", coding.bits)),
+        flat,
         scales: of("scale"),
         factors: (coding.scale == ScaleType::Uint8).then(|| of("scale_factor")),
         zeros: (!coding.symmetric).then(|| of("zero_point")),
     };
     let bytes = coding.block_bytes() as i64;
+    let dims: &[i64] = if flat { &[rows, blocks * bytes] } else { &[rows, blocks, bytes] };
     let mut made = vec![
-        edit::tensor(&constants.codes, DataType::Uint8, &[rows, blocks, bytes], matrix.codes.clone()),
+        edit::tensor(&constants.codes, DataType::Uint8, dims, matrix.codes.clone()),
         edit::tensor(&constants.scales, coding.scale.dtype(), &[rows, blocks], matrix.scales.clone()),
     ];
     if let Some(factors) = &constants.factors {
@@ -310,6 +320,8 @@ struct Write<'a> {
     weights: &'a [Option<(Constants, &'a BlockMatrix)>],
     /// Stored scales -> their float form, by element type.
     floats: HashMap<(String, i32), String>,
+    /// Stored codes -> the same in the shape of a product.
+    shaped: HashMap<String, String>,
     options: &'a QuantizeOptions,
 }
 
@@ -324,6 +336,7 @@ impl Writer for Write<'_> {
 
     fn forget(&mut self) {
         self.floats.clear();
+        self.shaped.clear();
     }
 }
 
@@ -341,10 +354,16 @@ impl Write<'_> {
         if change.form == Form::BlockTable {
             return table(emit, node, constants, &scales, matrix);
         }
-        let mut inputs = vec![node.input[0].as_str(), &constants.codes, &scales];
+        let codes = if computes_scales(matrix, change) {
+            self.shaped(emit, node, constants, matrix)
+        } else {
+            constants.codes.clone()
+        };
+        let mut inputs = vec![node.input[0].as_str(), &codes, &scales];
         inputs.extend(constants.zeros.as_deref());
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
-        let bias = if change.form == Form::BlockGemm { node.input_at(2) } else { None };
+        // With a beta of 0 nobody reads the bias, which may be anything.
+        let bias = if change.form == Form::BlockGemm && beta != 0.0 { node.input_at(2) } else { None };
         let plain = change.form != Form::BlockGemm || (alpha == 1.0 && bias.is_none());
         let output = if plain { node.output[0].clone() } else { emit.output(node, "MatMulNBits") };
         let coding = &matrix.coding;
@@ -364,6 +383,19 @@ impl Write<'_> {
         let product = if alpha == 1.0 { output } else { emit.times(node, &output, alpha, dtype) };
         let bias = if beta == 1.0 { bias.to_owned() } else { emit.times(node, bias, beta, dtype) };
         emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
+    }
+
+    /// The codes as a product takes them, computed.
+    fn shaped(&mut self, emit: &mut Emit<'_>, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix) -> String {
+        if let Some(known) = self.shaped.get(&constants.codes) {
+            return known.clone();
+        }
+        let coding = &matrix.coding;
+        let dims = [matrix.rows, coding.blocks(matrix.columns), coding.block_bytes()].map(|d| d as i64);
+        let shape = emit.ints(of, &dims);
+        let codes = emit.step(of, "Reshape", &[&constants.codes, &shape]);
+        self.shaped.insert(constants.codes.clone(), codes.clone());
+        codes
     }
 
     /// The scales as the operators take them: of the type of the activations.
@@ -401,9 +433,13 @@ impl Write<'_> {
 
 fn table(emit: &mut Emit<'_>, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
     let coding = &matrix.coding;
-    let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
-    let shape = emit.ints(node, &[matrix.rows as i64, width]);
-    let codes = emit.step(node, "Reshape", &[&constants.codes, &shape]);
+    let codes = if constants.flat {
+        constants.codes.clone()
+    } else {
+        let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
+        let shape = emit.ints(node, &[matrix.rows as i64, width]);
+        emit.step(node, "Reshape", &[&constants.codes, &shape])
+    };
     let ids = node.input.get(1).map_or("", String::as_str);
     let mut inputs = vec![codes.as_str(), ids, scales];
     inputs.extend(constants.zeros.as_deref());

@@ -41,7 +41,8 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
 
 fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> Result<Option<Int8Matrix>> {
     let matrix = &weight.matrix;
-    let Some(scales) = scales(matrix, weight.channel, limit, ticket)? else { return Ok(None) };
+    let Some(mut scales) = scales(matrix, weight.channel, limit, ticket)? else { return Ok(None) };
+    make_room(matrix, weight.channel, &mut scales, ticket)?;
     let slot = scratch.reserve(matrix.elements())?;
     let (lines, width) = match weight.transpose {
         false => (matrix.rows, matrix.columns),
@@ -138,7 +139,65 @@ fn round(value: f32, limit: f32) -> u8 {
     value.round_ties_even().clamp(-limit, limit) as i8 as u8
 }
 
-/// `max|w| / limit` per channel; 1 for channels of zeros. `None` if a weight is infinite or not a number.
+/// The most that the magnitudes of the codes of one output may add up to. Activations are at most 255, and the sums of
+/// products must stay below 2^30, half of what 32 bits hold: the other half is for a bias.
+const MAGNITUDES: f64 = (1i64 << 30) as f64 / 255.0;
+
+/// Raises the scales of channels whose sums of products could leave 32 bits: those of many weights of one sign (means and
+/// counts over tens of thousands). Their codes become smaller; nothing else changes.
+///
+/// Sums are along the rows of channels that are rows, and along columns of others; of a single scale both are looked at.
+fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Ticket) -> Result<()> {
+    let lines: &[Channel] = match channel {
+        Channel::All => &[Channel::Row, Channel::Column],
+        Channel::Row => &[Channel::Row],
+        Channel::Column => &[Channel::Column],
+    };
+    for line in lines {
+        let length = if *line == Channel::Row { matrix.columns } else { matrix.rows } as f64;
+        if length * 127.0 <= MAGNITUDES {
+            continue;
+        }
+        // Rounding adds half to each code at most.
+        let room = (MAGNITUDES - length / 2.0).max(MAGNITUDES / 2.0);
+        for (index, sum) in magnitudes(matrix, *line, ticket)?.into_iter().enumerate() {
+            let scale = &mut scales[if channel == Channel::All { 0 } else { index }];
+            *scale = scale.max((sum / room * 1.000_001) as f32);
+        }
+    }
+    Ok(())
+}
+
+/// Sums of the magnitudes of each row or column.
+fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64>> {
+    let count = if line == Channel::Row { matrix.rows } else { matrix.columns };
+    let sums = pieces(matrix.rows, matrix.columns).into_par_iter().try_fold(
+        || vec![0f64; count],
+        |mut sums, (rows, columns)| -> Result<Vec<f64>> {
+            ticket.check()?;
+            let mut values = vec![0f32; columns.len()];
+            for row in rows.clone() {
+                matrix.read(row, columns.start, &mut values);
+                let of = values.iter().map(|v| f64::from(v.abs()));
+                match line {
+                    Channel::Row => sums[row] += of.sum::<f64>(),
+                    _ => sums[columns.clone()].iter_mut().zip(of).for_each(|(sum, v)| *sum += v),
+                }
+            }
+            matrix.release(rows);
+            Ok(sums)
+        },
+    );
+    sums.try_reduce(
+        || vec![0f64; count],
+        |mut a, b| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            Ok(a)
+        },
+    )
+}
+
+/// `max|w| / limit` per channel; for channels of zeros that of the channel with the least. `None` if a weight is infinite or not a number.
 fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let count = match channel {
         Channel::Row => matrix.rows,
@@ -165,12 +224,13 @@ fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Res
     if highest.iter().any(|&bits| bits >= f32::INFINITY.to_bits()) {
         return Ok(None);
     }
-    let scale = |bits: u32| {
-        let scale = f32::from_bits(bits) / limit;
-        // Denormal weights could give a scale of zero, and dividing by it would not be finite.
-        if scale >= f32::MIN_POSITIVE { scale } else { 1.0 }
-    };
-    Ok(Some(highest.into_iter().map(scale).collect()))
+    // Denormal weights could give a scale of zero, and dividing by it would not be finite.
+    let mut scales: Vec<f32> = highest.into_iter().map(|bits| f32::from_bits(bits) / limit).collect();
+    let some = |scale: &f32| *scale >= f32::MIN_POSITIVE;
+    // A bias is rounded to multiples of its channel's scale, so that of nothing must not be large.
+    let least = scales.iter().copied().filter(some).reduce(f32::min).unwrap_or(1.0);
+    scales.iter_mut().filter(|scale| !some(scale)).for_each(|scale| *scale = least);
+    Ok(Some(scales))
 }
 
 /// Absolute values compare like their bits, and NaN and infinity compare above all others.

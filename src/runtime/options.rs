@@ -72,9 +72,7 @@ impl SessionOptions {
 
     /// These options as far as they make sense for a model.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
-        let proto = model.proto();
-        let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
-        let disable_prepacking = self.disable_prepacking && !bodies.any(|nodes| has_blocks(nodes));
+        let disable_prepacking = self.disable_prepacking && !has_blocks(model);
         SessionOptions { disable_prepacking, ..self.clone() }
     }
 
@@ -116,14 +114,21 @@ impl SessionOptions {
     }
 }
 
-/// Whether any of the nodes, or of those in the graphs inside them, takes weights in blocks of a few bits:
-/// `MatMulNBits`, or the `DequantizeLinear` that ONNX Runtime makes one of.
-fn has_blocks(nodes: &[NodeProto]) -> bool {
+/// Whether any node of a model takes weights in blocks of a few bits: `MatMulNBits`, or the `DequantizeLinear` that ONNX
+/// Runtime makes one of.
+pub(crate) fn has_blocks(model: &Model) -> bool {
+    let proto = model.proto();
+    let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
+    bodies.any(|nodes| take_blocks(nodes))
+}
+
+/// Whether one of the nodes does, or of those in the graphs inside them.
+fn take_blocks(nodes: &[NodeProto]) -> bool {
     let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
     nodes.iter().any(|node| match node.op_type.as_deref() {
         Some("MatMulNBits") => true,
         Some("DequantizeLinear") if in_blocks(node) => true,
-        _ => subgraphs(node).any(|graph| has_blocks(&graph.node)),
+        _ => subgraphs(node).any(|graph| take_blocks(&graph.node)),
     })
 }
 

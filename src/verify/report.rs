@@ -111,7 +111,9 @@ pub fn note(report: &mut Report, facts: Facts, speedup: Option<Speedup>) {
 pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
         let percent = 100.0 * after as f64 / before.max(1) as f64;
-        report.warnings.push(format!("the result has {percent:.0} % of the bytes of the original"));
+        let static_type = report.options.get("type").is_some_and(|name| name == "static");
+        let why = crate::quantize::why_left(&report.nodes, static_type);
+        report.warnings.push(format!("the result has {percent:.0} % of the bytes of the original{why}"));
     }
 }
 

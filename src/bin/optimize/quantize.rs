@@ -14,6 +14,7 @@ use optimize::quantize::{
     quantize_with,
 };
 use optimize::report::Report;
+use optimize::shapes::{parse_shape, parse_values};
 use optimize::verify::Kept;
 use std::path::{Path, PathBuf};
 
@@ -209,7 +210,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let (result, mut report) = match &arguments.calibration {
             None if options.needs_runtime() => {
                 let runtime = arguments.machine.runtime()?;
-                bar.call(|call| quantize_with(runtime, &model, &options, None, call))?
+                let inputs = &arguments.inputs;
+                let shapes = inputs.shapes.iter().map(|s| parse_shape(s)).collect::<Result<Vec<_>>>()?;
+                let values = inputs.values.iter().map(|v| parse_values(v)).collect::<Result<Vec<_>>>()?;
+                let generated = Calibration::Generated { shapes: &shapes, values: &values };
+                bar.call(|call| quantize_with(runtime, &model, &options, Some(&generated), call))?
             }
             None => bar.call(|call| quantize(&model, &options, call))?,
             Some(file) => calibrated(arguments, &model, file, &options, bar)?,

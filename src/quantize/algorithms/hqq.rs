@@ -40,7 +40,7 @@ fn best(coding: &Coding, values: &[f32]) -> (f32, u8) {
     let highest = coding.highest();
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let mut found = range::best(coding, values, None);
-    if high - low < f32::MIN_POSITIVE * highest {
+    if high - low < f32::MIN_POSITIVE * highest || found.0 == 0.0 {
         return found;
     }
     let mut most = range::fit(values, found.0, f32::from(found.1), highest).map_or(0.0, |(_, gain)| gain);

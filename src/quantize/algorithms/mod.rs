@@ -10,6 +10,10 @@ pub mod range;
 use crate::onnx::dtype::DataType;
 use serde::Serialize;
 
+/// The scale of blocks of zeros. It must be no zero, since codes come of dividing by it, and next to nothing, since the
+/// sums that a product takes of such a block cancel only up to the rounding of floats; its square is a number all the same.
+const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
+
 /// How the scales of blocks are stored. Sessions see float32 all the same: a few nodes over constants, which ONNX
 /// Runtime computes once, when it makes the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -100,7 +104,7 @@ impl Coding {
 pub struct CodedRow {
     /// Codes, one a byte.
     pub codes: Vec<u8>,
-    /// As they will be read back: rounded to how they are stored.
+    /// As they will be read back: rounded to how they are stored. 0 until then for blocks that need none.
     pub scales: Vec<f32>,
     /// Codes that stand for zero.
     pub zeros: Vec<u8>,
@@ -114,28 +118,21 @@ impl CodedRow {
         let blocks = coding.blocks(columns);
         CodedRow {
             codes: vec![coding.middle(); blocks * coding.block],
-            scales: vec![1.0; blocks],
+            scales: vec![0.0; blocks],
             zeros: vec![coding.middle(); blocks],
-            factor: 1.0,
+            factor: OF_NOTHING,
         }
     }
 
-    /// Rounds the scales to how they are stored.
+    /// Rounds the scales to how they are stored. Blocks of zeros, whose scale is 0, take no part in choosing the factor of
+    /// the row, and get the smallest scale there is.
     pub fn store_scales(&mut self, coding: &Coding) {
-        match coding.scale {
-            ScaleType::Float32 => {}
-            ScaleType::Float16 => {
-                for block in 0..self.scales.len() {
-                    self.choose(coding, block, self.scales[block], self.zeros[block]);
-                }
-            }
-            ScaleType::Uint8 => {
-                let largest = self.scales.iter().copied().fold(0f32, f32::max);
-                self.factor = if largest > 0.0 { (largest / 255.0).max(f32::MIN_POSITIVE) } else { 1.0 };
-                for block in 0..self.scales.len() {
-                    self.choose(coding, block, self.scales[block], self.zeros[block]);
-                }
-            }
+        let largest = self.scales.iter().copied().fold(0f32, f32::max);
+        if largest > 0.0 {
+            self.factor = (largest / 255.0).max(f32::MIN_POSITIVE);
+        }
+        for block in 0..self.scales.len() {
+            self.choose(coding, block, self.scales[block], self.zeros[block]);
         }
     }
 
@@ -143,10 +140,16 @@ impl CodedRow {
     pub fn choose(&mut self, coding: &Coding, block: usize, scale: f32, zero: u8) {
         self.zeros[block] = zero;
         self.scales[block] = match coding.scale {
-            ScaleType::Float32 => scale,
+            ScaleType::Float32 => {
+                if scale == 0.0 {
+                    OF_NOTHING
+                } else {
+                    scale
+                }
+            }
             // What is too small for half precision is zero in it, and dividing by that gives nothing.
             ScaleType::Float16 => match half::f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32() {
-                0.0 => f32::from(half::f16::MIN_POSITIVE),
+                0.0 => f32::from(half::f16::MIN_POSITIVE_SUBNORMAL),
                 stored => stored,
             },
             ScaleType::Uint8 => (scale / self.factor).round().clamp(1.0, 255.0) * self.factor,

@@ -22,13 +22,13 @@ pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> Cod
     coded
 }
 
-/// Scale and zero point for a block.
+/// Scale and zero point for a block; a scale of 0 for one that needs none, since it is all zeros.
 pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let (highest, middle) = (coding.highest(), f32::from(coding.middle()));
-    let mut found = Best { gain: 0.0, scale: 1.0, zero: coding.middle() };
+    let mut found = Best { gain: 0.0, scale: 0.0, zero: coding.middle() };
     if high - low < f32::MIN_POSITIVE * highest {
-        return (1.0, coding.middle());
+        return (0.0, coding.middle());
     }
     let parts = if coding.bits > 4 { &PARTS[..2] } else { &PARTS[..] };
     for part in parts {
@@ -50,6 +50,10 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
                 found.offer(values, importance, scale, zero.clamp(0.0, highest), highest);
             }
         }
+    }
+    // Weights that nothing comes in for are coded as if each mattered alike, not with the scale of nothing.
+    if found.scale == 0.0 && importance.is_some() {
+        return best(coding, values, None);
     }
     (found.scale, found.zero)
 }

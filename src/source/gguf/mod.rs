@@ -26,7 +26,7 @@ pub use header::{Header, TensorInfo};
 
 use super::card::{Card, Format, GenerationDefaults, SideContent, SideFile};
 use super::weights::Weights;
-use super::{LoadOptions, checkpoint};
+use super::{Dialect, LoadOptions, checkpoint};
 use crate::error::{Result, bail, error};
 use crate::model::Model;
 use crate::text::Tokenizer;
@@ -78,6 +78,10 @@ impl Gguf {
 
     /// The tensors under the names of a checkpoint.
     pub fn weights(&self) -> Result<impl Weights> {
+        self.stored()
+    }
+
+    fn stored(&self) -> Result<GgufWeights<'_>> {
         GgufWeights::new(&self.header, self.architecture, self.heads as usize, self.key_value_heads as usize)
     }
 
@@ -146,4 +150,13 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let built = checkpoint::build(&gguf.config, &weights, options.dialect)?;
     let card = Card { task: built.task, warnings: built.warnings, ..gguf.card()? };
     Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
+}
+
+/// A model that [`load`] gave, with blocks as the floats that they stand for, to be coded in another form; `None` for any
+/// other model, and for what techniques made of one. The floats lie in an unlinked file in the folder for temporary files.
+pub fn as_floats(model: &Model) -> Result<Option<Model>> {
+    let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
+    let gguf = Gguf::read(bytes)?;
+    let built = checkpoint::build(&gguf.config, &gguf.stored()?.floats(), Dialect::Runtime)?;
+    Ok(Some(model.derive(built.proto)))
 }

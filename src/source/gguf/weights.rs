@@ -24,6 +24,8 @@ pub struct GgufWeights<'h> {
     header: &'h Header,
     by_name: HashMap<String, (usize, Change)>,
     scratch: Scratch,
+    /// Whether blocks become float32, to be coded anew.
+    floats: bool,
 }
 
 /// What a tensor needs to be as in a checkpoint.
@@ -65,7 +67,12 @@ impl<'h> GgufWeights<'h> {
             };
             by_name.insert(name, (index, change));
         }
-        Ok(GgufWeights { header, by_name, scratch: Scratch::new(&std::env::temp_dir()) })
+        Ok(GgufWeights { header, by_name, scratch: Scratch::new(&std::env::temp_dir()), floats: false })
+    }
+
+    /// The same, blocks as float32.
+    pub fn floats(self) -> GgufWeights<'h> {
+        GgufWeights { floats: true, ..self }
     }
 
     fn stored(&self, tensor: &TensorInfo, change: Change) -> Result<Stored> {
@@ -78,7 +85,7 @@ impl<'h> GgufWeights<'h> {
         }
         match stored.form {
             // What is no matrix is small; nothing multiplies with it in blocks.
-            Form::Blocks(form) if stored.dims.len() != 2 => {
+            Form::Blocks(form) if self.floats || stored.dims.len() != 2 => {
                 let bytes = blocks::dequantized(&self.scratch, &stored, form)?;
                 Ok(Stored { form: Form::Plain(DataType::Float32), bytes, ..stored })
             }

@@ -1,0 +1,131 @@
+//! Where a value comes from that is no constant: what to say to those who expected a weight.
+
+use super::{BodyId, Producer, View};
+
+/// Nodes that are looked at before a value is taken for computed.
+const LOOKS: usize = 64;
+/// Operators that hand their first input on in another shape or type.
+const PASSING: [&str; 7] = ["Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// A constant, through `DequantizeLinear`.
+    Dequantized,
+    /// Constants alone, through other nodes; the operator of the last one.
+    Constants(&'a str),
+    /// The caller of the function around it.
+    Parameter,
+    /// A sparse initializer.
+    Sparse,
+    /// What a run is given, in whole or in part; or too many nodes to look at.
+    Computed,
+}
+
+impl Origin<'_> {
+    /// Why a weight of that origin is left, in words; `None` for what is no weight.
+    pub fn why_left(self) -> Option<String> {
+        match self {
+            Origin::Dequantized => Some("is quantized already".to_owned()),
+            Origin::Constants(op) => Some(format!("the weight is made of constants by {op}")),
+            Origin::Parameter => Some("the weight is a parameter of the function".to_owned()),
+            Origin::Sparse => Some("the weight is sparse".to_owned()),
+            Origin::Computed => None,
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Where the value `name` of `body` comes from, which [`View::constant_or_default`] does not know.
+    pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
+        let (mut at, mut value, mut last) = (body, name, None);
+        for _ in 0..LOOKS {
+            match self.producer(at, value) {
+                Some((owner, Producer::Input)) => {
+                    let content = &self.bodies[owner];
+                    let parameter = content.function.is_some() && content.graph.is_none();
+                    return if parameter { Origin::Parameter } else { Origin::Computed };
+                }
+                Some((_, Producer::Sparse(_))) => return Origin::Sparse,
+                Some((_, Producer::Initializer(_))) => return last.map_or(Origin::Computed, Origin::Constants),
+                None => return Origin::Computed,
+                Some((owner, Producer::Node(index))) => {
+                    let node = self.node(owner, index);
+                    let first = node.input_at(0);
+                    if node.op() == "DequantizeLinear" && self.is_of_constants(owner, first, &mut LOOKS.clone()) {
+                        return Origin::Dequantized;
+                    }
+                    last = last.or(Some(node.op()));
+                    match first.filter(|_| PASSING.contains(&node.op())) {
+                        Some(input) => (at, value) = (owner, input),
+                        None => {
+                            let of_constants = self.is_of_constants(at, Some(value), &mut LOOKS.clone());
+                            return last.filter(|_| of_constants).map_or(Origin::Computed, Origin::Constants);
+                        }
+                    }
+                }
+            }
+        }
+        Origin::Computed
+    }
+
+    /// Whether a value is the same in every run, as far as so many nodes tell.
+    fn is_of_constants(&self, body: BodyId, name: Option<&str>, looks: &mut usize) -> bool {
+        let Some(name) = name else { return true };
+        match self.producer(body, name) {
+            Some((_, Producer::Initializer(_) | Producer::Sparse(_))) => true,
+            Some((_, Producer::Input)) | None => false,
+            Some((owner, Producer::Node(index))) => {
+                let node = self.node(owner, index);
+                if *looks == 0 || node.op().starts_with("Random") || node.attribute.iter().any(|a| a.g.is_some()) {
+                    return false;
+                }
+                *looks -= 1;
+                let known = node.op() == "Constant" || !node.input.is_empty();
+                let inputs = || node.input.iter().filter(|input| !input.is_empty());
+                known && inputs().all(|input| self.is_of_constants(owner, Some(input), looks))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit::{self, float_tensor};
+    use crate::onnx::proto::{FunctionProto, GraphProto, ModelProto};
+
+    #[test]
+    fn what_is_no_constant_is_told_apart() {
+        let graph = GraphProto {
+            input: vec![edit::untyped("x")],
+            initializer: vec![float_tensor("w", &[4], &[0.0; 4]), float_tensor("s", &[], &[1.0])],
+            node: vec![
+                edit::node("DequantizeLinear", &["w", "s"], &["d"]),
+                edit::node("Transpose", &["d"], &["turned"]),
+                edit::node("Reshape", &["w", "s"], &["shaped"]),
+                edit::node("Mul", &["shaped", "s"], &["product"]),
+                edit::node("Mul", &["w", "x"], &["computed"]),
+                edit::node("DequantizeLinear", &["x", "s"], &["activation"]),
+                edit::node("RandomNormal", &[], &["random"]),
+            ],
+            ..Default::default()
+        };
+        let function = FunctionProto { input: vec!["p".into()], ..Default::default() };
+        let model = ModelProto { graph: Some(Box::new(graph)), functions: vec![function], ..Default::default() };
+        let view = View::new(&model);
+        let cases = [
+            ("turned", Origin::Dequantized),
+            ("shaped", Origin::Constants("Reshape")),
+            ("product", Origin::Constants("Mul")),
+            ("computed", Origin::Computed),
+            ("activation", Origin::Computed),
+            ("random", Origin::Computed),
+            ("x", Origin::Computed),
+        ];
+        for (name, origin) in cases {
+            assert_eq!(view.origin(0, name), origin, "{name}");
+        }
+        assert_eq!(view.origin(1, "p"), Origin::Parameter);
+    }
+}
