@@ -228,8 +228,9 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
     for (options, most) in [(dynamic(), 0.02), (in_blocks(8), 0.02)] {
         let (result, report) = made(&original, &options);
         assert!(lost(&original, &result, &[("x", &x)]) < most);
-        let left = report.nodes.iter().find(|n| n.op == "Gemm").unwrap();
-        assert_eq!((left.action, left.reason.as_str()), ("left", "an attribute is given by the call of the function"));
+        let gemm = report.nodes.iter().find(|n| n.op == "Gemm").unwrap();
+        // It computes as it did, whatever the form in which its weight is stored.
+        assert!(gemm.action != "quantized" && result.proto().functions[0].node.iter().any(|n| n.refers()), "{gemm:?}");
     }
 }
 
