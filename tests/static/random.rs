@@ -89,7 +89,7 @@ impl Net<'_> {
     fn bound(&mut self) {
         match self.dice.below(6) {
             0 => drop(self.push("Relu", &[], &[]).name.take()),
-            1 | 2 if shape[1].min(shape[2]) > 3 => {
+            1 | 2 => {
                 let (low, high) = (self.dice.pick(&[0.0, 0.0, -0.5, 0.1]), self.dice.pick(&[6.0, 1.0, 0.6]));
                 let (low, high) = (self.floats(&[], &[low]), self.floats(&[], &[high]));
                 if self.dice.chance(3) {
@@ -211,7 +211,7 @@ fn between_convolutions(net: &mut Net<'_>, shape: &mut [i64; 3], before: &(Strin
             net.push("Add", &[&mask], &[]);
             net.push("Relu", &[], &[]);
         }
-        1 | 2 => {
+        1 | 2 if shape[1].min(shape[2]) > 3 => {
             let flags = [("ceil_mode", net.dice.below(2) as i64), ("count_include_pad", net.dice.below(2) as i64)];
             let (average, dilation) = (net.dice.chance(2), 1 + net.dice.below(2) as i64);
             let dilated = !average || net.opset >= 19;
