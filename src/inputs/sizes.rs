@@ -316,15 +316,18 @@ impl Sizes {
 
     /// Finds what the sizes of expressions leave no choice.
     fn solve(&mut self) {
-        for (sum, size) in self.given.clone() {
-            let known = |name: &str| self.open[*self.names.get(name)?].size;
-            let missing: Vec<&str> = sum.names().into_iter().filter(|name| known(name).is_none()).collect();
-            if let [name] = missing[..]
-                && let Some(found) = sum.solve(size, name, &known)
-                && let Some(open) = self.names.get(name).map(|open| &mut self.open[*open])
-                && open.bounded(found) == found
-            {
-                open.size = Some(found);
+        for alone in [true, false] {
+            for (sum, size) in self.given.clone() {
+                let known = |name: &str| self.open[*self.names.get(name)?].size;
+                let missing: Vec<&str> = sum.names().into_iter().filter(|name| known(name).is_none()).collect();
+                if let [name] = missing[..]
+                    && let Some(found) = sum.solve(size, name, &known)
+                    && (!alone || sum.is_only(size, name, found, &known))
+                    && let Some(open) = self.names.get(name).map(|open| &mut self.open[*open])
+                    && open.bounded(found) == found
+                {
+                    open.size = Some(found);
+                }
             }
         }
     }

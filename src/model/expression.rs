@@ -115,6 +115,12 @@ impl Expression {
         let fits = |value: &i64| *value >= 0 && with(*value).is_some_and(|found| found.floor() as i64 == size);
         [0, 1, -1, 2, -2].into_iter().map(|step| near.saturating_add(step)).find(fits)
     }
+
+    /// Whether no neighbour of `found` is a size of `name` that gives the same: roundings leave a choice.
+    pub fn is_only(&self, size: i64, name: &str, found: i64, of: &dyn Fn(&str) -> Option<i64>) -> bool {
+        let with = |value: i64| self.size(&|other| if other == name { Some(value) } else { of(other) });
+        with(found + 1) != Some(size) && (found == 0 || with(found - 1) != Some(size))
+    }
 }
 
 struct Parser<'a> {
@@ -276,5 +282,7 @@ mod tests {
         assert_eq!(solve("floor(m/8)", 12, "m").map(|m| m / 8), Some(12));
         assert_eq!(solve("n + 1", 5, "m"), None);
         assert_eq!(solve("past - m", 9, "m"), None);
+        let only = |text: &str, size, found| Expression::parse(text).unwrap().is_only(size, "m", found, &of);
+        assert!(only("m+1", 3, 2) && !only("floor(m/2)", 1, 2) && !only("floor(m/2)", 1, 3));
     }
 }

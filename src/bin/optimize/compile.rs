@@ -118,12 +118,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         false => "; what is rearranged for this processor is there twice, and --portable-only leaves it out",
         true => "",
     };
-    let times = if times > MUCH { format!(" ({times:.1} times the model{why})") } else { String::new() };
+    let times = if times > MUCH && total > SMALL { format!(" ({times:.1} times the model{why})") } else { String::new() };
     common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
 
 /// How many times the model a package may be without a word.
 const MUCH: f64 = 1.2;
+/// Bytes of a package below which its manifest is most of it.
+const SMALL: u64 = 256 << 10;
 
 fn options(arguments: &Arguments) -> Result<CompileOptions> {
     let asked = match arguments.dynamic_shapes.as_deref() {

@@ -95,6 +95,11 @@ fn the_size_of_an_expression_says_that_of_its_names() {
     sizes.bind(1, &[2, 16]).unwrap();
     sizes.choose(&wanted(1, 128));
     assert_eq!(sizes.shape(2).unwrap(), [2, 4]);
+    // What is rounded leaves a choice, and another does not.
+    let mut sizes = Sizes::of(&[info("y", "floor(n/2), n+1"), info("x", "n")]);
+    sizes.bind(0, &[0, 2]).unwrap();
+    sizes.choose(&wanted(1, 128));
+    assert_eq!(sizes.shape(1).unwrap(), [1]);
 }
 
 #[test]
