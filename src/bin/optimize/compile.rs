@@ -118,7 +118,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         false => "; what is rearranged for this processor is there twice, and --portable-only leaves it out",
         true => "",
     };
-    let times = if times > MUCH && total > SMALL { format!(" ({times:.1} times the model{why})") } else { String::new() };
+    let times =
+        if times > MUCH && total > SMALL { format!(" ({times:.1} times the model{why})") } else { String::new() };
     common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
 
