@@ -45,8 +45,9 @@ impl Card {
 /// `max_position_embeddings`, or what the scaling of rotary positions stretches the length of the training to, where
 /// that is more: some configurations leave the first at the length of the training. `None` if there is no such key.
 ///
-/// The dynamic kind has other angles for every length beyond the training, and is not stretched. Nor is Gemma 3, whose
-/// scaling is that of some layers, and whose key holds the longest text.
+/// The dynamic kind has other angles for every length beyond the training, and is not stretched. Nor is Llama 3, whose
+/// factor goes beyond the longest text that its key holds (Llama 3.2: 32 x 8,192 for 131,072), nor Gemma 3, whose scaling
+/// is that of some layers.
 pub fn context(config: &Map<String, Value>) -> Option<usize> {
     let size = |from: &Map<String, Value>, key: &str| from.get(key).and_then(Value::as_u64).filter(|size| *size > 0);
     let all = size(config, "max_position_embeddings")?;
@@ -58,7 +59,7 @@ pub fn context(config: &Map<String, Value>) -> Option<usize> {
             let factor = s.get("factor").and_then(Value::as_f64).filter(|factor| factor.is_finite())?;
             let key = "original_max_position_embeddings";
             let trained = size(config, key).or(size(s, key)).unwrap_or(all);
-            matches!(kind, "linear" | "llama3" | "yarn").then_some((trained as f64 * factor) as u64)
+            matches!(kind, "linear" | "yarn").then_some((trained as f64 * factor) as u64)
         });
     // Above this the numbers are no sizes, and are said to be wrong elsewhere.
     let most = stretched.unwrap_or(0).min(limits::CONFIG_SIZE.unsigned_abs());
