@@ -22,9 +22,9 @@ type BenchmarkOptions struct {
 	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
 	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
 	// Inputs are values of inputs by name, in place of texts and of generated numbers: the first dimension counts samples.
-	Inputs          map[string]*Tensor
-	Execution       Execution  // what both run on
-	TrustEngines    bool       // the models' makers are trusted: engines that are ready in a model are code
+	Inputs       map[string]*Tensor
+	Execution    Execution // what both run on
+	TrustEngines bool      // the models' makers are trusted: engines that are ready in a model are code
 }
 
 // Benchmark measures two models side by side: speed, load time, memory, size, and how close the outputs are.
