@@ -154,6 +154,23 @@ fn four_bits_lie_two_a_byte_where_rows_allow_it() {
     assert_eq!(report.nodes[0].action, "stored int8");
 }
 
+#[test]
+fn what_takes_no_codes_gets_the_same_floats() {
+    let mut random = Random::new(21);
+    for (number, family) in FAMILIES.iter().filter(|family| **family != "a function").enumerate() {
+        let case = case(family, &mut random, true);
+        let form = options(if number % 2 == 0 { 8 } else { 4 });
+        let (result, _) = quantize(&case.model, &form, &Call::default()).unwrap();
+        let mut floats = result.proto().clone();
+        assert!(optimize::graph::blocks::dequantize(&mut floats).unwrap() > 0, "{}", case.name);
+        let floats = Model::from_proto(floats);
+        let is_codes = |t: &TensorProto| matches!(t.data_type, Some(2 | 3));
+        assert!(!floats.graph().initializer.iter().any(is_codes), "{}", case.name);
+        let found = error(&run(&result, &case.inputs), &run(&floats, &case.inputs));
+        assert!(found < 1e-5, "{}: {found}", case.name);
+    }
+}
+
 /// A network of convolutions around a dense layer, which has an integer form.
 fn network() -> Case {
     let nodes = vec![

@@ -1,8 +1,9 @@
 //! Weights in blocks of a few bits made floats again, for what has no operator that reads them: TensorRT, and
 //! distillation, whose weights learn. They are those of `MatMulNBits`, `GatherBlockQuantized` and `DequantizeLinear` with
-//! a `block_size`.
+//! a `block_size`, and those that a few nodes make of codes of 8 bits.
 
 mod decode;
+mod steps;
 mod values;
 
 use crate::error::{Result, bail};
@@ -24,8 +25,13 @@ struct Weight {
 }
 
 /// Replaces nodes of the main graph whose weights are in blocks by `MatMul` and `Gather` with constants, in the type of
-/// the scales, and says how many. Those whose blocks or scales do not follow from constants stay.
+/// the scales, and nodes that make a weight of codes by the weight, and says how many. Those whose blocks or scales do not
+/// follow from constants stay.
 pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
+    Ok(of_operators(proto)? + steps::expand(proto)?)
+}
+
+fn of_operators(proto: &mut ModelProto) -> Result<usize> {
     let mut names = Names::of(proto);
     let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
     let scratch = Scratch::new(&std::env::temp_dir());

@@ -1,0 +1,202 @@
+//! Weights that a few nodes make of codes of 8 bits, as quantization stores what has no operator on blocks: made floats.
+
+use super::{remove_unread, stored};
+use crate::error::Result;
+use crate::files::Scratch;
+use crate::graph::constants::{Matrix, whole_numbers};
+use crate::graph::edit;
+use crate::onnx::dtype::DataType;
+use crate::onnx::order::reads;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use std::collections::{HashMap, HashSet};
+
+/// Operators between codes and the weight.
+const STEPS: [&str; 8] = ["Cast", "Mul", "Sub", "Floor", "Concat", "Reshape", "Transpose", "Conv"];
+
+/// Numbers with their shape.
+#[derive(Clone)]
+struct Array {
+    dims: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Replaces nodes of the main graph that make a weight of constant codes by the weight, and says how many weights.
+pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
+    let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
+    let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
+    let constants: HashMap<&str, &TensorProto> = (graph.initializer.iter())
+        .filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)))
+        .chain(graph.node.iter().filter_map(constant_node))
+        .filter(|(name, _)| !given.contains(name))
+        .collect();
+    let mut steps: HashMap<&str, &NodeProto> = HashMap::new();
+    for node in graph.node.iter().filter(|node| STEPS.iter().any(|op| node.is(op))) {
+        let codes = |name: &String| constants.get(name.as_str()).is_some_and(|tensor| is_codes(tensor));
+        let begins = node.is("Cast") && node.input.first().is_some_and(codes);
+        let goes_on = node.input.iter().any(|name| steps.contains_key(name.as_str()));
+        let follows = |name: &String| steps.contains_key(name.as_str()) || constants.contains_key(name.as_str());
+        if let Some(output) = node.output.first()
+            && (begins || goes_on)
+            && node.input.iter().all(follows)
+        {
+            steps.insert(output, node);
+        }
+    }
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let mut weights = Vec::new();
+    for name in ends(graph, &steps) {
+        let Some(array) = value(&name, &constants, &steps, 0) else { continue };
+        let dtype = match steps.get(name.as_str()) {
+            Some(node) if node.is("Cast") => DataType::from_onnx(node.int("to", 1) as i32),
+            _ => Some(DataType::Float32),
+        };
+        let Some(dtype @ (DataType::Float32 | DataType::Float16)) = dtype else { continue };
+        let dims: Vec<i64> = array.dims.iter().map(|size| *size as i64).collect();
+        weights.push(edit::tensor(&name, dtype, &dims, stored(&array.values, dtype, &scratch)?));
+    }
+    let count = weights.len();
+    let made: HashSet<String> = weights.iter().filter_map(|tensor| tensor.name.clone()).collect();
+    let Some(graph) = proto.graph.as_deref_mut().filter(|_| count > 0) else { return Ok(0) };
+    graph.node.retain(|node| !node.output.first().is_some_and(|output| made.contains(output)));
+    graph.initializer.extend(weights);
+    remove_unread(graph);
+    Ok(count)
+}
+
+fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
+    let tensor = node.is("Constant").then(|| node.attribute("value")).flatten()?.t.as_deref()?;
+    Some((node.output.first()?.as_str(), tensor))
+}
+
+/// Whether a constant is made of codes: numbers of 8 bits, and not a single one.
+fn is_codes(tensor: &TensorProto) -> bool {
+    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && tensor.dims.len() > 1
+}
+
+/// What others than steps read of what steps give.
+fn ends(graph: &GraphProto, steps: &HashMap<&str, &NodeProto>) -> Vec<String> {
+    let is_step = |node: &NodeProto| node.output.first().is_some_and(|output| steps.contains_key(output.as_str()));
+    let mut read: HashSet<&str> = graph.node.iter().filter(|node| !is_step(node)).flat_map(reads).collect();
+    read.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
+    let outputs = graph.node.iter().filter(|node| is_step(node)).filter_map(|node| node.output.first());
+    outputs.filter(|output| read.contains(output.as_str())).cloned().collect()
+}
+
+fn value(
+    name: &str,
+    constants: &HashMap<&str, &TensorProto>,
+    steps: &HashMap<&str, &NodeProto>,
+    depth: usize,
+) -> Option<Array> {
+    if let Some(tensor) = constants.get(name) {
+        return of_tensor(tensor);
+    }
+    let node = *steps.get(name).filter(|_| depth < 32)?;
+    let input = |index: usize| value(node.input_at(index)?, constants, steps, depth + 1);
+    match node.op() {
+        "Cast" => input(0),
+        "Floor" => input(0).map(|array| Array { values: array.values.iter().map(|v| v.floor()).collect(), ..array }),
+        "Mul" => together(input(0)?, &input(1)?, |a, b| a * b),
+        "Sub" => together(input(0)?, &input(1)?, |a, b| a - b),
+        "Concat" => beside(&input(0)?, &input(1)?, node),
+        "Transpose" => turned(&input(0)?, &node.attribute("perm")?.ints),
+        "Reshape" => {
+            let dims = whole_numbers(constants.get(node.input_at(1)?)?)?;
+            let dims: Vec<usize> = dims.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
+            let array = input(0)?;
+            (dims.iter().product::<usize>() == array.values.len()).then_some(Array { dims, ..array })
+        }
+        "Conv" => scaled(input(0)?, &input(1)?, node),
+        _ => None,
+    }
+}
+
+fn of_tensor(tensor: &TensorProto) -> Option<Array> {
+    let dims: Vec<usize> = tensor.dims.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
+    let count: usize = dims.iter().product();
+    let values = match DataType::from_onnx(tensor.data_type.unwrap_or(0))? {
+        DataType::Int8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte as i8)).collect(),
+        DataType::Uint8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte)).collect(),
+        _ => {
+            let row = TensorProto { dims: vec![1, i64::try_from(count).ok()?], ..tensor.clone() };
+            let (matrix, mut values) = (Matrix::new(&row).ok()?, vec![0f32; count]);
+            matrix.read(0, 0, &mut values);
+            values
+        }
+    };
+    (values.len() == count).then_some(Array { dims, values })
+}
+
+/// Element by element; the second is as large along each axis, or one.
+fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Array> {
+    let (rank, other) = (a.dims.len(), b.dims.len());
+    if other > rank {
+        return None;
+    }
+    let mut steps = vec![0; rank];
+    let mut step = 1;
+    for axis in (0..other).rev() {
+        let (size, own) = (b.dims[axis], a.dims[axis + rank - other]);
+        if size != own && size != 1 {
+            return None;
+        }
+        steps[axis + rank - other] = if size == 1 { 0 } else { step };
+        step *= size;
+    }
+    for (index, value) in a.values.iter_mut().enumerate() {
+        let (mut rest, mut place) = (index, 0);
+        for axis in (0..rank).rev() {
+            place += rest % a.dims[axis] * steps[axis];
+            rest /= a.dims[axis];
+        }
+        *value = of(*value, b.values[place]);
+    }
+    Some(a)
+}
+
+/// Two of one shape, one after the other along the last axis.
+fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
+    let width = *a.dims.last().filter(|width| **width > 0)?;
+    if node.input.len() != 2 || a.dims != b.dims || node.int("axis", 0) + 1 != a.dims.len() as i64 {
+        return None;
+    }
+    let mut dims = a.dims.clone();
+    *dims.last_mut()? = 2 * width;
+    let rows = a.values.chunks(width).zip(b.values.chunks(width));
+    Some(Array { dims, values: rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect() })
+}
+
+/// The last two axes in each other's place.
+fn turned(a: &Array, order: &[i64]) -> Option<Array> {
+    let rank = a.dims.len();
+    let mut wanted: Vec<i64> = (0..rank as i64).collect();
+    if rank < 2 || order.len() != rank {
+        return None;
+    }
+    wanted.swap(rank - 1, rank - 2);
+    let (rows, columns) = (a.dims[rank - 2], a.dims[rank - 1]);
+    if wanted != order || rows * columns == 0 {
+        return None;
+    }
+    let matrices = a.values.chunks(rows * columns);
+    let values = matrices.flat_map(|m| (0..columns).flat_map(move |c| (0..rows).map(move |r| m[r * columns + c])));
+    let mut dims = a.dims.clone();
+    dims.swap(rank - 1, rank - 2);
+    Some(Array { dims, values: values.collect() })
+}
+
+/// A convolution of one element for each channel.
+fn scaled(mut a: Array, scales: &Array, node: &NodeProto) -> Option<Array> {
+    let (&[1, channels, 1, width], &[count, 1, 1, 1]) = (a.dims.as_slice(), scales.dims.as_slice()) else {
+        return None;
+    };
+    let plain = node.input.len() == 2 && ["pads", "strides"].iter().all(|name| node.attribute(name).is_none());
+    if !plain || channels != count || node.int("group", 1) != count as i64 || width == 0 {
+        return None;
+    }
+    for (row, scale) in a.values.chunks_mut(width).zip(&scales.values) {
+        row.iter_mut().for_each(|value| *value *= scale);
+    }
+    Some(a)
+}
