@@ -95,7 +95,7 @@ fn value(
     let node = *steps.get(name).filter(|_| depth < 32)?;
     let input = |index: usize| value(node.input_at(index)?, constants, steps, depth + 1);
     match node.op() {
-        "Cast" => input(0),
+        "Cast" => rounded(input(0)?, DataType::from_onnx(i32::try_from(node.int("to", 1)).ok()?)?),
         "Floor" => input(0).map(|array| Array { values: array.values.iter().map(|v| v.floor()).collect(), ..array }),
         "Mul" => together(input(0)?, &input(1)?, |a, b| a * b),
         "Sub" => together(input(0)?, &input(1)?, |a, b| a - b),
@@ -110,6 +110,18 @@ fn value(
         "Conv" => scaled(input(0)?, &input(1)?, node),
         _ => None,
     }
+}
+
+/// In another type of floats.
+fn rounded(mut array: Array, to: DataType) -> Option<Array> {
+    let round: fn(f32) -> f32 = match to {
+        DataType::Float32 => return Some(array),
+        DataType::Float16 => |v| half::f16::from_f32(v).to_f32(),
+        DataType::Bfloat16 => |v| half::bf16::from_f32(v).to_f32(),
+        _ => return None,
+    };
+    array.values.iter_mut().for_each(|v| *v = round(*v));
+    Some(array)
 }
 
 fn of_tensor(tensor: &TensorProto) -> Option<Array> {
