@@ -82,8 +82,9 @@ impl<'a> Text<'a> {
         options: &'a BenchmarkOptions,
     ) -> Result<Text<'a>> {
         let whole = |size: i64| usize::try_from(size).unwrap_or(usize::MAX);
-        let bounds = |axis| match sizes.bounds(ids, axis) {
-            (min, max) => (whole(min), max.map(whole)),
+        let bounds = |axis| {
+            let (min, max) = sizes.bounds(ids, axis);
+            (whole(min), max.map(whole))
         };
         let (rows, lengths) = (bounds(0), bounds(1));
         let asked = options.sequence_length;

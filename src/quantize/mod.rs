@@ -94,8 +94,11 @@ struct Work<'w> {
     /// Data that weights are fitted to.
     fit: Option<(&'static Runtime, Vec<Batch>)>,
     /// Shapes and values of inputs that are generated, by name.
-    generated: (&'w [(String, Vec<i64>)], &'w [(String, Vec<f64>)]),
+    generated: Generated<'w>,
 }
+
+/// Shapes and values of inputs by name.
+type Generated<'w> = (&'w [(String, Vec<i64>)], &'w [(String, Vec<f64>)]);
 
 fn run(
     with: Option<(&'static Runtime, Option<&Calibration<'_>>)>,

@@ -61,11 +61,14 @@ pub struct Built {
     pub warnings: Vec<String>,
 }
 
+/// Builds the graph of a decoder.
+type BuildDecoder = fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>;
+
 /// How the graphs of a family are built.
 #[derive(Clone, Copy)]
 enum Build {
     /// A model that writes text.
-    Decoder(fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>),
+    Decoder(BuildDecoder),
     /// One that reads it.
     Encoder,
 }

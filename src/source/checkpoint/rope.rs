@@ -251,12 +251,12 @@ pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result
     let said =
         (!left.is_empty()).then(|| format!("config.json: of the rotary positions is ignored: {}", left.join(", ")));
     let old = scaling.filter(|s| nested && given.is_none() && s.text("rope_type").is_ok_and(|kind| kind.is_none()));
-    let old = match old.map(|scaling| scaling.text("type")).transpose()?.flatten() {
-        Some(kind) => Some(format!(
+    let kind = old.map(|scaling| scaling.text("type")).transpose()?.flatten();
+    let old = kind.map(|kind| {
+        format!(
             "config.json: rope_scaling.type = {kind:?} is heeded, as by transformers 4; version 5 wants rope_type here"
-        )),
-        None => None,
-    };
+        )
+    });
     Ok(said.into_iter().chain(old).collect())
 }
 
