@@ -7,7 +7,7 @@ mod targets;
 use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 
-static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+static TARGET: OnceLock<targets::Target> = OnceLock::new();
 
 /// Finds the target, and makes every panic end the process, as a crash that libFuzzer keeps, except panics inside `tokenizers`.
 ///
@@ -16,7 +16,7 @@ static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
 fn prepare() {
     let name = std::env::var("OPTIMIZE_FUZZ_TARGET").expect("OPTIMIZE_FUZZ_TARGET names a target");
     let known = targets::TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target);
-    let target = known.or((name == "calls").then_some(calls::calls as fn(&[u8])));
+    let target = known.or((name == "calls").then_some(calls::calls as targets::Target));
     TARGET.get_or_init(|| target.unwrap_or_else(|| panic!("there is no target {name}")));
     std::panic::set_hook(Box::new(|panic| {
         let file = panic.location().map_or("", |place| place.file());
