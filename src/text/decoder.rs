@@ -177,10 +177,15 @@ fn genai_decoder(card: &Card) -> Result<Option<Value>> {
 }
 
 fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
-    let keys = CONTEXT_KEYS.iter().filter_map(|key| card.integer(key));
     let genai = genai.and_then(|g| g.get("context_length")).and_then(Value::as_i64);
-    let sizes = keys.chain(genai).filter_map(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-    sizes.chain(card.context()).min()
+    // A list, not a chain of options: what the compiler makes of that looks at values before it knows that they are there,
+    // which is harmless, but valgrind says so.
+    let mut sizes: Vec<usize> = Vec::new();
+    for size in CONTEXT_KEYS.iter().map(|key| card.integer(key)).chain([genai]).flatten() {
+        sizes.extend(usize::try_from(size).ok().filter(|size| *size > 0));
+    }
+    sizes.extend(card.context());
+    sizes.into_iter().min()
 }
 
 /// What a cache value is for: layer number and part.
