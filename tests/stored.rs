@@ -226,7 +226,9 @@ fn plans_limits_and_races_know_what_is_stored() {
 
 fn samples(number: usize) -> Vec<f32> {
     let tone = |at: f32| (at * 0.055).sin() * (1.0 + 0.5 * (at * 0.0016).sin()) + 0.5 * (at * 0.27).sin();
-    (0..576).map(|i| tone((i + number * 512) as f32) * if (number / 20).is_multiple_of(2) { 0.3 } else { 0.01 }).collect()
+    (0..576)
+        .map(|i| tone((i + number * 512) as f32) * if (number / 20).is_multiple_of(2) { 0.3 } else { 0.01 })
+        .collect()
 }
 
 /// What silero-vad gives for a second and a half of sound: probabilities and states.
