@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::runtime::{Placement, Runtime, SessionOptions, Stop};
 use crate::source::GenerationDefaults;
 use crate::text::generate;
-use crate::text::stream::TextStream;
+use crate::text::stream::RowText;
 use crate::text::{GenerateOptions, Generation, Generator, OnToken, Prompt, Rows, Tokenizer, Uncertainty};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,7 +151,7 @@ pub(super) struct Chorus {
 struct Row {
     /// Of the token that comes next; `None` if not all that was appended has been run.
     combined: Option<Combined>,
-    stream: Option<TextStream>,
+    text: RowText,
 }
 
 impl Chorus {
@@ -247,36 +247,20 @@ impl Rows for Chorus {
     }
 
     fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
-        let mut text = String::new();
-        let begun = self.rows.get(row).is_some_and(|row| row.stream.is_some());
-        if whole || !begun {
-            let mut stream = TextStream::new(keep_special);
-            if let Some(tokenizer) = self.voices.tokenizer().filter(|_| whole) {
-                for token in Rows::tokens(self, row)? {
-                    text += &stream.push(tokenizer, *token)?;
-                }
-            }
-            if let Some(row) = self.rows.get_mut(row) {
-                row.stream = Some(stream);
-            }
-        }
-        Ok(text)
+        let tokens = whole.then(|| self.voices.generators[0].tokens(row)).transpose()?;
+        self.rows[row].text.begin(self.voices.tokenizer(), keep_special, tokens)
     }
 
     fn open_text(&self, row: usize) -> Result<String> {
-        self.rows.get(row).and_then(|row| row.stream.as_ref()).map_or_else(|| Ok(String::new()), TextStream::open)
+        self.rows[row].text.open()
     }
 
     fn end_text(&mut self, row: usize) -> Result<String> {
-        let stream = self.rows.get_mut(row).and_then(|row| row.stream.as_mut());
-        stream.map_or_else(|| Ok(String::new()), TextStream::end)
+        self.rows[row].text.end()
     }
 
     fn piece(&mut self, row: usize, token: i64) -> Result<String> {
-        match (self.voices.tokenizer(), self.rows.get_mut(row).and_then(|row| row.stream.as_mut())) {
-            (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
-            _ => Ok(String::new()),
-        }
+        self.rows[row].text.push(self.voices.tokenizer(), token)
     }
 
     fn uncertainty(&self, row: usize, token: i64) -> Option<Uncertainty> {

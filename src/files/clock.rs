@@ -5,15 +5,15 @@
 pub struct LocalTime {
     /// Of the Gregorian calendar.
     pub year: i64,
-    /// 1 to 12.
+    /// Month of the year, 1 to 12.
     pub month: i64,
-    /// Of the month, from 1.
+    /// Day of the month, from 1.
     pub day: i64,
-    /// 0 to 23.
+    /// Hour of the day, 0 to 23.
     pub hour: i64,
-    /// 0 to 59.
+    /// Minute of the hour, 0 to 59.
     pub minute: i64,
-    /// 0 to 60.
+    /// Second of the minute, 0 to 60 (leap seconds).
     pub second: i64,
     /// From Sunday, which is 0.
     pub weekday: i64,

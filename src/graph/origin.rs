@@ -16,7 +16,7 @@ pub enum Origin<'a> {
     Constants(&'a str),
     /// The caller of the function around it.
     Parameter,
-    /// A sparse initializer.
+    /// The value is a sparse initializer, of which only the elements that are not zero are stored.
     Sparse,
     /// What a run is given, in whole or in part; or too many nodes to look at.
     Computed,

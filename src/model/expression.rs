@@ -11,7 +11,7 @@ const DEPTH: usize = 16;
 /// A size as an expression of others.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expression {
-    /// A number.
+    /// A size that is a constant of the expression.
     Number(f64),
     /// The size of that name.
     Name(String),

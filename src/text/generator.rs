@@ -5,7 +5,7 @@ use super::decoder::{CacheKind, Decoder};
 use super::generate::{GenerateOptions, Generation, OnToken};
 use super::kv_cache::{Cache, RowLogits};
 use super::rows::Rows;
-use super::stream::TextStream;
+use super::stream::RowText;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -58,7 +58,7 @@ struct Row {
     /// After the last token; `None` if it has not been run yet.
     logits: Option<RowLogits>,
     /// Of what is written; goes on where a run ended in the middle of a character.
-    stream: Option<TextStream>,
+    text: RowText,
 }
 
 impl Generator {
@@ -115,7 +115,7 @@ impl Generator {
             bail!(LimitExceeded, "{rows} rows of text; the limit is {}", limits::GENERATED_ROWS);
         }
         self.reset();
-        self.rows.resize_with(rows, || Row { tokens: Vec::new(), logits: None, stream: None });
+        self.rows.resize_with(rows, || Row { tokens: Vec::new(), logits: None, text: RowText::default() });
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl Generator {
         }
         let row = &mut self.rows[row];
         if !tokens.is_empty() {
-            (row.logits, row.stream) = (None, None);
+            (row.logits, row.text) = (None, RowText::default());
             row.tokens.extend(&tokens);
         }
         Ok(tokens.len())
@@ -189,7 +189,7 @@ impl Generator {
         if count > 0 {
             let row = &mut self.rows[row];
             row.tokens.truncate(length);
-            (row.logits, row.stream) = (None, None);
+            (row.logits, row.text) = (None, RowText::default());
         }
         self.cache.truncate(row, length);
         Ok(())
@@ -326,29 +326,18 @@ impl Rows for Generator {
     }
 
     fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
-        let mut text = String::new();
-        let begun = self.rows.get(row).is_some_and(|row| row.stream.is_some());
-        if whole || !begun {
-            let mut stream = TextStream::new(keep_special);
-            if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| whole) {
-                for token in Rows::tokens(self, row)? {
-                    text += &stream.push(tokenizer, *token)?;
-                }
-            }
-            if let Some(row) = self.rows.get_mut(row) {
-                row.stream = Some(stream);
-            }
-        }
-        Ok(text)
+        self.row(row)?;
+        let row = &mut self.rows[row];
+        row.text.begin(self.tokenizer.as_ref(), keep_special, whole.then_some(&row.tokens))
     }
 
     fn open_text(&self, row: usize) -> Result<String> {
-        self.rows.get(row).and_then(|row| row.stream.as_ref()).map_or_else(|| Ok(String::new()), TextStream::open)
+        self.row(row)?.text.open()
     }
 
     fn end_text(&mut self, row: usize) -> Result<String> {
-        let stream = self.rows.get_mut(row).and_then(|row| row.stream.as_mut());
-        stream.map_or_else(|| Ok(String::new()), TextStream::end)
+        self.row(row)?;
+        self.rows[row].text.end()
     }
 
     fn run(
@@ -361,10 +350,8 @@ impl Rows for Generator {
     }
 
     fn piece(&mut self, row: usize, token: i64) -> Result<String> {
-        match (&self.tokenizer, self.rows.get_mut(row).and_then(|row| row.stream.as_mut())) {
-            (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
-            _ => Ok(String::new()),
-        }
+        self.row(row)?;
+        self.rows[row].text.push(self.tokenizer.as_ref(), token)
     }
 }
 

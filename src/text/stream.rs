@@ -8,7 +8,53 @@ pub use stop::StopFinder;
 
 use super::Tokenizer;
 use crate::error::{Result, error};
+use std::sync::Arc;
 use steps::Steps;
+
+/// The text of a row in the making: none before the first run, then a [`TextStream`] that goes on from run to run.
+#[derive(Debug, Clone, Default)]
+pub struct RowText(Option<TextStream>);
+
+impl RowText {
+    /// Begins a run: see [`super::rows::Rows::begin_text`]. `read` is what the row has already, where `whole` text is
+    /// wanted.
+    pub fn begin(
+        &mut self,
+        tokenizer: Option<&Arc<Tokenizer>>,
+        keep_special: bool,
+        whole: Option<&[i64]>,
+    ) -> Result<String> {
+        let mut text = String::new();
+        if whole.is_some() || self.0.is_none() {
+            let mut stream = TextStream::new(keep_special);
+            if let (Some(tokenizer), Some(tokens)) = (tokenizer, whole) {
+                for token in tokens {
+                    text += &stream.push(tokenizer, *token)?;
+                }
+            }
+            self.0 = Some(stream);
+        }
+        Ok(text)
+    }
+
+    /// As [`TextStream::push`]; nothing without a tokenizer, and before the first run.
+    pub fn push(&mut self, tokenizer: Option<&Arc<Tokenizer>>, token: i64) -> Result<String> {
+        match (tokenizer, &mut self.0) {
+            (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
+            _ => Ok(String::new()),
+        }
+    }
+
+    /// As [`TextStream::open`]; nothing before the first run.
+    pub fn open(&self) -> Result<String> {
+        self.0.as_ref().map_or_else(|| Ok(String::new()), TextStream::open)
+    }
+
+    /// As [`TextStream::end`]; nothing before the first run.
+    pub fn end(&mut self) -> Result<String> {
+        self.0.as_mut().map_or_else(|| Ok(String::new()), TextStream::end)
+    }
+}
 
 /// Turns tokens into text one by one. All pieces together, with that of [`TextStream::end`], are what decoding all
 /// tokens at once gives, whatever the tokenizer's decoder.

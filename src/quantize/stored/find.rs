@@ -25,7 +25,7 @@ pub struct Asked<'p, 'a> {
     pub bits: &'p mut dyn FnMut(&str, &str) -> (u32, usize),
 }
 
-/// What there is.
+/// What the search finds: weights to store, and the nodes that stay as they are.
 pub struct Found<'a> {
     /// Weights to store.
     pub stored: Vec<Stored<'a>>,

@@ -55,7 +55,7 @@ impl Step {
         }))
     }
 
-    /// A LayerNorm step.
+    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module.
     pub fn layer_norm(weights: &dyn Weights) -> Result<Step> {
         let width = weights.get("norm.weight")?.dims;
         Ok(Step::LayerNorm {

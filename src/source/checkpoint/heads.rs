@@ -9,7 +9,7 @@ use crate::onnx::dtype::DataType::Float32;
 use crate::source::Task;
 use crate::source::builder::{Attribute, Builder};
 
-/// A head.
+/// The head of an encoder: what is computed from its hidden states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
     /// None: hidden states.

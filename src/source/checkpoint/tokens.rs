@@ -4,7 +4,8 @@ use crate::error::{Context, Result, error};
 use crate::onnx::proto::ModelProto;
 use crate::source::SideFile;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -47,16 +48,11 @@ fn rows(proto: &ModelProto) -> Option<i64> {
 fn beyond(content: &[u8], rows: i64) -> Result<BTreeMap<i64, String>> {
     let mut found = BTreeMap::new();
     let mut from = serde_json::Deserializer::from_slice(content);
-    from.deserialize_map(File { rows, found: &mut found })
+    Part { level: Level::File, rows, found: &mut found }
+        .deserialize(&mut from)
         .map_err(|e| error!(InvalidModel, "{e}"))
         .at(|| "tokenizer.json")?;
     Ok(found)
-}
-
-/// The file: `added_tokens` is a list, `model.vocab` an object or a list of pieces with their scores.
-struct File<'f> {
-    rows: i64,
-    found: &'f mut BTreeMap<i64, String>,
 }
 
 #[derive(Deserialize)]
@@ -65,70 +61,35 @@ struct Added {
     content: String,
 }
 
-impl<'de> Visitor<'de> for File<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "added_tokens" => {
-                    let added: Vec<Added> = map.next_value()?;
-                    let beyond = added.into_iter().filter(|token| token.id >= self.rows);
-                    self.found.extend(beyond.map(|token| (token.id, token.content)));
-                }
-                "model" => map.next_value_seed(Model { rows: self.rows, found: self.found })?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
+/// Where in the file a [`Part`] is: the file holds a list `added_tokens` and an object `model`, that holds a `vocab`, and
+/// that is an object of ids or a list of pieces with their scores.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    File,
+    Model,
+    Vocabulary,
 }
 
-struct Model<'f> {
+/// A part of the file that is read piece by piece.
+struct Part<'f> {
+    level: Level,
     rows: i64,
     found: &'f mut BTreeMap<i64, String>,
 }
 
-impl<'de> serde::de::DeserializeSeed<'de> for Model<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<(), D::Error> {
-        from.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Model<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "vocab" => map.next_value_seed(Vocabulary { rows: self.rows, found: self.found })?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+impl Part<'_> {
+    fn add(&mut self, id: i64, token: impl Into<String>) {
+        if id >= self.rows {
+            self.found.insert(id, token.into());
         }
-        Ok(())
+    }
+
+    fn inner(&mut self, level: Level) -> Part<'_> {
+        Part { level, rows: self.rows, found: self.found }
     }
 }
 
-struct Vocabulary<'f> {
-    rows: i64,
-    found: &'f mut BTreeMap<i64, String>,
-}
-
-impl<'de> serde::de::DeserializeSeed<'de> for Vocabulary<'_> {
+impl<'de> DeserializeSeed<'de> for Part<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> std::result::Result<(), D::Error> {
@@ -136,28 +97,39 @@ impl<'de> serde::de::DeserializeSeed<'de> for Vocabulary<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Vocabulary<'_> {
+impl<'de> Visitor<'de> for Part<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or a list")
+        f.write_str(if self.level == Level::Vocabulary { "an object or a list" } else { "an object" })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        while let Some((token, id)) = map.next_entry::<std::borrow::Cow<'de, str>, i64>()? {
-            if id >= self.rows {
-                self.found.insert(id, token.into_owned());
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match (self.level, key.as_ref()) {
+                (Level::Vocabulary, _) => {
+                    let id = map.next_value()?;
+                    self.add(id, key);
+                }
+                (Level::File, "added_tokens") => {
+                    let added: Vec<Added> = map.next_value()?;
+                    added.into_iter().for_each(|token| self.add(token.id, token.content));
+                }
+                (Level::File, "model") => map.next_value_seed(self.inner(Level::Model))?,
+                (Level::Model, "vocab") => map.next_value_seed(self.inner(Level::Vocabulary))?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> std::result::Result<(), A::Error> {
+        if self.level != Level::Vocabulary {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+        }
         let mut id = 0;
-        while let Some((token, _)) = list.next_element::<(std::borrow::Cow<'de, str>, f64)>()? {
-            if id >= self.rows {
-                self.found.insert(id, token.into_owned());
-            }
+        while let Some((token, _)) = list.next_element::<(Cow<'de, str>, f64)>()? {
+            self.add(id, token);
             id += 1;
         }
         Ok(())

@@ -29,7 +29,7 @@ pub enum Expr {
     Choice(Box<(Expr, Expr, Option<Expr>)>),
 }
 
-/// A literal.
+/// A literal of the template: a value that is written out.
 #[derive(Debug, Clone)]
 pub enum Const {
     None,

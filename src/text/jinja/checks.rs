@@ -8,7 +8,7 @@ use super::text::is_title;
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// All names.
+/// Names of all tests, as `value is name` asks for them.
 const NAMES: [&str; 38] = [
     "odd",
     "even",

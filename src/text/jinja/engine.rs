@@ -15,7 +15,7 @@ const BYTES_A_STEP: usize = 64;
 /// Expressions, blocks and calls inside of each other.
 const DEPTH: usize = 200;
 
-/// A rendering.
+/// The state of one rendering of a template.
 pub struct Engine {
     steps: Cell<u64>,
     written: usize,

@@ -7,7 +7,7 @@ use super::{checks, filters};
 use crate::error::{Result, bail};
 
 impl Parser {
-    /// A whole expression.
+    /// Parses a whole expression, conditions included, and returns it.
     pub fn expression(&mut self) -> Result<Expr> {
         self.deeper(|parser| {
             let mark = parser.unknown.len();

@@ -50,7 +50,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Returns the template of a source text, parsed and ready to render.
     ///
     /// [`crate::error::Kind::InvalidModel`] with the line if it is not valid, `Unsupported` for what is not rendered
     /// here.

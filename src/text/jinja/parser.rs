@@ -8,7 +8,7 @@ use crate::limits;
 /// Most operators, attributes and filters between two delimiters.
 const LINKS: usize = 4000;
 
-/// Reads a template.
+/// Returns the statements of a template's source text.
 ///
 /// [`crate::error::Kind::InvalidModel`] with the line if it is not valid, `Unsupported` for what jinja2 has and is not
 /// rendered here.

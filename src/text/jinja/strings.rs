@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::rc::Rc;
 
-/// All names.
+/// Names of all methods of `str` that are there.
 pub const METHODS: [&str; 47] = [
     "capitalize",
     "casefold",
