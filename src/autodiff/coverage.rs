@@ -18,7 +18,7 @@ pub struct Uncovered {
 pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -> Vec<Uncovered> {
     let mut reached: HashSet<&str> = parameters.iter().map(String::as_str).collect();
     for node in nodes.iter().filter(|node| !registry::stops(node)) {
-        if crate::onnx::order::reads(node).iter().any(|i| reached.contains(i)) {
+        if crate::graph::order::reads(node).iter().any(|i| reached.contains(i)) {
             reached.extend(node.output.iter().map(String::as_str));
         }
     }

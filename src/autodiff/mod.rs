@@ -27,7 +27,6 @@ pub(crate) use lower::lower_some;
 pub use lower::{Lowered, lower};
 pub(crate) use rules::adding;
 pub use tape::Tape;
-pub(crate) use types::sorted;
 pub use types::{Type, infer};
 pub use upgrade::upgrade;
 

@@ -4,6 +4,7 @@ use super::Writer;
 use super::types::Type;
 use crate::error::{Result, bail};
 use crate::graph::edit;
+use crate::graph::order::sorted;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_kind};
@@ -52,7 +53,7 @@ impl Tape {
             constants.extend(node.output.first().cloned().zip(value.cloned()));
         }
         Ok(Tape {
-            forward: super::types::sorted(&graph.node)?,
+            forward: sorted(&graph.node)?,
             writer: Writer::new(model, "gradient"),
             need: HashSet::new(),
             types,

@@ -5,8 +5,7 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
-use crate::onnx::proto::{ModelProto, NodeProto};
+use crate::onnx::proto::ModelProto;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use std::collections::{HashMap, HashSet};
 
@@ -46,29 +45,4 @@ pub fn infer(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Resu
         known.insert(value.name.clone(), Type { dtype: value.dtype, dims: value.shape.clone() });
     }
     Ok(known)
-}
-
-/// Nodes in an order in which they can run.
-pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
-    let made: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
-    let mut done: HashSet<&str> = HashSet::new();
-    let mut waiting: Vec<&NodeProto> = nodes.iter().collect();
-    let mut order = Vec::with_capacity(nodes.len());
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let mut rest = Vec::new();
-        for node in waiting {
-            if reads(node).iter().all(|name| !made.contains(name) || done.contains(name)) {
-                done.extend(node.output.iter().map(String::as_str));
-                order.push(node.clone());
-            } else {
-                rest.push(node);
-            }
-        }
-        if rest.len() == before {
-            bail!(InvalidModel, "node {:?} takes part in a cycle", rest[0].label());
-        }
-        waiting = rest;
-    }
-    Ok(order)
 }

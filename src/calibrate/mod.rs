@@ -19,4 +19,4 @@ pub use inputs::{Batch, Calibration, batches, without_data};
 pub use pieces::pieces;
 pub use products::Products;
 pub use ranges::{Method, Range, each_value, ranges, runs};
-pub use walk::{Walk, depths};
+pub use walk::Walk;

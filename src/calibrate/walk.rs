@@ -8,8 +8,8 @@ use super::inputs::Batch;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
+use crate::graph::order::{producers, reads, topological};
 use crate::model::Model;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -44,8 +44,6 @@ impl<'m> Walk<'m> {
         asked: &[&str],
     ) -> Result<Walk<'m>> {
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
-        let outputs = |(index, node): (usize, &'m NodeProto)| node.output.iter().map(move |o| (o.as_str(), index));
-        let producer: HashMap<&str, usize> = graph.node.iter().enumerate().flat_map(outputs).collect();
         let constants = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
         let count = graph.node.len();
         let mut walk = Walk {
@@ -53,7 +51,7 @@ impl<'m> Walk<'m> {
             threads,
             proto: model.proto(),
             graph,
-            producer,
+            producer: producers(&graph.node),
             constants,
             constant: vec![false; count],
             wanted: vec![false; count],
@@ -62,7 +60,7 @@ impl<'m> Walk<'m> {
             replaced: HashMap::new(),
             batches: batches.len(),
         };
-        walk.find_constant_nodes();
+        walk.find_constant_nodes()?;
         for index in walk.ancestors(asked, false) {
             walk.wanted[index] = true;
         }
@@ -150,24 +148,16 @@ impl<'m> Walk<'m> {
         (0..seen.len()).filter(|index| seen[*index]).collect()
     }
 
-    fn find_constant_nodes(&mut self) {
-        // A fixed point: the order in the file is free.
-        loop {
-            let mut changed = false;
-            for (index, node) in self.graph.node.iter().enumerate() {
-                let from_constants = |name: &&str| {
-                    self.constants.contains_key(name) || self.producer.get(name).is_some_and(|i| self.constant[*i])
-                };
-                let random = node.op().starts_with("Random") || matches!(node.op(), "Bernoulli" | "Multinomial");
-                if !self.constant[index] && !random && reads(node).iter().all(from_constants) {
-                    self.constant[index] = true;
-                    changed = true;
-                }
-            }
-            if !changed {
-                return;
-            }
+    fn find_constant_nodes(&mut self) -> Result<()> {
+        for index in topological(&self.graph.node)? {
+            let node = &self.graph.node[index];
+            let from_constants = |name: &&str| {
+                self.constants.contains_key(name) || self.producer.get(name).is_some_and(|i| self.constant[*i])
+            };
+            let random = node.op().starts_with("Random") || matches!(node.op(), "Bernoulli" | "Multinomial");
+            self.constant[index] = !random && reads(node).iter().all(from_constants);
         }
+        Ok(())
     }
 
     /// A model of some nodes, and the names of its inputs.
@@ -210,26 +200,5 @@ impl<'m> Walk<'m> {
             ..Default::default()
         };
         Ok((proto, inputs))
-    }
-}
-
-/// For each node of the main graph the length of the longest way to it: the order in which layers run, whatever the
-/// order in the file.
-pub fn depths(model: &Model) -> Vec<usize> {
-    let nodes = &model.graph().node;
-    let producer: HashMap<&str, usize> =
-        nodes.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
-    let mut depth = vec![0; nodes.len()];
-    loop {
-        let mut changed = false;
-        for (index, node) in nodes.iter().enumerate() {
-            let before = reads(node);
-            let deepest = before.iter().filter_map(|n| producer.get(n)).map(|i| depth[*i] + 1).max().unwrap_or(0);
-            changed |= deepest > depth[index];
-            depth[index] = depth[index].max(deepest);
-        }
-        if !changed {
-            return depth;
-        }
     }
 }

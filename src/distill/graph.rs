@@ -8,10 +8,11 @@ use super::{DistillOptions, student};
 use crate::autodiff::{self, Tape, Type, Writer};
 use crate::call::Call;
 use crate::error::{Result, bail};
+use crate::graph::dead::{Policy, eliminate, read_values};
 use crate::graph::edit::{self, import_domain};
+use crate::graph::order::{reads, sorted};
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::runtime::Runtime;
 use crate::statistics::Random;
@@ -205,35 +206,18 @@ impl Work {
     fn cut(&mut self, more: &[String]) {
         let ends: Vec<String> = self.parts.iter().map(|p| p.output.clone()).chain(more.iter().cloned()).collect();
         if let Some(graph) = self.proto.graph.as_deref_mut() {
-            cut(graph, &ends, &HashSet::new());
+            cut(graph, &ends);
         }
     }
 }
 
-/// Leaves the nodes, constants and inputs that `ends` need, and makes these the outputs. Inputs in `keep` stay.
-fn cut(graph: &mut GraphProto, ends: &[String], keep: &HashSet<String>) {
-    let maker: HashMap<&str, usize> = graph
-        .node
-        .iter()
-        .enumerate()
-        .flat_map(|(index, node)| node.output.iter().map(move |output| (output.as_str(), index)))
-        .collect();
-    let mut needed = vec![false; graph.node.len()];
-    let mut front: Vec<&str> = ends.iter().map(String::as_str).collect();
-    while let Some(name) = front.pop() {
-        if let Some(index) = maker.get(name).filter(|index| !needed[**index]) {
-            needed[*index] = true;
-            front.extend(reads(&graph.node[*index]));
-        }
-    }
-    let mut flags = needed.into_iter();
-    graph.node.retain(|_| flags.next().unwrap_or(false));
-    let mut read: HashSet<String> = graph.node.iter().flat_map(|n| reads(n).into_iter().map(str::to_owned)).collect();
-    read.extend(ends.iter().cloned());
-    graph.initializer.retain(|t| t.name.as_ref().is_some_and(|n| read.contains(n)));
-    graph.input.retain(|i| i.name.as_ref().is_some_and(|n| read.contains(n) || keep.contains(n)));
-    graph.value_info.clear();
+/// Leaves the nodes, constants and inputs that `ends` need, and makes these the outputs.
+fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.output = ends.iter().map(|name| edit::untyped(name)).collect();
+    graph.value_info.clear();
+    eliminate(graph, Policy::All);
+    let read = read_values(graph);
+    graph.input.retain(|i| i.name.as_ref().is_some_and(|n| read.contains(n)));
 }
 
 /// Names of values that nodes read.
@@ -266,7 +250,7 @@ fn refuse_uncovered(
     reasons: &[(autodiff::Uncovered, String)],
 ) -> Result<()> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(()) };
-    let nodes = autodiff::sorted(&graph.node)?;
+    let nodes = sorted(&graph.node)?;
     let names: Vec<String> = weights.iter().map(|p| p.name.clone()).collect();
     let found = autodiff::uncovered(&nodes, &names, outputs);
     if found.is_empty() {
@@ -409,7 +393,7 @@ fn whole(
             node.name = Some(format!("distill/node.{index}"));
         }
     }
-    cut(graph, ends, &HashSet::new());
+    cut(graph, ends);
     proto
 }
 

@@ -1,5 +1,6 @@
 //! Finding attention in a graph: its queries, keys and values.
 
+use crate::graph::order::{consumers, producer_nodes};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use std::collections::HashMap;
@@ -25,20 +26,15 @@ pub struct Attention {
 /// The last attention of a model; `None` if there is none that is made of products and a softmax.
 pub fn last(model: &Model) -> Option<Attention> {
     let graph = model.graph();
-    let mut makers: HashMap<&str, &NodeProto> = HashMap::new();
-    let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
-    for node in &graph.node {
-        makers.extend(node.output.iter().map(|output| (output.as_str(), node)));
-        node.input.iter().for_each(|input| readers.entry(input).or_default().push(node));
-    }
+    let (makers, readers) = (producer_nodes(&graph.node), consumers(&graph.node));
     let softmaxes: Vec<&NodeProto> = graph.node.iter().filter(|node| node.is("Softmax")).collect();
     softmaxes.into_iter().rev().find_map(|softmax| {
         let scores = back(&makers, softmax.input_at(0)?, &BETWEEN, |node| node.is("MatMul"))?;
         let mut shares = softmax.output.first()?.as_str();
         let product = loop {
-            let next = readers.get(shares)?.first()?;
+            let next = &graph.node[*readers.get(shares)?.first()?];
             match next.is("MatMul") {
-                true => break *next,
+                true => break next,
                 false if BETWEEN.contains(&next.op()) => shares = next.output.first()?,
                 false => return None,
             }

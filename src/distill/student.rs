@@ -8,9 +8,9 @@ use crate::error::{Result, bail};
 use crate::graph::blocks::dequantize;
 use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names};
+use crate::graph::order::consumers;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -44,20 +44,9 @@ fn is_float(dtype: DataType) -> bool {
     matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
 }
 
-/// For each value the nodes that read it.
-fn readers(nodes: &[NodeProto]) -> HashMap<String, Vec<usize>> {
-    let mut found: HashMap<String, Vec<usize>> = HashMap::new();
-    for (index, node) in nodes.iter().enumerate() {
-        for name in reads(node) {
-            found.entry(name.to_owned()).or_default().push(index);
-        }
-    }
-    found
-}
-
 /// Weights of half precision that the graph makes float32 before it uses them are stored as that.
 fn widen(graph: &mut GraphProto) -> Result<()> {
-    let read = readers(&graph.node);
+    let read = consumers(&graph.node);
     let widens = |node: &NodeProto| node.is("Cast") && node.int("to", 0) == i64::from(DataType::Float32.to_onnx());
     let by = |name: &str| read.get(name).map_or(&[][..], Vec::as_slice).iter().map(|index| &graph.node[*index]);
     let only_widened = |name: &str| {
@@ -116,24 +105,25 @@ fn uniform(tensor: &TensorProto) -> bool {
 
 /// Gives each node a copy of its own of weights that are the same number all over: no training made them one.
 fn untie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
-    let read = readers(&graph.node);
-    let mut copies = Vec::new();
+    let read = consumers(&graph.node);
+    let mut copies: Vec<(usize, String, TensorProto)> = Vec::new();
     for tensor in &graph.initializer {
         let Some(name) = tensor.name.clone() else { continue };
-        let users = read.get(&name).map_or(&[][..], Vec::as_slice);
+        let users = read.get(name.as_str()).map_or(&[][..], Vec::as_slice);
         let float = tensor.data_type == Some(DataType::Float32.to_onnx());
         let elements: i64 = tensor.dims.iter().product();
         if !float || users.len() < 2 || elements < 2 || tensor.dims.is_empty() || !uniform(tensor) {
             continue;
         }
-        for user in &users[1..] {
-            let copy = names.fresh(&name);
-            let node = &mut graph.node[*user];
-            node.input.iter_mut().filter(|input| **input == name).for_each(|input| copy.clone_into(input));
-            copies.push(TensorProto { name: Some(copy), ..tensor.clone() });
-        }
+        let copy =
+            |user: &usize| (*user, name.clone(), TensorProto { name: Some(names.fresh(&name)), ..tensor.clone() });
+        copies.extend(users[1..].iter().map(copy));
     }
-    graph.initializer.append(&mut copies);
+    for (user, name, copy) in copies {
+        let inputs = graph.node[user].input.iter_mut().filter(|input| **input == name);
+        inputs.for_each(|input| input.clone_from(copy.name.as_ref().unwrap_or(&name)));
+        graph.initializer.push(copy);
+    }
     Ok(())
 }
 

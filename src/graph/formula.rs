@@ -4,6 +4,7 @@
 //! name, which exporters keep for what was learned.
 
 use super::constants::Matrix;
+use super::order::producer_nodes;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -68,10 +69,7 @@ pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
 
 /// Constants that soon become the argument of a sine or cosine, by way of positions.
 fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
-    let mut makers: HashMap<&str, &NodeProto> = HashMap::new();
-    for node in &graph.node {
-        makers.extend(node.output.iter().map(|output| (output.as_str(), node)));
-    }
+    let makers = producer_nodes(&graph.node);
     let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
     let mut front: Vec<&str> = waves.flat_map(|node| node.input.iter().map(String::as_str)).collect();
     let mut found = HashSet::new();

@@ -6,10 +6,12 @@
 
 pub mod blocks;
 pub mod constants;
+pub mod dead;
 pub mod edit;
 pub mod formula;
 pub mod modules;
 pub mod opset;
+pub(crate) mod order;
 pub mod origin;
 mod rotary;
 mod view;

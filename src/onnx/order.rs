@@ -1,48 +1,14 @@
-//! Can the nodes of a graph run at all, each after those it waits for?
+//! Topological order: each node of a graph after those whose values it reads.
+//!
+//! ONNX demands that a file lists nodes in such an order, but ONNX Runtime takes any, and so does this program.
 
 use super::proto::NodeProto;
 use super::validate::{place_of, subgraphs};
 use crate::error::{Result, bail};
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// Every node must be reachable without waiting for itself. Values that subgraphs capture count as inputs.
-///
-/// `producer` maps each value to the index of the node in `list` that makes it. The order in the file is
-/// free: ONNX demands a sorted list, but ONNX Runtime takes any.
-pub(super) fn check(list: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<()> {
-    if in_order(list, producer) {
-        return Ok(());
-    }
-    let mut waiting: Vec<usize> = vec![0; list.len()];
-    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); list.len()];
-    for (index, node) in list.iter().enumerate() {
-        for from in reads(node).into_iter().filter_map(|name| producer.get(name)) {
-            consumers[*from].push(index);
-            waiting[index] += 1;
-        }
-    }
-    let mut ready: Vec<usize> = (0..list.len()).filter(|&i| waiting[i] == 0).collect();
-    while let Some(index) = ready.pop() {
-        for &next in &consumers[index] {
-            waiting[next] -= 1;
-            if waiting[next] == 0 {
-                ready.push(next);
-            }
-        }
-    }
-    match (0..list.len()).find(|&i| waiting[i] > 0) {
-        Some(index) => bail!(InvalidModel, "{}: takes part in a cycle", place_of(&list[index], index)),
-        None => Ok(()),
-    }
-}
-
-fn in_order(list: &[NodeProto], producer: &HashMap<&str, usize>) -> bool {
-    let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|&from| from < index);
-    list.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name)))
-}
-
-/// Names a node reads: its inputs, and what its subgraphs take from around them.
-/// The values a node needs: its inputs, and what the graphs inside it take from around them.
+/// Returns the names of the values that a node reads: its inputs, and what its subgraphs capture from around them.
 pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     for graph in subgraphs(node) {
@@ -58,4 +24,69 @@ pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
         names.extend(graph.node.iter().flat_map(reads).chain(outputs).filter(|name| !own.contains(name)));
     }
     names
+}
+
+/// Returns for each value that one of `nodes` makes the index of that node.
+pub(crate) fn producers(nodes: &[NodeProto]) -> HashMap<&str, usize> {
+    let made = nodes.iter().enumerate().flat_map(|(index, node)| node.output.iter().map(move |name| (name, index)));
+    made.filter(|(name, _)| !name.is_empty()).map(|(name, index)| (name.as_str(), index)).collect()
+}
+
+/// Returns the indexes of `nodes` in a topological order: of several nodes that could come next the first in the list
+/// does, so that a list in order stays as it is.
+///
+/// Fails with [`crate::error::Kind::InvalidModel`] if nodes wait for one another, and names one of them.
+pub(crate) fn topological(nodes: &[NodeProto]) -> Result<Vec<usize>> {
+    sort(nodes, &producers(nodes))
+}
+
+/// As [`topological`], for one who has the [`producers`] already.
+pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<Vec<usize>> {
+    let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|from| *from < index);
+    if nodes.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name))) {
+        return Ok((0..nodes.len()).collect());
+    }
+    let mut waiting = vec![0usize; nodes.len()];
+    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        for from in reads(node).into_iter().filter_map(|name| producer.get(name)) {
+            consumers[*from].push(index);
+            waiting[index] += 1;
+        }
+    }
+    let mut ready: BinaryHeap<Reverse<usize>> = (0..nodes.len()).filter(|i| waiting[*i] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while let Some(Reverse(index)) = ready.pop() {
+        order.push(index);
+        for &next in &consumers[index] {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready.push(Reverse(next));
+            }
+        }
+    }
+    match (0..nodes.len()).find(|index| waiting[*index] > 0) {
+        Some(index) => bail!(InvalidModel, "{}: takes part in a cycle", place_of(&nodes[index], index)),
+        None => Ok(order),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit::node;
+
+    #[test]
+    fn a_list_in_order_stays_and_another_is_sorted_by_what_is_ready_first() {
+        let (a, b) = (node("Neg", &["x"], &["a"]), node("Neg", &["a"], &["b"]));
+        let (c, d) = (node("Add", &["a", "b"], &["c"]), node("Neg", &["x"], &["d"]));
+        assert_eq!(topological(&[a.clone(), b.clone(), c.clone(), d.clone()]).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(topological(&[c, d, b, a]).unwrap(), [1, 3, 2, 0]);
+    }
+
+    #[test]
+    fn nodes_that_wait_for_one_another_are_an_error_that_names_one() {
+        let error = topological(&[node("Neg", &["x"], &["y"]), node("Add", &["y", "z"], &["z"])]).unwrap_err();
+        assert!(error.to_string().contains("node[1] Add"), "{error}");
+    }
 }

@@ -242,7 +242,7 @@ pub(super) fn check_nodes<'a>(
             check_graph(graph, &scope, depth + 1, nodes).at(|| place_of(node, index))?;
         }
     }
-    order::check(list, &producer)?;
+    order::sort(list, &producer)?;
     Ok(scope)
 }
 

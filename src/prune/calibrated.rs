@@ -12,10 +12,11 @@
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Data, Target};
 use super::{Outcome, rewrite, scores, sparsegpt, weights};
-use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk, depths};
+use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk};
 use crate::call::Ticket;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
+use crate::graph::order::depths;
 use crate::model::Model;
 use crate::runtime::{Runtime, Stop, Tensor};
 use rayon::prelude::*;
@@ -32,7 +33,7 @@ pub fn all(
 ) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
-    let stages = stages(model, targets, options);
+    let stages = stages(model, targets, options)?;
     let asked: Vec<&str> = stages.iter().map(|stage| stage.data.value.as_str()).collect();
     let mut walk = Walk::new(runtime, model, options.threads, batches, &asked)?;
     let mut products = Products::new(runtime, options.threads)?;
@@ -79,8 +80,8 @@ struct Stage<'t> {
 }
 
 /// In the order in which they run.
-fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Vec<Stage<'t>> {
-    let depth = depths(model);
+fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Result<Vec<Stage<'t>>> {
+    let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
     for (index, target) in targets.iter().enumerate() {
         // SparseGPT is for sums over all that flows in, not over the channels of one tap.
@@ -95,7 +96,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
         }
     }
     stages.sort_by_key(|(depth, _)| *depth);
-    stages.into_iter().map(|(_, stage)| stage).collect()
+    Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
 /// What the inputs of a layer say of its weights.

@@ -13,11 +13,12 @@ use super::algorithms::{CodedRow, Coding};
 use super::planner::{Form, Plan, Weight};
 use super::weight_only::{self, BlockMatrix, Rows, Slots, is_table};
 use super::weights::Channel;
-use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk, depths};
+use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk};
 use crate::call::Ticket;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::edit;
+use crate::graph::order::depths;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
@@ -42,7 +43,7 @@ pub fn all(
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let products = Products::new(runtime, options.threads)?;
     let mut work = Work { plan, options, batches, scratch: Scratch::new(&folder), products, ticket, stop };
-    let stages = stages(model, plan);
+    let stages = stages(model, plan)?;
     let mut coded: Vec<Option<Option<BlockMatrix>>> = plan.weights.iter().map(|_| None).collect();
     let asked: Vec<&str> = stages.iter().map(|stage| stage.input.as_str()).collect();
     let mut changed = Walk::new(runtime, model, options.threads, batches, &asked)?;
@@ -87,8 +88,8 @@ struct Stage {
 }
 
 /// In the order in which they run. Weights in subgraphs and functions are in none.
-fn stages(model: &Model, plan: &Plan<'_>) -> Vec<Stage> {
-    let depth = depths(model);
+fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
+    let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage)> = Vec::new();
     let mut taken = vec![false; plan.weights.len()];
     for change in plan.changes.iter().filter(|c| c.body == 0 && c.form != Form::BlockTable) {
@@ -102,7 +103,7 @@ fn stages(model: &Model, plan: &Plan<'_>) -> Vec<Stage> {
         }
     }
     stages.sort_by_key(|(depth, _)| *depth);
-    stages.into_iter().map(|(_, stage)| stage).collect()
+    Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
 /// What the inputs of a layer ask of its weights.

@@ -2,9 +2,8 @@
 
 use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
-use crate::graph::{BodyId, Use, View};
+use crate::graph::{BodyId, View, dead};
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
 use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
@@ -13,36 +12,7 @@ use std::collections::{HashMap, HashSet};
 pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
-    let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
-    let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // Shared chains die from the reader's end; each round can free the next link of another change.
-    loop {
-        let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
-        let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {
-            view.uses(owner, name).iter().all(|place| match *place {
-                Use::Output { .. } => false,
-                Use::Node { body, node, input } => {
-                    changed.contains(&(body, node, input)) || dead_nodes.contains(&(body, node))
-                }
-            })
-        };
-        for change in changes.iter().filter(|c| done[c.weight]) {
-            for &(body, node) in &change.constant.chain {
-                let outputs = &view.node(body, node).output;
-                if outputs.iter().all(|output| unread(&dead_nodes, body, output)) {
-                    dead_nodes.insert((body, node));
-                    dead.entry(body).or_default().extend(outputs.iter().cloned());
-                }
-            }
-            let (owner, name) = (change.constant.owner, change.constant.name);
-            if unread(&dead_nodes, owner, name) {
-                dead.entry(owner).or_default().insert(name.to_owned());
-            }
-        }
-        if dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>() == before {
-            return dead;
-        }
-    }
+    dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
 /// What writes the new nodes of one form.
@@ -274,35 +244,6 @@ impl<'a> Emit<'a> {
             ..Default::default()
         }];
         name
-    }
-}
-
-/// Removes what nobody reads any more of `names`: initializers, optional inputs, nodes.
-pub fn sweep(graph: &mut GraphProto, names: &[String]) {
-    let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-    loop {
-        let mut read: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
-        read.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
-        let gone = |name: &str| names.contains(name) && !read.contains(name);
-        let nodes: HashSet<usize> = graph
-            .node
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| !node.output.is_empty() && node.output.iter().all(|output| gone(output)))
-            .map(|(index, _)| index)
-            .collect();
-        let tensors: HashSet<String> =
-            graph.initializer.iter().filter_map(|t| t.name.clone()).filter(|name| gone(name)).collect();
-        if nodes.is_empty() && tensors.is_empty() {
-            return;
-        }
-        let mut index = 0;
-        graph.node.retain(|_| {
-            index += 1;
-            !nodes.contains(&(index - 1))
-        });
-        graph.initializer.retain(|t| !t.name.as_ref().is_some_and(|name| tensors.contains(name)));
-        graph.input.retain(|i| !i.name.as_ref().is_some_and(|name| tensors.contains(name)));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::calibrate::{self, Batch, Calibration, Method, Range};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files::{self, Scratch};
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{Names, float_tensor, int_attribute, node, tensor};
 use crate::graph::opset;
 use crate::limits;
@@ -139,10 +140,7 @@ pub(super) fn rewrite(
     graph.node = writer.nodes;
     graph.initializer.extend(writer.constants);
     // Weights that only their quantized form stands for now.
-    let read: std::collections::HashSet<String> =
-        graph.node.iter().flat_map(crate::onnx::order::reads).map(str::to_owned).collect();
-    let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
-    graph.initializer.retain(|t| t.name.as_ref().is_some_and(|name| read.contains(name) || outputs.contains(name)));
+    eliminate(graph, Policy::Initializers);
     Ok(Rewritten { proto, short })
 }
 

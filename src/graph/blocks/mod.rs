@@ -8,13 +8,13 @@ mod values;
 
 use crate::error::{Result, bail};
 use crate::files::Scratch;
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names};
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use bytes::Bytes;
 use half::f16;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use values::Constants;
 
 /// A weight as floats.
@@ -77,7 +77,7 @@ fn of_operators(proto: &mut ModelProto) -> Result<usize> {
         }
     }
     graph.initializer.extend(weights);
-    remove_unread(graph);
+    eliminate(graph, Policy::All);
     Ok(count)
 }
 
@@ -131,18 +131,4 @@ fn stored(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
     let slot = scratch.reserve(raw.len())?;
     slot.write_at(0, &raw)?;
     slot.finish()
-}
-
-/// Removes nodes and constants that nobody reads any more.
-fn remove_unread(graph: &mut GraphProto) {
-    loop {
-        let mut read: HashSet<String> = graph.output.iter().filter_map(|output| output.name.clone()).collect();
-        read.extend(graph.node.iter().flat_map(reads).map(str::to_owned));
-        let before = graph.node.len();
-        graph.node.retain(|node| node.output.iter().any(|output| read.contains(output)));
-        graph.initializer.retain(|tensor| tensor.name.as_ref().is_some_and(|name| read.contains(name)));
-        if graph.node.len() == before {
-            return;
-        }
-    }
 }

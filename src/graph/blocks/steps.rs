@@ -1,12 +1,13 @@
 //! Weights that a few nodes make of codes of 8 bits, as quantization stores what has no operator on blocks: made floats.
 
-use super::{remove_unread, stored};
+use super::stored;
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::constants::{Matrix, whole_numbers};
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit;
+use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
@@ -59,7 +60,7 @@ pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     let Some(graph) = proto.graph.as_deref_mut().filter(|_| count > 0) else { return Ok(0) };
     graph.node.retain(|node| !node.output.first().is_some_and(|output| made.contains(output)));
     graph.initializer.extend(weights);
-    remove_unread(graph);
+    eliminate(graph, Policy::All);
     Ok(count)
 }
 

@@ -1,6 +1,7 @@
 //! Values that follow from constants alone, as far as scales and blocks are written with: casts, products, other shapes.
 
 use crate::graph::constants::whole_numbers;
+use crate::graph::order::producer_nodes;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use bytes::Bytes;
@@ -53,11 +54,13 @@ pub(super) struct Constants<'g> {
 
 impl<'g> Constants<'g> {
     pub fn of(graph: &'g GraphProto) -> Constants<'g> {
-        let makers = graph.node.iter().flat_map(|node| node.output.iter().map(move |output| (output.as_str(), node)));
         // A constant that is an input as well may be another one in each run.
         let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
         let tensors = graph.initializer.iter().filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)));
-        Constants { makers: makers.collect(), tensors: tensors.filter(|(name, _)| !given.contains(name)).collect() }
+        Constants {
+            makers: producer_nodes(&graph.node),
+            tensors: tensors.filter(|(name, _)| !given.contains(name)).collect(),
+        }
     }
 
     /// The value of that name; `None` if it depends on an input, or is made in a way that is not known here.

@@ -5,12 +5,11 @@
 //! last joint before its first weight and that before the first weight of the next.
 
 use crate::error::{Result, bail};
+use crate::graph::order::{producers, reads, topological};
 use crate::graph::{View, modules};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, NodeProto};
-use crate::prune::structured::sorted;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Words that stand before the number of a layer without a dot between.
@@ -43,7 +42,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     if numbers.len() < 2 {
         bail!(Unsupported, "no layers are found: no weights or nodes have numbered names like layers.0, layers.1");
     }
-    let order = sorted(graph);
+    let order = topological(&graph.node)?;
     let mut place = vec![0usize; graph.node.len()];
     order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
     // By place in the order, that of the inputs before them all.
@@ -135,6 +134,7 @@ fn joints<'g>(
     for name in graph.output.iter().filter_map(|o| o.name.as_deref()).filter(|name| !cache.contains(name)) {
         until.entry(name).or_insert(end);
     }
+    let producer = producers(&graph.node);
     let mut flows: HashSet<&str> = sources(graph, cache);
     let mut change = vec![0i64; end + 1];
     let mut made: Vec<(usize, &str)> = Vec::new();
@@ -151,7 +151,7 @@ fn joints<'g>(
         let node = &graph.node[*index];
         // Sizes are the same everywhere on the way.
         let carries = !matches!(node.op(), "Shape" | "Size") && reads(node).iter().any(|name| flows.contains(name));
-        if !carries && own[*index].is_none() && !looks_up(graph, node) {
+        if !carries && own[*index].is_none() && !looks_up(graph, &producer, node) {
             continue;
         }
         for output in node.output.iter().filter(|output| !output.is_empty()) {
@@ -187,10 +187,10 @@ fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str>
 }
 
 /// Whether a node looks tokens up in a table, and not positions or kinds of tokens.
-fn looks_up(graph: &GraphProto, node: &NodeProto) -> bool {
+fn looks_up(graph: &GraphProto, producer: &HashMap<&str, usize>, node: &NodeProto) -> bool {
     let Some(mut ids) = node.input_at(1).filter(|_| node.op() == "Gather") else { return false };
-    while let Some(before) = graph.node.iter().find(|n| n.output.iter().any(|o| o == ids)) {
-        match before.input.as_slice() {
+    while let Some(before) = producer.get(ids) {
+        match graph.node[*before].input.as_slice() {
             [one] => ids = one,
             _ => return false,
         }

@@ -2,13 +2,14 @@
 
 use super::find::Layers;
 use crate::error::{Result, bail};
+use crate::graph::dead::{Policy, eliminate, read_values};
 use crate::graph::edit::{self, Names};
+use crate::graph::order::{leading_to, producers};
 use crate::model::Model;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::prune::structured::sizes_of;
 use crate::text::Decoder;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The model without the layers `gone`, which are sorted indexes. What a decoder keeps of the others is numbered anew.
 pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&Decoder>) -> Result<Model> {
@@ -37,18 +38,19 @@ pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&De
     outputs(graph, &instead, &mut names);
     let caches = decoder.map(|decoder| caches(graph, found, gone, decoder)).unwrap_or_default();
     graph.output.retain(|output| !output.name.as_ref().is_some_and(|name| caches.gone.contains(name)));
-    let before = graph.node.len();
-    let left = living(graph);
-    if let Some(node) = (0..before.min(found.own.len()))
+    let left = leading_to(&graph.node, graph.output.iter().filter_map(|output| output.name.as_deref()));
+    if let Some(node) = (0..left.len().min(found.own.len()))
         .find(|node| left[*node] && found.own[*node].is_some_and(|own| gone.binary_search(&own).is_ok()))
     {
         let number = found.own[node].map_or(0, |own| found.layers[own].number);
         let label = graph.node[node].label();
         bail!(Unsupported, "layer {number} cannot go: what node {label:?} gives is needed behind it, too");
     }
-    sweep(graph, &left);
-    let read: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
-    if let Some(name) = caches.gone.iter().find(|name| read.contains(name.as_str())) {
+    let before = read_values(graph);
+    eliminate(graph, Policy::NodesAnd(&before));
+    let read = read_values(graph);
+    graph.value_info.retain(|info| !info.name.as_ref().is_some_and(|n| before.contains(n) && !read.contains(n)));
+    if let Some(name) = caches.gone.iter().find(|name| read.contains(*name)) {
         bail!(Unsupported, "the layer with the cache {name:?} cannot go: it is needed elsewhere");
     }
     graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| caches.gone.contains(name)));
@@ -85,19 +87,15 @@ fn same_sizes(
     label: &dyn Fn(usize) -> Option<usize>,
     sizes: &HashMap<String, Vec<[i64; 2]>>,
 ) {
-    let producer: HashMap<String, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.clone(), i))).collect();
-    for index in 0..graph.node.len() {
-        let node = &mut graph.node[index];
-        if node.op() != "Shape" {
-            continue;
-        }
-        let Some(from) = node.input.first().and_then(|name| producer.get(name)) else { continue };
-        let Some(layer) = label(*from) else { continue };
-        let input = &found.layers[layer].input;
-        if sizes.contains_key(input) && sizes.get(input) == node.input.first().and_then(|name| sizes.get(name)) {
-            node.input[0].clone_from(input);
-        }
+    let producer = producers(&graph.node);
+    let before = |node: &NodeProto| {
+        let name = node.input.first().filter(|_| node.op() == "Shape")?;
+        let input = &found.layers[label(*producer.get(name.as_str())?)?].input;
+        (sizes.contains_key(input) && sizes.get(input) == sizes.get(name)).then_some(input)
+    };
+    let inputs: Vec<Option<&String>> = graph.node.iter().map(before).collect();
+    for (node, input) in graph.node.iter_mut().zip(inputs) {
+        input.into_iter().for_each(|input| node.input[0].clone_from(input));
     }
 }
 
@@ -127,8 +125,7 @@ struct Caches {
 }
 
 fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Decoder) -> Caches {
-    let producer: HashMap<&str, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.as_str(), i))).collect();
+    let producer = producers(&graph.node);
     let layer = |present: &str| producer.get(present).and_then(|node| found.last.get(*node).copied().flatten());
     let goes = |present: &str| layer(present).is_some_and(|layer| gone.binary_search(&layer).is_ok());
     let (out, kept): (Vec<_>, Vec<_>) = decoder.cache.iter().partition(|pair| goes(&pair.present));
@@ -168,36 +165,4 @@ fn numbered(name: &str, number: usize) -> String {
         Some(range) => format!("{}{number}{}", &name[..range.start], &name[range.end..]),
         None => name.to_owned(),
     }
-}
-
-/// Nodes that lead to an output.
-fn living(graph: &GraphProto) -> Vec<bool> {
-    let producer: HashMap<&str, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |o| (o.as_str(), i))).collect();
-    let mut living = vec![false; graph.node.len()];
-    let outputs = graph.output.iter().filter_map(|output| output.name.as_deref());
-    let mut todo: Vec<usize> = outputs.filter_map(|name| producer.get(name).copied()).collect();
-    while let Some(node) = todo.pop() {
-        if !std::mem::replace(&mut living[node], true) {
-            todo.extend(reads(&graph.node[node]).into_iter().filter_map(|name| producer.get(name)));
-        }
-    }
-    living
-}
-
-/// Removes dead nodes, and constants and shapes of values that only they had.
-fn sweep(graph: &mut GraphProto, living: &[bool]) {
-    let names = |graph: &GraphProto| -> HashSet<String> {
-        graph.node.iter().flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
-    };
-    let before = names(graph);
-    let mut index = 0;
-    graph.node.retain(|_| {
-        index += 1;
-        living[index - 1]
-    });
-    let after = names(graph);
-    let idle = |name: &String| before.contains(name) && !after.contains(name);
-    graph.initializer.retain(|tensor| !tensor.name.as_ref().is_some_and(idle));
-    graph.value_info.retain(|info| !info.name.as_ref().is_some_and(idle));
 }

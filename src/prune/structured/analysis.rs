@@ -8,9 +8,9 @@ use super::known::Known;
 use super::rules;
 use super::sizes::Sizes;
 use crate::error::{Result, bail};
+use crate::graph::order::{self, reads, topological};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, attribute_kind};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
@@ -104,13 +104,24 @@ pub struct Analysis<'m> {
     pub verdicts: Vec<(u32, Reason)>,
     /// Values whose shape is not known, and who lost it.
     pub lost: HashMap<&'m str, Reason>,
-    /// Nodes by the values that they make.
+    /// The nodes in topological order.
+    pub order: Vec<usize>,
+    /// The node that makes each value.
     pub producers_of: HashMap<&'m str, usize>,
+    /// The nodes that read each value.
+    pub consumers_of: HashMap<&'m str, Vec<usize>>,
     pub(super) known: &'m Known,
     pub(super) sizes: Sizes<'m>,
 }
 
 impl<'m> Analysis<'m> {
+    /// Returns for each node its place in topological order.
+    pub fn places(&self) -> Vec<usize> {
+        let mut place = vec![0usize; self.order.len()];
+        self.order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
+        place
+    }
+
     /// Looks at all of the main graph, with what is `known` of it besides. Linear in the sizes of its axes; weights are
     /// not read.
     pub fn new(model: &'m Model, known: &'m Known) -> Result<Analysis<'m>> {
@@ -131,16 +142,16 @@ impl<'m> Analysis<'m> {
             at: 0,
             verdicts: Vec::new(),
             lost: HashMap::new(),
-            producers_of: HashMap::new(),
+            order: topological(&graph.node)?,
+            producers_of: order::producers(&graph.node),
+            consumers_of: order::consumers(&graph.node),
             known,
             sizes: Sizes::new(model, known.long),
         };
-        let nodes = graph.node.iter().enumerate();
-        analysis.producers_of = nodes.flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
         let inputs = analysis.inputs();
         analysis.initializers(&inputs);
-        for index in sorted(graph) {
-            analysis.node(index);
+        for at in 0..analysis.order.len() {
+            analysis.node(analysis.order[at]);
         }
         analysis.outputs();
         analysis.shapes_that_vary();
@@ -371,31 +382,4 @@ impl<'m> Analysis<'m> {
 pub fn axis_at(axis: i64, rank: usize) -> Judged<usize> {
     let at = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(at).ok().filter(|at| *at < rank).ok_or("its axis does not exist")
-}
-
-/// The nodes in an order in which each follows those it reads; nodes in a cycle (there are none in a checked model)
-/// are left out.
-pub fn sorted(graph: &GraphProto) -> Vec<usize> {
-    let producer: HashMap<&str, usize> =
-        graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
-    let mut waiting = vec![0usize; graph.node.len()];
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
-    for (index, node) in graph.node.iter().enumerate() {
-        for from in reads(node).into_iter().filter_map(|name| producer.get(name)) {
-            readers[*from].push(index);
-            waiting[index] += 1;
-        }
-    }
-    let mut ready: std::collections::BTreeSet<usize> = (0..waiting.len()).filter(|i| waiting[*i] == 0).collect();
-    let mut order = Vec::with_capacity(waiting.len());
-    while let Some(index) = ready.pop_first() {
-        order.push(index);
-        for &next in &readers[index] {
-            waiting[next] -= 1;
-            if waiting[next] == 0 {
-                ready.insert(next);
-            }
-        }
-    }
-    order
 }

@@ -3,12 +3,12 @@
 use super::analysis::{Analysis, Follow};
 use super::axes::{Axis, AxisId, Dim, Int, Kept, is_fixed};
 use crate::error::{Result, bail};
+use crate::graph::dead::{Policy, eliminate, read_values};
 use crate::graph::edit::{self, Names};
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::*;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// A graph that follows a cut.
 pub struct Follower<'a, 'm> {
@@ -68,7 +68,8 @@ impl<'a, 'm> Follower<'a, 'm> {
             nodes.push(node);
         }
         self.graph.node = nodes;
-        drop_unused(self.analysis.graph, self.graph);
+        // What was read before and is not any more.
+        eliminate(self.graph, Policy::Named(&read_values(self.analysis.graph)));
         Ok(())
     }
 
@@ -319,30 +320,5 @@ impl<'a, 'm> Follower<'a, 'm> {
             value.is_none_or(|v| v.axes.iter().any(|axis| kept.of(*axis).is_some()))
         };
         self.graph.value_info.retain(|info| !cut(info));
-    }
-}
-
-/// The values that are read in a graph.
-fn read_in(graph: &GraphProto) -> HashSet<String> {
-    let outputs = graph.output.iter().filter_map(|o| o.name.clone());
-    graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
-}
-
-/// Removes constants and nodes that were used before and are not any more.
-fn drop_unused(before: &GraphProto, graph: &mut GraphProto) {
-    let used_before = read_in(before);
-    loop {
-        let used = read_in(graph);
-        let idle = |name: &String| used_before.contains(name) && !used.contains(name);
-        let count = graph.node.len();
-        graph.initializer.retain(|t| !t.name.as_ref().is_some_and(idle));
-        let named = |node: &NodeProto| node.output.iter().filter(|o| !o.is_empty()).cloned().collect::<Vec<_>>();
-        graph.node.retain(|node| {
-            let outputs = named(node);
-            outputs.iter().any(|o| !idle(o) && (used.contains(o) || !used_before.contains(o))) || outputs.is_empty()
-        });
-        if graph.node.len() == count {
-            return;
-        }
     }
 }

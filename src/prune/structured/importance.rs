@@ -17,8 +17,7 @@ pub type Statistics = HashMap<(String, usize), Vec<f64>>;
 /// The values that consumers of units read, with the dimension that is summed over, in the order in which they are
 /// computed.
 pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> {
-    let mut place = vec![0usize; analysis.graph.node.len()];
-    analysis::sorted(analysis.graph).into_iter().enumerate().for_each(|(at, node)| place[node] = at);
+    let place = analysis.places();
     let mut chosen: Vec<&analysis::Consumer<'_>> =
         groups.groups.iter().flat_map(|g| &g.consumers).map(|i| &analysis.consumers[*i]).collect();
     chosen.sort_by_key(|c| (place[c.node as usize], c.dimension));

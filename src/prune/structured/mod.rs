@@ -30,7 +30,6 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
 use analysis::Analysis;
-pub(super) use analysis::sorted;
 use axes::Kept;
 use known::Known;
 use serde::Serialize;

@@ -7,8 +7,8 @@
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Int, Reason, is_fixed};
+use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::NodeProto;
 
 const NUMBER: &str = "it uses its size as a number";

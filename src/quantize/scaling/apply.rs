@@ -4,12 +4,13 @@ use super::{Group, Place, Product, vector};
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::View;
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::quantize::rewrite::{sweep, take_names};
-use std::collections::{BTreeMap, HashMap};
+use crate::quantize::rewrite::take_names;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What happens to one weight.
 #[derive(Default)]
@@ -30,7 +31,7 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
         groups.iter().flat_map(|(group, _)| &group.products).map(|product| (product.node, product)).collect();
     let mut factors: BTreeMap<usize, Factors> = BTreeMap::new();
     let mut before: HashMap<usize, NodeProto> = HashMap::new();
-    let (mut unread, mut replaced) = (Vec::new(), Vec::new());
+    let (mut unread, mut replaced) = (HashSet::new(), Vec::new());
     for (group, scales) in groups {
         for product in &group.products {
             factors.entry(product.node).or_default().inputs = Some(scales.clone());
@@ -45,7 +46,7 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
                     let name = names.fresh(&format!("{old}_scaled"));
                     graph.initializer.push(float_tensor(&name, &[values.len() as i64], &values));
                     graph.node[*node].input[*input] = name;
-                    unread.push(old);
+                    unread.insert(old);
                 }
             }
             Place::Columns { node } => factors.entry(*node).or_default().outputs = Some(inverse),
@@ -80,7 +81,7 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
         graph.node.extend(before.remove(&index));
         graph.node.push(node);
     }
-    sweep(graph, &unread);
+    eliminate(graph, Policy::Named(&unread));
     take_names(graph, &replaced);
     edit::modernize_ir(&mut proto);
     Ok(model.derive(proto))

@@ -6,12 +6,13 @@
 
 use super::operators::floats;
 use crate::graph::constants::Constant;
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor};
 use crate::graph::{Use, View};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use crate::quantize::planner::{QUANTIZED, report_of};
-use crate::quantize::rewrite::{sweep, take_names};
+use crate::quantize::rewrite::take_names;
 use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
 
@@ -45,7 +46,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     let mut names = Names::of(model.proto());
     let mut proto = model.proto().clone();
     let graph = proto.graph.as_deref_mut()?;
-    let (mut unread, mut reports, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unread, mut reports, mut replaced) = (HashSet::new(), Vec::new(), Vec::new());
     let mut kept = Vec::with_capacity(graph.node.len());
     for (index, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         if gone.contains(&index) {
@@ -58,7 +59,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
             graph.initializer.push(float_tensor(&kernel, &weight.tensor.dims, &values));
             graph.initializer.push(float_tensor(&bias, &[line.addends.len() as i64], &line.addends));
             unread.extend(node.input.drain(1..));
-            unread.push(weight.name.to_owned());
+            unread.insert(weight.name.to_owned());
             replaced.push((kernel.clone(), weight.name.to_owned()));
             node.input.extend([kernel, bias]);
             node.output.clone_from(&view.node(0, last).output);
@@ -67,7 +68,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
         kept.push(node);
     }
     graph.node = kept;
-    sweep(graph, &unread);
+    eliminate(graph, Policy::Named(&unread));
     take_names(graph, &replaced);
     edit::modernize_ir(&mut proto);
     Some((model.derive(proto), reports))

@@ -13,15 +13,16 @@ use super::select::{CHANNELS_OPSET, Role, Selection, Weighted};
 use crate::calibrate::Range;
 use crate::graph::Use;
 use crate::graph::constants::Constant;
+use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::quantize::planner::{QUANTIZED, report_of};
-use crate::quantize::rewrite::{Emit, sweep};
+use crate::quantize::rewrite::Emit;
 use crate::quantize::weights::{Channel, Int8Matrix};
 use crate::report::NodeReport;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Names of what a value is as bytes, and its scale.
 #[derive(Clone)]
@@ -69,7 +70,7 @@ pub fn write(
             emit,
             tensors,
             replaced: HashMap::new(),
-            unread: Vec::new(),
+            unread: HashSet::new(),
             reports: Vec::new(),
         };
         write.inputs(graph);
@@ -79,7 +80,7 @@ pub fn write(
         reports.append(&mut write.reports);
         graph.node = write.emit.nodes;
         graph.initializer.extend(write.tensors);
-        sweep(graph, &write.unread);
+        eliminate(graph, Policy::Named(&write.unread));
     }
     edit::modernize_ir(&mut model);
     reports.sort_by_key(|(body, node, _)| (*body, *node));
@@ -146,7 +147,7 @@ struct Write<'w, 'v, 'a, 'n> {
     /// Inputs of nodes behind that read another value now.
     replaced: HashMap<usize, (usize, String)>,
     /// Constants that changed nodes no longer read, and the nodes behind them.
-    unread: Vec<String>,
+    unread: HashSet<String>,
     reports: Vec<(usize, usize, NodeReport)>,
 }
 
@@ -392,8 +393,8 @@ impl<'a> Write<'_, '_, 'a, '_> {
     }
 
     fn forget(&mut self, name: &str, constant: &Constant<'_>) {
-        self.unread.push(name.to_owned());
-        self.unread.push(constant.name.to_owned());
+        self.unread.insert(name.to_owned());
+        self.unread.insert(constant.name.to_owned());
         for (body, node) in constant.chain.iter().filter(|(body, _)| *body == 0) {
             self.unread.extend(self.selection.view.node(*body, *node).output.iter().cloned());
         }

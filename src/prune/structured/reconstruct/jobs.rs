@@ -4,9 +4,8 @@ use super::patches::Window;
 use crate::calibrate::Batch;
 use crate::error::Result;
 use crate::onnx::dtype::DataType;
-use crate::onnx::order::reads;
 use crate::onnx::proto::TensorProto;
-use crate::prune::structured::analysis::{Analysis, Consumer, sorted};
+use crate::prune::structured::analysis::{Analysis, Consumer};
 use crate::prune::structured::axes::{Axis, Kept};
 use crate::runtime::Tensor;
 
@@ -50,8 +49,7 @@ impl Job {
 
 /// The weights that can be changed, in the order in which they run.
 pub fn jobs(analysis: &Analysis<'_>, kept: &Kept, notes: &mut Vec<String>) -> Vec<Job> {
-    let mut place = vec![0usize; analysis.graph.node.len()];
-    sorted(analysis.graph).into_iter().enumerate().for_each(|(at, node)| place[node] = at);
+    let place = analysis.places();
     let mut list: Vec<&Consumer<'_>> = analysis.consumers.iter().collect();
     list.sort_by_key(|consumer| place[consumer.node as usize]);
     let mut jobs = Vec::new();
@@ -101,7 +99,7 @@ fn job(analysis: &Analysis<'_>, kept: &Kept, consumer: &Consumer<'_>) -> std::re
 
 /// How many nodes read a value.
 fn uses(analysis: &Analysis<'_>, name: &str) -> usize {
-    analysis.graph.node.iter().flat_map(reads).filter(|read| *read == name).count()
+    analysis.consumers_of.get(name).map_or(0, Vec::len)
 }
 
 /// A vector that is added to nothing but the product.
@@ -112,9 +110,11 @@ fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, Ten
         Some(name) => name,
         None if node.is("Conv") => return None,
         None => {
-            let mut readers = analysis.graph.node.iter().filter(|n| reads(n).contains(&output.as_str()));
-            let add = readers.next().filter(|n| n.is("Add"))?;
-            if readers.next().is_some() || analysis.graph.output.iter().any(|o| o.name.as_ref() == Some(output)) {
+            let readers = analysis.consumers_of.get(output.as_str())?;
+            let add = readers.first().map(|first| &analysis.graph.node[*first]).filter(|n| n.is("Add"))?;
+            if readers.iter().any(|reader| *reader != readers[0])
+                || analysis.graph.output.iter().any(|o| o.name.as_ref() == Some(output))
+            {
                 return None;
             }
             add.input.iter().map(String::as_str).find(|name| *name != output)?
