@@ -12,6 +12,8 @@ mod fixtures;
 mod header;
 #[path = "abi/program.rs"]
 mod program;
+#[path = "abi/table.rs"]
+mod table;
 
 use cases::{Answer, Case, Change, INVALID_ARGUMENT, Kind, Null, OK, answer_of, arguments, case, free_of, maker_of};
 use header::{Function, Header, Variable};

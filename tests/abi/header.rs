@@ -11,6 +11,8 @@ pub struct Header {
     pub enums: Vec<Enum>,
     /// Structs without: `optimize_model_t` …
     pub handles: Vec<String>,
+    /// Types of pointers to functions, each as its declaration on one line.
+    pub callbacks: Vec<String>,
 }
 
 pub struct Function {
@@ -64,6 +66,7 @@ impl Header {
             }
         } else if declaration.starts_with("typedef ") {
             assert!(declaration.contains("(*"), "not understood: {declaration}");
+            self.callbacks.push(declaration.split_whitespace().collect::<Vec<_>>().join(" "));
         } else if !declaration.is_empty() {
             self.functions.push(function(declaration));
         }

@@ -8,13 +8,10 @@ use std::process::Command;
 
 /// Fails with all that went wrong in any of the cases.
 pub fn run(name: &str, cases: &[Case]) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abi-{name}"));
-    drop(std::fs::remove_dir_all(&folder));
-    std::fs::create_dir_all(&folder).expect("a folder for the program");
+    let folder = new_folder(name);
     fixtures::write(&folder, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
     std::fs::write(folder.join("prelude.h"), PRELUDE).expect("prelude.h");
-    std::fs::write(folder.join("cases.c"), source(cases)).expect("cases.c");
-    let program = compile(&folder);
+    let program = compile(&folder, &source(cases));
     let failures = run_all(&program, &folder, cases);
     assert!(failures.is_empty(), "{} of {} calls:\n{}", failures.len(), cases.len(), failures.join("\n"));
     println!("{name}: {} calls", cases.len());
@@ -62,7 +59,17 @@ fn library() -> PathBuf {
     library
 }
 
-fn compile(folder: &Path) -> PathBuf {
+/// A folder of this name for a program, made anew.
+pub fn new_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abi-{name}"));
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(&folder).expect("a folder for the program");
+    folder
+}
+
+/// Compiles a program of this source and links it with the library; returns its path.
+pub fn compile(folder: &Path, source: &str) -> PathBuf {
+    std::fs::write(folder.join("cases.c"), source).expect("cases.c");
     // Programs are linked to the soname.
     for name in ["liboptimize.so", "liboptimize.so.0"] {
         std::os::unix::fs::symlink(library(), folder.join(name)).expect("a link to the library");
