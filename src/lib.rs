@@ -49,6 +49,7 @@ pub mod files;
 pub mod graph;
 pub mod inputs;
 pub mod inspect;
+pub mod kernels;
 mod likelihood;
 pub mod limits;
 mod meaning;

@@ -1,0 +1,112 @@
+//! Scaled dot-product attention.
+
+use super::{Class, Parallel, reference};
+
+/// Distances in a tensor of batch × heads × tokens × size, in values; the values of one vector are adjacent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    /// From one sequence to the next.
+    pub batch: usize,
+    /// From one head to the next.
+    pub head: usize,
+    /// From one token to the next.
+    pub token: usize,
+}
+
+impl Strides {
+    /// Returns the strides of a dense batch × tokens × heads × size tensor.
+    pub fn tokens_first(tokens: usize, heads: usize, size: usize) -> Self {
+        Self { batch: tokens * heads * size, head: size, token: heads * size }
+    }
+
+    /// Returns the strides of a dense batch × heads × tokens × size tensor.
+    pub fn heads_first(tokens: usize, heads: usize, size: usize) -> Self {
+        Self { batch: tokens * heads * size, head: tokens * size, token: size }
+    }
+}
+
+/// The sizes of an attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Sequences.
+    pub batch: usize,
+    /// Query tokens of a sequence.
+    pub queries: usize,
+    /// Key tokens of a sequence.
+    pub keys: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Values in a query and a key.
+    pub head_size: usize,
+    /// Values in a value vector.
+    pub value_size: usize,
+    /// Multiplies the product of query and key.
+    pub scale: f32,
+    /// If true query `i` sees only the keys up to `past + i`.
+    pub causal: bool,
+    /// Tokens before the first query.
+    pub past: usize,
+    /// With `causal`: how many keys, its own included, a query sees at most.
+    pub window: Option<usize>,
+    /// Strides of the queries.
+    pub q: Strides,
+    /// Strides of the keys.
+    pub k: Strides,
+    /// Strides of the values.
+    pub v: Strides,
+    /// Strides of the output.
+    pub out: Strides,
+}
+
+/// What is hidden from a query. Where every key of a query is masked by a finite number, all keys count the same
+/// (softmax of equal values); where all are -inf the result is NaN, as ONNX Runtime has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Mask<'a> {
+    /// Nothing.
+    None,
+    /// Numbers that are added to the scaled products; strides of batch, head, query and key in values, 0 repeats.
+    Additive {
+        /// The numbers.
+        values: &'a [f32],
+        /// Strides of batch, head, query, key.
+        strides: [usize; 4],
+    },
+    /// Sequence `b` has `lengths[b]` keys; those behind are hidden, with length 0 all count the same.
+    KeyLengths(&'a [i32]),
+    /// Keys whose byte is 0 are hidden. A query that sees no key takes all the same.
+    Keep {
+        /// The bytes.
+        values: &'a [u8],
+        /// Strides of batch, head, query, key.
+        strides: [usize; 4],
+    },
+}
+
+/// What the products are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AttentionPrecision {
+    /// float32 throughout.
+    #[default]
+    Float32,
+    /// Queries, keys, probabilities and values may be rounded to bfloat16 where the class gains by it.
+    Bfloat16,
+}
+
+/// Writes softmax(q·kᵀ·scale + mask)·v to `out`.
+#[allow(clippy::too_many_arguments)] // three inputs, an output and how
+pub fn attention(
+    class: Class,
+    spec: &Attention,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    mask: &Mask<'_>,
+    precision: AttentionPrecision,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let _ = (class, precision, parallel);
+    reference::attention(spec, q, k, v, mask, out);
+}

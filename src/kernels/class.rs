@@ -1,0 +1,94 @@
+//! Which instructions the processor has.
+
+use std::sync::OnceLock;
+
+/// A class of processors; a later one is faster and has a packed format of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Plain Rust, on any processor.
+    Scalar = 0,
+    /// AVX2, FMA and F16C.
+    Avx2 = 1,
+    /// `Avx2` with the 256-bit VNNI instructions.
+    Avx2Vnni = 2,
+    /// AVX-512 (F, BW, DQ, VL) with VNNI.
+    Avx512Vnni = 3,
+    /// `Avx512Vnni` with the bfloat16 dot product.
+    Avx512Bf16 = 4,
+    /// `Avx512Bf16` with the int8 and bfloat16 tiles of AMX.
+    Amx = 5,
+}
+
+impl Class {
+    /// Every class, the slowest first.
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Avx2, Self::Avx2Vnni, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
+
+    /// Returns the name that `OPTIMIZE_CPU` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx2Vnni => "avx2vnni",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
+        }
+    }
+
+    /// Returns the class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
+    /// Returns the class of that number, as [`LinearHeader`](super::LinearHeader) stores it.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| *class as u32 == number)
+    }
+
+    /// Returns the best class of this processor that `OPTIMIZE_CPU` (a class's name) allows. Both are looked at
+    /// once a process; a name that is unknown is as good as none.
+    pub fn detect() -> Self {
+        static CHOSEN: OnceLock<Class> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let wanted = std::env::var("OPTIMIZE_CPU").ok().and_then(|name| Self::from_name(&name));
+            wanted.unwrap_or(Self::Amx).usable()
+        })
+    }
+
+    /// Returns true if this processor and operating system run the class.
+    pub fn supported(self) -> bool {
+        static SUPPORTED: OnceLock<[bool; 6]> = OnceLock::new();
+        SUPPORTED.get_or_init(|| Self::ALL.map(probe))[self as usize]
+    }
+
+    /// Returns the best supported class that is not above this one.
+    pub fn usable(self) -> Self {
+        Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn probe(class: Class) -> bool {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let avx512 = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni");
+    match class {
+        Class::Scalar => true,
+        Class::Avx2 => avx2,
+        Class::Avx2Vnni => avx2 && is_x86_feature_detected!("avxvnni"),
+        Class::Avx512Vnni => avx512,
+        Class::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
+        Class::Amx => false,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn probe(class: Class) -> bool {
+    class == Class::Scalar
+}

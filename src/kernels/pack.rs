@@ -1,0 +1,215 @@
+//! Weights in the order in which the kernels of one class read them.
+
+mod blocks;
+mod dense;
+mod header;
+mod int8;
+mod storage;
+
+use super::{Class, Parallel};
+pub use blocks::BlockWeights;
+pub(super) use blocks::Blocks;
+pub(super) use dense::Dense;
+pub use header::LinearHeader;
+pub use int8::Int8Weights;
+pub(super) use int8::{Int8, inverse};
+pub use storage::{ALIGNMENT, Storage};
+
+/// How a weight is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Precision {
+    /// float32: the reference.
+    Float32 = 0,
+    /// bfloat16.
+    Bfloat16 = 1,
+    /// 8 bits, a scale per column.
+    Int8 = 2,
+    /// 4 or 8 bits, a scale per block of a column (MatMulNBits).
+    Blocks = 3,
+}
+
+/// The order of a weight matrix in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// K rows of N values (MatMul's).
+    KxN,
+    /// N rows of K values (Gemm's with transB, MatMulNBits').
+    NxK,
+}
+
+impl Layout {
+    /// Returns the place of the weight between input `k` and output `n` of a K × N matrix.
+    pub(super) fn at(self, k: usize, n: usize, sizes: (usize, usize)) -> usize {
+        match self {
+            Self::KxN => k * sizes.1 + n,
+            Self::NxK => n * sizes.0 + k,
+        }
+    }
+}
+
+/// Why weights cannot be packed or packed bytes not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackError {
+    /// A slice has another length than the sizes ask for.
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// What it should be.
+        expected: usize,
+    },
+    /// K, N or the size of a block is beyond what the kernels count with.
+    Size(&'static str),
+    /// The packed bytes are another version's or damaged.
+    Header(&'static str),
+    /// The packed bytes do not begin at a multiple of 64.
+    Alignment,
+    /// This processor does not run the class.
+    Class(Class),
+}
+
+impl std::fmt::Display for PackError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Length { what, found, expected } => write!(f, "{what}: {found} values instead of {expected}"),
+            Self::Size(what) => write!(f, "{what} is out of range"),
+            Self::Header(what) => write!(f, "the header of the packed weights: {what}"),
+            Self::Alignment => write!(f, "packed weights do not begin at a multiple of {ALIGNMENT} bytes"),
+            Self::Class(class) => write!(f, "this processor does not run {} kernels", class.name()),
+        }
+    }
+}
+
+impl std::error::Error for PackError {}
+
+/// The weights of a linear layer with K inputs and N outputs, packed for one class.
+#[derive(Debug)]
+pub struct PackedLinear {
+    header: LinearHeader,
+    storage: Storage,
+}
+
+impl PackedLinear {
+    /// Packs float32 weights, rounded to `precision`: Int8 gives each output column a scale (its largest
+    /// magnitude is 127); Blocks is refused, see [`Self::from_blocks`].
+    pub fn from_f32(
+        weights: &[f32],
+        layout: Layout,
+        (k, n): (usize, usize),
+        precision: Precision,
+        class: Class,
+        parallel: &dyn Parallel,
+    ) -> Result<Self, PackError> {
+        expect("weights", weights.len(), count(k, n)?)?;
+        match precision {
+            Precision::Float32 | Precision::Bfloat16 => {
+                dense::pack(weights, layout, (k, n), precision, class.usable(), parallel)
+            }
+            Precision::Int8 => int8::pack_f32(weights, layout, (k, n), class.usable(), parallel),
+            Precision::Blocks => Err(PackError::Size("the block of float32 weights")),
+        }
+    }
+
+    /// Packs int8 or uint8 weights as a file has them.
+    pub fn from_int8(
+        weights: &Int8Weights<'_>,
+        (k, n): (usize, usize),
+        class: Class,
+        parallel: &dyn Parallel,
+    ) -> Result<Self, PackError> {
+        int8::pack(weights, (k, n), class.usable(), parallel)
+    }
+
+    /// Packs the blocks of MatMulNBits.
+    pub fn from_blocks(
+        weights: &BlockWeights<'_>,
+        (k, n): (usize, usize),
+        class: Class,
+        parallel: &dyn Parallel,
+    ) -> Result<Self, PackError> {
+        blocks::pack(weights, (k, n), class.usable(), parallel)
+    }
+
+    /// Returns the weights that `header` and `bytes` were taken from; nothing is copied.
+    pub fn open(header: LinearHeader, storage: Storage) -> Result<Self, PackError> {
+        if !header.class.supported() {
+            return Err(PackError::Class(header.class));
+        }
+        expect("packed weights", storage.bytes().len(), header.bytes()?)?;
+        if !storage.bytes().is_empty() && storage.bytes().as_ptr() as usize % ALIGNMENT != 0 {
+            return Err(PackError::Alignment);
+        }
+        Ok(Self { header, storage })
+    }
+
+    /// Returns what [`Self::open`] wants to know.
+    pub fn header(&self) -> LinearHeader {
+        self.header
+    }
+
+    /// Returns the number of inputs.
+    pub fn k(&self) -> usize {
+        self.header.k
+    }
+
+    /// Returns the number of outputs.
+    pub fn n(&self) -> usize {
+        self.header.n
+    }
+
+    /// Returns how the weights are stored.
+    pub fn precision(&self) -> Precision {
+        self.header.precision
+    }
+
+    /// Returns the class that the weights are packed for.
+    pub fn class(&self) -> Class {
+        self.header.class
+    }
+
+    /// Returns the packed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.storage.bytes()
+    }
+}
+
+/// Returns K × N, or an error if they are more than the kernels count with.
+fn count(k: usize, n: usize) -> Result<usize, PackError> {
+    // 65536 products of 8 bits fit an int32; the rest bounds what a damaged header may ask for.
+    if k > 1 << 16 {
+        return Err(PackError::Size("K"));
+    }
+    if n > 1 << 24 {
+        return Err(PackError::Size("N"));
+    }
+    Ok(k * n)
+}
+
+fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), PackError> {
+    if found == expected { Ok(()) } else { Err(PackError::Length { what, found, expected }) }
+}
+
+/// Returns the slice of `T` that begins `start` bytes into `bytes`.
+fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
+    let bytes = &bytes[start..start + len * size_of::<T>()];
+    assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
+    // SAFETY: in bounds and aligned, as just checked; any bits are a `T`.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
+}
+
+/// As [`section`], for writing.
+fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T] {
+    let bytes = &mut bytes[start..start + len * size_of::<T>()];
+    assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
+    // SAFETY: as in `section`, and borrowed alone.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
+}
+
+/// Types of which any bits are a value.
+trait Plain: Copy {}
+impl Plain for u8 {}
+impl Plain for u16 {}
+impl Plain for i32 {}
+impl Plain for f32 {}

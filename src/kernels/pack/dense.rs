@@ -1,0 +1,105 @@
+//! float32 and bfloat16 weights: panels of columns; in a panel K groups of one (float32) or two (bfloat16) values
+//! of each column.
+
+use super::{Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, section, section_mut};
+use crate::kernels::{Class, Parallel, parallel::split};
+
+/// Where things are in the packed bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Dense {
+    /// Columns of a panel.
+    pub panel: usize,
+    /// Panels.
+    pub panels: usize,
+    /// Values of a column that are adjacent.
+    pub group: usize,
+    /// Groups of a column.
+    pub groups: usize,
+    wide: bool,
+}
+
+impl Dense {
+    pub fn of(header: &LinearHeader) -> Self {
+        let wide = header.precision == Precision::Float32;
+        let (panel, multiple) = match (header.class, wide) {
+            (Class::Scalar | Class::Avx2 | Class::Avx2Vnni, _) => (16, 2),
+            (Class::Amx, false) => (16, 32),
+            _ => (32, 2),
+        };
+        let group = if wide { 1 } else { 2 };
+        let groups = if wide { header.k } else { header.k.next_multiple_of(multiple) / 2 };
+        Self { panel, panels: header.n.div_ceil(panel), group, groups, wide }
+    }
+
+    /// Returns the values in the packed bytes.
+    fn values(&self) -> usize {
+        self.panels * self.groups * self.group * self.panel
+    }
+
+    pub fn len(&self) -> usize {
+        self.values() * if self.wide { 4 } else { 2 }
+    }
+
+    fn index(&self, k: usize, n: usize) -> usize {
+        ((n / self.panel * self.groups + k / self.group) * self.panel + n % self.panel) * self.group + k % self.group
+    }
+
+    /// Returns one weight.
+    pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> f32 {
+        let index = self.index(k, n);
+        if self.wide {
+            section::<f32>(bytes, 0, self.values())[index]
+        } else {
+            from_bfloat16(section::<u16>(bytes, 0, self.values())[index])
+        }
+    }
+}
+
+/// Returns the bfloat16 nearest to `value`, ties to even.
+pub fn to_bfloat16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// Returns the value of a bfloat16.
+pub fn from_bfloat16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+pub fn pack(
+    weights: &[f32],
+    layout: Layout,
+    (k, n): (usize, usize),
+    precision: Precision,
+    class: Class,
+    parallel: &dyn Parallel,
+) -> Result<PackedLinear, PackError> {
+    let header = LinearHeader { class, precision, k, n, bits: 0, block: 0 };
+    let dense = Dense::of(&header);
+    let mut storage = Storage::zeroed(dense.len());
+    let each = dense.groups * dense.group * dense.panel;
+    let columns = |panel: usize| panel * dense.panel..((panel + 1) * dense.panel).min(n);
+    if precision == Precision::Float32 {
+        let values = section_mut::<f32>(storage.bytes_mut(), 0, dense.values());
+        split(parallel, values, each, |panel, to| {
+            for column in columns(panel) {
+                (0..k).for_each(|row| {
+                    to[dense.index(row, column) - panel * each] = weights[layout.at(row, column, (k, n))]
+                });
+            }
+        });
+    } else {
+        let values = section_mut::<u16>(storage.bytes_mut(), 0, dense.values());
+        split(parallel, values, each, |panel, to| {
+            for column in columns(panel) {
+                for row in 0..k {
+                    to[dense.index(row, column) - panel * each] = to_bfloat16(weights[layout.at(row, column, (k, n))]);
+                }
+            }
+        });
+    }
+    Ok(PackedLinear { header, storage })
+}

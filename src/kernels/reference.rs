@@ -1,0 +1,225 @@
+//! The plain form of every kernel: what the class `Scalar` runs, and what the fast ones are checked against.
+
+use super::pack::{Blocks, Dense, Int8, inverse};
+use super::{Activation, Attention, Epilogue, Mask, Norm, PackedLinear, Precision, Rows, StaticInput, StaticValues};
+
+/// Returns how many values of an input share a scale when the weights' blocks have `block` values.
+pub fn activation_block(block: usize) -> usize {
+    block.min(64)
+}
+
+/// Returns the codes of values that share a scale, and the scale: NaN if a value is not finite.
+pub fn round(values: &[f32]) -> (Vec<i32>, f32) {
+    if values.iter().any(|value| !value.is_finite()) {
+        return (vec![0; values.len()], f32::NAN);
+    }
+    let scale = values.iter().fold(0f32, |largest, value| largest.max(value.abs())) / 127.0;
+    let inverse = inverse(scale);
+    (values.iter().map(|value| (value * inverse).round_ties_even() as i32).collect(), scale)
+}
+
+pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32]) {
+    let (k, n, bytes, header) = (weights.k(), weights.n(), weights.bytes(), weights.header());
+    for row in 0..x.rows {
+        let values = &x.values[row * x.stride..][..k];
+        let to = &mut out[row * n..][..n];
+        match weights.precision() {
+            Precision::Float32 | Precision::Bfloat16 => {
+                let dense = Dense::of(&header);
+                for (column, to) in to.iter_mut().enumerate() {
+                    let sum: f64 = (0..k).map(|k| f64::from(values[k]) * f64::from(dense.at(bytes, k, column))).sum();
+                    *to = sum as f32 + bias(epilogue, column);
+                }
+            }
+            Precision::Int8 => {
+                let int8 = Int8::of(&header);
+                let (codes, scale) = round(values);
+                for (column, to) in to.iter_mut().enumerate() {
+                    let zero_point = int8.zero_points(bytes)[column];
+                    let sum: i32 = (0..k).map(|k| codes[k] * (int8.at(bytes, k, column) - zero_point)).sum();
+                    *to = (sum as f32).mul_add(scale * int8.scales(bytes)[column], bias(epilogue, column));
+                }
+            }
+            Precision::Blocks => block_row(values, weights, epilogue, to),
+        }
+        finish(epilogue, row * n, to);
+    }
+}
+
+fn block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'_>, to: &mut [f32]) {
+    let (blocks, bytes) = (Blocks::of(&weights.header()), weights.bytes());
+    let size = activation_block(blocks.block);
+    let rounded: Vec<_> = values.chunks(size).map(round).collect();
+    for (column, to) in to.iter_mut().enumerate() {
+        let mut sum = 0f32;
+        for (index, (codes, scale)) in rounded.iter().enumerate() {
+            let weight = |k: usize| blocks.at(bytes, index * size + k, column);
+            let exact: i32 = codes.iter().enumerate().map(|(k, code)| code * weight(k).0).sum();
+            sum = (exact as f32).mul_add(scale * weight(0).1, sum);
+        }
+        *to = sum + bias(epilogue, column);
+    }
+}
+
+pub fn linear_static(x: &StaticInput<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32]) {
+    let (k, n, bytes) = (weights.k(), weights.n(), weights.bytes());
+    let int8 = Int8::of(&weights.header());
+    for row in 0..x.rows {
+        let codes: Vec<i32> = (row * k..row * k + k).map(|index| static_code(x, index) - x.zero_point).collect();
+        let to = &mut out[row * n..][..n];
+        for (column, to) in to.iter_mut().enumerate() {
+            let zero_point = int8.zero_points(bytes)[column];
+            let sum: i32 = (0..k).map(|k| codes[k].wrapping_mul(int8.at(bytes, k, column) - zero_point)).sum();
+            *to = (sum as f32).mul_add(x.scale * int8.scales(bytes)[column], bias(epilogue, column));
+        }
+        finish(epilogue, row * n, to);
+    }
+}
+
+/// Returns the code of an input value, as QuantizeLinear rounds it.
+fn static_code(x: &StaticInput<'_>, index: usize) -> i32 {
+    match x.values {
+        StaticValues::Unsigned(codes) => i32::from(codes[index]),
+        StaticValues::Signed(codes) => i32::from(codes[index]),
+        StaticValues::Float32 { values, signed } => {
+            let (low, high) = if signed { (-128, 127) } else { (0, 255) };
+            let rounded = (values[index] / x.scale).round_ties_even();
+            (rounded as i32).saturating_add(x.zero_point).clamp(low, high)
+        }
+    }
+}
+
+fn bias(epilogue: &Epilogue<'_>, column: usize) -> f32 {
+    epilogue.bias.map_or(0.0, |bias| bias[column])
+}
+
+fn finish(epilogue: &Epilogue<'_>, start: usize, to: &mut [f32]) {
+    for (column, to) in to.iter_mut().enumerate() {
+        *to = activation(epilogue.activation, *to);
+        if let Some(residual) = epilogue.residual {
+            *to += residual[start + column];
+        }
+    }
+}
+
+/// Returns the function of one value, computed in float64.
+pub fn activation(activation: Activation, value: f32) -> f32 {
+    let x = f64::from(value);
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    (match activation {
+        Activation::None => return value,
+        Activation::Relu => return if value < 0.0 { 0.0 } else { value },
+        Activation::Gelu if value == f32::NEG_INFINITY => -0.0,
+        Activation::Gelu => 0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+        Activation::GeluTanh if value == f32::NEG_INFINITY => -0.0,
+        // x/2 (1 + tanh(y)) = x · sigmoid(2 y), which loses nothing where tanh is near -1
+        Activation::GeluTanh => {
+            x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + f64::from(0.044715f32) * x * x * x))
+        }
+        Activation::Silu if value == f32::NEG_INFINITY => -0.0,
+        Activation::Silu => x * sigmoid(x),
+        Activation::QuickGelu if value == f32::NEG_INFINITY => -0.0,
+        Activation::QuickGelu => x * sigmoid(f64::from(1.702f32) * x),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => x.tanh(),
+    }) as f32
+}
+
+/// Returns 1 - erf(x): below 2.5 from the series of erf, whose terms are all positive, above from the continued
+/// fraction.
+fn erfc(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    let size = x.abs();
+    let density = (-size * size).exp() / std::f64::consts::PI.sqrt();
+    let upper = if size < 2.5 {
+        let (mut term, mut sum) = (size, size);
+        for n in 1..80 {
+            term *= 2.0 * size * size / f64::from(2 * n + 1);
+            sum += term;
+        }
+        1.0 - 2.0 * density * sum
+    } else {
+        let fraction = (1..100).rev().fold(0.0, |tail, n| f64::from(n) / 2.0 / (size + tail));
+        if density == 0.0 { 0.0 } else { density / (size + fraction) }
+    };
+    if x < 0.0 { 2.0 - upper } else { upper }
+}
+
+pub fn norm(x: &[f32], norm: &Norm<'_>, centered: bool, mut sums: Option<&mut [f32]>, out: &mut [f32]) {
+    let width = norm.width;
+    if width == 0 {
+        return;
+    }
+    for (row, (values, to)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+        for (column, (value, to)) in values.iter().zip(to.iter_mut()).enumerate() {
+            let residual = norm.residual.map_or(0.0, |it| it.values[row % it.rows * width + column]);
+            *to = value + residual + norm.bias.map_or(0.0, |bias| bias[column]);
+        }
+        if let Some(sums) = sums.as_deref_mut() {
+            sums[row * width..][..width].copy_from_slice(to);
+        }
+        let average = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / width as f64;
+        let mean = if centered { average(&mut to.iter().map(|value| f64::from(*value))) } else { 0.0 };
+        let variance = average(&mut to.iter().map(|value| (f64::from(*value) - mean).powi(2)));
+        let inverse = 1.0 / (variance + f64::from(norm.epsilon)).sqrt();
+        for (column, to) in to.iter_mut().enumerate() {
+            let scaled = ((f64::from(*to) - mean) * inverse) as f32 * norm.gamma[column];
+            *to = scaled + norm.beta.map_or(0.0, |beta| beta[column]);
+        }
+    }
+}
+
+pub fn attention(spec: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<'_>, out: &mut [f32]) {
+    let group = spec.heads / spec.kv_heads.max(1);
+    for (batch, head) in (0..spec.batch).flat_map(|batch| (0..spec.heads).map(move |head| (batch, head))) {
+        for query in 0..spec.queries {
+            let start = batch * spec.q.batch + head * spec.q.head + query * spec.q.token;
+            let one = &q[start..][..spec.head_size];
+            let seen = seen(spec, query);
+            let key = |key: usize| &k[batch * spec.k.batch + head / group * spec.k.head + key * spec.k.token..];
+            let scores: Vec<f32> = seen
+                .clone()
+                .map(|index| {
+                    let product: f64 = one.iter().zip(key(index)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    masked(mask, product as f32 * spec.scale, [batch, head, query, index])
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let shift = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+            let weights: Vec<f64> = scores.iter().map(|score| f64::from(score - shift).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let start = batch * spec.out.batch + head * spec.out.head + query * spec.out.token;
+            for (column, to) in out[start..][..spec.value_size].iter_mut().enumerate() {
+                let value =
+                    |key: usize| v[batch * spec.v.batch + head / group * spec.v.head + key * spec.v.token + column];
+                let sum: f64 =
+                    weights.iter().zip(seen.clone()).map(|(weight, key)| weight * f64::from(value(key))).sum();
+                *to = if seen.is_empty() { 0.0 } else { (sum / total) as f32 };
+            }
+        }
+    }
+}
+
+/// Returns the keys that a query sees but for the mask.
+pub fn seen(spec: &Attention, query: usize) -> std::ops::Range<usize> {
+    if !spec.causal {
+        return 0..spec.keys;
+    }
+    let end = (spec.past + query + 1).min(spec.keys);
+    let start = spec.window.map_or(0, |window| (spec.past + query + 1).saturating_sub(window));
+    start.min(end)..end
+}
+
+/// Returns the score with its mask.
+pub fn masked(mask: &Mask<'_>, score: f32, place: [usize; 4]) -> f32 {
+    let at = |strides: &[usize; 4]| strides.iter().zip(place).map(|(stride, index)| stride * index).sum::<usize>();
+    let hidden = match mask {
+        Mask::None => false,
+        Mask::Additive { values, strides } => return score + values[at(strides)],
+        Mask::KeyLengths(lengths) => place[3] as i64 >= i64::from(lengths[place[0]]),
+        Mask::Keep { values, strides } => values[at(strides)] == 0,
+    };
+    if hidden { f32::MIN } else { score }
+}
