@@ -227,7 +227,7 @@ fn prune_refuses_what_makes_no_sense_in_words() {
         (&model(), &["--layers", "3", structured[0], structured[1]], "there is no layer 3; there are 0 to 2"),
         (&model(), &["--drop-layers", "3", structured[0], structured[1]], "only 3 layers"),
         (&model(), &["--target-size", "1kB", structured[0], structured[1]], "bytes are left"),
-        (&model(), &["--target-size", "small", structured[0], structured[1]], "is no unit"),
+        (&model(), &["--target-size", "small", structured[0], structured[1]], "is not a unit"),
         (&model(), &["--target-speedup", "0.9", structured[0], structured[1]], "target_speedup is 0.9"),
     ];
     let before = names(&folder);

@@ -217,7 +217,7 @@ fn writers_of_other_ids_cannot_be_compared_token_by_token() {
     moved.swap(20, 21);
     let b = speaking(a.clone(), &moved);
     let e = compare(&b).err().unwrap().to_string();
-    assert!(e.contains("different vocabularies") && e.contains("bits a byte"), "{e}");
+    assert!(e.contains("different vocabularies") && e.contains("bits per byte"), "{e}");
     let e = benchmark(runtime(), &a, &b, Some(&tokenizer), &quick(), &Call::default()).unwrap_err().to_string();
     assert!(e.contains("different vocabularies"), "{e}");
     // The same words, cut otherwise: compared on the original's tokens, and said.

@@ -22,37 +22,37 @@ pub struct Arguments {
     /// The original model
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// The model to measure against it; or a TensorRT engine of it (X.engine, with --trust)
+    /// The model to compare with it, or a TensorRT engine of it (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
-    /// Texts to compare the models on; repeat for several [default: built-in sentences]
+    /// A text to compare the models on; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with one text a line
+    /// A file with one text per line
     #[arg(long, value_name = "FILE")]
     text_file: Option<PathBuf>,
-    /// Timed rounds
+    /// Number of timed rounds
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
-    /// Fail (exit code 3) if the outputs' cosine is below this
+    /// Fail (exit code 3) if the cosine of the outputs is below this
     #[arg(long, value_name = "COSINE")]
     min_cosine: Option<f64>,
-    /// Fail (exit code 3) if the result is not at least so many times as fast
+    /// Fail (exit code 3) if the speed-up may be below this
     #[arg(long, value_name = "RATIO")]
     min_speedup: Option<f64>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Inputs")]
     inputs: Inputs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     on: On,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     engines: Engines,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 
-/// What the models are run on.
+/// Arguments for the inputs of measured runs.
 #[derive(Args)]
 pub struct Inputs {
     /// A tokenizer.json, or a folder with one [default: the one beside the model]
@@ -61,63 +61,63 @@ pub struct Inputs {
     /// Rows of the timed input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch_size: usize,
-    /// Tokens a row; longer texts are cut [default: the texts' own length, up to 512 or in `run` up to what the
-    /// model takes; 128 for built-in text]
+    /// Tokens per row; longer texts are truncated [default: the length of the texts, up to 512, or in `run` up to the
+    /// limit of the model; 128 for built-in text]
     #[arg(long, value_name = "N")]
     pub sequence_length: Option<usize>,
-    /// Shape of an input whose sizes the model leaves open; repeat for several
+    /// Shape of an input whose dimensions the model leaves open; repeat for several
     #[arg(long, value_name = "NAME:2x3x4")]
     pub shapes: Vec<String>,
-    /// Values of an input that random numbers do not suit; repeat for several
+    /// Values of an input for which random numbers are unsuitable; repeat for several
     #[arg(long, value_name = "NAME:1,2,3")]
     pub values: Vec<String>,
-    /// A .safetensors file with values of the inputs by name (first dimension: samples), in place of text and of
-    /// generated numbers
+    /// A .safetensors file with one tensor per input (first dimension: samples), instead of text and generated
+    /// numbers
     #[arg(long, value_name = "FILE")]
     pub inputs: Option<PathBuf>,
 }
 
-/// `--benchmark` of a technique.
+/// Arguments for the benchmark that follows a technique.
 #[derive(Args)]
 pub struct AfterTechnique {
-    /// Measure the result against the original at length; else that takes some seconds. On the calibration data, where
-    /// there are some
+    /// Run the full benchmark of the result against the original, instead of a few seconds; on the calibration data,
+    /// if there are any
     #[arg(long)]
     pub benchmark: bool,
-    /// Measure nothing afterwards
+    /// Skip the measurement of the result
     #[arg(long, conflicts_with_all = ["benchmark", "benchmark_text", "benchmark_runs"])]
     pub no_benchmark: bool,
-    /// A text to compare on; repeat for several [default: built-in sentences]
+    /// A text to compare the models on; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     pub benchmark_text: Vec<String>,
-    /// Timed rounds of the benchmark
+    /// Number of timed rounds
     #[arg(long, value_name = "N")]
     pub benchmark_runs: Option<usize>,
 }
 
-/// A result on disk, and what it was made of.
+/// A result on disk, with its original.
 pub struct Made<'a> {
-    /// What it was made of.
+    /// The original model.
     pub original: &'a Model,
-    /// Where it is.
+    /// The file of the result.
     pub file: &'a Path,
-    /// What it was calibrated on.
+    /// The calibration data of the result.
     pub calibration: Option<&'a Path>,
 }
 
-/// Models that together have more bytes are only measured when asked.
+/// Total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// Texts of the calibration data that are compared on.
+/// Number of texts of the calibration data that the models are compared on.
 const TEXTS: usize = 32;
 
 impl AfterTechnique {
-    /// Whether any of the flags asks for a long benchmark.
+    /// Returns whether one of the flags requests the full benchmark.
     fn wanted(&self) -> bool {
         self.benchmark || !self.benchmark_text.is_empty() || self.benchmark_runs.is_some()
     }
 
-    /// Measures a result as anybody will load it: at length where that is asked for; else briefly, if ONNX Runtime is at
-    /// hand. Why nothing was measured is then in the report, and no error.
+    /// Measures the result as it loads from disk, and adds the figures to the report. A brief benchmark that cannot
+    /// run is not an error: the report gives the reason.
     pub fn measure(
         &self,
         made: &Made<'_>,
@@ -150,7 +150,7 @@ impl AfterTechnique {
             _ => {}
         }
         if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
-            bail!(LimitExceeded, "the models are large; --benchmark measures them all the same");
+            bail!(LimitExceeded, "the models are large; --benchmark measures them anyway");
         }
         let way = if self.wanted() { benchmark } else { brief };
         let (speed, quality) = bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))?;
@@ -158,12 +158,12 @@ impl AfterTechnique {
     }
 }
 
-/// Whether a file of data holds tensors and not text.
+/// Returns whether a data file holds tensors instead of text.
 pub fn is_tensors(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "safetensors")
 }
 
-/// Lines taken evenly from a text.
+/// Returns at most `TEXTS` lines, evenly spaced over a file.
 fn some_lines(file: &Path) -> Result<Vec<String>> {
     let all = lines(file)?;
     let step = all.len().div_ceil(TEXTS).max(1);
@@ -200,7 +200,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     gates(arguments, &report)
 }
 
-/// An engine against the model it was made of.
+/// Benchmarks an engine against its original model.
 fn against_engine(
     arguments: &Arguments,
     original: &Model,
@@ -220,7 +220,7 @@ fn against_engine(
     Ok((report, original.bytes(), engine.bytes()))
 }
 
-/// Options from flags.
+/// Returns the options that the flags describe.
 pub fn options(
     inputs: &Inputs,
     machine: &Machine,
@@ -241,7 +241,7 @@ pub fn options(
     })
 }
 
-/// Measures two models and gives a report without identities.
+/// Measures two models and returns a report without their identities.
 fn compare(
     original: &Model,
     result: &Model,
@@ -262,12 +262,12 @@ fn lines(file: &Path) -> Result<Vec<String>> {
     let text = text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())?;
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if lines.is_empty() {
-        bail!(InvalidArgument, "{}: holds no text", file.display());
+        bail!(InvalidArgument, "{}: the file contains no text", file.display());
     }
     Ok(lines)
 }
 
-/// Why outputs were not compared.
+/// Returns why outputs were not compared, if that is so.
 fn not_compared(report: &Report) -> Option<&str> {
     report.quality.as_ref()?.get("not_compared")?.as_str()
 }
@@ -277,18 +277,18 @@ fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
     if let Some(least) = arguments.min_cosine {
         match value(&report.quality, "/cosine") {
             Some(cosine) if cosine >= least => {}
-            Some(cosine) => bail!(GateNotMet, "the cosine is {cosine:.5}, below the {least} asked for"),
+            Some(cosine) => bail!(GateNotMet, "the cosine is {cosine:.5}, below the required {least}"),
             None if not_compared(report).is_some() => {
                 bail!(GateNotMet, "the cosine {least} cannot be met: {}", not_compared(report).unwrap_or_default())
             }
-            None => bail!(GateNotMet, "no output has a cosine, so {least} cannot be met"),
+            None => bail!(GateNotMet, "no output has a cosine, so the required {least} cannot be met"),
         }
     }
     if let Some(least) = arguments.min_speedup {
         // The lower end of the interval: a gate should not pass by luck.
         match value(&report.benchmark, "/speedup/low") {
             Some(low) if low >= least => {}
-            low => bail!(GateNotMet, "the speed-up is at least {:.2}, not the {least} asked for", low.unwrap_or(0.0)),
+            low => bail!(GateNotMet, "the lower bound of the speed-up is {:.2}, below the required {least}", low.unwrap_or(0.0)),
         }
     }
     Ok(())

@@ -13,47 +13,47 @@ use optimize::verify::{self, Kept};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// How a command reports.
+/// Arguments for the output of a command.
 #[derive(Args)]
 pub struct Output {
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Show no progress, no warning and no table
+    /// Print no progress, no warning and no table
     #[arg(short, long)]
     pub quiet: bool,
-    /// Say more: what was done to each node
+    /// Print details, such as what was done to each node
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 }
 
-/// Where work is done.
+/// Arguments for threads and the ONNX Runtime library.
 #[derive(Args)]
 pub struct Machine {
-    /// Threads to use [default: all processors]
+    /// Number of threads [default: all processors]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
-    /// The ONNX Runtime library, if it is not found by itself
+    /// The ONNX Runtime library, if it is not found automatically
     #[arg(long, value_name = "FILE")]
     pub runtime_library: Option<PathBuf>,
 }
 
-/// What sessions run on.
+/// Arguments for the execution provider of sessions.
 #[derive(Args)]
 pub struct On {
-    /// What to run on: auto is TensorRT, else CUDA, else the processor
+    /// Execution provider; auto selects TensorRT, else CUDA, else the CPU
     #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
     provider: String,
-    /// Number of the device, from 0
+    /// Index of the device
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: u32,
-    /// Folder in which TensorRT's engines are kept from call to call
+    /// Folder in which TensorRT engines are cached between calls
     #[arg(long, value_name = "FOLDER")]
     engine_cache: Option<PathBuf>,
 }
 
 impl On {
-    /// The options that the flags mean.
+    /// Returns the options that the flags describe.
     pub fn execution(&self) -> Result<Execution> {
         let absolute = |folder: &PathBuf| std::path::absolute(folder).at(|| folder.display());
         Ok(Execution {
@@ -65,20 +65,20 @@ impl On {
     }
 }
 
-/// How engine files are looked at.
+/// Arguments for engine files.
 #[derive(Args)]
 pub struct Engines {
-    /// For an engine file (X.engine), or a model with engines in it (X_ctx.onnx): whoever made it is trusted. It is code
+    /// Trust the source of an engine file (X.engine), or of a model that contains engines (X_ctx.onnx), which is code
     /// that TensorRT runs
     #[arg(long)]
     pub trust: bool,
-    /// For an engine file: the folder of TensorRT's libraries, if they are not found by themselves
+    /// Folder of TensorRT's libraries for an engine file, if they are not found automatically
     #[arg(long, value_name = "FOLDER")]
     pub tensorrt_library: Option<PathBuf>,
 }
 
 impl Engines {
-    /// An engine that can be run, of that model if one is given.
+    /// Opens an engine to run; with `model_sha256` it must belong to that model.
     pub fn open(&self, path: &Path, device_id: u32, model_sha256: Option<String>) -> Result<EngineFile> {
         let library = self.tensorrt_library.clone();
         let options = OpenOptions { model_sha256, trust: self.trust, library, ..OpenOptions::default() };
@@ -86,7 +86,7 @@ impl Engines {
     }
 }
 
-/// Says on stderr where something runs, if the user left that open.
+/// Prints on stderr where a model runs, unless the CPU was requested.
 pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
     if output.quiet || execution.provider == ProviderChoice::Cpu {
         return;
@@ -98,17 +98,17 @@ pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
 }
 
 impl Output {
-    /// A progress bar on stderr, if a person is there to see it.
+    /// Returns a progress bar on stderr, hidden if stderr is not a terminal.
     pub fn bar(&self) -> Bar {
         Bar::new(!self.quiet)
     }
 
-    /// Says on stderr what a report warns of.
+    /// Prints the warnings of a report on stderr.
     pub fn warn_of(&self, report: &Report) {
         report.warnings.iter().for_each(|text| self.warn(text));
     }
 
-    /// Says on stderr what the user may not expect, unless they asked for quiet.
+    /// Prints a warning on stderr, unless `--quiet` is given.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
             eprintln!("optimize: warning: {text}");
@@ -117,19 +117,19 @@ impl Output {
 }
 
 impl Machine {
-    /// ONNX Runtime, opened.
+    /// Opens ONNX Runtime.
     pub fn runtime(&self) -> Result<&'static Runtime> {
         Runtime::open(self.runtime_library.as_deref())
     }
 }
 
-/// What a report says that the user may not expect.
+/// Returns the notes in the summary of a report.
 pub fn notes(report: &Report) -> impl Iterator<Item = &str> {
     let notes = report.summary.get("notes").and_then(|notes| notes.as_array());
     notes.into_iter().flatten().filter_map(|note| note.as_str())
 }
 
-/// Loads the model that a flag names, and says what the user may not expect of it.
+/// Loads the model that a flag names, and prints its warnings.
 pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     let model = bar.call(|call| {
         call.report("load", 0, 0)?;
@@ -139,7 +139,7 @@ pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     Ok(model)
 }
 
-/// The tokenizer that was named, or the one that belongs to the model; `None` if there is none.
+/// Returns the tokenizer at `named`, or else the one of the model; `None` if it has none.
 pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer>> {
     match named {
         Some(path) => Ok(Some(Tokenizer::load(path)?)),
@@ -147,7 +147,7 @@ pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer
     }
 }
 
-/// Opens and runs what a technique made before it is written, if ONNX Runtime is at hand.
+/// Opens and runs the result of a technique before it is written, if ONNX Runtime is found.
 pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: &mut Report, bar: &Bar) -> Result<()> {
     match machine.runtime() {
         Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, report, call)),
@@ -158,7 +158,7 @@ pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: 
     }
 }
 
-/// Prints to stdout; a reader that went away (`| head`) is not an error worth words.
+/// Prints to stdout. A closed pipe (`| head`) ends the process without an error.
 pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -166,21 +166,21 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Where a technique's result goes: `X.onnx` is that file; anything else is a folder for a whole model.
+/// Where the result of a technique is written: to a `.onnx` file, or as a whole model to a folder.
 pub struct Target {
     /// The `.onnx` file to write.
     pub file: PathBuf,
-    /// The folder, if a folder was asked for.
+    /// The folder, if `--output` is a folder.
     pub folder: Option<PathBuf>,
 }
 
 impl Target {
-    /// Understands `--output`, makes the folder if it has to.
+    /// Interprets `--output`, and creates the folder if necessary.
     pub fn prepare(output: &Path) -> Result<Target> {
         Target::prepare_as(output, false)
     }
 
-    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, and `X.onnx` will do.
+    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
     pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
@@ -195,19 +195,19 @@ impl Target {
             _ => {}
         }
         if output.is_file() {
-            bail!(InvalidArgument, "{}: is a file that does not end in .onnx", output.display());
+            bail!(InvalidArgument, "{}: the output is a file whose name does not end in .onnx", output.display());
         }
         std::fs::create_dir_all(output).at(|| output.display())?;
         let name = if packed { "model.onnx.packed" } else { "model.onnx" };
         Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
     }
 
-    /// The folder for scratch files: beside the result, so that nothing is written elsewhere.
+    /// Returns the folder for scratch files: the folder of the result, so that no other is written to.
     pub fn scratch(&self) -> PathBuf {
         optimize::files::parent_of(&self.file).to_owned()
     }
 
-    /// Writes tokenizer and configuration files along, if the result is a folder.
+    /// Copies tokenizer and configuration files into the folder of the result, if it is a folder.
     pub fn carry_along(&self, model: &Model) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         for file in &model.card().side_files {
@@ -228,7 +228,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Runs `body` with the bar as its progress.
+/// Runs `body` with a progress bar.
 pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Result<T> {
     let bar = output.bar();
     let outcome = body(&bar);

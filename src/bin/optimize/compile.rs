@@ -1,4 +1,4 @@
-//! `optimize compile`: a package.
+//! `optimize compile`: writes a package.
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
@@ -26,58 +26,58 @@ pub struct Arguments {
     /// The package to write: a folder, or with --single-file a file
     #[arg(long, value_name = "PACKAGE")]
     output: PathBuf,
-    /// Take any size where the model does: the first dimension is the batch
+    /// Allow any size where the model does; the first dimension is the batch
     #[arg(long)]
     dynamic: bool,
-    /// Least size of the batch
+    /// Minimum batch size
     #[arg(long, value_name = "N", default_value_t = 1)]
     batch_min: i64,
-    /// Largest size of the batch
+    /// Maximum batch size
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch_max: i64,
-    /// Ranges of dimensions, as JSON or a file of it: {"x": {"0": {"name": "batch", "min": 1, "max": 8}}}
+    /// Ranges of dimensions, as JSON or a file that contains it: {"x": {"0": {"name": "batch", "min": 1, "max": 8}}}
     #[arg(long, value_name = "JSON")]
     dynamic_shapes: Option<String>,
-    /// Sizes of an input where they may not vary: NAME:1x128; repeat for several [default: by the names and places of
-    /// what the model leaves open, one size for one name]
+    /// Shape of an input without --dynamic, as NAME:1x128; repeat for several [default: chosen by name and position
+    /// of each open dimension]
     #[arg(long, value_name = "SHAPE")]
     shape: Vec<String>,
-    /// Best first: fp32 is the model as it is, int8 and int4 are made of it
+    /// Precisions of the variants, best first: fp32 (the model as given), int8, int4
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "fp32")]
     variants: Vec<String>,
-    /// No graph optimized for the processor here
+    /// Leave out graphs optimized for this processor
     #[arg(long)]
     portable_only: bool,
-    /// Store the weights packed, so that zeros take next to nothing; opening unpacks them
+    /// Store weights packed, with one bit per zero; opening unpacks them
     #[arg(long)]
     packed: bool,
-    /// A TensorRT engine of the model (X.engine, with its manifest beside it), for those who have the device
+    /// A TensorRT engine of the model to include (X.engine, with its manifest next to it)
     #[arg(long, value_name = "FILE")]
     engine: Option<PathBuf>,
-    /// One file, used where it is mapped
+    /// Write one file, which is used where it is mapped
     #[arg(long)]
     single_file: bool,
-    /// Licence of the model, to be written down
+    /// Licence of the model, recorded in the manifest
     #[arg(long, value_name = "NAME")]
     licence: Option<String>,
     /// The report of a step that led to this model; repeat for several, oldest first
     #[arg(long, value_name = "FILE")]
     step: Vec<PathBuf>,
-    /// Sign with the ed25519 key in this file: 64 hexadecimal digits
+    /// File with the ed25519 key to sign with: 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
-    /// Write a program that opens and runs the package
+    /// Write a program in this language that opens and runs the package
     #[arg(long, value_name = "LANGUAGE", requires = "codegen_output")]
     codegen: Option<Language>,
-    /// Folder for that program
+    /// Folder for the program
     #[arg(long, value_name = "FOLDER")]
     codegen_output: Option<PathBuf>,
-    /// Add the model to this repository of Triton Inference Server
+    /// Folder of a Triton Inference Server repository to add the model to
     #[arg(long, value_name = "FOLDER")]
     triton: Option<PathBuf>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     out: Output,
 }
 
@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let total: u64 = saved.files.iter().map(|f| f.bytes).sum();
     let times = total as f64 / of_model.max(1) as f64;
     let why = match arguments.portable_only {
-        false => "; what is rearranged for this processor is there twice, and --portable-only leaves it out",
+        false => "; weights reordered for this processor are stored twice; --portable-only leaves them out",
         true => "",
     };
     let times =
@@ -123,9 +123,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
 
-/// How many times the model a package may be without a word.
+/// Size of a package relative to the model above which it is printed.
 const MUCH: f64 = 1.2;
-/// Bytes of a package below which its manifest is most of it.
+/// Size of a package in bytes below which its manifest dominates.
 const SMALL: u64 = 256 << 10;
 
 fn options(arguments: &Arguments) -> Result<CompileOptions> {
@@ -138,7 +138,7 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
         let text = common::text_of(file)?;
         match serde_json::from_str(&text) {
             Ok(report) => Ok(report),
-            Err(e) => bail!(InvalidArgument, "{}: is no report: {e}", file.display()),
+            Err(e) => bail!(InvalidArgument, "{}: the file is not a report: {e}", file.display()),
         }
     });
     let key = match &arguments.sign {
@@ -162,7 +162,7 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
     })
 }
 
-/// The package's name without its end.
+/// Returns the name of the package without its extension.
 fn name_of(output: &Path) -> String {
     output.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }

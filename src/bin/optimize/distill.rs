@@ -1,4 +1,4 @@
-//! `optimize distill`: a student learns from a teacher.
+//! `optimize distill`: trains a student model on the outputs of a teacher.
 
 use crate::common::{self, Machine, On, Output, Target};
 use crate::progress::Bar;
@@ -17,107 +17,107 @@ use std::path::{Path, PathBuf};
 /// Arguments of `distill`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model that is learned from
+    /// The teacher model
     #[arg(long, value_name = "MODEL")]
     teacher: PathBuf,
-    /// The model that learns; or layers:every-other, or layers:N, for one cut from the teacher
+    /// The student model; or layers:every-other, or layers:N, for one cut from the teacher
     #[arg(long, value_name = "MODEL")]
     student: PathBuf,
-    /// The text: a text file, or .jsonl with {"text": "..."} in each line, for classifiers {"text": "...", "label": ...}
+    /// The text: a text file, or .jsonl with {"text": "..."} per line, for classifiers {"text": "...", "label": ...}
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// How often the text is read
+    /// Number of passes over the text
     #[arg(long, value_name = "N", default_value_t = 3)]
     epochs: u32,
-    /// Blocks of text (lines, for models that read lines) in one run
+    /// Blocks of text (lines, for models that read lines) per run
     #[arg(long, value_name = "N", default_value_t = 4)]
     batch_size: usize,
-    /// Tokens of a block; lines are cut there [default: 128, or what the models take]
+    /// Tokens per block; longer lines are truncated [default: 128, or the limit of the models]
     #[arg(long, value_name = "N")]
     sequence_length: Option<usize>,
-    /// Learning rate at its highest
+    /// Learning rate after the warm-up
     #[arg(long, value_name = "RATE", default_value_t = 5e-5)]
     learning_rate: f32,
-    /// Softens what teacher and student expect
+    /// Temperature of the teacher's and student's distributions
     #[arg(long, value_name = "T", default_value_t = 2.0)]
     temperature: f32,
-    /// How far apart two distributions are
+    /// Divergence between the two distributions
     #[arg(long, value_enum, default_value = "forward")]
     divergence: Apart,
-    /// What the divergence of logits counts [default: 1 where both models have logits]
+    /// Weight of the divergence of logits in the loss [default: 1 if both models have logits]
     #[arg(long, value_name = "W")]
     logits_weight: Option<f32>,
-    /// What the surprise at the text itself, or at its classes, counts [default: 0]
+    /// Weight of the cross-entropy with the text itself, or with its classes [default: 0]
     #[arg(long, value_name = "W")]
     labels_weight: Option<f32>,
-    /// What the mean square of differences of hidden states counts [default: 1 where there are no logits]
+    /// Weight of the mean squared difference of hidden states [default: 1 if there are no logits]
     #[arg(long, value_name = "W")]
     hidden_weight: Option<f32>,
-    /// What 1 less their cosine counts [default: 1 where there are no logits]
+    /// Weight of 1 - cosine of hidden states [default: 1 if there are no logits]
     #[arg(long, value_name = "W")]
     cosine_weight: Option<f32>,
-    /// What the relations of queries, keys and values of the last attention count [default: 0]
+    /// Weight of the relations between queries, keys and values of the last attention [default: 0]
     #[arg(long, value_name = "W")]
     relations_weight: Option<f32>,
-    /// Share of the steps in which the learning rate goes up
+    /// Share of the steps in which the learning rate warms up
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     warmup_ratio: f32,
-    /// How the learning rate goes down
+    /// Decay of the learning rate after the warm-up
     #[arg(long, value_enum, default_value = "linear")]
     schedule: Falls,
-    /// Of what has more than one dimension
+    /// Weight decay of weights with more than one dimension
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     weight_decay: f32,
-    /// Gradients are scaled down to this norm; 0 is no limit
+    /// Maximum norm of the gradients; 0 disables clipping
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     max_grad_norm: f32,
-    /// Runs whose gradients make one step
+    /// Runs whose gradients are accumulated into one step
     #[arg(long, value_name = "N", default_value_t = 1)]
     gradient_accumulation_steps: usize,
-    /// Modules or weights that stay as they are; repeat for several
+    /// Glob of modules or weights to keep unchanged; repeat for several
     #[arg(long, value_name = "GLOB")]
     freeze: Vec<String>,
-    /// Share of the text that is kept for measuring
+    /// Share of the text that is held out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     validation_ratio: f32,
-    /// Of the order of the text
+    /// Seed of the order of the text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// End after so many steps
+    /// Maximum number of steps
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_steps: u64,
-    /// End after so many seconds of training
+    /// Maximum training time in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
     time_limit: f64,
-    /// Steps between measurements [default: ten in all]
+    /// Steps between validations [default: ten validations in all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     evaluate_every: u64,
-    /// A file for what the teacher says of each part of the text: it is asked once, however often the text is read
+    /// File that caches the teacher's outputs, so that it runs once on each part of the text
     #[arg(long, value_name = "FILE")]
     teacher_cache: Option<PathBuf>,
-    /// Tokens or classes of each distribution that the file keeps; the others count as equally likely
+    /// Most probable tokens or classes to cache per distribution; the others are treated as equally probable
     #[arg(long, value_name = "N", default_value_t = 64)]
     teacher_top_k: usize,
-    /// Where the state is kept, so that a run that was stopped can go on [default: OUTPUT.checkpoint]
+    /// Checkpoint file, from which a stopped run can continue [default: OUTPUT.checkpoint]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// Steps between checkpoints [default: every ten minutes]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     checkpoint_every: u64,
-    /// Go on with the run whose checkpoint is there
+    /// Continue from the checkpoint, if there is one
     #[arg(long)]
     resume: bool,
-    /// Put the weights in a file beside the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, whatever their size
     #[arg(long)]
     external_data: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     on: On,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
@@ -127,7 +127,7 @@ enum Apart {
     Forward,
     /// KL(student, teacher)
     Reverse,
-    /// The mean of both to their middle
+    /// Mean of the divergences of both from their mean
     JensenShannon,
 }
 
@@ -161,7 +161,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(arguments, &report)
 }
 
-/// One line about where training is.
+/// Returns one line on the progress of training.
 fn line(moment: &Moment) -> String {
     match moment.validation {
         Some(loss) => format!("validation loss {loss:.4} after {} steps", moment.step),
@@ -261,7 +261,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
     let of = |key: &str| report.summary.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
     common::print(&format!(
-        "{path}: {} steps, {} tokens in {} ({:.0} a second); loss on text kept for measuring {:.4} -> {:.4}, best after {}\n\n",
+        "{path}: {} steps, {} tokens in {} ({:.0} per second); validation loss {:.4} -> {:.4}, best after step {}\n\n",
         of("steps"),
         of("tokens"),
         duration(of("training_seconds")),
@@ -276,7 +276,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     common::print(&table(report))
 }
 
-/// Teacher, student before and student after, on text that was not learned from.
+/// Returns a table of teacher, student before and student after, on held-out text.
 fn table(report: &Report) -> String {
     let at = |path: &str| report.quality.as_ref().and_then(|q| q.pointer(path)).and_then(Value::as_f64);
     let number = |path: &str, digits: usize| at(path).map_or("-".to_owned(), |value| format!("{value:.digits$}"));
@@ -291,11 +291,11 @@ fn table(report: &Report) -> String {
     };
     row("perplexity", Some("/after/original/perplexity"), "/result/perplexity", 2);
     row("KL to the teacher", None, "/kl/value", 4);
-    row("same likeliest token", None, "/top1_agreement", 4);
+    row("same top-1 token", None, "/top1_agreement", 4);
     row("accuracy", Some("/after/original/accuracy"), "/result/accuracy", 4);
     row("same class", None, "/agreement", 4);
     row("cosine to the teacher", None, "/cosine", 4);
-    row("cosine, worst of 100", None, "/cosine_p1", 4);
+    row("cosine, 1st percentile", None, "/cosine_p1", 4);
     row("same nearest text", None, "/nearest_kept", 4);
     table.render()
 }

@@ -1,4 +1,4 @@
-//! `optimize ensemble`: several models, one answer.
+//! `optimize ensemble`: combines or merges several models.
 
 use crate::common::{self, Machine, Output, Target};
 use crate::generate::{self, Prompts, Writing};
@@ -18,114 +18,114 @@ use std::path::{Path, PathBuf};
 /// Arguments of `ensemble`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The members: models of any kind that can be loaded
+    /// The member models
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     models: Vec<PathBuf>,
-    #[command(flatten)]
-    how: How,
-    /// Find the weights with which the members foretell this text best
+    /// Fit the weights of the members to this text
     #[arg(long, value_name = "FILE")]
     fit: Option<PathBuf>,
-    /// With --fit: tokens of the text to read [default: 8192]
+    /// Tokens of the text to fit on [default: 8192]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, requires = "fit")]
     fit_tokens: usize,
-    /// Where the ensemble goes: a folder for a manifest that --model takes anywhere; with --fuse or --merge the model,
-    /// as an .onnx file or a folder
+    /// Where to write the ensemble: a folder for a manifest, which --model accepts everywhere; with --fuse or --merge
+    /// the model, as an .onnx file or a folder
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Make one model whose branches are the members
+    /// Write one model that has the members as branches
     #[arg(long, requires = "output", conflicts_with = "merge")]
     fuse: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Method")]
+    how: How,
+    #[command(flatten, next_help_heading = "Merging")]
     merging: Merging,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Prompt")]
     prompts: Prompts,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Sampling")]
     writing: Writing,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     report: Output,
 }
 
-/// How the members' answers become one.
+/// Arguments for the combination of the members' outputs.
 #[derive(Args)]
 struct How {
-    /// What is made of the members' distributions
+    /// How the distributions of the members are combined
     #[arg(long, value_enum, default_value_t = MethodArgument::Mean)]
     method: MethodArgument,
-    /// A weight for each member, as A,B,C; they count relative to their sum [default: equal]
+    /// Weights of the members, as A,B,C; normalized to the sum 1 [default: equal]
     #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
     weights: Vec<f64>,
-    /// A temperature for each member, before its logits are combined, as A,B,C [default: 1]
+    /// Temperatures of the members' logits, as A,B,C [default: 1]
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     temperatures: Vec<f64>,
-    /// Combine only where members differ on the most probable token; else the first member speaks
+    /// Combine only where the members' most probable tokens differ; otherwise use the first member
     #[arg(long)]
     gate: bool,
-    /// Let members have different vocabularies: they are combined by the text of their tokens
+    /// Allow members with different vocabularies, combined by the text of their tokens
     #[arg(long)]
     allow_different_vocabularies: bool,
-    /// Rerank: texts that each member writes [default: 1]
+    /// Rerank: texts per member [default: 1]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     candidates: usize,
     /// Rerank: log-probabilities are divided by the number of tokens to this power [default: 1]
     #[arg(long, value_name = "X")]
     length_penalty: Option<f64>,
-    /// What the members do [default: as they say]
+    /// Task of the members [default: as detected]
     #[arg(long, value_enum)]
     task: Option<TaskArgument>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MethodArgument {
-    /// The mean of the probabilities
+    /// Mean of the probabilities
     Mean,
-    /// That with weights, which must be given
+    /// Mean with the weights of --weights
     Weighted,
-    /// The softmax of the mean of the logits
+    /// Softmax of the mean of the logits
     Logits,
-    /// The product of the probabilities
+    /// Product of the probabilities
     Product,
-    /// The largest probability
+    /// Maximum of the probabilities
     Max,
-    /// The middle probability
+    /// Median of the probabilities
     Median,
-    /// The share of the members that would take the token
+    /// Share of the members that rank the token first
     Vote,
-    /// The first member's probabilities divided by the second's
+    /// Probabilities of the first member divided by those of the second
     Contrastive,
-    /// Each member writes, all score, the best text is taken
+    /// Each member generates, all members score, and the best text is the result
     Rerank,
-    /// Embeddings one after another
+    /// Concatenated embeddings
     Concat,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum TaskArgument {
-    /// Write text
+    /// Text generation
     Generate,
-    /// Turn texts into vectors
+    /// Text embedding
     Embed,
-    /// Turn inputs into classes
+    /// Classification
     Classify,
-    /// Give numbers
+    /// Numeric outputs
     Numbers,
 }
 
-/// Averaging weights instead of answers.
+/// Arguments for merging weights.
 #[derive(Args)]
 struct Merging {
     /// Average the members' weights into one model
     #[arg(long, value_enum, requires = "output")]
     merge: Option<MergeArgument>,
-    /// Ties: the model that the members were made from
+    /// Ties: the model that the members were trained from
     #[arg(long, value_name = "MODEL", requires = "merge")]
     base: Option<PathBuf>,
-    /// Ties: share of each member's changes that is kept
+    /// Ties: share of each member's changes to keep
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     density: f64,
-    /// Ties: factor of the mean change
+    /// Ties: scale of the mean change
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     scale: f64,
 }
@@ -134,9 +134,9 @@ struct Merging {
 enum MergeArgument {
     /// The (weighted) mean
     Linear,
-    /// A point on the arc between two
+    /// Spherical interpolation between two models
     Slerp,
-    /// Changes against a base that agree in sign
+    /// Changes from a base model that agree in sign
     Ties,
 }
 
@@ -213,7 +213,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         }
         None if !asked && fitted.is_none() => {
-            bail!(InvalidArgument, "there is nothing to do: give --prompt, --output or --fit")
+            bail!(InvalidArgument, "nothing to do: --prompt, --output or --fit is required")
         }
         None => {}
     }
@@ -299,13 +299,13 @@ fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
         return Ok(());
     }
     let mut table = Table::default();
-    table.row(&["", "weight", "nats a token", "perplexity"]);
+    table.row(&["", "weight", "nats per token", "perplexity"]);
     let figures = |nll: f64| (format!("{nll:.4}"), format!("{:.3}", nll.exp()));
     for ((path, weight), nll) in arguments.models.iter().zip(&found.weights).zip(&found.member_nll) {
         let (nats, perplexity) = figures(*nll);
         table.row(&[&path.display().to_string(), &format!("{weight:.4}"), &nats, &perplexity]);
     }
-    for (name, nll) in [("equal weights", found.equal_nll), ("these weights", found.fitted_nll)] {
+    for (name, nll) in [("equal weights", found.equal_nll), ("fitted weights", found.fitted_nll)] {
         let (nats, perplexity) = figures(nll);
         table.row(&[name, "", &nats, &perplexity]);
     }

@@ -1,4 +1,4 @@
-//! `optimize evaluate`: what a model is worth on data, alone or against another.
+//! `optimize evaluate`: measures a model on data, alone or compared with another.
 
 use crate::benchmark;
 use crate::common::{self, Machine, On, Output};
@@ -15,108 +15,108 @@ use std::path::PathBuf;
 /// Arguments of `evaluate`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model
+    /// The model to evaluate
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// The data: text for perplexity; one text a line for embedding; rows of a label and a text, as TSV or CSV, for
-    /// classification and probe. With --against also a .safetensors file with values of the inputs by name (first
-    /// dimension: samples), for how alike the outputs of any two models are
+    /// The data: text for perplexity; one text per line for embedding; rows of a label and a text, as TSV or CSV, for
+    /// classification and probe. With --against also a .safetensors file with one tensor per input (first dimension:
+    /// samples), to compare the outputs of any two models
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// A model to compare with the first on the same data
     #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
-    /// What to evaluate [default: what the model is for]
+    /// What to measure [default: by the task of the model]
     #[arg(long, value_enum)]
     task: Option<Task>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Data")]
     how: How,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Limits")]
     gates: Gates,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     on: On,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Task {
-    /// How well a language model foresees the text
+    /// Perplexity of a language model on the text
     Perplexity,
-    /// How alike two models embed the lines of the text
+    /// Similarity of two models' embeddings of the lines of the text
     Embedding,
-    /// How often a classifier is right
+    /// Accuracy of a classifier
     Classification,
-    /// How well a linear classifier does on the model's embeddings
+    /// Accuracy of a linear classifier on the model's embeddings
     Probe,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum BosArgument {
-    /// In front of every window, as llama.cpp has it
+    /// At the start of every window, as in llama.cpp
     EveryWindow,
-    /// In front of the text alone
+    /// At the start of the text only
     FirstWindow,
-    /// Nowhere
+    /// Never
     Never,
 }
 
-/// How the data are read.
+/// Arguments for the reading of the data.
 #[derive(Args)]
 struct How {
     /// A tokenizer.json, or a folder with one [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Perplexity: tokens of a window [default: what the model takes, up to 512]
+    /// Perplexity: tokens per window [default: the limit of the model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     context_length: usize,
-    /// Perplexity: tokens from the beginning of one window to that of the next [default: half of the context length]
+    /// Perplexity: tokens between the starts of two windows [default: half of the context length]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     stride: usize,
     /// Perplexity: tokens of the text to read [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_tokens: usize,
-    /// Perplexity: where the token that begins a text stands, for tokenizers that put one
+    /// Perplexity: where the begin-of-text token is inserted, for tokenizers that have one
     #[arg(long, value_enum, default_value_t = BosArgument::EveryWindow)]
     bos: BosArgument,
     /// Lines or rows to use [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_texts: usize,
-    /// Tokens after which a text is cut [default: what the model takes, up to 512]
+    /// Tokens after which a text is truncated [default: the limit of the model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_length: usize,
-    /// Texts in one run
+    /// Texts per run
     #[arg(long, value_name = "N", default_value_t = 1)]
     batch_size: usize,
-    /// Probe: share of the texts that is kept for the test
+    /// Probe: share of the texts that is held out for the test
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     test_share: f64,
     /// Probe: seed of the split
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Probe: weight of the penalty on large weights
+    /// Probe: L2 penalty on the weights
     #[arg(long, value_name = "X", default_value_t = 0.5)]
     penalty: f64,
 }
 
-/// What must hold for exit code 0. With `--against` the gates on one model are for that model.
+/// Limits for exit code 0. With `--against`, limits of one model apply to that model.
 #[derive(Args)]
 struct Gates {
     /// Fail (exit code 3) if the perplexity is above this
     #[arg(long, value_name = "PERPLEXITY")]
     max_perplexity: Option<f64>,
-    /// Fail (exit code 3) if the result's perplexity may be more than so many times the original's
+    /// Fail (exit code 3) if the perplexity may be above this multiple of the original's
     #[arg(long, value_name = "RATIO")]
     max_perplexity_ratio: Option<f64>,
-    /// Fail (exit code 3) if the mean divergence of what the models expect, in nats, is above this
+    /// Fail (exit code 3) if the mean KL divergence of the next-token distributions, in nats, is above this
     #[arg(long, value_name = "NATS")]
     max_kl: Option<f64>,
-    /// Fail (exit code 3) if the embeddings' mean cosine is below this
+    /// Fail (exit code 3) if the mean cosine of the embeddings is below this
     #[arg(long, value_name = "COSINE")]
     min_cosine: Option<f64>,
-    /// Fail (exit code 3) if the share of right classes is below this
+    /// Fail (exit code 3) if the accuracy is below this
     #[arg(long, value_name = "SHARE")]
     min_accuracy: Option<f64>,
 }
@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let Some(tokenizer) = common::tokenizer(arguments.how.tokenizer.as_deref(), &model)? else {
             bail!(
                 NotFound,
-                "{}: there is no tokenizer.json beside the model: name one with --tokenizer",
+                "{}: the model has no tokenizer.json next to it; pass one with --tokenizer",
                 arguments.model.display()
             );
         };
@@ -154,10 +154,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     arguments.gates.check(&report)
 }
 
-/// How alike the outputs of two models are on given tensors.
+/// Compares the outputs of two models on given tensors.
 fn on_tensors(arguments: &Arguments) -> Result<()> {
     let Some(against) = &arguments.against else {
-        bail!(InvalidArgument, "tensors have no labels: name the model to compare with by --against");
+        bail!(InvalidArgument, "tensors have no labels; --against is required to name the model to compare with");
     };
     let (report, before, after) = common::with_bar(&arguments.output, |bar| {
         let (model, against) = (common::load(&arguments.model, bar)?, common::load(against, bar)?);
@@ -212,7 +212,7 @@ fn options(arguments: &Arguments) -> Result<EvaluateOptions> {
     })
 }
 
-/// A figure of the report's quality part; `None` if it is absent or not a number.
+/// Returns a figure of the report's quality part; `None` if it is absent or not a number.
 fn figure(report: &Report, path: &str) -> Option<f64> {
     report.quality.as_ref()?.pointer(path)?.as_f64()
 }
@@ -234,9 +234,9 @@ impl Gates {
 fn at_most(name: &str, found: Option<f64>, most: Option<f64>) -> Result<()> {
     match (found, most) {
         (Some(found), Some(most)) if found > most => {
-            bail!(GateNotMet, "the {name} is {found:.5}, above the {most} asked for")
+            bail!(GateNotMet, "the {name} is {found:.5}, above the allowed {most}")
         }
-        (None, Some(most)) => bail!(GateNotMet, "there is no {name} to hold against the {most} asked for"),
+        (None, Some(most)) => bail!(GateNotMet, "there is no {name} to compare with the allowed {most}"),
         _ => Ok(()),
     }
 }
@@ -244,14 +244,15 @@ fn at_most(name: &str, found: Option<f64>, most: Option<f64>) -> Result<()> {
 fn at_least(name: &str, found: Option<f64>, least: Option<f64>) -> Result<()> {
     match (found, least) {
         (Some(found), Some(least)) if found < least => {
-            bail!(GateNotMet, "the {name} is {found:.5}, below the {least} asked for")
+            bail!(GateNotMet, "the {name} is {found:.5}, below the required {least}")
         }
-        (None, Some(least)) => bail!(GateNotMet, "there is no {name} to hold against the {least} asked for"),
+        (None, Some(least)) => bail!(GateNotMet, "there is no {name} to compare with the required {least}"),
         _ => Ok(()),
     }
 }
 
-/// The figures as a table, original and result side by side where there are two, and how they were taken.
+/// Returns the figures as a table, with original and result side by side if there are two, and how they were
+/// measured.
 fn shown(report: &Report, verbose: bool) -> String {
     let figures = Figures(report);
     match figures.text("task") {
@@ -261,7 +262,7 @@ fn shown(report: &Report, verbose: bool) -> String {
     }
 }
 
-/// The quality part of a report, as a person reads it.
+/// The quality part of a report, formatted for reading.
 struct Figures<'a>(&'a Report);
 
 impl Figures<'_> {
@@ -278,7 +279,7 @@ impl Figures<'_> {
         format!("{} [{}, {}]", end("value"), end("low"), end("high"))
     }
 
-    /// Whether there are two models.
+    /// Returns whether two models were compared.
     fn paired(&self) -> bool {
         self.0.quality.as_ref().is_some_and(|quality| quality.get("original").is_some())
     }
@@ -289,7 +290,7 @@ impl Figures<'_> {
         table
     }
 
-    /// A figure that each model has.
+    /// Adds a row for a figure that each model has.
     fn row(&self, table: &mut Table, label: &str, name: &str, digits: usize, change: &str) {
         if self.paired() {
             let of = |side: &str| self.number(&format!("/{side}/{name}"), digits);
@@ -303,9 +304,9 @@ impl Figures<'_> {
         let mut table = self.table();
         let change = format!("x {} {}", self.interval("/ratio", 4), self.text("verdict"));
         self.row(&mut table, "perplexity", "perplexity", 3, &change);
-        self.row(&mut table, "nats a token", "nll", 4, "");
-        self.row(&mut table, "bits a byte", "bits_per_byte", 4, "");
-        self.row(&mut table, "tokens a second", "tokens_per_second", 0, "");
+        self.row(&mut table, "nats per token", "nll", 4, "");
+        self.row(&mut table, "bits per byte", "bits_per_byte", 4, "");
+        self.row(&mut table, "tokens per second", "tokens_per_second", 0, "");
         if self.paired() {
             table.row(&["KL (nats)", "", "", &self.interval("/kl", 5)]);
             table.row(&["top-1 agreement", "", "", &self.number("/top1_agreement", 4)]);
@@ -313,7 +314,7 @@ impl Figures<'_> {
         let side = if self.paired() { "/original" } else { "" };
         let count = |name: &str| self.number(&format!("{side}/{name}"), 0);
         format!(
-            "{}\n{} tokens scored in {} windows of {}, each begun {} after the one before\n",
+            "{}\n{} tokens scored in {} windows of {} tokens with a stride of {}\n",
             table.render(),
             count("tokens"),
             count("windows"),
@@ -324,7 +325,7 @@ impl Figures<'_> {
 
     fn embedding(&self) -> String {
         let mut table = self.table();
-        let rows = [("cosine", "cosine"), ("cosine, 1 of 100 below", "cosine_p1"), ("cosine, least", "cosine_min")];
+        let rows = [("cosine", "cosine"), ("cosine, 1st percentile", "cosine_p1"), ("cosine, minimum", "cosine_min")];
         rows.iter().for_each(|(label, name)| self.row(&mut table, label, name, 5, ""));
         self.row(&mut table, "nearest text kept", "nearest_kept", 4, "");
         let pooling = match self.text("pooling") {
@@ -350,8 +351,8 @@ impl Figures<'_> {
         self.row(&mut table, "macro F1", "macro_f1", 4, "");
         self.row(&mut table, "texts", "samples", 0, "");
         if self.text("task") == "probe" {
-            self.row(&mut table, "texts trained on", "train_samples", 0, "");
-            self.row(&mut table, "accuracy on those", "train_accuracy", 4, "");
+            self.row(&mut table, "training texts", "train_samples", 0, "");
+            self.row(&mut table, "training accuracy", "train_accuracy", 4, "");
         }
         if figure(self.0, "/agreement").is_some() {
             table.row(&["same class", "", "", &self.number("/agreement", 4)]);
@@ -361,7 +362,7 @@ impl Figures<'_> {
         table.render() + &confusions
     }
 
-    /// The classes of one model, and which was taken for which.
+    /// Returns the classes of one model and its confusion matrix.
     fn confusion(&self, side: &str) -> String {
         let list = |name: &str| {
             let list = self.0.quality.as_ref().and_then(|quality| quality.pointer(&format!("{side}/{name}")));

@@ -1,4 +1,4 @@
-//! `optimize generate`: text from a decoder.
+//! `optimize generate`: generates text with a decoder.
 
 use crate::common::{self, Machine, On, Output};
 use clap::Args;
@@ -23,53 +23,52 @@ pub struct Arguments {
     /// The model: a .gguf file, a checkpoint folder, an exported folder, an .onnx file or an ensemble
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    #[command(flatten)]
-    prompts: Prompts,
-    /// Let products of weights in blocks (GGUF, weight-only) round what they are multiplied with to 8 bits: faster,
-    /// not as exact
+    /// Round the activations of block-quantized products (GGUF, weight-only) to 8 bits: faster and less exact
     #[arg(long)]
     round_activations: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Prompt")]
+    prompts: Prompts,
+    #[command(flatten, next_help_heading = "Sampling")]
     writing: Writing,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     on: On,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 
-/// What texts begin with.
+/// Arguments for prompts.
 #[derive(Args)]
 pub struct Prompts {
-    /// What the text begins with, as it is; repeat for several texts
+    /// The prompt, used as it is; repeat for several texts
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// A file that holds the prompt
+    /// A file that contains the prompt
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-    /// Wrap the prompt in the model's chat template, as a user's message
+    /// Insert the prompt into the model's chat template as a user message
     #[arg(long)]
     chat: bool,
-    /// A system message before it
+    /// A system message before the prompt
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
 }
 
 impl Prompts {
-    /// Whether there is any.
+    /// Returns whether there is a prompt.
     pub fn asked(&self) -> bool {
         !self.prompt.is_empty() || self.prompt_file.is_some()
     }
 
-    /// The texts to go on from, in the template of `model` if that is asked for.
+    /// Returns the prompts, rendered in the chat template of `model` if `--chat` is given.
     pub fn read(&self, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Vec<String>> {
         let mut prompts = self.prompt.clone();
         if let Some(file) = &self.prompt_file {
             prompts.push(common::text_of(file)?);
         }
         if prompts.is_empty() {
-            bail!(InvalidArgument, "there is nothing to go on from: give --prompt or --prompt-file");
+            bail!(InvalidArgument, "there is no prompt: --prompt or --prompt-file is required");
         }
         if self.chat {
             let Some(template) = ChatTemplate::of(model, tokenizer)? else {
@@ -86,47 +85,48 @@ impl Prompts {
     }
 }
 
-/// How much is written, and how tokens are chosen.
+/// Arguments for the length of the text and for sampling.
 #[derive(Args)]
 pub struct Writing {
-    /// Most tokens to write [default: 256]
+    /// Maximum number of tokens to generate [default: 256]
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Most tokens in all, the prompt included
+    /// Maximum number of tokens including the prompt
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Draw tokens as the model's makers recommend, where no other flag says how; else at temperature 1 among the 50
-    /// most probable
+    /// Sample as the model's generation_config.json recommends where no other flag is given; without it at
+    /// temperature 1 among the 50 most probable tokens
     #[arg(long)]
     sample: bool,
-    /// 0 takes the most probable token; higher is more varied [default: 0; 1 with --top-k, --top-p or --min-p]
+    /// Sampling temperature; 0 selects the most probable token [default: 0; 1 with --top-k, --top-p or --min-p]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Draw among so many most probable tokens; 0 is all
+    /// Sample among this many most probable tokens; 0 means all
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
-    /// Draw among the most probable tokens that together have this probability
+    /// Sample among the most probable tokens with this total probability
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Draw among tokens at least this many times as probable as the most probable
+    /// Sample among tokens with at least this share of the highest probability
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Above 1: make tokens of prompt and text less probable
+    /// Above 1: makes tokens of prompt and text less probable
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f32>,
-    /// Taken off the logits of tokens already written
+    /// Subtracted from the logits of tokens in the generated text
     #[arg(long, value_name = "X")]
     presence_penalty: Option<f32>,
-    /// Taken off the logits of tokens already written, for each time
+    /// Subtracted from the logits of tokens in the generated text, once per occurrence
     #[arg(long, value_name = "X")]
     frequency_penalty: Option<f32>,
-    /// No sequence of so many tokens appears twice
+    /// Prevent repetitions of token sequences of this length
     #[arg(long, value_name = "N")]
     no_repeat_ngram_size: Option<usize>,
-    /// Of the draw: the same seed gives the same text [default: 0]
+    /// Seed of the sampling [default: 0]
     #[arg(long)]
     seed: Option<u64>,
-    /// A string that ends the text; repeat for several. The text of a special token counts where the model writes it
+    /// A string that ends the text; repeat for several. The text of a special token counts where the model generates
+    /// it
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// The id of a token that ends the text; repeat for several
@@ -138,7 +138,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// The options, for a model with these defaults.
+    /// Returns the options for a model with these defaults.
     pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
         // Whoever says what to draw among wants a draw.
         let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
@@ -198,7 +198,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
 }
 
-/// Writes after the prompts and prints what is written. `model` has the chat template.
+/// Generates from the prompts and prints the texts. `model` has the chat template.
 pub fn write(
     asked: &Prompts,
     writing: &Writing,
@@ -209,7 +209,7 @@ pub fn write(
     let prompts = asked.read(model, generator.tokenizer().map(|t| &**t))?;
     let options = writing.options(generator.defaults());
     if writing.seed.is_some() && options.sampling.temperature == 0.0 {
-        output.warn("--seed has no effect: without --sample or --temperature the most probable token is taken");
+        output.warn("--seed has no effect: without --sample or --temperature the most probable token is selected");
     }
     let wrap = |text| if asked.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
     let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
@@ -266,14 +266,14 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
     let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();
     let thought = Uncertainty::mean(&uncertain).map_or(String::new(), |mean| {
         format!(
-            "\nentropy {:.3} nats a token, of which {:.3} disagreement; {:.0} % of the members agree",
+            "\nentropy {:.3} nats per token, of which {:.3} disagreement; {:.0} % of the members agree",
             mean.entropy,
             mean.mutual_information,
             100.0 * mean.agreement
         )
     });
     format!(
-        "{read} tokens read at {:.0} tokens/s, {made} written at {:.1} tokens/s, ended by {reason}{thought}",
+        "{read} prompt tokens at {:.0} tokens/s, {made} generated at {:.1} tokens/s, ended by {reason}{thought}",
         speed(read as f64, first),
         speed(later, all - first)
     )

@@ -1,4 +1,4 @@
-//! `optimize inspect`: what is inside a model.
+//! `optimize inspect`: shows the contents of a model.
 
 use crate::common::{self, Output};
 use crate::table::{Table, bytes};
@@ -21,16 +21,16 @@ pub struct Arguments {
     /// The model: an .onnx file or a folder that holds one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Of a package: look at every byte of it
+    /// Package: verify every byte
     #[arg(long)]
     verify: bool,
-    /// Of a package: look at every byte, and whether it is signed by the ed25519 key in this file: 64 hexadecimal digits
+    /// Package: verify every byte, and the signature by the ed25519 key in this file (64 hexadecimal digits)
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// Say what quantizing would give and take: bytes, seconds, memory
+    /// Estimate the results of quantizing: bytes, seconds, memory
     #[arg(long)]
     plan: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 
@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let model = common::with_bar(&arguments.output, |bar| common::load(&arguments.model, bar))?;
     let is_package = optimize::package::is_package(&arguments.model);
     if !is_package && (arguments.verify || arguments.public_key.is_some()) {
-        bail!(InvalidArgument, "{}: is no package, so there is nothing to verify", arguments.model.display());
+        bail!(InvalidArgument, "{}: the model is not a package, so it cannot be verified", arguments.model.display());
     }
     if is_package && !arguments.plan {
         return package(arguments);
@@ -58,7 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
 }
 
-/// What a package says about itself, and which variant is used here. Without ONNX Runtime only portable ones can be.
+/// Prints the contents of a package and the variant that is used here. Without ONNX Runtime only portable variants
+/// qualify.
 fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
     let runtime = Runtime::open(None).ok();
@@ -73,11 +74,11 @@ fn package(arguments: &Arguments) -> Result<()> {
         return common::print(&package.inspect(runtime)?);
     }
     let mut text = format!(
-        "package, format {}, by liboptimize {}\nchosen  {}\nlicence  {}\n\nvariants\n",
+        "package, format {}, by liboptimize {}\nselected  {}\nlicence  {}\n\nvariants\n",
         manifest.format,
         manifest.library_version,
         package.choose(runtime)?.reason,
-        manifest.licence.as_deref().unwrap_or("not said")
+        manifest.licence.as_deref().unwrap_or("not given")
     );
     for variant in &manifest.variants {
         let _ = writeln!(text, "  {}  {}", variant.name, describe_variant(variant));
@@ -97,7 +98,7 @@ fn package(arguments: &Arguments) -> Result<()> {
     common::print(&text)
 }
 
-/// Where a variant runs, and how it was looked at when it was made.
+/// Returns the requirements of a variant, and how it was checked.
 fn describe_variant(variant: &Variant) -> String {
     let mut text = match (variant.ahead, variant.is_packed()) {
         (true, _) => variant.features.join(" "),
@@ -115,7 +116,7 @@ fn describe_variant(variant: &Variant) -> String {
     text
 }
 
-/// The usual forms, each with what it would give and take.
+/// Prints an estimate for each of the usual forms.
 fn plan(model: &Model, output: &Output) -> Result<()> {
     let weight_only = |bits, block_size| QuantizeOptions {
         quantize_type: QuantizeType::WeightOnly,
@@ -136,7 +137,7 @@ fn plan(model: &Model, output: &Output) -> Result<()> {
         return common::print(&format!("[{text}]\n"));
     }
     let mut table = Table::default();
-    table.row(&["optimize quantize", "size", "of the original", "nodes", "stored", "left", "about", "memory"]);
+    table.row(&["optimize quantize", "size", "of the original", "nodes", "stored", "left", "time", "memory"]);
     for (form, report) in reports {
         let summary = report?.summary;
         let number = |key: &str| summary.get(key).and_then(|v| v.as_f64()).unwrap_or(0.0);
@@ -191,7 +192,7 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     text
 }
 
-/// The name an enum has in JSON.
+/// Returns the JSON name of an enum value.
 fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

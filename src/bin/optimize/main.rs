@@ -1,5 +1,5 @@
-//! The `optimize` command. Each command has a file; this one says which there are and turns errors into
-//! exit codes: 0 done, 1 failed, 2 usage, 3 a gate not met.
+//! The `optimize` command. Each subcommand has its own file; this one dispatches them and maps errors to exit codes:
+//! 0 success, 1 failure, 2 usage error, 3 limit not met.
 
 mod benchmark;
 mod common;
@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use optimize::error::{Error, Kind};
 use std::process::ExitCode;
 
-/// Make trained models smaller and faster, and run them. No Python needed.
+/// Make trained models smaller and faster, and run them without Python.
 ///
 /// Results go to stdout, everything else to stderr.
 #[derive(Parser)]
@@ -33,29 +33,29 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what is inside a model: inputs, outputs, operators, weights.
+    /// Show the contents of a model: inputs, outputs, operators, weights.
     Inspect(inspect::Arguments),
-    /// Make a model's weights int8: a quarter of the size, and faster.
+    /// Store weights in 8, 4 or 2 bits: a smaller and often faster model.
     Quantize(quantize::Arguments),
-    /// Make weights zero, or take neurons, channels and heads out.
+    /// Set weights to zero, or remove neurons, channels, heads and layers.
     Prune(prune::Arguments),
-    /// Let several models answer together, or make one of them.
+    /// Combine the outputs of several models, or merge them into one.
     Ensemble(ensemble::Arguments),
-    /// Train a smaller model to answer as a larger one does, from a text file.
+    /// Train a small model to answer like a large one, on a text file.
     Distill(distill::Arguments),
-    /// Make a package: one artefact that a program opens and runs.
+    /// Write a package that a program opens and runs.
     Compile(compile::Arguments),
-    /// Make a TensorRT engine, for NVIDIA's devices.
+    /// Build a TensorRT engine for NVIDIA GPUs.
     Tensorrt(tensorrt::Arguments),
-    /// Measure a model against another: speed, size, memory, closeness.
+    /// Compare a model with another: speed, size, memory, closeness.
     Benchmark(benchmark::Arguments),
-    /// Measure what a model is worth on data: perplexity, accuracy, embeddings.
+    /// Measure a model on data: perplexity, accuracy, embeddings.
     Evaluate(evaluate::Arguments),
-    /// Write text with a decoder, streaming.
+    /// Generate text with a decoder, streaming.
     Generate(generate::Arguments),
     /// Run a model once and print its outputs.
     Run(run::Arguments),
-    /// Say what models can run on here, and why not on the rest.
+    /// List the execution providers that can be used here, and why not the others.
     Providers(providers::Arguments),
 }
 

@@ -9,23 +9,23 @@ use std::ops::ControlFlow;
 /// Stages that count rounds, texts or tokens; the others count bytes.
 const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "generate", "precision", "prompt"];
 
-/// A bar on stderr that follows the stages of an operation. Draws nothing where no person watches.
+/// A bar on stderr that follows the stages of an operation. It is hidden if stderr is not a terminal.
 pub struct Bar {
     bar: ProgressBar,
     stage: RefCell<String>,
-    /// What was said already; `None` if nothing is to be said.
+    /// Warnings that were printed already; `None` if none are to be printed.
     said: RefCell<Option<HashSet<String>>>,
 }
 
 impl Bar {
-    /// A bar; hidden unless `visible` and stderr is a terminal.
+    /// Returns a bar, hidden unless `visible` and stderr is a terminal.
     pub fn new(visible: bool) -> Bar {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let said = RefCell::new(visible.then(HashSet::new));
         Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default(), said }
     }
 
-    /// Runs `body` with a call that reports here.
+    /// Runs `body` with a call that reports to this bar.
     pub fn call<T>(&self, body: impl FnOnce(&Call<'_>) -> T) -> T {
         let progress = |p: Progress<'_>| {
             self.show(&p);
@@ -51,19 +51,19 @@ impl Bar {
         self.bar.set_position(progress.done);
     }
 
-    /// Says what the user may not expect, above the bar and once only.
+    /// Prints a warning above the bar, once.
     pub fn warn(&self, text: &str) {
         if self.said.borrow_mut().as_mut().is_some_and(|said| said.insert(text.to_owned())) {
             self.bar.suspend(|| eprintln!("optimize: warning: {text}"));
         }
     }
 
-    /// Shows a few words behind the bar.
+    /// Shows a short text behind the bar.
     pub fn say(&self, text: &str) {
         self.bar.set_prefix(text.to_owned());
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! `optimize providers`: what models can run on here.
+//! `optimize providers`: lists the execution providers that can be used here.
 
 use crate::common::{self, Machine, Output};
 use clap::Args;
@@ -8,12 +8,12 @@ use optimize::runtime::available;
 /// Arguments of `providers`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Number of the device, from 0
+    /// Index of the device
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: u32,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 

@@ -1,4 +1,4 @@
-//! `optimize prune`: weights that become zero, or go.
+//! `optimize prune`: sets weights to zero, or removes structures.
 
 use crate::benchmark::{AfterTechnique, Inputs, Made};
 use crate::common::{self, Machine, Output, Target};
@@ -18,100 +18,106 @@ use std::path::{Path, PathBuf};
 /// Arguments of `prune`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that holds one
+    /// The model: an .onnx file or a folder that contains one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// How weights are chosen
+    /// How weights are selected
     #[arg(long, value_enum, default_value = "magnitude")]
     method: Method,
-    /// Share of each weight that is to be zero (of the units that go, for structured), above 0 and below 1
-    #[arg(long, required_unless_present_any = ["pattern", "drop_layers", "layers", "target_size", "target_speedup"], allow_negative_numbers = true)]
+    /// Share of each weight to set to zero (structured: of units to remove), above 0 and below 1
+    #[arg(
+        long,
+        required_unless_present_any = ["pattern", "drop_layers", "layers", "target_size", "target_speedup"],
+        allow_negative_numbers = true
+    )]
     sparsity: Option<f64>,
-    /// At most N of M neighbours stay, as 2:4
+    /// Keep at most N of M consecutive weights, as 2:4
     #[arg(long, value_name = "N:M")]
     pattern: Option<Pattern>,
-    /// Magnitude and random: one threshold for all weights instead of one for each
+    /// Magnitude and random: one threshold for all weights instead of one per weight
     #[arg(long)]
     global: bool,
-    /// Of random choices
+    /// Seed of random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Modules, weights or nodes by name or glob: query key 'layer.*.mlp.*' [default: all of MatMul, Gemm and Conv]
+    /// Modules, weights or nodes by name or glob, as query key 'layer.*.mlp.*' [default: all of MatMul, Gemm and
+    /// Conv]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     target_modules: Vec<String>,
-    /// Another sparsity for what matches; repeat for several
+    /// Another sparsity for matching modules, weights or nodes; repeat for several
     #[arg(long = "override", value_name = "GLOB=SPARSITY")]
     overrides: Vec<SparsityOverride>,
-    /// Leave modules, weights or nodes that match this glob; repeat for several
+    /// Glob of modules, weights or nodes to leave unchanged; repeat for several
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Also prune embedding tables
     #[arg(long)]
     embeddings: bool,
-    /// Leave weights with fewer elements
+    /// Leave weights with fewer elements unchanged
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
-    /// A text that wanda, sparsegpt and structured pruning by activation look at; or a .safetensors file with values of
-    /// the inputs by name (first dimension: samples)
+    /// Calibration data for wanda, sparsegpt and structured pruning by activation: a text, or a .safetensors file
+    /// with one tensor per input (first dimension: samples)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Windows of the calibration text [default: 16; 64 for --reconstruct]
+    /// Windows of the calibration text [default: 16; 64 with --reconstruct]
     #[arg(long, value_name = "N")]
     calibration_windows: Option<usize>,
-    /// Tokens of a window [default: 512, or what the model takes]
+    /// Tokens per window [default: 512, or the limit of the model]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
-    /// Structured: by what neurons, channels and heads are judged
+    /// Structured: how neurons, channels and heads are ranked
     #[arg(long, value_enum, default_value = "l1")]
     importance: Judge,
-    /// Structured: sizes stay multiples of this [default: 16 for channels of images and from 256 on, 8 from 64 on]
+    /// Structured: keep sizes multiples of this [default: 16 for image channels and sizes from 256, 8 from 64]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     round_to: usize,
-    /// Structured, with calibration: fit the weight behind each cut to give what it gave
+    /// Structured, with calibration: fit the weight behind each cut to reproduce its original output
     #[arg(long)]
     reconstruct: bool,
-    /// Structured: so many whole layers go: those that change least, with calibration, else some of the later middle
+    /// Structured: number of layers to remove: the least influential on the calibration data; without data, some of
+    /// the later half
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     drop_layers: usize,
-    /// Structured: the layers that go instead, by their numbers
+    /// Structured: indices of the layers to remove
     #[arg(long, value_name = "N", num_args = 1.., conflicts_with = "drop_layers")]
     layers: Vec<usize>,
-    /// Structured, instead of a sparsity: cut as little as it takes to come down to 50%, 20MB or 20000000 (bytes)
+    /// Structured, instead of --sparsity: prune as little as needed for this size: 50%, 20MB or 20000000 (bytes)
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "target_speedup"])]
     target_size: Option<Size>,
-    /// Structured, instead of a sparsity: cut as little as it takes to be measured so many times as fast
+    /// Structured, instead of --sparsity: prune as little as needed for this measured speed-up
     #[arg(long, value_name = "RATIO", conflicts_with = "sparsity")]
     target_speedup: Option<f64>,
-    /// Store the result packed, so that zeros take next to nothing: FILE.onnx.packed, which only this library reads
+    /// Store the result packed, with one bit per zero: FILE.onnx.packed, which only this library reads
     #[arg(long, conflicts_with = "external_data")]
     packed: bool,
-    /// Put the weights in a file beside the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, whatever their size
     #[arg(long)]
     external_data: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Measurement")]
     after: AfterTechnique,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Inputs")]
     inputs: Inputs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Method {
-    /// The smallest weights become zero
+    /// Set the smallest weights to zero
     Magnitude,
-    /// Any weights become zero
+    /// Set random weights to zero
     Random,
-    /// The smallest by magnitude times what flows in become zero
+    /// Set the weights with the smallest magnitude times input norm to zero
     Wanda,
-    /// Weights become zero whose loss the others make up for
+    /// Set weights to zero whose error the rest of the row can compensate
     Sparsegpt,
-    /// Neurons, channels and heads go
+    /// Remove neurons, channels and heads
     Structured,
 }
 
@@ -123,13 +129,13 @@ enum Judge {
     Random,
 }
 
-/// In the report on zeros that were packed.
-const PACKED: &str = "stored packed, the zeros take next to nothing; once it is loaded the model is as large and as fast \
-                      as before";
+/// Note of a report on packed zeros.
+const PACKED: &str = "stored packed: a zero takes one bit; once loaded, the model is as large and as fast as before";
 
-/// After structured pruning without data.
-const UNSEEN: &str = "\nNote: units were judged by their weights alone, which costs most models much of their quality. With data \
-                      much of it comes back: --calibration FILE --importance activation --reconstruct.\n";
+/// Printed after structured pruning without data.
+const UNSEEN: &str = "\nNote: units were ranked by their weights alone, which costs most models much of their quality. \
+                      Calibration data recovers much of it: --calibration FILE --importance activation \
+                      --reconstruct.\n";
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -185,7 +191,7 @@ fn calibrated(
     }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
-        bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
+        bail!(NotFound, "{}: the model has no tokenizer for the calibration text", arguments.model.display());
     };
     let calibration = Calibration::Text {
         text: &text,
@@ -264,7 +270,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         part("layers", "layers_after", "layers_before");
         part("units", "units_after", "units_before");
         part("parameters", "parameters_after", "parameters_before");
-        part("operations a token or place", "flops_per_position_after", "flops_per_position_before");
+        part("FLOPs per token or position", "flops_per_position_after", "flops_per_position_before");
         let sparsity = match arguments.target_size.is_some() || arguments.target_speedup.is_some() {
             true => format!(" at sparsity {:.3}", of("sparsity").as_f64().unwrap_or(0.0)),
             false => String::new(),
@@ -272,7 +278,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         common::print(&format!("{path}: {} left{sparsity}, in {:.2} s\n\n", left.join(", "), report.seconds))?;
         if let Some(dropped) = of("layers_dropped").as_array() {
             let list: Vec<String> = dropped.iter().map(|number| number.to_string()).collect();
-            common::print(&format!("Layers that went: {}\n\n", list.join(", ")))?;
+            common::print(&format!("Removed layers: {}\n\n", list.join(", ")))?;
         }
         common::print(&sizes(report))?;
         let notes = of("notes");
@@ -285,7 +291,8 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         return Ok(());
     }
     common::print(&format!(
-        "{path}: {} nodes pruned, {} left, in {:.2} s: {:.1} % of their weights are zero ({:.1} % asked), {:.1} % of all\n\n",
+        "{path}: {} nodes pruned, {} left, in {:.2} s: {:.1} % of their weights are zero ({:.1} % requested), \
+         {:.1} % of all\n\n",
         of("nodes_pruned"),
         of("nodes_left"),
         report.seconds,
@@ -300,7 +307,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     }
 }
 
-/// Size, and what was measured, before and after.
+/// Returns a table of size and measurements, before and after.
 fn sizes(report: &Report) -> String {
     let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
     table::comparison(report, bytes(&report.input), bytes(&report.output))

@@ -1,4 +1,4 @@
-//! `optimize quantize`: weights of fewer bits.
+//! `optimize quantize`: stores weights in fewer bits.
 
 use crate::benchmark::{AfterTechnique, Inputs, Made};
 use crate::common::{self, Machine, Output, Target};
@@ -21,117 +21,118 @@ use std::path::{Path, PathBuf};
 /// Arguments of `quantize`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that holds one
+    /// The model: an .onnx file or a folder that contains one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Where the result goes: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
-    /// The form of the result
+    /// Kind of quantization
     #[arg(long = "type", value_enum, default_value = "dynamic")]
     quantize_type: Type,
-    /// Bits a weight: 8, or 4 or 2 in blocks [default: 8; 4 for weight-only]
+    /// Bits per weight: 8, 4 or 2 [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
     /// Weight-only: elements of a row that share a scale [default: 32]
     #[arg(long, value_name = "N")]
     block_size: Option<usize>,
-    /// Weight-only: other bits (and block size) for nodes or weights that match; repeat for several
+    /// Weight-only: other bits (and block size) for matching nodes or weights; repeat for several
     #[arg(long = "override", value_name = "GLOB=BITS[/N]")]
     overrides: Vec<BitsOverride>,
-    /// Weight-only: zero is the middle code, instead of a zero point for each block
+    /// Weight-only: symmetric codes without a zero point per block
     #[arg(long)]
     symmetric: bool,
     /// Weight-only: how scales are stored
     #[arg(long, value_enum, default_value = "uint8")]
     scale_type: Scale,
-    /// Weight-only: 4 rounds activations to 8 bits, which is the fast way; 1 leaves them float
+    /// Weight-only: 4 rounds activations to 8 bits, which is faster; 1 keeps them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
-    /// A text, or a .safetensors file with values of the inputs by name (first dimension: samples). Static: scales of
-    /// activations are found on it. Weight-only: weights are chosen so that layers give what they gave on it (GPTQ)
+    /// Calibration data: a text, or a .safetensors file with one tensor per input (first dimension: samples). Static:
+    /// the scales of activations are found on it. Weight-only: selects GPTQ, which reproduces the layers' outputs on
+    /// it
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Windows of the calibration text
     #[arg(long, value_name = "N", default_value_t = 16)]
     calibration_windows: usize,
-    /// Tokens of a window [default: 512, or what the model takes]
+    /// Tokens per window [default: 512, or the limit of the model]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
-    /// Weight-only: how the values of weights are chosen
+    /// Weight-only: how the codes of weights are chosen
     #[arg(long, value_enum, default_value = "auto")]
     algorithm: Method,
-    /// Static: how the range of an activation is found
+    /// Static: how the range of an activation is determined
     #[arg(long, value_enum, default_value = "min-max")]
     calibration_method: Range,
-    /// Static: per cent of the values that --calibration-method percentile keeps
+    /// Static: percentage of the values that --calibration-method percentile keeps
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
-    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 to 1: by --calibration
-    /// or, dynamic, by built-in sentences
+    /// Static and dynamic: share of the spread of activations to move into the weights, 0 to 1; measured on
+    /// --calibration or, for dynamic, on built-in sentences
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
     smooth_quant: f64,
-    /// The most that may be lost: Kullback-Leibler divergence in nats for logits, else 1 - cosine
+    /// Maximum loss of quality: KL divergence in nats for logits, otherwise 1 - cosine
     #[arg(long, value_name = "LOSS")]
     max_quality_loss: Option<f64>,
-    /// What the result may weigh: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it
+    /// Maximum size of the result: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it
     #[arg(long, value_name = "SIZE")]
     target_size: Option<Size>,
-    /// Leave in float what is not faster quantized, measured here
+    /// Keep nodes float that are not faster when quantized, measured here
     #[arg(long)]
     never_slower: bool,
-    /// Use 7 of the 8 bits, as x86 processors without VNNI need it
+    /// Use 7 of the 8 bits, as x86 processors without VNNI require
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: Reduce,
-    /// One scale for a whole weight instead of one per output channel
+    /// One scale per weight instead of one per output channel
     #[arg(long)]
     per_tensor: bool,
-    /// Leave embedding tables in float
+    /// Keep embedding tables float
     #[arg(long)]
     keep_embeddings: bool,
-    /// Quantize only nodes or weights that match this glob; repeat for several
+    /// Glob of nodes or weights to quantize; all others stay float; repeat for several
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Leave nodes or weights that match this glob; repeat for several
+    /// Glob of nodes or weights to leave unchanged; repeat for several
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Leave weights with fewer elements
+    /// Leave weights with fewer elements unchanged
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
-    /// Put the weights in a file beside the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, whatever their size
     #[arg(long)]
     external_data: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Measurement")]
     after: AfterTechnique,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Inputs")]
     inputs: Inputs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Type {
-    /// int8 weights; activations are quantized as they come
+    /// int8 weights; activations are quantized at run time
     Dynamic,
     /// Weights in blocks of 2, 4 or 8 bits; activations stay float
     WeightOnly,
-    /// int8 weights; activations are quantized with scales found on calibration data
+    /// int8 weights; activations are quantized with scales from calibration data
     Static,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Method {
-    /// GPTQ with calibration data, else RTN
+    /// GPTQ with calibration data, otherwise RTN
     Auto,
-    /// To the nearest; scale and zero point by search
+    /// Round to nearest, with a search for scale and zero point
     Rtn,
     /// Half-quadratic quantization
     Hqq,
-    /// The error of each weight is spread over those that follow; needs calibration data
+    /// Compensates the error of each weight in the following ones; needs calibration data
     Gptq,
-    /// Inputs are scaled by what activations are worth; needs calibration data
+    /// Scales inputs by the magnitude of activations; needs calibration data
     Awq,
 }
 
@@ -143,17 +144,17 @@ enum Range {
     Mse,
 }
 
-/// Bytes, or a share of the original.
+/// A size in bytes, or as a share of the original.
 #[derive(Clone, Copy)]
 pub enum Size {
-    /// So many.
+    /// An absolute size in bytes.
     Bytes(u64),
-    /// A part of 1.
+    /// A share of the original size, between 0 and 1.
     Share(f64),
 }
 
 impl Size {
-    /// For a model.
+    /// Returns the size in bytes for a model.
     pub fn of(self, model: &Model) -> u64 {
         match self {
             Size::Bytes(bytes) => bytes,
@@ -177,12 +178,12 @@ impl std::str::FromStr for Size {
             "KiB" => 1024.0,
             "MiB" => 1024.0 * 1024.0,
             "GiB" => 1024.0 * 1024.0 * 1024.0,
-            _ => return Err(format!("{unit:?} is no unit; there are %, B, kB, MB, GB, KiB, MiB, GiB")),
+            _ => return Err(format!("{unit:?} is not a unit; units are %, B, kB, MB, GB, KiB, MiB, GiB")),
         };
         match number {
             Ok(number) if number > 0.0 && unit == "%" => Ok(Size::Share(number * factor)),
             Ok(number) if number > 0.0 => Ok(Size::Bytes((number * factor) as u64)),
-            _ => Err("is not a size: a number above 0 and a unit".to_owned()),
+            _ => Err("not a size: a size is a number above 0 and a unit".to_owned()),
         }
     }
 }
@@ -252,7 +253,7 @@ fn calibrated(
     }
     let text = common::text_of(file)?;
     let Some(tokenizer) = common::tokenizer(None, model)? else {
-        bail!(NotFound, "{}: has no tokenizer to read the calibration text with", arguments.model.display());
+        bail!(NotFound, "{}: the model has no tokenizer for the calibration text", arguments.model.display());
     };
     let calibration = Calibration::Text {
         text: &text,
@@ -330,7 +331,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     }
     if reporting.verbose {
         let line = |n: &optimize::report::NodeReport| {
-            let cost = n.sensitivity.map_or(String::new(), |loss| format!("; alone loses {loss:.2e}"));
+            let cost = n.sensitivity.map_or(String::new(), |loss| format!("; loss of this node alone {loss:.2e}"));
             format!("{:<11} {:<8} {}  ({}{cost})\n", n.action, n.op, n.name, n.reason)
         };
         common::print(&report.nodes.iter().map(line).collect::<String>())?;

@@ -1,4 +1,4 @@
-//! `optimize run`: a model, once.
+//! `optimize run`: runs a model once.
 
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Engines, Machine, On, Output};
@@ -18,25 +18,25 @@ use std::path::PathBuf;
 /// Arguments of `run`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that holds one; or a TensorRT engine (X.engine, with --trust)
+    /// The model: an .onnx file or a folder that contains one; or a TensorRT engine (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Text for the model, through its tokenizer; repeat for a batch. What is longer than the model takes is cut,
-    /// with a warning. Inputs that neither text nor --values fill are generated
+    /// Text input, tokenized by the model's tokenizer; repeat for a batch. Texts beyond the limit of the model are
+    /// truncated with a warning. Inputs without text or --values are generated
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// An output to compute; repeat for several [default: all]
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Inputs")]
     inputs: Inputs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     on: On,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Device")]
     engines: Engines,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
 
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A batch that was asked for is made: of the texts there are, again from the first if they are fewer.
+/// Fills a requested batch size by repeating the texts, if there are fewer.
 fn fill(options: &mut BenchmarkOptions) {
     let texts = inputs::texts(options);
     if texts.len() < options.batch_size {
@@ -106,27 +106,27 @@ fn fill(options: &mut BenchmarkOptions) {
     }
 }
 
-/// Tokens that the model takes, if its configuration or its tokenizer says.
+/// Returns the token limit of the model's configuration or tokenizer, if there is one.
 fn longest(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<usize>> {
     let longest = model.card().longest_text()?;
     Ok(longest.or_else(|| tokenizer.and_then(Tokenizer::truncation)))
 }
 
-/// What the model is not given of the user's texts.
+/// Returns warnings about texts that are left out or truncated.
 fn warnings(arguments: &Arguments, feed: &InputSet) -> Vec<String> {
     let (texts, taken) = (arguments.text.len(), feed.samples);
     let left_out = (texts > taken)
-        .then(|| format!("the model takes {taken} texts at a time: the last {} are left out", texts - taken));
+        .then(|| format!("the model accepts {taken} texts at a time; the last {} are left out", texts - taken));
     // A length that was asked for is no surprise.
     let told = texts > 0 && arguments.inputs.sequence_length.is_none();
     let cut = feed.cut.iter().filter(|_| told).map(|Cut { text, tokens, kept }| {
         let text = text + 1;
-        format!("text {text} has {tokens} tokens, of which {kept} are used: --sequence-length says how many")
+        format!("text {text} has {tokens} tokens, of which {kept} are used; --sequence-length sets the limit")
     });
     left_out.into_iter().chain(cut).collect()
 }
 
-/// The outputs to compute: those that were named, else all that are tensors, with a warning of the others.
+/// Returns the outputs to compute: the requested ones, else all tensors, with a warning about the others.
 fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<String>)> {
     if !arguments.only.is_empty() {
         return Ok((arguments.only.clone(), None));
@@ -139,7 +139,7 @@ fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<S
     }
     let (shown, left) = (names(&tensors), names(&others));
     let warning = format!(
-        "{} of the model's outputs {} no tensors but sequences or maps, and left out: {}",
+        "{} of the model's outputs {} not tensors but sequences or maps, and left out: {}",
         left.len(),
         if left.len() == 1 { "is" } else { "are" },
         left.join(", ")
@@ -147,14 +147,14 @@ fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<S
     Ok((shown, Some(warning)))
 }
 
-/// Whether an output is a tensor; one that declares nothing is taken for one.
+/// Returns whether an output is a tensor, also if its type is not declared.
 fn is_tensor(model: &Model, name: &str) -> bool {
     let of = |output: &&ValueInfoProto| output.name.as_deref() == Some(name);
     let declared = model.graph().output.iter().find(of).and_then(|output| output.value_type.as_deref());
     declared.is_none_or(|kind| kind.tensor_type.is_some())
 }
 
-/// Shape, type and all values, row-major.
+/// Returns type, shape and all values, row-major.
 fn as_json(tensor: &Tensor) -> Result<Value> {
     let values: Value = match (tensor.strings(), Numbers::of(tensor)?) {
         (Some(strings), _) => strings.into(),
@@ -166,7 +166,7 @@ fn as_json(tensor: &Tensor) -> Result<Value> {
     Ok(json!({ "dtype": tensor.dtype().name(), "shape": tensor.shape(), "values": values }))
 }
 
-/// The elements of a tensor, as exact as they are.
+/// The elements of a tensor in their exact type.
 enum Numbers {
     Integers(Vec<Number>),
     Doubles(Vec<f64>),
@@ -194,7 +194,7 @@ impl Numbers {
         }
     }
 
-    /// The first of them in words.
+    /// Returns the first `count` values as text.
     fn shown(&self, count: usize) -> Vec<String> {
         match self {
             Numbers::Integers(values) => values.iter().take(count).map(Number::to_string).collect(),
@@ -204,7 +204,7 @@ impl Numbers {
     }
 }
 
-/// The first values, for a look.
+/// Returns the first values of a tensor as text.
 fn beginning(tensor: &Tensor) -> Result<String> {
     const SHOWN: usize = 8;
     let more = if tensor.elements() > SHOWN { " ..." } else { "" };

@@ -1,4 +1,4 @@
-//! Short tables a person can read.
+//! Short tables for reading.
 
 use optimize::report::Report;
 use serde_json::Value;
@@ -36,7 +36,7 @@ impl Table {
     }
 }
 
-/// `90.4 MB`; decimal units, as disks and downloads have them.
+/// Formats a size in decimal units, as `90.4 MB`.
 pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     let mut unit = "B";
@@ -53,7 +53,7 @@ fn number(value: &Value, path: &str) -> Option<f64> {
     value.pointer(path)?.as_f64()
 }
 
-/// Size, speed and quality of original and result, as far as the report has them.
+/// Returns a table of size, speed and quality of original and result, as far as the report has them.
 pub fn comparison(report: &Report, before: u64, after: u64) -> String {
     let mut table = Table::default();
     table.row(&["", "original", "result", "change"]);
@@ -93,7 +93,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
     table.render() + &measured(report) + &remarks(report, before, after)
 }
 
-/// On what the figures were taken, or why there are none.
+/// Returns what the figures were measured on, or why there are none.
 fn measured(report: &Report) -> String {
     let Some(benchmark) = &report.benchmark else {
         let why = report.summary.get("not_measured").and_then(Value::as_str);
@@ -115,10 +115,10 @@ fn measured(report: &Report) -> String {
     }
 }
 
-/// Inputs whose shapes are shown.
+/// Maximum number of inputs whose shapes are shown.
 const SHOWN: usize = 6;
 
-/// What a result costs and does not give.
+/// Returns notes on disadvantages of the result.
 fn remarks(report: &Report, before: u64, after: u64) -> String {
     let verdict = report.benchmark.as_ref().and_then(|b| b.pointer("/speedup/verdict")?.as_str());
     let cosine = report.quality.as_ref().and_then(|quality| number(quality, "/cosine"));
@@ -128,12 +128,12 @@ fn remarks(report: &Report, before: u64, after: u64) -> String {
     }
     let loses = cosine.is_some_and(|cosine| cosine < LITTLE_LOST);
     if report.operation == "quantize" && loses && after as f64 > before as f64 * HARDLY_SMALLER {
-        text.push_str("Note: the result is hardly smaller than the original, and its outputs are others.\n");
+        text.push_str("Note: the result is hardly smaller than the original, and its outputs differ.\n");
     }
     text
 }
 
-/// A cosine from which on outputs are as good as the same, and a share of the size that is no gain.
+/// The cosine above which outputs count as equal, and the relative size above which a result is not smaller.
 const LITTLE_LOST: f64 = 0.9995;
 const HARDLY_SMALLER: f64 = 0.95;
 

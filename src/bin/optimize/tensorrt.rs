@@ -1,4 +1,4 @@
-//! `optimize tensorrt`: an engine.
+//! `optimize tensorrt`: builds a TensorRT engine.
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
@@ -22,98 +22,100 @@ pub struct Arguments {
     /// The engine to write: FILE.engine, or a folder for model.engine; with --graph-only FILE.onnx
     #[arg(short, long, visible_alias = "save-engine", value_name = "PATH", required_unless_present = "check")]
     output: Option<PathBuf>,
-    /// What the engine computes with; inputs and outputs keep their types
+    /// Precision of the engine; inputs and outputs keep their types
     #[arg(long, value_enum, default_value = "fp32")]
     precision: Numbers,
-    /// Size of the batch, where the model leaves it open
+    /// Batch size, where the model leaves it open
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     batch_size: i64,
-    /// Length of sequences, where the model leaves it open
+    /// Sequence length, where the model leaves it open
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     sequence_length: i64,
-    /// Least, usual and largest sizes, by the model's names for dimensions or batch, sequence and past:
+    /// Minimum, optimal and maximum sizes, by dimension name or batch, sequence and past:
     /// batch=1:8:32,sequence=16:128:512
     #[arg(long, value_name = "SIZES", default_value = "", hide_default_value = true)]
     dimensions: String,
-    /// Least shapes: ids:1x16,mask:1x16
+    /// Minimum shapes: ids:1x16,mask:1x16
     #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
     min_shapes: String,
-    /// The shapes to be fast for
+    /// Optimal shapes, which the engine is tuned for
     #[arg(long, visible_alias = "shapes", value_name = "SHAPES", default_value = "", hide_default_value = true)]
     opt_shapes: String,
-    /// Largest shapes
+    /// Maximum shapes
     #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
     max_shapes: String,
-    /// Several profiles, as JSON or a file of it: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}]
+    /// Several profiles, as JSON or a file that contains it: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1,
+    /// 128]}}]
     #[arg(long, value_name = "JSON", conflicts_with_all = ["min_shapes", "opt_shapes", "max_shapes"])]
     profiles: Option<String>,
-    /// Which library builds
+    /// Library that builds the engine
     #[arg(long, value_enum, default_value = "auto")]
     backend: Which,
-    /// Folder of its files, if they are not found by themselves
+    /// Folder of the library's files, if they are not found automatically
     #[arg(long, value_name = "FOLDER")]
     tensorrt_library: Option<PathBuf>,
-    /// Device memory that a layer may work in, in MiB
+    /// Maximum device memory for the workspace of a layer, in MiB
     #[arg(long, visible_alias = "workspace", value_name = "MIB", default_value_t = 0, hide_default_value = true)]
     workspace_size: u64,
-    /// How long to look for fast layers: 0 to 5
+    /// Builder optimization level: 0 to 5
     #[arg(long, visible_alias = "builder-optimization-level", value_name = "LEVEL")]
     optimization_level: Option<i32>,
-    /// File that timings of layers are kept in (TensorRT)
+    /// File that caches timings of layers (TensorRT)
     #[arg(long, visible_alias = "timing-cache-file", value_name = "FILE")]
     timing_cache: Option<PathBuf>,
-    /// Runs with later versions of the library, too
+    /// Build an engine that also runs with later versions of the library
     #[arg(long)]
     version_compatible: bool,
-    /// Runs on all devices from Ampere on (TensorRT)
+    /// Build an engine that runs on all devices from Ampere on (TensorRT)
     #[arg(long)]
     hardware_compatible: bool,
-    /// No weights in the engine
+    /// Strip the weights from the engine
     #[arg(long, visible_alias = "strip-weights")]
     strip: bool,
-    /// Weights may be replaced later
+    /// Allow the weights to be replaced later (refit)
     #[arg(long)]
     refit: bool,
-    /// Use weights with the pattern 2:4 as such
+    /// Use weights with a 2:4 pattern as sparse weights
     #[arg(long)]
     sparsity: bool,
-    /// Layers keep all that is known about them, for profilers
+    /// Keep detailed information on layers, for profilers
     #[arg(long)]
     detailed: bool,
-    /// No TensorFloat-32
+    /// Disable TensorFloat-32
     #[arg(long)]
     no_tf32: bool,
-    /// TensorRT-RTX: devices to build for, 89 for compute capability 8.9; repeat for several
+    /// TensorRT-RTX: compute capability to build for, 89 for 8.9; repeat for several
     #[arg(long, value_name = "NN")]
     compute_capability: Vec<i32>,
-    /// Largest relative error of an output against fp32 [default: 0.01 for fp16, 0.08 for bf16]
+    /// Maximum relative error of an output against fp32 [default: 0.01 for fp16, 0.08 for bf16, 0.15 for int8 and
+    /// fp8]
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
     max_error: f64,
     /// Nodes or operators that stay fp32; repeat for several
     #[arg(long, value_name = "NAME")]
     keep_fp32: Vec<String>,
-    /// int8, fp8: a text file, or tensors for the inputs (X.safetensors), on which scales are found [default: built-in
-    /// sentences, or generated numbers]
+    /// int8, fp8: calibration data for the scales: a text file, or tensors for the inputs (X.safetensors) [default:
+    /// built-in sentences, or generated numbers]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Write the graph that the library would get, as .onnx, and build nothing
+    /// Write the graph that the library would receive, as .onnx, and build nothing
     #[arg(long)]
     graph_only: bool,
-    /// Build even if the engine that is there is the one asked for
+    /// Build even if the existing engine matches the options
     #[arg(long)]
     force: bool,
-    /// Another engine at the output is an error, and is not replaced
+    /// Fail if the existing engine does not match, instead of replacing it
     #[arg(long)]
     refuse_mismatch: bool,
-    /// Look whether this engine may be used here (of --model, if that is given), and build nothing
+    /// Check whether this engine may be used here (for --model, if given), and build nothing
     #[arg(long, value_name = "ENGINE", conflicts_with_all = ["output", "graph_only"])]
     check: Option<PathBuf>,
-    /// With --check: you trust who made the engine, which is code
+    /// With --check: trust the source of the engine, which is code
     #[arg(long, requires = "check")]
     trust: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     out: Output,
 }
 
@@ -122,19 +124,19 @@ enum Numbers {
     Fp32,
     Fp16,
     Bf16,
-    /// What products with weights multiply, in 8-bit integers
+    /// Products with weights in 8-bit integers
     Int8,
-    /// The same in float8
+    /// Products with weights in float8 (e4m3)
     Fp8,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
-    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider
+    /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider
     Auto,
     Tensorrt,
     TensorrtRtx,
-    /// ONNX Runtime's provider: a model with engines in it (X_ctx.onnx)
+    /// ONNX Runtime's provider: a model that contains engines (X_ctx.onnx)
     Onnxruntime,
 }
 
@@ -155,7 +157,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return check(arguments, engine);
     }
     let (Some(path), Some(output)) = (&arguments.model, &arguments.output) else {
-        bail!(InvalidArgument, "--model and --output are needed");
+        bail!(InvalidArgument, "--model and --output are required");
     };
     let options = options(arguments)?;
     let report = common::with_bar(&arguments.out, |bar| {
@@ -176,7 +178,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(arguments, &report)
 }
 
-/// Where a graph is built, it is built of operators that TensorRT has.
+/// Loads the model with operators that TensorRT has.
 fn load(path: &Path) -> Result<Model> {
     source::load(path, &LoadOptions { dialect: Dialect::Portable })
 }
