@@ -288,7 +288,11 @@ fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
         // The lower end of the interval: a gate should not pass by luck.
         match value(&report.benchmark, "/speedup/low") {
             Some(low) if low >= least => {}
-            low => bail!(GateNotMet, "the lower bound of the speed-up is {:.2}, below the required {least}", low.unwrap_or(0.0)),
+            low => bail!(
+                GateNotMet,
+                "the lower bound of the speed-up is {:.2}, below the required {least}",
+                low.unwrap_or(0.0)
+            ),
         }
     }
     Ok(())
