@@ -1,4 +1,5 @@
-//! Gives the shared library its soname, compiles the TensorRT shim where NVIDIA's headers are, and, in a git checkout, writes `include/optimize.h` from `src/ffi`.
+//! Sets the soname of the shared library, compiles the TensorRT shim if NVIDIA's headers are found, and, in a git checkout,
+//! writes `include/optimize.h` from `src/ffi`.
 
 use std::path::Path;
 
@@ -107,7 +108,7 @@ fn version() -> String {
     let part = |name: &str| std::env::var(format!("CARGO_PKG_VERSION_{name}")).unwrap_or_default();
     let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
     format!(
-        "\n/* Version of this header; optimize_version() gives that of the library. */\n\
+        "\n/* Version of this header; optimize_version() returns that of the library. */\n\
          #define OPTIMIZE_VERSION_MAJOR {major}\n#define OPTIMIZE_VERSION_MINOR {minor}\n\
          #define OPTIMIZE_VERSION_PATCH {patch}\n"
     )

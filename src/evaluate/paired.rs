@@ -71,7 +71,7 @@ pub fn compare_perplexity(
         bail!(
             InvalidArgument,
             "the original and the result have different vocabularies: {how}. They cannot be compared token by token; \
-             evaluate each alone and compare their bits a byte"
+             evaluate each alone and compare their bits per byte"
         );
     }
     let plan = Plan::new(&[original, result], tokenizer, text, options)?;

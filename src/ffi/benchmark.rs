@@ -1,4 +1,4 @@
-//! Benchmark: original against result.
+//! Benchmarks of a result against its original.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -19,54 +19,54 @@ use crate::tensorrt::EngineFile;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// Options of `optimize_model_benchmark`. All zero means the defaults.
+/// Options of `optimize_model_benchmark`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_benchmark_options_t {
     /// sizeof(optimize_benchmark_options_t).
     pub struct_size: u32,
-    /// Timed rounds; 0 is 50.
+    /// Number of timed rounds; 0 is 50.
     pub runs: u32,
-    /// Rounds before the timed ones; 0 is 5.
+    /// Number of rounds before the timed ones; 0 is 5.
     pub warmup: u32,
-    /// Threads; 0 is as the context says. With 1, processor time is measured, else wall-clock time.
+    /// Number of threads; 0 uses that of the context. With 1, processor time is measured, otherwise wall-clock time.
     pub threads: u32,
-    /// Rows of the timed input; 0 is 1.
+    /// Number of rows of the timed input; 0 is 1.
     pub batch_size: u32,
-    /// Tokens of each row of the timed input; 0 is the texts' own length, and 128 for built-in text and
-    /// generated inputs. Longer texts are cut; without a length, after 512 tokens.
+    /// Tokens per row of the timed input; 0 is the length of the texts (truncated at 512 tokens), and 128 for
+    /// built-in text and generated inputs. Longer texts are truncated.
     pub sequence_length: u32,
-    /// The timed rounds end after so many milliseconds, but not before 5 of them; 0 is 30000.
+    /// Time limit of the timed rounds in milliseconds, after at least 5 of them; 0 is 30000.
     pub max_milliseconds: u32,
     /// Seed of generated inputs and of the bootstrap.
     pub seed: u32,
-    /// `text_count` texts to compare the models on; without any, built-in sentences. Needs a tokenizer.
+    /// Array of `text_count` texts to compare the models on; NULL selects built-in sentences. Needs a tokenizer.
     pub texts: *const *const c_char,
-    /// Number of texts.
+    /// Number of texts in `texts`.
     pub text_count: u64,
-    /// `shape_count` input shapes, each "NAME:2x3x4", for inputs whose sizes the model leaves open.
+    /// Array of `shape_count` input shapes, each "NAME:2x3x4", for inputs whose dimensions the model leaves open.
     pub shapes: *const *const c_char,
-    /// Number of shapes.
+    /// Number of shapes in `shapes`.
     pub shape_count: u64,
-    /// `value_count` input values, each "NAME:1,2,3", for inputs that random numbers do not suit.
+    /// Array of `value_count` input values, each "NAME:1,2,3", for inputs for which random numbers are unsuitable.
     pub values: *const *const c_char,
-    /// Number of values.
+    /// Number of values in `values`.
     pub value_count: u64,
-    /// An optimize_provider_t: what the sessions run on.
+    /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
-    /// Number of the device, from 0; for the processor 0.
+    /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Not 0: the models' makers are trusted. Engines that are ready in a model (EPContext) are code.
+    /// Not 0: trusts the source of the models. Engines inside a model (EPContext) are executable code.
     pub trust_engines: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Data to measure on, in place of texts and of generated numbers: `input_count` names of inputs ...
+    /// Array of `input_count` names of inputs for `input_tensors`, which replace texts and generated inputs.
     pub input_names: *const *const c_char,
-    /// ... and as many tensors, of which the first dimension counts the samples. A run takes `batch_size` of them, or as
-    /// many as the model insists on; tensors with one dimension more than their input are cut along it.
+    /// Array of `input_count` tensors, whose first dimension counts samples. A run uses `batch_size` samples, or as
+    /// many as the model requires; a tensor with one dimension more than its input is split along it.
     pub input_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `input_names` and `input_tensors`.
     pub input_count: u64,
@@ -75,9 +75,9 @@ pub struct optimize_benchmark_options_t {
 // zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
-/// Measures two models side by side, interleaved in this process: speed with a bootstrap interval, load
-/// time, memory, size, and how close the outputs are. `tokenizer` may be NULL: then inputs are generated
-/// from the model's signature. `report` gets the JSON of docs/report.md. Progress stage: "benchmark".
+/// Compares two models, interleaved in this process: speed with a bootstrap interval, load time, memory, size, and
+/// closeness of the outputs. If `tokenizer` is NULL, inputs are generated from the model's signature. `report`
+/// receives the JSON of docs/report.md. Progress stage: "benchmark".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_benchmark(
     context: *const optimize_context_t,
@@ -112,10 +112,13 @@ pub unsafe extern "C" fn optimize_model_benchmark(
     }
 }
 
-/// Measures an engine file against the model that it was made of, as `optimize_model_benchmark` does with two models: the
-/// original on what `options` say, the engine on the device of `engine_options`; times go from data in to data out. An
-/// engine that is not of `original` is OPTIMIZE_MISMATCH, unless `model_sha256` names another model that it is of; what else
-/// `optimize_tensorrt_open` answers is answered here. `tokenizer` may be NULL. Progress stages: "hash", "benchmark".
+/// Compares an engine file with the model that it was built from, as `optimize_model_benchmark` compares two models.
+/// The original runs on the provider of `options`, the engine on the device of `engine_options`; times are measured
+/// from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
+/// "benchmark".
+///
+/// Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, unless `model_sha256` names another model
+/// that it belongs to; otherwise the statuses of `optimize_tensorrt_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_benchmark_engine(
     context: *const optimize_context_t,

@@ -1,10 +1,10 @@
-//! Text and bytes that go out.
+//! Buffers: text and bytes that the library returns.
 
 use super::handle::{self, handle};
 use std::ffi::c_char;
 
-/// Bytes made by the library: a report, a decoded text. Always followed by a NUL that is not counted, so
-/// text can be printed as it is. Immutable: any thread may read it.
+/// Bytes returned by the library: a report or a decoded text. They are followed by a NUL that is not counted, so text
+/// can be printed directly. Immutable: any thread may read it.
 #[allow(non_camel_case_types)]
 pub struct optimize_buffer_t(());
 
@@ -16,21 +16,21 @@ pub(super) fn new(text: String) -> *mut optimize_buffer_t {
     handle::new(bytes)
 }
 
-/// The bytes, NUL-terminated. Lives as long as the buffer; "" if `buffer` is NULL.
+/// Returns the bytes, NUL-terminated; "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_buffer_data(buffer: *const optimize_buffer_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(buffer) }.map_or(c"".as_ptr(), |bytes| bytes.as_ptr().cast())
 }
 
-/// The number of bytes, without the final NUL; 0 if `buffer` is NULL.
+/// Returns the number of bytes without the final NUL; 0 if `buffer` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_buffer_size(buffer: *const optimize_buffer_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(buffer) }.map_or(0, |bytes| bytes.len() - 1)
 }
 
-/// Frees a buffer. NULL is fine.
+/// Frees a buffer. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_buffer_free(buffer: *mut optimize_buffer_t) {
     // SAFETY: the contract of `ffi`.

@@ -1,4 +1,4 @@
-//! Progress, timeout and cancel of a call.
+//! Progress, timeout and cancellation of a call.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -11,38 +11,40 @@ use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// A flag that any thread may raise to stop the calls it was given to. May be freed while calls still use it.
+/// A cancel token, which any thread may use to stop the calls it was passed to. It may be freed while calls still use
+/// it.
 #[allow(non_camel_case_types)]
 pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Called on the thread that made the call, at most 20 times a second. `stage` lives until it returns;
-/// `total` is 0 if unknown. Returning anything but 0 cancels. Must not throw or jump out.
+/// Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` is valid
+/// during the callback; `total` is 0 if unknown. Returning a value other than 0 cancels the call. It must not throw
+/// or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
 
-/// What every long call takes besides its options. NULL or all zero: no progress, no timeout, no cancel.
+/// Progress, timeout and cancellation of a long call. NULL or all zero disables all three.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_call_t {
     /// sizeof(optimize_call_t).
     pub struct_size: u32,
-    /// Milliseconds after which the call ends with OPTIMIZE_TIMEOUT; 0 is none.
+    /// Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 disables it.
     pub timeout_ms: u32,
     /// Progress callback, or NULL.
     pub progress: optimize_progress_fn,
-    /// Handed to the callback.
+    /// User data passed to the progress callback.
     pub user_data: *mut c_void,
-    /// Token that ends the call with OPTIMIZE_CANCELLED, or NULL.
+    /// Cancel token that ends the call with OPTIMIZE_CANCELLED, or NULL.
     pub cancel: *const optimize_cancel_t,
 }
 // SAFETY: repr(C), two u32 and three pointers: no padding, and NULL is valid in all three.
 unsafe impl Options for optimize_call_t {}
 
-/// Runs `body` with the caller's progress, timeout and cancel.
+/// Runs `body` with the caller's progress, timeout and cancel token.
 ///
 /// # Safety
 /// `call` is NULL or points to a valid `optimize_call_t` during the call.
@@ -70,7 +72,7 @@ pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Ca
     body(&call)
 }
 
-/// Makes a cancel token.
+/// Creates a cancel token.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_new(
     cancel: *mut *mut optimize_cancel_t,
@@ -85,7 +87,7 @@ pub unsafe extern "C" fn optimize_cancel_new(
     }
 }
 
-/// Stops every call that was given this token, now and later. From any thread, any number of times.
+/// Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_fire(
     cancel: *const optimize_cancel_t,
@@ -100,7 +102,7 @@ pub unsafe extern "C" fn optimize_cancel_fire(
     }
 }
 
-/// Frees a token. NULL is fine.
+/// Frees a cancel token. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_free(cancel: *mut optimize_cancel_t) {
     // SAFETY: the contract of `ffi`.

@@ -1,4 +1,4 @@
-//! The context: where ONNX Runtime is, and the threads to use.
+//! The context: the ONNX Runtime library and the default number of threads.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -12,17 +12,17 @@ use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-/// What calls have in common: ONNX Runtime and the number of threads. One per program is usual. Any number
-/// of threads may use it at once.
+/// The ONNX Runtime library and the default number of threads. A program usually has one. Any number of threads may
+/// use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_context_t(());
 
 handle!(optimize_context_t(Arc<Context>), b"opt-cont", "context");
 
-/// Behind a context. ONNX Runtime is opened when first needed.
+/// The value behind a context handle. ONNX Runtime is opened when it is first needed.
 pub struct Context {
     library: Option<PathBuf>,
-    /// Default of `threads` in other options; 0 is all processors.
+    /// Default number of threads; 0 is all processors.
     pub(super) threads: usize,
     version: OnceLock<CString>,
 }
@@ -32,7 +32,7 @@ impl Context {
         Runtime::open(self.library.as_deref())
     }
 
-    /// Threads as an options struct asks for them, else as the context does.
+    /// Returns the number of threads of an options struct, or else that of the context.
     pub(super) fn threads(&self, asked: u32) -> Result<usize> {
         let threads = if asked == 0 { self.threads } else { asked as usize };
         if threads > limits::THREADS {
@@ -42,23 +42,24 @@ impl Context {
     }
 }
 
-/// Options of `optimize_context_new`. All zero means the defaults.
+/// Options of `optimize_context_new`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_context_options_t {
     /// sizeof(optimize_context_options_t).
     pub struct_size: u32,
-    /// Threads for every call that does not say otherwise; 0 is all processors.
+    /// Default number of threads; 0 is all processors.
     pub threads: u32,
-    /// Path of the ONNX Runtime library; NULL looks in ORT_DYLIB_PATH, beside this library, and in the system.
-    /// A process has one: another path than the one that is open is answered with OPTIMIZE_INVALID_ARGUMENT.
+    /// Path of the ONNX Runtime library; NULL searches ORT_DYLIB_PATH, the folder of this library, and the system's
+    /// library path. A process has one ONNX Runtime: another path than that of the open library returns
+    /// OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
 }
 // SAFETY: repr(C), two u32 and a pointer that may be NULL.
 unsafe impl Options for optimize_context_options_t {}
 
-/// Makes a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+/// Creates a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_new(
     options: *const optimize_context_options_t,
@@ -82,8 +83,9 @@ pub unsafe extern "C" fn optimize_context_new(
     }
 }
 
-/// Opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0". The text lives as long
-/// as the context. OPTIMIZE_RUNTIME_MISSING if there is none: the message lists where it was looked for.
+/// Opens ONNX Runtime, if it is not open yet, and writes its version to `version`, for example "1.32.0". The string
+/// is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if it is not found; the message lists the
+/// places that were searched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_runtime_version(
     context: *const optimize_context_t,
@@ -103,9 +105,9 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
     }
 }
 
-/// What sessions can run on here, best first, as JSON: a list of `provider`, `device_id`, `available` and, if it is not,
-/// `status` and `reason`. A provider is available if the ONNX Runtime that is open has it *and* it could be started on the
-/// device of that number just now.
+/// Writes the execution providers that sessions can use here, best first, as JSON: a list of `provider`, `device_id`,
+/// `available` and, if it is not available, `status` and `reason`. A provider is available if the open ONNX Runtime
+/// contains it *and* it could be started on the given device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_providers(
     context: *const optimize_context_t,
@@ -124,7 +126,7 @@ pub unsafe extern "C" fn optimize_context_providers(
     }
 }
 
-/// Frees a context. NULL is fine. What was made with it goes on working.
+/// Frees a context. NULL is allowed. Objects created with it remain usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_free(context: *mut optimize_context_t) {
     // SAFETY: the contract of `ffi`.

@@ -14,153 +14,158 @@ use crate::error::{Context as _, Result, bail};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 
-/// How far apart two distributions are.
+/// Divergence between the distributions of teacher and student.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_divergence_t {
-    /// KL(teacher, student): the student covers all that the teacher holds possible.
+    /// KL(teacher ‖ student): the student covers everything that the teacher considers possible.
     OPTIMIZE_DIVERGENCE_FORWARD = 0,
-    /// KL(student, teacher): it keeps to what the teacher holds most likely.
+    /// KL(student ‖ teacher): the student concentrates on what the teacher considers most probable.
     OPTIMIZE_DIVERGENCE_REVERSE = 1,
-    /// The mean of both to their middle.
+    /// Jensen-Shannon divergence: mean of the divergences of both from their mean.
     OPTIMIZE_DIVERGENCE_JENSEN_SHANNON = 2,
 }
 
-/// How the learning rate goes down.
+/// Decay of the learning rate after the warm-up.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_schedule_t {
-    /// In a line to 0.
+    /// Linear decay to 0.
     OPTIMIZE_SCHEDULE_LINEAR = 0,
-    /// Along half a cosine to 0.
+    /// Cosine decay to 0.
     OPTIMIZE_SCHEDULE_COSINE = 1,
-    /// Not at all.
+    /// Constant learning rate.
     OPTIMIZE_SCHEDULE_CONSTANT = 2,
 }
 
-/// Where training is.
+/// Progress of training.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_training_step_t {
-    /// Steps done.
+    /// Number of steps done.
     pub step: u64,
-    /// Steps there are to be, if the clock does not end training before.
+    /// Number of planned steps; a time limit may end training earlier.
     pub total_steps: u64,
-    /// From 0.
+    /// Index of the epoch, from 0.
     pub epoch: u32,
-    /// Not 0: a measurement on the text kept for that, not a step.
+    /// Not 0: this is a validation on held-out text, not a step.
     pub is_validation: u32,
-    /// The loss.
+    /// Training loss of this step, or validation loss.
     pub loss: f64,
-    /// Of the gradients, before it was limited.
+    /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Of this step.
+    /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Of this step.
+    /// Tokens per second of this step.
     pub tokens_per_second: f64,
-    /// Since training began, time before a resume included.
+    /// Seconds of training, including time before a resume.
     pub seconds: f64,
-    /// Expected.
+    /// Estimated seconds remaining.
     pub seconds_left: f64,
 }
 
-/// Called on the thread that made the call, after each step and each measurement. `step` lives until it returns. Must
-/// not throw or jump out.
+/// Training callback. It is called on the thread that made the call, after each step and each validation. `step` is
+/// valid during the callback. It must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_training_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, step: *const optimize_training_step_t)>;
 
-/// Options of `optimize_model_distill`. All zero means the defaults.
+/// Options of `optimize_model_distill`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_distill_options_t {
     /// sizeof(optimize_distill_options_t).
     pub struct_size: u32,
-    /// How often the text is read; 0 is 3.
+    /// Number of passes over the text; 0 is 3.
     pub epochs: u32,
-    /// Not 0: each line of the text is JSON, `{"text": "..."}`, and a text of its own.
+    /// Not 0: each line of the text is JSON, `{"text": "..."}`, and a separate text.
     pub json_lines: u32,
-    /// Blocks of text (lines, for models that read lines) in one run; 0 is 4.
+    /// Blocks of text (lines, for models that read lines) per run; 0 is 4.
     pub batch_size: u32,
-    /// Tokens of a block; lines are cut there. 0 is 128, or what the models take.
+    /// Tokens per block; longer lines are truncated. 0 is 128, or the limit of the models if that is less.
     pub sequence_length: u32,
-    /// Runs whose gradients make one step; 0 is 1.
+    /// Number of runs whose gradients are accumulated into one step; 0 is 1.
     pub gradient_accumulation_steps: u32,
-    /// At its highest; 0 is 5e-5.
+    /// Learning rate after the warm-up; 0 is 5e-5.
     pub learning_rate: f64,
-    /// Softens what both expect; 0 is 2.
+    /// Temperature of both distributions; 0 is 2.
     pub temperature: f64,
-    /// An optimize_divergence_t.
+    /// Divergence of the distributions, an optimize_divergence_t.
     pub divergence: i32,
-    /// An optimize_schedule_t.
+    /// Decay of the learning rate, an optimize_schedule_t.
     pub schedule: i32,
-    /// What the divergence of logits counts; 0 is 1 where both models have logits. Below 0 is nothing, here and below.
+    /// Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. A negative weight disables
+    /// the part; this holds for all five weights.
     pub logits_weight: f64,
-    /// What the surprise at the text itself counts; 0 is nothing.
+    /// Weight of the cross-entropy with the text itself; 0 disables it.
     pub labels_weight: f64,
-    /// What the mean square of differences of hidden states counts; 0 is 1 where there are no logits.
+    /// Weight of the mean squared difference of hidden states; 0 is 1 if there are no logits.
     pub hidden_weight: f64,
-    /// What 1 less their cosine counts; 0 is 1 where there are no logits.
+    /// Weight of 1 - cosine of hidden states; 0 is 1 if there are no logits.
     pub cosine_weight: f64,
-    /// What the relations of queries, keys and values of the last attention count; 0 is nothing.
+    /// Weight of the relations between queries, keys and values of the last attention; 0 disables it.
     pub relations_weight: f64,
-    /// Share of the steps in which the learning rate goes up; 0 is 0.05, below 0 none.
+    /// Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the warm-up.
     pub warmup_ratio: f64,
-    /// Of what has more than one dimension; 0 is 0.01, below 0 none.
+    /// Weight decay of weights with more than one dimension; 0 is 0.01, a negative value disables it.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this norm; 0 is 1, below 0 they are not.
+    /// Maximum norm of the gradients; 0 is 1, a negative value disables clipping.
     pub max_grad_norm: f64,
-    /// Share of the text that is kept for measuring; 0 is 0.05.
+    /// Share of the text that is held out for validation; 0 is 0.05.
     pub validation_ratio: f64,
-    /// Training ends after so many seconds; 0 is no limit.
+    /// Maximum training time in seconds; 0 is no limit.
     pub time_limit: f64,
-    /// Training ends after so many steps; 0 is no limit.
+    /// Maximum number of steps; 0 is no limit.
     pub max_steps: u64,
-    /// Steps between measurements; 0 is ten in all.
+    /// Steps between validations; 0 is ten validations in all.
     pub evaluate_every: u64,
     /// Steps between checkpoints; 0 is every ten minutes.
     pub checkpoint_every: u64,
-    /// Of the order of the text.
+    /// Seed of the order of the text.
     pub seed: u64,
-    /// `freeze_count` names or globs of modules or weights that stay as they are.
+    /// Array of `freeze_count` names or globs of modules or weights to keep unchanged.
     pub freeze: *const *const c_char,
     /// Number of texts in `freeze`.
     pub freeze_count: u64,
-    /// A student cut from the teacher, if none is given: "layers:every-other" or "layers:6".
+    /// Layers of a student that is cut from the teacher, if `student` is NULL: "layers:every-other" or "layers:6".
     pub student_layers: *const c_char,
-    /// File for the state, so that training that was stopped can go on; NULL is none. It is removed at the end.
+    /// Path of the checkpoint file, from which stopped training can continue; NULL disables it. It is removed at the
+    /// end.
     pub checkpoint: *const c_char,
-    /// Not 0: go on from the checkpoint, if it is there. Without this one that is there is an error.
+    /// Not 0: continues from the checkpoint, if there is one. If 0, an existing checkpoint is an error.
     pub resume: u32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Called after each step, or NULL.
+    /// Training callback, or NULL.
     pub training: optimize_training_fn,
-    /// Handed to `training`.
+    /// User data passed to `training`.
     pub training_user_data: *mut c_void,
-    /// File for what the teacher says of each part of the text, so that it is asked only once; NULL asks it each time. It
-    /// stays, for other runs with this teacher and text.
+    /// Path of a file that caches the teacher's outputs, so that it runs once on each part of the text; NULL disables
+    /// the cache. It is kept for other runs with the same teacher and text.
     pub teacher_cache: *const c_char,
-    /// Tokens or classes of each distribution that the file keeps, the others count as equally likely; 0 is 64.
+    /// Number of most probable tokens or classes to cache per distribution, the others are treated as equally
+    /// probable; 0 is 64.
     pub teacher_top_k: u64,
-    /// An optimize_provider_t: what teacher and student run on, the processor (0) or CUDA; auto takes CUDA where it can be
-    /// had. TensorRT is OPTIMIZE_UNSUPPORTED.
+    /// Execution provider of teacher and student, an optimize_provider_t: CPU (0) or CUDA; auto selects CUDA if it is
+    /// available. TensorRT returns OPTIMIZE_UNSUPPORTED.
     pub provider: i32,
-    /// Number of the device, from 0; not for the processor.
+    /// Index of the device, from 0; ignored for the CPU.
     pub device_id: u32,
 }
 // SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
 
-/// Trains a student to answer as the teacher does on a text (UTF-8, `size` bytes), and gives it as a new model; the
-/// originals stay. `student` may be NULL if `student_layers` says which layers of the teacher it begins with. Both models must know the same
-/// tokens, and one of them have its tokenizer. `report` (may be NULL) gets the JSON of docs/report.md: losses over
-/// time, and teacher, student before and student after on text that was not learned from. Progress stage: "distill", in
-/// steps. With a checkpoint, a call that was cancelled or timed out can go on later with `resume`.
-/// OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models have
-/// nothing in common to compare; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+/// Trains a student model to reproduce the teacher's outputs on a text (UTF-8, `size` bytes), and writes the new
+/// model to the result; the originals are unchanged. `student` may be NULL if `student_layers` selects layers of the
+/// teacher. Both models must have the same tokens, and one of them its tokenizer. `report` (may be NULL) receives the
+/// JSON of docs/report.md: losses over time, and teacher, student before and student after on held-out text. Progress
+/// stage: "distill", in steps. With a checkpoint, a call that was cancelled or timed out can be continued with
+/// `resume`.
+///
+/// Returns OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models
+/// have no outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_distill(
     context: *const optimize_context_t,
@@ -233,7 +238,7 @@ fn tell(given: &optimize_distill_options_t, moment: &Moment) {
     unsafe { function(given.training_user_data, &raw const step) }
 }
 
-/// A number of which 0 means the default and anything below it nothing.
+/// Returns an option's value: 0 selects the default, a negative value 0.
 fn or(given: f64, usual: f32) -> f32 {
     match given {
         0.0 => usual,
@@ -242,12 +247,12 @@ fn or(given: f64, usual: f32) -> f32 {
     }
 }
 
-/// A weight of the loss: `None` is what suits the models.
+/// Returns a weight of the loss; `None` selects the default for the models.
 fn weight(given: f64) -> Option<f32> {
     (given != 0.0).then(|| or(given, 0.0))
 }
 
-/// A path, or `None` for NULL.
+/// Returns a path, or `None` for NULL.
 unsafe fn path(text: *const c_char, name: &str) -> Result<Option<PathBuf>> {
     // SAFETY: the contract of `ffi`.
     let text = (!text.is_null()).then(|| unsafe { c_text(text, name) }).transpose()?;

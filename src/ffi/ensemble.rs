@@ -1,4 +1,4 @@
-//! Ensembles: several models that answer together, or become one.
+//! Ensembles: several models that are combined, or merged into one.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -20,136 +20,136 @@ use serde_json::json;
 use std::ffi::c_char;
 use std::path::{Path, PathBuf};
 
-/// Models that answer together, and how. Never changes; any number of threads may use it at once.
+/// Models whose outputs are combined, and how. Immutable: any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_ensemble_t(());
 
 handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 
-/// How the members' answers become one.
+/// How the outputs of the members are combined.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_method_t {
-    /// The mean of the probabilities; of embeddings, of the normalized vectors; of numbers, of the numbers.
+    /// Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
-    /// That with weights, which must be given.
+    /// Mean with weights, which must be given.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
-    /// The softmax of the mean of the logits.
+    /// Softmax of the mean of the logits.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
-    /// The product of the probabilities.
+    /// Normalized product of the probabilities.
     OPTIMIZE_ENSEMBLE_PRODUCT = 3,
-    /// The largest probability of each token, divided by their sum.
+    /// Maximum probability of each token, normalized.
     OPTIMIZE_ENSEMBLE_MAX = 4,
-    /// The middle probability of each token, divided by their sum.
+    /// Median probability of each token, normalized.
     OPTIMIZE_ENSEMBLE_MEDIAN = 5,
-    /// The share of the members that hold the token, or class, for the most probable one.
+    /// Share of the members that rank the token, or class, first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
-    /// The first member's probabilities divided by the second's, where the first holds a token for plausible.
+    /// Probabilities of the first member divided by those of the second, where the first considers a token plausible.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
-    /// Each member writes; all of them score what each has written; the best is taken.
+    /// Each member generates texts, all members score them, and the best text is the result.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
-    /// Embeddings one after another, each normalized and times the root of its weight.
+    /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     OPTIMIZE_ENSEMBLE_CONCAT = 9,
 }
 
-/// What the members of an ensemble do.
+/// Task of the members of an ensemble.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_task_t {
-    /// As they say themselves.
+    /// The task that is detected from the members.
     OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
-    /// Write text.
+    /// Text generation.
     OPTIMIZE_ENSEMBLE_GENERATE = 1,
-    /// Turn texts into vectors.
+    /// Text embedding.
     OPTIMIZE_ENSEMBLE_EMBED = 2,
-    /// Turn inputs into classes: one output with logits.
+    /// Classification: one output with logits.
     OPTIMIZE_ENSEMBLE_CLASSIFY = 3,
-    /// Give numbers: every output is combined element by element.
+    /// Numeric outputs, which are combined element by element.
     OPTIMIZE_ENSEMBLE_NUMBERS = 4,
 }
 
-/// Options of `optimize_ensemble_new`. All zero means the defaults: the mean, all members alike.
+/// Options of `optimize_ensemble_new`. All zero selects the defaults: the mean with equal weights.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_ensemble_options_t {
     /// sizeof(optimize_ensemble_options_t).
     pub struct_size: u32,
-    /// An optimize_ensemble_method_t.
+    /// Combination method, an optimize_ensemble_method_t.
     pub method: i32,
-    /// An optimize_ensemble_task_t.
+    /// Task of the members, an optimize_ensemble_task_t.
     pub task: i32,
-    /// Not 0: combine only where members differ on the most probable token; else the first member speaks.
+    /// Not 0: combines only where the members' most probable tokens differ; otherwise uses the first member's
+    /// distribution.
     pub gate: u32,
     /// Not 0: members may have different vocabularies; they are combined by the text of their tokens.
     pub allow_different_vocabularies: u32,
-    /// Rerank: texts that each member writes; 0 is 1.
+    /// Rerank: number of texts per member; 0 is 1.
     pub candidates: u32,
-    /// Rerank: log-probabilities are divided by the number of tokens to this power; 0 is 1. For hardly any give a
-    /// small number.
+    /// Rerank: log-probabilities are divided by the number of tokens to this power; 0 is 1. Use a small number for
+    /// almost no penalty.
     pub length_penalty: f64,
-    /// `weight_count` numbers from 0, one for each member; they count relative to their sum. NULL: equal.
+    /// Array of `weight_count` non-negative weights, one per member, normalized to the sum 1. NULL: equal weights.
     pub weights: *const f64,
-    /// Numbers in `weights`.
+    /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// `temperature_count` numbers above 0, one for each member: its logits are divided by it before they are combined.
-    /// NULL: 1.
+    /// Array of `temperature_count` positive temperatures, one per member, by which its logits are divided. NULL: 1.
     pub temperatures: *const f64,
-    /// Numbers in `temperatures`.
+    /// Number of elements in `temperatures`.
     pub temperature_count: u64,
 }
 // SAFETY: repr(C), six 32-bit and five 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_ensemble_options_t {}
 
-/// Options of `optimize_ensemble_fit`. All zero means the defaults.
+/// Options of `optimize_ensemble_fit`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_fit_options_t {
     /// sizeof(optimize_fit_options_t).
     pub struct_size: u32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Tokens of a window; 0 is what the members take, up to 512.
+    /// Tokens per window; 0 is the limit of the members, up to 512.
     pub context_length: u32,
-    /// Tokens from the beginning of one window to that of the next; 0 is half of the context length.
+    /// Tokens between the starts of two windows; 0 is half of the context length.
     pub stride: u32,
-    /// Tokens of the text to read; 0 is 8192.
+    /// Number of tokens of the text to read; 0 is 8192.
     pub max_tokens: u64,
 }
 // SAFETY: repr(C), four 32-bit fields and one of 64: no padding, all zero is valid.
 unsafe impl Options for optimize_fit_options_t {}
 
-/// How weights of several models become one.
+/// How the weights of several models are merged.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_merge_method_t {
     /// The (weighted) mean.
     OPTIMIZE_MERGE_LINEAR = 0,
-    /// A point on the arc between two models, at the weight of the second.
+    /// Spherical interpolation between two models, at the weight of the second.
     OPTIMIZE_MERGE_SLERP = 1,
-    /// Changes against a base that agree in sign, the largest of each model.
+    /// The largest changes of each model from a base model that agree in sign.
     OPTIMIZE_MERGE_TIES = 2,
 }
 
-/// Options of `optimize_model_merge`. All zero means the defaults.
+/// Options of `optimize_model_merge`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_merge_options_t {
     /// sizeof(optimize_merge_options_t).
     pub struct_size: u32,
-    /// An optimize_merge_method_t.
+    /// Merge method, an optimize_merge_method_t.
     pub method: i32,
-    /// `weight_count` numbers from 0, one for each model; they count relative to their sum. NULL: equal.
+    /// Array of `weight_count` non-negative weights, one per model, normalized to the sum 1. NULL: equal weights.
     pub weights: *const f64,
-    /// Numbers in `weights`.
+    /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// Ties, and only there: the model that the others were made from.
+    /// Ties only: the model that the others were trained from.
     pub base: *const optimize_model_t,
-    /// Ties: share of each model's changes that is kept, in (0, 1]; 0 is 0.2.
+    /// Ties: share of each model's changes to keep, in (0, 1]; 0 is 0.2.
     pub density: f64,
-    /// Ties: factor of the mean change; 0 is 1.
+    /// Ties: scale of the mean change; 0 is 1.
     pub scale: f64,
     /// Folder for the new weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
@@ -157,10 +157,11 @@ pub struct optimize_merge_options_t {
 // SAFETY: repr(C), two 32-bit and six 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_merge_options_t {}
 
-/// Makes an ensemble of `count` models, which may be freed before it. No session is made yet.
-/// OPTIMIZE_INVALID_ARGUMENT if there is one model only, if the models do different things, if weights or temperatures
-/// are not as many as they or out of range, if the method is not for their task, or if their vocabularies differ and
-/// the options do not allow it; the message names the member.
+/// Creates an ensemble of `count` models, which may be freed before it. No session is created yet.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
+/// weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
+/// if vocabularies differ and the options do not allow it; the message names the member.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_new(
     models: *const *const optimize_model_t,
@@ -180,9 +181,11 @@ pub unsafe extern "C" fn optimize_ensemble_new(
     }
 }
 
-/// Loads the ensemble of a manifest (`ensemble.json`, or a folder with one) and its members. optimize_model_load takes
-/// a manifest, too, and gives what optimize_ensemble_fuse would. OPTIMIZE_NOT_FOUND if there is none;
-/// OPTIMIZE_INVALID_MODEL if it is damaged, of a newer version, or a member is not the model it was.
+/// Loads an ensemble and its members from a manifest (`ensemble.json`, or a folder with one). `optimize_model_load`
+/// accepts a manifest too, and returns the model of `optimize_ensemble_fuse`.
+///
+/// Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged or of a newer version,
+/// or if a member has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_load(
     path: *const c_char,
@@ -199,8 +202,8 @@ pub unsafe extern "C" fn optimize_ensemble_load(
     }
 }
 
-/// Saves a manifest, `ensemble.json`, into a folder, which is made if it is not there. The members stay where they
-/// are. OPTIMIZE_INVALID_ARGUMENT if a member was made in memory.
+/// Saves a manifest, `ensemble.json`, into a folder, which is created if necessary. The members are not copied.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_save(
     ensemble: *const optimize_ensemble_t,
@@ -216,8 +219,8 @@ pub unsafe extern "C" fn optimize_ensemble_save(
     }
 }
 
-/// Says what an ensemble is, as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}; notes are what
-/// may not be expected, such as a vocabulary that is cut to that of another member.
+/// Describes an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}. Notes are
+/// unexpected properties, such as a vocabulary that is truncated to that of another member.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_inspect(
     ensemble: *const optimize_ensemble_t,
@@ -245,10 +248,10 @@ pub unsafe extern "C" fn optimize_ensemble_inspect(
     }
 }
 
-/// Finds the weights with which members that write text foretell `size` bytes of UTF-8 text best, and gives the
-/// ensemble with them; the first stays as it is. `report` (may be NULL) gets JSON: {"weights", "member_nll",
-/// "equal_nll", "fitted_nll", "gap", "tokens"}, in nats a token. Progress stage: "fit". OPTIMIZE_UNSUPPORTED for methods
-/// without weights.
+/// Fits the weights of text-generating members to `size` bytes of UTF-8 text, and writes an ensemble with these
+/// weights to the result; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
+/// "equal_nll", "fitted_nll", "gap", "tokens"}, in nats per token. Progress stage: "fit". Returns
+/// OPTIMIZE_UNSUPPORTED for methods without weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fit(
     context: *const optimize_context_t,
@@ -290,9 +293,9 @@ pub unsafe extern "C" fn optimize_ensemble_fit(
     }
 }
 
-/// Makes one model whose branches are the members: it is saved, run, evaluated and benchmarked like any other. A fused
-/// decoder gives logarithms of the combined probabilities as its logits. `report` (may be NULL) gets the JSON of
-/// docs/report.md. Progress stage: "fuse". OPTIMIZE_UNSUPPORTED if the members cannot be one graph.
+/// Creates one model that has the members as branches; it is saved, run, evaluated and benchmarked like any other.
+/// The logits of a fused decoder are logarithms of the combined probabilities. `report` (may be NULL) receives the
+/// JSON of docs/report.md. Progress stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fuse(
     ensemble: *const optimize_ensemble_t,
@@ -317,10 +320,10 @@ pub unsafe extern "C" fn optimize_ensemble_fuse(
     }
 }
 
-/// Makes the members ready to write text together: at every token their distributions are combined, and one text comes
-/// out. The generator is used like one of a single model; what it tells of each token includes what the members thought
-/// of it, and its reports have "uncertainty". Equal models are loaded once; threads are shared out among the members.
-/// OPTIMIZE_UNSUPPORTED if the members do not write text. The ensemble may be freed before the generator.
+/// Creates a generator that combines the distributions of the members at every token. It is used like the generator
+/// of one model; its tokens have the uncertainty of the members, and its reports have "uncertainty". Equal models are
+/// loaded once; threads are divided among the members. The ensemble may be freed before the generator. Returns
+/// OPTIMIZE_UNSUPPORTED if the members do not generate text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_generator(
     context: *const optimize_context_t,
@@ -344,17 +347,17 @@ pub unsafe extern "C" fn optimize_ensemble_generator(
     }
 }
 
-/// Frees an ensemble. NULL is fine.
+/// Frees an ensemble. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_free(ensemble: *mut optimize_ensemble_t) {
     // SAFETY: the contract of `ffi`.
     super::guard_value((), || unsafe { handle::free(ensemble) });
 }
 
-/// Merges the weights of `count` models of one architecture into a new model of the same size; the models stay.
-/// `report` (may be NULL) gets the JSON of docs/report.md. Progress stage: "merge", in tensors.
-/// OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options are out of
-/// range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
+/// Merges the weights of `count` models of one architecture into a new model of the same size; the models are
+/// unchanged. `report` (may be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options
+/// are out of range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_merge(
     models: *const *const optimize_model_t,
@@ -384,6 +387,8 @@ pub unsafe extern "C" fn optimize_model_merge(
     }
 }
 
+/// Returns the models behind `count` handles.
+///
 /// # Safety
 /// The contract of `ffi`.
 unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Result<Vec<Model>> {
@@ -400,6 +405,8 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
     list.iter().enumerate().map(one).collect()
 }
 
+/// Returns `count` numbers, or an empty list for NULL.
+///
 /// # Safety
 /// The contract of `ffi`.
 unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> {

@@ -5,15 +5,14 @@ use super::status::optimize_status_t;
 use crate::error::Error;
 use std::ffi::{CString, c_char};
 
-/// What went wrong: status, message and place. An object of its own and not thread-local state, because
-/// goroutines and C# continuations change threads between a call and the question about it. Immutable:
-/// any thread may read it.
+/// An error: status, message and place. It is an object instead of thread-local state because goroutines and C#
+/// continuations change threads between calls. Immutable: any thread may read it.
 #[allow(non_camel_case_types)]
 pub struct optimize_error_t(());
 
 handle!(optimize_error_t(ErrorText), b"opt-erro", "error");
 
-/// An error with its texts in the form C reads.
+/// An error with its texts as C strings.
 pub struct ErrorText {
     error: Error,
     message: CString,
@@ -27,7 +26,7 @@ pub(super) fn new(error: Error) -> *mut optimize_error_t {
     handle::new(ErrorText { error, message, place })
 }
 
-/// The status this error belongs to; OPTIMIZE_INVALID_HANDLE if `error` is NULL or no error.
+/// Returns the status of the error; OPTIMIZE_INVALID_HANDLE if `error` is NULL or not an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -> optimize_status_t {
     // SAFETY: the contract of `ffi`.
@@ -35,22 +34,22 @@ pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -
     found.map_or(optimize_status_t::OPTIMIZE_INVALID_HANDLE, |e| e.error.kind().into())
 }
 
-/// What is wrong, one sentence, UTF-8. Lives as long as the error; "" if `error` is NULL.
+/// Returns the message, one UTF-8 sentence; "" if `error` is NULL. The string is valid until the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_message(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// Where: file, node, tensor or argument, outermost first; "" if the message says it all. Lives as long as
-/// the error.
+/// Returns where the error occurred: file, node, tensor or argument, outermost first; "" if the message contains it.
+/// The string is valid until the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_place(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.place.as_ptr())
 }
 
-/// Frees an error. NULL is fine.
+/// Frees an error. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_free(error: *mut optimize_error_t) {
     // SAFETY: the contract of `ffi`.

@@ -1,4 +1,4 @@
-//! Evaluation: what a model is worth on data.
+//! Evaluation of models on data.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -14,86 +14,87 @@ use crate::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
 use crate::text::Tokenizer;
 use std::ffi::c_char;
 
-/// What to evaluate, and what the data are for it.
+/// Evaluation task, with the form of its data.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_evaluate_task_t {
-    /// What the model is for: one that writes text, embeds or classifies says so itself.
+    /// The task of the model: text generation, embedding or classification.
     OPTIMIZE_EVALUATE_DEFAULT = 0,
-    /// How well a language model foresees the data, which are plain text.
+    /// Perplexity of a language model on plain text.
     OPTIMIZE_EVALUATE_PERPLEXITY = 1,
-    /// How alike two models embed the data, one text a line.
+    /// Similarity of two models' embeddings of texts, one per line.
     OPTIMIZE_EVALUATE_EMBEDDING = 2,
-    /// How often a classifier is right. The data are rows of a label and a text, TSV or CSV.
+    /// Accuracy of a classifier. The data are rows of a label and a text, TSV or CSV.
     OPTIMIZE_EVALUATE_CLASSIFICATION = 3,
-    /// How well a linear classifier does on the model's embeddings. The data are as for classification.
+    /// Accuracy of a linear classifier on the model's embeddings. The data are as for classification.
     OPTIMIZE_EVALUATE_PROBE = 4,
 }
 
-/// Where the token that begins a text (`<s>`) stands, for models whose tokenizer puts one. It is never scored.
+/// Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_bos_t {
-    /// In front of every window, as llama.cpp has it.
+    /// At the start of every window, as in llama.cpp.
     OPTIMIZE_BOS_EVERY_WINDOW = 0,
-    /// In front of the text alone, as the documentation of transformers has it.
+    /// At the start of the text only, as in the documentation of transformers.
     OPTIMIZE_BOS_FIRST_WINDOW = 1,
-    /// Nowhere.
+    /// Never.
     OPTIMIZE_BOS_NEVER = 2,
 }
 
-/// Options of `optimize_model_evaluate`. All zero means the defaults. What a task does not need is passed over.
+/// Options of `optimize_model_evaluate`. All zero selects the defaults. Options of other tasks are ignored.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_evaluate_options_t {
     /// sizeof(optimize_evaluate_options_t).
     pub struct_size: u32,
-    /// An optimize_evaluate_task_t.
+    /// Evaluation task, an optimize_evaluate_task_t.
     pub task: i32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Perplexity: tokens of a window; 0 is what the model takes, up to 512.
+    /// Perplexity: tokens per window; 0 is the limit of the model, up to 512.
     pub context_length: u32,
-    /// Perplexity: tokens from the beginning of one window to that of the next; 0 is half of the context length.
-    /// A smaller stride takes longer and gives a lower, truer perplexity.
+    /// Perplexity: tokens between the starts of two windows; 0 is half of the context length. A smaller stride takes
+    /// longer and gives a lower, more accurate perplexity.
     pub stride: u32,
-    /// Perplexity: an optimize_bos_t.
+    /// Perplexity: position of the begin-of-text token, an optimize_bos_t.
     pub bos: i32,
-    /// Other tasks: tokens after which a text is cut; 0 is what the model takes, up to 512.
+    /// Other tasks: number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
     pub max_length: u32,
-    /// Other tasks: texts in one run; 0 is 1, with which a text's figures do not depend on its neighbours.
+    /// Other tasks: texts per run; 0 is 1, with which the figures of a text do not depend on others.
     pub batch_size: u32,
-    /// Perplexity: tokens of the text to read; 0 is all.
+    /// Perplexity: number of tokens of the text to read; 0 is all.
     pub max_tokens: u64,
-    /// Other tasks: lines or rows to use; 0 is all.
+    /// Other tasks: number of lines or rows to use; 0 is all.
     pub max_texts: u64,
     /// Probe: seed of the split into training and test.
     pub seed: u64,
-    /// Probe: share of each class's texts that is kept for the test, below 1; 0 is 0.2.
+    /// Probe: share of each class's texts that is held out for the test, below 1; 0 is 0.2.
     pub test_share: f64,
-    /// Probe: weight of the penalty on large weights; 0 is 0.5. For hardly any give a small number.
+    /// Probe: L2 penalty on the weights; 0 is 0.5. Use a small number for almost no penalty.
     pub penalty: f64,
-    /// An optimize_provider_t: what the sessions run on.
+    /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
-    /// Number of the device, from 0; for the processor 0.
+    /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
 }
 // SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32 and a pointer: no padding, all zero is valid.
 unsafe impl Options for optimize_evaluate_options_t {}
 
-/// Measures what a model is worth on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
-/// optimize_evaluate_task_t. `against` may be NULL, but for embeddings; else both models are measured on the same
-/// data and compared pair by pair, `model` as the original and `against` as the result. `tokenizer` may be NULL:
-/// then it is the one that belongs to `model`, and OPTIMIZE_NOT_FOUND if there is none. `against` reads with its own
-/// where that is another; classes are compared by their names. `report` gets the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes.
+/// Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
+/// optimize_evaluate_task_t. With `against` (required for embeddings, otherwise may be NULL) both models are measured
+/// on the same data and compared pair by pair, `model` as the original and `against` as the result. If `tokenizer` is
+/// NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name.
+/// `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
+/// bytes. Any thread may call it.
 ///
-/// OPTIMIZE_INVALID_ARGUMENT if the data are not what the task needs (the message names the line), if options do
-/// not fit the model, if ids or classes of the two mean other things and cannot be compared, or if no task is named
-/// and the model does not say what it is for; OPTIMIZE_UNSUPPORTED if a
-/// model cannot do the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data. Any thread may call it.
+/// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the form of
+/// the task (the message names the line), if options do not fit the model, if token ids or classes of the two models
+/// cannot be compared, or if no task is given and the model has none; OPTIMIZE_UNSUPPORTED if a model does not
+/// support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_evaluate(
     context: *const optimize_context_t,
@@ -139,6 +140,8 @@ pub unsafe extern "C" fn optimize_model_evaluate(
     }
 }
 
+/// Returns the options that a C struct describes.
+///
 /// # Safety
 /// The contract of `ffi`.
 unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions> {

@@ -20,88 +20,87 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-/// A decoder made ready to write text, with what it has read so far. Takes one call at a time: a second one
-/// meanwhile answers OPTIMIZE_BUSY.
+/// A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time: a concurrent
+/// one returns OPTIMIZE_BUSY.
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
 handle!(optimize_generator_t(Mutex<Box<dyn Rows>>), b"opt-gene", "generator");
 
-/// Options of `optimize_generator_new`. All zero means the defaults.
+/// Options of `optimize_generator_new`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_options_t {
     /// sizeof(optimize_generator_options_t).
     pub struct_size: u32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Not 0: products of weights in blocks may round what they are multiplied with, see
-    /// optimize_session_options_t.
+    /// Not 0: rounds the activations of block-quantized products, see optimize_session_options_t.
     pub round_activations: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// An optimize_provider_t: what the sessions run on.
+    /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
-    /// Number of the device, from 0; for the processor 0.
+    /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// TensorRT: absolute path of a folder for engines; NULL keeps none.
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
 }
 // SAFETY: repr(C), six 32-bit integers and a pointer that may be NULL.
 unsafe impl Options for optimize_generator_options_t {}
 
-/// Why a text ends.
+/// Why a text ended.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_finish_reason_t {
-    /// It goes on.
+    /// The text has not ended.
     OPTIMIZE_FINISH_NONE = 0,
-    /// The model wrote an end-of-sequence token.
+    /// The model generated an end-of-text token.
     OPTIMIZE_FINISH_EOS = 1,
     /// A limit was reached.
     OPTIMIZE_FINISH_LENGTH = 2,
-    /// A stop string or a stop token came up.
+    /// A stop string or a stop token was found.
     OPTIMIZE_FINISH_STOP = 3,
-    /// The callback asked to stop.
+    /// The callback requested to stop.
     OPTIMIZE_FINISH_CANCELLED = 4,
 }
 
-/// A token as it is written.
+/// A token as it is generated.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_written_t {
     /// sizeof(optimize_written_t) of the library.
     pub struct_size: u32,
-    /// Number of the row.
+    /// Index of the row.
     pub row: u32,
     /// Id of the token.
     pub token: i64,
-    /// `text_size` bytes of UTF-8 that are certain now, not NUL-terminated: whole characters, nothing of a stop
-    /// string. Often empty. Lives until the callback returns.
+    /// Text of `text_size` bytes of UTF-8 that later tokens cannot change, not NUL-terminated: whole characters,
+    /// without any part of a stop string. Often empty. Valid during the callback.
     pub text: *const c_char,
-    /// Bytes in `text`.
+    /// Number of bytes in `text`.
     pub text_size: u64,
-    /// Log-probability of the token, if logprobs were asked for; else 0.
+    /// Log-probability of the token, if log-probabilities were requested; otherwise 0.
     pub logprob: f32,
-    /// An optimize_finish_reason_t; not 0 with the last token of a row.
+    /// Finish reason, an optimize_finish_reason_t; not 0 with the last token of a row.
     pub finish_reason: i32,
-    /// Ensembles: entropy of the combined distribution, in nats; else 0.
+    /// Ensembles: entropy of the combined distribution, in nats; otherwise 0.
     pub entropy: f64,
-    /// Ensembles: how much of the entropy is the members' disagreement, in nats; else 0.
+    /// Ensembles: part of the entropy that is disagreement between the members, in nats; otherwise 0.
     pub mutual_information: f64,
-    /// Ensembles: share of the members, by weight, that hold this token for the most probable one; else 0.
+    /// Ensembles: share of the members, by weight, that rank this token first; otherwise 0.
     pub agreement: f64,
 }
 
-/// Called for every token on the thread that made the call. Returning anything but 0 ends all rows. Must not
-/// throw or jump out.
+/// Token callback. It is called for every token, on the thread that made the call. Returning a value other than 0
+/// ends all rows. It must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_token_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, written: *const optimize_written_t) -> i32>;
 
-/// Options of `optimize_generator_generate` and `optimize_generator_run`. All zero means the defaults: the most
+/// Options of `optimize_generator_generate` and `optimize_generator_run`. All zero selects the defaults: the most
 /// probable token each time, at most 256 new tokens.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -109,45 +108,46 @@ pub type optimize_token_fn =
 pub struct optimize_generate_options_t {
     /// sizeof(optimize_generate_options_t).
     pub struct_size: u32,
-    /// Most tokens to write in each row; 0 with max_length 0 is 256.
+    /// Maximum number of new tokens per row; 0 with max_length 0 is 256.
     pub max_new_tokens: u32,
-    /// Most tokens in each row, the prompt included; 0 is no such limit.
+    /// Maximum number of tokens per row, including the prompt; 0 is no limit.
     pub max_length: u32,
-    /// Draw among this many most probable tokens; 0 is all.
+    /// Sampling: number of most probable tokens to sample among; 0 is all.
     pub top_k: u32,
-    /// 0: always the most probable token; else logits are divided by it before the draw. With 0, top_k above 1, top_p
-    /// and min_p are OPTIMIZE_INVALID_ARGUMENT: there is no draw for them.
+    /// Sampling temperature, by which logits are divided; 0 selects the most probable token. With 0, top_k above 1,
+    /// top_p and min_p return OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
     pub temperature: f32,
-    /// Draw among the most probable tokens that together have this probability; 0 is all.
+    /// Sampling: total probability of the most probable tokens to sample among; 0 is all.
     pub top_p: f32,
-    /// Draw among tokens at least this many times as probable as the most probable; 0 is all.
+    /// Sampling: minimum probability of a token relative to the most probable one; 0 is all.
     pub min_p: f32,
-    /// Above 1, tokens of prompt and text become less probable; 0 is off.
+    /// Repetition penalty: above 1 makes tokens of prompt and text less probable; 0 disables it.
     pub repetition_penalty: f32,
-    /// Taken off the logits of tokens already written; 0 is off.
+    /// Presence penalty, subtracted from the logits of tokens in the generated text; 0 disables it.
     pub presence_penalty: f32,
-    /// Taken off the logits of tokens already written, for each time; 0 is off.
+    /// Frequency penalty, subtracted from the logits of tokens in the generated text once per occurrence; 0 disables
+    /// it.
     pub frequency_penalty: f32,
-    /// No sequence of this many tokens appears twice; 0 is off.
+    /// Length of token sequences that may not repeat; 0 disables it.
     pub no_repeat_ngram_size: u32,
-    /// Log-probabilities: 0 is without, n gives that of each token and of the n - 1 most probable ones.
+    /// Log-probabilities: 0 returns none, n returns that of each token and of the n - 1 most probable ones.
     pub logprobs: u32,
-    /// The same seed gives the same text.
+    /// Seed of the sampling; the same seed gives the same text.
     pub seed: u64,
-    /// `stop_count` strings that end a row's text and are no part of it. The text of a special token ends it where the
-    /// model writes that token.
+    /// Array of `stop_count` strings that end the text of a row and are not part of it. The text of a special token
+    /// counts where the model generates that token.
     pub stop: *const *const c_char,
     /// Number of strings in `stop`.
     pub stop_count: u64,
-    /// Called for every token, or NULL.
+    /// Token callback, or NULL.
     pub on_token: optimize_token_fn,
-    /// Handed to `on_token`.
+    /// User data passed to `on_token`.
     pub user_data: *mut c_void,
-    /// Not 0: prompts have their special tokens in them already (what optimize_model_render_chat gives).
+    /// Not 0: prompts already contain their special tokens (as the result of `optimize_model_render_chat`).
     pub rendered: u32,
-    /// Not 0: go on after end-of-sequence tokens.
+    /// Not 0: continues after end-of-text tokens.
     pub ignore_eos: u32,
-    /// `stop_token_count` ids of tokens that end a row's text and are no part of it.
+    /// Array of `stop_token_count` ids of tokens that end the text of a row and are not part of it.
     pub stop_tokens: *const i64,
     /// Number of ids in `stop_tokens`.
     pub stop_token_count: u64,
@@ -155,8 +155,8 @@ pub struct optimize_generate_options_t {
 // SAFETY: repr(C), twelve 32-bit, five 64-bit, two 32-bit and two 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_generate_options_t {}
 
-/// Makes a decoder ready to write, with the tokenizer that belongs to it. OPTIMIZE_UNSUPPORTED if the model is
-/// no decoder. The model may be freed before the generator.
+/// Creates a generator for a decoder, with the decoder's tokenizer. The model may be freed before the generator.
+/// Returns OPTIMIZE_UNSUPPORTED if the model is not a decoder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_new(
     context: *const optimize_context_t,
@@ -180,9 +180,9 @@ pub unsafe extern "C" fn optimize_generator_new(
     }
 }
 
-/// Writes a text after each of `count` prompts (`sizes` are their bytes; NULL means NUL-terminated). What the
-/// generator had read before is dropped. `report` gets JSON: {"generations": [{"text", "tokens", "logprobs",
-/// "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
+/// Generates a text after each of `count` prompts (`sizes` are their lengths in bytes; NULL means that they are
+/// NUL-terminated). Previous rows are discarded. `report` receives JSON: {"generations": [{"text", "tokens",
+/// "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_generate(
     generator: *mut optimize_generator_t,
@@ -206,8 +206,8 @@ pub unsafe extern "C" fn optimize_generator_generate(
     }
 }
 
-/// Appends `size` bytes of text to a row (row 0 for a conversation; rows are made by this call), to be read by
-/// the next `optimize_generator_run`: only what is new is computed.
+/// Appends `size` bytes of text to a row (row 0 for a conversation; rows are created by this call). The next
+/// `optimize_generator_run` reads it, and computes only what is new.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_append(
     generator: *mut optimize_generator_t,
@@ -236,8 +236,8 @@ pub unsafe extern "C" fn optimize_generator_append(
     }
 }
 
-/// Writes on in all rows. What they have read already is not read again. `report` as in
-/// `optimize_generator_generate`, with what was written now.
+/// Continues the text of all rows, without computing earlier tokens again. `report` receives the JSON of
+/// `optimize_generator_generate` for the new tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_run(
     generator: *mut optimize_generator_t,
@@ -250,7 +250,7 @@ pub unsafe extern "C" fn optimize_generator_run(
     unsafe { guard(error, || write(generator, || Ok(None), options, call, report)) }
 }
 
-/// Forgets all rows. The generator can be used anew.
+/// Discards all rows. The generator can be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_reset(
     generator: *mut optimize_generator_t,
@@ -265,16 +265,16 @@ pub unsafe extern "C" fn optimize_generator_reset(
     }
 }
 
-/// Frees a generator. NULL is fine. Not while a call is under way.
+/// Frees a generator. NULL is allowed. It must not be in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_free(generator: *mut optimize_generator_t) {
     // SAFETY: the contract of `ffi`.
     super::guard_value((), || unsafe { handle::free(generator) });
 }
 
-/// A conversation as the text the model was trained on, by its chat template. `messages` is JSON:
-/// [{"role": "user", "content": "..."}, ...]. The text has its special tokens in it: set `rendered` when it is
-/// given to a generator. OPTIMIZE_NOT_FOUND if the model has no template.
+/// Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
+/// ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
+/// OPTIMIZE_NOT_FOUND if the model has no chat template.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_render_chat(
     model: *const optimize_model_t,
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn optimize_model_render_chat(
     }
 }
 
-/// What writing after prompts and writing on, where there are none, have in common.
+/// Generates text, after prompts if there are any.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -330,7 +330,7 @@ unsafe fn write<'a>(
     }
 }
 
-/// How the sessions of a generator run.
+/// Returns the session options of a generator.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -349,7 +349,7 @@ pub(super) unsafe fn session_options(
     Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }
 
-/// A handle of what writes.
+/// Returns a generator handle.
 pub(super) fn new(rows: Box<dyn Rows>) -> *mut optimize_generator_t {
     handle::new(Mutex::new(rows))
 }
@@ -439,8 +439,8 @@ fn as_json(written: &[Generation]) -> String {
     text
 }
 
-/// Where the models of a generator run, as JSON: a list with an entry for each, as `optimize_session_placement` gives it.
-/// OPTIMIZE_BUSY while it writes.
+/// Writes where the models of a generator run, as JSON: a list with an entry per model, as in
+/// `optimize_session_placement`. Returns OPTIMIZE_BUSY during a call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_placement(
     generator: *const optimize_generator_t,

@@ -1,25 +1,25 @@
-//! Opaque handles: a kind tag in front of the value, so that a wrong handle is an error and not a crash.
+//! Opaque handles: a type tag in front of the value, so that a wrong handle is an error and not a crash.
 
 use crate::error::{Result, bail};
 
 /// A C handle type (`optimize_model_t` …) and the Rust value behind it.
 pub trait Handle {
-    /// What the handle holds.
+    /// The value behind the handle.
     type Value;
-    /// Tag of this kind; all kinds differ.
+    /// Tag of this handle type; all differ.
     const KIND: u64;
-    /// What messages call it.
+    /// Name of the handle type in messages.
     const NAME: &'static str;
 }
 
-/// What a handle really points to.
+/// The memory that a handle points to.
 #[repr(C)]
 struct Tagged<T> {
     kind: u64,
     value: T,
 }
 
-/// Written over the tag of a freed handle, to make most double frees and late uses an error.
+/// Tag of a freed handle, which makes most double frees and later uses an error.
 const FREED: u64 = u64::from_le_bytes(*b"opt-free");
 
 /// Moves `value` behind a new handle.
@@ -27,10 +27,10 @@ pub fn new<H: Handle>(value: H::Value) -> *mut H {
     Box::into_raw(Box::new(Tagged { kind: H::KIND, value })).cast()
 }
 
-/// The value behind a handle.
+/// Returns the value behind a handle.
 ///
 /// # Safety
-/// `handle` is NULL or a handle of any kind from this library that is not freed during `'a`.
+/// `handle` is NULL or a handle of any type from this library that is not freed during `'a`.
 pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
     // SAFETY: same contract.
     match unsafe { optional(handle) }? {
@@ -39,7 +39,7 @@ pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
     }
 }
 
-/// The value behind a handle that may be NULL.
+/// Returns the value behind a handle that may be NULL.
 ///
 /// # Safety
 /// As [`get`].
@@ -60,10 +60,10 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
     }
 }
 
-/// Frees a handle. NULL and handles of another kind are left alone.
+/// Frees a handle. NULL and handles of another type are ignored.
 ///
 /// # Safety
-/// As [`get`]; nobody uses the handle afterwards.
+/// As [`get`]; the handle is not used afterwards.
 pub unsafe fn free<H: Handle>(handle: *mut H) {
     // SAFETY: same contract.
     if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {

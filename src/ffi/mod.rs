@@ -1,12 +1,12 @@
-//! The C interface. One file a noun; this one holds what all of them share.
+//! The C interface. It has one file per noun; this one holds what all of them share.
 //!
-//! Contract, stated once (the header says it to C programmers): pointers are NULL or valid for what the
-//! function documents; handles come from this library and are freed once. Everything else is checked here
-//! and answered with a status: NULL where something is needed, a handle of the wrong kind, unknown enum
-//! values, text that is not UTF-8, option structs of other sizes, panics.
+//! The contract, which the header states for C programmers: pointers are NULL or valid for what the function
+//! documents; handles come from this library and are freed once. Everything else is checked here and returns a
+//! status: NULL where a value is required, a handle of another type, unknown enum values, text that is not UTF-8,
+//! option structs of other sizes, panics.
 //!
-//! Every function body is one [`guard`] around safe code; what must touch raw memory goes through the few
-//! unsafe helpers below, so that there is one place to read for each rule.
+//! Every function body is one [`guard`] around safe code. Raw memory is accessed through the few unsafe helpers
+//! below, so that each rule is in one place.
 
 // The docs of the functions become the header, where the contract above stands once for all of them.
 #![allow(clippy::missing_safety_doc)]
@@ -40,7 +40,7 @@ use status::optimize_status_t;
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs the body of a C function: errors become a status and an error object, and so do panics.
+/// Runs the body of a C function: errors and panics become a status and an error object.
 ///
 /// # Safety
 /// `error` is NULL or points to a pointer that may be written.
@@ -59,7 +59,7 @@ unsafe fn guard(error: *mut *mut optimize_error_t, body: impl FnOnce() -> Result
     status
 }
 
-/// Runs the body of a C function that has no status: a panic gives `default`.
+/// Runs the body of a C function that returns no status: a panic returns `default`.
 fn guard_value<T>(default: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(default)
 }
@@ -70,10 +70,12 @@ fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
     Error::new(Kind::Internal, format!("a defect in liboptimize, please report it: {text}"))
 }
 
-/// A place for a result. Set to NULL at once, written only on success.
+/// An output pointer. It is set to NULL first, and written only on success.
 struct Out<T>(*mut *mut T);
 
 impl<T> Out<T> {
+    /// Returns the output pointer `name`.
+    ///
     /// # Safety
     /// `place` is NULL or points to a pointer that may be written.
     unsafe fn new(place: *mut *mut T, name: &str) -> Result<Self> {
@@ -84,7 +86,7 @@ impl<T> Out<T> {
         }
     }
 
-    /// As [`Out::new`] for results the caller may not want.
+    /// As [`Out::new`] for outputs that may be NULL.
     ///
     /// # Safety
     /// As [`Out::new`].
@@ -103,7 +105,7 @@ impl<T> Out<T> {
     }
 }
 
-/// A NUL-terminated UTF-8 string.
+/// Returns a NUL-terminated UTF-8 string.
 ///
 /// # Safety
 /// `text` is NULL or points to a NUL-terminated string that lives for `'a`.
@@ -118,7 +120,7 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
     }
 }
 
-/// `count` elements; NULL is fine if there are none.
+/// Returns `count` elements; `data` may be NULL if there are none.
 ///
 /// # Safety
 /// `data` is NULL or points to `count` elements that live for `'a`.
@@ -139,7 +141,7 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
 }
 
-/// A copy that is an error and not the end of the process where there is no memory for it.
+/// Returns a copy of the bytes. A failed allocation is an error and does not abort the process.
 fn copied(bytes: &[u8]) -> Result<Bytes> {
     let mut copy = Vec::new();
     if copy.try_reserve_exact(bytes.len()).is_err() {
@@ -149,7 +151,7 @@ fn copied(bytes: &[u8]) -> Result<Bytes> {
     Ok(Bytes::from(copy))
 }
 
-/// `count` NUL-terminated strings.
+/// Returns `count` NUL-terminated strings.
 ///
 /// # Safety
 /// As [`slice`] and [`text`], for every element.
@@ -163,7 +165,7 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
     pointers.iter().enumerate().map(one).collect()
 }
 
-/// A UTF-8 text of `size` bytes.
+/// Returns a UTF-8 text of `size` bytes.
 ///
 /// # Safety
 /// As [`slice`].
@@ -179,7 +181,7 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
     }
 }
 
-/// `count` UTF-8 texts of `sizes` bytes each, or NUL-terminated ones if `sizes` is NULL.
+/// Returns `count` UTF-8 texts of `sizes` bytes each, or NUL-terminated ones if `sizes` is NULL.
 ///
 /// # Safety
 /// As [`slice`] and [`text`], for every element.

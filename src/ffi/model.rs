@@ -1,4 +1,4 @@
-//! Models: load, look, save.
+//! Models: loading, inspecting and saving.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -16,14 +16,14 @@ use crate::onnx::save::ExternalData;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
-/// A loaded or made model. Immutable: any number of threads may use it at once. Weights stay in their mapped
-/// files, which must not be truncated while the model lives (replacing them by renaming is fine).
+/// A loaded or created model. Immutable: any number of threads may use it concurrently. Weights stay in their mapped
+/// files, which must not be truncated while the model exists (replacing them by renaming is allowed).
 #[allow(non_camel_case_types)]
 pub struct optimize_model_t(());
 
 handle!(optimize_model_t(ModelHandle), b"opt-mode", "model");
 
-/// Behind a model handle: the model, and its signature in the form C reads.
+/// The value behind a model handle: the model, and its signature as C strings.
 pub struct ModelHandle {
     pub(super) model: Model,
     inputs: Signature,
@@ -35,38 +35,38 @@ pub(super) fn new(model: Model) -> *mut optimize_model_t {
     handle::new(ModelHandle { model, inputs, outputs })
 }
 
-/// Where `optimize_model_save` puts weights.
+/// Where `optimize_model_save` stores weights.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_external_data_t {
-    /// In the .onnx file up to 1 GiB, beside it above.
+    /// In the .onnx file up to 1 GiB, above that in a file next to it.
     OPTIMIZE_EXTERNAL_DATA_AUTO = 0,
     /// In the .onnx file; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
     OPTIMIZE_EXTERNAL_DATA_NEVER = 1,
-    /// Beside the .onnx file.
+    /// In a file next to the .onnx file.
     OPTIMIZE_EXTERNAL_DATA_ALWAYS = 2,
 }
 
-/// Options of `optimize_model_save`. All zero means the defaults.
+/// Options of `optimize_model_save`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_save_options_t {
     /// sizeof(optimize_save_options_t).
     pub struct_size: u32,
-    /// An optimize_external_data_t.
+    /// Where weights are stored, an optimize_external_data_t.
     pub external_data: i32,
-    /// Not 0: in one file in which zeros take next to nothing, and other float numbers some 15 % less. Only this library
-    /// reads it (`optimize_model_load` does, by its content); what it reads is equal bit by bit.
+    /// Not 0: writes a packed file, in which a zero takes one bit and other floats about 15 % less. Only this library
+    /// reads it (`optimize_model_load`, by its content); the weights are restored bit by bit.
     pub packed: u32,
 }
 // SAFETY: repr(C), three 32-bit integers.
 unsafe impl Options for optimize_save_options_t {}
 
-/// Loads a model: an .onnx file, or a folder that holds one (model.onnx, onnx/model.onnx). Takes
-/// milliseconds whatever its size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the
-/// system's temporary folder. Bad files: OPTIMIZE_INVALID_MODEL, with
-/// the place in the error. What a model's files say and is not used is in `warnings` of `optimize_model_inspect`.
+/// Loads a model: an .onnx file, or a folder that contains one (model.onnx, onnx/model.onnx). It takes milliseconds
+/// for any size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the system's
+/// temporary folder. Unused content of the model's files is in `warnings` of `optimize_model_inspect`. Returns
+/// OPTIMIZE_INVALID_MODEL for a damaged file, with the place in the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -87,8 +87,8 @@ pub unsafe extern "C" fn optimize_model_load(
     }
 }
 
-/// Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in
-/// other files is refused: give its path to `optimize_model_load`.
+/// Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in other files
+/// is refused: pass its path to `optimize_model_load`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn optimize_model_load_memory(
     }
 }
 
-/// Saves a model at `path`, atomically: until it is complete and on the disk, what was there stays. The same
-/// model gives the same bytes. `report` (may be NULL) gets JSON: {"files": [{"path", "bytes", "sha256"}]}.
+/// Saves a model at `path` atomically: an existing file stays until the new one is complete and on disk. The same
+/// model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
 /// Progress stage: "save", in bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_save(
@@ -157,8 +157,8 @@ fn external_data(number: i32) -> Result<ExternalData> {
     })
 }
 
-/// What is inside a model, as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md).
-/// Milliseconds whatever the model's size.
+/// Describes a model as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md). It
+/// takes milliseconds for any size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_inspect(
     model: *const optimize_model_t,
@@ -175,14 +175,14 @@ pub unsafe extern "C" fn optimize_model_inspect(
     }
 }
 
-/// Number of inputs a run must feed; 0 if `model` is NULL.
+/// Returns the number of inputs that a run requires; 0 if `model` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_input_count(model: *const optimize_model_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(model) }.map_or(0, |m| m.inputs.len())
 }
 
-/// Name, type and shape of the input at `index`. What `info` points to lives as long as the model.
+/// Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the model is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_input(
     model: *const optimize_model_t,
@@ -194,14 +194,14 @@ pub unsafe extern "C" fn optimize_model_input(
     unsafe { guard(error, || handle::get(model)?.inputs.write(index, info)) }
 }
 
-/// Number of outputs; 0 if `model` is NULL.
+/// Returns the number of outputs; 0 if `model` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_output_count(model: *const optimize_model_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(model) }.map_or(0, |m| m.outputs.len())
 }
 
-/// Name, type and shape of the output at `index`. What `info` points to lives as long as the model.
+/// Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the model is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_output(
     model: *const optimize_model_t,
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn optimize_model_output(
     unsafe { guard(error, || handle::get(model)?.outputs.write(index, info)) }
 }
 
-/// Frees a model. NULL is fine. Sessions made from it go on working.
+/// Frees a model. NULL is allowed. Sessions created from it remain usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
     // SAFETY: the contract of `ffi`.

@@ -1,18 +1,18 @@
-//! Option structs that can grow: `struct_size` first, all zero means the defaults.
+//! Option structs that can grow: `struct_size` first, and all zero selects the defaults.
 
 use crate::error::{Result, bail};
 
-/// A struct C passes in. Append-only.
+/// An append-only struct that C passes in.
 ///
 /// # Safety
 /// `#[repr(C)]`, begins with `struct_size: u32`, has no padding, and all zero bytes are a valid value.
 pub unsafe trait Options: Copy {}
 
-/// No option struct of any version is larger.
+/// Upper limit for the size of option structs of all versions.
 pub const LARGEST: usize = 4096;
 
-/// The options as this version knows them: NULL gives zeros, a shorter (older) struct is zero-extended, a
-/// longer (newer) one is taken if what this version does not know is zero.
+/// Returns the options as this version knows them: NULL is all zero, a shorter (older) struct is zero-extended, and a
+/// longer (newer) one is accepted if its unknown part is zero.
 ///
 /// # Safety
 /// `options` is NULL or points to a struct of the size it announces.

@@ -1,4 +1,4 @@
-//! Packages: a model made ready ahead of time.
+//! Packages: models prepared ahead of time.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -19,7 +19,7 @@ use crate::package::{CompileOptions, OpenOptions, Package, compile, verify};
 use std::ffi::c_char;
 use std::path::Path;
 
-/// An open package. Immutable: any number of threads may use it at once. Its files stay mapped.
+/// An open package. Immutable: any number of threads may use it concurrently. Its files stay mapped.
 #[allow(non_camel_case_types)]
 pub struct optimize_package_t(());
 
@@ -32,62 +32,65 @@ handle!(optimize_package_t(Package), b"opt-pack", "package");
 pub struct optimize_dimension_t {
     /// sizeof(optimize_dimension_t).
     pub struct_size: u32,
-    /// Which of the input's dimensions, from 0.
+    /// Index of the dimension of the input, from 0.
     pub dimension: u32,
-    /// The input's name, or its position as text: "0".
+    /// Name of the input, or its position as text: "0".
     pub input: *const c_char,
-    /// Dimensions of one name have one size in each run, and one range.
+    /// Name of the dimension. Dimensions of one name have one size in each run, and one range.
     pub name: *const c_char,
-    /// Least size.
+    /// Minimum size.
     pub min: u64,
-    /// Largest size; 0 is no limit.
+    /// Maximum size; 0 is no limit.
     pub max: u64,
 }
 // SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding.
 unsafe impl Options for optimize_dimension_t {}
 
-/// Options of `optimize_package_compile`. All zero means the defaults: the model as it is, for inputs of one size, in a
-/// folder.
+/// Options of `optimize_package_compile`. All zero selects the defaults: the model as it is, with fixed input sizes,
+/// in a folder.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_package_compile_options_t {
     /// sizeof(optimize_package_compile_options_t).
     pub struct_size: u32,
-    /// Not 0: take any size where the model does; the first dimension is the batch. Models that write text always do.
+    /// Not 0: allows any size where the model does; the first dimension is the batch. Always set for decoders.
     pub dynamic: u32,
-    /// Least size of the batch; 0 is 1.
+    /// Minimum batch size; 0 is 1.
     pub batch_min: u64,
-    /// Largest size of the batch; 0 is 64.
+    /// Maximum batch size; 0 is 64.
     pub batch_max: u64,
-    /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, inputs by name or position; or NULL.
+    /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, with inputs by name or position;
+    /// or NULL.
     pub dynamic_shapes: *const c_char,
-    /// Comma-separated, best first: "fp32" (the model as it is), "int8", "int4"; NULL is "fp32".
+    /// Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "int8", "int4"; NULL is
+    /// "fp32".
     pub variants: *const c_char,
     /// Licence of the model, or NULL.
     pub licence: *const c_char,
-    /// 64 hexadecimal digits: the secret ed25519 key to sign with; or NULL.
+    /// Secret ed25519 key to sign with, as 64 hexadecimal digits; or NULL.
     pub sign_key: *const c_char,
-    /// Not 0: one file instead of a folder.
+    /// Not 0: writes one file instead of a folder.
     pub single_file: u32,
-    /// Not 0: without graphs optimized for this processor.
+    /// Not 0: leaves out graphs optimized for this processor.
     pub portable_only: u32,
-    /// Not 0: store the weights packed, so that zeros take next to nothing. Each variant has its own, no graph is
+    /// Not 0: stores the weights packed, with one bit per zero. Each variant then has its own weights, no graph is
     /// optimized for this processor, and opening unpacks into an unlinked file.
     pub packed: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// `dimension_count` ranges of dimensions, or NULL. As `dynamic_shapes`; a dimension may be in one of them.
+    /// Array of `dimension_count` ranges of dimensions, or NULL. Like `dynamic_shapes`; a dimension may be in one of
+    /// them only.
     pub dimensions: *const optimize_dimension_t,
     /// Number of ranges in `dimensions`.
     pub dimension_count: u64,
-    /// Path of a TensorRT engine of the model, with its manifest beside it: a variant for those who have the device; or NULL.
+    /// Path of a TensorRT engine of the model to include as a variant, with its manifest next to it; or NULL.
     pub engine: *const c_char,
 }
 // SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, a pointer: no padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
-/// Options of `optimize_package_open`. All zero means the defaults.
+/// Options of `optimize_package_open`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -96,14 +99,16 @@ pub struct optimize_package_open_options_t {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// A variant or a precision of the package; NULL chooses by processor and provider.
+    /// Name or precision of the variant to open; NULL selects it by processor and provider.
     pub variant: *const c_char,
-    /// 64 hexadecimal digits: the public ed25519 key that must have signed the package; or NULL.
+    /// Public ed25519 key that must have signed the package, as 64 hexadecimal digits; or NULL.
     pub public_key: *const c_char,
 }
 // SAFETY: repr(C), two u32 and two pointers that may be NULL.
 unsafe impl Options for optimize_package_open_options_t {}
 
+/// Returns a string, or `None` for NULL.
+///
 /// # Safety
 /// As [`text`], or NULL.
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
@@ -111,10 +116,10 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
-/// Makes a package of a model at `path`. It appears there when it is complete; a package that is there already is
-/// replaced, anything else is OPTIMIZE_INVALID_ARGUMENT, as are ranges that do not fit the model or each other (the
-/// message names input and dimension). `report` may be NULL; else it gets JSON: the files with sizes and hashes. Progress
-/// stages: those of quantizing, then "package", in bytes.
+/// Writes a package of a model at `path`, atomically. An existing package is replaced. `report` (may be NULL)
+/// receives JSON: the files with sizes and hashes. Progress stages: those of quantizing, then "package", in bytes.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges do not fit the
+/// model or each other (the message names input and dimension).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile(
     context: *const optimize_context_t,
@@ -142,6 +147,8 @@ pub unsafe extern "C" fn optimize_package_compile(
     }
 }
 
+/// Returns the options that a C struct describes.
+///
 /// # Safety
 /// The texts are NULL or NUL-terminated.
 unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileOptions> {
@@ -183,8 +190,11 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
     })
 }
 
+/// Adds ranges of dimensions to the requested ones.
+///
 /// # Safety
-/// `first` is NULL or points to `count` structs of the size that the first announces, with texts as [`text`] wants them.
+/// `first` is NULL or points to `count` structs of the size that the first announces, with texts as [`text`]
+/// requires.
 unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, count: u64) -> Result<()> {
     if first.is_null() != (count == 0) {
         bail!(InvalidArgument, "dimensions is NULL and dimension_count is {count}, or the other way round");
@@ -214,9 +224,10 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
     Ok(())
 }
 
-/// Opens a package: a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is used
-/// (`optimize_package_verify` looks at all of it). OPTIMIZE_UNSUPPORTED for a package of a newer version, or none of whose
-/// variants runs here; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by `public_key`.
+/// Opens a package, a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is
+/// used (`optimize_package_verify` checks all of it). Returns OPTIMIZE_UNSUPPORTED for a package of a newer version,
+/// or without a variant for this machine; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by
+/// `public_key`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_open(
     path: *const c_char,
@@ -241,7 +252,8 @@ pub unsafe extern "C" fn optimize_package_open(
     }
 }
 
-/// The model of a package, for techniques, benchmarks and inspection. Sessions of it keep the shape contract.
+/// Returns the model of a package, for techniques, benchmarks and inspection. Its sessions enforce the shape
+/// contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_model(
     package: *const optimize_package_t,
@@ -258,7 +270,7 @@ pub unsafe extern "C" fn optimize_package_model(
     }
 }
 
-/// A session of the variant that fits this processor. Before every run the shape contract is checked:
+/// Creates a session of the variant that fits this processor. The shape contract is checked before every run:
 /// OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_session(
@@ -282,9 +294,9 @@ pub unsafe extern "C" fn optimize_package_session(
     }
 }
 
-/// The TensorRT engine of a package, ready to run: a session on the device. Before every run the shape contract is checked.
-/// OPTIMIZE_NOT_FOUND if the package has no engine; OPTIMIZE_UNSUPPORTED if it is in one file; else as
-/// `optimize_tensorrt_open`. The package may be freed before the session.
+/// Creates a session of the package's TensorRT engine, on the device. The shape contract is checked before every run.
+/// The package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
+/// OPTIMIZE_UNSUPPORTED if the package is a single file; otherwise the statuses of `optimize_tensorrt_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_engine(
     context: *const optimize_context_t,
@@ -311,7 +323,7 @@ pub unsafe extern "C" fn optimize_package_engine(
     }
 }
 
-/// The tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
+/// Returns the tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_tokenizer(
     package: *const optimize_package_t,
@@ -328,8 +340,8 @@ pub unsafe extern "C" fn optimize_package_tokenizer(
     }
 }
 
-/// A generator of the package's model, with options as `optimize_generator_new` has them. OPTIMIZE_UNSUPPORTED if it
-/// writes no text.
+/// Creates a generator of the package's model, with the options of `optimize_generator_new`. Returns
+/// OPTIMIZE_UNSUPPORTED if it does not generate text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_generator(
     context: *const optimize_context_t,
@@ -353,7 +365,7 @@ pub unsafe extern "C" fn optimize_package_generator(
     }
 }
 
-/// What the package says about itself, as JSON, with the variant that is used here and why.
+/// Describes a package as JSON, with the variant that is used here and why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_inspect(
     context: *const optimize_context_t,
@@ -372,9 +384,10 @@ pub unsafe extern "C" fn optimize_package_inspect(
     }
 }
 
-/// Looks at every byte of a package: the hash of each file, the signature if there is one. `public_key` is NULL, or 64
-/// hexadecimal digits: the public ed25519 key that must have signed it. OPTIMIZE_INVALID_MODEL says what is damaged, that
-/// another key signed it, or none. Progress stage: "verify", in bytes.
+/// Verifies every byte of a package: the hash of each file, and the signature if there is one. `public_key` is NULL,
+/// or the public ed25519 key that must have signed it, as 64 hexadecimal digits. Progress stage: "verify", in bytes.
+/// Returns OPTIMIZE_INVALID_MODEL if a file is damaged, or if the package is not signed or signed by another key; the
+/// message says which.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_verify(
     package: *const optimize_package_t,
@@ -392,7 +405,7 @@ pub unsafe extern "C" fn optimize_package_verify(
     }
 }
 
-/// Frees a package. NULL is fine. What was made with it goes on working.
+/// Frees a package. NULL is allowed. Objects created from it remain usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_free(package: *mut optimize_package_t) {
     // SAFETY: the contract of `ffi`.

@@ -19,118 +19,122 @@ use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::PathBuf;
 
-/// How weights are chosen for pruning.
+/// How weights are selected for pruning.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_prune_method_t {
-    /// The smallest by magnitude become zero.
+    /// Sets the weights with the smallest magnitude to zero.
     OPTIMIZE_PRUNE_MAGNITUDE = 0,
-    /// Any become zero, by the seed.
+    /// Sets random weights to zero, by the seed.
     OPTIMIZE_PRUNE_RANDOM = 1,
-    /// For each output, those with the smallest magnitude times norm of the input. Needs a calibration text.
+    /// Sets, per output, the weights with the smallest magnitude times input norm to zero. Needs calibration data.
     OPTIMIZE_PRUNE_WANDA = 2,
-    /// Those whose loss the others of their row can make up for, which they then do. Needs a calibration text.
+    /// Sets weights to zero whose error the rest of the row can compensate, and updates the rest. Needs calibration
+    /// data.
     OPTIMIZE_PRUNE_SPARSEGPT = 3,
-    /// Whole neurons, channels and heads go.
+    /// Removes neurons, channels and heads.
     OPTIMIZE_PRUNE_STRUCTURED = 4,
 }
 
-/// By what structured pruning judges a neuron, channel or head.
+/// How structured pruning ranks neurons, channels and heads.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_importance_t {
-    /// Sum of magnitudes.
+    /// By the sum of magnitudes.
     OPTIMIZE_IMPORTANCE_L1 = 0,
-    /// Root of the sum of squares.
+    /// By the root of the sum of squares.
     OPTIMIZE_IMPORTANCE_L2 = 1,
-    /// Weighted by what flows through on the calibration text.
+    /// By weights and by activations on the calibration text.
     OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
-    /// By the seed.
+    /// Randomly, by the seed.
     OPTIMIZE_IMPORTANCE_RANDOM = 3,
 }
 
-/// Options of `optimize_model_prune`. All zero means the defaults.
+/// Options of `optimize_model_prune`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_prune_options_t {
     /// sizeof(optimize_prune_options_t).
     pub struct_size: u32,
-    /// An optimize_prune_method_t.
+    /// Pruning method, an optimize_prune_method_t.
     pub method: i32,
-    /// Share of each weight that is to be zero, above 0 and below 1; 0 is 0.5, or what the pattern says.
+    /// Share of each weight to set to zero, above 0 and below 1; 0 is 0.5, or that of the pattern.
     pub sparsity: f64,
-    /// With `pattern_of`: of each `pattern_of` weights in a row, along the inputs of a product, at most so many are not
-    /// zero. 2 and 4 is the pattern 2:4; 0 and 0 is none.
+    /// Number of non-zero weights among each `pattern_of` consecutive ones along the inputs of a product. 2 and 4 is
+    /// the pattern 2:4; 0 and 0 is no pattern.
     pub pattern_keep: u32,
-    /// See `pattern_keep`.
+    /// Number of consecutive weights of the pattern; see `pattern_keep`.
     pub pattern_of: u32,
-    /// Magnitude and random, not 0: one threshold for all weights, instead of one for each.
+    /// Magnitude and random, not 0: uses one threshold for all weights instead of one per weight.
     pub global: u32,
-    /// Not 0: also prune embedding tables, and heads that are such a table.
+    /// Not 0: also prunes embedding tables, and output layers that share such a table.
     pub embeddings: u32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Structured: an optimize_importance_t.
+    /// Structured: ranking of the units, an optimize_importance_t.
     pub importance: i32,
-    /// Structured: sizes stay multiples of this; 0 is what is usual: 16 for the channels of convolutions of images (8
-    /// where there are fewer than 32) and for 256 units or more, 8 from 64 on.
+    /// Structured: sizes stay multiples of this; 0 is 16 for the channels of image convolutions (8 if there are fewer
+    /// than 32) and from 256 units on, and 8 from 64 on.
     pub round_to: u32,
-    /// Structured, not 0: the weight behind each cut is fitted to give what it gave on the calibration text.
+    /// Structured, not 0: fits the weight behind each cut to reproduce its original output on the calibration text.
     pub reconstruct: u32,
-    /// Structured: so many whole layers go: those that change least of what flows through them, with a calibration
-    /// text, else some of the later middle. Then a sparsity of 0 is none.
+    /// Structured: number of layers to remove: the least influential on the calibration text; without one, some of
+    /// the later half. A sparsity of 0 then prunes nothing else.
     pub drop_layers: u32,
-    /// Windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
+    /// Number of windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
     pub calibration_windows: u32,
-    /// Tokens of a window; 0 is 512, or as many as the model takes.
+    /// Tokens per window; 0 is 512, or the limit of the model.
     pub calibration_length: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Of random choices.
+    /// Seed of random choices.
     pub seed: u64,
-    /// Weights with fewer elements are left; 0 is 1024.
+    /// Minimum number of elements of a weight to prune; 0 is 1024.
     pub min_elements: u64,
-    /// `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1", "layer.*.mlp.*"), each of
-    /// which may stand for a part of a longer name, from dot to dot; without any, all weights of MatMul, Gemm and Conv.
-    /// Structured: modules whose outputs are cut, or, if none can be, inputs. Each must match.
+    /// Array of `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1",
+    /// "layer.*.mlp.*"), each of which may match a part of a longer name, from dot to dot; NULL selects all weights
+    /// of MatMul, Gemm and Conv. Structured: modules whose outputs are cut, or inputs if outputs cannot be cut. Each
+    /// must match.
     pub target_modules: *const *const c_char,
     /// Number of texts in `target_modules`.
     pub target_module_count: u64,
-    /// `exclude_count` names or globs of what is left as it is; wins over `target_modules`.
+    /// Array of `exclude_count` names or globs to leave unchanged; takes precedence over `target_modules`.
     pub exclude: *const *const c_char,
     /// Number of texts in `exclude`.
     pub exclude_count: u64,
-    /// `override_count` texts `GLOB=SPARSITY`, another sparsity (from 0) for what matches; the first that matches counts.
+    /// Array of `override_count` texts `GLOB=SPARSITY`: another sparsity (from 0) for matches; the first match
+    /// counts.
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
-    /// A text in UTF-8 of `calibration_size` bytes, for the methods that look at what flows through weights; NULL for
-    /// none. Needs ONNX Runtime, and the model its tokenizer.
+    /// Calibration text in UTF-8 of `calibration_size` bytes, for the methods that measure activations; or NULL.
+    /// Needs ONNX Runtime, and the tokenizer of the model.
     pub calibration: *const c_char,
-    /// Bytes of `calibration`.
+    /// Number of bytes of `calibration`.
     pub calibration_size: u64,
     /// Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
-    /// Structured: `layer_count` numbers, as names count them, of the layers that go, instead of `drop_layers`.
+    /// Structured: array of `layer_count` indices, as in the names of nodes, of the layers to remove, instead of
+    /// `drop_layers`.
     pub layers: *const u32,
-    /// Numbers in `layers`.
+    /// Number of indices in `layers`.
     pub layer_count: u64,
-    /// Structured: instead of a sparsity, the least with which the model takes at most so many bytes; 0 is none.
+    /// Structured: size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
     pub target_size: u64,
-    /// Structured: instead of a sparsity, the least with which the model is measured to be so many times as fast (a
-    /// decoder by steps of one token); 0 is none. Needs ONNX Runtime.
+    /// Structured: measured speed-up to prune for, as little as needed (a decoder by steps of one token), instead of
+    /// a sparsity; 0 is none. Needs ONNX Runtime.
     pub target_speedup: f64,
 }
 // SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all zero
 // is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
-/// Prunes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of docs/report.md: how many
-/// weights of each node and module are zero now, and why others were left. Zeros make a plain .onnx neither smaller nor
-/// faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes, then with a report "hash".
-/// OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules there are);
-/// OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
+/// Prunes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
+/// docs/report.md: the number of zeros of each node and module, and why other nodes were left. Zeros make a plain
+/// .onnx file neither smaller nor faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes,
+/// then with a report "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the
+/// modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,
@@ -203,7 +207,7 @@ fn calibrated(
     prune_calibrated(context.runtime()?, model, options, &calibration, call)
 }
 
-/// The numbers of layers.
+/// Returns the indices of the layers to remove.
 fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
     let count = given.layer_count.min(1 << 32) as usize;
     if count as i64 > limits::LAYERS {

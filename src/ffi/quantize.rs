@@ -24,55 +24,55 @@ use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::PathBuf;
 
-/// The form of a quantized model.
+/// Kind of quantization.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_quantize_type_t {
-    /// int8 weights; activations are quantized as they come. Needs no data. Weights without an integer form (Conv, LSTM
-    /// ...) are stored in 8 bits and computed in float.
+    /// int8 weights; activations are quantized at run time. Needs no data. Weights without an integer kernel (Conv,
+    /// LSTM ...) are stored in 8 bits and computed in float.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
-    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that fit no operator on
-    /// blocks are stored in 4 or 8 bits and computed in float.
+    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that no block
+    /// operator supports are stored in 4 or 8 bits and computed in float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
-    /// int8 weights; activations are quantized with scales found on calibration data.
+    /// int8 weights; activations are quantized with scales from calibration data.
     OPTIMIZE_QUANTIZE_STATIC = 2,
 }
 
-/// How the values of weights in blocks are chosen (weight-only).
+/// How the codes of weights in blocks are chosen (weight-only).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_algorithm_t {
-    /// GPTQ with calibration data, else RTN.
+    /// GPTQ with calibration data, otherwise RTN.
     OPTIMIZE_ALGORITHM_AUTO = 0,
-    /// To the nearest code; scale and zero point by search.
+    /// Round to nearest, with a search for scale and zero point.
     OPTIMIZE_ALGORITHM_RTN = 1,
     /// Half-quadratic quantization.
     OPTIMIZE_ALGORITHM_HQQ = 2,
-    /// The error of each weight is spread over those that follow. Needs calibration data.
+    /// Compensates the error of each weight in the following ones. Needs calibration data.
     OPTIMIZE_ALGORITHM_GPTQ = 3,
-    /// Inputs are scaled by what activations are worth. Needs calibration data.
+    /// Scales inputs by the magnitude of activations. Needs calibration data.
     OPTIMIZE_ALGORITHM_AWQ = 4,
 }
 
-/// How the range of an activation is found on calibration data (static).
+/// How the range of an activation is determined on calibration data (static).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_calibration_method_t {
-    /// From the smallest to the largest value.
+    /// From the minimum to the maximum value.
     OPTIMIZE_CALIBRATION_MIN_MAX = 0,
-    /// Without the outermost values.
+    /// Between percentiles, without the outermost values.
     OPTIMIZE_CALIBRATION_PERCENTILE = 1,
-    /// The range whose quantized histogram diverges least.
+    /// The range whose quantized histogram has the smallest divergence.
     OPTIMIZE_CALIBRATION_ENTROPY = 2,
-    /// The range with the least squared error.
+    /// The range with the smallest squared error.
     OPTIMIZE_CALIBRATION_MSE = 3,
 }
 
-/// How the scales of blocks are stored (weight-only). Sessions see float32 all the same.
+/// How the scales of blocks are stored (weight-only). Sessions always use float32.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_scale_type_t {
-    /// One byte, times a float32 factor for each row.
+    /// One byte, times a float32 factor per row.
     OPTIMIZE_SCALE_UINT8 = 0,
     /// Two bytes.
     OPTIMIZE_SCALE_FLOAT16 = 1,
@@ -80,11 +80,11 @@ pub enum optimize_scale_type_t {
     OPTIMIZE_SCALE_FLOAT32 = 2,
 }
 
-/// Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
+/// Whether weights use 7 of their 8 bits, as x86 processors without VNNI require.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_reduce_range_t {
-    /// By the processor here.
+    /// By the present processor.
     OPTIMIZE_REDUCE_RANGE_AUTO = 0,
     /// 7 bits: for models that will run on processors without VNNI.
     OPTIMIZE_REDUCE_RANGE_ON = 1,
@@ -92,81 +92,85 @@ pub enum optimize_reduce_range_t {
     OPTIMIZE_REDUCE_RANGE_OFF = 2,
 }
 
-/// Options of `optimize_model_quantize`. All zero means the defaults.
+/// Options of `optimize_model_quantize`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_quantize_options_t {
     /// sizeof(optimize_quantize_options_t).
     pub struct_size: u32,
-    /// An optimize_quantize_type_t.
+    /// Kind of quantization, an optimize_quantize_type_t.
     pub r#type: i32,
-    /// Bits a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. Two are for target_size to mix.
+    /// Bits per weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. 2 bits are meant for target_size, which
+    /// mixes them.
     pub bits: u32,
-    /// An optimize_reduce_range_t.
+    /// Use of 7 bits for weights, an optimize_reduce_range_t.
     pub reduce_range: i32,
-    /// Not 0: one scale for a whole weight instead of one per output channel.
+    /// Not 0: uses one scale per weight instead of one per output channel.
     pub per_tensor: u32,
-    /// Not 0: leave embedding tables in float.
+    /// Not 0: keeps embedding tables float.
     pub keep_embeddings: u32,
-    /// Threads; 0 is as the context says.
+    /// Number of threads; 0 uses that of the context.
     pub threads: u32,
     /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
     pub block_size: u32,
-    /// Weight-only, not 0: zero is the middle code, instead of a zero point for each block. 8 bits always are.
+    /// Weight-only, not 0: symmetric codes without a zero point per block. Blocks of 8 bits are always symmetric.
     pub symmetric: u32,
-    /// Weight-only: an optimize_scale_type_t.
+    /// Weight-only: storage of scales, an optimize_scale_type_t.
     pub scale_type: i32,
-    /// Weight-only: the accuracy_level of MatMulNBits. 4 rounds activations to 8 bits block by block, the fast way;
-    /// 1 leaves them float32. 0 is 4.
+    /// Weight-only: accuracy_level of MatMulNBits. 4 rounds activations to 8 bits per block, which is faster; 1 keeps
+    /// them float32. 0 is 4.
     pub accuracy_level: u32,
-    /// Windows of the calibration text; 0 is 16.
+    /// Number of windows of the calibration text; 0 is 16.
     pub calibration_windows: u32,
-    /// Tokens of a window; 0 is 512, or as many as the model takes.
+    /// Tokens per window; 0 is 512, or the limit of the model.
     pub calibration_length: u32,
-    /// Not 0: leave in float what is not faster quantized, measured here. Needs ONNX Runtime.
+    /// Not 0: keeps nodes float that are not faster when quantized, measured here. Needs ONNX Runtime.
     pub never_slower: u32,
-    /// Weights with fewer elements are left; 0 is 1024.
+    /// Minimum number of elements of a weight to quantize; 0 is 1024.
     pub min_elements: u64,
-    /// `include_count` globs over node and weight names; without any, all nodes.
+    /// Array of `include_count` globs of node and weight names to quantize; NULL selects all nodes.
     pub include: *const *const c_char,
     /// Number of globs in `include`.
     pub include_count: u64,
-    /// `exclude_count` globs over node and weight names to leave as they are; wins over `include`.
+    /// Array of `exclude_count` globs of node and weight names to leave unchanged; takes precedence over `include`.
     pub exclude: *const *const c_char,
     /// Number of globs in `exclude`.
     pub exclude_count: u64,
-    /// Weight-only: `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, other bits for nodes and weights that
-    /// match; the first that matches counts.
+    /// Weight-only: array of `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`: other bits for matching nodes
+    /// and weights; the first match counts.
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
-    /// Static: a text in UTF-8 of `calibration_size` bytes that the scales of activations are found on. Weight-only:
-    /// one for which weights are chosen so that layers give what they gave (GPTQ), minutes instead of seconds. NULL for
-    /// none. Needs ONNX Runtime, and the model its tokenizer.
+    /// Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static: the scales of activations are found on
+    /// it. Weight-only: selects GPTQ, which reproduces the layers' outputs on it, in minutes instead of seconds.
+    /// Needs ONNX Runtime, and the tokenizer of the model.
     pub calibration: *const c_char,
-    /// Bytes of `calibration`.
+    /// Number of bytes of `calibration`.
     pub calibration_size: u64,
     /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
     pub scratch_folder: *const c_char,
-    /// Weight-only: an optimize_algorithm_t.
+    /// Weight-only: choice of codes, an optimize_algorithm_t.
     pub algorithm: i32,
-    /// Static: an optimize_calibration_method_t.
+    /// Static: choice of ranges, an optimize_calibration_method_t.
     pub calibration_method: i32,
-    /// Static: per cent of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
+    /// Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
     pub percentile: f64,
-    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
-    /// alpha; encoders like 0.8, decoders 0.5). By the calibration data, or, dynamic and with a tokenizer, built-in sentences.
+    /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none) to 1
+    /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
+    /// dynamic with a tokenizer, on built-in sentences.
     pub smooth_quant: f64,
-    /// The most that may be lost on the calibration data, or on generated inputs: mean Kullback-Leibler divergence in
-    /// nats for models with logits, else 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
+    /// Maximum loss on the calibration data, or on generated inputs: mean KL divergence in nats for models with
+    /// logits, otherwise 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
     pub max_quality_loss: f64,
-    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX Runtime.
+    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX
+    /// Runtime.
     pub target_size: u64,
-    /// Calibration data that is no text: `calibration_tensor_count` names of inputs ...
+    /// Array of `calibration_tensor_count` names of inputs for `calibration_tensors`, instead of a text.
     pub calibration_names: *const *const c_char,
-    /// ... and as many tensors, of which the first dimension counts the samples. A run takes as many as the model
-    /// insists on, else 8; tensors with one dimension more than their input are cut along it, one sample a run.
+    /// Array of `calibration_tensor_count` tensors, whose first dimension counts samples. A run uses as many as the
+    /// model requires, otherwise 8; a tensor with one dimension more than its input is split along it, one sample per
+    /// run.
     pub calibration_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `calibration_names` and `calibration_tensors`.
     pub calibration_tensor_count: u64,
@@ -174,9 +178,9 @@ pub struct optimize_quantize_options_t {
 // SAFETY: repr(C), sixteen 32-bit and seventeen 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
-/// Quantizes a model into a new one; the original stays. `report` (may be NULL) gets the JSON of
-/// docs/report.md: what was done to each node and why the others were left. Progress stages: with calibration
-/// data "calibrate", in runs; "quantize", in bytes; then with a report "hash". OPTIMIZE_UNSUPPORTED if there is
+/// Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
+/// docs/report.md: what was done to each node, and why others were left. Progress stages: with calibration data
+/// "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
 /// nothing to quantize; the message counts the reasons.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
@@ -225,9 +229,10 @@ pub unsafe extern "C" fn optimize_model_quantize(
     }
 }
 
-/// What optimize_model_quantize would give with the same options, as JSON of docs/report.md: nodes, bytes, and about how
-/// many seconds and bytes of memory it takes. Writes nothing and takes milliseconds; max_quality_loss, target_size,
-/// never_slower and calibration are not looked at. OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
+/// Estimates the result of `optimize_model_quantize` with the same options, as JSON of docs/report.md: nodes, bytes,
+/// and approximate seconds and bytes of memory. It writes nothing and takes milliseconds; max_quality_loss,
+/// target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
+/// quantize.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_plan(
     context: *const optimize_context_t,
@@ -270,7 +275,7 @@ unsafe fn tensors(given: &optimize_quantize_options_t) -> Result<Vec<(String, Te
     unsafe { named(names, tensors, given.calibration_tensor_count, "calibration_tensor") }
 }
 
-/// Tensors by name. `what` begins the names of the fields.
+/// Returns tensors by name. `what` is the prefix of the field names.
 pub(super) unsafe fn named(
     names: *const *const c_char,
     tensors: *const *const optimize_tensor_t,

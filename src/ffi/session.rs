@@ -1,4 +1,4 @@
-//! Sessions: a model made ready to run.
+//! Sessions: models ready to run.
 
 use super::call::{self, optimize_call_t};
 use super::context::{self, optimize_context_t};
@@ -20,14 +20,14 @@ use std::ffi::c_char;
 use std::path::PathBuf;
 use std::sync::{Mutex, TryLockError};
 
-/// A model, or a TensorRT engine of one, made ready to run. May move between threads, but takes one run at a time: a
-/// second one meanwhile answers OPTIMIZE_BUSY. Make one session for each thread; they share the model's weights in memory.
+/// A model, or a TensorRT engine of one, ready to run. It may move between threads, but accepts one run at a time: a
+/// concurrent one returns OPTIMIZE_BUSY. Create one session per thread; they share the model's weights in memory.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
 handle!(optimize_session_t(SessionHandle), b"opt-sess", "session");
 
-/// Behind a session handle.
+/// The value behind a session handle.
 pub struct SessionHandle {
     ready: Mutex<Ready>,
     inputs: Signature,
@@ -35,7 +35,7 @@ pub struct SessionHandle {
     placement: Placement,
 }
 
-/// What does the work of a session: C programs need not care.
+/// The implementation of a session, which C programs do not see.
 enum Ready {
     Session(Box<Session>),
     Engine(Box<Engine>),
@@ -50,35 +50,37 @@ impl Ready {
     }
 }
 
-/// How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
+/// How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_optimization_level_t {
-    /// All of it.
+    /// All optimizations.
     OPTIMIZE_OPTIMIZATION_DEFAULT = 0,
-    /// The graph as it is.
+    /// No optimization.
     OPTIMIZE_OPTIMIZATION_DISABLED = 1,
-    /// Constants folded, idle nodes dropped.
+    /// Constant folding and removal of redundant nodes.
     OPTIMIZE_OPTIMIZATION_BASIC = 2,
-    /// Nodes fused as well.
+    /// Basic optimizations and node fusion.
     OPTIMIZE_OPTIMIZATION_EXTENDED = 3,
 }
 
-/// What a session runs on.
+/// Execution provider of a session.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_provider_t {
-    /// The processor.
+    /// The CPU.
     OPTIMIZE_PROVIDER_CPU = 0,
-    /// An NVIDIA device, with the kernels of ONNX Runtime.
+    /// An NVIDIA GPU, with the kernels of ONNX Runtime.
     OPTIMIZE_PROVIDER_CUDA = 1,
-    /// An NVIDIA device, with engines that TensorRT builds of parts of the graph; what it does not take runs on CUDA.
+    /// An NVIDIA GPU, with engines that TensorRT builds of parts of the graph; other nodes run on CUDA.
     OPTIMIZE_PROVIDER_TENSORRT = 2,
-    /// To ask with: TensorRT, else CUDA, else the processor. The session says which it is.
+    /// The first available of TensorRT, CUDA and CPU. Only for requests: a session reports the provider it uses.
     OPTIMIZE_PROVIDER_AUTO = 3,
 }
 
+/// Returns the execution options.
+///
 /// # Safety
 /// `engine_cache` is NULL or a C string.
 pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *const c_char) -> Result<Execution> {
@@ -97,39 +99,40 @@ pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *con
     Ok(Execution { provider, device_id, engine_cache, ..Execution::default() })
 }
 
-/// Options of `optimize_session_new`. All zero means the defaults.
+/// Options of `optimize_session_new`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_session_options_t {
     /// sizeof(optimize_session_options_t).
     pub struct_size: u32,
-    /// Threads for the work of one node; 0 is as the context says.
+    /// Number of threads for the work of one node; 0 uses that of the context.
     pub threads: u32,
-    /// An optimize_optimization_level_t.
+    /// Graph optimization, an optimize_optimization_level_t.
     pub optimization_level: i32,
-    /// Not 0: leave weights where they are instead of rearranging them for this processor. Less memory and a
-    /// faster start, slower runs. Does nothing for models with weights in blocks of a few bits (MatMulNBits; most
-    /// GGUF files), which would take 35 times as long.
+    /// Not 0: keeps weights in place instead of reordering them for this processor, for less memory, a faster start
+    /// and slower runs. Ignored for models with block-quantized weights (MatMulNBits; most GGUF files), which would
+    /// take 35 times as long.
     pub disable_prepacking: u32,
-    /// Not 0: products of weights in blocks (MatMulNBits: GGUF files, weight-only quantization) may round what they
-    /// are multiplied with to 8 bits, as other engines do unasked: faster, not as exact.
+    /// Not 0: rounds the activations of block-quantized products (MatMulNBits: GGUF files, weight-only quantization)
+    /// to 8 bits, as other engines do by default: faster and less exact.
     pub round_activations: u32,
-    /// Not 0: the model's maker is trusted. Engines that are ready in a model (EPContext) are code that a device runs, and
-    /// are OPTIMIZE_UNTRUSTED without.
+    /// Not 0: trusts the source of the model. Engines inside a model (EPContext) are code that a device runs;
+    /// otherwise they return OPTIMIZE_UNTRUSTED.
     pub trust_engines: u32,
-    /// An optimize_provider_t: what it runs on. A provider that is asked for and cannot be had is
-    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING, with ONNX Runtime's own reason; never another one in its place.
+    /// Execution provider, an optimize_provider_t. A requested provider that is not available returns
+    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's own reason; another provider never
+    /// replaces it.
     pub provider: i32,
-    /// Number of the device, from 0; for the processor 0.
+    /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// TensorRT: absolute path of a folder in which engines are kept from session to session; NULL keeps none.
+    /// TensorRT: absolute path of a folder that caches engines between sessions; NULL disables the cache.
     pub engine_cache: *const c_char,
 }
 // SAFETY: repr(C), eight 32-bit integers and a pointer that may be NULL.
 unsafe impl Options for optimize_session_options_t {}
 
-/// Makes a model ready to run on ONNX Runtime. The model may be freed before the session.
+/// Creates a session of a model on ONNX Runtime. The model may be freed before the session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_new(
     context: *const optimize_context_t,
@@ -153,6 +156,8 @@ pub unsafe extern "C" fn optimize_session_new(
     }
 }
 
+/// Returns the options that a C struct describes.
+///
 /// # Safety
 /// As [`options::read`].
 pub(super) unsafe fn convert(
@@ -179,7 +184,7 @@ pub(super) fn new(session: Session) -> *mut optimize_session_t {
     handle::new(SessionHandle { ready: Mutex::new(Ready::Session(Box::new(session))), inputs, outputs, placement })
 }
 
-/// A session that is an engine.
+/// Returns a session handle of an engine.
 pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(&engine.inputs()), Signature::new(&engine.outputs()));
     let placement = engine.placement();
@@ -196,12 +201,14 @@ fn level(number: i32) -> Result<OptimizationLevel> {
     })
 }
 
-/// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default must
-/// be there. `outputs` has `output_count` places: for the outputs named in `output_names`, in that order, or,
-/// if `output_names` is NULL, for all outputs in the model's order. Each is freed by the caller. Names, types and
-/// shapes are checked before the run: OPTIMIZE_NOT_FOUND names an input or output that the model does not have,
-/// OPTIMIZE_INVALID_ARGUMENT an input that is missing or does not fit, with dimension and sizes. An engine is not
-/// ended halfway: a cancel is answered when its run is over.
+/// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default is required.
+/// `outputs` has `output_count` entries: for the outputs named in `output_names`, in that order, or, if
+/// `output_names` is NULL, for all outputs in the model's order. The caller frees each of them. A run of an engine
+/// cannot be interrupted: a cancel takes effect after it.
+///
+/// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
+/// model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
+/// sizes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *mut optimize_session_t,
@@ -266,7 +273,7 @@ unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count:
     Ok(Vec::new())
 }
 
-/// What a session runs on: never OPTIMIZE_PROVIDER_AUTO. The processor if `session` is NULL.
+/// Returns the execution provider of a session, never OPTIMIZE_PROVIDER_AUTO; the CPU if `session` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_session_t) -> optimize_provider_t {
     // SAFETY: the contract of `ffi`.
@@ -278,10 +285,11 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
     }
 }
 
-/// Where a session runs, as JSON: `provider`, `device_id`; unless the processor was asked for also `nodes`, how many nodes of
-/// the optimized graph each provider has (what a device cannot do stays with the processor); and after
-/// OPTIMIZE_PROVIDER_AUTO `passed_over`, what comes first and why it was not taken. `weights_copied`, for a variant of a
-/// package that was optimized ahead, says why its weights are not read where they are mapped, if they are not.
+/// Writes where a session runs, as JSON: `provider`, `device_id`; unless the CPU was requested also `nodes`, the
+/// number of nodes of the optimized graph per provider (nodes that a device does not support run on the CPU); and
+/// after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that come first and why they were not used. For an
+/// optimized variant of a package, `weights_copied` is the reason if weights are copied instead of being read where
+/// they are mapped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,
@@ -299,14 +307,14 @@ pub unsafe extern "C" fn optimize_session_placement(
     }
 }
 
-/// Number of inputs a run must feed; 0 if `session` is NULL.
+/// Returns the number of inputs that a run requires; 0 if `session` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_input_count(session: *const optimize_session_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(session) }.map_or(0, |s| s.inputs.len())
 }
 
-/// Name, type and shape of the input at `index`. What `info` points to lives as long as the session.
+/// Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the session is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_input(
     session: *const optimize_session_t,
@@ -318,14 +326,14 @@ pub unsafe extern "C" fn optimize_session_input(
     unsafe { guard(error, || handle::get(session)?.inputs.write(index, info)) }
 }
 
-/// Number of outputs; 0 if `session` is NULL.
+/// Returns the number of outputs; 0 if `session` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_output_count(session: *const optimize_session_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(session) }.map_or(0, |s| s.outputs.len())
 }
 
-/// Name, type and shape of the output at `index`. What `info` points to lives as long as the session.
+/// Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the session is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_output(
     session: *const optimize_session_t,
@@ -337,7 +345,7 @@ pub unsafe extern "C" fn optimize_session_output(
     unsafe { guard(error, || handle::get(session)?.outputs.write(index, info)) }
 }
 
-/// Frees a session. NULL is fine. Not while a run is under way.
+/// Frees a session. NULL is allowed. It must not be in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_free(session: *mut optimize_session_t) {
     // SAFETY: the contract of `ffi`.

@@ -3,50 +3,50 @@
 use crate::error::Kind;
 use std::ffi::c_char;
 
-/// What a call answers. 0 is success; the numbers never change, new ones are added at the end.
+/// The status of a call. 0 is success; values never change, new ones are added at the end.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_status_t {
-    /// Done.
+    /// Success.
     OPTIMIZE_OK = 0,
-    /// An argument is outside what the function takes.
+    /// An argument is out of range.
     OPTIMIZE_INVALID_ARGUMENT = 1,
-    /// A handle is of another kind, or was freed.
+    /// A handle has another type, or was freed.
     OPTIMIZE_INVALID_HANDLE = 2,
     /// A file, tensor, input or name does not exist.
     OPTIMIZE_NOT_FOUND = 3,
-    /// The operating system refused to read or write.
+    /// The operating system failed to read or write.
     OPTIMIZE_IO = 4,
-    /// The model is damaged, hostile or none at all.
+    /// The model file is damaged, hostile or not a model.
     OPTIMIZE_INVALID_MODEL = 5,
-    /// Valid, but not supported by this version.
+    /// The request is valid, but not supported by this version.
     OPTIMIZE_UNSUPPORTED = 6,
-    /// Larger than the limits of this library.
+    /// A limit of this library is exceeded.
     OPTIMIZE_LIMIT_EXCEEDED = 7,
     /// ONNX Runtime was not found or is too old.
     OPTIMIZE_RUNTIME_MISSING = 8,
-    /// ONNX Runtime refused or failed.
+    /// ONNX Runtime refused the model or failed.
     OPTIMIZE_RUNTIME = 9,
-    /// Stopped by the cancel token or the progress callback.
+    /// The call was stopped by the cancel token or the progress callback.
     OPTIMIZE_CANCELLED = 10,
-    /// Stopped by the timeout of the call.
+    /// The timeout of the call expired.
     OPTIMIZE_TIMEOUT = 11,
-    /// The handle takes one call at a time and is in one.
+    /// The handle accepts one call at a time and is in use.
     OPTIMIZE_BUSY = 12,
-    /// A quality or speed gate was not met.
+    /// A quality or speed limit was not met.
     OPTIMIZE_GATE_NOT_MET = 13,
     /// A defect of this library; the process is intact.
     OPTIMIZE_INTERNAL = 14,
     /// TensorRT was not found, is too old, or this library was built without its headers.
     OPTIMIZE_BACKEND_MISSING = 15,
-    /// There is no NVIDIA driver or no device.
+    /// No NVIDIA driver or no device was found.
     OPTIMIZE_DEVICE_MISSING = 16,
     /// TensorRT refused the model or failed.
     OPTIMIZE_BACKEND = 17,
-    /// The file was made of another model, or for another library or device.
+    /// The file belongs to another model, library or device.
     OPTIMIZE_MISMATCH = 18,
-    /// The file is code, and its maker was not said to be trusted.
+    /// The file contains executable code, and its source was not marked as trusted.
     OPTIMIZE_UNTRUSTED = 19,
 }
 
@@ -77,13 +77,13 @@ impl From<Kind> for optimize_status_t {
     }
 }
 
-/// The version of the library, e.g. "0.1.0". Static; never freed.
+/// Returns the version of the library, for example "0.1.0". The string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn optimize_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The name of a status, e.g. "invalid_model"; "unknown" for a number that is none. Static; never freed.
+/// Returns the name of a status, for example "invalid_model"; "unknown" for other numbers. The string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn optimize_status_name(status: i32) -> *const c_char {
     let name = match status {

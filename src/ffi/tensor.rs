@@ -1,4 +1,4 @@
-//! Tensors, and the description of inputs and outputs.
+//! Tensors, and descriptions of inputs and outputs.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -13,17 +13,17 @@ use crate::runtime::Tensor;
 use bytes::Bytes;
 use std::ffi::{CString, c_char, c_void};
 
-/// Elements with a type and a shape. Immutable: any number of threads may use it at once.
+/// Elements with a type and a shape. Immutable: any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_tensor_t(());
 
 handle!(optimize_tensor_t(Tensor), b"opt-tens", "tensor");
 
-/// Element types, numbered as in ONNX. Types below a byte are packed, low bits first.
+/// Element types, with the values of ONNX. Types below a byte are packed, low bits first.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_dtype_t {
-    /// Not a tensor, or undeclared.
+    /// Not a tensor, or not declared.
     OPTIMIZE_DTYPE_UNKNOWN = 0,
     OPTIMIZE_DTYPE_FLOAT32 = 1,
     OPTIMIZE_DTYPE_UINT8 = 2,
@@ -53,30 +53,30 @@ pub enum optimize_dtype_t {
     OPTIMIZE_DTYPE_INT2 = 26,
 }
 
-/// Called when the last user of borrowed memory is gone, on whatever thread that is.
+/// Release callback for borrowed memory. It is called when the last user is gone, on any thread.
 #[allow(non_camel_case_types)]
 pub type optimize_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Name, type and shape of an input or output. Set `struct_size` before the call; what the pointers point to
-/// belongs to the model or session asked.
+/// Name, type and shape of an input or output. Set `struct_size` before the call; the pointers are owned by the model
+/// or session.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_value_info_t {
     /// sizeof(optimize_value_info_t).
     pub struct_size: u32,
-    /// An optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+    /// Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
     pub dtype: i32,
-    /// The name to use in a run.
+    /// Name of the input or output in a run.
     pub name: *const c_char,
-    /// Number of dimensions; -1 if not even that is declared.
+    /// Number of dimensions; -1 if it is not declared.
     pub rank: i64,
-    /// `rank` sizes; -1 where any size will do.
+    /// Array of `rank` sizes; -1 for any size.
     pub dims: *const i64,
-    /// `rank` names; equal names must be equal sizes, "" has no such meaning.
+    /// Array of `rank` names; equal names require equal sizes, "" requires nothing.
     pub dim_names: *const *const c_char,
 }
-/// A list of inputs or outputs in the form C reads.
+/// Inputs or outputs as C structs.
 pub(super) struct Signature(Vec<Entry>);
 
 struct Entry {
@@ -85,7 +85,7 @@ struct Entry {
     rank: i64,
     dims: Vec<i64>,
     dim_names: Vec<*const c_char>,
-    /// What `dim_names` points into.
+    /// Owner of the strings in `dim_names`.
     _owned: Vec<CString>,
 }
 
@@ -118,6 +118,8 @@ impl Signature {
         self.0.len()
     }
 
+    /// Writes the value at `index` to `info`.
+    ///
     /// # Safety
     /// `info` is NULL or points to a struct of the size it announces.
     pub(super) unsafe fn write(&self, index: usize, info: *mut optimize_value_info_t) -> Result<()> {
@@ -148,7 +150,7 @@ impl Signature {
     }
 }
 
-/// Address of the first element; NULL if there is none, as garbage collectors of other languages like it.
+/// Returns the address of the first element; NULL if there is none, as garbage collectors of other languages prefer.
 fn first<T>(list: &[T]) -> *const T {
     if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
 }
@@ -160,7 +162,7 @@ fn dtype_of(number: i32) -> Result<DataType> {
     }
 }
 
-/// Checks a shape from C and that `bytes` is what it needs.
+/// Checks that a shape from C is valid and that its size is `bytes`, and returns it.
 unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) -> Result<(DataType, &'a [i64])> {
     let dtype = dtype_of(dtype)?;
     if rank > limits::TENSOR_RANK {
@@ -183,7 +185,7 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     Ok((dtype, dims))
 }
 
-/// Makes a tensor from a copy of `size` bytes of row-major elements.
+/// Creates a tensor from a copy of `size` bytes of row-major elements.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new(
     dtype: i32,
@@ -206,7 +208,7 @@ pub unsafe extern "C" fn optimize_tensor_new(
     }
 }
 
-/// The caller's memory, given back through the caller's function.
+/// Memory of the caller, released by the caller's function.
 struct Borrowed {
     data: *const u8,
     size: usize,
@@ -235,10 +237,10 @@ impl Drop for Borrowed {
     }
 }
 
-/// Makes a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
-/// `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every
-/// session run that uses it are over. Memory that is not aligned for the type is copied. If the call fails,
-/// `release` is not called.
+/// Creates a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
+/// `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every session
+/// run that uses it have ended. Memory that is not aligned for the type is copied. If the call fails, `release` is
+/// not called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_borrow(
     dtype: i32,
@@ -268,7 +270,7 @@ pub unsafe extern "C" fn optimize_tensor_borrow(
     }
 }
 
-/// What `Tensor::new` would refuse must be refused before the memory counts as handed over.
+/// Checks what `Tensor::new` would refuse, before the ownership of the memory is transferred.
 fn element_limit(dims: &[i64]) -> Result<()> {
     match element_count(dims)? > limits::TENSOR_ELEMENTS {
         true => bail!(LimitExceeded, "more than {} elements", limits::TENSOR_ELEMENTS),
@@ -276,8 +278,8 @@ fn element_limit(dims: &[i64]) -> Result<()> {
     }
 }
 
-/// Makes a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their bytes; NULL means that they
-/// are NUL-terminated.
+/// Creates a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their lengths in bytes; NULL means
+/// that they are NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new_strings(
     dims: *const i64,
@@ -303,29 +305,30 @@ pub unsafe extern "C" fn optimize_tensor_new_strings(
     }
 }
 
-/// Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
+/// Returns the element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_dtype(tensor: *const optimize_tensor_t) -> i32 {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.dtype().to_onnx())
 }
 
-/// Number of dimensions; 0 for a scalar and if `tensor` is NULL.
+/// Returns the number of dimensions; 0 for a scalar and if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_rank(tensor: *const optimize_tensor_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.shape().len())
 }
 
-/// The sizes of the dimensions, as many as the rank. Lives as long as the tensor; NULL if the
-/// rank is 0 and if `tensor` is NULL.
+/// Returns the sizes of the dimensions, as many as the rank; NULL if the rank is 0 and if `tensor` is NULL. The
+/// pointer is valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) -> *const i64 {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| first(t.shape()))
 }
 
-/// The elements, row-major. Lives as long as the tensor; NULL for strings and if `tensor` is NULL.
+/// Returns the elements, row-major; NULL for strings and if `tensor` is NULL. The pointer is valid until the tensor
+/// is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) -> *const c_void {
     // SAFETY: the contract of `ffi`.
@@ -333,15 +336,15 @@ pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) 
     tensor.ok().filter(|t| t.strings().is_none()).map_or(std::ptr::null(), |t| t.bytes().as_ptr().cast())
 }
 
-/// Bytes of all elements; 0 for strings and if `tensor` is NULL.
+/// Returns the size of all elements in bytes; 0 for strings and if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_size(tensor: *const optimize_tensor_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.bytes().len())
 }
 
-/// The string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
-/// NUL-terminated, that live as long as the tensor.
+/// Writes the string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
+/// NUL-terminated, valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_string(
     tensor: *const optimize_tensor_t,
@@ -371,7 +374,7 @@ pub unsafe extern "C" fn optimize_tensor_string(
     }
 }
 
-/// Frees a tensor. NULL is fine.
+/// Frees a tensor. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_free(tensor: *mut optimize_tensor_t) {
     // SAFETY: the contract of `ffi`.

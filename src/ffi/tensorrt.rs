@@ -19,113 +19,116 @@ use crate::tensorrt::{
 use std::ffi::c_char;
 use std::path::Path;
 
-/// What an engine computes with.
+/// Precision of an engine.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_precision_t {
-    /// As the model is.
+    /// The types of the model.
     OPTIMIZE_PRECISION_FP32 = 0,
-    /// Products and what is around them in float16. Needs ONNX Runtime, to measure the error.
+    /// Products and the nodes around them in float16. Needs ONNX Runtime, to measure the error.
     OPTIMIZE_PRECISION_FP16 = 1,
     /// As OPTIMIZE_PRECISION_FP16, in bfloat16.
     OPTIMIZE_PRECISION_BF16 = 2,
-    /// What products with weights multiply, in 8-bit integers.
+    /// Products with weights in 8-bit integers.
     OPTIMIZE_PRECISION_INT8 = 3,
     /// As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
     OPTIMIZE_PRECISION_FP8 = 4,
 }
 
-/// Which library builds an engine.
+/// Library that builds an engine.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_tensorrt_backend_t {
-    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider; the report says why.
+    /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider; the report gives
+    /// the reason.
     OPTIMIZE_TENSORRT_AUTO = 0,
-    /// TensorRT 11 (libnvinfer.so.11): for the device that is there.
+    /// TensorRT 11 (libnvinfer.so.11), for the present device.
     OPTIMIZE_TENSORRT_NVINFER = 1,
-    /// TensorRT-RTX 1 (libtensorrt_rtx.so.1): without a device, too.
+    /// TensorRT-RTX 1 (libtensorrt_rtx.so.1), which needs no device.
     OPTIMIZE_TENSORRT_RTX = 2,
-    /// ONNX Runtime's TensorRT provider: a model with engines in it (X_ctx.onnx), where the provider starts.
+    /// ONNX Runtime's TensorRT provider: writes a model that contains engines (X_ctx.onnx).
     OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 }
 
-/// Options of `optimize_model_build_tensorrt`. All zero means the defaults.
+/// Options of `optimize_model_build_tensorrt`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_tensorrt_options_t {
     /// sizeof(optimize_tensorrt_options_t).
     pub struct_size: u32,
-    /// An optimize_precision_t.
+    /// Precision of the engine, an optimize_precision_t.
     pub precision: i32,
-    /// An optimize_tensorrt_backend_t.
+    /// Library that builds the engine, an optimize_tensorrt_backend_t.
     pub backend: i32,
-    /// 1 to 6 for TensorRT's levels 0 to 5; 0 is its default.
+    /// Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 is TensorRT's default.
     pub optimization_level: u32,
-    /// Size of the batch where the model leaves it open; 0 leaves it to the profiles.
+    /// Batch size where the model leaves it open; 0 leaves it to the profiles.
     pub batch_size: u64,
-    /// Length of sequences where the model leaves it open; 0 leaves it to the profiles.
+    /// Sequence length where the model leaves it open; 0 leaves it to the profiles.
     pub sequence_length: u64,
-    /// Least, usual and largest sizes by the model's names for dimensions, or batch, sequence and past:
+    /// Minimum, optimal and maximum sizes by dimension name, or batch, sequence and past:
     /// "batch=1:8:32,sequence=128"; or NULL.
     pub dimensions: *const c_char,
-    /// Least shapes, "ids:1x16,mask:1x16"; or NULL.
+    /// Minimum shapes, "ids:1x16,mask:1x16"; or NULL.
     pub min_shapes: *const c_char,
-    /// The shapes to be fast for; or NULL.
+    /// Optimal shapes, which the engine is tuned for; or NULL.
     pub opt_shapes: *const c_char,
-    /// Largest shapes; or NULL.
+    /// Maximum shapes; or NULL.
     pub max_shapes: *const c_char,
-    /// Several profiles as JSON instead, [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}]; or NULL.
+    /// Several profiles as JSON, instead of single shapes: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1,
+    /// 128]}}]; or NULL.
     pub profiles: *const c_char,
-    /// Folder of the libraries; NULL looks for them.
+    /// Folder of the libraries; NULL searches for them.
     pub library: *const c_char,
-    /// File that timings of layers are kept in; or NULL.
+    /// Path of a file that caches timings of layers; or NULL.
     pub timing_cache: *const c_char,
-    /// Device memory in bytes that a layer may work in; 0 is all.
+    /// Maximum device memory for the workspace of a layer, in bytes; 0 is all.
     pub workspace: u64,
-    /// Largest relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for int8
-    /// and fp8. Nodes go back to fp32 until it is met.
+    /// Maximum relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for
+    /// int8 and fp8. Nodes return to fp32 until it is met.
     pub max_error: f64,
-    /// TensorRT-RTX: `compute_capability_count` devices to build for, 89 for compute capability 8.9; NULL is all.
+    /// TensorRT-RTX: array of `compute_capability_count` compute capabilities to build for, 89 for 8.9; NULL is all.
     pub compute_capabilities: *const i32,
-    /// Numbers in `compute_capabilities`.
+    /// Number of elements in `compute_capabilities`.
     pub compute_capability_count: u64,
-    /// Not 0: runs with later versions of the library, too.
+    /// Not 0: builds an engine that also runs with later versions of the library.
     pub version_compatible: u32,
-    /// Not 0: runs on all devices from Ampere on.
+    /// Not 0: builds an engine that runs on all devices from Ampere on.
     pub hardware_compatible: u32,
-    /// Not 0: no weights in the engine.
+    /// Not 0: strips the weights from the engine.
     pub strip: u32,
-    /// Not 0: weights may be replaced later.
+    /// Not 0: allows the weights to be replaced later (refit).
     pub refit: u32,
-    /// Not 0: weights with the pattern 2:4 are used as such.
+    /// Not 0: uses weights with a 2:4 pattern as sparse weights.
     pub sparsity: u32,
-    /// Not 0: layers keep all that is known about them, for profilers.
+    /// Not 0: keeps detailed information on layers, for profilers.
     pub detailed: u32,
-    /// Not 0: no TensorFloat-32.
+    /// Not 0: disables TensorFloat-32.
     pub no_tf32: u32,
-    /// Not 0: builds even if the engine that is there is the one asked for.
+    /// Not 0: builds even if the existing engine matches the options.
     pub force: u32,
-    /// Not 0: another engine at the path is OPTIMIZE_MISMATCH and stays.
+    /// Not 0: returns OPTIMIZE_MISMATCH if the existing engine does not match, instead of replacing it.
     pub refuse_mismatch: u32,
-    /// Threads of the measurements; 0 is as the context says.
+    /// Number of threads of the measurements; 0 uses that of the context.
     pub threads: u32,
-    /// int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors), on which scales are found; NULL is
-    /// built-in sentences or generated numbers.
+    /// int8 and fp8: path of calibration data for the scales, a text or tensors for the inputs (X.safetensors); NULL
+    /// selects built-in sentences or generated numbers.
     pub calibration: *const c_char,
 }
 // SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest beside it
-/// (FILE.engine.json). If the engine that is there is of this model, library and these options, it stays, and the report
-/// says "reused". `report` may be NULL; else it gets JSON: backend, profiles, error against fp32, what stays fp32 and why.
+/// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to
+/// it (FILE.engine.json). An existing engine that matches model, library and options is kept, and the report has
+/// "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, nodes that stay fp32 and
+/// why. Progress stages: "hash", "precision", "build" (in steps, whose number grows). A cancel takes effect within
+/// 200 ms; the library may continue on a thread of its own.
 ///
-/// OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING where it needs a device; OPTIMIZE_UNSUPPORTED
-/// for another version of it and for operators that it does not take (the message names them);
-/// OPTIMIZE_INVALID_ARGUMENT if an input varies in size and nothing says how; OPTIMIZE_GATE_NOT_MET if the error stays
-/// too large; OPTIMIZE_MISMATCH with `refuse_mismatch`. Progress stages: "hash", "precision", "build" (in steps, whose
-/// number grows). A cancel is answered within 200 ms; the library may work on for a while on a thread of its own.
+/// Returns OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if it needs a device;
+/// OPTIMIZE_UNSUPPORTED for another version of the library and for operators that it does not support (the message
+/// names them); OPTIMIZE_INVALID_ARGUMENT if an input has a variable size without a range; OPTIMIZE_GATE_NOT_MET if
+/// the error stays too large; OPTIMIZE_MISMATCH with `refuse_mismatch`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_build_tensorrt(
     context: *const optimize_context_t,
@@ -159,9 +162,11 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
     }
 }
 
-/// Looks whether an engine may be used here, of `model` if that is not NULL. `manifest` (may be NULL) gets its manifest
-/// as JSON. `trust` not 0 says that its maker is trusted: an engine is code. OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its
-/// manifest is about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device;
+/// Checks whether an engine may be used here, for `model` if that is not NULL. `manifest` (may be NULL) receives its
+/// manifest as JSON. `trust` not 0 means that its source is trusted: an engine is executable code.
+///
+/// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
+/// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
 /// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_check(
@@ -193,34 +198,35 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
     }
 }
 
-/// How an engine is opened. All zero means the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
+/// Options of `optimize_tensorrt_open`. All zero selects the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_tensorrt_open_options_t {
     /// sizeof(optimize_tensorrt_open_options_t).
     pub struct_size: u32,
-    /// Not 0: whoever made the engine is trusted. It is code that TensorRT runs.
+    /// Not 0: trusts the source of the engine, which is code that TensorRT runs.
     pub trust: u32,
-    /// Number of the device, from 0.
+    /// Index of the device, from 0.
     pub device_id: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// 64 hexadecimal digits: SHA-256 of the model that it must be of, as reports have it (`input.sha256`); or NULL.
+    /// SHA-256 of the model that the engine must belong to, as in reports (`input.sha256`): 64 hexadecimal digits; or
+    /// NULL.
     pub model_sha256: *const c_char,
-    /// Folder of TensorRT's libraries; NULL looks for them.
+    /// Folder of TensorRT's libraries; NULL searches for them.
     pub library: *const c_char,
 }
 // SAFETY: repr(C), four u32 and two pointers that may be NULL: no padding.
 unsafe impl Options for optimize_tensorrt_open_options_t {}
 
-/// Makes an engine file (FILE.engine, with its manifest FILE.engine.json beside it) ready to run on a device: a session like
-/// others, which runs on OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
+/// Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. It
+/// is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
 ///
-/// OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that is not the one its manifest is
-/// about, or no engine; OPTIMIZE_MISMATCH for one of another model, version or device; OPTIMIZE_BACKEND_MISSING without
-/// the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND if the library cannot use the
-/// engine there.
+/// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
+/// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
+/// OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND
+/// if the library cannot use the engine there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_open(
     context: *const optimize_context_t,
@@ -247,7 +253,7 @@ pub unsafe extern "C" fn optimize_tensorrt_open(
     }
 }
 
-/// How the engine is looked at, and the number of its device.
+/// Returns the options of an engine and the index of its device.
 ///
 /// # Safety
 /// As [`options::read`]; the texts are NULL or NUL-terminated.
@@ -268,6 +274,8 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
     Ok((OpenOptions { model_sha256, trust, library, ..OpenOptions::default() }, given.device_id))
 }
 
+/// Returns a string, or `None` for NULL.
+///
 /// # Safety
 /// As [`text`], or NULL.
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
@@ -275,8 +283,10 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
+/// Returns the options that a C struct describes.
+///
 /// # Safety
-/// The texts are NULL or NUL-terminated, the numbers as many as announced.
+/// The texts are NULL or NUL-terminated, the arrays as long as announced.
 unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions> {
     // SAFETY: same contract.
     let read = |pointer, name| unsafe { text_or_null(pointer, name) };

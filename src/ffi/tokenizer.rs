@@ -1,4 +1,4 @@
-//! Tokenizers: text to ids and back.
+//! Tokenizers: encoding text to ids and decoding ids.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -13,22 +13,23 @@ use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// Text to ids and back. Immutable: any number of threads may use it at once.
+/// A tokenizer, which encodes text to ids and decodes ids. Immutable: any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_tokenizer_t(());
 
 handle!(optimize_tokenizer_t(Tokenizer), b"opt-toke", "tokenizer");
 
-/// Options of `optimize_tokenizer_encode`. All zero means the defaults.
+/// Options of `optimize_tokenizer_encode`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_encode_options_t {
     /// sizeof(optimize_encode_options_t).
     pub struct_size: u32,
-    /// Not 0: without the special tokens of the model ([CLS], <s> …).
+    /// Not 0: leaves out the special tokens of the model ([CLS], <s> …).
     pub no_special_tokens: u32,
-    /// Longest row in tokens, special ones included; what is longer is cut at the end. 0 is no limit.
+    /// Maximum length of a row in tokens, including special ones; longer rows are truncated at the end. 0 is no
+    /// limit.
     pub max_length: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -36,21 +37,21 @@ pub struct optimize_encode_options_t {
 // SAFETY: repr(C), four u32.
 unsafe impl Options for optimize_encode_options_t {}
 
-/// Options of `optimize_tokenizer_decode`. All zero means the defaults.
+/// Options of `optimize_tokenizer_decode`. All zero selects the defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_decode_options_t {
     /// sizeof(optimize_decode_options_t).
     pub struct_size: u32,
-    /// Not 0: keep special tokens in the text.
+    /// Not 0: keeps special tokens in the text.
     pub keep_special_tokens: u32,
 }
 // SAFETY: repr(C), two u32.
 unsafe impl Options for optimize_decode_options_t {}
 
-/// Loads a tokenizer.json, or the one in a folder, with what the files beside it (tokenizer_config.json,
-/// added_tokens.json, special_tokens_map.json) say of it.
+/// Loads a tokenizer.json, or the one in a folder, with the settings of the files next to it (tokenizer_config.json,
+/// added_tokens.json, special_tokens_map.json).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_load(
     path: *const c_char,
@@ -68,7 +69,7 @@ pub unsafe extern "C" fn optimize_tokenizer_load(
     }
 }
 
-/// The tokenizer that belongs to a model: the tokenizer.json beside it. OPTIMIZE_NOT_FOUND if it has none.
+/// Returns the tokenizer of a model: the tokenizer.json next to it. OPTIMIZE_NOT_FOUND if it has none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_tokenizer(
     model: *const optimize_model_t,
@@ -88,10 +89,9 @@ pub unsafe extern "C" fn optimize_model_tokenizer(
     }
 }
 
-/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the texts' bytes;
-/// NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
-/// tokens and 0 for padding; `type_ids` are the segments BERT wants. `attention_mask` and `type_ids` may be
-/// NULL.
+/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the lengths of the texts in
+/// bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
+/// tokens and 0 for padding; `type_ids` are BERT's segments. `attention_mask` and `type_ids` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_encode(
     tokenizer: *const optimize_tokenizer_t,
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
     }
 }
 
-/// The text of `count` ids, as a buffer the caller frees.
+/// Decodes `count` ids into a buffer, which the caller frees.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_decode(
     tokenizer: *const optimize_tokenizer_t,
@@ -160,14 +160,14 @@ pub unsafe extern "C" fn optimize_tokenizer_decode(
     }
 }
 
-/// Tokens in the vocabulary, added ones included; 0 if `tokenizer` is NULL.
+/// Returns the number of tokens in the vocabulary, including added ones; 0 if `tokenizer` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_vocabulary_size(tokenizer: *const optimize_tokenizer_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tokenizer) }.map_or(0, Tokenizer::vocabulary_size)
 }
 
-/// Frees a tokenizer. NULL is fine.
+/// Frees a tokenizer. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_free(tokenizer: *mut optimize_tokenizer_t) {
     // SAFETY: the contract of `ffi`.
