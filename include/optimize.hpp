@@ -1,10 +1,11 @@
-// liboptimize for C++17: make trained models smaller and faster, and run them, without Python.
+// liboptimize for C++17: makes trained models smaller and faster, and runs them, without Python.
 //
 // Introduction
 //
-//   A Context says where ONNX Runtime is. A Model is loaded, immutable, and freely shared between threads. A
-//   technique (Model::quantize ...) takes a model and gives a new one with a report. A model is saved, or made
-//   into a Session and run, or into a Generator that writes text. Model::benchmark compares two models; Model::evaluate says what they are worth on data.
+//   A Context holds the ONNX Runtime library. A Model is loaded, immutable, and shared freely between threads. A
+//   technique (Model::quantize ...) takes a model and returns a new one with a report. A model is saved, run in a
+//   Session, or used by a Generator to generate text. Model::benchmark compares two models; Model::evaluate
+//   measures them on data.
 //
 //     optimize::Context context;
 //     optimize::Model model(context, "model.onnx");
@@ -26,22 +27,23 @@
 //     optimize::Ensemble ensemble({&chat, &other});
 //     ensemble.generator(context).generate({"The capital of France is"}, options);
 //
-// Rules that hold for everything here
+// Rules for everything here
 //
-//   Header     This file, with those of the folder beside it, is all there is: it calls the C interface of
-//              optimize.h and links with -loptimize. What the functions do is said there; a method of the class
-//              for optimize_<noun>_t is the function optimize_<noun>_<method>, and options have the same names.
-//   Ownership  Classes are move-only and free what they hold. Children keep alive what they need: a session
+//   Header     This file and the folder next to it are header-only: they call the C interface of optimize.h and
+//              link with -loptimize. optimize.h documents the functions; a method of the class for
+//              optimize_<noun>_t is the function optimize_<noun>_<method>, and options have the same names.
+//   Ownership  Classes are move-only and free what they own. Objects keep alive what they need: a session
 //              outlives its model. A moved-from object is empty; using it throws invalid_argument.
-//   Errors     What fails throws optimize::Error: what() says all of it, status() and place() take it apart.
-//              Nothing is half-done: outputs appear only on success.
-//   Options    Plain structs; a default-constructed one means the defaults. The library is always told the size
-//              of the struct this file was compiled with, so a newer library works with an older program.
-//   Calls      What can take long takes a Call: progress, timeout, cancel. An exception thrown by the progress
-//              function, or by a generator's on_token, ends the call and comes out of it.
-//   Text       std::string, UTF-8. A path or name with a NUL inside throws invalid_argument.
-//   Threads    const methods may be called by any number of threads at once, the others (Session::run, those of
-//              Generator) by one at a time.
+//   Errors     A failure throws optimize::Error: what() is the whole text, status() and place() are its parts.
+//              Outputs appear only on success.
+//   Options    Plain structs; a default-constructed one has the defaults. The library receives the size of the
+//              struct that this file was compiled with, so a newer library works with an older program.
+//   Calls      A long operation takes a Call: progress, timeout, cancel token. An exception thrown by the progress
+//              function, or by a generator's on_token, ends the call and is rethrown by it.
+//   Text       std::string, UTF-8. A path or name that contains a NUL throws invalid_argument.
+//   Threads    Any number of threads may call const methods concurrently, and one thread at a time the others
+//              (Session::run, those of Generator).
+
 #ifndef OPTIMIZE_HPP
 #define OPTIMIZE_HPP
 

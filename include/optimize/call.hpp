@@ -1,4 +1,4 @@
-// Part of optimize.hpp: progress, timeout and cancel of a call.
+// Part of optimize.hpp: progress, timeout and cancellation of a call.
 #ifndef OPTIMIZE_CALL_HPP
 #define OPTIMIZE_CALL_HPP
 
@@ -15,35 +15,35 @@
 
 namespace optimize {
 
-/// A flag that any thread may raise to stop the calls it was given to.
+/// A cancel token, which any thread may use to stop the calls it was passed to.
 class Cancel : public detail::Handle<optimize_cancel_t, optimize_cancel_free> {
 public:
     Cancel() {
         detail::attempt([&](auto **error) { return optimize_cancel_new(place(), error); });
     }
-    /// Stops every call that was given this token, now and later. From any thread, any number of times.
+    /// Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
     void fire() const {
         detail::attempt([&](auto **error) { return optimize_cancel_fire(get(), error); });
     }
 };
 
-/// What every long call takes besides its options.
+/// Progress, timeout and cancellation of a long call.
 struct Call {
-    /// Called on the thread that made the call, at most 20 times a second; `total` is 0 if unknown. Returning
-    /// false cancels. What it throws cancels too, and is thrown again by the call.
+    /// Progress callback. It is called on the thread that made the call, at most 20 times per second; `total` is 0 if
+    /// unknown. Returning false cancels the call. An exception cancels it too, and is rethrown by the call.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
-    /// Time after which the call throws Status::timeout. One that is over already is taken as a millisecond.
+    /// Timeout, after which the call throws Status::timeout. A value below one millisecond is one millisecond.
     std::optional<std::chrono::milliseconds> timeout;
-    /// Token that any thread may fire to end the call with Status::cancelled.
+    /// Cancel token that ends the call with Status::cancelled; may be null.
     const Cancel *cancel = nullptr;
 };
 
 namespace detail {
 
-/// Keeps what the functions of a call throw, which must not pass through C, until the call is over.
+/// Holds exceptions of callbacks, which must not pass through C, until the call ends.
 class Thrown {
 public:
-    /// What a C callback answers for `function`, which says whether to go on.
+    /// Returns the result of a C callback that runs `function`, which returns whether to continue.
     template <class F> std::int32_t guard(F &&function) noexcept {
         try {
             return function() ? 0 : 1;
@@ -60,7 +60,7 @@ private:
     std::exception_ptr exception_;
 };
 
-/// A Call in the form C takes.
+/// A Call as a C struct.
 class Watch {
 public:
     Watch(const Call &call, Thrown &thrown) : call_(call), thrown_(thrown), raw_(sized<optimize_call_t>()) {
@@ -90,7 +90,7 @@ private:
     optimize_call_t raw_;
 };
 
-/// As the other attempt, for `function(call, error)`. What was thrown meanwhile wins.
+/// As the other attempt, for `function(call, error)`. An exception of a callback takes precedence.
 template <class F> void attempt(const Call &call, Thrown &thrown, F &&function) {
     const Watch watch(call, thrown);
     optimize_error_t *raw = nullptr;

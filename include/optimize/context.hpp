@@ -1,4 +1,4 @@
-// Part of optimize.hpp: the version of the library, and where ONNX Runtime is.
+// Part of optimize.hpp: the version of the library, and the ONNX Runtime library.
 #ifndef OPTIMIZE_CONTEXT_HPP
 #define OPTIMIZE_CONTEXT_HPP
 
@@ -15,23 +15,23 @@ struct ContextOptions {
     std::string runtime_library;
 };
 
-/// What sessions run on; see optimize_provider_t.
+/// Execution provider of a session; see optimize_provider_t.
 enum class Provider : std::int32_t {
     cpu = OPTIMIZE_PROVIDER_CPU,
     cuda = OPTIMIZE_PROVIDER_CUDA,
     tensorrt = OPTIMIZE_PROVIDER_TENSORRT,
-    /// To ask with: TensorRT, else CUDA, else the processor.
+    /// The first available of TensorRT, CUDA and CPU; only for requests.
     automatic = OPTIMIZE_PROVIDER_AUTO,
 };
 
-/// Where sessions run, in the options of all that makes some; see optimize_session_options_t.
+/// Execution provider and device, part of several option structs; see optimize_session_options_t.
 struct Execution {
     Provider provider = Provider::cpu;
     std::uint32_t device_id = 0;
-    /// TensorRT: absolute path of a folder for engines; empty keeps none.
+    /// TensorRT: absolute path of a folder that caches engines; empty disables the cache.
     std::string engine_cache;
 
-    /// Puts itself into a C struct, which must not outlive it.
+    /// Writes the options to a C struct, which must not outlive this object.
     template <class T> void write(T &raw) const {
         raw.provider = static_cast<std::int32_t>(provider);
         raw.device_id = device_id;
@@ -39,17 +39,17 @@ struct Execution {
     }
 };
 
-/// How a TensorRT engine is opened; see optimize_tensorrt_open_options_t.
+/// Options of open_tensorrt; see optimize_tensorrt_open_options_t.
 struct TensorRtOpenOptions {
-    /// Whoever made it is trusted: an engine is code.
+    /// Trusts the source of the engine, which is executable code.
     bool trust = false;
     std::uint32_t device_id = 0;
-    /// Of the model that it must be of; empty for any.
+    /// SHA-256 of the model that the engine must belong to; empty for any.
     std::string model_sha256;
-    /// Folder of TensorRT's libraries; empty looks for them.
+    /// Folder of TensorRT's libraries; empty searches for them.
     std::string library;
 
-    /// As C takes them; must not outlive this.
+    /// Returns the options as a C struct, which must not outlive this object.
     optimize_tensorrt_open_options_t native() const {
         auto raw = detail::sized<optimize_tensorrt_open_options_t>();
         raw.trust = trust;
@@ -60,10 +60,10 @@ struct TensorRtOpenOptions {
     }
 };
 
-/// The version of the library, e.g. "0.1.0".
+/// Returns the version of the library, for example "0.1.0".
 inline std::string version() { return optimize_version(); }
 
-/// Where ONNX Runtime is, and how many threads calls use. One per program is usual.
+/// The ONNX Runtime library and the default number of threads. A program usually has one.
 class Context : public detail::Handle<optimize_context_t, optimize_context_free> {
 public:
     explicit Context(const ContextOptions &options = {}) {
@@ -72,14 +72,14 @@ public:
         raw.runtime_library = detail::c_text_or_null(options.runtime_library, "runtime_library");
         detail::attempt([&](auto **error) { return optimize_context_new(&raw, place(), error); });
     }
-    /// Opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0".
+    /// Opens ONNX Runtime, if it is not open yet, and returns its version, for example "1.32.0".
     std::string runtime_version() const {
         const char *version = nullptr;
         detail::attempt([&](auto **error) { return optimize_context_runtime_version(get(), &version, error); });
         return version;
     }
-    /// What sessions can run on here, best first, as JSON: a list of "provider", "device_id", "available" and, if it is
-    /// not, "status" and "reason".
+    /// Returns the execution providers that sessions can use here, best first, as JSON: a list of "provider",
+    /// "device_id", "available" and, if it is not available, "status" and "reason".
     std::string providers(std::uint32_t device_id = 0) const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });

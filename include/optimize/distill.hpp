@@ -1,4 +1,4 @@
-// Part of optimize.hpp: a model that learns to answer as another does.
+// Part of optimize.hpp: distillation of a teacher model into a student.
 #ifndef OPTIMIZE_DISTILL_HPP
 #define OPTIMIZE_DISTILL_HPP
 
@@ -12,26 +12,26 @@
 
 namespace optimize {
 
-/// How far apart two distributions are; see optimize_divergence_t.
+/// Divergence between the distributions of teacher and student; see optimize_divergence_t.
 enum class Divergence : std::int32_t {
     forward = OPTIMIZE_DIVERGENCE_FORWARD,
     reverse = OPTIMIZE_DIVERGENCE_REVERSE,
     jensen_shannon = OPTIMIZE_DIVERGENCE_JENSEN_SHANNON,
 };
 
-/// How the learning rate goes down; see optimize_schedule_t.
+/// Decay of the learning rate; see optimize_schedule_t.
 enum class Schedule : std::int32_t {
     linear = OPTIMIZE_SCHEDULE_LINEAR,
     cosine = OPTIMIZE_SCHEDULE_COSINE,
     constant = OPTIMIZE_SCHEDULE_CONSTANT,
 };
 
-/// Where training is; see optimize_training_step_t.
+/// Progress of training; see optimize_training_step_t.
 using TrainingStep = optimize_training_step_t;
 
 /// Options of distill; see optimize_distill_options_t.
 struct DistillOptions {
-    /// What is learned from. Needed.
+    /// Training text. Required.
     std::string text;
     std::uint32_t epochs = 0;
     bool json_lines = false;
@@ -56,29 +56,30 @@ struct DistillOptions {
     std::uint64_t evaluate_every = 0;
     std::uint64_t checkpoint_every = 0;
     std::uint64_t seed = 0;
-    /// Names or globs of modules or weights that stay as they are.
+    /// Names or globs of modules or weights to keep unchanged.
     std::vector<std::string> freeze;
-    /// `layers:every-other` or `layers:6`, where no student is given.
+    /// Layers of a student that is cut from the teacher: `layers:every-other` or `layers:6`.
     std::string student_layers;
-    /// File for the state; empty for none.
+    /// Path of the checkpoint file; empty disables it.
     std::string checkpoint;
     bool resume = false;
     std::uint32_t threads = 0;
-    /// File for what the teacher says, so that it is asked once; empty for none.
+    /// Path of a file that caches the teacher's outputs; empty disables the cache.
     std::string teacher_cache;
-    /// Tokens or classes of each distribution that it keeps.
+    /// Number of most probable tokens or classes to cache per distribution.
     std::uint64_t teacher_top_k = 0;
-    /// What teacher and student run on: the processor, CUDA, or automatic.
+    /// Execution provider of teacher and student: cpu, cuda or automatic.
     Provider provider = Provider::cpu;
     std::uint32_t device_id = 0;
-    /// Called after each step and each measurement. What it throws cancels, and is thrown again by the call.
+    /// Training callback, called after each step and each validation. An exception cancels the call, and is rethrown
+    /// by it.
     std::function<void(const TrainingStep &)> training;
 };
 
-/// What distill gives.
+/// Result of distill.
 struct Distilled {
     Model model;
-    /// Losses over time, and what teacher and student are worth: the JSON of docs/report.md.
+    /// Report: losses over time, and the quality of teacher and student, in the JSON of docs/report.md.
     std::string report;
 };
 
@@ -121,7 +122,7 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     raw.teacher_top_k = options.teacher_top_k;
     raw.provider = static_cast<std::int32_t>(options.provider);
     raw.device_id = options.device_id;
-    // What the function throws waits until the next progress report, which ends the call.
+    // An exception of the callback is held until the next progress report, which ends the call.
     struct Told {
         const DistillOptions &options;
         Thrown thrown;
@@ -151,13 +152,13 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
 
 } // namespace detail
 
-/// Trains `student` to answer as `teacher` does, into a new model; both stay as they are.
+/// Trains `student` to reproduce the outputs of `teacher`, and returns a new model; both are unchanged.
 inline Distilled distill(const Context &context, const Model &teacher, const Model &student,
                          const DistillOptions &options, const Call &call = {}) {
     return detail::distill(context, teacher, &student, options, call);
 }
 
-/// As the other distill, of a student cut from the teacher: `options.student_layers`.
+/// As the other distill, with a student cut from the teacher by `options.student_layers`.
 inline Distilled distill(const Context &context, const Model &teacher, const DistillOptions &options,
                          const Call &call = {}) {
     return detail::distill(context, teacher, nullptr, options, call);

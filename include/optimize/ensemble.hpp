@@ -1,4 +1,4 @@
-// Part of optimize.hpp: several models that answer together, or become one.
+// Part of optimize.hpp: several models that are combined, or merged into one.
 #ifndef OPTIMIZE_ENSEMBLE_HPP
 #define OPTIMIZE_ENSEMBLE_HPP
 
@@ -14,7 +14,7 @@
 
 namespace optimize {
 
-/// How the members' answers become one; see optimize_ensemble_method_t.
+/// How the outputs of the members are combined; see optimize_ensemble_method_t.
 enum class EnsembleMethod : std::int32_t {
     mean = OPTIMIZE_ENSEMBLE_MEAN,
     weighted = OPTIMIZE_ENSEMBLE_WEIGHTED,
@@ -28,7 +28,7 @@ enum class EnsembleMethod : std::int32_t {
     concat = OPTIMIZE_ENSEMBLE_CONCAT,
 };
 
-/// What the members do; see optimize_ensemble_task_t.
+/// Task of the members; see optimize_ensemble_task_t.
 enum class EnsembleTask : std::int32_t {
     as_members = OPTIMIZE_ENSEMBLE_AS_MEMBERS,
     generate = OPTIMIZE_ENSEMBLE_GENERATE,
@@ -45,9 +45,9 @@ struct EnsembleOptions {
     bool allow_different_vocabularies = false;
     std::uint32_t candidates = 0;
     double length_penalty = 0;
-    /// One for each member; empty for equal ones.
+    /// Weights of the members; empty for equal ones.
     std::vector<double> weights;
-    /// One for each member; empty for 1.
+    /// Temperatures of the members; empty for 1.
     std::vector<double> temperatures;
 };
 
@@ -59,7 +59,7 @@ struct FitOptions {
     std::uint64_t max_tokens = 0;
 };
 
-/// How weights of several models become one; see optimize_merge_method_t.
+/// How the weights of several models are merged; see optimize_merge_method_t.
 enum class MergeMethod : std::int32_t {
     linear = OPTIMIZE_MERGE_LINEAR,
     slerp = OPTIMIZE_MERGE_SLERP,
@@ -70,7 +70,7 @@ enum class MergeMethod : std::int32_t {
 struct MergeOptions {
     MergeMethod method = MergeMethod::linear;
     std::vector<double> weights;
-    /// Ties, and only there; must live until the call ends.
+    /// Ties only: the model that the others were trained from; must live until the call ends.
     const Model *base = nullptr;
     double density = 0;
     double scale = 0;
@@ -79,10 +79,10 @@ struct MergeOptions {
 
 Combined merge(const std::vector<const Model *> &models, const MergeOptions &options = {}, const Call &call = {});
 
-/// What Ensemble::fuse and merge give.
+/// Result of Ensemble::fuse and merge.
 struct Combined {
     Model model;
-    /// The JSON of docs/report.md.
+    /// Report in the JSON of docs/report.md.
     std::string report;
 };
 
@@ -96,10 +96,10 @@ inline std::vector<const optimize_model_t *> c_models(const std::vector<const Mo
 
 } // namespace detail
 
-/// Models that answer together, and how. Never changes.
+/// Models whose outputs are combined, and how. Immutable.
 class Ensemble : public detail::Handle<optimize_ensemble_t, optimize_ensemble_free> {
 public:
-    /// The models may be gone before the ensemble.
+    /// Creates an ensemble. The models may be destroyed before it.
     explicit Ensemble(const std::vector<const Model *> &models, const EnsembleOptions &options = {}) {
         const auto members = detail::c_models(models);
         auto raw = detail::sized<optimize_ensemble_options_t>();
@@ -117,25 +117,25 @@ public:
             return optimize_ensemble_new(members.data(), members.size(), &raw, place(), error);
         });
     }
-    /// The ensemble of a manifest, `ensemble.json` or a folder with one, with its members.
+    /// Loads an ensemble and its members from a manifest, `ensemble.json` or a folder with one.
     static Ensemble load(const std::string &path) {
         const char *c_path = detail::c_text(path, "path");
         Ensemble made;
         detail::attempt([&](auto **error) { return optimize_ensemble_load(c_path, made.place(), error); });
         return made;
     }
-    /// Saves a manifest into a folder. The members stay where they are.
+    /// Saves a manifest into a folder. The members are not copied.
     void save(const std::string &folder) const {
         const char *c_folder = detail::c_text(folder, "folder");
         detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });
     }
-    /// {"method", "task", "members", "weights", "temperatures", "notes"} as JSON.
+    /// Returns a description as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
     std::string inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
         return report.text();
     }
-    /// The ensemble with the weights that foretell a text best, and the JSON of what was found.
+    /// Returns the ensemble with weights fitted to a text, and the report as JSON.
     std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
                                          const Call &call = {}) const {
         auto raw = detail::sized<optimize_fit_options_t>();
@@ -151,7 +151,7 @@ public:
         });
         return {std::move(made), report.text()};
     }
-    /// One model whose branches are the members.
+    /// Returns one model that has the members as branches, and a report.
     Combined fuse(const Call &call = {}) const {
         auto made = Model::make([&](auto **model, auto **report) {
             detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -160,7 +160,7 @@ public:
         });
         return {std::move(made.first), std::move(made.second)};
     }
-    /// The members made ready to write one text together.
+    /// Returns a generator that combines the members at every token.
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
@@ -177,7 +177,7 @@ inline Generator::Generator(const Context &context, const Ensemble &ensemble, co
     });
 }
 
-/// Merges the weights of models of one architecture into a new model of the same size.
+/// Merges the weights of models of one architecture, and returns a new model of the same size.
 inline Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call) {
     const auto members = detail::c_models(models);
     auto raw = detail::sized<optimize_merge_options_t>();

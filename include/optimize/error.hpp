@@ -1,4 +1,4 @@
-// Part of optimize.hpp: statuses and what is thrown.
+// Part of optimize.hpp: status codes and exceptions.
 #ifndef OPTIMIZE_ERROR_HPP
 #define OPTIMIZE_ERROR_HPP
 
@@ -11,7 +11,7 @@
 
 namespace optimize {
 
-/// What went wrong, as optimize_status_t has it.
+/// Status of a failure; see optimize_status_t.
 enum class Status : std::int32_t {
     ok = OPTIMIZE_OK,
     invalid_argument = OPTIMIZE_INVALID_ARGUMENT,
@@ -35,18 +35,19 @@ enum class Status : std::int32_t {
     untrusted = OPTIMIZE_UNTRUSTED,
 };
 
-/// What every failure throws. what() is "place: message".
+/// The exception of every failure. what() is "place: message".
 class Error : public std::runtime_error {
 public:
     Error(Status status, const std::string &message, const std::string &place = {})
         : std::runtime_error(place.empty() ? message : place + ": " + message), status_(status),
           text_(std::make_shared<const Text>(Text{message, place})) {}
 
-    /// The sort of failure.
+    /// Returns the status.
     Status status() const noexcept { return status_; }
-    /// What is wrong, one sentence.
+    /// Returns the message, one sentence.
     const std::string &message() const noexcept { return text_->message; }
-    /// Where: file, node, tensor or argument, outermost first; empty if the message says it all.
+    /// Returns where the error occurred: file, node, tensor or argument, outermost first; empty if the message
+    /// contains it.
     const std::string &place() const noexcept { return text_->place; }
 
 private:
@@ -57,7 +58,7 @@ private:
     std::shared_ptr<const Text> text_; // shared, because copying an exception must not throw
 };
 
-/// The name of a status, e.g. "invalid_model".
+/// Returns the name of a status, for example "invalid_model".
 inline std::string status_name(Status status) { return optimize_status_name(static_cast<std::int32_t>(status)); }
 
 } // namespace optimize

@@ -13,7 +13,7 @@
 
 namespace optimize {
 
-/// Why a text ends; see optimize_finish_reason_t.
+/// Why a text ended; see optimize_finish_reason_t.
 enum class FinishReason : std::int32_t {
     none = OPTIMIZE_FINISH_NONE,
     eos = OPTIMIZE_FINISH_EOS,
@@ -22,30 +22,31 @@ enum class FinishReason : std::int32_t {
     cancelled = OPTIMIZE_FINISH_CANCELLED,
 };
 
-/// A token as it is written.
+/// A token as it is generated.
 struct Written {
-    /// Number of the row.
+    /// Index of the row.
     std::uint32_t row;
     /// Id of the token.
     std::int64_t token;
-    /// Text that is certain now: whole characters, nothing of a stop string. Often empty. Lives until on_token
-    /// returns.
+    /// Text that later tokens cannot change: whole characters, without any part of a stop string. Often empty. Valid
+    /// until on_token returns.
     std::string_view text;
-    /// Log-probability of the token, if logprobs were asked for; else 0.
+    /// Log-probability of the token, if log-probabilities were requested; otherwise 0.
     float logprob;
-    /// Not none with the last token of a row.
+    /// Finish reason; not none with the last token of a row.
     FinishReason finish_reason;
-    /// Ensembles: entropy of the combined distribution, and how much of it is disagreement, in nats; else 0.
+    /// Ensembles: entropy of the combined distribution, and the part of it that is disagreement, in nats; otherwise
+    /// 0.
     double entropy;
     double mutual_information;
-    /// Ensembles: share of the members that hold this token for the most probable one; else 0.
+    /// Ensembles: share of the members that rank this token first; otherwise 0.
     double agreement;
 };
 
 /// Options of Generator; see optimize_generator_options_t.
 struct GeneratorOptions {
     std::uint32_t threads = 0;
-    /// Faster with weights in blocks of a few bits, not as exact.
+    /// Rounds the activations of block-quantized products: faster and less exact.
     bool round_activations = false;
     Execution execution;
 };
@@ -65,18 +66,18 @@ struct GenerateOptions {
     std::uint32_t logprobs = 0;
     std::uint64_t seed = 0;
     std::vector<std::string> stop;
-    /// Called for every token on the thread that made the call. Returning false ends all rows. What it throws ends
-    /// them too, and is thrown again by the call; what was written until then can be gone on with.
+    /// Token callback, called for every token on the thread that made the call. Returning false ends all rows. An
+    /// exception ends them too, and is rethrown by the call; run() can continue the texts.
     std::function<bool(const Written &written)> on_token;
     bool rendered = false;
     bool ignore_eos = false;
-    /// Ids of tokens that end a row's text and are no part of it.
+    /// Ids of tokens that end the text of a row and are not part of it.
     std::vector<std::int64_t> stop_tokens;
 };
 
 namespace detail {
 
-/// GenerateOptions in the form C takes.
+/// GenerateOptions as a C struct.
 class Generating {
 public:
     Generating(const GenerateOptions &options, Thrown &thrown)
@@ -130,7 +131,7 @@ private:
 class Package;
 class Ensemble;
 
-/// A decoder made ready to write text, with what it has read so far. Takes one call at a time.
+/// A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
     Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
@@ -139,13 +140,13 @@ public:
             return optimize_generator_new(context.get(), model.get(), &raw, c_call, place(), error);
         });
     }
-    /// The members of an ensemble, which write one text together: see Ensemble::generator.
+    /// Creates a generator that combines the members of an ensemble; see Ensemble::generator.
     Generator(const Context &context, const Ensemble &ensemble, const GeneratorOptions &options = {},
               const Call &call = {});
-    /// The model of a package: see Package::generator.
+    /// Creates a generator of the model of a package; see Package::generator.
     Generator(const Context &context, const Package &package, const GeneratorOptions &options = {},
               const Call &call = {});
-    /// Writes a text after each prompt; what was read before is dropped. Gives {"generations": [{"text", "tokens",
+    /// Generates a text after each prompt; previous rows are discarded. Returns {"generations": [{"text", "tokens",
     /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
     std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
                          const Call &call = {}) {
@@ -155,14 +156,14 @@ public:
                                                c_call, report, error);
         });
     }
-    /// Where its models run, as JSON: see optimize_generator_placement.
+    /// Returns where the models run, as JSON: see optimize_generator_placement.
     std::string placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
         return json.text();
     }
-    /// Appends to a row (0 for a conversation; this makes it), to be read by the next run. Of the options only
-    /// `rendered` matters.
+    /// Appends text to a row (0 for a conversation; this call creates it), which the next run reads. Only `rendered`
+    /// of the options applies.
     void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);
@@ -170,13 +171,13 @@ public:
             return optimize_generator_append(get(), row, text.data(), text.size(), generating.get(), error);
         });
     }
-    /// Writes on in all rows; only what is new is computed. Gives what was written now, as generate does.
+    /// Continues the text of all rows, computing only what is new. Returns the new tokens, as generate does.
     std::string run(const GenerateOptions &options = {}, const Call &call = {}) {
         return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
             return optimize_generator_run(get(), raw, c_call, report, error);
         });
     }
-    /// Forgets all rows.
+    /// Discards all rows.
     void reset() {
         detail::attempt([&](auto **error) { return optimize_generator_reset(get(), error); });
     }

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: how the classes are made. Not for use outside.
+// Part of optimize.hpp: implementation of the classes. Not a public interface.
 #ifndef OPTIMIZE_HANDLE_HPP
 #define OPTIMIZE_HANDLE_HPP
 
@@ -27,14 +27,14 @@ public:
     Handle(const Handle &) = delete;
     Handle &operator=(const Handle &) = delete;
 
-    /// The C handle, which stays owned by this object; NULL after a move.
+    /// Returns the C handle, which stays owned by this object; NULL after a move.
     T *get() const noexcept { return raw_; }
 
 protected:
     Handle() noexcept = default;
     explicit Handle(T *raw) noexcept : raw_(raw) {}
     ~Handle() { Free(raw_); }
-    /// Where a C function puts its result. Only while empty.
+    /// Returns the output pointer for a C function. Only for an empty object.
     T **place() noexcept { return &raw_; }
 
 private:
@@ -58,7 +58,7 @@ inline void check(optimize_status_t status, const OwnedError &error) {
         throw Error(static_cast<Status>(status), optimize_error_message(error.get()), optimize_error_place(error.get()));
 }
 
-/// Calls `function(error)` and throws if it answers anything but OPTIMIZE_OK.
+/// Calls `function(error)` and throws if the status is not OPTIMIZE_OK.
 template <class F> void attempt(F &&function) {
     optimize_error_t *raw = nullptr;
     const optimize_status_t status = function(&raw);
@@ -82,7 +82,7 @@ inline std::vector<const char *> c_texts(const std::vector<std::string> &texts, 
     return pointers;
 }
 
-/// Texts that may hold anything, in the form C takes. They must outlive it.
+/// Texts as C arrays; the texts must outlive it.
 struct Texts {
     explicit Texts(const std::vector<std::string> &texts) {
         for (const std::string &text : texts) {
@@ -94,7 +94,7 @@ struct Texts {
     std::vector<std::size_t> sizes;
 };
 
-/// An option struct with its size set and everything else zero.
+/// Returns an option struct with its size set and everything else zero.
 template <class T> T sized() noexcept {
     T options{};
     options.struct_size = static_cast<std::uint32_t>(sizeof options);

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: how models are measured.
+// Part of optimize.hpp: benchmark and evaluation options.
 #ifndef OPTIMIZE_MEASURE_HPP
 #define OPTIMIZE_MEASURE_HPP
 
@@ -24,14 +24,14 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
-    /// Values of inputs by name, in place of texts and of generated numbers: the first dimension counts the samples.
+    /// Values of inputs by name, instead of texts and generated numbers; the first dimension counts samples.
     std::vector<std::pair<std::string, const Tensor *>> inputs;
-    /// The models' makers are trusted: engines that are ready in a model are code.
+    /// Trusts the source of the models; engines inside a model are executable code.
     bool trust_engines = false;
     Execution execution;
 };
 
-/// What Model::evaluate measures; see optimize_evaluate_task_t.
+/// Evaluation task of Model::evaluate; see optimize_evaluate_task_t.
 enum class EvaluateTask : std::int32_t {
     automatic = OPTIMIZE_EVALUATE_DEFAULT,
     perplexity = OPTIMIZE_EVALUATE_PERPLEXITY,
@@ -40,7 +40,7 @@ enum class EvaluateTask : std::int32_t {
     probe = OPTIMIZE_EVALUATE_PROBE,
 };
 
-/// Where the token that begins a text stands; see optimize_bos_t.
+/// Where the begin-of-text token is inserted; see optimize_bos_t.
 enum class Bos : std::int32_t {
     every_window = OPTIMIZE_BOS_EVERY_WINDOW,
     first_window = OPTIMIZE_BOS_FIRST_WINDOW,

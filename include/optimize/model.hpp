@@ -1,4 +1,4 @@
-// Part of optimize.hpp: models, and what is done to them.
+// Part of optimize.hpp: models and their techniques.
 #ifndef OPTIMIZE_MODEL_HPP
 #define OPTIMIZE_MODEL_HPP
 
@@ -17,14 +17,14 @@
 
 namespace optimize {
 
-/// Where Model::save puts weights; see optimize_external_data_t.
+/// Where Model::save stores weights; see optimize_external_data_t.
 enum class ExternalData : std::int32_t {
     automatic = OPTIMIZE_EXTERNAL_DATA_AUTO,
     never = OPTIMIZE_EXTERNAL_DATA_NEVER,
     always = OPTIMIZE_EXTERNAL_DATA_ALWAYS,
 };
 
-/// The form of a quantized model; see optimize_quantize_type_t.
+/// Kind of quantization; see optimize_quantize_type_t.
 enum class QuantizeType : std::int32_t {
     dynamic = OPTIMIZE_QUANTIZE_DYNAMIC,
     weight_only = OPTIMIZE_QUANTIZE_WEIGHT_ONLY,
@@ -45,7 +45,7 @@ enum class ReduceRange : std::int32_t {
     off = OPTIMIZE_REDUCE_RANGE_OFF,
 };
 
-/// See optimize_algorithm_t.
+/// How the codes of weights in blocks are chosen; see optimize_algorithm_t.
 enum class Algorithm : std::int32_t {
     automatic = OPTIMIZE_ALGORITHM_AUTO,
     rtn = OPTIMIZE_ALGORITHM_RTN,
@@ -54,7 +54,7 @@ enum class Algorithm : std::int32_t {
     awq = OPTIMIZE_ALGORITHM_AWQ,
 };
 
-/// See optimize_calibration_method_t.
+/// How the range of an activation is determined; see optimize_calibration_method_t.
 enum class CalibrationMethod : std::int32_t {
     min_max = OPTIMIZE_CALIBRATION_MIN_MAX,
     percentile = OPTIMIZE_CALIBRATION_PERCENTILE,
@@ -83,9 +83,9 @@ struct QuantizeOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
-    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    /// Other bits for matching nodes and weights: `GLOB=BITS` or `GLOB=BITS/BLOCK`.
     std::vector<std::string> overrides;
-    /// A text; empty for none.
+    /// Calibration text; empty for none.
     std::string calibration;
     std::uint32_t calibration_windows = 0;
     std::uint32_t calibration_length = 0;
@@ -97,12 +97,12 @@ struct QuantizeOptions {
     double max_quality_loss = 0;
     std::uint64_t target_size = 0;
     bool never_slower = false;
-    /// Calibration data that is no text: values of inputs by name, whose first dimension counts samples.
-    /// The tensors must live until the call is over.
+    /// Calibration tensors by input name, instead of a text; the first dimension counts samples. The tensors must
+    /// live until the call ends.
     std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
-/// How weights are chosen for pruning; see optimize_prune_method_t.
+/// How weights are selected for pruning; see optimize_prune_method_t.
 enum class PruneMethod : std::int32_t {
     magnitude = OPTIMIZE_PRUNE_MAGNITUDE,
     random = OPTIMIZE_PRUNE_RANDOM,
@@ -111,7 +111,7 @@ enum class PruneMethod : std::int32_t {
     structured = OPTIMIZE_PRUNE_STRUCTURED,
 };
 
-/// By what structured pruning judges a neuron, channel or head; see optimize_importance_t.
+/// How structured pruning ranks neurons, channels and heads; see optimize_importance_t.
 enum class Importance : std::int32_t {
     l1 = OPTIMIZE_IMPORTANCE_L1,
     l2 = OPTIMIZE_IMPORTANCE_L2,
@@ -138,12 +138,12 @@ struct PruneOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> target_modules;
     std::vector<std::string> exclude;
-    /// `GLOB=SPARSITY`.
+    /// Other sparsities for matching modules, weights and nodes: `GLOB=SPARSITY`.
     std::vector<std::string> overrides;
-    /// A text; empty for none.
+    /// Calibration text; empty for none.
     std::string calibration;
     std::string scratch_folder;
-    /// Numbers of layers that go.
+    /// Indices of layers to remove.
     std::vector<std::uint32_t> layers;
     std::uint64_t target_size = 0;
     double target_speedup = 0;
@@ -151,7 +151,7 @@ struct PruneOptions {
 
 /// A message of a conversation.
 struct Message {
-    /// "system", "user", "assistant", or what else the model's template knows.
+    /// Role: "system", "user", "assistant", or another role that the model's template knows.
     std::string role;
     std::string content;
 };
@@ -170,7 +170,7 @@ struct MergeOptions;
 
 namespace detail {
 
-/// A string of JSON.
+/// Returns a text as a JSON string.
 inline std::string json_text(const std::string &text) {
     constexpr char digits[] = "0123456789abcdef";
     std::string json = "\"";
@@ -187,7 +187,7 @@ inline std::string json_text(const std::string &text) {
 
 class Package;
 
-/// A loaded or made model. Immutable.
+/// A loaded or created model. Immutable.
 class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
 public:
     /// Loads an .onnx or .gguf file, a checkpoint folder or an exported folder.
@@ -205,7 +205,7 @@ public:
         });
         return made;
     }
-    /// Saves atomically; gives {"files": [{"path", "bytes", "sha256"}]} as JSON.
+    /// Saves the model atomically; returns {"files": [{"path", "bytes", "sha256"}]} as JSON.
     std::string save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
         raw.external_data = static_cast<std::int32_t>(options.external_data);
@@ -217,7 +217,7 @@ public:
         });
         return report.text();
     }
-    /// What is inside, as JSON.
+    /// Returns a description of the model as JSON.
     std::string inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_model_inspect(get(), report.place(), error); });
@@ -233,7 +233,7 @@ public:
             return optimize_model_output(get(), index, info, error);
         });
     }
-    /// A conversation as the text the model was trained on, by its chat template: a prompt that is `rendered`.
+    /// Renders a conversation with the chat template of the model; the result is a prompt for `rendered`.
     std::string render_chat(const std::vector<Message> &messages) const {
         std::string json = "[";
         for (const Message &message : messages) {
@@ -243,7 +243,8 @@ public:
         }
         return render_chat(json + ']');
     }
-    /// The same for messages in JSON, which may have more in them: [{"role": "user", "content": "..."}, ...].
+    /// As the other render_chat, for messages in JSON, which may have more keys: [{"role": "user", "content": "..."},
+    /// ...].
     std::string render_chat(const std::string &messages) const {
         const char *c_messages = detail::c_text(messages, "messages");
         detail::Buffer rendered;
@@ -252,11 +253,11 @@ public:
         });
         return rendered.text();
     }
-    /// Quantizes into a new model; this one stays as it is.
+    /// Quantizes the model and returns a new one; this one is unchanged.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
-    /// Prunes into a new model; this one stays as it is.
+    /// Prunes the model and returns a new one; this one is unchanged.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
-    /// Measures `result` against this model and gives the report as JSON. Without a tokenizer inputs are generated.
+    /// Compares `result` with this model and returns the report as JSON. Without a tokenizer, inputs are generated.
     std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
@@ -264,7 +265,7 @@ public:
             return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, raw, c_call, report, error);
         });
     }
-    /// Measures a TensorRT engine of this model, in a file, against the model.
+    /// Compares an engine file of this model with the model, and returns the report as JSON.
     std::string benchmark_engine(const Context &context, const std::string &path,
                                  const TensorRtOpenOptions &engine_options, const Tokenizer *tokenizer = nullptr,
                                  const BenchmarkOptions &options = {}, const Call &call = {}) const {
@@ -276,8 +277,8 @@ public:
                                                    report, error);
         });
     }
-    /// Measures what this model is worth on the content of a file, alone or against another, and gives the report as
-    /// JSON. Without a tokenizer it is the model's own.
+    /// Evaluates this model on the content of a file, alone or compared with another, and returns the report as JSON.
+    /// Without a tokenizer, that of the model is used.
     std::string evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
                          const Tokenizer *tokenizer = nullptr, const EvaluateOptions &options = {},
                          const Call &call = {}) const {
@@ -313,7 +314,7 @@ private:
                                      const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
-    /// The report of `function(options, call, report, error)`.
+    /// Returns the report of `function(options, call, report, error)`.
     template <class F> static std::string benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
         const auto texts = detail::c_texts(options.texts, "texts");
         const auto shapes = detail::c_texts(options.shapes, "shapes");
@@ -349,7 +350,7 @@ private:
         });
         return report.text();
     }
-    /// What `function(model, report)` makes.
+    /// Returns the results of `function(model, report)`.
     template <class F> static std::pair<Model, std::string> make(F &&function) {
         Model made;
         detail::Buffer report;
@@ -358,10 +359,10 @@ private:
     }
 };
 
-/// What Model::quantize gives.
+/// Result of Model::quantize.
 struct Quantized {
     Model model;
-    /// What was done to each node, and why the others were left: the JSON of docs/report.md.
+    /// Report in the JSON of docs/report.md: what was done to each node, and why others were left.
     std::string report;
 };
 
@@ -416,10 +417,10 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     return {std::move(made), report.text()};
 }
 
-/// What Model::prune gives.
+/// Result of Model::prune.
 struct Pruned {
     Model model;
-    /// How many weights of each node are zero now, and why others were left: the JSON of docs/report.md.
+    /// Report in the JSON of docs/report.md: the number of zeros of each node, and why others were left.
     std::string report;
 };
 

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: packages, models made ready ahead of time.
+// Part of optimize.hpp: packages, models prepared ahead of time.
 #ifndef OPTIMIZE_PACKAGE_HPP
 #define OPTIMIZE_PACKAGE_HPP
 
@@ -19,7 +19,7 @@ struct DimensionRange {
     std::uint32_t dimension = 0;
     std::string name;
     std::uint64_t min = 0;
-    /// 0 is no limit.
+    /// Maximum size; 0 is no limit.
     std::uint64_t max = 0;
 };
 
@@ -35,7 +35,7 @@ struct PackageOptions {
     bool single_file = false;
     bool portable_only = false;
     bool packed = false;
-    /// Path of a TensorRT engine of the model, with its manifest beside it; empty is none.
+    /// Path of a TensorRT engine of the model, with its manifest next to it; empty for none.
     std::string engine;
     std::vector<DimensionRange> dimensions;
 };
@@ -43,7 +43,7 @@ struct PackageOptions {
 /// An open package. Immutable.
 class Package : public detail::Handle<optimize_package_t, optimize_package_free> {
 public:
-    /// `variant` empty chooses by processor; `public_key` empty asks for no signature.
+    /// Opens a package. An empty `variant` selects one by processor; an empty `public_key` requires no signature.
     explicit Package(const std::string &path, const std::string &variant = {}, const std::string &public_key = {}) {
         auto raw = detail::sized<optimize_package_open_options_t>();
         raw.variant = detail::c_text_or_null(variant, "variant");
@@ -51,7 +51,7 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
-    /// Makes a package of a model; gives the report as JSON.
+    /// Writes a package of a model; returns the report as JSON.
     static std::string compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_package_compile_options_t>();
@@ -93,7 +93,8 @@ public:
     Session session(const Context &context, const SessionOptions &options = {}, const Call &call = {}) const {
         return Session(context, *this, options, call);
     }
-    /// Its TensorRT engine, ready to run on a device. Without `trust` it is refused: it is code.
+    /// Returns a session of the package's TensorRT engine. Without `trust` it is refused, because it is executable
+    /// code.
     Session engine(const Context &context, const TensorRtOpenOptions &options = {}, const Call &call = {}) const {
         const auto raw = options.native();
         optimize_session_t *session = nullptr;
@@ -110,13 +111,13 @@ public:
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
-    /// The manifest as JSON, with the variant that is used here and why.
+    /// Returns the manifest as JSON, with the variant that is used here and why.
     std::string inspect(const Context &context) const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return json.text();
     }
-    /// Throws if a single bit is not what it was, or if `public_key` is not empty and did not sign it.
+    /// Verifies every byte, and the signature if `public_key` is not empty; throws if something does not match.
     void verify(const std::string &public_key = {}, const Call &call = {}) const {
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: models made ready to run.
+// Part of optimize.hpp: models ready to run.
 #ifndef OPTIMIZE_SESSION_HPP
 #define OPTIMIZE_SESSION_HPP
 
@@ -24,16 +24,16 @@ enum class OptimizationLevel : std::int32_t {
 struct SessionOptions {
     std::uint32_t threads = 0;
     OptimizationLevel optimization_level = OptimizationLevel::all;
-    /// Does nothing for models with weights in blocks of a few bits.
+    /// Keeps weights in place instead of reordering them; ignored for models with block-quantized weights.
     bool disable_prepacking = false;
-    /// Faster with weights in blocks of a few bits, not as exact.
+    /// Rounds the activations of block-quantized products: faster and less exact.
     bool round_activations = false;
-    /// The model's maker is trusted: engines that are ready in it are code.
+    /// Trusts the source of the model; engines inside it are executable code.
     bool trust_engines = false;
     Execution execution;
 };
 
-/// An input of a run. The tensor must live until the run is over.
+/// An input of a run. The tensor must live until the run ends.
 struct Input {
     std::string name;
     std::reference_wrapper<const Tensor> tensor;
@@ -41,7 +41,7 @@ struct Input {
 
 class Package;
 
-/// A model, or a TensorRT engine of one, made ready to run. Takes one run at a time: make one session for each thread.
+/// A model, or a TensorRT engine of one, ready to run. It accepts one run at a time: create one session per thread.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
@@ -50,9 +50,9 @@ public:
             return optimize_session_new(context.get(), model.get(), &raw, c_call, place(), error);
         });
     }
-    /// As Package::session.
+    /// Creates a session of a package, as Package::session.
     Session(const Context &context, const Package &package, const SessionOptions &options = {}, const Call &call = {});
-    /// Gives the named outputs in the order asked for; all of them if none is named.
+    /// Runs the session and returns the named outputs in that order, or all outputs if none is named.
     std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
                             const Call &call = {}) {
         std::vector<const char *> names;
@@ -76,9 +76,9 @@ public:
         });
         return outputs;
     }
-    /// What it runs on.
+    /// Returns the execution provider.
     Provider provider() const { return static_cast<Provider>(optimize_session_provider(get())); }
-    /// Where it runs, as JSON: see optimize_session_placement.
+    /// Returns where the session runs, as JSON: see optimize_session_placement.
     std::string placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_session_placement(get(), json.place(), error); });

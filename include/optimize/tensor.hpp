@@ -17,7 +17,7 @@
 
 namespace optimize {
 
-/// Element types, as optimize_dtype_t has them.
+/// Element types; see optimize_dtype_t.
 enum class DType : std::int32_t {
     unknown = OPTIMIZE_DTYPE_UNKNOWN,
     float32 = OPTIMIZE_DTYPE_FLOAT32,
@@ -50,18 +50,18 @@ enum class DType : std::int32_t {
 
 /// A dimension of an input or output.
 struct Dimension {
-    /// -1 where any size will do.
+    /// Size; -1 for any size.
     std::int64_t size = -1;
-    /// Equal names are equal sizes; empty if it has none.
+    /// Name; equal names require equal sizes; empty if there is none.
     std::string name;
 };
 
 /// An input or output of a model.
 struct ValueInfo {
     std::string name;
-    /// DType::unknown for a sequence or map.
+    /// Element type; DType::unknown for a sequence or map.
     DType dtype = DType::unknown;
-    /// Nothing if not even the number of dimensions is declared.
+    /// Shape; empty if the number of dimensions is not declared.
     std::optional<std::vector<Dimension>> shape;
 };
 
@@ -73,7 +73,7 @@ template <> struct IsCharacter<wchar_t> : std::true_type {};
 template <> struct IsCharacter<char16_t> : std::true_type {};
 template <> struct IsCharacter<char32_t> : std::true_type {};
 
-/// The element type of a C++ type; DType::unknown if it has none.
+/// Returns the element type of a C++ type; DType::unknown if it has none.
 template <class T> constexpr DType dtype_of() noexcept {
     if constexpr (std::is_same_v<T, bool>) return sizeof(bool) == 1 ? DType::boolean : DType::unknown;
     else if constexpr (std::is_same_v<T, float>) return DType::float32;
@@ -94,7 +94,7 @@ inline ValueInfo value_info(const optimize_value_info_t &info) {
     return value;
 }
 
-/// All inputs or outputs: `function(index, info, error)` gives one.
+/// Returns all inputs or outputs, each from `function(index, info, error)`.
 template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&function) {
     std::vector<ValueInfo> values;
     values.reserve(count);
@@ -111,7 +111,7 @@ template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&fun
 /// Elements with a type and a shape. Immutable.
 class Tensor : public detail::Handle<optimize_tensor_t, optimize_tensor_free> {
 public:
-    /// Takes over the elements, row-major; nothing is copied if the vector is moved in.
+    /// Takes ownership of the elements, row-major; a vector that is moved in is not copied.
     template <class T> Tensor(const std::vector<std::int64_t> &dims, std::vector<T> elements) {
         static_assert(!std::is_same_v<T, bool>, "std::vector<bool> has no bytes: use Tensor::copy");
         auto owner = std::make_unique<std::vector<T>>(std::move(elements));
@@ -123,7 +123,7 @@ public:
     template <class T> static Tensor copy(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count) {
         return copy(dtype_of<T>(), dims, elements, count * sizeof(T));
     }
-    /// Copies `size` bytes of elements of a type that C++ has no name for (float16, int4 ...).
+    /// Copies `size` bytes of elements of a type that C++ does not have (float16, int4 ...).
     static Tensor copy(DType dtype, const std::vector<std::int64_t> &dims, const void *data, std::size_t size) {
         Tensor made;
         const auto number = static_cast<std::int32_t>(dtype);
@@ -132,9 +132,9 @@ public:
         });
         return made;
     }
-    /// Uses the caller's elements in place. They must stay valid and unchanged until `release` is called, on
-    /// whatever thread that is, or without one until the tensor and every run that uses it are over. `release`
-    /// must not throw, and is not called if this function throws.
+    /// Uses the caller's elements in place. They must stay valid and unchanged until `release` is called, on any
+    /// thread, or without `release` until the tensor and every run that uses it have ended. `release` must not throw,
+    /// and is not called if this function throws.
     template <class T>
     static Tensor borrow(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count,
                          std::function<void()> release = {}) {
@@ -167,36 +167,36 @@ public:
         const std::int64_t *first = optimize_tensor_dims(get());
         return {first, first + rank()};
     }
-    /// Number of elements: the product of the dims.
+    /// Returns the number of elements: the product of the dimensions.
     std::size_t elements() const noexcept {
         std::size_t count = 1;
         for (std::size_t i = 0; i < rank(); ++i) count *= static_cast<std::size_t>(optimize_tensor_dims(get())[i]);
         return count;
     }
-    /// Bytes of all elements; 0 for strings.
+    /// Returns the size of all elements in bytes; 0 for strings.
     std::size_t size_bytes() const noexcept { return optimize_tensor_size(get()); }
-    /// The elements as they lie in memory, whatever their type; NULL for strings. Lives as long as the tensor.
+    /// Returns the elements as bytes; NULL for strings. Valid as long as the tensor.
     const void *data() const noexcept { return optimize_tensor_data(get()); }
-    /// The elements, row-major; throws if they are of another type. Lives as long as the tensor.
+    /// Returns the elements, row-major; throws if they have another type. Valid as long as the tensor.
     template <class T> const T *data() const {
         if (dtype() != dtype_of<T>())
             throw Error(Status::invalid_argument, "the tensor holds elements of type " + number(dtype()) + ", not " +
                                                       number(dtype_of<T>()) + " (numbers of optimize_dtype_t)");
         return static_cast<const T *>(data());
     }
-    /// A copy of the elements; throws if they are of another type.
+    /// Returns a copy of the elements; throws if they have another type.
     template <class T> std::vector<T> to_vector() const {
         const T *first = data<T>();
         return first ? std::vector<T>(first, first + elements()) : std::vector<T>();
     }
-    /// The string at row-major position `index`. Lives as long as the tensor.
+    /// Returns the string at row-major position `index`. Valid as long as the tensor.
     std::string_view string(std::size_t index) const {
         const char *text = nullptr;
         std::size_t size = 0;
         detail::attempt([&](auto **error) { return optimize_tensor_string(get(), index, &text, &size, error); });
         return {text, size};
     }
-    /// A copy of all strings; throws if the elements are no strings.
+    /// Returns a copy of all strings; throws if the elements are not strings.
     std::vector<std::string> strings() const {
         if (dtype() != DType::string) throw Error(Status::invalid_argument, "the tensor does not hold strings");
         std::vector<std::string> all;

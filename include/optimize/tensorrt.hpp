@@ -38,11 +38,11 @@ struct TensorRtOptions {
     bool force = false;
     bool refuse_mismatch = false;
     std::uint32_t threads = 0;
-    /// int8 and fp8: path of a text, or of tensors for the inputs (X.safetensors); empty is built-in sentences.
+    /// int8 and fp8: path of calibration data, a text or tensors (X.safetensors); empty for built-in sentences.
     std::string calibration;
 };
 
-/// Builds an engine at `path`, with a manifest beside it; gives the report as JSON.
+/// Builds an engine at `path`, with a manifest next to it; returns the report as JSON.
 inline std::string build_tensorrt(const Context &context, const Model &model, const std::string &path,
                                   const TensorRtOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_tensorrt_options_t>();
@@ -81,8 +81,8 @@ inline std::string build_tensorrt(const Context &context, const Model &model, co
     return report.text();
 }
 
-/// Looks whether an engine may be used here, of `model` if that is not null; gives its manifest as JSON. `trust` says that
-/// whoever made it is trusted: it is code.
+/// Checks whether an engine may be used here, for `model` if that is not null; returns its manifest as JSON. `trust`
+/// means that its source is trusted: it is executable code.
 inline std::string check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
                                   bool trust = false, const Call &call = {}) {
     const char *c_path = detail::c_text(path, "path");
@@ -94,7 +94,8 @@ inline std::string check_tensorrt(const Context &context, const std::string &pat
     return manifest.text();
 }
 
-/// Makes an engine file ready to run on a device. Without `trust` every engine is refused: it is code.
+/// Creates a session of an engine file on a device. Without `trust` every engine is refused, because it is executable
+/// code.
 inline Session open_tensorrt(const Context &context, const std::string &path, const TensorRtOpenOptions &options = {},
                              const Call &call = {}) {
     const auto raw = options.native();

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: text to ids and back.
+// Part of optimize.hpp: encoding text to ids and decoding ids.
 #ifndef OPTIMIZE_TOKENIZER_HPP
 #define OPTIMIZE_TOKENIZER_HPP
 
@@ -22,18 +22,18 @@ struct DecodeOptions {
     bool keep_special_tokens = false;
 };
 
-/// Texts as ids: int64 tensors of shape [number of texts, tokens of the longest].
+/// Encoded texts: int64 tensors of shape [number of texts, tokens of the longest].
 struct Encoded {
     Tensor ids;
-    /// 1 for tokens, 0 for padding.
+    /// Attention mask: 1 for tokens, 0 for padding.
     Tensor attention_mask;
-    /// The segments BERT wants.
+    /// Segment ids of BERT.
     Tensor type_ids;
 };
 
 class Package;
 
-/// Text to ids and back. Immutable.
+/// A tokenizer, which encodes text to ids and decodes ids. Immutable.
 class Tokenizer : public detail::Handle<optimize_tokenizer_t, optimize_tokenizer_free> {
 public:
     /// Loads a tokenizer.json, or the one in a folder.
@@ -63,7 +63,7 @@ public:
         });
         return text.text();
     }
-    /// Tokens in the vocabulary, added ones included.
+    /// Returns the number of tokens in the vocabulary, including added ones.
     std::size_t vocabulary_size() const noexcept { return optimize_tokenizer_vocabulary_size(get()); }
 
 private:
