@@ -6,6 +6,7 @@
 
 mod beneath;
 mod clock;
+pub mod digest;
 mod scratch;
 
 pub use beneath::{open_beneath, open_beside};

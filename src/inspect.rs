@@ -4,10 +4,9 @@ mod parameters;
 
 use crate::graph::View;
 use crate::graph::modules::modules;
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Dim, Format, Model, Task, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{TensorProto, attribute_kind};
-use crate::source::{Format, Task};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

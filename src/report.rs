@@ -1,8 +1,9 @@
 //! The report every technique gives: one JSON schema, documented in `docs/report.md`.
 
-use crate::model::FileIdentity;
+use crate::files::digest::FileIdentity;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Version of the schema. Fields are only ever added under one version.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -61,6 +62,20 @@ pub struct NodeReport {
     /// of loss or size was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
+}
+
+/// The action of a node that was not changed.
+pub const LEFT: &str = "left";
+
+/// Returns the operators of nodes with their reasons, counted: the five most frequent, the first the most frequent.
+pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for node in nodes {
+        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Processor and threads.

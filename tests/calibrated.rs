@@ -9,9 +9,10 @@ use optimize::error::Kind;
 use optimize::evaluate::{TextOptions, compare_embeddings};
 use optimize::model::Model;
 use optimize::onnx::proto::ValueInfoProto;
+use optimize::open;
 use optimize::quantize::{BitsOverride, QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::runtime::{Session, SessionOptions, Stop, Tensor};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
@@ -126,7 +127,7 @@ fn decoders_of_every_family_and_dialect_are_calibrated() {
     for family in ["llama-tied", "gpt2", "qwen3", "gemma3"] {
         for dialect in [Dialect::Runtime, Dialect::Portable] {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
-            let model = source::load(&folder, &LoadOptions { dialect }).unwrap();
+            let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
             let options = QuantizeOptions { block_size: 16, min_elements: 1, threads: 1, ..four_bits() };
             let result = calibrated(&model, &text, &tokenizer, &options).unwrap_or_else(|e| panic!("{family}: {e}"));
             assert!(result.bytes() < model.bytes(), "{family}");

@@ -6,12 +6,13 @@ mod support;
 
 use optimize::call::Call;
 use optimize::error::{Error, Kind};
-use optimize::model::Model;
+use optimize::model::{Model, Task};
 use optimize::onnx::save;
+use optimize::open;
 use optimize::runtime::{InPlace, Place, Session, SessionOptions, Stop, Tensor};
 use optimize::source::checkpoint::{self, safetensors::Safetensors};
 use optimize::source::weights::{Stored, Weights};
-use optimize::source::{self, Dialect, LoadOptions, Task};
+use optimize::source::{self, Dialect, LoadOptions};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -38,7 +39,7 @@ fn folder(family: &str) -> PathBuf {
 }
 
 fn load(family: &str, dialect: Dialect) -> Model {
-    source::load(&folder(family), &LoadOptions { dialect }).unwrap()
+    open::load(&folder(family), &LoadOptions { dialect }).unwrap()
 }
 
 /// A prompt and the logits of each of its tokens.

@@ -4,9 +4,8 @@
 mod support;
 
 use optimize::call::Call;
-use optimize::model::Model;
+use optimize::model::{Model, Task};
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::Task;
 use optimize::text::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

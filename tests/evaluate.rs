@@ -6,10 +6,10 @@ mod support;
 use optimize::call::{Call, Cancel};
 use optimize::error::Kind;
 use optimize::evaluate::*;
-use optimize::model::Model;
+use optimize::model::{Model, Task};
 use optimize::quantize::{QuantizeOptions, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::{Dialect, LoadOptions, Task};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -67,7 +67,7 @@ fn perplexity_is_that_of_transformers_logits_for_every_family_and_dialect() {
         };
         let expected = (0..ids.len() - 1).map(surprise).sum::<f64>() / (ids.len() - 1) as f64;
         for dialect in [Dialect::Runtime, Dialect::Portable] {
-            let model = optimize::source::load(&folder, &LoadOptions { dialect }).unwrap();
+            let model = optimize::open::load(&folder, &LoadOptions { dialect }).unwrap();
             let tokenizer = numbers(vocabulary);
             let text = words(&ids);
             let found = perplexity(runtime(), &model, &tokenizer, &text, &one_thread(), &Call::default());
@@ -130,7 +130,7 @@ const SMOLLM2: (f64, usize, usize) = (47.544_949, 77, 3);
 fn a_model_is_no_worse_than_itself_and_a_damaged_one_is() {
     let folder = fixture("checkpoints/llama");
     let model = Model::load(&folder).unwrap();
-    let other = optimize::source::load(&folder, &LoadOptions { dialect: Dialect::Portable }).unwrap();
+    let other = optimize::open::load(&folder, &LoadOptions { dialect: Dialect::Portable }).unwrap();
     let tokenizer = numbers(150);
     let ids: Vec<i64> = (0..400).map(|i| (i * i * 7 + i * 3) % 150).collect();
     let compare = |a: &Model, b: &Model| {

@@ -4,11 +4,10 @@
 mod support;
 
 use optimize::call::Call;
-use optimize::model::Model;
+use optimize::model::{Format, Model, Task};
 use optimize::runtime::SessionOptions;
 use optimize::source::checkpoint::safetensors::Safetensors;
 use optimize::source::weights::Weights;
-use optimize::source::{Format, Task};
 use optimize::text::decoder::CacheKind;
 use optimize::text::{GenerateOptions, Generator, Prompt};
 use std::path::PathBuf;

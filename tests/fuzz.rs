@@ -24,7 +24,8 @@ use common::Random;
 use optimize::error::{Kind, Result};
 use optimize::model::Model;
 use optimize::onnx::{load, save};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::open;
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::chat::{ChatOptions, ChatTemplate, message};
 use optimize::text::tokenizer::Tokenizer;
 use seeds::Seed;
@@ -76,7 +77,7 @@ struct Cost {
 
 /// Loads it, as a program would, and looks at what lies beside the weights.
 fn read(path: &Path, dialect: Dialect) -> Result<Model> {
-    let model = source::load(path, &LoadOptions { dialect })?;
+    let model = open::load(path, &LoadOptions { dialect })?;
     optimize::inspect::inspect(&model);
     let tokenizer = Tokenizer::of(&model)?;
     if let Some(tokenizer) = &tokenizer {

@@ -14,8 +14,9 @@ mod text;
 use optimize::call::Call;
 use optimize::error::{Kind, Result};
 use optimize::model::Model;
+use optimize::open;
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::*;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -31,7 +32,7 @@ fn fixture(family: &str) -> PathBuf {
 }
 
 fn load(path: &Path, dialect: Dialect) -> Model {
-    source::load(path, &LoadOptions { dialect }).unwrap()
+    open::load(path, &LoadOptions { dialect }).unwrap()
 }
 
 fn generator(model: &Model, threads: usize) -> Generator {

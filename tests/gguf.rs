@@ -11,13 +11,13 @@ mod writer;
 use optimize::call::Call;
 use optimize::files;
 use optimize::inspect::inspect;
-use optimize::model::{Dim, Model};
+use optimize::model::{Dim, Format, Model, Task};
 use optimize::onnx::save::ExternalData;
 use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::gguf::{Gguf, Header, dequantize};
 use optimize::source::weights::{BlockForm, Form, Weights};
-use optimize::source::{Dialect, Format, LoadOptions, Task};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ fn integers(value: &Value) -> Vec<i64> {
 
 fn load(path: &Path, dialect: Dialect) -> Model {
     let options = LoadOptions { dialect };
-    optimize::source::load(path, &options).unwrap()
+    optimize::open::load(path, &options).unwrap()
 }
 
 /// A session with the cache it has made so far.

@@ -5,9 +5,10 @@ mod common;
 use common::{Folder, Random};
 use optimize::call::Call;
 use optimize::error::Kind;
+use optimize::model::contract::Size;
 use optimize::model::{Dim, Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
-use optimize::package::shapes::{Contract, Size, parse};
+use optimize::package::shapes::{self, parse};
 use optimize::package::{CompileOptions, OpenOptions, Package, compile, triton, verify};
 use optimize::runtime::{Runtime, Session, SessionOptions, Tensor};
 use std::collections::HashMap;
@@ -139,7 +140,7 @@ fn info(name: &str, dims: &[&str]) -> ValueInfo {
 fn the_table_of_torch_export() {
     let infos = [info("x", &["", "4"]), info("y", &["", ""])];
     let example = HashMap::from([("x".to_owned(), vec![2, 4]), ("y".to_owned(), vec![2, 3])]);
-    let make = |json: &str| Contract::new(&infos, &parse(json)?, &example);
+    let make = |json: &str| shapes::contract(&infos, &parse(json)?, &example);
     let batch = r#"{"name": "batch", "min": 2, "max": 8}"#;
     let contract = make(&format!(r#"{{"x": {{"0": {batch}}}, "1": {{"0": {batch}}}}}"#)).unwrap();
     let check = |x: &[i64], y: &[i64]| {
@@ -186,7 +187,7 @@ fn the_table_of_torch_export() {
     }
     let same = [info("x", &["n"]), info("y", &["n"])];
     let example = HashMap::from([("x".to_owned(), vec![2]), ("y".to_owned(), vec![2])]);
-    let e = Contract::new(&same, &parse(r#"{"x": {"0": {"name": "b"}}}"#).unwrap(), &example).unwrap_err();
+    let e = shapes::contract(&same, &parse(r#"{"x": {"0": {"name": "b"}}}"#).unwrap(), &example).unwrap_err();
     assert!(e.to_string().contains("equal"), "{e}");
 }
 
@@ -225,7 +226,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
             json.insert(name, object.into());
         }
         let asked = parse(&serde_json::Value::from(json).to_string()).unwrap();
-        let contract = Contract::new(&infos, &asked, &example).unwrap();
+        let contract = shapes::contract(&infos, &asked, &example).unwrap();
         for _ in 0..10 {
             // Near what fits, so that both answers are frequent.
             let chosen: Vec<i64> = ranges.iter().map(|r| r.0 + random.below((r.1 - r.0 + 1) as usize) as i64).collect();

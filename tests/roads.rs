@@ -5,12 +5,13 @@ mod support;
 
 use optimize::call::Call;
 use optimize::files;
-use optimize::model::Model;
+use optimize::model::{Format, Model};
 use optimize::onnx::save::ExternalData;
+use optimize::open;
 use optimize::runtime::SessionOptions;
 use optimize::source::gguf::{Header, dequantize};
 use optimize::source::weights::Form;
-use optimize::source::{self, Dialect, Format, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::{GenerateOptions, Generator, Prompt};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -143,7 +144,7 @@ fn three_roads_to_one_model_say_what_transformers_says() {
     let checkpoint = scratch("roads-checkpoint");
     write_checkpoint(&gguf, &checkpoint);
     let exported = scratch("roads-onnx");
-    let load = |path: &Path, dialect| source::load(path, &LoadOptions { dialect }).unwrap();
+    let load = |path: &Path, dialect| open::load(path, &LoadOptions { dialect }).unwrap();
     let onnx = exported.join("model.onnx");
     let portable = load(&checkpoint, Dialect::Portable);
     portable.save(&onnx, ExternalData::Always, &Call::default()).unwrap();

@@ -100,7 +100,7 @@ fn nothing_is_lost_and_the_bytes_are_the_same_every_time() {
         assert_eq!(std::fs::read(&two).unwrap(), original);
         assert_eq!(Model::load(&one).unwrap().proto(), model.proto());
         assert_eq!((report.files.len(), report.files[0].bytes), (1, original.len() as u64), "nothing large in it");
-        assert_eq!(report.files[0].sha256, save::hex(&Sha256::digest(&original)));
+        assert_eq!(report.files[0].sha256, hex(&Sha256::digest(&original)));
     }
     assert_eq!(folder.names(), ["one.onnx", "two.onnx"]);
 }
@@ -147,7 +147,7 @@ fn external_data_lies_aligned_in_a_file_named_after_its_content() {
     let report = saved(&model, &path, ExternalData::Always).unwrap();
     let data = &report.files[1];
     let content = std::fs::read(&data.path).unwrap();
-    assert_eq!((content.len() as u64, save::hex(&Sha256::digest(&content))), (data.bytes, data.sha256.clone()));
+    assert_eq!((content.len() as u64, hex(&Sha256::digest(&content))), (data.bytes, data.sha256.clone()));
     let name = format!("m.onnx.{}.data", &data.sha256[..16]);
     assert_eq!(folder.names(), ["m.onnx".to_owned(), name.clone()]);
     let graph = unresolved(&path).graph.unwrap();
@@ -378,7 +378,7 @@ fn crash_model(seed: u64) -> Model {
 fn weights_digest(model: &Model) -> String {
     let mut hash = Sha256::new();
     model.graph().initializer.iter().for_each(|tensor| hash.update(tensor.raw_data.as_ref().unwrap()));
-    save::hex(&hash.finalize())
+    hex(&hash.finalize())
 }
 
 fn save_for_ever() {

@@ -7,9 +7,10 @@ use optimize::call::{Call, Cancel, Progress};
 use optimize::error::Kind;
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
+use optimize::open;
 use optimize::report::Report;
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::{
     self, Choice, GivenProfile, Manifest, OpenOptions, Precision, TensorRtOptions, parse_dimensions, parse_shapes,
 };
@@ -115,7 +116,7 @@ fn a_decoder_keeps_its_cache_inputs() {
     }
     let folder = scratch("tensorrt-decoder");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
-    let model = source::load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap();
+    let model = open::load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap();
     for precision in [Precision::Fp32, Precision::Fp16, Precision::Bf16] {
         let options = TensorRtOptions {
             precision,

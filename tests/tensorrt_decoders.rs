@@ -10,9 +10,10 @@ use optimize::onnx::dtype::DataType::{self, Float32, Int32, Int64};
 use optimize::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, attribute_kind,
 };
+use optimize::open;
 use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::{self, Choice, Precision, TensorRtOptions, parse_dimensions};
 use std::path::Path;
 use support::{deps, lacks, runtime, scratch};
@@ -321,7 +322,7 @@ fn decoders_of_our_own_and_of_four_bits_are_built() {
     let folder = scratch("tensorrt-own-decoders");
     for name in ["llama", "gemma2", "qwen3"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name);
-        let own = source::load(&path, &LoadOptions { dialect: Dialect::Runtime }).unwrap();
+        let own = open::load(&path, &LoadOptions { dialect: Dialect::Runtime }).unwrap();
         assert!(own.graph().node.iter().any(|node| node.op() == "GroupQueryAttention"), "{name}");
         for (kind, model) in [("float", own.clone()), ("4 bits", four_bits(&own))] {
             for precision in [Precision::Fp32, Precision::Fp16] {

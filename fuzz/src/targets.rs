@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use optimize::call::Call;
+use optimize::model::contract::Contract;
 use optimize::model::{Dim, Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::{load, save};
-use optimize::package::shapes::{self, Contract};
+use optimize::package::shapes;
 use optimize::package::{Manifest, Package, verify};
 use optimize::source::Dialect;
 use optimize::source::checkpoint::safetensors::Safetensors;
@@ -83,7 +84,7 @@ pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
 
 /// Reads a model as a program would, and looks at what lies beside its weights.
 pub fn read(path: &Path, dialect: Dialect) {
-    let Ok(model) = optimize::source::load(path, &optimize::source::LoadOptions { dialect }) else { return };
+    let Ok(model) = optimize::open::load(path, &optimize::source::LoadOptions { dialect }) else { return };
     optimize::inspect::inspect(&model);
     let tokenizer = Tokenizer::of(&model).ok().flatten();
     if let Some(tokenizer) = &tokenizer {
@@ -227,7 +228,7 @@ pub fn contract(data: &[u8]) {
     let Ok(json) = std::str::from_utf8(parts[0]) else { return };
     let Ok(asked) = shapes::parse(json) else { return };
     let example = HashMap::from([("ids".to_owned(), vec![1, 8]), ("past".to_owned(), vec![1, 2, 0, 4])]);
-    let Ok(contract) = Contract::new(&infos(), &asked, &example) else { return };
+    let Ok(contract) = shapes::contract(&infos(), &asked, &example) else { return };
     let sizes: Vec<i64> = parts.get(1).unwrap_or(&&b""[..]).iter().map(|&b| i64::from(b) - 8).collect();
     let (ids, past) = sizes.split_at(sizes.len().min(2));
     let _ = contract.check(&[("ids", DataType::Float32, ids), ("past", DataType::Float32, past)]);

@@ -32,7 +32,6 @@ use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions, Tensor};
 use crate::statistics::{median_interval, percentile, sorted};
-use crate::tensorrt::EngineFile;
 use crate::text::Tokenizer;
 use bench::Bench;
 use inputs::InputSet;
@@ -43,6 +42,7 @@ use std::time::{Duration, Instant};
 use steps::Steps;
 use timing::{Clock, Rounds, Side};
 pub(crate) use timing::{Pair, Subject};
+pub use timing::{RunFn, Timed};
 
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]
@@ -129,7 +129,7 @@ pub fn benchmark(
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
-    engine: &EngineFile,
+    engine: &dyn Timed,
     tokenizer: Option<&Tokenizer>,
     options: &BenchmarkOptions,
     call: &Call,

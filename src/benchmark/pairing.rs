@@ -4,10 +4,9 @@ use super::inputs::{Mask, Source};
 use crate::error::{Context, Result, bail};
 use crate::meaning::classes::permuted;
 use crate::meaning::{Order, Reading, reading};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
-use crate::source::Task;
 use crate::text::Tokenizer;
 
 /// How the result differs from the original in what its ids and classes mean.

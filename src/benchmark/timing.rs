@@ -14,7 +14,6 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Tensor};
 use crate::statistics::{percentile, sorted};
-use crate::tensorrt::{Engine, EngineFile};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -58,13 +57,31 @@ impl Clock {
     }
 }
 
+/// What runs inputs and returns the outputs named.
+pub type RunFn = Box<dyn FnMut(&[(&str, &Tensor)], &[&str], &Call) -> Result<Vec<(String, Tensor)>> + Send>;
+
+/// Something that is no model for ONNX Runtime and can be timed against one: an engine that another library runs.
+pub trait Timed {
+    /// Returns a model with its inputs and outputs and nothing inside.
+    fn signature(&self) -> &Model;
+
+    /// Returns its bytes on disk.
+    fn bytes(&self) -> u64;
+
+    /// Returns what it runs on.
+    fn placement(&self) -> Placement;
+
+    /// Makes it ready to run.
+    fn run_fn(&self) -> Result<RunFn>;
+}
+
 /// One of the two that are measured: a model for a session, or an engine.
 #[derive(Clone, Copy)]
 pub enum Side<'s> {
     /// For a session with the options of the benchmark.
     Model(&'s Model),
     /// Run by the library that built it.
-    Engine(&'s EngineFile),
+    Engine(&'s dyn Timed),
 }
 
 impl Side<'_> {
@@ -88,7 +105,7 @@ impl Side<'_> {
 /// What does the work.
 enum Runs {
     Session(Session),
-    Engine(Box<Engine>, Placement),
+    Engine(RunFn, Placement),
 }
 
 /// A loaded model and what is asked of it: all outputs that are tensors.
@@ -108,7 +125,7 @@ impl Subject {
             Side::Model(model) => Subject::new(runtime, model, options, call),
             Side::Engine(engine) => {
                 let start = Instant::now();
-                let runs = Runs::Engine(Box::new(engine.open()?), engine.placement());
+                let runs = Runs::Engine(engine.run_fn()?, engine.placement());
                 let outputs = engine.signature().outputs().into_iter().map(|info| info.name).collect();
                 Ok(Subject { runs, outputs, past: Vec::new(), load_ms: milliseconds(start.elapsed()) })
             }
@@ -140,7 +157,7 @@ impl Subject {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let session = match &mut self.runs {
             Runs::Session(session) => session,
-            Runs::Engine(engine, _) => return engine.run(inputs, &outputs, call),
+            Runs::Engine(run, _) => return run(inputs, &outputs, call),
         };
         let mut own = Vec::new();
         for (name, tensor) in inputs.iter().filter(|(name, _)| is_past(name)) {

@@ -6,9 +6,8 @@ use crate::error::{Result, bail};
 use crate::evaluate::reader;
 use crate::inputs::tensors;
 use crate::limits;
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::runtime::Tensor;
-use crate::source::Task;
 use crate::text::{Decoder, Tokenizer};
 
 /// Data that the inputs of layers are taken from.

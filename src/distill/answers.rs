@@ -234,8 +234,8 @@ fn unpack(kept: Kept, bytes: &[u8], into: &mut [f32]) {
 mod tests {
     use super::*;
     use crate::distill::Corpus;
+    use crate::model::{Card, Task};
     use crate::runtime::test_deps;
-    use crate::source::{Card, Task};
     use crate::text::Tokenizer;
 
     fn data() -> Dataset {

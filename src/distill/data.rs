@@ -1,9 +1,8 @@
 //! The text, as models are given it.
 
 use crate::error::{Context, Result, bail, error};
-use crate::evaluate::class_names;
 use crate::limits;
-use crate::source::{Card, Task};
+use crate::model::{Card, Task};
 use crate::statistics::Random;
 use crate::text::Tokenizer;
 use rayon::prelude::*;
@@ -181,7 +180,7 @@ impl Dataset {
         let (train, held_text) = corpus.split(model.task, ratio)?;
         let pad = tokenizer.pad_id();
         if model.task != Task::Generate {
-            let names = class_names(model);
+            let names = model.class_names();
             let rows = |texts: &[Document]| lines(texts, tokenizer, length, &names);
             return Ok(Dataset { rows: rows(&train)?, held: rows(&held_text)?, held_text, pad, ragged: true });
         }

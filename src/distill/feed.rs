@@ -3,10 +3,9 @@
 use super::data::Batch;
 use crate::benchmark::text::Role;
 use crate::error::{Context, Result, bail};
-use crate::model::{Model, ValueInfo};
+use crate::model::{Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
-use crate::source::Task;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 use bytes::Bytes;

@@ -46,10 +46,9 @@ use crate::graph::edit;
 use crate::limits;
 use crate::meaning::classes::reordered;
 use crate::meaning::{Order, tokens};
-use crate::model::{Dim, Model};
+use crate::model::{Dim, Model, Task};
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, available};
-use crate::source::Task;
 use crate::text::Tokenizer;
 use data::Dataset;
 use feed::Feed;
@@ -250,7 +249,7 @@ fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions)
     for part in &graphs.parts {
         hash.update(part.name.as_bytes());
     }
-    Ok(crate::onnx::save::hex(&hash.finalize()))
+    Ok(crate::files::digest::hex(&hash.finalize()))
 }
 
 /// The student with what it has learned.

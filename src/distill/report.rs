@@ -8,10 +8,9 @@ use super::signals::Signals;
 use crate::call::Call;
 use crate::error::{Kind, Result};
 use crate::evaluate::{self, Labelled, PerplexityOptions, TextOptions};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::report::Report;
 use crate::runtime::Runtime;
-use crate::source::Task;
 use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 

@@ -3,10 +3,9 @@
 use super::options::{LossWeights, Weights};
 use super::relations::{self, Attention};
 use crate::error::{Result, bail};
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Dim, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::prune::layers_of;
-use crate::source::Task;
 
 /// A value of the teacher and what it is to be of the student.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,8 +7,9 @@ use super::options::Weights;
 use super::signals::{Pair, Signals};
 use super::*;
 use crate::calibrate::read_tensors;
+use crate::open;
 use crate::runtime::{Session, SessionOptions, Tensor, test_runtime};
-use crate::source::{self, Dialect, LoadOptions};
+use crate::source::{Dialect, LoadOptions};
 use std::path::{Path, PathBuf};
 
 fn fixtures() -> PathBuf {
@@ -16,7 +17,7 @@ fn fixtures() -> PathBuf {
 }
 
 fn tiny(path: &str, dialect: Dialect) -> Model {
-    source::load(&fixtures().join(path), &LoadOptions { dialect }).unwrap()
+    open::load(&fixtures().join(path), &LoadOptions { dialect }).unwrap()
 }
 
 fn graphs_of(model: &Model, signals: &Signals, known: &Known) -> Graphs {

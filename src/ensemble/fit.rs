@@ -15,8 +15,8 @@ use crate::evaluate::PerplexityOptions;
 use crate::evaluate::reader::Reader;
 use crate::evaluate::text_plan::Plan;
 use crate::likelihood::log_sum_exp;
+use crate::model::Task;
 use crate::runtime::{Runtime, Stop};
-use crate::source::Task;
 use rayon::prelude::*;
 use serde::Serialize;
 

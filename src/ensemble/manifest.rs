@@ -11,11 +11,13 @@
 use super::{Ensemble, EnsembleOptions, Method, place};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
-use crate::model::Model;
-use crate::source::{LoadOptions, Task, load as load_model};
+use crate::model::{Model, Task};
 use crate::{files, limits};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
+
+/// Loads the model at a path.
+pub type Loader<'a> = &'a dyn Fn(&Path) -> Result<Model>;
 
 /// The file's name in a folder.
 pub const FILE: &str = "ensemble.json";
@@ -59,15 +61,6 @@ pub fn find(path: &Path) -> Option<PathBuf> {
 }
 
 impl Ensemble {
-    /// Loads the ensemble that a manifest describes, or a folder that has one, with its members.
-    ///
-    /// [`crate::error::Kind::NotFound`] if there is none; `InvalidModel` if it is damaged or of a newer version, or if
-    /// a member's files are not those it was made with; else as loading the members and [`Ensemble::new`].
-    pub fn load(path: &Path) -> Result<Ensemble> {
-        let Some(file) = find(path) else { bail!(NotFound, "{}: there is no {FILE}", path.display()) };
-        read(&file).at(|| file.display())
-    }
-
     /// Saves a manifest into a folder, which is made if it is not there. The members stay where they are.
     ///
     /// [`crate::error::Kind::InvalidArgument`] if a member was made in memory: save it first.
@@ -115,14 +108,20 @@ impl Ensemble {
     }
 }
 
-/// Loads the ensemble of a manifest as one model.
-pub fn load_fused(path: &Path) -> Result<Model> {
-    let (model, _) = Ensemble::load(path)?.fuse(&Call::default()).at(|| path.display())?;
+/// Loads the ensemble that a manifest describes, or a folder that has one; `load` loads its members.
+pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
+    let Some(file) = find(path) else { bail!(NotFound, "{}: there is no {FILE}", path.display()) };
+    read(&file, load).at(|| file.display())
+}
+
+/// Loads the ensemble of a manifest as one model; `load_member` loads its members.
+pub fn load_fused(path: &Path, load_member: Loader<'_>) -> Result<Model> {
+    let (model, _) = load(path, load_member)?.fuse(&Call::default()).at(|| path.display())?;
     let (proto, card) = (model.proto().clone(), model.card().clone());
     Ok(Model::assemble(proto, card, path, Vec::new()))
 }
 
-fn read(file: &Path) -> Result<Ensemble> {
+fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let content = files::read(file, limits::CONFIG_BYTES)?;
     let manifest: Manifest = serde_json::from_slice(&content)
         .map_err(|e| error!(InvalidModel, "is not the manifest of an ensemble: {e}"))?;
@@ -142,7 +141,7 @@ fn read(file: &Path) -> Result<Ensemble> {
         if find(&path).is_some() {
             bail!(Unsupported, "{}: {} is an ensemble itself", place(index), path.display());
         }
-        let model = load_model(&path, &LoadOptions::default()).at(|| place(index))?;
+        let model = load(&path).at(|| place(index))?;
         if let Some(bytes) = entry.bytes.filter(|bytes| *bytes != model.bytes()) {
             let now = model.bytes();
             bail!(

@@ -7,8 +7,8 @@ use super::chorus::Voices;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::likelihood::log_sum_exp;
+use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Stop};
-use crate::source::GenerationDefaults;
 use crate::text::{
     FinishReason, GenerateOptions, Generation, Generator, Logprobs, OnToken, Prompt, Rows, Tokenizer, Written,
 };

@@ -5,10 +5,11 @@ use super::*;
 use crate::error::Kind;
 use crate::evaluate::{TextOptions, embed};
 use crate::onnx::proto::GraphProto;
+use crate::open;
 use crate::prune::{PruneMethod, PruneOptions, prune};
 use crate::runtime::testing::{graph, node, value, weight};
 use crate::runtime::{Session, Stop, Tensor, test_deps, test_runtime};
-use crate::source::{self, Dialect, LoadOptions};
+use crate::source::{Dialect, LoadOptions};
 use crate::text::{GenerateOptions, Generator, Prompt, SamplingOptions};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub(super) fn fixture(family: &str) -> PathBuf {
 }
 
 fn tiny(family: &str, dialect: Dialect) -> Model {
-    source::load(&fixture(family), &LoadOptions { dialect }).unwrap()
+    open::load(&fixture(family), &LoadOptions { dialect }).unwrap()
 }
 
 fn smollm2() -> Model {

@@ -4,8 +4,8 @@ use super::{Member, place};
 use crate::benchmark::Role;
 use crate::error::{Context, Result, bail};
 use crate::meaning::tokens;
+use crate::model::Task;
 use crate::model::{Dim, Model};
-use crate::source::Task;
 use crate::text::{Decoder, Tokenizer};
 use std::sync::Arc;
 

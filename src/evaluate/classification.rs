@@ -1,7 +1,6 @@
 //! How often a classifier is right, on labelled texts.
 
 use super::batches::{Batches, TextOptions};
-use super::config::labels;
 use super::labelled::Labelled;
 use super::paired::Interval;
 use super::progress::Units;
@@ -53,7 +52,7 @@ pub fn classify(
     options: &TextOptions,
     call: &Call,
 ) -> Result<ClassScores> {
-    let names = Names(labels(model.card()));
+    let names = Names(model.card().class_names());
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, rows.len());
     let predictions = predict(runtime, model, tokenizer, rows, options, &mut units)?;
@@ -73,7 +72,7 @@ pub fn compare_classification(
     options: &TextOptions,
     call: &Call,
 ) -> Result<PairedClassification> {
-    let names = Names(labels(original.card()));
+    let names = Names(original.card().class_names());
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;

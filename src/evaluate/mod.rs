@@ -8,12 +8,11 @@
 //! - `embedding`: texts as vectors, and two models' compared; `batches` gives texts to encoders.
 //! - `classification`: classifiers on labelled texts (`labelled` reads them, `scores` counts).
 //! - `probe`: a linear classifier on embeddings (`minimize` trains it).
-//! - `config`: what a model's files say. Logits become probabilities in `crate::likelihood`; how sure the figures are
-//!   says `crate::statistics`.
+//!
+//! Logits become probabilities in `crate::likelihood`; how sure the figures are says `crate::statistics`.
 
 mod batches;
 mod classification;
-mod config;
 pub(crate) mod embedding;
 pub mod labelled;
 mod minimize;
@@ -29,7 +28,6 @@ pub mod windows;
 
 pub use batches::TextOptions;
 pub use classification::{PairedClassification, class_agreement, classify, compare_classification};
-pub(crate) use config::labels as class_names;
 pub use embedding::{EmbeddingSimilarity, Embeddings, compare_embeddings, embed};
 pub use labelled::Labelled;
 pub use paired::{Interval, PairedPerplexity, compare_perplexity};

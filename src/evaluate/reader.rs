@@ -3,10 +3,9 @@
 use super::perplexity::PerplexityOptions;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
-use crate::source::Task;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 use bytes::Bytes;

@@ -128,8 +128,8 @@ fn beginning(tokenizer: &Tokenizer) -> Result<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Card;
     use crate::onnx::proto::ModelProto;
-    use crate::source::Card;
     use serde_json::json;
 
     /// Words, with a `<s>` in front of a text if asked for.

@@ -10,7 +10,7 @@ use super::session::{self, optimize_session_t};
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, slice, text};
 use crate::error::{Context, Result, bail};
-use crate::onnx::save::hex;
+use crate::files::digest::hex;
 use crate::package::verify;
 use crate::tensorrt::{
     Choice, Engine, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, open, parse_dimensions,

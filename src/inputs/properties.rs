@@ -2,11 +2,11 @@
 
 use super::sizes::TRIALS;
 use super::{Sizes, Wanted};
+use crate::model::contract::{Contract, InputShape, Range, Size};
 use crate::model::expression::Expression;
 use crate::model::names::meaningful;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::package::shapes::{Contract, InputShape, Range, Size};
 use crate::statistics::Random;
 use std::collections::HashMap;
 

@@ -10,11 +10,11 @@ use super::hints;
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::graph::View;
 use crate::limits;
+use crate::model::contract::{Contract, Range, Size};
 use crate::model::expression::Expression;
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::element_count;
-use crate::package::shapes::{Contract, Range, Size};
 use std::collections::HashMap;
 
 pub use guess::{TRIALS, Wanted};

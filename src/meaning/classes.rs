@@ -1,13 +1,11 @@
 //! The classes of two classifiers, by their names (`id2label`).
 
 use crate::error::{Result, bail};
-use crate::evaluate::class_names;
 use crate::graph::edit::{self, Names};
-use crate::model::{Dim, Model};
+use crate::model::{Card, Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::runtime::Tensor;
-use crate::source::Card;
 use serde_json::{Map, Value};
 
 /// Names of classes in messages, at most.
@@ -160,7 +158,7 @@ fn names(card: &Card) -> Option<Vec<String>> {
 
 /// The names of all classes, in their order; `None` if one is missing, or two are the same.
 fn names_of(card: &Card) -> Option<Vec<String>> {
-    let mut named = class_names(card);
+    let mut named = card.class_names();
     named.sort();
     let whole = named.iter().enumerate().all(|(index, (class, _))| index == *class);
     let names: Vec<String> = named.into_iter().map(|(_, name)| name).collect();

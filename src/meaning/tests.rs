@@ -3,10 +3,9 @@
 use super::classes::{Order, inverse, permuted, reordered};
 use super::tokens::{Tokens, difference};
 use crate::call::Call;
-use crate::model::Model;
+use crate::model::{Card, Model};
 use crate::runtime::testing::{graph, model, node, value};
 use crate::runtime::{Session, SessionOptions, Tensor, test_runtime};
-use crate::source::Card;
 use crate::statistics::Random;
 use serde_json::{Map, Value};
 

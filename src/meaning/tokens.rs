@@ -2,7 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::model::Model;
-use crate::source::{Card, SideContent};
+use crate::model::{Card, SideContent};
 use crate::text::Tokenizer;
 use std::collections::{BTreeMap, HashMap};
 

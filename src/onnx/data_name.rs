@@ -29,7 +29,7 @@ fn around(path: &Path) -> (String, &'static str) {
     name.truncate((0..=LONGEST).rev().find(|&at| name.is_char_boundary(at)).unwrap_or(0));
     if *name != *whole {
         let digest = Sha256::digest(whole.as_encoded_bytes());
-        name = format!("{name}-{}", super::save::hex(&digest[..4]));
+        name = format!("{name}-{}", crate::files::digest::hex(&digest[..4]));
     }
     (format!("{name}."), ".data")
 }

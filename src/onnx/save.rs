@@ -12,9 +12,9 @@ use super::validate::subgraphs;
 use super::wire::{Message, Writer};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
+use crate::files::digest::{FileIdentity, hex};
 use crate::files::{self, AtomicFile};
 use crate::limits;
-use crate::model::FileIdentity;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
@@ -248,9 +248,4 @@ impl Data {
 
 fn entry(key: &str, value: impl Into<Bytes>) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
-}
-
-/// Lower-case hex of a digest.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

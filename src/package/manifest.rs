@@ -1,10 +1,10 @@
 //! What a package says about itself: `optimize.json`, and ONNX Runtime's `manifest.json` beside it.
 
 use super::check::Check;
-use super::shapes::Contract;
 use crate::error::{Result, bail, error};
 use crate::model::ValueInfo;
-use crate::source::{Card, GenerationDefaults, Pooling, Task};
+use crate::model::contract::Contract;
+use crate::model::{Card, GenerationDefaults, Pooling, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

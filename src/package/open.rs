@@ -6,11 +6,10 @@ use super::variants;
 use super::verify;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
-use crate::model::Model;
+use crate::files::digest::hex;
+use crate::model::{Card, Format, Model, SideContent, SideFile};
 use crate::onnx::load;
-use crate::onnx::save::hex;
 use crate::runtime::{ProviderChoice, Runtime, Session, SessionOptions};
-use crate::source::{Card, Format, SideContent, SideFile};
 use crate::text::{Generator, Tokenizer};
 use crate::{files, limits};
 use bytes::Bytes;
@@ -153,7 +152,10 @@ impl Package {
 
     /// The variant for this processor and this ONNX Runtime; without one, for this processor alone.
     pub fn choose(&self, runtime: Option<&Runtime>) -> Result<Choice> {
-        let runtime = runtime.map(Runtime::version);
+        self.choose_for(runtime.map(Runtime::version))
+    }
+
+    fn choose_for(&self, runtime: Option<&str>) -> Result<Choice> {
         let (index, reason) = variants::choose(&self.0.manifest, self.0.options.variant.as_deref(), runtime)?;
         Ok(Choice { index, reason })
     }
@@ -166,8 +168,8 @@ impl Package {
         let precision = &variants[chosen].precision;
         let portable = variants.iter().position(|v| !v.ahead && v.precision == *precision).unwrap_or(chosen);
         let package = self.clone();
-        let ready = move |runtime: &Runtime| {
-            let index = package.choose(Some(runtime))?.index;
+        let ready = move |runtime: &str| {
+            let index = package.choose_for(Some(runtime))?.index;
             let ahead = package.0.manifest.variants[index].ahead;
             // The portable graph is at hand already.
             if index == portable { Ok(None) } else { Ok(Some((package.load(index)?, ahead))) }

@@ -3,7 +3,7 @@
 //! The example and both ends of every range are run. What was asked for and does not run is refused; a range that only
 //! a default made is narrowed until it does, and the caller is told.
 
-use super::shapes::{self, Asked, Contract, Range, Size};
+use super::shapes::{self, Asked};
 use super::write::CompileOptions;
 use crate::benchmark::inputs::{Source, is_refusal};
 use crate::benchmark::{BenchmarkOptions, guesses_values};
@@ -11,10 +11,10 @@ use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::inputs::sizes::TRIALS;
 use crate::inputs::{Sizes, Wanted, is_past};
-use crate::model::{Model, ValueInfo};
+use crate::model::contract::{Contract, Range, Size, describe};
+use crate::model::{Model, Task, ValueInfo};
 use crate::onnx::dtype::element_count;
 use crate::runtime::{Runtime, Session, SessionOptions};
-use crate::source::Task;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -145,7 +145,7 @@ impl Maker<'_> {
     fn contract(&self, trial: usize) -> Result<(Contract, Shapes)> {
         let shapes = self.shapes(&self.sizes(trial, &[])?)?;
         let example: HashMap<String, Vec<i64>> = shapes.iter().cloned().collect();
-        Ok((Contract::new(&self.infos, &self.asked, &example)?, shapes))
+        Ok((shapes::contract(&self.infos, &self.asked, &example)?, shapes))
     }
 
     /// Finds an example that runs, and gives which guess it is; `None` if nothing could be tried.
@@ -253,10 +253,10 @@ impl Maker<'_> {
         let Some((size, e)) = why else { return Ok(()) };
         let name = &range.name;
         if given {
-            let takes = shapes::describe(&Size::Range(range.clone()));
+            let takes = describe(&Size::Range(range.clone()));
             bail!(InvalidArgument, "the package would take {takes}, but the model does not run with {size}: {e}");
         }
-        let takes = shapes::describe(&Size::Range(narrow.clone()));
+        let takes = describe(&Size::Range(narrow.clone()));
         promise.warnings.push(format!("the package takes {takes}: with {size} the model does not run ({e})"));
         let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
         for size in dims {

@@ -1,57 +1,13 @@
-//! The shape contract of a package: which sizes its inputs may have. Written as `torch.export` has it,
-//! `{input: {dimension: {name, min, max}}}`; equal names are equal sizes. Bounds are meant exactly.
+//! The ranges of sizes that somebody asks of a package, and the [`Contract`] that a model makes of them. Written as
+//! `torch.export` has it, `{input: {dimension: {name, min, max}}}`; equal names are equal sizes. Bounds are meant exactly.
 
-use crate::error::{Context, Error, Result, bail, error};
+use crate::error::{Context, Result, bail, error};
 use crate::limits;
+use crate::model::contract::{Contract, InputShape, Range, Size, describe, span};
 use crate::model::names::meaningful;
 use crate::model::{Dim, ValueInfo};
-use crate::onnx::dtype::DataType;
-use crate::runtime::Tensor;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-
-/// What the inputs of a package may be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contract {
-    /// In the model's order.
-    pub inputs: Vec<InputShape>,
-}
-
-/// Type and sizes of an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputShape {
-    /// Name of the input.
-    pub name: String,
-    /// Name of its element type; `None` if the model does not say.
-    pub dtype: Option<String>,
-    /// One for each dimension; `None` if the model does not declare the rank.
-    pub dims: Option<Vec<Size>>,
-}
-
-/// What a dimension may be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Size {
-    /// This size alone.
-    Fixed(i64),
-    /// Any size of a range.
-    Range(Range),
-}
-
-/// A named range of sizes, both ends included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Range {
-    /// Dimensions of one name have one size in each run.
-    pub name: String,
-    /// Least size.
-    #[serde(default)]
-    pub min: i64,
-    /// Largest size; `None` is no limit.
-    #[serde(default)]
-    pub max: Option<i64>,
-}
 
 /// Ranges that were asked for: by input (name or position), then by dimension.
 pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
@@ -93,119 +49,68 @@ fn check_range(range: &Range) -> Result<()> {
     Ok(())
 }
 
-impl Contract {
-    /// Makes a contract of the ranges asked for. Where none is asked for, the size is that of `example`, by input.
-    ///
-    /// [`crate::error::Kind::NotFound`] for an input that the model does not have, `InvalidArgument` for a dimension
-    /// beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the model wants
-    /// equal under two names, and an example outside its range.
-    pub fn new(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
-        let asked = by_name(infos, asked)?;
-        let mut ranges: HashMap<&str, &Range> = HashMap::new();
-        for (input, dims) in &asked {
-            for (index, range) in *dims {
-                let place = || format!("dynamic shapes of input {input:?}, dimension {index}");
-                check_range(range).at(place)?;
-                let first = *ranges.entry(&range.name).or_insert(range);
-                if first != range {
-                    let error = error!(
-                        InvalidArgument,
-                        "{:?} is {} here and {} elsewhere: one name has one range",
-                        range.name,
-                        span(range),
-                        span(first)
-                    );
-                    return Err(error.at(place()));
-                }
+/// Returns a contract of the ranges asked for. Where none is asked for, the size is that of `example`, by input.
+///
+/// [`crate::error::Kind::NotFound`] for an input that the model does not have, `InvalidArgument` for a dimension
+/// beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the model wants
+/// equal under two names, and an example outside its range.
+pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
+    let asked = by_name(infos, asked)?;
+    let mut ranges: HashMap<&str, &Range> = HashMap::new();
+    for (input, dims) in &asked {
+        for (index, range) in *dims {
+            let place = || format!("dynamic shapes of input {input:?}, dimension {index}");
+            check_range(range).at(place)?;
+            let first = *ranges.entry(&range.name).or_insert(range);
+            if first != range {
+                let error = error!(
+                    InvalidArgument,
+                    "{:?} is {} here and {} elsewhere: one name has one range",
+                    range.name,
+                    span(range),
+                    span(first)
+                );
+                return Err(error.at(place()));
             }
         }
-        let input = |info: &ValueInfo| {
-            let dims = asked.get(info.name.as_str()).copied();
-            input_shape(info, dims, example.get(&info.name)).at(|| format!("input {:?}", info.name))
-        };
-        let contract = Contract { inputs: infos.iter().map(input).collect::<Result<_>>()? };
-        contract.agrees_with(infos)?;
-        Ok(contract)
     }
+    let input = |info: &ValueInfo| {
+        let dims = asked.get(info.name.as_str()).copied();
+        input_shape(info, dims, example.get(&info.name)).at(|| format!("input {:?}", info.name))
+    };
+    let contract = Contract { inputs: infos.iter().map(input).collect::<Result<_>>()? };
+    agrees(&contract, infos)?;
+    Ok(contract)
+}
 
-    /// Sizes that the model calls by one name must be one size here, too.
-    fn agrees_with(&self, infos: &[ValueInfo]) -> Result<()> {
-        if infos.iter().any(|info| info.name == "use_cache_branch") {
-            return Ok(());
-        }
-        let infos = meaningful(infos);
-        let mut seen: HashMap<&str, (&Size, &str, usize)> = HashMap::new();
-        for (info, input) in infos.iter().zip(&self.inputs) {
-            let (Some(dims), Some(sizes)) = (&info.shape, &input.dims) else { continue };
-            for (index, (dim, size)) in dims.iter().zip(sizes).enumerate() {
-                let Dim::Symbolic(name) = dim else { continue };
-                if name.is_empty() {
-                    continue;
-                }
-                let (first, other, at) = *seen.entry(name).or_insert((size, &input.name, index));
-                if first != size {
-                    bail!(
-                        InvalidArgument,
-                        "the model wants dimension {index} of input {:?} and dimension {at} of input {other:?} equal \
-                         ({name:?}), but one is {} and the other {}",
-                        input.name,
-                        describe(size),
-                        describe(first)
-                    );
-                }
-            }
-        }
-        Ok(())
+/// Sizes that the model calls by one name must be one size here, too.
+fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
+    if infos.iter().any(|info| info.name == "use_cache_branch") {
+        return Ok(());
     }
-
-    /// As [`Contract::check`], of what a run is given.
-    pub fn check_tensors(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
-        let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
-        self.check(&given)
-    }
-
-    /// An error that names input, dimension, value and range, if shapes do not fit. Inputs that are not given are not
-    /// missed here.
-    pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
-        let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
-        for (name, dtype, shape) in given {
-            let Some(input) = self.inputs.iter().find(|input| input.name == *name) else {
-                bail!(NotFound, "the package has no input {name:?}");
-            };
-            if let Some(wanted) = input.dtype.as_deref().filter(|wanted| *wanted != dtype.name()) {
-                bail!(InvalidArgument, "input {name:?} has type {}, but the package takes {wanted}", dtype.name());
+    let infos = meaningful(infos);
+    let mut seen: HashMap<&str, (&Size, &str, usize)> = HashMap::new();
+    for (info, input) in infos.iter().zip(&contract.inputs) {
+        let (Some(dims), Some(sizes)) = (&info.shape, &input.dims) else { continue };
+        for (index, (dim, size)) in dims.iter().zip(sizes).enumerate() {
+            let Dim::Symbolic(name) = dim else { continue };
+            if name.is_empty() {
+                continue;
             }
-            let Some(dims) = &input.dims else { continue };
-            if dims.len() != shape.len() {
-                let (rank, takes) = (shape.len(), dims.len());
-                bail!(InvalidArgument, "input {name:?} has {rank} dimensions {shape:?}, but the package takes {takes}");
-            }
-            for (index, (size, &value)) in dims.iter().zip(*shape).enumerate() {
-                let wrong = |takes: String| -> Error {
-                    error!(
-                        InvalidArgument,
-                        "input {name:?}, dimension {index} is {value}, but the package takes {takes}"
-                    )
-                };
-                let range = match size {
-                    Size::Fixed(fixed) if *fixed == value => continue,
-                    Size::Fixed(_) => return Err(wrong(describe(size))),
-                    Size::Range(range) => range,
-                };
-                if value < range.min || range.max.is_some_and(|max| value > max) {
-                    return Err(wrong(describe(size)));
-                }
-                let (first, other, at) = *sizes.entry(&range.name).or_insert((value, &input.name, index));
-                if first != value {
-                    return Err(wrong(format!(
-                        "{first}, the size of {:?} in input {other:?}, dimension {at}",
-                        range.name
-                    )));
-                }
+            let (first, other, at) = *seen.entry(name).or_insert((size, &input.name, index));
+            if first != size {
+                bail!(
+                    InvalidArgument,
+                    "the model wants dimension {index} of input {:?} and dimension {at} of input {other:?} equal \
+                     ({name:?}), but one is {} and the other {}",
+                    input.name,
+                    describe(size),
+                    describe(first)
+                );
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// What was asked for, by the names of inputs.
@@ -270,22 +175,6 @@ fn input_shape(
     };
     let dims = shape.iter().enumerate().map(size).collect::<Result<_>>()?;
     Ok(InputShape { name: info.name.clone(), dtype, dims: Some(dims) })
-}
-
-/// `1 to 64`.
-fn span(range: &Range) -> String {
-    match range.max {
-        Some(max) => format!("{} to {max}", range.min),
-        None => format!("{} or more", range.min),
-    }
-}
-
-/// `"batch": 1 to 64`, or a size.
-pub fn describe(size: &Size) -> String {
-    match size {
-        Size::Fixed(size) => size.to_string(),
-        Size::Range(range) => format!("{:?}: {}", range.name, span(range)),
-    }
 }
 
 /// What `--dynamic` means: the first dimension of inputs, where the model leaves it open, is `batch`, from `batch.0` to

@@ -1,11 +1,11 @@
 //! A model repository for Triton Inference Server: the portable graph, and what the contract says as `config.pbtxt`.
 
 use super::open::Package;
-use super::shapes::Size;
 use super::write::save_plain;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files;
+use crate::model::contract::Size;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use std::fmt::Write;
@@ -30,7 +30,7 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
 /// batch, with dynamic batching.
 fn config(package: &Package, name: &str, inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Result<String> {
     let contract = &package.manifest().shapes;
-    let first = |input: &super::shapes::InputShape| match input.dims.as_ref().and_then(|d| d.first()) {
+    let first = |input: &crate::model::contract::InputShape| match input.dims.as_ref().and_then(|d| d.first()) {
         Some(Size::Range(range)) if range.min <= 1 => range.max.map(|max| (range.name.clone(), max)),
         _ => None,
     };

@@ -5,7 +5,7 @@ use super::manifest::{Manifest, OURS, SEAL, SIGNATURE};
 use crate::call::Ticket;
 use crate::error::{Result, bail, error};
 use crate::files;
-use crate::onnx::save::hex;
+use crate::files::digest::hex;
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};

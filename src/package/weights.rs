@@ -2,11 +2,11 @@
 
 use super::manifest::LOCATION;
 use crate::error::{Result, error};
+use crate::files::digest::hex;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
 };
-use crate::onnx::save::hex;
 use crate::onnx::tensors::for_each_initializer;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

@@ -20,16 +20,16 @@ pub mod structured;
 mod targets;
 mod weights;
 
+pub use crate::report::LEFT;
 pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride};
 
 use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
 use crate::graph::View;
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
-use crate::source::Task;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -56,8 +56,6 @@ fn found(model: &Model) -> Result<layers::Layers> {
 
 /// `NodeReport.action` of a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
-/// `NodeReport.action` of a node whose weight was not.
-pub const LEFT: &str = "left";
 
 /// In every report on zeros: what people expect of them, and do not get.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor faster for \

@@ -9,7 +9,7 @@ use crate::graph::{BodyId, View, modules};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QUANTIZED_ALREADY;
-use crate::report::NodeReport;
+use crate::report::{NodeReport, count_reasons};
 use std::collections::{BTreeMap, HashMap};
 
 /// How the elements of a weight lie: element `k` of the inputs of output `(o, i)` at `(o inputs + k) inner + i`.
@@ -321,14 +321,8 @@ pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> Node
 
 /// The reasons of nodes that were left, counted, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for node in nodes.iter().filter(|n| n.action != PRUNED) {
-        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    match count_reasons(nodes.iter().filter(|node| node.action != PRUNED)) {
+        none if none.is_empty() => "the model has no MatMul, Gemm or Conv with a constant weight".to_owned(),
+        reasons => reasons,
     }
-    if counts.is_empty() {
-        return "the model has no MatMul, Gemm or Conv with a constant weight".to_owned();
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }

@@ -30,7 +30,6 @@ mod weights;
 
 pub use algorithms::ScaleType;
 pub use forecast::forecast;
-pub(crate) use notes::why_left;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 pub(crate) use planner::QUANTIZED_ALREADY;
 
@@ -38,11 +37,11 @@ use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail, error};
 use crate::graph::View;
-use crate::model::Model;
+use crate::model::{Format, Model};
 use crate::onnx::proto::ModelProto;
 use crate::report::{NodeReport, Report, peak_rss_bytes};
 use crate::runtime::{Runtime, Stop};
-use crate::source::{Format, gguf};
+use crate::source::gguf;
 use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;

@@ -3,8 +3,7 @@
 use super::QuantizeOptions;
 use super::planner::{LEFT, QUANTIZED};
 use crate::error::{Result, bail};
-use crate::report::{NodeReport, Report};
-use std::collections::BTreeMap;
+use crate::report::{NodeReport, Report, count_reasons};
 
 /// Counts what was done to nodes. [`crate::error::Kind::Unsupported`] if it is nothing.
 pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
@@ -21,16 +20,10 @@ pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOption
 
 /// The reasons of nodes that were left, counted, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for node in nodes.iter().filter(|n| n.action == LEFT) {
-        *counts.entry(format!("{} ({})", node.op, node.reason)).or_default() += 1;
+    match count_reasons(nodes.iter().filter(|node| node.action == LEFT)) {
+        none if none.is_empty() => "no operator has a constant weight of enough elements".to_owned(),
+        reasons => reasons,
     }
-    if counts.is_empty() {
-        return "no operator has a constant weight of enough elements".to_owned();
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What would help where nothing can be quantized; empty if that is as asked for, or done already.

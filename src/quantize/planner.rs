@@ -11,14 +11,13 @@ use crate::graph::{BodyId, Use, View};
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
+pub use crate::report::LEFT;
 use crate::report::NodeReport;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
 
 /// `NodeReport.action` of a node that was changed.
 pub const QUANTIZED: &str = "quantized";
-/// `NodeReport.action` of a node that was not.
-pub const LEFT: &str = "left";
 
 /// `DynamicQuantizeLinear` and `MatMulInteger` exist from here on; before, the fused contrib operator serves.
 const INTEGER_OPSET: i64 = 11;

@@ -8,9 +8,8 @@ use crate::benchmark::inputs::InputSet;
 use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race, settled};
 use crate::calibrate::Batch;
 use crate::error::Result;
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
-use crate::source::Task;
 use std::collections::BTreeMap;
 
 /// Kinds of products that are tried one by one; the smallest are tried together.

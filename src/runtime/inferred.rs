@@ -41,7 +41,7 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
         ..SessionOptions::default()
     };
     Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())?;
-    Model::load(&file)
+    Model::from_file(&file)
 }
 
 /// Gives a declared value fixed sizes.

@@ -4,13 +4,14 @@ use super::library::guarded;
 use super::mapped::{self, Lent};
 use super::providers::{Execution, Provider, ProviderChoice};
 use super::register::{self, Facts};
+use super::tensor::check_contract;
 use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};
+use crate::model::contract::Contract;
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
-use crate::package::shapes::Contract;
 use bytes::Bytes;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::value::{DynValue, Outlet, ValueType};
@@ -121,7 +122,7 @@ impl Session {
         let plain = options.optimization_level != OptimizationLevel::All
             || options.optimized_model.is_some()
             || provider != Provider::Cpu;
-        match if plain { None } else { model.ready(runtime)? } {
+        match if plain { None } else { model.ready(runtime.version())? } {
             Some((ready, ahead)) => Session::make_of(runtime, &ready, ahead, options, provider, call),
             None => Session::make_of(runtime, model, false, options, provider, call),
         }
@@ -268,7 +269,7 @@ impl Session {
 
     /// Refuses sizes that the package the model is from does not allow.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
-        self.contract.as_ref().map_or(Ok(()), |contract| contract.check_tensors(inputs))
+        self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
     /// Tells sessions apart.

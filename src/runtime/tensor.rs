@@ -3,6 +3,7 @@
 use super::mapped;
 use crate::error::{Error, Kind, Result, bail};
 use crate::limits;
+use crate::model::contract::Contract;
 use crate::onnx::dtype::{DataType, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -25,6 +26,12 @@ enum Data {
     /// Row-major, native byte order; types below a byte packed, low bits first. Aligned for the type.
     Fixed(Bytes),
     Text(Arc<[String]>),
+}
+
+/// Checks what a run is given against the sizes that a contract allows; see [`Contract::check`].
+pub(crate) fn check_contract(contract: &Contract, inputs: &[(&str, &Tensor)]) -> Result<()> {
+    let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
+    contract.check(&given)
 }
 
 /// A Rust type that tensors can be made from and read as. Sealed: any bit pattern must be a valid value.

@@ -3,12 +3,11 @@
 //!
 //! What a model is for is read off its graph first; configuration files beside it only add to that.
 
-use super::card::{Card, Format, SideContent, SideFile, Task};
 use super::checkpoint::sentence::Sentence;
 use super::checkpoint::{side, tokens_without_rows};
 use crate::error::{Context, Result, bail};
 use crate::files;
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Card, Dim, Format, Model, SideContent, SideFile, Task, ValueInfo};
 use crate::onnx::load;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};

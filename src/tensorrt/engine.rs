@@ -4,14 +4,17 @@ use super::backend::{Choice, Library};
 use super::manifest::{self, Manifest, OpenOptions};
 use super::memory::{Device, Room};
 use super::shim::{RawResult, RawTensor, Running, stage};
+use crate::benchmark::{RunFn, Timed};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::files;
+use crate::files::digest::FileIdentity;
 use crate::limits;
-use crate::model::{Dim, FileIdentity, Model, ValueInfo};
+use crate::model::contract::Contract;
+use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::*;
-use crate::package::shapes::Contract;
+use crate::runtime::tensor::check_contract;
 use crate::runtime::{Placement, Provider, Tensor};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -59,24 +62,28 @@ impl EngineFile {
         Engine::open(&self.path, &self.options, self.device_id)
     }
 
-    /// A model with its inputs and outputs and nothing inside.
-    pub fn signature(&self) -> &Model {
-        &self.signature
-    }
-
-    /// Bytes on disk.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// For reports.
     pub fn identity(&self) -> FileIdentity {
         FileIdentity { path: Some(self.path.display().to_string()), sha256: self.sha256.clone(), bytes: self.bytes }
     }
+}
 
-    /// Where it runs.
-    pub fn placement(&self) -> Placement {
+impl Timed for EngineFile {
+    fn signature(&self) -> &Model {
+        &self.signature
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn placement(&self) -> Placement {
         placed(self.device_id)
+    }
+
+    fn run_fn(&self) -> Result<RunFn> {
+        let mut engine = self.open()?;
+        Ok(Box::new(move |inputs, outputs, call| engine.run(inputs, outputs, call)))
     }
 }
 
@@ -249,7 +256,7 @@ impl Engine {
                 bail!(InvalidArgument, "input {name:?} is {given}; the engine takes {wanted}");
             }
         }
-        self.contract.as_ref().map_or(Ok(()), |contract| contract.check_tensors(inputs))
+        self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
     /// The first profile that has room for the inputs.

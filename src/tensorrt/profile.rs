@@ -3,10 +3,10 @@
 use super::options::{GivenProfile, Shapes, TensorRtOptions};
 use crate::error::{Context, Result, bail};
 use crate::limits;
+use crate::model::contract::{Contract, Size};
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::package::shapes::{Contract, Size};
 use serde::Serialize;
 use std::collections::HashMap;
 

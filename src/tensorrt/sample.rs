@@ -5,10 +5,9 @@ use crate::benchmark::inputs::Source;
 use crate::call::Call;
 use crate::error::{Error, Result, bail};
 use crate::graph::edit;
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor};
-use crate::source::Task;
 use crate::text::Tokenizer;
 use std::collections::{HashMap, HashSet};
 

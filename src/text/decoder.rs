@@ -7,10 +7,9 @@
 
 use crate::error::{Result, bail};
 use crate::graph::View;
-use crate::model::{Dim, Model, ValueInfo};
+use crate::model::{Card, Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
-use crate::source::Card;
 use serde_json::Value;
 use std::collections::HashSet;
 

@@ -9,9 +9,8 @@ use super::stream::RowText;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
-use crate::model::Model;
+use crate::model::{GenerationDefaults, Model};
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Stop};
-use crate::source::GenerationDefaults;
 use std::sync::Arc;
 
 /// Tokens of a prompt that are run at once. A longer prompt takes several runs: that bounds the memory of attention

@@ -5,8 +5,8 @@ use super::generator::Prompt;
 use super::tokenizer::Tokenizer;
 use crate::call::Call;
 use crate::error::Result;
+use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Stop};
-use crate::source::GenerationDefaults;
 use std::sync::Arc;
 
 /// What the members of an ensemble thought of one token. Entropies are in nats.

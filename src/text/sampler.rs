@@ -18,7 +18,7 @@
 //! neither the batch nor earlier draws change it. Nothing is sorted but the few candidates that are left.
 
 use crate::error::{Result, bail};
-use crate::source::GenerationDefaults;
+use crate::model::GenerationDefaults;
 use serde_json::Value;
 use std::collections::HashMap;
 

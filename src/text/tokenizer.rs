@@ -10,7 +10,7 @@ use super::sentences;
 use super::settings::{Applied, Settings};
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
-use crate::source::{SideContent, SideFile, Task};
+use crate::model::{SideContent, SideFile, Task};
 use crate::{files, limits};
 use bytes::Bytes;
 use std::borrow::Cow;

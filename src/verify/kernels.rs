@@ -50,7 +50,7 @@ pub fn kernels(
     let made = Session::new(runtime, &marked, &options, &Call { progress: None, ..*call });
     let optimized = made.and_then(|session| {
         drop(session);
-        Model::load(&path)
+        Model::from_file(&path)
     });
     let _ = std::fs::remove_file(&path);
     let optimized = optimized.at(|| "the graph as ONNX Runtime optimizes it")?;

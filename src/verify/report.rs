@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::error::{Kind, Result, bail};
 use crate::limits;
 use crate::model::Model;
-use crate::report::Report;
+use crate::report::{LEFT, NodeReport, Report, count_reasons};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::text::Tokenizer;
 use serde_json::json;
@@ -112,9 +112,20 @@ pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
         let percent = 100.0 * after as f64 / before.max(1) as f64;
         let static_type = report.options.get("type").is_some_and(|name| name == "static");
-        let why = crate::quantize::why_left(&report.nodes, static_type);
+        let why = why_left(&report.nodes, static_type);
         report.warnings.push(format!("the result has {percent:.0} % of the bytes of the original{why}"));
     }
+}
+
+/// Returns what stands in the way of a smaller result, to go behind a sentence that says so; empty if nothing was left.
+fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
+    let left = || nodes.iter().filter(|node| node.action == LEFT);
+    if left().next().is_none() {
+        return String::new();
+    }
+    let convolutions = !static_type && left().any(|node| node.op == "Conv");
+    let more = if convolutions { "; static quantization takes Conv too" } else { "" };
+    format!("; left are {}{more}", count_reasons(left()))
 }
 
 /// How many times as fast as the original the result is, in a race of half a second.

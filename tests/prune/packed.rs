@@ -2,7 +2,7 @@
 
 use super::*;
 use optimize::onnx::save::{ExternalData, encode};
-use optimize::source;
+use optimize::open;
 use sha2::{Digest, Sha256};
 use support::{deps, scratch};
 
@@ -42,7 +42,7 @@ fn a_folder_with_a_packed_model_is_loaded_with_what_lies_beside_it() {
     model.save_packed(&folder.join("model.onnx.packed"), &Call::default()).unwrap();
     std::fs::copy(deps("models/paraphrase-MiniLM-L3-v2/tokenizer.json"), folder.join("tokenizer.json")).unwrap();
     for path in [folder.to_path_buf(), folder.join("model.onnx.packed")] {
-        let again = source::load(&path, &Default::default()).unwrap();
+        let again = open::load(&path, &Default::default()).unwrap();
         assert!(*again.proto() == *model.proto());
         assert!(optimize::text::Tokenizer::of(&again).unwrap().is_some());
     }

@@ -11,10 +11,11 @@ use optimize::error::Kind;
 use optimize::graph::edit::{float_tensor, ints_attribute, node};
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType::Float32;
+use optimize::open;
 use optimize::prune::structured::{Importance, StructuredOptions, structured};
 use optimize::prune::{PruneMethod, PruneOptions, prune};
 use optimize::runtime::Tensor;
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Decoder;
 use std::path::PathBuf;
 
@@ -53,7 +54,7 @@ fn decoders_of_all_families_lose_layers_and_their_caches() {
     for family in ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "smollm3"] {
         for dialect in [Dialect::Runtime, Dialect::Portable] {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
-            let model = source::load(&folder, &LoadOptions { dialect }).unwrap();
+            let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
             let before = Decoder::of(&model).unwrap();
             let count = before.cache.len() / 2;
             for layer in 0..count {

@@ -7,10 +7,11 @@ use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::model::{Dim, Model};
 use optimize::onnx::dtype::DataType::Float32;
+use optimize::open;
 use optimize::prune::structured::{Importance, Plan, SparsityOverride, StructuredOptions, structured};
 use optimize::quantize::{QuantizeOptions, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::text::{Decoder, Tokenizer};
 use std::path::PathBuf;
 
@@ -72,7 +73,7 @@ fn decoders_of_all_families_lose_neurons_and_heads() {
     for family in ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "smollm3"] {
         for dialect in [Dialect::Runtime, Dialect::Portable] {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
-            let model = source::load(&folder, &LoadOptions { dialect }).unwrap();
+            let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
             let cut = check(&model, &options(0.5, &[]), &format!("{family} {dialect:?}"));
             // The cache follows, and the decoder is still one.
             assert_eq!(Decoder::of(&cut).unwrap().cache.len(), Decoder::of(&model).unwrap().cache.len(), "{family}");
@@ -84,7 +85,7 @@ fn decoders_of_all_families_lose_neurons_and_heads() {
 fn heads_of_a_decoder_take_their_cache_along() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
     for dialect in [Dialect::Runtime, Dialect::Portable] {
-        let model = source::load(&folder, &LoadOptions { dialect }).unwrap();
+        let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
         let cut = check(&model, &options(0.5, &["k_proj"]), "k_proj");
         let heads = |m: &Model| Decoder::of(m).unwrap().cache[0].shape[1];
         assert_eq!(heads(&cut) * 2, heads(&model), "{dialect:?}");

@@ -9,10 +9,11 @@ use optimize::error::{Context, Kind, Result, bail};
 use optimize::inputs::read_tensors;
 use optimize::limits;
 use optimize::model::Model;
+use optimize::open;
 use optimize::report::Report;
 use optimize::runtime::Execution;
 use optimize::shapes::{parse_shape, parse_values};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::EngineFile;
 use std::path::{Path, PathBuf};
 
@@ -207,7 +208,7 @@ fn against_engine(
     options: &BenchmarkOptions,
     bar: &Bar,
 ) -> Result<(Report, u64, u64)> {
-    let of = source::load(&arguments.model, &LoadOptions { dialect: Dialect::Portable })?;
+    let of = open::load(&arguments.model, &LoadOptions { dialect: Dialect::Portable })?;
     let sha256 = bar.call(|call| of.identity(call))?.sha256;
     let engine = arguments.engines.open(&arguments.against, options.execution.device_id, Some(sha256))?;
     let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), original)?;

@@ -3,10 +3,9 @@
 use crate::progress::Bar;
 use clap::Args;
 use optimize::error::{Context, Result, bail};
-use optimize::model::Model;
+use optimize::model::{Model, SideContent};
 use optimize::report::Report;
 use optimize::runtime::{Execution, Placement, ProviderChoice, Runtime};
-use optimize::source::SideContent;
 use optimize::tensorrt::{EngineFile, OpenOptions};
 use optimize::text::Tokenizer;
 use optimize::verify::{self, Kept};

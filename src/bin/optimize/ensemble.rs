@@ -7,11 +7,10 @@ use clap::{Args, ValueEnum};
 use optimize::ensemble::fit::FitOptions;
 use optimize::ensemble::{Ensemble, EnsembleOptions, FitReport, MergeMethod, MergeOptions, Method, merge};
 use optimize::error::{Context, Result, bail};
-use optimize::model::Model;
+use optimize::model::{Model, Task};
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::runtime::SessionOptions;
-use optimize::source::Task;
 use optimize::verify::Kept;
 use std::path::{Path, PathBuf};
 

@@ -4,9 +4,8 @@ use crate::common::{self, Machine, On, Output};
 use clap::Args;
 use optimize::ensemble::{Ensemble, manifest};
 use optimize::error::{Result, bail};
-use optimize::model::Model;
+use optimize::model::{GenerationDefaults, Model};
 use optimize::runtime::SessionOptions;
-use optimize::source::GenerationDefaults;
 use optimize::text::{
     ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
     Tokenizer, Uncertainty, Written, chat,

@@ -309,6 +309,6 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
 
 /// Returns a table of size and measurements, before and after.
 fn sizes(report: &Report) -> String {
-    let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
+    let bytes = |identity: &Option<optimize::files::digest::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
     table::comparison(report, bytes(&report.input), bytes(&report.output))
 }

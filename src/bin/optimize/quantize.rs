@@ -345,6 +345,6 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     });
     let stored = stored.concat();
     common::print(&format!("{path}: {quantized} nodes quantized{stored}, {left} left, in {seconds:.2} s\n\n"))?;
-    let bytes = |identity: &Option<optimize::model::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
+    let bytes = |identity: &Option<optimize::files::digest::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
     common::print(&table::comparison(report, bytes(&report.input), bytes(&report.output)))
 }

@@ -5,8 +5,9 @@ use crate::table::bytes;
 use clap::{Args, ValueEnum};
 use optimize::error::{Result, bail};
 use optimize::model::Model;
+use optimize::open;
 use optimize::report::Report;
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::{
     self, Choice, GivenProfile, OpenOptions, Precision, Shapes, TensorRtOptions, parse_dimensions, parse_profiles,
     parse_shapes,
@@ -180,7 +181,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Loads the model with operators that TensorRT has.
 fn load(path: &Path) -> Result<Model> {
-    source::load(path, &LoadOptions { dialect: Dialect::Portable })
+    open::load(path, &LoadOptions { dialect: Dialect::Portable })
 }
 
 fn check(arguments: &Arguments, engine: &Path) -> Result<()> {

@@ -3,10 +3,9 @@
 use super::super::{MergeOptions, merge};
 use crate::call::Call;
 use crate::error::Kind;
-use crate::model::Model;
+use crate::model::{Card, Model, Pooling, SideContent, SideFile, Task};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::runtime::testing::{graph, model, node, value, weight};
-use crate::source::{Card, Pooling, SideContent, SideFile, Task};
 use crate::statistics::Random;
 use serde_json::json;
 

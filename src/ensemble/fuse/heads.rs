@@ -4,9 +4,9 @@ use super::join::Join;
 use crate::ensemble::{Ensemble, Method};
 use crate::error::{Result, bail};
 use crate::graph::edit::{float_tensor, int_attribute, ints_attribute, node, tensor};
+use crate::model::Pooling;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
-use crate::source::Pooling;
 
 /// Nodes and constants in the making. All names begin with `ensemble/`.
 pub struct Nodes {

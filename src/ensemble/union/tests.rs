@@ -3,9 +3,8 @@
 use super::super::tests::fixture;
 use super::super::{Ensemble, EnsembleOptions, Method};
 use super::*;
-use crate::model::Model;
+use crate::model::{Model, SideContent, SideFile};
 use crate::runtime::test_runtime;
-use crate::source::{SideContent, SideFile};
 use crate::text::{FinishReason, SamplingOptions};
 use serde_json::{Map, Value, json};
 

@@ -18,11 +18,12 @@
 mod codec;
 
 use super::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
-use super::save::{self, Saved, SavedFile, hex};
+use super::save::{self, Saved, SavedFile};
 use super::wire::Reader;
 use super::{data_name, dtype::DataType, tensors};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail, error};
+use crate::files::digest::hex;
 use crate::files::{self, AtomicFile, Scratch};
 use crate::limits;
 use bytes::Bytes;

@@ -6,9 +6,9 @@ mod csharp;
 mod go;
 
 use super::open::Package;
-use super::shapes::Size;
 use crate::error::{Context, Result, bail};
 use crate::files;
+use crate::model::contract::Size;
 use crate::onnx::dtype::{DataType, element_count};
 use std::path::Path;
 

@@ -5,9 +5,8 @@ use crate::benchmark::inputs::InputSet;
 use crate::benchmark::{BenchmarkOptions, Pair, Subject, race, settled};
 use crate::call::Call;
 use crate::error::{Result, bail};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
-use crate::source::Task;
 
 /// Sparsities are tried up to this.
 const MOST: f64 = 0.95;

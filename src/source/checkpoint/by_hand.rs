@@ -4,9 +4,9 @@ use super::activation::Activation;
 use super::pooling;
 use super::sentence::fits;
 use crate::error::{Result, bail};
+use crate::model::Pooling;
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
-use crate::source::Pooling;
 use crate::source::weights::{Form, Weights};
 
 /// What turns the vectors of a text's tokens into one.

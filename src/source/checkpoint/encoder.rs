@@ -9,11 +9,12 @@ use super::config::Config;
 use super::heads::{self, Head};
 use super::sentence::Sentence;
 use crate::error::{Result, bail};
+use crate::model::Task;
 use crate::onnx::dtype::DataType::{Float32, Int64};
 use crate::onnx::proto::ModelProto;
+use crate::source::Dialect;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::Weights;
-use crate::source::{Dialect, Task};
 
 /// Names of the modules of a family. `{}` in `layer` is the layer's number.
 struct Names {

@@ -7,8 +7,8 @@ use super::decoder::{Decoder, Norm};
 use super::llama::{describe, finish, windows};
 use super::rope::Rope;
 use crate::error::{Result, bail};
+use crate::model::Task;
 use crate::onnx::proto::ModelProto;
-use crate::source::Task;
 use crate::source::builder::Dialect;
 use crate::source::weights::Weights;
 

@@ -7,8 +7,8 @@ use super::decoder::{self, Bias, Decoder, Heads, Layer, Names, Norm, find_root};
 use super::mlp;
 use crate::error::{Result, bail};
 use crate::limits;
+use crate::model::Task;
 use crate::onnx::proto::ModelProto;
-use crate::source::Task;
 use crate::source::builder::Dialect;
 use crate::source::weights::Weights;
 

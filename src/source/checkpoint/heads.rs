@@ -5,8 +5,8 @@ use super::config::Config;
 use super::encoder::{Encoder, Kind};
 use super::weights::head_or_table;
 use crate::error::{Result, bail};
+use crate::model::Task;
 use crate::onnx::dtype::DataType::Float32;
-use crate::source::Task;
 use crate::source::builder::{Attribute, Builder};
 
 /// The head of an encoder: what is computed from its hidden states.

@@ -10,10 +10,10 @@ use super::mlp;
 use super::rope::Rope;
 use crate::error::{Result, bail};
 use crate::limits;
+use crate::model::Task;
+use crate::model::longest;
 use crate::onnx::proto::ModelProto;
-use crate::source::Task;
 use crate::source::builder::Dialect;
-use crate::source::longest;
 use crate::source::weights::Weights;
 
 /// Prefixes of names: usual; the body saved alone; a text model inside a larger one.

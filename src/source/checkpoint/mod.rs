@@ -36,11 +36,10 @@ pub(in crate::source) use gpt2::TRANSPOSED;
 pub(in crate::source) use rope::ROTARY;
 pub(in crate::source) use tokens::without_rows as tokens_without_rows;
 
-use super::card::Card;
 use super::weights::Weights;
-use super::{Dialect, Format, LoadOptions, Task};
+use super::{Dialect, LoadOptions};
 use crate::error::{Context, Result, bail};
-use crate::model::Model;
+use crate::model::{Card, Format, Model, Task};
 use crate::onnx::proto::ModelProto;
 use safetensors::Safetensors;
 use schema::Schema;

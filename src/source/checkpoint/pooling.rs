@@ -1,7 +1,7 @@
 //! Vectors of tokens as one vector for a text: the nodes, and the same by hand.
 
+use crate::model::Pooling;
 use crate::onnx::dtype::DataType::{Bool, Float32, Int64};
-use crate::source::Pooling;
 use crate::source::builder::{Attribute, Builder};
 
 /// Which tokens count.

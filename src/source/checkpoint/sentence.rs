@@ -10,10 +10,10 @@ use super::by_hand;
 use super::pooling::{self, Tokens};
 use super::safetensors::Safetensors;
 use crate::error::{Context, Result, bail, error};
+use crate::model::{Card, Pooling, SideFile};
 use crate::onnx::dtype::DataType::Float32;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::{Stored, Weights};
-use crate::source::{Card, Pooling, SideFile};
 use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
@@ -301,7 +301,7 @@ fn normalize(b: &mut Builder<'_>, x: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::SideContent;
+    use crate::model::SideContent;
     use serde_json::json;
 
     fn read(files: &[(&str, Value)]) -> Result<Option<Sentence>> {

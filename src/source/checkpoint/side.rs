@@ -3,7 +3,7 @@
 use super::config::{Config, shown};
 use super::sentence::files_of_modules;
 use crate::error::{Context, Result, bail, error};
-use crate::source::card::{GenerationDefaults, SideContent, SideFile};
+use crate::model::{GenerationDefaults, SideContent, SideFile};
 use crate::{files, limits};
 use serde_json::{Map, Value};
 use std::path::Path;

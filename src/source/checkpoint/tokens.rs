@@ -1,8 +1,8 @@
 //! Whether every token of a tokenizer has a row in the table of embeddings.
 
 use crate::error::{Context, Result, error};
+use crate::model::SideFile;
 use crate::onnx::proto::ModelProto;
-use crate::source::SideFile;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::borrow::Cow;

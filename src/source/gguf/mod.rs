@@ -24,11 +24,10 @@ mod weights;
 
 pub use header::{Header, TensorInfo};
 
-use super::card::{Card, Format, GenerationDefaults, SideContent, SideFile};
 use super::weights::Weights;
 use super::{Dialect, LoadOptions, checkpoint};
 use crate::error::{Result, bail, error};
-use crate::model::Model;
+use crate::model::{Card, Format, GenerationDefaults, Model, SideContent, SideFile};
 use crate::text::Tokenizer;
 use crate::{files, limits};
 use bytes::Bytes;

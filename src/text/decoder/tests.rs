@@ -1,8 +1,8 @@
 use super::*;
 use crate::error::Kind;
+use crate::model::{SideContent, SideFile};
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use crate::runtime::testing::{graph, model, node, value};
-use crate::source::{SideContent, SideFile};
 use bytes::Bytes;
 
 const F32: i32 = 1;

@@ -1,8 +1,8 @@
 //! The loop from prompt to answer on tokens that are known beforehand.
 
 use super::*;
+use crate::model::GenerationDefaults;
 use crate::runtime::Placement;
-use crate::source::GenerationDefaults;
 use crate::text::{TextStream, Tokenizer};
 use serde_json::json;
 use std::sync::Arc;

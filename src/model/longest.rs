@@ -78,7 +78,7 @@ fn positions(config: &Map<String, Value>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{SideContent, SideFile};
+    use crate::model::{SideContent, SideFile};
     use serde_json::json;
 
     fn card(config: Value, files: &[(&str, &'static str)]) -> Card {

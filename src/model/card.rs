@@ -1,6 +1,6 @@
 //! What is known about a model besides its graph: where it came from, what it is for, how to talk to it.
 
-use crate::package::shapes::Contract;
+use super::contract::Contract;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -130,6 +130,13 @@ impl Card {
         self.side_files.iter().find(|f| f.name == name).map(|f| &f.content)
     }
 
+    /// The names of classes by their number (`id2label`).
+    pub fn class_names(&self) -> Vec<(usize, String)> {
+        let map = self.config.get("id2label").and_then(Value::as_object);
+        let entry = |(index, name): (&String, &Value)| Some((index.parse().ok()?, name.as_str()?.to_owned()));
+        map.into_iter().flatten().filter_map(entry).collect()
+    }
+
     /// An integer of the configuration.
     pub fn integer(&self, key: &str) -> Option<i64> {
         self.config.get(key).and_then(Value::as_i64)
@@ -143,5 +150,20 @@ impl SideContent {
             SideContent::Bytes(bytes) => Ok(bytes.clone()),
             SideContent::Path(path) => Ok(crate::files::read(path, crate::limits::SIDE_FILE_BYTES)?.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn classes_are_numbered() {
+        let labels =
+            |config: Value| Card { config: config.as_object().cloned().unwrap(), ..Card::default() }.class_names();
+        let config = json!({ "id2label": { "0": "ham", "1": "spam", "x": "y", "2": 7 } });
+        assert_eq!(labels(config), [(0, "ham".to_owned()), (1, "spam".to_owned())]);
+        assert!(labels(json!({ "id2label": ["a"] })).is_empty());
     }
 }

@@ -1,18 +1,23 @@
 //! A [`Model`]: the immutable snapshot that every technique takes and gives.
 
+pub mod card;
+pub mod contract;
 pub mod expression;
+pub mod longest;
 pub mod names;
+mod value;
+
+pub use card::{Card, Format, GenerationDefaults, Pooling, SideContent, SideFile, Task};
+pub use value::{Dim, ValueInfo};
 
 use crate::call::Call;
 use crate::error::Result;
 use crate::files;
-use crate::onnx::dtype::DataType;
+use crate::files::digest::{FileIdentity, hex};
 use crate::onnx::load;
 use crate::onnx::packed;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
-use crate::onnx::save::{self, ExternalData, Saved, hex};
-use crate::runtime::Runtime;
-use crate::source::{self, Card, Format, LoadOptions};
+use crate::onnx::save::{self, ExternalData, Saved};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -27,9 +32,9 @@ pub struct Model {
     ready: Option<Arc<Ready>>,
 }
 
-/// Gives the form of a model that sessions are better made of, and whether it is optimized for this processor already;
-/// `None` if there is no better one.
-pub type Ready = dyn Fn(&Runtime) -> Result<Option<(Model, bool)>> + Send + Sync;
+/// Returns, for a version of ONNX Runtime, the form of a model that sessions are better made of, and whether it is
+/// optimized for this processor already; `None` if there is no better one.
+pub type Ready = dyn Fn(&str) -> Result<Option<(Model, bool)>> + Send + Sync;
 
 /// Where a model came from.
 #[derive(Default)]
@@ -40,44 +45,12 @@ struct Origin {
     files: Vec<(PathBuf, Bytes)>,
 }
 
-/// One dimension of an input or output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dim {
-    /// Always this size.
-    Fixed(i64),
-    /// Any size; equal names are equal sizes, if they mean anything ([`names`]). The name is empty if the model gives none.
-    Symbolic(String),
-}
-
-/// Name, type and shape of an input or output, as the model declares them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ValueInfo {
-    /// The name to use in a run.
-    pub name: String,
-    /// Element type; `None` if it is not a tensor (a sequence, a map) or undeclared.
-    pub dtype: Option<DataType>,
-    /// Shape; `None` if not even the rank is declared.
-    pub shape: Option<Vec<Dim>>,
-}
-
-/// Identity of a model's files for reports.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct FileIdentity {
-    /// As the user gave it; `null` for a model made in memory.
-    pub path: Option<String>,
-    /// All files of the model together, external data included.
-    pub bytes: u64,
-    /// SHA-256 of the `.onnx` file; with external data, of the hex digests of all files one after another.
-    pub sha256: String,
-}
-
 impl Model {
-    /// Loads any kind of model this version knows: an `.onnx` file, an exported folder, a Hugging Face
-    /// checkpoint, a GGUF file. See [`crate::source`].
-    ///
-    /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model lives.
-    pub fn load(path: &Path) -> Result<Model> {
-        source::load(path, &LoadOptions::default())
+    /// Loads one `.onnx` file, and nothing of what lies beside it but its weights: what ONNX Runtime wrote, say. For
+    /// users' files there is [`Model::load`].
+    pub fn from_file(path: &Path) -> Result<Model> {
+        let loaded = load::from_file(path)?;
+        Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
     }
 
     /// Loads a model from the bytes of an `.onnx` file. External data is refused: it has no folder.
@@ -114,9 +87,9 @@ impl Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// See [`Ready`].
-    pub fn ready(&self, runtime: &Runtime) -> Result<Option<(Model, bool)>> {
-        self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime))
+    /// Returns the better form for sessions of a version of ONNX Runtime; see [`Ready`].
+    pub fn ready(&self, runtime_version: &str) -> Result<Option<(Model, bool)>> {
+        self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version))
     }
 
     /// What is known about the model besides its graph.
@@ -237,38 +210,5 @@ impl Model {
     /// Saves the model in the form in which zeros take next to nothing. See [`packed`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
-    }
-}
-
-impl From<&ValueInfoProto> for ValueInfo {
-    fn from(value: &ValueInfoProto) -> Self {
-        let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
-        let dim = |d: &crate::onnx::proto::DimensionProto| match d.dim_value {
-            Some(size) if size >= 0 => Dim::Fixed(size),
-            _ => Dim::Symbolic(d.dim_param.clone().unwrap_or_default()),
-        };
-        ValueInfo {
-            name: value.name.clone().unwrap_or_default(),
-            dtype: tensor.and_then(|t| t.elem_type).and_then(DataType::from_onnx),
-            shape: tensor.and_then(|t| t.shape.as_deref()).map(|s| s.dim.iter().map(dim).collect()),
-        }
-    }
-}
-
-impl ValueInfo {
-    /// `int64[batch, 128]`, as tables and messages show it.
-    pub fn describe(&self) -> String {
-        let dtype = self.dtype.map_or("not a tensor", DataType::name);
-        match &self.shape {
-            None => format!("{dtype}[...]"),
-            Some(dims) => {
-                let dim = |d: &Dim| match d {
-                    Dim::Fixed(size) => size.to_string(),
-                    Dim::Symbolic(name) if name.is_empty() => "?".to_owned(),
-                    Dim::Symbolic(name) => name.clone(),
-                };
-                format!("{dtype}[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
-            }
-        }
     }
 }

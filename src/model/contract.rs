@@ -1,0 +1,109 @@
+//! The shape contract of a model: which sizes its inputs may have. A package carries one, and every run keeps it.
+
+use crate::error::{Error, Result, bail, error};
+use crate::onnx::dtype::DataType;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// What the inputs of a package may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    /// In the model's order.
+    pub inputs: Vec<InputShape>,
+}
+
+/// Type and sizes of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputShape {
+    /// Name of the input.
+    pub name: String,
+    /// Name of its element type; `None` if the model does not say.
+    pub dtype: Option<String>,
+    /// One for each dimension; `None` if the model does not declare the rank.
+    pub dims: Option<Vec<Size>>,
+}
+
+/// What a dimension may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// This size alone.
+    Fixed(i64),
+    /// Any size of a range.
+    Range(Range),
+}
+
+/// A named range of sizes, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// Dimensions of one name have one size in each run.
+    pub name: String,
+    /// Least size.
+    #[serde(default)]
+    pub min: i64,
+    /// Largest size; `None` is no limit.
+    #[serde(default)]
+    pub max: Option<i64>,
+}
+
+impl Contract {
+    /// Checks the types and shapes that a run is given: the error names input, dimension, value and range. Inputs that
+    /// are not given are not missed here.
+    pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
+        let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
+        for (name, dtype, shape) in given {
+            let Some(input) = self.inputs.iter().find(|input| input.name == *name) else {
+                bail!(NotFound, "the package has no input {name:?}");
+            };
+            if let Some(wanted) = input.dtype.as_deref().filter(|wanted| *wanted != dtype.name()) {
+                bail!(InvalidArgument, "input {name:?} has type {}, but the package takes {wanted}", dtype.name());
+            }
+            let Some(dims) = &input.dims else { continue };
+            if dims.len() != shape.len() {
+                let (rank, takes) = (shape.len(), dims.len());
+                bail!(InvalidArgument, "input {name:?} has {rank} dimensions {shape:?}, but the package takes {takes}");
+            }
+            for (index, (size, &value)) in dims.iter().zip(*shape).enumerate() {
+                let wrong = |takes: String| -> Error {
+                    error!(
+                        InvalidArgument,
+                        "input {name:?}, dimension {index} is {value}, but the package takes {takes}"
+                    )
+                };
+                let range = match size {
+                    Size::Fixed(fixed) if *fixed == value => continue,
+                    Size::Fixed(_) => return Err(wrong(describe(size))),
+                    Size::Range(range) => range,
+                };
+                if value < range.min || range.max.is_some_and(|max| value > max) {
+                    return Err(wrong(describe(size)));
+                }
+                let (first, other, at) = *sizes.entry(&range.name).or_insert((value, &input.name, index));
+                if first != value {
+                    return Err(wrong(format!(
+                        "{first}, the size of {:?} in input {other:?}, dimension {at}",
+                        range.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns a range in words: `1 to 64`.
+pub fn span(range: &Range) -> String {
+    match range.max {
+        Some(max) => format!("{} to {max}", range.min),
+        None => format!("{} or more", range.min),
+    }
+}
+
+/// Returns a size in words: `"batch": 1 to 64`, or the number.
+pub fn describe(size: &Size) -> String {
+    match size {
+        Size::Fixed(size) => size.to_string(),
+        Size::Range(range) => format!("{:?}: {}", range.name, span(range)),
+    }
+}

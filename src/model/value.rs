@@ -1,0 +1,57 @@
+//! The inputs and outputs of a model, as it declares them.
+
+use crate::onnx::dtype::DataType;
+use crate::onnx::proto::{DimensionProto, ValueInfoProto};
+
+/// One dimension of an input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this size.
+    Fixed(i64),
+    /// Any size; equal names are equal sizes, if they mean anything ([`super::names`]). The name is empty if the model gives none.
+    Symbolic(String),
+}
+
+/// Name, type and shape of an input or output, as the model declares them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueInfo {
+    /// The name to use in a run.
+    pub name: String,
+    /// Element type; `None` if it is not a tensor (a sequence, a map) or undeclared.
+    pub dtype: Option<DataType>,
+    /// Shape; `None` if not even the rank is declared.
+    pub shape: Option<Vec<Dim>>,
+}
+
+impl From<&ValueInfoProto> for ValueInfo {
+    fn from(value: &ValueInfoProto) -> Self {
+        let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
+        let dim = |d: &DimensionProto| match d.dim_value {
+            Some(size) if size >= 0 => Dim::Fixed(size),
+            _ => Dim::Symbolic(d.dim_param.clone().unwrap_or_default()),
+        };
+        ValueInfo {
+            name: value.name.clone().unwrap_or_default(),
+            dtype: tensor.and_then(|t| t.elem_type).and_then(DataType::from_onnx),
+            shape: tensor.and_then(|t| t.shape.as_deref()).map(|s| s.dim.iter().map(dim).collect()),
+        }
+    }
+}
+
+impl ValueInfo {
+    /// `int64[batch, 128]`, as tables and messages show it.
+    pub fn describe(&self) -> String {
+        let dtype = self.dtype.map_or("not a tensor", DataType::name);
+        match &self.shape {
+            None => format!("{dtype}[...]"),
+            Some(dims) => {
+                let dim = |d: &Dim| match d {
+                    Dim::Fixed(size) => size.to_string(),
+                    Dim::Symbolic(name) if name.is_empty() => "?".to_owned(),
+                    Dim::Symbolic(name) => name.clone(),
+                };
+                format!("{dtype}[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
