@@ -12,7 +12,7 @@ use optimize::open;
 use optimize::runtime::{InPlace, Place, Session, SessionOptions, Stop, Tensor};
 use optimize::source::checkpoint::{self, safetensors::Safetensors};
 use optimize::source::weights::{Stored, Weights};
-use optimize::source::{self, Dialect, LoadOptions};
+use optimize::source::{Dialect, LoadOptions};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -288,7 +288,7 @@ fn cards_say_what_the_checkpoints_are() {
         let model = load(family, Dialect::Runtime);
         let card = model.card();
         assert_eq!(card.task, Task::Generate);
-        assert_eq!(card.format, source::Format::Checkpoint);
+        assert_eq!(card.format, optimize::model::Format::Checkpoint);
         assert_eq!(card.generation.eos_token_ids, [2]);
         assert_eq!((card.generation.bos_token_id, card.generation.pad_token_id), (Some(1), Some(0)));
         assert!(card.side_file("config.json").is_some() && card.side_file("generation_config.json").is_some());

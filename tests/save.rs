@@ -7,6 +7,7 @@ use common::*;
 use optimize::call::{Call, Progress};
 use optimize::error::{Error, Kind};
 use optimize::files;
+use optimize::files::digest::hex;
 use optimize::model::Model;
 use optimize::onnx::proto::{ModelProto, TensorProto};
 use optimize::onnx::save::{self, ExternalData, Saved};

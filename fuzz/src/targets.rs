@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use optimize::call::Call;
-use optimize::model::contract::Contract;
 use optimize::model::{Dim, Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::{load, save};

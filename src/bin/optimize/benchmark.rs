@@ -4,7 +4,7 @@ use crate::common::{self, Engines, Machine, On, Output};
 use crate::progress::Bar;
 use crate::table;
 use clap::Args;
-use optimize::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, brief, into_report};
+use optimize::benchmark::{BenchmarkOptions, Timed, benchmark, benchmark_engine, brief, into_report};
 use optimize::error::{Context, Kind, Result, bail};
 use optimize::inputs::read_tensors;
 use optimize::limits;

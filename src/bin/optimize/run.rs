@@ -4,6 +4,7 @@ use crate::benchmark::{self, Inputs};
 use crate::common::{self, Engines, Machine, On, Output};
 use clap::Args;
 use optimize::benchmark::BenchmarkOptions;
+use optimize::benchmark::Timed;
 use optimize::benchmark::inputs::{self, Cut, InputSet, Source};
 use optimize::error::Result;
 use optimize::model::{Model, ValueInfo};
