@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 const ROUNDED: f64 = 2e-2;
 /// The same where both compute with floats.
 const EXACT: f64 = 1e-2;
+/// Relative perturbation of an input that rounding within a model of a hundred layers amounts to.
+const PERTURBATION: f32 = 1e-6;
+/// Levels may differ by this multiple of what the perturbation changes: optimizers round elsewhere, not as much.
+const CONDITIONED: f64 = 4.0;
 
 /// What an examination found out of a result that opens, runs and gives the same at both levels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -44,11 +48,13 @@ pub struct Fault {
     pub text: String,
     /// If it is only that the levels differ: by how much the outputs at the default level do from the original's.
     pub usual_differs: Option<f64>,
+    /// If it is only that the levels differ: by how much.
+    levels_differ: Option<f64>,
 }
 
 impl Fault {
     fn new(text: String) -> Fault {
-        Fault { text, usual_differs: None }
+        Fault { text, usual_differs: None, levels_differ: None }
     }
 }
 
@@ -115,7 +121,25 @@ impl<'e> Examiner<'e> {
             Ok(values) => values,
             Err(fault) => return Ok(Err(fault)),
         };
-        Ok(self.compare(&plainly, &usually))
+        match self.compare(&plainly, &usually) {
+            Err(fault) => self.conditioned(result, &plainly, fault, call),
+            found => Ok(found),
+        }
+    }
+
+    /// Returns the fault, or the facts if the model is so ill-conditioned at these inputs that rounding explains it: the
+    /// outputs change as much when the inputs change in their last digits. Probabilities near zero, of detectors that see
+    /// noise, are like that.
+    fn conditioned(&self, result: &Model, plainly: &Values, fault: Fault, call: &Call) -> Result<Finding> {
+        let Some(levels_differ) = fault.levels_differ else { return Ok(Err(fault)) };
+        let Some(inputs) = perturbed(self.inputs)? else { return Ok(Err(fault)) };
+        let (perturbed, _) = self.run_on(&inputs, result, OptimizationLevel::Disabled, call)?;
+        let moved = plainly.iter().zip(&perturbed).filter_map(|((_, a), (_, b))| difference(a, b));
+        let moved = moved.fold(0.0, f64::max);
+        if moved.is_infinite() || levels_differ > CONDITIONED * moved {
+            return Ok(Err(fault));
+        }
+        Ok(Ok(Facts { levels_differ: Some(levels_differ), original_differs: fault.usual_differs }))
     }
 
     fn ran(&self, made: Result<(Values, Duration)>, how: &str) -> Result<std::result::Result<Values, Fault>> {
@@ -130,6 +154,16 @@ impl<'e> Examiner<'e> {
     }
 
     fn run(&self, model: &Model, level: OptimizationLevel, call: &Call) -> Result<(Values, Duration)> {
+        self.run_on(self.inputs, model, level, call)
+    }
+
+    fn run_on(
+        &self,
+        inputs: &[(String, Tensor)],
+        model: &Model,
+        level: OptimizationLevel,
+        call: &Call,
+    ) -> Result<(Values, Duration)> {
         let options = SessionOptions {
             threads: self.threads,
             optimization_level: level,
@@ -138,7 +172,7 @@ impl<'e> Examiner<'e> {
         };
         let call = &Call { progress: None, ..*call };
         let mut subject = Subject::new(self.runtime, model, &options, call)?;
-        let feed: Vec<(&str, &Tensor)> = self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let start = Instant::now();
         let values = subject.run(&feed, call)?;
         Ok((values, start.elapsed()))
@@ -169,7 +203,8 @@ impl<'e> Examiner<'e> {
             if apart > apart_at_most {
                 let text =
                     format!("output {name:?} differs by {apart:.1e} between ONNX Runtime's default level and none");
-                return Err(Fault { text, usual_differs: lost.map(|[_, usual]| usual) });
+                let usual_differs = lost.map(|[_, usual]| usual);
+                return Err(Fault { text, usual_differs, levels_differ: Some(apart) });
             }
             raise(&mut facts.levels_differ, apart);
             if let Some([_, usual]) = lost {
@@ -183,6 +218,25 @@ impl<'e> Examiner<'e> {
 fn first_line(text: &str) -> &str {
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").trim();
     line.char_indices().nth(300).map_or(line, |(end, _)| &line[..end])
+}
+
+/// Returns the inputs with every float32 value moved by [`PERTURBATION`] up or down in turn; `None` if there is none.
+fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>>> {
+    if !inputs.iter().any(|(_, tensor)| tensor.dtype() == DataType::Float32) {
+        return Ok(None);
+    }
+    let moved = inputs.iter().map(|(name, tensor)| {
+        let tensor = match tensor.dtype() {
+            DataType::Float32 => {
+                let values = tensor.to_f32_vec()?.into_iter().enumerate();
+                let step = |index: usize| if index % 3 == 0 { PERTURBATION } else { -PERTURBATION };
+                Tensor::from_f32(tensor.shape(), values.map(|(index, x)| x * (1.0 + step(index))).collect())?
+            }
+            _ => tensor.clone(),
+        };
+        Ok((name.clone(), tensor))
+    });
+    moved.collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// Root mean square of the difference over that of `a`; infinite where `b` alone is not finite. `None` if they are no
@@ -265,6 +319,23 @@ mod tests {
         let odd = Model::from_proto(proto);
         assert!(look(&odd, &odd).unwrap().summary.contains_key("not_verified"));
         assert_eq!(look(&odd, &of("NoSuchOperator", 1.0)).err(), Some(Kind::Unsupported));
+    }
+
+    #[test]
+    fn what_rounding_decides_is_no_fault() {
+        // exp(k * x) near zero: its last digits decide, the more the larger k is.
+        let (batch, call) = (batch(0.5), Call::default());
+        let (steep, flat) = (of("Exp", 40.0), of("Exp", 0.01));
+        let examiner = Examiner::new(test_runtime(), &steep, &batch, 1, Kept::Exactly, &call).unwrap();
+        let values = |model: &Model| examiner.run(model, OptimizationLevel::Disabled, &call).unwrap().0;
+        let fault = |apart| Fault { levels_differ: Some(apart), ..Fault::new("differs".into()) };
+        let judge = |model: &Model, apart| examiner.conditioned(model, &values(model), fault(apart), &call).unwrap();
+        assert!(judge(&steep, 1e-4).is_ok());
+        assert!(judge(&flat, 1e-4).is_err());
+        assert!(judge(&steep, 0.5).is_err());
+        // A fault of another kind stays one.
+        let other = examiner.conditioned(&steep, &values(&steep), Fault::new("does not run".into()), &call).unwrap();
+        assert!(other.is_err());
     }
 
     #[test]
