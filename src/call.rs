@@ -194,7 +194,7 @@ pub(crate) fn cancelled() -> Error {
 }
 
 pub(crate) fn timed_out() -> Error {
-    Error::new(Kind::Timeout, "the time allowed for this call has passed")
+    Error::new(Kind::Timeout, "the timeout of this call has expired")
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn open(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file: File = rustix::fs::open(path, flags, Mode::empty()).at(|| path.display())?.into();
     if !file.metadata().at(|| path.display())?.is_file() {
-        return Err(Error::new(Kind::InvalidArgument, "is not a regular file").at(path.display()));
+        return Err(Error::new(Kind::InvalidArgument, "the path is not a regular file").at(path.display()));
     }
     Ok(file)
 }
@@ -61,7 +61,7 @@ pub fn open(path: &Path) -> Result<File> {
 pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     let length = file.metadata()?.len();
     if length > limit {
-        bail!(LimitExceeded, "the file has {length} bytes, more than the limit of {limit}");
+        bail!(LimitExceeded, "the file has {length} bytes; the limit is {limit}");
     }
     if length == 0 {
         return Ok(Bytes::new());
@@ -148,7 +148,9 @@ impl AtomicFile {
         }
         // Renaming over a device would put a file in its place: `--output /dev/null` as root.
         if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
-            return Err(Error::new(Kind::InvalidArgument, "exists and is not a regular file").at(target.display()));
+            return Err(
+                Error::new(Kind::InvalidArgument, "the path exists and is not a regular file").at(target.display())
+            );
         }
         let (file, named) = Self::open(target).at(|| target.display())?;
         Ok(AtomicFile { file: Some(file), target: target.to_owned(), named, written: 0, started: 0, waited: 0 })
@@ -287,7 +289,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata().at(|| path.display())?.len();
     if length > limit {
-        return Err(Error::new(Kind::LimitExceeded, format!("has {length} bytes, more than the limit of {limit}"))
+        return Err(Error::new(Kind::LimitExceeded, format!("the file has {length} bytes; the limit is {limit}"))
             .at(path.display()));
     }
     let mut content = Vec::with_capacity(length as usize);

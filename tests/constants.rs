@@ -317,5 +317,5 @@ fn why_a_product_has_no_constant_weight_is_said() {
     let (inputs, outputs) = (vec![value("x", Float32, &[-1, 32])], vec![value("y", Float32, &[-1, 32])]);
     let (_, report) = made(&model(17, inputs, outputs, constants, shaped), &dynamic());
     let reasons: Vec<&str> = report.nodes.iter().filter(|n| n.action == "left").map(|n| n.reason.as_str()).collect();
-    assert_eq!(reasons, ["the weight is made of constants by Reshape", "is quantized already"]);
+    assert_eq!(reasons, ["the weight is computed from constants by Reshape", "is quantized already"]);
 }

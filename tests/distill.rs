@@ -95,7 +95,7 @@ fn a_checkpoint_is_not_overwritten_unasked_and_a_full_disk_leaves_the_last_one()
     let e = run(&folder, &data, "student.onnx", &["--max-steps", "1"]);
     assert!(e.status.code() == Some(2) && said(&e).contains("unfinished run"), "{}", said(&e));
     let e = run(&folder, &data, "student.onnx", &["--max-steps", "1", "--resume"]);
-    assert!(!e.status.success() && said(&e).contains("is no checkpoint"), "{}", said(&e));
+    assert!(!e.status.success() && said(&e).contains("not a distillation checkpoint"), "{}", said(&e));
     assert_eq!(std::fs::read(&checkpoint).unwrap(), b"not a checkpoint");
     std::fs::remove_file(&checkpoint).unwrap();
     // Files may have 1 MB: as on a disk that is full, the first checkpoint cannot be written.
@@ -113,7 +113,7 @@ fn texts_that_are_none_are_refused_with_the_reason() {
     let folder = Folder::new("distill-texts");
     let cases: [(&str, &[u8], &str); 6] = [
         ("empty.txt", b"", "the text is empty"),
-        ("binary.txt", b"\x7fELF\x02\x01\x01\x00\x00\x00", "no text"),
+        ("binary.txt", b"\x7fELF\x02\x01\x01\x00\x00\x00", "not text"),
         ("latin.txt", b"caf\xe9 au lait\n", "utf-8"),
         ("line.txt", b"One line and no more.\n", "at least 20"),
         ("lines.jsonl", b"{\"text\": \"fine\"}\n{\"texts\": 1}\n", "line 2"),
@@ -207,7 +207,7 @@ fn a_classifier_learns_the_classes_that_the_text_has() {
     let wrong = folder.join("wrong.jsonl");
     std::fs::write(&wrong, "{\"text\": \"w1\", \"label\": 3}\n".repeat(40)).unwrap();
     let e = run(&folder, &wrong, "none.onnx", &["--labels-weight", "1"]);
-    assert!(said(&e).contains("labels_weight is for models that write text and for classifiers"), "{}", said(&e));
+    assert!(said(&e).contains("labels_weight applies only to text generation and classification"), "{}", said(&e));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_student_of_a_quantized_file_learns_in_float32() {
     assert!(done.status.success(), "{}", said(&done));
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
     let warning = report.pointer("/summary/warning").and_then(Value::as_str).unwrap();
-    assert!(warning.contains("in float32: quantize the result"), "{warning}");
+    assert!(warning.contains("to float32: quantize the result"), "{warning}");
     let student = optimize::model::Model::load(&folder.join("student/model.onnx")).unwrap();
     assert!(student.graph().node.iter().all(|node| !node.op_type.as_deref().unwrap_or("").ends_with("NBits")));
 }

@@ -79,7 +79,7 @@ fn inputs_are_generated_within_the_contract_of_a_package() {
     // What a caller gives beyond it is refused with the range.
     let asked = BenchmarkOptions { shapes: vec![("x".to_owned(), vec![2, 8])], ..quick() };
     let e = benchmark(runtime(), &made, &package, None, &asked, &Call::default()).err().unwrap();
-    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("the package takes 4 to 64"), "{e}");
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("the package accepts 4 to 64"), "{e}");
 }
 
 #[test]

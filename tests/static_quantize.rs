@@ -335,7 +335,7 @@ fn data_is_cut_into_batches() {
     let fails = |model: &Model, data: &[(String, Tensor)]| shapes(model, data).unwrap_err().to_string();
     assert!(fails(&fixed, &input("x", &[3, 3])).contains("4 at a time"));
     assert!(fails(&fixed, &input("nothing", &[3, 3])).contains("no input \"nothing\""));
-    assert!(fails(&free, std::slice::from_ref(&flag)).contains("no calibration data with a dimension of samples"));
+    assert!(fails(&free, std::slice::from_ref(&flag)).contains("no calibration data has a dimension of samples"));
     assert!(fails(&free, &data(&[0, 3])).contains("no samples"));
     assert_eq!(without_data(&free).unwrap().len(), 8);
 }

@@ -23,7 +23,7 @@ pub fn upgrade(model: &mut ModelProto) -> Result<()> {
         return Ok(());
     }
     if from < OLDEST {
-        bail!(Unsupported, "operator set {from} is too old to differentiate, at least {OLDEST} is needed");
+        bail!(Unsupported, "opset {from} is too old to differentiate; at least {OLDEST} is required");
     }
     model.ir_version = model.ir_version.max(Some(8));
     if from < opset::OLDEST {

@@ -115,12 +115,12 @@ impl<'a> Source<'a> {
         let given = given(&sizes, &inputs, options)?;
         let text = match (tokenizer, Role::ids(&inputs)) {
             _ if !given.is_empty() && !options.texts.is_empty() => {
-                bail!(InvalidArgument, "texts were given and tensors as well: one of them says what the inputs are")
+                bail!(InvalidArgument, "texts and tensors were both given; the inputs can come from only one of them")
             }
             _ if !given.is_empty() => None,
             (Some(tokenizer), Some(ids)) => Some(Text::new(tokenizer, (&inputs[ids], ids), &sizes, longest, options)?),
             _ if options.texts.is_empty() => None,
-            (None, _) => bail!(InvalidArgument, "texts were given, but no tokenizer was found beside the model"),
+            (None, _) => bail!(InvalidArgument, "texts were given, but no tokenizer was found next to the model"),
             _ => bail!(InvalidArgument, "texts were given, but the model has no input of token ids (`input_ids`)"),
         };
         Ok(Source { inputs, sizes, rows, text, given, options, longest, trial: 0 })
@@ -158,7 +158,7 @@ impl<'a> Source<'a> {
             }
         }
         self.trial = 0;
-        let e = refused.unwrap_or_else(|| crate::error::error!(Internal, "there are no inputs to try"));
+        let e = refused.unwrap_or_else(|| crate::error::error!(Internal, "there are no input sizes to try"));
         Err(self.hinted(e))
     }
 
@@ -202,8 +202,8 @@ impl<'a> Source<'a> {
     /// What the caller can do if a model refuses the inputs.
     fn hint(&self) -> &'static str {
         match self.name() {
-            "text" => "the options `sequence_length`, `shapes` and `values` set what the model is given",
-            "given" => "the inputs are those that were given; `shapes` and `values` set those that were not",
+            "text" => "the options `sequence_length`, `shapes` and `values` set the inputs",
+            "given" => "the given inputs were used; `shapes` and `values` set the others",
             _ => "the inputs were generated from the model's signature; the options `shapes` and `values` set them",
         }
     }

@@ -242,10 +242,10 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
         bail!(InvalidArgument, "runs is {runs} and warmup {warmup}; runs is 1 to {most}, warmup up to {most}");
     }
     if options.batch_size == 0 {
-        bail!(InvalidArgument, "batch_size is 0; it is at least 1");
+        bail!(InvalidArgument, "batch_size is 0; it must be at least 1");
     }
     if options.max_seconds.is_nan() || options.max_seconds < 0.0 {
-        bail!(InvalidArgument, "max_seconds is {}; it is a number from 0 on", options.max_seconds);
+        bail!(InvalidArgument, "max_seconds is {}; it must be 0 or more", options.max_seconds);
     }
     Ok(())
 }

@@ -40,9 +40,9 @@ impl Pairing {
             None => None,
         };
         if let Some(found) = &reading {
-            let cut = || format!("{} is cut otherwise, for one", found.cut.as_deref().unwrap_or_default());
+            let cut = || format!("for example, {} is split differently", found.cut.as_deref().unwrap_or_default());
             let how = found.ids.clone().unwrap_or_else(cut);
-            notes.push(format!("{second} reads with its own tokenizer, which is another than that of {first}: {how}"));
+            notes.push(format!("{second} uses its own tokenizer, which differs from that of {first}: {how}"));
         }
         let writes = matches!(a.task, Task::Generate | Task::FillMask);
         Ok(Pairing { reading, order, writes, notes })
@@ -53,7 +53,7 @@ impl Pairing {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
                 InvalidArgument,
-                "the original and the result have different vocabularies: {how}. What they expect of tokens cannot be \
+                "the original and the result have different vocabularies: {how}. Their token distributions cannot be \
                  compared"
             ),
             _ => Ok(()),
@@ -69,8 +69,8 @@ impl Pairing {
         {
             bail!(
                 InvalidArgument,
-                "the output {name:?} is one of tokens, and the tokenizers of the two models cut the texts into other \
-                 tokens: there is nothing to compare"
+                "the output {name:?} is per token, and the tokenizers of the two models split the texts differently: \
+                 there is nothing to compare"
             );
         }
         let Some(order) = &self.order else { return Ok(outputs) };

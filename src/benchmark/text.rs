@@ -162,7 +162,7 @@ impl<'a> Text<'a> {
         let mut wanted = length.saturating_mul(8);
         loop {
             if wanted.saturating_mul(self.batch) > limits::TEXT_BYTES {
-                bail!(InvalidArgument, "the texts do not give {} rows of {length} tokens", self.batch);
+                bail!(InvalidArgument, "the texts are too short for {} rows of {length} tokens", self.batch);
             }
             let rows: Vec<String> = (0..self.batch).map(|row| self.joined(row, wanted)).collect();
             let batch = self.tokenizer.encode_batch(&rows, true, Some(length)).at(|| "the texts")?;

@@ -78,7 +78,7 @@ impl Fill {
                 let flags = self.typed(shape, random, |v| u8::from(v != 0.0), |v| Some(v.into()))?;
                 Tensor::new(Bool, shape, bytes::Bytes::copy_from_slice(flags.bytes()))
             }
-            _ => bail!(Unsupported, "is {}: values for it cannot be generated", info.describe()),
+            _ => bail!(Unsupported, "values of type {} cannot be generated", info.describe()),
         };
         make().at(|| format!("input {:?}", info.name))
     }
@@ -94,7 +94,7 @@ impl Fill {
         let count = element_count(shape)? as usize;
         let mut elements: Vec<T> = Vec::new();
         if elements.try_reserve_exact(count).is_err() {
-            bail!(LimitExceeded, "there is no memory for {count} elements");
+            bail!(LimitExceeded, "out of memory for {count} elements");
         }
         let last = shape.last().map_or(1, |d| (*d).max(1)) as usize;
         match self {

@@ -40,13 +40,13 @@ impl Factor {
     /// As [`Factor::new`] with another part of the mean diagonal added to it.
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         if gram.len() != size * size {
-            bail!(Internal, "a product of {} values is no square of {size}", gram.len());
+            bail!(Internal, "a product of {} values is not a {size} x {size} matrix", gram.len());
         }
         let scale = 1.0 / rows.max(1) as f64;
         let importance: Vec<f32> = (0..size).map(|i| (f64::from(gram[i * size + i]) * scale) as f32).collect();
         let mean = importance.iter().map(|v| f64::from(*v)).sum::<f64>() / size.max(1) as f64;
         if !mean.is_finite() {
-            bail!(InvalidModel, "the calibration data gives values that are not finite");
+            bail!(InvalidModel, "the calibration data leads to values that are not finite");
         }
         let mean = if mean > 0.0 { mean } else { 1.0 };
         let mut order: Vec<usize> = (0..size).collect();
@@ -75,7 +75,7 @@ impl Factor {
                 return Ok(Factor { size, order, upper, importance });
             }
         }
-        bail!(InvalidModel, "the calibration data gives no positive matrix")
+        bail!(InvalidModel, "the calibration data leads to a matrix that is not positive definite")
     }
 
     /// `U` with rows and columns as the inputs are; `H⁻¹ = Uᵀ U`, for the `H` with its damping.

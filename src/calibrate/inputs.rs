@@ -111,7 +111,9 @@ pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch
     let longest = model.card().longest_text()?.unwrap_or(limits::DEFAULT_TEXT_TOKENS);
     let length = match length {
         0 => limits::DEFAULT_TEXT_TOKENS.min(longest),
-        asked if asked > longest => bail!(InvalidArgument, "windows of {asked} tokens; the model takes {longest}"),
+        asked if asked > longest => {
+            bail!(InvalidArgument, "windows of {asked} tokens exceed the model's limit of {longest}")
+        }
         asked => asked,
     };
     match model.card().task {
@@ -124,7 +126,7 @@ fn windows_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length
     let ids = tokenizer.encode(text, false)?.ids;
     let windows = windows.min(ids.len() / length);
     if windows == 0 {
-        bail!(InvalidArgument, "the calibration text has {} tokens; a window takes {length}", ids.len());
+        bail!(InvalidArgument, "the calibration text has {} tokens, fewer than a window of {length}", ids.len());
     }
     let decoder = Decoder::of(model)?;
     let between = (ids.len() - length) / windows.max(2).saturating_sub(1).max(1);

@@ -186,7 +186,7 @@ impl<'m> Walk<'m> {
                 };
                 match self.graph.sparse_initializer.iter().find(sparse) {
                     Some(sparse) => graph.sparse_initializer.push(sparse.clone()),
-                    None => bail!(InvalidArgument, "the calibration data gives no input {name:?}"),
+                    None => bail!(InvalidArgument, "the calibration data has no input {name:?}"),
                 }
             }
         }

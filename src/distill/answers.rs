@@ -102,16 +102,16 @@ impl Answers {
             if found.is_empty() {
                 file.write_all(&head)?;
             } else if !found.starts_with(MAGIC) {
-                bail!(InvalidArgument, "is no file of a teacher's answers");
+                bail!(InvalidArgument, "the file is not a teacher cache");
             } else if found != head {
                 bail!(
                     InvalidArgument,
-                    "has the answers of another teacher, to another text or of other kinds: remove it, or name another file"
+                    "the teacher cache belongs to another teacher, text or kind of loss: remove it, or use another file"
                 );
             }
             Ok(file)
         };
-        let file = open().at(|| format!("the teacher's answers, {}", path.display()))?;
+        let file = open().at(|| format!("teacher cache, {}", path.display()))?;
         Ok(Answers { file, path: path.to_owned(), kept, lengths, places })
     }
 
@@ -119,7 +119,7 @@ impl Answers {
     pub fn get(&mut self, rows: &[usize], columns: usize) -> Result<Option<Vec<Tensor>>> {
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
-            match self.read(*row).at(|| format!("the teacher's answers, {}", self.path.display()))? {
+            match self.read(*row).at(|| format!("teacher cache, {}", self.path.display()))? {
                 Some(record) => records.push(record),
                 None => return Ok(None),
             }
@@ -159,7 +159,7 @@ impl Answers {
                 };
                 values.chunks_exact(width).for_each(|values| pack(*kept, values, &mut content));
             }
-            self.write(*row, &content).at(|| format!("the teacher's answers, {}", self.path.display()))?;
+            self.write(*row, &content).at(|| format!("teacher cache, {}", self.path.display()))?;
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ mod tests {
         assert!(other.contains("another teacher"), "{other}");
         std::fs::write(&path, "a novel").unwrap();
         let other = Answers::open(&path, "a", &data, KEPT.to_vec()).err().unwrap().to_string();
-        assert!(other.contains("is no file of a teacher's answers"), "{other}");
+        assert!(other.contains("the file is not a teacher cache"), "{other}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -100,11 +100,12 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
     let inner = || {
         let text = metadata(path)?;
         let state: State =
-            serde_json::from_str(&text).map_err(|e| error!(InvalidModel, "its state is damaged: {e}"))?;
+            serde_json::from_str(&text).map_err(|e| error!(InvalidModel, "the state is damaged: {e}"))?;
         if state.fingerprint != fingerprint {
             bail!(
                 InvalidArgument,
-                "is of a run with other models, another text or other options; remove it, or go on with those"
+                "the checkpoint belongs to a run with other models, another text or other options: remove it, or \
+                 continue with those"
             );
         }
         let tensors: HashMap<String, Tensor> = read_tensors(path)?.into_iter().collect();
@@ -139,14 +140,14 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
 fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
     let bytes = crate::files::map(&file, u64::MAX)?;
-    let damaged = || error!(InvalidModel, "is no checkpoint of a distillation");
+    let damaged = || error!(InvalidModel, "the file is not a distillation checkpoint");
     let length = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or_else(damaged)?;
     let header = usize::try_from(length).ok().and_then(|length| bytes.get(8..8usize.checked_add(length)?));
     let header: Value = serde_json::from_slice(header.ok_or_else(damaged)?).map_err(|_| damaged())?;
     let version = header.pointer("/__metadata__/liboptimize.distillation").and_then(Value::as_str);
     match version {
         Some(version) if version == VERSION.to_string() => {}
-        Some(version) => bail!(Unsupported, "is of version {version}; this library knows {VERSION}"),
+        Some(version) => bail!(Unsupported, "the checkpoint has version {version}; this library supports {VERSION}"),
         None => return Err(damaged()),
     }
     let state = header.pointer("/__metadata__/state").and_then(Value::as_str);

@@ -30,7 +30,7 @@ impl FromStr for StudentLayers {
             }
             _ => Err(Error::new(
                 Kind::InvalidArgument,
-                format!("{text:?} is no student: it is {PREFIX}every-other, or {PREFIX} and their number"),
+                format!("{text:?} is not a student: use {PREFIX}every-other, or {PREFIX} and the number of layers"),
             )),
         }
     }
@@ -45,7 +45,7 @@ pub fn student_of(teacher: &Model, layers: StudentLayers, call: &Call) -> Result
         StudentLayers::Count(count) => count,
     };
     if count == 0 || count > numbers.len() {
-        bail!(InvalidArgument, "a student of {count} layers; the teacher has {}", numbers.len());
+        bail!(InvalidArgument, "a student of {count} layers cannot be cut from a teacher of {}", numbers.len());
     }
     if count == numbers.len() {
         return Ok(teacher.clone());

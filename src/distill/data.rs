@@ -31,7 +31,7 @@ impl Corpus {
     /// One plain text. `InvalidArgument` if there is nothing in it.
     pub fn from_text(text: &str) -> Result<Corpus> {
         if text.contains('\0') {
-            bail!(InvalidArgument, "the text is no text: it holds bytes of value 0");
+            bail!(InvalidArgument, "the file is not text: it contains NUL bytes");
         }
         Corpus::of(vec![Document { text: text.to_owned(), label: None }])
     }
@@ -49,7 +49,9 @@ impl Corpus {
                 Some(Value::String(name)) => Some(name.clone()),
                 Some(Value::Number(number)) if number.is_u64() => Some(number.to_string()),
                 Some(_) => {
-                    return Err(error!(InvalidArgument, "\"label\" is no name and no number of a class").at(place()));
+                    return Err(
+                        error!(InvalidArgument, "\"label\" is neither the name nor the index of a class").at(place())
+                    );
                 }
             };
             match value.get("text").and_then(Value::as_str) {
@@ -109,10 +111,12 @@ impl Corpus {
         };
         match (task, train.is_empty(), held.iter().all(|held| held.text.trim().is_empty())) {
             (_, false, false) => Ok((train, held)),
-            (Task::Generate, ..) => bail!(InvalidArgument, "the text is too short to keep a part of it for measuring"),
+            (Task::Generate, ..) => {
+                bail!(InvalidArgument, "the text is too short to hold out a part of it for validation")
+            }
             _ => bail!(
                 InvalidArgument,
-                "of {} lines none could be kept for measuring: there must be at least {}",
+                "{} lines are too few to hold out one for validation: at least {} are required",
                 train.len() + held.len(),
                 (1.0 / f64::from(ratio)).round()
             ),
@@ -197,12 +201,12 @@ impl Dataset {
         };
         let ((rows, count), (mut held, held_count)) = (blocks(&train)?, blocks(&held_text)?);
         if rows.is_empty() {
-            bail!(InvalidArgument, "the text has {count} tokens to learn from; a block takes {length}");
+            bail!(InvalidArgument, "the training text has {count} tokens, fewer than a block of {length}");
         }
         if held.is_empty() {
             // Less than a block is still something to measure on.
             if held_count < 2 {
-                bail!(InvalidArgument, "the part of the text kept for measuring has {held_count} tokens");
+                bail!(InvalidArgument, "the validation text has only {held_count} tokens");
             }
             let all = held_text.iter().map(|held| tokens(&held.text, tokenizer)).collect::<Result<Vec<_>>>()?;
             held.push(Row { tokens: all.concat(), class: None });
@@ -332,12 +336,13 @@ fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
     match named.or_else(|| label.parse().ok()) {
         Some(number) => Ok(number),
-        None => bail!(InvalidArgument, "the label {label:?} is no class that the student knows"),
+        None => bail!(InvalidArgument, "the label {label:?} is not a class of the student"),
     }
 }
 
 fn ids(wide: &[i64]) -> Result<Vec<u32>> {
-    let narrow = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidModel, "the tokenizer gives the id {id}"));
+    let narrow =
+        |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidModel, "the tokenizer returned the invalid id {id}"));
     wide.iter().map(narrow).collect()
 }
 
@@ -418,7 +423,7 @@ mod tests {
     fn what_is_no_text_is_refused_with_the_reason() {
         let refused = |result: Result<Corpus>| result.unwrap_err().to_string();
         assert!(refused(Corpus::from_text("  \n ")).contains("empty"));
-        assert!(refused(Corpus::from_text("a\0b")).contains("no text"));
+        assert!(refused(Corpus::from_text("a\0b")).contains("not text"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\n{}")).starts_with("line 2"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\nb")).contains("line 2: is not JSON"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\", \"label\": [1]}")).starts_with("line 1"));

@@ -44,14 +44,14 @@ impl Feed {
                 Some(role) => feed.inputs.push((info, role)),
                 None => bail!(
                     Unsupported,
-                    "the input {:?} ({}) is none of a text model's: it cannot be distilled from a text",
+                    "the input {:?} ({}) is not an input of a text model: the model cannot be distilled from a text",
                     info.name,
                     info.describe()
                 ),
             }
         }
         if !feed.inputs.iter().any(|(_, role)| *role == Role::Ids) {
-            bail!(Unsupported, "the model has no input of token ids: it cannot be distilled from a text");
+            bail!(Unsupported, "the model has no input of token ids and cannot be distilled from a text");
         }
         feed.caches = cached;
         Ok(feed)

@@ -231,7 +231,7 @@ fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     let dims = types.get(name).and_then(|t| t.dims.as_deref());
     match dims {
         Some(dims @ ([_, _, Dim::Fixed(width)] | [_, Dim::Fixed(width)])) => Ok((*width, dims.len())),
-        _ => bail!(Unsupported, "{name:?} of the {whose} is no hidden state of a known width"),
+        _ => bail!(Unsupported, "{name:?} of the {whose} is not a hidden state of known width"),
     }
 }
 
@@ -239,7 +239,7 @@ fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
 fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     match types.get(name).and_then(|t| t.dims.as_deref()) {
         Some([_, Dim::Fixed(heads), _, Dim::Fixed(size)]) => Ok((heads * size, *heads)),
-        _ => bail!(Unsupported, "the heads of {name:?} of the {whose} are of no known size"),
+        _ => bail!(Unsupported, "the head size of {name:?} of the {whose} is not known"),
     }
 }
 
@@ -318,7 +318,7 @@ fn assemble(
     let found = autodiff::differentiate(&mut tape, &seeds, &names)?;
     let kept: Vec<Parameter> = weights.iter().filter(|p| found.contains_key(&p.name)).cloned().collect();
     if kept.is_empty() {
-        bail!(Unsupported, "the loss depends on none of the student's weights");
+        bail!(Unsupported, "the loss does not depend on any weight of the student");
     }
     let inputs = work.proto.graph.as_deref().map_or(&[][..], |graph| &graph.input);
     let (mut gradients, mut lookups) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));

@@ -167,26 +167,25 @@ fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<S
         (Some(a), Some(b)) => match tokens::compare(a, b)? {
             Some((Some(how), _)) => bail!(
                 InvalidArgument,
-                "the teacher and the student do not share a vocabulary: {how}. Both are given the same ids, so they must \
+                "the teacher and the student do not share a vocabulary: {how}. Both are given the same ids, so they \
+                 must \
                  mean the same to both"
             ),
             Some((None, text)) => {
                 let text = text.unwrap_or_default();
-                note = Some(format!("the student's tokenizer is used; the teacher's cuts {text}, for one, otherwise"));
+                note = Some(format!(
+                    "the student's tokenizer is used; the teacher's splits texts differently, for example {text}"
+                ));
             }
             None => {}
         },
-        (None, Some(_)) => {
-            note = Some("the teacher has no tokenizer: it is given the tokens of the student's".to_owned())
-        }
-        (Some(_), None) => {
-            note = Some("the student has no tokenizer: it is given the tokens of the teacher's".to_owned())
-        }
+        (None, Some(_)) => note = Some("the teacher has no tokenizer and reads the tokens of the student".to_owned()),
+        (Some(_), None) => note = Some("the student has no tokenizer and reads the tokens of the teacher".to_owned()),
         (None, None) => {}
     }
     match of_student.or(of_teacher) {
         Some(tokenizer) => Ok((tokenizer, note)),
-        None => bail!(NotFound, "neither the student nor the teacher has a tokenizer to read the text with"),
+        None => bail!(NotFound, "neither the student nor the teacher has a tokenizer for the text"),
     }
 }
 
@@ -225,13 +224,13 @@ fn dataset(
         (asked, _) => asked,
     };
     if length < 2 {
-        bail!(InvalidArgument, "sequence_length is {length}; it is at least 2");
+        bail!(InvalidArgument, "sequence_length is {length}; it must be at least 2");
     }
     let data = Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio)?;
     let logits = student.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
     match (data.largest_class(), logits.as_deref()) {
         (Some(class), Some([_, Dim::Fixed(classes)])) if class >= *classes => {
-            bail!(InvalidArgument, "the text has the class {class}; the student knows {classes}, from 0 on")
+            bail!(InvalidArgument, "the text has the class {class}, but the student has {classes} classes, from 0")
         }
         _ => Ok(data),
     }

@@ -180,7 +180,7 @@ impl DistillOptions {
     /// [`crate::error::Kind::InvalidArgument`] for what makes no sense, by name.
     pub fn check(&self) -> Result<()> {
         if self.execution.provider == ProviderChoice::TensorRt {
-            bail!(Unsupported, "provider is tensorrt, which is not for training; it is cpu, cuda or auto");
+            bail!(Unsupported, "provider is tensorrt, which cannot train; use cpu, cuda or auto");
         }
         let at_least_one = [
             ("epochs", self.epochs as usize),
@@ -189,12 +189,12 @@ impl DistillOptions {
             ("teacher_top_k", self.teacher_top_k),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
-            bail!(InvalidArgument, "{name} is 0; it is at least 1");
+            bail!(InvalidArgument, "{name} is 0; it must be at least 1");
         }
         let positive =
             [("learning_rate", self.learning_rate), ("temperature", self.temperature), ("epsilon", self.epsilon)];
         if let Some((name, value)) = positive.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
-            bail!(InvalidArgument, "{name} is {value}; it is above 0");
+            bail!(InvalidArgument, "{name} is {value}; it must be above 0");
         }
         let weights = self.weights;
         let parts = [
@@ -208,7 +208,7 @@ impl DistillOptions {
         ];
         let bad = |value: &Option<f32>| value.is_some_and(|v| !(v >= 0.0 && v.is_finite()));
         if let Some((name, value)) = parts.iter().find(|(_, value)| bad(value)) {
-            bail!(InvalidArgument, "{name} is {}; it is at least 0", value.unwrap_or(0.0));
+            bail!(InvalidArgument, "{name} is {}; it must be at least 0", value.unwrap_or(0.0));
         }
         let shares = [
             ("warmup_ratio", self.warmup_ratio, 1.0),
@@ -216,16 +216,16 @@ impl DistillOptions {
             ("beta2", self.beta2, 0.999_999_9),
         ];
         if let Some((name, value, most)) = shares.iter().find(|(_, value, most)| !(0.0..=*most).contains(value)) {
-            bail!(InvalidArgument, "{name} is {value}; it is from 0 to {most}");
+            bail!(InvalidArgument, "{name} is {value}; it must be from 0 to {most}");
         }
         if !(self.validation_ratio > 0.0 && self.validation_ratio <= 0.5) {
-            bail!(InvalidArgument, "validation_ratio is {}; it is above 0 and at most 0.5", self.validation_ratio);
+            bail!(InvalidArgument, "validation_ratio is {}; it must be above 0 and at most 0.5", self.validation_ratio);
         }
         if !(self.time_limit >= 0.0 && self.time_limit.is_finite()) {
-            bail!(InvalidArgument, "time_limit is {}; it is at least 0", self.time_limit);
+            bail!(InvalidArgument, "time_limit is {}; it must be at least 0", self.time_limit);
         }
         if self.threads > limits::THREADS {
-            bail!(InvalidArgument, "{} threads were asked for; the limit is {}", self.threads, limits::THREADS);
+            bail!(InvalidArgument, "{} threads were requested; the limit is {}", self.threads, limits::THREADS);
         }
         if self.resume && self.checkpoint.is_none() {
             bail!(InvalidArgument, "resume needs a checkpoint");

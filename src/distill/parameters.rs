@@ -87,7 +87,7 @@ fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
 
 fn globs(pattern: &str) -> Result<GlobSet> {
     let built = Glob::new(pattern).and_then(|glob| GlobSetBuilder::new().add(glob).build());
-    built.or_else(|e| bail!(InvalidArgument, "freeze: {pattern:?} is no pattern: {}", e.kind()))
+    built.or_else(|e| bail!(InvalidArgument, "freeze: {pattern:?} is not a valid pattern: {}", e.kind()))
 }
 
 /// The elements of a float32 initializer.

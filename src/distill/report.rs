@@ -64,13 +64,14 @@ pub fn summarize(
     }
     let mut warnings = notes;
     if let Some((teacher, student)) = graphs.sizes {
-        warnings
-            .push(format!("the teacher knows {teacher} tokens, the student {student}: the first of them are compared"));
+        warnings.push(format!(
+            "the teacher has {teacher} tokens, the student {student}; the common first ones are compared"
+        ));
     }
     if graphs.in_blocks > 0 {
         let count = graphs.in_blocks;
         warnings.push(format!(
-            "the student's weights in blocks ({count} nodes) learn, and are, in float32: quantize the result"
+            "the student's block-quantized weights ({count} nodes) were converted to float32: quantize the result"
         ));
     }
     if !warnings.is_empty() {

@@ -89,7 +89,7 @@ impl Run<'_> {
             if !self.options.resume {
                 bail!(
                     InvalidArgument,
-                    "there is a checkpoint of an unfinished run, {}: go on with it (resume), or remove it",
+                    "there is a checkpoint of an unfinished run, {}: continue it (resume), or remove it",
                     path.display()
                 );
             }

@@ -64,7 +64,7 @@ impl Signals {
                 Task::Classify => {
                     bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
                 }
-                _ => bail!(Unsupported, "labels_weight is for models that write text and for classifiers"),
+                _ => bail!(Unsupported, "labels_weight applies only to text generation and classification"),
             }
         }
         if weights.hidden > 0.0 || weights.cosine > 0.0 {
@@ -74,7 +74,7 @@ impl Signals {
                 match asked || weights.logits + weights.labels + weights.relations == 0.0 {
                     true => bail!(
                         Unsupported,
-                        "hidden_weight: the models have neither outputs of hidden states nor layers in common"
+                        "hidden_weight: the models have neither hidden-state outputs nor layers in common"
                     ),
                     false => (weights.hidden, weights.cosine) = (0.0, 0.0),
                 }
@@ -83,7 +83,7 @@ impl Signals {
         if weights.relations > 0.0 {
             let (of_teacher, of_student) = (relations::last(teacher), relations::last(student));
             let (Some(of_teacher), Some(of_student)) = (of_teacher, of_student) else {
-                bail!(Unsupported, "relations_weight: no attention is found in one of the models");
+                bail!(Unsupported, "relations_weight: no attention was found in one of the models");
             };
             signals.relations = Some((of_teacher, of_student));
         }

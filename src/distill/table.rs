@@ -72,7 +72,7 @@ impl Table {
         let count = self.through.len();
         let row = |id: i64| match usize::try_from(if id < 0 { id + count as i64 } else { id }) {
             Ok(row) if row < count => Ok(row),
-            _ => bail!(InvalidArgument, "{:?}: {id} is not in a table of {count} rows", self.ids),
+            _ => bail!(InvalidArgument, "{:?}: id {id} is outside a table of {count} rows", self.ids),
         };
         match ids.dtype() {
             DataType::Int32 => ids.as_slice::<i32>()?.iter().map(|id| row(i64::from(*id))).collect(),
@@ -258,7 +258,7 @@ mod tests {
         let lookup = Lookup { ids: "ids".into(), rows: "rows".into() };
         let table = Table::new(0, &lookup, &[3, 2]);
         let e = table.rows(&[("ids", &ids(&[1, 3]))]).unwrap_err();
-        assert!(e.message().contains("\"ids\": 3 is not in a table of 3 rows"), "{e}");
+        assert!(e.message().contains("\"ids\": id 3 is outside a table of 3 rows"), "{e}");
         assert!(table.rows(&[("ids", &ids(&[-4]))]).is_err());
         assert!(table.rows(&[]).is_err());
     }

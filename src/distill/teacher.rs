@@ -88,7 +88,7 @@ impl Teacher {
                 Some([_, Dim::Fixed(width)]) => (false, usize::try_from(*width).unwrap_or(0)),
                 _ => bail!(
                     Unsupported,
-                    "teacher_cache: {output:?} of the teacher cannot be kept: its width is not known"
+                    "teacher_cache: {output:?} of the teacher cannot be cached, because its width is not known"
                 ),
             };
             Ok(match name == input::LOGITS {
@@ -122,7 +122,7 @@ impl Teacher {
             answers.put(&batch.numbers, batch.columns, &said)?;
             found = answers.get(&batch.numbers, batch.columns)?;
         }
-        let Some(found) = found else { bail!(Io, "what was written to the teacher's answers is not there") };
+        let Some(found) = found else { bail!(Io, "a record of the teacher cache is missing") };
         Ok(self.outputs.iter().map(|(_, name)| name.clone()).zip(found).collect())
     }
 
@@ -137,7 +137,7 @@ impl Teacher {
         let mut given = Vec::with_capacity(self.outputs.len());
         for (output, name) in &self.outputs {
             let Some((_, tensor)) = made.iter().find(|(n, _)| n == output) else {
-                bail!(Internal, "the teacher gives no {output:?}");
+                bail!(Internal, "the teacher has no output {output:?}");
             };
             given.push((name.clone(), in_float32(tensor)?));
         }

@@ -36,13 +36,13 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     if let (Some(left), Some(right)) = (a.pooling, b.pooling)
         && left != right
     {
-        bail!(InvalidArgument, "{name}: pools vectors of tokens by {right:?}, {} by {left:?}", place(0));
+        bail!(InvalidArgument, "{name}: pools token vectors by {right:?}, {} by {left:?}", place(0));
     }
     if let Some(order) = Order::of(a, b, &place(0), name).mapping()? {
         let (class, of_other) = order.iter().enumerate().find(|(a, b)| a != *b).unwrap_or((0, &0));
         bail!(
             InvalidArgument,
-            "{name}: has its classes in another order than {}: its class {of_other} is class {class} there",
+            "{name}: the classes are in another order than in {}: class {of_other} is class {class} there",
             place(0)
         );
     }
@@ -50,13 +50,12 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     if let Some(how) = found.ids {
         bail!(
             InvalidArgument,
-            "{} and {name} have different vocabularies: {how}. The weights of one token would be mixed with those of \
-             another",
+            "{} and {name} have different vocabularies: {how}. Merging would mix the weights of different tokens",
             place(0)
         );
     }
     let text = found.cut.unwrap_or_default();
-    Ok(Some(format!("{name} cuts texts into other tokens than {}, whose tokenizer is kept: {text}, for one", place(0))))
+    Ok(Some(format!("{name} splits texts differently from {}, whose tokenizer is kept; for example {text}", place(0))))
 }
 
 /// Refuses models that are not the same but for constants.
@@ -69,11 +68,11 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
         let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
         // Constants inside nodes may be weights: they are compared, not merged.
         if !same || left.attribute != right.attribute {
-            bail!(InvalidArgument, "node {:?} is another than member 1 has{}", right.label(), why(first, other));
+            bail!(InvalidArgument, "node {:?} differs from that of member 1{}", right.label(), why(first, other));
         }
     }
     if first.proto().functions != other.proto().functions || a.sparse_initializer != b.sparse_initializer {
-        bail!(InvalidArgument, "has other functions or sparse tensors than member 1{}", why(first, other));
+        bail!(InvalidArgument, "functions or sparse tensors differ from those of member 1{}", why(first, other));
     }
     let theirs = initializers(other);
     for tensor in &a.initializer {
@@ -100,7 +99,7 @@ fn same_constants(first: &Model, other: &Model) -> Result<()> {
         if !same && floats(tensor).at(|| name.to_owned())? != floats(found).at(|| name.to_owned())? {
             bail!(
                 InvalidArgument,
-                "tensor {name:?}, {what}, is another than member 1 has: a mean of the two is that of no model{}",
+                "tensor {name:?}, {what}, differs from that of member 1, and their mean would be meaningless{}",
                 why(first, other)
             );
         }

@@ -103,7 +103,7 @@ impl Voices {
             let others: Vec<_> = lanes.map(|lane| scope.spawn(move || one_by_one(lane))).collect();
             let mut outcome = one_by_one(here);
             for other in others {
-                let joined = other.join().unwrap_or_else(|_| Err(error!(Internal, "a member's thread panicked")));
+                let joined = other.join().unwrap_or_else(|_| Err(error!(Internal, "the thread of a member panicked")));
                 outcome = worse(outcome, joined);
             }
             outcome
@@ -226,7 +226,7 @@ impl Rows for Chorus {
     fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match self.rows.get(row).and_then(|row| row.combined.as_ref()) {
             Some(combined) => Ok(&combined.log_probabilities),
-            None => bail!(InvalidArgument, "row {row} has tokens that have not been run: advance first"),
+            None => bail!(InvalidArgument, "row {row} has tokens that have not been run yet"),
         }
     }
 

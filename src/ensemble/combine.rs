@@ -73,7 +73,7 @@ impl Combiner {
         let rows: Vec<&[f32]> = logits.iter().map(|row| &row[..size]).collect();
         for (index, (row, member)) in rows.iter().zip(&mut self.members).enumerate() {
             if !member.read(row) {
-                bail!(Runtime, "member {}: the model gives no distribution, out of {size} logits", index + 1);
+                bail!(Runtime, "member {}: the {size} logits do not form a distribution", index + 1);
             }
         }
         let tops: Vec<usize> = self.members.iter().map(|member| member.top).collect();

@@ -66,10 +66,10 @@ impl Ensemble {
     ) -> Result<(Ensemble, FitReport)> {
         let method = self.options.method;
         if self.task != Task::Generate || matches!(self.vocabularies, super::Vocabularies::Different(_)) {
-            bail!(Unsupported, "weights are fitted for members that write text in one vocabulary");
+            bail!(Unsupported, "weights can only be fitted for text generation with one vocabulary");
         }
         let Some(tokenizer) = self.tokenizer()? else {
-            bail!(NotFound, "no member has a tokenizer.json to read the text with");
+            bail!(NotFound, "no member has a tokenizer.json for the text");
         };
         let mut options = options.clone();
         if options.max_tokens == 0 {
@@ -83,7 +83,7 @@ impl Ensemble {
                 let read = self.read(runtime, &plan, &options, KEPT_BYTES / self.members.len(), call)?;
                 log_linear(&read, method == Method::Product, call)?
             }
-            other => bail!(Unsupported, "the method `{}` has no weights that could be fitted", name_of(other)),
+            other => bail!(Unsupported, "the method `{}` has no weights to fit", name_of(other)),
         };
         Ok((self.with_weights(&report.weights)?, report))
     }
@@ -115,7 +115,7 @@ impl Ensemble {
                 for (position, id) in ids.iter().enumerate().skip(ids.len() - window.scored) {
                     let row = logits.at(position - 1)?;
                     let Some(token) = usize::try_from(*id).ok().filter(|token| *token < row.len()) else {
-                        bail!(InvalidArgument, "{}: has no logit of token {id}", place(index));
+                        bail!(InvalidArgument, "{}: there is no logit of token {id}", place(index));
                     };
                     reading.add(row, token, member.temperature, keep > 0);
                 }

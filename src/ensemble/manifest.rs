@@ -73,7 +73,7 @@ impl Ensemble {
             let Some(path) = member.model.path() else {
                 bail!(
                     InvalidArgument,
-                    "{}: was made in memory, so a manifest cannot name it: save it first",
+                    "{}: the model exists only in memory; save it before the manifest",
                     place(index)
                 );
             };
@@ -124,13 +124,13 @@ pub fn load_fused(path: &Path, load_member: Loader<'_>) -> Result<Model> {
 fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let content = files::read(file, limits::CONFIG_BYTES)?;
     let manifest: Manifest = serde_json::from_slice(&content)
-        .map_err(|e| error!(InvalidModel, "is not the manifest of an ensemble: {e}"))?;
+        .map_err(|e| error!(InvalidModel, "the file is not the manifest of an ensemble: {e}"))?;
     if manifest.format != FORMAT {
-        bail!(InvalidModel, "is not the manifest of an ensemble: its format is {:?}", manifest.format);
+        bail!(InvalidModel, "the file is not the manifest of an ensemble: its format is {:?}", manifest.format);
     }
     if manifest.version > VERSION {
         let version = manifest.version;
-        bail!(InvalidModel, "is of version {version}; this library knows versions up to {VERSION}");
+        bail!(InvalidModel, "the manifest has version {version}; this library supports versions up to {VERSION}");
     }
     let home = files::parent_of(file);
     let mut models = Vec::with_capacity(manifest.members.len());
@@ -139,14 +139,14 @@ fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
         // Without `..` in it, as people name files.
         let path = path.canonicalize().unwrap_or(path);
         if find(&path).is_some() {
-            bail!(Unsupported, "{}: {} is an ensemble itself", place(index), path.display());
+            bail!(Unsupported, "{}: {} is itself an ensemble", place(index), path.display());
         }
         let model = load(&path).at(|| place(index))?;
         if let Some(bytes) = entry.bytes.filter(|bytes| *bytes != model.bytes()) {
             let now = model.bytes();
             bail!(
                 InvalidModel,
-                "{}: {} has {now} bytes, not {bytes}: it is another model",
+                "{}: {} has {now} bytes, not {bytes}: it is a different model",
                 place(index),
                 path.display()
             );

@@ -65,7 +65,7 @@ impl Default for MergeOptions {
 
 /// Merges models of one architecture into one. `base` is what [`MergeMethod::Ties`] takes changes against.
 ///
-/// Weights that are equal in all models stay as they are. Constants that are no weights (angles of positions, scales,
+/// Weights that are equal in all models stay as they are. Constants that are no weights (rotary angles, scales,
 /// epsilons), tokens, classes and pooling must be the same in all of them. Reports the stage `merge` in tensors. Memory: one tensor of
 /// each model at a time. [`crate::error::Kind::InvalidArgument`] if there is one model only, if graphs or shapes
 /// differ, or options are out of range; `Unsupported` if weights that differ are not floating-point (quantized): the
@@ -129,7 +129,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
 fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Result<Vec<f64>> {
     let count = models.len();
     if count < 2 {
-        bail!(InvalidArgument, "at least two models are merged; {count} was given");
+        bail!(InvalidArgument, "merging requires at least two models; {count} was given");
     }
     if count > limits::ENSEMBLE_MEMBERS {
         bail!(LimitExceeded, "{count} models; the limit is {}", limits::ENSEMBLE_MEMBERS);
@@ -140,7 +140,7 @@ fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Resu
     if (options.method == MergeMethod::Ties) != base.is_some() {
         bail!(
             InvalidArgument,
-            "`ties` needs a base, the model that the others were made from, and only `ties` takes one"
+            "`ties` requires `base`, the model that the others were trained from; other methods do not accept it"
         );
     }
     if !(options.density > 0.0 && options.density <= 1.0) {
@@ -165,7 +165,7 @@ pub(super) fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
     let dtype = tensor.data_type.and_then(DataType::from_onnx);
     if !matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16)) {
         let shown = dtype.map_or("of an unknown type", DataType::name);
-        bail!(Unsupported, "is {shown} and differs between the models: merge them before they are quantized");
+        bail!(Unsupported, "the tensor is {shown} and differs between the models: merge them before quantizing");
     }
     let count = element_count(&tensor.dims)? as usize;
     let flat = TensorProto { dims: vec![1, count as i64], ..tensor.clone() };

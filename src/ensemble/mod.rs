@@ -194,11 +194,11 @@ impl Ensemble {
     /// with the number of the member.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Box<dyn Rows>> {
         if self.task != Task::Generate {
-            bail!(Unsupported, "the members do not write text: their task is {:?}", self.task);
+            bail!(Unsupported, "the members do not generate text: their task is {:?}", self.task);
         }
         match (&self.vocabularies, self.options.method) {
             (Vocabularies::Different(_), Method::Rerank) => {
-                bail!(Unsupported, "members of different vocabularies cannot score each other's texts by tokens")
+                bail!(Unsupported, "members with different vocabularies cannot score each other's tokens")
             }
             (Vocabularies::Different(_), _) => Ok(Box::new(union::Union::new(self, runtime, options, call)?)),
             (Vocabularies::Same(_), Method::Rerank) => {
@@ -252,12 +252,12 @@ fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     let given = &options.weights;
     if given.is_empty() {
         if options.method == Method::Weighted {
-            bail!(InvalidArgument, "the method `weighted` needs a weight for each member (or have them fitted)");
+            bail!(InvalidArgument, "the method `weighted` requires a weight for each member (or fitted weights)");
         }
         return Ok(vec![1.0 / count as f64; count]);
     }
     if matches!(options.method, Method::Max | Method::Median | Method::Contrastive) {
-        bail!(InvalidArgument, "the method `{}` takes no weights", name_of(options.method));
+        bail!(InvalidArgument, "the method `{}` does not use weights", name_of(options.method));
     }
     if given.len() != count {
         bail!(InvalidArgument, "{} weights for {count} members", given.len());
@@ -267,7 +267,7 @@ fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     }
     let sum: f64 = given.iter().sum();
     if sum <= 0.0 || !sum.is_finite() {
-        bail!(InvalidArgument, "the weights add up to {sum}; one of them must be above 0");
+        bail!(InvalidArgument, "the sum of the weights is {sum}; at least one must be above 0");
     }
     // Weights that were normal already, as a manifest keeps them, stay the same to the last bit.
     let normal = (sum - 1.0).abs() < 1e-12;
@@ -304,11 +304,7 @@ fn task(models: &[Model], asked: Option<Task>) -> Result<Task> {
     for (index, model) in models.iter().enumerate() {
         let task = of(model);
         if task != first {
-            bail!(
-                InvalidArgument,
-                "the members do different things: member 1 is for {first:?}, {} for {task:?}",
-                place(index)
-            );
+            bail!(InvalidArgument, "the members have different tasks: member 1 {first:?}, {} {task:?}", place(index));
         }
     }
     Ok(first)
@@ -318,7 +314,10 @@ fn check_method(options: &EnsembleOptions, task: Task, count: usize) -> Result<(
     let method = options.method;
     let name = name_of(method);
     if method == Method::Contrastive && count != 2 {
-        bail!(InvalidArgument, "the method `{name}` takes two members, an expert and an amateur; {count} were given");
+        bail!(
+            InvalidArgument,
+            "the method `{name}` requires two members, an expert and an amateur; {count} were given"
+        );
     }
     let fits = match task {
         Task::Generate => method != Method::Concat,
@@ -327,13 +326,13 @@ fn check_method(options: &EnsembleOptions, task: Task, count: usize) -> Result<(
         Task::Unknown => matches!(method, Method::Mean | Method::Weighted | Method::Max | Method::Median),
     };
     if !fits {
-        bail!(InvalidArgument, "the method `{name}` is not for members of the task {task:?}");
+        bail!(InvalidArgument, "the method `{name}` does not support the task {task:?}");
     }
     if options.gate && (task != Task::Generate || method == Method::Rerank) {
-        bail!(InvalidArgument, "`gate` is for members that write text token by token");
+        bail!(InvalidArgument, "`gate` requires members that generate text token by token");
     }
     if method != Method::Rerank && (options.candidates > 1 || options.length_penalty.is_some()) {
-        bail!(InvalidArgument, "candidates and length_penalty are for the method `rerank`, not `{name}`");
+        bail!(InvalidArgument, "candidates and length_penalty apply to the method `rerank`, not `{name}`");
     }
     if options.length_penalty.is_some_and(|penalty| !(0.0..=10.0).contains(&penalty)) {
         bail!(InvalidArgument, "length_penalty is {:?}; it must be between 0 and 10", options.length_penalty);

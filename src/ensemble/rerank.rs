@@ -185,11 +185,11 @@ impl Rows for Rerank {
     }
 
     fn advance_rows(&mut self, _: &[usize], _: &Stop, _: &mut dyn FnMut(usize) -> Result<()>) -> Result<()> {
-        bail!(Unsupported, "members that are reranked write whole texts, not tokens")
+        bail!(Unsupported, "the method `rerank` generates whole texts, not single tokens")
     }
 
     fn next_logits(&self, _: usize) -> Result<&[f32]> {
-        bail!(Unsupported, "members that are reranked have no common distribution of a token")
+        bail!(Unsupported, "the method `rerank` has no combined token distribution")
     }
 
     fn reserve(&mut self, _: usize) {}

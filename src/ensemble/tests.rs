@@ -383,7 +383,7 @@ fn a_manifest_is_a_model_and_knows_its_members() {
     };
     assert!(refused(&text.replace("liboptimize-ensemble", "other")).contains("its format is \"other\""));
     assert!(refused(&text.replace("\"version\": 1", "\"version\": 2")).contains("version 2"));
-    assert!(refused(&text.replace("\"bytes\": ", "\"bytes\": 1")).contains("another model"));
+    assert!(refused(&text.replace("\"bytes\": ", "\"bytes\": 1")).contains("a different model"));
     assert!(refused(&text.replace("members/gpt2", "members/none")).contains("member 2"));
     assert!(refused(&text[..60]).contains("line"));
     std::fs::remove_dir_all(&moved).unwrap();

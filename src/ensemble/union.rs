@@ -81,7 +81,7 @@ impl Union {
         let voices = Voices::with_tokenizers(ensemble, runtime, options, call, |index| {
             let model = &members[index].model;
             let Some(tokenizer) = Tokenizer::of(model)?.map(Arc::new) else {
-                bail!(InvalidArgument, "{}: has no tokenizer, so its tokens cannot be read as text", place(index));
+                bail!(InvalidArgument, "{}: there is no tokenizer to decode its tokens", place(index));
             };
             let pieces = Pieces::of(&tokenizer).at(|| place(index))?;
             let ends = model.card().generation.eos_token_ids.clone();
@@ -131,7 +131,7 @@ impl Union {
             count = count.saturating_mul(8);
         };
         if candidates.is_empty() {
-            bail!(Runtime, "no member has a token that goes on with the text");
+            bail!(Runtime, "no member has a token that continues the text");
         }
         let scored: Vec<Vec<f32>> = self
             .speakers
@@ -279,7 +279,7 @@ impl Rows for Union {
             Prompt::Text(text) => (text, true),
             Prompt::Rendered(text) => (text, false),
             Prompt::Tokens(_) => {
-                bail!(InvalidArgument, "members of different vocabularies take text, not ids of tokens")
+                bail!(InvalidArgument, "members with different vocabularies accept text, not token ids")
             }
         };
         let first = self.row(row)?.start.is_none();
@@ -301,7 +301,7 @@ impl Rows for Union {
     fn push(&mut self, row: usize, token: i64) -> Result<()> {
         self.row(row)?;
         if token < 0 || token as usize >= self.ids.len() {
-            bail!(InvalidArgument, "{token} is not the id of a token");
+            bail!(InvalidArgument, "{token} is not a token id");
         }
         let bytes = if token == self.ids.end { &[][..] } else { self.ids.bytes(&self.speakers[0].pieces, token) };
         let row = &mut self.rows[row];
@@ -324,7 +324,7 @@ impl Rows for Union {
     fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.next {
             Some(next) => Ok(&next.logits),
-            None => bail!(InvalidArgument, "row {row} has tokens that have not been run: advance first"),
+            None => bail!(InvalidArgument, "row {row} has tokens that have not been run yet"),
         }
     }
 

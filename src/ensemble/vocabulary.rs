@@ -71,7 +71,7 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
                 refuse(&how, writes)?;
             }
             Some((None, Some(text))) => notes.push(format!(
-                "{} cuts texts into other tokens than {}, whose tokenizer is used: {text}, for one",
+                "{} splits texts differently from {}, whose tokenizer is used; for example {text}",
                 place(*index),
                 place(first)
             )),
@@ -84,9 +84,11 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
     }
     if let Some((first, _)) = known.first() {
         let without = tokenizers.iter().enumerate().filter(|(_, tokenizer)| tokenizer.is_none());
-        notes.extend(without.map(|(index, _)| {
-            format!("{} has no tokenizer: it is given the tokens of {}", place(index), place(*first))
-        }));
+        notes.extend(
+            without.map(|(index, _)| {
+                format!("{} has no tokenizer and reads the tokens of {}", place(index), place(*first))
+            }),
+        );
     }
     if writes {
         widths(members, known.len() == members.len(), &mut notes)?;
@@ -98,11 +100,11 @@ fn refuse(how: &str, writes: bool) -> Result<()> {
     if writes {
         bail!(
             InvalidArgument,
-            "{how}. Their distributions cannot be added token by token; to combine them by the text that tokens stand \
-             for, allow different vocabularies"
+            "{how}. Their distributions cannot be combined token by token; allow different vocabularies to combine \
+             them by the text of tokens"
         );
     }
-    bail!(InvalidArgument, "{how}. All members are given the same ids, so they must mean the same to them")
+    bail!(InvalidArgument, "{how}. All members read the same ids, so their vocabularies must be equal")
 }
 
 /// Compares how many logits the members give.
@@ -115,15 +117,14 @@ fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Resul
     {
         bail!(
             InvalidArgument,
-            "a member gives {most} logits, another {least}, and not all have a tokenizer.json that would say whether \
-             they speak of the same tokens"
+            "a member has {most} logits, another {least}, and not all have a tokenizer.json to compare their tokens"
         );
     }
     for (index, width) in widths.iter().enumerate() {
         if let (Some(width), Some(least)) = (width, least)
             && width > least
         {
-            notes.push(format!("{} gives {width} logits, of which the first {least} are used", place(index)));
+            notes.push(format!("{} has {width} logits, of which the first {least} are used", place(index)));
         }
     }
     Ok(())

@@ -58,13 +58,13 @@ impl<'a> Batches<'a> {
             bail!(InvalidArgument, "there is no text to evaluate on");
         }
         if options.batch_size == 0 {
-            bail!(InvalidArgument, "batch_size is 0; it is at least 1");
+            bail!(InvalidArgument, "batch_size is 0; it must be at least 1");
         }
         let longest = model.card().longest_text()?;
         let length = match (options.max_length, longest) {
             (0, longest) => longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS).min(limits::DEFAULT_TEXT_TOKENS),
             (asked, Some(longest)) if asked > longest => {
-                bail!(InvalidArgument, "max_length is {asked}; the model takes {longest} tokens")
+                bail!(InvalidArgument, "max_length is {asked}, above the model's limit of {longest} tokens")
             }
             (asked, _) => asked,
         };

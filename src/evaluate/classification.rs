@@ -78,7 +78,7 @@ pub fn compare_classification(
     let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;
     if before.count != after.count {
         let (before, after) = (before.count, after.count);
-        bail!(InvalidArgument, "the original knows {before} classes, the result {after}: they cannot be compared");
+        bail!(InvalidArgument, "the original has {before} classes, the result {after}: they cannot be compared");
     }
     let right = |of: &Predictions, text: usize| f64::from(u8::from(of.classes[text] == truths[text]));
     let changes: Vec<f64> = (0..rows.len()).map(|text| right(&after, text) - right(&before, text)).collect();
@@ -175,7 +175,7 @@ fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predi
     for ((truth, prediction), row) in truths.iter().zip(&predictions.classes).zip(rows) {
         if *truth >= predictions.count {
             let (line, count) = (row.line, predictions.count);
-            bail!(InvalidArgument, "line {line}: the label {:?}, but the model knows {count} classes", row.label);
+            bail!(InvalidArgument, "line {line}: the label is {:?}, but the model has {count} classes", row.label);
         }
         counts.add(*truth, *prediction);
     }

@@ -97,7 +97,7 @@ pub fn embed_counted(
     })?;
     let width = values.len() / texts.len().max(1);
     if width == 0 || width * texts.len() != values.len() {
-        bail!(Unsupported, "the output {output:?} gives no vectors of one length");
+        bail!(Unsupported, "the output {output:?} has vectors of different lengths");
     }
     if let Some(broken) = values.iter().position(|value| !value.is_finite()) {
         bail!(Runtime, "the vector of text {} has an element that is not finite", broken / width + 1);
@@ -126,7 +126,7 @@ pub fn compare_embeddings(
         let (before, after) = (before.width, after.width);
         bail!(
             InvalidArgument,
-            "the original's vectors have {before} elements, the result's {after}: no angle between them"
+            "vectors of the original have {before} elements, those of the result {after}: they have no cosine"
         );
     }
     similarity(&before, &after, call)

@@ -56,7 +56,7 @@ pub fn parse(content: &str) -> Result<Vec<Labelled>> {
             let (count, parted) = (fields.len(), if form == Form::Tsv { "tabs" } else { "commas" });
             bail!(
                 InvalidArgument,
-                "line {line}: {count} columns parted by {parted}, where {columns} are expected (label, text)"
+                "line {line}: {count} columns separated by {parted}; {columns} are expected (label, text)"
             );
         }
         let (label, text) = (fields[label].trim(), fields[text].trim());
@@ -158,8 +158,8 @@ mod tests {
         let rows = parse("0,\"two\nlines\"\n\n1,x\n").unwrap();
         assert_eq!((rows[0].line, rows[1].line), (1, 4));
         let message = |content: &str| parse(content).unwrap_err().to_string();
-        assert!(message("0,a\n\n1,b,c\n").contains("line 3: 3 columns parted by commas"));
-        assert!(message("0\ta\n1\n").contains("line 2: 1 columns parted by tabs"));
+        assert!(message("0,a\n\n1,b,c\n").contains("line 3: 3 columns separated by commas"));
+        assert!(message("0\ta\n1\n").contains("line 2: 1 columns separated by tabs"));
         assert!(message("0,a\n1,\"b\n").contains("line 2: the quotation mark"));
         assert!(message("0,a\n,b\n").contains("line 2: the label is empty"));
         assert!(message("0\ta\n1\t \n").contains("line 2: the text is empty"));

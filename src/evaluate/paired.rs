@@ -94,7 +94,7 @@ pub fn compare_perplexity(
             let (a, b) = (read(&mut first, 0)?, read(&mut second, 1)?);
             if a.vocabulary() != b.vocabulary() {
                 let (a, b) = (a.vocabulary(), b.vocabulary());
-                bail!(InvalidArgument, "the original knows {a} tokens and the result {b}: they cannot be compared");
+                bail!(InvalidArgument, "the original has {a} tokens and the result {b}: they cannot be compared");
             }
             let score = |position, token| Ok(judge(a.at(position)?, b.at(position)?, token));
             judged.extend(pool.install(|| scores(&ids, window, a.vocabulary(), score))?);

@@ -145,7 +145,7 @@ pub fn scores<T: Send>(
         Ok(token) if token < vocabulary => score(position - 1, token),
         _ => bail!(
             InvalidArgument,
-            "the tokenizer gives the token {}, but the model knows {vocabulary}: they do not belong together",
+            "the tokenizer returned the token {}, but the model has {vocabulary} tokens: they do not belong together",
             ids[position]
         ),
     };

@@ -137,16 +137,16 @@ struct Split {
 impl Split {
     fn new(rows: &[Labelled], options: &ProbeOptions) -> Result<Split> {
         if !(options.test_share > 0.0 && options.test_share < 1.0) {
-            bail!(InvalidArgument, "test_share is {}; it is above 0 and below 1", options.test_share);
+            bail!(InvalidArgument, "test_share is {}; it must be above 0 and below 1", options.test_share);
         }
         if !(options.penalty >= 0.0 && options.penalty.is_finite()) {
-            bail!(InvalidArgument, "penalty is {}; it is a number from 0 on", options.penalty);
+            bail!(InvalidArgument, "penalty is {}; it must be 0 or more", options.penalty);
         }
         let mut names: Vec<String> = rows.iter().map(|row| row.label.clone()).collect();
         names.sort();
         names.dedup();
         if names.len() < 2 {
-            bail!(InvalidArgument, "the texts are all of one class, or there are none: there is nothing to tell apart");
+            bail!(InvalidArgument, "the texts have only one class, or there are none: there is nothing to classify");
         }
         let classes: Vec<usize> = rows.iter().map(|row| names.partition_point(|name| *name < row.label)).collect();
         let mut members = vec![Vec::new(); names.len()];
@@ -155,7 +155,7 @@ impl Split {
         let (mut train, mut test) = (Vec::new(), Vec::new());
         for (name, mut texts) in names.iter().zip(members) {
             if texts.len() < 2 {
-                bail!(InvalidArgument, "the class {name:?} has one text; training and test need one each");
+                bail!(InvalidArgument, "the class {name:?} has one text; training and test require one each");
             }
             random.shuffle(&mut texts);
             let kept = ((texts.len() as f64 * options.test_share).round() as usize).clamp(1, texts.len() - 1);

@@ -31,7 +31,7 @@ impl Reader {
     pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {
-            bail!(Unsupported, "perplexity is for models that write text; this one is for another task ({task:?})");
+            bail!(Unsupported, "perplexity requires a model that generates text; the task of this one is {task:?}");
         }
         let decoder = Decoder::of(model)?;
         let execution = options.execution.clone();

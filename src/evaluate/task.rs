@@ -163,8 +163,8 @@ impl On<'_> {
         let Some(other) = self.against else {
             bail!(
                 InvalidArgument,
-                "embeddings are evaluated against those of another model, and `against` names none; with labelled \
-                 texts, the task `probe` evaluates those of one"
+                "embeddings are compared with those of another model, but `against` is not given; with labelled \
+                 texts, the task `probe` evaluates one model"
             )
         };
         let texts = self.data.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
@@ -223,12 +223,12 @@ fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer
         notes.extend(Order::of(model.card(), other.card(), first, second).note(first, second));
     }
     if let Some(Reading { ids, cut, .. }) = reading(model, other, Some(tokenizer))? {
-        let how = ids.unwrap_or_else(|| format!("{} is cut otherwise, for one", cut.unwrap_or_default()));
+        let how = ids.unwrap_or_else(|| format!("for example, {} is split differently", cut.unwrap_or_default()));
         notes.push(match task {
             EvaluateTask::Perplexity => {
-                format!("{second} is given the tokens of {first}, though its tokenizer is another: {how}")
+                format!("{second} reads the tokens of {first}, although its tokenizer differs: {how}")
             }
-            _ => format!("{second} reads with its own tokenizer, which is another than that of {first}: {how}"),
+            _ => format!("{second} uses its own tokenizer, which differs from that of {first}: {how}"),
         });
     }
     Ok(notes)
@@ -242,8 +242,7 @@ fn task_of(model: &Model) -> Result<EvaluateTask> {
         Task::Classify => Ok(EvaluateTask::Classification),
         Task::FillMask | Task::Unknown => bail!(
             InvalidArgument,
-            "the model does not say what it could be evaluated on: name a task (perplexity, embedding, classification \
-             or probe)"
+            "the model's task is not known: name a task (perplexity, embedding, classification or probe)"
         ),
     }
 }

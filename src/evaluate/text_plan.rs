@@ -40,7 +40,7 @@ impl Plan {
         };
         let stride = if options.stride == 0 { (context_length / 2).clamp(1, room) } else { options.stride };
         if stride > room {
-            bail!(InvalidArgument, "stride is {stride}; it is at most {room}, the text in a window");
+            bail!(InvalidArgument, "stride is {stride}; it must be at most {room}, the text in a window");
         }
         let has_prefix = !prefix.is_empty();
         let windows: Vec<Window> =

@@ -36,7 +36,7 @@ impl Context {
     pub(super) fn threads(&self, asked: u32) -> Result<usize> {
         let threads = if asked == 0 { self.threads } else { asked as usize };
         if threads > limits::THREADS {
-            bail!(InvalidArgument, "threads is {threads}, at most {} are possible", limits::THREADS);
+            bail!(InvalidArgument, "threads is {threads}; the limit is {}", limits::THREADS);
         }
         Ok(threads)
     }

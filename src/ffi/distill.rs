@@ -198,7 +198,7 @@ pub unsafe extern "C" fn optimize_model_distill(
                 false => Some(c_text(given.student_layers, "student_layers")?.parse().at(|| "student_layers")?),
             };
             if student.is_some() == layers.is_some() {
-                bail!(InvalidArgument, "either student or student_layers says who learns, and one of them must");
+                bail!(InvalidArgument, "exactly one of student and student_layers is required");
             }
             let (result, report) = call::with(call, |call| {
                 let cut = layers.map(|layers| student_of(teacher, layers, call)).transpose()?;

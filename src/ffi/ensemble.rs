@@ -392,7 +392,7 @@ pub unsafe extern "C" fn optimize_model_merge(
 /// The contract of `ffi`.
 unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Result<Vec<Model>> {
     if count > limits::ENSEMBLE_MEMBERS {
-        bail!(LimitExceeded, "count is {count}, at most {} models are possible", limits::ENSEMBLE_MEMBERS);
+        bail!(LimitExceeded, "count is {count}; the limit is {} models", limits::ENSEMBLE_MEMBERS);
     }
     // SAFETY: same contract.
     let list = unsafe { slice(models, count, "models") }?;
@@ -410,7 +410,7 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
 /// The contract of `ffi`.
 unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> {
     if count > limits::ENSEMBLE_MEMBERS as u64 {
-        bail!(InvalidArgument, "{count} {name}, at most {} are possible", limits::ENSEMBLE_MEMBERS);
+        bail!(InvalidArgument, "{count} {name}; the limit is {}", limits::ENSEMBLE_MEMBERS);
     }
     // SAFETY: same contract.
     Ok(unsafe { slice(list, count as usize, name) }?.to_vec())

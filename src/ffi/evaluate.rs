@@ -122,7 +122,7 @@ pub unsafe extern "C" fn optimize_model_evaluate(
                 Some(tokenizer) => tokenizer,
                 None => {
                     let own = Tokenizer::of(model)?;
-                    found = own.ok_or_else(|| error!(NotFound, "the model has no tokenizer.json beside it"))?;
+                    found = own.ok_or_else(|| error!(NotFound, "the model has no tokenizer.json next to it"))?;
                     &found
                 }
             };

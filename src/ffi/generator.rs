@@ -229,7 +229,7 @@ pub unsafe extern "C" fn optimize_generator_append(
             if rows == 0 && row == 0 {
                 generator.start(1)?;
             } else if row >= rows {
-                bail!(NotFound, "row {row} is beyond the {rows} there are");
+                bail!(NotFound, "row {row} does not exist; there are {rows}");
             }
             generator.append(row, prompt(text, &given)).map(drop)
         })
@@ -371,7 +371,7 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
     let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
     let Ok(stops) = usize::try_from(given.stop_count) else { bail!(InvalidArgument, "stop_count is too large") };
     if stops > limits::RUN_VALUES {
-        bail!(InvalidArgument, "stop_count is {stops}, at most {} are possible", limits::RUN_VALUES);
+        bail!(InvalidArgument, "stop_count is {stops}; the limit is {}", limits::RUN_VALUES);
     }
     // SAFETY: the contract of `ffi`.
     let stop = unsafe { texts(given.stop, stops, "stop") }?;
@@ -379,7 +379,7 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
         bail!(InvalidArgument, "stop_token_count is too large")
     };
     if stop_tokens > limits::RUN_VALUES {
-        bail!(InvalidArgument, "stop_token_count is {stop_tokens}, at most {} are possible", limits::RUN_VALUES);
+        bail!(InvalidArgument, "stop_token_count is {stop_tokens}; the limit is {}", limits::RUN_VALUES);
     }
     // SAFETY: the contract of `ffi`.
     let stop_tokens = unsafe { slice(given.stop_tokens, stop_tokens, "stop_tokens") }?.to_vec();

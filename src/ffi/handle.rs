@@ -55,8 +55,8 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
     match unsafe { (*tagged).kind } {
         // SAFETY: the tag says that the value has this type.
         kind if kind == H::KIND => Ok(Some(unsafe { &(*tagged).value })),
-        FREED => bail!(InvalidHandle, "the {} was freed before", H::NAME),
-        _ => bail!(InvalidHandle, "a handle of another kind was given as the {}", H::NAME),
+        FREED => bail!(InvalidHandle, "the {} was already freed", H::NAME),
+        _ => bail!(InvalidHandle, "a handle of another type was passed as the {}", H::NAME),
     }
 }
 

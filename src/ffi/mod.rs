@@ -67,7 +67,7 @@ fn guard_value<T>(default: T, body: impl FnOnce() -> T) -> T {
 fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Error::new(Kind::Internal, format!("a defect in liboptimize, please report it: {text}"))
+    Error::new(Kind::Internal, format!("a defect in liboptimize; please report it: {text}"))
 }
 
 /// An output pointer. It is set to NULL first, and written only on success.
@@ -82,7 +82,7 @@ impl<T> Out<T> {
         // SAFETY: same contract.
         match unsafe { Self::optional(place) } {
             Some(out) => Ok(out),
-            None => bail!(InvalidArgument, "{name} is NULL, there is no place for the result"),
+            None => bail!(InvalidArgument, "{name} is NULL; an output pointer is required"),
         }
     }
 
@@ -129,13 +129,13 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
         return Ok(&[]);
     }
     if data.is_null() {
-        bail!(InvalidArgument, "{name} is NULL, but {count} elements are announced");
+        bail!(InvalidArgument, "{name} is NULL, but its count is {count}");
     }
     if !data.is_aligned() {
-        bail!(InvalidArgument, "{name} is not aligned to its type");
+        bail!(InvalidArgument, "{name} is not aligned for its type");
     }
     if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        bail!(InvalidArgument, "{name} announces {count} elements, more than memory can hold");
+        bail!(InvalidArgument, "{name} has a count of {count} elements, more than memory can hold");
     }
     // SAFETY: not NULL, aligned, and as long as the contract says.
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
@@ -145,7 +145,7 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
 fn copied(bytes: &[u8]) -> Result<Bytes> {
     let mut copy = Vec::new();
     if copy.try_reserve_exact(bytes.len()).is_err() {
-        bail!(LimitExceeded, "there is no memory for a copy of {} bytes", bytes.len());
+        bail!(LimitExceeded, "out of memory for a copy of {} bytes", bytes.len());
     }
     copy.extend_from_slice(bytes);
     Ok(Bytes::from(copy))
@@ -171,7 +171,7 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
 /// As [`slice`].
 unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'a str> {
     if size > limits::TEXT_BYTES {
-        bail!(LimitExceeded, "{name} has {size} bytes, at most {} are possible", limits::TEXT_BYTES);
+        bail!(LimitExceeded, "{name} has {size} bytes; the limit is {}", limits::TEXT_BYTES);
     }
     // SAFETY: same contract.
     let bytes = unsafe { slice(text.cast::<u8>(), size, name) }?;

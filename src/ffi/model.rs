@@ -134,7 +134,7 @@ pub unsafe extern "C" fn optimize_model_save(
             let options = options::read(options)?;
             let external = external_data(options.external_data)?;
             if options.packed != 0 && external == ExternalData::Always {
-                bail!(InvalidArgument, "a packed model is one file, with its weights in it");
+                bail!(InvalidArgument, "a packed model is one file and contains its weights");
             }
             let saved = call::with(call, |call| match options.packed {
                 0 => model.save(Path::new(path), external, call),

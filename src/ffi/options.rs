@@ -28,7 +28,7 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     // SAFETY: every option struct begins with its size.
     let size = unsafe { options.cast::<u32>().read() } as usize;
     if !(size_of::<u32>()..=LARGEST).contains(&size) {
-        bail!(InvalidArgument, "struct_size of the options is {size}: set it to sizeof the struct");
+        bail!(InvalidArgument, "struct_size of the options is {size}; it must be the sizeof of the struct");
     }
     // SAFETY: the caller's struct has `size` bytes, ours has `size_of::<T>()`.
     unsafe {
@@ -38,7 +38,7 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
         if tail.iter().any(|&byte| byte != 0) {
             bail!(
                 InvalidArgument,
-                "the options set something that this version ({}) does not know",
+                "the options set a field that this version ({}) does not have",
                 env!("CARGO_PKG_VERSION")
             );
         }

@@ -198,7 +198,7 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
 /// requires.
 unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, count: u64) -> Result<()> {
     if first.is_null() != (count == 0) {
-        bail!(InvalidArgument, "dimensions is NULL and dimension_count is {count}, or the other way round");
+        bail!(InvalidArgument, "dimensions and dimension_count do not match: dimension_count is {count}");
     }
     if count > limits::PACKAGE_RANGES {
         bail!(LimitExceeded, "{count} ranges of dimensions; the limit is {}", limits::PACKAGE_RANGES);
@@ -219,7 +219,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
         let dims = asked.entry(input.to_owned()).or_default();
         if dims.insert(range.dimension as usize, made).is_some() {
             let dimension = range.dimension;
-            bail!(InvalidArgument, "dimensions[{index}]: dimension {dimension} of input {input:?} has a range already");
+            bail!(InvalidArgument, "dimensions[{index}]: dimension {dimension} of input {input:?} already has a range");
         }
     }
     Ok(())

@@ -196,7 +196,7 @@ fn calibrated(
     call: &Call,
 ) -> Result<(Model, Report)> {
     let Some(tokenizer) = Tokenizer::of(model)? else {
-        bail!(NotFound, "the model has no tokenizer to read the calibration text with");
+        bail!(NotFound, "the model has no tokenizer for the calibration text");
     };
     let calibration = Calibration::Text {
         text,
@@ -211,7 +211,7 @@ fn calibrated(
 fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
     let count = given.layer_count.min(1 << 32) as usize;
     if count as i64 > limits::LAYERS {
-        bail!(InvalidArgument, "layer_count is {}, at most {} are possible", given.layer_count, limits::LAYERS);
+        bail!(InvalidArgument, "layer_count is {}; the limit is {}", given.layer_count, limits::LAYERS);
     }
     match (given.layers.is_null(), count) {
         (_, 0) => Ok(Vec::new()),

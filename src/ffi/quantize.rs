@@ -204,7 +204,7 @@ pub unsafe extern "C" fn optimize_model_quantize(
             let (text, tensors) = (calibration_text(&given)?, tensors(&given)?);
             let (result, report) = call::with(call, |call| {
                 let (result, mut report) = match (&text, tensors.is_empty()) {
-                    (Some(_), false) => bail!(InvalidArgument, "calibration is given as a text and as tensors"),
+                    (Some(_), false) => bail!(InvalidArgument, "calibration is given both as a text and as tensors"),
                     (Some(text), true) => calibrated(context, model, &options, text, &given, call)?,
                     (None, false) => {
                         let calibration = Calibration::Tensors(&tensors);
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn optimize_model_plan(
             // No use here, but wrong is wrong.
             let idle = options.smooth_quant == 0.0 && options.max_quality_loss == 0.0;
             if calibration_text(&given)?.is_some() && options.quantize_type == QuantizeType::Dynamic && idle {
-                bail!(InvalidArgument, "calibration data is given, but dynamic quantization needs none");
+                bail!(InvalidArgument, "calibration data is given, but dynamic quantization does not use it");
             }
             out.set(buffer::new(forecast(model, &options)?.to_json()));
             Ok(())
@@ -284,7 +284,7 @@ pub(super) unsafe fn named(
 ) -> Result<Vec<(String, Tensor)>> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count > limits::RUN_VALUES {
-        bail!(InvalidArgument, "{what}_count is {count}, at most {} are possible", limits::RUN_VALUES);
+        bail!(InvalidArgument, "{what}_count is {count}; the limit is {}", limits::RUN_VALUES);
     }
     let group = what.trim_end_matches("_tensor");
     // SAFETY: the contract of `ffi`.
@@ -309,7 +309,7 @@ fn calibrated(
     call: &Call,
 ) -> Result<(Model, Report)> {
     let Some(tokenizer) = Tokenizer::of(model)? else {
-        bail!(NotFound, "the model has no tokenizer to read the calibration text with");
+        bail!(NotFound, "the model has no tokenizer for the calibration text");
     };
     let calibration = Calibration::Text {
         text,

@@ -225,17 +225,17 @@ pub unsafe extern "C" fn optimize_session_run(
     unsafe {
         guard(error, || {
             if output_count > limits::RUN_VALUES {
-                bail!(InvalidArgument, "output_count is {output_count}, at most {} are possible", limits::RUN_VALUES);
+                bail!(InvalidArgument, "output_count is {output_count}; the limit is {}", limits::RUN_VALUES);
             }
             if outputs.is_null() {
-                bail!(InvalidArgument, "outputs is NULL, there is no place for the results");
+                bail!(InvalidArgument, "outputs is NULL; output pointers are required");
             }
             let mut places = Vec::with_capacity(output_count);
             for index in 0..output_count {
                 places.push(Out::new(outputs.add(index), "outputs")?);
             }
             if input_count > limits::RUN_VALUES {
-                bail!(InvalidArgument, "input_count is {input_count}, at most {} are possible", limits::RUN_VALUES);
+                bail!(InvalidArgument, "input_count is {input_count}; the limit is {}", limits::RUN_VALUES);
             }
             let handle = handle::get(session.cast_const())?;
             let names = texts(input_names, input_count, "input_names")?;
@@ -262,7 +262,7 @@ pub unsafe extern "C" fn optimize_session_run(
 unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count: usize) -> Result<Vec<&'a str>> {
     if !names.is_null() {
         if count == 0 {
-            bail!(InvalidArgument, "output_count is 0: no output is asked for");
+            bail!(InvalidArgument, "output_count is 0: no output is requested");
         }
         // SAFETY: the contract of `ffi`.
         return unsafe { texts(names, count, "output_names") };

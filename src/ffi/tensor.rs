@@ -124,15 +124,15 @@ impl Signature {
     /// `info` is NULL or points to a struct of the size it announces.
     pub(super) unsafe fn write(&self, index: usize, info: *mut optimize_value_info_t) -> Result<()> {
         if info.is_null() {
-            bail!(InvalidArgument, "info is NULL, there is no place for the result");
+            bail!(InvalidArgument, "info is NULL; an output pointer is required");
         }
         // SAFETY: the caller's struct begins with its size; what follows is only written to.
         let size = unsafe { info.cast::<u32>().read() };
         if !(size_of::<u32>()..=LARGEST).contains(&(size as usize)) {
-            bail!(InvalidArgument, "struct_size of info is {size}: set it to sizeof the struct");
+            bail!(InvalidArgument, "struct_size of info is {size}; it must be the sizeof of the struct");
         }
         let Some(entry) = self.0.get(index) else {
-            bail!(NotFound, "index {index} is beyond the {} there are", self.0.len());
+            bail!(NotFound, "index {index} is out of range; there are {}", self.0.len());
         };
         let full = optimize_value_info_t {
             struct_size: size,
@@ -166,7 +166,7 @@ fn dtype_of(number: i32) -> Result<DataType> {
 unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) -> Result<(DataType, &'a [i64])> {
     let dtype = dtype_of(dtype)?;
     if rank > limits::TENSOR_RANK {
-        bail!(InvalidArgument, "rank is {rank}, at most {} is possible", limits::TENSOR_RANK);
+        bail!(InvalidArgument, "rank is {rank}; the limit is {}", limits::TENSOR_RANK);
     }
     // SAFETY: the contract of `ffi`.
     let dims = unsafe { slice(dims, rank, "dims") }?;
@@ -177,7 +177,7 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     let needed = element_count(dims).and_then(|count| dtype.bytes_of(count));
     let needed = needed.map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if dtype == DataType::String {
-        bail!(InvalidArgument, "strings are given to optimize_tensor_new_strings");
+        bail!(InvalidArgument, "tensors of strings are created by optimize_tensor_new_strings");
     }
     if needed != bytes as u64 {
         bail!(InvalidArgument, "{} of shape {dims:?} needs {needed} bytes, {bytes} were given", dtype.name());
@@ -295,7 +295,7 @@ pub unsafe extern "C" fn optimize_tensor_new_strings(
         guard(error, || {
             let out = Out::new(tensor, "tensor")?;
             if rank > limits::TENSOR_RANK {
-                bail!(InvalidArgument, "rank is {rank}, at most {} is possible", limits::TENSOR_RANK);
+                bail!(InvalidArgument, "rank is {rank}; the limit is {}", limits::TENSOR_RANK);
             }
             let dims = slice(dims, rank, "dims")?;
             let strings = texts_of(strings, sizes, count, "strings")?.into_iter().map(str::to_owned).collect();
@@ -358,14 +358,14 @@ pub unsafe extern "C" fn optimize_tensor_string(
         guard(error, || {
             let out = Out::new(data.cast::<*mut c_char>(), "data")?;
             if size.is_null() {
-                bail!(InvalidArgument, "size is NULL, there is no place for the result");
+                bail!(InvalidArgument, "size is NULL; an output pointer is required");
             }
             let tensor = handle::get(tensor)?;
             let Some(strings) = tensor.strings() else {
                 bail!(InvalidArgument, "the tensor holds {}, not strings", tensor.dtype().name());
             };
             let Some(string) = strings.get(index) else {
-                bail!(NotFound, "index {index} is beyond the {} strings there are", strings.len());
+                bail!(NotFound, "index {index} is out of range; there are {} strings", strings.len());
             };
             size.write(string.len());
             out.set(string.as_ptr().cast_mut().cast());

@@ -317,7 +317,7 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
     };
     let profiles = match read(given.profiles, "profiles")? {
         Some(json) if one == GivenProfile::default() => parse_profiles(json)?,
-        Some(_) => bail!(InvalidArgument, "profiles and shapes are given; one of them says it"),
+        Some(_) => bail!(InvalidArgument, "profiles and shapes are both given; only one of them is allowed"),
         None if one == GivenProfile::default() => Vec::new(),
         None => vec![one],
     };

@@ -81,7 +81,7 @@ pub unsafe extern "C" fn optimize_model_tokenizer(
         guard(error, || {
             let out = Out::new(tokenizer, "tokenizer")?;
             let Some(found) = Tokenizer::of(&handle::get(model)?.model)? else {
-                bail!(NotFound, "the model has no tokenizer.json beside it");
+                bail!(NotFound, "the model has no tokenizer.json next to it");
             };
             out.set(handle::new(found));
             Ok(())

@@ -37,7 +37,7 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
     let path = Path::new(name);
     let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {
-        bail!(InvalidModel, "the external data file {name:?} is not a plain path inside the model's folder");
+        bail!(InvalidModel, "the external data file {name:?} is not a relative path inside the model's folder");
     }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let directory = rustix::fs::open(folder, FOLDER, Mode::empty()).at(|| folder.display())?;
@@ -53,10 +53,7 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
         bail!(InvalidModel, "the external data file {name:?} is not a regular file");
     }
     if stat.nlink() > 1 && !all_names_inside(folder, &stat) {
-        bail!(
-            InvalidModel,
-            "the external data file {name:?} is a hard link to a file elsewhere; a copy of it would be taken"
-        );
+        bail!(InvalidModel, "the external data file {name:?} is a hard link to a file elsewhere; replace it by a copy");
     }
     Ok(file)
 }
@@ -69,11 +66,7 @@ fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
     let place = || folder.join(path).display().to_string();
     let target = match std::fs::canonicalize(folder.join(path)) {
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NOENT)) => {
-            bail!(
-                InvalidModel,
-                "the external data file {:?} is a symbolic link that leads nowhere",
-                path.display().to_string()
-            )
+            bail!(InvalidModel, "the external data file {:?} is a dangling symbolic link", path.display().to_string())
         }
         other => other.at(place)?,
     };
@@ -86,8 +79,8 @@ fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
     }
     bail!(
         InvalidModel,
-        "the external data file {:?} is a symbolic link to {:?}, which lies neither in the model's folder nor in that of \
-         the file the model is a link to",
+        "the external data file {:?} is a symbolic link to {:?}, which is neither in the model's folder nor in that \
+         of the file that the model links to",
         path.display().to_string(),
         target.display().to_string()
     )

@@ -34,7 +34,7 @@ impl Scratch {
         if state.is_none() {
             *state = Some((std::sync::Arc::new(self.create()?), 0));
         }
-        let Some((file, end)) = state.as_mut() else { bail!(Internal, "no scratch file") };
+        let Some((file, end)) = state.as_mut() else { bail!(Internal, "there is no scratch file") };
         let start = *end;
         // Mappings begin on a page; 64 KiB is a multiple of every page size there is.
         *end = (start + length as u64).next_multiple_of(64 << 10);
@@ -90,7 +90,7 @@ impl ScratchSlot {
     /// Writes `bytes` at `offset` within the slot; from several threads at once, if they like.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
-            bail!(Internal, "a scratch write of {} bytes at {offset} leaves its slot of {}", bytes.len(), self.length);
+            bail!(Internal, "a scratch write of {} bytes at {offset} exceeds its slot of {}", bytes.len(), self.length);
         }
         match &self.file {
             Some((file, start)) => Ok(std::os::unix::fs::FileExt::write_all_at(&**file, bytes, start + offset as u64)?),

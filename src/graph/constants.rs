@@ -172,7 +172,7 @@ impl Matrix {
         let (rows, columns) = (usize::try_from(rows).unwrap_or(0), usize::try_from(columns).unwrap_or(0));
         let matrix = Matrix { rows, columns, dtype, raw };
         if rows.checked_mul(columns).and_then(|n| n.checked_mul(matrix.width())) != Some(matrix.raw.len()) {
-            bail!(InvalidModel, "the weight's size does not fit its shape {:?}", tensor.dims);
+            bail!(InvalidModel, "the size of the weight does not match its shape {:?}", tensor.dims);
         }
         Ok(matrix)
     }

@@ -1,4 +1,4 @@
-//! Float constants that are numbers of what a graph computes, not weights: angles of positions, scales, epsilons.
+//! Float constants that are numbers of what a graph computes, not weights: rotary angles, scales, epsilons.
 //!
 //! ONNX does not tell the two apart, so it is read off what a constant is used for, and for single numbers off its
 //! name, which exporters keep for what was learned.
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Through so many nodes a table of angles is followed to its sine.
 const NEAR: usize = 6;
 /// What is said of tables of positions.
-const ANGLES: &str = "angles of positions";
+const ANGLES: &str = "rotary angles";
 /// What tables of positions that are already sines are called.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
 /// Operators that move numbers about and leave them as they are, or nearly so.
@@ -62,7 +62,7 @@ pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
     found
 }
 
-/// Names of the float initializers that are angles of positions, or sines and cosines of them.
+/// Names of the float initializers that are rotary angles, or sines and cosines of them.
 pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
     formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
@@ -115,17 +115,17 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
             let what = match (node.op(), *input) {
                 ("RotaryEmbedding", 1..=3) | ("GroupQueryAttention", 7 | 8) => Some(ANGLES),
                 ("Gather" | "Slice", 0) if is_table_of_waves(node, tensor, readers) => Some(ANGLES),
-                ("QuantizeLinear" | "DequantizeLinear" | "QLinearMatMul", 1..) => Some("a scale of quantized numbers"),
+                ("QuantizeLinear" | "DequantizeLinear" | "QLinearMatMul", 1..) => Some("a quantization scale"),
                 ("Pow" | "Clip" | "Pad" | "Resize" | "Upsample" | "Range" | "Mod", 1..) => {
-                    Some("a number of the formula")
+                    Some("a constant of the architecture")
                 }
                 ("Where" | "Min" | "Max" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Equal", _)
                 | ("Mul" | "Add" | "Div" | "Sub" | "ConstantOfShape", _)
                     if single && !learned =>
                 {
-                    Some("a number of the formula")
+                    Some("a constant of the architecture")
                 }
-                ("Div" | "Sub", 1) if !learned => Some("a number of the formula"),
+                ("Div" | "Sub", 1) if !learned => Some("a constant of the architecture"),
                 _ => None,
             };
             if what.is_some() {

@@ -42,10 +42,10 @@ pub fn raise(model: &mut ModelProto, to: i64) -> Result<()> {
         return Ok(());
     }
     if from < OLDEST {
-        bail!(Unsupported, "opset {from} cannot be lifted to {to}; from {OLDEST} on it can: export the model anew");
+        bail!(Unsupported, "opset {from} cannot be converted to {to}; {OLDEST} and later can: export the model again");
     }
     if !model.functions.is_empty() {
-        bail!(Unsupported, "a model with functions cannot be lifted from opset {from} to {to}");
+        bail!(Unsupported, "a model with functions cannot be converted from opset {from} to {to}");
     }
     let mut names = Names::of(model);
     let mut constants = Vec::new();
@@ -76,7 +76,7 @@ fn in_graph(
         }
         let changed = CHANGED.iter().find(|(op, version)| node.is(op) && crosses(*version));
         if let Some((op, version)) = changed.filter(|_| !harmless(node)) {
-            bail!(Unsupported, "node {:?}: {op} means something else from opset {version} on", node.label());
+            bail!(Unsupported, "node {:?}: {op} has another meaning from opset {version} on", node.label());
         }
         if crosses(18) && REDUCTIONS.iter().any(|op| node.is(op)) {
             axes_to_input(node, names, constants);

@@ -27,7 +27,7 @@ impl Origin<'_> {
     pub fn why_left(self) -> Option<String> {
         match self {
             Origin::Dequantized => Some("is quantized already".to_owned()),
-            Origin::Constants(op) => Some(format!("the weight is made of constants by {op}")),
+            Origin::Constants(op) => Some(format!("the weight is computed from constants by {op}")),
             Origin::Parameter => Some("the weight is a parameter of the function".to_owned()),
             Origin::Sparse => Some("the weight is sparse".to_owned()),
             Origin::Computed => None,

@@ -342,13 +342,14 @@ impl Sizes {
             if info.dtype.is_none() {
                 bail!(
                     Unsupported,
-                    "the input {:?} is not a tensor but a sequence, a map or an optional value, which cannot be given here",
+                    "the input {:?} is not a tensor but a sequence, a map or an optional value, which is not \
+                     supported here",
                     info.name
                 );
             }
             bail!(
                 InvalidArgument,
-                "the model does not say what shape the input {:?} has: give it with the option `shapes`",
+                "the model does not declare the shape of the input {:?}: set it with the option `shapes`",
                 info.name
             );
         };
@@ -383,14 +384,14 @@ impl Open {
     fn bind(&mut self, size: i64, shape: &[i64]) -> Result<()> {
         let name = &self.name;
         if let Some(known) = self.size.filter(|known| *known != size) {
-            bail!(InvalidArgument, "the shape {shape:?} gives {name:?} the size {size}; elsewhere it is {known}");
+            bail!(InvalidArgument, "the shape {shape:?} sets {name:?} to {size}; elsewhere it is {known}");
         }
         if size < self.min || self.max.is_some_and(|max| size > max) {
             let range = self.range.as_deref().unwrap_or(name);
             let most = self.max.map_or(" or more".to_owned(), |max| format!(" to {max}"));
             bail!(
                 InvalidArgument,
-                "the shape {shape:?} gives {range:?} the size {size}; the package takes {}{most}",
+                "the shape {shape:?} sets {range:?} to {size}; the package accepts {}{most}",
                 self.min
             );
         }
@@ -405,7 +406,7 @@ fn checked(shape: &[i64]) -> Result<()> {
     if count > limits::GENERATED_ELEMENTS {
         bail!(
             LimitExceeded,
-            "the shape {shape:?} has {count} elements; inputs of up to {} are made",
+            "the shape {shape:?} has {count} elements; the limit for generated inputs is {}",
             limits::GENERATED_ELEMENTS
         );
     }

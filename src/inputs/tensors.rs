@@ -13,7 +13,7 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let file = Safetensors::open_file(path)?;
     let one = |name: String| {
         let Stored { dims, form, bytes } = file.get(&name).at(|| path.display())?;
-        let Form::Plain(dtype) = form else { bail!(Unsupported, "the tensor {name:?} is in blocks") };
+        let Form::Plain(dtype) = form else { bail!(Unsupported, "the tensor {name:?} is quantized in blocks") };
         let tensor = Tensor::new(dtype, &dims, bytes).at(|| format!("{}: tensor {name:?}", path.display()))?;
         Ok((name, tensor))
     };
@@ -41,7 +41,7 @@ pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, w
     }
     let mut counted = parts.iter().filter_map(|part| Some((part.name, part.samples?)));
     let Some((first, all)) = counted.next() else {
-        bail!(InvalidArgument, "there is no {what} with a dimension of samples");
+        bail!(InvalidArgument, "no {what} has a dimension of samples");
     };
     if let Some((other, count)) = counted.find(|(_, count)| *count != all) {
         bail!(InvalidArgument, "{what} has {all} samples for {first:?}, but {count} for {other:?}");
@@ -53,7 +53,7 @@ pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, w
     let whole = parts.iter().any(|part| part.rows > 0);
     let count = if whole { all / size } else { all.div_ceil(size) };
     if count == 0 {
-        bail!(InvalidArgument, "the {what} has {all} samples; the model takes {size} at a time");
+        bail!(InvalidArgument, "the {what} has {all} samples; the model accepts {size} at a time");
     }
     let one = |run: usize| {
         let of = |part: &Part<'_>| Ok((part.name.to_owned(), part.batch(run * size, size.min(all - run * size))?));
@@ -69,7 +69,7 @@ fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
     if let Some(other) = fixed.find(|part| part.rows != first.rows) {
         bail!(
             InvalidArgument,
-            "a run takes {} samples of the input {:?}, but {} of {:?}",
+            "a run uses {} samples of the input {:?}, but {} of {:?}",
             first.rows,
             first.name,
             other.rows,
@@ -94,7 +94,7 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     fn new(name: &'a str, info: &ValueInfo, tensor: &'a Tensor) -> Result<Part<'a>> {
         if tensor.dtype().bits() < 8 {
-            bail!(Unsupported, "{} cannot be cut into batches", tensor.dtype().name());
+            bail!(Unsupported, "{} cannot be split into batches", tensor.dtype().name());
         }
         let rank = info.shape.as_ref().map_or(tensor.shape().len(), Vec::len);
         let extra = tensor.shape().len() == rank + 1;

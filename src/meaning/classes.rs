@@ -37,7 +37,7 @@ impl Order {
             (left, _) => {
                 let (named, unnamed) = if left.is_some() { (first, other) } else { (other, first) };
                 return Order::Unnamed(format!(
-                    "the classes of {unnamed} have no names: they are taken to be in the order of {named}"
+                    "the classes of {unnamed} have no names: they are assumed to be in the order of {named}"
                 ));
             }
         };
@@ -65,7 +65,7 @@ impl Order {
             Order::Same | Order::Unnamed(_) => Ok(None),
             Order::Other(order) => Ok(Some(order)),
             Order::Different(how) => {
-                bail!(InvalidArgument, "{how}: equal ones need equal names (`id2label` in config.json)")
+                bail!(InvalidArgument, "{how}: equal classes must have equal names (`id2label` in config.json)")
             }
         }
     }
@@ -75,7 +75,7 @@ impl Order {
         match self {
             Order::Unnamed(how) => Some(how.clone()),
             Order::Other(_) => {
-                Some(format!("{other} has its classes in another order: they are taken in that of {first}"))
+                Some(format!("the classes of {other} are in another order: they are reordered to match {first}"))
             }
             Order::Same | Order::Different(_) => None,
         }
@@ -107,7 +107,7 @@ pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> 
     if let Some(Dim::Fixed(size)) = shape.as_ref().and_then(|shape| shape.last())
         && *size != order.len() as i64
     {
-        bail!(InvalidArgument, "the output {output:?} has {size} classes; the configuration names {}", order.len());
+        bail!(InvalidArgument, "the output {output:?} has {size} classes; the configuration has {}", order.len());
     }
     let mut proto = model.proto().clone();
     let mut names = Names::of(&proto);

@@ -48,12 +48,12 @@ impl<'a> Resolver<'a> {
     pub fn resolve(&mut self, tensor: &mut TensorProto) -> Result<()> {
         match tensor.data_location {
             None | Some(0) if tensor.external_data.is_empty() => return Ok(()),
-            None | Some(0) => bail!(InvalidModel, "external_data is given, but data_location does not say so"),
+            None | Some(0) => bail!(InvalidModel, "external_data is present, but data_location is not EXTERNAL"),
             Some(EXTERNAL) => {}
             Some(other) => bail!(InvalidModel, "data_location {other} is unknown"),
         }
         if tensor.raw_data.is_some() {
-            bail!(InvalidModel, "has both raw_data and external_data");
+            bail!(InvalidModel, "the tensor has both raw_data and external_data");
         }
         let location = parse(&tensor.external_data)?;
         let Some(name) = location.name else { bail!(InvalidModel, "external_data has no location") };
@@ -89,10 +89,13 @@ impl<'a> Resolver<'a> {
             return Ok(bytes.clone());
         }
         if name.contains("_ORT_MEM_ADDR_") {
-            bail!(InvalidModel, "the location {name:?} is an address in memory, which a file must not hold");
+            bail!(InvalidModel, "the location {name:?} is a memory address, which is not allowed in a file");
         }
         let Some(folder) = self.folder else {
-            bail!(InvalidArgument, "refers to the file {name:?}, but the model was given as bytes without a folder");
+            bail!(
+                InvalidArgument,
+                "the tensor refers to the file {name:?}, but the model was loaded from memory without a folder"
+            );
         };
         if self.files.len() >= limits::EXTERNAL_FILES {
             bail!(LimitExceeded, "more than {} external data files", limits::EXTERNAL_FILES);
@@ -113,7 +116,12 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
         let key = entry.key.as_deref().unwrap_or("");
         let value = entry.value.as_deref().unwrap_or(&[]);
         if value.len() > limits::NAME_BYTES {
-            bail!(LimitExceeded, "external_data {key:?} has {} bytes (at most {})", value.len(), limits::NAME_BYTES);
+            bail!(
+                LimitExceeded,
+                "external_data {key:?} has {} bytes; the limit is {}",
+                value.len(),
+                limits::NAME_BYTES
+            );
         }
         let Ok(value) = std::str::from_utf8(value) else {
             bail!(InvalidModel, "external_data {key:?} is not UTF-8");
@@ -131,7 +139,7 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
             _ => bail!(InvalidModel, "external_data has the unknown key {key:?}"),
         };
         if twice {
-            bail!(InvalidModel, "external_data has {key} twice");
+            bail!(InvalidModel, "external_data has the key {key} twice");
         }
     }
     Ok(location)

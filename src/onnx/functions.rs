@@ -22,7 +22,7 @@ pub(super) fn check(model: &ModelProto, nodes: &mut usize) -> Result<()> {
     let sizes = expanded_sizes(model, &known)?;
     let main = model.graph.iter().map(|graph| expanded_size(&graph.node, &known, &sizes));
     if main.fold(0, u64::saturating_add) > limits::NODES as u64 {
-        bail!(LimitExceeded, "with its functions expanded the model has more than {} nodes", limits::NODES);
+        bail!(LimitExceeded, "the model has more than {} nodes after its functions are expanded", limits::NODES);
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ fn body(function: &FunctionProto, nodes: &mut usize) -> Result<()> {
     let none = Scope::default();
     let scope = check_nodes(&function.node, names, &none, 0, nodes)?;
     match function.output.iter().find(|name| !name.is_empty() && !scope.sees(name)) {
-        Some(output) => bail!(InvalidModel, "the output {output:?} of a function is made by nothing"),
+        Some(output) => bail!(InvalidModel, "no node produces the output {output:?} of a function"),
         None => Ok(()),
     }
 }

@@ -43,7 +43,7 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
     // What is wrong with a file of another kind is that it is of another kind. Judged only when it is not
     // a model, so that no model is mistaken for something else.
     let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {
-        Some(what) => Error::new(Kind::InvalidModel, format!("is not an ONNX model but {what}")),
+        Some(what) => Error::new(Kind::InvalidModel, format!("the file is not an ONNX model but {what}")),
         None => e,
     })?;
     resolve(&mut proto, resolver)
@@ -72,7 +72,7 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
     }
     let (length, limit) = (bytes.len() as u64, limits::MODEL_PROTO_BYTES);
     if length > limit {
-        bail!(LimitExceeded, "has {length} bytes without external data, more than the {limit} of protobuf");
+        bail!(LimitExceeded, "the model has {length} bytes without external data, more than the {limit} of protobuf");
     }
     let proto = Reader::new(bytes.clone()).read_message()?;
     validate::header(&proto)?;

@@ -66,7 +66,7 @@ pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Resu
         }
     }
     match (0..nodes.len()).find(|index| waiting[*index] > 0) {
-        Some(index) => bail!(InvalidModel, "{}: takes part in a cycle", place_of(&nodes[index], index)),
+        Some(index) => bail!(InvalidModel, "{}: the node is part of a cycle", place_of(&nodes[index], index)),
         None => Ok(order),
     }
 }

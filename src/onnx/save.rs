@@ -103,7 +103,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
 /// Refuses early what could only fail late.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
-        bail!(InvalidArgument, "is a folder; name the file to write");
+        bail!(InvalidArgument, "the path is a folder; name the file to write");
     }
     if path.file_name().is_none() {
         bail!(InvalidArgument, "the path {path:?} does not name a file");
@@ -113,7 +113,7 @@ pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
         bail!(NotFound, "the folder {folder:?} does not exist");
     }
     if any_external(model) {
-        bail!(InvalidModel, "refers to external data, which only a loaded file may do");
+        bail!(InvalidModel, "the tensor refers to external data, which only a loaded file may have");
     }
     Ok(())
 }

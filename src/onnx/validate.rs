@@ -16,7 +16,9 @@ use std::collections::{HashMap, HashSet};
 pub fn tensor(tensor: &TensorProto) -> Result<()> {
     rank(tensor.dims.len())?;
     let count = element_count(&tensor.dims)?;
-    let Some(number) = tensor.data_type.filter(|&n| n != 0) else { bail!(InvalidModel, "has no element type") };
+    let Some(number) = tensor.data_type.filter(|&n| n != 0) else {
+        bail!(InvalidModel, "the tensor has no element type")
+    };
     // Types newer than this version are carried along unjudged.
     let Some(dtype) = DataType::from_onnx(number) else { return Ok(()) };
     let (found, expected) = typed_count(tensor, dtype, count);
@@ -24,18 +26,18 @@ pub fn tensor(tensor: &TensorProto) -> Result<()> {
     if let Some(raw) = &tensor.raw_data {
         let bytes = stored_bytes(tensor)?;
         if raw.len() as u64 != bytes {
-            bail!(InvalidModel, "holds {} bytes, but {name} of shape {shape:?} needs {bytes}", raw.len());
+            bail!(InvalidModel, "the tensor has {} bytes, but {name} of shape {shape:?} needs {bytes}", raw.len());
         }
         if all > 0 {
-            bail!(InvalidModel, "holds its elements twice: in raw_data and in {all} typed values");
+            bail!(InvalidModel, "the tensor has its elements twice: in raw_data and in {all} typed values");
         }
         return Ok(());
     }
     if found != expected {
-        bail!(InvalidModel, "holds {found} values, but {name} of shape {shape:?} needs {expected}");
+        bail!(InvalidModel, "the tensor has {found} values, but {name} of shape {shape:?} needs {expected}");
     }
     if all != found {
-        bail!(InvalidModel, "holds {} values in fields that are not for {name}", all - found);
+        bail!(InvalidModel, "the tensor has {} values in fields that are not for {name}", all - found);
     }
     Ok(())
 }
@@ -78,7 +80,7 @@ fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     rank(sparse.dims.len())?;
     let dense = element_count(&sparse.dims)?;
     if dense > limits::TENSOR_ELEMENTS {
-        bail!(LimitExceeded, "a sparse tensor of {dense} elements (at most {})", limits::TENSOR_ELEMENTS);
+        bail!(LimitExceeded, "a sparse tensor of {dense} elements; the limit is {}", limits::TENSOR_ELEMENTS);
     }
     let (&[count], shape) = (values.dims.as_slice(), indices.dims.as_slice()) else {
         bail!(InvalidModel, "the values of a sparse tensor have the shape {:?}, not one dimension", values.dims);
@@ -86,14 +88,14 @@ fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let ranks = sparse.dims.len() as i64;
     if count as u64 > dense || (shape != [count] && shape != [count, ranks]) {
         let dims = &sparse.dims;
-        bail!(InvalidModel, "{count} sparse values with indices of shape {shape:?} do not fit the shape {dims:?}");
+        bail!(InvalidModel, "{count} sparse values with indices of shape {shape:?} do not match the shape {dims:?}");
     }
     Ok(())
 }
 
 fn rank(dimensions: usize) -> Result<()> {
     if dimensions > limits::TENSOR_RANK {
-        bail!(LimitExceeded, "has {dimensions} dimensions (at most {})", limits::TENSOR_RANK);
+        bail!(LimitExceeded, "the tensor has {dimensions} dimensions; the limit is {}", limits::TENSOR_RANK);
     }
     Ok(())
 }
@@ -101,12 +103,12 @@ fn rank(dimensions: usize) -> Result<()> {
 /// Checks what says that a file is a model at all: graph, IR version, operator sets.
 pub fn header(model: &ModelProto) -> Result<()> {
     if model.graph.is_none() {
-        bail!(InvalidModel, "holds no graph: not an ONNX model, or one cut short");
+        bail!(InvalidModel, "the file has no graph: it is not an ONNX model, or truncated");
     }
     match model.ir_version {
         Some(1..=1000) => {}
         Some(version) => bail!(InvalidModel, "the IR version {version} is not one of ONNX"),
-        None => bail!(InvalidModel, "has no IR version: not an ONNX model"),
+        None => bail!(InvalidModel, "the file has no IR version: it is not an ONNX model"),
     }
     operator_sets(&model.opset_import)
 }
@@ -177,7 +179,7 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
     for (index, output) in graph.output.iter().enumerate() {
         let name = output.name.as_deref().unwrap_or("");
         if !scope.sees(name) {
-            bail!(InvalidModel, "output[{index}] {name:?} is made by nothing");
+            bail!(InvalidModel, "output[{index}] {name:?} is not produced by any node");
         }
         // A branch may give one value twice; the outputs of a run are asked for by name.
         if !seen.insert(name) && depth == 0 {
@@ -197,7 +199,7 @@ fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };
     rank(shape.dim.len())?;
     if let Some(both) = shape.dim.iter().position(|d| d.dim_value.is_some() && d.dim_param.is_some()) {
-        bail!(InvalidModel, "the dimension {both} is given as a size and as a name");
+        bail!(InvalidModel, "the dimension {both} has both a size and a name");
     }
     Ok(())
 }
@@ -218,11 +220,11 @@ pub(super) fn check_nodes<'a>(
     for (index, node) in list.iter().enumerate() {
         let place = || place_of(node, index);
         if node.op_type.as_deref().unwrap_or("").is_empty() {
-            bail!(InvalidModel, "{}: has no operator type", place());
+            bail!(InvalidModel, "{}: the node has no operator type", place());
         }
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             if producer.insert(output.as_str(), index).is_some() || !names.insert(output) {
-                bail!(InvalidModel, "{}: the value {output:?} is made twice", place());
+                bail!(InvalidModel, "{}: the value {output:?} is produced twice", place());
             }
         }
     }
@@ -230,7 +232,7 @@ pub(super) fn check_nodes<'a>(
     for (index, node) in list.iter().enumerate() {
         for input in node.input.iter().filter(|name| !name.is_empty()) {
             if !scope.sees(input) {
-                bail!(InvalidModel, "{}: the input {input:?} is made by nothing", place_of(node, index));
+                bail!(InvalidModel, "{}: the input {input:?} is not produced by any node", place_of(node, index));
             }
         }
         for tensor in

@@ -102,7 +102,7 @@ impl Reader {
     pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.budget.checked_sub(bytes as u64) {
             Some(left) => self.budget = left,
-            None => bail!(LimitExceeded, "the content would take more memory than any model of this size needs"),
+            None => bail!(LimitExceeded, "the content would need more memory than any model of this size"),
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Reader {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let Some(&byte) = self.buffer.get(self.position) else {
-                bail!(InvalidModel, "the message ends inside a number at byte {}", self.place());
+                bail!(InvalidModel, "the message ends inside a varint at byte {}", self.place());
             };
             self.position += 1;
             if shift == 63 && byte > 1 {
@@ -137,7 +137,7 @@ impl Reader {
                 return Ok(value);
             }
         }
-        bail!(InvalidModel, "a number of more than 64 bits before byte {}", self.place())
+        bail!(InvalidModel, "a varint of more than 64 bits before byte {}", self.place())
     }
 
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -193,7 +193,7 @@ impl Reader {
 
     pub(super) fn expect(&self, key: Key, wire: u8) -> Result<()> {
         if key.wire != wire {
-            bail!(InvalidModel, "wire type {} where {wire} belongs, at byte {}", key.wire, self.base + key.start);
+            bail!(InvalidModel, "wire type {} instead of {wire}, at byte {}", key.wire, self.base + key.start);
         }
         Ok(())
     }

@@ -141,24 +141,24 @@ pub fn is_archive(start: &[u8]) -> bool {
 
 /// The entries of an archive in their order, each a slice of it. Nothing is unpacked, no content is read.
 pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
-    let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "is cut short") };
+    let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
     if tail.u32(0)? != END64 || tail.u32(56)? != LOCATOR || tail.u32(76)? != END {
-        bail!(InvalidModel, "is no package: a zip file, but not one that liboptimize wrote, or cut short");
+        bail!(InvalidModel, "the file is not a package: it is a zip file that liboptimize did not write, or truncated");
     }
     let (count, size, start) = (tail.u64(32)?, tail.u64(40)?, tail.u64(48)?);
     if count > ENTRIES as u64 {
-        bail!(LimitExceeded, "has {count} entries, at most {ENTRIES} are possible");
+        bail!(LimitExceeded, "the file has {count} entries; the limit is {ENTRIES}");
     }
     if start.checked_add(size) != Some(end as u64) {
-        bail!(InvalidModel, "has its directory in the wrong place");
+        bail!(InvalidModel, "the central directory is in the wrong place");
     }
     let (mut at, mut found, mut names) = (start as usize, Vec::new(), BTreeMap::new());
     for _ in 0..count {
         let record = Reader(archive.get(at..end).unwrap_or(&[]));
         let (name_size, extra) = (record.u16(28)? as usize, record.u16(30)? as usize);
         if record.u32(0)? != CENTRAL || record.u16(10)? != 0 || extra != 28 || record.u16(32)? != 0 {
-            bail!(InvalidModel, "entry {} is not one that is stored as it is", found.len());
+            bail!(InvalidModel, "entry {} is not stored uncompressed", found.len());
         }
         let name = record.part(46, name_size)?;
         let Ok(name) = std::str::from_utf8(name) else { bail!(InvalidModel, "a name is not UTF-8") };
@@ -172,7 +172,7 @@ pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
         at += 46 + name_size + extra;
     }
     if at != end {
-        bail!(InvalidModel, "its directory is longer than its entries");
+        bail!(InvalidModel, "the central directory is longer than the entries");
     }
     Ok(found)
 }
@@ -180,12 +180,12 @@ pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
 fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes> {
     let local = Reader(usize::try_from(header).ok().and_then(|at| archive.get(at..)).unwrap_or(&[]));
     if local.u32(0)? != LOCAL {
-        bail!(InvalidModel, "an entry does not begin where the directory says");
+        bail!(InvalidModel, "an entry does not begin where the central directory says");
     }
     let begin = header + 30 + u64::from(local.u16(26)?) + u64::from(local.u16(28)?);
     match begin.checked_add(length) {
         Some(stop) if stop <= end => Ok(archive.slice(begin as usize..stop as usize)),
-        _ => bail!(InvalidModel, "an entry goes beyond the file"),
+        _ => bail!(InvalidModel, "an entry extends beyond the file"),
     }
 }
 
@@ -193,7 +193,7 @@ fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes>
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {
-        bail!(InvalidModel, "{name:?} is no name for a file of a package");
+        bail!(InvalidModel, "{name:?} is not a valid file name in a package");
     }
     Ok(())
 }
@@ -204,7 +204,7 @@ impl Reader<'_> {
     fn part(&self, at: usize, size: usize) -> Result<&[u8]> {
         match at.checked_add(size).and_then(|end| self.0.get(at..end)) {
             Some(part) => Ok(part),
-            None => bail!(InvalidModel, "is cut short"),
+            None => bail!(InvalidModel, "the file is truncated"),
         }
     }
     fn number(&self, at: usize, size: usize) -> Result<u64> {

@@ -63,7 +63,9 @@ pub fn compare(
         let apart = difference(a, b)?;
         largest = largest.max(apart);
         if apart > tolerance {
-            return Ok(Err(format!("output {name:?} differs by {apart:.1e} of its largest value from the model's")));
+            return Ok(Err(format!(
+                "output {name:?} differs from that of the model by {apart:.1e} of its largest value"
+            )));
         }
     }
     Ok(Ok(Check { largest_difference: Some(largest), ..check }))

@@ -22,16 +22,16 @@ type File = (String, Bytes);
 /// `InvalidModel` if it is not the one of it, `Mismatch` if it is of another model.
 pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 2])> {
     let Some(made) = Manifest::read(path)? else {
-        bail!(InvalidArgument, "{}: has no manifest beside it: nobody says what it is", path.display());
+        bail!(InvalidArgument, "{}: the engine has no manifest next to it", path.display());
     };
     let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES).at(|| path.display())?;
     if !made.is_of(&bytes) {
-        bail!(InvalidModel, "{}: is not the engine that its manifest is about (SHA-256 differs)", path.display());
+        bail!(InvalidModel, "{}: the engine does not match its manifest (SHA-256 differs)", path.display());
     }
     let own = model.identity(call)?.sha256;
     if made.key.model_sha256 != own {
         let other = &made.key.model_sha256;
-        bail!(Mismatch, "{}: is of another model: SHA-256 {other}, not {own}", path.display());
+        bail!(Mismatch, "{}: the engine belongs to another model: SHA-256 {other}, not {own}", path.display());
     }
     let precision = made.key.precision.name().to_owned();
     let name = format!("{PROVIDER}-{precision}");
@@ -47,9 +47,9 @@ pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 
 /// Why a session does not use a variant of that provider here.
 pub fn obstacle(provider: &str) -> String {
     match device() {
-        _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not there"),
+        _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),
         Err(none) => format!("it needs an NVIDIA device: {}", none.message()),
-        Ok(_) => "it is an engine, which is opened as one and not as a session".to_owned(),
+        Ok(_) => "it is an engine, which is opened as an engine and not as a session".to_owned(),
     }
 }
 
@@ -61,12 +61,16 @@ impl Package {
             bail!(NotFound, "{}: the package has no engine", self.path().display());
         };
         if !self.path().is_dir() {
-            bail!(Unsupported, "{}: an engine is run out of a folder, not out of one file", self.path().display());
+            bail!(
+                Unsupported,
+                "{}: an engine can only be run from a package folder, not from a single file",
+                self.path().display()
+            );
         }
         let (file, beside) = (self.checked(&variant.file)?, self.checked(&format!("{}.json", variant.file))?);
         let path = self.path().join(&variant.file);
         if files::read(&manifest::path_of(&path), limits::CONFIG_BYTES)? != beside[..] || file.is_empty() {
-            bail!(InvalidModel, "{}: changed while it was read", path.display());
+            bail!(InvalidModel, "{}: the file changed while it was read", path.display());
         }
         let contract = Arc::new(self.manifest().shapes.clone());
         Ok(Engine::open(&path, options, device_id)?.with_contract(contract))

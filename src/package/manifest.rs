@@ -144,12 +144,12 @@ impl Manifest {
             bail!(Unsupported, "the package has format {format} (liboptimize {by}); {this} reads up to {FORMAT}");
         }
         if format == 0 {
-            bail!(InvalidModel, "names no format");
+            bail!(InvalidModel, "the manifest has no format");
         }
-        let manifest: Manifest =
-            serde_json::from_value(value).map_err(|e| error!(InvalidModel, "is not a package's manifest: {e}"))?;
+        let manifest: Manifest = serde_json::from_value(value)
+            .map_err(|e| error!(InvalidModel, "the file is not the manifest of a package: {e}"))?;
         if manifest.variants.is_empty() {
-            bail!(InvalidModel, "has no variant");
+            bail!(InvalidModel, "the package has no variant");
         }
         Ok(manifest)
     }

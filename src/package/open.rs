@@ -63,7 +63,7 @@ impl Entries {
                 files::map(&file, limits::DATA_FILE_BYTES).at(|| name)
             }
             Entries::File(entries, _) => {
-                entries.get(name).cloned().ok_or_else(|| error!(InvalidModel, "the package lacks {name:?}"))
+                entries.get(name).cloned().ok_or_else(|| error!(InvalidModel, "the package has no file {name:?}"))
             }
         }
     }
@@ -122,7 +122,7 @@ impl Package {
             bail!(LimitExceeded, "{OURS} has {} bytes, more than {}", ours.len(), limits::CONFIG_BYTES);
         }
         if entries.get(SEAL)?[..] != *verify::seal(&ours).as_bytes() {
-            bail!(InvalidModel, "{OURS} is not what {SEAL} says: the package is damaged");
+            bail!(InvalidModel, "{OURS} does not match {SEAL}: the package is damaged");
         }
         if let Some(key) = &options.key {
             if !entries.has(SIGNATURE) {
@@ -201,14 +201,16 @@ impl Package {
     pub(super) fn checked(&self, name: &str) -> Result<Bytes> {
         let content = self.sized(name)?;
         if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
-            bail!(InvalidModel, "{name} is not what {OURS} says: the package is damaged");
+            bail!(InvalidModel, "{name} does not match {OURS}: the package is damaged");
         }
         Ok(content)
     }
 
     /// A file whose size is that of the manifest: what is too large to be read on opening.
     fn sized(&self, name: &str) -> Result<Bytes> {
-        let Some(file) = self.0.manifest.files.get(name) else { bail!(InvalidModel, "{OURS} does not know {name:?}") };
+        let Some(file) = self.0.manifest.files.get(name) else {
+            bail!(InvalidModel, "{OURS} has no entry for {name:?}")
+        };
         let content = self.0.entries.get(name)?;
         if content.len() as u64 != file.bytes {
             bail!(InvalidModel, "{name} has {} bytes, but {OURS} says {}", content.len(), file.bytes);
@@ -292,7 +294,7 @@ impl Package {
     fn verify_all(&self, key: Option<&[u8; 32]>, ticket: &crate::call::Ticket) -> Result<()> {
         let ours = self.0.entries.get(OURS)?;
         if self.0.entries.get(SEAL)?[..] != *verify::seal(&ours).as_bytes() {
-            bail!(InvalidModel, "{OURS} is not what {SEAL} says");
+            bail!(InvalidModel, "{OURS} does not match {SEAL}");
         }
         if self.0.entries.has(SIGNATURE) {
             verify::check_signature(&self.0.entries.get(SIGNATURE)?, &ours, key)?;
@@ -300,12 +302,12 @@ impl Package {
             bail!(InvalidModel, "the package is not signed");
         }
         if !self.0.manifest.files.contains_key(THEIRS) {
-            bail!(InvalidModel, "{OURS} does not know {THEIRS}");
+            bail!(InvalidModel, "{OURS} has no entry for {THEIRS}");
         }
         for (name, file) in &self.0.manifest.files {
             let content = self.sized(name)?;
             if verify::sha256(&content, ticket)? != file.sha256 {
-                bail!(InvalidModel, "{name} is not what {OURS} says");
+                bail!(InvalidModel, "{name} does not match {OURS}");
             }
         }
         match &self.0.entries {

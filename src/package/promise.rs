@@ -47,7 +47,7 @@ impl Promise {
     pub fn new(runtime: &'static Runtime, model: &Model, options: &CompileOptions, call: &Call) -> Result<Promise> {
         let (min, max) = (options.batch_min, options.batch_max);
         if min < 0 || max < min {
-            bail!(InvalidArgument, "the batch goes from {min} to {max}: there is no such size");
+            bail!(InvalidArgument, "the batch range from {min} to {max} is empty");
         }
         let infos = model.inputs();
         if let Some(name) = options.example.keys().find(|name| !infos.iter().any(|info| info.name == **name)) {
@@ -163,7 +163,7 @@ impl Maker<'_> {
                     return Ok(Some(at));
                 }
                 Tried::Untried(why) if at == 0 => {
-                    promise.warnings.push(format!("the package's inputs were not tried: {why}"));
+                    promise.warnings.push(format!("the inputs of the package were not tested: {why}"));
                     return Ok(None);
                 }
                 Tried::Untried(_) => {}
@@ -176,7 +176,7 @@ impl Maker<'_> {
         let Some(e) = refused else { return Ok(None) };
         if guesses_values(self.model) {
             promise.warnings.push(format!(
-                "the model does not run on {}, perhaps for the values that inputs were given: {e}",
+                "the model does not run on {}, perhaps because of the values of its inputs: {e}",
                 listed(&promise.example)
             ));
             return Ok(None);
@@ -184,8 +184,7 @@ impl Maker<'_> {
         Err(Error::new(
             Kind::InvalidArgument,
             format!(
-                "the model does not run on {}, so the package never would: {}; give the sizes of its inputs (`shape`, or \
-                 ranges of them)",
+                "the model does not run on {}: {}; set the sizes of its inputs (`shape`, or ranges)",
                 listed(&promise.example),
                 e.message()
             ),
@@ -306,7 +305,7 @@ impl<'a> Trial<'a> {
         self.call.check()?;
         let elements = |(_, shape): &(String, Vec<i64>)| element_count(shape).unwrap_or(u64::MAX);
         if shapes.iter().map(elements).fold(0, u64::saturating_add) > ELEMENTS || self.is_late() {
-            return Ok(Tried::Untried(format!("{} would take too much or too long", listed(shapes))));
+            return Ok(Tried::Untried(format!("{} would need too much memory or time", listed(shapes))));
         }
         let options = BenchmarkOptions { shapes: shapes.clone(), ..BenchmarkOptions::default() };
         let made = Source::new(self.model, self.model, None, &options).and_then(|source| source.timing());

@@ -16,15 +16,16 @@ pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
 pub fn parse(json: &str) -> Result<Asked> {
     let damaged = |what: String| error!(InvalidArgument, "dynamic shapes: {what}");
     let value: Value = serde_json::from_str(json).map_err(|e| damaged(format!("not JSON: {e}")))?;
-    let Some(inputs) = value.as_object() else { return Err(damaged("not an object of inputs".to_owned())) };
+    let Some(inputs) = value.as_object() else { return Err(damaged("not an object with inputs".to_owned())) };
     let mut asked = Asked::new();
     for (input, dims) in inputs {
         let place = || format!("dynamic shapes of input {input:?}");
         let Some(dims) = dims.as_object() else {
-            return Err(error!(InvalidArgument, "not an object of dimensions").at(place()));
+            return Err(error!(InvalidArgument, "not an object with dimensions").at(place()));
         };
         for (dim, range) in dims {
-            let index = dim.parse().map_err(|_| error!(InvalidArgument, "{dim:?} is no dimension: 0, 1, ... are"));
+            let index =
+                dim.parse().map_err(|_| error!(InvalidArgument, "{dim:?} is not the index of a dimension (0, 1, ...)"));
             let range = serde_json::from_value(range.clone())
                 .map_err(|e| error!(InvalidArgument, "dimension {dim} is not {{name, min, max}}: {e}"));
             asked.entry(input.clone()).or_default().insert(index.at(place)?, range.at(place)?);
@@ -38,13 +39,13 @@ fn check_range(range: &Range) -> Result<()> {
     let mut letters = range.name.chars();
     let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !begins || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') || range.name.len() > limits::NAME_BYTES {
-        bail!(InvalidArgument, "{:?} is no name for a dimension: letters, digits and _ make one", range.name);
+        bail!(InvalidArgument, "{:?} is not a valid dimension name: use letters, digits and _", range.name);
     }
     if range.min < 0 {
-        bail!(InvalidArgument, "the least size of {:?} is {}, below 0", range.name, range.min);
+        bail!(InvalidArgument, "the minimum size of {:?} is {}, below 0", range.name, range.min);
     }
     if let Some(max) = range.max.filter(|max| *max < range.min) {
-        bail!(InvalidArgument, "{:?} goes from {} to {max}: there is no such size", range.name, range.min);
+        bail!(InvalidArgument, "{:?} has the empty range from {} to {max}", range.name, range.min);
     }
     Ok(())
 }
@@ -124,7 +125,7 @@ fn by_name<'a>(infos: &'a [ValueInfo], asked: &'a Asked) -> Result<BTreeMap<&'a 
             bail!(NotFound, "dynamic shapes: there is no input {key:?}; the inputs are {}", names.join(", "));
         };
         if named.insert(info.name.as_str(), dims).is_some() {
-            bail!(InvalidArgument, "dynamic shapes: input {:?} is there by name and by position", info.name);
+            bail!(InvalidArgument, "dynamic shapes: input {:?} is given by name and by position", info.name);
         }
     }
     Ok(named)
@@ -138,12 +139,12 @@ fn input_shape(
     let dtype = info.dtype.map(|dtype| dtype.name().to_owned());
     let Some(shape) = &info.shape else {
         if asked.is_some_and(|asked| !asked.is_empty()) {
-            bail!(InvalidArgument, "the model does not declare its rank, so no dimension can be given a range");
+            bail!(InvalidArgument, "the model does not declare the rank, so dimensions cannot have ranges");
         }
         return Ok(InputShape { name: info.name.clone(), dtype, dims: None });
     };
     if let Some(index) = asked.and_then(|asked| asked.keys().find(|index| **index >= shape.len())) {
-        bail!(InvalidArgument, "there is no dimension {index}: it has {} (from 0)", shape.len());
+        bail!(InvalidArgument, "dimension {index} does not exist; there are {} (from 0)", shape.len());
     }
     if example.is_some_and(|example| example.len() != shape.len()) {
         bail!(InvalidArgument, "the example has another number of dimensions than the model's {}", shape.len());
@@ -161,7 +162,7 @@ fn input_shape(
                 }
                 (_, Some(value)) => Ok(Size::Fixed(value)),
                 (Dim::Symbolic(_), None) => {
-                    bail!(InvalidArgument, "dimension {index} has neither a range nor an example's size")
+                    bail!(InvalidArgument, "dimension {index} has neither a range nor a size in the example")
                 }
             };
         };

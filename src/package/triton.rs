@@ -15,7 +15,7 @@ use std::path::Path;
 pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')
     {
-        bail!(InvalidArgument, "{name:?} is no name for a model of a repository");
+        bail!(InvalidArgument, "{name:?} is not a valid model name for a repository");
     }
     let model = package.model()?;
     let home = folder.join(name);
@@ -47,7 +47,12 @@ fn config(package: &Package, name: &str, inputs: &[ValueInfo], outputs: &[ValueI
     for (kind, values) in [("input", inputs), ("output", outputs)] {
         for value in values {
             let Some(dtype) = value.dtype.and_then(triton_name) else {
-                bail!(Unsupported, "{kind} {:?} is {}, which Triton has no name for", value.name, value.describe());
+                bail!(
+                    Unsupported,
+                    "{kind} {:?} has the type {}, which Triton does not support",
+                    value.name,
+                    value.describe()
+                );
             };
             let fixed = contract.inputs.iter().find(|i| kind == "input" && i.name == value.name);
             let dims: Vec<String> = match (fixed.and_then(|i| i.dims.as_ref()), &value.shape) {

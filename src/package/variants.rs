@@ -62,7 +62,7 @@ pub fn make(
                         warnings.push(format!("{name}-ahead was not compared with the model: {why}"));
                     }
                     if let Some(why) = &check.weights_copied {
-                        warnings.push(format!("{name}-ahead: sessions have copies of the weights: {why}"));
+                        warnings.push(format!("{name}-ahead: sessions copy the weights: {why}"));
                     }
                     let variant = Variant { check: Some(check), ..for_this_machine(runtime, name) };
                     all.push(Made { variant, model: ready, report: None });
@@ -88,7 +88,7 @@ fn compared(
     if ahead > LARGE && ahead as f64 > portable as f64 * MOST {
         let times = ahead as f64 / portable.max(1) as f64;
         return Ok(Err(format!(
-            "its weights would take {times:.1} times the room of the model's ({ahead} bytes, {portable})"
+            "its weights would take {times:.1} times the space of the model's ({ahead} bytes instead of {portable})"
         )));
     }
     check::compare(runtime, made, ready, example, name != ORIGINAL, call)
@@ -130,8 +130,8 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
         ORIGINAL => return Ok((model.clone(), None)),
         "int8" => QuantizeOptions::default(),
         "int4" => QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() },
-        "tensorrt" => bail!(Unsupported, "engines are not made here: build one, and give it as `engine`"),
-        other => bail!(InvalidArgument, "{other:?} is none of fp32, int8, int4"),
+        "tensorrt" => bail!(Unsupported, "engines are not built here: build one, and pass it as `engine`"),
+        other => bail!(InvalidArgument, "{other:?} is not one of fp32, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
     // Packages are the same bytes whenever they are made: no times, and no list of nodes either.
@@ -188,7 +188,7 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
         Some(index) => {
             Ok((index, format!("{}: the portable variant; {}", manifest.variants[index].name, passed.join("; "))))
         }
-        None => Err(error!(Unsupported, "no variant of the package runs here: {}", passed.join("; "))),
+        None => Err(error!(Unsupported, "no variant of the package can run here: {}", passed.join("; "))),
     }
 }
 
@@ -198,20 +198,20 @@ fn obstacle(variant: &Variant, machine: &Machine, runtime: Option<&str>, asked: 
         return Some(engines::obstacle(&variant.provider));
     }
     if let Some(architecture) = variant.architecture.as_deref().filter(|a| *a != machine.architecture) {
-        return Some(format!("it is for {architecture}, and this is {}", machine.architecture));
+        return Some(format!("it is for {architecture}; this is {}", machine.architecture));
     }
     if let Some(feature) = variant.features.iter().find(|f| !machine.features.contains(&f.as_str())) {
-        return Some(format!("it needs {feature}, which this processor has not"));
+        return Some(format!("it needs {feature}, which this processor lacks"));
     }
     if variant.ahead {
         match (variant.runtime.as_deref(), runtime) {
             (Some(needed), Some(there)) if needed != minor(there) => {
-                return Some(format!("it is for ONNX Runtime {needed}, and this is {there}"));
+                return Some(format!("it is for ONNX Runtime {needed}; this is {there}"));
             }
             (_, None) => return Some("ONNX Runtime is not open".to_owned()),
             _ => {}
         }
     }
     let vnni = machine.architecture != "x86_64" || INT8_NEEDS.iter().any(|f| machine.features.contains(f));
-    (!asked && variant.precision == "int8" && !vnni).then(|| "int8 is no faster without VNNI".to_owned())
+    (!asked && variant.precision == "int8" && !vnni).then(|| "int8 is not faster without VNNI".to_owned())
 }

@@ -53,7 +53,7 @@ pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> R
     let signed: Signed =
         serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;
     if signed.algorithm != ALGORITHM || text(&signed).as_bytes() != content {
-        bail!(InvalidModel, "{SIGNATURE} is not as liboptimize writes it");
+        bail!(InvalidModel, "{SIGNATURE} does not have the format of liboptimize");
     }
     let public: [u8; 32] = from_hex(&signed.public_key)?;
     if key.is_some_and(|key| *key != public) {
@@ -69,7 +69,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     let text = text.trim();
     let mut bytes = [0; N];
     if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        bail!(InvalidArgument, "{} hexadecimal digits are wanted, these are {} characters", 2 * N, text.len());
+        bail!(InvalidArgument, "{} hexadecimal digits are expected, but there are {} characters", 2 * N, text.len());
     }
     for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
         let digits = std::str::from_utf8(digits).unwrap_or("");
@@ -96,7 +96,7 @@ pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()
     for (name, content) in &found {
         let known = manifest.files.contains_key(name) || [OURS, SEAL, SIGNATURE].contains(&name.as_str());
         if !known {
-            bail!(InvalidModel, "{OURS} does not know {name:?}");
+            bail!(InvalidModel, "{OURS} has no entry for {name:?}");
         }
         let mut crc = Crc::new();
         for part in content.chunks(1 << 20) {
@@ -115,7 +115,7 @@ pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()
     }
     whole &= bytes.get(skeleton.end as usize..) == Some(&skeleton.tail[..]);
     if !whole {
-        bail!(InvalidModel, "the bytes between the files of the package are not as they were written");
+        bail!(InvalidModel, "the bytes between the files of the package have been changed");
     }
     Ok(())
 }

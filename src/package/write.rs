@@ -117,7 +117,7 @@ pub fn compile(
     let (mut made, more) = variants::make(runtime, model, &options.variants, ahead, folder, call)?;
     warnings.extend(more);
     if made.is_empty() {
-        bail!(InvalidArgument, "no variant is named");
+        bail!(InvalidArgument, "variants is empty");
     }
     let mut lineage = model.card().lineage.clone();
     lineage.extend(options.lineage.iter().cloned());
@@ -146,7 +146,8 @@ fn check_target(path: &Path, options: &CompileOptions) -> Result<()> {
         bail!(InvalidArgument, "{path:?} does not name a package");
     }
     if path.exists() && !(super::is_package(path) && path.is_dir() != options.single_file) {
-        return Err(crate::error::error!(InvalidArgument, "exists and is not such a package").at(path.display()));
+        return Err(crate::error::error!(InvalidArgument, "the path exists and is not a package of this kind")
+            .at(path.display()));
     }
     let folder = files::parent_of(path);
     if !folder.is_dir() {

@@ -119,7 +119,7 @@ impl Seen {
             |tensor: &Tensor| if stage.data.channels { tensor.shape().get(1) } else { tensor.shape().last() }.copied();
         let size = inputs.first().and_then(of).and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
         if size == 0 || inputs.iter().any(|tensor| of(tensor) != Some(size as i64)) {
-            bail!(Unsupported, "the calibration data gives no rows of one size");
+            bail!(Unsupported, "the calibration data has no rows of equal size");
         }
         let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
         for (tensor, batch) in inputs.iter().zip(batches) {
@@ -138,7 +138,7 @@ impl Seen {
             }
         }
         if rows == 0 || !squares.iter().all(|v| v.is_finite()) {
-            bail!(InvalidModel, "the calibration data gives no values, or some that are not finite");
+            bail!(InvalidModel, "the calibration data leads to no values, or to some that are not finite");
         }
         let factor = match options.method {
             PruneMethod::SparseGpt => Some(Factor::new(&gram, size, rows, ColumnOrder::Natural)?),

@@ -58,7 +58,8 @@ fn found(model: &Model) -> Result<layers::Layers> {
 pub const PRUNED: &str = "pruned";
 
 /// In every report on zeros: what people expect of them, and do not get.
-const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor faster for \
+const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor \
+                     faster for \
                      them; saved packed, the file is smaller";
 
 /// Windows of calibration text for reconstruction, where nobody says: of SmolLM2's perplexity with 30 % of its neurons

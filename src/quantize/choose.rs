@@ -17,7 +17,8 @@ use crate::runtime::Runtime;
 const HELD_OUT: usize = 4;
 /// Results that are made until one keeps the limits. Losses do not quite add up, so the first may miss them.
 const ATTEMPTS: usize = 6;
-const HINT: &str = "what the models are measured on was generated: the options `shapes` and `values` set it, or calibration data is it";
+const HINT: &str = "what the models are measured on was generated: the options `shapes` and `values` set it, or \
+                    calibration data is it";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays in float, as target_size allows";
 

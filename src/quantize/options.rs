@@ -224,7 +224,8 @@ impl QuantizeOptions {
             }
             QuantizeType::Dynamic if calibrated && !self.needs_runtime() => bail!(
                 InvalidArgument,
-                "calibration data is given, but dynamic quantization needs none without smooth_quant, max_quality_loss, \
+                "calibration data is given, but dynamic quantization does not use it without smooth_quant, \
+                 max_quality_loss, \
                  target_size or never_slower"
             ),
             QuantizeType::WeightOnly => self.weight_only_fits(calibrated),

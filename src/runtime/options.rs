@@ -79,7 +79,7 @@ impl SessionOptions {
     /// A session in the making, with these options set.
     pub(super) fn builder(&self, runtime: &Runtime, provider: Provider) -> Result<SessionBuilder> {
         if self.threads > limits::THREADS {
-            bail!(InvalidArgument, "{} threads were asked for; the limit is {}", self.threads, limits::THREADS);
+            bail!(InvalidArgument, "{} threads were requested; the limit is {}", self.threads, limits::THREADS);
         }
         let level = match self.optimization_level {
             OptimizationLevel::Disabled => GraphOptimizationLevel::Disable,

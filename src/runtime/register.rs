@@ -164,7 +164,8 @@ pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()>
     }
     bail!(
         Untrusted,
-        "an engine is ready in this model (an operator EPContext): it is code that a device runs; say that you trust its \
+        "an engine is ready in this model (an operator EPContext): it is code that a device runs; say that you trust \
+         its \
          maker, or take the model that it was made of"
     )
 }

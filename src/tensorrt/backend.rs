@@ -115,7 +115,8 @@ impl Library {
             Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was asked for".to_owned()),
             Choice::OnnxRuntime => bail!(
                 InvalidArgument,
-                "ONNX Runtime's provider is no library of TensorRT's: sessions with the provider tensorrt run what it builds"
+                "ONNX Runtime's provider is no library of TensorRT's: sessions with the provider tensorrt run what \
+                 it builds"
             ),
             Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
                 Ok(library) => Ok(library),

@@ -133,7 +133,7 @@ impl Engine {
         let library = Library::open(choice, options.library.as_deref())?;
         let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES).at(|| path.display())?;
         if !manifest.is_of(&bytes) {
-            bail!(InvalidModel, "{}: is not the engine that its manifest is about (SHA-256 differs)", path.display());
+            bail!(InvalidModel, "{}: the engine does not match its manifest (SHA-256 differs)", path.display());
         }
         let calls = library.compiled.running;
         let mut result = RawResult::empty();

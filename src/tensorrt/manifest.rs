@@ -145,7 +145,7 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
         );
     }
     if !manifest.is_of(&bytes) {
-        bail!(InvalidModel, "{}: is not the engine that its manifest is about (SHA-256 differs)", place());
+        bail!(InvalidModel, "{}: the engine does not match its manifest (SHA-256 differs)", place());
     }
     if let Some(model) = options.model_sha256.as_ref().filter(|model| **model != manifest.key.model_sha256) {
         bail!(Mismatch, "{}: is of another model: SHA-256 {}, not {model}", place(), manifest.key.model_sha256);

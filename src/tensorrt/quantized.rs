@@ -104,7 +104,7 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
         return calibrate::batches(model, &Calibration::Tensors(&calibrate::read_tensors(file)?));
     }
     let Some(tokenizer) = Tokenizer::of(model)? else {
-        bail!(NotFound, "the model has no tokenizer to read the calibration text with; tensors are X.safetensors");
+        bail!(NotFound, "the model has no tokenizer for the calibration text; tensors are X.safetensors");
     };
     let Ok(text) = String::from_utf8(files::read(file, limits::TEXT_BYTES as u64)?) else {
         bail!(InvalidArgument, "is no text in UTF-8; tensors are X.safetensors");

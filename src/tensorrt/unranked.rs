@@ -28,7 +28,8 @@ pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error:
         return error;
     }
     let text = format!(
-        "TensorRT wants the rank of every value, and shape inference leaves it open: {} (its branches or rounds differ). \
+        "TensorRT wants the rank of every value, and shape inference leaves it open: {} (its branches or rounds \
+         differ). \
          The parser says: {}",
         lost.join(", "),
         error.message()

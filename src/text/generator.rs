@@ -151,7 +151,7 @@ impl Generator {
             Prompt::Rendered(text) => self.encode(text, false)?,
         };
         if let Some(token) = tokens.iter().find(|token| **token < 0) {
-            bail!(InvalidArgument, "{token} is not the id of a token");
+            bail!(InvalidArgument, "{token} is not a token id");
         }
         let row = &mut self.rows[row];
         if !tokens.is_empty() {
@@ -171,7 +171,7 @@ impl Generator {
     /// Appends one token to a row, as if the model had written it.
     pub fn push(&mut self, row: usize, token: i64) -> Result<()> {
         if token < 0 {
-            bail!(InvalidArgument, "{token} is not the id of a token");
+            bail!(InvalidArgument, "{token} is not a token id");
         }
         self.row(row)?;
         self.rows[row].tokens.push(token);
@@ -206,7 +206,7 @@ impl Generator {
     pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.logits {
             Some(logits) => logits.values(),
-            None => bail!(InvalidArgument, "row {row} has tokens that have not been run: advance first"),
+            None => bail!(InvalidArgument, "row {row} has tokens that have not been run yet"),
         }
     }
 

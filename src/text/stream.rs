@@ -81,7 +81,7 @@ impl TextStream {
     ///
     /// [`crate::error::Kind::InvalidArgument`] if it is not the id of a token.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i64) -> Result<String> {
-        let id = u32::try_from(token).map_err(|_| error!(InvalidArgument, "{token} is not the id of a token"))?;
+        let id = u32::try_from(token).map_err(|_| error!(InvalidArgument, "{token} is not a token id"))?;
         let steps = self.steps.get_or_insert_with(|| Steps::of(tokenizer));
         let mut text = String::new();
         if let Some(shown) = tokenizer.shown(id, !self.keep_special) {

@@ -213,7 +213,7 @@ impl Tokenizer {
     ///
     /// Ids beyond the vocabulary give no text. [`Kind::InvalidArgument`] for negative ones and above 32 bits.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
-        let id = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidArgument, "{id} is not the id of a token"));
+        let id = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidArgument, "{id} is not a token id"));
         let ids = ids.iter().map(id).collect::<Result<Vec<u32>>>()?;
         guarded(|| self.inner.decode(&ids, skip_special))
     }

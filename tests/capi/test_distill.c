@@ -116,7 +116,7 @@ TEST(a_teacher_that_is_remembered_teaches_the_same) {
     optimize_model_free(second);
     first = NULL;
     options.sequence_length = 6;
-    CHECK_FAILS(distill(&options, NULL, &first, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "to another text");
+    CHECK_FAILS(distill(&options, NULL, &first, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "another teacher, text");
 }
 
 TEST(wrong_calls_say_what_is_wrong) {

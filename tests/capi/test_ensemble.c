@@ -146,7 +146,7 @@ TEST(encoders_become_one_graph) {
     CHECK(info.rank == 2 && info.dims[1] == 768);
     optimize_generator_t *generator = NULL;
     CHECK_FAILS(optimize_ensemble_generator(context, ensemble, NULL, NULL, &generator, &error), OPTIMIZE_UNSUPPORTED,
-                "do not write text");
+                "do not generate text");
     optimize_buffer_free(report);
     optimize_model_free(fused);
     optimize_ensemble_free(ensemble);
@@ -186,7 +186,7 @@ TEST(wrong_combinations_are_refused) {
     optimize_ensemble_options_t options = {.struct_size = sizeof options};
     const optimize_status_t invalid = OPTIMIZE_INVALID_ARGUMENT;
     CHECK_FAILS(optimize_ensemble_new(members, 1, NULL, &ensemble, &error), invalid, "at least two members");
-    CHECK_FAILS(optimize_ensemble_new(mixed, 2, NULL, &ensemble, &error), invalid, "different things");
+    CHECK_FAILS(optimize_ensemble_new(mixed, 2, NULL, &ensemble, &error), invalid, "different tasks");
     options.weights = negative;
     options.weight_count = 2;
     CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "weight of member 2 is -0.5");
@@ -197,9 +197,9 @@ TEST(wrong_combinations_are_refused) {
     CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "1 weights for 2 members");
     options.weight_count = 2;
     options.method = OPTIMIZE_ENSEMBLE_MEDIAN;
-    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "takes no weights");
+    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "does not use weights");
     options = (optimize_ensemble_options_t){.struct_size = sizeof options, .method = OPTIMIZE_ENSEMBLE_WEIGHTED};
-    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "needs a weight");
+    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "requires a weight");
     options.method = OPTIMIZE_ENSEMBLE_CONCAT;
     CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "concat");
     CHECK(ensemble == NULL);

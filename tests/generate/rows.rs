@@ -171,7 +171,7 @@ fn limits_are_kept_and_what_is_beyond_them_refused() {
     let long = vec![1; 65];
     assert!(refused(Prompt::Tokens(&long), &exactly(1)).contains("65 tokens; the model reads at most 64"));
     assert!(refused(Prompt::Tokens(&[]), &exactly(1)).contains("row 1: the prompt is empty"));
-    assert!(refused(Prompt::Tokens(&[-1]), &exactly(1)).contains("prompt 1: -1 is not the id of a token"));
+    assert!(refused(Prompt::Tokens(&[-1]), &exactly(1)).contains("prompt 1: -1 is not a token id"));
     assert!(refused(Prompt::Text("Hi"), &exactly(1)).contains("no tokenizer.json"));
     let stop = GenerateOptions { stop: vec!["x".into()], ..exactly(1) };
     assert!(refused(Prompt::Tokens(&[1]), &stop).contains("stop strings need a tokenizer"));

@@ -123,7 +123,7 @@ fn damaged_and_hostile_files_are_refused() {
     assert!(refused(middle).to_string().contains("checksum"));
     let mut later = good.clone();
     later[8] = 2;
-    assert!(refused(sealed(later)).to_string().contains("form 2"));
+    assert!(refused(sealed(later)).to_string().contains("format 2"));
     // The size of the model: more than a file of this size may ask for, and sums that overflow.
     for value in [1 << 30, 1 << 62, u64::MAX] {
         assert_eq!(damaged(2, value).kind(), Kind::LimitExceeded);

@@ -28,7 +28,7 @@ impl Lowering {
     pub(super) fn attention(&mut self, node: &NodeProto) -> Result<()> {
         let [q, k, v] = [input(node, 0)?, input(node, 1)?, input(node, 2)?];
         if node.input_at(6).is_some() || node.output.get(3).is_some_and(|o| !o.is_empty()) {
-            bail!(Unsupported, "an Attention with lengths of keys, or that gives its scores away");
+            bail!(Unsupported, "an Attention with key lengths, or that returns its scores");
         }
         let rank = self.rank(q)?;
         let counts = match rank {
@@ -49,10 +49,10 @@ impl Lowering {
     /// `MultiHeadAttention` of ONNX Runtime.
     pub(super) fn many_heads(&mut self, node: &NodeProto) -> Result<()> {
         let (Some(k), Some(v)) = (node.input_at(1), node.input_at(2)) else {
-            bail!(Unsupported, "a MultiHeadAttention with queries, keys and values in one");
+            bail!(Unsupported, "a MultiHeadAttention with packed queries, keys and values");
         };
         if [8, 9].iter().any(|i| node.input_at(*i).is_some()) || node.output.get(3).is_some_and(|o| !o.is_empty()) {
-            bail!(Unsupported, "a MultiHeadAttention with buffers of its own, or that gives its scores away");
+            bail!(Unsupported, "a MultiHeadAttention with its own buffers, or that returns its scores");
         }
         let mut parts = [input(node, 0)?.to_owned(), k.to_owned(), v.to_owned()];
         if let Some(bias) = node.input_at(3) {
@@ -60,7 +60,7 @@ impl Lowering {
             let ends = [0, widths[0], widths[0] + widths[1], i64::MAX];
             for (at, part) in parts.iter_mut().enumerate() {
                 if self.rank(part)? != 3 {
-                    bail!(Unsupported, "a MultiHeadAttention with a bias on heads");
+                    bail!(Unsupported, "a MultiHeadAttention with an attention bias");
                 }
                 let own = self.w.slice(bias, ends[at], ends[at + 1], 0);
                 let sum = self.w.op("Add", &[part, &own]);
@@ -151,7 +151,7 @@ impl Lowering {
     fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
         let Some(mask) = node.input_at(index) else { return Ok(()) };
         if self.rank(mask)? != 2 {
-            bail!(Unsupported, "a mask that is not of keys");
+            bail!(Unsupported, "a mask that is not a key mask");
         }
         let (open, axes) = (self.w.cast(mask, DataType::Bool), self.w.ints(&[1, 2]));
         let open = self.w.op("Unsqueeze", &[&open, &axes]);

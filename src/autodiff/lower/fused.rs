@@ -10,14 +10,14 @@ impl Lowering {
     pub(super) fn skip(&mut self, node: &NodeProto) -> Result<()> {
         let simple = node.op() == "SkipSimplifiedLayerNormalization";
         let (Some(x), Some(skip), Some(scale)) = (node.input_at(0), node.input_at(1), node.input_at(2)) else {
-            bail!(InvalidModel, "{} has not all its inputs", node.op());
+            bail!(InvalidModel, "{} lacks an input", node.op());
         };
         let (shift, bias) = match simple {
             true => (None, node.input_at(3)),
             false => (node.input_at(3), node.input_at(4)),
         };
         if [1, 2].iter().any(|i| node.output.get(*i).is_some_and(|o| !o.is_empty())) {
-            bail!(Unsupported, "{} that gives its mean away", node.op());
+            bail!(Unsupported, "{} that returns its mean", node.op());
         }
         let sum = node.output.get(3).filter(|o| !o.is_empty()).cloned();
         let sum = sum.unwrap_or_else(|| self.w.fresh("sum"));
@@ -53,11 +53,11 @@ impl Lowering {
 
     pub(super) fn fused_product(&mut self, node: &NodeProto) -> Result<()> {
         if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name, 0) != 0) {
-            bail!(Unsupported, "a FusedMatMul that moves the batch");
+            bail!(Unsupported, "a FusedMatMul that transposes the batch");
         }
         let mut sides = Vec::new();
         for (input, flag) in [(0, "transA"), (1, "transB")] {
-            let Some(name) = node.input_at(input) else { bail!(InvalidModel, "has not two inputs") };
+            let Some(name) = node.input_at(input) else { bail!(InvalidModel, "it does not have two inputs") };
             sides.push(if node.int(flag, 0) == 0 {
                 name.to_owned()
             } else {

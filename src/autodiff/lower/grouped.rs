@@ -12,19 +12,19 @@ impl Lowering {
     pub(super) fn grouped(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<()> {
         let (heads, shared) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
         let Some(size) = head_size(graph, node) else {
-            bail!(Unsupported, "the size of the heads of a GroupQueryAttention is not known: its past has no shape");
+            bail!(Unsupported, "the head size of a GroupQueryAttention is not known: its past has no shape");
         };
         if heads < 1 || shared < 1 || heads % shared != 0 {
             bail!(InvalidModel, "{heads} heads over {shared}");
         }
         if [9, 10, 11].iter().any(|i| node.input_at(*i).is_some()) || node.int("smooth_softmax", 0) > 0 {
-            bail!(Unsupported, "a GroupQueryAttention with positions, a bias or a sink of its own");
+            bail!(Unsupported, "a GroupQueryAttention with position ids, attention bias or sinks");
         }
         let [q, k, v] = self.projected(node, heads, shared, size)?;
         let (mut q, mut k) = (q, k);
         if node.int("do_rotary", 0) != 0 {
             let (Some(cos), Some(sin)) = (node.input_at(7), node.input_at(8)) else {
-                bail!(InvalidModel, "do_rotary without tables");
+                bail!(InvalidModel, "do_rotary without cos and sin caches");
             };
             let width = match node.int("rotary_embedding_dim", 0) {
                 0 => size,

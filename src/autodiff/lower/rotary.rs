@@ -9,7 +9,7 @@ impl Lowering {
     pub(super) fn rotary(&mut self, node: &NodeProto, at: [usize; 4]) -> Result<()> {
         let [x, cos, sin] = [input(node, at[0])?, input(node, at[1])?, input(node, at[2])?];
         if node.int("is_packed_batching", 0) != 0 || node.float("scale", 1.0) != 1.0 {
-            bail!(Unsupported, "a RotaryEmbedding that packs batches or scales");
+            bail!(Unsupported, "a RotaryEmbedding with packed batches or scaling");
         }
         let (rank, half) = (self.rank(x)?, self.size(cos, -1)?);
         let apart = match rank {

@@ -19,7 +19,7 @@ impl Window {
     pub fn of(node: &NodeProto, spatial: usize) -> Result<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if !matches!(auto, None | Some(b"NOTSET" | b"VALID")) {
-            bail!(Unsupported, "automatic padding: give the model fixed pads");
+            bail!(Unsupported, "automatic padding (auto_pad): export the model with explicit pads");
         }
         let list = |name: &str, default: i64, count: usize| match node.attribute(name) {
             Some(attribute) if attribute.ints.len() == count => attribute.ints.clone(),

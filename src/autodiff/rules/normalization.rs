@@ -68,7 +68,7 @@ pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
         bail!(Unsupported, "a BatchNormalization in training mode");
     }
     if t.wants(&step.node, 3) || t.wants(&step.node, 4) {
-        bail!(Unsupported, "a BatchNormalization whose statistics are learned");
+        bail!(Unsupported, "a BatchNormalization with trained statistics");
     }
     let mut sizes = vec![1; rank];
     sizes[1] = -1;

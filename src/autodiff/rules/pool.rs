@@ -29,7 +29,7 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
         bail!(InvalidModel, "has no kernel_shape");
     };
     if step.node.int("ceil_mode", 0) != 0 {
-        bail!(Unsupported, "an AveragePool that rounds sizes up");
+        bail!(Unsupported, "an AveragePool with ceil_mode");
     }
     let spatial = rank - 2;
     let ones = flat_kernel(t, &kernel, 1.0);

@@ -83,7 +83,7 @@ pub fn angle(t: &mut Tape, step: &Step) -> Result<Parts> {
             let square = square(t, x);
             t.op("Sub", &[&square, &one])
         }
-        other => bail!(Internal, "{other} is no function of angles"),
+        other => bail!(Internal, "{other} is not a trigonometric or hyperbolic function"),
     };
     let divided = if matches!(op, "Atan" | "Atanh") { divided } else { t.op("Sqrt", &[&divided]) };
     let gradient = t.op("Div", &[g, &divided]);

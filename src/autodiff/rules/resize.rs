@@ -14,7 +14,7 @@ pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     if text("coordinate_transformation_mode").as_deref() == Some(b"tf_crop_and_resize")
         || !matches!(policy.as_deref(), None | Some(b"stretch"))
     {
-        bail!(Unsupported, "a Resize that crops or keeps the ratio of the sides");
+        bail!(Unsupported, "a Resize that crops or keeps the aspect ratio");
     }
     let rank = t.rank(x)?;
     let given = node.attribute("axes").map(|a| a.ints.clone()).unwrap_or_default();

@@ -153,7 +153,7 @@ fn what_numbers_mean_must_be_the_same() {
     };
     let message = |a: Card, b: Card| merged(&with(a), &with(b)).err().unwrap().to_string();
     let e = message(labels(["neg", "pos"]), labels(["pos", "neg"]));
-    assert!(e.contains("another order than member 1: its class 1 is class 0 there"), "{e}");
+    assert!(e.contains("another order than in member 1: class 1 is class 0 there"), "{e}");
     assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("those of member 2 x, y"));
     merged(&with(labels(["neg", "pos"])), &with(labels(["NEG", "pos"]))).unwrap();
     let words = |words: [&str; 3]| {
@@ -168,7 +168,7 @@ fn what_numbers_mean_must_be_the_same() {
     let e = message(words(["?", "a", "b"]), words(["?", "b", "a"]));
     assert!(e.contains("id 1 is \"a\" in one and \"b\" in the other"), "{e}");
     let pooled = |pooling| Card { pooling: Some(pooling), ..Card::default() };
-    assert!(message(pooled(Pooling::Mean), pooled(Pooling::Cls)).contains("pools vectors"));
+    assert!(message(pooled(Pooling::Mean), pooled(Pooling::Cls)).contains("pools token vectors"));
 }
 
 #[test]
@@ -183,8 +183,5 @@ fn the_configuration_says_why() {
     let first = made.model().with_card(card(1e4));
     made.constants[0].0 = weight("val_0", &[1, 4], &[1.0, 2.0, 3.0, 4.0]);
     let e = merged(&first, &made.model().with_card(card(5e5))).err().unwrap().to_string();
-    assert!(
-        e.contains("angles of positions") && e.contains("rope_theta is 500000.0 here and 10000.0 in member 1"),
-        "{e}"
-    );
+    assert!(e.contains("rotary angles") && e.contains("rope_theta is 500000.0 here and 10000.0 in member 1"), "{e}");
 }

@@ -256,7 +256,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         }
         Method::Vote => vote(nodes, &scaled, &weights),
         Method::Contrastive => contrast(nodes, &logs),
-        Method::Rerank | Method::Concat => bail!(Internal, "the method {method:?} combines no distributions"),
+        Method::Rerank | Method::Concat => bail!(Internal, "the method {method:?} does not combine distributions"),
     };
     if ensemble.options().gate {
         let own = match logs.first() {

@@ -146,7 +146,7 @@ impl Join {
         let mut outputs = Vec::with_capacity(decoder.cache.len());
         for pair in &decoder.cache {
             let Some((layer, keys)) = layer_of(&pair.past) else {
-                bail!(Unsupported, "the cache input {:?} does not say of which layer it is", pair.past);
+                bail!(Unsupported, "the name of the cache input {:?} has no layer index", pair.past);
             };
             let layer = first + layer;
             *layers = (*layers).max(layer + 1);
@@ -207,12 +207,7 @@ impl Join {
             return Ok(self.inputs[0].name.clone());
         }
         let names: Vec<&str> = self.inputs.iter().map(|input| input.name.as_str()).collect();
-        bail!(
-            InvalidArgument,
-            "takes an input {:?}, which member 1 does not; that takes {}",
-            info.name,
-            names.join(", ")
-        )
+        bail!(InvalidArgument, "the input {:?} is not an input of member 1, which has {}", info.name, names.join(", "))
     }
 
     /// Makes one input of two. Gives its type.
@@ -240,7 +235,7 @@ impl Join {
         };
         if !fits {
             let (a, b) = (known.describe(), info.describe());
-            bail!(InvalidArgument, "takes {:?} as {b}, another member takes it as {a}", info.name);
+            bail!(InvalidArgument, "the input {:?} is {b}, but {a} in another member", info.name);
         }
         Ok(known.dtype)
     }
@@ -372,7 +367,7 @@ fn decoders(ensemble: &Ensemble) -> Result<Vec<Option<Decoder>>> {
         .collect::<Result<_>>()?;
     if let Some(index) = decoders.iter().position(|decoder| decoder.kind != decoders[0].kind) {
         let (a, b) = (decoders[0].kind, decoders[index].kind);
-        bail!(Unsupported, "member 1 keeps its cache as {a:?}, {} as {b:?}: they cannot be one graph", place(index));
+        bail!(Unsupported, "the cache of member 1 is {a:?}, that of {} is {b:?}: they cannot be fused", place(index));
     }
     Ok(decoders.into_iter().map(Some).collect())
 }

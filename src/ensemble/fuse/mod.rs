@@ -33,10 +33,10 @@ impl Ensemble {
     pub fn fuse(&self, call: &Call) -> Result<(Model, Report)> {
         let start = Instant::now();
         if let super::Vocabularies::Different(how) = &self.vocabularies {
-            bail!(Unsupported, "{how}: such members have no common logits, so they cannot be one graph");
+            bail!(Unsupported, "{how}: members without common logits cannot be fused");
         }
         if self.options.method == Method::Rerank {
-            bail!(Unsupported, "members that are reranked write whole texts, so they cannot be one graph");
+            bail!(Unsupported, "the method `rerank` generates whole texts and cannot be fused");
         }
         let mut join = Join::new(self, call)?;
         let members = &self.members;
@@ -103,7 +103,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     if ensemble.task() == Task::Classify
         && let (Some(index), Some(least)) = (sizes.iter().position(|size| *size > least), least)
     {
-        bail!(InvalidArgument, "{} knows {:?} classes, another {least}", place(index), sizes[index].unwrap_or(0));
+        bail!(InvalidArgument, "{} has {:?} classes, another member {least}", place(index), sizes[index].unwrap_or(0));
     }
     let keep = join.logits_to_keep();
     let classes = ensemble.task() == Task::Classify;
@@ -151,11 +151,13 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
         let pooled = match pooling {
             None => value,
             Some(_) if !Sentence::of(member.model.card()).at(|| place(index))?.is_none_or(|s| s.only_pools()) => {
-                bail!(Unsupported, "{}: its vectors are made in more steps than pooling (modules.json)", place(index))
+                bail!(Unsupported, "{}: modules.json has more steps than pooling", place(index))
             }
             Some(pooling) => match &mask {
                 Some((mask, dtype)) => nodes.pool(&value, pooling, mask, *dtype),
-                None => bail!(Unsupported, "{}: gives vectors of tokens, and no input says which count", place(index)),
+                None => {
+                    bail!(Unsupported, "{}: the output has token vectors, but there is no attention mask", place(index))
+                }
             },
         };
         widths.push(match width {
@@ -170,8 +172,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     {
         bail!(
             InvalidArgument,
-            "vectors of {} have {} elements, those of {} {first}: they have no mean; the method `concat` puts them one \
-             after another",
+            "vectors of {} have {} elements, those of {} {first}: they have no mean; use the method `concat`",
             place(index),
             widths[index].unwrap_or(0),
             place(0)

@@ -81,7 +81,7 @@ fn equal_names_are_equal_sizes_wherever_they_are() {
     let mut sizes = Sizes::of(&[info("a", "b, s"), info("b", "b, s, 5"), info("c", "b, 4")]);
     sizes.bind(0, &[3, 77]).unwrap();
     let e = sizes.bind(2, &[2, 4]).unwrap_err().to_string();
-    assert_eq!(e, "input \"c\": the shape [2, 4] gives \"b\" the size 2; elsewhere it is 3");
+    assert_eq!(e, "input \"c\": the shape [2, 4] sets \"b\" to 2; elsewhere it is 3");
     assert!(sizes.bind(2, &[3, 5]).unwrap_err().to_string().contains("float32[b, 4]"));
     assert!(sizes.bind(2, &[3]).is_err());
     sizes.choose(&wanted(1, 128));
@@ -115,7 +115,7 @@ fn a_contract_fixes_bounds_and_joins() {
     let mut sizes = Sizes::of(&infos);
     sizes.limit(0, 0, &range("batch", 4, Some(64)));
     let e = sizes.bind(0, &[1, 8]).unwrap_err().to_string();
-    assert!(e.contains("gives \"batch\" the size 1; the package takes 4 to 64"), "{e}");
+    assert!(e.contains("sets \"batch\" to 1; the package accepts 4 to 64"), "{e}");
 }
 
 #[test]

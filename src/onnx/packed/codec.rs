@@ -62,7 +62,7 @@ impl<'b> Cursor<'b> {
     /// The next bytes.
     pub fn take(&mut self, count: usize) -> Result<&'b [u8]> {
         let Some((taken, rest)) = self.0.split_at_checked(count) else {
-            bail!(InvalidModel, "a part of the packed file ends {} bytes too soon", count - self.0.len());
+            bail!(InvalidModel, "a chunk of the packed file is {} bytes too short", count - self.0.len());
         };
         self.0 = rest;
         Ok(taken)
@@ -86,11 +86,11 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     let sparse = match cursor.take(1)?[0] {
         0 => false,
         ZEROS => true,
-        other => bail!(InvalidModel, "a piece has the unknown flags {other}"),
+        other => bail!(InvalidModel, "a chunk has the unknown flags {other}"),
     };
     let present = cursor.u32()? as usize;
     if present > count || !sparse && present != count {
-        bail!(InvalidModel, "a piece has {present} of {count} elements");
+        bail!(InvalidModel, "a chunk has {present} of {count} elements");
     }
     let sizes: Vec<u32> = (0..width + usize::from(sparse)).map(|_| cursor.u32()).collect::<Result<_>>()?;
     let mut sections = sizes.iter();
@@ -103,7 +103,7 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     let there = |element: usize| !sparse || bits[element / 8] >> (element % 8) & 1 != 0;
     let marked = (0..bits.len() * 8).filter(|element| there(*element)).count();
     if sparse && (marked != present || (count..bits.len() * 8).any(there)) {
-        bail!(InvalidModel, "the bits of a piece are not those of {present} elements");
+        bail!(InvalidModel, "the mask of a chunk does not have {present} elements");
     }
     out.fill(0);
     for place in 0..width {
@@ -116,7 +116,7 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
         }
     }
     if !cursor.0.is_empty() {
-        bail!(InvalidModel, "a piece has {} bytes too many", cursor.0.len());
+        bail!(InvalidModel, "a chunk is {} bytes too long", cursor.0.len());
     }
     Ok(())
 }
@@ -127,11 +127,11 @@ pub fn unpack(stored: &[u8], is_zstd: bool, raw: usize) -> Result<Vec<u8>> {
         false => stored.to_vec(),
         true => match zstd::bulk::decompress(stored, raw) {
             Ok(unpacked) => unpacked,
-            Err(e) => bail!(InvalidModel, "a part of the packed file cannot be unpacked: {e}"),
+            Err(e) => bail!(InvalidModel, "a chunk of the packed file cannot be decompressed: {e}"),
         },
     };
     if unpacked.len() != raw {
-        bail!(InvalidModel, "a part of the packed file has {} bytes, not {raw}", unpacked.len());
+        bail!(InvalidModel, "a chunk of the packed file has {} bytes, not {raw}", unpacked.len());
     }
     Ok(unpacked)
 }

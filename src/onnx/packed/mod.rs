@@ -185,7 +185,7 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     }
     tensors::for_each_tensor(&mut proto, &mut |tensor| resolve(tensor, &mut unpacked))?;
     match unpacked.iter().position(Option::is_some) {
-        Some(number) => bail!(InvalidModel, "packed tensor {number} belongs to no tensor of the model"),
+        Some(number) => bail!(InvalidModel, "no tensor of the model uses packed tensor {number}"),
         None => Ok(proto),
     }
 }
@@ -194,11 +194,14 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
 fn parts(file: &Bytes) -> Result<Parts> {
     let length = file.len();
     if length < HEADER + FOOTER {
-        bail!(InvalidModel, "is a packed model that ends after {length} bytes");
+        bail!(InvalidModel, "the packed model is truncated after {length} bytes");
     }
     let version = Cursor(&file[MAGIC.len()..]).u32()?;
     if version != VERSION {
-        bail!(Unsupported, "is packed in form {version}; this version of the library knows form {VERSION}");
+        bail!(
+            Unsupported,
+            "the model is packed in format {version}; this version of the library supports format {VERSION}"
+        );
     }
     let mut footer = Cursor(&file[length - FOOTER..]);
     let mut number = || footer.u64().map(|n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -207,11 +210,11 @@ fn parts(file: &Bytes) -> Result<Parts> {
     let stub_end = stub_at.checked_add(stub_stored).filter(|end| stub_at >= HEADER && *end <= index_at);
     let index_end = index_at.checked_add(index_bytes).filter(|end| *end == length - FOOTER);
     let (Some(stub_end), Some(index_end)) = (stub_end, index_end) else {
-        bail!(InvalidModel, "the parts of the packed file do not fit its {length} bytes");
+        bail!(InvalidModel, "the chunks of the packed file exceed its {length} bytes");
     };
     let most = (length as u64).saturating_mul(limits::PACKED_PER_BYTE).saturating_add(limits::PACKED_BYTES);
     let mut total = stub_bytes as u64;
-    let too_large = |total: u64| error!(LimitExceeded, "{length} packed bytes ask for {total} (at most {most})");
+    let too_large = |total: u64| error!(LimitExceeded, "{length} packed bytes expand to {total}; the limit is {most}");
     if total > most || total > limits::MODEL_PROTO_BYTES {
         return Err(too_large(total));
     }
@@ -230,7 +233,7 @@ fn parts(file: &Bytes) -> Result<Parts> {
         for _ in 0..bytes.div_ceil(PIECE) {
             let end = at + index.u32()? as usize;
             if end > stub_at {
-                bail!(InvalidModel, "the packed tensors do not fit before the model, at {stub_at}");
+                bail!(InvalidModel, "the packed tensors exceed the space before the model, at {stub_at}");
             }
             pieces.push(file.slice(at..end));
             at = end;
@@ -251,7 +254,7 @@ fn verify(file: &Bytes) -> Result<()> {
         Ok(())
     })?;
     if hash.finalize().as_slice() != digest {
-        bail!(InvalidModel, "is a packed model that is damaged: its content has another checksum than it should");
+        bail!(InvalidModel, "the packed model is damaged: its checksum does not match");
     }
     Ok(())
 }
@@ -274,7 +277,7 @@ fn resolve(tensor: &mut TensorProto, unpacked: &mut [Option<Bytes>]) -> Result<(
         return Ok(());
     }
     let [location, offset] = tensor.external_data.as_slice() else {
-        bail!(InvalidModel, "is external, which the tensors of a packed model are not");
+        bail!(InvalidModel, "the tensor is external, which is not allowed in a packed model");
     };
     let value = |entry: &StringStringEntryProto, key: &str| match entry.key.as_deref() == Some(key) {
         true => entry.value.as_deref().and_then(|v| std::str::from_utf8(v).ok()).map(str::to_owned),
@@ -282,13 +285,13 @@ fn resolve(tensor: &mut TensorProto, unpacked: &mut [Option<Bytes>]) -> Result<(
     };
     let number = value(offset, "offset").and_then(|text| text.parse::<usize>().ok());
     let (Some(LOCATION), Some(number)) = (value(location, "location").as_deref(), number) else {
-        bail!(InvalidModel, "is external, which the tensors of a packed model are not");
+        bail!(InvalidModel, "the tensor is external, which is not allowed in a packed model");
     };
     let Some(bytes) = unpacked.get_mut(number).and_then(Option::take) else {
-        bail!(InvalidModel, "is packed tensor {number}, which is not there or belongs to another");
+        bail!(InvalidModel, "the tensor refers to packed tensor {number}, which is missing or already used");
     };
     if tensor.raw_data.replace(bytes).is_some() {
-        bail!(InvalidModel, "has both raw_data and packed elements");
+        bail!(InvalidModel, "the tensor has both raw_data and packed elements");
     }
     tensor.external_data.clear();
     tensor.data_location = None;

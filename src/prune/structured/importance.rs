@@ -131,9 +131,10 @@ fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistic
     }
     match scores.iter().all(|s| s.is_finite()) {
         true => Ok(scores),
-        false => {
-            Err(Error::new(crate::error::Kind::InvalidModel, "the calibration data gives values that are not finite"))
-        }
+        false => Err(Error::new(
+            crate::error::Kind::InvalidModel,
+            "the calibration data leads to values that are not finite",
+        )),
     }
 }
 

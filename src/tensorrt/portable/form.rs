@@ -59,7 +59,7 @@ impl Form {
         };
         let tables = node.int("do_rotary", 0) != 0;
         if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {
-            bail!(InvalidModel, "node {:?}: do_rotary without tables", node.label());
+            bail!(InvalidModel, "node {:?}: do_rotary without cos and sin caches", node.label());
         }
         let half = graph.initializer.iter().find(|t| t.name.as_deref() == node.input_at(7)).and_then(|t| t.dims.last());
         let said = node.int("rotary_embedding_dim", 0);

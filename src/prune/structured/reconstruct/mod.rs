@@ -91,13 +91,15 @@ pub fn all(
     let (weights, scarce, idle) = call.drive("reconstruct", jobs.len() as u64, work)?;
     if scarce > 0 {
         done.notes.push(format!(
-            "{scarce} weights have fewer rows of calibration data than twice their inputs (with fewer than their inputs \
+            "{scarce} weights have fewer rows of calibration data than twice their inputs (with fewer than their \
+             inputs \
              they are not reconstructed): more data would serve them better"
         ));
     }
     if idle > 0 {
         done.notes.push(format!(
-            "{idle} weights keep their values: what half of the calibration data says of them does not serve the other half"
+            "{idle} weights keep their values: what half of the calibration data says of them does not serve the \
+             other half"
         ));
     }
     done.weights = weights;
