@@ -110,7 +110,7 @@ impl Ensemble {
 
 /// Loads the ensemble that a manifest describes, or a folder that has one; `load` loads its members.
 pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
-    let Some(file) = find(path) else { bail!(NotFound, "{}: there is no {FILE}", path.display()) };
+    let Some(file) = find(path) else { bail!(NotFound, "{}: the folder contains no {FILE}", path.display()) };
     read(&file, load).at(|| file.display())
 }
 

@@ -82,7 +82,7 @@ pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
         (clash, moved) => clash.or(moved),
     };
     let apart = || !a.is_empty() && !b.is_empty() && !a.keys().any(|token| b.contains_key(token));
-    first.map(|(_, how)| how).or_else(|| apart().then(|| "they have no token in common".to_owned()))
+    first.map(|(_, how)| how).or_else(|| apart().then(|| "the vocabularies have no token in common".to_owned()))
 }
 
 /// Tokens by their ids; some tokenizers give one id to several.

@@ -57,18 +57,21 @@ impl Contract {
                 bail!(NotFound, "the package has no input {name:?}");
             };
             if let Some(wanted) = input.dtype.as_deref().filter(|wanted| *wanted != dtype.name()) {
-                bail!(InvalidArgument, "input {name:?} has type {}, but the package takes {wanted}", dtype.name());
+                bail!(InvalidArgument, "input {name:?} has type {}, but the package expects {wanted}", dtype.name());
             }
             let Some(dims) = &input.dims else { continue };
             if dims.len() != shape.len() {
                 let (rank, takes) = (shape.len(), dims.len());
-                bail!(InvalidArgument, "input {name:?} has {rank} dimensions {shape:?}, but the package takes {takes}");
+                bail!(
+                    InvalidArgument,
+                    "input {name:?} has {rank} dimensions {shape:?}, but the package expects {takes}"
+                );
             }
             for (index, (size, &value)) in dims.iter().zip(*shape).enumerate() {
                 let wrong = |takes: String| -> Error {
                     error!(
                         InvalidArgument,
-                        "input {name:?}, dimension {index} is {value}, but the package takes {takes}"
+                        "input {name:?}, dimension {index} is {value}, but the package accepts {takes}"
                     )
                 };
                 let range = match size {

@@ -253,10 +253,10 @@ impl Maker<'_> {
         let name = &range.name;
         if given {
             let takes = describe(&Size::Range(range.clone()));
-            bail!(InvalidArgument, "the package would take {takes}, but the model does not run with {size}: {e}");
+            bail!(InvalidArgument, "the package would accept {takes}, but the model does not run with {size}: {e}");
         }
         let takes = describe(&Size::Range(narrow.clone()));
-        promise.warnings.push(format!("the package takes {takes}: with {size} the model does not run ({e})"));
+        promise.warnings.push(format!("the package accepts {takes}: the model does not run with {size} ({e})"));
         let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
         for size in dims {
             match size {

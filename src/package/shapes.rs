@@ -66,7 +66,7 @@ pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Ve
             if first != range {
                 let error = error!(
                     InvalidArgument,
-                    "{:?} is {} here and {} elsewhere: one name has one range",
+                    "{:?} is {} here and {} elsewhere: a name must have one range",
                     range.name,
                     span(range),
                     span(first)
@@ -102,8 +102,8 @@ fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
             if first != size {
                 bail!(
                     InvalidArgument,
-                    "the model wants dimension {index} of input {:?} and dimension {at} of input {other:?} equal \
-                     ({name:?}), but one is {} and the other {}",
+                    "the model requires dimension {index} of input {:?} and dimension {at} of input {other:?} to be \
+                     equal ({name:?}), but one is {} and the other {}",
                     input.name,
                     describe(size),
                     describe(first)

@@ -60,8 +60,12 @@ fn inputs(package: &Package) -> Result<Vec<Input>> {
         let dtype =
             info.dtype.filter(|d| matches!(d, DataType::Float32 | DataType::Int64 | DataType::Int32 | DataType::Bool));
         let Some(dtype) = dtype else {
-            return Err(crate::error::error!(Unsupported, "is {}, for which no program is written", info.describe())
-                .at(place()));
+            return Err(crate::error::error!(
+                Unsupported,
+                "programs for the type {} are not supported",
+                info.describe()
+            )
+            .at(place()));
         };
         let sizes = package.manifest().shapes.inputs.iter().find(|i| i.name == info.name).and_then(|i| i.dims.as_ref());
         let size = |size: &Size| match size {
