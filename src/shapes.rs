@@ -7,14 +7,14 @@ use crate::limits;
 /// scalar has nothing after the colon.
 pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     let Some((name, dims)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
-        bail!(InvalidArgument, "{text:?} is not a shape: write NAME:2x3x4");
+        bail!(InvalidArgument, "{text:?} is not a shape like NAME:2x3x4");
     };
     if dims.is_empty() {
         return Ok((name.to_owned(), Vec::new()));
     }
     let dims: Vec<&str> = dims.split('x').collect();
     if dims.len() > limits::TENSOR_RANK {
-        bail!(InvalidArgument, "{text:?} has {} dimensions, at most {} are possible", dims.len(), limits::TENSOR_RANK);
+        bail!(InvalidArgument, "{text:?} has {} dimensions; the limit is {}", dims.len(), limits::TENSOR_RANK);
     }
     let dim = |d: &&str| match d.parse::<i64>() {
         Ok(size) if size >= 0 => Ok(size),
@@ -26,7 +26,7 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
 /// Reads `name:1,2.5`: an input and its values, one for each element or a single one for all.
 pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
     let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
-        bail!(InvalidArgument, "{text:?} gives no values: write NAME:1,2,3");
+        bail!(InvalidArgument, "{text:?} is not a list of values like NAME:1,2,3");
     };
     let value = |v: &str| match v.trim().parse::<f64>() {
         Ok(value) => Ok(value),

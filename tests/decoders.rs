@@ -490,7 +490,7 @@ fn what_cannot_be_built_says_why() {
     fault(json!({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}), Kind::Unsupported, "MambaForCausalLM");
     fault(json!({"model_type": "mamba"}), Kind::Unsupported, "gemma3_text, gpt2");
     fault(json!({"model_type": 7}), Kind::InvalidModel, "model_type");
-    fault(json!({"architectures": ["LlamaForSequenceClassification"]}), Kind::Unsupported, "write text");
+    fault(json!({"architectures": ["LlamaForSequenceClassification"]}), Kind::Unsupported, "text generation");
     fault(json!({"quantization_config": {"quant_method": "gptq"}}), Kind::Unsupported, "gptq");
     fault(json!({"num_hidden_layers": 1_000_000_000}), Kind::LimitExceeded, "layers");
     fault(json!({"num_hidden_layers": 3}), Kind::InvalidModel, "model.layers.2.input_layernorm.weight");

@@ -169,7 +169,7 @@ fn half_precision_and_unknown_families_and_missing_tensors() {
     };
     let nameless = copy("nameless", &|c| c.replace("\"model_type\": \"bert\",", ""));
     let error = Model::load(&nameless).err().unwrap().to_string();
-    assert!(error.contains("names no architecture") && error.contains("mpnet"), "{error}");
+    assert!(error.contains("has no architecture") && error.contains("mpnet"), "{error}");
     let unknown = copy("unknown", &|c| c.replace("\"model_type\": \"bert\"", "\"model_type\": \"mamba9\""));
     let error = Model::load(&unknown).err().unwrap().to_string();
     assert!(error.contains("mamba9") && error.contains("bert") && error.contains("distilbert"), "{error}");

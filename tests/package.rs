@@ -153,11 +153,11 @@ fn the_table_of_torch_export() {
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     };
     says(check(&[9, 4], &[9, 3]), &["\"x\"", "dimension 0 is 9", "2 to 8"]);
-    says(check(&[3, 4], &[4, 3]), &["\"y\"", "dimension 0 is 4", "takes 3", "\"batch\"", "\"x\""]);
+    says(check(&[3, 4], &[4, 3]), &["\"y\"", "dimension 0 is 4", "accepts 3", "\"batch\"", "\"x\""]);
     // Where torch lets 1 pass, bounds are exact here.
     says(check(&[1, 4], &[1, 3]), &["dimension 0 is 1", "2 to 8"]);
-    says(check(&[2, 5], &[2, 3]), &["dimension 1 is 5", "takes 4"]);
-    says(check(&[2, 4], &[2, 4]), &["\"y\"", "dimension 1 is 4", "takes 3"]);
+    says(check(&[2, 5], &[2, 3]), &["dimension 1 is 5", "accepts 4"]);
+    says(check(&[2, 4], &[2, 4]), &["\"y\"", "dimension 1 is 4", "accepts 3"]);
     says(check(&[2, 4, 1], &[2, 3]), &["3 dimensions"]);
     let wrong = contract.check(&[("x", DataType::Int64, &[2, 4])]).unwrap_err();
     assert!(wrong.to_string().contains("int64"));

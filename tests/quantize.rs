@@ -259,7 +259,7 @@ fn one_weight_of_two_nodes_is_stored_once_and_a_float_reader_keeps_the_original(
     let (result, report) = check(&model, &[("x", &x(2, 48)), ("x2", &x(2, 48))]);
     let int8 = result.graph().initializer.iter().filter(|t| t.data_type == Some(DataType::Int8.to_onnx())).count();
     assert_eq!((int8, floats(&result)), (1, vec!["w"]));
-    assert!(report.nodes[0].reason.contains("stays for another reader"));
+    assert!(report.nodes[0].reason.contains("is kept for another node"));
 }
 
 #[test]

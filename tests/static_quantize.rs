@@ -241,7 +241,7 @@ fn before_operator_set_13_convolutions_still_have_channels() {
     let mut proto = between(vec![op("Relu", &["a"], &["r"], &[]), node], ("i", 4), vec![flag]).proto().clone();
     proto.opset_import[0].version = Some(9);
     let old = calibrated(&Model::from_proto(proto), &picture(), &options()).err().unwrap();
-    assert!(old.kind() == Kind::Unsupported && old.message().contains("operator set 10"), "{old}");
+    assert!(old.kind() == Kind::Unsupported && old.message().contains("opset 10"), "{old}");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn what_is_left_has_a_reason() {
     assert!(reason("m").starts_with("MatMulIntegerToFloat"));
     assert_eq!(reason("e"), "excluded");
     assert!(reason("n").contains("float16"));
-    assert_eq!(reason("already"), "is quantized already");
+    assert_eq!(reason("already"), "is already quantized");
     assert!(reason("b").contains("not finite"));
     // Where no ranges are known activations are quantized as they come.
     assert!(reason("inside").contains("MatMulInteger"), "{}", reason("inside"));

@@ -292,7 +292,7 @@ fn a_table_that_is_also_the_head_is_stored_once() {
     let alone = model(17, inputs(), vec![value("e", Float32, &[2, 3, 96])], table(96), vec![gather()]);
     forms().iter().for_each(|form| drop(check(&alone, &[("ids", &ids())], form)));
     let keep = QuantizeOptions { embeddings: false, ..options(4) };
-    assert!(refusal(&alone, &keep).1.contains("embedding tables are not to be quantized"));
+    assert!(refusal(&alone, &keep).1.contains("embedding tables are kept float by the options"));
     let odd = model(17, inputs(), vec![value("e", Float32, &[2, 3, 40])], table(40), vec![gather()]);
     assert_eq!(quantize(&odd, &options(4), &Call::default()).unwrap().1.nodes[0].action, "stored int8");
     let nodes = vec![gather(), op("ReduceSum", &["table"], &["sum"], &[])];
@@ -446,7 +446,7 @@ fn one_weight_of_two_nodes_is_stored_once_and_a_float_reader_keeps_the_original(
     let (result, report) = check(&model, &inputs, &options(4));
     codes_of(&result, "w", 4);
     assert!(result.graph().initializer.iter().any(|t| t.name.as_deref() == Some("w")));
-    assert!(report.nodes[0].reason.contains("stays for another reader"), "{}", report.nodes[0].reason);
+    assert!(report.nodes[0].reason.contains("is kept for another node"), "{}", report.nodes[0].reason);
     // Scales are brought to float once for both.
     assert_eq!((count(&result, "Cast"), count(&result, "Mul")), (1, 1));
 }

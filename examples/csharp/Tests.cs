@@ -257,7 +257,7 @@ internal static class Tests
         {
             foreach (var part in new[]
             {
-                "4 bits in blocks of 64, symmetric, 4.25 bits a weight", "\"scale_type\": \"float16\"", "\"accuracy_level\": 1",
+                "4 bits in blocks of 64, symmetric, 4.25 bits per weight", "\"scale_type\": \"float16\"", "\"accuracy_level\": 1",
             })
                 Check(small.Report.Contains(part), part + " is not in " + small.Report);
             var summary = Json.Find(Json.Parse(small.Report), "summary");

@@ -95,7 +95,7 @@ pub fn differentiate(
         }
         let (place, inputs) = (node.label().to_owned(), node.input.clone());
         let Some(rule) = registry::rule(&node) else {
-            bail!(Unsupported, "node {place:?}: there is no gradient of {}", coverage::operator(&node));
+            bail!(Unsupported, "node {place:?}: {} has no gradient", coverage::operator(&node));
         };
         let step = Step { index, node, gradients };
         for (input, gradient) in rule(tape, &step).at(|| format!("the gradient of node {place:?}"))? {

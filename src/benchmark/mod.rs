@@ -256,7 +256,7 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     let lacks = |name: &str| !name.starts_with("present") && !given.iter().any(|other| other.name == name);
     match original.outputs().iter().find(|output| lacks(&output.name)) {
         Some(missing) => {
-            bail!(InvalidArgument, "only the original has an output {:?}: the models cannot be compared", missing.name)
+            bail!(InvalidArgument, "only the original has the output {:?}: the models cannot be compared", missing.name)
         }
         None => Ok(()),
     }

@@ -263,7 +263,7 @@ fn refuse_uncovered(
     let shown: Vec<String> =
         found.iter().take(8).map(|node| format!("{:?} ({}{})", node.name, node.op, why(node))).collect();
     let more = if found.len() > 8 { format!(" and {} more", found.len() - 8) } else { String::new() };
-    bail!(Unsupported, "the student cannot be trained: there is no gradient for {}{more}", shown.join(", "))
+    bail!(Unsupported, "the student cannot be trained: no gradient exists for {}{more}", shown.join(", "))
 }
 
 fn logits_options(

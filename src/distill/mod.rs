@@ -167,9 +167,8 @@ fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<S
         (Some(a), Some(b)) => match tokens::compare(a, b)? {
             Some((Some(how), _)) => bail!(
                 InvalidArgument,
-                "the teacher and the student do not share a vocabulary: {how}. Both are given the same ids, so they \
-                 must \
-                 mean the same to both"
+                "the teacher and the student do not share a vocabulary: {how}. Both read the same ids, so these must \
+                 stand for the same tokens"
             ),
             Some((None, text)) => {
                 let text = text.unwrap_or_default();
@@ -219,7 +218,7 @@ fn dataset(
     let length = match (options.sequence_length, longest) {
         (0, longest) => LENGTH.min(longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS)),
         (asked, Some(longest)) if asked > longest => {
-            bail!(InvalidArgument, "sequence_length is {asked}; the models take {longest} tokens")
+            bail!(InvalidArgument, "sequence_length is {asked}, above the models' limit of {longest} tokens")
         }
         (asked, _) => asked,
     };

@@ -26,7 +26,7 @@ impl Origin<'_> {
     /// Why a weight of that origin is left, in words; `None` for what is no weight.
     pub fn why_left(self) -> Option<String> {
         match self {
-            Origin::Dequantized => Some("is quantized already".to_owned()),
+            Origin::Dequantized => Some("is already quantized".to_owned()),
             Origin::Constants(op) => Some(format!("the weight is computed from constants by {op}")),
             Origin::Parameter => Some("the weight is a parameter of the function".to_owned()),
             Origin::Sparse => Some("the weight is sparse".to_owned()),

@@ -44,7 +44,7 @@ pub fn all(
     for index in (0..targets.len()).filter(|index| !in_stage.contains(index)) {
         let mut outcome = scores::one(&targets[index], &by_magnitude, &scratch, ticket)?;
         if let Ok(pruned) = &mut outcome {
-            pruned.how = format!("{}, for its input is not seen by {}", pruned.how, options.method.name());
+            pruned.how = format!("{}, because {} does not use its input", pruned.how, options.method.name());
         }
         replace(&mut walk, &targets[index], &outcome);
         outcomes[index] = Some(outcome);
@@ -161,7 +161,7 @@ fn prune(
     }
     let mut values = weights::by_output(target);
     if !values.par_iter().all(|v| v.is_finite()) {
-        return Ok(Err("the weight holds values that are not finite".to_owned()));
+        return Ok(Err("the weight has values that are not finite".to_owned()));
     }
     let zeros = values.par_iter().filter(|v| **v == 0.0).count();
     if options.pattern.is_none() && zeros >= target.zeros(values.len()) {
@@ -172,7 +172,7 @@ fn prune(
         None => wanda(&mut values, &seen.norms, target, options.pattern, ticket)?,
     }
     let how = match options.pattern {
-        Some(pattern) => format!("{}, at most {pattern} stay", options.method.name()),
+        Some(pattern) => format!("{}, at most {pattern} are kept", options.method.name()),
         None => options.method.name().to_owned(),
     };
     let pruned = weights::store(target, &values, scratch, how, ticket)?;

@@ -108,7 +108,7 @@ pub fn prune_calibrated(
 ) -> Result<(Model, Report)> {
     if let PruneMethod::Magnitude | PruneMethod::Random = options.method {
         options.check()?;
-        bail!(InvalidArgument, "{} takes no calibration text", options.method.name());
+        bail!(InvalidArgument, "{} does not use a calibration text", options.method.name());
     }
     run(model, options, Some((runtime, calibration)), call)
 }
@@ -134,7 +134,7 @@ fn run(
         }
         Some((runtime, Calibration::Tensors(tensors))) => Some((runtime, Calibration::Tensors(tensors))),
         Some((_, Calibration::Generated { .. })) => {
-            bail!(InvalidArgument, "generated inputs say nothing of what weights are worth")
+            bail!(InvalidArgument, "generated inputs cannot rank weights")
         }
         None => None,
     };

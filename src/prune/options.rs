@@ -80,7 +80,9 @@ impl FromStr for Pattern {
             (1..pattern.of).contains(&pattern.keep).then_some(pattern)
         });
         let parsed = parsed.filter(|pattern| pattern.of <= LARGEST_PATTERN);
-        parsed.ok_or_else(|| error!(InvalidArgument, "{text:?} is no pattern like 2:4, with at most {LARGEST_PATTERN}"))
+        parsed.ok_or_else(|| {
+            error!(InvalidArgument, "{text:?} is not a pattern like 2:4, with at most {LARGEST_PATTERN}")
+        })
     }
 }
 
@@ -209,7 +211,7 @@ impl PruneOptions {
         // First: a pattern that is none has no sparsity either.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;
         if let Some(pattern) = self.pattern.filter(is_none) {
-            bail!(InvalidArgument, "{pattern} is no pattern like 2:4, with at most {LARGEST_PATTERN}");
+            bail!(InvalidArgument, "{pattern} is not a pattern like 2:4, with at most {LARGEST_PATTERN}");
         }
         let structured = self.method == PruneMethod::Structured;
         let only_layers = structured && self.drops_layers() && self.sparsity == 0.0;
@@ -227,19 +229,19 @@ impl PruneOptions {
         }
         let scored = matches!(self.method, PruneMethod::Magnitude | PruneMethod::Random);
         if self.global && !scored {
-            bail!(InvalidArgument, "{} has no threshold for all weights", self.method.name());
+            bail!(InvalidArgument, "{} has no global threshold", self.method.name());
         }
         if let Some(pattern) = self.pattern {
             if structured {
-                bail!(InvalidArgument, "a pattern of zeros is not for structured pruning");
+                bail!(InvalidArgument, "a pattern does not apply to structured pruning");
             }
             if self.global {
-                bail!(InvalidArgument, "a pattern leaves no choice to a threshold for all weights");
+                bail!(InvalidArgument, "a pattern and a global threshold exclude each other");
             }
             if self.sparsity != PruneOptions::default().sparsity && (self.sparsity - pattern.sparsity()).abs() > 1e-6 {
                 bail!(
                     InvalidArgument,
-                    "the pattern {pattern} makes {} zero, not {}",
+                    "the pattern {pattern} has a sparsity of {}, not {}",
                     pattern.sparsity(),
                     self.sparsity
                 );
@@ -256,19 +258,19 @@ impl PruneOptions {
             || self.reconstruct
             || self.drops_layers();
         if set && !structured {
-            bail!(InvalidArgument, "importance, round_to, reconstruct, layers and goals are for structured pruning");
+            bail!(InvalidArgument, "importance, round_to, reconstruct, layers and targets are for structured pruning");
         }
         if self.drop_layers > 0 && !self.layers.is_empty() {
-            bail!(InvalidArgument, "drop_layers and layers are two ways to say which layers go; give one");
+            bail!(InvalidArgument, "drop_layers and layers exclude each other");
         }
         if !(self.target_speedup == 0.0 || self.target_speedup >= 1.0 && self.target_speedup.is_finite()) {
-            bail!(InvalidArgument, "target_speedup is {}, not 1 or more", self.target_speedup);
+            bail!(InvalidArgument, "target_speedup is {}; it must be 1 or more", self.target_speedup);
         }
         if self.target_size > 0 && self.target_speedup > 0.0 {
-            bail!(InvalidArgument, "target_size and target_speedup are two goals; give one");
+            bail!(InvalidArgument, "target_size and target_speedup exclude each other");
         }
         if self.threads > limits::THREADS {
-            bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
+            bail!(InvalidArgument, "threads is {}; the limit is {}", self.threads, limits::THREADS);
         }
         Ok(())
     }

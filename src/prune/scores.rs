@@ -203,7 +203,7 @@ fn apply(
         ticket.add((piece.count * targets[piece.target].matrix.width()) as u64);
         writers[piece.target].keep(piece.first, &values, &goes)
     })?;
-    let how = format!("{}{}", options.method.name(), if options.global { ", one threshold for all" } else { "" });
+    let how = format!("{}{}", options.method.name(), if options.global { ", global threshold" } else { "" });
     let outcome = |writer: Writer<'_>| Ok(unchanged_or(writer.finish(how.clone())?));
     writers.into_iter().map(outcome).collect()
 }
@@ -211,7 +211,7 @@ fn apply(
 /// A weight of which nothing has become zero stays as it was.
 fn unchanged_or(pruned: Pruned) -> Outcome {
     if pruned.zeros_after == pruned.zeros_before {
-        return Err("none of its weights is below the threshold for all".to_owned());
+        return Err("none of its weights is below the global threshold".to_owned());
     }
     Ok(pruned)
 }
@@ -248,7 +248,7 @@ fn in_pattern(
         ticket.add((count * target.matrix.width()) as u64);
         writer.keep(piece.first, &values, &goes)
     })?;
-    let pruned = writer.finish(format!("{}, at most {pattern} stay", options.method.name()))?;
+    let pruned = writer.finish(format!("{}, at most {pattern} are kept", options.method.name()))?;
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 

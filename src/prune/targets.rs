@@ -140,7 +140,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             if QUANTIZED_ALREADY.contains(&node.op()) {
                 let constant = node.input.iter().find_map(|name| modules::weight(view, body, name));
                 let names = names_of(view, body, index, constant.map_or("", |c| c.name));
-                left.push((body, index, names, "is quantized already".to_owned()));
+                left.push((body, index, names, "is already quantized".to_owned()));
             }
             let slots = slots(node);
             let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
@@ -259,13 +259,13 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     }
     // A name without a wildcard is meant, whatever it is.
     if found.table && !options.embeddings && named != Some(true) {
-        return Err("embedding tables are not to be pruned".to_owned());
+        return Err("embedding tables are pruned only with `embeddings`".to_owned());
     }
     if found.shy && named.is_none() {
         return Err("recurrent weights are pruned only if they are named".to_owned());
     }
     if found.refers && options.pattern.is_some() {
-        return Err("how it lies is given by the call of the function around it".to_owned());
+        return Err("its layout depends on the call of the enclosing function".to_owned());
     }
     let elements = found.layout.outputs() * found.layout.inputs;
     if (elements as u64) < options.min_elements.max(1) {
@@ -290,8 +290,8 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     let to_prune = if options.pattern.is_some() { target.sparsity > 0.0 } else { target.zeros(elements) > 0 };
     match to_prune {
         true => Ok(target),
-        false if target.sparsity == 0.0 => Err("its sparsity is to be 0".to_owned()),
-        false => Err(format!("sparsity {} of {elements} weights is none of them", target.sparsity)),
+        false if target.sparsity == 0.0 => Err("its requested sparsity is 0".to_owned()),
+        false => Err(format!("sparsity {} of {elements} weights rounds to none", target.sparsity)),
     }
 }
 

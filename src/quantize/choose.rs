@@ -17,10 +17,10 @@ use crate::runtime::Runtime;
 const HELD_OUT: usize = 4;
 /// Results that are made until one keeps the limits. Losses do not quite add up, so the first may miss them.
 const ATTEMPTS: usize = 6;
-const HINT: &str = "what the models are measured on was generated: the options `shapes` and `values` set it, or \
-                    calibration data is it";
+const HINT: &str = "the models were measured on generated inputs: set them with the options `shapes` and `values`, \
+                    or pass calibration data";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
-const LARGE: &str = "stays in float, as target_size allows";
+const LARGE: &str = "stays float, as target_size allows";
 
 /// Makes the result of a run with ONNX Runtime.
 pub fn run(
@@ -181,12 +181,15 @@ impl Chooser {
         }
         let (bytes, loss) = closest;
         if target_size == 0 {
-            bail!(Unsupported, "max_quality_loss is {max_quality_loss}, and every form tried loses {loss:.3e} or more")
+            bail!(
+                Unsupported,
+                "max_quality_loss is {max_quality_loss}, but every form that was tried loses {loss:.3e} or more"
+            )
         }
         if bytes <= target_size {
             bail!(
                 Unsupported,
-                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
+                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the limit is \
                  {max_quality_loss}"
             )
         }
@@ -205,7 +208,7 @@ impl Chooser {
         if max_quality_loss > 0.0 && loss > max_quality_loss {
             bail!(
                 Unsupported,
-                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the most is \
+                "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the limit is \
                  {max_quality_loss}"
             )
         }

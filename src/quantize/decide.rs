@@ -6,7 +6,7 @@ use crate::graph::{BodyId, View};
 use std::collections::HashSet;
 
 /// Why a weight stays that is an optional input.
-const OPTIONAL: &str = "a caller may give the weight another value, and another node reads it too";
+const OPTIONAL: &str = "the weight is an optional input that another node reads too";
 
 /// What becomes of a weight, other than planned.
 pub enum Decision {

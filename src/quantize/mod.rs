@@ -150,8 +150,8 @@ fn run(
     if model.card().format == Format::Gguf && after >= before {
         bail!(
             Unsupported,
-            "the result would have {after} bytes, and the GGUF file has {before}: its weights have few bits already; \
-             fewer are in type weight-only with bits 4"
+            "the result would have {after} bytes, but the GGUF file has {before}: its weights already have few bits; \
+             type weight-only with bits 4 has fewer"
         );
     }
     report.warnings.extend(notes::gone(model, &result));

@@ -11,9 +11,9 @@ pub fn gone(model: &Model, result: &Model) -> Option<String> {
     let names: Vec<&str> = defaults.filter(|name| view.is_optional_input(0, name) && !kept(name)).collect();
     match names.as_slice() {
         [] => None,
-        [one] => Some(format!("the optional input {one:?} is gone: its default is part of the result")),
+        [one] => Some(format!("the optional input {one:?} was removed: its default value is part of the result")),
         [first, ..] => Some(format!(
-            "{} optional inputs are gone, {first:?} the first: their defaults are part of the result",
+            "{} optional inputs were removed, {first:?} the first: their default values are part of the result",
             names.len()
         )),
     }

@@ -165,8 +165,8 @@ impl QuantizeOptions {
     pub(super) fn check(&self) -> Result<()> {
         let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
         if !(bits == 8 || weight_only && matches!(bits, 2 | 4)) {
-            let possible = if weight_only { "2, 4 or 8" } else { "8; weight-only quantization has 2 and 4 too" };
-            bail!(Unsupported, "bits is {bits}; possible are {possible}");
+            let possible = if weight_only { "2, 4 or 8" } else { "8; weight-only quantization also supports 2 and 4" };
+            bail!(Unsupported, "bits is {bits}; it must be {possible}");
         }
         for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
             if weight_only && block != 0 && !(block.is_power_of_two() && (16..=256).contains(&block)) {
@@ -174,27 +174,27 @@ impl QuantizeOptions {
             }
         }
         if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 2 | 4 | 8)) {
-            bail!(Unsupported, "bits is {} for {:?}; possible are 2, 4 or 8", other.bits, other.pattern);
+            bail!(Unsupported, "bits is {} for {:?}; it must be 2, 4 or 8", other.bits, other.pattern);
         }
         if !weight_only && !self.overrides.is_empty() {
             bail!(
                 InvalidArgument,
-                "other bits for {:?}: only weight-only quantization mixes",
+                "other bits for {:?}: only weight-only quantization supports them",
                 self.overrides[0].pattern
             );
         }
         if weight_only && self.accuracy_level > 4 {
-            bail!(InvalidArgument, "accuracy_level is {}, not from 0 to 4", self.accuracy_level);
+            bail!(InvalidArgument, "accuracy_level is {}; it must be from 0 to 4", self.accuracy_level);
         }
         let within = |name: &str, value: f64, most: f64| match (0.0..=most).contains(&value) {
             true => Ok(()),
-            false => Err(error!(InvalidArgument, "{name} is {value}, not from 0 to {most}")),
+            false => Err(error!(InvalidArgument, "{name} is {value}; it must be from 0 to {most}")),
         };
         within("percentile", self.percentile, 100.0)?;
         within("smooth_quant", self.smooth_quant, 1.0)?;
         within("max_quality_loss", self.max_quality_loss, f64::MAX)?;
         if self.threads > limits::THREADS {
-            bail!(InvalidArgument, "threads is {}, at most {} are possible", self.threads, limits::THREADS);
+            bail!(InvalidArgument, "threads is {}; the limit is {}", self.threads, limits::THREADS);
         }
         Ok(())
     }
@@ -216,11 +216,10 @@ impl QuantizeOptions {
         match kind {
             QuantizeType::Static if !calibrated => bail!(
                 InvalidArgument,
-                "static quantization needs calibration data: a text for a model that reads tokens, else values of its \
-                 inputs"
+                "static quantization needs calibration data: a text for a text model, otherwise values of its inputs"
             ),
             QuantizeType::Static if self.target_size > 0 => {
-                bail!(InvalidArgument, "target_size: static quantization has 8 bits alone, and so one size")
+                bail!(InvalidArgument, "target_size: static quantization supports only 8 bits, and so one size")
             }
             QuantizeType::Dynamic if calibrated && !self.needs_runtime() => bail!(
                 InvalidArgument,
@@ -238,7 +237,7 @@ impl QuantizeOptions {
         if self.smooth_quant > 0.0 {
             bail!(
                 InvalidArgument,
-                "smooth_quant is for int8 activations; for weights in blocks there is the algorithm awq"
+                "smooth_quant is for int8 activations; use the algorithm awq for weight-only quantization"
             );
         }
         match self.algorithm {
@@ -248,11 +247,11 @@ impl QuantizeOptions {
             }
             Algorithm::Rtn | Algorithm::Hqq if calibrated && !limited && !self.never_slower => {
                 let name = if self.algorithm == Algorithm::Hqq { "hqq" } else { "rtn" };
-                bail!(InvalidArgument, "the algorithm {name} uses no calibration data; gptq and awq do")
+                bail!(InvalidArgument, "the algorithm {name} does not use calibration data; gptq and awq do")
             }
             Algorithm::Hqq if self.symmetric || self.bits == 8 => bail!(
                 InvalidArgument,
-                "the algorithm hqq looks for zero points; symmetric codes and those of 8 bits have none"
+                "the algorithm hqq searches zero points, which symmetric codes and 8-bit codes do not have"
             ),
             _ => Ok(()),
         }

@@ -28,17 +28,17 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
 
 /// What would help where nothing can be quantized; empty if that is as asked for, or done already.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
-    let settled = ["quantized already", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
+    let settled = ["already quantized", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {
         return String::new();
     }
     let small = nodes.is_empty() || nodes.iter().any(|n| n.reason.contains(" elements"));
     let smaller = match small {
-        true => format!("a min_elements below {} takes smaller weights; ", options.min_elements),
+        true => format!("a min_elements below {} includes smaller weights; ", options.min_elements),
         false => String::new(),
     };
     format!(
-        ". What would help: {smaller}static quantization (--type static --calibration) makes activations small and \
-         computes in integers, pruning (optimize prune) takes weights away"
+        ". Alternatives: {smaller}static quantization (--type static --calibration) quantizes activations and \
+         computes in integers, pruning (optimize prune) removes weights"
     )
 }

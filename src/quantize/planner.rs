@@ -23,7 +23,7 @@ pub const QUANTIZED: &str = "quantized";
 const INTEGER_OPSET: i64 = 11;
 
 /// Why a node stays whose attributes are not known.
-const GIVEN: &str = "an attribute is given by the call of the function";
+const GIVEN: &str = "an attribute is set by the call of the function";
 
 /// Operators that hold weights and that people ask about when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
@@ -203,7 +203,7 @@ impl<'a> Planner<'_, 'a> {
             let first = node.input_at(0).and_then(|name| self.view.constant(body, name));
             return match (node.is("Gather"), first) {
                 (true, _) => Ok(None),
-                (false, Some(_)) => Err("the constant is the left factor".to_owned()),
+                (false, Some(_)) => Err("the constant is the left operand".to_owned()),
                 (false, None) => Err(self.why_not_constant(body, node)),
             };
         };
@@ -230,7 +230,7 @@ impl<'a> Planner<'_, 'a> {
             Form::ContribMatMul
         };
         if form == Form::ContribMatMul && constant.dtype != DataType::Float32.to_onnx() {
-            return Err(format!("float16 before operator set {INTEGER_OPSET} has no integer form"));
+            return Err(format!("float16 before opset {INTEGER_OPSET} has no integer form"));
         }
         Ok(Some((form, input, constant)))
     }
@@ -239,46 +239,46 @@ impl<'a> Planner<'_, 'a> {
     fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
         let origin = |input| node.input_at(input).map_or(Origin::Computed, |name| self.view.origin(body, name));
         match (origin(0), origin(1)) {
-            (Origin::Parameter, Origin::Parameter) => Some("both factors are parameters of the function".to_owned()),
+            (Origin::Parameter, Origin::Parameter) => Some("both operands are parameters of the function".to_owned()),
             (_, right) => right.why_left(),
         }
-        .unwrap_or_else(|| "both factors are computed".to_owned())
+        .unwrap_or_else(|| "both operands are computed".to_owned())
     }
 
     fn table_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {
         if !self.options.embeddings {
-            return Err("embedding tables are not to be quantized".to_owned());
+            return Err("embedding tables are kept float by the options".to_owned());
         }
         if !matches!(node.int("axis", 0), 0 | -2) || constant.transposed {
             return Err("rows are not gathered along the first axis".to_owned());
         }
         if opset < BROADCAST_OPSET {
-            return Err(format!("before operator set {BROADCAST_OPSET} rows cannot be scaled"));
+            return Err(format!("before opset {BROADCAST_OPSET} rows cannot be scaled"));
         }
         Ok(Form::Table)
     }
 
     fn block_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {
         if opset < BROADCAST_OPSET {
-            return Err(format!("before operator set {BROADCAST_OPSET} scales of blocks cannot be expanded"));
+            return Err(format!("before opset {BROADCAST_OPSET} scales of blocks cannot be expanded"));
         }
         if constant.dtype == DataType::Bfloat16.to_onnx() {
-            return Err("ONNX Runtime has no blocks for bfloat16 activations".to_owned());
+            return Err("ONNX Runtime has no block operators for bfloat16 activations".to_owned());
         }
         if node.is("Gather") {
             if !self.options.embeddings {
-                return Err("embedding tables are not to be quantized".to_owned());
+                return Err("embedding tables are kept float by the options".to_owned());
             }
             if !matches!(node.int("axis", 0), 0 | -2) || constant.transposed {
                 return Err("rows are not gathered along the first axis".to_owned());
             }
             if constant.tensor.dims.last().is_none_or(|width| width % 16 != 0) {
-                return Err("the rows are no multiple of 16, so no blocks fit".to_owned());
+                return Err("the row length is not a multiple of 16, the smallest block".to_owned());
             }
             return Ok(Form::BlockTable);
         }
         if node.is("Gemm") && node.int("transA", 0) != 0 {
-            return Err("the left factor is transposed".to_owned());
+            return Err("the left operand is transposed".to_owned());
         }
         Ok(if node.is("Gemm") { Form::BlockGemm } else { Form::BlockMatMul })
     }
@@ -297,7 +297,7 @@ impl<'a> Planner<'_, 'a> {
             QuantizeType::Static => "with fixed ranges",
         };
         match holds {
-            _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is quantized already".to_owned()),
+            _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is already quantized".to_owned()),
             true if given => Err(GIVEN.to_owned()),
             true => Err(format!("{} is not quantized {how}", node.op())),
             false => Ok(()),
@@ -430,10 +430,10 @@ fn bits(
 
 fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
     if node.int("transA", 0) != 0 {
-        return Err("the left factor is transposed".to_owned());
+        return Err("the left operand is transposed".to_owned());
     }
     if opset < INTEGER_OPSET {
-        return Err(format!("Gemm before operator set {INTEGER_OPSET} has no integer form"));
+        return Err(format!("Gemm before opset {INTEGER_OPSET} has no integer form"));
     }
     Ok(Form::Gemm)
 }

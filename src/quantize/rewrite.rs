@@ -99,14 +99,14 @@ pub fn reports(
         let report = if done[change.weight] {
             let mut reason = reason(change);
             if !dead.get(&change.constant.owner).is_some_and(|names| names.contains(change.constant.name)) {
-                reason.push_str("; the float weight stays for another reader");
+                reason.push_str("; the float weight is kept for another node");
             }
             if change.constant.overridable {
                 reason.push_str("; the weight was also an optional input");
             }
             report_of(node, QUANTIZED, reason)
         } else {
-            report_of(node, LEFT, "the weight holds values that are not finite, or too large".to_owned())
+            report_of(node, LEFT, "the weight has values that are not finite, or too large".to_owned())
         };
         all.push((change.body, change.node, report));
     }

@@ -18,7 +18,7 @@ const KINDS: usize = 8;
 const SECONDS: f64 = 1.5;
 const ROUNDS: usize = 41;
 /// Why a node is left.
-pub const SLOWER: &str = "is not faster quantized here";
+pub const SLOWER: &str = "is not faster when quantized here";
 
 /// What `never_slower` found.
 pub struct Found {

@@ -45,7 +45,7 @@ impl Judge {
         };
         let outputs: Vec<(String, bool)> = work.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
         let Some(primary) = benchmark::primary_output(&outputs) else {
-            bail!(Unsupported, "the model has no output of floats to judge quality by");
+            bail!(Unsupported, "the model has no float output to measure quality on");
         };
         let output = outputs[primary].0.clone();
         let logits = output.to_lowercase().contains("logit");
@@ -106,7 +106,7 @@ impl Judge {
         for case in &self.cases[..cases] {
             let result = self.run(session, &case.batch, more, stop)?;
             if result.shape() != case.reference.shape() {
-                bail!(Internal, "a quantized model gives another shape");
+                bail!(Internal, "a quantized model returns another shape");
             }
             let (loss, rows) = self.rows(case, &result)?;
             sum += loss;

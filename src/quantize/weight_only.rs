@@ -283,7 +283,7 @@ fn describe(matrix: &BlockMatrix) -> String {
     let Coding { bits, block, symmetric, .. } = matrix.coding;
     let kind = if symmetric { "symmetric" } else { "with zero points" };
     format!(
-        "{bits} bits in blocks of {block}, {kind}, {:.2} bits a weight",
+        "{bits} bits in blocks of {block}, {kind}, {:.2} bits per weight",
         matrix.coding.bits_per_weight(matrix.columns)
     )
 }

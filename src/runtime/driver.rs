@@ -15,7 +15,7 @@ pub(crate) fn open(path: &Path) -> std::result::Result<*mut c_void, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
     }
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its name has a zero byte".to_owned())?;
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its name contains a NUL byte".to_owned())?;
     // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it. Errors of
     // the loader are texts that live until its next call in this thread.
     unsafe {
@@ -24,7 +24,7 @@ pub(crate) fn open(path: &Path) -> std::result::Result<*mut c_void, String> {
             return Ok(handle);
         }
         let text = libc::dlerror();
-        let unknown = || "the loader does not say why".to_owned();
+        let unknown = || "the loader gives no reason".to_owned();
         Err(if text.is_null() { unknown() } else { CStr::from_ptr(text).to_string_lossy().into_owned() })
     }
 }
@@ -34,7 +34,7 @@ pub(crate) fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*m
     // SAFETY: the handle is of `dlopen`, the name a C string.
     let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
     if found.is_null() {
-        bail!(Unsupported, "{}: has no function {}: it is another library", path.display(), name.to_string_lossy());
+        bail!(Unsupported, "{}: the library has no function {}", path.display(), name.to_string_lossy());
     }
     Ok(found)
 }
@@ -63,7 +63,7 @@ impl Driver {
             Some(capability) => Ok(*capability),
             None => bail!(
                 DeviceMissing,
-                "there is no NVIDIA device {device_id}: the driver knows of {} and counts from 0",
+                "there is no NVIDIA device {device_id}: the driver reports {}, numbered from 0",
                 self.capabilities.len()
             ),
         }
@@ -98,12 +98,12 @@ fn probe() -> Result<Driver> {
             return Err(none(format!("cuInit gives {status}")));
         }
         if count(&mut devices) != 0 || devices <= 0 {
-            return Err(none("the driver knows of no device".to_owned()));
+            return Err(none("the driver reports no device".to_owned()));
         }
         for device in 0..devices {
             let (mut major, mut minor) = (0, 0);
             if attribute(&mut major, 75, device) != 0 || attribute(&mut minor, 76, device) != 0 {
-                return Err(none(format!("the driver does not say what device {device} can")));
+                return Err(none(format!("the driver does not report the capability of device {device}")));
             }
             driver.capabilities.push(major * 10 + minor);
         }

@@ -47,15 +47,15 @@ pub fn names(infos: &[ValueInfo]) -> String {
 /// `sizes` holds each symbolic size seen so far, with the input and dimension it was seen in.
 fn fits<'a>(info: &'a ValueInfo, tensor: &Tensor, sizes: &mut HashMap<&'a str, (i64, &'a str, usize)>) -> Result<()> {
     let Some(dtype) = info.dtype else {
-        bail!(Unsupported, "is not a tensor; sequences, maps and optional values cannot be given");
+        bail!(Unsupported, "the input is not a tensor; sequences, maps and optional values are not supported");
     };
     if dtype != tensor.dtype() {
-        bail!(InvalidArgument, "has type {}, but the model expects {}", tensor.dtype().name(), dtype.name());
+        bail!(InvalidArgument, "the input has type {}, but the model expects {}", tensor.dtype().name(), dtype.name());
     }
     let Some(dims) = &info.shape else { return Ok(()) };
     if dims.len() != tensor.shape().len() {
         let (rank, shape) = (tensor.shape().len(), tensor.shape());
-        bail!(InvalidArgument, "has {rank} dimensions {shape:?}, but the model expects {}", info.describe());
+        bail!(InvalidArgument, "the input has {rank} dimensions {shape:?}, but the model expects {}", info.describe());
     }
     for (index, (dim, &size)) in dims.iter().zip(tensor.shape()).enumerate() {
         match dim {

@@ -55,7 +55,7 @@ impl Runtime {
         bail!(
             RuntimeMissing,
             "ONNX Runtime 1.{} or later was not found; tried\n{}\n\
-             set {PATH_VARIABLE} to the path of libonnxruntime.so.1, or put the file beside liboptimize",
+             set {PATH_VARIABLE} to the path of libonnxruntime.so.1, or put the file next to liboptimize",
             ort::MINOR_VERSION,
             tried.join("\n")
         )
@@ -84,7 +84,7 @@ impl Runtime {
         match explicit {
             Some(asked) if resolved(asked) != self.path => bail!(
                 InvalidArgument,
-                "ONNX Runtime is open already from {}; a process cannot open {} as well",
+                "ONNX Runtime is already open from {}; a process cannot also open {}",
                 self.path.display(),
                 asked.display()
             ),
@@ -185,12 +185,12 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
     let (version, at) = unsafe {
         let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_LAZY);
         if library.is_null() {
-            return Err("vanished after it was opened".to_owned());
+            return Err("the library disappeared after it was opened".to_owned());
         }
         let at = libc::dlsym(library, c"OrtGetApiBase".as_ptr());
         libc::dlclose(library);
         if at.is_null() {
-            return Err("does not export OrtGetApiBase".to_owned());
+            return Err("the library does not export OrtGetApiBase".to_owned());
         }
         let base = std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(at)();
         (CStr::from_ptr(((*base).GetVersionString)()).to_string_lossy().into_owned(), at)

@@ -78,7 +78,7 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
             element.into(),
             &mut value,
         ))?;
-        let Some(value) = NonNull::new(value) else { bail!(Internal, "ONNX Runtime made no value") };
+        let Some(value) = NonNull::new(value) else { bail!(Internal, "ONNX Runtime returned no value") };
         Ok(DynValue::from_ptr(value, Some(&ort::memory::Allocator::default())))
     }
 }
@@ -99,11 +99,11 @@ impl Room {
     /// Zeroed memory, aligned to a cache line. Pages that are never touched cost nothing.
     pub fn zeroed(size: usize) -> Result<Room> {
         let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
-            bail!(LimitExceeded, "{size} bytes are more than there can be");
+            bail!(LimitExceeded, "{size} bytes exceed the address space");
         };
         // SAFETY: the layout has a size above 0.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
-        let Some(start) = start else { bail!(LimitExceeded, "there is no memory for {size} bytes") };
+        let Some(start) = start else { bail!(LimitExceeded, "out of memory for {size} bytes") };
         Ok(Room { start, layout, size })
     }
 
@@ -164,7 +164,7 @@ pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     }
     let tensor = value.downcast::<DynTensorValueType>()?;
     if !tensor.memory_info().is_cpu_accessible() {
-        bail!(Internal, "it is not in the processor's memory");
+        bail!(Internal, "it is not in host memory");
     }
     match tensor.size() {
         None => bail!(Internal, "it has no size in bytes"),

@@ -121,7 +121,7 @@ impl FromStr for ProviderChoice {
     fn from_str(name: &str) -> Result<ProviderChoice> {
         let all = [ProviderChoice::Cpu, ProviderChoice::Cuda, ProviderChoice::TensorRt, ProviderChoice::Auto];
         let found = all.into_iter().find(|choice| choice.name() == name);
-        found.ok_or_else(|| error!(InvalidArgument, "provider is {name:?}; it is auto, cpu, cuda or tensorrt"))
+        found.ok_or_else(|| error!(InvalidArgument, "provider is {name:?}; it must be auto, cpu, cuda or tensorrt"))
     }
 }
 
@@ -157,7 +157,7 @@ impl Execution {
     pub(super) fn check(&self) -> Result<()> {
         if self.provider == ProviderChoice::Cpu && (self.device_id != 0 || self.engine_cache.is_some()) {
             let given = if self.device_id != 0 { "a device" } else { "an engine cache" };
-            bail!(InvalidArgument, "{given} is given, but the provider is cpu, which has none");
+            bail!(InvalidArgument, "{given} is given, but the provider is cpu, which does not use it");
         }
         if self.provider == ProviderChoice::Cuda && self.engine_cache.is_some() {
             bail!(InvalidArgument, "an engine cache is given, but the provider is cuda, which builds no engines");

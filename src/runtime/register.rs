@@ -136,7 +136,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
     if let Some(folder) = &facts.engines {
         std::fs::create_dir_all(folder).map_err(|e| Error::from(e).at(folder.display()))?;
         let Some(folder) = folder.to_str() else {
-            bail!(InvalidArgument, "the engine cache {:?} is not text", folder.display());
+            bail!(InvalidArgument, "the engine cache {:?} is not UTF-8", folder.display());
         };
         provider = provider
             .with_engine_cache(true)
@@ -146,7 +146,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
     }
     for (name, value) in &execution.provider_options {
         if name.contains('\0') || value.contains('\0') {
-            bail!(InvalidArgument, "an option of the provider has a zero byte");
+            bail!(InvalidArgument, "an option of the provider contains a NUL byte");
         }
         provider = provider.with_arbitrary_config(name, value);
     }
@@ -164,9 +164,8 @@ pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()>
     }
     bail!(
         Untrusted,
-        "an engine is ready in this model (an operator EPContext): it is code that a device runs; say that you trust \
-         its \
-         maker, or take the model that it was made of"
+        "this model contains an engine (operator EPContext), which is code that a device runs: trust its source, or \
+         use the model that it was built from"
     )
 }
 
@@ -212,7 +211,7 @@ pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<Stri
             (api.ReleaseStatus)(status.0);
             text
         };
-        bail!(Runtime, "ONNX Runtime does not say where nodes run: {text}")
+        bail!(Runtime, "ONNX Runtime does not report where nodes run: {text}")
     };
     let mut counts = BTreeMap::new();
     let (mut subgraphs, mut count) = (ptr::null(), 0);

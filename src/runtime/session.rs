@@ -86,7 +86,7 @@ impl Session {
         guarded("making a session", || match options.execution.provider {
             ProviderChoice::Cpu => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
             other if ahead => {
-                bail!(Unsupported, "this graph was optimized ahead for a processor; {} cannot run it", other.name())
+                bail!(Unsupported, "this graph was optimized for a CPU; {} cannot run it", other.name())
             }
             _ => Session::make(runtime, model, options, call),
         })
@@ -308,7 +308,7 @@ impl Session {
                 bail!(NotFound, "there is no output {name:?}; the outputs are {}", inputs::names(&self.outputs));
             }
             if asked[..index].contains(name) {
-                bail!(InvalidArgument, "output {name:?} is asked for twice");
+                bail!(InvalidArgument, "output {name:?} is requested twice");
             }
         }
         let chosen = |info: &&ValueInfo| asked.is_empty() || asked.contains(&info.name.as_str());
@@ -332,7 +332,10 @@ impl Placement {
         let all: usize = nodes.values().sum();
         if provider != Provider::Cpu && all > 0 && !nodes.contains_key(provider.name()) {
             let name = provider.name();
-            return Err(Error::new(Kind::Unsupported, format!("{name} takes none of the {all} nodes of this model")));
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("{name} supports none of the {all} nodes of this model"),
+            ));
         }
         let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
         Ok(Placement { provider, device_id, nodes, passed_over: Vec::new(), weights_copied: None })

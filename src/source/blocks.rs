@@ -151,7 +151,7 @@ struct Shape {
 impl Shape {
     fn of(stored: &Stored, layout: &Layout) -> Result<Shape> {
         let [rows, columns] = stored.dims[..] else {
-            bail!(Unsupported, "a tensor of shape {:?} is quantized where a matrix is due", stored.dims);
+            bail!(Unsupported, "a quantized tensor of shape {:?} is not a matrix", stored.dims);
         };
         let (rows, columns) = (rows as usize, columns as usize);
         let blocks = columns / layout.elements;

@@ -212,7 +212,7 @@ impl<'w> Builder<'w> {
 
     /// Adds a plain tensor as an initializer, once, and gives the type it has there.
     fn add_stored(&mut self, name: &str, stored: Stored) -> Result<DataType> {
-        let Form::Plain(dtype) = stored.form else { bail!(Internal, "{name} is no plain tensor") };
+        let Form::Plain(dtype) = stored.form else { bail!(Internal, "{name} is not a plain tensor") };
         if self.has(name) && dtype == DataType::Float64 {
             return Ok(DataType::Float32);
         }

@@ -68,7 +68,7 @@ pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     found.sort();
     match found.len() {
         0 | 1 => Ok(found.pop().map(|file| (file, Format::OnnxFolder))),
-        many => bail!(InvalidArgument, "{}: the folder holds {many} .onnx files: name one", folder.display()),
+        many => bail!(InvalidArgument, "{}: the folder contains {many} .onnx files: name one", folder.display()),
     }
 }
 
@@ -77,7 +77,9 @@ fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     let path = folder.join("genai_config.json");
     let Some(config) = side::read_object(&path)? else { return Ok(None) };
     let name = config.get("model").and_then(|m| m.pointer("/decoder/filename")).and_then(Value::as_str);
-    let Some(name) = name else { bail!(InvalidModel, "{}: has no model.decoder.filename", path.display()) };
+    let Some(name) = name else {
+        bail!(InvalidModel, "{}: the configuration has no model.decoder.filename", path.display())
+    };
     if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
         bail!(InvalidModel, "{}: {name:?} is not a file of the folder", path.display());
     }
@@ -96,7 +98,7 @@ pub fn nothing_found(folder: &Path) -> String {
     let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") + &more };
     let looked_for = "genai_config.json, model.onnx, onnx/model.onnx, decoder_model_merged.onnx, another .onnx file, \
                       or config.json with model.safetensors";
-    format!("{}: the folder holds no model: looked for {looked_for}; found {found}", folder.display())
+    format!("{}: the folder contains no model: searched for {looked_for}; found {found}", folder.display())
 }
 
 /// The folder that the other files of a model in `file` lie in.
@@ -136,7 +138,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     match Sentence::of(&card) {
         Ok(sentence) => card.pooling = sentence.and_then(|sentence| sentence.pooling()),
         // The graph may be wanted for something else than vectors; who wants those is told when they are made.
-        Err(why) => card.warnings.push(format!("vectors of texts cannot be made: {why}")),
+        Err(why) => card.warnings.push(format!("text embeddings are not supported: {why}")),
     }
     card.warnings.extend(tokens_without_rows(&card.side_files, model.proto())?);
     if task == Task::Generate {

@@ -87,7 +87,10 @@ pub trait Weights {
 pub fn of_shape(stored: Stored, name: &str, dims: &[i64]) -> Result<Stored> {
     if stored.dims != dims {
         let found = &stored.dims;
-        return Err(error!(InvalidModel, "the tensor {name:?} has shape {found:?}, the configuration says {dims:?}"));
+        return Err(error!(
+            InvalidModel,
+            "the tensor {name:?} has shape {found:?}, but the configuration requires {dims:?}"
+        ));
     }
     Ok(stored)
 }

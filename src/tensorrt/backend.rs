@@ -111,14 +111,14 @@ impl Library {
     /// and there is no device, without which it must not be called.
     pub fn open(choice: Choice, folder: Option<&Path>) -> Result<Library> {
         match choice {
-            Choice::TensorRt => open(Backend::TensorRt, folder, "it was asked for".to_owned()),
-            Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was asked for".to_owned()),
+            Choice::TensorRt => open(Backend::TensorRt, folder, "it was requested".to_owned()),
+            Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was requested".to_owned()),
             Choice::OnnxRuntime => bail!(
                 InvalidArgument,
-                "ONNX Runtime's provider is no library of TensorRT's: sessions with the provider tensorrt run what \
+                "ONNX Runtime's provider is not a library of TensorRT: sessions with the provider tensorrt run what \
                  it builds"
             ),
-            Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are here".to_owned()) {
+            Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are available".to_owned()) {
                 Ok(library) => Ok(library),
                 Err(first) => {
                     open(
@@ -196,7 +196,8 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
             let found = Backend::version(version);
             bail!(
                 Unsupported,
-                "{}: is {title} {found}; this liboptimize was built for {wanted} or later of its major version",
+                "{}: the library is {title} {found}; this liboptimize was built for {wanted} or later of its major \
+                 version",
                 at(main).display()
             );
         }

@@ -295,12 +295,12 @@ enum Builder {
 impl Builder {
     fn open(runtime: Option<&'static Runtime>, options: &TensorRtOptions) -> Result<Builder> {
         let library = || Library::open(options.backend, options.library.as_deref()).map(Builder::Library);
-        let missing = || error!(InvalidArgument, "ONNX Runtime's provider is asked for, and ONNX Runtime is not open");
+        let missing = || error!(InvalidArgument, "ONNX Runtime's provider was requested, but ONNX Runtime is not open");
         match options.backend {
             Choice::OnnxRuntime => {
                 let runtime = runtime.ok_or_else(missing)?;
                 context::starts(runtime)?;
-                Ok(Builder::Runtime(runtime, "it was asked for".to_owned()))
+                Ok(Builder::Runtime(runtime, "it was requested".to_owned()))
             }
             Choice::Auto => {
                 library().or_else(|first| match runtime.map(|runtime| (runtime, context::starts(runtime))) {
@@ -391,21 +391,18 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
         return Ok(("there was no engine".to_owned(), None));
     }
     let why = match Manifest::read(engine) {
-        _ if options.force => return Ok(("a new one was asked for".to_owned(), None)),
+        _ if options.force => return Ok(("a new one was requested".to_owned(), None)),
         Err(e) => format!("the manifest cannot be read: {e}"),
-        Ok(None) => "the engine that is there has no manifest".to_owned(),
+        Ok(None) => "the existing engine has no manifest".to_owned(),
         Ok(Some(manifest)) => match key.differences(&manifest.key).as_slice() {
             [] => {
                 let bytes = files::map(&files::open(engine)?, limits::DATA_FILE_BYTES).at(|| engine.display())?;
                 if manifest.is_of(&bytes) {
-                    return Ok((
-                        "model, library, device and options are those of the manifest".to_owned(),
-                        Some(manifest),
-                    ));
+                    return Ok(("model, library, device and options match the manifest".to_owned(), Some(manifest)));
                 }
-                "the engine that is there is not the one of its manifest".to_owned()
+                "the existing engine does not match its manifest".to_owned()
             }
-            differences => format!("the engine that is there is another one: {}", differences.join("; ")),
+            differences => format!("the existing engine differs: {}", differences.join("; ")),
         },
     };
     if options.refuse_mismatch {

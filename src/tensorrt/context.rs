@@ -43,7 +43,7 @@ pub(super) fn make(
     let Some(target) = absolute.to_str() else { bail!(InvalidArgument, "{:?} is not text", output.display()) };
     let Some(profile) = profiles.shapes.first() else { bail!(InvalidArgument, "there is no profile") };
     if profiles.shapes.len() > 1 {
-        bail!(Unsupported, "ONNX Runtime's provider takes one profile here; {} are given", profiles.shapes.len());
+        bail!(Unsupported, "ONNX Runtime's provider supports one profile here; {} are given", profiles.shapes.len());
     }
     let list = |which: usize| {
         let one = |((name, _), three): (&(String, usize), &[Vec<i64>; 3])| {

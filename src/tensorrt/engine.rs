@@ -238,7 +238,7 @@ impl Engine {
                 bail!(NotFound, "the engine has no output {name:?}");
             }
             if outputs[..index].contains(name) {
-                bail!(InvalidArgument, "output {name:?} is asked for twice");
+                bail!(InvalidArgument, "output {name:?} is requested twice");
             }
         }
         for (index, (name, _)) in inputs.iter().enumerate() {
@@ -253,7 +253,7 @@ impl Engine {
             };
             if tensor.dtype() != slot.dtype {
                 let (wanted, given) = (slot.dtype.name(), tensor.dtype().name());
-                bail!(InvalidArgument, "input {name:?} is {given}; the engine takes {wanted}");
+                bail!(InvalidArgument, "input {name:?} is {given}; the engine expects {wanted}");
             }
         }
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
@@ -269,7 +269,7 @@ impl Engine {
                 let (Some(least), Some(most)) = (self.range(slot, profile, 0), self.range(slot, profile, 2)) else {
                     bail!(
                         InvalidArgument,
-                        "no profile of the engine has room for these inputs: {}; it was built for{known}",
+                        "no profile of the engine fits these inputs: {}; it was built for{known}",
                         inputs.iter().map(|(n, t)| format!("{n} {:?}", t.shape())).collect::<Vec<_>>().join(", ")
                     );
                 };
@@ -328,7 +328,7 @@ impl Engine {
             let status = unsafe { (calls.shape)(raw, slot.name, dims.as_mut_ptr(), &mut rank) };
             let shape = dims[..rank as usize].to_vec();
             if status != 0 || slot.on_host || shape.iter().any(|size| *size < 0) {
-                bail!(Unsupported, "output {:?}: only the run would tell its size ({shape:?})", slot.info.name);
+                bail!(Unsupported, "output {:?}: its size is known only after the run ({shape:?})", slot.info.name);
             }
             let size = usize::try_from(slot.dtype.bytes_of(element_count(&shape)?)?);
             let size = size.map_err(|_| error!(LimitExceeded, "output {:?} is too large", slot.info.name))?;
@@ -378,7 +378,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
         // SAFETY: the name is a C string of the engine.
         let name = unsafe { CStr::from_ptr(raw.name) }.to_string_lossy().into_owned();
         let Some(dtype) = data_type(raw.data_type) else {
-            bail!(Unsupported, "{name:?} of the engine is of the library's type {}", raw.data_type);
+            bail!(Unsupported, "{name:?} of the engine has the unsupported type {}", raw.data_type);
         };
         let dim = |(index, size): (usize, &i64)| match *size {
             -1 => Dim::Symbolic(format!("{name}_{index}")),

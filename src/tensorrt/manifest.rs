@@ -84,12 +84,17 @@ impl Manifest {
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             content => content?,
         };
-        let damaged =
-            |e: serde_json::Error| error!(InvalidModel, "is no manifest of an engine: {e}").at(path.display());
+        let damaged = |e: serde_json::Error| {
+            error!(InvalidModel, "the file is not the manifest of an engine: {e}").at(path.display())
+        };
         let value: Value = serde_json::from_slice(&content).map_err(damaged)?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
         if format > u64::from(FORMAT) {
-            bail!(Unsupported, "{}: has format {format}; this version reads up to {FORMAT}", path.display());
+            bail!(
+                Unsupported,
+                "{}: the manifest has format {format}; this version supports up to {FORMAT}",
+                path.display()
+            );
         }
         Ok(Some(serde_json::from_value(value).map_err(damaged)?))
     }
@@ -135,25 +140,26 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let file = files::open(engine)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(place)?;
     let Some(manifest) = Manifest::read(engine)? else {
-        bail!(Untrusted, "{}: has no manifest ({}): nobody says what it is", place(), path_of(engine).display());
+        bail!(Untrusted, "{}: the engine has no manifest ({})", place(), path_of(engine).display());
     };
     if !options.trust {
-        bail!(
-            Untrusted,
-            "{}: an engine is code that TensorRT runs; say that you trust its maker, or build it here",
-            place()
-        );
+        bail!(Untrusted, "{}: an engine is code that TensorRT runs: trust its source, or build it here", place());
     }
     if !manifest.is_of(&bytes) {
         bail!(InvalidModel, "{}: the engine does not match its manifest (SHA-256 differs)", place());
     }
     if let Some(model) = options.model_sha256.as_ref().filter(|model| **model != manifest.key.model_sha256) {
-        bail!(Mismatch, "{}: is of another model: SHA-256 {}, not {model}", place(), manifest.key.model_sha256);
+        bail!(
+            Mismatch,
+            "{}: the engine belongs to another model: SHA-256 {}, not {model}",
+            place(),
+            manifest.key.model_sha256
+        );
     }
     if manifest.key.backend == Backend::OnnxRuntime {
         let (built, here) = (&manifest.key.compute_capability, device()?);
         if *built != here.to_string() {
-            bail!(Mismatch, "{}: was built for compute capability {built}, here is {here}", place());
+            bail!(Mismatch, "{}: the engine was built for compute capability {built}; this device has {here}", place());
         }
         // What is inside, ONNX Runtime reads, and knows its version.
         return Ok(manifest);
@@ -164,12 +170,18 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     };
     let library = Library::open(choice, options.library.as_deref())?;
     if library.backend() != manifest.key.backend {
-        bail!(Mismatch, "{}: is for {}, not {}", place(), manifest.key.backend.name(), library.backend().name());
+        bail!(
+            Mismatch,
+            "{}: the engine is for {}, not {}",
+            place(),
+            manifest.key.backend.name(),
+            library.backend().name()
+        );
     }
     let compatible = manifest.key.flags.get("version_compatible") == Some(&Value::Bool(true));
     if library.version() != manifest.key.backend_version && !compatible {
         let (built, here) = (&manifest.key.backend_version, library.version());
-        bail!(Mismatch, "{}: was built by version {built}, here is {here}", place());
+        bail!(Mismatch, "{}: the engine was built by version {built}; this is {here}", place());
     }
     let capability = &manifest.key.compute_capability;
     if let Ok(device) = device()
@@ -177,7 +189,11 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
         && *capability != device.to_string()
         && manifest.key.flags.get("hardware_compatible") != Some(&Value::Bool(true))
     {
-        bail!(Mismatch, "{}: was built for compute capability {capability}, here is {device}", place());
+        bail!(
+            Mismatch,
+            "{}: the engine was built for compute capability {capability}; this device has {device}",
+            place()
+        );
     }
     match shim::check(&library, &bytes) {
         // The beginning has been read; the rest takes a device.

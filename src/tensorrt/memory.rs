@@ -39,8 +39,8 @@ struct Calls {
 fn done(status: c_int, what: &str) -> Result<()> {
     match status {
         0 => Ok(()),
-        2 => bail!(LimitExceeded, "the device has no memory left: {what} gives 2"),
-        status => bail!(Backend, "NVIDIA's driver: {what} gives {status}"),
+        2 => bail!(LimitExceeded, "the device is out of memory: {what} returned 2"),
+        status => bail!(Backend, "NVIDIA's driver: {what} returned {status}"),
     }
 }
 

@@ -127,7 +127,7 @@ pub struct TensorRtOptions {
 impl TensorRtOptions {
     pub(super) fn check(&self) -> Result<()> {
         if let Some(level) = self.optimization_level.filter(|level| !(0..=5).contains(level)) {
-            bail!(InvalidArgument, "the optimization level is {level}; it goes from 0 to 5");
+            bail!(InvalidArgument, "the optimization level is {level}; it must be from 0 to 5");
         }
         for (name, size) in [("batch size", self.batch_size), ("sequence length", self.sequence_length)] {
             if !(0..=1 << 31).contains(&size) {
@@ -135,10 +135,13 @@ impl TensorRtOptions {
             }
         }
         if !self.max_error.is_finite() || self.max_error < 0.0 {
-            bail!(InvalidArgument, "the largest error is {}; it is a number from 0", self.max_error);
+            bail!(InvalidArgument, "max_error is {}; it must be 0 or more", self.max_error);
         }
         if self.strip && self.refit {
-            bail!(InvalidArgument, "an engine without weights can be refitted anyway: give strip or refit");
+            bail!(
+                InvalidArgument,
+                "strip and refit exclude each other: an engine without weights can always be refitted"
+            );
         }
         Ok(())
     }
@@ -158,7 +161,7 @@ pub fn parse_shapes(text: &str) -> Result<Shapes> {
 /// largest.
 pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     let one = |part: &str| {
-        let wrong = || error!(InvalidArgument, "{part:?} is no dimension: write NAME=MIN:OPT:MAX");
+        let wrong = || error!(InvalidArgument, "{part:?} is not a dimension like NAME=MIN:OPT:MAX");
         let (name, sizes) = part.rsplit_once('=').ok_or_else(wrong)?;
         let sizes: Vec<i64> = sizes
             .split(':')
@@ -172,7 +175,7 @@ pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
             _ => return Err(wrong()),
         };
         if span.min < 0 || span.min > span.opt || span.opt > span.max {
-            bail!(InvalidArgument, "{part:?}: sizes go up, from 0");
+            bail!(InvalidArgument, "{part:?}: sizes must ascend, from 0");
         }
         Ok((name.trim().to_owned(), span))
     };

@@ -143,7 +143,7 @@ pub(super) fn lower(
         for (index, cost) in costs.into_iter().take(count) {
             back.insert(
                 index,
-                format!("{BACK}: it adds {cost:.2e} to the error (the outputs': {:.2e})", measured.worst),
+                format!("{BACK}: it adds {cost:.2e} to the error of the outputs ({:.2e})", measured.worst),
             );
         }
     }
@@ -205,20 +205,20 @@ impl Work<'_> {
             return kept(String::new());
         }
         if self.options.keep_fp32.iter().any(|keep| keep == op || keep == node.label()) {
-            return kept("asked to stay".to_owned());
+            return kept("kept by keep_fp32".to_owned());
         }
         if self.options.precision.is_quantized() {
             return self.decide_quantized(node);
         }
         if !default || subgraphs(node).next().is_some() {
-            return kept("an operator of another domain, or with a graph inside".to_owned());
+            return kept("an operator of another domain, or with a subgraph".to_owned());
         }
         if DELICATE.contains(&op) {
             return kept("delicate".to_owned());
         }
         let heavy = HEAVY.contains(&op);
         if !heavy && !LIGHT.contains(&op) {
-            return kept(format!("{op} has no form in lower precision here"));
+            return kept(format!("{op} has no lower precision here"));
         }
         // Its ratio, or its scales, are float32 by definition.
         if node.input.iter().skip(1).any(|i| self.is_float(i)) && matches!(op, "Dropout" | "Resize" | "Upsample") {
@@ -226,14 +226,14 @@ impl Work<'_> {
         }
         if self.options.precision == Precision::Fp16 {
             if let Some((name, most)) = floats().find_map(|name| self.out_of_range(name)) {
-                return kept(format!("{name} has values up to {most:.3e}, float16 ends at 65504"));
+                return kept(format!("{name} has values up to {most:.3e}; the largest float16 is 65504"));
             }
             if let Some((name, value)) = node.input.iter().find_map(|name| self.vanishing(name)) {
                 return kept(format!("{name} is {value:.1e}, which is 0 in float16"));
             }
         }
         if !heavy && node.input.iter().any(|name| full.contains(name.as_str())) {
-            return kept("joined to what stays float32".to_owned());
+            return kept("connected to nodes that stay float32".to_owned());
         }
         (Form::Short, format!("{op} in {}", self.options.precision.name()))
     }
@@ -247,7 +247,7 @@ impl Work<'_> {
                 Some(most) if most.is_finite() && *most > 0.0 => {
                     (Form::Short, format!("{} in {}", node.op(), self.options.precision.name()))
                 }
-                _ => (Form::Full, "what it multiplies has no range on the data".to_owned()),
+                _ => (Form::Full, "its operand has no range on the data".to_owned()),
             },
         }
     }

@@ -137,7 +137,7 @@ fn one(
             continue;
         }
         let Some(dims) = &info.shape else {
-            bail!(InvalidArgument, "input {:?} has no declared rank: give its shapes", info.name);
+            bail!(InvalidArgument, "input {:?} has no declared rank: set its shapes", info.name);
         };
         let mut shapes = [vec![], vec![], vec![]];
         for (index, dim) in dims.iter().enumerate() {
@@ -232,8 +232,8 @@ fn size_of(
     let example = if symbol.is_empty() { "" } else { ", or the sizes of that name" };
     bail!(
         InvalidArgument,
-        "dimension {index}{named} of {} varies in size, and no profile says how: give the batch size, the sequence \
-         length, or least, usual and largest shapes{example}",
+        "dimension {index}{named} of {} is variable, and no profile sets its range: pass the batch size, the \
+         sequence length, or minimum, optimal and maximum shapes{example}",
         info.describe()
     )
 }
@@ -248,13 +248,13 @@ fn check(info: &ValueInfo, [min, opt, max]: &[Vec<i64>; 3]) -> Result<()> {
         }
     }
     if min.len() > 8 || min.len() > limits::TENSOR_RANK {
-        bail!(Unsupported, "has {} dimensions, TensorRT takes 8", min.len());
+        bail!(Unsupported, "the input has {} dimensions; TensorRT supports 8", min.len());
     }
     let up = min.len() == opt.len()
         && opt.len() == max.len()
         && (0..min.len()).all(|i| 0 <= min[i] && min[i] <= opt[i] && opt[i] <= max[i]);
     if !up {
-        bail!(InvalidArgument, "the shapes {min:?}, {opt:?}, {max:?} do not go up from least to largest");
+        bail!(InvalidArgument, "the shapes {min:?}, {opt:?}, {max:?} do not ascend");
     }
     Ok(())
 }

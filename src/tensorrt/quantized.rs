@@ -39,7 +39,7 @@ pub(super) fn weight_of<'w>(
         return None;
     }
     let Some(weight) = node.input_at(1).and_then(|name| constants.get(name)) else {
-        return Some(Err("neither of what it multiplies is a weight"));
+        return Some(Err("neither operand is a weight"));
     };
     let rank = weight.dims.len();
     let axis = match node.op() {
@@ -54,8 +54,8 @@ pub(super) fn weight_of<'w>(
 /// Raises a graph to where the operators of the precision are.
 pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> {
     match precision {
-        Precision::Fp8 => opset::raise(proto, 19).at(|| "fp8 takes opset 19"),
-        _ if opset::version(proto) < 10 => bail!(Unsupported, "int8 takes opset 10; export the model anew"),
+        Precision::Fp8 => opset::raise(proto, 19).at(|| "fp8 needs opset 19"),
+        _ if opset::version(proto) < 10 => bail!(Unsupported, "int8 needs opset 10; export the model again"),
         _ => Ok(()),
     }
 }
@@ -107,7 +107,7 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
         bail!(NotFound, "the model has no tokenizer for the calibration text; tensors are X.safetensors");
     };
     let Ok(text) = String::from_utf8(files::read(file, limits::TEXT_BYTES as u64)?) else {
-        bail!(InvalidArgument, "is no text in UTF-8; tensors are X.safetensors");
+        bail!(InvalidArgument, "the file is not UTF-8 text; tensors are X.safetensors");
     };
     calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }

@@ -302,10 +302,10 @@ unsafe extern "C" fn on_progress(
 pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
     let text = |name: &String| match CString::new(name.as_str()) {
         Ok(name) => Ok(name),
-        Err(_) => Err(error!(InvalidModel, "the name of an input has a zero byte")),
+        Err(_) => Err(error!(InvalidModel, "the name of an input contains a NUL byte")),
     };
     let path = request.file.map(|file| CString::new(file.as_os_str().as_bytes())).transpose();
-    let path = path.map_err(|_| error!(InvalidArgument, "the path of the engine has a zero byte"))?;
+    let path = path.map_err(|_| error!(InvalidArgument, "the path of the engine contains a NUL byte"))?;
     let names: Vec<CString> = request.inputs.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let value_names: Vec<CString> = request.values.iter().map(|(name, _)| text(name)).collect::<Result<_>>()?;
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -355,15 +355,15 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
     let (name, text) = (library.name(), result.message());
     match result.stage {
         stage::START => error!(Backend, "{name} could not be started: {text}"),
-        stage::PARSE => error!(Unsupported, "{name} does not take the model: {text}"),
+        stage::PARSE => error!(Unsupported, "{name} does not accept the model: {text}"),
         stage::PROFILE => error!(InvalidArgument, "{name}: {text}"),
         stage::OPTION => error!(InvalidArgument, "{name}: {text}"),
         stage::MEMORY => error!(LimitExceeded, "{text}"),
         _ if text.contains("no optimization profile") => {
-            error!(InvalidArgument, "{name}: an input varies in size, and no profile says how: {text}")
+            error!(InvalidArgument, "{name}: an input has a variable shape, and no profile sets its range: {text}")
         }
         _ if text.contains("Cuda") || text.contains("CUDA") => error!(DeviceMissing, "{name} needs a device: {text}"),
-        _ if text.is_empty() => error!(Backend, "{name} built nothing and does not say why"),
+        _ if text.is_empty() => error!(Backend, "{name} built no engine and gives no reason"),
         _ => error!(Backend, "{name}: {text}"),
     }
 }

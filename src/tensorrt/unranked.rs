@@ -28,9 +28,8 @@ pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error:
         return error;
     }
     let text = format!(
-        "TensorRT wants the rank of every value, and shape inference leaves it open: {} (its branches or rounds \
-         differ). \
-         The parser says: {}",
+        "TensorRT needs the rank of every value, which shape inference does not determine: {} (its branches or \
+         iterations differ). The parser reports: {}",
         lost.join(", "),
         error.message()
     );

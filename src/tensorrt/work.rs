@@ -63,7 +63,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     loop {
         match receiver.recv_timeout(Duration::from_millis(10)) {
             Ok(built) => return built,
-            Err(RecvTimeoutError::Disconnected) => return Err(error!(Internal, "the build ended without a word")),
+            Err(RecvTimeoutError::Disconnected) => return Err(error!(Internal, "the build ended without a result")),
             Err(RecvTimeoutError::Timeout) => {}
         }
         let (done, total) = (count.done.load(Ordering::Relaxed), count.total.load(Ordering::Relaxed));

@@ -96,7 +96,7 @@ impl ChatTemplate {
                 let names: Vec<&str> = named.iter().filter_map(|entry| entry.get("name")?.as_str()).collect();
                 bail!(
                     InvalidModel,
-                    "{TOKENIZER_CONFIG}: there are several chat templates ({}), and none is named default",
+                    "{TOKENIZER_CONFIG}: there are several chat templates ({}), none of them named default",
                     names.join(", ")
                 );
             }

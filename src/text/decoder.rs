@@ -110,7 +110,7 @@ impl Decoder {
             let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
             bail!(
                 Unsupported,
-                "the model takes no input_ids, so it writes no text; its inputs are {}",
+                "the model has no input input_ids and cannot generate text; its inputs are {}",
                 names.join(", ")
             );
         };
@@ -154,7 +154,7 @@ fn integer(info: &ValueInfo, ranks: std::ops::RangeInclusive<usize>) -> Result<P
         Some(dtype @ (DataType::Int64 | DataType::Int32)) if ranks.contains(&rank) => {
             Ok(Port { name: info.name.clone(), dtype, rank })
         }
-        _ => bail!(Unsupported, "input {:?} is {}; that cannot be fed to write text", info.name, info.describe()),
+        _ => bail!(Unsupported, "input {:?} is {}, which text generation does not support", info.name, info.describe()),
     }
 }
 
@@ -163,7 +163,11 @@ fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
         return Ok(output.name.clone());
     }
     let names: Vec<&str> = outputs.iter().map(|o| o.name.as_str()).collect();
-    bail!(Unsupported, "the model has no output \"logits\", so it writes no text; its outputs are {}", names.join(", "))
+    bail!(
+        Unsupported,
+        "the model has no output \"logits\" and cannot generate text; its outputs are {}",
+        names.join(", ")
+    )
 }
 
 /// `model.decoder` of a `genai_config.json`.
@@ -253,33 +257,33 @@ fn role(name: &str, word: &str) -> Option<(u32, Part)> {
 fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, sizes: &Sizes<'_>) -> Result<CachePair> {
     let name = &input.name;
     if name.contains("encoder") {
-        bail!(Unsupported, "input {name:?}: models of encoder and decoder cannot write text yet");
+        bail!(Unsupported, "input {name:?}: encoder-decoder models are not supported for text generation yet");
     }
     let wanted = Templates::role(&templates.past, name).or_else(|| role(name, "past"));
     let Some(wanted) = wanted else {
-        bail!(Unsupported, "input {name:?} ({}) is not known; the model cannot write text", input.describe());
+        bail!(Unsupported, "input {name:?} ({}) is not known; text generation is not possible", input.describe());
     };
     let of_output = |o: &&ValueInfo| Templates::role(&templates.present, &o.name).or_else(|| role(&o.name, "present"));
     let Some(output) = outputs.iter().find(|o| of_output(o) == Some(wanted)) else {
-        bail!(Unsupported, "input {name:?} has no output that would be its next value (\"present…\")");
+        bail!(Unsupported, "input {name:?} has no matching output with its next value (\"present…\")");
     };
     let dtype = match input.dtype {
         Some(dtype @ (DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Int8)) => dtype,
-        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that type is not known", input.describe()),
+        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that type is not supported", input.describe()),
     };
     let dims = input.shape.as_deref().unwrap_or_default();
     let (batch, sequence) = match dims.len() {
         4 => (0, 2),
         // Keys and values in one: [2, batch, heads, tokens, size].
         5 => (1, 3),
-        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that shape is not known", input.describe()),
+        _ => bail!(Unsupported, "input {name:?} is {}; a cache of that shape is not supported", input.describe()),
     };
     let mut shape = Vec::with_capacity(dims.len());
     for (index, dim) in dims.iter().enumerate() {
         shape.push(match dim {
             Dim::Symbolic(_) if index == batch || index == sequence => 0,
             Dim::Fixed(_) if index == sequence => {
-                bail!(Unsupported, "input {name:?} is {}: a cache of fixed length is not known", input.describe())
+                bail!(Unsupported, "input {name:?} is {}: a cache of fixed length is not supported", input.describe())
             }
             Dim::Fixed(_) if index == batch => 0,
             Dim::Fixed(size) => *size,
@@ -314,7 +318,7 @@ impl Sizes<'_> {
         match size {
             Some(size) => Ok(size),
             None => {
-                bail!(Unsupported, "input {name:?}: neither the graph nor a configuration gives the size of its heads")
+                bail!(Unsupported, "input {name:?}: neither the graph nor a configuration has its head size")
             }
         }
     }

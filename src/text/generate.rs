@@ -200,11 +200,11 @@ fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Re
         (new, all) => new.map_or(usize::MAX, |new| length.saturating_add(new)).min(all.unwrap_or(usize::MAX)),
     };
     if let Some(max) = options.max_length.filter(|max| length > *max) {
-        bail!(InvalidArgument, "has {length} tokens already; max_length is {max} and counts them");
+        bail!(InvalidArgument, "the prompt already has {length} tokens; max_length is {max} and includes them");
     }
     if let Some(context) = context {
         if length > context {
-            bail!(InvalidArgument, "has {length} tokens; the model reads at most {context}");
+            bail!(InvalidArgument, "the prompt has {length} tokens; the limit of the model is {context}");
         }
         limit = limit.min(context);
     }

@@ -164,7 +164,7 @@ impl Generator {
     fn encode(&self, text: &str, special: bool) -> Result<Vec<i64>> {
         match &self.tokenizer {
             Some(tokenizer) => Ok(tokenizer.encode(text, special)?.ids),
-            None => bail!(InvalidArgument, "the model has no tokenizer.json, so it takes ids of tokens, not text"),
+            None => bail!(InvalidArgument, "the model has no tokenizer.json and accepts only token ids, not text"),
         }
     }
 
@@ -183,7 +183,7 @@ impl Generator {
     pub fn rewind(&mut self, row: usize, count: usize) -> Result<()> {
         let length = self.row(row)?.tokens.len();
         let Some(length) = length.checked_sub(count) else {
-            bail!(InvalidArgument, "row {row} has {length} tokens; {count} cannot be taken back");
+            bail!(InvalidArgument, "row {row} has {length} tokens; {count} cannot be removed");
         };
         if count > 0 {
             let row = &mut self.rows[row];
@@ -224,10 +224,10 @@ impl Generator {
                 continue;
             }
             let Some(before) = length.checked_sub(1) else {
-                bail!(InvalidArgument, "row {row} is empty: there is nothing to go on from");
+                bail!(InvalidArgument, "row {row} is empty: there is nothing to continue");
             };
             if let Some(context) = self.decoder.context.filter(|context| length > *context) {
-                bail!(InvalidArgument, "row {row} has {length} tokens; the model reads at most {context}");
+                bail!(InvalidArgument, "row {row} has {length} tokens; the limit of the model is {context}");
             }
             // The last token is run again if it is not new: its logits are what is wanted.
             self.cache.truncate(row, before);

@@ -35,7 +35,11 @@ impl Pieces {
             () if has("ByteFallback") || has("Metaspace") || has("Replace") => Alphabet::SentencePiece,
             () if has("WordPiece") => Alphabet::WordPiece,
             () => {
-                bail!(Unsupported, "the tokenizer's decoder ({}) does not say what its tokens are", decoder.join(", "))
+                bail!(
+                    Unsupported,
+                    "the tokenizer's decoder ({}) does not determine the text of single tokens",
+                    decoder.join(", ")
+                )
             }
         };
         let added = tokenizer.added_tokens();

@@ -129,8 +129,8 @@ impl SamplingOptions {
         if let Some((name, value, _)) = filters.iter().find(|(_, _, on)| *on && self.temperature == 0.0) {
             bail!(
                 InvalidArgument,
-                "{name} is {value}, but temperature is 0, which takes the most probable token without a draw: \
-                 set a temperature above 0, or leave {name} out"
+                "{name} is {value}, but temperature is 0, which selects the most probable token: set a temperature \
+                 above 0, or omit {name}"
             );
         }
         Ok(())
@@ -185,7 +185,7 @@ impl Sampler {
         self.adjusted = adjusted;
         if chosen.is_err() && highest(logits).is_ok() {
             let size = self.options.no_repeat_ngram_size;
-            bail!(InvalidArgument, "no_repeat_ngram_size {size} leaves no token to choose");
+            bail!(InvalidArgument, "no_repeat_ngram_size {size} excludes all tokens");
         }
         chosen
     }

@@ -64,7 +64,7 @@ impl Merger {
         let ranges: Vec<(usize, usize)> =
             serde_json::from_value(equal.clone()).map_err(|e| error!(InvalidModel, "{KEY:?} is damaged: {e}"))?;
         let file: File = serde_json::from_slice(content)
-            .map_err(|e| error!(InvalidModel, "{KEY:?} is for pairs of tokens, which there are not: {e}"))?;
+            .map_err(|e| error!(InvalidModel, "{KEY:?} does not match the pairs of tokens: {e}"))?;
         let joined: Vec<String> = file.model.merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
         // The range that each merge is in.
         let mut range_of: Vec<Option<usize>> = vec![None; joined.len()];
@@ -72,10 +72,7 @@ impl Merger {
         for (range, (first, count)) in ranges.iter().enumerate() {
             let last = first.saturating_add(*count);
             if *first < end || last > joined.len() {
-                bail!(
-                    InvalidModel,
-                    "{KEY:?}: the range {first}, {count} is not behind the others and within the merges"
-                );
+                bail!(InvalidModel, "{KEY:?}: the range {first}, {count} does not follow the others within the merges");
             }
             range_of[*first..last].fill(Some(range));
             end = last;

@@ -101,7 +101,7 @@ impl Tokenizer {
             bail!(LimitExceeded, "has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
         }
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(content))
-            .map_err(|e| error!(InvalidModel, "is not a usable {FILE}: {}", e.message()))?;
+            .map_err(|e| error!(InvalidModel, "the file is not a usable {FILE}: {}", e.message()))?;
         let applied = Settings::read(file)?;
         let settings = caught(|| applied.apply(&mut inner))?;
         let merger = Merger::read(content, applied.value(sentencepiece::KEY), &inner)?;
@@ -335,7 +335,7 @@ impl Tokenizer {
 fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     let specials = special.iter().filter(|s| **s != 0).count();
     if max_length < specials {
-        bail!(InvalidArgument, "a length of {max_length} has no room for {specials} special tokens");
+        bail!(InvalidArgument, "a length of {max_length} is too short for {specials} special tokens");
     }
     let mut room = max_length - specials;
     let mut gone = if left { (special.len() - specials).saturating_sub(room) } else { 0 };
@@ -364,7 +364,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         match text.strip_prefix("Onig: Regex search error: ") {
             Some(why) => bail!(
                 LimitExceeded,
-                "tokenizer: a regular expression of {FILE} gives this text up, which takes it too many steps: {why}"
+                "tokenizer: a regular expression of {FILE} needs too many steps for this text: {why}"
             ),
             None => bail!(InvalidModel, "tokenizer: its description is inconsistent"),
         }

@@ -193,7 +193,7 @@ impl<'e> Examiner<'e> {
             let original = self.reference.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor);
             let lost = original.and_then(|tensor| Some([difference(tensor, plain)?, difference(tensor, usual)?]));
             if lost.is_some_and(|lost| lost.iter().any(|lost| lost.is_infinite())) {
-                return Err(Fault::new(format!("output {name:?} holds values that are not finite")));
+                return Err(Fault::new(format!("output {name:?} has values that are not finite")));
             }
             let apart_at_most = match (self.kept, lost) {
                 (Kept::Exactly, _) => EXACT,

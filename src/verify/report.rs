@@ -97,11 +97,11 @@ pub fn note(report: &mut Report, facts: Facts, speedup: Option<Speedup>) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
         let far = format!("the outputs differ from the original's by {:.0} % (root mean squares)", 100.0 * differs);
-        report.warnings.push(format!("{far}; max_quality_loss leaves in float what costs most"));
+        report.warnings.push(format!("{far}; max_quality_loss keeps the most sensitive nodes float"));
     }
     if let Some(speedup) = speedup.filter(|speedup| speedup.high < 1.0) {
         report.warnings.push(format!(
-            "the result is {:.2} times as fast as the original here; never_slower leaves in float what is slower",
+            "the result is {:.2} times as fast as the original here; never_slower keeps slower nodes float",
             speedup.median
         ));
     }
@@ -113,7 +113,7 @@ pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
         let percent = 100.0 * after as f64 / before.max(1) as f64;
         let static_type = report.options.get("type").is_some_and(|name| name == "static");
         let why = why_left(&report.nodes, static_type);
-        report.warnings.push(format!("the result has {percent:.0} % of the bytes of the original{why}"));
+        report.warnings.push(format!("the result has {percent:.0} % of the size of the original{why}"));
     }
 }
 
@@ -124,7 +124,7 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
         return String::new();
     }
     let convolutions = !static_type && left().any(|node| node.op == "Conv");
-    let more = if convolutions { "; static quantization takes Conv too" } else { "" };
+    let more = if convolutions { "; static quantization supports Conv too" } else { "" };
     format!("; left are {}{more}", count_reasons(left()))
 }
 

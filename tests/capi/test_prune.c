@@ -103,7 +103,7 @@ TEST(calibration_is_read) {
     optimize_buffer_free(report);
     optimize_model_free(sparse);
     options.method = OPTIMIZE_PRUNE_MAGNITUDE;
-    CHECK_FAILS(prune(&options, &sparse, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "magnitude takes no calibration text");
+    CHECK_FAILS(prune(&options, &sparse, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "magnitude does not use a calibration text");
 }
 
 TEST(layers_go_and_goals_are_met) {

@@ -245,7 +245,7 @@ TEST(weights_in_blocks_are_smaller_still) {
     options.scale_type = OPTIMIZE_SCALE_FLOAT16;
     options.accuracy_level = 1;
     CHECK_OK(quantize(&options, NULL, &small, &report, &error));
-    CHECK_HAS(optimize_buffer_data(report), "8 bits in blocks of 64, symmetric, 8.25 bits a weight");
+    CHECK_HAS(optimize_buffer_data(report), "8 bits in blocks of 64, symmetric, 8.25 bits per weight");
     CHECK_HAS(optimize_buffer_data(report), "\"scale_type\": \"float16\"");
     CHECK_HAS(optimize_buffer_data(report), "\"accuracy_level\": 1");
     CHECK(number_of(optimize_buffer_data(report), "bytes_after") > four);

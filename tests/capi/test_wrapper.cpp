@@ -240,7 +240,7 @@ void weights_are_quantized_in_blocks() {
     options.scale_type = optimize::ScaleType::float32;
     options.accuracy_level = 1;
     const auto small = model.quantize(context, options);
-    CHECK(small.report.find("4 bits in blocks of 64, symmetric, 4.50 bits a weight") != std::string::npos);
+    CHECK(small.report.find("4 bits in blocks of 64, symmetric, 4.50 bits per weight") != std::string::npos);
     CHECK(small.report.find("\"scale_type\": \"float32\"") != std::string::npos);
     CHECK(small.report.find("\"accuracy_level\": 1") != std::string::npos);
     optimize::Session before(context, model), after(context, small.model);

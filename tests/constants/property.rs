@@ -257,7 +257,7 @@ fn results_give_what_originals_give_whatever_calls_and_callers_say() {
             }
         };
         quantized += 1;
-        left += report.nodes.iter().filter(|n| n.reason.contains("is given by the call")).count();
+        left += report.nodes.iter().filter(|n| n.reason.contains("is set by the call")).count();
         let same = |a: &Model, b: &Model, what: &str| {
             let expected = run(a, OptimizationLevel::Disabled, &[("x", &x)]);
             let largest = expected.iter().fold(1e-3f32, |m, v| m.max(v.abs()));

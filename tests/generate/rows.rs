@@ -162,14 +162,14 @@ fn limits_are_kept_and_what_is_beyond_them_refused() {
     assert_eq!(length(None, None).unwrap(), 54);
     assert_eq!(length(Some(1000), None).unwrap(), 54);
     let e = length(None, Some(9)).unwrap_err();
-    assert_eq!(e.to_string(), "row 1: has 10 tokens already; max_length is 9 and counts them");
+    assert_eq!(e.to_string(), "row 1: the prompt already has 10 tokens; max_length is 9 and includes them");
     let mut refused = |prompt: Prompt<'_>, options: &GenerateOptions| {
         let e = generator.generate(&[prompt], options, None, &Call::default()).unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidArgument);
         e.to_string()
     };
     let long = vec![1; 65];
-    assert!(refused(Prompt::Tokens(&long), &exactly(1)).contains("65 tokens; the model reads at most 64"));
+    assert!(refused(Prompt::Tokens(&long), &exactly(1)).contains("65 tokens; the limit of the model is 64"));
     assert!(refused(Prompt::Tokens(&[]), &exactly(1)).contains("row 1: the prompt is empty"));
     assert!(refused(Prompt::Tokens(&[-1]), &exactly(1)).contains("prompt 1: -1 is not a token id"));
     assert!(refused(Prompt::Text("Hi"), &exactly(1)).contains("no tokenizer.json"));

@@ -68,19 +68,19 @@ type Case = (&'static str, Kind, fn(&mut File));
 
 const HEADERS: &[Case] = &[
     ("does not begin with \"GGUF\"", Kind::InvalidModel, |f| f.magic = *b"GGML"),
-    ("version 1 of GGUF", Kind::Unsupported, |f| f.version = 1),
-    ("version 9 of GGUF", Kind::Unsupported, |f| f.version = 9),
+    ("GGUF version 1", Kind::Unsupported, |f| f.version = 1),
+    ("GGUF version 9", Kind::Unsupported, |f| f.version = 9),
     ("big-endian", Kind::Unsupported, |f| f.version = 3 << 24),
     ("18446744073709551615 keys", Kind::LimitExceeded, |f| f.counts = Some((0, u64::MAX))),
     ("18446744073709551615 tensors", Kind::LimitExceeded, |f| f.counts = Some((u64::MAX, f.keys.len() as u64))),
     ("too short for their names", Kind::InvalidModel, |f| f.counts = Some((900_000, f.keys.len() as u64))),
-    ("leaves the file", Kind::InvalidModel, |f| {
+    ("exceeds the file", Kind::InvalidModel, |f| {
         f.set("x", (8, u64::MAX.to_le_bytes().to_vec()));
     }),
     ("key \"x\": a text of 1099511627776 bytes", Kind::InvalidModel, |f| {
         f.set("x", (8, (1u64 << 40).to_le_bytes().to_vec()));
     }),
-    ("the key is there twice", Kind::InvalidModel, |f| f.keys.push(f.keys[3].clone())),
+    ("the key occurs twice", Kind::InvalidModel, |f| f.keys.push(f.keys[3].clone())),
     ("value type 99", Kind::InvalidModel, |f| {
         f.set("x", (99, vec![0; 8]));
     }),
@@ -120,23 +120,23 @@ const TENSORS: &[Case] = &[
         f.find("output_norm.weight").dims = vec![0];
     }),
     ("are not sizes", Kind::InvalidModel, |f| f.find("output_norm.weight").dims = vec![u64::MAX]),
-    ("make more bytes than fit 64 bits", Kind::InvalidModel, |f| {
+    ("exceeds 64 bits", Kind::InvalidModel, |f| {
         f.find("blk.0.ffn_up.weight").dims = vec![1 << 33, 1 << 33, 1 << 33];
     }),
     // 2^62 elements of 4 bytes wrap around to 0.
-    ("make more bytes than fit 64 bits", Kind::InvalidModel, |f| {
+    ("exceeds 64 bits", Kind::InvalidModel, |f| {
         f.find("output_norm.weight").dims = vec![1 << 31, 1 << 31];
     }),
-    ("whole blocks of 32 (Q4_1)", Kind::InvalidModel, |f| f.find("blk.0.attn_q.weight").dims = vec![16, 64]),
-    ("lie beyond the end of the file", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1 << 40)),
-    ("lie beyond the end of the file", Kind::InvalidModel, |f| {
+    ("a multiple of the block size 32 (Q4_1)", Kind::InvalidModel, |f| {
+        f.find("blk.0.attn_q.weight").dims = vec![16, 64]
+    }),
+    ("exceed the file", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1 << 40)),
+    ("exceed the file", Kind::InvalidModel, |f| {
         f.find("output_norm.weight").offset = Some(u64::MAX - 31);
     }),
-    ("lie beyond the end of the file", Kind::InvalidModel, |f| {
-        f.find("blk.0.ffn_down.weight").dims = vec![64, 1 << 30]
-    }),
-    ("no multiple of the alignment", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1)),
-    ("there are two of that name", Kind::InvalidModel, |f| {
+    ("exceed the file", Kind::InvalidModel, |f| f.find("blk.0.ffn_down.weight").dims = vec![64, 1 << 30]),
+    ("not a multiple of the alignment", Kind::InvalidModel, |f| f.find("output_norm.weight").offset = Some(1)),
+    ("two tensors have that name", Kind::InvalidModel, |f| {
         let again = f.tensors[1].clone();
         f.tensors.push(again);
     }),
@@ -145,7 +145,7 @@ const TENSORS: &[Case] = &[
         f.find("blk.0.attn_norm.weight").offset = Some(data);
     }),
     ("element type 77", Kind::InvalidModel, |f| f.find("output_norm.weight").kind = 77),
-    ("is Q8_1, which is not read", Kind::Unsupported, |f| {
+    ("is Q8_1, which is not supported", Kind::Unsupported, |f| {
         let tensor = f.find("blk.0.attn_v.weight");
         (tensor.kind, tensor.data) = (9, vec![0; 16 * 40]);
     }),
@@ -173,13 +173,13 @@ const CONFIGURATIONS: &[Case] = &[
     ("no \"general.architecture\"", Kind::InvalidModel, |f| {
         f.unset("general.architecture");
     }),
-    ("the architecture \"mamba\" is not known; known are llama,", Kind::Unsupported, |f| {
+    ("the architecture \"mamba\" is not supported; supported: llama,", Kind::Unsupported, |f| {
         f.set("general.architecture", text("mamba"));
     }),
     ("one of 3 files", Kind::Unsupported, |f| {
         f.set("split.count", u32(3));
     }),
-    ("models with experts", Kind::Unsupported, |f| {
+    ("mixture-of-experts models", Kind::Unsupported, |f| {
         f.set("llama.expert_count", u32(8));
     }),
     ("\"llama.attention.causal\" is false", Kind::Unsupported, |f| {
@@ -221,7 +221,7 @@ const CONFIGURATIONS: &[Case] = &[
     ("\"llama.attention.head_count\" is 0", Kind::InvalidModel, |f| {
         f.set("llama.attention.head_count", u32(0));
     }),
-    ("no multiple of 5 heads", Kind::InvalidModel, |f| {
+    ("not a multiple of 5 heads", Kind::InvalidModel, |f| {
         f.set("llama.attention.head_count", u32(5));
     }),
     ("\"llama.attention.key_length\" is 2000000000", Kind::InvalidModel, |f| {
@@ -254,7 +254,7 @@ const CONFIGURATIONS: &[Case] = &[
     ("scaled by \"longrope\"", Kind::Unsupported, |f| {
         f.set("llama.rope.scaling.type", text("longrope"));
     }),
-    ("no list of 8 floats", Kind::InvalidModel, |f| {
+    ("not a list of 8 floats", Kind::InvalidModel, |f| {
         f.tensor("rope_freqs.weight", &[7], 0);
     }),
     ("not those of Llama 3.1's scaling", Kind::Unsupported, |f| {
@@ -263,10 +263,10 @@ const CONFIGURATIONS: &[Case] = &[
 ];
 
 const TOKENIZERS: &[Case] = &[
-    ("of the kind \"bert\"", Kind::Unsupported, |f| {
+    ("tokenizer type is \"bert\"", Kind::Unsupported, |f| {
         f.set("tokenizer.ggml.model", text("bert"));
     }),
-    ("text cut by \"other\" is not known; known are default", Kind::Unsupported, |f| {
+    ("the pre-tokenizer \"other\" is not supported; supported: default", Kind::Unsupported, |f| {
         f.set("tokenizer.ggml.pre", text("other"));
     }),
     ("no \"tokenizer.ggml.tokens\"", Kind::InvalidModel, |f| {
@@ -275,10 +275,10 @@ const TOKENIZERS: &[Case] = &[
     ("key \"tokenizer.ggml.tokens\": the value is not an array of texts", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", integers(&[1]));
     }),
-    ("element 0 is not a text in UTF-8", Kind::InvalidModel, |f| {
+    ("element 0 is not a UTF-8 string", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", array(8, 1, &string(&[0xff])));
     }),
-    ("the tokens 1 and 2 are the same text \"a\"", Kind::InvalidModel, |f| {
+    ("the tokens 1 and 2 have the same text \"a\"", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", texts(&["<end>", "a", "a"]));
     }),
     ("there are 9 tokens and 8 rows", Kind::InvalidModel, |f| {
@@ -288,13 +288,13 @@ const TOKENIZERS: &[Case] = &[
     ("has 2 entries for 8 tokens", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.token_type", integers(&[1, 1]));
     }),
-    ("token 1: 77 is no kind of token", Kind::InvalidModel, |f| {
+    ("token 1: 77 is not a token type", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.token_type", integers(&[3, 77, 1, 1, 1, 1, 1, 1]));
     }),
-    ("merge 0, \"ab\", is no pair", Kind::InvalidModel, |f| {
+    ("merge 0, \"ab\", is not a pair", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.merges", texts(&["ab"]));
     }),
-    ("needs \"ca\", which is no token", Kind::InvalidModel, |f| {
+    ("needs \"ca\", which is not a token", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.merges", texts(&["c a"]));
     }),
     ("no \"tokenizer.ggml.scores\"", Kind::InvalidModel, |f| {

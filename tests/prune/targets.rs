@@ -91,7 +91,7 @@ fn overrides_have_their_own_sparsity_and_the_first_counts() {
     let count = |name: &str| zeros(&values(&result, name));
     let found = ["onnx::MatMul_1", "onnx::MatMul_3", "onnx::MatMul_15", "onnx::MatMul_17"].map(count);
     assert_eq!(found, [256, 256, zeros(&values(&model, "onnx::MatMul_15")), 768]);
-    assert!(report.nodes.iter().any(|n| n.reason == "its sparsity is to be 0"));
+    assert!(report.nodes.iter().any(|n| n.reason == "its requested sparsity is 0"));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn how_a_weight_lies_is_not_guessed_where_the_call_of_a_function_says_it() {
     let model = Model::from_proto(proto);
     let pattern = PruneOptions { pattern: Some("2:4".parse().unwrap()), ..magnitude(0.5) };
     let text = refused(&model, &pattern).to_string();
-    assert!(text.contains("given by the call"), "{text}");
+    assert!(text.contains("depends on the call"), "{text}");
     let (result, _) = pruned(&model, &magnitude(0.5));
     let stored = result.proto().functions[0].node[0].attribute[0].t.as_deref().unwrap();
     assert_eq!(zeros(&numbers(stored)), 512);

@@ -172,7 +172,7 @@ fn what_makes_no_sense_is_refused_in_words() {
     assert!(e.message().contains("calibration"), "{e}");
     let (int8, _) = quantize(&model, &QuantizeOptions::default(), &Call::default()).unwrap();
     let e = structured(&int8, &options(0.3, &[]), None, &Call::default()).err().unwrap();
-    assert!(e.kind() == Kind::Unsupported && e.message().contains("quantized already"), "{e}");
+    assert!(e.kind() == Kind::Unsupported && e.message().contains("already quantized"), "{e}");
     let (same, report) = structured(&model, &options(0.0, &[]), None, &Call::default()).unwrap();
     assert_eq!(outputs_of(&same), outputs_of(&model));
     assert_eq!(report.summary["units_before"], report.summary["units_after"]);

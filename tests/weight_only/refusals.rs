@@ -90,7 +90,7 @@ fn options_out_of_range_are_refused_by_name() {
     for level in [5, u32::MAX] {
         let (kind, message) = with(&|o| o.accuracy_level = level);
         assert_eq!(kind, Kind::InvalidArgument);
-        assert!(message.contains(&format!("accuracy_level is {level},")), "{message}");
+        assert!(message.contains(&format!("accuracy_level is {level};")), "{message}");
     }
     assert!(with(&|o| o.threads = 100_000).1.contains("threads"));
     // Activations that are quantized as they come have no 4 bits; what only blocks have is not looked at.

@@ -132,7 +132,7 @@ func TestQuantizeWeightOnly(t *testing.T) {
 	}
 	defer small.Close()
 	for _, part := range []string{
-		"4 bits in blocks of 64, symmetric, 4.25 bits a weight", `"scale_type": "float16"`, `"accuracy_level": 1`,
+		"4 bits in blocks of 64, symmetric, 4.25 bits per weight", `"scale_type": "float16"`, `"accuracy_level": 1`,
 	} {
 		if !strings.Contains(string(report.JSON), part) {
 			t.Errorf("the report has no %s", part)

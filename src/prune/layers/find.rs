@@ -40,7 +40,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let graph = model.graph();
     let (numbers, own) = named(model);
     if numbers.len() < 2 {
-        bail!(Unsupported, "no layers are found: no weights or nodes have numbered names like layers.0, layers.1");
+        bail!(Unsupported, "no layers were found: no weights or nodes have numbered names like layers.0, layers.1");
     }
     let order = topological(&graph.node)?;
     let mut place = vec![0usize; graph.node.len()];

@@ -45,7 +45,7 @@ impl Dropped {
             action: "dropped",
             reason: match self.influence.is_empty() {
                 true => "asked".to_owned(),
-                false => "changes what flows through it least".to_owned(),
+                false => "has the least influence on its input".to_owned(),
             },
             sensitivity: None,
         };
@@ -94,7 +94,7 @@ pub fn drop(
     chosen.sort_unstable();
     chosen.dedup();
     if chosen.len() == count {
-        bail!(InvalidArgument, "all {count} layers are to be dropped");
+        bail!(InvalidArgument, "all {count} layers would be removed");
     }
     let result = remove::remove(model, &found, &chosen, decoder.as_ref())?;
     let numbers = chosen.iter().map(|index| found.layers[*index].number).collect();

@@ -22,12 +22,12 @@ pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&De
     for index in gone {
         let layer = &found.layers[*index];
         let Some(output) = &layer.output else {
-            bail!(Unsupported, "layer {}: where it ends is not known", layer.number);
+            bail!(Unsupported, "layer {}: its output is not known", layer.number);
         };
         if let (Some(a), Some(b)) = (sizes.get(&layer.input), sizes.get(output))
             && a != b
         {
-            bail!(Unsupported, "layer {}: what flows out of it has another shape than what flows in", layer.number);
+            bail!(Unsupported, "layer {}: its output has another shape than its input", layer.number);
         }
         let input = instead.get(&layer.input).unwrap_or(&layer.input).clone();
         instead.insert(output.clone(), input);
@@ -44,14 +44,14 @@ pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&De
     {
         let number = found.own[node].map_or(0, |own| found.layers[own].number);
         let label = graph.node[node].label();
-        bail!(Unsupported, "layer {number} cannot go: what node {label:?} gives is needed behind it, too");
+        bail!(Unsupported, "layer {number} cannot be removed: later nodes use the output of node {label:?}");
     }
     let before = read_values(graph);
     eliminate(graph, Policy::NodesAnd(&before));
     let read = read_values(graph);
     graph.value_info.retain(|info| !info.name.as_ref().is_some_and(|n| before.contains(n) && !read.contains(n)));
     if let Some(name) = caches.gone.iter().find(|name| read.contains(*name)) {
-        bail!(Unsupported, "the layer with the cache {name:?} cannot go: it is needed elsewhere");
+        bail!(Unsupported, "the layer with the cache {name:?} cannot be removed: the cache is used elsewhere");
     }
     graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| caches.gone.contains(name)));
     rename(graph, &caches.renamed);

@@ -82,7 +82,7 @@ pub enum Follow<'m> {
 pub type Judged<T> = std::result::Result<T, &'static str>;
 
 /// The verdict on a node that reads what a node before it lost; the reason names that one.
-pub const LOST: &str = "it reads a value whose shape is not known";
+pub const LOST: &str = "it reads a value of unknown shape";
 /// The verdict on a node whose parameters are whole numbers that could not be followed.
 pub const COMPUTED: &str = "its parameters are computed";
 
@@ -128,7 +128,7 @@ impl<'m> Analysis<'m> {
         let graph = model.graph();
         let opset = model.opset();
         if opset < 7 {
-            bail!(Unsupported, "operator set {opset} is too old for structured pruning; it needs 7 or later");
+            bail!(Unsupported, "opset {opset} is too old for structured pruning; 7 or later is required");
         }
         let mut analysis = Analysis {
             graph,
@@ -212,7 +212,7 @@ impl<'m> Analysis<'m> {
         }
         let known = self.follows.len();
         let verdict = if subgraphs(node).next().is_some() {
-            Err("it holds a graph of its own, in which nothing is cut")
+            Err("it has a subgraph, in which nothing is cut")
         } else {
             rules::judge(self, node)
         };
@@ -237,7 +237,7 @@ impl<'m> Analysis<'m> {
             _ => return false,
         };
         let list = node.attribute("value_ints").is_some();
-        let why = self.fixed("it is a list of whole numbers");
+        let why = self.fixed("it is a list of integers");
         let ints: Vec<Int> = ints.iter().map(|v| Int::constant([*v; 2])).collect();
         let (dims, axes) = if list { (vec![[ints.len() as i64; 2]], vec![why]) } else { (Vec::new(), Vec::new()) };
         self.values.insert(name, Value { dims, axes, ints: Some(ints), constant: None });
@@ -359,7 +359,9 @@ impl<'m> Analysis<'m> {
     /// As [`Analysis::list`], for numbers that are the same whatever is fed.
     pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
         let Some(list) = self.list(node, name, index)? else { return Ok(None) };
-        let one = |int: &Int| if int.lanes[0] == int.lanes[1] { Ok(int.lanes[0]) } else { Err("its parameters vary") };
+        let one = |int: &Int| {
+            if int.lanes[0] == int.lanes[1] { Ok(int.lanes[0]) } else { Err("its parameters are not constant") }
+        };
         list.iter().map(one).collect::<Judged<_>>().map(Some)
     }
 

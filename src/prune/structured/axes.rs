@@ -69,10 +69,10 @@ impl Axes {
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
         let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
-            return fixed("its size is open");
+            return fixed("its size is not fixed");
         }
         if dim[0] < 2 {
-            return fixed("there is only one of it");
+            return fixed("its size is 1");
         }
         let first = self.parent.len();
         let Some(end) = usize::try_from(dim[0]).ok().and_then(|size| first.checked_add(size)) else {

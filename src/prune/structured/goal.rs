@@ -25,7 +25,7 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
         Some(found) => Ok(found),
         None => {
             let least = plan.at(MOST)?.bytes()?;
-            bail!(InvalidArgument, "target_size is {bytes}; with {MOST} of the units gone {least} bytes are left")
+            bail!(InvalidArgument, "target_size is {bytes}; without {MOST} of the units {least} bytes are left")
         }
     }
 }
@@ -44,7 +44,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
         Some(found) => Ok(found),
         None => bail!(
             InvalidArgument,
-            "target_speedup is {speedup}; with {MOST} of the units gone the model is {best:.2} times as fast"
+            "target_speedup is {speedup}; without {MOST} of the units the model is {best:.2} times as fast"
         ),
     }
 }

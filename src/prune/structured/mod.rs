@@ -104,7 +104,7 @@ impl StructuredOptions {
             if !(0.0..1.0).contains(&sparsity) {
                 bail!(
                     InvalidArgument,
-                    "sparsity is {sparsity}; structured pruning takes 0 up to, but not including, 1"
+                    "sparsity is {sparsity}; it must be at least 0 and below 1 for structured pruning"
                 );
             }
         }
@@ -184,7 +184,7 @@ impl Plan {
         if let Some(node) = model.graph().node.iter().find(|node| rules::is_quantized(node)) {
             bail!(
                 Unsupported,
-                "node {:?} ({}): the model is quantized already; prune it first",
+                "node {:?} ({}): the model is already quantized; prune it first",
                 node.label(),
                 node.op()
             );

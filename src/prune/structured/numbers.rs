@@ -11,7 +11,7 @@ use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-const NUMBER: &str = "it uses its size as a number";
+const NUMBER: &str = "it uses its size as a value";
 
 /// Whether a node's first output goes on with the whole numbers of an input.
 fn carries(node: &NodeProto, input: usize) -> bool {
@@ -84,7 +84,7 @@ impl<'m> Analysis<'m> {
             found.extend(vary.filter(|(int, _)| !is_fixed(int.lanes)).map(|(int, _)| (*node, int.clone())));
         }
         for (node, int) in found {
-            self.keep(&int, Reason::new(Some(node), "its shape follows its size and an open one"));
+            self.keep(&int, Reason::new(Some(node), "its shape depends on its size and on one that is not fixed"));
         }
     }
 

@@ -59,7 +59,7 @@ pub fn targets(
     let paths: Vec<String> = producers.iter().map(|names| names.first().cloned().unwrap_or_default()).collect();
     let check = |pattern: &Pattern| match pattern.used {
         true => Ok(()),
-        false => bail!(InvalidArgument, "no module matches {:?}; there are {}", pattern.text, list(&paths)),
+        false => bail!(InvalidArgument, "no module matches {:?}; the modules are {}", pattern.text, list(&paths)),
     };
     let all = options.target_modules.is_empty();
     let (mut named, mut of_group) = (vec![all; producers.len()], vec![all; groups.groups.len()]);
@@ -193,7 +193,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 /// Why a reason holds, in words.
 pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     let behind =
-        if reason.lost { "; so the shape of what it gives, and of all that follows, is not known" } else { "" };
+        if reason.lost { "; so the shapes of its outputs, and of all that follows, are not known" } else { "" };
     match reason.node.and_then(|index| analysis.graph.node.get(index as usize)) {
         Some(node) => format!("{} {:?}: {}{behind}", node.op(), node.label(), reason.text),
         None => format!("{}{behind}", reason.text),
@@ -258,14 +258,14 @@ fn report(
         let (count, keep, partly) = tally[index];
         let (path, named) = &selected.modules[index];
         let (action, reason) = if keep < count {
-            ("pruned", format!("{path}: {keep} of {count} units stay"))
+            ("pruned", format!("{path}: {keep} of {count} units are kept"))
         } else if !named || partly && count > 0 {
             ("left", format!("{path}: not among the targets"))
         } else if count > 1 {
-            ("left", format!("{path}: all {count} units stay"))
+            ("left", format!("{path}: all {count} units are kept"))
         } else {
             let why = groups.held[index]
-                .map_or_else(|| "all of it hangs together".to_owned(), |(reason, _)| explain(analysis, reason));
+                .map_or_else(|| "all units depend on each other".to_owned(), |(reason, _)| explain(analysis, reason));
             ("left", format!("{path}: {why}"))
         };
         let proto = &analysis.graph.node[producer.node as usize];

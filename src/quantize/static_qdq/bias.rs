@@ -35,7 +35,7 @@ impl<'a> Selection<'_, 'a> {
     pub fn alone(&self, constant: &Constant<'a>) -> Result<(), String> {
         let readers = self.view.uses(constant.owner, constant.name).len();
         match constant.overridable && readers > 1 {
-            true => Err("a caller may give its weight or bias another value, and another node reads that".to_owned()),
+            true => Err("its weight or bias is an optional input that another node reads too".to_owned()),
             false => Ok(()),
         }
     }
@@ -43,7 +43,7 @@ impl<'a> Selection<'_, 'a> {
     /// The bias that is an input of a node.
     pub fn bias(&self, body: usize, node: &'a NodeProto) -> Result<Option<(Constant<'a>, Vec<f32>)>, String> {
         if node.is("Gemm") && node.int("transA", 0) != 0 {
-            return Err("the left factor is transposed".to_owned());
+            return Err("the left operand is transposed".to_owned());
         }
         if node.is("Gemm") && (node.float("alpha", 1.0) <= 0.0 || !node.float("alpha", 1.0).is_finite()) {
             return Err("alpha is not above zero".to_owned());
@@ -53,7 +53,7 @@ impl<'a> Selection<'_, 'a> {
         self.alone(&constant)?;
         let values = operators::floats(&constant).filter(|values| values.iter().all(|v| v.is_finite()));
         let beta = if node.is("Gemm") { node.float("beta", 1.0) } else { 1.0 };
-        let values = values.ok_or("the bias is not made of finite float32 numbers")?;
+        let values = values.ok_or("the bias has values that are not finite float32 numbers")?;
         // One number for each row would have no place in the kernel.
         let shape = &constant.tensor.dims;
         if shape.len() > 1 && shape[0] != 1 {

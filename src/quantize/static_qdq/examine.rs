@@ -37,7 +37,7 @@ impl Ready<'_> {
                 }
             }
         }
-        bail!(Unsupported, "ONNX Runtime makes something else of every form of the model that was tried")
+        bail!(Unsupported, "ONNX Runtime computes other results for every form of the model that was tried")
     }
 
     /// Marks products that ONNX Runtime runs in float. `false` if there are none.

@@ -103,7 +103,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     if speedup.high < 1.0 {
         bail!(
             Unsupported,
-            "quantized the model is {:.2} times as fast as before, whatever stays in float",
+            "the quantized model is {:.2} times as fast as the original, whichever nodes stay float",
             speedup.median
         );
     }
@@ -142,7 +142,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
         // As much less as this one was over it, and a little for good measure.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
     }
-    bail!(Unsupported, "max_quality_loss is {limit}, and every form tried loses {loss:.3e} or more")
+    bail!(Unsupported, "max_quality_loss is {limit}, but every form that was tried loses {loss:.3e} or more")
 }
 
 /// What each node costs if it alone is quantized, by name.

@@ -182,14 +182,12 @@ impl<'w> Ready<'w> {
         banned: &mut HashMap<usize, String>,
     ) {
         let too_wide = |name: &str| self.ranges.get(name).is_some_and(|r| r.high - r.low > WIDEST);
-        ban(selection, banned, "an activation has values that are too far apart", |names| {
-            names.iter().any(|n| too_wide(n))
-        });
+        ban(selection, banned, "the range of an activation is too large", |names| names.iter().any(|n| too_wide(n)));
         let scales: HashMap<&str, Scale> =
             groups.iter().flat_map(|(names, range)| names.iter().map(|n| (n.as_str(), Scale::of(*range)))).collect();
         let scale = |name: &str| scales.get(name).copied();
         for index in selection.chosen.keys().filter(|index| selection.is_coarse(**index, &scale)) {
-            let reason = "the constant has values that are too far apart for 8 bits".to_owned();
+            let reason = "the range of the constant is too large for 8 bits".to_owned();
             banned.entry(*index).or_insert(reason);
         }
     }
@@ -266,7 +264,7 @@ fn ban_weights(selection: &Selection<'_, '_>, weights: &[Option<Int8Matrix>], ba
     for (index, role) in &selection.chosen {
         let Role::Weighted(weighted) = role else { continue };
         let reason = match &weights[weighted.weight] {
-            None => "the weight holds values that are not finite",
+            None => "the weight has values that are not finite",
             Some(matrix) => {
                 let (count, channel) = selection.channels(weighted);
                 if scales::sums_fit(matrix, count, channel) {

@@ -128,7 +128,7 @@ pub fn select<'v, 'a>(
         bail!(InvalidArgument, "no node that can be quantized matches {}", options.include.join(", "));
     }
     if opset < OPSET && !selection.weights.is_empty() {
-        bail!(Unsupported, "static quantization needs operator set {OPSET}; the model has {opset}");
+        bail!(Unsupported, "static quantization needs opset {OPSET}; the model has {opset}");
     }
     selection.settle();
     selection.forget_unused();
@@ -144,7 +144,7 @@ impl<'a> Selection<'_, 'a> {
         options: &QuantizeOptions,
     ) -> Judged<Option<(Option<String>, Role<'a>)>> {
         if QUANTIZED_ALREADY.contains(&node.op()) {
-            return Err("is quantized already".to_owned());
+            return Err("is already quantized".to_owned());
         }
         if !(node.is("Conv") || node.is("MatMul") || node.is("Gemm")) {
             return self.other(body, node, options);
@@ -203,12 +203,12 @@ impl<'a> Selection<'_, 'a> {
         if let Some((owner, Producer::Node(index))) = self.view.producer(body, name)
             && self.view.node(owner, index).is("DequantizeLinear")
         {
-            return "is quantized already".to_owned();
+            return "is already quantized".to_owned();
         }
         match (node.op(), node.input_at(0).and_then(|first| self.view.constant(body, first))) {
             ("Conv", _) => "the weight is computed".to_owned(),
-            (_, Some(_)) => "the constant is the left factor".to_owned(),
-            (_, None) => "both factors are computed".to_owned(),
+            (_, Some(_)) => "the constant is the left operand".to_owned(),
+            (_, None) => "both operands are computed".to_owned(),
         }
     }
 

@@ -47,7 +47,7 @@ impl Blocks {
         let zeros = if self.zeros.is_empty() { 0 } else { 8 };
         let kind = if self.zeros.is_empty() { "symmetric" } else { "with zero points" };
         let bits = 4.0 + f64::from(16 + zeros) / self.block as f64;
-        format!("4 bits in blocks of {}, {kind}, {bits:.2} bits a weight", self.block)
+        format!("4 bits in blocks of {}, {kind}, {bits:.2} bits per weight", self.block)
     }
 }
 

@@ -101,7 +101,7 @@ fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outco
         }
         let places = Places::new(dims, keep);
         let Some(scales) = scales(&matrix, &places, ticket)? else {
-            return Ok(Err("the weight holds values that are not finite".to_owned()));
+            return Ok(Err("the weight has values that are not finite".to_owned()));
         };
         let (most, total) = errors(&matrix, &places, &scales, ticket)?;
         worst = worst.min(most);

@@ -74,7 +74,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
                 matches!(role(view, owner, node, input, None), Role::Weight(_)) && already(view, owner, name)
             };
             if node.input.iter().enumerate().any(stored) {
-                found.left.push((owner, index, "is quantized already: its weight is stored in few bits".to_owned()));
+                found.left.push((owner, index, "is already quantized: its weight is stored in few bits".to_owned()));
             }
         }
     }
@@ -121,7 +121,7 @@ fn weigh<'a>(
     } else if walk.names.iter().any(|label| matches(asked.exclude, label)) {
         Some("excluded".to_owned())
     } else if overridable(asked, owner, name) {
-        Some("a caller may give the weight another value".to_owned())
+        Some("the weight is an optional input".to_owned())
     } else {
         walk.refusal.map(|why| if walk.table { why.replace("the weight", "the table") } else { why })
     };
@@ -186,12 +186,12 @@ impl Walk<'_, '_> {
     /// `axes` says which axis of the constant each of the value's is, if that is known.
     fn follow(&mut self, owner: BodyId, name: &str, axes: Option<Vec<usize>>, depth: usize) {
         if depth > DEPTH {
-            self.refuse("it goes too far to follow");
+            self.refuse("its use is too complex to follow");
             return;
         }
         for place in self.view.uses(owner, name) {
             match *place {
-                Use::Output { .. } => self.refuse("its weight is an output too"),
+                Use::Output { .. } => self.refuse("its weight is also an output"),
                 Use::Node { body, node, input } if self.changed.contains(&(body, node, input)) => {}
                 Use::Node { body, node, input } => self.step((body, node, input), axes.as_deref(), depth),
             }
@@ -215,7 +215,7 @@ impl Walk<'_, '_> {
         self.table |= matches!(role, Role::Table(_));
         match role {
             Role::Shape => {}
-            Role::Table(_) if !self.embeddings => self.refuse("embedding tables are not to be quantized"),
+            Role::Table(_) if !self.embeddings => self.refuse("embedding tables are kept float by the options"),
             Role::Weight(keep) | Role::Table(keep) => {
                 let keep = keep.zip(axes).map(|(keep, axes)| {
                     let mut own = vec![false; keep.len()];

@@ -46,7 +46,7 @@ impl Activation {
     pub fn named(name: &str) -> Result<Activation> {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some(&(name, form)) => Ok(Activation { name, form }),
-            None => bail!(Unsupported, "the activation {name:?} cannot be built"),
+            None => bail!(Unsupported, "the activation {name:?} is not supported"),
         }
     }
 

@@ -17,13 +17,13 @@ pub(super) fn check(family: &Family, config: &Config<'_>, sentence: bool) -> Res
             || class.ends_with("ForConditionalGeneration")
             || class.ends_with("Model") && !class.ends_with("DoubleHeadsModel");
         if matches!(family.build, Build::Decoder(_)) && !writes {
-            bail!(Unsupported, "{class}: of decoders only those that write text can be built");
+            bail!(Unsupported, "{class}: only decoders for text generation are supported");
         }
         let heads = ["For", "LMHeadModel"].iter().any(|head| class.contains(head));
         let bare = family.classes.iter().any(|own| class.strip_prefix(own) == Some("Model"));
         if !own(class) || !(heads || bare || matches!(family.build, Build::Decoder(_))) {
             let name = family.name;
-            warnings.push(format!("the class {class} is not known: what is built is a {name:?} of transformers"));
+            warnings.push(format!("the class {class} is not known: the model is built as {name:?} of transformers"));
         }
     }
     if let Some(map) = config.object("auto_map")? {
@@ -31,9 +31,7 @@ pub(super) fn check(family: &Family, config: &Config<'_>, sentence: bool) -> Res
         let foreign = map.entries().find(|(_, value)| !value.as_str().is_some_and(|name| own(&last(name))));
         warnings.extend(foreign.map(|(key, value)| {
             let (name, value) = (family.name, shown(value));
-            format!(
-                "the code named in auto_map ({key}: {value}) is not run: what is built is a {name:?} of transformers"
-            )
+            format!("the code in auto_map ({key}: {value}) is not run: the model is built as {name:?} of transformers")
         }));
     }
     Ok(warnings)

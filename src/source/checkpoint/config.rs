@@ -72,7 +72,7 @@ impl<'a> Config<'a> {
 
     /// A text that must be there.
     pub fn word(&self, key: &str) -> Result<&'a str> {
-        self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a text"))
+        self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a string"))
     }
 
     /// The object itself.

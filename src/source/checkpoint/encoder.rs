@@ -97,7 +97,7 @@ pub(super) fn build(
     sentence: Option<&Sentence>,
 ) -> Result<(ModelProto, Task)> {
     let Some(kind) = kind_of(config.text("model_type")?.unwrap_or("")) else {
-        bail!(Internal, "is no encoder");
+        bail!(Internal, "the model is not an encoder");
     };
     let head = match sentence {
         Some(_) => Head::Body,
@@ -155,7 +155,7 @@ impl Encoder {
         let hidden = config.size_of(&["hidden_size", "dim"])?;
         let heads = config.size_of(&["num_attention_heads", "n_heads"])?;
         if hidden % heads != 0 {
-            bail!(InvalidModel, "hidden_size {hidden} is no multiple of num_attention_heads {heads}");
+            bail!(InvalidModel, "hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
         }
         let padding = match kind {
             // MPNet's code says 1, whatever its configuration says.

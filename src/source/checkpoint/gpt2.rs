@@ -42,7 +42,7 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let width = config.size_of(&["n_embd"])?;
     let heads = config.size_of(&["n_head"])?;
     if width % heads != 0 {
-        bail!(InvalidModel, "the hidden size {width} is no multiple of the {heads} attention heads");
+        bail!(InvalidModel, "the hidden size {width} is not a multiple of the {heads} attention heads");
     }
     let count = config.size_of(&["n_layer"])?;
     if count > limits::LAYERS {

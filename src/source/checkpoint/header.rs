@@ -25,7 +25,7 @@ pub(super) struct Entry {
 pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     // A text of another kind may begin with spaces; the format wants the brace at once.
     if header.first() != Some(&b'{') {
-        return Err(error!(InvalidModel, "the header does not begin with a brace: not a safetensors file"));
+        return Err(error!(InvalidModel, "the header does not begin with a brace: this is not a safetensors file"));
     }
     let pairs: Pairs<Entry> =
         serde_json::from_slice(header).map_err(|e| error!(InvalidModel, "the header is damaged: {e}"))?;
@@ -63,10 +63,10 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
                         continue;
                     }
                     if names.len() >= limits::CHECKPOINT_TENSORS || name.len() > limits::NAME_BYTES {
-                        return Err(A::Error::custom("more or longer names than any checkpoint has"));
+                        return Err(A::Error::custom("more or longer names than the limit"));
                     }
                     if !names.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("the name {name:?} comes twice")));
+                        return Err(A::Error::custom(format!("the name {name:?} occurs twice")));
                     }
                     pairs.push((name, map.next_value()?));
                 }

@@ -54,7 +54,7 @@ impl Head {
             None if class.contains("For") || class.ends_with("HeadModel") => {
                 let known: Vec<&str> =
                     CLASSES.iter().filter(|(_, head, bert)| fits(*head, *bert)).map(|(end, ..)| *end).collect();
-                bail!(Unsupported, "the head of {class} cannot be built; those that can: {}", known.join(", "))
+                bail!(Unsupported, "the head of {class} is not supported; supported: {}", known.join(", "))
             }
             None => Ok(Head::Body),
         }
@@ -145,7 +145,7 @@ fn next(b: &mut Builder<'_>, e: &Encoder, hidden: &str) -> Result<String> {
 fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<()> {
     let labels = labels(config)?;
     if labels != 2 {
-        bail!(InvalidModel, "the configuration has {labels} labels; where an answer begins and ends are 2");
+        bail!(InvalidModel, "the configuration has {labels} labels; start and end of an answer are 2");
     }
     let logits = b.linear(hidden, "qa_outputs", e.hidden, 2)?;
     for (index, name) in ["start_logits", "end_logits"].into_iter().enumerate() {

@@ -96,7 +96,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
     let mut d = describe(config, weights)?;
     // What others call yarn or su means longrope here.
     if let Some(kind) = Rope::kind(config)?.filter(|kind| *kind != "default") {
-        bail!(Unsupported, "rotary positions of the kind {kind:?} in Phi-3 (known: default)");
+        bail!(Unsupported, "rotary positions of type {kind:?} in Phi-3 (supported: default)");
     }
     d.names.projection = Projection::Packed("qkv_proj");
     d.names.mlp.form = mlp::Form::Packed { gate_up: "gate_up_proj" };
@@ -154,7 +154,7 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
     let size = match config.size("head_dim")? {
         Some(size) => size,
         None if width % query == 0 => width / query,
-        None => bail!(InvalidModel, "the hidden size {width} is no multiple of the {query} attention heads"),
+        None => bail!(InvalidModel, "the hidden size {width} is not a multiple of the {query} attention heads"),
     };
     // Before anything is made of that size: the angles of rotary positions come before the first tensor is met.
     if size > limits::HEAD_SIZE {

@@ -100,10 +100,10 @@ fn build_with(
     let Some(family) = families::of(config) else {
         let named = Config::new(config).architectures().join(", ");
         let what = match Config::new(config).text("model_type")? {
-            Some(name) => format!("the architecture {name:?} ({named}) cannot be built"),
-            None => "the configuration names no architecture (\"model_type\")".to_owned(),
+            Some(name) => format!("the architecture {name:?} ({named}) is not supported"),
+            None => "the configuration has no architecture (\"model_type\")".to_owned(),
         };
-        bail!(Unsupported, "{what}; those that can: {}", families::names());
+        bail!(Unsupported, "{what}; supported: {}", families::names());
     };
     schema::refuse_quantized(&Config::new(config))?;
     let place = || format!("architecture {}", family.name);
@@ -112,7 +112,7 @@ fn build_with(
     warnings.extend(classes::check(family, &config, sentence.is_some()).at(place)?);
     let (proto, task) = match (family.build, sentence) {
         (Build::Decoder(_), Some(_)) => {
-            bail!(Unsupported, "vectors of texts (modules.json) of the architecture {:?}: only encoders", family.name)
+            bail!(Unsupported, "text embeddings (modules.json) of the architecture {:?}: only encoders", family.name)
         }
         (Build::Decoder(build), None) => {
             let (phi, gemma) = (family.name == "phi3", family.name == "gemma3_text");

@@ -53,7 +53,7 @@ impl Rope {
     /// Without any scaling, over the first `rotated` elements of a head.
     pub fn plain(rotated: i64, theta: f64) -> Result<Rope> {
         if rotated % 2 != 0 || theta <= 0.0 {
-            bail!(InvalidModel, "rotary positions with base {theta} cannot turn {rotated} elements");
+            bail!(InvalidModel, "rotary positions with base {theta} cannot rotate {rotated} elements");
         }
         let angle = |i: i64| theta.powf(-2.0 * i as f64 / rotated as f64) as f32;
         Ok(Rope { inverse: (0..rotated / 2).map(angle).collect(), factor: 1.0 })
@@ -92,12 +92,12 @@ impl Rope {
             Some(size) => size,
             None if partial => (head as f64 * share) as i64,
             None if share != 1.0 && kind != "default" => {
-                bail!(Unsupported, "a part of each head ({share}) turned by positions of the kind {kind:?}")
+                bail!(Unsupported, "a part of each head ({share}) with rotary positions of type {kind:?}")
             }
             None => head,
         };
         if !(2..=head).contains(&rotated) {
-            bail!(InvalidModel, "rotary positions cannot turn {rotated} of {head} elements");
+            bail!(InvalidModel, "rotary positions cannot rotate {rotated} of {head} elements");
         }
         let mut rope = Rope::plain(rotated, theta)?;
         let Some(parameters) = parameters else { return Ok(rope) };
@@ -110,7 +110,7 @@ impl Rope {
             }
             "llama3" => rope.scale_llama3(config, &parameters)?,
             "yarn" => rope.scale_yarn(config, &parameters, theta)?,
-            _ => bail!(Unsupported, "rotary positions of the kind {kind:?} (known: default, linear, llama3, yarn)"),
+            _ => bail!(Unsupported, "rotary positions of type {kind:?} (supported: default, linear, llama3, yarn)"),
         }
         Ok(rope)
     }
@@ -254,7 +254,7 @@ pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result
     let kind = old.map(|scaling| scaling.text("type")).transpose()?.flatten();
     let old = kind.map(|kind| {
         format!(
-            "config.json: rope_scaling.type = {kind:?} is heeded, as by transformers 4; version 5 wants rope_type here"
+            "config.json: rope_scaling.type = {kind:?} is used, as in transformers 4; version 5 expects rope_type here"
         )
     });
     Ok(said.into_iter().chain(old).collect())

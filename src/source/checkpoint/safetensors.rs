@@ -99,8 +99,8 @@ fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
             shards.insert(shard.clone(), found);
         }
         let found = shards.get_mut(&shard).and_then(|tensors| tensors.remove(&name));
-        let tensor =
-            found.ok_or_else(|| error!(InvalidModel, "places {name:?} in {shard:?}, which does not hold it"))?;
+        let tensor = found
+            .ok_or_else(|| error!(InvalidModel, "the index places {name:?} in {shard:?}, which does not contain it"))?;
         tensors.insert(name, tensor);
     }
     Ok(Safetensors { tensors, files })
@@ -149,11 +149,11 @@ fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
 fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
     let [begin, end] = entry.offsets;
     if begin > end || end > data.len() as u64 {
-        bail!(InvalidModel, "lies at {begin}..{end}, but the data has {} bytes", data.len());
+        bail!(InvalidModel, "the tensor is at {begin}..{end}, but the data has {} bytes", data.len());
     }
     if begin != previous_end {
         let how = if begin < previous_end { "overlaps the tensor before it" } else { "leaves a gap before it" };
-        bail!(InvalidModel, "lies at {begin}..{end}, which {how} (that ends at {previous_end})");
+        bail!(InvalidModel, "the tensor is at {begin}..{end}, which {how} (ending at {previous_end})");
     }
     let dtype = data_type(&entry.dtype);
     let count = element_count(&entry.shape)?;
@@ -161,7 +161,11 @@ fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
         let needed = dtype.bytes_of(count)?;
         if needed != end - begin {
             let (shape, type_name) = (&entry.shape, &entry.dtype);
-            bail!(InvalidModel, "has {} bytes, but {type_name} of shape {shape:?} needs {needed}", end - begin);
+            bail!(
+                InvalidModel,
+                "the tensor has {} bytes, but {type_name} of shape {shape:?} needs {needed}",
+                end - begin
+            );
         }
     }
     let bytes = data.slice(begin as usize..end as usize);

@@ -166,7 +166,10 @@ impl Schema {
         for (key, default) in self.reads.iter().rev().copied().flatten().filter(|(key, _)| seen.insert(*key)) {
             match complete.get(*key) {
                 Some(Value::Null) if *default != "null" && !default.starts_with('?') => {
-                    bail!(InvalidModel, "{key:?} of the configuration is null, which means nothing in this family");
+                    bail!(
+                        InvalidModel,
+                        "{key:?} of the configuration is null, which is not defined for this architecture"
+                    );
                 }
                 None if !matches!(*default, "null" | "!") => {
                     complete.insert((*key).to_owned(), json(default.trim_start_matches('?')));
@@ -226,7 +229,7 @@ impl Schema {
             let parts = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
             if !allows(value) && !parts.iter().all(allows) {
                 let shown = super::config::shown(value);
-                bail!(Unsupported, "{key:?} of the configuration is {shown}: {what} cannot be built");
+                bail!(Unsupported, "{key:?} of the configuration is {shown}: {what} is not supported");
             }
         }
         Ok(())
@@ -243,7 +246,7 @@ pub(super) fn refuse_quantized(config: &Config<'_>) -> Result<()> {
     for key in ["quantization_config", "compression_config", "quantization"] {
         if let Some(quantization) = config.object(key)? {
             let method = quantization.text("quant_method")?.unwrap_or("unnamed");
-            bail!(Unsupported, "the checkpoint was quantized by another program (method {method}): take the original");
+            bail!(Unsupported, "the checkpoint was quantized by another program (method {method}): use the original");
         }
     }
     Ok(())

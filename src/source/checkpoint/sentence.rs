@@ -86,16 +86,16 @@ impl Sentence {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or("");
             let (class, path) = (text("type"), text("path"));
             if !inside(path) {
-                bail!(InvalidModel, "modules.json: {path:?} is not a folder beside it");
+                bail!(InvalidModel, "modules.json: {path:?} is not a folder next to it");
             }
             if !class.starts_with("sentence_transformers.") {
-                bail!(Unsupported, "modules.json: the step {class:?} is code of its own, which is not run");
+                bail!(Unsupported, "modules.json: the step {class:?} is custom code, which is not run");
             }
             let name = format!("{path}/config.json");
             let config = object(files, &name)?;
             let pooled = || match config.get("module_input_name").and_then(Value::as_str) {
                 None | Some("sentence_embedding") => Ok(()),
-                Some(other) => bail!(Unsupported, "{name}: a step over {other:?} cannot be built"),
+                Some(other) => bail!(Unsupported, "{name}: a step over {other:?} is not supported"),
             };
             match class.rsplit('.').next().unwrap_or("") {
                 "Transformer" => transformer(files, path)?,
@@ -113,7 +113,7 @@ impl Sentence {
                     steps.push(Step::Normalize);
                 }
                 "Dropout" => {}
-                other => bail!(Unsupported, "the step {other:?} of modules.json cannot be built"),
+                other => bail!(Unsupported, "the step {other:?} of modules.json is not supported"),
             }
         }
         let prompt = if include_prompt { 0 } else { Tokenizer::beside(files)?.map_or(Ok(0), |t| t.prompt_tokens())? };
@@ -214,7 +214,7 @@ fn weights_of(card: &Card, folder: &str) -> Result<Safetensors> {
 
 pub(super) fn fits(name: &str, inputs: i64, width: i64) -> Result<()> {
     if inputs != width {
-        bail!(InvalidModel, "{name}: takes {inputs} values, but is given {width}");
+        bail!(InvalidModel, "{name}: the step expects {inputs} values, but receives {width}");
     }
     Ok(())
 }
@@ -238,12 +238,12 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
 /// What the transformer's own settings ask for besides the length and the case of texts.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
-        bail!(Unsupported, "modules.json: the transformer lies in {path:?}, not beside it");
+        bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");
     }
     let name = "sentence_bert_config.json";
     match object(files, name)?.get("transformer_task").and_then(Value::as_str) {
         None | Some("feature-extraction") => Ok(()),
-        Some(task) => bail!(Unsupported, "{name}: vectors by the task {task:?} cannot be built"),
+        Some(task) => bail!(Unsupported, "{name}: embeddings by the task {task:?} are not supported"),
     }
 }
 
@@ -260,10 +260,10 @@ fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
     ];
     let named = |value: &Value| match KINDS.iter().find(|(name, ..)| Some(*name) == value.as_str()) {
         Some((.., kind)) => Ok(*kind),
-        None => bail!(Unsupported, "the pooling {value} cannot be built"),
+        None => bail!(Unsupported, "the pooling {value} is not supported"),
     };
     let chosen: Vec<Pooling> = match config.get("pooling_mode") {
-        Some(Value::Array(list)) if list.is_empty() => bail!(InvalidModel, "no pooling is chosen"),
+        Some(Value::Array(list)) if list.is_empty() => bail!(InvalidModel, "no pooling is selected"),
         Some(Value::Array(list)) => list.iter().map(named).collect::<Result<_>>()?,
         Some(one) => vec![named(one)?],
         None => {
@@ -281,7 +281,7 @@ fn dense(path: &str, config: &Map<String, Value>) -> Result<Step> {
     };
     let class = config.get("activation_function").and_then(Value::as_str).unwrap_or("torch.nn.Tanh");
     if !class.starts_with("torch.") {
-        bail!(Unsupported, "the activation {class:?} cannot be built");
+        bail!(Unsupported, "the activation {class:?} is not supported");
     }
     let activation = Activation::named(&class.rsplit('.').next().unwrap_or("").to_lowercase())?;
     let residual = config.get("use_residual").and_then(Value::as_bool).unwrap_or(false);

@@ -195,7 +195,7 @@ pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<Strin
     };
     match text.and_then(Value::as_str) {
         Some(text) => Ok(Some(text.to_owned())),
-        None => bail!(InvalidModel, "\"chat_template\" is neither a text nor a list of named ones"),
+        None => bail!(InvalidModel, "\"chat_template\" is neither a string nor a list of named ones"),
     }
 }
 

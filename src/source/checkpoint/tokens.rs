@@ -30,7 +30,7 @@ pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) ->
     };
     let shown = shown.join(", ");
     Ok(Some(format!(
-        "tokenizer.json: {count} no row in the table of {rows} embeddings: {shown}{rest}; texts with them fail"
+        "tokenizer.json: {count} no row in the embedding table of {rows} rows: {shown}{rest}; texts with them fail"
     )))
 }
 

@@ -95,7 +95,9 @@ pub fn configure(header: &Header, architecture: &Architecture) -> Result<Configu
 
 fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
     match scope.keys.integer(&scope.key("expert_count"))? {
-        Some(count) if count > 0 => bail!(Unsupported, "models with experts ({count} here) are not known"),
+        Some(count) if count > 0 => {
+            bail!(Unsupported, "mixture-of-experts models ({count} experts here) are not supported")
+        }
         _ => Ok(()),
     }
 }
@@ -105,7 +107,7 @@ fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
 fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes) -> Result<()> {
     let refuse = |name: &str, value: String| -> Result<()> {
         let (key, architecture) = (scope.key(name), architecture.name);
-        bail!(Unsupported, "{key:?} is {value}, which the graph of {architecture:?} does not do")
+        bail!(Unsupported, "{key:?} is {value}, which the graph of {architecture:?} does not support")
     };
     if scope.keys.flag(&scope.key("attention.causal"))? == Some(false) {
         return refuse("attention.causal", "false".into());
@@ -178,7 +180,7 @@ fn head_size(header: &Header, scope: &Scope<'_>, width: i64, heads: i64) -> Resu
     let size = match scope.optional_size("attention.key_length", all)? {
         Some(size) => size,
         None if width % heads == 0 => width / heads,
-        None => bail!(InvalidModel, "{width} elements are no multiple of {heads} heads"),
+        None => bail!(InvalidModel, "{width} elements are not a multiple of {heads} heads"),
     };
     if heads.checked_mul(size) != Some(all) {
         bail!(InvalidModel, "{heads} heads of {size} elements do not make the {all} of \"blk.0.attn_output.weight\"");

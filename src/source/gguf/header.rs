@@ -58,23 +58,23 @@ impl Header {
         }
         match reader.u32()? {
             2 | 3 => {}
-            1 => bail!(Unsupported, "version 1 of GGUF, of 2023, is not read: convert the model again"),
+            1 => bail!(Unsupported, "GGUF version 1, of 2023, is not supported: convert the model again"),
             version if version.swap_bytes() < 100 => bail!(Unsupported, "the file is big-endian"),
-            version => bail!(Unsupported, "version {version} of GGUF is not known; 2 and 3 are"),
+            version => bail!(Unsupported, "GGUF version {version} is not supported; 2 and 3 are"),
         }
         let (tensors, keys) = (reader.u64()?, reader.u64()?);
         let keys = read_keys(&mut reader, keys)?;
         let alignment = alignment(&keys)?;
         let places = read_places(&mut reader, tensors)?;
         let Some(start) = (reader.position() as u64).checked_next_multiple_of(alignment) else {
-            bail!(InvalidModel, "the data begins beyond 64 bits");
+            bail!(InvalidModel, "the offset of the data exceeds 64 bits");
         };
         let mut header = Header { keys, tensors: Vec::new(), by_name: HashMap::new() };
         for place in places {
             let at = || format!("tensor {:?}", place.name);
             let tensor = place.locate(file, start, alignment).at(at)?;
             if header.by_name.insert(tensor.name.clone(), header.tensors.len()).is_some() {
-                return Err(crate::error::error!(InvalidModel, "there are two of that name").at(at()));
+                return Err(crate::error::error!(InvalidModel, "two tensors have that name").at(at()));
             }
             header.tensors.push(tensor);
         }
@@ -119,10 +119,10 @@ struct Place {
 fn read_places(reader: &mut Reader, count: u64) -> Result<Vec<Place>> {
     if count > limits::CHECKPOINT_TENSORS as u64 {
         let limit = limits::CHECKPOINT_TENSORS;
-        bail!(LimitExceeded, "the file says it has {count} tensors; the limit is {limit}");
+        bail!(LimitExceeded, "the file declares {count} tensors; the limit is {limit}");
     }
     if count * TENSOR_BYTES > reader.left() {
-        bail!(InvalidModel, "the file says it has {count} tensors and is too short for their names");
+        bail!(InvalidModel, "the file declares {count} tensors and is too short for their names");
     }
     let mut places = Vec::with_capacity(count as usize);
     for index in 0..count {
@@ -136,7 +136,7 @@ fn read_places(reader: &mut Reader, count: u64) -> Result<Vec<Place>> {
 fn read_place(reader: &mut Reader, name: &str) -> Result<Place> {
     let rank = reader.u32()?;
     if rank > RANK {
-        bail!(InvalidModel, "it has {rank} dimensions; the format ends at {RANK}");
+        bail!(InvalidModel, "it has {rank} dimensions; the limit of the format is {RANK}");
     }
     let dims = (0..rank).map(|_| reader.u64()).collect::<Result<Vec<u64>>>()?;
     let (element, offset) = (reader.u32()?, reader.u64()?);
@@ -152,14 +152,14 @@ impl Place {
         };
         let bytes = element.bytes_of(&self.dims)?;
         if !self.offset.is_multiple_of(alignment) {
-            bail!(InvalidModel, "its offset {} is no multiple of the alignment {alignment}", self.offset);
+            bail!(InvalidModel, "its offset {} is not a multiple of the alignment {alignment}", self.offset);
         }
         let length = file.len() as u64;
         let begin = start.checked_add(self.offset);
         let span = begin.and_then(|begin| Some((begin, begin.checked_add(bytes)?)));
         let Some((begin, end)) = span.filter(|(_, end)| *end <= length) else {
             let offset = self.offset;
-            bail!(InvalidModel, "its {bytes} bytes at {offset} of the data lie beyond the end of the file");
+            bail!(InvalidModel, "its {bytes} bytes at {offset} of the data exceed the file");
         };
         let bytes = file.slice(begin as usize..end as usize);
         Ok(TensorInfo { name: self.name.clone(), dims, element, bytes, offset: begin })

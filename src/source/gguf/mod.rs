@@ -59,7 +59,7 @@ impl Gguf {
         let name = name.ok_or_else(|| error!(InvalidModel, "the file has no \"general.architecture\""))?;
         let architecture = Architecture::named(name)?;
         if let Some(parts) = header.keys.integer("split.count")?.filter(|count| *count > 1) {
-            bail!(Unsupported, "this is one of {parts} files of a model: join them first");
+            bail!(Unsupported, "this is one of {parts} files of a model: merge them first");
         }
         let tokenizer = tokenizer::describe(&header.keys)?;
         let configured = config::configure(&header, architecture)?;

@@ -138,7 +138,7 @@ impl Architecture {
             Some(found) => Ok(found),
             None => {
                 let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
-                bail!(Unsupported, "the architecture {name:?} is not known; known are {}", known.join(", "))
+                bail!(Unsupported, "the architecture {name:?} is not supported; supported: {}", known.join(", "))
             }
         }
     }

@@ -88,7 +88,7 @@ impl Cutting {
             Some((_, cutting)) => Ok(cutting),
             None => {
                 let known: Vec<&str> = KNOWN.iter().map(|(name, _)| *name).collect();
-                bail!(Unsupported, "text cut by {name:?} is not known; known are {}", known.join(", "))
+                bail!(Unsupported, "the pre-tokenizer {name:?} is not supported; supported: {}", known.join(", "))
             }
         }
     }

@@ -36,7 +36,10 @@ impl Reader {
         let end = self.position.checked_add(length).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
             let (at, left) = (self.position, self.left());
-            bail!(InvalidModel, "the file ends in its header: {length} bytes are due at {at} and {left} are left");
+            bail!(
+                InvalidModel,
+                "the file ends in its header: {length} bytes are expected at {at}, but only {left} are left"
+            );
         };
         let taken = self.bytes.slice(self.position..end);
         self.position = end;
@@ -59,7 +62,7 @@ impl Reader {
     pub fn text(&mut self) -> Result<Bytes> {
         let length = self.u64()?;
         if length > self.left() {
-            bail!(InvalidModel, "a text of {length} bytes at {} leaves the file", self.position);
+            bail!(InvalidModel, "a string of {length} bytes at {} exceeds the file", self.position);
         }
         self.take(length as usize)
     }

@@ -30,13 +30,13 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
     }
     for name in ["rope_factors_long.weight", "rope_factors_short.weight"] {
         if header.tensor(name).is_some() {
-            bail!(Unsupported, "rotary positions scaled by two tables ({name:?}) are not known");
+            bail!(Unsupported, "rotary positions scaled by two tables ({name:?}) are not supported");
         }
     }
     let scaling = match header.tensor(ROPE_FACTORS) {
         Some(tensor) => {
             let Some(factors) = vector(tensor).filter(|factors| factors.len() as i64 == rotated / 2) else {
-                bail!(InvalidModel, "the tensor {ROPE_FACTORS:?} is no list of {} floats", rotated / 2);
+                bail!(InvalidModel, "the tensor {ROPE_FACTORS:?} is not a list of {} floats", rotated / 2);
             };
             llama3(&factors, theta, sizes.positions)?
         }
@@ -60,7 +60,7 @@ fn by_kind(scope: &Scope<'_>) -> Result<Value> {
         ("linear", Some(factor), None) => Ok(json!({"rope_type": "linear", "factor": factor})),
         ("yarn", Some(factor), _) => yarn(scope, factor),
         ("linear" | "yarn", None, _) => bail!(InvalidModel, "the file has no {:?}", scope.key("rope.scaling.factor")),
-        _ => bail!(Unsupported, "rotary positions scaled by {kind:?} are not known; linear and yarn are"),
+        _ => bail!(Unsupported, "rotary positions scaled by {kind:?} are not supported; linear and yarn are"),
     }
 }
 

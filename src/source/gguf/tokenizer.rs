@@ -49,7 +49,7 @@ pub fn describe(keys: &Keys) -> Result<Option<Described>> {
             finish(keys, &vocabulary, parts, true, Some(equal)).map(Some)
         }
         Some(other) => {
-            bail!(Unsupported, "the tokenizer is of the kind {other:?}; known are \"gpt2\" and \"llama\"")
+            bail!(Unsupported, "the tokenizer type is {other:?}; supported are \"gpt2\" and \"llama\"")
         }
     }
 }

@@ -78,7 +78,7 @@ impl ElementType {
     pub fn of(number: u32) -> Result<ElementType> {
         match TYPES.iter().find(|(n, _)| *n == number) {
             Some((_, found)) => Ok(*found),
-            None => bail!(InvalidModel, "its element type {number} is none of the format's"),
+            None => bail!(InvalidModel, "its element type {number} is not defined by the format"),
         }
     }
 
@@ -95,12 +95,17 @@ impl ElementType {
     pub fn bytes_of(&self, dims: &[u64]) -> Result<u64> {
         let row = dims.first().copied().unwrap_or(1);
         if !row.is_multiple_of(self.elements) {
-            bail!(InvalidModel, "its rows of {row} elements are not whole blocks of {} ({})", self.elements, self.name);
+            bail!(
+                InvalidModel,
+                "its rows of {row} elements are not a multiple of the block size {} ({})",
+                self.elements,
+                self.name
+            );
         }
         let elements = dims.iter().try_fold(1u64, |count, &dim| count.checked_mul(dim));
         match elements.and_then(|count| (count / self.elements).checked_mul(self.bytes)) {
             Some(bytes) => Ok(bytes),
-            None => bail!(InvalidModel, "its dimensions {dims:?} make more bytes than fit 64 bits"),
+            None => bail!(InvalidModel, "the size of its dimensions {dims:?} exceeds 64 bits"),
         }
     }
 }

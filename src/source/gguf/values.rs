@@ -33,7 +33,7 @@ impl Kind {
         const ALL: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64];
         match ALL.get(number as usize) {
             Some(kind) => Ok(*kind),
-            None => bail!(InvalidModel, "its value type {number} is none of the format's"),
+            None => bail!(InvalidModel, "its value type {number} is not defined by the format"),
         }
     }
 
@@ -75,7 +75,7 @@ impl Value {
             _ => {
                 let bytes = reader.take(kind.bytes().unwrap_or(0))?;
                 if kind == Kind::Bool && bytes[0] > 1 {
-                    bail!(InvalidModel, "a truth value is {}, neither 0 nor 1", bytes[0]);
+                    bail!(InvalidModel, "a boolean is {}, neither 0 nor 1", bytes[0]);
                 }
                 Ok(Value { kind, elements: None, bytes })
             }
@@ -153,7 +153,7 @@ impl Keys {
     /// Adds a value; an error if the key is there already.
     pub fn add(&mut self, key: &str, value: Value) -> Result<()> {
         if self.values.insert(key.to_owned(), value).is_some() {
-            bail!(InvalidModel, "the key is there twice");
+            bail!(InvalidModel, "the key occurs twice");
         }
         Ok(())
     }
@@ -194,13 +194,13 @@ impl Keys {
 
     /// A text of at most [`limits::GGUF_TEXT_BYTES`].
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        let text = self.typed(key, "a text in UTF-8", |value| {
+        let text = self.typed(key, "a UTF-8 string", |value| {
             (value.kind == Kind::Text).then(|| std::str::from_utf8(&value.bytes).ok()).flatten()
         })?;
         match text.filter(|text| text.len() > limits::GGUF_TEXT_BYTES) {
             Some(long) => {
                 let (length, limit) = (long.len(), limits::GGUF_TEXT_BYTES);
-                Err(error!(LimitExceeded, "the text has {length} bytes; the limit is {limit}").at(place(key)))
+                Err(error!(LimitExceeded, "the string has {length} bytes; the limit is {limit}").at(place(key)))
             }
             None => Ok(text),
         }
@@ -208,13 +208,13 @@ impl Keys {
 
     /// The elements of an array of texts, at most `limit`.
     pub fn texts(&self, key: &str, limit: usize) -> Result<Option<Vec<&str>>> {
-        let Some((bytes, count)) = self.array(key, "an array of texts", &[Kind::Text], limit)? else {
+        let Some((bytes, count)) = self.array(key, "an array of strings", &[Kind::Text], limit)? else {
             return Ok(None);
         };
         let mut texts = Vec::with_capacity(count);
         let mut rest = &bytes[..];
         for index in 0..count {
-            let broken = || error!(InvalidModel, "element {index} is not a text in UTF-8").at(place(key));
+            let broken = || error!(InvalidModel, "element {index} is not a UTF-8 string").at(place(key));
             let (length, after) = rest.split_first_chunk::<8>().ok_or_else(broken)?;
             let length = usize::try_from(u64::from_le_bytes(*length)).ok();
             let (text, after) = length.and_then(|length| after.split_at_checked(length)).ok_or_else(broken)?;
@@ -276,7 +276,7 @@ fn place(key: &str) -> String {
 /// Reads `count` keys with their values.
 pub fn read_keys(reader: &mut Reader, count: u64) -> Result<Keys> {
     if count > limits::GGUF_KEYS {
-        bail!(LimitExceeded, "the file says it has {count} keys; the limit is {}", limits::GGUF_KEYS);
+        bail!(LimitExceeded, "the file declares {count} keys; the limit is {}", limits::GGUF_KEYS);
     }
     let mut keys = Keys::default();
     for index in 0..count {

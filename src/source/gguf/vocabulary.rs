@@ -118,7 +118,7 @@ impl<'k> Vocabulary<'k> {
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if let Some(other) = ids.insert(token.clone(), id as u32) {
-                bail!(InvalidModel, "the tokens {other} and {id} are the same text {token:?}");
+                bail!(InvalidModel, "the tokens {other} and {id} have the same text {token:?}");
             }
         }
         Ok(Vocabulary { tokens, kinds, ids })
@@ -163,12 +163,12 @@ impl<'k> Vocabulary<'k> {
             // Not at the first character: a token may begin with a space where spaces are not encoded.
             let second = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
             let Some(at) = text[second..].find(' ').map(|at| second + at) else {
-                bail!(InvalidModel, "merge {index}, {text:?}, is no pair");
+                bail!(InvalidModel, "merge {index}, {text:?}, is not a pair");
             };
             let pair = (&text[..at], &text[at + 1..]);
             let joined = [pair.0, pair.1].concat();
             match [pair.0, pair.1, &joined].into_iter().find(|part| self.id(part).is_none()) {
-                Some(part) => bail!(InvalidModel, "merge {index}, {text:?}, needs {part:?}, which is no token"),
+                Some(part) => bail!(InvalidModel, "merge {index}, {text:?}, needs {part:?}, which is not a token"),
                 None => Ok(pair),
             }
         };
@@ -233,7 +233,7 @@ fn kinds(keys: &Keys, count: usize) -> Result<Vec<TokenKind>> {
         4 => Ok(TokenKind::UserDefined),
         5 => Ok(TokenKind::Unused),
         6 => Ok(TokenKind::Byte),
-        other => Err(error!(InvalidModel, "{other} is no kind of token")).at(|| format!("token {id}")),
+        other => Err(error!(InvalidModel, "{other} is not a token type")).at(|| format!("token {id}")),
     };
     numbers.iter().take(count).enumerate().map(kind).collect()
 }

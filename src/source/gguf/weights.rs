@@ -57,7 +57,7 @@ impl<'h> GgufWeights<'h> {
             let name = architecture.checkpoint_name(&tensor.name)?;
             if tensor.element.form.is_none() {
                 let (wanted, known) = (tensor.element.name, ElementType::readable());
-                bail!(Unsupported, "the tensor {:?} is {wanted}, which is not read; {known} are", tensor.name);
+                bail!(Unsupported, "the tensor {:?} is {wanted}, which is not supported; {known} are", tensor.name);
             }
             let change = match tensor.name.rsplit('.').nth(1) {
                 Some("attn_q") if architecture.interleaved => Change::Rows { heads },
@@ -76,7 +76,7 @@ impl<'h> GgufWeights<'h> {
     }
 
     fn stored(&self, tensor: &TensorInfo, change: Change) -> Result<Stored> {
-        let Some(form) = tensor.element.form else { bail!(Internal, "its type cannot be read") };
+        let Some(form) = tensor.element.form else { bail!(Internal, "its type is not supported") };
         let mut stored = Stored { dims: tensor.dims.clone(), form, bytes: tensor.bytes.clone() };
         match change {
             Change::None => {}

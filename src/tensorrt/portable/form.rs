@@ -7,7 +7,7 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 
 /// The oldest operator set that has the standard operators in the form in which they are written.
 pub(super) const OLDEST: i64 = 13;
-pub(super) const TOO_OLD: &str = "it is lowered from operator set 13 on";
+pub(super) const TOO_OLD: &str = "it is lowered from opset 13 on";
 
 /// Heads, and elements of one, that are believed.
 const LARGEST: i64 = 1 << 20;
@@ -41,7 +41,7 @@ impl Form {
         let more = node.input.iter().skip(9).any(|name| !name.is_empty());
         let scores = node.output.iter().skip(3).any(|name| !name.is_empty());
         if more || scores || node.int("smooth_softmax", 0) > 0 {
-            bail!(Unsupported, "it has positions, a bias, a sink or scales of its own, or gives its scores away");
+            bail!(Unsupported, "it has position ids, an attention bias, sinks or scales, or returns its scores");
         }
         if node.input_at(1).is_some() != node.input_at(2).is_some()
             || [5, 6].iter().any(|i| node.input_at(*i).is_none())
@@ -51,11 +51,11 @@ impl Form {
         let past = node.input_at(3).filter(|_| node.input_at(4).is_some());
         let info = graph.input.iter().find(|i| past.is_some() && i.name.as_deref() == past).map(ValueInfo::from);
         let Some((DataType::Float32, shape)) = info.and_then(|info| Some((info.dtype?, info.shape?))) else {
-            bail!(Unsupported, "its past is no float32 input of the model");
+            bail!(Unsupported, "its past is not a float32 input of the model");
         };
         let (tokens, size) = match shape.as_slice() {
             [_, _, tokens, Dim::Fixed(size)] if (1..=LARGEST).contains(size) => (tokens, *size),
-            _ => bail!(Unsupported, "its past does not say the size of the heads"),
+            _ => bail!(Unsupported, "its past does not declare the head size"),
         };
         let tables = node.int("do_rotary", 0) != 0;
         if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {

@@ -94,7 +94,7 @@ fn by_shape(
         return Ok(0);
     }
     let missing = match runtime {
-        None => "its shapes are not known without ONNX Runtime",
+        None => "its shapes cannot be inferred without ONNX Runtime",
         _ if opset < form::OLDEST => form::TOO_OLD,
         Some(runtime) => {
             let found = autodiff::lower_some(runtime, proto, &wanted, call)?;

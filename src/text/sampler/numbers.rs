@@ -18,7 +18,7 @@ pub(super) fn highest(logits: &[f32]) -> Result<(u32, f32)> {
         }
     }
     if !best.1.is_finite() {
-        bail!(Runtime, "the model gives no finite logit, out of {}", logits.len());
+        bail!(Runtime, "none of the {} logits of the model is finite", logits.len());
     }
     Ok(best)
 }

@@ -166,7 +166,7 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
                 return Vec::new();
             }
             // What is cut already would get a space in front of every part.
-            return vec!["`add_prefix_space` is not applied: tokenizer.json cuts texts in several steps".to_owned()];
+            return vec!["`add_prefix_space` is not applied: tokenizer.json splits texts in several steps".to_owned()];
         }
         _ => return Vec::new(),
     };

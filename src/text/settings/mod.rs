@@ -151,15 +151,17 @@ impl Settings {
         let mut found: Vec<(i64, AddedToken)> = Vec::new();
         if let Some(list) = self.config.as_ref().and_then(|config| config.get("added_tokens_decoder")) {
             let place = || "added_tokens_decoder".to_owned();
-            let Some(list) = list.as_object() else { return Err(error!(InvalidModel, "is no object").at(place())) };
+            let Some(list) = list.as_object() else {
+                return Err(error!(InvalidModel, "the value is not an object").at(place()));
+            };
             for (id, value) in list {
-                let id = id.parse().map_err(|_| error!(InvalidModel, "{id:?} is no id")).at(place)?;
+                let id = id.parse().map_err(|_| error!(InvalidModel, "{id:?} is not an id")).at(place)?;
                 found.push((id, token(value, false).at(place)?));
             }
         }
         for (content, id) in self.added.iter().flatten() {
             let Some(id) = id.as_i64() else {
-                bail!(InvalidModel, "added_tokens.json: the id of {content:?} is no number");
+                bail!(InvalidModel, "added_tokens.json: the id of {content:?} is not a number");
             };
             let special = named.iter().any(|token| token.content == *content);
             found.push((id, AddedToken::from(content.as_str(), special)));
@@ -173,16 +175,16 @@ impl Settings {
         let mut notes = Vec::new();
         let code = self.value("auto_map").and_then(|map| map.as_object()?.get("AutoTokenizer"));
         if code.is_some_and(|code| !code.is_null()) {
-            notes.push("the tokenizer has code of its own (`auto_map`), which is not run".to_owned());
+            notes.push("the tokenizer has custom code (`auto_map`), which is not run".to_owned());
         }
         if self.value("fix_mistral_regex") == Some(&Value::Bool(true)) {
-            notes.push("`fix_mistral_regex` is not applied: texts are cut as tokenizer.json says".to_owned());
+            notes.push("`fix_mistral_regex` is not applied: texts are split as in tokenizer.json".to_owned());
         }
         if self.value("never_split").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
             notes.push("`never_split` is not applied".to_owned());
         }
         if self.value("sp_model_kwargs").and_then(|map| map.get("enable_sampling")) == Some(&Value::Bool(true)) {
-            notes.push("tokens are not sampled (`sp_model_kwargs`): the best ones are taken".to_owned());
+            notes.push("tokens are not sampled (`sp_model_kwargs`): the best ones are used".to_owned());
         }
         notes
     }
@@ -191,7 +193,7 @@ impl Settings {
 /// A token as it is described: a text alone, or with what else it says.
 fn token(value: &Value, special: bool) -> Result<AddedToken> {
     let content = value.as_str().or_else(|| value.get("content")?.as_str());
-    let Some(content) = content else { bail!(InvalidModel, "{value} is no token: it has no text") };
+    let Some(content) = content else { bail!(InvalidModel, "{value} is not a token: it has no text") };
     let flag = |key: &str| value.get(key).and_then(Value::as_bool);
     let special = special || flag("special").unwrap_or(false);
     let token = AddedToken::from(content, special)

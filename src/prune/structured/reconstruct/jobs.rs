@@ -66,16 +66,16 @@ fn job(analysis: &Analysis<'_>, kept: &Kept, consumer: &Consumer<'_>) -> std::re
     let node = &analysis.graph.node[consumer.node as usize];
     let (tensor, value) = (analysis.constants[consumer.constant], &analysis.values[consumer.constant]);
     let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
-    let at = value.axes.iter().position(holds).ok_or("it is not stored as it is used")?;
-    let input = analysis.values.get(consumer.input).ok_or("what it is given is not known")?;
+    let at = value.axes.iter().position(holds).ok_or("it is stored in another form than it is used")?;
+    let input = analysis.values.get(consumer.input).ok_or("its input is not known")?;
     let window = if node.is("Conv") { Some(Window::of(node, tensor).filter(|_| at == 1)) } else { None };
     let window = match window {
-        Some(None) => return Err("it is a convolution in groups, or its padding is not written out"),
+        Some(None) => return Err("it is a grouped convolution, or its padding is not explicit"),
         Some(window) => window,
         None if !(node.is("MatMul") || node.is("Gemm")) || value.rank() != 2 => {
-            return Err("it is no matrix that rows are multiplied with");
+            return Err("it is not a matrix on the right-hand side");
         }
-        None if consumer.dimension + 1 != input.rank() => return Err("it is no matrix that rows are multiplied with"),
+        None if consumer.dimension + 1 != input.rank() => return Err("it is not a matrix on the right-hand side"),
         None => None,
     };
     if uses(analysis, consumer.constant) != 1 {

@@ -92,14 +92,12 @@ pub fn all(
     if scarce > 0 {
         done.notes.push(format!(
             "{scarce} weights have fewer rows of calibration data than twice their inputs (with fewer than their \
-             inputs \
-             they are not reconstructed): more data would serve them better"
+             inputs they are not reconstructed): use more data"
         ));
     }
     if idle > 0 {
         done.notes.push(format!(
-            "{idle} weights keep their values: what half of the calibration data says of them does not serve the \
-             other half"
+            "{idle} weights keep their values: a fit on half of the calibration data does not improve the other half"
         ));
     }
     done.weights = weights;

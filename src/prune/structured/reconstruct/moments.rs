@@ -202,7 +202,7 @@ impl Solver<'_> {
             new[row].iter_mut().zip(values).for_each(|(new, value)| *new = value);
         }
         if !new.iter().all(|v| v.is_finite()) {
-            bail!(InvalidModel, "least squares gives values that are not finite");
+            bail!(InvalidModel, "least squares produced values that are not finite");
         }
         let mut changed = Vec::new();
         if let (Some((name, bias)), Some(means)) = (&job.bias, &moments.means) {

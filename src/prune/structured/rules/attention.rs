@@ -25,7 +25,7 @@ fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     let ids: Vec<AxisId> =
         axes.iter().filter_map(|axis| if let Axis::Units(id) = axis { Some(*id) } else { None }).collect();
     if steps < 1 || ids.iter().any(|id| !cx.axes.size(*id).is_multiple_of(steps as usize)) {
-        return Err("its heads do not fit");
+        return Err("its heads do not match its shapes");
     }
     ids.iter().for_each(|id| in_steps(cx, ids[0], *id, steps as usize));
     Ok(())
@@ -52,7 +52,7 @@ pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
         return packed(cx, node, &q, (heads, kv_heads));
     };
     if heads < 1 || kv_heads < 1 || heads % kv_heads != 0 || [&q, &k, &v].iter().any(|v| v.rank() != 3) {
-        return Err("its heads do not fit");
+        return Err("its heads do not match its shapes");
     }
     let mut axes = vec![last(&q), last(&k), last(&v)];
     let mut cache = Vec::new();
@@ -86,7 +86,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     let all = heads.saturating_add(kv_heads.saturating_mul(2));
     let fits = x.rank() == 3 && is_fixed(x.dims[2]) && heads > 0 && kv_heads > 0 && heads % kv_heads == 0;
     if !fits || x.dims[2][0] % all != 0 {
-        return Err("its heads do not fit");
+        return Err("its heads do not match its shapes");
     }
     block_from(cx, node, 5);
     let size = x.dims[2][0] / all;
@@ -130,15 +130,15 @@ pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> 
     let heads = node.int("num_heads", 0);
     let (q, k, v) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.input(node, 2)?.clone());
     if heads < 1 || [&q, &k, &v].iter().any(|v| v.rank() != 3) || node.input.len() > 4 && node.input_at(4).is_some() {
-        return Err("its heads do not fit, or there is a mask");
+        return Err("its heads do not match its shapes, or there is a mask");
     }
     if (5..node.input.len()).any(|i| node.input_at(i).is_some()) || node.output.len() > 1 {
         return Err("it has a bias or a cache");
     }
     let mut axes = vec![last(&q), last(&k), last(&v)];
     if let Some(bias) = cx.optional(node, 3)? {
-        bias.axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values have one bias"));
-        axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values have one bias"));
+        bias.axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values share a bias"));
+        axes.iter().for_each(|axis| cx.block(*axis, "queries, keys and values share a bias"));
     }
     axes.dedup_by(|a, b| matches!((a, b), (Axis::Units(a), Axis::Units(b)) if a == b));
     together(cx, &axes, heads)?;
@@ -159,8 +159,8 @@ pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut axes = x.axes.clone();
     match (x.rank(), node.int("num_heads", 0)) {
         (4, 0) => {
-            cx.block(axes[3], "it turns pairs of it");
-            axes[3] = cx.fixed("it turns pairs of it");
+            cx.block(axes[3], "it rotates pairs of its elements");
+            axes[3] = cx.fixed("it rotates pairs of its elements");
         }
         (3, heads) if heads > 0 => {
             together(cx, &[axes[2]], heads)?;
@@ -168,7 +168,7 @@ pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
                 cx.follows.push(Follow::Attribute { node: cx.at, name: "num_heads", axis, per: x.dims[2][0] / heads });
             }
         }
-        _ => return Err("it does not say how many heads there are"),
+        _ => return Err("the number of heads is not given"),
     }
     cx.set(node, 0, x.dims, axes);
     Ok(())

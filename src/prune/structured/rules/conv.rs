@@ -14,7 +14,7 @@ pub fn conv<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let group = node.int("group", 1);
     if group < 1 || x.dims[1][0] != w.dims[1][0].wrapping_mul(group) || w.dims[0][0] % group != 0 {
-        return Err("its channels and groups do not fit");
+        return Err("its channels and groups do not match");
     }
     let kernel: Vec<i64> = w.dims[2..].iter().map(|d| d[0]).collect();
     let window = Window::of(node, &kernel)?;
@@ -52,7 +52,7 @@ fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Va
     let (each_in, each_out) = (w.dims[1][0] as usize, w.dims[0][0] as usize / group);
     let whole = each_in == 1 || group >= each_in;
     if whole {
-        cx.block(w.axes[1], "its groups stay whole");
+        cx.block(w.axes[1], "its groups cannot be split");
         // With one output channel in all there is no axis to cut.
         match (x.axes[1], w.axes[0]) {
             (Axis::Units(from), Axis::Units(to)) => {
@@ -97,10 +97,10 @@ fn whole_groups(cx: &mut Analysis<'_>, from: (AxisId, usize), to: (AxisId, usize
 pub fn transposed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, w, bias) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.optional(node, 2)?);
     if x.rank() < 3 || w.rank() != x.rank() || node.int("group", 1) != 1 {
-        return Err("it has groups, or shapes that are not known");
+        return Err("it has groups, or unknown shapes");
     }
     if node.attribute("output_shape").is_some() || node.attribute("auto_pad").is_some() {
-        return Err("its output's size is given");
+        return Err("its output size is fixed");
     }
     let kernel: Vec<i64> = w.dims[2..].iter().map(|d| d[0]).collect();
     let window = Window::of(node, &kernel)?;

@@ -143,12 +143,12 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
     match (a.0, b.0) {
         ([1, 1], _) => Ok(b),
         (_, [1, 1]) => Ok(a),
-        (x, y) if is_fixed(x) && is_fixed(y) && x != y => Err("it is given shapes that do not fit"),
+        (x, y) if is_fixed(x) && is_fixed(y) && x != y => Err("the shapes of its inputs do not match"),
         (x, y) if is_fixed(x) != is_fixed(y) => {
             // At run time the open size is this one, or 1.
             let (fixed, axis) = if is_fixed(x) { a } else { b };
-            cx.block(axis, "it meets an open size there");
-            Ok((fixed, cx.fixed("it meets an open size there")))
+            cx.block(axis, "its other input is not of fixed size there");
+            Ok((fixed, cx.fixed("its other input is not of fixed size there")))
         }
         (x, _) => Ok((x, cx.link(a.1, b.1))),
     }

@@ -8,7 +8,7 @@ use crate::onnx::proto::NodeProto;
 
 /// Along one axis, which is blocked; the others go on.
 pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    const TEXT: &str = "it picks elements of it";
+    const TEXT: &str = "it selects elements along it";
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let at = axis_at(node.int("axis", 0), x.rank())?;
     cx.block(x.axes[at], TEXT);

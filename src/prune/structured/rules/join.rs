@@ -15,7 +15,7 @@ pub fn concat<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let first = inputs.first().ok_or("it lacks an input")?.clone();
     let at = axis_at(node.int("axis", 1), first.rank())?;
     if inputs.iter().any(|v| v.rank() != first.rank()) {
-        return Err("it is given shapes that do not fit");
+        return Err("the shapes of its inputs do not match");
     }
     let (mut dims, mut axes) = (first.dims.clone(), first.axes.clone());
     for value in &inputs[1..] {
@@ -66,18 +66,18 @@ pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let given = cx.list(node, "split", 1)?;
     let sizes: Vec<Dim> = match &given {
         Some(list) if list.len() == count => list.iter().map(|i| i.lanes).collect(),
-        Some(_) => return Err("its sizes do not fit"),
+        Some(_) => return Err("its sizes do not match"),
         None => equal(x.dims[at], count as i64),
     };
     let whole = if sizes.iter().all(|d| is_fixed(*d)) && is_fixed(x.dims[at]) {
         let sum: i64 = sizes.iter().map(|d| d[0].max(0)).sum();
         if sum != x.dims[at][0] || sizes.iter().any(|d| d[0] < 0) {
-            return Err("its sizes do not fit");
+            return Err("its sizes do not match");
         }
         x.axes[at]
     } else {
-        cx.block(x.axes[at], "it splits it at places that vary");
-        cx.fixed("it splits it at places that vary")
+        cx.block(x.axes[at], "it splits it at variable positions");
+        cx.fixed("it splits it at variable positions")
     };
     let mut start = 0;
     let mut parts = Vec::with_capacity(count);
@@ -128,8 +128,8 @@ struct Ranges {
 
 impl Ranges {
     fn of<'m>(cx: &Analysis<'m>, node: &'m NodeProto, rank: usize) -> Judged<Ranges> {
-        let starts = cx.list(node, "starts", 1)?.ok_or("its range is not given")?;
-        let ends = cx.list(node, "ends", 2)?.ok_or("its range is not given")?;
+        let starts = cx.list(node, "starts", 1)?.ok_or("its range is not known")?;
+        let ends = cx.list(node, "ends", 2)?.ok_or("its range is not known")?;
         let axes: Vec<usize> = match cx.fixed_list(node, "axes", 3)? {
             Some(axes) => axes.iter().map(|axis| axis_at(*axis, rank)).collect::<Judged<_>>()?,
             None => (0..starts.len()).collect(),
@@ -144,7 +144,7 @@ impl Ranges {
 
 /// Ranges of some axes.
 pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    const TEXT: &str = "it takes a range that varies, or every n-th";
+    const TEXT: &str = "it takes a variable range, or every n-th element";
     let x = cx.input(node, 0)?.clone();
     let ranges = match Ranges::of(cx, node, x.rank()) {
         Ok(ranges) => ranges,

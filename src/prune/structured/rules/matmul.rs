@@ -13,7 +13,7 @@ pub fn matmul<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let (inner_a, inner_b) = (a.rank() - 1, b.rank().saturating_sub(2));
     if is_fixed(a.dims[inner_a]) && is_fixed(b.dims[inner_b]) && a.dims[inner_a] != b.dims[inner_b] {
-        return Err("it is given shapes that do not fit");
+        return Err("the shapes of its inputs do not match");
     }
     sum_over(cx, node, (&a, inner_a, 0), (&b, inner_b, 1));
     let leading = |v: &Value<'m>| {
@@ -39,7 +39,7 @@ pub fn gemm<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (a, b) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let c = cx.optional(node, 2)?;
     if a.rank() != 2 || b.rank() != 2 {
-        return Err("its factors are no matrices");
+        return Err("its operands are not matrices");
     }
     let (row_a, inner_a) = if node.int("transA", 0) != 0 { (1, 0) } else { (0, 1) };
     let (inner_b, column_b) = if node.int("transB", 0) != 0 { (1, 0) } else { (0, 1) };

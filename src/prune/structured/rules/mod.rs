@@ -62,8 +62,8 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         op if elementwise::UNARY.contains(&op) => elementwise::unary(cx, node),
         op if elementwise::BROADCAST.contains(&op) => elementwise::broadcast(cx, node),
         op if reduce::REDUCE.contains(&op) => reduce::reduce(cx, node),
-        op if is_quantized(node) && !op.is_empty() => Err("it is quantized already"),
-        "Constant" => Err("it is no tensor"),
+        op if is_quantized(node) && !op.is_empty() => Err("it is already quantized"),
+        "Constant" => Err("it is not a tensor"),
         "MatMul" => matmul::matmul(cx, node),
         "Gemm" => matmul::gemm(cx, node),
         "Conv" => conv::conv(cx, node),
@@ -106,7 +106,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         "GatherND" => opaque::gather_nd(cx, node),
         "TopK" => opaque::top_k(cx, node),
         "OneHot" => opaque::one_hot(cx, node),
-        _ => Err("what it does to them is not known"),
+        _ => Err("its effect on them is not known"),
     }
 }
 
@@ -114,7 +114,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 fn learned<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.op() {
         "Scaler" | "Normalizer" | "Binarizer" | "Imputer" | "LabelEncoder" => opaque::as_input(cx, node, 0),
-        _ => Err("what it does to them is not known"),
+        _ => Err("its effect on them is not known"),
     }
 }
 
@@ -126,7 +126,7 @@ fn contrib<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         "MultiHeadAttention" => attention::multi_head(cx, node),
         "RotaryEmbedding" => attention::rotary(cx, node),
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => norm::skip(cx, node),
-        _ if is_quantized(node) => Err("it is quantized already"),
-        _ => Err("what it does to them is not known"),
+        _ if is_quantized(node) => Err("it is already quantized"),
+        _ => Err("its effect on them is not known"),
     }
 }

@@ -11,13 +11,13 @@ const MEAN: &str = "it normalizes over it";
 fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops::Range<usize>) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 2 {
-        return Err("it is given no channels");
+        return Err("its input has no channels");
     }
     let mut channels = (x.dims[1], x.axes[1]);
     for index in vectors {
         let vector = cx.input(node, index)?.clone();
         if vector.rank() != 1 {
-            return Err("its parameters are no vectors");
+            return Err("its parameters are not vectors");
         }
         channels = meet(cx, channels, (vector.dims[0], vector.axes[0]))?;
     }
@@ -30,7 +30,7 @@ fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops
 /// `BatchNormalization` as it is after training.
 pub fn batch<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     if node.int("training_mode", 0) != 0 || node.output.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err("it is in training");
+        return Err("it is in training mode");
     }
     per_channel(cx, node, 1..5)
 }
@@ -113,8 +113,8 @@ pub fn softmax<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let end = if old { x.rank() } else { first + 1 };
     let mut axes = x.axes.clone();
     for axis in &mut axes[first..end] {
-        cx.block(*axis, "it shares out over it");
-        *axis = cx.fixed("it shares out over it");
+        cx.block(*axis, "it distributes over it");
+        *axis = cx.fixed("it distributes over it");
     }
     cx.set(node, 0, x.dims, axes);
     Ok(())

@@ -4,7 +4,7 @@ use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Axis, Dim, UNKNOWN, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-const HELD: &str = "it takes elements of it to other places";
+const HELD: &str = "it moves elements along it";
 
 fn block_inputs<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, text: &'static str) {
     for name in &node.input {

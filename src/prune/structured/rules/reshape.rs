@@ -11,7 +11,7 @@ use crate::onnx::proto::NodeProto;
 /// By a shape that is known as far as it can be.
 pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
-    let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not given")?;
+    let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not known")?;
     let dims = target(&x, &ints, node.int("allowzero", 0) != 0)?;
     let axes = regroup(cx, &x, &dims);
     let wants: Vec<Option<AxisId>> = axes
@@ -40,7 +40,7 @@ fn target(x: &Value<'_>, ints: &[Int], zero_is_zero: bool) -> Judged<Vec<Dim>> {
     let mut open = None;
     for (index, int) in ints.iter().enumerate() {
         dims.push(match int.lanes {
-            [0, 0] if !zero_is_zero => *x.dims.get(index).ok_or("it copies a size that is not there")?,
+            [0, 0] if !zero_is_zero => *x.dims.get(index).ok_or("it copies a size that does not exist")?,
             [-1, -1] => {
                 open = Some(index);
                 [1, 1]
@@ -54,7 +54,7 @@ fn target(x: &Value<'_>, ints: &[Int], zero_is_zero: bool) -> Judged<Vec<Dim>> {
         let one = |lane: usize| all[lane].checked_div(known[lane]).filter(|q| q * known[lane] == all[lane]);
         dims[open] = match (one(0), one(1)) {
             (Some(a), Some(b)) => [a, b],
-            _ => return Err("its shape does not fit what it is given"),
+            _ => return Err("its shape does not match its input"),
         };
     }
     Ok(dims)
@@ -78,7 +78,7 @@ pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 
 /// The axes of `x` in another shape.
 fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
-    let inner = cx.fixed("it takes it apart or joins it with others");
+    let inner = cx.fixed("it splits it or merges it with other axes");
     let mut axes = vec![inner; dims.len()];
     let big = |dims: &[Dim]| -> Vec<usize> { (0..dims.len()).filter(|i| dims[*i] != [1, 1]).collect() };
     let (from, to) = (big(&x.dims), big(dims));
@@ -120,7 +120,7 @@ fn reason(axis: Axis) -> Reason {
 
 /// One run of dimensions with the same product on both sides.
 fn run(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim], (ins, outs): (&[usize], &[usize]), axes: &mut [Axis]) {
-    const INNER: &str = "it takes it apart or joins it with others";
+    const INNER: &str = "it splits it or merges it with other axes";
     let (Some(&first), Some(&head)) = (ins.first(), outs.first()) else {
         ins.iter().for_each(|at| cx.block(x.axes[*at], INNER));
         return;

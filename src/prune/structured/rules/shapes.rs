@@ -12,7 +12,7 @@ pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         None => (0..x.rank()).rev().collect(),
     };
     if order.len() != x.rank() {
-        return Err("its order does not fit");
+        return Err("its permutation does not match");
     }
     let (dims, axes) = (order.iter().map(|i| x.dims[*i]).collect(), order.iter().map(|i| x.axes[*i]).collect());
     cx.set(node, 0, dims, axes);
@@ -31,7 +31,7 @@ pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         Some(axes) => axes.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?,
         None => {
             // What is cut to one element would go as well.
-            x.axes.iter().for_each(|axis| cx.block(*axis, "it drops whatever has one element"));
+            x.axes.iter().for_each(|axis| cx.block(*axis, "it removes every axis of size 1"));
             (0..x.rank()).filter(|i| x.dims[*i] == [1, 1]).collect()
         }
     };
@@ -44,7 +44,7 @@ pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 /// Dimensions of size 1 come.
 pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
-    let axes = cx.fixed_list(node, "axes", 1)?.ok_or("its axes are not given")?;
+    let axes = cx.fixed_list(node, "axes", 1)?.ok_or("its axes are not known")?;
     let rank = x.rank() + axes.len();
     let new: Vec<usize> = axes.iter().map(|axis| axis_at(*axis, rank)).collect::<Judged<_>>()?;
     let (mut dims, mut out) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
@@ -52,7 +52,7 @@ pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     for place in 0..rank {
         let known = if new.contains(&place) { None } else { old.next() };
         dims.push(known.map_or([1, 1], |(dim, _)| *dim));
-        out.push(known.map_or(cx.fixed("there is only one of it"), |(_, axis)| *axis));
+        out.push(known.map_or(cx.fixed("its size is 1"), |(_, axis)| *axis));
     }
     cx.set(node, 0, dims, out);
     cx.set_ints(node, x.ints);
@@ -82,7 +82,7 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         count = count.and_then(|c| Int::product(&c, &Int::size(*dim, *axis)));
     }
     if count.is_none() {
-        x.axes.iter().for_each(|axis| cx.block(*axis, "it counts it"));
+        x.axes.iter().for_each(|axis| cx.block(*axis, "it counts its elements"));
     }
     cx.set(node, 0, Vec::new(), Vec::new());
     cx.set_ints(node, count.map(|c| vec![c]));
@@ -92,7 +92,7 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 /// Repeats along dimensions of size 1. Copies can be fewer, so a dimension that it makes can be cut.
 pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
-    let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not given")?;
+    let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not known")?;
     let rank = x.rank().max(ints.len());
     let (mut dims, mut axes) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
     let mut wants = vec![None; ints.len()];
@@ -104,8 +104,8 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
             (Some(own), Some(at)) if ints[at].lanes == [1, 1] => own,
             (Some(own), Some(at)) if own.0 == ints[at].lanes => own,
             (Some(own), Some(_)) if own.0 != [1, 1] && is_fixed(own.0) => {
-                cx.block(own.1, "it meets an open size there");
-                (own.0, cx.fixed("it meets an open size there"))
+                cx.block(own.1, "its other input is not of fixed size there");
+                (own.0, cx.fixed("its other input is not of fixed size there"))
             }
             (Some(own), Some(_)) if own.0 != [1, 1] => own,
             (_, Some(at)) => made(cx, &ints[at])?,
@@ -132,7 +132,7 @@ fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
 
 /// A value of a given shape whose elements are all alike.
 pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    let ints = cx.list(node, "", 0)?.ok_or("its shape is not given")?;
+    let ints = cx.list(node, "", 0)?.ok_or("its shape is not known")?;
     let (mut dims, mut axes, mut wants) = (Vec::new(), Vec::new(), Vec::new());
     for int in &ints {
         let (dim, axis) = made(cx, int)?;
@@ -178,9 +178,9 @@ pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it repeats it";
     let x = cx.input(node, 0)?.clone();
-    let times = cx.list(node, "", 1)?.ok_or("its repeats are not given")?;
+    let times = cx.list(node, "", 1)?.ok_or("its repeats are not known")?;
     if times.len() != x.rank() {
-        return Err("its repeats do not fit");
+        return Err("its repeats do not match");
     }
     let (mut dims, mut axes) = (Vec::new(), Vec::new());
     for ((dim, axis), times) in x.dims.iter().zip(&x.axes).zip(&times) {

@@ -6,7 +6,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
 /// The verdict on a window that does not fit into what it slides over, which may be of an open size.
-pub const TOO_SHORT: &str = "its window is larger than what it slides over";
+pub const TOO_SHORT: &str = "its window is larger than its input";
 
 /// The attributes of a window.
 pub struct Window {
@@ -94,7 +94,7 @@ pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 3 {
-        return Err("it is given no image");
+        return Err("its input is not an image");
     }
     block_spatial(cx, &x);
     let mut dims = x.dims[..2].to_vec();
@@ -130,7 +130,7 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         (_, Some(sizes)) => {
             let ints = sizes.ints.ok_or("its sizes are computed")?;
             if ints.len() != x.rank() {
-                return Err("its sizes do not fit");
+                return Err("its sizes do not match");
             }
             let axes = x.axes.iter().zip(&x.dims).zip(&ints);
             let axes = axes.map(|((axis, dim), int)| match axis {
