@@ -1,8 +1,8 @@
-//! What every long operation takes besides its options: progress, a deadline and a way to stop it.
+//! Progress, deadline and cancellation of a long operation.
 //!
-//! The work itself runs on worker threads and calls [`Ticket::check`] often (every few milliseconds of
-//! work); the thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`]
-//! times a second and passes a cancel on. So the callback always runs on the caller's own thread.
+//! The work itself runs on worker threads and calls [`Ticket::check`] often (every few milliseconds of work). The
+//! thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`] times per second, and
+//! passes a cancel on. So the callback always runs on the caller's own thread.
 
 use crate::error::{Error, Kind, Result};
 use std::ops::ControlFlow;
@@ -10,51 +10,51 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Most progress reports in a second.
+/// Maximum number of progress reports per second.
 pub const REPORTS_PER_SECOND: u32 = 20;
 
-/// How far an operation is.
+/// Progress of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// What is being done now: `load`, `quantize`, `save`, `benchmark` …
+    /// The current stage: `load`, `quantize`, `save`, `benchmark` …
     pub stage: &'a str,
     /// Units done in this stage (bytes, rounds …).
     pub done: u64,
-    /// Units in all; 0 if not known.
+    /// Total number of units; 0 if unknown.
     pub total: u64,
 }
 
-/// A flag any thread may raise to stop an operation. Clones share the flag; raising it cannot be undone.
+/// A cancel token, which any thread may fire to stop an operation. Clones share the flag; it cannot be reset.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<CancelState>);
 
 #[derive(Debug, Default)]
 struct CancelState {
     fired: AtomicBool,
-    /// Guards nothing but the sleep of those who wait for the flag.
+    /// Protects only the condition variable of threads that wait for the flag.
     lock: Mutex<()>,
     wake: Condvar,
 }
 
 impl Cancel {
-    /// A token that has not been fired.
+    /// Returns a token that has not been fired.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Stops every operation that was given this token. May be called from any thread, any number of times.
+    /// Cancels every operation that this token was passed to. May be called from any thread, any number of times.
     pub fn fire(&self) {
         self.0.fired.store(true, Ordering::Release);
         let _guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
         self.0.wake.notify_all();
     }
 
-    /// Whether [`Cancel::fire`] was called.
+    /// Returns whether [`Cancel::fire`] was called.
     pub fn is_fired(&self) -> bool {
         self.0.fired.load(Ordering::Acquire)
     }
 
-    /// Sleeps until the token is fired or `limit` has passed; says whether it is fired.
+    /// Sleeps until the token is fired or `limit` has passed; returns whether it is fired.
     pub fn wait(&self, limit: Duration) -> bool {
         let guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
         if !self.is_fired() {
@@ -64,22 +64,22 @@ impl Cancel {
     }
 }
 
-/// The caller's function for progress; `Break` cancels.
+/// A progress callback; `Break` cancels the operation.
 pub type ProgressFn<'a> = dyn Fn(Progress<'_>) -> ControlFlow<()> + 'a;
 
-/// The caller's side of a running operation. `Call::default()` neither reports nor ends early.
+/// The caller's options of a running operation. `Call::default()` neither reports nor ends early.
 #[derive(Default, Clone, Copy)]
 pub struct Call<'a> {
-    /// Called on the thread that called the library.
+    /// Progress callback, called on the thread that called the library.
     pub progress: Option<&'a ProgressFn<'a>>,
-    /// The moment after which the operation ends with [`Kind::Timeout`].
+    /// Deadline, after which the operation fails with [`Kind::Timeout`].
     pub deadline: Option<Instant>,
-    /// Ends the operation with [`Kind::Cancelled`] when fired.
+    /// Cancel token, which ends the operation with [`Kind::Cancelled`].
     pub cancel: Option<&'a Cancel>,
 }
 
 impl Call<'_> {
-    /// An error if the caller cancelled or the deadline passed.
+    /// Fails if the caller cancelled or the deadline passed.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_some_and(Cancel::is_fired) {
             return Err(cancelled());
@@ -90,12 +90,12 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// True if nothing can end or watch the operation, so no watching thread is needed.
+    /// Returns whether nothing can end or watch the operation, so that no watching thread is needed.
     pub fn is_passive(&self) -> bool {
         self.progress.is_none() && self.deadline.is_none() && self.cancel.is_none()
     }
 
-    /// Reports progress now and checks for a cancel. For loops that are slow per step and run on the caller's thread.
+    /// Reports progress now and checks for a cancel. Meant for slow loops that run on the caller's thread.
     pub fn report(&self, stage: &str, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = self.progress
             && progress(Progress { stage, done, total }).is_break()
@@ -153,7 +153,7 @@ impl Call<'_> {
     }
 }
 
-/// The worker's side of a running operation. Shared by all its threads.
+/// The worker's side of a running operation, shared by all its threads.
 #[derive(Debug, Default)]
 pub struct Ticket {
     done: AtomicU64,
@@ -161,7 +161,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// An error once the caller has cancelled or the deadline has passed. One atomic load: call it often.
+    /// Fails once the caller has cancelled or the deadline has passed. It is one atomic load: call it often.
     pub fn check(&self) -> Result<()> {
         match self.stopped.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -170,7 +170,7 @@ impl Ticket {
         }
     }
 
-    /// Adds to the units done.
+    /// Adds to the number of units done.
     pub fn add(&self, units: u64) {
         self.done.fetch_add(units, Ordering::Relaxed);
     }

@@ -1,32 +1,32 @@
-//! The one error type of the library.
+//! The error type of the library.
 //!
-//! An [`Error`] says three things: what sort of failure it is ([`Kind`], which becomes the status code at
-//! the C boundary), what is wrong in a sentence a person can act on, and where: the file, node, tensor or
-//! argument concerned. Inner functions say what is wrong; outer ones add the place with [`Error::at`].
+//! An [`Error`] has a kind ([`Kind`], which becomes the status code at the C boundary), a message (one sentence that
+//! says what is wrong), and a place: the file, node, tensor or argument concerned. Inner functions write the message;
+//! outer ones add the place with [`Error::at`].
 
 use std::fmt;
 
-/// The result of everything that can fail in this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The sort of a failure. The numbers are the status codes of the C interface: append only.
+/// The kind of a failure. The values are the status codes of the C interface: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
 pub enum Kind {
-    /// An argument is outside what the function takes: a null pointer, an unknown option, a bad range.
+    /// An argument is out of range: a null pointer, an unknown option, a bad value.
     InvalidArgument = 1,
-    /// A handle is of another kind than the function takes, or was freed.
+    /// A handle has another type than the function expects, or was freed.
     InvalidHandle = 2,
     /// A file, a tensor, an input or a name does not exist.
     NotFound = 3,
-    /// The operating system refused to read or write.
+    /// The operating system failed to read or write.
     Io = 4,
-    /// The model file is damaged, hostile or not a model at all.
+    /// The model file is damaged, hostile or not a model.
     InvalidModel = 5,
-    /// The model is valid but uses something this version cannot handle.
+    /// The model is valid but uses a feature that this version does not support.
     Unsupported = 6,
-    /// Something is larger than the limits in `limits.rs` allow.
+    /// A limit of `limits.rs` is exceeded.
     LimitExceeded = 7,
     /// ONNX Runtime was not found, or is too old.
     RuntimeMissing = 8,
@@ -36,31 +36,31 @@ pub enum Kind {
     Cancelled = 10,
     /// The deadline of the call passed.
     Timeout = 11,
-    /// The handle is in use by another thread and takes one call at a time.
+    /// The handle is in use by another thread and accepts one call at a time.
     Busy = 12,
-    /// A quality or speed gate the caller asked for was not met.
+    /// A requested quality or speed limit was not met.
     GateNotMet = 13,
-    /// A defect of this library (a caught panic). The process is intact; the operation is not done.
+    /// A defect of this library (a caught panic). The process is intact; the operation failed.
     Internal = 14,
     /// TensorRT was not found, is too old, or this library was built without its headers.
     BackendMissing = 15,
-    /// There is no NVIDIA driver or no device of its.
+    /// No NVIDIA driver was found, or it reports no device.
     DeviceMissing = 16,
     /// TensorRT refused the model or failed to build.
     Backend = 17,
-    /// A file was made of another model, or for another library or device.
+    /// A file belongs to another model, library or device.
     Mismatch = 18,
-    /// A file that is code, from somebody who was not said to be trusted.
+    /// The file contains executable code (an engine) and the caller did not mark its source as trusted.
     Untrusted = 19,
 }
 
 impl Kind {
-    /// Whether the caller ended the work: then nothing else is tried.
+    /// Returns whether the caller ended the work, so that no alternative is tried.
     pub(crate) fn ends_a_call(self) -> bool {
         matches!(self, Kind::Cancelled | Kind::Timeout)
     }
 
-    /// The stable lower-case name, as `optimize_status_name` and the JSON reports give it.
+    /// Returns the stable lower-case name, as in `optimize_status_name` and the JSON reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::InvalidArgument => "invalid_argument",
@@ -86,7 +86,7 @@ impl Kind {
     }
 }
 
-/// What went wrong, of which sort, and where. `Display` prints `place: message`.
+/// An error with its kind, message and place. `Display` prints `place: message`.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
@@ -95,28 +95,28 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure of the given sort; `message` is one sentence without a full stop.
+    /// Returns an error of the given kind; `message` is one sentence without a full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), place: String::new() }
     }
 
-    /// Puts `place` in front of the place already known: the innermost call names the innermost place.
+    /// Prepends `place` to the place, so that the innermost call names the innermost place.
     pub fn at(mut self, place: impl fmt::Display) -> Self {
         self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
         self
     }
 
-    /// The sort of failure.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What is wrong, without the place.
+    /// Returns the message without the place.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Where, outermost first (`model.onnx: graph.node[3]`); empty if the message says it all.
+    /// Returns the place, outermost first (`model.onnx: graph.node[3]`); empty if the message contains it.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -143,9 +143,9 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
-/// Adds a place to the error of any result.
+/// Adds a place to the error of a result.
 pub trait Context<T> {
-    /// See [`Error::at`]; `place` is only built when there is an error.
+    /// Adds a place as [`Error::at`]; `place` is only evaluated if there is an error.
     fn at<P: fmt::Display>(self, place: impl FnOnce() -> P) -> Result<T>;
 }
 
@@ -155,7 +155,8 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// For the library and its command: `bail!(InvalidModel, "node {} has no inputs", name)` returns that error from the function.
+/// Returns an error from the current function: `bail!(InvalidModel, "node {} has no inputs", name)`. For the library
+/// and its command.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! bail {
@@ -165,7 +166,7 @@ macro_rules! bail {
 }
 pub use crate::bail;
 
-/// `error!(NotFound, "no input {name:?}")` makes that error.
+/// Makes an error: `error!(NotFound, "no input {name:?}")`.
 macro_rules! error {
     ($kind:ident, $($arg:tt)*) => {
         $crate::error::Error::new($crate::error::Kind::$kind, format!($($arg)*))

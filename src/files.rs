@@ -1,8 +1,8 @@
-//! Everything that touches the file system: opening beneath a folder, mapping, replacing atomically.
+//! All access to the file system: opening beneath a folder, mapping, atomic replacement.
 //!
-//! The rules of the house for a stranger's files are kept here and nowhere else: no links and no `..` out of the
-//! model's folder (`beneath` knows the exceptions); sizes checked against `limits.rs` before mapping; a
-//! file is either wholly replaced or untouched.
+//! The rules for untrusted files are in this module only: no links and no `..` out of the model's folder (`beneath`
+//! has the exceptions); sizes are checked against `limits.rs` before mapping; a file is either completely replaced or
+//! untouched.
 
 mod beneath;
 mod clock;
@@ -24,10 +24,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, RwLock};
 
-/// Address ranges of live read-only file mappings, start -> end: what [`release`] may drop.
+/// Address ranges of live read-only file mappings, start -> end, which [`release`] may drop.
 static MAPPINGS: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
 
-/// A mapped file that takes itself off [`MAPPINGS`] when the last slice of it is dropped.
+/// A mapped file that removes itself from [`MAPPINGS`] when the last slice of it is dropped.
 struct Mapping(memmap2::Mmap);
 
 impl AsRef<[u8]> for Mapping {
@@ -74,10 +74,10 @@ pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     Ok(Bytes::from_owner(Mapping(mapping)))
 }
 
-/// Tells the kernel that these bytes will not be needed again soon, if they lie in a mapped file.
+/// Tells the kernel that these bytes will not be needed soon, if they belong to a mapped file.
 ///
-/// Keeps the resident memory of a pass over a large model small. They stay valid: a later access reads
-/// them from the file again. Bytes on the heap are left alone.
+/// This keeps the resident memory of a pass over a large model small. The bytes stay valid: a later access reads them
+/// from the file again. Bytes on the heap are left alone.
 pub fn release(bytes: &[u8]) {
     let page = page_size();
     let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
@@ -99,16 +99,16 @@ fn page_size() -> usize {
     *SIZE
 }
 
-/// Folder and name of a file that is always there and always empty. ONNX Runtime wants the file of external weights to
-/// exist before it takes them from memory instead, and on other systems this will be a file of our own.
+/// Returns folder and name of a file that always exists and is always empty. ONNX Runtime requires the file of
+/// external weights to exist before it takes them from memory instead.
 pub fn always_empty() -> (&'static str, &'static str) {
     ("/dev", "null")
 }
 
-/// Bytes given back at a time while they are streamed.
+/// Number of bytes that are released at a time while streaming.
 const STREAM_BYTES: usize = 1 << 20;
 
-/// Writes bytes in pieces, giving mapped pages back behind it; `step` is called for every piece.
+/// Writes bytes in chunks and releases their mapped pages; `step` is called for every chunk.
 pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut done = 0usize;
     for piece in bytes.chunks(STREAM_BYTES) {
@@ -122,26 +122,26 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
     Ok(())
 }
 
-/// A file that appears under its name only when it is complete: until [`AtomicFile::commit`] it has no
-/// name (or a hidden one, where the file system has no unnamed files), and dropping it removes it. If the
-/// target is a symbolic link, the link is replaced and what it points to stays as it is.
+/// A file that appears under its name only when it is complete: until [`AtomicFile::commit`] it has no name (or a
+/// hidden one, if the file system has no unnamed files), and dropping it removes it. If the target is a symbolic
+/// link, the link is replaced and its target is unchanged.
 pub struct AtomicFile {
-    /// `None` only while it is dropped.
+    /// The file; `None` only while it is dropped.
     file: Option<File>,
     target: PathBuf,
     /// The temporary name, if the file has one.
     named: Option<PathBuf>,
-    /// Bytes written, how many of them the kernel was told to put on the disk, and how many surely are there.
+    /// Bytes written, bytes that the kernel was told to flush, and bytes that are surely on disk.
     written: u64,
     started: u64,
     waited: u64,
 }
 
-/// Bytes after which the kernel is told to put them on the disk.
+/// Number of bytes after which the kernel is told to flush.
 const WRITE_BACK: u64 = 4 << 20;
 
 impl AtomicFile {
-    /// Begins a file that will replace `target`. The folder must exist.
+    /// Creates a file that will replace `target`. The folder must exist.
     pub fn create(target: &Path) -> Result<AtomicFile> {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
@@ -171,13 +171,13 @@ impl AtomicFile {
         Ok((fd.into(), Some(name)))
     }
 
-    /// Makes the content durable and gives the file its name, replacing what was there in one step.
+    /// Makes the content durable and renames the file to its name, atomically replacing an existing one.
     pub fn commit(mut self) -> Result<()> {
         let place = self.target.clone();
         self.finish().at(|| place.display())
     }
 
-    /// As [`AtomicFile::commit`], under another name in the same folder: for names made from the content.
+    /// As [`AtomicFile::commit`], under another name in the same folder: for names derived from the content.
     pub fn commit_as(mut self, name: &str) -> Result<()> {
         self.target.set_file_name(name);
         self.commit()
@@ -187,8 +187,8 @@ impl AtomicFile {
         self.file.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Has the kernel put on the disk what was written, and waits for what it was told the last time: the final
-    /// sync, which no cancel can interrupt, has only the last few megabytes to wait for.
+    /// Tells the kernel to flush what was written, and waits for the previous flush: the final sync, which no cancel
+    /// can interrupt, then has only the last few megabytes to wait for.
     fn write_back(&mut self) {
         #[cfg(target_os = "linux")]
         if let Some(file) = &self.file {
@@ -255,7 +255,7 @@ pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// Puts a finished folder in the place of another, or of nothing, in one step, and removes the other.
+/// Atomically replaces a folder by a finished one, and removes the old one. The target need not exist.
 pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
@@ -268,8 +268,9 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     sync_folder(parent_of(target))
 }
 
-/// As [`replace_folder`], where two folders cannot be exchanged: for a moment there is none. The old one comes back if the
-/// new one cannot take its place; if the process ends just then, it lies beside it as `.NAME.NUMBER.old`.
+/// As [`replace_folder`], on file systems that cannot exchange two folders: for a moment neither exists. The old one
+/// is restored if the new one cannot take its place; if the process ends just then, it is next to it as
+/// `.NAME.NUMBER.old`.
 fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     if !target.exists() {
         return std::fs::rename(finished, target).at(|| target.display());
@@ -284,7 +285,7 @@ fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     std::fs::remove_dir_all(&aside).at(|| aside.display())
 }
 
-/// Reads a small file, refusing one above `limit` bytes.
+/// Reads a small file; fails above `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata().at(|| path.display())?.len();
@@ -297,7 +298,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The folder a path lies in; `.` for a bare name.
+/// Returns the folder of a path; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -305,8 +306,8 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a rename durable. Folders that may be written but not read, and file systems that sync no folders,
-/// are left to the kernel: the file itself is in place.
+/// Makes a rename durable. For folders that may be written but not read, and file systems that do not sync folders,
+/// this is left to the kernel: the file itself is in place.
 fn sync_folder(folder: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::empty()).and_then(rustix::fs::fsync) {
@@ -315,12 +316,12 @@ fn sync_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// The path under which the kernel shows an open file, named or not.
+/// Returns the path under which the kernel shows an open file, named or not.
 fn in_proc(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
 }
 
-/// Runs `make` with hidden names beside `target` until one is free.
+/// Runs `make` with hidden names next to `target` until one is free.
 fn with_temporary_name<T>(
     target: &Path,
     make: impl Fn(&Path) -> rustix::io::Result<T>,

@@ -1,4 +1,4 @@
-//! What is inside a model, without reading its weights.
+//! The contents of a model, without reading its weights.
 
 mod parameters;
 
@@ -10,28 +10,28 @@ use crate::onnx::proto::{TensorProto, attribute_kind};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The answer of `optimize inspect` and `optimize_model_inspect`; fields as in `docs/report.md`.
+/// The result of `optimize inspect` and `optimize_model_inspect`; fields as in `docs/report.md`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
-    /// See [`crate::report::SCHEMA_VERSION`].
+    /// Version of the schema; see [`crate::report::SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// `inspect`.
+    /// Operation, always `inspect`.
     pub operation: &'static str,
-    /// What the user named, if the model came from a file.
+    /// Path of the model, if it came from a file.
     pub path: Option<String>,
     /// Kind of file or folder.
     pub format: Format,
-    /// Whether its weights are stored packed.
+    /// Whether the weights are stored packed.
     pub packed: bool,
-    /// What the model does, as far as its signature and configuration tell.
+    /// Task of the model, as far as its signature and configuration determine it.
     pub task: Task,
-    /// The architecture its configuration names.
+    /// Architecture, if its configuration has it.
     pub architecture: Option<String>,
-    /// Most tokens it can take, if its configuration says so.
+    /// Maximum number of tokens, if its configuration has it.
     pub context_length: Option<i64>,
-    /// Whether a tokenizer belongs to it.
+    /// Whether the model has a tokenizer.
     pub tokenizer: bool,
-    /// Whether a chat template belongs to it.
+    /// Whether the model has a chat template.
     pub chat_template: bool,
     /// Bytes of all files of the model.
     pub bytes: u64,
@@ -39,57 +39,57 @@ pub struct Inspection {
     pub ir_version: i64,
     /// Operator sets by domain.
     pub opsets: BTreeMap<String, i64>,
-    /// The program that made the model, with its version.
+    /// Program that wrote the model, with its version.
     pub producer: String,
-    /// What a run must feed.
+    /// Inputs that a run requires.
     pub inputs: Vec<Value>,
-    /// What a run gives.
+    /// Outputs of a run.
     pub outputs: Vec<Value>,
     /// Nodes in all graphs and functions.
     pub nodes: usize,
-    /// Graphs inside nodes (`If`, `Loop`, `Scan`).
+    /// Number of subgraphs (`If`, `Loop`, `Scan`).
     pub subgraphs: usize,
-    /// Operators defined in the model.
+    /// Number of functions defined in the model.
     pub functions: usize,
-    /// Number of nodes by operator; those outside the default set as `domain.Op`.
+    /// Number of nodes by operator; operators outside the default domain as `domain.Op`.
     pub operators: BTreeMap<String, usize>,
-    /// Modules that hold weights, by short name, with the number of nodes of each.
+    /// Number of nodes of each module with weights, by short name.
     pub modules: BTreeMap<String, usize>,
     /// Constant tensors by element type.
     pub weights: BTreeMap<&'static str, Weights>,
-    /// Elements of all constant tensors but scales and zero points; weights of a few bits count one by one, however many
-    /// of them a byte holds.
+    /// Number of elements of all constant tensors except scales and zero points; weights that share a byte are
+    /// counted one by one.
     pub parameters: u64,
-    /// What the user may not expect of the model: what its files say and is not used.
+    /// Unexpected properties of the model: content of its files that is not used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Keys of the model's metadata, with the beginning of the values.
+    /// Keys of the model's metadata, with the start of the values.
     pub metadata: BTreeMap<String, String>,
 }
 
 /// An input or output.
 #[derive(Debug, Clone, Serialize)]
 pub struct Value {
-    /// Name to use in a run.
+    /// Name of the input or output in a run.
     pub name: String,
     /// Element type; `null` if it is not a tensor.
     pub dtype: Option<&'static str>,
-    /// Sizes, or names where any size will do; `null` if the rank is not declared.
+    /// Sizes, or names of open dimensions; `null` if the rank is not declared.
     pub shape: Option<Vec<serde_json::Value>>,
 }
 
 /// Constant tensors of one type.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Weights {
-    /// How many.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Their elements together.
+    /// Number of their elements.
     pub elements: u64,
-    /// Their bytes together.
+    /// Size of their elements in bytes.
     pub bytes: u64,
 }
 
-/// Looks into a model. Linear in its nodes; weights are not read.
+/// Inspects a model. Linear in the number of nodes; weights are not read.
 pub fn inspect(model: &Model) -> Inspection {
     let proto = model.proto();
     let view = View::new(proto);
@@ -164,7 +164,7 @@ impl Inspection {
         entry.bytes += dtype.and_then(|d| d.bytes_of(elements).ok()).unwrap_or(0);
     }
 
-    /// The answer as JSON text with a final newline.
+    /// Returns the result as JSON text with a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');

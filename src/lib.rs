@@ -1,7 +1,7 @@
 //! # liboptimize
 //!
-//! Take a trained model, make it smaller or faster, measure what that cost, run it: from C, C++, Go, C#, Rust
-//! or the command line, with no Python on the machine.
+//! liboptimize makes trained models smaller and faster, measures what that costs, and runs the result: from C, C++, Go,
+//! C#, Rust or the command line, without Python.
 //!
 //! ```text
 //!  a path             a model           a technique                     what comes out
@@ -12,32 +12,31 @@
 //!                                                                       evaluate/   (quality on data)
 //! ```
 //!
-//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes one
-//! and gives a new one with a [`report::Report`]; techniques chain. None writes files, prints, or knows of C.
+//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes a model and
+//! returns a new one with a [`report::Report`]; techniques can be chained. None writes files, prints, or knows about C.
 //!
 //! ## Floors
 //!
-//! A room is a folder or a file of `src/`. It imports only rooms to its right or below: `tests/layers.rs` reads this
-//! picture and holds it.
+//! A module of `src/` (a folder or a file) imports only modules to its right or below. `tests/layers.rs` reads this
+//! picture and checks the imports.
 //!
 //! ```text
 //! 7  ffi                                                the C interface; beside it src/bin/optimize, the command
-//! 6  open                                               the front door: a path becomes a model, whatever lies there
+//! 6  open                                               loading of any model from a path
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
-//! 4  provider                                           our kernels as an execution provider of ONNX Runtime
+//! 4  provider                                           own kernels as an execution provider of ONNX Runtime
 //! 4  verify calibrate evaluate benchmark autodiff       measuring and fitting
-//! 3  inputs meaning                                     what a run is fed; whether two models mean the same
+//! 3  inputs meaning                                     inputs of runs; meaning of tokens and classes
 //! 2  source text runtime                                formats; generation; sessions
-//! 1  inspect graph model report                         a model, and how it is looked at and changed
-//! 0  onnx shapes call files platform                    the file format; what everything stands on
+//! 1  inspect graph model report                         a model, its inspection and its changes
+//! 0  onnx shapes call files platform                    the file format; foundations
 //! 0  limits error statistics likelihood kernels
 //! ```
 //!
-//! Where to start reading: [`quantize`] for what a technique looks like, [`graph`] for how one looks at and changes a
-//! model, [`open`], [`source`] and [`onnx`] for how models come in and go out, [`text`] for generation, [`ensemble`] for several
-//! models that answer as one, [`ffi`] for the C interface (`include/optimize.h` is made from it), `src/bin/optimize`
-//! for the command. Numbers that bound what a stranger's file may ask for are in [`limits`]; everything that touches
-//! the file system is in [`files`].
+//! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],
+//! [`source`] and [`onnx`] for loading and saving, [`text`] for generation, [`ensemble`] for combining models, [`ffi`] for
+//! the C interface (`include/optimize.h` is generated from it), `src/bin/optimize` for the command. Limits on untrusted
+//! files are in [`limits`]; all access to the file system is in [`files`].
 //!
 //! ```no_run
 //! use optimize::{call::Call, model::Model, onnx::save::ExternalData, quantize};

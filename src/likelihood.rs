@@ -1,18 +1,18 @@
-//! How likely a model holds a token, or a class, from its logits: natural logarithms, in float64.
+//! Log-likelihoods of tokens or classes from logits: natural logarithms, in float64.
 
-/// `ln Σ exp(x)`, with the largest element taken out first so that nothing overflows.
+/// Returns `ln Σ exp(x)`, computed relative to the largest element so that nothing overflows.
 pub fn log_sum_exp<T: Copy + Into<f64>>(row: &[T]) -> f64 {
     let numbers = || row.iter().map(|x| -> f64 { (*x).into() });
     let largest = numbers().fold(f64::NEG_INFINITY, f64::max);
     largest + numbers().map(|x| (x - largest).exp()).sum::<f64>().ln()
 }
 
-/// `-ln softmax(row)[token]` in nats; not a number if the row has one that is none.
+/// Returns `-ln softmax(row)[token]` in nats; NaN if the row contains NaN.
 pub fn surprise(row: &[f32], token: usize) -> f64 {
     log_sum_exp(row) - f64::from(row[token])
 }
 
-/// The place of the largest element, the first of equals; `None` if none is a number.
+/// Returns the index of the largest element, the first among equals; `None` if all are NaN.
 pub fn argmax(row: &[f32]) -> Option<usize> {
     let numbers = row.iter().enumerate().filter(|(_, x)| !x.is_nan());
     numbers
@@ -23,13 +23,13 @@ pub fn argmax(row: &[f32]) -> Option<usize> {
         .map(|best| best.0)
 }
 
-/// `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`; infinite or not a number if the
+/// Returns `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`; infinite or NaN if the
 /// distributions are. Source: Kullback, Leibler, "On information and sufficiency", 1951.
 pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
     divergence((a, log_sum_exp(a)), (b, log_sum_exp(b)))
 }
 
-/// [`kl_divergence`] of two rows, each with its [`log_sum_exp`].
+/// Returns [`kl_divergence`] of two rows, each with its [`log_sum_exp`].
 pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64 {
     let term = |(a, b): (&f32, &f32)| {
         let log_p = f64::from(*a) - a_norm;
@@ -41,20 +41,20 @@ pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64
     if sum < 0.0 { 0.0 } else { sum }
 }
 
-/// What two models think of one token.
+/// A comparison of two models at one token.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Judgement {
-    /// [`surprise`] of the first.
+    /// [`surprise`] of the first model.
     pub original: f64,
-    /// [`surprise`] of the second.
+    /// [`surprise`] of the second model.
     pub result: f64,
-    /// [`kl_divergence`] of the two.
+    /// [`kl_divergence`] of the two distributions.
     pub kl: f64,
-    /// Whether both have their largest logit at the same token.
+    /// Whether both models rank the same token first.
     pub same_top: bool,
 }
 
-/// Compares two rows of logits of one length, at the token that came.
+/// Compares two rows of logits of equal length at the token that follows.
 pub fn judge(original: &[f32], result: &[f32], token: usize) -> Judgement {
     let (a_norm, b_norm) = (log_sum_exp(original), log_sum_exp(result));
     Judgement {

@@ -1,8 +1,8 @@
-//! The front door: a path becomes a [`Model`], whatever lies there.
+//! Loading of any model from a path.
 //!
-//! [`load`] looks at what is there (at the content, not only at names) and hands over to the reader of that kind in
-//! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. Nothing in the rooms below asks it back: who needs a
-//! model there is given one, or a way to load it.
+//! [`load`] detects the kind of model (by content, not only by name) and calls the reader of that kind in
+//! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. Lower modules never call this one: a function there
+//! that needs a model takes one, or a function that loads it.
 
 use crate::ensemble::{Ensemble, manifest};
 use crate::error::{Context, Result, bail};
@@ -13,26 +13,27 @@ use crate::source::{LoadOptions, checkpoint, folder, gguf};
 use std::path::Path;
 
 impl Model {
-    /// Loads any kind of model this version knows: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a
-    /// GGUF file, a package, the manifest of an ensemble. See [`crate::open`].
+    /// Loads any supported kind of model: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a GGUF
+    /// file, a package, the manifest of an ensemble. See [`crate::open`].
     ///
-    /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model lives.
+    /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model exists.
     pub fn load(path: &Path) -> Result<Model> {
         load(path, &LoadOptions::default())
     }
 }
 
 impl Ensemble {
-    /// Loads the ensemble that a manifest describes, or a folder that has one, with its members.
+    /// Loads an ensemble and its members from a manifest, or from a folder that contains one.
     ///
-    /// [`crate::error::Kind::NotFound`] if there is none; `InvalidModel` if it is damaged or of a newer version, or if
-    /// a member's files are not those it was made with; else as loading the members and [`Ensemble::new`].
+    /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is damaged or
+    /// of a newer version, or if the files of a member have changed; otherwise as loading the members and
+    /// [`Ensemble::new`].
     pub fn load(path: &Path) -> Result<Ensemble> {
         manifest::load(path, &Model::load)
     }
 }
 
-/// Loads any kind of model this version knows. Weights are mapped, not read.
+/// Loads any supported kind of model. Weights are mapped, not read.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let place = || path.display().to_string();
     if manifest::find(path).is_some() {

@@ -1,39 +1,39 @@
-//! The report every technique gives: one JSON schema, documented in `docs/report.md`.
+//! The report that every technique returns: one JSON schema, documented in `docs/report.md`.
 
 use crate::files::digest::FileIdentity;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Version of the schema. Fields are only ever added under one version.
+/// Version of the schema. Within one version, fields are only added.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What was done, to what, with which result.
+/// A report: the operation, its models and its results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
+    /// Version of the schema, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// `quantize`, `benchmark` …
+    /// Operation: `quantize`, `benchmark` …
     pub operation: &'static str,
     /// Version of this library.
     pub library_version: &'static str,
-    /// The options as they were used, defaults filled in.
+    /// Options that were used, with defaults filled in.
     pub options: Value,
-    /// The model that came in; absent until its files have been hashed.
+    /// Identity of the original model; absent until its files have been hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<FileIdentity>,
-    /// The model that came out, once saved.
+    /// Identity of the result, once saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<FileIdentity>,
     /// Wall-clock seconds of the operation itself.
     pub seconds: f64,
-    /// Highest resident memory of the process so far, in bytes.
+    /// Peak resident memory of the process so far, in bytes.
     pub peak_rss_bytes: u64,
-    /// What the machine is, as far as results depend on it.
+    /// The machine, as far as results depend on it.
     pub machine: Machine,
     /// Counts and sums over `nodes`, by technique.
     pub summary: Map<String, Value>,
-    /// What the caller may not expect, and may not want, in sentences.
+    /// Unexpected properties of the result, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// What was done to each node that could have been changed, and why.
@@ -54,12 +54,12 @@ pub struct NodeReport {
     pub name: String,
     /// Operator type.
     pub op: String,
-    /// `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
+    /// Action: `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
     pub action: &'static str,
-    /// Why, in words; for changed nodes the form it has now.
+    /// Reason for the action; for changed nodes the form of the node.
     pub reason: String,
-    /// What the node alone costs, quantized as first planned: see `quality_metric` in the summary. Measured if a limit
-    /// of loss or size was given.
+    /// Loss caused by this node alone, quantized as first planned: see `quality_metric` in the summary. Measured if a
+    /// limit of loss or size was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
@@ -67,7 +67,7 @@ pub struct NodeReport {
 /// The action of a node that was not changed.
 pub const LEFT: &str = "left";
 
-/// Returns the operators of nodes with their reasons, counted: the five most frequent, the first the most frequent.
+/// Returns the operators of nodes with their reasons, counted: the five most frequent, in descending order.
 pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
@@ -78,21 +78,21 @@ pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String 
     counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Processor and threads.
+/// The processor and its threads.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// Target architecture, e.g. `x86_64`.
     pub architecture: &'static str,
-    /// The processor's own name, if the system tells.
+    /// Name of the processor, if the system provides it.
     pub processor: String,
-    /// Instruction-set extensions that matter for model speed and are there.
+    /// Instruction-set extensions of the processor that affect the speed of models.
     pub features: Vec<&'static str>,
-    /// Logical processors this process may use.
+    /// Number of logical processors that this process may use.
     pub threads: usize,
 }
 
 impl Report {
-    /// A report of `operation` with nothing in it yet.
+    /// Returns an empty report of `operation`.
     pub fn new(operation: &'static str, options: Value) -> Report {
         Report {
             schema_version: SCHEMA_VERSION,
@@ -112,7 +112,7 @@ impl Report {
         }
     }
 
-    /// The report as JSON text with a final newline.
+    /// Returns the report as JSON text with a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -121,7 +121,7 @@ impl Report {
 }
 
 impl Machine {
-    /// The machine this runs on.
+    /// Returns the present machine.
     pub fn here() -> Machine {
         Machine {
             architecture: std::env::consts::ARCH,
@@ -158,12 +158,12 @@ fn processor_features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Highest resident memory of this process so far, in bytes; 0 where the system does not tell.
+/// Returns the peak resident memory of this process so far, in bytes; 0 if the system does not provide it.
 pub fn peak_rss_bytes() -> u64 {
     status_kib("VmHWM:") * 1024
 }
 
-/// Resident memory of this process now, in bytes; 0 where the system does not tell.
+/// Returns the present resident memory of this process, in bytes; 0 if the system does not provide it.
 pub fn rss_bytes() -> u64 {
     status_kib("VmRSS:") * 1024
 }

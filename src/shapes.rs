@@ -3,8 +3,8 @@
 use crate::error::{Result, bail};
 use crate::limits;
 
-/// Reads `name:2x3x4`: an input and its shape. The name may hold colons itself; the last one counts. A
-/// scalar has nothing after the colon.
+/// Parses `name:2x3x4`, an input and its shape. The name may contain colons; the last one counts. A scalar has
+/// nothing after the colon.
 pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     let Some((name, dims)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a shape like NAME:2x3x4");
@@ -23,7 +23,7 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     Ok((name.to_owned(), dims.iter().map(dim).collect::<Result<_>>()?))
 }
 
-/// Reads `name:1,2.5`: an input and its values, one for each element or a single one for all.
+/// Parses `name:1,2.5`, an input and its values, one for each element or a single one for all.
 pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
     let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a list of values like NAME:1,2,3");

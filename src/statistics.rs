@@ -1,4 +1,4 @@
-//! Random numbers, percentiles, and how sure a median or a mean is.
+//! Random numbers, percentiles, and confidence intervals of medians and means.
 
 /// Resamples of the bootstrap; fewer for very many values.
 const RESAMPLES: usize = 2000;
@@ -9,17 +9,17 @@ const RESAMPLES: usize = 2000;
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that begins at `seed`.
+    /// Returns a generator with this seed.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// A generator for part `index` of what `seed` stands for: parts do not repeat each other.
+    /// Returns a generator for part `index` of `seed`; the sequences of different parts do not repeat each other.
     pub fn part(seed: u64, index: u64) -> Random {
         Random(Random(seed ^ Random(index).next()).next())
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,38 +27,38 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `[0, 1)`.
+    /// Returns a uniform number in `[0, 1)`.
     pub fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform among `0 .. n`; 0 if `n` is 0.
+    /// Returns a uniform integer in `0 .. n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         // Multiply and shift: the bias is below n / 2^64 (Lemire, "Fast random integer generation", 2019).
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// The place of one of `n` elements; 0 if there are none.
+    /// Returns the index of one of `n` elements; 0 if there are none.
     pub fn index(&mut self, n: usize) -> usize {
         self.below(n as u64) as usize
     }
 
-    /// Puts the elements in a random order (Fisher and Yates).
+    /// Shuffles the elements (Fisher and Yates).
     pub fn shuffle<T>(&mut self, elements: &mut [T]) {
         for last in (1..elements.len()).rev() {
             elements.swap(last, self.index(last + 1));
         }
     }
 
-    /// Standard normal, by Box and Muller's transform.
+    /// Returns a standard normal number, by the transform of Box and Muller.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 
-/// The value below which the share `p` of the sorted values lies, interpolated linearly between neighbours
-/// (type 7 of Hyndman and Fan, NumPy's default); not a number if there are none.
+/// Returns the quantile `p` of sorted values, interpolated linearly between neighbours (type 7 of Hyndman and Fan,
+/// NumPy's default); NaN if there are none.
 pub fn percentile(sorted: &[f64], p: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let position = p.clamp(0.0, 1.0) * last as f64;
@@ -68,16 +68,16 @@ pub fn percentile(sorted: &[f64], p: f64) -> f64 {
     if share == 0.0 { low } else { low + (high - low) * share }
 }
 
-/// The values in ascending order.
+/// Returns the values in ascending order.
 pub fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted
 }
 
-/// The 95 % percentile-bootstrap interval of the median: values are drawn with replacement, as many as there
-/// are, 2,000 times over; 2.5 % of the medians lie below the interval and 2.5 % above.
-/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+/// Returns the 95 % percentile-bootstrap interval of the median: values are drawn with replacement, as many as there
+/// are, 2,000 times over; 2.5 % of the medians lie below the interval and 2.5 % above. Source: Efron, Tibshirani, "An
+/// Introduction to the Bootstrap", 1993, chapter 13.
 pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     let n = sorted.len();
     if n == 0 {
@@ -98,17 +98,16 @@ pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     (percentile(&medians, 0.025), percentile(&medians, 0.975))
 }
 
-/// The mean of the values; not a number if there are none.
+/// Returns the mean of the values; NaN if there are none.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The 95 % percentile-bootstrap interval of the mean of values that came one after another, `block` neighbours
-/// being drawn together: what is near in a text is alike, and single draws would make the interval too narrow.
+/// Returns the 95 % percentile-bootstrap interval of the mean of consecutive values, resampled in blocks of `block`
+/// neighbours: neighbours in a text are correlated, and single draws would make the interval too narrow.
 ///
-/// Not numbers if there are fewer than two blocks.
-/// Source: Künsch, "The jackknife and the bootstrap for general stationary observations", 1989 (here with blocks
-/// that do not overlap, Carlstein 1986).
+/// Returns NaN if there are fewer than two blocks. Source: Künsch, "The jackknife and the bootstrap for general
+/// stationary observations", 1989 (here with blocks that do not overlap, Carlstein 1986).
 pub fn mean_interval(values: &[f64], block: usize, seed: u64) -> (f64, f64) {
     let blocks: Vec<(f64, usize)> = values.chunks(block.max(1)).map(|b| (b.iter().sum(), b.len())).collect();
     if blocks.len() < 2 {

@@ -1,11 +1,11 @@
-//! Files that a model names: opened beneath its folder, wherever links point.
+//! Files that a model names, opened beneath its folder wherever links point.
 //!
-//! A name comes out of a stranger's file, and so may the folder around it. What is followed is what ONNX Runtime follows:
-//! a symbolic link is taken if its target lies in the folder of the model, or in that of the file that the model itself is
-//! a link to. In the cache of the Hugging Face hub model and data are links from `snapshots/REVISION/` into the `blobs/` of
-//! the same repository, so they are taken; a link to anywhere else is not. Hard links cannot be told from the file that
-//! they lead to: one is taken if all names of the file lie in the model's folder or its repository.
-//! (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
+//! A name comes from an untrusted file, and so may the folder around it. Links are followed by ONNX Runtime's own
+//! rule: the target of a symbolic link must be in the folder of the model, or in that of the file that the model
+//! itself links to. In the cache of the Hugging Face hub, model and data are links from `snapshots/REVISION/` into
+//! the `blobs/` of the same repository, so they are followed; a link to anywhere else is not. Hard links cannot be
+//! distinguished from the original file: one is accepted if all names of the file are in the model's folder or its
+//! repository. (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
 
 use super::parent_of;
 use crate::error::{Context, Result, bail};
@@ -19,16 +19,16 @@ use std::path::{Component, Path, PathBuf};
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Opens `name` (a path out of a file, so a stranger's) inside `folder`, never outside it.
+/// Opens `name` (a path from an untrusted file) inside `folder`, never outside it.
 ///
-/// Refused: absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, anything that is
-/// not a regular file.
+/// Fails for absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, and
+/// anything that is not a regular file.
 pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
     opened(folder, name, None)
 }
 
-/// As [`open_beneath`] for the data of the model file `model`, in its folder. A symbolic link is followed if it leads to
-/// that folder, or to the one that `model` itself leads to.
+/// As [`open_beneath`], for the data of the model file `model`, in its folder. A symbolic link is followed if it
+/// leads to that folder, or to the one that `model` itself leads to.
 pub fn open_beside(model: &Path, name: &str) -> Result<File> {
     opened(parent_of(model), name, Some(model))
 }
@@ -58,10 +58,10 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
     Ok(file)
 }
 
-/// The file behind symbolic links, if it lies where it may.
+/// Opens the file behind symbolic links, if its location is allowed.
 ///
-/// The path without links is opened from the folder it lies in, following none: what has been changed since it was looked
-/// at is refused, not followed.
+/// The resolved path is opened from its folder without following links: a change since the check is refused, not
+/// followed.
 fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
     let place = || folder.join(path).display().to_string();
     let target = match std::fs::canonicalize(folder.join(path)) {
@@ -86,7 +86,7 @@ fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
     )
 }
 
-/// A folder by a path without links.
+/// Opens a folder by a path without links.
 fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(CWD, path, FOLDER, Mode::empty(), resolve) {
@@ -116,7 +116,8 @@ fn open_walking(directory: &impl AsFd, path: &Path, flags: OFlags) -> rustix::io
     rustix::fs::openat(&at, last.as_os_str(), flags, Mode::empty()).map(File::from)
 }
 
-/// Whether all names of a file lie in the model's folder, or in the repository of the Hugging Face hub's cache around it.
+/// Returns whether all names of a file are in the model's folder, or in the repository of the Hugging Face hub's
+/// cache around it.
 fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     let Ok(folder) = std::fs::canonicalize(folder) else { return false };
     let home = repository_of(&folder).unwrap_or(folder);
@@ -139,7 +140,7 @@ fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     found >= file.nlink()
 }
 
-/// The folder that holds `snapshots` and `blobs`, if this one lies in the former.
+/// Returns the folder that contains `snapshots` and `blobs`, if this one is in the former.
 fn repository_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|above| above.file_name().is_some_and(|name| name == "snapshots"))?;
     let repository = snapshots.parent()?;

@@ -1,9 +1,9 @@
-//! The time of day where the machine stands.
+//! The local time of the machine.
 
 /// A time in the machine's time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalTime {
-    /// Of the Gregorian calendar.
+    /// Year of the Gregorian calendar.
     pub year: i64,
     /// Month of the year, 1 to 12.
     pub month: i64,
@@ -15,14 +15,14 @@ pub struct LocalTime {
     pub minute: i64,
     /// Second of the minute, 0 to 60 (leap seconds).
     pub second: i64,
-    /// From Sunday, which is 0.
+    /// Day of the week, from Sunday, which is 0.
     pub weekday: i64,
-    /// From 1.
+    /// Day of the year, from 1.
     pub day_of_year: i64,
 }
 
-/// The local time of so many seconds since 1970, by the system's own rules (`TZ`, `/etc/localtime`); `None` where the
-/// system knows none.
+/// Returns the local time `seconds` after 1970, by the system's own rules (`TZ`, `/etc/localtime`); `None` if the
+/// system has none.
 pub fn local_time(seconds: i64) -> Option<LocalTime> {
     let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are to live values; all zero is a valid `tm`.

@@ -1,13 +1,13 @@
-//! What identifies files: their size and their SHA-256.
+//! Size and SHA-256 of files, which identify them.
 
-/// Identity of a model's files, as reports give it.
+/// The identity of a model's files, as in reports.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct FileIdentity {
-    /// The path as the user gave it; `null` for a model made in memory.
+    /// Path as given by the user; `null` for a model in memory.
     pub path: Option<String>,
-    /// Size of all files of the model together, external data included.
+    /// Total size of all files of the model in bytes, including external data.
     pub bytes: u64,
-    /// SHA-256 of the `.onnx` file; with external data, of the hex digests of all files one after another.
+    /// SHA-256 of the `.onnx` file; with external data, of the concatenated hex digests of all files.
     pub sha256: String,
 }
 

@@ -1,4 +1,4 @@
-//! Room for weights that a technique makes, on the disk and without a name.
+//! Storage for the weights that a technique produces, in unnamed files on disk.
 
 use super::{MAPPINGS, Mapping, with_temporary_name};
 use crate::error::{Context, Result, bail};
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Room for weights that a technique makes: an unlinked file, so that they cost disk and not memory.
+/// Storage for the weights that a technique produces: an unlinked file, so that they use disk instead of memory.
 ///
 /// Tensors below [`Scratch::SMALL`] stay on the heap. Usable from several threads.
 pub struct Scratch {
@@ -17,15 +17,15 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Tensors up to this many bytes are not worth a mapping.
+    /// Maximum size of a tensor that is kept on the heap, in bytes.
     pub const SMALL: usize = 1 << 20;
 
-    /// Scratch room in `folder`; nothing is created until it is needed.
+    /// Returns scratch storage in `folder`; nothing is created until it is needed.
     pub fn new(folder: &Path) -> Scratch {
         Scratch { folder: folder.to_owned(), file: Mutex::new(None) }
     }
 
-    /// Reserves `length` bytes and gives a writer for them.
+    /// Reserves `length` bytes and returns a writer for them.
     pub fn reserve(&self, length: usize) -> Result<ScratchSlot> {
         if length <= Self::SMALL {
             return Ok(ScratchSlot { length, heap: Mutex::new(vec![0; length]), file: None });
@@ -55,11 +55,11 @@ impl Scratch {
     }
 }
 
-/// A folder of our own in the system's temporary folder, for files that ONNX Runtime writes; it goes when this is dropped.
+/// A private folder in the system's temporary folder, for files that ONNX Runtime writes; it is removed on drop.
 pub struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {
-    /// An empty folder that nobody else may read, with `name` in its name.
+    /// Creates an empty folder that only this user may read, with `name` in its name.
     pub fn new(name: &str) -> Result<ScratchFolder> {
         let target = std::env::temp_dir().join(format!("optimize-{name}"));
         let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
@@ -67,7 +67,7 @@ impl ScratchFolder {
         Ok(ScratchFolder(path))
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -79,7 +79,7 @@ impl Drop for ScratchFolder {
     }
 }
 
-/// Reserved bytes of a [`Scratch`]: written piece by piece, then turned into shared bytes.
+/// Reserved bytes of a [`Scratch`], which are written in pieces and then become shared bytes.
 pub struct ScratchSlot {
     length: usize,
     heap: Mutex<Vec<u8>>,
@@ -87,7 +87,7 @@ pub struct ScratchSlot {
 }
 
 impl ScratchSlot {
-    /// Writes `bytes` at `offset` within the slot; from several threads at once, if they like.
+    /// Writes `bytes` at `offset` within the slot. Several threads may write at once.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             bail!(Internal, "a scratch write of {} bytes at {offset} exceeds its slot of {}", bytes.len(), self.length);
@@ -102,7 +102,7 @@ impl ScratchSlot {
         }
     }
 
-    /// The written bytes, mapped back if they are in the file.
+    /// Returns the written bytes, mapped if they are in the file.
     pub fn finish(self) -> Result<Bytes> {
         let Some((file, start)) = self.file else {
             return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));

@@ -1,18 +1,18 @@
-//! How many weights a model has, however they are stored: scales, zero points and offsets say how others are to be read
-//! and are none themselves, and a byte may hold several.
+//! The number of weights of a model, however they are stored: scales, zero points and offsets are not counted, and a
+//! byte may hold several weights.
 
 use crate::graph::{BodyId, Producer, View};
 use crate::onnx::dtype::element_count;
 use crate::onnx::proto::{NodeProto, TensorProto, attribute_kind};
 use std::collections::HashMap;
 
-/// What the elements of a constant are worth: so many weights for so many elements.
+/// Weights per element of a constant, as a ratio.
 type Worth = (u64, u64);
 
 /// Values of a graph, by where they are defined.
 type Found<'m> = HashMap<(BodyId, &'m str), Worth>;
 
-/// The weights of a model.
+/// Returns the number of weights of the model.
 pub fn count(view: &View<'_>) -> u64 {
     let mut found = Found::new();
     for (body, content) in view.bodies.iter().enumerate() {
@@ -59,7 +59,7 @@ pub fn count(view: &View<'_>) -> u64 {
     total
 }
 
-/// The inputs of a node that are scales and zero points.
+/// Returns the inputs of a node that are scales and zero points.
 fn marks(node: &NodeProto) -> &'static [usize] {
     match node.op() {
         "DequantizeLinear" | "QuantizeLinear" => &[1, 2],
@@ -73,7 +73,7 @@ fn marks(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// The constants that a scale is computed from.
+/// Adds the constants that a scale is computed from.
 fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, found: &mut Found<'m>) {
     match view.producer(body, name) {
         Some((owner, Producer::Initializer(_))) => {
@@ -92,7 +92,7 @@ fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, foun
     }
 }
 
-/// Notes a weight of which a byte holds several.
+/// Records a weight of which several share a byte.
 fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Found<'m>) {
     let bits = node.int("bits", 4);
     let (at, true) = (usize::from(node.op() == "MatMulNBits"), matches!(bits, 1 | 2 | 4)) else { return };

@@ -1,4 +1,4 @@
-//! The classes of two classifiers, by their names (`id2label`).
+//! Comparison of the classes of two classifiers, by name (`id2label`).
 
 use crate::error::{Result, bail};
 use crate::graph::edit::{self, Names};
@@ -8,27 +8,27 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::runtime::Tensor;
 use serde_json::{Map, Value};
 
-/// Names of classes in messages, at most.
+/// Maximum number of class names in messages.
 const SHOWN: usize = 12;
 
-/// How the classes of another model stand to those of the first.
+/// The order of another model's classes relative to those of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// They are in the same order, as far as anything says.
+    /// The order is the same, as far as is known.
     Same,
-    /// Only one of the two names them: they are taken to be in the same order. The words say so.
+    /// Only one of the two names its classes: the order is assumed to be the same. The text explains it.
     Unnamed(String),
-    /// The same classes in another order: the first's class `i` is the other's class `order[i]`.
+    /// The same classes in another order: class `i` of the first model is class `order[i]` of the other.
     Other(Vec<usize>),
-    /// Other classes; the words name them.
+    /// Different classes; the text names them.
     Different(String),
 }
 
 impl Order {
-    /// Compares the names of the classes of two models. `first` and `other` are what messages call them.
+    /// Compares the class names of two models. `first` and `other` name the models in messages.
     ///
-    /// Names that are numbers or `LABEL_0`, `LABEL_1` … say nothing, and a single class has nothing to be confused
-    /// with. Names may differ in upper and lower case.
+    /// Names that are numbers or `LABEL_0`, `LABEL_1` … carry no information, and a single class cannot be confused.
+    /// Names may differ in case.
     pub fn of(a: &Card, b: &Card, first: &str, other: &str) -> Order {
         let (left, right) = (names(a), names(b));
         let (left, right) = match (left, right) {
@@ -57,9 +57,9 @@ impl Order {
         }
     }
 
-    /// The order in which the other's classes must be taken to be those of the first; `None` if they are already.
+    /// Returns the order in which the other model's classes match those of the first; `None` if they already match.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] if they are other classes.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if the classes differ.
     pub fn mapping(self) -> Result<Option<Vec<usize>>> {
         match self {
             Order::Same | Order::Unnamed(_) => Ok(None),
@@ -70,7 +70,7 @@ impl Order {
         }
     }
 
-    /// What the caller should be told.
+    /// Returns a note for the caller, if there is something to say.
     pub fn note(&self, first: &str, other: &str) -> Option<String> {
         match self {
             Order::Unnamed(how) => Some(how.clone()),
@@ -82,15 +82,15 @@ impl Order {
     }
 }
 
-/// The class of the first model that each class of the other is.
+/// Returns for each class of the other model the class of the first one.
 pub fn inverse(order: &[usize]) -> Vec<usize> {
     let mut found = vec![0; order.len()];
     order.iter().enumerate().filter(|(_, class)| **class < order.len()).for_each(|(of, class)| found[*class] = of);
     found
 }
 
-/// Values of the other model in the order of the first, along the last dimension; as they are if there are not as many
-/// as classes.
+/// Returns values of the other model in the order of the first, along the last dimension; unchanged if their number
+/// differs from that of the classes.
 pub fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
     if tensor.shape().last().and_then(|size| usize::try_from(*size).ok()) != Some(order.len()) {
         return Ok(tensor.clone());
@@ -100,8 +100,8 @@ pub fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
     Tensor::from_f32(tensor.shape(), values.chunks_exact(order.len().max(1)).flat_map(row).collect())
 }
 
-/// The model with its output `logits` and the names of its classes in another order: the result's class `i` is its
-/// class `order[i]`. `InvalidArgument` if the output is of another number of classes.
+/// Returns the model with its output `logits` and its class names reordered: class `i` of the result is its class
+/// `order[i]`. Fails with `InvalidArgument` if the output has another number of classes.
 pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> {
     let shape = model.outputs().into_iter().find(|info| info.name == output).and_then(|info| info.shape);
     if let Some(Dim::Fixed(size)) = shape.as_ref().and_then(|shape| shape.last())
@@ -128,7 +128,7 @@ pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> 
     Ok(model.derive(proto).with_card(card))
 }
 
-/// Gives a value another name wherever nodes make or read it; inputs and outputs of the graph keep theirs.
+/// Renames a value wherever nodes produce or read it; inputs and outputs of the graph keep their names.
 fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     let change = |name: &mut String| {
         if name == from {
@@ -145,7 +145,7 @@ fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     }
 }
 
-/// The names of all classes, in their order, if they say what the classes are.
+/// Returns the names of all classes in order, if they carry information.
 fn names(card: &Card) -> Option<Vec<String>> {
     let names = names_of(card)?;
     let generic = |(index, name): (usize, &String)| {
@@ -156,7 +156,7 @@ fn names(card: &Card) -> Option<Vec<String>> {
     (!names.iter().enumerate().all(generic)).then_some(names)
 }
 
-/// The names of all classes, in their order; `None` if one is missing, or two are the same.
+/// Returns the names of all classes in order; `None` if one is missing, or two are equal.
 fn names_of(card: &Card) -> Option<Vec<String>> {
     let mut named = card.class_names();
     named.sort();
@@ -172,7 +172,7 @@ fn plain(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
-/// Where each name of `a` is in `b`; `None` if they are not the same names.
+/// Returns the index in `b` of each name of `a`; `None` if the names differ.
 fn matched(a: &[String], b: &[String]) -> Option<Vec<usize>> {
     if a.len() != b.len() {
         return None;

@@ -1,7 +1,8 @@
-//! Whether the numbers of two models mean the same: ids of tokens ([`tokens`]), numbers of classes ([`classes`]).
+//! Whether outputs and inputs of two models have the same meaning: token ids ([`tokens`]) and class indices
+//! ([`classes`]).
 //!
-//! Whatever puts two models side by side asks here: ensembles, merging, distillation, evaluation against another
-//! model, benchmarks.
+//! Everything that combines or compares two models uses it: ensembles, merging, distillation, evaluation against
+//! another model, benchmarks.
 
 pub mod classes;
 pub mod tokens;

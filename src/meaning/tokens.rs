@@ -1,4 +1,4 @@
-//! The tokens of two models.
+//! Comparison of the tokens of two models.
 
 use crate::error::{Context, Result};
 use crate::model::Model;
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 /// Tokens and their ids.
 pub type Tokens = HashMap<String, u32>;
 
-/// Texts on which tokenizers are compared that know the same tokens: what they do to case, accents, numbers, white
-/// space, other scripts and punctuation.
+/// Texts on which tokenizers with equal vocabularies are compared: case, accents, numbers, white space, other scripts
+/// and punctuation.
 const SAMPLES: [&str; 10] = [
     "The quick brown fox jumps over the lazy dog.",
     "UPPER lower MiXeD, caf\u{e9} na\u{ef}ve \u{c5}ngstr\u{f6}m",
@@ -24,18 +24,18 @@ const SAMPLES: [&str; 10] = [
     "re\u{301}sume\u{301} \u{2019}quoted\u{2019} \u{2014} \u{2026}",
 ];
 
-/// How another model's tokenizer stands to that with which the first reads.
+/// How another model's tokenizer differs from that of the first.
 pub struct Reading {
     /// The other model's own tokenizer.
     pub tokenizer: Tokenizer,
-    /// The first id that means another token, in words; `None` if the ids mean the same.
+    /// Description of the first id with another token; `None` if the ids agree.
     pub ids: Option<String>,
-    /// A text that is cut into other tokens, where the ids mean the same.
+    /// A text that is split differently, if the ids agree.
     pub cut: Option<String>,
 }
 
-/// The tokenizer with which `other` reads a text that `model` reads with `given`; `None` if it is the same: if `other`
-/// has none of its own, or one that does what `model`'s own does.
+/// Returns the tokenizer with which `other` reads a text that `model` reads with `given`; `None` if it is the same:
+/// if `other` has none of its own, or an equivalent one.
 pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Result<Option<Reading>> {
     if same_files(model.card(), other.card())? {
         return Ok(None);
@@ -47,7 +47,7 @@ pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Resul
     Ok(found.map(|(ids, cut)| Reading { tokenizer: theirs, ids, cut }))
 }
 
-/// What two tokenizers do differently: the first id that means another token, or a text that they cut otherwise.
+/// Returns the differences of two tokenizers: the first id with another token, or a text that is split differently.
 pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));
@@ -62,10 +62,10 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
     Ok(None)
 }
 
-/// The first id that two vocabularies give to different tokens, or token that they give different ids, in words; `None`
-/// if there is none.
+/// Describes the first id that two vocabularies assign to different tokens, or the first token with different ids;
+/// `None` if there is none.
 ///
-/// What only one of them knows is no difference: to the other it is padding.
+/// A token that only one of them has is not a difference: to the other it is padding.
 pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
     let (ids, others) = (by_id(a), by_id(b));
     let quoted = |tokens: &[&str]| tokens.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ");
@@ -85,7 +85,7 @@ pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
     first.map(|(_, how)| how).or_else(|| apart().then(|| "the vocabularies have no token in common".to_owned()))
 }
 
-/// Tokens by their ids; some tokenizers give one id to several.
+/// Returns the tokens by id; some tokenizers assign one id to several.
 fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
     let mut found: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
     tokens.iter().for_each(|(token, id)| found.entry(*id).or_default().push(token));
@@ -93,7 +93,7 @@ fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
     found
 }
 
-/// Whether two models come with the same tokenizer files.
+/// Returns whether two models have the same tokenizer files.
 pub fn same_files(a: &Card, b: &Card) -> Result<bool> {
     for name in crate::text::TOKENIZER_FILES {
         let (left, right) = (a.side_file(name), b.side_file(name));

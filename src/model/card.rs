@@ -1,4 +1,4 @@
-//! What is known about a model besides its graph: where it came from, what it is for, how to talk to it.
+//! What is known about a model besides its graph: its origin, its task, and how to prompt it.
 
 use super::contract::Contract;
 use bytes::Bytes;
@@ -24,25 +24,25 @@ pub enum Format {
     Checkpoint,
     /// A GGUF file.
     Gguf,
-    /// A package of ours.
+    /// A package of this library.
     Package,
-    /// Made in memory.
+    /// Created in memory.
     Memory,
 }
 
-/// What a model does.
+/// The task of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Writes text: a decoder with logits over a vocabulary.
+    /// Text generation: a decoder with logits over a vocabulary.
     Generate,
-    /// Turns text into vectors.
+    /// Text embedding.
     Embed,
-    /// Turns text into classes or scores.
+    /// Classification, or scores.
     Classify,
-    /// Fills masked tokens.
+    /// Filling masked tokens.
     FillMask,
-    /// Not known.
+    /// Unknown.
     #[default]
     Unknown,
 }
@@ -51,100 +51,100 @@ pub enum Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
-    /// Mean over the tokens that are no padding.
+    /// Mean over the tokens, without padding.
     #[default]
     Mean,
     /// The first token.
     Cls,
-    /// The largest value in each dimension.
+    /// Maximum in each dimension.
     Max,
     /// The last token.
     LastToken,
-    /// The sum of the tokens that are no padding, by the root of their number.
+    /// Sum over the tokens, without padding, divided by the square root of their number.
     MeanSqrtLen,
-    /// Mean over the tokens that are no padding, each weighted by its place, from 1 on.
+    /// Mean over the tokens, without padding, weighted by position from 1.
     WeightedMean,
 }
 
-/// Token ids and defaults for writing text (`generation_config.json`, else `config.json`, else GGUF keys).
+/// Token ids and defaults for text generation (`generation_config.json`, else `config.json`, else GGUF keys).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationDefaults {
-    /// Any of these ends a text.
+    /// Ids that end a text.
     pub eos_token_ids: Vec<i64>,
-    /// Begins a text, for models that want it.
+    /// Id that begins a text, for models that use one.
     pub bos_token_id: Option<i64>,
-    /// Fills rows up.
+    /// Id that pads rows.
     pub pad_token_id: Option<i64>,
-    /// Sampling defaults of the model's makers, by the names of `generation_config.json` (`temperature` …).
+    /// Recommended sampling parameters, by the names of `generation_config.json` (`temperature` …).
     pub sampling: Map<String, Value>,
 }
 
-/// A file that belongs to a model and travels with it.
+/// A file that belongs to a model and is copied with it.
 #[derive(Debug, Clone)]
 pub struct SideFile {
     /// Name inside the model's folder, e.g. `tokenizer.json`.
     pub name: String,
-    /// Where its content is.
+    /// Content of the file.
     pub content: SideContent,
 }
 
 /// Content of a [`SideFile`].
 #[derive(Debug, Clone)]
 pub enum SideContent {
-    /// In a file beside the model.
+    /// Path of a file next to the model.
     Path(PathBuf),
-    /// Made while loading (the tokenizer inside a GGUF file …).
+    /// Content created while loading (the tokenizer inside a GGUF file …).
     Bytes(Bytes),
 }
 
-/// What is known about a model besides its graph. Techniques hand it on to their results.
+/// What is known about a model besides its graph. Techniques copy it to their results.
 #[derive(Debug, Clone, Default)]
 pub struct Card {
-    /// Where the model came from.
+    /// Kind of file or folder that the model came from.
     pub format: Format,
-    /// The architecture, e.g. `llama`, `bert`; `None` if nothing says so.
+    /// Architecture, e.g. `llama`, `bert`; `None` if unknown.
     pub architecture: Option<String>,
-    /// What the model does.
+    /// Task of the model.
     pub task: Task,
-    /// The configuration in the form of a Hugging Face `config.json`; empty if there is none.
+    /// Configuration in the form of a Hugging Face `config.json`; empty if there is none.
     pub config: Map<String, Value>,
-    /// For models that write text.
+    /// Generation defaults, for decoders.
     pub generation: GenerationDefaults,
-    /// The chat template (Jinja), if the model has one.
+    /// Chat template (Jinja), if the model has one.
     pub chat_template: Option<String>,
-    /// For models that embed text.
+    /// Pooling, for embedding models.
     pub pooling: Option<Pooling>,
-    /// Files that travel with the model: tokenizer, configuration …
+    /// Files that are copied with the model: tokenizer, configuration …
     pub side_files: Vec<SideFile>,
-    /// Sizes that inputs may have, if the model comes from a package: sessions keep to them.
+    /// Shape contract of a package, which sessions enforce.
     pub contract: Option<Arc<Contract>>,
-    /// What the user may not expect of the model: what its files say and is not used, what does not fit together.
+    /// Unexpected properties of the model: unused content of its files, inconsistencies.
     pub warnings: Vec<String>,
-    /// Reports of what was done to the model, oldest first, as far as packages have kept them.
+    /// Reports of the steps that led to the model, oldest first, as far as packages have kept them.
     pub lineage: Vec<Value>,
 }
 
 impl Card {
-    /// The content of a side file; `None` if there is none of that name.
+    /// Returns the content of a side file; `None` if there is none of that name.
     pub fn side_file(&self, name: &str) -> Option<&SideContent> {
         self.side_files.iter().find(|f| f.name == name).map(|f| &f.content)
     }
 
-    /// The names of classes by their number (`id2label`).
+    /// Returns the class names by index (`id2label`).
     pub fn class_names(&self) -> Vec<(usize, String)> {
         let map = self.config.get("id2label").and_then(Value::as_object);
         let entry = |(index, name): (&String, &Value)| Some((index.parse().ok()?, name.as_str()?.to_owned()));
         map.into_iter().flatten().filter_map(entry).collect()
     }
 
-    /// An integer of the configuration.
+    /// Returns an integer of the configuration.
     pub fn integer(&self, key: &str) -> Option<i64> {
         self.config.get(key).and_then(Value::as_i64)
     }
 }
 
 impl SideContent {
-    /// Reads the content.
+    /// Returns the content, reading it if necessary.
     pub fn read(&self) -> crate::error::Result<Bytes> {
         match self {
             SideContent::Bytes(bytes) => Ok(bytes.clone()),

@@ -1,55 +1,55 @@
-//! The shape contract of a model: which sizes its inputs may have. A package carries one, and every run keeps it.
+//! The shape contract of a model: the allowed sizes of its inputs. A package has one, and every run enforces it.
 
 use crate::error::{Error, Result, bail, error};
 use crate::onnx::dtype::DataType;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// What the inputs of a package may be.
+/// The allowed inputs of a package.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
-    /// In the model's order.
+    /// The inputs, in the order of the model.
     pub inputs: Vec<InputShape>,
 }
 
-/// Type and sizes of an input.
+/// Type and allowed sizes of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputShape {
     /// Name of the input.
     pub name: String,
-    /// Name of its element type; `None` if the model does not say.
+    /// Name of the element type; `None` if it is not declared.
     pub dtype: Option<String>,
-    /// One for each dimension; `None` if the model does not declare the rank.
+    /// Allowed size of each dimension; `None` if the rank is not declared.
     pub dims: Option<Vec<Size>>,
 }
 
-/// What a dimension may be.
+/// The allowed sizes of a dimension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Size {
-    /// This size alone.
+    /// A fixed size.
     Fixed(i64),
-    /// Any size of a range.
+    /// A range of sizes.
     Range(Range),
 }
 
-/// A named range of sizes, both ends included.
+/// A named range of sizes, including both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// Dimensions of one name have one size in each run.
+    /// Name of the range. Dimensions of one name have one size in each run.
     pub name: String,
-    /// Least size.
+    /// Minimum size.
     #[serde(default)]
     pub min: i64,
-    /// Largest size; `None` is no limit.
+    /// Maximum size; `None` is no limit.
     #[serde(default)]
     pub max: Option<i64>,
 }
 
 impl Contract {
-    /// Checks the types and shapes that a run is given: the error names input, dimension, value and range. Inputs that
-    /// are not given are not missed here.
+    /// Checks types and shapes of the inputs of a run: the error names input, dimension, value and range. Missing
+    /// inputs are not checked.
     pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
         let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
         for (name, dtype, shape) in given {
@@ -95,7 +95,7 @@ impl Contract {
     }
 }
 
-/// Returns a range in words: `1 to 64`.
+/// Returns a range as text: `1 to 64`.
 pub fn span(range: &Range) -> String {
     match range.max {
         Some(max) => format!("{} to {max}", range.min),
@@ -103,7 +103,7 @@ pub fn span(range: &Range) -> String {
     }
 }
 
-/// Returns a size in words: `"batch": 1 to 64`, or the number.
+/// Returns a size as text: `"batch": 1 to 64`, or the number.
 pub fn describe(size: &Size) -> String {
     match size {
         Size::Fixed(size) => size.to_string(),

@@ -1,25 +1,25 @@
-//! Sizes that exporters write as sums and products of others: `past + sequence`, `n+1`, `floor(height/8)`.
+//! Sizes that exporters write as expressions of others: `past + sequence`, `n+1`, `floor(height/8)`.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Longer names are no expressions.
+/// Maximum length of an expression.
 const LENGTH: usize = 256;
-/// Parentheses within parentheses.
+/// Maximum nesting of parentheses.
 const DEPTH: usize = 16;
 
-/// A size as an expression of others.
+/// A size as an expression of other sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expression {
-    /// A size that is a constant of the expression.
+    /// A constant.
     Number(f64),
-    /// The size of that name.
+    /// The size with that name.
     Name(String),
-    /// An operator or function of sizes.
+    /// An operator or function applied to sizes.
     Of(Operator, Vec<Expression>),
 }
 
-/// What makes one size of others.
+/// An operator or function of sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `a + b`
@@ -45,7 +45,7 @@ pub enum Operator {
 }
 
 impl Expression {
-    /// Reads the name of a dimension as an expression; `None` if it is a plain name.
+    /// Parses the name of a dimension as an expression; `None` if it is a plain name.
     pub fn parse(text: &str) -> Option<Expression> {
         if text.len() > LENGTH {
             return None;
@@ -57,7 +57,7 @@ impl Expression {
         (whole && !found.names().is_empty()).then_some(found)
     }
 
-    /// The names in it, each once.
+    /// Returns the names in the expression, each once.
     pub fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         self.collect(&mut names);
@@ -73,7 +73,7 @@ impl Expression {
         }
     }
 
-    /// The size, if all names in it have one: rounded down, as all sizes are whole. `None` below 0.
+    /// Returns the value of the expression, rounded down, if all its names have one; `None` below 0.
     pub fn size(&self, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let value = self.value(of)?.floor();
         (0.0..=9e15).contains(&value).then_some(value as i64)
@@ -102,7 +102,8 @@ impl Expression {
         value.is_finite().then_some(value)
     }
 
-    /// The size of `name` with which the expression is `size`, all other names being known; `None` if there is none.
+    /// Returns the size of `name` for which the expression equals `size`, given all other names; `None` if there is
+    /// none.
     pub fn solve(&self, size: i64, name: &str, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let with = |value: i64| self.value(&|other| if other == name { Some(value) } else { of(other) });
         // Straight lines are what there is; the roundings of quotients are near one.
@@ -116,7 +117,7 @@ impl Expression {
         [0, 1, -1, 2, -2].into_iter().map(|step| near.saturating_add(step)).find(fits)
     }
 
-    /// Whether no neighbour of `found` is a size of `name` that gives the same: roundings leave a choice.
+    /// Returns whether `found` is the only size of `name` with this result: rounding may allow several.
     pub fn is_only(&self, size: i64, name: &str, found: i64, of: &dyn Fn(&str) -> Option<i64>) -> bool {
         let with = |value: i64| self.size(&|other| if other == name { Some(value) } else { of(other) });
         with(found + 1) != Some(size) && (found == 0 || with(found - 1) != Some(size))
@@ -210,7 +211,7 @@ impl Parser<'_> {
         Some(Expression::Of(operator, self.inside()?))
     }
 
-    /// What stands in parentheses, with commas between.
+    /// Parses what is in parentheses, separated by commas.
     fn inside(&mut self) -> Option<Vec<Expression>> {
         self.rest.next();
         self.depth += 1;

@@ -1,25 +1,25 @@
-//! How long a text may be for a model, as the files beside it say.
+//! The maximum length of a text for a model, according to the files next to it.
 
 use super::Card;
 use crate::error::{Context, Result, error};
 use crate::limits;
 use serde_json::{Map, Value};
 
-/// Architectures whose positions begin after the padding id, so that some of them are never used.
+/// Architectures whose positions start after the padding id, so that some of them are never used.
 const SHIFTED: [&str; 5] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"];
-/// Keys of a `config.json` that hold the number of positions.
+/// Keys of a `config.json` with the number of positions.
 const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
-/// Tokenizers that know no limit say so with a number as large as this or larger.
+/// Value from which on a tokenizer's length limit means that there is none.
 const NO_LIMIT: f64 = 1e12;
 
 impl Card {
-    /// The most tokens that the configuration says there are positions for, as scaling stretches them; see [`context`].
+    /// Returns the maximum number of tokens with positions, extended by scaling; see [`context`].
     pub fn context(&self) -> Option<usize> {
         context(&self.config)
     }
 
-    /// The most tokens a text may have for the model: what its configuration and its tokenizer's say; `None` if
-    /// neither does.
+    /// Returns the maximum number of tokens of a text, according to the configuration of model and tokenizer; `None`
+    /// if neither has it.
     pub fn longest_text(&self) -> Result<Option<usize>> {
         let limit = |file: &str, key: &str| -> Result<Option<usize>> {
             let number = self.object(file)?.get(key).and_then(Value::as_f64);
@@ -34,7 +34,7 @@ impl Card {
         Ok(limits.into_iter().flatten().min())
     }
 
-    /// A JSON object beside the model; empty if it is not there.
+    /// Returns a JSON object next to the model; empty if it does not exist.
     fn object(&self, name: &str) -> Result<Map<String, Value>> {
         let Some(content) = self.side_file(name) else { return Ok(Map::new()) };
         let parsed = serde_json::from_slice(&content.read()?).map_err(|e| error!(InvalidModel, "is not JSON: {e}"));
@@ -42,12 +42,13 @@ impl Card {
     }
 }
 
-/// `max_position_embeddings`, or what the scaling of rotary positions stretches the length of the training to, where
-/// that is more: some configurations leave the first at the length of the training. `None` if there is no such key.
+/// Returns `max_position_embeddings`, or the length to which the scaling of rotary positions extends the training
+/// length, if that is larger: some configurations leave the former at the training length. `None` if there is no such
+/// key.
 ///
-/// The dynamic kind has other angles for every length beyond the training, and is not stretched. Nor is Llama 3, whose
-/// factor goes beyond the longest text that its key holds (Llama 3.2: 32 x 8,192 for 131,072), nor Gemma 3, whose scaling
-/// is that of some layers.
+/// Dynamic scaling has other angles for every length beyond the training length, and is not extended. Nor is Llama 3,
+/// whose factor exceeds the longest text of its key (Llama 3.2: 32 x 8,192 for 131,072), nor Gemma 3, whose scaling
+/// applies to some layers only.
 pub fn context(config: &Map<String, Value>) -> Option<usize> {
     let size = |from: &Map<String, Value>, key: &str| from.get(key).and_then(Value::as_u64).filter(|size| *size > 0);
     let all = size(config, "max_position_embeddings")?;
@@ -66,7 +67,7 @@ pub fn context(config: &Map<String, Value>) -> Option<usize> {
     usize::try_from(all.max(most)).ok()
 }
 
-/// The most tokens that a configuration says there are positions for; `None` if it does not say.
+/// Returns the maximum number of tokens with positions in a configuration; `None` if it is not given.
 fn positions(config: &Map<String, Value>) -> Option<usize> {
     let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
     let all = context(config).or_else(|| POSITIONS.iter().find_map(|name| size(name)))?;

@@ -1,4 +1,4 @@
-//! A [`Model`]: the immutable snapshot that every technique takes and gives.
+//! [`Model`], the immutable snapshot that every technique takes and returns.
 
 pub mod card;
 pub mod contract;
@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A loaded model. Cheap to clone; never changes; shared freely between threads.
+/// A loaded model. Cheap to clone; immutable; shared freely between threads.
 #[derive(Clone)]
 pub struct Model {
     proto: Arc<ModelProto>,
@@ -32,57 +32,57 @@ pub struct Model {
     ready: Option<Arc<Ready>>,
 }
 
-/// Returns, for a version of ONNX Runtime, the form of a model that sessions are better made of, and whether it is
-/// optimized for this processor already; `None` if there is no better one.
+/// A function that returns, for a version of ONNX Runtime, the form of a model to create sessions from, and whether
+/// it is already optimized for this processor; `None` if there is no better form.
 pub type Ready = dyn Fn(&str) -> Result<Option<(Model, bool)>> + Send + Sync;
 
-/// Where a model came from.
+/// The files that a model came from.
 #[derive(Default)]
 struct Origin {
-    /// The file or folder the user named.
+    /// File or folder that the user named.
     path: Option<PathBuf>,
     /// All files of the model with their content, the `.onnx` first.
     files: Vec<(PathBuf, Bytes)>,
 }
 
 impl Model {
-    /// Loads one `.onnx` file, and nothing of what lies beside it but its weights: what ONNX Runtime wrote, say. For
-    /// users' files there is [`Model::load`].
+    /// Loads one `.onnx` file with its weights, ignoring other files next to it, for example one that ONNX Runtime
+    /// wrote. For files of users there is [`Model::load`].
     pub fn from_file(path: &Path) -> Result<Model> {
         let loaded = load::from_file(path)?;
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
     }
 
-    /// Loads a model from the bytes of an `.onnx` file. External data is refused: it has no folder.
+    /// Loads a model from the bytes of an `.onnx` file. External data is refused, because there is no folder.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
         Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default(), ready: None })
     }
 
-    /// A model made in memory. It must have no external tensors.
+    /// Returns a model in memory. It must not have external tensors.
     pub fn from_proto(proto: ModelProto) -> Model {
         let card = Card { format: Format::Memory, ..Card::default() };
         Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card), ready: None }
     }
 
-    /// A model that a reader of [`crate::source`] put together. `files` are all its files with their content.
+    /// Returns a model that a reader of [`crate::source`] built. `files` are all its files with their content.
     pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: Some(path.to_owned()), files };
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
     }
 
-    /// The same model with another card.
+    /// Returns the same model with another card.
     pub fn with_card(self, card: Card) -> Model {
         Model { card: Arc::new(card), ..self }
     }
 
-    /// What a technique made of this model: another graph, the same card.
+    /// Returns a result of a technique: another graph with the same card.
     pub fn derive(&self, proto: ModelProto) -> Model {
         Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None }
     }
 
-    /// The same model with a better form for sessions, which what techniques make of it does not have.
+    /// Returns the same model with a better form for sessions, which results of techniques do not inherit.
     pub fn with_ready(self, ready: Arc<Ready>) -> Model {
         Model { ready: Some(ready), ..self }
     }
@@ -92,28 +92,28 @@ impl Model {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version))
     }
 
-    /// What is known about the model besides its graph.
+    /// Returns what is known about the model besides its graph.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// The messages of the model. Weights are in `raw_data` or the typed fields, never external.
+    /// Returns the protobuf message of the model. Weights are in `raw_data` or the typed fields, never external.
     pub fn proto(&self) -> &ModelProto {
         &self.proto
     }
 
-    /// The main graph.
+    /// Returns the main graph.
     pub fn graph(&self) -> &GraphProto {
         static EMPTY: std::sync::LazyLock<GraphProto> = std::sync::LazyLock::new(GraphProto::default);
         self.proto.graph.as_deref().unwrap_or(&EMPTY)
     }
 
-    /// What the user named when loading; `None` for a model made in memory.
+    /// Returns the path that the user named; `None` for a model in memory.
     pub fn path(&self) -> Option<&Path> {
         self.origin.path.as_deref()
     }
 
-    /// The content of the file it was loaded from, if that is one.
+    /// Returns the content of the file it was loaded from, if it is a single file.
     pub(crate) fn file(&self) -> Option<&Bytes> {
         match self.origin.files.as_slice() {
             [(_, bytes)] => Some(bytes),
@@ -121,7 +121,7 @@ impl Model {
         }
     }
 
-    /// Inputs a run must feed: the graph's inputs without those that have a default (an initializer).
+    /// Returns the inputs that a run requires: the graph's inputs without those with a default (an initializer).
     pub fn inputs(&self) -> Vec<ValueInfo> {
         let graph = self.graph();
         let constants: std::collections::HashSet<&str> = graph
@@ -134,19 +134,20 @@ impl Model {
         graph.input.iter().filter(fed).map(ValueInfo::from).collect()
     }
 
-    /// The graph's outputs.
+    /// Returns the outputs of the graph.
     pub fn outputs(&self) -> Vec<ValueInfo> {
         self.graph().output.iter().map(ValueInfo::from).collect()
     }
 
-    /// Version of the default operator set (`ai.onnx`); 0 if the model imports none.
+    /// Returns the opset version of the default domain (`ai.onnx`); 0 if the model imports none.
     pub fn opset(&self) -> i64 {
         let default = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
         let import = self.proto.opset_import.iter().find(|o| default(o.domain.as_deref()));
         import.and_then(|o| o.version).unwrap_or(0)
     }
 
-    /// Bytes of the model on disk, external data included; for a model made in memory, as it would be saved.
+    /// Returns the size of the model on disk in bytes, including external data; for a model in memory, as it would be
+    /// saved.
     pub fn bytes(&self) -> u64 {
         if self.origin.files.is_empty() {
             return save::encode(&self.proto).iter().map(|s| s.len() as u64).sum();
@@ -154,7 +155,7 @@ impl Model {
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
     }
 
-    /// Whether another model is this one: the same in memory, or files of equal content.
+    /// Returns whether two models are the same: in memory, or by the content of their files.
     pub fn same_as(&self, other: &Model) -> bool {
         if Arc::ptr_eq(&self.proto, &other.proto) {
             return true;
@@ -168,12 +169,13 @@ impl Model {
             && a.iter().zip(b).all(same)
     }
 
-    /// Whether its weights come from a packed file.
+    /// Returns whether the weights come from a packed file.
     pub fn is_packed(&self) -> bool {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
     }
 
-    /// Size and SHA-256 of the model's files. Reads them all: `call` reports the stage `hash` and can cancel.
+    /// Returns size and SHA-256 of the model's files, reading all of them: `call` reports the stage `hash` and can
+    /// cancel.
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.bytes();
@@ -202,12 +204,12 @@ impl Model {
         Ok(FileIdentity { path, bytes, sha256: hex(&sha256) })
     }
 
-    /// Saves the model. See [`save::to_file`].
+    /// Saves the model; see [`save::to_file`].
     pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_file(&self.proto, path, external, call)
     }
 
-    /// Saves the model in the form in which zeros take next to nothing. See [`packed`].
+    /// Saves the model packed, with one bit per zero; see [`packed`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
     }

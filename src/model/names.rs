@@ -1,19 +1,19 @@
-//! What the names of dimensions say. Equal names are equal sizes, but many exporters write names that mean nothing.
+//! Meaning of dimension names. Equal names are equal sizes, but many exporters write names without meaning.
 
 use super::{Dim, ValueInfo};
 use crate::onnx::proto::ModelProto;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Words that say a size is open and no more.
+/// Words that only say that a size is open.
 const OPEN: [&str; 9] = ["none", "null", "nil", "unk", "unknown", "undefined", "undef", "dynamic", "dynamicdimension"];
-/// Words that may stand beside those: `p2o.DynamicDimension.3`, `dynamic_dim_0`, `unknown-size`.
+/// Words that may accompany those: `p2o.DynamicDimension.3`, `dynamic_dim_0`, `unknown-size`.
 const BESIDE: [&str; 9] = ["dim", "dims", "dimension", "axis", "axes", "size", "shape", "p", "o"];
-/// A name in so many dimensions of one input is no size: no input is a cube.
+/// Number of dimensions of one input from which on a shared name has no meaning: no input is a cube.
 const PLACES: usize = 3;
 
-/// Whether a name of a dimension says nothing but that any size will do: `?`, `-1`, `None`, `unk__12`,
-/// `DynamicDimension.0`. Two dimensions of such a name need not be of one size.
+/// Returns whether a dimension name has no meaning: `?`, `-1`, `None`, `unk__12`, `DynamicDimension.0`. Two
+/// dimensions with such a name need not have equal sizes.
 pub fn says_nothing(name: &str) -> bool {
     let lower = name.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
@@ -22,8 +22,8 @@ pub fn says_nothing(name: &str) -> bool {
     words.is_empty() || (open && words.iter().all(|word| is(&OPEN, word) || is(&BESIDE, word)))
 }
 
-/// The same signature in which each name that says nothing is empty: those of [`says_nothing`], and those that one
-/// input has in three dimensions or more.
+/// Returns the signature with every name without meaning removed: those of [`says_nothing`], and those that one input
+/// has in three dimensions or more.
 pub fn meaningful(infos: &[ValueInfo]) -> Vec<ValueInfo> {
     let mut infos = infos.to_vec();
     let nothing: Vec<String> = infos.iter().flat_map(names_without_meaning).map(Cow::into_owned).collect();
@@ -37,7 +37,7 @@ pub fn meaningful(infos: &[ValueInfo]) -> Vec<ValueInfo> {
     infos
 }
 
-/// Takes the names that say nothing out of a model's graph, for readers to whom equal names are equal sizes.
+/// Removes names without meaning from a model's graph, for readers that treat equal names as equal sizes.
 pub fn clear(model: &mut ModelProto) {
     let Some(graph) = model.graph.as_deref_mut() else { return };
     let infos: Vec<ValueInfo> = graph.input.iter().map(ValueInfo::from).collect();

@@ -1,4 +1,4 @@
-//! The inputs and outputs of a model, as it declares them.
+//! The inputs and outputs of a model, as declared.
 
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ValueInfoProto};
@@ -6,20 +6,21 @@ use crate::onnx::proto::{DimensionProto, ValueInfoProto};
 /// One dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// Always this size.
+    /// A fixed size.
     Fixed(i64),
-    /// Any size; equal names are equal sizes, if they mean anything ([`super::names`]). The name is empty if the model gives none.
+    /// Any size; equal names are equal sizes, if they have a meaning ([`super::names`]). The name is empty if there
+    /// is none.
     Symbolic(String),
 }
 
-/// Name, type and shape of an input or output, as the model declares them.
+/// Name, type and shape of an input or output, as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueInfo {
-    /// The name to use in a run.
+    /// Name of the input or output in a run.
     pub name: String,
-    /// Element type; `None` if it is not a tensor (a sequence, a map) or undeclared.
+    /// Element type; `None` if it is not a tensor (a sequence, a map) or not declared.
     pub dtype: Option<DataType>,
-    /// Shape; `None` if not even the rank is declared.
+    /// Shape; `None` if the rank is not declared.
     pub shape: Option<Vec<Dim>>,
 }
 
@@ -39,7 +40,7 @@ impl From<&ValueInfoProto> for ValueInfo {
 }
 
 impl ValueInfo {
-    /// `int64[batch, 128]`, as tables and messages show it.
+    /// Returns the signature as text: `int64[batch, 128]`.
     pub fn describe(&self) -> String {
         let dtype = self.dtype.map_or("not a tensor", DataType::name);
         match &self.shape {

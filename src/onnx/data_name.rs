@@ -1,4 +1,4 @@
-//! The names of data files beside a model, and the removal of those that no model uses any more.
+//! The names of data files next to a model, and the removal of unused ones.
 
 use super::proto::ModelProto;
 use super::tensors::for_each_tensor;
@@ -13,13 +13,13 @@ use std::path::Path;
 /// Digits of the content hash in the name of a data file.
 pub(super) const HASH_DIGITS: usize = 16;
 
-/// `model.onnx.<hash>.data`: the whole name of the model comes first, so that models of one folder do not mix.
+/// Returns `model.onnx.<hash>.data`: the full name of the model comes first, so that models of one folder do not mix.
 pub(super) fn of(path: &Path, hash: &str) -> String {
     let (before, after) = around(path);
     format!("{before}{hash}{after}")
 }
 
-/// What stands before and after the hash.
+/// Returns the parts of the name before and after the hash.
 fn around(path: &Path) -> (String, &'static str) {
     // File systems end at 255 bytes, and the location in a model is UTF-8 without backslashes. A name that
     // must be changed for that gets a few digits that keep it apart from others.
@@ -34,10 +34,10 @@ fn around(path: &Path) -> (String, &'static str) {
     (format!("{name}."), ".data")
 }
 
-/// Removes data files that earlier saves of `path`, finished or killed, left and no model in the folder uses.
+/// Removes data files that earlier saves of `path`, finished or killed, left and that no model in the folder uses.
 ///
-/// Models may have been copied or renamed since, so all of the folder are asked; if one cannot be read, nothing
-/// is removed.
+/// Models may have been copied or renamed since, so all models in the folder are checked; if one cannot be read,
+/// nothing is removed.
 pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
     let (before, after) = around(path);
     let Ok(entries) = std::fs::read_dir(files::parent_of(path)) else { return };
@@ -63,7 +63,7 @@ pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
     }
 }
 
-/// The external files that a model names. Only its structure is read.
+/// Returns the external files of a model. Only its structure is read.
 fn locations(model: &Path) -> Result<HashSet<String>> {
     let bytes = files::map(&files::open(model)?, limits::MODEL_PROTO_BYTES)?;
     let mut proto: ModelProto = Reader::new(bytes).read_message()?;
@@ -76,7 +76,7 @@ fn locations(model: &Path) -> Result<HashSet<String>> {
     Ok(names)
 }
 
-/// One spelling for one file: `./data` is `data`.
+/// Normalizes a file name: `./data` becomes `data`.
 pub(super) fn plain(name: &str) -> String {
     let parts = Path::new(name).components().filter(|part| *part != std::path::Component::CurDir);
     parts.collect::<std::path::PathBuf>().to_string_lossy().into_owned()

@@ -1,8 +1,8 @@
-//! Element types of tensors, numbered as in `onnx.proto`.
+//! Element types of tensors, with the values of `onnx.proto`.
 
 use crate::error::{Result, bail};
 
-/// The element type of a tensor. The numbers are those of ONNX and of `optimize_dtype_t` in C.
+/// The element type of a tensor. The values are those of ONNX and of `optimize_dtype_t` in C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[allow(missing_docs)] // the names say it
@@ -68,27 +68,27 @@ const ALL: [(DataType, &str, u32); 26] = {
 };
 
 impl DataType {
-    /// The type with that ONNX number; `None` for undefined or unknown numbers.
+    /// Returns the type with that ONNX value; `None` for undefined or unknown values.
     pub fn from_onnx(number: i32) -> Option<DataType> {
         usize::try_from(number).ok().and_then(|n| n.checked_sub(1)).and_then(|n| ALL.get(n)).map(|row| row.0)
     }
 
-    /// The ONNX number.
+    /// Returns the ONNX value.
     pub fn to_onnx(self) -> i32 {
         self as i32
     }
 
-    /// The name as users know it: `float32`, `int64` …
+    /// Returns the name: `float32`, `int64` …
     pub fn name(self) -> &'static str {
         ALL[self as usize - 1].1
     }
 
-    /// Bits of one element; 0 for strings, which have no fixed size.
+    /// Returns the size of one element in bits; 0 for strings, which have no fixed size.
     pub fn bits(self) -> u32 {
         ALL[self as usize - 1].2
     }
 
-    /// Bytes of `elements` packed elements (sub-byte types share bytes); an error if that overflows.
+    /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes); fails on overflow.
     pub fn bytes_of(self, elements: u64) -> Result<u64> {
         match elements.checked_mul(u64::from(self.bits())) {
             Some(bits) => Ok(bits.div_ceil(8)),
@@ -97,7 +97,7 @@ impl DataType {
     }
 }
 
-/// The number of elements of a shape; an error for negative dimensions and overflow.
+/// Returns the number of elements of a shape; fails for negative dimensions and on overflow.
 pub fn element_count(dims: &[i64]) -> Result<u64> {
     dims.iter().try_fold(1u64, |count, &dim| {
         let Ok(dim) = u64::try_from(dim) else { bail!(InvalidModel, "the dimension {dim} is negative") };

@@ -1,7 +1,7 @@
-//! Elements that lie in other files: resolved once at load into slices of their mapped files.
+//! External data: tensors in other files become slices of the mapped files once at load.
 //!
-//! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`,
-//! `checksum` (ignored, as by every reader). Anything else is refused: it may change the meaning.
+//! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`, `checksum`
+//! (ignored, as by every reader). Other keys are refused, because they may change the meaning.
 
 use super::data_name::plain;
 use super::dtype::{DataType, element_count};
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 /// Maps each external file of one model once.
 pub struct Resolver<'a> {
     folder: Option<&'a Path>,
-    /// The model file, whose links say where links to data may lead.
+    /// The model file, which determines where links to data may lead.
     model: Option<&'a Path>,
     files: BTreeMap<String, Bytes>,
 }
 
-/// The recognised entries of `external_data`.
+/// The recognized entries of `external_data`.
 #[derive(Default)]
 struct Location {
     name: Option<String>,
@@ -29,17 +29,17 @@ struct Location {
 }
 
 impl<'a> Resolver<'a> {
-    /// `folder` is where the model file lies; `None` for a model given as bytes.
+    /// Returns a resolver for data in `folder`; `None` for a model loaded from memory.
     pub fn new(folder: Option<&'a Path>) -> Self {
         Resolver { folder, model: None, files: BTreeMap::new() }
     }
 
-    /// For the model file at `model`.
+    /// Returns a resolver for the model file at `model`.
     pub fn beside(model: &'a Path) -> Self {
         Resolver { folder: Some(files::parent_of(model)), model: Some(model), files: BTreeMap::new() }
     }
 
-    /// For a model whose external files are in memory.
+    /// Returns a resolver for a model whose external files are in memory.
     pub fn given(files: BTreeMap<String, Bytes>) -> Self {
         Resolver { folder: None, model: None, files }
     }
@@ -76,7 +76,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// The external files that were used, with their content, in name order.
+    /// Returns the external files that were used, with their content, in order of name.
     pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
         let folder = self.folder.unwrap_or(Path::new(""));
         self.files.into_iter().map(|(name, bytes)| (folder.join(name), bytes)).collect()
@@ -145,12 +145,12 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
     Ok(location)
 }
 
-/// Whether the element type is one that this version does not know, but a later one may.
+/// Returns whether the element type is unknown to this version but may be known to a later one.
 fn is_newer(tensor: &TensorProto) -> bool {
     tensor.data_type.is_some_and(|number| number > 0 && DataType::from_onnx(number).is_none())
 }
 
-/// Bytes that the elements of a tensor take in raw form; an error for types that have none.
+/// Returns the size of a tensor's elements in raw form, in bytes; fails for types without one.
 pub fn stored_bytes(tensor: &TensorProto) -> Result<u64> {
     let number = tensor.data_type.unwrap_or(0);
     let Some(dtype) = DataType::from_onnx(number) else {

@@ -1,13 +1,13 @@
-//! The kinds of fields a message can have: how one occurrence is read and how all are written.
+//! The kinds of message fields: how one occurrence is read and how all are written.
 
 use super::wire::{BYTES, FIXED32, FIXED64, Key, Message, Reader, VARINT, Writer};
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// One way a field can be stored in a message.
+/// A way to store a field in a message.
 pub trait Field {
-    /// Reads one occurrence: the last one of a single field stays, those of a repeated one are collected.
+    /// Reads one occurrence: a single field keeps the last one, a repeated one collects all.
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
     /// Writes all that was read.
     fn write(&self, number: u32, out: &mut Writer);
@@ -17,13 +17,13 @@ pub trait Field {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Packed<T>(pub Vec<T>);
 
-/// A number with its protobuf spelling.
+/// A number with its protobuf encoding.
 pub trait Scalar: Copy {
-    /// Its wire type.
+    /// Wire type of the number.
     const WIRE: u8;
     /// Reads one number.
     fn read_one(reader: &mut Reader) -> Result<Self>;
-    /// Writes it without a key.
+    /// Writes the number without a key.
     fn write_one(self, out: &mut Writer);
 }
 
@@ -211,7 +211,7 @@ macro_rules! message {
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct $name {
             $($(#[$fdoc])* pub $field: $type,)*
-            /// Fields this version does not know, key and value, written back as they came.
+            /// Fields unknown to this version, key and value, written back unchanged.
             pub unknown: Vec<bytes::Bytes>,
         }
 

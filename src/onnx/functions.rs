@@ -1,4 +1,4 @@
-//! Functions defined in the model: their bodies, and what becomes of the model when calls are expanded.
+//! Functions defined in the model: their bodies, and the size of the model when calls are expanded.
 
 use super::proto::{FunctionProto, ModelProto, NodeProto};
 use super::validate::{Scope, check_nodes, operator_sets, subgraphs};
@@ -6,7 +6,7 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::HashMap;
 
-/// Checks all bodies, and that calls end: ONNX Runtime replaces each call by the body of its function.
+/// Checks all bodies, and that there is no recursion: ONNX Runtime replaces each call by the body of its function.
 pub(super) fn check(model: &ModelProto, nodes: &mut usize) -> Result<()> {
     let mut known = HashMap::new();
     for (index, function) in model.functions.iter().enumerate() {
@@ -43,27 +43,27 @@ fn body(function: &FunctionProto, nodes: &mut usize) -> Result<()> {
 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-/// What a call names: domain (where `ai.onnx` is spelled in two ways), operator or function name, overload.
+/// Returns the key of a call: domain (`ai.onnx` has two spellings), operator or function name, overload.
 fn key<'a>(domain: &'a Option<String>, name: &'a Option<String>, overload: &'a Option<String>) -> Key<'a> {
     let domain = domain.as_deref().filter(|&d| d != "ai.onnx").unwrap_or("");
     (domain, name.as_deref().unwrap_or(""), overload.as_deref().unwrap_or(""))
 }
 
-/// Functions that the nodes call, subgraphs included, once for each call.
+/// Returns the functions that the nodes call, including subgraphs, once per call.
 fn calls<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>) -> Vec<usize> {
     let nodes = all_nodes(list).into_iter();
     nodes.filter_map(|node| known.get(&key(&node.domain, &node.op_type, &node.overload)).copied()).collect()
 }
 
-/// Nodes in `list` once every call is replaced by its function's body.
+/// Returns the number of nodes in `list` when every call is replaced by its function's body.
 fn expanded_size<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>, sizes: &[u64]) -> u64 {
     let called = calls(list, known).into_iter().map(|index| sizes[index]);
     called.fold(all_nodes(list).len() as u64, u64::saturating_add)
 }
 
-/// The expanded size of every function; an error if one calls itself.
+/// Returns the expanded size of every function; fails on recursion.
 ///
-/// A small file can ask for 10^20 nodes (each function calls the next ten times), hence saturating sums.
+/// A small file can request 10^20 nodes (each function calls the next ten times), hence saturating sums.
 fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) -> Result<Vec<u64>> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {

@@ -1,4 +1,4 @@
-//! From a file to a checked [`ModelProto`] whose weights lie where the file is mapped.
+//! Loading: from a file to a checked [`ModelProto`] whose weights are slices of the mapped file.
 
 use super::external_data::Resolver;
 use super::proto::ModelProto;
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 /// A loaded model and the files it came from.
 pub struct Loaded {
-    /// The model; no tensor in it is external any more.
+    /// The model, without external tensors.
     pub proto: ModelProto,
     /// The `.onnx` file first, then its external data in name order.
     pub files: Vec<(PathBuf, Bytes)>,
 }
 
-/// Loads an `.onnx` file, or one that is packed. Weights are mapped, not read; those that are packed are unpacked.
+/// Loads an `.onnx` file or a packed file. Weights are mapped, not read; packed ones are unpacked.
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
@@ -27,7 +27,7 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Loads a model from bytes; external data, if any, is looked for in `folder`.
+/// Loads a model from bytes; external data, if any, is searched for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     read(bytes, Resolver::new(folder))
 }
@@ -49,7 +49,7 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
     resolve(&mut proto, resolver)
 }
 
-/// Loads a model from bytes whose external data are given, by name.
+/// Loads a model from bytes with its external data, by name.
 pub fn from_parts(bytes: Bytes, data: BTreeMap<String, Bytes>) -> Result<Loaded> {
     let mut proto = decode(&bytes)?;
     resolve(&mut proto, Resolver::given(data))
@@ -79,7 +79,7 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
     Ok(proto)
 }
 
-/// Names a few file kinds people give by mistake, so that the error is about their mistake.
+/// Returns the name of a file type that is often passed by mistake, for the error message.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(256)];
     match start {

@@ -1,6 +1,6 @@
 //! Topological order: each node of a graph after those whose values it reads.
 //!
-//! ONNX demands that a file lists nodes in such an order, but ONNX Runtime takes any, and so does this program.
+//! ONNX requires this order in a file, but ONNX Runtime accepts any order, and so does this library.
 
 use super::proto::NodeProto;
 use super::validate::{place_of, subgraphs};
@@ -8,7 +8,7 @@ use crate::error::{Result, bail};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// Returns the names of the values that a node reads: its inputs, and what its subgraphs capture from around them.
+/// Returns the names of the values that a node reads: its inputs, and the values that its subgraphs capture.
 pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     for graph in subgraphs(node) {
@@ -26,21 +26,21 @@ pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     names
 }
 
-/// Returns for each value that one of `nodes` makes the index of that node.
+/// Returns for each value that one of `nodes` produces the index of that node.
 pub(crate) fn producers(nodes: &[NodeProto]) -> HashMap<&str, usize> {
     let made = nodes.iter().enumerate().flat_map(|(index, node)| node.output.iter().map(move |name| (name, index)));
     made.filter(|(name, _)| !name.is_empty()).map(|(name, index)| (name.as_str(), index)).collect()
 }
 
-/// Returns the indexes of `nodes` in a topological order: of several nodes that could come next the first in the list
-/// does, so that a list in order stays as it is.
+/// Returns the indices of `nodes` in a topological order. Among several nodes that could come next the first in the
+/// list does, so a list in order stays unchanged.
 ///
-/// Fails with [`crate::error::Kind::InvalidModel`] if nodes wait for one another, and names one of them.
+/// Fails with [`crate::error::Kind::InvalidModel`] if there is a cycle, and names one of its nodes.
 pub(crate) fn topological(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     sort(nodes, &producers(nodes))
 }
 
-/// As [`topological`], for one who has the [`producers`] already.
+/// As [`topological`], with the [`producers`] given.
 pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|from| *from < index);
     if nodes.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name))) {

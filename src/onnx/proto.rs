@@ -1,8 +1,8 @@
 //! The messages of `onnx.proto` (IR version 14) that the library reads or changes.
 //!
-//! Field numbers and meanings are those of <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Every
-//! field that is not named here (device configurations, annotations, whatever a later version adds) stays in
-//! `unknown` and is written back byte for byte. Scalars are `Option` so that presence survives as well.
+//! Field numbers and meanings are those of <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>. Other fields
+//! (device configurations, annotations, additions of later versions) are kept in `unknown` and written back byte for
+//! byte. Scalars are `Option`, so that presence is preserved as well.
 #![allow(missing_docs)] // fields are documented in onnx.proto under the same names
 
 use super::fields::{Packed, message};
@@ -24,7 +24,7 @@ message! {
         25 => functions: Vec<FunctionProto>,
     }
 
-    /// Graphs of the retired training extension: carried along, and searched for hostile tensors.
+    /// Graphs of the retired training extension: preserved, and searched for hostile tensors.
     TrainingInfoProto {
         1 => initialization: Option<Box<GraphProto>>,
         2 => algorithm: Option<Box<GraphProto>>,

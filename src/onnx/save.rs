@@ -1,9 +1,9 @@
-//! From a model to a file: deterministic, atomic, and without building the file in memory.
+//! Saving: deterministic, atomic, and without building the file in memory.
 //!
-//! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights go to a data file
-//! beside the model, `model.onnx.<hash>.data`, named after its content; it is in place before the `.onnx` that
-//! points to it, so a crash at any moment leaves either the old model or the new one, whole. Data files of
-//! earlier saves under the same name are removed last. (Two savers of one path at one time are not ordered.)
+//! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights are stored in a data file
+//! next to the model, `model.onnx.<hash>.data`, named after its content. It is in place before the `.onnx` that
+//! refers to it, so a crash at any moment leaves either the complete old model or the complete new one. Data files of
+//! earlier saves under the same name are removed last. (Concurrent saves to one path are not ordered.)
 
 use super::data_name::{self, HASH_DIGITS};
 use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
@@ -20,22 +20,22 @@ use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Where the weights of a saved model go.
+/// Where the weights of a saved model are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExternalData {
-    /// Into the `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], beside it above.
+    /// In the `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that next to it.
     #[default]
     Auto,
-    /// Into the `.onnx` file; an error above 2 GiB, where protobuf ends.
+    /// In the `.onnx` file; fails above 2 GiB, the limit of protobuf.
     Never,
-    /// Beside the `.onnx` file, whatever their size.
+    /// In a file next to the `.onnx` file, whatever their size.
     Always,
 }
 
-/// Tensors below this stay in the `.onnx` even when the weights are external: shapes, axes, scalars.
+/// Size below which a tensor stays in the `.onnx` even with external weights, in bytes: shapes, axes, scalars.
 const EXTERNAL_FROM: usize = 1024;
 
-/// What was written.
+/// The files that were written.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Saved {
     /// Files with name, size and SHA-256, the `.onnx` first.
@@ -43,7 +43,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Path, size and hash of the saved model as a report names them; see [`FileIdentity`].
+    /// Returns path, size and hash of the saved model as in a report; see [`FileIdentity`].
     pub fn identity(&self) -> FileIdentity {
         let digests: String = self.files.iter().map(|f| f.sha256.as_str()).collect();
         FileIdentity {
@@ -56,7 +56,7 @@ impl Saved {
         }
     }
 
-    /// The files as JSON text with a final newline.
+    /// Returns the files as JSON text with a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -64,10 +64,10 @@ impl Saved {
     }
 }
 
-/// One written file.
+/// A written file.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SavedFile {
-    /// Path as given, or the data file beside it.
+    /// Path as given, or that of the data file next to it.
     pub path: PathBuf,
     /// Size in bytes.
     pub bytes: u64,
@@ -75,7 +75,7 @@ pub struct SavedFile {
     pub sha256: String,
 }
 
-/// Saves `model` at `path`. `Call` reports the stage `save` in bytes and can cancel: then nothing changes.
+/// Saves `model` at `path`. `Call` reports the stage `save` in bytes and can cancel, which changes nothing on disk.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;
@@ -100,7 +100,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     .map_err(place)
 }
 
-/// Refuses early what could only fail late.
+/// Checks early what would otherwise fail late.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "the path is a folder; name the file to write");
@@ -118,14 +118,15 @@ pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The model as one message, in segments that still share the memory of its weights.
+/// Encodes the model as one message, in segments that share the memory of its weights.
 pub fn encode(model: &ModelProto) -> Vec<Bytes> {
     let mut writer = Writer::default();
     model.write(&mut writer);
     writer.into_segments()
 }
 
-/// Bytes of the initializers that may go outside: those of the main graph and of the graphs in its nodes.
+/// Returns the size of the initializers that may be stored externally, in bytes: those of the main graph and of
+/// subgraphs of its nodes.
 pub fn weight_bytes(model: &ModelProto) -> u64 {
     fn of_graph(graph: &GraphProto) -> u64 {
         let raw = |t: &TensorProto| t.raw_data.as_ref().map_or(0, |r| r.len() as u64);
@@ -143,7 +144,7 @@ fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFi
     Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
 }
 
-/// Writes `(padding, bytes)` pieces to an unnamed file and hashes them on the way.
+/// Writes `(padding, bytes)` pieces to an unnamed file and hashes them.
 fn write_hashed<'a>(
     path: &Path,
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,
@@ -190,22 +191,23 @@ fn save_external(mut data: Data, path: &Path, ticket: &Ticket) -> Result<Saved> 
     Ok(Saved { files: vec![main, SavedFile { path: target, bytes: data.bytes(), sha256 }] })
 }
 
-/// The weights that go outside, and the model without them.
+/// The external weights, and the model without them.
 struct Data {
     stub: ModelProto,
     places: Vec<Place>,
 }
 
-/// Where in the data file one initializer lies.
+/// Location of an initializer in the data file.
 struct Place {
     offset: u64,
     bytes: Bytes,
 }
 
 impl Data {
-    /// Takes all large initializers out: on pages from 64 KiB up, so that they can be mapped, else on 64 bytes.
+    /// Takes out all large initializers: aligned to pages from 64 KiB on, so that they can be mapped, otherwise to 64
+    /// bytes.
     ///
-    /// The name of the file is not known yet; one of the same length stands for it, so that sizes are right.
+    /// The name of the file is not known yet; a placeholder of the same length makes sizes right.
     fn take(model: &ModelProto, path: &Path) -> Data {
         let mut data = Data { stub: model.clone(), places: Vec::new() };
         let name = Bytes::from(data_name::of(path, &"0".repeat(HASH_DIGITS)));

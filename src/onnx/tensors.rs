@@ -1,4 +1,4 @@
-//! Visiting every constant tensor of a model, wherever a file can hide one.
+//! Visiting every constant tensor of a model, wherever it is in the file.
 
 use super::proto::*;
 use super::validate::place_of;
@@ -84,7 +84,7 @@ fn named(tensor: &mut TensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Re
     })
 }
 
-/// Whether a tensor anywhere in the model still lies in another file. Loading leaves none.
+/// Returns whether a tensor anywhere in the model is still external. Loading leaves none.
 pub fn any_external(model: &ModelProto) -> bool {
     let training = model.training_info.iter().flat_map(|i| i.initialization.iter().chain(&i.algorithm));
     let functions = model.functions.iter();

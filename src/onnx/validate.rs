@@ -1,8 +1,8 @@
-//! Is this a model? The checks every model passes before anything else looks at it.
+//! Validation: the checks that every model passes before it is used.
 //!
-//! They are what the rest of the library relies on: sizes that agree with shapes, names that resolve, no
-//! value made twice, no cycle, bounded depth. Operators and attributes are not judged here: what this
-//! version does not understand goes through untouched, and ONNX Runtime has the last word.
+//! The rest of the library relies on them: sizes agree with shapes, names resolve, no value is produced twice, there
+//! is no cycle, depth is bounded. Operators and attributes are not checked: unknown ones are preserved, and ONNX
+//! Runtime decides.
 
 use super::dtype::{DataType, element_count};
 use super::external_data::stored_bytes;
@@ -42,7 +42,7 @@ pub fn tensor(tensor: &TensorProto) -> Result<()> {
     Ok(())
 }
 
-/// Values found and values needed in the typed field that belongs to `dtype` (table in `onnx.proto`).
+/// Returns the number of values found and required in the typed field of `dtype` (table in `onnx.proto`).
 fn typed_count(tensor: &TensorProto, dtype: DataType, count: u64) -> (u64, u64) {
     use DataType::*;
     match dtype {
@@ -59,7 +59,7 @@ fn typed_count(tensor: &TensorProto, dtype: DataType, count: u64) -> (u64, u64) 
     }
 }
 
-/// Values in all typed fields together.
+/// Returns the number of values in all typed fields.
 fn typed_values(tensor: &TensorProto) -> u64 {
     let lengths = [
         tensor.float_data.0.len(),
@@ -72,7 +72,7 @@ fn typed_values(tensor: &TensorProto) -> u64 {
     lengths.iter().map(|&length| length as u64).sum()
 }
 
-/// Checks a sparse tensor, which ONNX Runtime makes dense: its size must be sane, its parts must agree.
+/// Checks a sparse tensor, which ONNX Runtime makes dense: its size must be bounded, and its parts must agree.
 fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
         bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
@@ -100,7 +100,7 @@ fn rank(dimensions: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks what says that a file is a model at all: graph, IR version, operator sets.
+/// Checks that a file is a model: graph, IR version, opsets.
 pub fn header(model: &ModelProto) -> Result<()> {
     if model.graph.is_none() {
         bail!(InvalidModel, "the file has no graph: it is not an ONNX model, or truncated");
@@ -123,7 +123,7 @@ pub(super) fn operator_sets(imports: &[OperatorSetIdProto]) -> Result<()> {
     Ok(())
 }
 
-/// Checks the structure of a whole model; its header and its tensors were checked before.
+/// Checks the structure of a whole model, after its header and its tensors.
 pub fn model(model: &ModelProto) -> Result<()> {
     let mut nodes = 0;
     if let Some(graph) = &model.graph {
@@ -132,7 +132,7 @@ pub fn model(model: &ModelProto) -> Result<()> {
     functions::check(model, &mut nodes)
 }
 
-/// Names visible in a graph: its own and, behind them, those of the graphs around it.
+/// Names visible in a graph: its own and those of the enclosing graphs.
 #[derive(Default)]
 pub(super) struct Scope<'a> {
     names: HashSet<&'a str>,
@@ -193,7 +193,7 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
     Ok(())
 }
 
-/// Of a size and a name in one dimension the last in the file counts, and the order is not kept: refused.
+/// Refuses a dimension with both a size and a name: the last in the file would count, and the order is not kept.
 fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
     let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };
@@ -204,7 +204,8 @@ fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     Ok(())
 }
 
-/// Checks nodes and gives the names they make and see: names made twice, unknown inputs and cycles are errors.
+/// Checks nodes and returns the names they produce and see; names produced twice, unknown inputs and cycles are
+/// errors.
 pub(super) fn check_nodes<'a>(
     list: &'a [NodeProto],
     mut names: HashSet<&'a str>,
@@ -248,7 +249,7 @@ pub(super) fn check_nodes<'a>(
     Ok(scope)
 }
 
-/// The graphs inside a node's attributes.
+/// Returns the subgraphs in a node's attributes.
 pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }

@@ -1,9 +1,9 @@
 //! The protobuf wire format, read without copying and written as a list of segments.
 //!
-//! A general protobuf library would do but for two things this project promises: fields that a newer ONNX
-//! defines and this version does not know go through untouched (they are kept as raw bytes and written
-//! back), and a model of many gigabytes is written without first building it in memory (payloads stay
-//! slices of their mapped files; see [`Writer`]). How each kind of field is stored is in `fields.rs`.
+//! A general protobuf library does not keep two promises of this project: fields that a newer ONNX defines and this
+//! version does not know are preserved (they are kept as raw bytes and written back), and a model of many gigabytes
+//! is written without building it in memory (payloads stay slices of their mapped files; see [`Writer`]). `fields.rs`
+//! describes how each kind of field is stored.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -11,7 +11,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A message type: knows its fields by number. Implemented by the `message!` macro in `fields.rs`.
+/// A message type, which knows its fields by number. Implemented by the `message!` macro in `fields.rs`.
 pub trait Message: Default + Clone {
     /// Reads the value of `key` into the message; unknown fields are kept raw.
     fn read_field(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
@@ -24,7 +24,7 @@ pub trait Message: Default + Clone {
 pub struct Key {
     /// Number of the field in its message.
     pub number: u32,
-    /// How its value is encoded.
+    /// Wire type: how the value is encoded.
     pub wire: u8,
     /// Position of the key itself in its message, for unknown fields.
     start: usize,
@@ -41,15 +41,15 @@ pub(super) const FIXED32: u8 = 5;
 pub struct Reader {
     buffer: Bytes,
     position: usize,
-    /// Where `buffer` begins in the file: places in errors count from its start.
+    /// Offset of `buffer` in the file, for positions in errors.
     base: usize,
     depth: usize,
-    /// Heap that may still be taken.
+    /// Remaining heap budget in bytes.
     budget: u64,
 }
 
 impl Reader {
-    /// A cursor at the beginning of `buffer`.
+    /// Returns a cursor at the start of `buffer`.
     pub fn new(buffer: Bytes) -> Self {
         let budget = limits::DECODED_BYTES + limits::DECODED_PER_BYTE * buffer.len() as u64;
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
@@ -70,7 +70,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a nested message into `message`, adding to what is there, as the format demands.
+    /// Reads a nested message into `message`, merging with existing content, as the format requires.
     pub(super) fn nested<M: Message>(&mut self, message: &mut M) -> Result<()> {
         if self.depth >= limits::PROTO_DEPTH {
             bail!(LimitExceeded, "messages are nested deeper than {}", limits::PROTO_DEPTH);
@@ -83,7 +83,7 @@ impl Reader {
         Ok(())
     }
 
-    /// A reader of the next length-delimited value alone.
+    /// Returns a reader of the next length-delimited value.
     pub(super) fn enter(&mut self) -> Result<Reader> {
         let buffer = self.delimited()?;
         let base = self.base + self.position - buffer.len();
@@ -98,7 +98,7 @@ impl Reader {
         &self.buffer[self.position..]
     }
 
-    /// Takes `bytes` of heap off what this input may cost. To be called before they are taken.
+    /// Subtracts `bytes` from the heap budget. Must be called before they are allocated.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.budget.checked_sub(bytes as u64) {
             Some(left) => self.budget = left,
@@ -107,7 +107,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The position in the file.
+    /// Returns the position in the file.
     fn place(&self) -> usize {
         self.base + self.position
     }
@@ -148,7 +148,7 @@ impl Reader {
         Ok(slice)
     }
 
-    /// The bytes of a length-delimited value, sharing the buffer.
+    /// Returns the bytes of a length-delimited value, sharing the buffer.
     pub(super) fn delimited(&mut self) -> Result<Bytes> {
         let at = self.place();
         let length = self.varint()?;
@@ -199,10 +199,10 @@ impl Reader {
     }
 }
 
-/// Payloads from this size on are kept as slices of where they lie instead of being copied.
+/// Size from which on payloads are shared slices instead of copies, in bytes.
 const SHARE_FROM: usize = 4096;
 
-/// An encoded message: runs of small bytes, and payloads that still lie in their mapped files.
+/// An encoded message: runs of small bytes, and payloads that are slices of mapped files.
 #[derive(Default)]
 pub struct Writer {
     segments: Vec<Bytes>,
@@ -211,13 +211,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// The segments in order; concatenated they are the message.
+    /// Returns the segments in order; their concatenation is the message.
     pub fn into_segments(mut self) -> Vec<Bytes> {
         self.flush();
         self.segments
     }
 
-    /// Length of the message in bytes.
+    /// Returns the length of the message in bytes.
     fn len(&self) -> u64 {
         self.shared + self.tail.len() as u64
     }
@@ -241,12 +241,12 @@ impl Writer {
         self.varint(u64::from(number) << 3 | u64::from(wire));
     }
 
-    /// Appends bytes as they are: a fixed-width value.
+    /// Appends bytes unchanged: a fixed-width value.
     pub(super) fn copy(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Appends bytes as they are, sharing them if they are many; unknown fields carry their own key.
+    /// Appends bytes unchanged, sharing them if they are many; unknown fields contain their own key.
     pub fn raw(&mut self, bytes: &Bytes) {
         if bytes.len() >= SHARE_FROM {
             self.flush();
@@ -269,7 +269,7 @@ impl Writer {
         self.tail.extend_from_slice(text.as_bytes());
     }
 
-    /// A length-delimited value that `fill` writes: a nested message, a run of packed numbers.
+    /// Writes a length-delimited value with `fill`: a nested message, a run of packed numbers.
     pub(super) fn nested(&mut self, number: u32, fill: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::default();
         fill(&mut inner);

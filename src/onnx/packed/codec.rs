@@ -12,17 +12,17 @@
 
 use crate::error::{Result, bail};
 
-/// Bytes of a tensor in one piece; a multiple of every width there is.
+/// Size of a chunk of a tensor in bytes; a multiple of every element width.
 pub const PIECE: usize = 1 << 20;
-/// Bytes of the widest element.
+/// Size of the widest element in bytes.
 pub const WIDEST: usize = 16;
 
 const ZEROS: u8 = 1;
 const ZSTD: u32 = 1 << 31;
-/// Fast, and on bytes without repetitions as good as any.
+/// Compression level: fast, and on bytes without repetitions as good as any.
 const LEVEL: i32 = 3;
 
-/// The bytes that stand for a piece of elements of `width` bytes.
+/// Encodes a chunk of elements of `width` bytes.
 pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
@@ -55,11 +55,11 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Bytes one after another, and an error where they end too soon.
+/// A cursor over bytes that fails at their end.
 pub struct Cursor<'b>(pub &'b [u8]);
 
 impl<'b> Cursor<'b> {
-    /// The next bytes.
+    /// Returns the next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'b [u8]> {
         let Some((taken, rest)) = self.0.split_at_checked(count) else {
             bail!(InvalidModel, "a chunk of the packed file is {} bytes too short", count - self.0.len());
@@ -68,19 +68,19 @@ impl<'b> Cursor<'b> {
         Ok(taken)
     }
 
-    /// The next four bytes.
+    /// Returns the next four bytes as an integer.
     pub fn u32(&mut self) -> Result<u32> {
         self.take(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// The next eight bytes.
+    /// Returns the next eight bytes as an integer.
     pub fn u64(&mut self) -> Result<u64> {
         let (low, high) = (self.u32()?, self.u32()?);
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 }
 
-/// The piece that bytes stand for, of exactly `out.len()` bytes.
+/// Decodes a chunk of exactly `out.len()` bytes.
 pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     let (mut cursor, count) = (Cursor(stored), out.len() / width);
     let sparse = match cursor.take(1)?[0] {
@@ -121,7 +121,7 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Exactly `raw` bytes.
+/// Decompresses exactly `raw` bytes.
 pub fn unpack(stored: &[u8], is_zstd: bool, raw: usize) -> Result<Vec<u8>> {
     let unpacked = match is_zstd {
         false => stored.to_vec(),

@@ -37,28 +37,28 @@ const MAGIC: [u8; 8] = *b"\x93ONNXPK\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 16;
 const FOOTER: usize = 6 * 8 + 32;
-/// What stands in place of the name of a file.
+/// Location of packed tensors, in place of a file name.
 const LOCATION: &str = "packed";
-/// Tensors below this stay in the model.
+/// Size below which a tensor stays in the model, in bytes.
 const PACKED_FROM: usize = 1024;
-/// Pieces that are packed at a time.
+/// Number of chunks that are encoded at a time.
 const AT_ONCE: usize = 32;
-/// Of the model itself, which is small and has much that repeats.
+/// Compression level of the model itself, which is small and repetitive.
 const LEVEL: i32 = 12;
 
-/// Whether these are the first bytes of a packed model.
+/// Returns whether these are the first bytes of a packed model.
 pub fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// A large tensor on its way out.
+/// A large tensor to be written.
 struct Tensor {
     bytes: Bytes,
     width: usize,
 }
 
-/// Saves `model` packed at `path`, atomically; the same model gives the same bytes. `Call` reports the stage `save` in
-/// bytes and can cancel: then nothing changes.
+/// Saves `model` packed at `path`, atomically; the same model gives the same bytes. `Call` reports the stage `save`
+/// in bytes and can cancel, which changes nothing on disk.
 pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     save::check(model, path).map_err(place)?;
@@ -75,7 +75,7 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     Ok(saved)
 }
 
-/// The model without its large tensors, and those.
+/// Returns the model without its large tensors, and those tensors.
 fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
     let (mut stub, mut large) = (model.clone(), Vec::new());
     tensors::for_each_tensor(&mut stub, &mut |tensor| {
@@ -96,7 +96,7 @@ fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
     Ok((stub, large))
 }
 
-/// Writes and hashes.
+/// An output that writes and hashes.
 struct Out {
     file: BufWriter<AtomicFile>,
     hash: Sha256,
@@ -158,7 +158,7 @@ fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<
     Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256 }] })
 }
 
-/// A packed file, taken apart but not unpacked.
+/// The parts of a packed file, not yet decoded.
 struct Parts {
     stub: Bytes,
     stub_bytes: usize,
@@ -172,7 +172,7 @@ struct Packed {
     pieces: Vec<Bytes>,
 }
 
-/// The model of a packed file; none of its tensors is external any more.
+/// Reads the model of a packed file; none of its tensors is external.
 pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     let parts = parts(bytes)?;
     verify(bytes)?;
@@ -190,7 +190,7 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     }
 }
 
-/// Checks every size before anything of that size is made.
+/// Checks every size before memory of that size is allocated.
 fn parts(file: &Bytes) -> Result<Parts> {
     let length = file.len();
     if length < HEADER + FOOTER {
@@ -271,7 +271,7 @@ fn unpack(tensor: &Packed, scratch: &Scratch) -> Result<Bytes> {
     slot.finish()
 }
 
-/// Puts the unpacked elements in the place of what stands for them.
+/// Replaces the reference to a packed tensor by its decoded elements.
 fn resolve(tensor: &mut TensorProto, unpacked: &mut [Option<Bytes>]) -> Result<()> {
     if tensor.data_location.unwrap_or(0) == 0 && tensor.external_data.is_empty() {
         return Ok(());
