@@ -1,43 +1,43 @@
-//! [`Factor`]: what the columns of a weight owe each other, for methods that make up for the change of one weight by
-//! the others of its row (GPTQ, SparseGPT).
+//! [`Factor`]: the correlations between the inputs of a weight, for methods that compensate the change of one weight
+//! in the others of its row (GPTQ, SparseGPT).
 
 use crate::error::{Result, bail};
 use rayon::prelude::*;
 
-/// Part of the mean diagonal that is added to it, as in the paper.
+/// Share of the mean diagonal that is added to it, as in the paper.
 const DAMPING: f64 = 0.01;
 
-/// What the columns of a weight owe each other: made once for all weights with the same input.
+/// The correlations between the inputs of a weight, computed once for all weights with the same input.
 ///
-/// With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives `U = R⁻¹`, the
-/// Cholesky factor of `H⁻¹`.
+/// With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives `U = R⁻¹`,
+/// the Cholesky factor of `H⁻¹`.
 pub struct Factor {
-    /// How many columns there are.
+    /// Number of columns.
     pub size: usize,
-    /// The columns in the order in which they are taken.
+    /// Indices of the columns in processing order.
     pub order: Vec<usize>,
-    /// `U` for the columns in that order, row after row; zero below the diagonal.
+    /// `U` for the columns in that order, row by row; zero below the diagonal.
     pub upper: Vec<f32>,
     /// Mean square of each input.
     pub importance: Vec<f32>,
 }
 
-/// The order in which columns are taken.
+/// The order in which columns are processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnOrder {
-    /// In falling order of importance.
+    /// Descending importance.
     Importance,
-    /// As they are.
+    /// Storage order.
     Natural,
 }
 
 impl Factor {
-    /// From `Σ x xᵀ` over `rows` inputs, row after row. Inputs that were always zero count as average.
+    /// Returns the factor of `Σ x xᵀ` over `rows` inputs, row by row. Inputs that were always zero count as average.
     pub fn new(gram: &[f32], size: usize, rows: usize, by: ColumnOrder) -> Result<Factor> {
         Factor::damped(gram, size, rows, by, DAMPING)
     }
 
-    /// As [`Factor::new`] with another part of the mean diagonal added to it.
+    /// As [`Factor::new`] with another share of the mean diagonal added to it.
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         if gram.len() != size * size {
             bail!(Internal, "a product of {} values is not a {size} x {size} matrix", gram.len());
@@ -78,7 +78,7 @@ impl Factor {
         bail!(InvalidModel, "the calibration data leads to a matrix that is not positive definite")
     }
 
-    /// `U` with rows and columns as the inputs are; `H⁻¹ = Uᵀ U`, for the `H` with its damping.
+    /// Returns `U` with rows and columns in the order of the inputs; `H⁻¹ = Uᵀ U`, for the damped `H`.
     pub fn upper_as_inputs(&self) -> Vec<f32> {
         let mut upper = vec![0f32; self.size * self.size];
         for (i, row) in self.upper.chunks_exact(self.size.max(1)).enumerate() {
@@ -88,7 +88,7 @@ impl Factor {
     }
 }
 
-/// `A = L Lᵀ` in place, lower triangle; `false` if `A` is not positive.
+/// Computes `A = L Lᵀ` in place, lower triangle; returns `false` if `A` is not positive definite.
 fn cholesky(a: &mut [f64], n: usize) -> bool {
     // Left-looking: a panel of columns is brought up to date by all rows at once, then finished one by one.
     const PANEL: usize = 48;
@@ -118,7 +118,7 @@ fn cholesky(a: &mut [f64], n: usize) -> bool {
     true
 }
 
-/// The inverse of a lower triangle.
+/// Returns the inverse of a lower triangular matrix.
 fn invert_lower(lower: &[f64], n: usize) -> Vec<f64> {
     // Column c of the inverse, kept as a row so that sums run over neighbours.
     let columns: Vec<Vec<f64>> = (0..n)
@@ -141,7 +141,7 @@ fn invert_lower(lower: &[f64], n: usize) -> Vec<f64> {
     inverse
 }
 
-/// Sums of products, in lanes that the compiler can keep side by side.
+/// Returns a sum of products, in lanes that the compiler can vectorize.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0f64; 8];
     let (a8, b8) = (a.as_chunks::<8>(), b.as_chunks::<8>());

@@ -12,11 +12,11 @@
 
 use super::Range;
 
-/// Bins of a histogram.
+/// Number of bins of a histogram.
 pub const BINS: usize = 2048;
-/// Codes that values are rounded to.
+/// Number of codes that values are rounded to.
 const LEVELS: usize = 255;
-/// Ends that are tried on each side for the least squared error.
+/// Number of ends that are tried on each side for the smallest squared error.
 const STEPS: usize = 64;
 
 /// Counts of values between two bounds.
@@ -27,12 +27,12 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// For values within `range`.
+    /// Returns an empty histogram for values within `range`.
     pub fn new(range: Range) -> Histogram {
         Histogram { range, counts: vec![0; BINS], zeros: 0 }
     }
 
-    /// Counts values; those that are not finite, or out of range, do not count.
+    /// Counts values, except those that are not finite or out of range.
     pub fn add(&mut self, values: &[f32]) {
         let Range { low, high } = self.range;
         let factor = BINS as f32 / (high - low).max(f32::MIN_POSITIVE);
@@ -50,12 +50,12 @@ impl Histogram {
         (f64::from(self.range.high) - f64::from(self.range.low)) / BINS as f64
     }
 
-    /// Where bin `index` begins.
+    /// Returns the start of bin `index`.
     fn edge(&self, index: usize) -> f64 {
         f64::from(self.range.low) + index as f64 * self.width()
     }
 
-    /// The range that holds `percent` per cent of the values (zeros too), as much cut off at either end.
+    /// Returns the range that contains `percent` per cent of the values (including zeros), cut equally at both ends.
     pub fn percentile(&self, percent: f64) -> Range {
         let total: u64 = self.counts.iter().sum::<u64>() + self.zeros;
         let cut = total as f64 * (100.0 - percent) / 200.0;
@@ -75,7 +75,7 @@ impl Histogram {
         self.between(first, last)
     }
 
-    /// The range of the bins from `first` up to `last`.
+    /// Returns the range of the bins from `first` up to `last`.
     fn between(&self, first: usize, last: usize) -> Range {
         let low = if first == 0 { self.range.low } else { self.edge(first) as f32 };
         let high = if last == BINS { self.range.high } else { self.edge(last) as f32 };
@@ -87,7 +87,7 @@ impl Histogram {
         (low <= 0.0 && high >= 0.0 && high > low).then(|| ((f64::from(-low) / self.width()) as usize).min(BINS - 1))
     }
 
-    /// The range with the least squared error.
+    /// Returns the range with the smallest squared error.
     pub fn least_squares(&self) -> Range {
         // Sums of 1, c and c^2 below each edge give the error of what is cut off without looking at bins again.
         let mut sums = vec![[0f64; 3]; BINS + 1];
@@ -118,7 +118,7 @@ impl Histogram {
         best
     }
 
-    /// The range with the least Kullback-Leibler divergence.
+    /// Returns the range with the smallest KL divergence.
     pub fn entropy(&self) -> Range {
         let most = f64::from(self.range.high.max(-self.range.low));
         let (mut best, mut least) = (self.range, f64::INFINITY);
@@ -139,8 +139,8 @@ impl Histogram {
         best
     }
 
-    /// Of the bins from `first` up to `last`, with what lies beyond added to the outermost, and what is left of them
-    /// when [`LEVELS`] levels share them.
+    /// Returns the divergence of the bins from `first` up to `last`, with the outer values added to the outermost,
+    /// from the same bins when [`LEVELS`] levels share them.
     fn divergence(&self, first: usize, last: usize) -> f64 {
         let own = &self.counts[first..last];
         let mut clipped: Vec<f64> = own.iter().map(|count| *count as f64).collect();

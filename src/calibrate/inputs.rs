@@ -1,4 +1,4 @@
-//! Inputs for calibration.
+//! Calibration data.
 
 use crate::benchmark::BenchmarkOptions;
 use crate::benchmark::inputs::{InputSet, Mask, Source, texts};
@@ -10,24 +10,23 @@ use crate::model::{Model, Task};
 use crate::runtime::Tensor;
 use crate::text::{Decoder, Tokenizer};
 
-/// Data that the inputs of layers are taken from.
+/// Data for calibration.
 pub enum Calibration<'a> {
-    /// A text, for models that read tokens.
+    /// A text, for text models.
     Text {
-        /// For models that write text it is read as a whole, for others line by line.
+        /// The text. Decoders read it as a whole, others line by line.
         text: &'a str,
         /// The model's tokenizer.
         tokenizer: &'a Tokenizer,
-        /// Windows of the text, taken evenly from all of it; 0 is 16. For models that read lines: batches of 8 of
-        /// them.
+        /// Number of windows, evenly spaced over the text; 0 is 16. For models that read lines: batches of 8 lines.
         windows: usize,
-        /// Tokens of a window; 0 is 512, or as many as the model takes.
+        /// Tokens per window; 0 is 512, or the limit of the model.
         length: usize,
     },
-    /// Values of the inputs by name; see [`batches`] for how they are cut.
+    /// Values of the inputs by name; see [`batches`] for how they are split.
     Tensors(&'a [(String, Tensor)]),
-    /// No data, but the sizes and values of inputs that are generated where something is measured. Nothing is fitted to
-    /// them, and what needs data refuses them.
+    /// No data, but sizes and values of the inputs that are generated for measurements. Nothing is fitted to them,
+    /// and methods that need data refuse them.
     Generated {
         /// Shapes of inputs by name.
         shapes: &'a [(String, Vec<i64>)],
@@ -36,18 +35,18 @@ pub enum Calibration<'a> {
     },
 }
 
-/// One run's inputs by name.
+/// The inputs of one run, by name.
 #[derive(Clone)]
 pub struct Batch {
-    /// Each with its name.
+    /// The inputs with their names.
     pub inputs: Vec<(String, Tensor)>,
-    /// Which tokens are no padding; `None` if nothing is padded.
+    /// Mask of the tokens that are not padding; `None` if nothing is padded.
     pub mask: Option<Mask>,
 }
 
 impl Batch {
-    /// A value that a run with these inputs gave, as rows along its last dimension in float32, without those of
-    /// padding: `[rows, size]`. `InvalidModel` if its rows are not of `size`.
+    /// Returns a value of a run with these inputs as rows along its last dimension in float32, without padding:
+    /// `[rows, size]`. Fails with `InvalidModel` if its rows are not of `size`.
     pub fn rows(&self, value: &Tensor, size: usize) -> Result<Tensor> {
         if size == 0 || value.shape().last() != Some(&(size as i64)) {
             bail!(InvalidModel, "is {}, not rows of {size}", value.describe());
@@ -61,7 +60,8 @@ impl Batch {
         Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
     }
 
-    /// `None` if the value is not one of tokens (batch, token, and more), or nothing is padded.
+    /// Returns the elements per token; `None` if the value is not per token (batch, token, and more), or nothing is
+    /// padded.
     fn elements_of_a_token(&self, value: &Tensor) -> Option<usize> {
         let mask = self.mask.as_ref().filter(|mask| mask.keep.contains(&false))?;
         let tokens = mask.keep.len();
@@ -78,7 +78,7 @@ impl From<InputSet> for Batch {
 }
 
 impl Batch {
-    /// Samples in it: the first dimension that most of the inputs have.
+    /// Returns the number of samples: the first dimension that most of the inputs have.
     pub fn samples(&self) -> u64 {
         let mut firsts: Vec<i64> =
             self.inputs.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).collect();
@@ -87,17 +87,17 @@ impl Batch {
     }
 }
 
-/// A text and what reads it.
+/// A text and its tokenizer.
 type Text<'a> = (&'a str, &'a Tokenizer);
 
 const WINDOWS: usize = 16;
 const LINES: usize = 8;
 
-/// Inputs for `model`. `InvalidArgument` if a text is too short for one window.
+/// Returns batches of inputs for `model`. Fails with `InvalidArgument` if a text is too short for one window.
 ///
 /// The first dimension of given tensors counts samples, the same number in each: a batch has as many as the model
-/// insists on, else 8. Tensors with one dimension more than their input are cut along it, one sample a run. Those of
-/// inputs without dimensions go into every run.
+/// requires, otherwise 8. A tensor with one dimension more than its input is split along it, one sample per run.
+/// Tensors of inputs without dimensions are part of every run.
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
     let (text, tokenizer, windows, length) = match *calibration {
         Calibration::Tensors(tensors) => {
@@ -151,7 +151,7 @@ fn lines_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: 
     (0..source.count()).map(|index| Ok(source.set(index)?.into())).collect()
 }
 
-/// Inputs for `model` where there is no data: built-in sentences if it takes text, else generated.
+/// Returns inputs for `model` without data: built-in sentences if it is a text model, otherwise generated.
 pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
     generated(model, &[], &[])
 }

@@ -1,9 +1,9 @@
-//! What flows through a model on real data: the inputs of its layers, layer after layer.
+//! Calibration: the inputs of a model's layers on real data, layer by layer.
 //!
-//! [`Batch`]es come from a text or from tensors. A [`Walk`] computes the values that are asked for, piece by piece, so
-//! that a layer can be changed before those behind it run. [`Products`] are matrix products, by ONNX Runtime. A
-//! [`Factor`] is what the inputs of a layer say about making up for the change of one weight by the others. [`ranges`]
-//! finds between which bounds values lie.
+//! [`Batch`]es come from a text or from tensors. A [`Walk`] computes requested values step by step, so that a layer
+//! can be changed before those behind it run. [`Products`] are matrix products, by ONNX Runtime. A [`Factor`] holds
+//! the correlations of a layer's inputs, for compensating the change of one weight in the others. [`ranges`] finds
+//! the bounds of values.
 
 mod factor;
 mod histogram;

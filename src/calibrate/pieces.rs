@@ -1,13 +1,13 @@
-//! Long lines in pieces.
+//! Splitting of long lines.
 
-/// Characters of the pieces, in turn: a model that is to read texts of any length has to be shown some.
+/// Lengths of the pieces in characters, in turn: a model that reads texts of any length needs samples of several
+/// lengths.
 const LENGTHS: [usize; 6] = [2000, 60, 500, 120, 1000, 250];
 
-/// The text with lines that are longer than a piece cut into pieces of various lengths, between words where there are
-/// any.
+/// Returns the text with long lines split into pieces of various lengths, at word boundaries where possible.
 ///
-/// The tokens of one text see the same: nineteen long texts say as little of what texts are like as nineteen short
-/// ones, and what is fitted to them does not suit short ones at all.
+/// The tokens of one text are correlated: nineteen long texts represent texts as little as nineteen short ones, and
+/// what is fitted to them does not suit short texts.
 pub fn pieces(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 60);
     let mut lengths = LENGTHS.iter().cycle();
@@ -24,7 +24,7 @@ pub fn pieces(text: &str) -> String {
     out
 }
 
-/// After `length` characters, or where the word ends that is there.
+/// Splits a text after `length` characters, at the end of the word there.
 fn cut(text: &str, length: usize) -> (&str, &str) {
     let Some((at, _)) = text.char_indices().nth(length) else { return (text, "") };
     let end = text[at..].char_indices().take(length).find(|(_, c)| c.is_whitespace());

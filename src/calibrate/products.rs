@@ -1,4 +1,4 @@
-//! Products of large matrices: ONNX Runtime has the kernels.
+//! Products of large matrices, with the kernels of ONNX Runtime.
 
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -8,24 +8,24 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
-/// Sessions of one product each.
+/// Sessions with one product each.
 pub struct Products {
     plain: Session,
     turned: Session,
 }
 
 impl Products {
-    /// With so many threads; 0 is one for each physical core.
+    /// Returns products with that number of threads; 0 is one per physical core.
     pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
         Ok(Products { plain: session(runtime, threads, false)?, turned: session(runtime, threads, true)? })
     }
 
-    /// `A B`, row after row; `a` is `[m, k]`, `b` `[k, n]`.
+    /// Returns `A B`, row by row; `a` is `[m, k]`, `b` `[k, n]`.
     pub fn product(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&mut self.plain, a, b, stop)
     }
 
-    /// `Aᵀ B`, row after row; `a` is `[k, m]`, `b` `[k, n]`.
+    /// Returns `Aᵀ B`, row by row; `a` is `[k, m]`, `b` `[k, n]`.
     pub fn turned(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&mut self.turned, a, b, stop)
     }

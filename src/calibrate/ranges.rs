@@ -1,4 +1,4 @@
-//! Between which bounds the values inside a model lie.
+//! Ranges of the values inside a model.
 
 use super::Batch;
 use super::histogram::Histogram;
@@ -9,45 +9,46 @@ use crate::model::Model;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// Values that are looked at in one run: all of them are in memory at once.
+/// Number of values per run: all of them are in memory at once.
 const AT_A_TIME: usize = 32;
 
-/// Bounds that hold zero.
+/// Bounds that contain zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// At most 0.
+    /// Lower bound, at most 0.
     pub low: f32,
-    /// At least 0.
+    /// Upper bound, at least 0.
     pub high: f32,
 }
 
 impl Range {
-    /// Nothing but zero.
+    /// The range of zeros.
     pub const ZERO: Range = Range { low: 0.0, high: 0.0 };
 
-    /// The smallest range around both.
+    /// Returns the smallest range around both.
     pub fn with(self, other: Range) -> Range {
         Range { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 }
 
-/// How bounds are found; formulas are in `histogram`.
+/// How ranges are determined; formulas are in `histogram`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Method {
-    /// The least and the greatest value.
+    /// From the minimum to the maximum.
     MinMax,
-    /// What holds so many per cent of the values.
+    /// The range that contains this percentage of the values.
     Percentile(f64),
-    /// The least divergence.
+    /// The range with the smallest divergence.
     Entropy,
-    /// The least squared error.
+    /// The range with the smallest squared error.
     LeastSquares,
 }
 
-/// The range of each value of the main graph, by name, over all batches. Values that are not finite do not count.
+/// Returns the range of each value of the main graph, by name, over all batches. Values that are not finite are
+/// ignored.
 ///
-/// Runs the model once for every batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to
-/// the ticket for each run: see [`runs`].
+/// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to the
+/// ticket for each run: see [`runs`].
 pub fn ranges(
     runtime: &'static Runtime,
     model: &Model,
@@ -85,8 +86,8 @@ pub fn ranges(
     Ok(found)
 }
 
-/// Hands over each value of the main graph for every batch, with its place in `values`. Runs and units as [`ranges`]
-/// with [`Method::MinMax`].
+/// Calls back with each value of the main graph for every batch, with its index in `values`. Runs and units as
+/// [`ranges`] with [`Method::MinMax`].
 pub fn each_value(
     runtime: &'static Runtime,
     model: &Model,
@@ -112,7 +113,7 @@ fn on_floats<T>(tensor: &Tensor, mut what: impl FnMut(&[f32]) -> T) -> Result<T>
     }
 }
 
-/// Units that [`ranges`] adds to its ticket.
+/// Returns the number of units that [`ranges`] adds to its ticket.
 pub fn runs(values: usize, batches: usize, method: Method) -> u64 {
     let passes = if method == Method::MinMax { 1 } else { 2 };
     (values.div_ceil(AT_A_TIME) * batches * passes) as u64
@@ -123,10 +124,10 @@ fn range_of(values: &[f32]) -> Range {
     finite.fold(Range::ZERO, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
 }
 
-/// Some values of a model, run after run.
+/// Some values of a model, run by run.
 struct Values<'v> {
     names: &'v [&'v String],
-    /// `None` if all of them are inputs.
+    /// The session; `None` if all values are inputs.
     session: Option<Session>,
 }
 

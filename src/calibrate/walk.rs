@@ -1,8 +1,8 @@
-//! [`Walk`]: the values inside a model, computed in the order in which they are asked for.
+//! [`Walk`]: the values inside a model, computed in the order of requests.
 //!
-//! Each question runs the nodes between what is known and what is asked for, as a small model of its own. What later
-//! nodes will need is kept for every batch; all else is forgotten. So a weight can be replaced before the nodes that
-//! use it run, and everything behind them sees what it has become.
+//! Each request runs the nodes between the known values and the requested one, as a small model of its own. Values
+//! that later nodes need are kept for every batch; all others are dropped. So a weight can be replaced before the
+//! nodes that use it run, and everything behind them sees the new one.
 
 use super::inputs::Batch;
 use crate::call::Call;
@@ -14,28 +14,29 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// A model on its way through the batches.
+/// The state of a model on its way through the batches.
 pub struct Walk<'m> {
     runtime: &'static Runtime,
     threads: usize,
     proto: &'m ModelProto,
     graph: &'m GraphProto,
-    /// The node that makes each value.
+    /// The node that produces each value.
     producer: HashMap<&'m str, usize>,
     constants: HashMap<&'m str, &'m TensorProto>,
-    /// Nodes that depend on constants alone: they run wherever they are needed and are never kept.
+    /// Whether each node depends on constants alone: such nodes run wherever they are needed and their values are
+    /// never kept.
     constant: Vec<bool>,
-    /// Nodes that lead to a value that will be asked for.
+    /// Whether each node leads to a value that will be requested.
     wanted: Vec<bool>,
     done: Vec<bool>,
-    /// Values that are known, one for each batch.
+    /// Known values, one per batch.
     live: HashMap<String, Vec<Tensor>>,
     replaced: HashMap<String, TensorProto>,
     batches: usize,
 }
 
 impl<'m> Walk<'m> {
-    /// At the beginning of the main graph. `asked` are all values that will be asked for.
+    /// Starts at the inputs of the main graph. `asked` are all values that will be requested.
     pub fn new(
         runtime: &'static Runtime,
         model: &'m Model,
@@ -73,12 +74,12 @@ impl<'m> Walk<'m> {
         Ok(walk)
     }
 
-    /// Gives a constant another value from here on: an initializer, or what a `Constant` node gives.
+    /// Replaces a constant from here on: an initializer, or the output of a `Constant` node.
     pub fn replace(&mut self, tensor: TensorProto) {
         self.replaced.insert(tensor.name.clone().unwrap_or_default(), tensor);
     }
 
-    /// A value for every batch. Runs what leads to it and has not run yet.
+    /// Returns a value for every batch, running the nodes that lead to it.
     pub fn value(&mut self, name: &str, stop: &Stop) -> Result<Vec<Tensor>> {
         if let Some(known) = self.live.get(name) {
             return Ok(known.clone());
@@ -133,7 +134,7 @@ impl<'m> Walk<'m> {
         Ok(asked)
     }
 
-    /// The nodes to run for `names`, without those that have run (if `open`), in the order of the file.
+    /// Returns the nodes to run for `names`, without those that have run (if `open`), in the order of the file.
     fn ancestors(&self, names: &[&str], open: bool) -> Vec<usize> {
         let mut seen = vec![false; self.graph.node.len()];
         let mut todo: Vec<usize> = names.iter().filter_map(|name| self.producer.get(name).copied()).collect();
@@ -160,7 +161,7 @@ impl<'m> Walk<'m> {
         Ok(())
     }
 
-    /// A model of some nodes, and the names of its inputs.
+    /// Returns a model of some nodes, and the names of its inputs.
     fn part(&self, nodes: &[usize], outputs: &[&str]) -> Result<(ModelProto, Vec<String>)> {
         let replaced =
             |node: &NodeProto| node.is("Constant") && node.output.iter().any(|o| self.replaced.contains_key(o));

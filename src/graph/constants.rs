@@ -1,4 +1,4 @@
-//! Finding the constant behind a value, and reading it as numbers.
+//! Constants: finding the constant behind a value, and reading it as numbers.
 
 use super::{BodyId, Producer, View};
 use crate::error::{Result, bail};
@@ -6,38 +6,39 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{TensorProto, attribute_kind};
 use bytes::Bytes;
 
-/// A constant tensor and how it is reached from the value that was asked about.
+/// A constant tensor and the path to it from a value.
 #[derive(Clone)]
 pub struct Constant<'a> {
     /// The tensor as stored.
     pub tensor: &'a TensorProto,
-    /// The body in which it is defined.
+    /// The body that defines it.
     pub owner: BodyId,
     /// Its value name in that body: the initializer's, or the output of its `Constant` node.
     pub name: &'a str,
-    /// Whether an odd number of two-dimensional transposes lies between the tensor and the value.
+    /// Whether there is an odd number of two-dimensional transposes between the tensor and the value.
     pub transposed: bool,
-    /// Nodes between the tensor and the value (and the `Constant` node itself): unused once the value is.
+    /// Nodes between the tensor and the value (and the `Constant` node itself), which are dead once the value is.
     pub chain: Vec<(BodyId, usize)>,
-    /// Whether a caller may give it another value: an initializer that is an input as well, from IR version 4 on. Only
-    /// [`View::constant_or_default`] gives such.
+    /// Whether a caller may override it: an initializer that is also an input, from IR version 4 on. Only
+    /// [`View::constant_or_default`] returns such.
     pub overridable: bool,
-    /// Element type of the value: the tensor's own, or what a `Cast` made of it.
+    /// Element type of the value: that of the tensor, or of a `Cast`.
     pub dtype: i32,
 }
 
 impl<'a> View<'a> {
-    /// The constant that `name` is in `body`: an initializer or `Constant` node, possibly of an enclosing
-    /// graph, seen through `Identity`, two-dimensional `Transpose` and `Cast` from one float type to another.
-    /// `None` for what a caller may give another value: an initializer that is an input as well.
+    /// Returns the constant that `name` is in `body`: an initializer or `Constant` node, also of an enclosing graph,
+    /// through `Identity`, two-dimensional `Transpose` and `Cast` between float types. `None` if a caller may
+    /// override it: an initializer that is also an input.
     pub fn constant(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         self.constant_or_default(body, name).filter(|constant| !constant.overridable)
     }
 
-    /// As [`View::constant`], but also the default of an optional input; [`Constant::overridable`] tells the two apart.
+    /// As [`View::constant`], but includes the default of an optional input; [`Constant::overridable`] distinguishes
+    /// the two.
     ///
-    /// For those who only want a name or a shape, and for those who see to it that a value from a caller is either used
-    /// or refused: a result for which the default was taken while the input is still there gives wrong answers.
+    /// Meant for callers that need only a name or a shape, or that make sure that an overriding value is either used
+    /// or refused: a result that uses the default while the input still exists is wrong.
     pub fn constant_or_default(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         let mut chain = Vec::new();
         let mut transposed = false;
@@ -90,7 +91,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The element type of a constant behind a `Cast`; `None` if that does more than widen or narrow floats.
+/// Returns the element type of a constant behind a `Cast`; `None` if that does more than convert between float types.
 fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
     let own = tensor.data_type.unwrap_or(0);
@@ -104,7 +105,7 @@ fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
 }
 
 impl Constant<'_> {
-    /// The elements as float32, in the order in which they are stored (not turned); `None` if they are no floats.
+    /// Returns the elements as float32, in storage order (not transposed); `None` if they are not floats.
     pub fn floats(&self) -> Option<Vec<f32>> {
         let count = crate::onnx::dtype::element_count(&self.tensor.dims).ok()?;
         let row = TensorProto { dims: vec![1, i64::try_from(count).ok()?], ..self.tensor.clone() };
@@ -120,13 +121,13 @@ impl Constant<'_> {
         Some(values)
     }
 
-    /// Whether it is made of floats of which none is infinite or not a number, as the reader sees them.
+    /// Returns whether all elements are finite floats, as the reader sees them.
     pub fn is_finite(&self) -> bool {
         self.floats().is_some_and(|values| values.iter().all(|v| v.is_finite()))
     }
 }
 
-/// The elements of an integer tensor (int64 or int32), however they are stored; `None` for other types.
+/// Returns the elements of an integer tensor (int64 or int32), however they are stored; `None` for other types.
 pub fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
     let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0))?;
     Some(match (&tensor.raw_data, dtype) {
@@ -140,19 +141,19 @@ pub fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
     })
 }
 
-/// A float tensor of two dimensions, read row by row as `f32` wherever and however it is stored.
+/// A two-dimensional float tensor, read row by row as `f32` however it is stored.
 #[derive(Clone)]
 pub struct Matrix {
-    /// Rows as stored.
+    /// Number of stored rows.
     pub rows: usize,
-    /// Columns as stored.
+    /// Number of stored columns.
     pub columns: usize,
     dtype: DataType,
     raw: Bytes,
 }
 
 impl Matrix {
-    /// A matrix over the elements of `tensor`; an error that says why not, if it is none.
+    /// Returns a matrix over the elements of `tensor`; the error says why it is not a matrix.
     pub fn new(tensor: &TensorProto) -> Result<Matrix> {
         let &[rows, columns] = tensor.dims.as_slice() else {
             bail!(Unsupported, "the weight has {} dimensions, not 2", tensor.dims.len());
@@ -177,27 +178,27 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// The element type as stored: float32, float16 or bfloat16.
+    /// Returns the stored element type: float32, float16 or bfloat16.
     pub fn dtype(&self) -> DataType {
         self.dtype
     }
 
-    /// The elements as stored, in little-endian bytes.
+    /// Returns the stored elements, as little-endian bytes.
     pub fn raw(&self) -> &Bytes {
         &self.raw
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.rows * self.columns
     }
 
-    /// Bytes of one element.
+    /// Returns the size of one element in bytes.
     pub fn width(&self) -> usize {
         self.dtype.bits() as usize / 8
     }
 
-    /// Puts `out.len()` elements of row `row`, from column `from` on, into `out`.
+    /// Reads `out.len()` elements of row `row`, from column `from` on, into `out`.
     pub fn read(&self, row: usize, from: usize, out: &mut [f32]) {
         let width = self.width();
         let start = (row * self.columns + from) * width;
@@ -219,7 +220,7 @@ impl Matrix {
         }
     }
 
-    /// Gives the pages of some rows back to the kernel; see [`crate::files::release`].
+    /// Releases the pages of some rows; see [`crate::files::release`].
     pub fn release(&self, rows: std::ops::Range<usize>) {
         let width = self.width() * self.columns;
         crate::files::release(&self.raw[rows.start * width..rows.end * width]);

@@ -1,4 +1,4 @@
-//! Dead nodes: what a graph computes or stores and nothing reads any more.
+//! Elimination of dead nodes and initializers, whose values nothing reads.
 
 use super::constants::Constant;
 use super::order::{producers, reads};
@@ -13,9 +13,9 @@ pub enum Policy<'a> {
     All,
     /// Nodes and initializers whose values have these names, and no others.
     Named(&'a HashSet<String>),
-    /// Every node, and initializers with these names.
+    /// Every node, and the initializers with these names.
     NodesAnd(&'a HashSet<String>),
-    /// Every initializer, and no node.
+    /// Every initializer, but no node.
     Initializers,
 }
 
@@ -46,8 +46,8 @@ pub fn read_values(graph: &GraphProto) -> HashSet<String> {
     graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
 }
 
-/// Removes what nothing reads, as far as `policy` says: nodes, then those that only they read, and initializers, each
-/// with the input that it is the default of. A node without outputs stays: it is there for what it does.
+/// Removes dead nodes and initializers as far as `policy` allows, repeatedly, each initializer with the input that it
+/// is the default of. A node without outputs is kept for its side effect.
 pub fn eliminate(graph: &mut GraphProto, policy: Policy<'_>) {
     let dead = dead_nodes(graph, policy);
     let mut flags = dead.into_iter();
@@ -82,8 +82,8 @@ fn dead_nodes(graph: &GraphProto, policy: Policy<'_>) -> Vec<bool> {
     dead
 }
 
-/// Returns the values that nothing would read if the inputs `gone` (body, node, index of the input) no longer read what
-/// they do: of `constants`, their tensors and the nodes between these and the reader.
+/// Returns the values that would be dead if the inputs `gone` (body, node, index of the input) were removed: of
+/// `constants`, their tensors and the nodes between these and the reader.
 pub fn unread_without<'c, 'm: 'c>(
     view: &View<'_>,
     gone: &HashSet<(BodyId, usize, usize)>,

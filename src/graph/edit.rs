@@ -1,4 +1,4 @@
-//! Changing a model: visiting bodies in the order of a [`View`](super::View), new names, small builders.
+//! Editing of a model: visiting bodies in the order of a [`View`](super::View), fresh names, small builders.
 
 use super::BodyId;
 use crate::onnx::dtype::DataType;
@@ -7,19 +7,19 @@ use crate::onnx::validate::subgraphs;
 use bytes::Bytes;
 use std::collections::HashSet;
 
-/// A graph or function body to be changed.
+/// A graph or function body to be edited.
 pub struct BodyMut<'a> {
-    /// Its nodes.
+    /// The nodes.
     pub nodes: &'a mut Vec<NodeProto>,
-    /// Its initializers; `None` in a function, where constants are nodes.
+    /// The initializers; `None` in a function, where constants are nodes.
     pub initializers: Option<&'a mut Vec<TensorProto>>,
-    /// Its inputs; `None` in a function.
+    /// The inputs; `None` in a function.
     pub inputs: Option<&'a mut Vec<ValueInfoProto>>,
 }
 
-/// Visits all bodies with the numbers a view of the same model gives them.
+/// Visits all bodies with the ids of a view of the same model.
 ///
-/// Bodies inside a node are visited before the body that holds the node, so that `visit` may replace nodes.
+/// Bodies inside a node are visited before the body that contains the node, so that `visit` may replace nodes.
 pub fn for_each_body(model: &mut ModelProto, visit: &mut dyn FnMut(BodyId, BodyMut<'_>)) {
     let mut next = 0;
     if let Some(graph) = &mut model.graph {
@@ -50,7 +50,7 @@ fn in_nodes(nodes: &mut [NodeProto], next: &mut BodyId, visit: &mut dyn FnMut(Bo
 }
 
 impl BodyMut<'_> {
-    /// Adds a constant: an initializer, or in a function a `Constant` node at the front.
+    /// Adds a constant: an initializer, or in a function a `Constant` node at the start.
     pub fn add_constant(&mut self, tensor: TensorProto) {
         match &mut self.initializers {
             Some(list) => list.push(tensor),
@@ -67,7 +67,7 @@ impl BodyMut<'_> {
         }
     }
 
-    /// Removes initializers, the inputs they are defaults of, and nodes that make only these values.
+    /// Removes initializers, the inputs they are defaults of, and nodes that produce only these values.
     pub fn remove_values(&mut self, names: &HashSet<String>) {
         if let Some(list) = &mut self.initializers {
             list.retain(|t| !t.name.as_ref().is_some_and(|n| names.contains(n)));
@@ -80,11 +80,11 @@ impl BodyMut<'_> {
     }
 }
 
-/// Makes value and node names that the model does not use yet.
+/// Names of values and nodes, for creating fresh ones.
 pub struct Names(HashSet<String>);
 
 impl Names {
-    /// Knows every name in `model`, subgraphs and functions included.
+    /// Collects every name in `model`, including subgraphs and functions.
     pub fn of(model: &ModelProto) -> Names {
         let mut names = HashSet::new();
         for body in super::View::new(model).bodies {
@@ -100,7 +100,7 @@ impl Names {
         Names(names)
     }
 
-    /// `wanted`, or `wanted_2`, `wanted_3` … if it is taken.
+    /// Returns `wanted`, or `wanted_2`, `wanted_3` … if it is used.
     pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = 1;
@@ -112,25 +112,25 @@ impl Names {
     }
 }
 
-/// A node of the default operator set.
+/// Returns a node of the default domain.
 pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
     NodeProto { op_type: Some(op.to_owned()), input: own(inputs), output: own(outputs), ..Default::default() }
 }
 
-/// An integer attribute.
+/// Returns an integer attribute.
 pub fn int_attribute(name: &str, value: i64) -> AttributeProto {
     let kind = Some(attribute_kind::INT);
     AttributeProto { name: Some(name.to_owned()), kind, i: Some(value), ..Default::default() }
 }
 
-/// An attribute of whole numbers.
+/// Returns an attribute with a list of integers.
 pub fn ints_attribute(name: &str, values: &[i64]) -> AttributeProto {
     let kind = Some(attribute_kind::INTS);
     AttributeProto { name: Some(name.to_owned()), kind, ints: values.to_vec(), ..Default::default() }
 }
 
-/// An input or output of a rank, with sizes left open.
+/// Returns an input or output of a rank, with open dimensions.
 pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     let shape = TensorShapeProto { dim: vec![DimensionProto::default(); rank], ..Default::default() };
     let tensor =
@@ -139,12 +139,12 @@ pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     ValueInfoProto { value_type: Some(Box::new(value_type)), ..untyped(name) }
 }
 
-/// An output whose type follows from the graph.
+/// Returns an output whose type follows from the graph.
 pub fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), ..Default::default() }
 }
 
-/// A constant tensor from raw little-endian bytes.
+/// Returns a constant tensor of raw little-endian bytes.
 pub fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorProto {
     TensorProto {
         name: Some(name.to_owned()),
@@ -155,12 +155,12 @@ pub fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorPr
     }
 }
 
-/// A float32 constant.
+/// Returns a float32 constant.
 pub fn float_tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     tensor(name, DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
-/// Makes sure that the model imports `domain`, adding it with `version` if not.
+/// Adds the import of `domain` with `version`, if it is missing.
 pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, version: i64) {
     if !imports.iter().any(|i| i.domain.as_deref().unwrap_or("") == domain) {
         let (domain, version) = (Some(domain.to_owned()), Some(version));
@@ -168,8 +168,8 @@ pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, versio
     }
 }
 
-/// Makes sure that the model imports `domain` if it has nodes of it anywhere, and that each function does which has, its
-/// subgraphs included: ONNX Runtime resolves the nodes of a function by the function's own imports.
+/// Adds the import of `domain` to the model, and to each function, if they or their subgraphs have nodes of it: ONNX
+/// Runtime resolves the nodes of a function by the function's own imports.
 pub fn import_where_used(model: &mut ModelProto, domain: &str, version: i64) {
     fn uses(nodes: &[NodeProto], domain: &str) -> bool {
         let inside = |node: &NodeProto| subgraphs(node).any(|graph| uses(&graph.node, domain));
@@ -185,10 +185,10 @@ pub fn import_where_used(model: &mut ModelProto, domain: &str, version: i64) {
     }
 }
 
-/// Lifts a model to IR version 4, from which on constants need not be inputs.
+/// Converts a model to IR version 4, from which on constants need not be inputs.
 ///
-/// Before that every initializer had to be listed as an input and still was a constant; after it such an
-/// entry would make the constant overridable, so the entries go.
+/// Before, every initializer had to be listed as an input and still was constant; afterwards such an entry would make
+/// the constant overridable, so the entries are removed.
 pub fn modernize_ir(model: &mut ModelProto) {
     if model.ir_version.unwrap_or(0) >= 4 {
         return;

@@ -1,7 +1,7 @@
-//! Float constants that are numbers of what a graph computes, not weights: rotary angles, scales, epsilons.
+//! Float constants that belong to the architecture and are not weights: rotary angles, scales, epsilons.
 //!
-//! ONNX does not tell the two apart, so it is read off what a constant is used for, and for single numbers off its
-//! name, which exporters keep for what was learned.
+//! ONNX does not distinguish the two, so this is inferred from the use of a constant, and for single numbers from its
+//! name, which exporters keep for trained parameters.
 
 use super::constants::Matrix;
 use super::order::producer_nodes;
@@ -9,16 +9,16 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Through so many nodes a table of angles is followed to its sine.
+/// Maximum number of nodes between a table of angles and its sine.
 const NEAR: usize = 6;
-/// What is said of tables of positions.
+/// Description of rotary tables.
 const ANGLES: &str = "rotary angles";
-/// What tables of positions that are already sines are called.
+/// Name parts of rotary tables that already contain sines.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
-/// Operators that move numbers about and leave them as they are, or nearly so.
+/// Operators that move numbers and leave them unchanged, or nearly so.
 const MOVES: [&str; 10] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten"];
-/// Operators by which angles are made of positions.
+/// Operators that compute angles from positions.
 const FACTORS: [&str; 9] = ["Mul", "Div", "MatMul", "Einsum", "Pow", "Where", "Neg", "Reciprocal", "Exp"];
 /// Last parts of the names of weights that may be a single number.
 const WEIGHTS: [&str; 13] = [
@@ -37,7 +37,7 @@ const WEIGHTS: [&str; 13] = [
     "alpha",
 ];
 
-/// Names of the float initializers that are no weights, each with what it is, in words.
+/// Returns the names of the float initializers that are not weights, each with a description.
 pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
     let floats: HashMap<&str, &TensorProto> = graph
         .initializer
@@ -62,12 +62,12 @@ pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
     found
 }
 
-/// Names of the float initializers that are rotary angles, or sines and cosines of them.
+/// Returns the names of the float initializers that are rotary angles, or sines and cosines of them.
 pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
     formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
 
-/// Constants that soon become the argument of a sine or cosine, by way of positions.
+/// Returns constants that become the argument of a sine or cosine within a few nodes, through positions.
 fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
     let makers = producer_nodes(&graph.node);
     let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
@@ -81,8 +81,8 @@ fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> Ha
     found
 }
 
-/// Whether angles are followed through a node: where numbers are moved or multiplied, but not where a layer with a bias
-/// gives the argument of the sine, and not to what only says how many positions there are.
+/// Returns whether angles are followed through a node: where numbers are moved or multiplied, but not where a layer
+/// with a bias computes the argument of the sine, and not into inputs that only count positions.
 fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
     let wide = |name: &String| floats.get(name.as_str()).is_some_and(|tensor| elements(tensor) > 1);
     match node.op() {
@@ -91,7 +91,7 @@ fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
     }
 }
 
-/// Nodes that read each value, with the number of the input.
+/// Nodes that read each value, with the index of the input.
 type Readers<'g> = HashMap<&'g str, Vec<(&'g NodeProto, usize)>>;
 
 fn readers(graph: &GraphProto) -> Readers<'_> {
@@ -104,7 +104,7 @@ fn readers(graph: &GraphProto) -> Readers<'_> {
     found
 }
 
-/// What a constant is, by the nodes that read it; `None` if it may be a weight.
+/// Returns what a constant is, by the nodes that read it; `None` if it may be a weight.
 fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'static str> {
     let single = elements(tensor) == 1;
     let learned = named_as_weight(name);
@@ -139,8 +139,8 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
     None
 }
 
-/// Whether a table is one of sines or cosines of positions: its rows are looked up, what comes out is multiplied with
-/// other values, and in the first, of position 0, all numbers are the same.
+/// Returns whether a table contains sines or cosines of positions: its rows are looked up, the result is multiplied
+/// with other values, and the first row, of position 0, is uniform.
 fn is_table_of_waves(node: &NodeProto, tensor: &TensorProto, readers: &Readers<'_>) -> bool {
     if tensor.dims.len() < 2 {
         return false;
@@ -173,7 +173,7 @@ fn first_row_is_even(tensor: &TensorProto) -> bool {
     even && row[0].is_finite()
 }
 
-/// Whether the name says that something was learned, though it may be a single number.
+/// Returns whether the name is that of a trained parameter that may be a single number.
 fn named_as_weight(name: &str) -> bool {
     let lowered = name.to_lowercase();
     let last = lowered.split(':').next().unwrap_or("").rsplit(['.', '/']).next().unwrap_or("");

@@ -1,4 +1,4 @@
-//! From nodes and weights to the modules people know them by: `query`, `q_proj`, `dense`, `fc1` …
+//! Module names of nodes and weights: `query`, `q_proj`, `dense`, `fc1` …
 
 use super::constants::Constant;
 use super::{BodyId, Producer, Use, View};
@@ -18,7 +18,7 @@ const WEIGHTED: [&str; 10] = [
     "GRU",
 ];
 
-/// The modules of a model by their short name, with the number of nodes that belong to each.
+/// Returns the modules of a model by their short name, with the number of nodes of each.
 pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (body, content) in view.bodies.iter().enumerate() {
@@ -33,7 +33,7 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     found
 }
 
-/// The constant that an input of a node is, if only in another shape: codes of weights in blocks.
+/// Returns the constant that an input of a node is, also if it is only reshaped: codes of weights in blocks.
 pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<'a>> {
     if let Some((owner, Producer::Node(index))) = view.producer(body, name)
         && view.node(owner, index).is("Reshape")
@@ -43,14 +43,14 @@ pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<
     view.constant_or_default(body, name)
 }
 
-/// The module a node belongs to: the last word of its scope, else of its weight's name, else of that of its bias.
+/// Returns the module of a node: the last word of its scope, else of its weight's name, else of that of its bias.
 pub fn module(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Option<String> {
     paths(view, body, node, weight).into_iter().find_map(|path| last_word(&path))
 }
 
-/// The names of the module a node belongs to, with dots, best first: of the node's scope, of the weight, of the bias
-/// (`encoder.layer.0.attention.self.query`). Exports that give neither scopes nor names to weights (`onnx::MatMul_123`)
-/// still name biases.
+/// Returns the dotted module names of a node, best first: of its scope, of the weight, of the bias
+/// (`encoder.layer.0.attention.self.query`). Exports without names of scopes and weights (`onnx::MatMul_123`) still
+/// name biases.
 pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let proto = view.node(body, node);
     let scope = proto.name.as_deref().and_then(|name| name.rsplit_once('/')).map(|(parents, _)| dotted(parents));
@@ -62,7 +62,7 @@ pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<St
     paths
 }
 
-/// The path in the name of a constant, if an exporter has not made it up after an operator.
+/// Returns the path in the name of a constant, unless an exporter derived it from an operator.
 fn named(constant: &str) -> Option<String> {
     if constant.starts_with("onnx::") {
         return None;
@@ -76,7 +76,7 @@ fn dotted(path: &str) -> String {
     path.trim_matches('/').replace('/', ".")
 }
 
-/// The name of the bias of a node: an input of its own, or what is added right behind it.
+/// Returns the name of the bias of a node: an input of its own, or the operand of an `Add` right behind it.
 fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     let proto = view.node(body, node);
     let vector = |at: BodyId, name: &'a str| {
@@ -96,7 +96,7 @@ fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     vector(at, next.input_at(1 - input.min(1))?)
 }
 
-/// The last part of a path that is not a number.
+/// Returns the last part of a path that is not a number.
 fn last_word(path: &str) -> Option<String> {
     let mut words = path.split('.').filter(|part| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit()));
     words.next_back().map(str::to_owned)

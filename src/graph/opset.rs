@@ -1,14 +1,14 @@
-//! Lifting a graph to a newer version of the default operator set, so that it can stand beside one that has it.
+//! Conversion of a graph to a newer opset, so that it can be combined with one that has it.
 
 use super::edit::{Names, int_attribute, tensor};
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-/// The oldest version that is lifted. Before it `axes` and `split` of many operators were attributes.
+/// The oldest opset that is converted. Before it, `axes` and `split` of many operators were attributes.
 pub const OLDEST: i64 = 13;
 
-/// Reductions whose `axes` became an input with version 18.
+/// Reductions whose `axes` became an input in opset 18.
 const REDUCTIONS: [&str; 9] = [
     "ReduceMax",
     "ReduceMin",
@@ -21,21 +21,21 @@ const REDUCTIONS: [&str; 9] = [
     "ReduceSumSquare",
 ];
 
-/// Operators that mean something else from a version on.
+/// Operators with another meaning from an opset on.
 const CHANGED: [(&str, i64); 5] =
     [("BatchNormalization", 14), ("RoiAlign", 16), ("GridSample", 20), ("DFT", 20), ("GroupNormalization", 21)];
 
-/// The version of the default operator set; 0 if there is none.
+/// Returns the opset version of the default domain; 0 if there is none.
 pub fn version(model: &ModelProto) -> i64 {
     let default = |domain: Option<&str>| matches!(domain, None | Some("" | "ai.onnx"));
     let import = model.opset_import.iter().find(|import| default(import.domain.as_deref()));
     import.and_then(|import| import.version).unwrap_or(0)
 }
 
-/// Lifts a model to version `to`. Nothing happens if it has that version or a newer one.
+/// Converts a model to opset `to`. Models with that opset or a newer one are unchanged.
 ///
-/// [`crate::error::Kind::Unsupported`] below [`OLDEST`], for functions, and for operators that mean something else by
-/// then; the message names the node. Source: the changelog of the ONNX operators.
+/// Fails with [`crate::error::Kind::Unsupported`] below [`OLDEST`], for functions, and for operators whose meaning
+/// changed; the message names the node. Source: the changelog of the ONNX operators.
 pub fn raise(model: &mut ModelProto, to: i64) -> Result<()> {
     let from = version(model);
     if from >= to {
@@ -88,7 +88,7 @@ fn in_graph(
     Ok(())
 }
 
-/// Whether a node keeps its meaning although its operator changed.
+/// Returns whether a node keeps its meaning although its operator changed.
 fn harmless(node: &NodeProto) -> bool {
     match node.op() {
         "BatchNormalization" => node.output.len() == 1 && node.int("training_mode", 0) == 0,

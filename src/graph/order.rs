@@ -1,19 +1,20 @@
-//! The order of nodes, and who makes and who reads each value of one list of nodes.
+//! The order of nodes, and the producers and consumers of each value of one list of nodes.
 //!
-//! A [`View`](super::View) tells the same of all bodies of a model; what is here serves code that has one graph, or a
-//! list of nodes that is no model yet.
+//! A [`View`](super::View) has the same for all bodies of a model; this serves code with a single graph, or with
+//! nodes that are not a model yet.
 
 use crate::error::Result;
 pub(crate) use crate::onnx::order::{producers, reads, topological};
 use crate::onnx::proto::NodeProto;
 use std::collections::HashMap;
 
-/// Returns for each value that one of `nodes` makes that node.
+/// Returns for each value the node that produces it.
 pub(crate) fn producer_nodes(nodes: &[NodeProto]) -> HashMap<&str, &NodeProto> {
     producers(nodes).into_iter().map(|(name, index)| (name, &nodes[index])).collect()
 }
 
-/// Returns for each value the indexes of the nodes that read it, in order; a node that reads it twice counts twice.
+/// Returns for each value the indices of the nodes that read it, in order; a node that reads it twice is listed
+/// twice.
 pub(crate) fn consumers(nodes: &[NodeProto]) -> HashMap<&str, Vec<usize>> {
     let mut found: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -27,7 +28,7 @@ pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
     Ok(topological(nodes)?.into_iter().map(|index| nodes[index].clone()).collect())
 }
 
-/// Returns for each node the length of the longest path to it: the order in which layers run. Fails as [`topological`].
+/// Returns for each node the length of the longest path to it, the order of layers. Fails as [`topological`].
 pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     let producer = producers(nodes);
     let mut depth = vec![0; nodes.len()];
@@ -38,7 +39,7 @@ pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     Ok(depth)
 }
 
-/// Returns which of `nodes` lead to one of the values `ends`.
+/// Returns which of `nodes` contribute to one of the values `ends`.
 pub(crate) fn leading_to<'n>(nodes: &'n [NodeProto], ends: impl IntoIterator<Item = &'n str>) -> Vec<bool> {
     let producer = producers(nodes);
     let mut found = vec![false; nodes.len()];

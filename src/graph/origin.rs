@@ -1,29 +1,29 @@
-//! Where a value comes from that is no constant: what to say to those who expected a weight.
+//! The origin of a value that is not a constant, for messages about missing weights.
 
 use super::{BodyId, Producer, View};
 
-/// Nodes that are looked at before a value is taken for computed.
+/// Maximum number of nodes that are followed before a value counts as computed.
 const LOOKS: usize = 64;
-/// Operators that hand their first input on in another shape or type.
+/// Operators that return their first input in another shape or type.
 const PASSING: [&str; 7] = ["Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
     /// A constant, through `DequantizeLinear`.
     Dequantized,
-    /// Constants alone, through other nodes; the operator of the last one.
+    /// Constants only, through other nodes; the operator of the last one.
     Constants(&'a str),
-    /// The caller of the function around it.
+    /// A parameter of the enclosing function.
     Parameter,
     /// The value is a sparse initializer, of which only the elements that are not zero are stored.
     Sparse,
-    /// What a run is given, in whole or in part; or too many nodes to look at.
+    /// An input of the model, in whole or in part; or too many nodes to follow.
     Computed,
 }
 
 impl Origin<'_> {
-    /// Why a weight of that origin is left, in words; `None` for what is no weight.
+    /// Returns why a weight of that origin is left; `None` if it is not a weight.
     pub fn why_left(self) -> Option<String> {
         match self {
             Origin::Dequantized => Some("is already quantized".to_owned()),
@@ -36,7 +36,7 @@ impl Origin<'_> {
 }
 
 impl<'a> View<'a> {
-    /// Where the value `name` of `body` comes from, which [`View::constant_or_default`] does not know.
+    /// Returns the origin of the value `name` of `body`, for values that [`View::constant_or_default`] does not know.
     pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
         let (mut at, mut value, mut last) = (body, name, None);
         for _ in 0..LOOKS {
@@ -69,7 +69,7 @@ impl<'a> View<'a> {
         Origin::Computed
     }
 
-    /// Whether a value is the same in every run, as far as so many nodes tell.
+    /// Returns whether a value is the same in every run, within a limit of nodes.
     fn is_of_constants(&self, body: BodyId, name: Option<&str>, looks: &mut usize) -> bool {
         let Some(name) = name else { return true };
         match self.producer(body, name) {

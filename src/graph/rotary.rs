@@ -1,10 +1,10 @@
-//! Rotation by positions, in standard operators.
+//! Rotary positions in standard operators.
 
 use super::edit::int_attribute;
 use super::writer::Writer;
 
 impl Writer {
-    /// Pairs of elements turned by their position's angle: Su et al. 2021, arXiv 2104.09864.
+    /// Rotates pairs of elements by the angle of their position: Su et al. 2021, arXiv 2104.09864.
     pub fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
         let turned = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };
         let (first, second) = if interleaved {

@@ -1,22 +1,22 @@
-//! Indexes over an unchanging model.
+//! Indices over an immutable model.
 
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
 
-/// Number of a graph or function body in depth-first order: the main graph is 0, then, node by node, the
-/// graphs inside it, then the functions with theirs.
+/// Id of a graph or function body in depth-first order: the main graph is 0, then, node by node, its subgraphs, then
+/// the functions with theirs.
 pub type BodyId = usize;
 
-/// From this IR version on an initializer that is an input as well is a default.
+/// IR version from which on an initializer that is also an input is a default.
 const DEFAULTS_IR: i64 = 4;
 
-/// What makes a value inside a body.
+/// The producer of a value inside a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
-    /// The caller, or the node around a subgraph.
+    /// An input of the body, or a value captured by a subgraph.
     Input,
-    /// The initializer with this index (it may be an input as well, with this as its default).
+    /// The initializer with this index (it may also be an input, with this as its default).
     Initializer(usize),
     /// The sparse initializer with this index.
     Sparse(usize),
@@ -37,9 +37,9 @@ pub enum Use {
 
 /// A graph or function body.
 pub struct Body<'a> {
-    /// The body around this one, whose values it can read; `None` for the main graph and functions.
+    /// The enclosing body, whose values it can read; `None` for the main graph and functions.
     pub parent: Option<BodyId>,
-    /// Nodes in the order of the file.
+    /// The nodes in the order of the file.
     pub nodes: &'a [NodeProto],
     /// The graph; `None` for a function, which has no initializers.
     pub graph: Option<&'a GraphProto>,
@@ -48,19 +48,19 @@ pub struct Body<'a> {
     producers: HashMap<&'a str, Producer>,
 }
 
-/// All bodies of a model with who makes and who reads each value.
+/// All bodies of a model with the producer and the readers of each value.
 pub struct View<'a> {
-    /// Indexed by [`BodyId`].
+    /// The bodies, indexed by [`BodyId`].
     pub bodies: Vec<Body<'a>>,
-    /// For each body, the places that read each of its values.
+    /// For each body, the uses of each of its values.
     uses: Vec<HashMap<&'a str, Vec<Use>>>,
-    /// Whether initializers of the main graph that are inputs as well are defaults; before IR version 4 every initializer
-    /// had to be an input, and was a constant all the same.
+    /// Whether initializers of the main graph that are also inputs are defaults; before IR version 4 every
+    /// initializer had to be an input, and was constant nevertheless.
     defaults: bool,
 }
 
 impl<'a> View<'a> {
-    /// Indexes `model`. Linear in its nodes; weights are not touched.
+    /// Indexes `model`. Linear in the number of nodes; weights are not read.
     pub fn new(model: &'a ModelProto) -> View<'a> {
         let defaults = model.ir_version.unwrap_or(0) >= DEFAULTS_IR;
         let mut view = View { bodies: Vec::new(), uses: Vec::new(), defaults };
@@ -126,7 +126,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Who makes `name` as seen from `body`: in that body or one around it. `None` for an empty name.
+    /// Returns the producer of `name` as seen from `body`, in that body or an enclosing one. `None` for an empty
+    /// name.
     pub fn producer(&self, body: BodyId, name: &str) -> Option<(BodyId, Producer)> {
         let mut at = Some(body);
         while let Some(id) = at.filter(|_| !name.is_empty()) {
@@ -138,17 +139,17 @@ impl<'a> View<'a> {
         None
     }
 
-    /// Every place that reads the value `name` of body `owner`.
+    /// Returns every use of the value `name` of body `owner`.
     pub fn uses(&self, owner: BodyId, name: &str) -> &[Use] {
         self.uses[owner].get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The node a [`Producer::Node`] or [`Use::Node`] points to.
+    /// Returns the node of a [`Producer::Node`] or [`Use::Node`].
     pub fn node(&self, body: BodyId, index: usize) -> &'a NodeProto {
         &self.bodies[body].nodes[index]
     }
 
-    /// Whether the initializer `name` of `body` is the default of an input, which a caller may give another value.
+    /// Returns whether the initializer `name` of `body` is the default of an input, which a caller may override.
     pub fn is_optional_input(&self, body: BodyId, name: &str) -> bool {
         let content = &self.bodies[body];
         let inputs = content.graph.map_or(&[][..], |graph| &graph.input);
@@ -156,7 +157,7 @@ impl<'a> View<'a> {
         (self.defaults || content.parent.is_some()) && inputs.iter().any(|i| i.name.as_deref() == Some(name))
     }
 
-    /// The initializer a [`Producer::Initializer`] points to.
+    /// Returns the initializer of a [`Producer::Initializer`].
     pub fn initializer(&self, body: BodyId, index: usize) -> Option<&'a TensorProto> {
         self.bodies[body].graph.and_then(|g| g.initializer.get(index))
     }

@@ -1,4 +1,4 @@
-//! [`Writer`]: nodes and constants in the making, with names that nobody has.
+//! [`Writer`], a builder of nodes and constants with fresh names.
 
 use super::edit::{self, Names, int_attribute};
 use crate::onnx::dtype::DataType;
@@ -6,22 +6,22 @@ use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// What is to be added to a graph.
+/// Nodes and constants to be added to a graph.
 pub struct Writer {
     names: Names,
-    /// In front of the names.
+    /// Prefix of the names.
     prefix: &'static str,
-    /// In an order in which they can run.
+    /// The nodes, in a topological order.
     pub nodes: Vec<NodeProto>,
-    /// Constants, each once.
+    /// The constants, each once.
     pub constants: Vec<TensorProto>,
-    /// Version of the standard operator set.
+    /// Opset version of the default domain.
     pub opset: i64,
     known: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
 }
 
 impl Writer {
-    /// For a model: names begin with `prefix`.
+    /// Returns a builder for a model, whose names start with `prefix`.
     pub fn new(model: &ModelProto, prefix: &'static str) -> Writer {
         let opset = super::opset::version(model);
         Writer {
@@ -34,12 +34,12 @@ impl Writer {
         }
     }
 
-    /// A name nobody has.
+    /// Returns a fresh name.
     pub fn fresh(&mut self, wanted: &str) -> String {
         self.names.fresh(&format!("{}/{wanted}", self.prefix))
     }
 
-    /// A constant.
+    /// Adds a constant and returns its name.
     pub fn constant(&mut self, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
         let key = (raw, dims.to_vec(), dtype.to_onnx());
         if let Some(name) = self.known.get(&key) {
@@ -51,22 +51,22 @@ impl Writer {
         name
     }
 
-    /// A list of whole numbers.
+    /// Adds a list of integers.
     pub fn ints(&mut self, values: &[i64]) -> String {
         self.constant(DataType::Int64, &[values.len() as i64], values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
-    /// A whole number.
+    /// Adds an integer.
     pub fn int(&mut self, value: i64) -> String {
         self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
     }
 
-    /// A number.
+    /// Adds a float.
     pub fn scalar(&mut self, value: f32) -> String {
         self.constant(DataType::Float32, &[], value.to_le_bytes().to_vec())
     }
 
-    /// A node of the standard operators with one output.
+    /// Adds a node of the default domain with one output, and returns the output.
     pub fn op(&mut self, op: &str, inputs: &[&str]) -> String {
         self.op_with(op, inputs, Vec::new())
     }
@@ -86,7 +86,7 @@ impl Writer {
         self.nodes.push(node);
     }
 
-    /// A node with some outputs.
+    /// Adds a node with several outputs.
     pub fn ops(&mut self, op: &str, inputs: &[&str], outputs: usize, attributes: Vec<AttributeProto>) -> Vec<String> {
         let made: Vec<String> = (0..outputs).map(|_| self.fresh(op)).collect();
         let names: Vec<&str> = made.iter().map(String::as_str).collect();
@@ -97,28 +97,29 @@ impl Writer {
         made
     }
 
-    /// The values made another type.
+    /// Adds a `Cast`.
     pub fn cast(&mut self, x: &str, to: DataType) -> String {
         self.op_with("Cast", &[x], vec![int_attribute("to", to.to_onnx().into())])
     }
 
-    /// Lists, or values along `axis`, behind one another.
+    /// Adds a `Concat` along `axis`.
     pub fn concat(&mut self, parts: &[&str], axis: i64) -> String {
         self.op_with("Concat", parts, vec![int_attribute("axis", axis)])
     }
 
-    /// In the shape of the list `sizes`.
+    /// Adds a `Reshape` to `sizes`.
     pub fn reshaped(&mut self, x: &str, sizes: &[i64]) -> String {
         let sizes = self.ints(sizes);
         self.op("Reshape", &[x, &sizes])
     }
 
-    /// Dimensions in another order.
+    /// Adds a `Transpose`.
     pub fn permuted(&mut self, x: &str, order: &[i64]) -> String {
         self.op_with("Transpose", &[x], vec![edit::ints_attribute("perm", order)])
     }
 
-    /// A reduction over `axes`, which stay as 1. Their place changed with operator set 18 for all but `ReduceSum`.
+    /// Adds a reduction over `axes` that keeps dimensions. The axes became an input with opset 18 for all but
+    /// `ReduceSum`.
     pub fn reduced(&mut self, op: &str, x: &str, axes: &[i64]) -> String {
         let mut attributes = vec![int_attribute("keepdims", 1)];
         if self.opset >= 18 || op == "ReduceSum" {
@@ -129,20 +130,20 @@ impl Writer {
         self.op_with(op, &[x], attributes)
     }
 
-    /// `0, 1, 2 ...` as many as the list of one `size` says.
+    /// Adds `0, 1, 2 ...` up to the size in a list of one element.
     pub fn count_to(&mut self, size: &str) -> String {
         let (zero, one, scalar) = (self.int(0), self.int(1), self.constant(DataType::Int64, &[0], Vec::new()));
         let size = self.op("Reshape", &[size, &scalar]);
         self.op("Range", &[&zero, &size, &one])
     }
 
-    /// `[from, to)` along `axis`.
+    /// Adds a slice `[from, to)` along `axis`.
     pub fn slice(&mut self, x: &str, from: i64, to: i64, axis: i64) -> String {
         let (from, to, axis) = (self.ints(&[from]), self.ints(&[to]), self.ints(&[axis]));
         self.op("Slice", &[x, &from, &to, &axis])
     }
 
-    /// The sum over `axes`, which go; over all if there are none.
+    /// Adds a sum over `axes` that removes them; over all if there are none.
     pub fn total(&mut self, x: &str, axes: &[i64]) -> String {
         let attributes = vec![int_attribute("keepdims", 0)];
         if axes.is_empty() {

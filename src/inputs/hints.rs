@@ -1,11 +1,11 @@
-//! Sizes that a graph wants of its inputs and the signature leaves open: the channels of a convolution, the rows of a
-//! weight.
+//! Sizes that a graph requires of its inputs where the signature leaves them open: the channels of a convolution, the
+//! rows of a weight.
 
 use super::tables::dims_of;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 
-/// Operators that give each element of their first input at its place.
+/// Operators that compute each element from the element of their first input at the same position.
 const ALIKE: [&str; 24] = [
     "Cast",
     "Identity",
@@ -32,17 +32,18 @@ const ALIKE: [&str; 24] = [
     "DequantizeLinear",
     "DynamicQuantizeLinear",
 ];
-/// Values that are looked at.
+/// Maximum number of values that are followed.
 const VALUES: usize = 64;
 
-/// A value on the way, and which axis of the input each of its axes is.
+/// A value on the way, with the axis of the input that each of its axes is.
 struct At<'a> {
     body: BodyId,
     name: &'a str,
     axes: Vec<usize>,
 }
 
-/// The sizes of axes of the graph's input `name`, of `rank` dimensions, that constants beside it allow alone.
+/// Returns the sizes of axes of the graph's input `name`, of `rank` dimensions, that the constants of the graph
+/// require.
 pub fn sizes_wanted(view: &View<'_>, name: &str, rank: usize) -> Vec<(usize, i64)> {
     let mut queue = vec![At { body: 0, name, axes: (0..rank).collect() }];
     let (mut found, mut next) = (Vec::new(), 0);
@@ -65,7 +66,7 @@ pub fn sizes_wanted(view: &View<'_>, name: &str, rank: usize) -> Vec<(usize, i64
     found
 }
 
-/// The axes of a node's output, if they are those of its first input.
+/// Returns the axes of a node's output, if they are those of its first input.
 fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> Option<Vec<usize>> {
     if node.is("Transpose") {
         let Some(perm) = node.attribute("perm") else { return Some(axes.iter().rev().copied().collect()) };
@@ -79,7 +80,7 @@ fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> O
     other.is_none_or(|dims| dims.len() <= axes.len()).then(|| axes.to_vec())
 }
 
-/// Axes of input `input`, of `rank` dimensions, with the sizes that the node's constants allow.
+/// Returns axes of input `input`, of `rank` dimensions, with the sizes that the constants of the node require.
 fn wanted(view: &View<'_>, body: BodyId, node: &NodeProto, input: usize, rank: usize) -> Vec<(usize, i64)> {
     let dims = |index: usize| node.input_at(index).and_then(|name| dims_of(view, body, name)).unwrap_or_default();
     let at = |dims: &[i64], axis: usize| dims.get(axis).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
-//! What a run is fed: sizes by name, what a graph says of its inputs, given tensors.
+//! Inputs of runs: sizes by name, requirements of the graph, given tensors.
 //!
-//! [`Sizes`] chooses the sizes that a model leaves open, the one way for every command. [`hints`] and [`tables`] read
-//! the graph: channels, features, rows that are indexed. [`tensors`] cuts given data into runs.
+//! [`Sizes`] determines the open dimensions of a model, for every command. [`hints`] and [`tables`] read the graph:
+//! channels, features, indexed rows. [`tensors`] splits given data into runs.
 
 pub mod hints;
 pub mod sizes;
@@ -14,7 +14,7 @@ mod properties;
 pub use sizes::{Sizes, Wanted};
 pub use tensors::read_tensors;
 
-/// Whether an input holds what earlier runs left behind: keys and values of attention.
+/// Returns whether an input holds the state of earlier runs: keys and values of attention.
 pub fn is_past(name: &str) -> bool {
     let name = name.to_lowercase();
     let marks = ["past_key", "past_value", "key_cache", "value_cache", "kv_cache", "cache_k", "cache_v"];

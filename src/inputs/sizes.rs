@@ -1,8 +1,8 @@
-//! Which sizes the inputs have: what a model leaves open gets a number, one for equal names.
+//! The sizes of the inputs: open dimensions get a number, one per name.
 //!
-//! Each place (an axis of an input) is of a fixed size, of an open one, or of an expression of open ones. Open sizes are
-//! one where a name that means something says so: the model's, that of another model which takes the same inputs, or
-//! that of a package's contract, which also bounds them. What nobody says is guessed ([`guess`]).
+//! Each place (an axis of an input) has a fixed size, an open one, or an expression of open ones. Open sizes are
+//! equal if a meaningful name says so: that of the model, of another model with the same inputs, or of a package's
+//! contract, which also bounds them. Other sizes are guessed ([`guess`]).
 
 mod guess;
 
@@ -23,42 +23,42 @@ pub use guess::{TRIALS, Wanted};
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
     infos: Vec<ValueInfo>,
-    /// `None` for inputs whose rank is not declared.
+    /// The places of each input; `None` for inputs whose rank is not declared.
     places: Vec<Option<Vec<Place>>>,
     open: Vec<Open>,
     names: HashMap<String, usize>,
-    /// Expressions that were given a size.
+    /// Expressions with a given size.
     given: Vec<(Expression, i64)>,
-    /// Shapes that were given for whole inputs.
+    /// Given shapes of whole inputs.
     shapes: HashMap<usize, Vec<i64>>,
 }
 
 #[derive(Debug, Clone)]
 enum Place {
     Fixed(i64),
-    /// Index into `open`.
+    /// An open size, as index into `open`.
     Open(usize),
     Sum(Expression),
 }
 
-/// A size that a model leaves open.
+/// An open size of a model.
 #[derive(Debug, Clone)]
 struct Open {
-    /// As the model calls it; may be empty.
+    /// Name in the model; may be empty.
     name: String,
-    /// Inputs and axes that have it.
+    /// Inputs and axes with this size.
     at: Vec<(usize, usize)>,
     min: i64,
     max: Option<i64>,
-    /// Of the contract that bounds it: its name there.
+    /// Name of the contract's range that bounds it.
     range: Option<String>,
     size: Option<i64>,
-    /// What a constant of the graph wants it to be.
+    /// Size that a constant of the graph requires.
     hint: Option<i64>,
 }
 
 impl Sizes {
-    /// The open sizes of a model, within the contract that it comes with.
+    /// Returns the open sizes of a model, within its contract.
     pub fn new(model: &Model) -> Sizes {
         let inputs = model.inputs();
         let mut sizes = Sizes::of(&inputs);
@@ -78,7 +78,7 @@ impl Sizes {
         sizes
     }
 
-    /// The open sizes of a signature alone.
+    /// Returns the open sizes of a signature alone.
     pub fn of(infos: &[ValueInfo]) -> Sizes {
         let mut sizes = Sizes::default();
         for (input, info) in meaningful(infos).into_iter().enumerate() {
@@ -103,7 +103,7 @@ impl Sizes {
         sizes
     }
 
-    /// Also those of another model that takes the same inputs: what it fixes, bounds, or wants equal holds, too.
+    /// Adds the requirements of another model with the same inputs: its fixed sizes, bounds and equal names.
     pub fn and(&mut self, model: &Model) {
         for info in meaningful(&model.inputs()) {
             let Some(input) = self.infos.iter().position(|own| own.name == info.name) else { continue };
@@ -126,7 +126,7 @@ impl Sizes {
         }
     }
 
-    /// Keeps to a contract: its sizes are fixed, its ranges bound, and dimensions of one range are one size.
+    /// Applies a contract: its sizes are fixed, its ranges are bounds, and dimensions of one range are equal.
     pub fn within(&mut self, contract: &Contract) {
         for shape in &contract.inputs {
             let Some(input) = self.infos.iter().position(|info| info.name == shape.name) else { continue };
@@ -168,7 +168,7 @@ impl Sizes {
         self.open.iter_mut().filter(of).for_each(|open| open.size = Some(size));
     }
 
-    /// The size of a range of the contract, after [`Sizes::choose`]; `None` if no open size has it.
+    /// Returns the size of a range of the contract, after [`Sizes::choose`]; `None` if no open size has it.
     pub fn range_size(&self, name: &str) -> Option<i64> {
         self.open.iter().find(|open| open.range.as_deref() == Some(name) && !open.at.is_empty())?.size
     }
@@ -177,7 +177,7 @@ impl Sizes {
         self.places.get(input)?.as_ref()?.get(axis)
     }
 
-    /// The open size of that name; a new one if there is none yet or the name is empty.
+    /// Returns the open size of that name; a new one if there is none yet or the name is empty.
     fn named(&mut self, name: &str) -> usize {
         if let Some(open) = self.names.get(name).filter(|_| !name.is_empty()) {
             return *open;
@@ -196,7 +196,7 @@ impl Sizes {
         open
     }
 
-    /// Makes an open size the one that `name` is, and gives that.
+    /// Merges an open size with the one of `name`, and returns it.
     fn join(&mut self, name: String, open: usize) -> usize {
         let kept = *self.names.entry(name).or_insert(open);
         if kept == open {
@@ -226,7 +226,7 @@ impl Sizes {
         kept
     }
 
-    /// The signature, with the sizes that are known fixed.
+    /// Returns the signature with the known sizes fixed.
     pub fn infos(&self) -> Vec<ValueInfo> {
         let one = |(input, info): (usize, &ValueInfo)| {
             let mut info = info.clone();
@@ -242,7 +242,7 @@ impl Sizes {
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Least and largest size that an axis may have; `None` is no limit.
+    /// Returns the minimum and maximum size of an axis; `None` is no limit.
     pub fn bounds(&self, input: usize, axis: usize) -> (i64, Option<i64>) {
         match self.place(input, axis) {
             Some(Place::Fixed(size)) => (*size, Some(*size)),
@@ -254,7 +254,7 @@ impl Sizes {
         }
     }
 
-    /// Takes `shape` as the shape of an input; its names have these sizes from now on. An error if it does not fit.
+    /// Sets the shape of an input, and the sizes of its names. Fails if it does not match.
     pub fn bind(&mut self, input: usize, shape: &[i64]) -> Result<()> {
         let place = format!("input {:?}", self.infos[input].name);
         self.bind_inner(input, shape).at(|| place)
@@ -281,8 +281,8 @@ impl Sizes {
         Ok(())
     }
 
-    /// Gives every open size a number: what is bound, what expressions leave no choice, what the graph wants, else
-    /// what is guessed, within its bounds.
+    /// Determines every open size: bound sizes, those that expressions determine, those that the graph requires,
+    /// otherwise guesses within their bounds.
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();
@@ -303,7 +303,7 @@ impl Sizes {
         }
     }
 
-    /// What a size may be so that the others of a sum that was given have some, too.
+    /// Returns the maximum of a size for which the other terms of a given sum stay positive.
     fn room(&self, index: usize) -> i64 {
         let unknown = |name: &&str| self.names.get(*name).is_some_and(|open| self.open[*open].size.is_none());
         let shares = self.given.iter().filter_map(|(sum, size)| {
@@ -314,7 +314,7 @@ impl Sizes {
         shares.min().unwrap_or(i64::MAX)
     }
 
-    /// Finds what the sizes of expressions leave no choice.
+    /// Solves for the sizes that expressions determine.
     fn solve(&mut self) {
         for alone in [true, false] {
             for (sum, size) in self.given.clone() {
@@ -332,7 +332,7 @@ impl Sizes {
         }
     }
 
-    /// The shape of an input, after [`Sizes::choose`]. `InvalidArgument` if nothing says its rank.
+    /// Returns the shape of an input, after [`Sizes::choose`]. Fails with `InvalidArgument` if its rank is unknown.
     pub fn shape(&self, input: usize) -> Result<Vec<i64>> {
         let info = &self.infos[input];
         if let Some(shape) = self.shapes.get(&input) {
@@ -364,13 +364,13 @@ impl Sizes {
         Ok(shape)
     }
 
-    /// Names and shapes of all inputs, after [`Sizes::choose`].
+    /// Returns names and shapes of all inputs, after [`Sizes::choose`].
     pub fn all(&self) -> Result<Vec<(String, Vec<i64>)>> {
         let one = |(input, info): (usize, &ValueInfo)| Ok((info.name.clone(), self.shape(input)?));
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Whether a size is guessed: then another guess may do where a model refuses this one.
+    /// Returns whether a size is guessed, so that another guess may work if a model refuses this one.
     pub fn is_open(&self) -> bool {
         self.open.iter().any(|open| open.size.is_none() && open.hint.is_none())
     }

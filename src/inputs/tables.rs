@@ -1,15 +1,15 @@
-//! Which inputs are row numbers of a table: an id outside the table would end the run with an error.
+//! Inputs that index rows of a table: an id outside the table would fail the run.
 
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 use std::collections::HashSet;
 
-/// Operators that hand the values of their first input on unchanged.
+/// Operators that return the values of their first input unchanged.
 const PASSING: [&str; 9] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand", "Slice"];
 
-/// The number of rows of the smallest constant table that the graph input `name` indexes, directly or through
-/// operators that only hand values on; `None` if it indexes none.
+/// Returns the number of rows of the smallest constant table that the graph input `name` indexes, directly or through
+/// operators that return its values unchanged; `None` if it indexes none.
 pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
     let mut queue = vec![(0, name)];
     let mut seen: HashSet<(BodyId, &str)> = queue.iter().copied().collect();
@@ -28,7 +28,7 @@ pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
     smallest
 }
 
-/// Rows of the table that input `input` of `node` indexes, if it does that.
+/// Returns the number of rows of the table that input `input` of `node` indexes, if it does.
 fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> Option<i64> {
     let contrib = node.domain.as_deref() == Some("com.microsoft");
     let (table, axis) = match (node.op(), input) {
@@ -41,7 +41,7 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
     size_along(view, body, node.input_at(table)?, axis)
 }
 
-/// The size of the constant `name` along `axis`, which quantized models reach through a node or two.
+/// Returns the size of the constant `name` along `axis`, also through a node or two, as in quantized models.
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
     // Tables of blocks get their shape at the end; rows come first all along.
     let dims = reached(view, body, name, axis == 0)?;
@@ -49,7 +49,8 @@ fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
     dims.get(axis).copied()
 }
 
-/// The dimensions of the constant `name`, which quantized models reach through a node or two; `None` if it is none.
+/// Returns the dimensions of the constant `name`, also through a node or two, as in quantized models; `None` if it is
+/// not a constant.
 pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
     reached(view, body, name, false)
 }

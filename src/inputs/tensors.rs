@@ -1,4 +1,4 @@
-//! Cutting given tensors into batches.
+//! Splitting of given tensors into batches.
 
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, ValueInfo};
@@ -8,7 +8,7 @@ use crate::source::weights::{Form, Stored, Weights};
 use bytes::Bytes;
 use std::path::Path;
 
-/// The tensors of a safetensors file, by name.
+/// Returns the tensors of a safetensors file, by name.
 pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let file = Safetensors::open_file(path)?;
     let one = |name: String| {
@@ -23,10 +23,10 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
 /// Inputs of one run by name.
 pub type Run = Vec<(String, Tensor)>;
 
-/// The tensors as runs of `samples` each, or of as many as the model insists on. `what` they are stands in messages.
+/// Splits tensors into runs of `samples` each, or of as many as the model requires. `what` names them in messages.
 ///
-/// The first dimension of given tensors counts samples, the same number in each. Tensors with one dimension more than
-/// their input are cut along it, one sample a run. Those of inputs without dimensions go into every run.
+/// The first dimension of given tensors counts samples, the same number in each. A tensor with one dimension more
+/// than its input is split along it, one sample per run. Tensors of inputs without dimensions are part of every run.
 pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, what: &str) -> Result<Vec<Run>> {
     let mut parts = Vec::with_capacity(tensors.len());
     for (index, (name, tensor)) in tensors.iter().enumerate() {
@@ -62,7 +62,7 @@ pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, w
     (0..count).map(one).collect()
 }
 
-/// Samples that one run takes.
+/// Returns the number of samples per run.
 fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
     let mut fixed = parts.iter().filter(|part| part.rows > 0);
     let Some(first) = fixed.next() else { return Ok(samples.max(1)) };
@@ -83,11 +83,11 @@ fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
 struct Part<'a> {
     name: &'a str,
     tensor: &'a Tensor,
-    /// `None` for inputs without dimensions.
+    /// Number of samples; `None` for inputs without dimensions.
     samples: Option<usize>,
-    /// Samples that a run must have; 0 if any number will do.
+    /// Number of samples that a run requires; 0 for any number.
     rows: usize,
-    /// Whether the dimension of samples is none of the input's.
+    /// Whether the input lacks the dimension of samples.
     extra: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which kernel ONNX Runtime makes of each node: read off the graph that it has optimized for this processor.
+//! The kernels that ONNX Runtime selects for each node, read from the graph that it optimized for this processor.
 
 use crate::call::Call;
 use crate::error::{Context, Result};
@@ -8,17 +8,17 @@ use crate::runtime::{Runtime, Session, SessionOptions};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// What a node of a model runs as.
+/// The kernel of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
     /// The operator in the optimized graph.
     pub op: String,
-    /// Whether it is given floats that were bytes just before.
+    /// Whether its input is converted from bytes to floats just before.
     pub dequantized: bool,
 }
 
 impl Kernel {
-    /// Whether it multiplies integers.
+    /// Returns whether it multiplies integers.
     pub fn is_integer_product(&self) -> bool {
         matches!(
             self.op.as_str(),
@@ -27,10 +27,10 @@ impl Kernel {
     }
 }
 
-/// The kernels that the nodes of the main graph become, by the names of the nodes; nodes without a name, and those that
-/// ONNX Runtime does without, are absent. Of nodes with one name the least quantized counts.
+/// Returns the kernels of the nodes of the main graph, by node name; nodes without a name, and those that ONNX
+/// Runtime removes, are absent. Of nodes with one name the least quantized counts.
 ///
-/// Makes one session; the optimized graph is written to `folder` and removed again.
+/// Creates one session; the optimized graph is written to `folder` and removed.
 pub fn kernels(
     runtime: &'static Runtime,
     model: &Model,

@@ -1,8 +1,8 @@
-//! Opening what a technique made, as anybody will: what was written is opened, run and compared before it is handed out.
+//! Verification of results: what a technique wrote is opened, run and compared before it is returned.
 //!
-//! A graph can be right node by node and still be one that ONNX Runtime refuses, or of which its optimizers make another
-//! one. [`Examiner`] runs the result at the default optimization level and without optimizers, on inputs that the original
-//! runs on, and compares the two with each other and with the original. [`kernels`] says which kernel each node became.
+//! A graph can be right node by node and still be refused by ONNX Runtime, or be changed by its optimizers.
+//! [`Examiner`] runs the result at the default optimization level and without optimizers, on inputs that the original
+//! runs on, and compares the two with each other and with the original. [`kernels`] returns the kernel of each node.
 
 mod kernels;
 mod report;
@@ -21,34 +21,34 @@ use crate::runtime::{OptimizationLevel, Runtime, SessionOptions, Tensor};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Largest difference between the levels, as a share of the output (root mean squares), that is rounding: kernels for
-/// bytes round where the graph as written does not.
+/// Maximum relative difference between the levels (root mean squares) that rounding explains: integer kernels round
+/// where the graph as written does not.
 const ROUNDED: f64 = 2e-2;
-/// The same where both compute with floats.
+/// The same limit where both levels compute in float.
 const EXACT: f64 = 1e-2;
 /// Relative perturbation of an input that rounding within a model of a hundred layers amounts to.
 const PERTURBATION: f32 = 1e-6;
 /// Levels may differ by this multiple of what the perturbation changes: optimizers round elsewhere, not as much.
 const CONDITIONED: f64 = 4.0;
 
-/// What an examination found out of a result that opens, runs and gives the same at both levels.
+/// Facts about a result that opens, runs and computes the same at both levels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Facts {
-    /// Difference of the outputs at the default level to those without optimizers, as a share (root mean squares). `None`
-    /// if there were none to compare.
+    /// Relative difference between the outputs at the default level and without optimizers (root mean squares).
+    /// `None` if there were none to compare.
     pub levels_differ: Option<f64>,
-    /// Difference to the outputs of the original, likewise. `None` if there were none to compare.
+    /// Relative difference from the outputs of the original. `None` if there were none to compare.
     pub original_differs: Option<f64>,
 }
 
-/// What is wrong with a result.
+/// A fault of a result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
-    /// In words.
+    /// Description of the fault.
     pub text: String,
-    /// If it is only that the levels differ: by how much the outputs at the default level do from the original's.
+    /// If only the levels differ: the difference between the outputs at the default level and those of the original.
     pub usual_differs: Option<f64>,
-    /// If it is only that the levels differ: by how much.
+    /// If only the levels differ: their difference.
     levels_differ: Option<f64>,
 }
 
@@ -64,15 +64,15 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// A result that opens, or why it is none that anybody should be given.
+/// Facts about a valid result, or the fault of an invalid one.
 pub type Finding = std::result::Result<Facts, Fault>;
 
-/// Whether the technique means to keep what the model computes, and how.
+/// How far a technique preserves what the model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Values are rounded: kernels may round differently from the graph as written.
     Rounded,
-    /// Arithmetic is the original's, on other weights.
+    /// The arithmetic is that of the original, with other weights.
     Exactly,
 }
 
@@ -83,15 +83,15 @@ pub struct Examiner<'e> {
     runtime: &'static Runtime,
     threads: usize,
     inputs: &'e [(String, Tensor)],
-    /// What the original gives at the default level.
+    /// Outputs of the original at the default level.
     reference: Values,
-    /// How long that took, without the loading.
+    /// Duration of that run, without loading.
     took: Duration,
     kept: Kept,
 }
 
 impl<'e> Examiner<'e> {
-    /// Runs the original on a batch. An error if it does not run: then there is nothing to expect of a result.
+    /// Runs the original on a batch. Fails if it does not run, because then nothing can be expected of a result.
     pub fn new(
         runtime: &'static Runtime,
         original: &Model,
@@ -106,12 +106,12 @@ impl<'e> Examiner<'e> {
         Ok(examiner)
     }
 
-    /// How long a run of the original took.
+    /// Returns the duration of a run of the original.
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// Opens a result at both levels, runs it and compares. An error only if the caller ended the work.
+    /// Opens a result at both levels, runs it and compares. Fails only if the caller ended the work.
     pub fn examine(&self, result: &Model, call: &Call) -> Result<Finding> {
         let plainly = match self.ran(self.run(result, OptimizationLevel::Disabled, call), "without optimizers")? {
             Ok(values) => values,
@@ -127,9 +127,9 @@ impl<'e> Examiner<'e> {
         }
     }
 
-    /// Returns the fault, or the facts if the model is so ill-conditioned at these inputs that rounding explains it: the
-    /// outputs change as much when the inputs change in their last digits. Probabilities near zero, of detectors that see
-    /// noise, are like that.
+    /// Returns the fault, or the facts if the model is so ill-conditioned at these inputs that rounding explains the
+    /// difference: the outputs change as much when the inputs change in their last digits. Probabilities near zero,
+    /// of detectors on noise, behave like that.
     fn conditioned(&self, result: &Model, plainly: &Values, fault: Fault, call: &Call) -> Result<Finding> {
         let Some(levels_differ) = fault.levels_differ else { return Ok(Err(fault)) };
         let Some(inputs) = perturbed(self.inputs)? else { return Ok(Err(fault)) };
@@ -239,8 +239,8 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
     moved.collect::<Result<Vec<_>>>().map(Some)
 }
 
-/// Root mean square of the difference over that of `a`; infinite where `b` alone is not finite. `None` if they are no
-/// floats of one shape.
+/// Returns the root mean square of the difference over that of `a`; infinite if only `b` is not finite. `None` if
+/// they are not floats of one shape.
 fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
     let float = |tensor: &Tensor| {
         matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)

@@ -1,4 +1,4 @@
-//! What an examination says in a report.
+//! Verification results in a report.
 
 use super::{Examiner, Facts, Kept};
 use crate::benchmark::inputs::InputSet;
@@ -14,22 +14,22 @@ use crate::text::Tokenizer;
 use serde_json::json;
 use std::time::Duration;
 
-/// Runs that take longer are not timed: a race takes some dozens.
+/// Duration above which runs are not timed: a race takes some dozens.
 const LONG: Duration = Duration::from_millis(250);
-/// A result of more than this part of the original's bytes is no smaller.
+/// Share of the original's size above which a result is not smaller.
 const AS_LARGE: f64 = 0.95;
-/// Outputs that differ by no more than this part of theirs are those of the original.
+/// Relative difference up to which outputs count as those of the original.
 const NEAR: f64 = 0.2;
-/// Smaller models are not worth a word.
+/// Size below which a model is not reported on, in bytes.
 const SMALL: u64 = 64 << 10;
-/// Outputs that differ by more than this part of theirs are another model's.
+/// Relative difference above which outputs count as those of another model.
 const FAR: f64 = 0.5;
 
-/// Opens a result, runs it on an input made for the original, and notes in its report what came of it: see
-/// [`Examiner::examine`]. Nothing is done to models of more than [`limits::EXAMINED_BYTES`], or where the original does not
-/// run on such an input either: the report says so.
+/// Opens a result, runs it on an input made for the original, and records the findings in its report: see
+/// [`Examiner::examine`]. Models of more than [`limits::EXAMINED_BYTES`], or originals that do not run on such an
+/// input, are skipped, and the report says so.
 ///
-/// [`Kind::Unsupported`] if the result is none that anybody should be given.
+/// Fails with [`Kind::Unsupported`] if the result must not be used.
 pub fn examine(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),
@@ -71,7 +71,7 @@ pub fn examine(
     }
 }
 
-/// An error if the original can be made ready to run, and the result cannot.
+/// Fails if the original can be opened, but the result cannot.
 fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), threads: usize, call: &Call) -> Result<()> {
     for optimization_level in [OptimizationLevel::All, OptimizationLevel::Disabled] {
         let options = SessionOptions { threads, optimization_level, ..SessionOptions::default() };
@@ -92,7 +92,7 @@ fn generated(model: &Model) -> Result<Batch> {
     Ok(Source::new(model, model, tokenizer.as_ref(), &options)?.timing()?.into())
 }
 
-/// Notes facts, and warns of what nobody wants.
+/// Records facts, and warns of unexpected ones.
 pub fn note(report: &mut Report, facts: Facts, speedup: Option<Speedup>) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
@@ -117,7 +117,7 @@ pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     }
 }
 
-/// Returns what stands in the way of a smaller result, to go behind a sentence that says so; empty if nothing was left.
+/// Returns why the result is not smaller, as a continuation of a sentence; empty if nothing was left.
 fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     let left = || nodes.iter().filter(|node| node.action == LEFT);
     if left().next().is_none() {
@@ -128,7 +128,7 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     format!("; left are {}{more}", count_reasons(left()))
 }
 
-/// How many times as fast as the original the result is, in a race of half a second.
+/// Returns the speed-up of the result over the original, in a race of half a second.
 pub fn race(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

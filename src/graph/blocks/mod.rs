@@ -1,6 +1,6 @@
-//! Weights in blocks of a few bits made floats again, for what has no operator that reads them: TensorRT, and
-//! distillation, whose weights learn. They are those of `MatMulNBits`, `GatherBlockQuantized` and `DequantizeLinear` with
-//! a `block_size`, and those that a few nodes make of codes of 8 bits.
+//! Dequantization of block-quantized weights, for consumers without such operators: TensorRT, and distillation, which
+//! trains weights. These are the weights of `MatMulNBits`, `GatherBlockQuantized` and `DequantizeLinear` with a
+//! `block_size`, and those that a few nodes compute from 8-bit codes.
 
 mod decode;
 mod steps;
@@ -24,9 +24,9 @@ struct Weight {
     values: Vec<f32>,
 }
 
-/// Replaces nodes of the main graph whose weights are in blocks by `MatMul` and `Gather` with constants, in the type of
-/// the scales, and nodes that make a weight of codes by the weight, and says how many. Those whose blocks or scales do not
-/// follow from constants stay.
+/// Replaces nodes of the main graph with block-quantized weights by `MatMul` and `Gather` with constants, in the type
+/// of the scales, and nodes that compute a weight from codes by the weight. Returns the number of replacements. Nodes
+/// whose blocks or scales do not follow from constants stay.
 pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
     Ok(of_operators(proto)? + steps::expand(proto)?)
 }
@@ -81,7 +81,7 @@ fn of_operators(proto: &mut ModelProto) -> Result<usize> {
     Ok(count)
 }
 
-/// Whether a node of ONNX Runtime's reads weights in blocks.
+/// Returns whether a node is an ONNX Runtime operator with block-quantized weights.
 fn is_in_blocks(node: &NodeProto) -> bool {
     node.domain.as_deref() == Some("com.microsoft") && (is_table(node) || node.op() == "MatMulNBits")
 }
@@ -90,12 +90,12 @@ fn is_table(node: &NodeProto) -> bool {
     node.op() == "GatherBlockQuantized"
 }
 
-/// Whether it is the standard's form of weights in blocks.
+/// Returns whether a node is the standard operator with block-quantized weights.
 fn is_linear(node: &NodeProto) -> bool {
     node.is("DequantizeLinear") && node.int("block_size", 0) > 0
 }
 
-/// What a weight is made of.
+/// Returns a key of the constants that a weight is computed from.
 fn key(node: &NodeProto) -> String {
     let at: &[usize] = if is_table(node) { &[0, 2, 3] } else { &[1, 2, 3, 4] };
     let inputs: Vec<&str> = at.iter().map(|index| node.input_at(*index).unwrap_or("")).collect();
@@ -103,7 +103,7 @@ fn key(node: &NodeProto) -> String {
     format!("{} {inputs:?} {sizes:?}", node.op())
 }
 
-/// The nodes that stand for one, with its weight as `name`.
+/// Returns the nodes that replace one, with its weight as `name`.
 fn instead(node: &NodeProto, name: &str, names: &mut Names) -> Result<Vec<NodeProto>> {
     let table = is_table(node);
     let (Some(other), Some(output)) = (node.input_at(usize::from(table)), node.output.first()) else {

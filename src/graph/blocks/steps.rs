@@ -1,4 +1,5 @@
-//! Weights that a few nodes make of codes of 8 bits, as quantization stores what has no operator on blocks: made floats.
+//! Weights that a few nodes compute from 8-bit codes, as quantization stores weights without a block operator:
+//! converted to floats.
 
 use super::stored;
 use crate::error::Result;
@@ -11,7 +12,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
-/// Operators between codes and the weight.
+/// Operators between the codes and the weight.
 const STEPS: [&str; 8] = ["Cast", "Mul", "Sub", "Floor", "Concat", "Reshape", "Transpose", "Conv"];
 
 /// Numbers with their shape.
@@ -21,7 +22,8 @@ struct Array {
     values: Vec<f32>,
 }
 
-/// Replaces nodes of the main graph that make a weight of constant codes by the weight, and says how many weights.
+/// Replaces nodes of the main graph that compute a weight from constant codes by the weight, and returns the number
+/// of weights.
 pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
     let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
@@ -69,13 +71,13 @@ fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
     Some((node.output.first()?.as_str(), tensor))
 }
 
-/// Whether a constant is made of codes: numbers of 8 bits, and not a single one.
+/// Returns whether a constant holds codes: 8-bit numbers, more than one.
 fn is_codes(tensor: &TensorProto) -> bool {
     let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
     matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && tensor.dims.len() > 1
 }
 
-/// What others than steps read of what steps give.
+/// Returns the outputs of such steps that other nodes read.
 fn ends(graph: &GraphProto, steps: &HashMap<&str, &NodeProto>) -> Vec<String> {
     let is_step = |node: &NodeProto| node.output.first().is_some_and(|output| steps.contains_key(output.as_str()));
     let mut read: HashSet<&str> = graph.node.iter().filter(|node| !is_step(node)).flat_map(reads).collect();
@@ -113,7 +115,7 @@ fn value(
     }
 }
 
-/// In another type of floats.
+/// Converts an array to another float type.
 fn rounded(mut array: Array, to: DataType) -> Option<Array> {
     let round: fn(f32) -> f32 = match to {
         DataType::Float32 => return Some(array),
@@ -141,7 +143,7 @@ fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     (values.len() == count).then_some(Array { dims, values })
 }
 
-/// Element by element; the second is as large along each axis, or one.
+/// Combines two arrays element by element; along each axis the second is as large, or has size 1.
 fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Array> {
     let (rank, other) = (a.dims.len(), b.dims.len());
     if other > rank {
@@ -168,7 +170,7 @@ fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Arr
     Some(a)
 }
 
-/// Two of one shape, one after the other along the last axis.
+/// Concatenates two arrays along the last axis.
 fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     let width = *a.dims.last().filter(|width| **width > 0)?;
     if node.input.len() != 2 || a.dims != b.dims || node.int("axis", 0) + 1 != a.dims.len() as i64 {
@@ -180,7 +182,7 @@ fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     Some(Array { dims, values: rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect() })
 }
 
-/// The last two axes in each other's place.
+/// Transposes the last two axes.
 fn turned(a: &Array, order: &[i64]) -> Option<Array> {
     let rank = a.dims.len();
     let mut wanted: Vec<i64> = (0..rank as i64).collect();
@@ -199,7 +201,7 @@ fn turned(a: &Array, order: &[i64]) -> Option<Array> {
     Some(Array { dims, values: values.collect() })
 }
 
-/// A convolution of one element for each channel.
+/// Computes a convolution with one element per channel.
 fn scaled(mut a: Array, scales: &Array, node: &NodeProto) -> Option<Array> {
     let (&[1, channels, 1, width], &[count, 1, 1, 1]) = (a.dims.as_slice(), scales.dims.as_slice()) else {
         return None;

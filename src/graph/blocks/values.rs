@@ -1,4 +1,5 @@
-//! Values that follow from constants alone, as far as scales and blocks are written with: casts, products, other shapes.
+//! Evaluation of values that follow from constants alone, with the operators used for scales and blocks: casts,
+//! products, shape changes.
 
 use crate::graph::constants::whole_numbers;
 use crate::graph::order::producer_nodes;
@@ -8,12 +9,12 @@ use bytes::Bytes;
 use half::f16;
 use std::collections::{HashMap, HashSet};
 
-/// Nodes between a constant and what is made of it.
+/// Maximum number of nodes between a constant and a value.
 const DEEP: usize = 16;
 
-/// Elements, as they are worked with.
+/// The elements of a value.
 pub(super) enum Numbers {
-    /// uint8, which may be packed.
+    /// uint8 elements, which may be packed.
     Bytes(Bytes),
     Floats(Vec<f32>),
     Whole(Vec<i64>),
@@ -29,7 +30,7 @@ impl Numbers {
     }
 }
 
-/// A value that is known.
+/// A known value.
 pub(super) struct Value {
     pub dims: Vec<usize>,
     pub dtype: DataType,
@@ -46,7 +47,7 @@ impl Value {
     }
 }
 
-/// What a graph says by itself.
+/// The constants of a graph.
 pub(super) struct Constants<'g> {
     makers: HashMap<&'g str, &'g NodeProto>,
     tensors: HashMap<&'g str, &'g TensorProto>,
@@ -63,7 +64,7 @@ impl<'g> Constants<'g> {
         }
     }
 
-    /// The value of that name; `None` if it depends on an input, or is made in a way that is not known here.
+    /// Returns the value of that name; `None` if it depends on an input, or on an unsupported operator.
     pub fn value(&self, name: &str) -> Option<Value> {
         self.at(name, DEEP)
     }
@@ -129,7 +130,7 @@ fn cast(value: Value, to: DataType) -> Option<Value> {
     Some(Value { dims, dtype: to, numbers: Numbers::Floats(values) })
 }
 
-/// Element by element, where the shape of one is that of the product.
+/// Multiplies element by element, where one operand has the shape of the product.
 fn product(a: Value, b: Value) -> Option<Value> {
     if a.dtype != b.dtype || !matches!(a.dtype, DataType::Float32 | DataType::Float16) {
         return None;

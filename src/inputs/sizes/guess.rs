@@ -1,31 +1,31 @@
-//! What an open size is guessed to be, by its name and its place.
+//! Guesses of open sizes, by name and position.
 
 use super::Open;
 use crate::inputs::is_past;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 
-/// What an open size is.
+/// The kind of an open size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guess {
-    /// A constant of the graph wants it.
+    /// A size that a constant of the graph requires.
     Hint(i64),
-    /// Samples in a run.
+    /// The batch size.
     Batch,
-    /// Tokens, or steps of time.
+    /// A number of tokens, or time steps.
     Length,
-    /// What a cache holds.
+    /// The length of a cache.
     Past,
-    /// Height or width of a picture.
+    /// Height or width of an image.
     Picture,
-    /// Samples of sound.
+    /// A number of audio samples.
     Sound,
-    /// Any other.
+    /// Any other size.
     Any,
 }
 
-/// Lengths, samples of sound, sides of pictures, any other size and the batch, trial after trial. The first are what
-/// most models were made for; where a model refuses them, others are tried. 0 is what the caller wants.
+/// Lengths, audio samples, sides of images, other sizes and the batch, trial by trial. The first suit most models; if
+/// a model refuses them, others are tried. 0 is the caller's size.
 const SIZES: [[i64; 5]; 12] = [
     [0, 16000, 224, 128, 0],
     [512, 32000, 256, 512, 0],
@@ -41,23 +41,23 @@ const SIZES: [[i64; 5]; 12] = [
     [128, 16000, 224, 128, 128],
 ];
 
-/// Guesses there are.
+/// Number of guesses.
 pub const TRIALS: usize = SIZES.len();
 
-/// What sizes are wanted where nothing else says one.
+/// Sizes to use where nothing else determines one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// Samples in a run.
+    /// Batch size.
     pub batch: i64,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub sequence: i64,
-    /// Whether `sequence` was asked for: then it is not varied.
+    /// Whether `sequence` was requested, and is not varied.
     pub asked: bool,
-    /// The most tokens that the model has positions for.
+    /// Maximum number of tokens with positions.
     pub longest: Option<i64>,
-    /// Inputs of token ids, masks and the like, whose second dimension is a length, named or not.
+    /// Whether each input holds token ids, masks and similar, whose second dimension is a length, named or not.
     pub sequential: &'a [bool],
-    /// Which guess, from 0 to [`TRIALS`].
+    /// Index of the guess, from 0 to [`TRIALS`].
     pub trial: usize,
 }
 
@@ -134,8 +134,8 @@ pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess
     Guess::Any
 }
 
-/// Whether an input's axis is height or width of a picture: one of four dimensions (or of three, without a batch) beside
-/// 1 or 3 channels.
+/// Returns whether an input's axis is height or width of an image: one of four dimensions (or of three, without a
+/// batch) next to 1 or 3 channels.
 fn picture(info: &ValueInfo, axis: usize) -> bool {
     let Some(dims) = &info.shape else { return false };
     let of_numbers = matches!(
@@ -157,7 +157,7 @@ fn picture(info: &ValueInfo, axis: usize) -> bool {
     of_numbers && (axis == first || axis == first + 1)
 }
 
-/// Whether an input is sound, by its name.
+/// Returns whether an input is audio, by its name.
 fn sound(info: &ValueInfo) -> bool {
     let name = info.name.to_lowercase();
     let named = ["waveform", "audio_signal", "audio", "wav", "signal", "pcm", "speech"];
