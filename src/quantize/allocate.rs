@@ -1,7 +1,7 @@
-//! Which form each weight gets, under a limit of bytes or of loss.
+//! Allocation: the form of each weight under a limit of bytes or of loss.
 //!
-//! The loss of several weights is taken for the sum of the losses that each alone costs. Then the best choices lie on
-//! the lower convex hulls of (bytes, loss), and the steps along all hulls are taken in the order of what they save for a
+//! The loss of several weights is taken as the sum of the losses that each alone causes. Then the best choices lie on
+//! the lower convex hulls of (bytes, loss), and the steps along all hulls are taken in the order of loss saved per
 //! byte: Shoham, Gersho, "Efficient bit allocation for an arbitrary set of quantizers", 1988.
 
 use super::algorithms::Coding;
@@ -11,44 +11,45 @@ use super::weight_only::{self, Rows};
 use super::{QuantizeOptions, QuantizeType};
 use std::collections::HashMap;
 
-/// A form that a weight can have.
+/// A possible form of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// As it is.
+    /// Float, unchanged.
     Float,
-    /// With so many bits, in blocks of so many (weight-only).
+    /// Coded with these bits and this block size (weight-only).
     Coded(u32, usize),
 }
 
-/// One of the forms of a unit, with what it costs.
+/// A possible form of a unit, with its cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub choice: Choice,
     pub bytes: u64,
-    /// Squared error of the weights, relative to the other candidates; then the loss.
+    /// Squared error of the weights, relative to the other candidates; later the measured loss.
     pub loss: f64,
 }
 
-/// Weights that can only change together, since they are cut from one tensor: a table and the head that it also is.
+/// Weights that can only change together because they share a tensor: an embedding table that is also the output
+/// layer.
 pub struct Unit {
     /// Indices into [`Plan::weights`].
     pub weights: Vec<usize>,
-    /// Index into [`Plan::stored`], of a weight that is stored in few bits; there are no others in this unit then.
+    /// Index into [`Plan::stored`] of a stored weight, which is then the only weight of the unit.
     pub stored: Option<usize>,
-    /// The first is the smallest, the last leaves the tensor as it is.
+    /// Candidates from the smallest to the unchanged tensor.
     pub candidates: Vec<Candidate>,
 }
 
-/// The most that the result may be.
+/// The limit on the result.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
-    /// Bytes of all units together.
+    /// Maximum size of all units in bytes.
     Bytes(u64),
-    /// Sum of the losses.
+    /// Maximum sum of the losses.
     Loss(f64),
 }
 
-/// The units of a plan, each with its candidates.
+/// Returns the units of a plan, each with its candidates.
 pub fn units(plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Unit> {
     let mut by_tensor: HashMap<*const u8, usize> = HashMap::new();
     let mut units: Vec<Unit> = Vec::new();
@@ -98,7 +99,8 @@ fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Ca
     candidates
 }
 
-/// Of a weight that is stored in few bits. Squared, the error of 4 bits in blocks is some 100 times that of 8.
+/// Returns the candidates of a stored weight. The squared error of 4 bits in blocks is about 100 times that of 8
+/// bits.
 fn stored_candidates(stored: &Stored<'_>) -> Vec<Candidate> {
     let of = |bits, block, loss| Candidate {
         choice: Choice::Coded(bits, block),
@@ -112,7 +114,7 @@ fn stored_candidates(stored: &Stored<'_>) -> Vec<Candidate> {
     }
 }
 
-/// Mean squared error of a coding, on some rows of a weight from all over it.
+/// Returns the mean squared error of a coding, on rows sampled over the weight.
 fn error(weight: &Weight<'_>, coding: &Coding) -> f64 {
     const PLACES: usize = 16;
     let rows = Rows::of(weight);
@@ -131,7 +133,7 @@ fn error(weight: &Weight<'_>, coding: &Coding) -> f64 {
 }
 
 impl Unit {
-    /// Makes the errors of the candidates losses, the first one's being as measured.
+    /// Converts the errors of the candidates to losses, given the measured loss of the first.
     pub fn measured(&mut self, loss: f64) {
         let error = self.candidates[0].loss;
         for candidate in &mut self.candidates {
@@ -140,8 +142,8 @@ impl Unit {
     }
 }
 
-/// The candidate of each unit. From the smallest forms on, what saves most loss for a byte becomes larger, as far as
-/// the limit of bytes lets it or until the loss is within its limit. `None` if the limit cannot be kept.
+/// Returns the candidate of each unit. Starting from the smallest forms, the step that saves most loss per byte is
+/// taken, within the limit of bytes or until the loss is within its limit. `None` if the limit cannot be met.
 pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     let mut pick = vec![0; units.len()];
     let mut bytes: u64 = units.iter().map(|u| u.candidates[0].bytes).sum();
@@ -176,7 +178,7 @@ pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     }
 }
 
-/// The larger candidate that saves most loss for a byte, and how much.
+/// Returns the larger candidate that saves most loss per byte, and how much.
 fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     let from = candidates[at];
     let larger = candidates.iter().enumerate().filter(|(_, to)| to.bytes > from.bytes && to.loss < from.loss);
@@ -184,7 +186,7 @@ fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     larger.map(|(index, to)| (index, slope(to))).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Bytes and loss of what was picked.
+/// Returns bytes and loss of a choice.
 pub fn total(units: &[Unit], pick: &[usize]) -> (u64, f64) {
     let picked = units.iter().zip(pick).map(|(unit, at)| unit.candidates[*at]);
     picked.fold((0, 0.0), |(bytes, loss), c| (bytes + c.bytes, loss + c.loss))

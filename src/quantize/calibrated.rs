@@ -1,11 +1,11 @@
-//! Weights in blocks, coded so that the *outputs* of each layer stay what they were on calibration data.
+//! Coding of weights in blocks that preserves the *outputs* of each layer on calibration data.
 //!
-//! The layers are taken in the order in which they run. Two walks go through the model: one with the weights as they
-//! were, one with those coded so far. With `X` what a layer gets in the second and `Y` in the first, its weights are
-//! first moved towards what would make up for the difference, `W' = W (1 + t (Yᵀ X - Xᵀ X) (Xᵀ X + damping)⁻¹)` with
-//! `t` = 1/2 (least squares for `W' X ≈ W Y`, half of the way: all of it overfits), and then coded by GPTQ. A table that
-//! is looked up at the beginning and multiplied with at the end is coded first, for the inputs of the product as they
-//! were.
+//! Layers are processed in the order in which they run, by two walks through the model: one with the original
+//! weights, one with those coded so far. With `X` the input of a layer in the second and `Y` in the first, its
+//! weights are first moved towards compensating the difference, `W' = W (1 + t (Yᵀ X - Xᵀ X) (Xᵀ X + damping)⁻¹)`
+//! with `t` = 1/2 (least squares for `W' X ≈ W Y`, half of the way, because all of it overfits), and then coded by
+//! GPTQ. A table that is looked up at the start and multiplied with at the end is coded first, for the original
+//! inputs of the product.
 
 use super::QuantizeOptions;
 use super::algorithms::gptq;
@@ -25,12 +25,12 @@ use crate::onnx::proto::TensorProto;
 use crate::runtime::{Runtime, Stop, Tensor};
 use bytes::Bytes;
 
-/// How far weights are moved towards making up for what earlier layers lost.
+/// How far weights are moved towards compensating the loss of earlier layers.
 const TOWARDS: f32 = 0.5;
-/// Values that are coded at a time: 64 MiB.
+/// Number of values that are coded at a time: 64 MiB.
 const TILE: usize = 16 << 20;
 
-/// Codes every weight of the plan; `None` where a weight holds a value that is not finite.
+/// Codes every weight of the plan; `None` where a weight has a value that is not finite.
 pub fn all(
     runtime: &'static Runtime,
     model: &Model,
@@ -87,7 +87,7 @@ struct Stage {
     weights: Vec<usize>,
 }
 
-/// In the order in which they run. Weights in subgraphs and functions are in none.
+/// Returns the stages in the order in which they run. Weights in subgraphs and functions are in none.
 fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage)> = Vec::new();
@@ -106,11 +106,11 @@ fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// What the inputs of a layer ask of its weights.
+/// The requirements of a layer's inputs on its weights.
 struct Layer {
     factor: Factor,
     size: usize,
-    /// `[size, size]`, what weights are multiplied with before they are coded.
+    /// Matrix `[size, size]` that weights are multiplied with before they are coded.
     towards: Option<Tensor>,
 }
 
@@ -125,7 +125,7 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// `None` if the inputs are not rows of floats.
+    /// Returns the layer of these inputs; `None` if they are not rows of floats.
     fn layer(&mut self, inputs: &[Tensor], wanted: Option<&[Tensor]>) -> Result<Option<Layer>> {
         let Some(&size) = inputs.first().and_then(|tensor| tensor.shape().last()) else { return Ok(None) };
         let size = usize::try_from(size).unwrap_or(0);
@@ -164,7 +164,7 @@ impl Work<'_> {
         Ok(Some(Layer { factor, size, towards }))
     }
 
-    /// Codes a weight and puts what it has become into the walk.
+    /// Codes a weight and puts its new value into the walk.
     fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
         let weight = &self.plan.weights[index];
         let rows = Rows::of(weight);
@@ -200,7 +200,7 @@ fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-/// The float weight that codes stand for, as the weight was stored.
+/// The float weight that the codes represent, in the type of the original.
 struct Becomes<'w> {
     weight: &'w Weight<'w>,
     values: Vec<f32>,

@@ -1,4 +1,4 @@
-//! The form of each weight where a loss, a size or a speed is asked for.
+//! Selection of the form of each weight under a limit of loss, size or speed.
 
 use super::allocate::{self, Choice, Limit, Unit, allocate};
 use super::decide::Decision;
@@ -13,16 +13,16 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::Runtime;
 
-/// Of so many batches one is kept for measuring what weights fitted to the others lose.
+/// Of this many batches one is held out to measure the loss of weights fitted to the others.
 const HELD_OUT: usize = 4;
-/// Results that are made until one keeps the limits. Losses do not quite add up, so the first may miss them.
+/// Maximum number of results until one meets the limits. Losses do not quite add up, so the first may miss them.
 const ATTEMPTS: usize = 6;
 const HINT: &str = "the models were measured on generated inputs: set them with the options `shapes` and `values`, \
                     or pass calibration data";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays float, as target_size allows";
 
-/// Makes the result of a run with ONNX Runtime.
+/// Makes the result of a quantization with ONNX Runtime.
 pub fn run(
     work: &mut Work<'_>,
     runtime: &'static Runtime,
@@ -78,7 +78,7 @@ pub fn run(
     Ok((result, nodes))
 }
 
-/// An error of a run, with what can be done about it if the inputs were not the caller's.
+/// Adds a hint to an error of a run if the inputs were generated.
 fn hinted(e: Error, given: bool) -> Error {
     match e.kind() {
         Kind::Runtime | Kind::InvalidArgument if !given => {
@@ -88,7 +88,7 @@ fn hinted(e: Error, given: bool) -> Error {
     }
 }
 
-/// Batches to measure on: all, or some that weights are not fitted to.
+/// Returns the batches to measure on: all, or some that weights are not fitted to.
 fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     if !fits || batches.len() < 2 {
         let copy = |b: &Batch| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() };
@@ -104,12 +104,12 @@ fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
 
 struct Chooser {
     units: Vec<Unit>,
-    /// Units that stay in float for the sake of speed.
+    /// Whether each unit stays float for the sake of speed.
     slow: Vec<bool>,
 }
 
 impl Chooser {
-    /// What each unit alone costs, by the names of its nodes. Sets the losses of the candidates.
+    /// Measures the loss of each unit alone, by the names of its nodes, and sets the losses of the candidates.
     fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
         let plan = plan(work.view, work.model, work.options)?;
         let (mut of, mut of_stored) = (vec![0; plan.weights.len()], vec![0; plan.stored.len()]);
@@ -144,7 +144,7 @@ impl Chooser {
         Ok(all)
     }
 
-    /// Makes results until one keeps the limits.
+    /// Makes results until one meets the limits.
     fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.options;
         let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
@@ -215,7 +215,7 @@ impl Chooser {
         Ok((result, nodes, loss))
     }
 
-    /// Candidates within a limit; those that are slow stay in float.
+    /// Returns the candidates within a limit; slow units stay float.
     fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
         let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
         let floats: u64 = (0..self.units.len())
@@ -235,7 +235,7 @@ impl Chooser {
         Some(pick)
     }
 
-    /// The model with a candidate for each unit; `reason` is why units stay in float that are not slow.
+    /// Returns the model with a candidate for each unit; `reason` is why other units than slow ones stay float.
     fn make(&self, work: &Work<'_>, pick: &[usize], reason: &'static str) -> Result<(Model, Vec<NodeReport>)> {
         let mut plan = plan(work.view, work.model, work.options)?;
         let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();

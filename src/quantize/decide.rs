@@ -1,27 +1,27 @@
-//! What becomes of a plan when some of its weights are left after all.
+//! Changes of a plan when some of its weights are left after all.
 
 use super::planner::{Change, LEFT, Plan, report_of};
 use super::rewrite::dead_values;
 use crate::graph::{BodyId, View};
 use std::collections::HashSet;
 
-/// Why a weight stays that is an optional input.
+/// Reason for leaving a weight that is an optional input.
 const OPTIONAL: &str = "the weight is an optional input that another node reads too";
 
-/// What becomes of a weight, other than planned.
+/// A decision on a weight.
 pub enum Decision {
-    /// Nothing else.
+    /// As planned.
     AsPlanned,
-    /// Bits and block.
+    /// Coded with these bits and this block size.
     Coded(u32, usize),
-    /// It stays as it is, for a reason.
+    /// Left unchanged, for a reason.
     Left(&'static str),
 }
 
 impl Plan<'_> {
-    /// Leaves weights that are optional inputs if anybody would still read them as float. Where nobody does, the input
-    /// goes with the weight, and a caller who gives it is told so; else part of the model would take the value of the
-    /// caller, and the rest the default.
+    /// Leaves weights that are optional inputs if another node still reads them as float. Otherwise the input is
+    /// removed with the weight, and a caller that passes it gets an error; else part of the model would use the
+    /// caller's value, and the rest the default.
     pub(super) fn keep_inputs(&mut self, view: &View<'_>) {
         let of = |change: &Change<'_>| (change.constant.owner, change.constant.name.to_owned());
         let optional = || self.changes.iter().filter(|change| change.constant.overridable);
@@ -39,7 +39,7 @@ impl Plan<'_> {
         self.take(view, &decisions);
     }
 
-    /// Takes a decision for each weight, and then leaves the optional inputs that these leave a reader.
+    /// Applies a decision for each weight, and then leaves the optional inputs that still have a reader.
     pub fn decide(&mut self, view: &View<'_>, decisions: &[Decision]) {
         self.take(view, decisions);
         self.keep_inputs(view);

@@ -21,15 +21,15 @@ use std::collections::HashMap;
 struct Replacement {
     values: String,
     scales: String,
-    /// One scale for all, so there is nothing to gather.
+    /// Whether there is a single scale, and nothing to gather.
     single: bool,
-    /// Scales are float16.
+    /// Whether scales are float16.
     halved: bool,
-    /// Element type of the float weight, and so of what the node gives.
+    /// Element type of the float weight, and so of the node's output.
     dtype: i32,
 }
 
-/// The rewritten model and what was done to each node, in the order of the model.
+/// Returns the rewritten model and what was done to each node, in the order of the model.
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -98,10 +98,10 @@ fn replace(
     (replacement, [values, scales])
 }
 
-/// Writes the nodes of one body.
+/// A writer of the nodes of one body.
 struct Write<'a> {
     replacements: &'a [Option<Replacement>],
-    /// Activation -> its quantized values, scale and zero point, made once.
+    /// Quantized values, scale and zero point of each activation, created once.
     quantized: HashMap<String, [String; 3]>,
 }
 
@@ -159,7 +159,7 @@ fn contrib(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
     product.domain = Some("com.microsoft".into());
 }
 
-/// Whether float16 holds a scale to 11 bits, which is much more than the values have that it scales.
+/// Returns whether float16 represents a scale to 11 bits, much more precisely than the values it scales.
 fn fits_half(scale: f32) -> bool {
     scale == 0.0 || (f32::from(half::f16::MIN_POSITIVE)..=f32::from(half::f16::MAX)).contains(&scale)
 }
@@ -168,7 +168,7 @@ fn halves(scales: &[f32]) -> Vec<u8> {
     scales.iter().flat_map(|s| half::f16::from_f32(*s).to_le_bytes()).collect()
 }
 
-/// The scales of a table are float16, as they are many; those of the rows that are looked up are cast.
+/// Writes a table. Its scales are float16, because there are many; those of the gathered rows are cast.
 fn table(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
     let ids = node.input.get(1).map_or("", String::as_str);
     let rows = emit.step(node, "Gather", &[&weight.values, ids]);

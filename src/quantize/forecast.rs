@@ -1,4 +1,4 @@
-//! What quantizing would give, before it is done.
+//! Estimates of the result of quantization.
 
 use super::allocate::units;
 use super::planner::{Change, Form, Plan, QUANTIZED, plan, report_of};
@@ -13,18 +13,18 @@ use crate::onnx::dtype::DataType;
 use crate::report::{NodeReport, Report};
 use std::time::Instant;
 
-/// Bytes of a node beside the names in it, and how often it is named after the one it stands for: itself, what it reads,
-/// what it gives.
+/// Size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.
 const NODE_BYTES: u64 = 60;
 const NAMED: u64 = 4;
-/// Elements that are coded to see how long it takes.
+/// Number of elements that are coded to measure the time.
 const SAMPLE: usize = 1 << 18;
-/// What the process takes whatever the model: code, tables, the graph.
+/// Memory of the process for any model in bytes: code, tables, the graph.
 const BASE_BYTES: u64 = 40 << 20;
 
-/// Says what [`super::quantize`] would give: which nodes, how many bytes, and about how long it takes and how much memory
-/// (resident, not counting pages of files). Writes nothing. `seconds` in the summary is extrapolated from a part of
-/// the largest weight, coded here and now; limits of loss, size and speed are not looked at, nor is calibration.
+/// Estimates the result of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and
+/// memory it takes (resident, without pages of files). Writes nothing. `seconds` in the summary is extrapolated from
+/// a part of the largest weight, coded on the spot; limits of loss, size and speed are ignored, and so is
+/// calibration.
 ///
 /// Fails as [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
@@ -68,7 +68,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     Ok(report)
 }
 
-/// Bytes that a quantized node takes beyond its weights.
+/// Returns the size of a quantized node beyond its weights, in bytes.
 fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
     let node = view.node(change.body, change.node);
     // What activations of another type than float32 are cast to, and from; and a bias.
@@ -101,7 +101,7 @@ fn nodes(view: &View<'_>, plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Nod
     all.into_iter().map(|(_, _, node)| node).collect()
 }
 
-/// Memory of one thread: a piece of a weight as floats, its codes, and what is searched with.
+/// Returns the memory of one thread in bytes: a piece of a weight as floats, its codes, and search buffers.
 fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
     let widest = plan.weights.iter().map(|weight| Rows::of(weight).columns).max().unwrap_or(0);
     match options.quantize_type {
@@ -110,7 +110,7 @@ fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
     }
 }
 
-/// Processor seconds for weights that are stored in few bits: they are looked at three times, which takes little.
+/// Returns the processor seconds for stored weights, which are read three times quickly.
 fn stored_seconds(plan: &Plan<'_>) -> f64 {
     let elements: u64 = plan.stored.iter().map(Stored::elements).sum();
     if elements == 0 {
@@ -121,7 +121,7 @@ fn stored_seconds(plan: &Plan<'_>) -> f64 {
     3.0 * start.elapsed().as_secs_f64() * elements as f64 / SAMPLE as f64
 }
 
-/// Processor seconds for all weights, from how long a part of the largest takes.
+/// Returns the processor seconds for all weights, from the time for a part of the largest.
 fn seconds(plan: &Plan<'_>, options: &QuantizeOptions) -> f64 {
     let Some(index) = (0..plan.weights.len()).max_by_key(|index| plan.weights[*index].matrix.elements()) else {
         return 0.0;

@@ -1,11 +1,12 @@
-//! Quantization: smaller numbers for weights, and integer arithmetic where the processor has it.
+//! Quantization: weights of fewer bits, and integer arithmetic where the processor supports it.
 //!
-//! [`quantize`] is the way in. `planner` decides node by node. For int8 with activations quantized as they come,
-//! `weights` does the arithmetic and `dynamic` rewrites the graph; for weights in blocks `algorithms` and
-//! `weight_only` do, and `calibrated` with data; for scales of activations found on data `static_qdq` does. What none of
-//! these forms holds `stored` keeps in few bits for nodes that compute in float. `prepare` and `scaling` make a model easier to round beforehand. `rewrite` is what the rewriters share. Where a size, a loss or a
-//! speed is asked for, `choose` gives each weight its form: by what `trial` measures of each alone (`allocate` is the
-//! arithmetic), and by `speed`. Each step notes its reasons for the report.
+//! [`quantize`] is the entry point. `planner` decides node by node. For dynamic int8, `weights` does the arithmetic
+//! and `dynamic` rewrites the graph; for weights in blocks `algorithms` and `weight_only` do, with data `calibrated`;
+//! for static quantization `static_qdq` does. Weights that none of these forms supports are `stored` in few bits for
+//! nodes that compute in float. `prepare` and `scaling` change a model before quantization to reduce the rounding
+//! error. The rewriters share `rewrite`. Under a limit of size, loss or speed, `choose` selects the form of each
+//! weight by the loss that `trial` measures for each alone (`allocate` is the arithmetic), and by `speed`. Each step
+//! records its reasons for the report.
 
 mod algorithms;
 mod allocate;
@@ -46,33 +47,36 @@ use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;
 
-/// Quantizes a model. The original is not changed; the result is in memory (its weights in scratch room).
+/// Quantizes a model. The original is unchanged; the result is in memory (its weights in scratch storage).
 ///
-/// What has no such form is stored in few bits and computed in float: the report says `stored int8` or `stored int4`.
+/// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored
+/// int8` or `stored int4`.
 ///
-/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized:
-/// the message counts the reasons. Memory: a few megabytes a thread, whatever the size of the model.
+/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized: the message
+/// counts the reasons. Memory: a few megabytes per thread, for any size of model.
 ///
-/// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0).
-/// Activations: ONNX `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
+/// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0). Activations: ONNX
+/// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
     run(None, model, options, call)
 }
 
-/// As [`quantize`], with what only running the model can tell.
+/// As [`quantize`], with methods that run the model.
 ///
-/// With calibration data, weights in blocks are chosen so that layers give what they gave on it: GPTQ, layer after
-/// layer, each for what the coded layers before it give, or AWQ ([`Algorithm`]); see the source for the formulas. That
-/// takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on all
-/// of the data.
+/// With calibration data, weights in blocks are chosen to preserve the outputs of layers on it: by GPTQ, layer by
+/// layer on the outputs of the coded layers before it, or AWQ ([`Algorithm`]); see the source for the formulas. That
+/// takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on
+/// all of the data.
 ///
-/// Static: the scales of activations are found on the data, which there must be; the stage `calibrate` comes first, in
-/// runs of the model. Memory: 32 activations of a batch. `smooth_quant` takes what data there is, else built-in sentences.
+/// Static: the scales of activations are found on the data, which is required; the stage `calibrate` comes first, in
+/// runs of the model. Memory: 32 activations of a batch. `smooth_quant` uses the data if there is any, otherwise
+/// built-in sentences.
 ///
-/// `max_quality_loss` and `target_size` first measure what each weight alone costs (stage `sensitivity`, in weights),
-/// on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the report says
-/// the sensitivity of each node. [`Calibration::Generated`] says what generated inputs are. With calibration data the loss of the result is measured on a quarter of it that
-/// weights are not fitted to. `never_slower` races original and result (stage `speed`, in runs).
+/// `max_quality_loss` and `target_size` first measure the loss of each weight alone (stage `sensitivity`, in
+/// weights), on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the
+/// report has the sensitivity of each node. [`Calibration::Generated`] sets the generated inputs. With calibration
+/// data the loss of the result is measured on a quarter of it that weights are not fitted to. `never_slower` races
+/// original and result (stage `speed`, in runs).
 pub fn quantize_with(
     runtime: &'static Runtime,
     model: &Model,
@@ -83,20 +87,20 @@ pub fn quantize_with(
     run(Some((runtime, calibration)), model, options, call)
 }
 
-/// What quantization works on.
+/// The inputs of a quantization.
 struct Work<'w> {
     model: &'w Model,
     options: &'w QuantizeOptions,
     view: &'w View<'w>,
     pool: rayon::ThreadPool,
     call: &'w Call<'w>,
-    /// Data that weights are fitted to.
+    /// Runtime and batches that weights are fitted to.
     fit: Option<(&'static Runtime, Vec<Batch>)>,
-    /// Shapes and values of inputs that are generated, by name.
+    /// Shapes and values of generated inputs, by name.
     generated: Generated<'w>,
 }
 
-/// Shapes and values of inputs by name.
+/// Shapes and values of inputs, by name.
 type Generated<'w> = (&'w [(String, Vec<i64>)], &'w [(String, Vec<f64>)]);
 
 fn run(
@@ -163,15 +167,16 @@ fn run(
     Ok((result, report))
 }
 
-/// A GGUF file's model with its blocks as floats where weights are to have fewer than 8 bits: the blocks of a file have
-/// other sizes and more of them than asked for, and take more room as operators read them than in the file.
+/// Returns a GGUF file's model with its blocks as floats, if weights are requested in fewer than 8 bits: the blocks
+/// of a file have other and more sizes than requested, and are larger as operators read them than in the file.
 fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
     let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
     if fewer { gguf::as_floats(model) } else { Ok(None) }
 }
 
 impl Work<'_> {
-    /// Makes what a plan says, weights fitted to data if there is some. The plan then says what became of each weight.
+    /// Makes the result of a plan, with weights fitted to data if there is any. The plan then describes the outcome
+    /// of each weight.
     fn make(&self, plan: &mut Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
         let Some((runtime, batches)) = &self.fit else { return self.make_plainly(plan) };
         let (stop, model, options) = (Stop::new()?, self.model, self.options);
@@ -197,7 +202,7 @@ impl Work<'_> {
         }
     }
 
-    /// Makes the weights of a plan: those of other forms by `work`, and those that are stored.
+    /// Makes the weights of a plan: those of other forms by `work`, and the stored ones.
     fn drive<T: Send>(
         &self,
         plan: &Plan<'_>,
@@ -208,7 +213,7 @@ impl Work<'_> {
         self.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
     }
 
-    /// The model with made weights, and what was done to each node.
+    /// Returns the model with the new weights, and what was done to each node.
     fn written<T>(
         &self,
         plan: &mut Plan<'_>,

@@ -1,9 +1,9 @@
-//! What a caller should know of a result that is not what was hoped for.
+//! Notes on unexpected properties of a result.
 
 use crate::graph::View;
 use crate::model::Model;
 
-/// Optional inputs of the original that went with the constants that were their defaults.
+/// Returns a note on optional inputs of the original that were removed with their default values.
 pub fn gone(model: &Model, result: &Model) -> Option<String> {
     let (view, graph) = (View::new(model.proto()), model.graph());
     let kept = |name: &str| result.graph().input.iter().any(|input| input.name.as_deref() == Some(name));

@@ -1,4 +1,4 @@
-//! What is asked of quantization.
+//! Options of quantization.
 
 use super::ScaleType;
 use crate::error::{Error, Result, bail, error};
@@ -6,51 +6,51 @@ use crate::limits;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Which form the result has.
+/// Kind of quantization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QuantizeType {
-    /// Weights are int8; activations are quantized as they come, one scale a tensor. Needs no data. Weights without an
-    /// integer form (`Conv`, `LSTM`, products of stacks of matrices ...) are stored in 8 bits and computed in float.
+    /// int8 weights; activations are quantized at run time, one scale per tensor. Needs no data. Weights without an
+    /// integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored in 8 bits and computed in float.
     #[default]
     Dynamic,
-    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that fit no
-    /// operator on blocks are stored in 4 or 8 bits and computed in float.
+    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that no block
+    /// operator supports are stored in 4 or 8 bits and computed in float.
     WeightOnly,
-    /// Weights are int8; activations are quantized with scales found on data. `QuantizeLinear` and
+    /// int8 weights; activations are quantized with scales from calibration data. `QuantizeLinear` and
     /// `DequantizeLinear` around each operator.
     Static,
 }
 
-/// How the values of weights in blocks are chosen.
+/// How the codes of weights in blocks are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// [`Algorithm::Gptq`] with calibration data, else [`Algorithm::Rtn`].
+    /// [`Algorithm::Gptq`] with calibration data, otherwise [`Algorithm::Rtn`].
     #[default]
     Auto,
-    /// Each weight to the nearest code; scale and zero point by search for the least squared error.
+    /// Rounds each weight to the nearest code; scale and zero point minimize the squared error.
     Rtn,
-    /// As RTN, with zero points that minimise an error with a heavy tail (half-quadratic quantization).
+    /// As RTN, with zero points that minimize an error with a heavy tail (half-quadratic quantization).
     Hqq,
-    /// Layer after layer, the error of each weight spread over those that follow. Needs calibration data.
+    /// Compensates the error of each weight in those that follow, layer by layer. Needs calibration data.
     Gptq,
-    /// Inputs of layers are scaled by what activations are worth, then RTN. Needs calibration data.
+    /// Scales the inputs of layers by the magnitude of activations, then RTN. Needs calibration data.
     Awq,
 }
 
-/// How static quantization finds the range of an activation on data.
+/// How static quantization determines the range of an activation on data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CalibrationMethod {
-    /// From the smallest to the largest value.
+    /// From the minimum to the maximum value.
     #[default]
     MinMax,
-    /// Without the outermost values: see [`QuantizeOptions::percentile`].
+    /// Between percentiles, without the outermost values: see [`QuantizeOptions::percentile`].
     Percentile,
-    /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
+    /// The range whose quantized histogram has the smallest KL divergence from the original.
     Entropy,
-    /// The range with the least squared error.
+    /// The range with the smallest squared error.
     Mse,
 }
 
@@ -61,7 +61,7 @@ pub enum CalibrationMethod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReduceRange {
-    /// By the processor here.
+    /// By the present processor.
     #[default]
     Auto,
     /// 7 bits: for models that will run on processors without VNNI.
@@ -70,24 +70,24 @@ pub enum ReduceRange {
     Off,
 }
 
-/// Elements of a block, unless something else is asked for.
+/// Default block size.
 pub(super) const BLOCK_SIZE: usize = 32;
 
-/// Other bits for some weights.
+/// Other bits for matching weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BitsOverride {
-    /// A glob over node and weight names.
+    /// Glob over node and weight names.
     pub pattern: String,
-    /// 2, 4 or 8.
+    /// Bits per weight: 2, 4 or 8.
     pub bits: u32,
-    /// As [`QuantizeOptions::block_size`].
+    /// Block size, as [`QuantizeOptions::block_size`].
     pub block_size: usize,
 }
 
 impl std::str::FromStr for BitsOverride {
     type Err = Error;
 
-    /// `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    /// Parses `GLOB=BITS` or `GLOB=BITS/BLOCK`.
     fn from_str(text: &str) -> Result<BitsOverride> {
         let parsed = text.rsplit_once('=').and_then(|(pattern, form)| {
             let (bits, block) = form.split_once('/').unwrap_or((form, "0"));
@@ -104,59 +104,61 @@ impl std::str::FromStr for BitsOverride {
     }
 }
 
-/// What to quantize, and how.
+/// Options of [`super::quantize`].
 #[derive(Debug, Clone, Serialize)]
 pub struct QuantizeOptions {
-    /// The form of the result.
+    /// Kind of quantization.
     #[serde(rename = "type")]
     pub quantize_type: QuantizeType,
-    /// Bits a weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. Two are for products only (tables get 4), in blocks of
-    /// 32 or more, and are there for `target_size` to mix: alone they ruin most models.
+    /// Bits per weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. 2 bits apply to products only (tables get
+    /// 4), in blocks of 32 or more, and are meant for `target_size`, which mixes them: alone they ruin most models.
     pub bits: u32,
-    /// Weight-only: elements of a row that share a scale; a power of two from 16 to 256, smaller where rows do not
-    /// end with a block. 0 is 32.
+    /// Weight-only: block size, the elements of a row that share a scale; a power of two from 16 to 256, smaller
+    /// where rows do not end with a block. 0 is 32.
     pub block_size: usize,
-    /// Weight-only: zero is the middle code, instead of a zero point for each block. 8 bits always are.
+    /// Weight-only: whether zero is the middle code, instead of a zero point per block. 8-bit codes are always
+    /// symmetric.
     pub symmetric: bool,
-    /// Weight-only: weights that get other bits than the rest. The first that matches counts.
+    /// Weight-only: other bits for matching weights. The first match counts.
     pub overrides: Vec<BitsOverride>,
-    /// Weight-only: how scales are stored.
+    /// Weight-only: storage of scales.
     pub scale_type: ScaleType,
-    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits block by block, which is the
-    /// fast way; 1 leaves them float; 0 leaves it to ONNX Runtime, which today means float.
+    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits per block, which is faster; 1
+    /// keeps them float; 0 leaves it to ONNX Runtime, which currently keeps them float.
     pub accuracy_level: u32,
-    /// Weight-only: see [`Algorithm`].
+    /// Weight-only: choice of codes; see [`Algorithm`].
     pub algorithm: Algorithm,
-    /// Static: see [`CalibrationMethod`].
+    /// Static: choice of ranges; see [`CalibrationMethod`].
     pub calibration_method: CalibrationMethod,
-    /// Static: per cent of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
+    /// Static: percentage of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
     pub percentile: f64,
-    /// Static and dynamic: how much of the spread of activations moves into the weights, 0 (none) to 1 (SmoothQuant's
-    /// alpha; encoders like 0.8, decoders 0.5). By the calibration data, or, dynamic and with a tokenizer, built-in sentences.
+    /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none) to 1
+    /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
+    /// dynamic with a tokenizer, on built-in sentences.
     pub smooth_quant: f64,
-    /// The most that may be lost on the calibration data, or on generated inputs: the mean Kullback-Leibler
-    /// divergence, in nats, for models with logits; else 1 - the mean cosine. 0 is no limit.
+    /// Maximum loss on the calibration data, or on generated inputs: the mean KL divergence in nats for models with
+    /// logits, otherwise 1 - the mean cosine. 0 is no limit.
     pub max_quality_loss: f64,
-    /// Bytes the result may have; the bits of each weight are chosen for it. 0 is no limit.
+    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit.
     pub target_size: u64,
-    /// Leave in float what is not faster quantized, measured here.
+    /// Whether nodes that are not faster when quantized, measured here, stay float.
     pub never_slower: bool,
-    /// One scale per output channel of a weight (default) or one for all of it.
+    /// Whether a weight has one scale per output channel (default) or a single one.
     pub per_channel: bool,
-    /// See [`ReduceRange`].
+    /// Use of 7 bits for weights; see [`ReduceRange`].
     pub reduce_range: ReduceRange,
-    /// Also quantize embedding tables (`Gather` of a matrix), one scale a row.
+    /// Whether embedding tables (`Gather` of a matrix) are quantized, with one scale per row.
     pub embeddings: bool,
-    /// Globs over node and weight names; empty means all. `*` also matches `/` and `.`.
+    /// Globs over node and weight names to quantize; empty means all. `*` also matches `/` and `.`.
     pub include: Vec<String>,
-    /// Globs over node and weight names that are left as they are; wins over `include`.
+    /// Globs over node and weight names to leave unchanged; takes precedence over `include`.
     pub exclude: Vec<String>,
-    /// Weights with fewer elements are left: quantizing them costs more than it gains.
+    /// Minimum number of elements of a weight: quantizing smaller ones costs more than it gains.
     pub min_elements: u64,
-    /// Worker threads; 0 means all processors.
+    /// Number of worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Where quantized weights lie until they are saved (an unlinked file); default the system's temporary folder.
+    /// Folder of quantized weights until they are saved (an unlinked file); default the system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -199,12 +201,12 @@ impl QuantizeOptions {
         Ok(())
     }
 
-    /// Whether the model must be run.
+    /// Returns whether the model must be run.
     pub fn needs_runtime(&self) -> bool {
         self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
     }
 
-    /// What is asked for must be for this type, and have what it needs.
+    /// Checks that the options suit the type, and that their requirements are met.
     pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
         let (kind, algorithm) = (self.quantize_type, self.algorithm);
         if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {

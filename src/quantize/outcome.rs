@@ -1,11 +1,11 @@
-//! What came of it: counts for the report, and what to say where nothing did.
+//! Outcome of quantization: counts for the report, and the message if nothing was quantized.
 
 use super::QuantizeOptions;
 use super::planner::{LEFT, QUANTIZED};
 use crate::error::{Result, bail};
 use crate::report::{NodeReport, Report, count_reasons};
 
-/// Counts what was done to nodes. [`crate::error::Kind::Unsupported`] if it is nothing.
+/// Counts what was done to nodes. Fails with [`crate::error::Kind::Unsupported`] if nothing was.
 pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
     let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
     let (quantized, left) = (with(QUANTIZED), with(LEFT));
@@ -18,7 +18,7 @@ pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOption
     Ok(())
 }
 
-/// The reasons of nodes that were left, counted, most frequent first.
+/// Returns the reasons of nodes that were left, counted, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action == LEFT)) {
         none if none.is_empty() => "no operator has a constant weight of enough elements".to_owned(),
@@ -26,7 +26,7 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
     }
 }
 
-/// What would help where nothing can be quantized; empty if that is as asked for, or done already.
+/// Returns alternatives if nothing can be quantized; empty if that was requested, or already done.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     let settled = ["already quantized", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {

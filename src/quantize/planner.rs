@@ -1,4 +1,4 @@
-//! Which nodes become integer, in which form, and why the others stay.
+//! Planning: which nodes are quantized, in which form, and why others are left.
 
 pub use super::outcome::reasons;
 use super::stored::{self, Stored};
@@ -19,16 +19,17 @@ use std::collections::HashMap;
 /// `NodeReport.action` of a node that was changed.
 pub const QUANTIZED: &str = "quantized";
 
-/// `DynamicQuantizeLinear` and `MatMulInteger` exist from here on; before, the fused contrib operator serves.
+/// Opset from which on `DynamicQuantizeLinear` and `MatMulInteger` exist; before it the fused contrib operator is
+/// used.
 const INTEGER_OPSET: i64 = 11;
 
-/// Why a node stays whose attributes are not known.
+/// Reason for leaving a node whose attributes are not known.
 const GIVEN: &str = "an attribute is set by the call of the function";
 
-/// Operators that hold weights and that people ask about when they stay float.
+/// Operators with weights that are reported when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
-/// Operators whose weights have few bits already.
+/// Operators whose weights are already quantized.
 pub const QUANTIZED_ALREADY: [&str; 12] = [
     "MatMulNBits",
     "MatMulBnb4",
@@ -44,31 +45,31 @@ pub const QUANTIZED_ALREADY: [&str; 12] = [
     "QAttention",
 ];
 
-/// `Mul` broadcasts like everybody else from here on.
+/// Opset from which on `Mul` broadcasts in the usual way.
 const BROADCAST_OPSET: i64 = 7;
 
-/// One weight to quantize; several nodes may share it.
+/// A weight to quantize; several nodes may share it.
 pub struct Weight<'a> {
     pub matrix: Matrix,
     pub channel: Channel,
-    /// Whether the result is the stored matrix turned.
+    /// Whether the result is the transposed matrix.
     pub transpose: bool,
     /// The float tensor as stored.
     pub tensor: &'a TensorProto,
-    /// The name of its value.
+    /// Name of the value.
     pub name: String,
-    /// Bits and elements of a block, as asked for; a block of 0 is the usual.
+    /// Requested bits and block size; 0 is the default block size.
     pub bits: (u32, usize),
 }
 
-/// The form a node gets.
+/// The form of a quantized node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `MatMulInteger` on an activation quantized once for all its readers.
+    /// `MatMulInteger` on an activation that is quantized once for all its readers.
     MatMul,
     /// As `MatMul`, with the factors and the bias of a `Gemm`.
     Gemm,
-    /// com.microsoft `DynamicQuantizeMatMul`, for operator sets before 11.
+    /// com.microsoft `DynamicQuantizeMatMul`, for opsets before 11.
     ContribMatMul,
     /// `Gather` of int8 rows and of their scales.
     Table,
@@ -97,32 +98,32 @@ pub struct Change<'a> {
     pub form: Form,
     /// Index into [`Plan::weights`].
     pub weight: usize,
-    /// Which input the weight is.
+    /// Index of the weight among the node's inputs.
     pub input: usize,
     pub constant: Constant<'a>,
 }
 
-/// What is to be done.
+/// A plan of changes.
 pub struct Plan<'a> {
     pub weights: Vec<Weight<'a>>,
     pub changes: Vec<Change<'a>>,
     /// Weights that are stored in few bits, for nodes that compute in float.
     pub stored: Vec<Stored<'a>>,
-    /// Nodes that compute as before, in order of the model, with the reason.
+    /// Nodes that are left, in the order of the model, with the reason.
     pub left: Vec<(BodyId, usize, NodeReport)>,
-    /// Largest magnitude of a quantized weight: 127, or 63 with a reduced range.
+    /// Maximum magnitude of a code: 127, or 63 with a reduced range.
     pub limit: f32,
 }
 
 impl Plan<'_> {
-    /// Bytes of float weights that will be read: twice over, counted once.
+    /// Returns the size of the float weights that will be read, in bytes; they are read twice, but counted once.
     pub fn weight_bytes(&self) -> u64 {
         let stored = self.stored.iter().map(Stored::bytes);
         self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).chain(stored).sum()
     }
 }
 
-/// Decides for every node of the model.
+/// Plans every node of the model.
 pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let mut planner = Planner {
         view,
@@ -176,23 +177,23 @@ struct Planner<'p, 'a> {
     include: GlobSet,
     exclude: GlobSet,
     included: usize,
-    /// Bits and block for what matches, and whether anything did.
+    /// Bits and block size per glob, and whether it matched.
     overrides: Vec<(GlobSet, (u32, usize), bool)>,
-    /// Version of the default operator set: of the model, then of each function.
+    /// Opset version of the model, then of each function.
     opsets: Vec<i64>,
-    /// Weights already planned, by where they are defined and how they are cut.
+    /// Planned weights, by where they are defined and how they are split.
     shared: HashMap<(BodyId, &'a str, Channel, bool), usize>,
     plan: Plan<'a>,
 }
 
-/// A verdict on one node; the error is the reason for leaving it.
+/// The decision on a node; the error is the reason for leaving it.
 type Judged<T> = std::result::Result<T, String>;
 
-/// A node that could be rewritten: its form, which input is the weight, and the weight.
+/// A node that can be rewritten: its form, the index of the weight among its inputs, and the weight.
 type Candidate<'a> = (Form, usize, Constant<'a>);
 
 impl<'a> Planner<'_, 'a> {
-    /// `None` for nodes that have nothing to quantize; `Err` is the reason for leaving one that has.
+    /// Returns the form of a node; `None` if it has nothing to quantize; `Err` is the reason for leaving it.
     fn candidate(&mut self, body: BodyId, node: &'a NodeProto) -> Judged<Option<Candidate<'a>>> {
         if !(node.is("MatMul") || node.is("Gemm") || node.is("Gather")) {
             return self.other(body, node).map(|()| None);
@@ -235,7 +236,7 @@ impl<'a> Planner<'_, 'a> {
         Ok(Some((form, input, constant)))
     }
 
-    /// Why a product has no constant weight.
+    /// Returns why a product has no constant weight.
     fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
         let origin = |input| node.input_at(input).map_or(Origin::Computed, |name| self.view.origin(body, name));
         match (origin(0), origin(1)) {
@@ -283,7 +284,7 @@ impl<'a> Planner<'_, 'a> {
         Ok(if node.is("Gemm") { Form::BlockGemm } else { Form::BlockMatMul })
     }
 
-    /// Nodes of other operators are reported when they hold a weight worth having: users ask about them.
+    /// Reports nodes of other operators if they have a large enough weight, because users expect them in the report.
     fn other(&self, body: BodyId, node: &NodeProto) -> Judged<()> {
         let worth = |t: &TensorProto| {
             is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements
@@ -351,7 +352,7 @@ impl<'a> Planner<'_, 'a> {
         bits(&mut self.overrides, self.options, label, constant)
     }
 
-    /// Weights of nodes that compute in float.
+    /// Plans the weights of nodes that compute in float.
     fn stored(&mut self, model: &Model) {
         let (overrides, options) = (&mut self.overrides, self.options);
         let found = stored::find(&mut stored::Asked {
@@ -368,7 +369,7 @@ impl<'a> Planner<'_, 'a> {
         stored::record(&mut self.plan, self.view, found);
     }
 
-    /// A table gains nothing but size, so it is taken only if its float form is needed by nobody afterwards.
+    /// Plans tables. A table gains only in size, so it is quantized only if no other node needs it as float.
     fn tables(&mut self, tables: Vec<(BodyId, usize, Form, usize, Constant<'a>)>) {
         let asked: Vec<(BodyId, usize)> = tables.iter().map(|t| (t.0, t.1)).collect();
         for (body, node, form, input, constant) in tables {
@@ -412,7 +413,7 @@ impl<'a> Planner<'_, 'a> {
     }
 }
 
-/// Bits and block of what has these names: those of the first override that matches, else as for all.
+/// Returns bits and block size for these names: those of the first matching override, otherwise the default.
 fn bits(
     overrides: &mut [(GlobSet, (u32, usize), bool)],
     options: &QuantizeOptions,
@@ -438,7 +439,7 @@ fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
     Ok(Form::Gemm)
 }
 
-/// The entry of a node in the report.
+/// Returns the report entry of a node.
 pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
@@ -474,7 +475,7 @@ pub(super) fn limit(options: &QuantizeOptions) -> f32 {
     if reduce { 63.0 } else { 127.0 }
 }
 
-/// Whether int8 products can saturate here: x86 with neither form of VNNI.
+/// Returns whether int8 products can saturate here: x86 without either form of VNNI.
 fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));

@@ -1,4 +1,4 @@
-//! What is done to the float model before it is quantized, and which algorithm does the rest.
+//! Preparation of the float model before quantization, and the choice of the algorithm.
 
 use super::planner::{self, Form};
 use super::scaling::{awq, smooth};
@@ -11,13 +11,13 @@ use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 
-/// Whether calibration data makes weights one layer after the other, by GPTQ.
+/// Returns whether weights are quantized layer by layer on calibration data, by GPTQ.
 pub fn is_sequential(options: &QuantizeOptions) -> bool {
     options.quantize_type == QuantizeType::WeightOnly && matches!(options.algorithm, Algorithm::Auto | Algorithm::Gptq)
 }
 
-/// The model to quantize dynamically or in blocks, if it is not the one that was given. Static quantization does its
-/// own. An error if the options ask for data that there is none of.
+/// Returns the prepared model for dynamic or weight-only quantization, if it differs from the given one. Static
+/// quantization prepares its own. Fails if the options need data that is missing.
 pub fn prepare(
     model: &Model,
     options: &QuantizeOptions,
@@ -49,7 +49,7 @@ pub fn prepare(
     }
 }
 
-/// Activations of noise say nothing; those of any sentences do.
+/// Returns batches of built-in sentences: activations of noise are not representative, those of any sentences are.
 fn sentences(model: &Model) -> Result<Vec<Batch>> {
     if Tokenizer::of(model)?.is_none() {
         bail!(InvalidArgument, "smooth_quant needs calibration data where the model has no tokenizer");

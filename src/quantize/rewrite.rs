@@ -1,4 +1,4 @@
-//! What the rewriters share: which values die, the report, new nodes of a body.
+//! Shared parts of the rewriters: dead values, the report, and new nodes of a body.
 
 use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
@@ -8,35 +8,35 @@ use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, Tens
 use crate::report::NodeReport;
 use std::collections::{HashMap, HashSet};
 
-/// Values nobody reads once the changes are made: the float weights, and the nodes that led to them.
+/// Returns the values that are dead after the changes: the float weights, and the nodes that led to them.
 pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
     dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
-/// What writes the new nodes of one form.
+/// A writer of the new nodes of one form.
 pub trait Writer {
-    /// Adds the nodes that take the place of one.
+    /// Adds the nodes that replace one.
     fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>);
 
-    /// Forgets the values that changes share: what follows cannot see them.
+    /// Clears cached values that following nodes cannot see.
     fn forget(&mut self);
 }
 
-/// A switch for each weight, on trial: a node gives what it gave, or what it would give quantized.
+/// Switches for trials: a node computes its original output, or the quantized one.
 pub struct Switches<'s> {
-    /// Name of the input that says which are on: bool, one for each.
+    /// Name of the input with the switches: one bool each.
     pub input: &'s str,
-    /// The switch of each weight of the plan.
+    /// Index of the switch of each weight of the plan.
     pub of: &'s [usize],
-    /// How many there are.
+    /// Number of switches.
     pub count: usize,
 }
 
-/// The model with the changes made whose weights are `done`.
+/// Returns the model with the changes whose weights are `done`.
 ///
-/// With `switches` both forms stay, in the branches of an `If`, for nodes of the main graph; others are left.
+/// With `switches` both forms are kept, in the branches of an `If`, for nodes of the main graph; others are left.
 pub fn apply(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -85,7 +85,7 @@ pub fn apply(
     model
 }
 
-/// The report on every node, in the order of the model; `reason` says what a changed one has become.
+/// Returns the report on every node, in the order of the model; `reason` describes the new form of a changed one.
 pub fn reports(
     view: &View<'_>,
     plan: &Plan<'_>,
@@ -114,7 +114,7 @@ pub fn reports(
     all.into_iter().map(|(_, _, report)| report).collect()
 }
 
-/// Builds the new node list of one body.
+/// A builder of the new node list of one body.
 pub struct Emit<'a> {
     /// The nodes so far.
     pub nodes: Vec<NodeProto>,
@@ -124,17 +124,17 @@ pub struct Emit<'a> {
 const FLOAT: i32 = DataType::Float32 as i32;
 
 impl<'a> Emit<'a> {
-    /// With room for about `count` nodes.
+    /// Returns a builder with capacity for about `count` nodes.
     pub fn new(count: usize, names: &'a mut Names) -> Emit<'a> {
         Emit { nodes: Vec::with_capacity(count), names }
     }
 
-    /// A name nobody has.
+    /// Returns a fresh name.
     pub fn fresh(&mut self, wanted: &str) -> String {
         self.names.fresh(wanted)
     }
 
-    /// A name for the output of a node that `of` becomes.
+    /// Returns a name for the output of a node that replaces `of`.
     pub fn output(&mut self, of: &NodeProto, op: &str) -> String {
         self.names.fresh(&format!("{}_{op}_output", of.label()))
     }
@@ -156,19 +156,19 @@ impl<'a> Emit<'a> {
         output
     }
 
-    /// Adds a Cast to `to` that gives `output`.
+    /// Adds a `Cast` to `to` with the output `output`.
     pub fn cast(&mut self, of: &NodeProto, input: &str, to: i32, output: &str) {
         self.push(of, "Cast", &[input], &[output]).attribute = vec![int_attribute("to", i64::from(to))];
     }
 
-    /// Adds a Cast to `to` and returns the name of what it gives.
+    /// Adds a `Cast` to `to` and returns the name of its output.
     pub fn cast_to(&mut self, of: &NodeProto, input: &str, to: i32) -> String {
         let output = self.output(of, "Cast");
         self.cast(of, input, to, &output);
         output
     }
 
-    /// The last step of a change: `op` gives the node's own output, through a Cast if it is not float32.
+    /// Adds the last node of a change: `op` produces the node's own output, through a `Cast` if it is not float32.
     pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
         if dtype == FLOAT {
             self.push(of, op, inputs, &[&of.output[0]]);
@@ -178,13 +178,13 @@ impl<'a> Emit<'a> {
         }
     }
 
-    /// A value times a constant factor, both of type `dtype`.
+    /// Adds a product of a value and a constant factor, both of type `dtype`.
     pub fn times(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) -> String {
         let factor = self.factor(of, factor, dtype);
         self.step(of, "Mul", &[value, &factor])
     }
 
-    /// As [`Emit::times`], for the last step of a change.
+    /// As [`Emit::times`], for the last node of a change.
     pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
         let factor = self.factor(of, factor, dtype);
         self.push(of, "Mul", &[value, &factor], &[&of.output[0]]);
@@ -195,7 +195,7 @@ impl<'a> Emit<'a> {
         if dtype == FLOAT { factor } else { self.cast_to(of, &factor, dtype) }
     }
 
-    /// A scalar for each switch.
+    /// Adds a scalar for each switch and returns their names.
     fn conditions(&mut self, switches: &Switches<'_>) -> Vec<String> {
         let of = edit::node("Switch", &[], &["switch"]);
         let one = |index: usize| {
@@ -206,7 +206,7 @@ impl<'a> Emit<'a> {
         (0..switches.count).map(one).collect()
     }
 
-    /// An `If` with what the writer makes of a node in one branch, and the node in the other.
+    /// Adds an `If` with the writer's nodes in one branch, and the original node in the other.
     fn either(&mut self, writer: &mut dyn Writer, node: &NodeProto, change: &Change<'_>, condition: &str) {
         let mark = self.nodes.len();
         let branch = |emit: &mut Emit<'_>, name: &str, write: &mut dyn FnMut(&mut Emit<'_>, NodeProto)| {
@@ -228,7 +228,7 @@ impl<'a> Emit<'a> {
         self.push(node, "If", &[condition], &[&node.output[0]]).attribute = vec![then, otherwise];
     }
 
-    /// A small list of whole numbers.
+    /// Adds a small list of integers.
     pub fn ints(&mut self, of: &NodeProto, values: &[i64]) -> String {
         let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.constant(of, "shape", edit::tensor("", DataType::Int64, &[values.len() as i64], raw))
@@ -247,7 +247,7 @@ impl<'a> Emit<'a> {
     }
 }
 
-/// Gives constants that took the place of others the names that those had, where they are gone: globs go by them.
+/// Renames constants that replaced others to the names of these, if they are unused: globs match by name.
 pub fn take_names(graph: &mut GraphProto, replaced: &[(String, String)]) {
     let mut taken: HashSet<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     taken.extend(graph.node.iter().flat_map(|node| &node.output).map(String::as_str));

@@ -1,4 +1,4 @@
-//! Which weights pay for themselves in time: original and result race, here and now.
+//! Races of original and result on the present machine, to find weights that are not faster when quantized.
 
 use super::Work;
 use super::allocate::Unit;
@@ -12,26 +12,26 @@ use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
 
-/// Kinds of products that are tried one by one; the smallest are tried together.
+/// Number of kinds of products that are tried one by one; the smallest are tried together.
 const KINDS: usize = 8;
-/// Seconds of a race, and the most rounds it has.
+/// Duration of a race in seconds, and its maximum number of rounds.
 const SECONDS: f64 = 1.5;
 const ROUNDS: usize = 41;
-/// Why a node is left.
+/// Reason for leaving a node.
 pub const SLOWER: &str = "is not faster when quantized here";
 
-/// What `never_slower` found.
+/// Result of `never_slower`.
 pub struct Found {
-    /// For each unit, whether it is to stay in float.
+    /// Whether each unit stays float.
     pub slow: Vec<bool>,
-    /// Of the result, if anything of it is left.
+    /// Speed-up of the result, if any of it is left.
     pub speedup: Option<Speedup>,
 }
 
 /// Races the original against the quantized model, and that against itself without products of one kind.
 ///
-/// A kind is kept unless the model is faster without it; all is dropped if what remains is slower than the original. In
-/// both cases by the 95 % interval of the median over paired runs. Models that write text are timed writing one token.
+/// A kind is kept unless the model is faster without it; everything is dropped if the rest is slower than the
+/// original. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
 pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
     let first = plan(work.view, work.model, work.options)?;
     let kinds = kinds(&first, units);
@@ -63,7 +63,8 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
     Ok(Found { speedup: (!slow.iter().all(|slow| *slow)).then_some(speedup), slow })
 }
 
-/// The model without the units that are slow. Weights are not fitted to data: that takes long, and no time off a run.
+/// Returns the model without the slow units. Weights are not fitted to data, which takes long and does not change the
+/// speed.
 fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
     let mut plan = plan(work.view, work.model, work.options)?;
     let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();
@@ -74,7 +75,7 @@ fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
     Ok(work.make_plainly(&mut plan)?.0)
 }
 
-/// Units of one form and shape, those with most weights first.
+/// Returns the units of one form and shape, those with most weights first.
 fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<(bool, usize, usize), (usize, Vec<usize>)> = BTreeMap::new();
     // What is stored in few bits has the speed of floats.
@@ -106,7 +107,7 @@ pub struct Races<'r> {
 }
 
 impl<'r> Races<'r> {
-    /// On a batch that is given, else on inputs as `benchmark` takes them.
+    /// Returns races on a given batch, or else on inputs as in `benchmark`.
     pub fn new(runtime: &'static Runtime, work: &'r Work<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
         let writes = work.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
@@ -128,12 +129,12 @@ impl<'r> Races<'r> {
         Ok(Races { runtime, work, session, options, inputs })
     }
 
-    /// A model that is ready to race.
+    /// Returns a model that is ready to race.
     pub fn subject(&self, model: &Model) -> Result<Subject> {
         Subject::new(self.runtime, model, &self.session, self.work.call)
     }
 
-    /// How many times as fast as `original` the `result` is.
+    /// Returns the speed-up of `result` over `original`.
     pub fn run(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
         let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.work.call)?;

@@ -1,7 +1,7 @@
-//! What a result loses, and what each weight alone would.
+//! Measurement of the loss of a result, and of each weight alone.
 //!
-//! [`Judge`] holds inputs and what the original gives for them. [`Trial`] is a model in which every quantizable node has
-//! both forms and a switch, so that any combination runs without another session.
+//! [`Judge`] holds inputs and the outputs of the original. [`Trial`] is a model in which every quantizable node has
+//! both forms and a switch, so that any combination runs in one session.
 
 use super::planner::Plan;
 use super::rewrite::Switches;
@@ -17,15 +17,15 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use rayon::prelude::*;
 
-/// What the original gives may take so many bytes; batches beyond are not looked at.
+/// Maximum size of the original's outputs in bytes; further batches are ignored.
 const REFERENCE_BYTES: usize = 512 << 20;
 
-/// Inputs, and what the original gives for them.
+/// Inputs, and the outputs of the original.
 pub struct Judge {
     runtime: &'static Runtime,
     threads: usize,
     output: String,
-    /// Whether rows are logits, and the loss a divergence.
+    /// Whether rows are logits, and the loss is a divergence.
     logits: bool,
     cases: Vec<Case>,
 }
@@ -69,17 +69,17 @@ impl Judge {
         Ok(judge)
     }
 
-    /// `kl` or `cosine`.
+    /// Returns the name of the metric: `kl` or `cosine`.
     pub fn metric(&self) -> &'static str {
         if self.logits { "kl" } else { "cosine" }
     }
 
-    /// The number of batches.
+    /// Returns the number of batches.
     pub fn batches(&self) -> usize {
         self.cases.len()
     }
 
-    /// Mean over the rows of the Kullback-Leibler divergence from the original in nats, or of 1 - cosine.
+    /// Returns the mean over rows of the KL divergence from the original in nats, or of 1 - cosine.
     pub fn loss(&self, model: &Model, work: &Work<'_>) -> Result<f64> {
         let mut session = self.session(model, work)?;
         self.mean(&mut session, None, self.cases.len(), &Stop::new()?)
@@ -139,7 +139,7 @@ fn width(tensor: &Tensor) -> usize {
     tensor.shape().last().map_or(1, |d| usize::try_from(*d).unwrap_or(1)).max(1)
 }
 
-/// Whether a row belongs to a token, not to padding.
+/// Returns whether a row belongs to a token, not to padding.
 fn is_kept(mask: Option<&Mask>, tensor: &Tensor, row: usize) -> bool {
     let Some(mask) = mask.filter(|mask| tensor.shape().len() >= 3 && tensor.shape()[..2] == mask.shape) else {
         return true;
@@ -148,7 +148,7 @@ fn is_kept(mask: Option<&Mask>, tensor: &Tensor, row: usize) -> bool {
     mask.keep.get(row / rows_each).copied().unwrap_or(true)
 }
 
-/// Elements of an input, batch after batch, from which sensitivities are taken: enough to rank weights.
+/// Number of elements of an input, over all batches, on which sensitivities are measured: enough to rank weights.
 const TRIAL_ELEMENTS: usize = 512;
 const SWITCHES: &str = "optimize_switches";
 
@@ -157,13 +157,14 @@ pub struct Trial<'j> {
     judge: &'j Judge,
     session: Session,
     input: String,
-    /// Batches that are run.
+    /// Number of batches to run.
     cases: usize,
     stop: Stop,
 }
 
 impl<'j> Trial<'j> {
-    /// With weights coded as the plan says. `of` is the switch of each weight, `of_stored` of each that is stored.
+    /// Returns a trial with weights coded as planned. `of` is the switch of each weight, `of_stored` of each stored
+    /// one.
     pub fn new(
         judge: &'j Judge,
         work: &Work<'_>,
@@ -203,7 +204,7 @@ impl<'j> Trial<'j> {
         Ok(Trial { judge, session, cases: cases.count(), input, stop: Stop::new()? })
     }
 
-    /// The loss with some switches on.
+    /// Returns the loss with some switches on.
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
         self.judge.mean(&mut self.session, Some((&self.input, &switches)), self.cases, &self.stop)

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Rows that one task reads, codes and writes.
+/// Number of rows that one task reads, codes and writes.
 pub const ROWS: usize = 64;
 
 /// A weight in blocks.
@@ -39,17 +39,17 @@ pub struct BlockMatrix {
     coding: Coding,
     rows: usize,
     columns: usize,
-    /// `[rows, blocks, bytes of a block]`.
+    /// Codes, `[rows, blocks, bytes of a block]`.
     codes: Bytes,
-    /// `[rows, blocks]`, of the type that the coding says.
+    /// Scales, `[rows, blocks]`, in the type of the coding.
     scales: Bytes,
-    /// `[rows, 1]` float32; empty unless scales are bytes.
+    /// Factors, `[rows, 1]` float32; empty unless scales are bytes.
     factors: Bytes,
-    /// `[rows, bytes]`; empty for symmetric codings.
+    /// Zero points, `[rows, bytes]`; empty for symmetric codings.
     zeros: Bytes,
 }
 
-/// The coding of a weight: what was asked for, with blocks that fit its rows.
+/// Returns the coding of a weight: the requested one, with blocks that divide its rows.
 pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), options: &QuantizeOptions) -> Coding {
     let table = is_table(plan, index);
     let columns = Rows::of(&plan.weights[index]).columns;
@@ -67,19 +67,19 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     Coding { bits, block, symmetric, scale: options.scale_type, hqq }
 }
 
-/// Whether rows of a weight are looked up.
+/// Returns whether rows of a weight are looked up.
 pub fn is_table(plan: &Plan<'_>, index: usize) -> bool {
     plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable)
 }
 
-/// Codes every weight of the plan; `None` where a weight holds a value that is not finite, or too large.
+/// Codes every weight of the plan; `None` where a weight has a value that is not finite, or too large.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
     (0..plan.weights.len()).map(|index| one(plan, index, options, &scratch, ticket)).collect()
 }
 
-/// Codes one weight of the plan; `None` if it holds a value that is not finite, or larger than [`Coding::largest`].
+/// Codes one weight of the plan; `None` if it has a value that is not finite, or larger than [`Coding::largest`].
 pub fn one(
     plan: &Plan<'_>,
     index: usize,
@@ -90,20 +90,20 @@ pub fn one(
     code(&plan.weights[index], coding(plan, index, plan.weights[index].bits, options), scratch, ticket)
 }
 
-/// Rows of a weight as its blocks lie: one for each output of a product, or for each row of a table.
+/// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.
 #[derive(Clone, Copy)]
 pub struct Rows<'w> {
     matrix: &'w Matrix,
     /// Whether they are the columns of the stored matrix.
     turned: bool,
-    /// How many there are.
+    /// Number of rows.
     pub count: usize,
-    /// Elements of each.
+    /// Elements per row.
     pub columns: usize,
 }
 
 impl<'w> Rows<'w> {
-    /// The rows of a weight.
+    /// Returns the rows of a weight.
     pub fn of(weight: &'w Weight<'_>) -> Rows<'w> {
         let matrix = &weight.matrix;
         let turned = weight.channel != Channel::Row;
@@ -111,7 +111,7 @@ impl<'w> Rows<'w> {
         Rows { matrix, turned, count, columns }
     }
 
-    /// Some of them, one after another.
+    /// Returns consecutive rows.
     pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
         let mut values = vec![0f32; count * self.columns];
         if self.turned {
@@ -150,7 +150,7 @@ fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket)
     if finite { slots.finish().map(Some) } else { Ok(None) }
 }
 
-/// Room for a weight in the making.
+/// Storage for a weight that is being coded.
 pub struct Slots {
     coding: Coding,
     rows: usize,
@@ -162,7 +162,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Room for so many rows.
+    /// Reserves storage for that many rows.
     pub fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
         let blocks = coding.blocks(columns);
         let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
@@ -177,7 +177,7 @@ impl Slots {
         })
     }
 
-    /// Writes rows from number `first` on.
+    /// Writes rows from index `first` on.
     pub fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
         let coding = &self.coding;
         let blocks = coding.blocks(self.columns);
@@ -204,7 +204,7 @@ impl Slots {
         self.zeros.write_at(first * coding.zero_bytes(self.columns), &zeros)
     }
 
-    /// The weight, once all rows are written.
+    /// Returns the weight, once all rows are written.
     pub fn finish(self) -> Result<BlockMatrix> {
         Ok(BlockMatrix {
             coding: self.coding,
@@ -222,7 +222,7 @@ fn scale_width(scale: ScaleType) -> usize {
     scale.dtype().bits() as usize / 8
 }
 
-/// Appends codes, as many a byte as fit, the first one low; missing partners are `padding`.
+/// Appends packed codes, the first one in the low bits; missing ones are `padding`.
 fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
     match bits {
         2 => {
@@ -237,14 +237,14 @@ fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
 /// Names of the constants that replace a weight.
 struct Constants {
     codes: String,
-    /// The codes are stored as a table reads them, `[N, blocks * bytes]`, and products reshape them.
+    /// Whether the codes are stored as a table reads them, `[N, blocks * bytes]`, and products reshape them.
     flat: bool,
     scales: String,
     factors: Option<String>,
     zeros: Option<String>,
 }
 
-/// The rewritten model and what was done to each node, in the order of the model.
+/// Returns the rewritten model and what was done to each node, in the order of the model.
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -274,7 +274,7 @@ pub fn rewrite(
     (model, rewrite::reports(&View::new(original), plan, &done, &reason))
 }
 
-/// Whether the scales that a node reads are computed from those that are stored.
+/// Returns whether the scales that a node reads are computed from the stored ones.
 fn computes_scales(matrix: &BlockMatrix, change: &Change<'_>) -> bool {
     matrix.coding.scale.dtype().to_onnx() != change.constant.dtype
 }
@@ -315,12 +315,12 @@ fn constants_of(name: &str, matrix: &BlockMatrix, flat: bool, names: &mut Names)
     (constants, made)
 }
 
-/// Writes the nodes of one body.
+/// A writer of the nodes of one body.
 struct Write<'a> {
     weights: &'a [Option<(Constants, &'a BlockMatrix)>],
-    /// Stored scales -> their float form, by element type.
+    /// Float form of stored scales, by element type.
     floats: HashMap<(String, i32), String>,
-    /// Stored codes -> the same in the shape of a product.
+    /// Stored codes in the shape of a product.
     shaped: HashMap<String, String>,
     options: &'a QuantizeOptions,
 }
@@ -385,7 +385,7 @@ impl Write<'_> {
         emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
     }
 
-    /// The codes as a product takes them, computed.
+    /// Returns the codes as a product reads them, computed.
     fn shaped(&mut self, emit: &mut Emit<'_>, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix) -> String {
         if let Some(known) = self.shaped.get(&constants.codes) {
             return known.clone();
@@ -398,7 +398,7 @@ impl Write<'_> {
         codes
     }
 
-    /// The scales as the operators take them: of the type of the activations.
+    /// Returns the scales as the operators read them, in the type of the activations.
     fn scales(
         &mut self,
         emit: &mut Emit<'_>,

@@ -1,4 +1,4 @@
-//! The arithmetic on weights: int8 values and their scales, in pieces, on all threads.
+//! Quantization of weights to int8 values and scales, in pieces, on all threads.
 
 use super::QuantizeOptions;
 use super::planner::{Plan, Weight};
@@ -12,27 +12,27 @@ use std::ops::Range;
 
 /// A quantized matrix: `value = scale * q`.
 pub struct Int8Matrix {
-    /// int8 values in the layout the new graph needs (transposed already, if that was asked).
+    /// int8 values in the layout of the new graph (transposed if requested).
     pub data: Bytes,
-    /// One per channel, or a single one.
+    /// Scales, one per channel, or a single one.
     pub scales: Vec<f32>,
 }
 
 /// Which elements of the stored matrix share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// Each row has its own.
+    /// Each row has its own scale.
     Row,
-    /// Each column has its own.
+    /// Each column has its own scale.
     Column,
-    /// All share one.
+    /// All elements share one scale.
     All,
 }
 
-/// Elements handled between two looks at the ticket, and the size of a worker's buffers.
+/// Number of elements between two checks for a cancel, and the size of a worker's buffers.
 pub const PIECE: usize = 1 << 18;
 
-/// Quantizes every weight of the plan; `None` where a weight holds a value that is not finite.
+/// Quantizes every weight of the plan; `None` where a weight has a value that is not finite.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<Int8Matrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -65,7 +65,7 @@ fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> 
     Ok(Some(Int8Matrix { data: slot.finish()?, scales }))
 }
 
-/// Cuts `rows` x `columns` into runs that are contiguous in memory and at most [`PIECE`] elements.
+/// Splits `rows` x `columns` into runs that are contiguous in memory and have at most [`PIECE`] elements.
 fn pieces(rows: usize, columns: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let cut = |length: usize, step: usize| {
         (0..length).step_by(step.max(1)).map(move |from| from..length.min(from + step.max(1)))
@@ -99,7 +99,7 @@ fn plain_piece(
     }
 }
 
-/// `rows` and `columns` are those of the output, which is the stored matrix turned.
+/// Writes a transposed piece; `rows` and `columns` are those of the output.
 fn transposed_piece(
     matrix: &Matrix,
     channel: Channel,
@@ -124,7 +124,7 @@ fn transposed_piece(
     }
 }
 
-/// Codes rows of so many columns, each with its scale, as [`all`] does: to see how long that takes.
+/// Codes rows of that many columns, each with its scale, as [`all`] does, to measure the time.
 pub fn sample(values: &[f32], columns: usize) -> Vec<u8> {
     let mut out = vec![0u8; values.len()];
     for (row, out) in values.chunks(columns.max(1)).zip(out.chunks_mut(columns.max(1))) {
@@ -134,19 +134,19 @@ pub fn sample(values: &[f32], columns: usize) -> Vec<u8> {
     out
 }
 
-/// Rounds half to even, as ONNX `QuantizeLinear` does, and keeps within the symmetric range.
+/// Rounds half to even, as ONNX `QuantizeLinear` does, and clamps to the symmetric range.
 fn round(value: f32, limit: f32) -> u8 {
     value.round_ties_even().clamp(-limit, limit) as i8 as u8
 }
 
-/// The most that the magnitudes of the codes of one output may add up to. Activations are at most 255, and the sums of
-/// products must stay below 2^30, half of what 32 bits hold: the other half is for a bias.
+/// Maximum sum of the magnitudes of the codes of one output. Activations are at most 255, and the sums of products
+/// must stay below 2^30, half of 32 bits: the other half is for a bias.
 const MAGNITUDES: f64 = (1i64 << 30) as f64 / 255.0;
 
-/// Raises the scales of channels whose sums of products could leave 32 bits: those of many weights of one sign (means and
-/// counts over tens of thousands). Their codes become smaller; nothing else changes.
+/// Increases the scales of channels whose sums of products could exceed 32 bits: those of many weights of one sign
+/// (means and counts over tens of thousands). Their codes become smaller; nothing else changes.
 ///
-/// Sums are along the rows of channels that are rows, and along columns of others; of a single scale both are looked at.
+/// Sums are along the rows of channels that are rows, and along columns of others; for a single scale along both.
 fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Ticket) -> Result<()> {
     let lines: &[Channel] = match channel {
         Channel::All => &[Channel::Row, Channel::Column],
@@ -168,7 +168,7 @@ fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Tic
     Ok(())
 }
 
-/// Sums of the magnitudes of each row or column.
+/// Returns the sums of the magnitudes of each row or column.
 fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64>> {
     let count = if line == Channel::Row { matrix.rows } else { matrix.columns };
     let sums = pieces(matrix.rows, matrix.columns).into_par_iter().try_fold(
@@ -197,7 +197,8 @@ fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64
     )
 }
 
-/// `max|w| / limit` per channel; for channels of zeros that of the channel with the least. `None` if a weight is infinite or not a number.
+/// Returns `max|w| / limit` per channel; for channels of zeros that of the channel with the smallest. `None` if a
+/// weight is infinite or NaN.
 fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let count = match channel {
         Channel::Row => matrix.rows,
@@ -233,7 +234,7 @@ fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Res
     Ok(Some(scales))
 }
 
-/// Absolute values compare like their bits, and NaN and infinity compare above all others.
+/// Computes maxima of bits: absolute values compare like their bits, and NaN and infinity compare above all others.
 fn fold_piece(matrix: &Matrix, channel: Channel, rows: &Range<usize>, columns: &Range<usize>, highest: &mut [u32]) {
     let magnitude = |v: &f32| v.to_bits() & 0x7fff_ffff;
     let mut line = vec![0f32; columns.len()];

@@ -1,22 +1,22 @@
-//! GPTQ (Frantar et al. 2022, arXiv 2210.17323): weights are rounded column by column, and the error of each is made
-//! up for by the columns that follow, so that the *outputs* change least on calibration data.
+//! GPTQ (Frantar et al. 2022, arXiv 2210.17323): weights are rounded column by column, and the error of each is
+//! compensated in the columns that follow, so that the *outputs* change least on calibration data.
 //!
-//! With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives
-//! `U = R⁻¹`, the Cholesky factor of `H⁻¹` that the paper works with. For column `i` of a row `w`:
-//! `e = (w_i - q_i) / U_ii`, and `w_j -= e U_ij` for `j > i`. Columns come in falling order of what flows through them
-//! (the authors' `act-order`), and scales and zero points are chosen before (`static-groups`), by the search of
-//! [`range`] with the mean squares as importance.
+//! With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives `U = R⁻¹`,
+//! the Cholesky factor of `H⁻¹` in the paper. For column `i` of a row `w`: `e = (w_i - q_i) / U_ii`, and `w_j -= e
+//! U_ij` for `j > i`. Columns are processed in descending order of activation (the authors' `act-order`), and scales
+//! and zero points are chosen before (`static-groups`), by the search of [`range`] with the mean squares as
+//! importance.
 
 use super::{CodedRow, Coding, range};
 use crate::calibrate::Factor;
 use rayon::prelude::*;
 
-/// Rows handled by one task.
+/// Number of rows per task.
 const ROWS: usize = 32;
-/// Columns after which the error is carried to all that are left.
+/// Number of columns after which the error is propagated to all remaining ones.
 const STEP: usize = 32;
 
-/// Codes rows of `size` columns that lie one after another. Their values are used up.
+/// Codes consecutive rows of `size` columns. Their values are overwritten.
 pub fn code_rows(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow> {
     rows.par_chunks_mut(ROWS * factor.size).flat_map_iter(|rows| code_tile(coding, rows, factor)).collect()
 }

@@ -17,15 +17,15 @@
 use super::range::{self, round};
 use super::{CodedRow, Coding};
 
-/// The first `β` and its growth, as in the paper's code.
+/// Initial `β` and its growth factor, as in the paper's code.
 const BETA: f32 = 10.0;
 const GROWTH: f32 = 1.01;
-/// Turns at most; most blocks settle in three.
+/// Maximum number of iterations; most blocks converge in three.
 const TURNS: usize = 10;
-/// Ranges tried, as parts of the block's own.
+/// Ranges to try, relative to that of the block.
 const PARTS: [f32; 4] = [1.0, 0.93, 0.86, 0.8];
 
-/// Codes a row. Symmetric codings have no zero point to look for.
+/// Codes a row. Symmetric codings have no zero point to search for.
 pub fn code_row(coding: &Coding, row: &[f32]) -> CodedRow {
     let mut coded = CodedRow::new(coding, row.len());
     for (block, values) in row.chunks(coding.block).enumerate() {
@@ -65,7 +65,7 @@ fn code(unit: f32, zero: f32, highest: f32) -> f32 {
     round((unit + zero).max(0.0).min(highest))
 }
 
-/// The zero point at which the two steps no longer gain.
+/// Returns the zero point at which the iteration converges.
 fn settle(units: &[f32], start: f32, highest: f32) -> f32 {
     let (mut zero, mut beta, mut best, mut least) = (start, BETA, start, f32::INFINITY);
     for _ in 0..TURNS {

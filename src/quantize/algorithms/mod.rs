@@ -1,7 +1,7 @@
-//! How the weights of a row become small integers: block by block, `w = scale (q - zero)`.
+//! Coding of the weights of a row as small integers, block by block: `w = scale (q - zero)`.
 //!
-//! [`Coding`] says what there is to choose from. `range` looks for the scale and zero point of a block, `hqq`
-//! for those of another norm; `gptq` spreads the error of each weight over those that follow.
+//! [`Coding`] describes the possible codes. `range` searches scale and zero point of a block, `hqq` those under
+//! another norm; `gptq` compensates the error of each weight in those that follow.
 
 pub mod gptq;
 pub mod hqq;
@@ -10,26 +10,26 @@ pub mod range;
 use crate::onnx::dtype::DataType;
 use serde::Serialize;
 
-/// The scale of blocks of zeros. It must be no zero, since codes come of dividing by it, and next to nothing, since the
-/// sums that a product takes of such a block cancel only up to the rounding of floats; its square is a number all the same.
+/// The scale of blocks of zeros. It must not be zero, because codes are quotients by it, and must be tiny, because
+/// the sums that a product computes of such a block cancel only up to rounding; its square must not underflow.
 const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
 
-/// How the scales of blocks are stored. Sessions see float32 all the same: a few nodes over constants, which ONNX
-/// Runtime computes once, when it makes the session.
+/// How the scales of blocks are stored. Sessions always use float32: a few nodes over constants, which ONNX Runtime
+/// evaluates once when it creates the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScaleType {
-    /// One byte, times a float32 factor for each row.
+    /// One byte, times a float32 factor per row.
     #[default]
     Uint8,
     /// Two bytes.
     Float16,
-    /// Four bytes, as the operator takes them: no nodes before it.
+    /// Four bytes, as the operator expects them, without nodes before it.
     Float32,
 }
 
 impl ScaleType {
-    /// The element type of stored scales.
+    /// Returns the element type of stored scales.
     pub fn dtype(self) -> DataType {
         match self {
             ScaleType::Uint8 => DataType::Uint8,
@@ -39,33 +39,33 @@ impl ScaleType {
     }
 }
 
-/// The form of one weight.
+/// The coding of one weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coding {
-    /// 2, 4 or 8.
+    /// Bits per weight: 2, 4 or 8.
     pub bits: u32,
-    /// Elements of a row that share a scale; a power of two, at least 16.
+    /// Block size: elements of a row that share a scale; a power of two, at least 16.
     pub block: usize,
-    /// Zero is the middle of the range, and no zero points are stored.
+    /// Whether zero is the middle of the range, and no zero points are stored.
     pub symmetric: bool,
-    /// See [`ScaleType`].
+    /// Storage of scales; see [`ScaleType`].
     pub scale: ScaleType,
-    /// Scales and zero points are looked for by `hqq`, not by `range`.
+    /// Whether `hqq` instead of `range` searches scales and zero points.
     pub hqq: bool,
 }
 
 impl Coding {
-    /// The largest code.
+    /// Returns the largest code.
     pub fn highest(&self) -> f32 {
         ((1u32 << self.bits) - 1) as f32
     }
 
-    /// The code of zero, where there are no zero points.
+    /// Returns the code of zero in symmetric codings.
     pub fn middle(&self) -> u8 {
         1 << (self.bits - 1)
     }
 
-    /// The largest magnitude a weight may have: beyond it scales overflow, or the sums by which they are chosen.
+    /// Returns the maximum magnitude of a weight: beyond it scales overflow, or the sums by which they are chosen.
     pub fn largest(&self) -> f32 {
         match self.scale {
             ScaleType::Float16 => f32::from(half::f16::MAX) * f32::from(self.middle()) / 2.0,
@@ -73,22 +73,22 @@ impl Coding {
         }
     }
 
-    /// Blocks of a row; the last may be padded.
+    /// Returns the number of blocks of a row; the last may be padded.
     pub fn blocks(&self, columns: usize) -> usize {
         columns.div_ceil(self.block)
     }
 
-    /// Bytes of the codes of a block.
+    /// Returns the size of the codes of a block in bytes.
     pub fn block_bytes(&self) -> usize {
         self.block * self.bits as usize / 8
     }
 
-    /// Bytes of the zero points of a row; 0 if it has none.
+    /// Returns the size of the zero points of a row in bytes; 0 if it has none.
     pub fn zero_bytes(&self, columns: usize) -> usize {
         if self.symmetric { 0 } else { (self.blocks(columns) * self.bits as usize).div_ceil(8) }
     }
 
-    /// Bits a weight, scales and zero points included, for rows of so many columns.
+    /// Returns the bits per weight, including scales and zero points, for rows of that many columns.
     pub fn bits_per_weight(&self, columns: usize) -> f64 {
         let scales = match self.scale {
             ScaleType::Uint8 => self.blocks(columns) + 4,
@@ -100,20 +100,20 @@ impl Coding {
     }
 }
 
-/// A row in the making: a scale and zero point for each block, a code for each weight (padding included).
+/// A coded row: a scale and zero point for each block, and a code for each weight (including padding).
 pub struct CodedRow {
-    /// Codes, one a byte.
+    /// Codes, one per byte.
     pub codes: Vec<u8>,
-    /// As they will be read back: rounded to how they are stored. 0 until then for blocks that need none.
+    /// Scales as they will be read back, rounded to their storage. Before that, 0 for blocks that need none.
     pub scales: Vec<f32>,
-    /// Codes that stand for zero.
+    /// Zero points.
     pub zeros: Vec<u8>,
-    /// What [`ScaleType::Uint8`] scales are multiples of.
+    /// Factor of [`ScaleType::Uint8`] scales.
     pub factor: f32,
 }
 
 impl CodedRow {
-    /// A row of zeros.
+    /// Returns a row of zeros.
     pub fn new(coding: &Coding, columns: usize) -> CodedRow {
         let blocks = coding.blocks(columns);
         CodedRow {
@@ -124,8 +124,8 @@ impl CodedRow {
         }
     }
 
-    /// Rounds the scales to how they are stored. Blocks of zeros, whose scale is 0, take no part in choosing the factor of
-    /// the row, and get the smallest scale there is.
+    /// Rounds the scales to their storage. Blocks of zeros, whose scale is 0, do not affect the factor of the row,
+    /// and get the smallest possible scale.
     pub fn store_scales(&mut self, coding: &Coding) {
         let largest = self.scales.iter().copied().fold(0f32, f32::max);
         if largest > 0.0 {
@@ -136,7 +136,7 @@ impl CodedRow {
         }
     }
 
-    /// Gives one block another scale and zero point, within how they are stored.
+    /// Sets scale and zero point of one block, rounded to their storage.
     pub fn choose(&mut self, coding: &Coding, block: usize, scale: f32, zero: u8) {
         self.zeros[block] = zero;
         self.scales[block] = match coding.scale {
@@ -156,13 +156,13 @@ impl CodedRow {
         };
     }
 
-    /// The code nearest to `value` in block `block`.
+    /// Returns the code nearest to `value` in block `block`.
     pub fn nearest(&self, coding: &Coding, block: usize, value: f32) -> u8 {
         let zero = f32::from(self.zeros[block]);
         (range::round((value / self.scales[block]).max(-zero).min(coding.highest() - zero)) + zero) as u8
     }
 
-    /// What a code of block `block` stands for.
+    /// Returns the value of a code of block `block`.
     pub fn value(&self, block: usize, code: u8) -> f32 {
         self.scales[block] * (f32::from(code) - f32::from(self.zeros[block]))
     }

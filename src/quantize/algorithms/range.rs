@@ -1,16 +1,16 @@
-//! Rounding to the nearest, with a search for the range of each block.
+//! Rounding to nearest, with a search for the range of each block.
 //!
-//! For codes `q` the best scale is a least-squares fit, `s = Σ h w d / Σ h d²` with `d = q - z`, and the error that is
-//! left `Σ h w² - (Σ h w d)² / Σ h d²`. So ranges a little narrower than the block's own are tried, with the zero
-//! points around it, and the one with the largest second term wins. `h` says how much each weight matters: the mean
-//! square of what it is multiplied with, if that is known, else 1.
+//! For codes `q` the best scale is a least-squares fit, `s = Σ h w d / Σ h d²` with `d = q - z`, and the remaining
+//! error is `Σ h w² - (Σ h w d)² / Σ h d²`. So ranges a little narrower than that of the block are tried, with
+//! neighbouring zero points, and the one with the largest second term wins. `h` is the importance of each weight: the
+//! mean square of its input, if known, otherwise 1.
 
 use super::{CodedRow, Coding, ScaleType};
 
-/// Ranges tried, as parts of the block's own.
+/// Ranges to try, relative to that of the block.
 const PARTS: [f32; 9] = [1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65];
 
-/// Codes a row. `importance` has one value a column.
+/// Codes a row. `importance` has one value per column.
 pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> CodedRow {
     let mut coded = CodedRow::new(coding, row.len());
     for (block, values) in row.chunks(coding.block).enumerate() {
@@ -22,7 +22,7 @@ pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> Cod
     coded
 }
 
-/// Scale and zero point for a block; a scale of 0 for one that needs none, since it is all zeros.
+/// Returns scale and zero point of a block; a scale of 0 if it is all zeros.
 pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let (highest, middle) = (coding.highest(), f32::from(coding.middle()));
@@ -58,8 +58,8 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
     (found.scale, found.zero)
 }
 
-/// The best scale for codes that come of a scale and a zero point, and how much of the weights they then account for (the
-/// larger the better); `None` if all codes are zero.
+/// Returns the best scale for the codes of a scale and a zero point, and how much of the weights they explain (larger
+/// is better); `None` if all codes are zero.
 pub fn fit(values: &[f32], scale: f32, zero: f32, highest: f32) -> Option<(f32, f32)> {
     let (both, square) = sums(values, None, 1.0 / scale, -zero, highest - zero);
     (square > 0.0).then(|| (both / square, both.abs() / square.sqrt()))
@@ -85,7 +85,7 @@ impl Best {
     }
 }
 
-/// `Σ h w d` and `Σ h d²`, with `d` the nearest whole number to `w · inverse` from `low` to `high`.
+/// Returns `Σ h w d` and `Σ h d²`, with `d` the integer nearest to `w · inverse` from `low` to `high`.
 fn sums(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -113,7 +113,7 @@ fn sums_avx2(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32,
     sums_in_lanes(values, importance, inverse, low, high)
 }
 
-/// Sixteen sums side by side, for the compiler to put into registers: the same bits whatever their width.
+/// Returns the sums in sixteen lanes that the compiler can vectorize: the same bits for every vector width.
 #[inline(always)]
 fn sums_in_lanes(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
     const LANES: usize = 16;
@@ -142,7 +142,7 @@ fn sums_in_lanes(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: 
     (both.iter().sum(), square.iter().sum())
 }
 
-/// To the nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ leaves no room for a fraction.
+/// Rounds to the nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ removes the fraction.
 #[inline(always)]
 pub fn round(value: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;

@@ -1,4 +1,4 @@
-//! Writing the factors into the model.
+//! Application of scaling factors to the model.
 
 use super::{Group, Place, Product, vector};
 use crate::error::Result;
@@ -12,16 +12,17 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::rewrite::take_names;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What happens to one weight.
+/// The factors of one weight.
 #[derive(Default)]
 struct Factors {
-    /// For each input.
+    /// Factor of each input.
     inputs: Option<Vec<f32>>,
-    /// For each output.
+    /// Factor of each output.
     outputs: Option<Vec<f32>>,
 }
 
-/// The model with the inputs of each group divided by its factors. New weights are float32, in scratch room.
+/// Returns the model with the inputs of each group divided by its factors. New weights are float32, in scratch
+/// storage.
 pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch) -> Result<Model> {
     let view = View::new(model.proto());
     let mut names = Names::of(model.proto());
@@ -87,7 +88,7 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
     Ok(model.derive(proto))
 }
 
-/// The weight as `[inputs, outputs]`.
+/// Returns the scaled weight as `[inputs, outputs]`.
 fn scaled(product: &Product<'_>, factors: &Factors, name: &str, scratch: &Scratch) -> Result<TensorProto> {
     let matrix = &product.matrix;
     let (inputs, outputs) = match product.inputs_are_rows {

@@ -1,9 +1,9 @@
-//! AWQ: inputs of layers are scaled by what activations are worth, so that weights which matter lose less (Lin et al.,
+//! AWQ: inputs of layers are scaled by the magnitude of activations, so that important weights lose less (Lin et al.,
 //! "AWQ: Activation-aware Weight Quantization", 2023).
 //!
-//! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are as far from 1; `a` is the one of 0, 0.1 ... 1
-//! for which the outputs lose least: with `D = Q(s W)/s - W` (rows: outputs) the error is `Σ D (XᵀX) Dᵀ` on its diagonal, of
-//! the inputs as they were. `a = 0` is plain rounding, so no layer gets worse on the data.
+//! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are equally far from 1; `a` is the one of 0,
+//! 0.1 ... 1 with the smallest output error: with `D = Q(s W)/s - W` (rows: outputs) the error is `Σ D (XᵀX) Dᵀ` on
+//! its diagonal, of the original inputs. `a = 0` is plain rounding, so no layer gets worse on the data.
 
 use super::{Group, apply, groups};
 use crate::calibrate::{self, Batch, Products};
@@ -19,12 +19,13 @@ use crate::quantize::weight_only::{self, Rows};
 use crate::runtime::{Runtime, Stop, Tensor};
 use rayon::prelude::*;
 
-/// Exponents that are tried: tenths up to 1.
+/// Number of exponents to try: tenths up to 1.
 const STEPS: usize = 10;
-/// Outputs of a weight that the error is taken from, evenly from all: more choose the same exponent.
+/// Number of outputs of a weight that the error is measured on, evenly spaced: more give the same exponent.
 const OUTPUTS: usize = 512;
 
-/// The model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and `scale`.
+/// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and
+/// `scale`.
 pub fn scale(
     model: &Model,
     view: &View<'_>,
@@ -63,7 +64,7 @@ pub fn scale(
     apply(model, &chosen, &Scratch::new(&folder))
 }
 
-/// What the inputs of a group are like.
+/// Statistics of the inputs of a group.
 struct Inputs {
     /// Sums of magnitudes.
     magnitudes: Vec<f64>,
@@ -90,7 +91,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Factors for an exponent; `None` if nothing came in.
+    /// Returns the factors for an exponent; `None` if there were no inputs.
     fn factors(&self, exponent: f64) -> Option<Vec<f32>> {
         let powers: Vec<f64> = self.magnitudes.iter().map(|m| m.powf(exponent)).collect();
         let above = powers.iter().copied().filter(|p| *p > 0.0 && p.is_finite());
@@ -109,7 +110,7 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// The factors that lose least; `None` if that is no scaling at all.
+    /// Returns the factors with the smallest error; `None` if that is no scaling.
     fn best(
         &mut self,
         group: &Group<'_>,

@@ -1,12 +1,12 @@
-//! The same model with other numbers in it: inputs of products divided by a factor for each channel, the weights behind
-//! them multiplied with it.
+//! Scaling of channels: the inputs of products are divided by a factor per channel, and the weights behind them
+//! multiplied with it.
 //!
-//! `x W = (x / s) (s W)`, with `s` along the inputs of `W`. In exact arithmetic nothing changes; what changes is what
-//! rounding does to either side. `smooth` chooses `s` for 8-bit activations (SmoothQuant), `awq` for weights of few bits.
+//! `x W = (x / s) (s W)`, with `s` along the inputs of `W`. In exact arithmetic nothing changes; the rounding error
+//! of either side does. `smooth` chooses `s` for 8-bit activations (SmoothQuant), `awq` for weights of few bits.
 //!
-//! All products that read one value share its factors. The division is folded into what makes the value where that is a
-//! normalization (its scale and offset) or a product of which one factor comes straight out of another weight (its
-//! columns), and nobody else reads the value; else a `Mul` is put in.
+//! All products that read one value share its factors. The division is folded into the producer of the value if that
+//! is a normalization (its scale and offset) or a product with an operand that comes directly from another weight
+//! (its columns), and no other node reads the value; otherwise a `Mul` is inserted.
 
 mod apply;
 pub mod awq;
@@ -21,20 +21,20 @@ use crate::onnx::proto::NodeProto;
 
 /// Products that read one value.
 pub struct Group<'a> {
-    /// What they read.
+    /// Name of the value.
     pub value: String,
-    /// Who they are.
+    /// The products.
     pub products: Vec<Product<'a>>,
-    /// Channels of the value.
+    /// Number of channels of the value.
     pub size: usize,
     place: Place,
 }
 
 /// A product with a constant weight.
 pub struct Product<'a> {
-    /// Index in the main graph.
+    /// Index of the node in the main graph.
     pub node: usize,
-    /// Its weight.
+    /// The weight as a constant.
     pub constant: Constant<'a>,
     /// The weight as stored.
     pub matrix: Matrix,
@@ -42,18 +42,18 @@ pub struct Product<'a> {
     pub inputs_are_rows: bool,
 }
 
-/// Where the division goes.
+/// Where the division is applied.
 #[derive(Debug, Clone, PartialEq)]
 enum Place {
-    /// Into these constant inputs of the node that makes the value.
+    /// These constant inputs of the producer of the value.
     Constants { node: usize, inputs: Vec<usize> },
-    /// Into the columns of the weight of another product.
+    /// The columns of the weight of another product.
     Columns { node: usize },
-    /// Into a `Mul` of its own.
+    /// A separate `Mul`.
     Own,
 }
 
-/// Normalizations with the places of their scale and offset.
+/// Normalizations with the indices of their scale and offset.
 const NORMS: [(&str, &[usize]); 5] = [
     ("LayerNormalization", &[1, 2]),
     ("SimplifiedLayerNormalization", &[1]),
@@ -62,8 +62,8 @@ const NORMS: [(&str, &[usize]); 5] = [
     ("SkipSimplifiedLayerNormalization", &[2]),
 ];
 
-/// The products among `nodes` of the main graph by what they read, in the order of the graph. Those whose weight
-/// somebody else reads as well, or whose numbers are not float32 where they are used, are in none.
+/// Returns the products among `nodes` of the main graph, grouped by what they read, in the order of the graph.
+/// Products whose weight has other readers, or that do not compute in float32, are left out.
 pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
     let mut found: Vec<Group<'a>> = Vec::new();
     for &index in nodes {
@@ -101,7 +101,7 @@ fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Pro
     })
 }
 
-/// Whether a constant leads to input 1 of a node and nowhere else.
+/// Returns whether a constant is used by input 1 of a node only.
 fn only_read_by(view: &View<'_>, name: &str, constant: &Constant<'_>, reader: usize) -> bool {
     view.uses(0, name).iter().all(|place| match *place {
         Use::Node { body: 0, node, input } if node == reader => input == 1,
@@ -152,7 +152,7 @@ fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
     Place::Own
 }
 
-/// The elements of a constant float32 vector.
+/// Returns the elements of a constant float32 vector.
 fn vector(view: &View<'_>, name: &str) -> Option<Vec<f32>> {
     let constant = view.constant(0, name)?;
     let matrix = match constant.tensor.dims.as_slice() {

@@ -1,4 +1,4 @@
-//! SmoothQuant: factors that share the spread of activations between them and the weights.
+//! SmoothQuant: factors that divide the spread of activations between activations and weights.
 //!
 //! `s_j = max|x_j|^a / max|w_j|^(1 - a)` for channel `j` of the inputs, over all weights that read them (Xiao et al.,
 //! "SmoothQuant", 2023, equation 4).
@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::quantize::QuantizeOptions;
 use crate::runtime::{Runtime, Stop, Tensor};
 
-/// The model with smoother inputs of the products among `nodes`. Reports the stage `calibrate` in runs.
+/// Returns the model with smoother inputs of the products among `nodes`. Reports the stage `calibrate` in runs.
 pub fn smooth(
     model: &Model,
     nodes: &[usize],
@@ -57,7 +57,7 @@ fn add(largest: &mut [f32], tensor: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// The largest magnitude of the weights of each input.
+/// Returns the largest magnitude of the weights of each input.
 fn of_weights(group: &Group<'_>) -> Vec<f32> {
     let mut largest = vec![0f32; group.size];
     for Product { matrix, inputs_are_rows, .. } in &group.products {

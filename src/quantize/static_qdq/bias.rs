@@ -1,4 +1,4 @@
-//! Biases, wherever they come from: an input of the node with the weight, or the sum behind it.
+//! Biases: an input of the node with the weight, or the sum behind it.
 
 use super::select::{Selection, Weighted};
 use super::{operand, operators};
@@ -6,16 +6,16 @@ use crate::graph::constants::Constant;
 use crate::graph::{Use, View};
 use crate::onnx::proto::NodeProto;
 
-/// The sum behind a product whose constant is one number for each column.
+/// An `Add` behind a product whose constant has one number per column.
 pub struct Addend<'a> {
-    /// The `Add`, and which of its inputs is the constant.
+    /// Index of the `Add`, and of its constant input.
     pub node: usize,
     pub input: usize,
     pub constant: Constant<'a>,
     pub values: Vec<f32>,
 }
 
-/// The sum that alone reads what the `MatMul` at `index` gives, and adds a constant row.
+/// Returns the `Add` that alone reads the output of the `MatMul` at `index`, and adds a constant row.
 pub fn addend<'a>(view: &View<'a>, index: usize) -> Option<Addend<'a>> {
     let product = view.node(0, index);
     let &[Use::Node { body: 0, node, input }] = view.uses(0, product.output.first()?) else { return None };
@@ -31,7 +31,7 @@ pub fn addend<'a>(view: &View<'a>, index: usize) -> Option<Addend<'a>> {
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// An optional input goes with the node that reads it, so no other may.
+    /// Checks that an optional input has no other reader, because it is removed with the node.
     pub fn alone(&self, constant: &Constant<'a>) -> Result<(), String> {
         let readers = self.view.uses(constant.owner, constant.name).len();
         match constant.overridable && readers > 1 {
@@ -40,7 +40,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// The bias that is an input of a node.
+    /// Returns the bias that is an input of a node.
     pub fn bias(&self, body: usize, node: &'a NodeProto) -> Result<Option<(Constant<'a>, Vec<f32>)>, String> {
         if node.is("Gemm") && node.int("transA", 0) != 0 {
             return Err("the left operand is transposed".to_owned());
@@ -62,7 +62,7 @@ impl<'a> Selection<'_, 'a> {
         Ok(Some((constant, values.into_iter().map(|value| value * beta).collect())))
     }
 
-    /// The sum whose constant is the bias of a chosen product.
+    /// Returns the `Add` whose constant is the bias of a selected product.
     pub fn addend(&self, index: usize) -> Option<Addend<'a>> {
         let node = self.view.node(0, index);
         if !node.is("MatMul") || !self.biased.contains(node.label()) || self.wanted(&node.output[0]) {
@@ -71,13 +71,13 @@ impl<'a> Selection<'_, 'a> {
         addend(self.view, index).filter(|addend| !self.chosen.contains_key(&addend.node))
     }
 
-    /// The bias of a chosen node with a weight, from wherever it comes.
+    /// Returns the bias of a selected node with a weight, wherever it comes from.
     pub fn bias_of(&self, index: usize, weighted: &Weighted<'a>) -> Option<Vec<f32>> {
         let own = weighted.bias.as_ref().map(|(_, values)| values.clone());
         own.or_else(|| self.addend(index).map(|addend| addend.values))
     }
 
-    /// The channel of each element of a weight, and how many channels there are.
+    /// Returns the channel of each element of a weight, and the number of channels.
     pub fn channels(&self, weighted: &Weighted<'a>) -> (usize, impl Fn(usize) -> usize + use<>) {
         let (dims, axis) = (&self.weights[weighted.weight].dims, weighted.axis as usize);
         let inner = dims.iter().skip(axis + 1).product::<i64>().max(1) as usize;

@@ -1,4 +1,4 @@
-//! Looking whether ONNX Runtime makes of a result what it is meant to be: see [`crate::verify`].
+//! Verification that ONNX Runtime computes a result as intended: see [`crate::verify`].
 
 use super::limits::Stays;
 use super::select;
@@ -11,14 +11,14 @@ use crate::report::NodeReport;
 use crate::verify::{self, Examiner, Facts, Kernel};
 use std::collections::HashMap;
 
-/// Nodes that are found at fault one by one, and times that kernels are looked at, before giving up.
+/// Maximum number of faulty nodes that are found one by one, and of inspections of kernels.
 const ATTEMPTS: usize = 24;
-/// Of nodes that are not quantized while the one at fault is looked for.
+/// Reason of nodes that are not quantized while the faulty one is searched.
 const UNTRIED: &str = "is not tried";
 
 impl Ready<'_> {
-    /// A result that opens and gives the same at ONNX Runtime's default level as without optimizers, with kernels as its
-    /// reports say. Nodes that stand in the way of that stay in float.
+    /// Returns a result that opens and computes the same at ONNX Runtime's default level as without optimizers, with
+    /// the kernels of its report. Nodes that prevent this stay float.
     pub fn examined(&mut self, examiner: Option<&Examiner<'_>>, stays: &Stays) -> Result<(Made, Facts)> {
         let mut strikes: HashMap<(String, String), usize> = HashMap::new();
         for _ in 0..ATTEMPTS {
@@ -40,7 +40,7 @@ impl Ready<'_> {
         bail!(Unsupported, "ONNX Runtime computes other results for every form of the model that was tried")
     }
 
-    /// Marks products that ONNX Runtime runs in float. `false` if there are none.
+    /// Marks products that ONNX Runtime runs in float. Returns `false` if there are none.
     fn take_back(&mut self, nodes: &[NodeReport], kernels: &HashMap<String, Kernel>) -> bool {
         let mut found = false;
         for node in nodes.iter().filter(|node| is_product(node)) {
@@ -56,8 +56,8 @@ impl Ready<'_> {
         found
     }
 
-    /// Finds the first node with which the result is at fault, and leaves it in float; when it was the second of its kind,
-    /// all of that kind.
+    /// Finds the first node that makes the result faulty, and leaves it float; when it is the second of its kind, all
+    /// of that kind.
     fn blame(
         &mut self,
         examiner: &Examiner<'_>,
@@ -108,7 +108,7 @@ impl Ready<'_> {
     }
 }
 
-/// The operator, and the one that makes its input.
+/// Returns the operator, and the one that produces its input.
 fn kind(view: &View<'_>, index: usize) -> (String, String) {
     let node = view.node(0, index);
     let before = match node.input_at(0).and_then(|name| view.producer(0, name)) {
@@ -124,7 +124,7 @@ fn is_product(node: &NodeReport) -> bool {
         && node.reason.contains("uint8 in")
 }
 
-/// Puts the kernel that was seen in the place of the one that was expected.
+/// Replaces the expected kernel by the one that was found.
 fn name_kernel(node: &mut NodeReport, kernels: &HashMap<String, Kernel>) {
     if node.action != QUANTIZED {
         return;

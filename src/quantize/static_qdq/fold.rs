@@ -1,8 +1,8 @@
-//! Folding what follows a convolution into its weight, before ranges are found.
+//! Folding of the nodes behind a convolution into its weight, before ranges are determined.
 //!
-//! ONNX Runtime does so itself in a float model; once bytes lie between the two it no longer can. With `g` and `o` for each
-//! output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale / sqrt(var + epsilon)`
-//! and `o = B - g mean`, a `Mul` or `Add` of a constant one of the two.
+//! ONNX Runtime does so itself in a float model, but not with quantized values between the two. With `g` and `o` per
+//! output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale / sqrt(var +
+//! epsilon)` and `o = B - g mean`, a `Mul` or `Add` of a constant has one of the two.
 
 use super::operators::floats;
 use crate::graph::constants::Constant;
@@ -22,7 +22,7 @@ struct Line {
     addends: Vec<f32>,
 }
 
-/// A convolution and the nodes behind it that go.
+/// A convolution and the nodes behind it that are folded.
 struct Fold<'a> {
     weight: Constant<'a>,
     values: Vec<f32>,
@@ -30,7 +30,7 @@ struct Fold<'a> {
     last: usize,
 }
 
-/// The model with such nodes folded, and the nodes that are gone; `None` if there are none.
+/// Returns the model with such nodes folded, and the removed nodes; `None` if there are none.
 pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     let view = View::new(model.proto());
     let mut folds: HashMap<usize, Fold<'_>> = HashMap::new();
@@ -74,7 +74,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     Some((model.derive(proto), reports))
 }
 
-/// What follows a convolution, as far as it can be folded.
+/// Returns the nodes behind a convolution, as far as they can be folded.
 fn chain<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<(Fold<'a>, Vec<usize>)> {
     let weight = view.constant(0, node.input_at(1)?).filter(|c| !c.transposed)?;
     let mut values = floats(&weight)?;

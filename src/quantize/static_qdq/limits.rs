@@ -1,4 +1,4 @@
-//! Nodes that stay in float for the sake of quality or speed.
+//! Nodes that stay float for the sake of quality or speed.
 
 use super::Ready;
 use crate::benchmark::Subject;
@@ -12,25 +12,25 @@ use crate::report::{NodeReport, Report};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
-/// Of so many batches one is kept for measuring, as ranges are fitted to the others.
+/// Of this many batches one is held out for measuring, because ranges are fitted to the others.
 const HELD_OUT: usize = 4;
-/// Results that are made until one keeps the limit.
+/// Maximum number of results until one meets the limit.
 const ATTEMPTS: usize = 6;
 
-/// Why nodes stay in float, by name.
+/// Reasons of nodes that stay float, by name.
 pub type Stays = HashMap<String, &'static str>;
 type Made = (Model, Vec<NodeReport>);
 
-/// What a look for nodes that cost too much found.
+/// Result of the search for nodes that cost too much.
 #[derive(Default)]
 pub struct Found {
-    /// Nodes that stay in float.
+    /// Nodes that stay float.
     pub stays: Stays,
-    /// What nodes alone cost, by name, where that was measured.
+    /// Loss of nodes alone, by name, if it was measured.
     pub sensitivities: HashMap<String, f64>,
 }
 
-/// Finds the nodes that have to stay in float within the limits.
+/// Finds the nodes that must stay float to meet the limits.
 pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
     let (options, limit) = (ready.work.options, ready.work.options.max_quality_loss);
     let mut held_out = Vec::new();
@@ -67,13 +67,13 @@ fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
     Ok((ready.work.model.derive(made.proto), made.nodes))
 }
 
-/// Nodes with weights that a result has quantized.
+/// Returns the nodes with weights that a result has quantized.
 fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
     let ours = |node: &&NodeReport| node.action == QUANTIZED && matches!(node.op.as_str(), "Conv" | "MatMul" | "Gemm");
     nodes.iter().filter(ours).map(|node| (node.name.clone(), node.op.clone())).collect()
 }
 
-/// The result against itself without each kind of operator, then against the original, as for the other types.
+/// Races the result against itself without each kind of operator, then against the original, as for the other types.
 fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
     let mut races = Races::new(ready.runtime, ready.work, ready.batches.first())?;
     let (model, nodes) = make(ready, stays)?;
@@ -111,7 +111,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Leaves the most sensitive nodes in float until the loss is small enough.
+/// Leaves the most sensitive nodes float until the loss is small enough.
 fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Found> {
     let limit = ready.work.options.max_quality_loss;
     let mut loss = judge.loss(&made.0, ready.work)?;
@@ -145,7 +145,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
     bail!(Unsupported, "max_quality_loss is {limit}, but every form that was tried loses {loss:.3e} or more")
 }
 
-/// What each node costs if it alone is quantized, by name.
+/// Returns the loss of each node alone, by name.
 fn alone(
     ready: &mut Ready<'_>,
     judge: &Judge,

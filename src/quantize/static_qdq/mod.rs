@@ -1,9 +1,9 @@
 //! Static quantization: scales of activations are found on data and written into the model.
 //!
-//! `fold` takes what follows a convolution into its weight, `select` says which nodes compute with bytes, `operators`
-//! what ONNX Runtime has kernels for, `scales` how ranges become scales (`operand` and `bias` those of constants), `write`
-//! the new graph; `limits` leaves nodes in float that cost too much. `normalize` writes the model so that kernels are found,
-//! and `examine` looks whether they were. Ranges come from [`crate::calibrate::ranges`].
+//! `fold` folds the nodes behind a convolution into its weight, `select` selects the quantized nodes, `operators`
+//! lists ONNX Runtime's kernels, `scales` converts ranges to scales (`operand` and `bias` those of constants),
+//! `write` writes the new graph; `limits` leaves nodes float that cost too much. `normalize` rewrites the model so
+//! that kernels match, and `examine` verifies that they did. Ranges come from [`crate::calibrate::ranges`].
 
 mod bias;
 mod examine;
@@ -34,12 +34,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use weights::Int8Matrix;
 
-/// Beyond this an activation has values that mean "nothing at all", such as those of a mask.
+/// Magnitude beyond which an activation contains values without meaning, such as those of a mask.
 const WIDEST: f32 = 1e6;
-/// Runs that take longer are not timed.
+/// Duration above which runs are not timed.
 const SHORT: Duration = Duration::from_millis(250);
 
-/// What came of it.
+/// Result of static quantization.
 pub struct Made {
     /// The new model.
     pub proto: ModelProto,
@@ -47,23 +47,23 @@ pub struct Made {
     pub nodes: Vec<NodeReport>,
 }
 
-/// A model made ready, and what is known of its values.
+/// A prepared model, and what is known of its values.
 pub struct Ready<'w> {
     work: &'w Work<'w>,
     runtime: &'static Runtime,
-    /// Written otherwise, normalizations folded, activations smoothed.
+    /// The normalized model, with foldings and smoothed activations.
     model: Model,
-    /// Of nodes that are folded away.
+    /// Report entries of folded nodes.
     gone: Vec<NodeReport>,
     batches: Vec<Batch>,
     ranges: HashMap<String, Range>,
-    /// Products whose sum with a constant takes that as their bias, by name.
+    /// Products whose sum with a constant uses that as their bias, by name.
     biased: HashSet<String>,
-    /// Nodes that stay in float, as ONNX Runtime makes something else of them, by name; with the reason.
+    /// Nodes that stay float because ONNX Runtime computes them differently, by name; with the reason.
     faulty: HashMap<String, String>,
 }
 
-/// Quantizes, within the limits that are asked for. Reports the stages `calibrate` in runs and `quantize` in weight bytes.
+/// Quantizes within the requested limits. Reports the stages `calibrate` in runs and `quantize` in weight bytes.
 pub fn run(
     work: &Work<'_>,
     runtime: &'static Runtime,
@@ -127,7 +127,7 @@ impl<'w> Ready<'w> {
         Ok(Ready { work, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
-    /// Quantizes all nodes for which neither `stays` nor an earlier look has a reason to leave them in float.
+    /// Quantizes all nodes, except those that `stays` or an earlier verification leaves float.
     fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
         let model = self.model.clone();
         let (options, call) = (self.work.options, self.work.call);
@@ -165,7 +165,7 @@ impl<'w> Ready<'w> {
         rest(model.derive(proto), nodes, options, call)
     }
 
-    /// All values that are bytes, those that share a scale together, with their range.
+    /// Returns all quantized values with their range; those that share a scale are grouped.
     fn groups(&self, selection: &Selection<'_, '_>) -> Vec<(Vec<String>, Range)> {
         let range_of = |names: &[String]| {
             let own = names.iter().filter_map(|name| self.ranges.get(name));
@@ -174,7 +174,7 @@ impl<'w> Ready<'w> {
         selection.values().into_iter().map(|names| (names.clone(), range_of(&names))).collect()
     }
 
-    /// Bans nodes with values that 8 bits do not hold.
+    /// Excludes nodes with values that 8 bits cannot represent.
     fn ban_values(
         &self,
         selection: &Selection<'_, '_>,
@@ -192,7 +192,7 @@ impl<'w> Ready<'w> {
         }
     }
 
-    /// Of the values of a selection that have none yet.
+    /// Determines the ranges of the values of a selection that have none yet.
     fn find_ranges(&mut self, model: &Model, selection: &Selection<'_, '_>) -> Result<()> {
         let mut values: Vec<String> = selection.values().into_iter().flatten().collect();
         values.retain(|name| !self.ranges.contains_key(name));
@@ -217,7 +217,7 @@ impl<'w> Ready<'w> {
     }
 }
 
-/// The model with smoother activations, if that was asked for.
+/// Returns the model with smoother activations, if requested.
 fn smoothed(
     model: &Model,
     options: &QuantizeOptions,
@@ -242,7 +242,7 @@ fn reasons(selection: &Selection<'_, '_>) -> String {
     planner::reasons(&nodes)
 }
 
-/// Bans the nodes with a weight that read or make values of which `bad` is true.
+/// Excludes the nodes with a weight that read or produce values for which `bad` is true.
 fn ban(
     selection: &Selection<'_, '_>,
     banned: &mut HashMap<usize, String>,
@@ -259,7 +259,7 @@ fn ban(
     }
 }
 
-/// Bans nodes whose weights int8 products do not bear.
+/// Excludes nodes whose weights are unsuitable for int8 products.
 fn ban_weights(selection: &Selection<'_, '_>, weights: &[Option<Int8Matrix>], banned: &mut HashMap<usize, String>) {
     for (index, role) in &selection.chosen {
         let Role::Weighted(weighted) = role else { continue };
@@ -301,7 +301,8 @@ fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<
     call.drive("quantize", plan.weight_bytes(), work)
 }
 
-/// What either form quantizes alike, embedding tables, and what stands in subgraphs, where ranges are not known.
+/// Quantizes what both forms quantize in the same way: embedding tables, and nodes in subgraphs, where ranges are not
+/// known.
 fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
     let dynamically = QuantizeOptions {
         quantize_type: QuantizeType::Dynamic,

@@ -1,4 +1,4 @@
-//! Other ways to write the same, before ranges are found: those of which ONNX Runtime makes integer kernels.
+//! Equivalent rewritings before ranges are determined, for which ONNX Runtime has integer kernels.
 
 use super::bias::{Addend, addend};
 use super::select::{self, Role};
@@ -20,22 +20,22 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::verify::{Examiner, Kept};
 use std::collections::{HashMap, HashSet};
 
-/// The oldest operator set that is lifted: before it broadcasting was another.
+/// The oldest opset that is converted; before it broadcasting differed.
 const LIFTED: i64 = 7;
-/// Largest difference (root mean squares) of a lifted model to the original.
+/// Maximum difference of a converted model from the original (relative root mean square).
 const SAME: f64 = 1e-4;
 
-/// A model written otherwise.
+/// A normalized model.
 pub struct Normal {
     pub model: Model,
-    /// Of nodes that are gone.
+    /// Report entries of removed nodes.
     pub gone: Vec<NodeReport>,
-    /// Products whose sum with a constant ONNX Runtime makes one node of: their shape is known to it.
+    /// Products whose sum with a constant ONNX Runtime fuses, because it knows their shape.
     pub fixed: HashSet<String>,
 }
 
-/// A model of an operator set that static quantization knows, made of an older one and compared with it; `None` if it has
-/// one, or cannot be lifted.
+/// Returns a model converted from an older opset to one that static quantization supports, and compared with it;
+/// `None` if it has one, or cannot be converted.
 pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &Call) -> Result<Option<Model>> {
     if !(LIFTED..select::OPSET).contains(&model.opset()) || !model.proto().functions.is_empty() {
         return Ok(None);
@@ -96,7 +96,7 @@ pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtim
     Ok(Normal { model: model.derive(proto), gone, fixed })
 }
 
-/// Dilations of 1 mean nothing, but `QLinearAveragePool` does not know the attribute.
+/// Removes dilations of 1, because `QLinearAveragePool` does not have the attribute.
 fn undilate(node: &mut NodeProto) {
     if node.is("AveragePool") || node.is("MaxPool") {
         let nothing = |a: &AttributeProto| a.name.as_deref() == Some("dilations") && a.ints.iter().all(|d| *d == 1);
@@ -104,7 +104,7 @@ fn undilate(node: &mut NodeProto) {
     }
 }
 
-/// Writes out `axes`: gives the constant that the node reads now.
+/// Writes `axes` for all dimensions, and returns the constant that the node reads now.
 fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Names) -> Option<TensorProto> {
     let place = |axes: Vec<i64>| -> Option<Vec<usize>> {
         let one =
@@ -143,7 +143,7 @@ fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Name
     Some(edit::tensor(&node.input[1], DataType::Int64, &[2 * rank as i64], raw))
 }
 
-/// `HardSwish(x)` is `x * HardSigmoid(x)`, of which the parts have kernels for bytes.
+/// Replaces `HardSwish(x)` by `x * HardSigmoid(x)`, whose parts have integer kernels.
 fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     if !node.is("HardSwish") {
         return vec![node];
@@ -164,7 +164,7 @@ fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     vec![sigmoid, product]
 }
 
-/// Makes one `Gemm` of each product and the sum behind it, in the place of the sum.
+/// Replaces each product and the sum behind it by one `Gemm`, in the place of the sum.
 fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeReport> {
     let mut gone = Vec::new();
     let mut products: HashMap<usize, NodeProto> = HashMap::new();
@@ -187,7 +187,7 @@ fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeRepor
     gone
 }
 
-/// Shapes, as ONNX Runtime infers them, of what `MatMul`, `Pad` and `Resize` are given.
+/// Returns the shapes that ONNX Runtime infers for the inputs of `MatMul`, `Pad` and `Resize`.
 fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashMap<String, Vec<Dim>>> {
     let asks = |node: &&NodeProto| {
         node.is("MatMul")

@@ -1,4 +1,4 @@
-//! Constant operands of sums and products, as bytes.
+//! Quantized constant operands of sums and products.
 
 use super::operators::{self, Rule};
 use super::scales::Scale;
@@ -7,14 +7,14 @@ use crate::graph::View;
 use crate::graph::constants::Constant;
 use crate::onnx::proto::NodeProto;
 
-/// Steps of the output by which rounding a constant may move a result.
+/// Maximum number of steps of the output by which rounding a constant may change a result.
 const STEPS: f64 = 2.0;
-/// The kernels turn codes of an operand into codes of the output in 32 bits: a code times such a factor fits.
+/// Maximum factor between codes of an operand and codes of the output of a sum, which kernels compute in 32 bits.
 const SUM_FACTOR: f64 = (1u32 << 22) as f64;
-/// The same for the product of two codes.
+/// The same factor for the product of two codes.
 const PRODUCT_FACTOR: f64 = (1u32 << 14) as f64;
 
-/// A constant whose values are known.
+/// Returns the values of a constant.
 pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Constant<'a>, Vec<f32>)> {
     let constant = view.constant(0, name).filter(|constant| !constant.transposed)?;
     let values = operators::floats(&constant)?;
@@ -23,8 +23,8 @@ pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Co
     values.iter().all(known).then_some((constant, values))
 }
 
-/// The codes of a constant that is added to, or multiplied with, a value of scale `other`, where the result has the scale
-/// `output`. `None` if 8 bits do not hold it: what is small beside its largest value counts.
+/// Returns the codes of a constant that is added to, or multiplied with, a value of scale `other`, where the result
+/// has the scale `output`. `None` if 8 bits cannot represent it, because its small values matter.
 pub fn codes(node: &NodeProto, mut values: Vec<f32>, other: Scale, output: Scale) -> Option<(Scale, Vec<u8>)> {
     let (sum, other_ends, ends) = (node.is("Add"), other.ends(), output.ends());
     if sum {
@@ -47,8 +47,8 @@ pub fn codes(node: &NodeProto, mut values: Vec<f32>, other: Scale, output: Scale
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// The constant that input `input` of a chosen node is, and its codes; `scale` gives those of values that are bytes.
-    /// `None` if it is no constant, or 8 bits do not hold it.
+    /// Returns the constant at input `input` of a selected node, and its codes; `scale` returns those of quantized
+    /// values. `None` if it is not a constant, or 8 bits cannot represent it.
     pub fn operand(
         &self,
         index: usize,
@@ -63,7 +63,7 @@ impl<'a> Selection<'_, 'a> {
         Some((constant, own, codes))
     }
 
-    /// Whether a chosen node has a constant operand that 8 bits do not hold.
+    /// Returns whether a selected node has a constant operand that 8 bits cannot represent.
     pub fn is_coarse(&self, index: usize, scale: &dyn Fn(&str) -> Option<Scale>) -> bool {
         let node = self.view.node(0, index);
         let constant = |input: &usize| constant(self.view, node, &node.input[*input]).is_some();

@@ -1,36 +1,36 @@
-//! What ONNX Runtime's processor kernels can do with 8-bit activations.
+//! The operators for which ONNX Runtime has CPU kernels with 8-bit activations.
 //!
 //! The list is that of its QDQ transformer: an operator between `DequantizeLinear` and `QuantizeLinear` becomes one
-//! integer kernel, or for [`Rule::Same`] moves bytes. Any other operator there would only pay for the conversions.
+//! integer kernel, or for [`Rule::Same`] moves bytes. For any other operator the conversions would be wasted.
 
 use crate::graph::View;
 use crate::graph::constants::Constant;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// How an operator without a weight takes and gives bytes.
+/// How an operator without a weight handles quantized values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// `QLinearAdd`, `QLinearMul`: either operand may be a constant.
     Binary,
-    /// `QLinearConcat`: each input with its own scale.
+    /// `QLinearConcat`: each input has its own scale.
     Concat,
     /// `QLinearAveragePool`, `QLinearSigmoid` …: one input, one output.
     Unary,
-    /// The output holds elements of the input: one scale for both, and nothing is computed.
+    /// The output contains elements of the input: one scale for both, and nothing is computed.
     Same,
-    /// `HardSigmoid`: the sum with a constant, whose bytes stand for other numbers; what saturates are its ends.
+    /// `HardSigmoid`: the sum with a constant, whose codes are reinterpreted; its ends saturate.
     Gate,
-    /// `Relu` or `Clip`: what lies beyond the range of the output saturates, so the node goes.
+    /// `Relu` or `Clip`: the range of the output saturates, so the node is removed.
     Bound,
 }
 
-/// `Resize` of bytes, and `Clip` with bounds as inputs.
+/// Opset from which on `Resize` supports bytes, and `Clip` has its bounds as inputs.
 const INPUTS_OPSET: i64 = 11;
-/// `MaxPool` of bytes.
+/// Opset from which on `MaxPool` supports bytes.
 const MAX_POOL_OPSET: i64 = 12;
 
-/// The rule for a node, if there is one.
+/// Returns the rule for a node, if there is one.
 pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
         return None;
@@ -52,21 +52,21 @@ pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     (one_output || node.op() == "Split").then_some(rule)
 }
 
-/// Whether ONNX Runtime's kernel for bytes knows no such `AveragePool`, or divides the windows that reach beyond the input
-/// by more than the one for floats. It takes that kernel all the same wherever bytes are before and behind.
+/// Returns whether ONNX Runtime's integer kernel does not support such an `AveragePool`, or divides windows that
+/// extend beyond the input differently from the float kernel. It selects that kernel anyway between quantized values.
 pub fn pools_otherwise(node: &NodeProto) -> bool {
     let set = |name: &str| node.int(name, 0) != 0;
     node.is("AveragePool") && (node.attribute("dilations").is_some() || set("ceil_mode") && set("count_include_pad"))
 }
 
-/// The factor of a `HardSigmoid`, and what is added to its input before it is multiplied by that.
+/// Returns the factor of a `HardSigmoid`, and what is added to its input before it is multiplied.
 pub fn gate(node: &NodeProto) -> Option<(f32, f32)> {
     let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
     let added = beta / alpha;
     (alpha > 0.0 && added > 0.0 && added.is_finite()).then_some((alpha, added))
 }
 
-/// Modes of `Resize` that have a kernel for bytes. Cubic weights are negative: results leave the range.
+/// Returns whether a mode of `Resize` has an integer kernel. Cubic weights are negative: results leave the range.
 fn resizes_bytes(node: &NodeProto) -> bool {
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
     let mode = text("mode").unwrap_or(b"nearest");
@@ -76,7 +76,7 @@ fn resizes_bytes(node: &NodeProto) -> bool {
     (mode == b"nearest" || mode == b"linear") && !outside && all && node.int("antialias", 0) == 0
 }
 
-/// Inputs of a node with a rule that hold activations (or constants that are quantized like them).
+/// Returns the inputs of a node with a rule that are activations (or constants that are quantized like them).
 pub fn data_inputs(node: &NodeProto, rule: Rule) -> std::ops::Range<usize> {
     match rule {
         Rule::Binary | Rule::Concat => 0..node.input.len(),
@@ -84,7 +84,7 @@ pub fn data_inputs(node: &NodeProto, rule: Rule) -> std::ops::Range<usize> {
     }
 }
 
-/// The bounds of a `Relu` or `Clip`, if they are constants.
+/// Returns the bounds of a `Relu` or `Clip`, if they are constants.
 pub fn bounds(view: &View<'_>, node: &NodeProto) -> Option<(f32, f32)> {
     if node.is("Relu") {
         return Some((0.0, f32::INFINITY));
@@ -104,7 +104,8 @@ fn scalar(constant: &Constant<'_>) -> Option<f32> {
     }
 }
 
-/// The elements of a constant that is read as float32, as stored (not turned); `None` if it is no such constant.
+/// Returns the elements of a constant that is read as float32, in storage order (not transposed); `None` if it is not
+/// such a constant.
 pub fn floats(constant: &Constant<'_>) -> Option<Vec<f32>> {
     constant.floats().filter(|_| constant.dtype == DataType::Float32.to_onnx())
 }

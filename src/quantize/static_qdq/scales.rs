@@ -1,11 +1,11 @@
-//! From ranges to scales.
+//! Scales from ranges.
 
 use crate::calibrate::Range;
 use crate::onnx::dtype::DataType;
 use crate::quantize::weights::Int8Matrix;
 use bytes::Bytes;
 
-/// How an activation is rounded: `q = clamp(round(x / scale) + zero, 0, 255)`.
+/// Scale and zero point of an activation: `q = clamp(round(x / scale) + zero, 0, 255)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
     pub scale: f32,
@@ -13,7 +13,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// The scale with which 0 to 255 span a range (which holds zero).
+    /// Returns the scale with which 0 to 255 span a range (which contains zero).
     pub fn of(range: Range) -> Scale {
         let scale = (f64::from(range.high) - f64::from(range.low)) / 255.0;
         // What was always zero, or too small for a scale, is zero.
@@ -24,26 +24,26 @@ impl Scale {
         Scale { scale: scale as f32, zero }
     }
 
-    /// The number that a code stands for.
+    /// Returns the value of a code.
     pub fn value(&self, code: u8) -> f32 {
         self.scale * (f32::from(code) - f32::from(self.zero))
     }
 
-    /// The least and the greatest number there is a code for.
+    /// Returns the smallest and the largest representable value.
     pub fn ends(&self) -> (f32, f32) {
         (self.value(0), self.value(255))
     }
 
-    /// The code of a number.
+    /// Returns the code of a value.
     pub fn code(&self, value: f32) -> u8 {
         ((value / self.scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0) as u8
     }
 }
 
-/// The largest code of a bias: far enough from the end of 32 bits for the sums it is added to.
+/// Maximum code of a bias, which leaves room in 32 bits for the sums it is added to.
 const BIAS: f64 = (1i64 << 30) as f64;
 
-/// Bias codes for scales `input * weight`, channel by channel.
+/// Returns bias codes for scales `input * weight`, channel by channel.
 pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     let scales: Vec<f32> = weight.iter().map(|w| input * w).collect();
     let code = |(index, value): (usize, &f32)| {
@@ -53,9 +53,9 @@ pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     (values.iter().enumerate().flat_map(|v| code(v).to_le_bytes()).collect(), scales)
 }
 
-/// Raises the scales of channels whose bias would not fit 32 bits: those whose weights are next to nothing.
+/// Increases the scales of channels whose bias would not fit 32 bits: those whose weights are nearly zero.
 ///
-/// `channel` says which channel an element of the matrix belongs to.
+/// `channel` returns the channel of an element of the matrix.
 pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: impl Fn(usize) -> usize) {
     let single = matrix.scales.len() == 1;
     let mut factors = vec![1f32; matrix.scales.len()];
@@ -78,7 +78,7 @@ pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: i
     matrix.data = matrix.data.iter().enumerate().map(code).collect();
 }
 
-/// Whether the sums of all channels stay within what is left of 32 bits beside a bias, whatever they are made of.
+/// Returns whether the sums of all channels fit 32 bits together with a bias, for any input.
 pub fn sums_fit(matrix: &Int8Matrix, channels: usize, channel: impl Fn(usize) -> usize) -> bool {
     const MOST: u64 = (BIAS as u64) / 255;
     if matrix.data.len() as u64 / channels.max(1) as u64 * 127 < MOST {
@@ -91,7 +91,7 @@ pub fn sums_fit(matrix: &Int8Matrix, channels: usize, channel: impl Fn(usize) ->
     sums.iter().all(|sum| *sum < MOST)
 }
 
-/// The element type of bias codes.
+/// Element type of bias codes.
 pub const BIAS_TYPE: DataType = DataType::Int32;
 
 #[cfg(test)]

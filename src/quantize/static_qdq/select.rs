@@ -1,7 +1,7 @@
-//! Which nodes compute with bytes, and which values are bytes between them.
+//! Selection of the nodes that compute with bytes, and of the quantized values between them.
 //!
-//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are worth it by themselves. The others follow where bytes come in
-//! anyway and are wanted at the other end: see [`Selection::settle`].
+//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are selected by themselves. Others follow where their inputs are
+//! quantized anyway and their outputs are needed quantized: see [`Selection::settle`].
 
 use super::operand;
 use super::operators::{self, Rule};
@@ -18,19 +18,19 @@ use crate::report::NodeReport;
 use globset::GlobSet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Why a node is left that stands where no ranges are known.
+/// Reason for leaving a node where no ranges are known.
 pub const INSIDE: &str = "is inside a subgraph or function";
-/// `QuantizeLinear` exists from here on.
+/// Opset from which on `QuantizeLinear` exists.
 pub const OPSET: i64 = 10;
-/// `DequantizeLinear` knows channels from here on.
+/// Opset from which on `DequantizeLinear` supports channels.
 pub const CHANNELS_OPSET: i64 = 13;
 
-/// What a chosen node is.
+/// The role of a selected node.
 #[derive(Clone)]
 pub enum Role<'a> {
-    /// It applies a weight.
+    /// The node applies a weight.
     Weighted(Weighted<'a>),
-    /// It follows.
+    /// The node follows others.
     Follower(Rule),
 }
 
@@ -39,43 +39,43 @@ pub enum Role<'a> {
 pub struct Weighted<'a> {
     /// Index in [`Selection::weights`].
     pub weight: usize,
-    /// As it is reached from the node.
+    /// The weight as the node reaches it.
     pub constant: Constant<'a>,
-    /// The bias and where it comes from.
+    /// The bias and its constant.
     pub bias: Option<(Constant<'a>, Vec<f32>)>,
-    /// The axis of output channels as the node sees the weight.
+    /// Axis of the output channels as the node sees the weight.
     pub axis: i64,
 }
 
 /// A weight to quantize; several nodes may share it.
 pub struct Planned<'a> {
-    /// `[outputs, rest]` for `Conv`, else as stored.
+    /// The weight as a matrix: `[outputs, rest]` for `Conv`, otherwise as stored.
     pub matrix: Matrix,
     pub channel: Channel,
     pub transpose: bool,
     pub tensor: &'a TensorProto,
     pub name: &'a str,
-    /// As the nodes see it.
+    /// Dimensions as the nodes see them.
     pub dims: Vec<i64>,
 }
 
-/// Nodes of the main graph that will compute with bytes, and why others will not.
+/// The nodes of the main graph that will compute with bytes, and reasons why others will not.
 pub struct Selection<'v, 'a> {
     pub view: &'v View<'a>,
     pub chosen: BTreeMap<usize, Role<'a>>,
     pub weights: Vec<Planned<'a>>,
     pub left: Vec<(usize, usize, NodeReport)>,
-    /// Of the model.
+    /// Opset of the model.
     pub opset: i64,
-    /// Products whose sum with a constant takes that as their bias, by name.
+    /// Products whose sum with a constant uses that as their bias, by name.
     pub biased: HashSet<String>,
     shared: HashMap<(&'a str, Channel, bool, usize), usize>,
 }
 
-/// A verdict on one node; the error is the reason for leaving it.
+/// The decision on a node; the error is the reason for leaving it.
 type Judged<T> = std::result::Result<T, String>;
 
-/// Chooses. `banned` are nodes that turned out not to work, with the reason.
+/// Selects nodes. `banned` are nodes that turned out not to work, with the reason.
 pub fn select<'v, 'a>(
     view: &'v View<'a>,
     model: &Model,
@@ -136,7 +136,7 @@ pub fn select<'v, 'a>(
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// A role for a node that could have one, and the name of its weight.
+    /// Returns the possible role of a node, and the name of its weight.
     fn candidate(
         &mut self,
         body: usize,
@@ -212,7 +212,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// The weight and the axis of its output channels.
+    /// Returns the weight and the axis of its output channels.
     fn planned(
         &self,
         node: &NodeProto,
@@ -251,7 +251,7 @@ impl<'a> Selection<'_, 'a> {
         Ok((Planned { matrix, channel, transpose, tensor, name: constant.name, dims }, axis))
     }
 
-    /// Keeps the weights that a chosen node applies.
+    /// Removes weights that no selected node applies.
     fn forget_unused(&mut self) {
         let mut places: HashMap<usize, usize> = HashMap::new();
         for role in self.chosen.values_mut() {
@@ -269,7 +269,7 @@ impl<'a> Selection<'_, 'a> {
         self.weights = kept.into_iter().map(|(_, planned)| planned).collect();
     }
 
-    /// Drops followers until each has bytes at all its inputs and gives them to somebody who wants them.
+    /// Removes followers until each has quantized inputs and a reader of its quantized output.
     fn settle(&mut self) {
         loop {
             let drop: Vec<usize> =
@@ -299,7 +299,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Whether a `Relu` or `Clip` can go: nobody else sees what it is given, and it is given fresh sums.
+    /// Returns whether a `Relu` or `Clip` can be removed: no other node reads its input, which is a fresh sum.
     fn is_bound(&self, index: usize) -> bool {
         let node = self.view.node(0, index);
         let alone = self.view.uses(0, &node.input[0]).len() == 1;
@@ -316,13 +316,13 @@ impl<'a> Selection<'_, 'a> {
         matches!(producer, Some((0, Producer::Node(index))) if matches!(self.view.node(0, index).op(), "MatMul" | "Gemm"))
     }
 
-    /// Whether a value is bytes: a chosen node makes it, or a node with a weight reads it.
+    /// Returns whether a value is quantized: a selected node produces it, or a node with a weight reads it.
     fn has_bytes(&self, name: &str) -> bool {
         let made = matches!(self.view.producer(0, name), Some((0, Producer::Node(i))) if self.chosen.contains_key(&i));
         made || self.readers(name).any(|(index, _)| matches!(self.chosen.get(&index), Some(Role::Weighted(_))))
     }
 
-    /// Whether a chosen node reads a value as bytes.
+    /// Returns whether a selected node reads a value quantized.
     pub fn wanted(&self, name: &str) -> bool {
         self.readers(name).any(|(index, input)| {
             self.reads_bytes(index, input)
@@ -335,7 +335,7 @@ impl<'a> Selection<'_, 'a> {
         })
     }
 
-    /// Whether input `input` of node `index` takes bytes.
+    /// Returns whether input `input` of node `index` is read quantized.
     pub fn reads_bytes(&self, index: usize, input: usize) -> bool {
         match self.chosen.get(&index) {
             None => false,
@@ -351,7 +351,7 @@ impl<'a> Selection<'_, 'a> {
         })
     }
 
-    /// Whether an output of a chosen node is bytes. Products give floats where nobody wants bytes.
+    /// Returns whether an output of a selected node is quantized. Products return floats if no reader needs bytes.
     pub fn gives_bytes(&self, index: usize, output: &str) -> bool {
         match self.chosen.get(&index) {
             Some(Role::Weighted(_)) => self.view.node(0, index).is("Conv") || self.wanted(output),
@@ -360,19 +360,20 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// The node that takes the bounds of a `Relu` or `Clip` upon itself by giving its output.
+    /// Returns the node that applies the bounds of a `Relu` or `Clip` by producing its output.
     pub fn bound_of(&self, output: &str) -> Option<usize> {
         let found = self.readers(output).find(|(i, _)| matches!(self.chosen.get(i), Some(Role::Follower(Rule::Bound))));
         found.map(|(index, _)| index)
     }
 
-    /// The value that an output of a node is as bytes: that of the `Relu` or `Clip` behind it, if it takes its place.
+    /// Returns the quantized value of a node's output: that of the `Relu` or `Clip` behind it, if that is removed.
     pub fn value_of(&self, output: &str) -> String {
         let bound = self.bound_of(output);
         bound.map_or(output, |bound| &self.view.node(0, bound).output[0]).to_owned()
     }
 
-    /// Whether a node that is not chosen is the `Relu` or `Clip` that alone reads what a chosen product gives as floats.
+    /// Returns whether an unselected node is the `Relu` or `Clip` that alone reads the float output of a selected
+    /// product.
     pub fn bounds_product(&self, index: usize) -> bool {
         let node = self.view.node(0, index);
         if !(node.is("Relu") || node.is("Clip")) || self.view.uses(0, &node.input[0]).len() != 1 {
@@ -385,7 +386,7 @@ impl<'a> Selection<'_, 'a> {
             && !self.gives_bytes(before, &node.input[0])
     }
 
-    /// All values that are bytes, and with each the ones that share its scale.
+    /// Returns all quantized values, each with those that share its scale.
     pub fn values(&self) -> Vec<Vec<String>> {
         let mut names: HashSet<&str> = HashSet::new();
         let mut same: Vec<(&str, &str)> = Vec::new();

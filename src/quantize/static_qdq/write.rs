@@ -24,7 +24,7 @@ use crate::report::NodeReport;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// Names of what a value is as bytes, and its scale.
+/// Names of a quantized value and its scale.
 #[derive(Clone)]
 struct Coded {
     bytes: String,
@@ -40,7 +40,7 @@ struct Constants {
     zeros: String,
 }
 
-/// The rewritten model and what was done to each node.
+/// Returns the rewritten model and what was done to each node.
 pub fn write(
     original: &ModelProto,
     selection: &Selection<'_, '_>,
@@ -107,7 +107,7 @@ fn code_values(
     coded
 }
 
-/// Scales of weights so that the bias of every node fits.
+/// Returns scales of weights with which the bias of every node fits.
 fn make_room(selection: &Selection<'_, '_>, coded: &HashMap<String, Coded>, weights: &mut [Int8Matrix]) {
     for (index, role) in &selection.chosen {
         let Role::Weighted(weighted) = role else { continue };
@@ -144,7 +144,7 @@ struct Write<'w, 'v, 'a, 'n> {
     constants: Vec<Constants>,
     emit: Emit<'n>,
     tensors: Vec<TensorProto>,
-    /// Inputs of nodes behind that read another value now.
+    /// Replaced inputs of later nodes.
     replaced: HashMap<usize, (usize, String)>,
     /// Constants that changed nodes no longer read, and the nodes behind them.
     unread: HashSet<String>,
@@ -173,7 +173,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         }
     }
 
-    /// A node that computes with floats.
+    /// Writes a node that computes in float.
     fn kept(&mut self, index: usize, mut node: NodeProto) {
         let outputs = node.output.clone();
         if let Some((input, value)) = self.replaced.remove(&index) {
@@ -192,8 +192,9 @@ impl<'a> Write<'_, '_, 'a, '_> {
         outputs.iter().for_each(|output| self.quantize(&node, output, output));
     }
 
-    /// Writes a `Relu` or `Clip` as `Max` and `Min`. ONNX Runtime takes those two for a part of the product before them and
-    /// then, as no `QuantizeLinear` follows, leaves both in float. `false` if there are no bounds.
+    /// Writes a `Relu` or `Clip` as `Max` and `Min`. ONNX Runtime treats the former as part of the product before
+    /// them and then, without a following `QuantizeLinear`, leaves both in float. Returns `false` if there are no
+    /// bounds.
     fn bounded(&mut self, node: &NodeProto) -> bool {
         let Some((low, high)) = operators::bounds(self.selection.view, node) else { return false };
         let mut value = node.input[0].clone();
@@ -214,7 +215,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         !bounds.is_empty()
     }
 
-    /// `value`, computed as `float`, to bytes, if somebody reads it so.
+    /// Adds `QuantizeLinear` for `value`, computed as `float`, if any reader uses the quantized form.
     fn quantize(&mut self, of: &NodeProto, float: &str, value: &str) {
         let Some(coded) = self.coded.get(value).cloned() else { return };
         self.emit.push(of, "QuantizeLinear", &[float, &coded.scale, &coded.zero], &[&coded.bytes]);
@@ -266,7 +267,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         self.describe(old, role, integer)
     }
 
-    /// `QLinearConv` itself, where `DequantizeLinear` does not know channels yet.
+    /// Adds `QLinearConv` itself, for opsets in which `DequantizeLinear` does not support channels.
     fn integer_conv(&mut self, old: &NodeProto, weighted: &Weighted<'a>) -> bool {
         let value = self.selection.value_of(&old.output[0]);
         let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&value).cloned()) else {
@@ -295,7 +296,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         true
     }
 
-    /// A constant operand, to bytes.
+    /// Adds a quantized constant operand.
     fn operand(&mut self, index: usize, of: &NodeProto, input: usize) -> String {
         let name = &of.input[input];
         let Some((constant, scale, codes)) =
@@ -345,7 +346,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         }
     }
 
-    /// A bias as int32 with the scales of the sums it is added to: the value that stands for it.
+    /// Adds an int32 bias with the scales of the sums it is added to, and returns its value.
     fn bias(&mut self, old: &NodeProto, weighted: &Weighted<'a>, values: &[f32], own: &[f32]) -> String {
         let input = self.coded.get(&old.input[0]).map_or(1.0, |coded| coded.values.scale);
         let outputs = self.selection.channels(weighted).0;
@@ -364,8 +365,8 @@ impl<'a> Write<'_, '_, 'a, '_> {
         output
     }
 
-    /// `HardSigmoid` is `alpha * min(max(x + beta / alpha, 0), 1 / alpha)`: a sum of which the bytes saturate, and count
-    /// `alpha` times as much to whoever reads them.
+    /// Writes `HardSigmoid`, which is `alpha * min(max(x + beta / alpha, 0), 1 / alpha)`: a sum whose codes saturate,
+    /// and whose readers scale it by `alpha`.
     fn gate(&mut self, old: &NodeProto) -> String {
         let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&old.output[0]).cloned())
         else {

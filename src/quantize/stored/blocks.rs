@@ -1,7 +1,7 @@
-//! Weights of 4 bits in blocks, as they are stored for nodes that compute in float.
+//! Weights in blocks of 4 bits, as stored for nodes that compute in float.
 //!
-//! The codes of a block lie two a byte: its first half low, its second half high. So a few nodes of any operator set
-//! make floats of them, without the 4-bit types that came with operator set 21.
+//! Two codes share a byte: the first half of a block is in the low bits, the second in the high bits. So a few nodes
+//! of any opset convert them to floats, without the 4-bit types of opset 21.
 
 use super::Stored;
 use super::find::MUL_OPSET;
@@ -14,35 +14,35 @@ use crate::quantize::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use crate::quantize::{Algorithm, QuantizeOptions};
 use bytes::Bytes;
 
-/// Elements of a block, unless something else is asked for.
+/// Default block size.
 const BLOCK: usize = 32;
-/// Smallest block.
+/// Minimum block size.
 const LEAST: usize = 16;
-/// The most that a row may differ from what it was, relative to its length. Normal weights differ by 0.08.
+/// Maximum relative error of a row. Normal weights have 0.08.
 const MOST: f64 = 0.15;
-/// Elements that are coded at a time.
+/// Number of elements that are coded at a time.
 const ELEMENTS: usize = 1 << 17;
 
 /// A weight in blocks of 4 bits.
 pub struct Blocks {
-    /// Places along the axes that have scales of their own.
+    /// Number of rows: positions along the axes with their own scales.
     pub rows: usize,
-    /// Elements of each.
+    /// Number of columns: elements per row.
     pub columns: usize,
-    /// Elements of a block.
+    /// Elements per block.
     pub block: usize,
-    /// Whether rows are columns of the matrices that the last two axes are.
+    /// Whether rows are columns of the matrices in the last two axes.
     pub turned: bool,
-    /// `[rows, blocks, block / 2]`.
+    /// Codes, `[rows, blocks, block / 2]`.
     pub codes: Bytes,
-    /// `[rows, blocks, 1]`, float16.
+    /// Scales, `[rows, blocks, 1]`, float16.
     pub scales: Bytes,
-    /// `[rows, blocks, 1]`, a byte each; empty if zero is the middle code.
+    /// Zero points, `[rows, blocks, 1]`, one byte each; empty if zero is the middle code.
     pub zeros: Bytes,
 }
 
 impl Blocks {
-    /// The form in words.
+    /// Returns a description of the form.
     pub fn describe(&self) -> String {
         let zeros = if self.zeros.is_empty() { 0 } else { 8 };
         let kind = if self.zeros.is_empty() { "symmetric" } else { "with zero points" };
@@ -51,14 +51,14 @@ impl Blocks {
     }
 }
 
-/// How the rows of a weight lie in it.
+/// The arrangement of the rows in a weight.
 struct Layout {
     rows: usize,
     columns: usize,
     turned: bool,
 }
 
-/// Rows are along the axes that are kept: leading ones, or all but the last but one.
+/// Returns the layout. Rows are along the kept axes: leading ones, or all except the second to last.
 fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     let rank = dims.len();
     let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();
@@ -72,7 +72,7 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     fits.then(|| Layout { rows: size(true), columns: size(false), turned })
 }
 
-/// Codes a weight; `None` if its shape, its operator set or its values do not allow it.
+/// Codes a weight; `None` if its shape, opset or values do not allow it.
 pub fn code(
     stored: &Stored<'_>,
     options: &QuantizeOptions,
@@ -124,7 +124,7 @@ pub fn code(
     }))
 }
 
-/// The tensor as a matrix of its rows; turned, as the matrices of its last two axes on top of one another.
+/// Returns the tensor as a matrix of its rows; transposed, as the stacked matrices of its last two axes.
 fn rows_of(tensor: &TensorProto, layout: &Layout) -> Result<Matrix> {
     let (rows, columns) = match layout.turned {
         false => (layout.rows, layout.columns),
@@ -138,7 +138,7 @@ fn matrices(tensor: &TensorProto) -> usize {
     usize::try_from(outer.iter().product::<i64>()).unwrap_or(1)
 }
 
-/// Some rows, one after another.
+/// Returns consecutive rows.
 fn read(matrix: &Matrix, layout: &Layout, first: usize, count: usize) -> Vec<f32> {
     let columns = layout.columns;
     let mut values = vec![0f32; count * columns];
@@ -162,7 +162,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Codes rows and writes them; `false` if they cannot be coded well enough.
+    /// Codes rows and writes them; returns `false` if the error is too large.
     fn write(&self, coding: &Coding, layout: &Layout, first: usize, values: &[f32]) -> Result<bool> {
         if !values.iter().all(|v| v.abs() <= coding.largest()) {
             return Ok(false);
@@ -188,7 +188,7 @@ impl Slots {
     }
 }
 
-/// How much a row differs from what it was, relative to its length.
+/// Returns the relative error of a row.
 fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f64 {
     let (mut error, mut length) = (0f64, 0f64);
     for (k, value) in row.iter().enumerate() {

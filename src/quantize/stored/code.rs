@@ -1,4 +1,5 @@
-//! Weights as int8 with scales along some axes: the arithmetic, and the choice of axes where the operator leaves it open.
+//! Coding of weights as int8 with scales along some axes, and the choice of axes where the operator does not
+//! determine them.
 
 use super::blocks::{self, Blocks};
 use super::find::MUL_OPSET;
@@ -14,26 +15,25 @@ use crate::quantize::weights::PIECE;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-/// Largest code.
+/// Maximum code.
 const LIMIT: f32 = 127.0;
-/// The most that a channel may differ from what it was, relative to its length. Normal weights differ by 0.01; those
-/// with values 25 times the others by 0.05.
+/// Maximum relative error of a channel. Normal weights have 0.01; those with values 25 times the others 0.05.
 const MOST: f64 = 0.05;
-/// Scales may take so much of the float bytes, codes included, that it is still worth it.
+/// Maximum size of codes and scales relative to the float weight.
 const WORTH: f64 = 0.75;
-/// Below this magnitude scales would be denormal; such channels become zeros, whatever the relative error is.
+/// Magnitude below which scales would be denormal; such channels become zeros, whatever the relative error is.
 const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.
 pub enum Coded {
-    /// One scale for each place along the axes that are kept.
+    /// One scale for each position along the kept axes.
     Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32> },
     /// Blocks of 4 bits.
     Int4(Blocks),
 }
 
 impl Coded {
-    /// Bits of a code.
+    /// Returns the bits per code.
     pub fn bits(&self) -> u32 {
         match self {
             Coded::Int8 { .. } => 8,
@@ -41,7 +41,7 @@ impl Coded {
         }
     }
 
-    /// The form in words.
+    /// Returns a description of the form.
     pub fn describe(&self) -> String {
         match self {
             Coded::Int8 { scales, .. } if scales.len() == 1 => "int8 weight, one scale".to_owned(),
@@ -55,7 +55,7 @@ impl Coded {
     }
 }
 
-/// Codes every weight of the plan that is to be stored.
+/// Codes every stored weight of the plan.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -78,13 +78,13 @@ fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket
     int8(stored, scratch, ticket)
 }
 
-/// A tensor as one row, whatever its shape.
+/// Returns a tensor as one row, whatever its shape.
 pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
     let elements = tensor.dims.iter().product();
     Matrix::new(&TensorProto { dims: vec![1, elements], ..tensor.clone() })
 }
 
-/// How many scales there are, if some axes are kept.
+/// Returns the number of scales for some kept axes.
 pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
     dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
 }
@@ -125,7 +125,7 @@ fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outco
     Ok(Ok(Coded::Int8 { keep, values: slot.finish()?, scales }))
 }
 
-/// Axes to keep: as the operator has its channels, and others to be tried if that does not serve or is not known.
+/// Returns the axes to keep: the operator's channels, and others to try if those are unknown or unsuitable.
 fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
     let dims = &stored.tensor.dims;
     let rank = dims.len();
@@ -144,9 +144,9 @@ fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
     (given, tried)
 }
 
-/// Which scale each element has.
+/// The scale of each element.
 struct Places {
-    /// Sizes with how far the next element's scale is, from the outermost; axes that go together are one.
+    /// Sizes with the stride of scales, from the outermost; adjacent axes are merged.
     dims: Vec<(usize, usize)>,
     count: usize,
 }
@@ -168,7 +168,7 @@ impl Places {
         Places { dims: merged, count }
     }
 
-    /// The scales of elements from number `from` on.
+    /// Writes the scale indices of elements from index `from` on.
     fn fill(&self, from: usize, out: &mut [u32]) {
         let Some((&(inner, step), outer)) = self.dims.split_last() else { return out.fill(0) };
         let mut done = 0;
@@ -191,7 +191,7 @@ impl Places {
 
 type Visit<'v> = dyn FnMut(usize, &[f32], &[u32]) -> Result<()> + 'v;
 
-/// Visits a tensor in pieces: number of the first element, elements, places of their scales.
+/// Visits a tensor in pieces: index of the first element, elements, indices of their scales.
 fn pieces(matrix: &Matrix, places: &Places, ticket: &Ticket, visit: &mut Visit<'_>) -> Result<()> {
     let count = PIECE.min(matrix.elements());
     let (mut values, mut at) = (vec![0f32; count], vec![0u32; count]);
@@ -206,7 +206,7 @@ fn pieces(matrix: &Matrix, places: &Places, ticket: &Ticket, visit: &mut Visit<'
     Ok(())
 }
 
-/// `max|w| / 127` for each place; `None` if a value is not finite.
+/// Returns `max|w| / 127` for each scale; `None` if a value is not finite.
 fn scales(matrix: &Matrix, places: &Places, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let (mut highest, mut finite) = (vec![0f32; places.count], true);
     pieces(matrix, places, ticket, &mut |_, values, at| {
@@ -221,7 +221,7 @@ fn scales(matrix: &Matrix, places: &Places, ticket: &Ticket) -> Result<Option<Ve
     Ok(finite.then(|| highest.into_iter().map(scale).collect()))
 }
 
-/// The largest relative error of a channel, and the squared error of all.
+/// Returns the largest relative error of a channel, and the total squared error.
 fn errors(matrix: &Matrix, places: &Places, scales: &[f32], ticket: &Ticket) -> Result<(f64, f64)> {
     let mut sums = vec![(0f64, 0f64); places.count];
     pieces(matrix, places, ticket, &mut |_, values, at| {
@@ -240,7 +240,7 @@ fn errors(matrix: &Matrix, places: &Places, scales: &[f32], ticket: &Ticket) -> 
     Ok((most, sums.iter().map(|sums| sums.0).sum()))
 }
 
-/// Half to even, as ONNX `QuantizeLinear` does.
+/// Rounds half to even, as ONNX `QuantizeLinear` does.
 fn round(value: f32) -> f32 {
     value.round_ties_even().clamp(-LIMIT, LIMIT)
 }

@@ -1,4 +1,4 @@
-//! Which constants are weights of operators that compute in float.
+//! Search for constants that are weights of operators that compute in float.
 
 use super::Stored;
 use super::roles::{Role, already, role};
@@ -10,38 +10,38 @@ use crate::quantize::planner::{Change, is_float};
 use globset::GlobSet;
 use std::collections::{HashMap, HashSet};
 
-/// What weights are looked for with.
+/// The parameters of the search.
 pub struct Asked<'p, 'a> {
     pub view: &'p View<'a>,
     pub model: &'p ModelProto,
     pub options: &'p QuantizeOptions,
     pub include: &'p GlobSet,
     pub exclude: &'p GlobSet,
-    /// Nodes that read weights in another form; they need the float one no more.
+    /// Nodes that read weights in another form and no longer need the float one.
     pub changes: &'p [Change<'a>],
-    /// Version of the default operator set: of the model, then of each function.
+    /// Opset version of the model, then of each function.
     pub opsets: &'p [i64],
-    /// Bits and block for what has these names.
+    /// Function that returns bits and block size for names of node and weight.
     pub bits: &'p mut dyn FnMut(&str, &str) -> (u32, usize),
 }
 
-/// What the search finds: weights to store, and the nodes that stay as they are.
+/// The result of the search: weights to store, and nodes that are left.
 pub struct Found<'a> {
     /// Weights to store.
     pub stored: Vec<Stored<'a>>,
-    /// Nodes that the caller's globs ask for.
+    /// Number of nodes that match the caller's globs.
     pub included: usize,
-    /// Nodes whose weight stays, with the reason.
+    /// Nodes whose weight is left, with the reason.
     pub left: Vec<(BodyId, usize, String)>,
 }
 
-/// Before this operator set `Mul` has no kernel; a `Conv` of one input channel a group multiplies instead.
+/// Opset before which `Mul` has no kernel; a `Conv` with one input channel per group multiplies instead.
 pub const MUL_OPSET: i64 = 7;
 
-/// How deep weights are followed through nodes and calls.
+/// Maximum depth to which weights are followed through nodes and calls.
 const DEPTH: usize = 16;
 
-/// Looks for weights in all bodies.
+/// Searches all bodies for weights.
 pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
     let view = asked.view;
     let functions = functions(asked.model, view);
@@ -81,7 +81,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
     found
 }
 
-/// The tensor of a `Constant` node with the name of its value.
+/// Returns the tensor of a `Constant` node with the name of its value.
 fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
     let value = node.is("Constant").then(|| node.attribute("value")).flatten()?;
     (value.kind == Some(attribute_kind::TENSOR) && value.ref_attr_name.is_none())
@@ -90,7 +90,7 @@ fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
 
 type Functions<'p> = HashMap<(&'p str, &'p str, &'p str), (BodyId, &'p [String])>;
 
-/// The body and the inputs of each function.
+/// Returns the body and the inputs of each function.
 fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     let bodies = view.bodies.iter().enumerate().filter(|(_, body)| body.graph.is_none());
     let of = |(id, body): (BodyId, &crate::graph::Body<'_>)| {
@@ -102,7 +102,7 @@ fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     bodies.filter_map(of).collect()
 }
 
-/// Decides on one constant, once it is known who reads it.
+/// Decides on one constant, once all its readers are known.
 fn weigh<'a>(
     asked: &mut Asked<'_, 'a>,
     found: &mut Found<'a>,
@@ -156,34 +156,35 @@ fn weigh<'a>(
     }
 }
 
-/// Whether a caller can give another value. Before IR version 4 every initializer is listed as an input, and constant.
+/// Returns whether a caller can override it. Before IR version 4 every initializer is listed as an input, and is
+/// constant.
 fn overridable(asked: &Asked<'_, '_>, owner: BodyId, name: &str) -> bool {
     let graph = asked.view.bodies[owner].graph;
     asked.model.ir_version.unwrap_or(0) >= 4
         && graph.is_some_and(|g| g.input.iter().any(|input| input.name.as_deref() == Some(name)))
 }
 
-/// Follows a constant to the nodes that it is a weight of.
+/// The state of following a constant to the nodes that use it as a weight.
 struct Walk<'p, 'a> {
     view: &'p View<'a>,
     functions: &'p Functions<'p>,
     changed: &'p HashSet<(BodyId, usize, usize)>,
-    /// Whether tables are to be stored.
+    /// Whether tables are stored.
     embeddings: bool,
     readers: Vec<(BodyId, usize)>,
-    /// Axes of the constant with scales of their own, as the readers so far have it.
+    /// Axes of the constant with their own scales, as required by the readers so far.
     keep: Option<Vec<bool>>,
     agreed: bool,
     /// Whether rows of it are looked up.
     table: bool,
-    /// Why it must stay as it is.
+    /// Reason why it must be left.
     refusal: Option<String>,
     /// Labels of the readers, and of calls of functions on the way to them.
     names: Vec<String>,
 }
 
 impl Walk<'_, '_> {
-    /// `axes` says which axis of the constant each of the value's is, if that is known.
+    /// Follows a value. `axes` maps the axes of the value to those of the constant, if known.
     fn follow(&mut self, owner: BodyId, name: &str, axes: Option<Vec<usize>>, depth: usize) {
         if depth > DEPTH {
             self.refuse("its use is too complex to follow");

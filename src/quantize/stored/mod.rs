@@ -37,40 +37,40 @@ const COMPUTED: &str = "computed in float";
 
 /// A weight to store in few bits.
 pub struct Stored<'a> {
-    /// The body in which it is defined.
+    /// The body that defines it.
     pub owner: BodyId,
-    /// The name of its value there: the initializer's, or the output of its `Constant` node.
+    /// Name of the value in that body: the initializer's, or the output of its `Constant` node.
     pub name: &'a str,
     /// The float tensor.
     pub tensor: &'a TensorProto,
-    /// Which axes have scales of their own; `None` if that is to be found by trying.
+    /// Axes with their own scales; `None` if they are to be found by trial.
     pub keep: Option<Vec<bool>>,
-    /// The nodes that it is a weight of.
+    /// Nodes that use it as a weight.
     pub readers: Vec<(BodyId, usize)>,
-    /// Bits, and elements of a block where bits are fewer than 8.
+    /// Bits, and block size for fewer than 8 bits.
     pub bits: (u32, usize),
-    /// Version of the default operator set where it is defined.
+    /// Opset version where it is defined.
     pub opset: i64,
 }
 
 impl Stored<'_> {
-    /// `NodeReport.action` of its readers, if it can be coded.
+    /// Returns the `NodeReport.action` of its readers, if it can be coded.
     pub fn action(&self) -> &'static str {
         if self.bits.0 < 8 { STORED_INT4 } else { STORED_INT8 }
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> u64 {
         element_count(&self.tensor.dims).unwrap_or(0)
     }
 
-    /// Bytes of the float tensor.
+    /// Returns the size of the float tensor in bytes.
     pub fn bytes(&self) -> u64 {
         let dtype = DataType::from_onnx(self.tensor.data_type.unwrap_or(0));
         self.elements() * u64::from(dtype.map_or(4, |d| d.bits() / 8))
     }
 
-    /// About how many bytes the stored form has.
+    /// Returns the approximate size of the stored form in bytes.
     pub fn stored_bytes(&self, bits: u32) -> u64 {
         let scales = match (bits, &self.keep) {
             (4, _) => self.elements() / self.bits.1.max(16) as u64 * 3,
@@ -80,7 +80,7 @@ impl Stored<'_> {
         self.elements() * u64::from(bits) / 8 + scales + self.node_bytes(bits)
     }
 
-    /// Bytes of the nodes and names around a stored weight.
+    /// Returns the size of the nodes and names around a stored weight in bytes.
     fn node_bytes(&self, bits: u32) -> u64 {
         let (fixed, names) = match bits {
             4 => (600, 6),
@@ -91,7 +91,7 @@ impl Stored<'_> {
     }
 }
 
-/// Takes what was found into a plan and its report.
+/// Adds the result of the search to a plan and its report.
 pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     for (body, node, reason) in found.left {
         put(plan, (body, node), report_of(view.node(body, node), LEFT, reason));
@@ -105,10 +105,10 @@ pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     plan.stored = found.stored;
 }
 
-/// What became of a weight: coded, or the reason why it stays.
+/// The outcome of a weight: coded, or the reason why it is left.
 pub type Outcome = std::result::Result<Coded, String>;
 
-/// Takes a decision for each weight: bits, or that it stays as it is for a reason.
+/// Applies a decision for each weight: bits, or a reason for leaving it.
 pub fn decide(plan: &mut Plan<'_>, view: &View<'_>, choices: &[Choice], reason: &str) {
     let mut at = 0;
     let mut floats: Vec<(BodyId, usize)> = Vec::new();
@@ -126,7 +126,7 @@ pub fn decide(plan: &mut Plan<'_>, view: &View<'_>, choices: &[Choice], reason: 
     }
 }
 
-/// Makes the report say what became of the weights.
+/// Updates the report with the outcome of the weights.
 pub fn settle(plan: &mut Plan<'_>, view: &View<'_>, outcomes: &[Outcome]) {
     let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Outcome)>> = BTreeMap::new();
     for (stored, outcome) in plan.stored.iter().zip(outcomes) {
@@ -158,7 +158,7 @@ pub fn settle(plan: &mut Plan<'_>, view: &View<'_>, outcomes: &[Outcome]) {
     plan.left.sort_by_key(|(body, node, _)| (*body, *node));
 }
 
-/// Puts a node into the report, in the place of what is said of it already. Nodes that change stay out of it.
+/// Sets the report entry of a node, replacing an existing one. Nodes that change are not recorded here.
 pub fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
     if plan.changes.iter().any(|c| (c.body, c.node) == (body, node)) {
         return;

@@ -1,36 +1,36 @@
-//! What the inputs of operators are: weights, and along which axes their channels lie.
+//! Roles of operator inputs: weights, and the axes of their channels.
 
 use crate::graph::View;
 use crate::graph::constants::whole_numbers;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// What a node makes of one of its inputs.
+/// What a node does with one of its inputs.
 pub enum Role {
-    /// A weight, with the axes that have scales of their own, if those are known.
+    /// A weight, with the axes that have their own scales, if known.
     Weight(Option<Vec<bool>>),
-    /// A table that rows are looked up in; its axes likewise.
+    /// A table whose rows are looked up, with the same axes.
     Table(Option<Vec<bool>>),
-    /// The node gives the same numbers in another shape, order or type. Which axis of the input each of the output's
-    /// is, if that is known.
+    /// The node returns the same numbers in another shape, order or type, with the axis of the input for each axis of
+    /// the output, if known.
     Passes(Option<Vec<usize>>),
-    /// The node looks at the shape alone.
+    /// The node uses only the shape.
     Shape,
-    /// Something else, which may want every digit.
+    /// Another use, which may need full precision.
     Other,
 }
 
-/// All of so many axes except one.
+/// Returns a mask of all axes except one.
 fn all_but(rank: usize, axis: usize) -> Vec<bool> {
     (0..rank).map(|a| a != axis).collect()
 }
 
-/// One of so many axes.
+/// Returns a mask of one axis.
 fn only(rank: usize, axis: usize) -> Vec<bool> {
     (0..rank).map(|a| a == axis).collect()
 }
 
-/// An integer attribute, or the default; `None` if the call of a function gives it.
+/// Returns an integer attribute, or the default; `None` if the call of a function sets it.
 fn int(node: &NodeProto, name: &str, default: i64) -> Option<i64> {
     match node.attribute(name) {
         Some(attribute) if attribute.ref_attr_name.is_some() => None,
@@ -38,7 +38,7 @@ fn int(node: &NodeProto, name: &str, default: i64) -> Option<i64> {
     }
 }
 
-/// The role of input `input`; `rank` is that of what the node reads there, if known.
+/// Returns the role of input `input`; `rank` is that of its value, if known.
 pub fn role(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => standard(view, body, node, input, rank),
@@ -100,7 +100,7 @@ fn contributed(node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     }
 }
 
-/// Channels of a factor of a product: all axes but the one that is summed over.
+/// Returns the channels of an operand of a product: all axes except the one that is summed over.
 fn factor(rank: Option<usize>, input: usize, turned: bool) -> Option<Vec<bool>> {
     let rank = rank.filter(|r| *r > 1)?;
     let summed = if (input == 0) != turned { rank - 1 } else { rank - 2 };
@@ -133,7 +133,7 @@ fn permutation(node: &NodeProto, rank: usize) -> Option<Vec<usize>> {
     }
 }
 
-/// Whether a value is a weight that is stored in few bits already.
+/// Returns whether a value is a weight that is already stored in few bits.
 pub fn already(view: &View<'_>, body: usize, name: &str) -> bool {
     let (mut at, mut name) = (body, name);
     for _ in 0..16 {
@@ -157,7 +157,7 @@ pub fn already(view: &View<'_>, body: usize, name: &str) -> bool {
     false
 }
 
-/// Whether a constant has elements of 8 bits; `None` if the value is none.
+/// Returns whether a constant has 8-bit elements; `None` if the value is not a constant.
 fn stored_constant(view: &View<'_>, body: usize, name: &str) -> Option<bool> {
     let constant = view.constant(body, name)?;
     let dtype = DataType::from_onnx(constant.tensor.data_type.unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Constants of few bits, and the nodes that make floats of them, in the place of float constants.
+//! Replacement of float constants by constants of few bits and the nodes that convert them to floats.
 
 use super::blocks::Blocks;
 use super::code::Coded;
@@ -13,17 +13,17 @@ use std::collections::HashMap;
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-/// A switch for each weight, on trial: its readers get what it was, or what it would be.
+/// Switches for trials: readers of a weight get the original or the coded one.
 pub struct Switched<'s> {
-    /// Name of the input that says which are on: bool, one for each.
+    /// Name of the input with the switches: one bool each.
     pub input: &'s str,
-    /// The switch of each weight.
+    /// Index of the switch of each weight.
     pub of: &'s [usize],
 }
 
-/// Puts coded weights in the place of what they were. With switches, those of the main graph alone.
+/// Replaces weights by their coded form. With switches, only those of the main graph.
 ///
-/// The model may have been rewritten since it was looked at, so long as bodies are in the same order.
+/// The model may have been rewritten since it was analysed, as long as bodies are in the same order.
 pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome], switched: Option<&Switched<'_>>) {
     let mut by_body: HashMap<BodyId, Vec<usize>> = HashMap::new();
     for (index, stored) in stored.iter().enumerate() {
@@ -51,15 +51,15 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     edit::modernize_ir(model);
 }
 
-/// What is to be added to one body.
+/// The additions to one body.
 struct Make<'n> {
     names: &'n mut Names,
-    /// Values without a name of their own so far.
+    /// Number of generated names so far.
     count: &'n mut usize,
-    /// Nodes of the weight in hand.
+    /// Nodes of the current weight.
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
-    /// Nodes that go before all others.
+    /// Nodes that precede all others.
     front: Vec<NodeProto>,
 }
 
@@ -103,7 +103,7 @@ impl Make<'_> {
         }
     }
 
-    /// The nodes that give the floats of a weight as `target`.
+    /// Adds the nodes that compute the floats of a weight as `target`.
     fn value(&mut self, stored: &Stored<'_>, coded: &Coded, target: &str) {
         let dtype = stored.tensor.data_type.unwrap_or(FLOAT);
         let dims = &stored.tensor.dims;
@@ -124,7 +124,8 @@ impl Make<'_> {
         }
     }
 
-    /// Before there is `Mul`: each place is a channel, which a convolution of one element multiplies.
+    /// Adds the nodes for opsets without a broadcasting `Mul`: each scale is a channel, which a convolution of one
+    /// element multiplies.
     fn convolved(&mut self, stored: &Stored<'_>, values: &Bytes, scales: &[f32]) -> String {
         let (name, count) = (stored.name, scales.len() as i64);
         let shape = [1, count, 1, stored.elements() as i64 / count.max(1)];
@@ -136,7 +137,7 @@ impl Make<'_> {
         self.reshape(&value, &stored.tensor.dims)
     }
 
-    /// `scale (code - zero)` of blocks whose codes lie two a byte.
+    /// Adds the nodes that compute `scale (code - zero)` of blocks whose codes share bytes.
     fn blocks(&mut self, stored: &Stored<'_>, blocks: &Blocks) -> String {
         let name = stored.name;
         let Blocks { rows, columns, block, turned, codes, scales, zeros } = blocks;
@@ -177,7 +178,7 @@ impl Make<'_> {
         self.step("Reshape", &[value, &shape], vec![])
     }
 
-    /// An `If` on a switch.
+    /// Adds an `If` on a switch.
     fn either(&mut self, name: &str, (input, index): (&str, usize), on: &str, off: &str) {
         let index = self.integers(&[], &[index as i64]);
         let condition = self.step("Gather", &[input, &index], vec![]);
@@ -209,7 +210,7 @@ impl Make<'_> {
         output
     }
 
-    /// A short name, as there are many.
+    /// Returns a short name, because there are many.
     fn short(&mut self) -> String {
         *self.count += 1;
         self.names.fresh(&format!("stored_{}", self.count))
