@@ -1,13 +1,13 @@
-//! Weights that are judged by what flows through them: Wanda and SparseGPT.
+//! Pruning by activations: Wanda and SparseGPT.
 //!
-//! The layers are taken in the order in which they run, each for the inputs that the pruned layers before it give.
+//! Layers are processed in the order in which they run, each on the outputs of the pruned layers before it.
 //!
 //! Wanda (Sun et al. 2023, arXiv 2306.11695): the score of `w_ok` is `|w_ok| ‖x_k‖₂`, over all rows `x` of the
-//! calibration data, and each output `o` loses the same share of its weights. Of a convolution the inputs are its
+//! calibration data, and each output `o` loses the same share of its weights. For a convolution the inputs are its
 //! channels, and each tap of an output counts as one. SparseGPT: see [`super::sparsegpt`].
 //!
-//! Weights whose input the main graph does not show (in branches and functions, recurrent ones, left factors) are
-//! pruned by magnitude, and the report says so.
+//! Weights whose input is not in the main graph (in branches and functions, recurrent ones, left operands) are pruned
+//! by magnitude, and the report says so.
 
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Data, Target};
@@ -79,7 +79,7 @@ struct Stage<'t> {
     targets: Vec<usize>,
 }
 
-/// In the order in which they run.
+/// Returns the stages in the order in which they run.
 fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Result<Vec<Stage<'t>>> {
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
@@ -99,7 +99,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// What the inputs of a layer say of its weights.
+/// Statistics of the inputs of a layer.
 struct Seen {
     /// Norm of each input over all rows.
     norms: Vec<f32>,
@@ -180,7 +180,7 @@ fn prune(
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(scores::ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 
-/// Makes the weights with the smallest scores of each output zero; of those with the same score the first.
+/// Sets the weights with the smallest scores of each output to zero; among equal scores the first.
 fn wanda(
     values: &mut [f32],
     norms: &[f32],

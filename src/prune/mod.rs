@@ -1,13 +1,13 @@
-//! Pruning: weights that become zero, or go.
+//! Pruning: setting weights to zero, or removing structures.
 //!
-//! [`prune`] and [`prune_calibrated`] are the way in. `targets` finds the weights that are meant; `scores` prunes those
-//! that are judged by themselves, piece by piece; `calibrated` those that are judged by what flows through them, with
-//! `sparsegpt` for the arithmetic. `weights` reads and writes them, `rewrite` puts them into the graph.
+//! [`prune`] and [`prune_calibrated`] are the entry points. `targets` selects weights; `scores` prunes by magnitude
+//! or at random, in pieces; `calibrated` prunes by activations, with `sparsegpt` for the arithmetic. `weights` reads
+//! and writes them, `rewrite` puts them into the graph.
 //!
-//! `structured` removes whole neurons, channels and heads, and has a map of its own.
+//! `structured` removes neurons, channels and heads, and has a map of its own.
 //!
-//! Zeros alone make a model neither smaller nor faster: a plain `.onnx` stores them like any other number, and ONNX
-//! Runtime multiplies with them. [`crate::onnx::packed`] is the file in which they cost next to nothing.
+//! Zeros alone make a model neither smaller nor faster: a plain `.onnx` stores them like other numbers, and ONNX
+//! Runtime multiplies with them. [`crate::onnx::packed`] is a file format in which a zero takes one bit.
 
 mod calibrated;
 mod layers;
@@ -37,12 +37,13 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use targets::{Plan, Target};
 
-/// The value that flows out of each layer of a model, in order; `None` if no layers are found, or not where each ends.
+/// Returns the output of each layer of a model, in order; `None` if layers or their outputs are not found.
 pub(crate) fn layers_of(model: &Model) -> Option<Vec<String>> {
     found(model).ok()?.layers.into_iter().map(|layer| layer.output).collect()
 }
 
-/// The numbers of a model's layers, in the order in which they run. `Unsupported` if they cannot be told apart.
+/// Returns the indices of a model's layers, in the order in which they run. Fails with `Unsupported` if they cannot
+/// be distinguished.
 pub(crate) fn layer_numbers(model: &Model) -> Result<Vec<usize>> {
     Ok(found(model)?.layers.iter().map(|layer| layer.number).collect())
 }
@@ -57,35 +58,34 @@ fn found(model: &Model) -> Result<layers::Layers> {
 /// `NodeReport.action` of a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
 
-/// In every report on zeros: what people expect of them, and do not get.
+/// Note in every report on zeros.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor \
                      faster for \
                      them; saved packed, the file is smaller";
 
-/// Windows of calibration text for reconstruction, where nobody says: of SmolLM2's perplexity with 30 % of its neurons
-/// gone, 16 cost 4 points, 32 cost 3.
+/// Default number of calibration windows for reconstruction: without 30 % of SmolLM2's neurons, 16 windows cost 4
+/// points of perplexity, 32 cost 3.
 const REFIT_WINDOWS: usize = 64;
 
-/// A weight that has been pruned.
+/// A pruned weight.
 struct Pruned {
-    /// In the layout and type of the original.
+    /// The elements, in the layout and type of the original.
     raw: Bytes,
     zeros_before: u64,
     zeros_after: u64,
-    /// By which method, and why not by that asked for.
+    /// The method that was used, and why not the requested one.
     how: String,
 }
 
-/// What became of a target: pruned, or the reason for leaving it.
+/// The outcome of a target: pruned, or the reason for leaving it.
 type Outcome = std::result::Result<Pruned, String>;
 
-/// Prunes a model by what its weights are. The original is not changed; the result is in memory (its weights in scratch
-/// room).
+/// Prunes a model by its weights. The original is unchanged; the result is in memory (its weights in scratch
+/// storage).
 ///
-/// Reports the stage `prune` in weight bytes. Methods that look at activations ask for [`prune_calibrated`]. Fails with
-/// `InvalidArgument` if a target matches nothing (the message lists the modules there are), with `Unsupported` if no
-/// weight could be pruned (the message counts the reasons). Memory: a few megabytes a thread, whatever the size of the
-/// model.
+/// Reports the stage `prune` in weight bytes. Methods that measure activations need [`prune_calibrated`]. Fails with
+/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight
+/// could be pruned (the message counts the reasons). Memory: a few megabytes per thread, for any size of model.
 pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Model, Report)> {
     if let PruneMethod::Wanda | PruneMethod::SparseGpt = options.method {
         options.check()?;
@@ -94,11 +94,11 @@ pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Mode
     run(model, options, None, call)
 }
 
-/// As [`prune`], by what flows through the weights on calibration data: [`PruneMethod::Wanda`],
-/// [`PruneMethod::SparseGpt`], and structured pruning by activations.
+/// As [`prune`], by activations on calibration data: [`PruneMethod::Wanda`], [`PruneMethod::SparseGpt`], and
+/// structured pruning by activations.
 ///
-/// Layer after layer, each for what the pruned layers before it give. Needs ONNX Runtime. Memory: what a few layers
-/// make of the calibration text, a weight, and for SparseGPT some 30 bytes for each pair of its inputs.
+/// Layer by layer, each on the outputs of the pruned layers before it. Needs ONNX Runtime. Memory: the activations of
+/// a few layers on the calibration text, a weight, and for SparseGPT about 30 bytes for each pair of its inputs.
 pub fn prune_calibrated(
     runtime: &'static Runtime,
     model: &Model,
@@ -180,7 +180,7 @@ fn run(
     Ok((result, report))
 }
 
-/// Whole layers, neurons, channels and heads.
+/// Removes layers, neurons, channels and heads.
 fn structured(
     model: &Model,
     options: &PruneOptions,
@@ -240,7 +240,7 @@ fn structured(
     Ok((result, report))
 }
 
-/// The report on every node with a weight, in the order of the model.
+/// Returns the report on every node with a weight, in the order of the model.
 fn reports(view: &View<'_>, plan: &Plan<'_>, outcomes: &[Outcome]) -> Vec<NodeReport> {
     let mut all = plan.left.clone();
     for (target, outcome) in plan.targets.iter().zip(outcomes) {

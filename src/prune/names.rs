@@ -1,29 +1,29 @@
-//! What modules are called, and patterns for it.
+//! Names of modules, and patterns for them.
 
 use crate::error::{Result, error};
 use crate::graph::{BodyId, View, modules};
 use globset::{GlobBuilder, GlobMatcher};
 
-/// What a weight can be called by: the paths of its module, best first, its own name and that of the node.
+/// Returns the names of a weight: the paths of its module, best first, its own name and that of the node.
 pub fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let mut names = modules::paths(view, body, node, weight);
     names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));
     names
 }
 
-/// A pattern for names, and whether it matched any.
+/// A pattern for names, and whether it matched.
 pub struct Pattern {
-    /// As it was given.
+    /// The text of the pattern.
     pub text: String,
     matcher: GlobMatcher,
-    /// Whether it is a name without wildcards.
+    /// Whether it has no wildcards.
     pub plain: bool,
-    /// Whether it matched.
+    /// Whether it matched a name.
     pub used: bool,
 }
 
 impl Pattern {
-    /// An error for what is no glob.
+    /// Returns a pattern; fails if the text is not a glob.
     pub fn new(text: &str) -> Result<Pattern> {
         let glob = GlobBuilder::new(text).build();
         let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {text:?} is not valid: {}", e.kind()))?;
@@ -31,12 +31,12 @@ impl Pattern {
         Ok(Pattern { text: text.to_owned(), matcher: glob.compile_matcher(), plain, used: false })
     }
 
-    /// Several.
+    /// Returns several patterns.
     pub fn all(texts: &[String]) -> Result<Vec<Pattern>> {
         texts.iter().map(|text| Pattern::new(text)).collect()
     }
 
-    /// Whether it fits a part of one of the names, from dot or slash to dot or slash.
+    /// Returns whether the pattern matches a part of one of the names, from dot or slash to dot or slash.
     pub fn matches(&mut self, names: &[String]) -> bool {
         let fits = |name: &String| {
             let bounds = || name.match_indices(['.', '/']).map(|(at, _)| at);

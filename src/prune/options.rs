@@ -1,4 +1,4 @@
-//! What to prune, and how: options and their checks.
+//! Options of pruning, and their checks.
 
 use crate::error::{Error, Result, bail, error};
 use crate::limits;
@@ -6,26 +6,27 @@ use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// How weights are chosen.
+/// How weights are selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PruneMethod {
-    /// The smallest by magnitude become zero.
+    /// The weights with the smallest magnitude become zero.
     #[default]
     Magnitude,
-    /// Any become zero, by the seed.
+    /// Random weights become zero, by the seed.
     Random,
-    /// For each output, those with the smallest magnitude times norm of the input (Sun et al. 2023, arXiv 2306.11695).
+    /// Per output, the weights with the smallest magnitude times input norm become zero (Sun et al. 2023, arXiv
+    /// 2306.11695).
     Wanda,
-    /// Those whose loss the others of their row can make up for, which they then do (Frantar & Alistarh 2023, arXiv
-    /// 2301.00774).
+    /// Weights whose error the rest of the row can compensate become zero, and the rest is updated (Frantar &
+    /// Alistarh 2023, arXiv 2301.00774).
     SparseGpt,
-    /// Whole neurons, channels and heads go.
+    /// Neurons, channels and heads are removed.
     Structured,
 }
 
 impl PruneMethod {
-    /// As options and reports name it.
+    /// Returns the name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
             PruneMethod::Magnitude => "magnitude",
@@ -37,35 +38,36 @@ impl PruneMethod {
     }
 }
 
-/// By what structured pruning judges a neuron, channel or head.
+/// How structured pruning ranks neurons, channels and heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Importance {
-    /// Sum of magnitudes.
+    /// By the sum of magnitudes.
     #[default]
     L1,
-    /// Root of the sum of squares.
+    /// By the root of the sum of squares.
     L2,
-    /// Weighted by what flows through on calibration data.
+    /// By weights and by activations on calibration data.
     Activation,
-    /// By the seed.
+    /// Randomly, by the seed.
     Random,
 }
 
-/// `keep:of`, as `2:4`: of each `of` weights in a row, along the inputs of a product, at most `keep` are not zero.
+/// A pattern `keep:of`, as `2:4`: among each `of` consecutive weights, along the inputs of a product, at most `keep`
+/// are not zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
-    /// Weights that may stay.
+    /// Number of weights that may be kept.
     pub keep: usize,
-    /// Of so many neighbours.
+    /// Number of consecutive weights.
     pub of: usize,
 }
 
-/// Neighbours of the largest pattern. Hardware has 4; papers go to 16 or 32.
+/// Maximum length of a pattern. Hardware has 4; papers go to 16 or 32.
 const LARGEST_PATTERN: usize = 64;
 
 impl Pattern {
-    /// Its share of zeros.
+    /// Returns the share of zeros of the pattern.
     pub fn sparsity(self) -> f64 {
         1.0 - self.keep as f64 / self.of.max(1) as f64
     }
@@ -98,19 +100,19 @@ impl Serialize for Pattern {
     }
 }
 
-/// Another sparsity for some weights.
+/// Another sparsity for matching weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SparsityOverride {
-    /// As [`PruneOptions::target_modules`].
+    /// Pattern, as [`PruneOptions::target_modules`].
     pub pattern: String,
-    /// From 0, which leaves what matches, to below 1.
+    /// Sparsity from 0, which leaves matches unchanged, to below 1.
     pub sparsity: f64,
 }
 
 impl FromStr for SparsityOverride {
     type Err = Error;
 
-    /// `GLOB=SPARSITY`.
+    /// Parses `GLOB=SPARSITY`.
     fn from_str(text: &str) -> Result<SparsityOverride> {
         let parsed = text.rsplit_once('=').and_then(|(pattern, sparsity)| {
             Some(SparsityOverride { pattern: pattern.to_owned(), sparsity: sparsity.parse().ok()? })
@@ -122,54 +124,54 @@ impl FromStr for SparsityOverride {
     }
 }
 
-/// What to prune, and how.
+/// Options of [`super::prune`].
 #[derive(Debug, Clone, Serialize)]
 pub struct PruneOptions {
-    /// How weights are chosen.
+    /// Pruning method.
     pub method: PruneMethod,
-    /// Share of each weight that is to be zero, above 0 and below 1; for a pattern, what the pattern says.
+    /// Share of each weight to set to zero, above 0 and below 1; with a pattern, that of the pattern.
     pub sparsity: f64,
-    /// Zeros in a pattern, for hardware that wants it.
+    /// Pattern of zeros, for hardware that supports it.
     pub pattern: Option<Pattern>,
-    /// Magnitude and random: one threshold for all weights, instead of one for each. Those with an override have their
-    /// own all the same.
+    /// Magnitude and random: whether one threshold applies to all weights, instead of one per weight. Weights with an
+    /// override keep their own.
     pub global: bool,
-    /// Another sparsity for weights that match. The first that matches counts.
+    /// Other sparsities for matching weights. The first match counts.
     pub overrides: Vec<SparsityOverride>,
-    /// Of random choices.
+    /// Seed of random choices.
     pub seed: u64,
-    /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may stand for a part of
-    /// a longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and `GRU`
-    /// must be named.
+    /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may match a part of a
+    /// longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and
+    /// `GRU` must be named.
     pub target_modules: Vec<String>,
-    /// As `target_modules`: what is left as it is; wins over them.
+    /// Names or globs to leave unchanged, as `target_modules`; takes precedence over them.
     pub exclude: Vec<String>,
-    /// Also prune embedding tables (`Gather` of a matrix), and heads that are such a table.
+    /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned.
     pub embeddings: bool,
-    /// Weights with fewer elements are left.
+    /// Minimum number of elements of a weight.
     pub min_elements: u64,
-    /// Structured: by what units are judged.
+    /// Structured: ranking of the units.
     pub importance: Importance,
-    /// Structured: sizes stay multiples of this, as hardware likes them; 0 is what is usual: 16 for the channels of
-    /// convolutions of images and for 256 units or more, 8 from 64 on, the same on every machine (see
+    /// Structured: sizes stay multiples of this; 0 is the default: 16 for the channels of image convolutions and for
+    /// 256 units or more, 8 from 64 on, on every machine (see
     /// [`structured::StructuredOptions::round_to`](super::structured::StructuredOptions::round_to)).
     pub round_to: usize,
-    /// Structured, with calibration: the weight behind each cut is fitted to give what it gave.
+    /// Structured, with calibration: whether the weight behind each cut is fitted to reproduce its original output.
     pub reconstruct: bool,
-    /// Structured: so many whole layers go: those that change least of what flows through them, with calibration, else
-    /// some of the later middle. A sparsity of 0 cuts nothing else.
+    /// Structured: number of layers to remove: the least influential on the calibration data; without data, evenly
+    /// spaced in the later half. A sparsity of 0 removes nothing else.
     pub drop_layers: usize,
-    /// Structured: the layers that go instead, as names number them.
+    /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`.
     pub layers: Vec<usize>,
-    /// Structured: instead of a sparsity, the least with which the model takes at most so many bytes; 0 is none.
+    /// Structured: size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
     pub target_size: u64,
-    /// Structured: instead of a sparsity, the least with which the model is measured to be so many times as fast; 0 is
-    /// none. Needs ONNX Runtime.
+    /// Structured: measured speed-up to prune for, as little as needed, instead of a sparsity; 0 is none. Needs ONNX
+    /// Runtime.
     pub target_speedup: f64,
-    /// Worker threads; 0 means all processors.
+    /// Number of worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Where pruned weights lie until they are saved (an unlinked file); default the system's temporary folder.
+    /// Folder of pruned weights until they are saved (an unlinked file); default the system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -201,12 +203,12 @@ impl Default for PruneOptions {
 }
 
 impl PruneOptions {
-    /// Whether whole layers go.
+    /// Returns whether whole layers are removed.
     pub(super) fn drops_layers(&self) -> bool {
         self.drop_layers > 0 || !self.layers.is_empty()
     }
 
-    /// Refuses what makes no sense.
+    /// Checks the options.
     pub(super) fn check(&self) -> Result<()> {
         // First: a pattern that is none has no sparsity either.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;

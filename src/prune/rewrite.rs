@@ -1,4 +1,4 @@
-//! Putting pruned weights in the place of the originals.
+//! Replacement of weights by pruned ones.
 
 use super::Outcome;
 use super::targets::Target;
@@ -8,7 +8,7 @@ use crate::onnx::proto::{ModelProto, TensorProto, attribute_kind};
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The tensor that a pruned weight has become; nothing but its elements is new.
+/// Returns the tensor of a pruned weight, with new elements only.
 pub fn tensor(target: &Target<'_>, raw: Bytes) -> TensorProto {
     let matrix = &target.matrix;
     let name = target.tensor.name.clone();

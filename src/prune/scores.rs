@@ -1,7 +1,7 @@
-//! Weights that are judged by themselves: each has a score, and those with the smallest become zero.
+//! Pruning by scores of single weights: those with the smallest scores become zero.
 //!
-//! Exactly as many as asked for, and the first of those with the same score. A threshold is found by counting scores
-//! twice, by their upper and by their lower 16 bits, so that nothing is sorted and weights pass by in pieces.
+//! Their number is exact; among equal scores the first are chosen. A threshold is found by counting scores twice, by
+//! their upper and by their lower 16 bits, so that nothing is sorted and weights are read in pieces.
 
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Layout, Target};
@@ -12,12 +12,12 @@ use crate::error::{Context, Result};
 use crate::files::{self, Scratch};
 use rayon::prelude::*;
 
-/// What the score of a weight is.
+/// The score of a weight.
 #[derive(Clone, Copy)]
 enum Score {
-    /// Bits of its magnitude, which are in the same order.
+    /// The bits of its magnitude, which are in the same order.
     Magnitude,
-    /// A number that depends on the seed, the name and the place; zeros stay the first to go.
+    /// A number that depends on the seed, the name and the index; zeros are still the first to go.
     Random(u64),
 }
 
@@ -41,7 +41,7 @@ pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> R
     targets.iter().zip(outcomes).map(fill).collect()
 }
 
-/// Prunes one target, for itself.
+/// Prunes one target by itself.
 pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let done = match options.pattern {
         Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),
@@ -64,7 +64,8 @@ fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
 }
 
 impl Score {
-    /// Of values from number `first` of a weight on. Zeros have the score 0, and nothing else has.
+    /// Computes the scores of values from index `first` of a weight on. Zeros have the score 0, and no other value
+    /// has.
     fn keys(self, first: usize, values: &[f32], keys: &mut Vec<u32>) {
         keys.clear();
         match self {
@@ -77,7 +78,8 @@ impl Score {
     }
 }
 
-/// Steele et al. 2014, "Fast splittable pseudorandom number generators": the finisher of splitmix64.
+/// Hashes a number with the finalizer of splitmix64: Steele et al. 2014, "Fast splittable pseudorandom number
+/// generators".
 fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -85,12 +87,12 @@ fn mixed(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// FNV-1a.
+/// Hashes a text with FNV-1a.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Neighbouring elements of a target.
+/// Consecutive elements of a target.
 #[derive(Clone, Copy)]
 struct Piece {
     target: usize,
@@ -106,7 +108,7 @@ fn pieces(targets: &[&Target<'_>]) -> Vec<Piece> {
     targets.iter().enumerate().flat_map(of).collect()
 }
 
-/// Reads pieces and their scores.
+/// A reader of pieces and their scores.
 struct Scores<'s> {
     targets: &'s [&'s Target<'s>],
     options: &'s PruneOptions,
@@ -125,7 +127,7 @@ impl Scores<'_> {
         Ok(body(&values, &keys))
     }
 
-    /// How many scores have each of the 65,536 values that `part` makes of them.
+    /// Counts the scores by the 65,536 values of `part`.
     fn count(&self, pieces: &[Piece], part: impl Fn(u32) -> Option<u16> + Sync) -> Result<Vec<u64>> {
         let counted = pieces.par_iter().try_fold(
             || vec![0u64; 1 << 16],
@@ -144,7 +146,7 @@ impl Scores<'_> {
     }
 }
 
-/// The bin in which the element with that rank lies, and how many lie before the bin.
+/// Returns the bin of the element with that rank, and the number of elements before the bin.
 fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     let mut before = 0;
     for (bin, count) in counts.iter().enumerate() {
@@ -156,7 +158,7 @@ fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     (counts.len() - 1, before)
 }
 
-/// Makes the `wanted` weights of all targets zero that have the smallest scores.
+/// Sets the `wanted` weights of all targets with the smallest scores to zero.
 fn apply(
     targets: &[&Target<'_>],
     wanted: usize,
@@ -208,7 +210,7 @@ fn apply(
     writers.into_iter().map(outcome).collect()
 }
 
-/// A weight of which nothing has become zero stays as it was.
+/// Returns the outcome; a weight without a new zero is left.
 fn unchanged_or(pruned: Pruned) -> Outcome {
     if pruned.zeros_after == pruned.zeros_before {
         return Err("none of its weights is below the global threshold".to_owned());
@@ -216,7 +218,7 @@ fn unchanged_or(pruned: Pruned) -> Outcome {
     Ok(pruned)
 }
 
-/// Of each group of neighbours along the inputs, all but the largest few become zero.
+/// Sets all except the largest few of each group of weights along the inputs to zero.
 fn in_pattern(
     target: &Target<'_>,
     pattern: Pattern,
@@ -252,7 +254,7 @@ fn in_pattern(
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 
-/// Marks what goes of a group: all but the `keep` largest, of those with the same score the first.
+/// Marks the weights of a group to remove: all except the `keep` largest, among equal scores the first.
 fn mark(keys: &[u32], goes: &mut [bool], inner: usize, keep: usize) {
     let members = keys.len() / inner.max(1);
     let mut order: Vec<(u32, usize)> = Vec::with_capacity(members);

@@ -1,9 +1,10 @@
 //! SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): weights become zero column by column, and those behind them
-//! in the row make up for it, so that outputs change least on calibration data.
+//! in the row compensate, so that outputs change least on calibration data.
 //!
-//! With `U` of [`Factor`]: what it costs to make `w_i` zero is `w_i² / U_ii²`. Of each block of 128 columns, those go
-//! for which it is least, over all rows, as the weights are when the block is reached (the paper's adaptive mask); of a
-//! pattern `n:m`, those of each group when the group is reached. Then `e = w_i / U_ii` and `w_j -= e U_ij`, `j > i`.
+//! With `U` of [`Factor`]: setting `w_i` to zero costs `w_i² / U_ii²`. In each block of 128 columns, the weights with
+//! the smallest cost over all rows are removed, as they are when the block is reached (the paper's adaptive mask);
+//! for a pattern `n:m`, those of each group when the group is reached. Then `e = w_i / U_ii` and `w_j -= e U_ij`, `j
+//! > i`.
 
 use super::options::Pattern;
 use crate::calibrate::Factor;
@@ -11,12 +12,12 @@ use crate::call::Ticket;
 use crate::error::Result;
 use rayon::prelude::*;
 
-/// Columns that are judged together.
+/// Number of columns that are ranked together.
 const BLOCK: usize = 128;
-/// Rows handled by one task.
+/// Number of rows per task.
 const ROWS: usize = 32;
 
-/// Prunes rows of `factor.size` weights that lie one after another. The factor's columns are in their natural order.
+/// Prunes consecutive rows of `factor.size` weights. The factor's columns are in their natural order.
 pub fn prune(
     values: &mut [f32],
     factor: &Factor,
@@ -77,7 +78,7 @@ pub fn prune(
     Ok(())
 }
 
-/// Makes weights of one row zero and carries what that costs to the rest of the block; notes it for those behind.
+/// Sets weights of one row to zero and propagates the error to the rest of the block; records it for later columns.
 fn clear(
     row: &mut [f32],
     factor: &Factor,
@@ -97,12 +98,12 @@ fn clear(
     }
 }
 
-/// What it costs to make a weight zero.
+/// Returns the cost of setting a weight to zero.
 fn cost(value: f32, factor: &Factor, column: usize) -> f32 {
     (value / factor.upper[column * factor.size + column]).powi(2)
 }
 
-/// Marks the `wanted` cheapest weights of a block, `[rows, columns]`; of those that cost the same the first.
+/// Marks the `wanted` cheapest weights of a block, `[rows, columns]`; among equal costs the first.
 fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wanted: usize) -> Vec<bool> {
     let width = columns.len();
     let mut order: Vec<(f32, u32)> = values
@@ -122,7 +123,7 @@ fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wa
     goes
 }
 
-/// The columns of a group that go: all but the `keep` dearest.
+/// Selects the columns of a group to remove: all except the `keep` most expensive.
 fn choose(chosen: &mut Vec<usize>, row: &[f32], factor: &Factor, group: std::ops::Range<usize>, keep: usize) {
     let goes = group.len().saturating_sub(keep);
     let mut order: Vec<(f32, usize)> = group.map(|i| (cost(row[i], factor, i), i)).collect();

@@ -1,4 +1,4 @@
-//! Which weights are pruned: found by the names people know their modules by.
+//! Selection of the weights to prune, by the names of their modules.
 
 use super::names::{Pattern, names_of};
 use super::options::PruneOptions;
@@ -12,42 +12,42 @@ use crate::quantize::QUANTIZED_ALREADY;
 use crate::report::{NodeReport, count_reasons};
 use std::collections::{BTreeMap, HashMap};
 
-/// How the elements of a weight lie: element `k` of the inputs of output `(o, i)` at `(o inputs + k) inner + i`.
+/// The layout of a weight: element `k` of the inputs of output `(o, i)` is at `(o inputs + k) inner + i`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     pub outer: usize,
-    /// Values that a product sums over; for a table the elements of a row, for a convolution the channels.
+    /// Number of values that a product sums over; for a table the elements of a row, for a convolution the channels.
     pub inputs: usize,
     pub inner: usize,
 }
 
 impl Layout {
-    /// Sums that the weight makes.
+    /// Returns the number of sums that the weight computes.
     pub fn outputs(&self) -> usize {
         self.outer * self.inner
     }
 }
 
-/// The value that a weight is multiplied with, where the main graph shows it.
+/// The other operand of the product, if it is in the main graph.
 pub struct Data {
     pub value: String,
     /// Whether its inputs are the second dimension (channels), not the last.
     pub channels: bool,
 }
 
-/// One weight to prune; several nodes may share it.
+/// A weight to prune; several nodes may share it.
 pub struct Target<'a> {
     pub tensor: &'a TensorProto,
     /// All its elements as one row.
     pub matrix: Matrix,
-    /// The body that holds it.
+    /// The body that defines it.
     pub owner: BodyId,
     pub name: String,
-    /// The module that it belongs to, by its short name.
+    /// Short name of its module.
     pub module: String,
     pub layout: Layout,
     pub sparsity: f64,
-    /// Whether the sparsity is one of its own.
+    /// Whether the sparsity comes from an override.
     pub overridden: bool,
     pub data: Option<Data>,
     pub readers: Vec<(BodyId, usize)>,
@@ -59,16 +59,16 @@ impl Target<'_> {
         self.matrix.columns
     }
 
-    /// Zeros that are asked for, of so many elements.
+    /// Returns the requested number of zeros among that many elements.
     pub fn zeros(&self, of: usize) -> usize {
         (self.sparsity * of as f64).round() as usize
     }
 }
 
-/// What is to be done.
+/// The plan of a pruning.
 pub struct Plan<'a> {
     pub targets: Vec<Target<'a>>,
-    /// Nodes whose weight stays, with the reason.
+    /// Nodes whose weight is left, with the reason.
     pub left: Vec<(BodyId, usize, NodeReport)>,
 }
 
@@ -78,24 +78,24 @@ impl Plan<'_> {
     }
 }
 
-/// A weight with all nodes that use it as one.
+/// A weight with all nodes that use it.
 struct Found<'a> {
     constant: Constant<'a>,
     layout: Layout,
     data: Option<Data>,
     readers: Vec<(BodyId, usize)>,
-    /// Whether rows of it are looked up.
+    /// Whether its rows are looked up.
     table: bool,
-    /// Whether it must be named to be meant.
+    /// Whether it is pruned only if a target names it (recurrent weights).
     shy: bool,
-    /// Whether an attribute of a node that uses it is given by the call of the function around that.
+    /// Whether an attribute of a node that uses it is set by the call of the enclosing function.
     refers: bool,
-    /// All that it can be called by.
+    /// All names of the weight.
     names: Vec<String>,
     module: String,
 }
 
-/// Decides for every weight of the model.
+/// Decides on every weight of the model.
 pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     let mut globs = Globs {
         targets: Pattern::all(&options.target_modules)?,
@@ -127,10 +127,10 @@ pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     Ok(plan)
 }
 
-/// A node that stays for what it is: where, what it is called, why.
+/// A node that is left because of its kind: where, its names, why.
 type Left = (BodyId, usize, Vec<String>, String);
 
-/// Weights of a model in the order of the nodes that use them first, and nodes that have none to offer.
+/// Returns the weights of a model in the order of their first nodes, and the nodes without a usable weight.
 fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
     let mut found: Vec<Found<'a>> = Vec::new();
     let mut by_place: HashMap<(BodyId, &str), usize> = HashMap::new();
@@ -191,7 +191,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
     (found, left)
 }
 
-/// Which inputs of a node can be weights. Of a product the right factor, if both are constant.
+/// Returns the inputs of a node that can be weights. For a product of two constants it is the right operand.
 fn slots(node: &NodeProto) -> &'static [usize] {
     match (node.op(), node.domain.as_deref()) {
         ("MatMul" | "Gemm" | "FusedMatMul", _) => &[1, 0],
@@ -202,7 +202,7 @@ fn slots(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// How a weight lies and what it is multiplied with; `None` if it is none.
+/// Returns the layout of a weight and the other operand; `None` if it is not a weight.
 fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) -> Option<(Layout, Option<Data>)> {
     let dims: Vec<usize> = constant.tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
     let (&last, front) = dims.split_last()?;
@@ -239,7 +239,7 @@ fn is_float(tensor: &TensorProto) -> bool {
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64))
 }
 
-/// Whether a weight is pruned, and how far; the error is the reason for leaving it.
+/// Returns whether a weight is pruned, and how far; the error is the reason for leaving it.
 fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> std::result::Result<Target<'a>, String> {
     let mut named = None;
     for glob in globs.targets.iter_mut() {
@@ -301,7 +301,7 @@ struct Globs {
     overrides: Vec<(Pattern, f64)>,
 }
 
-/// The modules there are, for the error when a name is none of them.
+/// Returns the modules, for the error message about a name that is none of them.
 fn list(found: &[Found<'_>]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);
@@ -314,12 +314,12 @@ fn list(found: &[Found<'_>]) -> String {
     format!("there are {}{more}", shown.join(", "))
 }
 
-/// The entry of a node in the report.
+/// Returns the report entry of a node.
 pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
-/// The reasons of nodes that were left, counted, most frequent first.
+/// Returns the reasons of nodes that were left, counted, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action != PRUNED)) {
         none if none.is_empty() => "the model has no MatMul, Gemm or Conv with a constant weight".to_owned(),

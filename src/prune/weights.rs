@@ -1,4 +1,4 @@
-//! Reading weights in pieces, and writing what is left of them.
+//! Reading weights in pieces, and writing pruned ones.
 
 use super::Pruned;
 use super::targets::{Layout, Target};
@@ -9,12 +9,12 @@ use crate::onnx::dtype::DataType;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Elements of a piece.
+/// Number of elements of a piece.
 pub const PIECE: usize = 1 << 18;
-/// Outputs that are brought side by side at a time.
+/// Number of outputs that are transposed at a time.
 const TILE: usize = 64;
 
-/// A pruned weight in the making.
+/// A writer of a pruned weight.
 pub struct Writer<'t> {
     target: &'t Target<'t>,
     slot: ScratchSlot,
@@ -28,7 +28,7 @@ impl<'t> Writer<'t> {
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
     }
 
-    /// Writes the elements from number `first` on as they were, but for those that `goes` says go. `values` are those
+    /// Writes the elements from index `first` on unchanged, except those for which `goes` is true. `values` are those
     /// elements.
     pub fn keep(&self, first: usize, values: &[f32], goes: &[bool]) -> Result<()> {
         let width = self.target.matrix.width();
@@ -48,7 +48,7 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * width, &copy)
     }
 
-    /// Writes other elements from number `first` on.
+    /// Writes other elements from index `first` on.
     fn put(&self, first: usize, values: &[f32]) -> Result<()> {
         let matrix = &self.target.matrix;
         let bytes: Vec<u8> = match matrix.dtype() {
@@ -69,7 +69,7 @@ impl<'t> Writer<'t> {
     }
 }
 
-/// All values of a weight, output after output: `[outputs, inputs]`.
+/// Returns all values of a weight by output: `[outputs, inputs]`.
 pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     let Layout { inputs, inner, .. } = target.layout;
     let mut values = vec![0f32; target.elements()];
@@ -92,7 +92,7 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     values
 }
 
-/// Writes what [`by_output`] gave back, changed.
+/// Writes the changed result of [`by_output`].
 pub fn store(target: &Target<'_>, values: &[f32], scratch: &Scratch, how: String, ticket: &Ticket) -> Result<Pruned> {
     let Layout { outer, inputs, inner } = target.layout;
     let writer = Writer::new(target, scratch)?;

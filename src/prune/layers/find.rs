@@ -1,8 +1,8 @@
-//! Layers by their names, and where each begins and ends in the graph.
+//! Detection of layers by name, and of where each begins and ends in the graph.
 //!
-//! What flows from the tokens (or from another input of floats) through the layers is followed in the order in which
-//! nodes run. Where one value alone is on its way, nothing goes past it: a *joint*. A layer is what lies between the
-//! last joint before its first weight and that before the first weight of the next.
+//! Values are followed from the tokens (or from another float input) through the layers in the order of the nodes.
+//! Where only one value is live, nothing bypasses it: a *joint*. A layer lies between the last joint before its first
+//! weight and the one before the first weight of the next layer.
 
 use crate::error::{Result, bail};
 use crate::graph::order::{producers, reads, topological};
@@ -12,22 +12,22 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Words that stand before the number of a layer without a dot between.
+/// Words that precede the index of a layer without a dot.
 const WORDS: [&str; 5] = ["layer", "layers", "block", "blk", "h"];
 
 /// A layer that is repeated in the model.
 pub struct Layer {
-    /// As names count it.
+    /// Index of the layer in names.
     pub number: usize,
-    /// The value that flows in.
+    /// Input of the layer.
     pub input: String,
-    /// The value that flows out; `None` if it is not known where the layer ends.
+    /// Output of the layer; `None` if it is not known.
     pub output: Option<String>,
 }
 
-/// The layers of a model, and to which of them nodes belong.
+/// The layers of a model, and the layer of each node.
 pub struct Layers {
-    /// In the order in which they run.
+    /// The layers in the order in which they run.
     pub layers: Vec<Layer>,
     /// For each node of the main graph the layer of its weight, as an index.
     pub own: Vec<Option<usize>>,
@@ -35,7 +35,7 @@ pub struct Layers {
     pub last: Vec<Option<usize>>,
 }
 
-/// Finds the layers; `Unsupported`, with the reason, where there are none that could be told apart.
+/// Finds the layers; fails with `Unsupported` and the reason if they cannot be distinguished.
 pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let graph = model.graph();
     let (numbers, own) = named(model);
@@ -74,7 +74,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     Ok(Layers { layers: layers.collect(), last: last(graph, &order, &own), own })
 }
 
-/// The numbers of the layers in order, and for each node of the main graph the index of its layer.
+/// Returns the layer indices in order, and for each node of the main graph the index of its layer.
 fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     let view = View::new(model.proto());
     let nodes = &model.graph().node;
@@ -98,7 +98,7 @@ fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     (numbers, own)
 }
 
-/// Each number in a path, with what stands before it.
+/// Returns each number in a path, with its prefix.
 fn numbered(path: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let mut before = String::new();
@@ -113,7 +113,7 @@ fn numbered(path: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// Places in the order of nodes after which one value alone is on its way, and that value.
+/// Returns the positions in the order of nodes after which only one value is live, and that value.
 fn joints<'g>(
     graph: &'g GraphProto,
     order: &[usize],
@@ -174,7 +174,7 @@ fn joints<'g>(
     made.into_iter().filter(|(at, _)| counts[*at] == 1).collect()
 }
 
-/// Inputs of floats that are no cache.
+/// Returns the float inputs that are not a cache.
 fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str> {
     let floats = [DataType::Float32, DataType::Float16, DataType::Bfloat16].map(|dtype| Some(dtype.to_onnx()));
     let of = |info: &'g crate::onnx::proto::ValueInfoProto| {
@@ -186,7 +186,7 @@ fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str>
     graph.input.iter().filter_map(of).collect()
 }
 
-/// Whether a node looks tokens up in a table, and not positions or kinds of tokens.
+/// Returns whether a node looks up tokens in a table, and not positions or token types.
 fn looks_up(graph: &GraphProto, producer: &HashMap<&str, usize>, node: &NodeProto) -> bool {
     let Some(mut ids) = node.input_at(1).filter(|_| node.op() == "Gather") else { return false };
     while let Some(before) = producer.get(ids) {

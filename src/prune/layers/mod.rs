@@ -1,8 +1,8 @@
-//! Whole layers that go: what flows into one flows on behind it.
+//! Removal of whole layers: the input of a removed layer becomes the input of the next.
 //!
-//! Which: those that are named, or those that change least of what flows through them, `1 - cosine` between what goes
-//! in and what comes out ("block influence", Men et al. 2024, arXiv 2403.03853), with calibration data; without any,
-//! layers spread over the later middle, where the paper finds them.
+//! The layers are the named ones, or the least influential ones: `1 - cosine` between input and output ("block
+//! influence", Men et al. 2024, arXiv 2403.03853) on calibration data; without data, layers spread over the later
+//! middle, where the paper finds them.
 
 mod find;
 mod remove;
@@ -20,17 +20,17 @@ pub use find::find;
 use serde_json::json;
 use std::collections::HashSet;
 
-/// What was dropped.
+/// The removed layers.
 pub struct Dropped {
     before: usize,
-    /// As names count them, in order.
+    /// Their indices in names, in order.
     numbers: Vec<usize>,
-    /// For each layer `1 - cosine`, where it was measured.
+    /// `1 - cosine` of each layer, if it was measured.
     influence: Vec<f64>,
 }
 
 impl Dropped {
-    /// Adds to the report on what was done afterwards.
+    /// Adds the removal to a report.
     pub fn describe(&self, report: &mut Report) {
         report.summary.insert("layers_before".into(), self.before.into());
         report.summary.insert("layers_after".into(), (self.before - self.numbers.len()).into());
@@ -53,7 +53,7 @@ impl Dropped {
     }
 }
 
-/// Drops `options.layers`, or `options.drop_layers` of them. The original is not changed.
+/// Removes `options.layers`, or `options.drop_layers` of them. The original is unchanged.
 pub fn drop(
     model: &Model,
     options: &PruneOptions,
@@ -106,15 +106,15 @@ fn range(found: &Layers) -> String {
     format!("{} to {}", numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
 }
 
-/// Evenly from the later middle; from all over if that is not enough.
+/// Returns indices evenly spread over the later middle, or over all if that is not enough.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
     let from = [count / 2, count / 4, 1, 0].into_iter().find(|from| count.saturating_sub(from + 1) >= wanted);
     let (from, to) = (from.unwrap_or(0), if wanted < count { count - 1 } else { count });
     (0..wanted).map(|nth| from + (2 * nth + 1) * (to - from) / (2 * wanted)).collect()
 }
 
-/// `1 - cosine` between what flows into a layer and out of it, mean over all tokens. A layer whose end is not known
-/// counts as changing all.
+/// Returns `1 - cosine` between input and output of each layer, as mean over all tokens. A layer with unknown output
+/// counts as 1.
 fn influence(
     runtime: &'static Runtime,
     model: &Model,

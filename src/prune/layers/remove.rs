@@ -1,4 +1,4 @@
-//! Layers out of the graph.
+//! Removal of layers from the graph.
 
 use super::find::Layers;
 use crate::error::{Result, bail};
@@ -11,7 +11,8 @@ use crate::prune::structured::sizes_of;
 use crate::text::Decoder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The model without the layers `gone`, which are sorted indexes. What a decoder keeps of the others is numbered anew.
+/// Returns the model without the layers `gone`, which are sorted indices. The caches of the other layers are
+/// renumbered.
 pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&Decoder>) -> Result<Model> {
     let mut proto = model.proto().clone();
     edit::modernize_ir(&mut proto);
@@ -69,7 +70,7 @@ fn replace(name: &mut String, map: &HashMap<String, String>) {
     }
 }
 
-/// Makes all nodes read other values, in branches too.
+/// Renames the inputs of all nodes, also in branches.
 fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
     for node in &mut graph.node {
         node.input.iter_mut().for_each(|input| replace(input, map));
@@ -80,7 +81,7 @@ fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
     }
 }
 
-/// Sizes that were read inside a layer that goes are read before it, where they are the same.
+/// Moves sizes that are read inside a removed layer to before it, if they are equal.
 fn same_sizes(
     graph: &mut GraphProto,
     found: &Layers,
@@ -99,7 +100,7 @@ fn same_sizes(
     }
 }
 
-/// Outputs of the model that are the end of a layer keep their names.
+/// Keeps the names of model outputs that are the output of a removed layer.
 fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mut Names) {
     let given: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
     for name in given {
@@ -115,12 +116,12 @@ fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mu
     }
 }
 
-/// What a decoder keeps of layers.
+/// The caches of a decoder's layers.
 #[derive(Default)]
 struct Caches {
-    /// Inputs and outputs that go.
+    /// Inputs and outputs to remove.
     gone: BTreeSet<String>,
-    /// Names of those that stay.
+    /// New names of the others.
     renamed: HashMap<String, String>,
 }
 
@@ -149,7 +150,7 @@ fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Deco
     caches
 }
 
-/// The first number in a name.
+/// Returns the first number in a name.
 fn digits(name: &str) -> Option<std::ops::Range<usize>> {
     let start = name.find(|c: char| c.is_ascii_digit())?;
     let end = name[start..].find(|c: char| !c.is_ascii_digit()).map_or(name.len(), |length| start + length);

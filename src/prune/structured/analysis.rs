@@ -1,7 +1,7 @@
-//! [`Analysis`]: what hangs together in a model's main graph.
+//! [`Analysis`]: the dependencies between axes in a model's main graph.
 //!
-//! Every value gets its dimensions and its axes; the rules, one for each kind of node, join the elements of axes that
-//! can only be removed together. What a rule does not know it blocks, and so does everything that no rule covers.
+//! Every value gets its dimensions and its axes; the rules, one per kind of node, join the elements of axes that can
+//! only be removed together. What a rule does not support it blocks, and nodes without a rule block everything.
 
 use super::axes::{Axes, Axis, AxisId, Dim, Int, Reason};
 use super::known::Known;
@@ -18,24 +18,24 @@ use std::collections::HashMap;
 /// What is known about a value.
 #[derive(Clone)]
 pub struct Value<'m> {
-    /// Its sizes.
+    /// Its dimensions.
     pub dims: Vec<Dim>,
-    /// One for each dimension.
+    /// Its axes, one per dimension.
     pub axes: Vec<Axis>,
-    /// Its elements, of small integer values that follow from shapes.
+    /// Its elements, for small integer values that follow from shapes.
     pub ints: Option<Vec<Int>>,
-    /// The constant that it is, seen through nodes that only move or cast its elements.
+    /// The constant that it is, through nodes that only move or cast its elements.
     pub constant: Option<&'m str>,
 }
 
 impl Value<'_> {
-    /// Number of dimensions.
+    /// Returns the number of dimensions.
     pub fn rank(&self) -> usize {
         self.dims.len()
     }
 }
 
-/// A weight that makes the elements of an axis.
+/// A weight that produces the elements of an axis.
 pub struct Producer<'m> {
     /// The node that applies it.
     pub node: u32,
@@ -45,7 +45,7 @@ pub struct Producer<'m> {
     pub axis: AxisId,
 }
 
-/// A weight that sums over the elements of an axis: where a unit's way through the model ends.
+/// A weight that sums over the elements of an axis: the end of a unit's path through the model.
 pub struct Consumer<'m> {
     /// The node that applies it.
     pub node: u32,
@@ -53,40 +53,40 @@ pub struct Consumer<'m> {
     pub constant: &'m str,
     /// The axis of the weight that is summed over.
     pub axis: AxisId,
-    /// What it is multiplied with.
+    /// The other operand of the product.
     pub input: &'m str,
-    /// The dimension of that which is summed over.
+    /// The dimension of that operand that is summed over.
     pub dimension: usize,
 }
 
-/// A number in the graph that has to follow a cut.
+/// A number in the graph that must be updated after a cut.
 pub enum Follow<'m> {
-    /// Elements of an integer input that must be the sizes of axes: what they are, and of which axis they must be.
+    /// Elements of an integer input that must be the sizes of axes, with their values and axes.
     Sizes { node: u32, input: usize, ints: Vec<Int>, axes: Vec<Option<AxisId>> },
     /// An attribute list with the sizes of axes.
     List { node: u32, name: &'static str, axes: Vec<Option<AxisId>> },
-    /// An equal `Split`, which may not be equal afterwards: its outputs' axes.
+    /// An equal `Split`, which may become unequal, with the axes of its outputs.
     EqualSplit { node: u32, axes: Vec<AxisId> },
     /// A `Slice`: element `at` of its starts and ends bounds `range` of `axis`.
     Range { node: u32, at: usize, axis: AxisId, range: (usize, usize) },
-    /// Elements of an integer input that are used as numbers: they must be what they were.
+    /// Elements of an integer input that are used as values and must not change.
     Numbers { node: u32, input: usize, ints: Vec<Int> },
-    /// An integer attribute that is the size of an axis over `per`.
+    /// An integer attribute that is the size of an axis divided by `per`.
     Attribute { node: u32, name: &'static str, axis: AxisId, per: i64 },
-    /// A value whose declared shape names the sizes.
+    /// A value whose declared shape contains the sizes.
     #[allow(missing_docs)]
     Declared { value: &'m str },
 }
 
-/// A verdict of a rule; the error is what the node does that nobody can cut through.
+/// The result of a rule; the error describes what the node does that cannot be cut through.
 pub type Judged<T> = std::result::Result<T, &'static str>;
 
-/// The verdict on a node that reads what a node before it lost; the reason names that one.
+/// The result for a node that reads a value which an earlier node lost; the reason names that node.
 pub const LOST: &str = "it reads a value of unknown shape";
-/// The verdict on a node whose parameters are whole numbers that could not be followed.
+/// The result for a node with integer parameters that could not be followed.
 pub const COMPUTED: &str = "its parameters are computed";
 
-/// What hangs together.
+/// The dependencies of a model.
 pub struct Analysis<'m> {
     pub graph: &'m GraphProto,
     pub axes: Axes,
@@ -96,17 +96,17 @@ pub struct Analysis<'m> {
     pub producers: Vec<Producer<'m>>,
     pub consumers: Vec<Consumer<'m>>,
     pub follows: Vec<Follow<'m>>,
-    /// Version of the default operator set.
+    /// Opset version of the default domain.
     pub opset: i64,
-    /// The node that is being judged.
+    /// The current node.
     pub at: u32,
     /// Nodes that were given up, and why.
     pub verdicts: Vec<(u32, Reason)>,
-    /// Values whose shape is not known, and who lost it.
+    /// Values of unknown shape, and which node lost it.
     pub lost: HashMap<&'m str, Reason>,
     /// The nodes in topological order.
     pub order: Vec<usize>,
-    /// The node that makes each value.
+    /// The node that produces each value.
     pub producers_of: HashMap<&'m str, usize>,
     /// The nodes that read each value.
     pub consumers_of: HashMap<&'m str, Vec<usize>>,
@@ -115,14 +115,14 @@ pub struct Analysis<'m> {
 }
 
 impl<'m> Analysis<'m> {
-    /// Returns for each node its place in topological order.
+    /// Returns the position of each node in topological order.
     pub fn places(&self) -> Vec<usize> {
         let mut place = vec![0usize; self.order.len()];
         self.order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
         place
     }
 
-    /// Looks at all of the main graph, with what is `known` of it besides. Linear in the sizes of its axes; weights are
+    /// Analyses the main graph, with additional knowledge in `known`. Linear in the sizes of its axes; weights are
     /// not read.
     pub fn new(model: &'m Model, known: &'m Known) -> Result<Analysis<'m>> {
         let graph = model.graph();
@@ -158,7 +158,7 @@ impl<'m> Analysis<'m> {
         Ok(analysis)
     }
 
-    /// Adds the graph's inputs; gives their names.
+    /// Adds the graph's inputs; returns their names.
     fn inputs(&mut self) -> Vec<&'m str> {
         let fixed = Axis::Fixed(Reason::new(None, "it is an input of the model"));
         let mut names = Vec::new();
@@ -189,7 +189,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Adds a constant under its name. Of floats every axis can be cut.
+    /// Adds a constant under its name. Every axis of a float constant can be cut.
     pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
         let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
@@ -223,7 +223,7 @@ impl<'m> Analysis<'m> {
         self.told(node);
     }
 
-    /// Whether a `Constant` node holds a tensor or whole numbers.
+    /// Adds a `Constant` node with a tensor or integers.
     fn constant_node(&mut self, node: &'m NodeProto) -> bool {
         let Some(name) = node.output.first() else { return false };
         let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR));
@@ -244,7 +244,8 @@ impl<'m> Analysis<'m> {
         true
     }
 
-    /// Blocks all that a node reads; what it makes is known as far as the model declares it, or ONNX Runtime says it.
+    /// Blocks everything that a node reads; its outputs are known as far as the model declares them, or ONNX Runtime
+    /// infers them.
     fn give_up(&mut self, node: &'m NodeProto, text: &'static str) {
         let before = reads(node).into_iter().find_map(|name| self.lost.get(name).copied());
         let reason = before.filter(|_| text == LOST).unwrap_or_else(|| self.reason(text));
@@ -266,7 +267,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Gives what a node made the whole numbers that ONNX Runtime found there.
+    /// Sets the integers that ONNX Runtime inferred for the outputs of a node.
     fn told(&mut self, node: &'m NodeProto) {
         for name in &node.output {
             if let (Some(value), Some(ints)) = (self.values.get_mut(name.as_str()), self.known.ints(name))
@@ -277,7 +278,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Notes that the weights of the node being judged cannot be cut; what it makes is known all the same.
+    /// Records that the weights of the current node cannot be cut; its outputs are known nevertheless.
     pub fn refuse(&mut self, node: &'m NodeProto, text: &'static str) {
         let reason = self.reason(text);
         self.verdicts.push((self.at, reason));
@@ -290,7 +291,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// What leaves the model must stay as it is, but for the cache of a decoder.
+    /// Blocks the outputs of the model, except the cache of a decoder.
     fn outputs(&mut self) {
         let reason = Reason::new(None, "it is an output of the model");
         for output in &self.graph.output {
@@ -309,35 +310,35 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// A reason that names the node being judged.
+    /// Returns a reason that names the current node.
     pub fn reason(&self, text: &'static str) -> Reason {
         Reason::new(Some(self.at), text)
     }
 
-    /// An axis that the node being judged fixes.
+    /// Returns an axis that the current node fixes.
     pub fn fixed(&self, text: &'static str) -> Axis {
         Axis::Fixed(self.reason(text))
     }
 
-    /// Blocks an axis for what the node being judged does.
+    /// Blocks an axis because of the current node.
     pub fn block(&mut self, axis: Axis, text: &'static str) {
         let reason = self.reason(text);
         self.axes.block(axis, reason);
     }
 
-    /// Links two axes of the node being judged.
+    /// Links two axes of the current node.
     pub fn link(&mut self, a: Axis, b: Axis) -> Axis {
         let reason = self.reason("it joins axes of different sizes");
         self.axes.link(a, b, reason)
     }
 
-    /// The input at `index`, which must be known.
+    /// Returns the input at `index`, which must be known.
     pub fn input(&self, node: &'m NodeProto, index: usize) -> Judged<&Value<'m>> {
         let name = node.input_at(index).ok_or("it lacks an input")?;
         self.values.get(name).ok_or(LOST)
     }
 
-    /// As [`Analysis::input`], or nothing where it is left out.
+    /// As [`Analysis::input`], or `None` if it is omitted.
     pub fn optional(&self, node: &'m NodeProto, index: usize) -> Judged<Option<Value<'m>>> {
         match node.input_at(index) {
             None => Ok(None),
@@ -345,7 +346,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Whole numbers given as an attribute (before some operator set) or as an input.
+    /// Returns integers given as an attribute (before some opset) or as an input.
     pub fn list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<Int>>> {
         if let Some(attribute) = node.attribute(name) {
             return Ok(Some(attribute.ints.iter().map(|v| Int::constant([*v; 2])).collect()));
@@ -356,7 +357,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// As [`Analysis::list`], for numbers that are the same whatever is fed.
+    /// As [`Analysis::list`], for integers that do not depend on the inputs of a run.
     pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
         let Some(list) = self.list(node, name, index)? else { return Ok(None) };
         let one = |int: &Int| {
@@ -365,14 +366,14 @@ impl<'m> Analysis<'m> {
         list.iter().map(one).collect::<Judged<_>>().map(Some)
     }
 
-    /// Says what an output is.
+    /// Sets the value of an output.
     pub fn set(&mut self, node: &'m NodeProto, index: usize, dims: Vec<Dim>, axes: Vec<Axis>) {
         if let Some(name) = node.output.get(index).filter(|name| !name.is_empty()) {
             self.values.insert(name, Value { dims, axes, ints: None, constant: None });
         }
     }
 
-    /// Gives the elements of an output that was set.
+    /// Sets the elements of an output that was set.
     pub fn set_ints(&mut self, node: &'m NodeProto, ints: Option<Vec<Int>>) {
         if let Some(value) = node.output.first().and_then(|name| self.values.get_mut(name.as_str())) {
             value.ints = ints;
@@ -380,7 +381,7 @@ impl<'m> Analysis<'m> {
     }
 }
 
-/// A dimension counted from the end if negative.
+/// Returns a dimension counted from the end if negative.
 pub fn axis_at(axis: i64, rank: usize) -> Judged<usize> {
     let at = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(at).ok().filter(|at| *at < rank).ok_or("its axis does not exist")

@@ -1,8 +1,8 @@
-//! Axes and their elements: which of them can only be removed together.
+//! Axes and their elements, and which of them can only be removed together.
 //!
-//! A *dimension* is known as it would be for two different assignments of sizes to the model's open dimensions: it
-//! is fixed in the graph if both agree. An *axis* of fixed size has elements; elements that must stay or go together
-//! are in one class (disjoint sets), and a class one of whose elements must stay is blocked, with the first reason.
+//! A *dimension* is computed for two different assignments of sizes to the model's open dimensions: it is fixed in
+//! the graph if both agree. An *axis* of fixed size has elements; elements that must be kept or removed together are
+//! in one class (disjoint sets), and a class with an element that must be kept is blocked, with the first reason.
 
 use crate::limits;
 use std::collections::HashMap;
@@ -11,30 +11,30 @@ use std::sync::Arc;
 /// A size under two assignments of the open sizes.
 pub type Dim = [i64; 2];
 
-/// A size that nothing says; no open size is chosen like this.
+/// An unknown size; no open size is chosen like this.
 pub const UNKNOWN: Dim = [1009, 1013];
 
-/// Number of an axis in [`Axes`].
+/// Id of an axis in [`Axes`].
 pub type AxisId = u32;
 
-/// Whether a size is the same whatever is fed.
+/// Returns whether a size does not depend on the inputs of a run.
 pub fn is_fixed(dim: Dim) -> bool {
     dim[0] == dim[1]
 }
 
-/// Why something must stay: what the node with that index does.
+/// Why something must be kept: the effect of the node with that index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason {
     /// The node concerned; `None` for the model's own inputs and outputs.
     pub node: Option<u32>,
-    /// In words.
+    /// Description.
     pub text: &'static str,
-    /// The node did not do it itself: what it makes, or what is made of that, has a shape that is not known.
+    /// Whether another node is the cause: the shape of its output, or of what is computed from that, is not known.
     pub lost: bool,
 }
 
 impl Reason {
-    /// What the node with that index does; `None` for the model's own inputs and outputs.
+    /// Returns a reason of the node with that index; `None` for the model's own inputs and outputs.
     pub fn new(node: Option<u32>, text: &'static str) -> Reason {
         Reason { node, text, lost: false }
     }
@@ -43,9 +43,9 @@ impl Reason {
 /// An axis of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Axis {
-    /// Nothing of it can be removed.
+    /// No element can be removed.
     Fixed(Reason),
-    /// Its elements are followed.
+    /// The elements are followed.
     Units(AxisId),
 }
 
@@ -54,18 +54,17 @@ const NONE: u32 = u32::MAX;
 /// All axes with the classes of their elements.
 #[derive(Default)]
 pub struct Axes {
-    /// First element and number of elements.
+    /// First element and number of elements of each axis.
     spans: Vec<(u32, u32)>,
     parent: Vec<u32>,
-    /// For the root of a class the index of the reason why it must stay.
+    /// For the root of a class, the index of the reason why it must be kept.
     blocked: Vec<u32>,
     reasons: Vec<Reason>,
     known: HashMap<Reason, u32>,
 }
 
 impl Axes {
-    /// A new axis, each element in a class of its own. Of sizes that are open, below 2 or beyond all reason nothing
-    /// can be removed.
+    /// Adds an axis, each element in a class of its own. Axes of open size, below 2 or too large are fixed.
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
         let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
@@ -87,17 +86,17 @@ impl Axes {
         Axis::Units(self.spans.len() as AxisId - 1)
     }
 
-    /// Number of axes.
+    /// Returns the number of axes.
     pub fn count(&self) -> usize {
         self.spans.len()
     }
 
-    /// Number of elements of an axis.
+    /// Returns the number of elements of an axis.
     pub fn size(&self, axis: AxisId) -> usize {
         self.spans[axis as usize].1 as usize
     }
 
-    /// The class of an element.
+    /// Returns the class of an element.
     pub fn class(&mut self, axis: AxisId, index: usize) -> u32 {
         let mut at = self.spans[axis as usize].0 + index as u32;
         while self.parent[at as usize] != at {
@@ -108,7 +107,7 @@ impl Axes {
         at
     }
 
-    /// Puts two elements into one class.
+    /// Merges the classes of two elements.
     pub fn join(&mut self, a: (AxisId, usize), b: (AxisId, usize)) {
         let (a, b) = (self.class(a.0, a.1), self.class(b.0, b.1));
         if a != b {
@@ -121,7 +120,7 @@ impl Axes {
         }
     }
 
-    /// Says that an element must stay.
+    /// Blocks an element.
     pub fn block_element(&mut self, axis: AxisId, index: usize, reason: Reason) {
         let root = self.class(axis, index) as usize;
         if self.blocked[root] == NONE {
@@ -134,19 +133,19 @@ impl Axes {
         }
     }
 
-    /// Says that all of an axis must stay.
+    /// Blocks all elements of an axis.
     pub fn block(&mut self, axis: Axis, reason: Reason) {
         if let Axis::Units(id) = axis {
             (0..self.size(id)).for_each(|index| self.block_element(id, index, reason));
         }
     }
 
-    /// Why a class must stay; `None` if it may go.
+    /// Returns why a class must be kept; `None` if it may be removed.
     pub fn reason(&self, class: u32) -> Option<Reason> {
         self.reasons.get(self.blocked[class as usize] as usize).copied()
     }
 
-    /// Two axes of one size whose elements go together one by one. Gives the one to go on with.
+    /// Links two axes of one size whose elements are removed together one by one. Returns the one to continue with.
     pub fn link(&mut self, a: Axis, b: Axis, reason: Reason) -> Axis {
         match (a, b) {
             (Axis::Units(x), Axis::Units(y)) if x == y => a,
@@ -172,14 +171,14 @@ impl Axes {
     }
 }
 
-/// Which elements of each axis stay.
+/// The kept elements of each axis.
 pub struct Kept {
-    /// By axis; `None` if all of it stays.
+    /// By axis; `None` if all are kept.
     by_axis: Vec<Option<Vec<u32>>>,
 }
 
 impl Kept {
-    /// What stays if the classes for which `gone` holds are removed.
+    /// Returns what is kept if the classes for which `gone` holds are removed.
     pub fn new(axes: &mut Axes, gone: impl Fn(u32) -> bool) -> Kept {
         let mut by_axis = Vec::with_capacity(axes.count());
         for axis in 0..axes.count() as AxisId {
@@ -190,7 +189,7 @@ impl Kept {
         Kept { by_axis }
     }
 
-    /// The elements of an axis that stay; `None` if all do.
+    /// Returns the kept elements of an axis; `None` if all are kept.
     pub fn of(&self, axis: Axis) -> Option<&[u32]> {
         match axis {
             Axis::Units(id) => self.by_axis[id as usize].as_deref(),
@@ -198,28 +197,28 @@ impl Kept {
         }
     }
 
-    /// How many elements of an axis stay, if not all do.
+    /// Returns the number of kept elements of an axis, if not all are kept.
     pub fn size(&self, axis: AxisId) -> Option<i64> {
         self.by_axis[axis as usize].as_ref().map(|kept| kept.len() as i64)
     }
 }
 
-/// A whole number that a graph computes with, mostly a size.
+/// An integer that a graph computes with, mostly a size.
 #[derive(Clone)]
 pub struct Int {
-    /// Its value under both assignments.
+    /// The value under both assignments.
     pub lanes: Dim,
     from: From,
-    /// Steps to compute it again.
+    /// Number of steps to compute it again.
     steps: u32,
 }
 
-/// Steps after which a number is given up: a chain of `x + x` takes 2^n of them.
+/// Maximum number of steps: a chain of `x + x` takes 2^n of them.
 const STEPS: u32 = 1000;
 
 #[derive(Clone)]
 enum From {
-    /// Nothing that could change.
+    /// A value that cannot change.
     Constant,
     /// The size of an axis.
     Size(AxisId),
@@ -230,12 +229,12 @@ enum From {
 }
 
 impl Int {
-    /// A constant, or a size that is open.
+    /// Returns a constant, or an open size.
     pub fn constant(lanes: Dim) -> Int {
         Int { lanes, from: From::Constant, steps: 1 }
     }
 
-    /// The size of a dimension.
+    /// Returns the size of a dimension.
     pub fn size(dim: Dim, axis: Axis) -> Int {
         match axis {
             Axis::Units(id) => Int { lanes: dim, from: From::Size(id), steps: 1 },
@@ -243,7 +242,7 @@ impl Int {
         }
     }
 
-    /// A function of two numbers; `None` if it takes too many steps.
+    /// Returns a function of two integers; `None` if it takes too many steps.
     pub fn of(function: fn(i64, i64) -> i64, a: &Int, b: &Int) -> Option<Int> {
         let lanes = [function(a.lanes[0], b.lanes[0]), function(a.lanes[1], b.lanes[1])];
         let steps = a.steps.saturating_add(b.steps).saturating_add(1);
@@ -254,7 +253,7 @@ impl Int {
         }
     }
 
-    /// The product of two numbers; `None` if it takes too many steps.
+    /// Returns the product of two integers; `None` if it takes too many steps.
     pub fn product(a: &Int, b: &Int) -> Option<Int> {
         let product = Int::of(|a, b| a.wrapping_mul(b), a, b)?;
         Some(match product.from {
@@ -263,7 +262,8 @@ impl Int {
         })
     }
 
-    /// Of a product: those of its factors that follow axes, as they are and with other sizes. `None` if it is no product.
+    /// Returns those factors of a product that depend on axes, with the present and with other sizes. `None` if it is
+    /// not a product.
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),
@@ -276,17 +276,17 @@ impl Int {
         }
     }
 
-    /// Whether it depends on the size of an axis that might be cut.
+    /// Returns whether it depends on the size of an axis that might be cut.
     pub fn follows(&self) -> bool {
         !matches!(self.from, From::Constant)
     }
 
-    /// Its value once the model has been cut.
+    /// Returns its value after the cut.
     pub fn after(&self, kept: &Kept) -> Dim {
         self.with(&|axis| kept.size(axis))
     }
 
-    /// Its value where axes have other sizes; `None` leaves one as it is.
+    /// Returns its value where axes have other sizes; `None` keeps a size.
     fn with(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Dim {
         match &self.from {
             From::Constant => self.lanes,
@@ -302,7 +302,7 @@ impl Int {
         }
     }
 
-    /// The axes without some of whose elements it would be another number, as far as a few trials show.
+    /// Returns the axes whose cut would change it, as far as a few trials show.
     pub fn hangs_on(&self, axes: &Axes) -> Vec<AxisId> {
         let mut found = Vec::new();
         self.collect(&mut found);

@@ -1,4 +1,4 @@
-//! Cutting a model, and masking it instead.
+//! Cutting a model, or masking it instead.
 
 use super::Plan;
 use super::analysis::Analysis;
@@ -29,7 +29,7 @@ fn replace(graph: &mut GraphProto, mut tensors: HashMap<String, TensorProto>) {
     }
 }
 
-/// The model with zeros where weights sum over units that go.
+/// Returns the model with zeros where weights sum over removed units.
 pub fn masked(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept) -> Result<Model> {
     let mut proto = plan.model.proto().clone();
     let mut changed: HashMap<String, TensorProto> = plan.changed.clone();
@@ -44,7 +44,7 @@ pub fn masked(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept) -> Result<Model
     Ok(plan.model.derive(proto))
 }
 
-/// Weights with a dimension that they sum over and that is cut, and what stays of it.
+/// Returns the weights with a cut dimension that they sum over, and what is kept of it.
 pub fn consumed<'k, 'm>(analysis: &Analysis<'m>, kept: &'k Kept) -> Vec<(&'m str, usize, &'k [u32])> {
     let mut found: Vec<(&str, usize, &[u32])> = Vec::new();
     for consumer in &analysis.consumers {
@@ -59,7 +59,7 @@ pub fn consumed<'k, 'm>(analysis: &Analysis<'m>, kept: &'k Kept) -> Vec<(&'m str
     found
 }
 
-/// The model without what goes.
+/// Returns the model without the removed units.
 pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Result<Model> {
     let mut proto: ModelProto = plan.model.proto().clone();
     let names = Names::of(&proto);
@@ -99,15 +99,15 @@ pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Re
 pub struct Counts {
     /// Elements of float constants.
     pub parameters: (u64, u64),
-    /// Elements of those that were cut.
+    /// Elements of the float constants that were cut.
     pub targets: (u64, u64),
-    /// Bytes of float constants.
+    /// Size of float constants in bytes.
     pub bytes: (u64, u64),
-    /// Two for each element of a weight that is applied: what one token, or one place of an image, costs.
+    /// FLOPs of one token, or one position of an image: two per element of an applied weight.
     pub flops: (u64, u64),
 }
 
-/// Counts.
+/// Returns the counts.
 pub fn counts(analysis: &Analysis<'_>, kept: &Kept) -> Counts {
     let mut counts = Counts::default();
     let sizes = |name: &str| {

@@ -1,4 +1,4 @@
-//! What a cut changes in the graph besides weights: shapes, sizes of splits, ranges, attributes, declared shapes.
+//! Updates of the graph after a cut, besides weights: shapes, sizes of splits, ranges, attributes, declared shapes.
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Axis, AxisId, Dim, Int, Kept, is_fixed};
@@ -10,26 +10,26 @@ use crate::onnx::proto::*;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 
-/// A graph that follows a cut.
+/// The state of updating a graph after a cut.
 pub struct Follower<'a, 'm> {
     analysis: &'a Analysis<'m>,
     kept: &'a Kept,
-    /// The graph to be changed; its nodes have the indexes that they have in the analysis.
+    /// The graph to be changed; its nodes have the indices of the analysis.
     graph: &'a mut GraphProto,
     names: Names,
-    /// New nodes, with the index of the node that they come before.
+    /// New nodes, with the index of the node that they precede.
     added: Vec<(usize, NodeProto)>,
-    /// Values made already: what they are made from, with which elements changed.
+    /// Values created so far: their source, and the changed elements.
     made: HashMap<(String, Vec<Option<i64>>), String>,
 }
 
 impl<'a, 'm> Follower<'a, 'm> {
-    /// `names` are those of the whole model.
+    /// Returns an updater. `names` are those of the whole model.
     pub fn new(analysis: &'a Analysis<'m>, kept: &'a Kept, graph: &'a mut GraphProto, names: Names) -> Self {
         Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new() }
     }
 
-    /// Brings everything in line; the nodes are in their places afterwards.
+    /// Updates everything; the nodes are in their places afterwards.
     pub fn all(mut self) -> Result<()> {
         let analysis = self.analysis;
         let mut ranges: BTreeMap<(usize, usize), Vec<Option<i64>>> = BTreeMap::new();
@@ -73,7 +73,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// The size of an axis after the cut.
+    /// Returns the size of an axis after the cut.
     fn size(&self, axis: AxisId) -> i64 {
         self.kept.size(axis).unwrap_or(self.analysis.axes.size(axis) as i64)
     }
@@ -94,7 +94,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.change(node, input, &changes)
     }
 
-    /// Notes the elements of an input that are used as numbers and would be others.
+    /// Records the elements of an input that are used as values and would change.
     fn numbers(
         &mut self,
         node: usize,
@@ -118,7 +118,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// Gives a node an input of products with open sizes as they were: times the factors that were, over those that are.
+    /// Restores an input with products of open sizes: multiplies by the old factors, divides by the new ones.
     fn products(&mut self, node: usize, input: usize, ints: &[Int]) -> Result<()> {
         let factors: Option<Vec<(i64, i64)>> =
             ints.iter().map(|int| int.factors(&|axis| self.kept.size(axis))).collect();
@@ -135,13 +135,13 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// Element type and dimensions of a value of so many whole numbers.
+    /// Returns element type and dimensions of a value of that many integers.
     fn form(&self, name: &str, count: usize) -> (Option<i32>, Vec<i64>) {
         let dims = self.analysis.values.get(name).map(|value| value.dims.iter().map(|dim| dim[0]).collect());
         (self.analysis.dtype_of(name).map(DataType::to_onnx), dims.unwrap_or_else(|| vec![count as i64]))
     }
 
-    /// Gives a node an integer input with other elements.
+    /// Changes elements of an integer input of a node.
     fn change(&mut self, node: usize, input: usize, changes: &[Option<i64>]) -> Result<()> {
         if changes.iter().all(Option::is_none) {
             return Ok(());
@@ -164,7 +164,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// The value `name` with some elements changed, made before node `at`.
+    /// Returns the value `name` with some elements changed, computed before node `at`.
     fn changed(&mut self, at: usize, name: &'m str, changes: &[Option<i64>]) -> String {
         if changes.iter().all(Option::is_none) {
             return name.to_owned();
@@ -206,7 +206,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.arithmetic(at, name, (dtype, &dims), changes)
     }
 
-    /// As [`Follower::changed`] for a value that is computed: `x * (0 or 1) + (new or 0)`.
+    /// As [`Follower::changed`] for a computed value: `x * (0 or 1) + (new or 0)`.
     fn arithmetic(
         &mut self,
         at: usize,
@@ -221,7 +221,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.add(at, edit::node("Add", &[&product, &terms], &[name]))
     }
 
-    /// Adds a node under new names.
+    /// Adds a node under fresh names.
     fn add(&mut self, at: usize, mut node: NodeProto) -> String {
         let output = self.names.fresh(&format!("{}_cut", node.output.first().map_or("", String::as_str)));
         if let Some(name) = node.name.take().filter(|name| !name.is_empty()) {
@@ -267,7 +267,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         proto.input.push(name);
     }
 
-    /// Notes the new bounds of a `Slice`: several axes of one node are changed together.
+    /// Records the new bounds of a `Slice`: several axes of one node are changed together.
     fn range(
         &self,
         node: usize,
@@ -295,7 +295,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         }
     }
 
-    /// The shape of an input or output.
+    /// Updates the declared shape of an input or output.
     fn declared(&mut self, name: &str) {
         let Some(value) = self.analysis.values.get(name) else { return };
         let infos = self.graph.input.iter_mut().chain(&mut self.graph.output);
@@ -312,7 +312,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         }
     }
 
-    /// Drops the declared shapes of inner values that were cut.
+    /// Removes the declared shapes of inner values that were cut.
     fn forget_shapes(&mut self) {
         let (analysis, kept) = (self.analysis, self.kept);
         let cut = |info: &ValueInfoProto| {

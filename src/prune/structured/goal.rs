@@ -1,4 +1,4 @@
-//! The smallest sparsity with which a model is small or fast enough.
+//! The smallest sparsity at which a model is small or fast enough.
 
 use super::Plan;
 use crate::benchmark::inputs::InputSet;
@@ -8,17 +8,17 @@ use crate::error::{Result, bail};
 use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 
-/// Sparsities are tried up to this.
+/// Maximum sparsity to try.
 const MOST: f64 = 0.95;
 /// Steps of a search for a size: the sparsity is found to a thousandth.
 const STEPS: usize = 10;
-/// Steps of a search for a speed, each of which is a benchmark.
+/// Steps of a search for a speed-up, each of which is a benchmark.
 const RACES: usize = 6;
 const ROUNDS: usize = 15;
-/// Of one benchmark.
+/// Duration of one benchmark in seconds.
 const SECONDS: f64 = 6.0;
 
-/// The plan for as few units as it takes to come down to `bytes`. `InvalidArgument` if no sparsity does.
+/// Returns the plan with the fewest removed units for `bytes`. Fails with `InvalidArgument` if no sparsity is enough.
 pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     let enough = |plan: &Plan| Ok(plan.bytes()? <= bytes);
     match search(plan, STEPS, enough)? {
@@ -30,7 +30,8 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     }
 }
 
-/// The plan for as few units as it takes to run `speedup` times as fast. `InvalidArgument` if no sparsity does.
+/// Returns the plan with the fewest removed units for a speed-up of `speedup`. Fails with `InvalidArgument` if no
+/// sparsity is enough.
 pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
     let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
     let races = Races::new(runtime, plan, call)?;
@@ -49,7 +50,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
     }
 }
 
-/// The least sparsity of those tried that is enough.
+/// Returns the smallest sparsity among those tried that is enough.
 fn search(plan: &Plan, steps: usize, mut enough: impl FnMut(&Plan) -> Result<bool>) -> Result<Option<Plan>> {
     let mut best = plan.at(MOST)?;
     if !enough(&best)? {
@@ -93,7 +94,7 @@ impl Races {
         Ok(Races { runtime, session, options, inputs })
     }
 
-    /// How many times as fast as `original` the `result` is.
+    /// Returns the speed-up of `result` over `original`.
     fn run(&self, original: &Model, result: &Model, call: &Call) -> Result<f64> {
         let subject = |model: &Model| Subject::new(self.runtime, model, &self.session, call);
         let mut pair = Pair::new(subject(original)?, subject(result)?);

@@ -1,33 +1,33 @@
-//! Units, and groups of units that are alike.
+//! Units, and groups of similar units.
 
 use super::analysis::Analysis;
 use super::axes::{AxisId, Reason};
 use std::collections::{BTreeMap, HashMap};
 
-/// Elements of axes that stay or go together.
+/// Elements of axes that are kept or removed together.
 pub struct Unit {
-    /// The number of their class.
+    /// Id of their class.
     pub class: u32,
-    /// Sorted.
+    /// The elements, sorted.
     pub elements: Vec<(AxisId, u32)>,
 }
 
 /// Units that touch the same axes: the neurons of a layer, the heads of an attention, the channels of a stage.
 pub struct Group {
-    /// In the order of their elements.
+    /// The units, in the order of their elements.
     pub units: Vec<Unit>,
     /// The axes that they touch.
     pub axes: Vec<AxisId>,
-    /// Those who make them: indexes into [`Analysis::producers`].
+    /// Indices of their producers in [`Analysis::producers`].
     pub producers: Vec<usize>,
-    /// Those who sum over them: indexes into [`Analysis::consumers`].
+    /// Indices of their consumers in [`Analysis::consumers`].
     pub consumers: Vec<usize>,
 }
 
 /// What can be cut, and for each producer why the rest of its outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
-    /// By producer: the first reason met, and how many of its elements it holds.
+    /// By producer: the first reason, and the number of its blocked elements.
     pub held: Vec<Option<(Reason, usize)>>,
 }
 

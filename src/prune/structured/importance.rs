@@ -1,4 +1,4 @@
-//! How much units matter.
+//! Importance of units.
 
 use super::analysis::Analysis;
 use super::axes::Axis;
@@ -14,8 +14,8 @@ use std::collections::HashMap;
 /// Mean squares of the elements of a dimension of a value.
 pub type Statistics = HashMap<(String, usize), Vec<f64>>;
 
-/// The values that consumers of units read, with the dimension that is summed over, in the order in which they are
-/// computed.
+/// Returns the values that consumers of units read, with the dimension that is summed over, in the order in which
+/// they are computed.
 pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> {
     let place = analysis.places();
     let mut chosen: Vec<&analysis::Consumer<'_>> =
@@ -31,7 +31,7 @@ pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> 
     list
 }
 
-/// What flows through the inputs of consumers on calibration data.
+/// Returns the mean squares of the inputs of consumers on calibration data.
 pub fn mean_squares(
     runtime: &'static Runtime,
     model: &Model,
@@ -74,7 +74,7 @@ fn add_squares(tensor: &Tensor, dimension: usize, sums: &mut Vec<f64>) -> Result
     Ok(values.len() / size.max(1))
 }
 
-/// A score for each unit of each group: what has the lowest goes first.
+/// Returns a score for each unit of each group; the lowest is removed first.
 pub fn scores(
     analysis: &Analysis<'_>,
     groups: &Groups,
@@ -91,7 +91,7 @@ pub fn scores(
     groups.groups.iter().map(one).collect()
 }
 
-/// Sums over the weights of each tensor that holds a unit, each tensor scaled to a mean of 1.
+/// Sums over the weights of each tensor that contains a unit, each tensor scaled to a mean of 1.
 fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     let mut names: Vec<&str> = analysis.constants.keys().copied().collect();
@@ -114,7 +114,7 @@ fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Res
     Ok(scores)
 }
 
-/// The energy that each unit brings to those who read it.
+/// Computes the energy that each unit contributes to its consumers.
 fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistics) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     for consumer in group.consumers.iter().map(|i| &analysis.consumers[*i]) {
@@ -138,7 +138,7 @@ fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistic
     }
 }
 
-/// Adds what an axis says about each unit, scaled to a mean of 1.
+/// Adds the sums of an axis for each unit, scaled to a mean of 1.
 fn add(group: &Group, axis: u32, sums: &[f64], scores: &mut [f64]) {
     let of = |unit: &super::groups::Unit| -> f64 {
         let own = unit.elements.iter().filter(|(id, _)| *id == axis);

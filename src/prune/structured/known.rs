@@ -1,9 +1,9 @@
-//! What is known of a model before its axes are looked at: shapes and whole numbers that ONNX Runtime infers where the
-//! rules lose them, and how large open sizes have to be.
+//! Knowledge about a model before its axes are analysed: shapes and integers that ONNX Runtime infers where the rules
+//! do not, and the size of open dimensions.
 //!
 //! ONNX Runtime folds whatever can be computed from shapes once the inputs have sizes, and infers the shapes of all
-//! operators it has. It is asked twice, with the two sizes that [`super::sizes`] chooses for every open dimension, about
-//! the values whose shape is lost. Weights are of no use to it: it is given their shapes alone.
+//! its operators. It is run twice, with the two sizes that [`super::sizes`] chooses for every open dimension, for the
+//! values of unknown shape. It does not need the weights: it receives only their shapes.
 
 use super::analysis::{Analysis, COMPUTED};
 use super::axes::{Dim, Int};
@@ -16,18 +16,18 @@ use crate::onnx::proto::{TensorProto, ValueInfoProto};
 use crate::runtime::{Runtime, inferred, resize};
 use std::collections::HashMap;
 
-/// What is known of a model's values besides what the rules say.
+/// What is known of a model's values besides the rules.
 #[derive(Default)]
 pub struct Known {
     shapes: HashMap<String, Vec<Dim>>,
     ints: HashMap<String, Vec<Dim>>,
-    /// Open sizes must be large: there are windows that nothing else fills.
+    /// Whether open sizes must be large, because of large windows.
     pub long: bool,
 }
 
 impl Known {
-    /// What the rules need to know, as far as `runtime`, or the one that can be found, tells. A runtime is opened only if
-    /// it is needed, and that there is none is no error.
+    /// Returns what the rules need, as far as `runtime`, or one that is found, can infer it. A runtime is opened only
+    /// if it is needed, and a missing one is not an error.
     pub fn of(model: &Model, runtime: Option<&'static Runtime>) -> Known {
         let mut known = Known::default();
         let Ok(first) = Analysis::new(model, &known) else { return known };
@@ -53,18 +53,19 @@ impl Known {
         known
     }
 
-    /// The shape of a value.
+    /// Returns the shape of a value.
     pub fn shape(&self, name: &str) -> Option<Vec<Dim>> {
         self.shapes.get(name).cloned()
     }
 
-    /// The elements of a value of whole numbers.
+    /// Returns the elements of an integer value.
     pub fn ints(&self, name: &str) -> Option<Vec<Int>> {
         Some(self.ints.get(name)?.iter().map(|lanes| Int::constant(*lanes)).collect())
     }
 }
 
-/// The values that an analysis knows no shape of; with those it does not know the numbers of, nothing is empty.
+/// Returns the values whose shape an analysis does not know, and, if there are any, those whose integers it does not
+/// know.
 fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     let made = |name: &str| analysis.producers_of.contains_key(name);
     let mut names: Vec<String> =
@@ -76,7 +77,7 @@ fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     names
 }
 
-/// Lists by name that both have, with the same number of elements.
+/// Returns the lists by name that both have, with equal numbers of elements.
 fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap<String, Vec<Dim>> {
     let pair = |(name, a): (&String, &Vec<i64>)| {
         let b = b.get(name).filter(|b| b.len() == a.len())?;
@@ -85,10 +86,10 @@ fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap
     a.iter().filter_map(pair).collect()
 }
 
-/// Shapes, and small lists of whole numbers, by name.
+/// Shapes, and small lists of integers, by name.
 type Told = (HashMap<String, Vec<i64>>, HashMap<String, Vec<i64>>);
 
-/// What ONNX Runtime makes of a model at one of the two sizes.
+/// Returns what ONNX Runtime infers for a model at one of the two sizes.
 fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane): (bool, usize)) -> Result<Told> {
     let mut proto = model.proto().clone();
     let mut sizes = Sizes::new(model, long);
@@ -106,7 +107,7 @@ fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane
     Ok((shapes, ints))
 }
 
-/// The sizes of a declared value, if all are known.
+/// Returns the sizes of a declared value, if all are known.
 fn shape_of(info: &ValueInfoProto) -> Option<Vec<i64>> {
     let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
     tensor.shape.as_deref()?.dim.iter().map(|dim| dim.dim_value.filter(|size| *size >= 0)).collect()

@@ -1,11 +1,13 @@
-//! Structured pruning: whole units go (neurons, channels, heads), tensors are cut, and the model is smaller and faster.
+//! Structured pruning: whole units (neurons, channels, heads) are removed, tensors are cut, and the model is smaller
+//! and faster.
 //!
-//! The idea is that of DepGraph (Fang et al. 2023, arXiv 2301.12900), on ONNX, with its three parts apart: *what hangs
-//! together* (`analysis`, with a rule for each kind of node), *what matters* (`importance`), *what is done* (`cut`).
-//! A unit is a set of elements of axes that can only be removed together. Its way through the model begins in weights
-//! that make it and ends in weights that sum over it; everything between works element by element. So a model without
-//! some units equals the whole model with zeros in the rows of those last weights ([`Plan::masked`]), whatever lies
-//! between: biases and shifts may make something of nothing, but nobody adds it up.
+//! The method is that of DepGraph (Fang et al. 2023, arXiv 2301.12900) on ONNX, with three separate parts:
+//! *dependencies* (`analysis`, with a rule for each kind of node), *importance* (`importance`), and *cutting*
+//! (`cut`). A unit is a set of elements of axes that can only be removed together. Its path through the model begins
+//! in weights that produce it and ends in weights that sum over it; everything between works element by element. So a
+//! model without some units equals the whole model with zeros in the rows of those last weights ([`Plan::masked`]),
+//! whatever lies between: a bias can turn a masked zero into a non-zero, but every consumer of that channel is masked
+//! too.
 
 mod analysis;
 mod axes;
@@ -40,40 +42,40 @@ use std::time::Instant;
 
 pub use super::options::{Importance, SparsityOverride};
 
-/// What to cut, and how.
+/// Options of [`structured`].
 #[derive(Debug, Clone, Serialize)]
 pub struct StructuredOptions {
-    /// The part of each group's units that goes: from 0 up to, but not including, 1. Both ends of a weight may shrink,
-    /// so parameters can fall by more.
+    /// Share of each group's units to remove: from 0 to below 1. Both ends of a weight may shrink, so parameters can
+    /// be reduced by more.
     pub sparsity: f64,
-    /// Other parts for some modules. The first that matches counts.
+    /// Other shares for some modules. The first match counts.
     pub overrides: Vec<SparsityOverride>,
-    /// Modules whose outputs are cut (or, if they have none that can be, inputs): names or globs that match a run of the
+    /// Modules whose outputs are cut (or inputs, if their outputs cannot be): names or globs that match a run of the
     /// parts of a module's path, e.g. `query`, `fc*`, `layer.*.intermediate`. Empty means all that can be.
     pub target_modules: Vec<String>,
-    /// Modules that are left, and whatever hangs together with them; wins over `target_modules`.
+    /// Modules to leave unchanged, with everything that depends on them; takes precedence over `target_modules`.
     pub exclude: Vec<String>,
-    /// What says how much a unit matters.
+    /// Ranking of the units.
     pub importance: Importance,
-    /// For [`Importance::Random`].
+    /// Seed of [`Importance::Random`].
     pub seed: u64,
-    /// The number of units that stay is a multiple of this, as near as possible. 0 is, for the channels of
-    /// two-dimensional convolutions, 16 for groups of 32 or more and 8 for groups of 16 or more: ONNX Runtime's fastest
-    /// layout wants channels in sixteens where the processor has AVX-512 and in eights elsewhere, and the same model
-    /// comes out on every machine. For everything else it is 16 for groups of 256 or more and 8 from 64 on; else 1.
+    /// The number of kept units is a multiple of this, as near as possible. 0 is, for the channels of two-dimensional
+    /// convolutions, 16 for groups of 32 or more and 8 for groups of 16 or more: ONNX Runtime's fastest layout uses
+    /// blocks of 16 channels with AVX-512 and of 8 elsewhere, and the result must be the same on every machine. For
+    /// everything else it is 16 for groups of 256 or more and 8 from 64 on; otherwise 1.
     pub round_to: usize,
-    /// Change the weights that read what is left so that their outputs stay as near as possible to what they were on
-    /// calibration data (least squares).
+    /// Whether the weights that read the rest are changed so that their outputs stay as close as possible to the
+    /// original on calibration data (least squares).
     pub reconstruct: bool,
-    /// Instead of a sparsity: the least with which the model takes at most so many bytes; 0 is none.
+    /// Size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
     pub target_size: u64,
-    /// Instead of a sparsity: the least with which the model is measured to be so many times as fast; 0 is none. Needs
-    /// ONNX Runtime; a decoder is measured by steps of one token.
+    /// Measured speed-up to prune for, as little as needed, instead of a sparsity; 0 is none. Needs ONNX Runtime; a
+    /// decoder is measured by steps of one token.
     pub target_speedup: f64,
-    /// Worker threads; 0 means all processors.
+    /// Number of worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Where cut weights lie until they are saved (an unlinked file); default the system's temporary folder.
+    /// Folder of cut weights until they are saved (an unlinked file); default the system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -119,10 +121,10 @@ impl StructuredOptions {
 /// Calibration data for [`structured`].
 pub type Data<'d> = Option<(&'static Runtime, &'d [Batch])>;
 
-/// Cuts units out of a model. The original is not changed.
+/// Removes units from a model. The original is unchanged.
 ///
-/// Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for options that
-/// make no sense or match no module (the message lists those there are). Sparsity 0 gives the model back.
+/// Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for invalid
+/// options or options that match no module (the message lists the modules). Sparsity 0 returns the model.
 pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let mut plan = Plan::new(model, options, data, call)?;
@@ -141,7 +143,7 @@ pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, ca
     Ok((result, report))
 }
 
-/// Floating point operations of a model for a token, or a place of an image; `None` if it cannot be analysed.
+/// Returns the FLOPs of a model for a token, or a position of an image; `None` if it cannot be analysed.
 pub(super) fn flops(model: &Model) -> Option<u64> {
     let known = Known::of(model, None);
     let mut analysis = Analysis::new(model, &known).ok()?;
@@ -149,33 +151,33 @@ pub(super) fn flops(model: &Model) -> Option<u64> {
     Some(cut::counts(&analysis, &kept).flops.0)
 }
 
-/// The sizes of the values of the main graph that are known, each twice: open ones have two values.
+/// Returns the known sizes of the values of the main graph, under two assignments of the open sizes.
 pub(super) fn sizes_of(model: &Model) -> HashMap<String, Vec<[i64; 2]>> {
     let known = Known::of(model, None);
     let Ok(analysis) = Analysis::new(model, &known) else { return HashMap::new() };
     analysis.values.into_iter().map(|(name, value)| (name.to_owned(), value.dims)).collect()
 }
 
-/// Which units go.
+/// The units to remove.
 pub struct Plan {
     model: Model,
     options: StructuredOptions,
-    /// The classes that go, sorted.
+    /// The classes to remove, sorted.
     gone: Vec<u32>,
     nodes: Vec<NodeReport>,
-    /// Units there were and are left, over all groups.
+    /// Number of units before and after, over all groups.
     units: (usize, usize),
-    /// Weights with other values, by name.
+    /// Weights with changed values, by name.
     changed: HashMap<String, crate::onnx::proto::TensorProto>,
     notes: Vec<String>,
-    /// What was known of the model before its axes were looked at.
+    /// What was known of the model before its axes were analysed.
     known: Arc<Known>,
-    /// Of each unit of each group.
+    /// Score of each unit of each group.
     scores: Arc<Vec<Vec<f64>>>,
 }
 
 impl Plan {
-    /// Decides what goes.
+    /// Selects the units to remove.
     pub fn new(model: &Model, options: &StructuredOptions, data: Data<'_>, call: &Call) -> Result<Plan> {
         options.check(data.is_some())?;
         let mut proto = model.proto().clone();
@@ -219,7 +221,7 @@ impl Plan {
         Plan { model, options, gone, nodes, units, changed: HashMap::new(), notes: Vec::new(), known, scores }
     }
 
-    /// The same for another sparsity. Overrides stay.
+    /// Returns the same plan for another sparsity. Overrides are kept.
     fn at(&self, sparsity: f64) -> Result<Plan> {
         let options = StructuredOptions { sparsity, ..self.options.clone() };
         let mut analysis = Analysis::new(&self.model, &self.known)?;
@@ -230,7 +232,7 @@ impl Plan {
         Ok(Plan::of(self.model.clone(), options, chosen, (self.known.clone(), self.scores.clone())))
     }
 
-    /// Bytes that the model will take on disk.
+    /// Returns the size of the result on disk in bytes.
     fn bytes(&self) -> Result<u64> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
@@ -243,21 +245,22 @@ impl Plan {
         Kept::new(&mut analysis.axes, |class| self.gone.binary_search(&class).is_ok())
     }
 
-    /// The whole model with zeros where weights sum over units that go: it gives what the cut model gives.
+    /// Returns the whole model with zeros where weights sum over removed units: it computes what the cut model
+    /// computes.
     pub fn masked(&self) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
         cut::masked(self, &analysis, &kept)
     }
 
-    /// The model without the units that go.
+    /// Returns the model without the removed units.
     pub fn cut(&self, call: &Call) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
         cut::cut(self, &analysis, &kept, call)
     }
 
-    /// Moves the weights that read what is left, so that less is lost.
+    /// Fits the weights that read the rest, to reduce the loss.
     pub fn reconstruct(&mut self, runtime: &'static Runtime, batches: &[Batch], call: &Call) -> Result<()> {
         let done = {
             let mut analysis = Analysis::new(&self.model, &self.known)?;
@@ -269,7 +272,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What was done; `result` is what [`Plan::cut`] gave.
+    /// Returns the report; `result` is the result of [`Plan::cut`].
     pub fn report(&self, result: &Model) -> Result<Report> {
         let mut report = Report::new("prune", serde_json::to_value(&self.options).unwrap_or_default());
         let mut analysis = Analysis::new(&self.model, &self.known)?;

@@ -1,9 +1,9 @@
-//! Sizes of axes that are used as numbers: the head size under the root of the scores' scale, the count in a mean.
+//! Sizes of axes that are used as values: the head size in the scale of attention scores, the count in a mean.
 //!
-//! A graph computes shapes with the sizes of axes, and those have to follow a cut. What is no shape must not: a model
-//! without some units equals the whole model with zeros in their place, in which every number is what it was. So a
-//! number that goes anywhere but on as a whole number or into a shape is written down as it was; where it is not the same
-//! whatever is fed, the axes it hangs on stay.
+//! A graph computes shapes with the sizes of axes, and those must be updated after a cut. Other values must not: a
+//! model without some units equals the whole model with zeros in their place, in which every value is unchanged. So
+//! an integer that is used in another way than as an integer or in a shape is written down as it was; where it
+//! depends on the inputs of a run, the axes it depends on are blocked.
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Int, Reason, is_fixed};
@@ -13,7 +13,7 @@ use crate::onnx::proto::NodeProto;
 
 const NUMBER: &str = "it uses its size as a value";
 
-/// Whether a node's first output goes on with the whole numbers of an input.
+/// Returns whether a node's first output continues the integers of an input.
 fn carries(node: &NodeProto, input: usize) -> bool {
     match node.op() {
         "Gather" | "Slice" | "Squeeze" | "Unsqueeze" | "Reshape" | "Transpose" | "Cast" | "Identity" | "Neg"
@@ -24,7 +24,7 @@ fn carries(node: &NodeProto, input: usize) -> bool {
 }
 
 impl<'m> Analysis<'m> {
-    /// Looks where the numbers go that a judged node reads. Follows from `first` on are its own.
+    /// Follows the integers that the current node reads. Updates from `first` on are its own.
     pub(super) fn numbers(&mut self, node: &'m NodeProto, first: usize) {
         let tracked = node.output.first().and_then(|name| self.values.get(name.as_str()));
         let tracked = tracked.is_some_and(|value| value.ints.is_some());
@@ -48,7 +48,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// An input of the node being judged has to be the number it was.
+    /// Requires an input of the current node to keep its value.
     fn number(&mut self, name: &str, input: usize, ints: Vec<Int>) {
         let whole = matches!(self.dtype_of(name), Some(DataType::Int64 | DataType::Int32));
         let reason = self.reason(NUMBER);
@@ -62,20 +62,20 @@ impl<'m> Analysis<'m> {
         self.follows.push(Follow::Numbers { node: self.at, input, ints });
     }
 
-    /// Nothing that the whole numbers of a value hang on can be cut.
+    /// Blocks the axes that the integers of a value depend on.
     pub(super) fn hold(&mut self, name: &str, reason: Reason) {
         let ints = self.values.get(name).and_then(|value| value.ints.clone()).unwrap_or_default();
         ints.iter().for_each(|int| self.keep(int, reason));
     }
 
-    /// Nothing that a number hangs on can be cut.
+    /// Blocks the axes that an integer depends on.
     pub(super) fn keep(&mut self, int: &Int, reason: Reason) {
         for axis in int.hangs_on(&self.axes) {
             self.axes.block(super::axes::Axis::Units(axis), reason);
         }
     }
 
-    /// A shape whose sizes vary with what is fed, and with what is cut, in a way that no constant can say.
+    /// Blocks shapes whose sizes depend both on the inputs of a run and on a cut, which no constant can express.
     pub(super) fn shapes_that_vary(&mut self) {
         let mut found: Vec<(u32, Int)> = Vec::new();
         for follow in &self.follows {
@@ -88,7 +88,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// The element type of a value of whole numbers, as far as the nodes that pass them on show it.
+    /// Returns the element type of an integer value, as far as the nodes that pass it on show it.
     pub(super) fn dtype_of(&self, name: &str) -> Option<DataType> {
         let mut name = name;
         // A model has been checked for cycles; the bound only keeps a silly chain cheap.

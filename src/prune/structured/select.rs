@@ -1,4 +1,4 @@
-//! Which groups are meant, and which of their units go.
+//! Selection of groups, and of the units to remove.
 
 use super::StructuredOptions;
 use super::analysis::Analysis;
@@ -15,28 +15,28 @@ use crate::prune::names::{Pattern, names_of};
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
 
-/// What was decided about the groups, before units are looked at.
+/// The selection of groups, before units are ranked.
 pub struct Selected {
-    /// For each group the part of its units that goes; `None` if it is left.
+    /// For each group the share of its units to remove; `None` if it is left.
     pub sparsity: Vec<Option<f64>>,
     /// For each producer its module, and whether the targets name it.
     pub modules: Vec<(String, bool)>,
 }
 
-/// What was decided about units.
+/// The selection of units.
 pub struct Chosen {
-    /// Classes that go, sorted.
+    /// Classes to remove, sorted.
     pub gone: Vec<u32>,
-    /// One for each node that makes units.
+    /// Report entries, one for each node that produces units.
     pub nodes: Vec<NodeReport>,
-    /// Units of the groups that were meant, before and after.
+    /// Number of units of the selected groups, before and after.
     pub units: (usize, usize),
 }
 
 /// Matches targets, exclusions and overrides against the modules.
 ///
-/// A group is named by a module that makes its units, and by one that sums over them if the name stands for none that
-/// makes any (`down_proj` for the neurons that it reads).
+/// A group is named by a module that produces its units, or by one that sums over them if the name matches no
+/// producer (`down_proj` for the neurons that it reads).
 pub fn targets(
     model: &Model,
     analysis: &Analysis<'_>,
@@ -89,7 +89,7 @@ pub fn targets(
     Ok(Selected { sparsity, modules: paths.into_iter().zip(named).collect() })
 }
 
-/// The short names of all modules, each once.
+/// Returns the short names of all modules, each once.
 fn list(paths: &[String]) -> String {
     let mut names: Vec<&str> = paths.iter().map(|path| short(path)).collect();
     names.sort_unstable();
@@ -100,13 +100,13 @@ fn list(paths: &[String]) -> String {
     }
 }
 
-/// The short name that people know a module by: the last part of its path that is a word.
+/// Returns the short name of a module: the last part of its path that is a word.
 fn short(path: &str) -> &str {
     let word = |part: &&str| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit());
     path.split('.').rfind(word).unwrap_or(path)
 }
 
-/// Takes the least important units of each group.
+/// Selects the least important units of each group.
 pub fn choose(
     analysis: &Analysis<'_>,
     groups: &Groups,
@@ -142,18 +142,18 @@ pub fn choose(
     Ok(Chosen { gone, nodes, units: (before, after) })
 }
 
-/// How many of `count` units stay: the multiple of `step` nearest to what is asked, and at least one.
+/// Returns how many of `count` units are kept: the multiple of `step` nearest to the request, and at least one.
 fn kept(count: usize, sparsity: f64, step: usize) -> usize {
     let wanted = count as f64 * (1.0 - sparsity);
     let rounded = (wanted / step as f64).round() as usize * step;
     if sparsity == 0.0 { count } else { rounded.max(step).min(count) }
 }
 
-/// What the number of units of a group is a multiple of where nobody says: what kernels are fast with.
+/// Returns the default multiple for the number of units of a group, for fast kernels.
 ///
 /// ONNX Runtime keeps images in blocks of channels, 16 with AVX-512 and 8 without, as long as the channels that a
-/// convolution reads come in whole blocks; otherwise it goes back to plain images, which costs more than a third of the
-/// channels are worth. The result must not depend on the machine, and sixteens are whole eights, too.
+/// convolution reads are whole blocks; otherwise it converts to plain images, which costs more than a third of the
+/// channels saves. The result must not depend on the machine, and multiples of 16 are multiples of 8.
 fn steps(analysis: &Analysis<'_>, group: &Group) -> usize {
     let count = group.units.len();
     let channels = channels_of(analysis, group);
@@ -169,11 +169,11 @@ fn steps(analysis: &Analysis<'_>, group: &Group) -> usize {
     }
 }
 
-/// Channels in a block of ONNX Runtime's layout for images.
+/// Number of channels in a block of ONNX Runtime's layout for images.
 const BLOCK: usize = 16;
 
-/// How many channels of images one unit stands for; `None` if the group has none that a two-dimensional convolution makes
-/// or reads.
+/// Returns the number of image channels of one unit; `None` if no two-dimensional convolution produces or reads the
+/// group's channels.
 fn channels_of(analysis: &Analysis<'_>, group: &Group) -> Option<usize> {
     let image = |node: u32, constant: &str| {
         analysis.graph.node[node as usize].is("Conv") && analysis.values[constant].rank() == 4
@@ -190,7 +190,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
-/// Why a reason holds, in words.
+/// Returns a description of a reason.
 pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     let behind =
         if reason.lost { "; so the shapes of its outputs, and of all that follows, are not known" } else { "" };
@@ -200,7 +200,7 @@ pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     }
 }
 
-/// The reasons why targets cannot be cut, most frequent first.
+/// Returns the reasons why targets cannot be cut, most frequent first.
 fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (held, (_, named)) in groups.held.iter().zip(&selected.modules) {
@@ -222,7 +222,7 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
     }
 }
 
-/// Whether a node has weights: a matrix or more among what it, or a graph inside it, reads.
+/// Returns whether a node has weights: it, or a subgraph inside it, reads a matrix or more.
 fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
     let node = &analysis.graph.node[node as usize];
     let many = |tensor: &TensorProto| {
@@ -238,7 +238,7 @@ fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
     reads(node).into_iter().any(stored) || subgraphs(node).any(|graph| holds(graph, &many))
 }
 
-/// Whether a graph, or one inside it, stores such a tensor.
+/// Returns whether a graph, or a subgraph, stores such a tensor.
 fn holds(graph: &GraphProto, wanted: &dyn Fn(&TensorProto) -> bool) -> bool {
     graph.initializer.iter().any(wanted)
         || graph.node.iter().any(|node| {

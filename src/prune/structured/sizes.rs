@@ -8,7 +8,7 @@ use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use crate::text::Decoder;
 use std::collections::{HashMap, HashSet};
 
-/// Pairs of primes for open sizes: large enough for convolutions, and products stay apart.
+/// Pairs of primes for open sizes: large enough for convolutions, and with distinct products.
 const PRIMES: [Dim; 12] = [
     [67, 71],
     [73, 79],
@@ -24,7 +24,7 @@ const PRIMES: [Dim; 12] = [
     [179, 181],
 ];
 
-/// As [`PRIMES`], for models whose windows are larger than those: raw audio.
+/// As [`PRIMES`], for models with larger windows: raw audio.
 const LONG: [Dim; 12] = [
     [100_003, 100_019],
     [100_043, 100_049],
@@ -40,16 +40,16 @@ const LONG: [Dim; 12] = [
     [100_297, 100_313],
 ];
 
-/// Most elements of an integer value that are followed.
+/// Maximum number of elements of an integer value that are followed.
 pub const INTS: usize = 64;
 
-/// The sizes chosen, by name.
+/// The chosen sizes, by name.
 pub struct Sizes<'m> {
     graph: &'m GraphProto,
     declared: HashMap<&'m str, &'m ValueInfoProto>,
     named: HashMap<String, Dim>,
     next: usize,
-    /// Whether sizes are those of [`LONG`], but for first dimensions, which are mostly a batch.
+    /// Whether sizes are those of [`LONG`], except for first dimensions, which are mostly a batch.
     long: bool,
     /// Names of dimensions other than the first.
     inner: HashSet<String>,
@@ -58,7 +58,7 @@ pub struct Sizes<'m> {
 }
 
 impl<'m> Sizes<'m> {
-    /// None chosen yet, but those of a decoder's cache.
+    /// Returns no sizes, except those of a decoder's cache.
     pub fn new(model: &'m Model, long: bool) -> Sizes<'m> {
         let graph = model.graph();
         let infos = graph.value_info.iter().chain(&graph.output);
@@ -72,7 +72,7 @@ impl<'m> Sizes<'m> {
         sizes
     }
 
-    /// The length of the mask is that of the past and of the new tokens, whatever its name.
+    /// Sets the length of the mask to that of the past and the new tokens, whatever its name.
     fn decoder(&mut self, decoder: &Decoder) {
         for pair in &decoder.cache {
             self.cache.insert(pair.past.clone(), pair.batch + 1);
@@ -93,18 +93,18 @@ impl<'m> Sizes<'m> {
         }
     }
 
-    /// The dimension of the heads, of a value of a decoder's cache.
+    /// Returns the dimension of the heads of a value of a decoder's cache.
     pub fn cache(&self, name: &str) -> Option<usize> {
         self.cache.get(name).copied()
     }
 
-    /// The sizes that a value is declared with.
+    /// Returns the declared sizes of a value.
     pub fn declared(&mut self, name: &str) -> Option<Vec<Dim>> {
         let info = *self.declared.get(name)?;
         self.of(info)
     }
 
-    /// The sizes of a declaration; `None` if it has no shape.
+    /// Returns the sizes of a declaration; `None` if it has no shape.
     pub fn of(&mut self, info: &ValueInfoProto) -> Option<Vec<Dim>> {
         let dims = dims_of(info)?;
         let one = |(at, (size, name)): (usize, (Option<i64>, Option<String>))| match (size, name) {
@@ -115,7 +115,7 @@ impl<'m> Sizes<'m> {
         Some(dims.into_iter().enumerate().map(one).collect())
     }
 
-    /// `a + b`, as some exporters write sizes, or a plain name.
+    /// Returns the size of `a + b`, as some exporters write sizes, or of a plain name.
     fn sum(&mut self, name: &str, at: usize) -> Dim {
         if self.named.contains_key(name) || !name.contains('+') {
             return self.named(name, at);
@@ -137,7 +137,7 @@ impl<'m> Sizes<'m> {
         dim
     }
 
-    /// Sizes that nothing else has, as far as there are primes, for the dimension `at` of a value.
+    /// Returns unused sizes, as far as there are primes, for the dimension `at` of a value.
     fn fresh(&mut self, at: usize) -> Dim {
         self.next += 1;
         let primes = if self.long && at > 0 { &LONG } else { &PRIMES };
@@ -145,12 +145,13 @@ impl<'m> Sizes<'m> {
     }
 }
 
-/// Names that some exporters give to every open dimension: not all of them are one size.
+/// Returns whether a name is one that some exporters give to every open dimension, so that it does not mean equal
+/// sizes.
 fn means_nothing(name: &str) -> bool {
     matches!(name.trim(), "" | "?" | "-1" | "None" | "none" | "unk" | "dynamic")
 }
 
-/// Size or name of each dimension; `None` without a shape.
+/// Returns size or name of each dimension; `None` without a shape.
 fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> {
     let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
     let dim = |d: &crate::onnx::proto::DimensionProto| {
@@ -159,7 +160,7 @@ fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> 
     Some(tensor.shape.as_deref()?.dim.iter().map(dim).collect())
 }
 
-/// The elements of a small integer tensor.
+/// Returns the elements of a small integer tensor.
 pub fn ints_of(tensor: &TensorProto) -> Option<Vec<Int>> {
     let count: i64 = tensor.dims.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
     if !(0..=INTS as i64).contains(&count) {

@@ -1,4 +1,4 @@
-//! Stored tensors: cut, partly zeroed, and measured along an axis.
+//! Stored tensors: cutting, masking, and measuring along an axis.
 
 use crate::error::{Result, bail};
 use crate::files::Scratch;
@@ -6,10 +6,10 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use bytes::Bytes;
 
-/// Bytes written at a time.
+/// Number of bytes that are written at a time.
 const PIECE: usize = 1 << 20;
 
-/// The elements of a float tensor as little-endian bytes, wherever they are stored.
+/// Returns the elements of a float tensor as little-endian bytes, wherever they are stored.
 pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     if let Some(raw) = &tensor.raw_data {
         return Ok(raw.clone());
@@ -24,17 +24,17 @@ pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     })
 }
 
-/// Bytes of an element.
+/// Returns the size of an element in bytes.
 pub fn width(tensor: &TensorProto) -> usize {
     DataType::from_onnx(tensor.data_type.unwrap_or(0)).map_or(0, |dtype| dtype.bits() as usize / 8)
 }
 
-/// Sizes as indexes.
+/// Returns the dimensions as indices.
 pub fn sizes(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect()
 }
 
-/// A tensor of the same name and type with other elements.
+/// Returns a tensor of the same name and type with other elements.
 pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
     TensorProto {
         name: tensor.name.clone(),
@@ -46,7 +46,7 @@ pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
     }
 }
 
-/// The tensor with only the `kept` elements of each dimension (`None`: all).
+/// Returns the tensor with only the `kept` elements of each dimension (`None`: all).
 pub fn cut(tensor: &TensorProto, kept: &[Option<&[u32]>], scratch: &Scratch) -> Result<TensorProto> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let after: Vec<usize> = sizes.iter().zip(kept).map(|(size, kept)| kept.map_or(*size, <[u32]>::len)).collect();
@@ -104,7 +104,7 @@ impl Writer<'_> {
     }
 }
 
-/// The tensor with zeros for the elements of dimension `at` that are not in `kept`.
+/// Returns the tensor with zeros for the elements of dimension `at` that are not in `kept`.
 pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorProto> {
     let (sizes, width) = (sizes(tensor), width(tensor));
     let mut bytes = raw(tensor)?.to_vec();
@@ -117,7 +117,7 @@ pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorPro
     Ok(with(tensor, tensor.dims.clone(), bytes.into()))
 }
 
-/// For each element of dimension `at` the sum of `of` over all its values.
+/// Returns for each element of dimension `at` the sum of `of` over all its values.
 pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let mut sums = vec![0f64; sizes[at]];

@@ -1,4 +1,4 @@
-//! Which weights can be changed, and how what they are given becomes rows.
+//! The weights that can be changed, and their inputs as rows.
 
 use super::patches::Window;
 use crate::calibrate::Batch;
@@ -12,33 +12,33 @@ use crate::runtime::Tensor;
 /// A weight to change.
 pub struct Job {
     pub weight: String,
-    /// As it is stored.
+    /// The tensor as stored.
     pub tensor: TensorProto,
     /// The dimension of the matrix that is summed over.
     pub at: usize,
-    /// Elements of that dimension that stay; of a convolution each tap of each channel is one.
+    /// The kept elements of that dimension; for a convolution each tap of each channel is one.
     pub kept: Vec<u32>,
     pub input: String,
     /// The bias that is added to the product.
     pub bias: Option<(String, TensorProto)>,
-    /// Of a convolution.
+    /// The window of a convolution.
     pub window: Option<Window>,
 }
 
 impl Job {
-    /// The weight with two dimensions.
+    /// Returns the weight with two dimensions.
     pub fn matrix(&self) -> TensorProto {
         let rows = self.tensor.dims.first().copied().unwrap_or(0);
         let columns = self.tensor.dims.iter().skip(1).product();
         TensorProto { dims: vec![rows, columns], ..self.tensor.clone() }
     }
 
-    /// Elements that are summed over.
+    /// Returns the number of elements that are summed over.
     pub fn size(&self) -> usize {
         self.matrix().dims.get(self.at).and_then(|size| usize::try_from(*size).ok()).unwrap_or(0)
     }
 
-    /// What the weight is multiplied with for one batch, `[rows, size]`; of `count` batches.
+    /// Returns the input of the weight for one batch of `count`, as `[rows, size]`.
     pub fn rows(&self, batch: &Batch, value: &Tensor, count: usize) -> Result<Tensor> {
         match &self.window {
             None => batch.rows(value, self.size()),
@@ -47,7 +47,7 @@ impl Job {
     }
 }
 
-/// The weights that can be changed, in the order in which they run.
+/// Returns the weights that can be changed, in the order in which they run.
 pub fn jobs(analysis: &Analysis<'_>, kept: &Kept, notes: &mut Vec<String>) -> Vec<Job> {
     let place = analysis.places();
     let mut list: Vec<&Consumer<'_>> = analysis.consumers.iter().collect();
@@ -97,12 +97,12 @@ fn job(analysis: &Analysis<'_>, kept: &Kept, consumer: &Consumer<'_>) -> std::re
     })
 }
 
-/// How many nodes read a value.
+/// Returns the number of nodes that read a value.
 fn uses(analysis: &Analysis<'_>, name: &str) -> usize {
     analysis.consumers_of.get(name).map_or(0, Vec::len)
 }
 
-/// A vector that is added to nothing but the product.
+/// Returns the vector that is added to the product and used nowhere else.
 fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, TensorProto)> {
     let node = &analysis.graph.node[consumer.node as usize];
     let output = node.output.first()?;

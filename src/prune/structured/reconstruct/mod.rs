@@ -1,10 +1,10 @@
-//! Least squares: the weights that read what is left take over what they can of what is gone.
+//! Reconstruction by least squares: the weights that read the kept units compensate the removed ones.
 //!
-//! Weights are taken in the order in which they run, each for what the changed weights before it give. With `X` what a
-//! weight `W` is given and `X_k` those columns of `X` that stay, the rows that stay become
-//! `W' = W_k + (X_kᵀ X_k + d)⁻¹ X_kᵀ X_g W_g` with what goes in `X_g W_g`: `X_k W'` is as near to `X W` as can be. Where
-//! a bias is added, means are taken off first, and the bias takes the difference. (To aim at what the model gave before
-//! it was cut, instead of `X W`, overfits: it cost 1 to 25 % in perplexity on other text.)
+//! Weights are processed in the order in which they run, each on the outputs of the changed weights before it. With
+//! `X` the input of a weight `W` and `X_k` its kept columns, the kept rows become `W' = W_k + (X_kᵀ X_k + d)⁻¹ X_kᵀ
+//! X_g W_g` with the removed part `X_g W_g`: `X_k W'` is as close to `X W` as possible. If a bias is added, means are
+//! subtracted first, and the bias takes the difference. (Fitting to the outputs of the uncut model instead of `X W`
+//! overfits: it cost 1 to 25 % in perplexity on other text.)
 
 mod jobs;
 mod moments;
@@ -24,16 +24,16 @@ use jobs::jobs;
 use moments::{Moments, Solver};
 use std::collections::HashMap;
 
-/// What was changed.
+/// The changed weights.
 #[derive(Default)]
 pub struct Done {
-    /// Whole weights, zero where units go, by name.
+    /// Whole weights, zero where units are removed, by name.
     pub weights: HashMap<String, TensorProto>,
-    /// What was not, and why.
+    /// Notes on weights that were not changed, and why.
     pub notes: Vec<String>,
 }
 
-/// Changes every weight that reads units that go, where there is a way.
+/// Changes every weight that reads removed units, where possible.
 pub fn all(
     plan: &Plan,
     analysis: &Analysis<'_>,
@@ -104,7 +104,7 @@ pub fn all(
     Ok(done)
 }
 
-/// What moments depend on: the value, what stays of it, whether means are taken off.
+/// The key of moments: the value, its kept elements, whether means are subtracted.
 type Key<'k> = (&'k str, &'k [u32], bool);
 
 pub fn named(tensor: TensorProto, name: &str) -> TensorProto {

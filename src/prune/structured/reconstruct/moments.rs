@@ -1,4 +1,4 @@
-//! The arithmetic: sums of what flows into a weight, and the weight that they ask for.
+//! Moments of the inputs of a weight, and the weight that they determine.
 
 use super::jobs::Job;
 use crate::calibrate::{Batch, ColumnOrder, Factor, Products};
@@ -10,23 +10,23 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::{Stop, Tensor};
 
-/// Parts of the mean diagonal of `X_kᵀ X_k` that are tried as `d`.
+/// Shares of the mean diagonal of `X_kᵀ X_k` that are tried as `d`.
 const RIDGES: [f64; 3] = [0.01, 0.1, 1.0];
 
-/// What flowed into a weight.
+/// Moments of the inputs of a weight.
 pub struct Moments {
-    /// `[kept, gone]`: `(X_kᵀ X_k + d)⁻¹ X_kᵀ X_g`; `None` if no `d` served data that it was not made from.
+    /// The change `[kept, gone]`: `(X_kᵀ X_k + d)⁻¹ X_kᵀ X_g`; `None` if no `d` improved held-out data.
     change: Option<Tensor>,
-    /// What goes, in order.
+    /// Indices of the removed elements, in order.
     gone: Vec<usize>,
-    /// Rows of `X`.
+    /// Number of rows of `X`.
     pub rows: usize,
     /// Means of `X`, if there is a bias.
     means: Option<Vec<f64>>,
 }
 
 impl Moments {
-    /// Whether more than means are changed.
+    /// Returns whether more than means are changed.
     pub fn helps(&self) -> bool {
         self.change.is_some()
     }
@@ -38,7 +38,7 @@ struct Half {
     rows: usize,
 }
 
-/// What stays of a weight's inputs and what goes.
+/// The kept and the removed inputs of a weight.
 struct Parts {
     size: usize,
     stays: Vec<usize>,
@@ -52,7 +52,7 @@ impl Parts {
         Parts { size: job.size(), stays, gone }
     }
 
-    /// Some columns of the rows that stay.
+    /// Returns some columns of the kept rows.
     fn of_gram(&self, gram: &[f32], columns: &[usize]) -> Vec<f32> {
         let row = |i: &usize| columns.iter().map(move |j| gram[i * self.size + j]).collect::<Vec<f32>>();
         self.stays.iter().flat_map(row).collect()
@@ -67,7 +67,7 @@ impl Parts {
     }
 }
 
-/// Makes [`Moments`], and weights of them.
+/// A solver, which computes [`Moments`], and weights from them.
 pub struct Solver<'s> {
     pub products: Products,
     pub scratch: Scratch,
@@ -75,8 +75,8 @@ pub struct Solver<'s> {
 }
 
 impl Solver<'_> {
-    /// Of what a weight is given. The `d` is the one that serves best the half of the data that the change was not made
-    /// from (texts are whole in one half, as their tokens are alike), for this weight.
+    /// Returns the moments of the inputs of a weight. `d` is the one that most improves the other half of the data
+    /// for this weight (a text is entirely in one half, because its tokens are correlated).
     pub fn moments(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Moments> {
         let parts = Parts::of(job);
         let shares = self.shares(job, batches, x)?;
@@ -98,8 +98,9 @@ impl Solver<'_> {
         Ok(Moments { change, gone: parts.gone, rows: all.rows, means })
     }
 
-    /// How much each row counts, for each batch: `2 / (1 + ‖x W‖² / median)`. In transformers a few tokens (the first,
-    /// punctuation) give a hundred times what others do, to be normalized afterwards; squares would serve them alone.
+    /// Returns the weight of each row, for each batch: `2 / (1 + ‖x W‖² / median)`. In transformers a few tokens (the
+    /// first, punctuation) have outputs a hundred times those of others, which are normalized afterwards; plain
+    /// squares would fit only them.
     fn shares(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Vec<Vec<f32>>> {
         let weight = read(&Matrix::new(&job.matrix())?, job.at);
         let outputs = weight.len() / job.size().max(1);
@@ -149,7 +150,7 @@ impl Solver<'_> {
         Ok(halves)
     }
 
-    /// `None` if to take means off is best.
+    /// Returns the best change; `None` if subtracting means alone is best.
     fn best(&mut self, job: &Job, parts: &Parts, made: &Half, tried: &Half) -> Result<Option<f64>> {
         let weight = read(&Matrix::new(&job.matrix())?, job.at);
         let lost = lost(&weight, parts.size, &parts.gone)?;
@@ -185,7 +186,7 @@ impl Solver<'_> {
         Tensor::from_f32(&parts.cross(), self.products.product(&inverse, &cross, self.stop)?)
     }
 
-    /// The changed weight, and bias if it has one.
+    /// Returns the changed weight, and bias if it has one.
     pub fn solve(&mut self, job: &Job, moments: &Moments) -> Result<Vec<TensorProto>> {
         let matrix = Matrix::new(&job.matrix())?;
         let (size, outputs) = if job.at == 0 { (matrix.rows, matrix.columns) } else { (matrix.columns, matrix.rows) };
@@ -223,7 +224,7 @@ impl Solver<'_> {
         Ok(changed)
     }
 
-    /// A tensor like another with other values, in scratch room.
+    /// Returns a tensor like another with other values, in scratch storage.
     fn store(&self, name: &str, like: &TensorProto, values: &[f32]) -> Result<TensorProto> {
         let dtype = DataType::from_onnx(like.data_type.unwrap_or(0)).unwrap_or(DataType::Float32);
         let bytes: Vec<u8> = match dtype {
@@ -237,7 +238,7 @@ impl Solver<'_> {
     }
 }
 
-/// The rows of a weight `[inputs, outputs]` that go.
+/// Returns the removed rows of a weight `[inputs, outputs]`.
 fn lost(weight: &[f32], inputs: usize, gone: &[usize]) -> Result<Tensor> {
     let outputs = weight.len() / inputs.max(1);
     let rows = gone.iter().flat_map(|i| &weight[i * outputs..(i + 1) * outputs]).copied().collect();
@@ -258,7 +259,7 @@ fn means(job: &Job, batches: &[Batch], x: &[Tensor], shares: &[Vec<f32>]) -> Res
     Ok(sums)
 }
 
-/// A matrix as `[inputs, outputs]`.
+/// Returns a matrix as `[inputs, outputs]`.
 fn read(matrix: &Matrix, at: usize) -> Vec<f32> {
     let mut values = vec![0f32; matrix.elements()];
     for (row, out) in values.chunks_exact_mut(matrix.columns.max(1)).enumerate() {
@@ -277,7 +278,7 @@ fn turned(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     out
 }
 
-/// The values of a vector.
+/// Returns the values of a vector.
 fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
     let row = TensorProto { dims: vec![1, tensor.dims.iter().product()], ..tensor.clone() };
     Ok(read(&Matrix::new(&row)?, 0))

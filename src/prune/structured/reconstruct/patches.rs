@@ -1,13 +1,13 @@
-//! What a convolution multiplies its weight with, as rows.
+//! The input of a convolution as rows.
 
 use crate::error::{Result, bail};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::runtime::Tensor;
 
-/// Rows that all batches together give for each element that is summed over: more would say little more.
+/// Number of rows of all batches per element that is summed over: more would add little.
 const ROWS_PER_ELEMENT: usize = 8;
 
-/// The window that a convolution moves over its input, for each spatial dimension.
+/// The window of a convolution, for each spatial dimension.
 pub struct Window {
     sizes: Vec<usize>,
     strides: Vec<usize>,
@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Of a `Conv` without groups; `None` if its padding depends on sizes.
+    /// Returns the window of a `Conv` without groups; `None` if its padding depends on sizes.
     pub fn of(node: &NodeProto, weight: &TensorProto) -> Option<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if node.int("group", 1) != 1 || !matches!(auto, None | Some(b"" | b"NOTSET" | b"VALID")) {
@@ -40,13 +40,13 @@ impl Window {
         })
     }
 
-    /// Elements of the window.
+    /// Returns the number of taps.
     pub fn taps(&self) -> usize {
         self.sizes.iter().product()
     }
 
-    /// Rows of `size` (channels, then taps) from places that are spread evenly over a value `[batch, channels, …]`, one
-    /// of `batches` like it.
+    /// Returns rows of `size` (channels, then taps) from positions evenly spread over a value `[batch, channels, …]`,
+    /// one of `batches` like it.
     pub fn rows(&self, value: &Tensor, size: usize, batches: usize) -> Result<Tensor> {
         let shape: Vec<usize> = value.shape().iter().map(|d| *d as usize).collect();
         let spatial = self.sizes.len();
@@ -78,7 +78,7 @@ impl Window {
         Tensor::from_f32(&[wanted as i64, size as i64], rows)
     }
 
-    /// The element of a channel under a tap of the window at a place; `None` in the padding.
+    /// Returns the element of a channel under a tap of the window at a position; `None` in the padding.
     fn at(&self, sizes: &[usize], place: &[usize], tap: usize) -> Option<usize> {
         let taps = unravel(tap, &self.sizes);
         let mut index = 0;

@@ -1,4 +1,4 @@
-//! Attention as one node: whole heads can go, those that share keys and values together.
+//! Rules for fused attention: whole heads can be removed, those that share keys and values together.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, is_fixed};
@@ -14,8 +14,8 @@ fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
     }
 }
 
-/// As [`in_steps`] for all of `axes`; if one of them must stay, all must. Sizes that are no multiple of the steps are
-/// an error.
+/// As [`in_steps`] for all of `axes`; if one of them is blocked, all are. Sizes that are not a multiple of the steps
+/// are an error.
 fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     let fixed = axes.iter().find_map(|axis| if let Axis::Fixed(why) = axis { Some(*why) } else { None });
     if let Some(why) = fixed {
@@ -43,8 +43,8 @@ fn last(value: &Value<'_>) -> Axis {
     value.axes[value.rank() - 1]
 }
 
-/// `GroupQueryAttention` on queries, keys and values `[batch, tokens, heads * size]` with a cache
-/// `[batch, kv_heads, tokens, size]`.
+/// Rule for `GroupQueryAttention` on queries, keys and values `[batch, tokens, heads * size]` with a cache `[batch,
+/// kv_heads, tokens, size]`.
 pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (heads, kv_heads) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
     let q = cx.input(node, 0)?.clone();
@@ -80,7 +80,7 @@ pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     Ok(())
 }
 
-/// `GroupQueryAttention` on one value: the heads of the queries, of the keys, of the values.
+/// Rule for `GroupQueryAttention` on packed heads of queries, keys and values.
 fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads, kv_heads): (i64, i64)) -> Judged<()> {
     let past = [cx.optional(node, 3)?, cx.optional(node, 4)?];
     let all = heads.saturating_add(kv_heads.saturating_mul(2));
@@ -125,7 +125,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     Ok(())
 }
 
-/// `MultiHeadAttention` on queries, keys and values `[batch, tokens, heads * size]`, without a cache.
+/// Rule for `MultiHeadAttention` on queries, keys and values `[batch, tokens, heads * size]`, without a cache.
 pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let heads = node.int("num_heads", 0);
     let (q, k, v) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.input(node, 2)?.clone());
@@ -151,8 +151,8 @@ pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> 
     Ok(())
 }
 
-/// `RotaryEmbedding`: of `[batch, heads, tokens, size]` heads go on; of `[batch, tokens, heads * size]` whole heads,
-/// if the node says how many there are.
+/// Rule for `RotaryEmbedding`: heads of `[batch, heads, tokens, size]` continue; of `[batch, tokens, heads * size]`
+/// whole heads, if their number is given.
 pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     block_from(cx, node, 1);

@@ -1,4 +1,4 @@
-//! Convolutions: plain, grouped, depthwise, transposed.
+//! Rules for convolutions: plain, grouped, depthwise, transposed.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, Dim, is_fixed};
@@ -6,7 +6,7 @@ use super::matmul::{consumed, produced};
 use super::spatial::{Window, block_spatial};
 use crate::onnx::proto::NodeProto;
 
-/// `Conv`: the weight is `[out, in / group, window…]`.
+/// Rule for `Conv`: the weight is `[out, in / group, window…]`.
 pub fn conv<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, w, bias) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.optional(node, 2)?);
     if x.rank() < 3 || w.rank() != x.rank() || !is_fixed(x.dims[1]) || w.dims.iter().any(|d| !is_fixed(*d)) {
@@ -47,7 +47,8 @@ fn plain<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, w: &Value<'m>) {
     produced(cx, w, w.axes[0]);
 }
 
-/// Channels of one group see only each other. Either whole groups can go, or the same places of every group.
+/// Rule for grouped convolutions, whose groups are independent. Either whole groups can be removed, or the same
+/// positions of every group.
 fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Value<'m>, group: usize) {
     let (each_in, each_out) = (w.dims[1][0] as usize, w.dims[0][0] as usize / group);
     let whole = each_in == 1 || group >= each_in;
@@ -93,7 +94,7 @@ fn whole_groups(cx: &mut Analysis<'_>, from: (AxisId, usize), to: (AxisId, usize
     }
 }
 
-/// `ConvTranspose`: the weight is `[in, out / group, window…]`.
+/// Rule for `ConvTranspose`: the weight is `[in, out / group, window…]`.
 pub fn transposed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, w, bias) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone(), cx.optional(node, 2)?);
     if x.rank() < 3 || w.rank() != x.rank() || node.int("group", 1) != 1 {

@@ -1,4 +1,4 @@
-//! Functions of one element, and of elements in the same place.
+//! Rules for elementwise functions.
 
 use super::super::analysis::{Analysis, Judged, Value};
 use super::super::axes::{Axis, Dim, Int, is_fixed};
@@ -55,7 +55,7 @@ pub const UNARY: [&str; 46] = [
     "ThresholdedRelu",
 ];
 
-/// Functions of elements in the same place, the smaller inputs repeated.
+/// Functions of elements at the same position, with broadcasting.
 pub const BROADCAST: [&str; 24] = [
     "Add",
     "And",
@@ -83,7 +83,7 @@ pub const BROADCAST: [&str; 24] = [
     "Xor",
 ];
 
-/// The first output, and the mask of a `Dropout`, are as the first input.
+/// Rule for unary functions: the first output, and the mask of a `Dropout`, are like the first input.
 pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     for index in 0..node.output.len() {
@@ -104,7 +104,7 @@ pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// All inputs at once.
+/// Rule for functions with broadcasting.
 pub fn broadcast<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut inputs = Vec::with_capacity(node.input.len());
     for index in 0..node.input.len() {
@@ -117,7 +117,7 @@ pub fn broadcast<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Dimensions and axes of values in the same place.
+/// Returns the dimensions and axes of values with broadcasting.
 pub fn together(cx: &mut Analysis<'_>, inputs: &[Value<'_>]) -> Judged<(Vec<Dim>, Vec<Axis>)> {
     let rank = inputs.iter().map(Value::rank).max().ok_or("it lacks an input")?;
     let (mut dims, mut axes) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
@@ -138,7 +138,7 @@ pub fn together(cx: &mut Analysis<'_>, inputs: &[Value<'_>]) -> Judged<(Vec<Dim>
     Ok((dims, axes))
 }
 
-/// One dimension of two values.
+/// Returns one broadcast dimension of two values.
 pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Dim, Axis)> {
     match (a.0, b.0) {
         ([1, 1], _) => Ok(b),
@@ -154,10 +154,10 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
     }
 }
 
-/// What one element of a result is of two numbers.
+/// A function of two integers for each element.
 type Step = dyn Fn(&Int, &Int) -> Option<Int>;
 
-/// The elements of a small integer result.
+/// Returns the elements of a small integer result.
 fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = inputs.iter().map(|v| v.ints.as_ref()).collect::<Option<_>>()?;
     let count = lists.iter().map(|l| l.len()).max()?;

@@ -1,4 +1,4 @@
-//! `Gather`: rows of a table, or one of several parts.
+//! Rule for `Gather`: rows of a table, or one of several parts.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Dim, Int};
@@ -6,7 +6,7 @@ use super::super::sizes::INTS;
 use super::matmul::produced;
 use crate::onnx::proto::NodeProto;
 
-/// Along one axis, which is blocked; the others go on.
+/// Blocks the axis of the indices; other axes continue.
 pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it selects elements along it";
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
@@ -31,7 +31,7 @@ pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Whole numbers at constant indices along dimension `at`.
+/// Returns integers at constant indices along dimension `at`.
 fn picked(dims: &[Dim], at: usize, list: &[Int], indices: &[Int]) -> Option<Vec<Int>> {
     let (size, inner) = (dims[at][0] as usize, super::numbers::count(&dims[at + 1..])?);
     let places = indices.iter().map(|index| {

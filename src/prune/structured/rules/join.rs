@@ -1,4 +1,4 @@
-//! Values put one after another, and taken apart again.
+//! Rules for concatenating and splitting values.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value, axis_at};
 use super::super::axes::{Axis, AxisId, Dim, Int, Reason, UNKNOWN, is_fixed};
@@ -6,7 +6,7 @@ use super::elementwise::meet;
 use super::numbers;
 use crate::onnx::proto::NodeProto;
 
-/// Along one axis; the others are linked.
+/// Rule for `Concat` along one axis; the others are linked.
 pub fn concat<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut inputs = Vec::with_capacity(node.input.len());
     for index in 0..node.input.len() {
@@ -47,7 +47,7 @@ fn join(cx: &mut Analysis<'_>, whole: Axis, parts: &[Value<'_>], at: usize) {
     }
 }
 
-/// A range of an axis as an axis of its own.
+/// Returns a range of an axis as an axis of its own.
 fn part_of(cx: &mut Analysis<'_>, whole: Axis, start: usize, dim: Dim) -> Axis {
     let Axis::Units(id) = whole else { return whole };
     let part = cx.axes.add(dim, Some(cx.at));
@@ -58,7 +58,7 @@ fn part_of(cx: &mut Analysis<'_>, whole: Axis, start: usize, dim: Dim) -> Axis {
     part
 }
 
-/// Into parts along one axis.
+/// Rule for `Split` along one axis.
 pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let at = axis_at(node.int("axis", 0), x.rank())?;
@@ -93,7 +93,7 @@ pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Parts of one size, the last one smaller.
+/// Returns parts of equal size, the last one smaller.
 fn equal(dim: Dim, count: i64) -> Vec<Dim> {
     let each = dim.map(|size| size.div_euclid(count) + i64::from(size.rem_euclid(count) != 0));
     let of = |i: i64| [0, 1].map(|lane| each[lane].min(dim[lane] - each[lane] * i).max(0));
@@ -142,7 +142,7 @@ impl Ranges {
     }
 }
 
-/// Ranges of some axes.
+/// Rule for `Slice`.
 pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it takes a variable range, or every n-th element";
     let x = cx.input(node, 0)?.clone();
@@ -189,7 +189,7 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// A slice whose ranges are not known: as declared, if it is, and along the axes that are known to stay.
+/// Handles a slice of unknown ranges: as declared, if it is, and along the axes that are unchanged.
 fn vague<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, text: &'static str) -> Judged<()> {
     let chosen = cx.fixed_list(node, "axes", 3)?.ok_or(text)?;
     let chosen: Vec<usize> = chosen.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?;

@@ -1,11 +1,11 @@
-//! Matrix products.
+//! Rules for matrix products.
 
 use super::super::analysis::{Analysis, Consumer, Judged, Producer, Value};
 use super::super::axes::{Axis, is_fixed};
 use super::elementwise::{meet, together};
 use crate::onnx::proto::NodeProto;
 
-/// `A B`, the leading dimensions repeated.
+/// Rule for `A B`, with broadcast leading dimensions.
 pub fn matmul<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (a, b) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     if a.rank() == 0 || b.rank() == 0 {
@@ -34,7 +34,7 @@ pub fn matmul<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// `alpha A B + beta C`, either factor turned.
+/// Rule for `alpha A B + beta C`, with either operand transposed.
 pub fn gemm<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (a, b) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let c = cx.optional(node, 2)?;
@@ -57,7 +57,7 @@ pub fn gemm<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Two values are multiplied and summed over an axis of each: one has to be a stored weight.
+/// Handles a product that sums over an axis of each operand: one must be a stored weight.
 fn sum_over<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,
@@ -78,14 +78,14 @@ fn sum_over<'m>(
     consumed(cx, weight, axis, input, dimension);
 }
 
-/// Notes that a stored weight sums over an axis of its own.
+/// Records that a stored weight sums over an axis.
 pub fn consumed<'m>(cx: &mut Analysis<'m>, constant: &'m str, axis: Axis, input: Option<&'m str>, dimension: usize) {
     if let (Axis::Units(axis), Some(input)) = (axis, input) {
         cx.consumers.push(Consumer { node: cx.at, constant, axis, input, dimension });
     }
 }
 
-/// Notes that a stored weight makes the elements of an axis.
+/// Records that a stored weight produces the elements of an axis.
 pub fn produced<'m>(cx: &mut Analysis<'m>, weight: &Value<'m>, axis: Axis) {
     if let (Axis::Units(axis), Some(constant)) = (axis, weight.constant) {
         cx.producers.push(Producer { node: cx.at, constant, axis });

@@ -1,7 +1,7 @@
-//! What each kind of node does to axes: one file a family.
+//! Rules: the effect of each kind of node on axes, one file per family.
 //!
-//! A rule says what every output is, and for every axis of every input what becomes of it: it goes on in an output,
-//! is linked with another, or is blocked with the reason. An error gives up the whole node.
+//! A rule defines every output, and for every axis of every input whether it continues in an output, is linked with
+//! another, or is blocked with the reason. An error gives up the whole node.
 
 mod attention;
 mod conv;
@@ -21,7 +21,7 @@ use super::analysis::{Analysis, Judged};
 use crate::onnx::proto::NodeProto;
 pub use spatial::TOO_SHORT;
 
-/// Operators on codes: what they belong to was quantized.
+/// Operators on quantized values.
 const QUANTIZED: [&str; 17] = [
     "QuantizeLinear",
     "DequantizeLinear",
@@ -42,7 +42,7 @@ const QUANTIZED: [&str; 17] = [
     "QAttention",
 ];
 
-/// Whether a node computes with codes.
+/// Returns whether a node computes with quantized values.
 pub fn is_quantized(node: &NodeProto) -> bool {
     QUANTIZED.contains(&node.op())
 }
@@ -110,7 +110,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
 }
 
-/// Operators of classic machine learning.
+/// Handles operators of classic machine learning.
 fn learned<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.op() {
         "Scaler" | "Normalizer" | "Binarizer" | "Imputer" | "LabelEncoder" => opaque::as_input(cx, node, 0),

@@ -1,5 +1,5 @@
-//! Normalizations. Those that work channel by channel let channels go; those that take a mean over an axis do not: the
-//! mean of what is left is another one.
+//! Rules for normalizations. Channels can be removed if each is normalized by itself, but not if a mean is taken over
+//! them, because it would change.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::elementwise::{meet, together};
@@ -27,7 +27,7 @@ fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops
     Ok(())
 }
 
-/// `BatchNormalization` as it is after training.
+/// Rule for `BatchNormalization` in inference mode.
 pub fn batch<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     if node.int("training_mode", 0) != 0 || node.output.iter().skip(1).any(|name| !name.is_empty()) {
         return Err("it is in training mode");
@@ -35,14 +35,14 @@ pub fn batch<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     per_channel(cx, node, 1..5)
 }
 
-/// `InstanceNormalization`: each channel by itself, over all that follows.
+/// Rule for `InstanceNormalization`: each channel by itself, over all following dimensions.
 pub fn instance<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, MEAN));
     per_channel(cx, node, 1..3)
 }
 
-/// Axes from `axis` on are normalized over.
+/// Rule for normalizations over the axes from `axis` on.
 pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let first = axis_at(node.int("axis", -1), x.rank())?;
@@ -61,7 +61,7 @@ pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// The sum of two or three values, normalized over the last axis; also given as it is, as the fourth output.
+/// Rule for the normalized sum of two or three values over the last axis, which is also the fourth output.
 pub fn skip<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, skip) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let (dims, mut axes) = together(cx, &[x, skip])?;
@@ -79,7 +79,7 @@ pub fn skip<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// `GroupNormalization`: channels are normalized together.
+/// Rule for `GroupNormalization`: channels are normalized together.
 pub fn group<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     for index in 1..3 {
         let vector = cx.input(node, index)?.clone();
@@ -88,7 +88,7 @@ pub fn group<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     all_but_first(cx, node)
 }
 
-/// Normalizations that look at several channels at once, or at chosen axes.
+/// Rule for normalizations over several channels, or over selected axes.
 pub fn channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     all_but_first(cx, node)
 }
@@ -105,7 +105,7 @@ fn all_but_first<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Over one axis, or before operator set 13 over all from it on.
+/// Rule for `Softmax`: over one axis, or before opset 13 over all from it on.
 pub fn softmax<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let old = cx.opset < 13;

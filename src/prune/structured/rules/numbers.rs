@@ -1,10 +1,10 @@
-//! Small lists of whole numbers of any shape, in the order in which tensors are stored.
+//! Small lists of integers of any shape, in row-major order.
 
 use super::super::analysis::Value;
 use super::super::axes::{Dim, Int, is_fixed};
 use super::super::sizes::INTS;
 
-/// The number of elements, if it is the same whatever is fed and small.
+/// Returns the number of elements, if it does not depend on the inputs of a run and is small.
 pub fn count(dims: &[Dim]) -> Option<usize> {
     let mut count = 1usize;
     for dim in dims {
@@ -14,7 +14,7 @@ pub fn count(dims: &[Dim]) -> Option<usize> {
     Some(count)
 }
 
-/// Lists put together along dimension `at`.
+/// Returns lists concatenated along dimension `at`.
 pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = parts.iter().map(|part| part.ints.as_ref()).collect::<Option<_>>()?;
     let inner: Vec<usize> = parts.iter().map(|part| count(&part.dims[at..])).collect::<Option<_>>()?;
@@ -27,7 +27,7 @@ pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     (all.len() <= INTS).then_some(all)
 }
 
-/// A range of dimension `at`, every `step`-th.
+/// Returns a range of dimension `at`, every `step`-th element.
 pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), step: i64) -> Option<Vec<Int>> {
     let (size, inner) = (count(&dims[at..=at])?, count(&dims[at + 1..])?);
     let mut picked = Vec::new();
@@ -42,7 +42,7 @@ pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), s
     Some(picked)
 }
 
-/// Dimensions in another order.
+/// Returns a list with permuted dimensions.
 pub fn turned(dims: &[Dim], order: &[usize], list: &[Int]) -> Option<Vec<Int>> {
     let total = count(dims).filter(|total| *total == list.len())?;
     let sizes: Vec<usize> = dims.iter().map(|dim| dim[0] as usize).collect();

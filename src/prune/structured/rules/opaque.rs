@@ -1,4 +1,4 @@
-//! Operators of which nothing is cut, but whose outputs have shapes that are known: what follows them can be cut.
+//! Rules for operators that block everything, but whose outputs have known shapes, so that what follows can be cut.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Axis, Dim, UNKNOWN, is_fixed};
@@ -18,7 +18,7 @@ fn fixed_output<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize, di
     cx.set(node, index, dims, axes);
 }
 
-/// `LSTM`, `GRU`, `RNN`: all of the sequence, and the last states.
+/// Rule for `LSTM`, `GRU`, `RNN`: the whole sequence, and the last states.
 pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "the units of recurrent layers are not cut";
     let (x, r) = (cx.input(node, 0)?.clone(), cx.input(node, 2)?.clone());
@@ -37,7 +37,7 @@ pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Outputs of the shape of an input.
+/// Rule for outputs with the shape of an input.
 pub fn as_input<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize) -> Judged<()> {
     let dims = cx.input(node, index)?.dims.clone();
     block_inputs(cx, node, HELD);
@@ -45,7 +45,7 @@ pub fn as_input<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize) ->
     Ok(())
 }
 
-/// `DepthToSpace` and `SpaceToDepth`.
+/// Rule for `DepthToSpace` and `SpaceToDepth`.
 pub fn blocks<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let dims = cx.input(node, 0)?.dims.clone();
     let size = node.int("blocksize", 0);
@@ -63,7 +63,7 @@ pub fn blocks<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// `GatherND`: the dimensions of the indices but the last, and those of the data that the last does not choose in.
+/// Rule for `GatherND`: the dimensions of the indices except the last, and those of the data that it does not index.
 pub fn gather_nd<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let batch = usize::try_from(node.int("batch_dims", 0)).map_err(|_| "its axes do not exist")?;
@@ -76,7 +76,7 @@ pub fn gather_nd<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// `TopK`: values and places along one axis, which is blocked with all others.
+/// Rule for `TopK`: values and indices along one axis, which is blocked with all others.
 pub fn top_k<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut dims = cx.input(node, 0)?.dims.clone();
     let at = axis_at(node.int("axis", -1), dims.len())?;
@@ -91,7 +91,7 @@ pub fn top_k<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// `OneHot`: one more dimension.
+/// Rule for `OneHot`, which adds a dimension.
 pub fn one_hot<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut dims = cx.input(node, 0)?.dims.clone();
     let depth = cx.input(node, 1)?.ints.as_ref().and_then(|list| list.first().map(|depth| depth.lanes));

@@ -1,9 +1,9 @@
-//! What makes one value of many along an axis: such an axis is blocked, the others go on.
+//! Rules for reductions: the reduced axis is blocked, the others continue.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use crate::onnx::proto::NodeProto;
 
-/// Reductions over chosen axes.
+/// Reductions over selected axes.
 pub const REDUCE: [&str; 10] = [
     "ReduceL1",
     "ReduceL2",
@@ -19,7 +19,7 @@ pub const REDUCE: [&str; 10] = [
 
 const OVER: &str = "it reduces over it";
 
-/// Over `axes`, or over all.
+/// Rule for reductions over `axes`, or over all.
 pub fn reduce<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let rank = cx.input(node, 0)?.rank();
     let given = cx.fixed_list(node, "axes", 1)?.filter(|axes| !axes.is_empty());
@@ -31,7 +31,7 @@ pub fn reduce<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     without(cx, node, &chosen, node.int("keepdims", 1) != 0)
 }
 
-/// Over one axis.
+/// Rule for reductions over one axis.
 pub fn arg<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let axis = axis_at(node.int("axis", 0), cx.input(node, 0)?.rank())?;
     without(cx, node, &[axis], node.int("keepdims", 1) != 0)
@@ -56,7 +56,7 @@ fn without<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, chosen: &[usize], kee
     Ok(())
 }
 
-/// Sums along an axis, one for each element.
+/// Rule for cumulative sums along an axis.
 pub fn cumulative<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let axis = cx.input(node, 1)?.ints.clone().and_then(|list| list.first().map(|i| i.lanes[0]));

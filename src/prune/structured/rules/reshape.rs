@@ -1,14 +1,14 @@
-//! `Reshape` and `Flatten`: one axis becomes several, several become one.
+//! Rules for `Reshape` and `Flatten`: one axis becomes several, or several become one.
 //!
 //! Dimensions before and after are matched in the smallest runs of equal products. In a run the outermost axis of
-//! each side can be cut, in steps that both have in common: of `[768] -> [12, 64]` whole heads, of
-//! `[C, H, W] -> [C H W]` whole channels. What lies further in stays, and so does a run whose outermost size is open.
+//! each side can be cut, in steps that both have in common: in `[768] -> [12, 64]` whole heads, in `[C, H, W] -> [C H
+//! W]` whole channels. Inner axes are blocked, and so is a run whose outermost size is open.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, Dim, Int, Reason, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-/// By a shape that is known as far as it can be.
+/// Rule for `Reshape` with a shape that is known as far as possible.
 pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not known")?;
@@ -34,7 +34,7 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// The dimensions that a shape asks for.
+/// Returns the dimensions that a shape requests.
 fn target(x: &Value<'_>, ints: &[Int], zero_is_zero: bool) -> Judged<Vec<Dim>> {
     let mut dims = Vec::with_capacity(ints.len());
     let mut open = None;
@@ -64,7 +64,7 @@ fn product(dims: &[Dim]) -> Dim {
     dims.iter().fold([1, 1], |p, d| [p[0].wrapping_mul(d[0]), p[1].wrapping_mul(d[1])])
 }
 
-/// Everything before `axis` in one dimension, everything from it on in another.
+/// Rule for `Flatten`: everything before `axis` becomes one dimension, everything from it on another.
 pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let axis = node.int("axis", 1);
@@ -76,7 +76,7 @@ pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// The axes of `x` in another shape.
+/// Returns the axes of `x` in another shape.
 fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
     let inner = cx.fixed("it splits it or merges it with other axes");
     let mut axes = vec![inner; dims.len()];
@@ -118,7 +118,7 @@ fn reason(axis: Axis) -> Reason {
     }
 }
 
-/// One run of dimensions with the same product on both sides.
+/// Handles one run of dimensions with equal products on both sides.
 fn run(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim], (ins, outs): (&[usize], &[usize]), axes: &mut [Axis]) {
     const INNER: &str = "it splits it or merges it with other axes";
     let (Some(&first), Some(&head)) = (ins.first(), outs.first()) else {

@@ -1,10 +1,10 @@
-//! What moves, adds and drops dimensions, and what computes with shapes.
+//! Rules for operators that move, add and remove dimensions, and for computations with shapes.
 
 use super::super::analysis::{Analysis, Follow, Judged, axis_at};
 use super::super::axes::{Axis, Dim, Int, UNKNOWN, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-/// Another order.
+/// Rule for `Transpose`.
 pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let order: Vec<usize> = match node.attribute("perm").map(|a| &a.ints) {
@@ -24,7 +24,7 @@ pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Dimensions of size 1 go.
+/// Rule for `Squeeze`, which removes dimensions of size 1.
 pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let gone: Vec<usize> = match cx.fixed_list(node, "axes", 1)? {
@@ -41,7 +41,7 @@ pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Dimensions of size 1 come.
+/// Rule for `Unsqueeze`, which adds dimensions of size 1.
 pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let axes = cx.fixed_list(node, "axes", 1)?.ok_or("its axes are not known")?;
@@ -59,7 +59,7 @@ pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// The sizes of a value.
+/// Rule for `Shape`.
 pub fn shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let rank = x.rank() as i64;
@@ -74,7 +74,7 @@ pub fn shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// The number of elements.
+/// Rule for `Size`.
 pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let mut count = Some(Int::constant([1, 1]));
@@ -89,7 +89,8 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Repeats along dimensions of size 1. Copies can be fewer, so a dimension that it makes can be cut.
+/// Rule for `Expand`, which repeats along dimensions of size 1. Copies can be fewer, so a dimension that it makes can
+/// be cut.
 pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not known")?;
@@ -122,7 +123,7 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// A dimension of a given size whose elements are all alike.
+/// Returns a dimension of a given size with equal elements.
 fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
     if int.lanes.iter().any(|size| *size < 0) {
         return Err("its shape is not valid");
@@ -130,7 +131,7 @@ fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
     Ok((int.lanes, cx.axes.add(int.lanes, Some(cx.at))))
 }
 
-/// A value of a given shape whose elements are all alike.
+/// Rule for `ConstantOfShape`.
 pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let ints = cx.list(node, "", 0)?.ok_or("its shape is not known")?;
     let (mut dims, mut axes, mut wants) = (Vec::new(), Vec::new(), Vec::new());
@@ -157,7 +158,7 @@ pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judg
     Ok(())
 }
 
-/// Numbers from a start to a limit.
+/// Rule for `Range`.
 pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let bound = |index: usize| -> Judged<Option<Int>> {
         Ok(cx.input(node, index)?.ints.as_ref().and_then(|ints| ints.first().cloned()))
@@ -174,7 +175,7 @@ pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Repeats along dimensions.
+/// Rule for `Tile`.
 pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it repeats it";
     let x = cx.input(node, 0)?.clone();
@@ -197,7 +198,7 @@ pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// A triangle: the last two axes have an order.
+/// Rule for `Trilu`: the order of the last two axes matters.
 pub fn trilu<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let mut axes = x.axes.clone();

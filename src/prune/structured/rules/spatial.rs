@@ -1,11 +1,11 @@
-//! Windows that slide over an image, and changes of its size.
+//! Rules for windows that slide over an image, and for changes of its size.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, Dim};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The verdict on a window that does not fit into what it slides over, which may be of an open size.
+/// The result for a window that is larger than its input, whose size may be open.
 pub const TOO_SHORT: &str = "its window is larger than its input";
 
 /// The attributes of a window.
@@ -18,7 +18,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Of a convolution or pooling.
+    /// Returns the window of a convolution or pooling.
     pub fn of(node: &NodeProto, kernel: &[i64]) -> Judged<Window> {
         let rank = kernel.len();
         let list = |name: &str, count: usize, default: i64| {
@@ -42,7 +42,7 @@ impl Window {
         (self.kernel[at] - 1).saturating_mul(self.dilations[at]) + 1
     }
 
-    /// Places of the window along a dimension.
+    /// Returns the number of positions of the window along a dimension.
     pub fn out(&self, at: usize, dim: Dim, ceiling: bool) -> Judged<Dim> {
         let stride = self.strides[at];
         let one = |size: i64| {
@@ -61,19 +61,19 @@ impl Window {
         }
     }
 
-    /// The size that a transposed convolution gives.
+    /// Returns the output size of a transposed convolution.
     pub fn back(&self, at: usize, dim: Dim, extra: i64) -> Dim {
         let pads = self.pads[at] + self.pads[at + self.kernel.len()];
         dim.map(|size| size.saturating_sub(1).saturating_mul(self.strides[at]) + extra + self.span(at) - pads)
     }
 }
 
-/// Blocks all dimensions but the first two.
+/// Blocks all dimensions except the first two.
 pub fn block_spatial(cx: &mut Analysis<'_>, x: &Value<'_>) {
     x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, "it slides over it"));
 }
 
-/// Channels go through.
+/// Rule for pooling: channels continue.
 pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
@@ -90,7 +90,7 @@ pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Channels go through, one value each.
+/// Rule for global pooling: channels continue.
 pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 3 {
@@ -103,7 +103,7 @@ pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     Ok(())
 }
 
-/// Outputs with the first two axes of `x`.
+/// Sets outputs with the first two axes of `x`.
 fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: Vec<Dim>) {
     let mut axes = x.axes[..2].to_vec();
     axes.resize(dims.len(), cx.fixed("it slides over it"));
@@ -112,7 +112,7 @@ fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: V
     }
 }
 
-/// `Resize` and `Upsample` by constant scales, or to sizes that are known; channels must keep theirs.
+/// Rule for `Resize` and `Upsample` with constant scales, or to known sizes; the number of channels must not change.
 pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let at = if node.is("Upsample") || cx.opset < 11 { 1 } else { 2 };
@@ -147,7 +147,7 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Axes whose size stays go through; the others are blocked.
+/// Continues axes whose size is unchanged, and blocks the others.
 fn through_where_same<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,
@@ -167,7 +167,7 @@ fn through_where_same<'m>(
     cx.set(node, 0, dims, axes);
 }
 
-/// Axes that are not padded go through.
+/// Rule for `Pad`: axes without padding continue.
 pub fn pad<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let pads = cx.list(node, "pads", 1)?.ok_or("its padding is not known")?;
@@ -191,7 +191,7 @@ pub fn pad<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// A small tensor of float32.
+/// Returns the elements of a small float32 tensor.
 fn floats(tensor: &crate::onnx::proto::TensorProto) -> Option<Vec<f32>> {
     if tensor.data_type != Some(DataType::Float32.to_onnx()) {
         return None;
