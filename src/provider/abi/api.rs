@@ -1,0 +1,60 @@
+//! The functions of the ONNX Runtime that loaded us.
+//!
+//! A process may hold two of them (the one that a Python wheel brings and the one that our own sessions opened), and
+//! one image of this library serves both. So nothing here is global: each factory keeps the functions of its own.
+
+use ort::sys::{OrtApi, OrtApiBase};
+
+use super::tables::{EpApi, VERSION};
+
+/// ONNX Runtime's function tables. They live as long as its library is loaded, and so longer than any of our objects.
+#[derive(Clone, Copy)]
+pub struct Api {
+    ort: &'static OrtApi,
+    ep: &'static EpApi,
+}
+
+impl Api {
+    /// Returns the tables behind `base`, or `None` if that ONNX Runtime is older than [`VERSION`].
+    ///
+    /// # Safety
+    /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
+    pub unsafe fn open(base: *const OrtApiBase) -> Option<Self> {
+        // SAFETY: the caller's promise; GetApi answers null for a version that it does not have, and the tables of
+        // the version that it has are static.
+        unsafe {
+            let ort = ((*base).GetApi)(VERSION).as_ref()?;
+            let ep = (ort.GetEpApi)().cast::<EpApi>().as_ref()?;
+            Some(Self { ort, ep })
+        }
+    }
+
+    /// Returns the general functions.
+    pub fn ort(self) -> &'static OrtApi {
+        self.ort
+    }
+
+    /// Returns the functions for execution providers.
+    pub fn ep(self) -> &'static EpApi {
+        self.ep
+    }
+}
+
+/// Returns the version of the ONNX Runtime behind `base` in words, as `1.23.2`.
+///
+/// # Safety
+/// `base` is what ONNX Runtime gave to `CreateEpFactories`.
+pub unsafe fn version(base: *const OrtApiBase) -> String {
+    // SAFETY: the caller's promise; the text is static.
+    unsafe { super::status::text(((*base).GetVersionString)()) }
+}
+
+/// Calls a function of the table that writes its answer behind its last argument, and returns the answer.
+macro_rules! ask {
+    ($api:expr, $function:ident($($argument:expr),* $(,)?) -> $type:ty = $initial:expr) => {{
+        let mut answer: $type = $initial;
+        let ort::sys::OrtStatusPtr(status) = ($api.ort().$function)($($argument,)* &mut answer);
+        $crate::provider::abi::status::check($api.ort(), status).map(|()| answer)
+    }};
+}
+pub(super) use ask;

@@ -1,0 +1,139 @@
+//! One run of one fused node: its inputs, its outputs and the session's threads.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{null, null_mut};
+use std::sync::Mutex;
+
+use ort::sys::{OrtKernelContext, OrtValue};
+
+use super::api::{Api, ask};
+use super::status::{Error, Result, check, panic_text};
+use super::tensor::Tensor;
+use crate::kernels::Parallel;
+
+/// What a body sees of ONNX Runtime while it runs. `'a` is the run.
+pub struct Context<'a> {
+    pool: Pool<'a>,
+    /// A bit an output that was handed out: a second time would be a second `&mut` of the same values.
+    taken: Cell<u64>,
+}
+
+impl<'a> Context<'a> {
+    /// Returns the view of `raw`, on whose session `threads` threads work.
+    ///
+    /// # Safety
+    /// `raw` is what ONNX Runtime gave to `Compute`, and lives for `'a`.
+    pub unsafe fn new(api: Api, raw: *mut OrtKernelContext, threads: usize) -> Self {
+        let pool = Pool { api, raw, threads, panicked: Mutex::new(None), run: std::marker::PhantomData };
+        Self { pool, taken: Cell::new(0) }
+    }
+
+    /// Returns the session's threads.
+    pub fn pool(&self) -> &Pool<'a> {
+        &self.pool
+    }
+
+    /// Returns input `index`.
+    pub fn input(&self, index: usize) -> Result<Tensor<'a>> {
+        let Pool { api, raw, .. } = self.pool;
+        // SAFETY: `raw` lives (see `new`), and inputs are not written to during a run.
+        unsafe {
+            let value = ask!(api, KernelContext_GetInput(raw, index) -> *const OrtValue = null())?;
+            if value.is_null() {
+                return Err(format!("input {index} is missing").into());
+            }
+            Tensor::read(api, value)
+        }
+    }
+
+    /// Returns output `index` for its values to be written: float32, of the sizes `shape`.
+    pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
+        let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("too many outputs"))?;
+        if self.taken.replace(self.taken.get() | bit) & bit != 0 {
+            return Err(Error::new("an output was asked for twice"));
+        }
+        let Pool { api, raw, .. } = self.pool;
+        let count: usize = shape.iter().map(|size| *size as usize).product();
+        let mut value = null_mut();
+        // SAFETY: `raw` lives; ONNX Runtime allocates the sizes that are asked for; nobody else holds this output.
+        unsafe {
+            let status = (api.ort().KernelContext_GetOutput)(raw, index, shape.as_ptr(), shape.len(), &mut value);
+            check(api.ort(), status.0)?;
+            let data = ask!(api, GetTensorMutableData(value) -> *mut c_void = null_mut())?;
+            Ok(if count == 0 { &mut [] } else { std::slice::from_raw_parts_mut(data.cast::<f32>(), count) })
+        }
+    }
+}
+
+/// The threads of the session that a run belongs to.
+pub struct Pool<'a> {
+    api: Api,
+    raw: *mut OrtKernelContext,
+    threads: usize,
+    /// What the first task that panicked said.
+    panicked: Mutex<Option<String>>,
+    run: std::marker::PhantomData<&'a ()>,
+}
+
+// SAFETY: all that other threads can reach is `Parallel::run`, which hands `raw` to ParallelFor: ONNX Runtime lets
+// any thread call that.
+unsafe impl Sync for Pool<'_> {}
+
+impl Pool<'_> {
+    /// Returns the error of a task that panicked, if one did since the run began.
+    pub fn finish(&self) -> Result<()> {
+        match self.panicked.lock() {
+            Ok(panicked) if panicked.is_none() => Ok(()),
+            Ok(panicked) => Err(format!("liboptimize: internal error: {}", panicked.as_deref().unwrap_or("")).into()),
+            Err(_) => Err(Error::new("liboptimize: internal error")),
+        }
+    }
+
+    fn note(&self, said: &str) {
+        if let Ok(mut panicked) = self.panicked.lock() {
+            panicked.get_or_insert_with(|| said.to_owned());
+        }
+    }
+}
+
+/// The tasks of one call of `run`.
+struct Job<'j, 'a> {
+    pool: &'j Pool<'a>,
+    work: &'j (dyn Fn(usize) + Sync),
+}
+
+impl Job<'_, '_> {
+    /// Runs task `index`. A panic must not pass: ONNX Runtime's worker would end the process.
+    fn task(&self, index: usize) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(index))) {
+            self.pool.note(panic_text(&*panic));
+        }
+    }
+}
+
+unsafe extern "C" fn task(job: *mut c_void, index: usize) {
+    // SAFETY: `job` is the one of `run`, which outlives all of its tasks.
+    unsafe { &*job.cast::<Job>() }.task(index);
+}
+
+impl Parallel for Pool<'_> {
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs the tasks on the session's threads. After a panic in one of them [`Pool::finish`] has the error.
+    fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
+        let job = Job { pool: self, work };
+        if tasks < 2 || self.threads < 2 {
+            return (0..tasks).for_each(|index| job.task(index));
+        }
+        let data = (&raw const job).cast_mut().cast();
+        // SAFETY: `raw` lives (see `Context::new`); ParallelFor returns when all of the tasks have.
+        let status = unsafe { (self.api.ort().KernelContext_ParallelFor)(self.raw, task, tasks, tasks, data) };
+        if let Err(error) = check(self.api.ort(), status.0) {
+            self.note(&error.0);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The provider in one session: which nodes it claims, what they are compiled to, and how they are run.
+
+use std::ffi::{CString, c_char, c_void};
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+use ort::sys::{OrtGraph, OrtKernelContext, OrtNode};
+
+use super::api::Api;
+use super::context::Context;
+use super::graph::{Handles, fused_node};
+use super::status::{Error, Result, check, guard};
+use super::tables::{
+    Ep, NodeComputeInfo, NodeFusionOptions, OrtEpGraphSupportInfo, OrtNodeComputeContext, Status, VERSION,
+};
+use crate::provider::bodies::Body;
+use crate::provider::options::Options;
+use crate::provider::session::Session;
+use crate::provider::{self, compiled, memory::Trim};
+
+/// The table of an execution provider, and what it works with. The table is first: ONNX Runtime sees only that.
+#[repr(C)]
+pub struct EpObject {
+    table: Ep,
+    api: Api,
+    session: Session,
+    compatibility: CString,
+}
+
+/// The table of a fused node, and its body.
+#[repr(C)]
+struct NodeObject {
+    table: NodeComputeInfo,
+    api: Api,
+    body: Box<dyn Body>,
+    threads: usize,
+    trim: Arc<Trim>,
+}
+
+impl EpObject {
+    /// Returns a new provider for a session with `options`.
+    pub fn create(api: Api, options: Options) -> Result<*mut Ep> {
+        let compatibility = CString::new(compiled::information()).map_err(|_| Error::new("a name with NUL"))?;
+        let object = Self { table: TABLE, api, session: Session::new(options), compatibility };
+        Ok(Box::into_raw(Box::new(object)).cast())
+    }
+
+    /// Takes a provider back.
+    ///
+    /// # Safety
+    /// `ep` is null or one of [`Self::create`], and is not used again.
+    pub unsafe fn release(ep: *mut Ep) {
+        if !ep.is_null() {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(ep.cast::<Self>()) });
+        }
+    }
+}
+
+const TABLE: Ep = Ep {
+    ort_version_supported: VERSION,
+    GetName: name,
+    GetCapability: capability,
+    Compile: compile,
+    ReleaseNodeComputeInfos: release_nodes,
+    GetPreferredDataLayout: 0,
+    ShouldConvertDataLayoutForOp: 0,
+    SetDynamicOptions: 0,
+    OnRunStart: 0,
+    OnRunEnd: 0,
+    CreateAllocator: 0,
+    CreateSyncStreamForDevice: 0,
+    GetCompiledModelCompatibilityInfo: Some(compatibility),
+    GetKernelRegistry: 0,
+    IsConcurrentRunSupported: 0,
+    later: [0; 16],
+};
+
+unsafe extern "system" fn name(_: *const Ep) -> *const c_char {
+    provider::NAME.as_ptr()
+}
+
+unsafe extern "system" fn compatibility(ep: *mut Ep, _: *const OrtGraph) -> *const c_char {
+    // SAFETY: ONNX Runtime's promise: one of ours.
+    unsafe { (*ep.cast::<EpObject>()).compatibility.as_ptr() }
+}
+
+/// Tells ONNX Runtime which groups of nodes of `graph` become one node of ours each.
+unsafe extern "system" fn capability(
+    ep: *mut Ep,
+    graph: *const OrtGraph,
+    support: *mut OrtEpGraphSupportInfo,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise: a provider of ours, and a graph that lives through the call.
+    unsafe {
+        let ep = &*ep.cast::<EpObject>();
+        guard(ep.api, || {
+            let mut handles = Handles::new(ep.api, graph);
+            let groups = ep.session.claims(&handles.read()?);
+            let fusion = NodeFusionOptions { ort_version_supported: VERSION, drop_constant_initializers: true };
+            for nodes in groups {
+                let nodes = handles.of(&nodes);
+                let add = ep.api.ep().EpGraphSupportInfo_AddNodesToFuse;
+                check(ep.api.ort(), add(support, nodes.as_ptr(), nodes.len(), &fusion))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Makes a body for each claimed group. After an error nothing is left behind in `infos`.
+unsafe extern "system" fn compile(
+    ep: *mut Ep,
+    graphs: *const *const OrtGraph,
+    fused: *const *const OrtNode,
+    count: usize,
+    infos: *mut *mut NodeComputeInfo,
+    context_nodes: *mut *mut OrtNode,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise: arrays of `count` pointers to what lives through the call.
+    unsafe {
+        let ep = &mut *ep.cast::<EpObject>();
+        let api = ep.api;
+        guard(api, || {
+            let mut bodies = Vec::with_capacity(count);
+            for index in 0..count {
+                let mut handles = Handles::new(api, *graphs.add(index));
+                let path = handles.model_path()?;
+                let node = fused_node(api, *fused.add(index))?;
+                let body = ep.session.compile(&handles.read()?, &node, path.as_ref())?;
+                bodies.push((body, node));
+            }
+            if let Some(writer) = ep.session.context_writer() {
+                for (index, node) in writer.write(&bodies)?.into_iter().enumerate() {
+                    *context_nodes.add(index) = super::node::create(api, &node)?;
+                }
+            }
+            let trim = Arc::new(Trim::new(bodies.iter().map(|(body, _)| body.packed_bytes()).sum()));
+            for (index, (body, _)) in bodies.into_iter().enumerate() {
+                let (threads, trim) = (ep.session.threads(), Arc::clone(&trim));
+                *infos.add(index) = Box::into_raw(Box::new(NodeObject { table: NODE, api, body, threads, trim })).cast();
+            }
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "system" fn release_nodes(_: *mut Ep, infos: *mut *mut NodeComputeInfo, count: usize) {
+    // SAFETY: ONNX Runtime's promise: what `compile` made, not used again.
+    unsafe {
+        for index in 0..count {
+            let info = *infos.add(index);
+            if !info.is_null() {
+                drop(Box::from_raw(info.cast::<NodeObject>()));
+            }
+        }
+    }
+}
+
+const NODE: NodeComputeInfo = NodeComputeInfo {
+    ort_version_supported: VERSION,
+    CreateState: create_state,
+    Compute: compute,
+    ReleaseState: release_state,
+};
+
+/// A node has no state: its body is shared by all of the runs at once.
+unsafe extern "system" fn create_state(
+    _: *mut NodeComputeInfo,
+    _: *mut OrtNodeComputeContext,
+    state: *mut *mut c_void,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise.
+    unsafe { *state = null_mut() };
+    null_mut()
+}
+
+unsafe extern "system" fn release_state(_: *mut NodeComputeInfo, _: *mut c_void) {}
+
+unsafe extern "system" fn compute(info: *mut NodeComputeInfo, _: *mut c_void, raw: *mut OrtKernelContext) -> Status {
+    // SAFETY: ONNX Runtime's promise: a node of ours, and a context that lives through the call. Several runs may
+    // be here at once, so the node is only read.
+    unsafe {
+        let node = &*info.cast::<NodeObject>();
+        guard(node.api, || {
+            node.trim.once();
+            let context = Context::new(node.api, raw, node.threads);
+            node.body.run(&context)?;
+            context.pool().finish()
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! The two functions that ONNX Runtime looks for in the library, and the factory that they make and take back.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::{null, null_mut};
+
+use ort::sys::{
+    OrtAllocator, OrtApi, OrtApiBase, OrtCompiledModelCompatibility, OrtEpDevice, OrtErrorCode, OrtHardwareDevice,
+    OrtHardwareDeviceType, OrtKeyValuePairs, OrtLogger, OrtMemoryInfo, OrtSessionOptions,
+};
+
+use super::api::{Api, version};
+use super::ep::EpObject;
+use super::options::entries;
+use super::status::{Error, check, guard, text};
+use super::tables::{Ep, EpFactory, Status, VERSION};
+use crate::provider::{self, compiled, options::Options};
+
+/// The table of a factory, and the ONNX Runtime that asked for it. The table is first: ONNX Runtime sees only that.
+#[repr(C)]
+struct FactoryObject {
+    table: EpFactory,
+    api: Api,
+}
+
+/// Makes the factory of our execution provider. ONNX Runtime calls this when the library is registered.
+///
+/// # Safety
+/// For ONNX Runtime alone: `base` is its own, `factories` has room for `max` pointers, `count` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn CreateEpFactories(
+    _registered_name: *const c_char,
+    base: *const OrtApiBase,
+    _logger: *const OrtLogger,
+    factories: *mut *mut EpFactory,
+    max: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        *count = 0;
+        let Some(api) = Api::open(base) else { return too_old(base) };
+        guard(api, || {
+            if max < 1 {
+                return Err(Error::new("no room for a factory"));
+            }
+            *factories = Box::into_raw(Box::new(FactoryObject { table: TABLE, api })).cast();
+            *count = 1;
+            Ok(())
+        })
+    }
+}
+
+/// Takes a factory back.
+///
+/// # Safety
+/// For ONNX Runtime alone: `factory` is one of `CreateEpFactories`, and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
+    if !factory.is_null() {
+        // SAFETY: the caller's promise; `CreateEpFactories` made it of a box.
+        drop(unsafe { Box::from_raw(factory.cast::<FactoryObject>()) });
+    }
+    null_mut()
+}
+
+/// Returns the error of an ONNX Runtime without the functions that are needed.
+///
+/// # Safety
+/// `base` is ONNX Runtime's own.
+unsafe fn too_old(base: *const OrtApiBase) -> Status {
+    // SAFETY: the caller's promise. Version 1 of the table is the beginning of every later one.
+    unsafe {
+        let found = version(base);
+        let text = format!("liboptimize's execution provider needs ONNX Runtime 1.{VERSION} or later; this is {found}\0");
+        match ((*base).GetApi)(1).cast::<OrtApi>().as_ref() {
+            Some(api) => (api.CreateStatus)(OrtErrorCode::ORT_NOT_IMPLEMENTED, text.as_ptr().cast()).0,
+            None => null_mut(),
+        }
+    }
+}
+
+const TABLE: EpFactory = EpFactory {
+    ort_version_supported: VERSION,
+    GetName: name,
+    GetVendor: vendor,
+    GetSupportedDevices: supported_devices,
+    CreateEp: create_ep,
+    ReleaseEp: release_ep,
+    GetVendorId: vendor_id,
+    GetVersion: provider_version,
+    ValidateCompiledModelCompatibilityInfo: Some(validate),
+    CreateAllocator: create_allocator,
+    ReleaseAllocator: release_allocator,
+    CreateDataTransfer: create_data_transfer,
+    IsStreamAware: is_stream_aware,
+    CreateSyncStreamForDevice: 0,
+    GetHardwareDeviceIncompatibilityDetails: 0,
+    CreateExternalResourceImporterForDevice: 0,
+    GetNumCustomOpDomains: 0,
+    GetCustomOpDomains: 0,
+    later: [0; 8],
+};
+
+/// Returns the functions of the ONNX Runtime that `factory` was made for.
+///
+/// # Safety
+/// `factory` is one of ours.
+unsafe fn api_of(factory: *const EpFactory) -> Api {
+    // SAFETY: the caller's promise.
+    unsafe { (*factory.cast::<FactoryObject>()).api }
+}
+
+unsafe extern "system" fn name(_: *const EpFactory) -> *const c_char {
+    provider::NAME.as_ptr()
+}
+
+unsafe extern "system" fn vendor(_: *const EpFactory) -> *const c_char {
+    c"liboptimize".as_ptr()
+}
+
+unsafe extern "system" fn provider_version(_: *const EpFactory) -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// There is no PCI vendor behind kernels for the processor.
+unsafe extern "system" fn vendor_id(_: *const EpFactory) -> u32 {
+    0
+}
+
+unsafe extern "system" fn is_stream_aware(_: *const EpFactory) -> bool {
+    false
+}
+
+/// Offers the provider for the processor, once, if its kernels fit it.
+unsafe extern "system" fn supported_devices(
+    factory: *mut EpFactory,
+    devices: *const *const OrtHardwareDevice,
+    device_count: usize,
+    offers: *mut *mut OrtEpDevice,
+    max: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise: arrays of the lengths given, and a factory of ours.
+    unsafe {
+        let api = api_of(factory);
+        guard(api, || {
+            *count = 0;
+            if !provider::serves() {
+                return Ok(());
+            }
+            let processor = (0..device_count).map(|index| *devices.add(index)).find(|device| {
+                (api.ort().HardwareDevice_Type)(*device) == OrtHardwareDeviceType::OrtHardwareDeviceType_CPU
+            });
+            if let Some(device) = processor.filter(|_| max > 0) {
+                check(api.ort(), (api.ep().CreateEpDevice)(factory, device, null(), null(), offers))?;
+                *count = 1;
+            }
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "system" fn create_ep(
+    factory: *mut EpFactory,
+    _devices: *const *const OrtHardwareDevice,
+    _metadata: *const *const OrtKeyValuePairs,
+    _count: usize,
+    options: *const OrtSessionOptions,
+    _logger: *const OrtLogger,
+    ep: *mut *mut Ep,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise.
+    unsafe {
+        let api = api_of(factory);
+        guard(api, || {
+            let options = Options::parse(&entries(api, options)?)?;
+            *ep = EpObject::create(api, options)?;
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "system" fn release_ep(_: *mut EpFactory, ep: *mut Ep) {
+    // SAFETY: ONNX Runtime's promise: one of `create_ep`, not used again.
+    unsafe { EpObject::release(ep) }
+}
+
+/// Says whether a compiled model is for this version and this processor.
+unsafe extern "system" fn validate(
+    factory: *mut EpFactory,
+    _devices: *const *const OrtHardwareDevice,
+    _count: usize,
+    information: *const c_char,
+    answer: *mut OrtCompiledModelCompatibility,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise.
+    unsafe {
+        guard(api_of(factory), || {
+            *answer = match compiled::is_ours(&text(information)) {
+                true => OrtCompiledModelCompatibility::EP_SUPPORTED_OPTIMAL,
+                false => OrtCompiledModelCompatibility::EP_UNSUPPORTED,
+            };
+            Ok(())
+        })
+    }
+}
+
+/// There is none: ONNX Runtime's allocator for the processor serves.
+unsafe extern "system" fn create_allocator(
+    _: *mut EpFactory,
+    _: *const OrtMemoryInfo,
+    _: *const OrtKeyValuePairs,
+    allocator: *mut *mut OrtAllocator,
+) -> Status {
+    // SAFETY: ONNX Runtime's promise.
+    unsafe { *allocator = null_mut() };
+    null_mut()
+}
+
+unsafe extern "system" fn release_allocator(_: *mut EpFactory, _: *mut OrtAllocator) {}
+
+/// There is none: nothing is copied between devices.
+unsafe extern "system" fn create_data_transfer(_: *mut EpFactory, transfer: *mut *mut c_void) -> Status {
+    // SAFETY: ONNX Runtime's promise.
+    unsafe { *transfer = null_mut() };
+    null_mut()
+}
+
+/// Returns the file that this code was loaded from, for our own sessions to register: `None` for an executable that
+/// holds the code itself.
+pub fn library_path() -> Option<std::path::PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: dladdr fills `found` for an address of a loaded image, and its texts live as long as the image.
+    let path = unsafe {
+        let mut found: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(CreateEpFactories as *const std::ffi::c_void, &mut found) == 0 || found.dli_fname.is_null() {
+            return None;
+        }
+        CStr::from_ptr(found.dli_fname)
+    };
+    let path = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    let executable = std::env::current_exe().and_then(std::fs::canonicalize).ok();
+    // ONNX Runtime takes a relative path to be beside its own library.
+    let path = std::fs::canonicalize(path).ok()?;
+    (Some(&path) != executable.as_ref()).then_some(path)
+}

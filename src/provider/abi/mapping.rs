@@ -1,0 +1,32 @@
+//! Files in memory.
+
+use std::fs::File;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::status::{Error, Result};
+
+/// A file that is mapped, for reading.
+pub struct Mapping(Mmap);
+
+impl Mapping {
+    /// Returns the file at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let wrong = |error: std::io::Error| Error(format!("{}: {error}", path.display()));
+        let file = File::open(path).map_err(wrong)?;
+        if !file.metadata().map_err(wrong)?.is_file() {
+            return Err(Error(format!("{}: not a file", path.display())));
+        }
+        // SAFETY: whoever writes such a file replaces it as a whole (`compiled::Writer` renames it into place), so
+        // that a mapped one does not change. One that is cut short under a running program ends it with SIGBUS, as
+        // with every mapped file.
+        unsafe { Mmap::map(&file).map(Self).map_err(wrong) }
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

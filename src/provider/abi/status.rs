@@ -1,0 +1,91 @@
+//! Errors on their way to ONNX Runtime, and ONNX Runtime's on their way here.
+
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+
+use ort::sys::{OrtApi, OrtErrorCode, OrtStatusPtr};
+
+use super::api::Api;
+use super::tables::Status;
+
+/// Why a call of the provider failed. ONNX Runtime shows the text to its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(pub String);
+
+impl Error {
+    /// Returns the error that says `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Error {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Error {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// What most calls of the provider return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Returns the text behind `pointer`, empty if that is null.
+///
+/// # Safety
+/// `pointer` is null or points to a text that ends in NUL.
+pub unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+/// Returns `status` as a result, and releases it.
+pub fn check(api: &OrtApi, status: Status) -> Result<()> {
+    if status.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a status that is not null is ONNX Runtime's, whole, and released once: here.
+    let message = unsafe {
+        let message = text((api.GetErrorMessage)(status));
+        (api.ReleaseStatus)(status);
+        message
+    };
+    Err(Error(message))
+}
+
+/// Runs `call` and returns what ONNX Runtime is told of it: neither an error nor a panic leaves it in another way.
+pub fn guard(api: Api, call: impl FnOnce() -> Result<()>) -> Status {
+    let message = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => return null_mut(),
+        Ok(Err(error)) => error.0,
+        Err(panic) => format!("liboptimize: internal error: {}", panic_text(&*panic)),
+    };
+    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: `message` lives through the call, which copies it.
+    let OrtStatusPtr(status) = unsafe { (api.ort().CreateStatus)(OrtErrorCode::ORT_EP_FAIL, message.as_ptr()) };
+    status
+}
+
+/// Returns what a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words")
+}

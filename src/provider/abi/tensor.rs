@@ -1,0 +1,121 @@
+//! A tensor of ONNX Runtime as it lies in memory.
+
+use std::borrow::Cow;
+use std::ffi::c_void;
+use std::ptr::null;
+
+use ort::sys::OrtValue;
+
+use super::api::{Api, ask};
+use super::status::{Error, Result, check};
+use crate::provider::graph::Element;
+
+/// A dense tensor: element type, sizes and bytes, borrowed from ONNX Runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Tensor<'a> {
+    /// What it holds.
+    pub element: Element,
+    /// Its sizes, none for a scalar.
+    pub shape: &'a [i64],
+    /// Its values. Two four-bit values share a byte.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Tensor<'a> {
+    /// Returns the tensor behind `value`.
+    ///
+    /// # Safety
+    /// `value` is a tensor of ONNX Runtime, on the processor, that lives and is not written to for `'a`.
+    pub unsafe fn read(api: Api, value: *const OrtValue) -> Result<Self> {
+        // A plain number, for a later version may have element types that the enum lacks.
+        let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
+        // SAFETY: the caller's promise; the answers are pointers into `value`.
+        let (shape, data) = unsafe {
+            let ask_shape = api.ort().GetTensorElementTypeAndShapeDataReference;
+            check(api.ort(), ask_shape(value, (&raw mut element).cast(), &mut sizes, &mut rank).0)?;
+            let data = ask!(api, GetTensorData(value) -> *const c_void = null())?;
+            (if rank == 0 { &[][..] } else { std::slice::from_raw_parts(sizes, rank) }, data)
+        };
+        let element = Element::from_onnx(element);
+        let bytes = element.bytes(count(shape)?).ok_or_else(|| Error::new("a tensor without plain values"))?;
+        // SAFETY: `data` holds as many values as the sizes say.
+        let bytes = if bytes == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) } };
+        Ok(Self { element, shape, bytes })
+    }
+
+    /// Returns how many values there are.
+    pub fn len(&self) -> usize {
+        self.shape.iter().map(|size| *size as usize).product()
+    }
+
+    /// Returns the size of axis `axis`.
+    pub fn size(&self, axis: usize) -> usize {
+        self.shape[axis] as usize
+    }
+
+    /// Returns the values of a float32 tensor. They are copied only where a file laid them at an odd place.
+    pub fn floats(&self) -> Result<Cow<'a, [f32]>> {
+        self.plain::<f32>(Element::Float32)
+    }
+
+    /// Returns the values of an int32 tensor.
+    pub fn integers(&self) -> Result<Cow<'a, [i32]>> {
+        self.plain::<i32>(Element::Int32)
+    }
+
+    /// Returns the values of an int64 tensor.
+    pub fn longs(&self) -> Result<Cow<'a, [i64]>> {
+        self.plain::<i64>(Element::Int64)
+    }
+
+    /// Returns the values of an int8 tensor.
+    pub fn bytes_signed(&self) -> Result<&'a [i8]> {
+        self.expect(Element::Int8)?;
+        // SAFETY: every byte is an i8.
+        Ok(unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.bytes.len()) })
+    }
+
+    fn expect(&self, element: Element) -> Result<()> {
+        if self.element == element {
+            return Ok(());
+        }
+        Err(format!("a tensor of {:?} where {element:?} is needed", self.element).into())
+    }
+
+    fn plain<T: Plain>(&self, element: Element) -> Result<Cow<'a, [T]>> {
+        self.expect(element)?;
+        // SAFETY: every pattern of bits is a `T` (see `Plain`).
+        let (before, values, after) = unsafe { self.bytes.align_to::<T>() };
+        if before.is_empty() && after.is_empty() {
+            return Ok(Cow::Borrowed(values));
+        }
+        Ok(Cow::Owned(self.bytes.chunks_exact(size_of::<T>()).map(T::read).collect()))
+    }
+}
+
+/// Numbers for which every pattern of bits is a value.
+trait Plain: Copy + 'static {
+    /// Returns the number in `bytes`.
+    fn read(bytes: &[u8]) -> Self;
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => { $(impl Plain for $type {
+        fn read(bytes: &[u8]) -> Self {
+            let mut array = [0; size_of::<Self>()];
+            array.copy_from_slice(bytes);
+            Self::from_ne_bytes(array)
+        }
+    })* };
+}
+plain!(f32, i32, i64);
+
+/// Returns how many values `shape` holds.
+fn count(shape: &[i64]) -> Result<usize> {
+    let mut count = 1usize;
+    for size in shape {
+        let size = usize::try_from(*size).ok();
+        count = size.and_then(|size| count.checked_mul(size)).ok_or_else(|| Error::new("a tensor without sizes"))?;
+    }
+    Ok(count)
+}

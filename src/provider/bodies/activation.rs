@@ -1,0 +1,50 @@
+//! Activations that stand alone.
+
+use super::{Body, Ports};
+use crate::kernels::{Activation, Class, activate};
+use crate::provider::abi::{Context, Error, Result};
+use crate::provider::compiled::{Part, Reader};
+use crate::provider::patterns::ActivationPlan;
+
+/// A function of each value, after a bias.
+pub struct ActivationBody {
+    x: usize,
+    bias: Option<Vec<f32>>,
+    activation: Activation,
+    y: usize,
+    class: Class,
+}
+
+impl ActivationBody {
+    /// Returns the body of `plan`.
+    pub fn new(plan: &ActivationPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
+        let (bias, activation) = (plan.bias.clone(), plan.activation);
+        Ok(Self { x: ports.input(plan.x)?, bias, activation, y: ports.output(plan.y)?, class })
+    }
+
+    /// Returns the body that [`Body::write`] wrote.
+    pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
+        let (x, y) = (reader.size()?, reader.size()?);
+        Ok(Self { x, y, activation: reader.activation()?, bias: reader.floats()?, class: reader.class() })
+    }
+}
+
+impl Body for ActivationBody {
+    fn run(&self, context: &Context<'_>) -> Result<()> {
+        let x = context.input(self.x)?;
+        if let Some(bias) = self.bias.as_ref().filter(|bias| x.shape.last() != Some(&(bias.len() as i64))) {
+            return Err(Error(format!("an input of sizes {:?}; its rows should have {} values", x.shape, bias.len())));
+        }
+        let out = context.output(self.y, x.shape)?;
+        activate(self.class, &x.floats()?, self.bias.as_deref(), self.activation, out, context.pool());
+        Ok(())
+    }
+
+    fn write(&self, part: &mut Part) {
+        part.kind("activation");
+        part.size(self.x);
+        part.size(self.y);
+        part.activation(self.activation);
+        part.floats(self.bias.as_deref());
+    }
+}

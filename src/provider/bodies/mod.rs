@@ -1,0 +1,129 @@
+//! What a group of nodes computes when it runs. A body is made once and shared by all of the runs at once.
+
+mod activation;
+mod attention;
+mod linear;
+mod mask;
+mod norm;
+
+use super::abi::{Context, Error, Result};
+use super::compiled::Part;
+use super::graph::{FusedNode, Graph, ValueId};
+use super::patterns::Plan;
+use crate::kernels::{AttentionPrecision, Class, Parallel};
+
+pub use activation::ActivationBody;
+pub use attention::AttentionBody;
+pub use linear::LinearBody;
+pub use norm::NormBody;
+
+/// The computation of a group.
+pub trait Body: Send + Sync {
+    /// Computes the outputs of one run from its inputs.
+    fn run(&self, context: &Context<'_>) -> Result<()>;
+
+    /// Returns how many bytes of weights were packed for it.
+    fn packed_bytes(&self) -> usize {
+        0
+    }
+
+    /// Writes all that [`Opener`](super::compiled::Opener) needs to make the body again.
+    fn write(&self, part: &mut Part);
+}
+
+/// The place of each value that crosses the border of a group among the inputs and outputs of its node.
+pub struct Ports<'g> {
+    graph: &'g Graph<'g>,
+    fused: &'g FusedNode,
+}
+
+impl<'g> Ports<'g> {
+    /// Returns the places in `fused` of the values of `graph`.
+    pub fn new(graph: &'g Graph<'g>, fused: &'g FusedNode) -> Self {
+        Self { graph, fused }
+    }
+
+    /// Returns the place of an input. By name: constants are left out, and the order is ONNX Runtime's.
+    pub fn input(&self, value: ValueId) -> Result<usize> {
+        self.find(value, &self.fused.inputs)
+    }
+
+    /// Returns the place of an output.
+    pub fn output(&self, value: ValueId) -> Result<usize> {
+        self.find(value, &self.fused.outputs)
+    }
+
+    fn find(&self, value: ValueId, names: &[String]) -> Result<usize> {
+        let name = &self.graph.value(value).name;
+        names.iter().position(|other| other == name).ok_or_else(|| Error(format!("{name} does not cross its border")))
+    }
+}
+
+/// How bodies are made.
+pub struct Making<'m> {
+    /// The kernels.
+    pub class: Class,
+    /// What attention is computed in.
+    pub attention: AttentionPrecision,
+    /// Who packs weights.
+    pub parallel: &'m dyn Parallel,
+}
+
+/// Returns the body of `plan`.
+pub fn build(
+    plan: &Plan,
+    graph: &Graph<'_>,
+    ports: &Ports<'_>,
+    making: &Making<'_>,
+) -> Result<Box<dyn Body>> {
+    let Making { class, attention, parallel } = *making;
+    Ok(match plan {
+        Plan::Linear(plan) => Box::new(LinearBody::new(plan, graph, ports, class, parallel)?),
+        Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class, attention)?),
+        Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),
+        Plan::Activation(plan) => Box::new(ActivationBody::new(plan, ports, class)?),
+        Plan::Compiled(_) => return Err(Error::new("a node of a compiled model is opened, not built")),
+    })
+}
+
+/// Returns the sizes of two tensors broadcast to each other, as ONNX does it.
+pub fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>> {
+    let rank = a.len().max(b.len());
+    let size = |shape: &[i64], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (size(a, axis), size(b, axis)) {
+            (a, b) if a == b => Ok(a),
+            (1, b) => Ok(b),
+            (a, 1) => Ok(a),
+            _ => Err(Error(format!("sizes {a:?} and {b:?} do not go together"))),
+        })
+        .collect()
+}
+
+/// Returns the distances between the values of a dense tensor of sizes `shape` along the axes of a result with
+/// `rank` axes: 0 along an axis that repeats.
+pub fn broadcast_strides(shape: &[i64], rank: usize) -> Vec<usize> {
+    let mut strides = vec![0; rank];
+    let mut step = 1;
+    for (axis, size) in shape.iter().enumerate().rev() {
+        if *size != 1 {
+            strides[rank - shape.len() + axis] = step;
+        }
+        step *= *size as usize;
+    }
+    strides
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_broadcast_as_in_onnx() {
+        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]).unwrap(), [2, 3, 4]);
+        assert_eq!(broadcast(&[], &[5]).unwrap(), [5]);
+        assert_eq!(broadcast(&[1, 0], &[3, 1]).unwrap(), [3, 0]);
+        assert!(broadcast(&[2], &[3]).is_err());
+        assert_eq!(broadcast_strides(&[2, 1, 4], 4), [0, 4, 0, 1]);
+    }
+}

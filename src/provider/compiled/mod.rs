@@ -1,0 +1,120 @@
+//! Compiled models: bodies with their packed weights in one file, which is mapped instead of packed again.
+//!
+//! ONNX Runtime writes the model (`ep.context_enable`, `ModelCompiler`): in it an `EPContext` node stands for each of
+//! our groups. We write the file beside it, `NAME.packed`. Such a pair fits one version of this library and one class
+//! of processors; it is a cache of the standard model, which has to be kept.
+//!
+//! ```text
+//!  0       MAGIC, length of the file, checksum of all behind these 64 bytes, number of parts, place of the table
+//!  4096    packed weights, each at a multiple of 64
+//!  ...     the parts: what a body is made of, in numbers; weights by their place
+//!  table   place and length of each part
+//! ```
+
+mod file;
+mod part;
+
+use std::path::{Path, PathBuf};
+
+use super::abi::{ContextNode, Error, Result};
+use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody};
+use super::graph::{FusedNode, Graph, NodeId};
+use crate::kernels::Class;
+
+use file::Packed;
+pub use part::{Part, Reader};
+
+/// Returns what a compiled model says of the library and the processor it is for.
+pub fn information() -> String {
+    format!("liboptimize {} {}", env!("CARGO_PKG_VERSION"), Class::detect().name())
+}
+
+/// Returns true if a compiled model with `information` can be opened here.
+pub fn is_ours(information: &str) -> bool {
+    information == self::information()
+}
+
+/// Writes a compiled model's file.
+pub struct Writer {
+    path: PathBuf,
+}
+
+impl Writer {
+    /// Returns the writer for the model that will lie at `target`, or beside `model` where that is empty.
+    pub fn new(target: &Path, model: &Path) -> Self {
+        let beside = || {
+            let name = model.file_stem().unwrap_or(std::ffi::OsStr::new("model"));
+            let mut name = name.to_os_string();
+            name.push("_ctx.onnx");
+            model.with_file_name(name)
+        };
+        let target = if target.as_os_str().is_empty() { beside() } else { target.to_path_buf() };
+        let mut path = target.into_os_string();
+        path.push(".packed");
+        Self { path: path.into() }
+    }
+
+    /// Writes the file, and returns the nodes that stand for `bodies` in the model.
+    pub fn write(&self, bodies: &[(Box<dyn Body>, FusedNode)]) -> Result<Vec<ContextNode>> {
+        file::write(&self.path, bodies.iter().map(|(body, _)| body.as_ref()))?;
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error(format!("{}: not a name in UTF-8", self.path.display())))?;
+        let node = |(index, (_, fused)): (usize, &(Box<dyn Body>, FusedNode))| ContextNode {
+            fused: fused.clone(),
+            texts: vec![
+                ("ep_cache_context", name.to_owned()),
+                ("source", super::NAME.to_string_lossy().into_owned()),
+                ("notes", format!("part {index}")),
+                ("ep_sdk_version", information()),
+                ("partition_name", fused.name.clone()),
+            ],
+            numbers: vec![("embed_mode", 0), ("main_context", i64::from(index == 0))],
+        };
+        Ok(bodies.iter().enumerate().map(node).collect())
+    }
+}
+
+/// Makes bodies from a compiled model's file, which stays open as long as one of them.
+#[derive(Default)]
+pub struct Opener {
+    open: Vec<(PathBuf, Packed)>,
+}
+
+impl Opener {
+    /// Returns the body that `node` stands for, from the file that it names in `folder`.
+    pub fn open(&mut self, graph: &Graph<'_>, node: NodeId, folder: &Path) -> Result<Box<dyn Body>> {
+        let made_for = graph.text(node, "ep_sdk_version").unwrap_or_default();
+        if !is_ours(&made_for) {
+            return Err(Error(format!("the model was compiled for {made_for}; this is {}", information())));
+        }
+        let name = graph.text(node, "ep_cache_context").unwrap_or_default();
+        let is_plain = !name.is_empty() && Path::new(&name).file_name() == Some(name.as_ref());
+        if !is_plain || graph.int(node, "embed_mode", 0) != 0 {
+            return Err(Error(format!("{name:?} is not the name of a file beside the model")));
+        }
+        let notes = graph.text(node, "notes").unwrap_or_default();
+        let index = notes.strip_prefix("part ").and_then(|index| index.parse().ok());
+        let index = index.ok_or_else(|| Error(format!("a node without a part: {notes:?}")))?;
+        let path = folder.join(name);
+        let place = match self.open.iter().position(|(open, _)| *open == path) {
+            Some(place) => place,
+            None => {
+                self.open.push((path.clone(), Packed::open(&path)?));
+                self.open.len() - 1
+            }
+        };
+        let body = self.open[place].1.part(index).and_then(|mut reader| body(&mut reader));
+        body.map_err(|error| Error(format!("{}: part {index}: {error}", path.display())))
+    }
+}
+
+/// Returns the body of a part.
+fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
+    Ok(match reader.kind()? {
+        "linear" => Box::new(LinearBody::open(reader)?),
+        "attention" => Box::new(AttentionBody::open(reader)?),
+        "norm" => Box::new(NormBody::open(reader)?),
+        "activation" => Box::new(ActivationBody::open(reader)?),
+        kind => return Err(Error(format!("a part of kind {kind:?}"))),
+    })
+}

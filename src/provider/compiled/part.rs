@@ -1,0 +1,143 @@
+//! A part of a compiled model's file: numbers and vectors in order, weights by their place in the file.
+
+use std::sync::Arc;
+
+use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
+use crate::provider::abi::{Error, Mapping, Result};
+
+/// The names of the kinds of parts, in the order of their numbers in a file.
+const KINDS: [&str; 4] = ["linear", "attention", "norm", "activation"];
+
+/// A part that is being written.
+#[derive(Default)]
+pub struct Part {
+    /// The numbers so far.
+    pub bytes: Vec<u8>,
+    /// The weights so far, and where in `bytes` their place is to be written.
+    pub weights: Vec<(usize, Vec<u8>)>,
+}
+
+impl Part {
+    /// Writes what kind of body it is: first of all.
+    pub fn kind(&mut self, kind: &str) {
+        let number = KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len());
+        self.size(number);
+    }
+
+    /// Writes a number.
+    pub fn number(&mut self, number: u64) {
+        self.bytes.extend(number.to_le_bytes());
+    }
+
+    /// Writes a size.
+    pub fn size(&mut self, size: usize) {
+        self.number(size as u64);
+    }
+
+    /// Writes a size that may be missing.
+    pub fn optional(&mut self, size: Option<usize>) {
+        self.number(size.map_or(0, |size| size as u64 + 1));
+    }
+
+    /// Writes an activation.
+    pub fn activation(&mut self, activation: Activation) {
+        self.number(u64::from(activation as u32));
+    }
+
+    /// Writes a vector that may be missing.
+    pub fn floats(&mut self, floats: Option<&[f32]>) {
+        self.optional(floats.map(<[f32]>::len));
+        floats.unwrap_or_default().iter().for_each(|float| self.bytes.extend(float.to_le_bytes()));
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+    }
+
+    /// Writes packed weights.
+    pub fn weights(&mut self, weights: &PackedLinear) {
+        self.bytes.extend(weights.header().to_bytes());
+        self.weights.push((self.bytes.len(), weights.bytes().to_vec()));
+        self.number(0);
+    }
+}
+
+/// A part that is being read.
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    file: &'a Arc<Mapping>,
+}
+
+impl<'a> Reader<'a> {
+    /// Returns the reader of a part, `bytes` of `file`.
+    pub fn new(bytes: &'a [u8], file: &'a Arc<Mapping>) -> Self {
+        Self { bytes, file }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or_else(|| Error::new("it ends too early"))?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    /// Returns what kind of body it is.
+    pub fn kind(&mut self) -> Result<&'static str> {
+        let number = self.size()?;
+        KINDS.get(number).copied().ok_or_else(|| Error::new("a kind of a later version"))
+    }
+
+    /// Returns a number.
+    pub fn number(&mut self) -> Result<u64> {
+        let mut number = [0; 8];
+        number.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(number))
+    }
+
+    /// Returns a size.
+    pub fn size(&mut self) -> Result<usize> {
+        let size = self.number()?;
+        // No size of a part is as large as its file.
+        let most = (*self.file).as_ref().as_ref().len();
+        usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size out of range"))
+    }
+
+    /// Returns a size that may be missing.
+    pub fn optional(&mut self) -> Result<Option<usize>> {
+        Ok(self.size()?.checked_sub(1))
+    }
+
+    /// Returns an activation.
+    pub fn activation(&mut self) -> Result<Activation> {
+        use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Sigmoid, Silu, Tanh};
+        let number = self.number()?;
+        let mut known = [None, Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh, QuickGelu].into_iter();
+        known.find(|known| u64::from(*known as u32) == number).ok_or_else(|| Error::new("an unknown activation"))
+    }
+
+    /// Returns a vector that may be missing.
+    pub fn floats(&mut self) -> Result<Option<Vec<f32>>> {
+        let Some(count) = self.optional()? else { return Ok(None) };
+        let bytes = self.take((count * 4).next_multiple_of(8))?;
+        let floats = bytes.chunks_exact(4).take(count).map(|float| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(float);
+            f32::from_le_bytes(bytes)
+        });
+        Ok(Some(floats.collect()))
+    }
+
+    /// Returns packed weights, which stay in the file.
+    pub fn weights(&mut self) -> Result<PackedLinear> {
+        let mut header = [0; LinearHeader::LEN];
+        header.copy_from_slice(self.take(LinearHeader::LEN)?);
+        let wrong = |error: crate::kernels::PackError| Error(error.to_string());
+        let header = LinearHeader::from_bytes(&header).map_err(wrong)?;
+        let start = self.size()?;
+        let range = start..start.checked_add(header.bytes().map_err(wrong)?).ok_or_else(|| Error::new("a size"))?;
+        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::<Mapping>::clone(self.file);
+        let storage = Storage::shared(owner, range).ok_or_else(|| Error::new("weights beyond the end of the file"))?;
+        PackedLinear::open(header, storage).map_err(wrong)
+    }
+
+    /// Returns the class of the kernels that run.
+    pub fn class(&self) -> Class {
+        Class::detect()
+    }
+}

@@ -1,0 +1,283 @@
+//! A graph as patterns look at it: nodes and values by number, read from ONNX Runtime once and borrowed from nobody.
+//!
+//! Only constants and attributes are asked for when a pattern needs them ([`Source`]).
+
+use crate::provider::abi::{Result, Tensor};
+
+/// The number of a node in its [`Graph`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub usize);
+
+/// The number of a value in its [`Graph`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ValueId(pub usize);
+
+/// The type of a tensor's values, as far as a pattern tells types apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // their names say it
+pub enum Element {
+    Float32,
+    Float16,
+    Int8,
+    Uint8,
+    Int4,
+    Uint4,
+    Int32,
+    Int64,
+    Bool,
+    /// Another one, by ONNX's number.
+    Other(i32),
+}
+
+impl Element {
+    /// Returns the type with ONNX's number `number`.
+    pub fn from_onnx(number: i32) -> Self {
+        match number {
+            1 => Self::Float32,
+            2 => Self::Uint8,
+            3 => Self::Int8,
+            6 => Self::Int32,
+            7 => Self::Int64,
+            9 => Self::Bool,
+            10 => Self::Float16,
+            21 => Self::Uint4,
+            22 => Self::Int4,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Returns how many bytes `count` values take, or `None` for a type that is not read here.
+    pub fn bytes(self, count: usize) -> Option<usize> {
+        match self {
+            Self::Float32 | Self::Int32 => count.checked_mul(4),
+            Self::Float16 => count.checked_mul(2),
+            Self::Int64 => count.checked_mul(8),
+            Self::Int8 | Self::Uint8 | Self::Bool => Some(count),
+            Self::Int4 | Self::Uint4 => Some(count.div_ceil(2)),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// An attribute of a node.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)] // their names say it
+pub enum Attribute {
+    Int(i64),
+    Float(f32),
+    Ints(Vec<i64>),
+    Text(Vec<u8>),
+}
+
+/// Where constants come from.
+pub trait Source {
+    /// Returns the constant `value` of the graph.
+    fn constant(&self, value: ValueId) -> Result<Tensor<'_>>;
+    /// Returns the attribute `name` of `node`, or `None` if it has none of that name.
+    fn attribute(&self, node: NodeId, name: &str) -> Option<Attribute>;
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// The operator, as `MatMul`.
+    pub op: String,
+    /// Its domain, empty for ONNX's own.
+    pub domain: String,
+    /// The node's name.
+    pub name: String,
+    /// Inputs. One that is left out is `None`.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Outputs. One that nobody wants is `None`.
+    pub outputs: Vec<Option<ValueId>>,
+}
+
+/// A value.
+#[derive(Debug)]
+pub struct Value {
+    /// Its name, unique in the graph.
+    pub name: String,
+    /// The type of its elements, if it is a tensor of a known type.
+    pub element: Option<Element>,
+    /// Its sizes, -1 for one that is free; `None` if not even the rank is known.
+    pub shape: Option<Vec<i64>>,
+    /// The node that makes it.
+    pub producer: Option<NodeId>,
+    /// The nodes that take it, one entry an input. A node whose subgraph takes it counts.
+    pub consumers: Vec<NodeId>,
+    /// Whether it is an output of the graph.
+    pub is_output: bool,
+    /// Whether it is a weight that no run can change.
+    pub is_constant: bool,
+}
+
+/// A graph.
+pub struct Graph<'g> {
+    /// The nodes, in ONNX Runtime's order: topological.
+    pub nodes: Vec<Node>,
+    /// The values.
+    pub values: Vec<Value>,
+    /// Whether it is the body of an If, Loop or Scan.
+    pub nested: bool,
+    source: &'g dyn Source,
+}
+
+impl<'g> Graph<'g> {
+    /// Returns the graph of `nodes` and `values`, with producers and consumers filled in. `captured` are the values
+    /// that subgraphs of a node take.
+    pub fn new(
+        nodes: Vec<Node>,
+        mut values: Vec<Value>,
+        captured: &[(NodeId, ValueId)],
+        nested: bool,
+        source: &'g dyn Source,
+    ) -> Self {
+        for (index, node) in nodes.iter().enumerate() {
+            node.inputs.iter().flatten().for_each(|value| values[value.0].consumers.push(NodeId(index)));
+            node.outputs.iter().flatten().for_each(|value| values[value.0].producer = Some(NodeId(index)));
+        }
+        captured.iter().for_each(|(node, value)| values[value.0].consumers.push(*node));
+        Self { nodes, values, nested, source }
+    }
+
+    /// Returns the numbers of all nodes.
+    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+
+    /// Returns the node `node`.
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.0]
+    }
+
+    /// Returns the value `value`.
+    pub fn value(&self, value: ValueId) -> &Value {
+        &self.values[value.0]
+    }
+
+    /// Returns true if `node` is ONNX's operator `op`.
+    pub fn is(&self, node: NodeId, op: &str) -> bool {
+        let node = self.node(node);
+        node.op == op && (node.domain.is_empty() || node.domain == "ai.onnx")
+    }
+
+    /// Returns true if `node` is the operator `op` of ONNX Runtime's own domain.
+    pub fn is_microsoft(&self, node: NodeId, op: &str) -> bool {
+        let node = self.node(node);
+        node.op == op && node.domain == "com.microsoft"
+    }
+
+    /// Returns input `index` of `node`, or `None` if it is left out.
+    pub fn input(&self, node: NodeId, index: usize) -> Option<ValueId> {
+        self.node(node).inputs.get(index).copied().flatten()
+    }
+
+    /// Returns the first output of `node`.
+    pub fn output(&self, node: NodeId) -> Option<ValueId> {
+        self.node(node).outputs.first().copied().flatten()
+    }
+
+    /// Returns true if none of the outputs of `node` but the first is used.
+    pub fn has_one_output(&self, node: NodeId) -> bool {
+        let rest = self.node(node).outputs.iter().skip(1).flatten();
+        rest.into_iter().all(|value| self.value(*value).consumers.is_empty() && !self.value(*value).is_output)
+    }
+
+    /// Returns the other input of a node of two inputs of which one is `value`.
+    pub fn other(&self, node: NodeId, value: ValueId) -> Option<ValueId> {
+        match self.node(node).inputs[..] {
+            [Some(first), Some(second)] if first == value && second != value => Some(second),
+            [Some(first), Some(second)] if second == value && first != value => Some(first),
+            _ => None,
+        }
+    }
+
+    /// Returns the node that makes `value`, if it is ONNX's operator `op`.
+    pub fn made_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
+        self.value(value).producer.filter(|node| self.is(*node, op))
+    }
+
+    /// Returns the only node that uses `value`, by one input, if nobody outside can see the value.
+    pub fn only_use(&self, value: ValueId) -> Option<NodeId> {
+        match self.value(value).consumers[..] {
+            [node] if !self.value(value).is_output => Some(node),
+            _ => None,
+        }
+    }
+
+    /// Returns the only use of `value` if that is ONNX's operator `op`.
+    pub fn only_use_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
+        self.only_use(value).filter(|node| self.is(*node, op))
+    }
+
+    /// Returns the constant `value`, or `None` if it is none or cannot be read.
+    pub fn constant(&self, value: ValueId) -> Option<Tensor<'g>> {
+        if self.value(value).is_constant { self.source.constant(value).ok() } else { None }
+    }
+
+    /// Returns the only number of a constant of one float32 number.
+    pub fn scalar(&self, value: ValueId) -> Option<f32> {
+        let one = self.value(value).shape.as_ref().is_some_and(|shape| shape.iter().all(|size| *size == 1));
+        let tensor = if one { self.constant(value)? } else { return None };
+        tensor.floats().ok()?.first().copied()
+    }
+
+    /// Returns true if `value` is a constant of one float32 number, `expected` but for its last digits.
+    pub fn is_scalar(&self, value: ValueId, expected: f32) -> bool {
+        self.scalar(value).is_some_and(|found| (found - expected).abs() <= expected.abs() * 1e-5)
+    }
+
+    /// Returns the sizes of `value` if it is a tensor of `element` whose rank is known.
+    pub fn shape_of(&self, value: ValueId, element: Element) -> Option<&[i64]> {
+        let value = self.value(value);
+        if value.element == Some(element) { value.shape.as_deref() } else { None }
+    }
+
+    /// Returns true if `value` is a constant float32 vector of `size` numbers.
+    pub fn is_vector(&self, value: ValueId, size: i64) -> bool {
+        self.value(value).is_constant && self.shape_of(value, Element::Float32) == Some(&[size])
+    }
+
+    /// Returns the integer attribute `name`, or `default`.
+    pub fn int(&self, node: NodeId, name: &str, default: i64) -> i64 {
+        match self.source.attribute(node, name) {
+            Some(Attribute::Int(value)) => value,
+            _ => default,
+        }
+    }
+
+    /// Returns the float attribute `name`, or `default`.
+    pub fn float(&self, node: NodeId, name: &str, default: f32) -> f32 {
+        match self.source.attribute(node, name) {
+            Some(Attribute::Float(value)) => value,
+            _ => default,
+        }
+    }
+
+    /// Returns the integers of attribute `name`.
+    pub fn ints(&self, node: NodeId, name: &str) -> Option<Vec<i64>> {
+        match self.source.attribute(node, name) {
+            Some(Attribute::Ints(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Returns the text of attribute `name`, or `None` if there is none.
+    pub fn text(&self, node: NodeId, name: &str) -> Option<String> {
+        match self.source.attribute(node, name) {
+            Some(Attribute::Text(bytes)) => String::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The node that stands in ONNX Runtime's graph for a group of ours, by names.
+#[derive(Debug, Clone)]
+pub struct FusedNode {
+    /// The node's name.
+    pub name: String,
+    /// The names of its inputs, in order: none that is a constant.
+    pub inputs: Vec<String>,
+    /// The names of its outputs, in order.
+    pub outputs: Vec<String>,
+}

@@ -1,0 +1,131 @@
+//! What a session asks of the provider.
+
+use std::path::PathBuf;
+
+use super::abi::{Error, Result};
+use super::patterns::Kind;
+
+/// What float32 products with constant weights are computed in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// float32: they stay with ONNX Runtime, whose own are as fast as the processor.
+    #[default]
+    Float32,
+    /// bfloat16, attention too.
+    Bfloat16,
+    /// Weights int8 by column, inputs int8 by row; attention in bfloat16.
+    Int8,
+}
+
+/// The options, as `{"precision": "bf16", "threads": "4"}` beside the provider's name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// `precision`: `fp32` (the default), `bf16` or `int8`.
+    pub precision: Precision,
+    /// `threads`: how many threads the session has; the default is one a processor. It is a hint on how fine work is
+    /// cut: the threads are always the session's own.
+    pub threads: usize,
+    /// `claim`: the kinds of groups that may be claimed, as `attention,norm`; all by default.
+    pub claim: Vec<Kind>,
+    /// Where a compiled model is being written, if one is (`ep.context_enable`). Empty: beside the model.
+    pub compile_to: Option<PathBuf>,
+    /// Where a compiled model that came as bytes would lie (`ep.context_file_path`).
+    pub context_path: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (precision, claim) = (Precision::default(), Kind::ALL.to_vec());
+        Self { precision, threads, claim, compile_to: None, context_path: PathBuf::new() }
+    }
+}
+
+/// The beginning of our keys: ONNX Runtime writes the provider's name in lower case.
+const PREFIX: &str = "ep.optimizeexecutionprovider.";
+
+impl Options {
+    /// Returns the options among the configuration entries of a session.
+    pub fn parse(entries: &[(String, String)]) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in entries {
+            match key.as_str() {
+                "ep.context_file_path" => options.context_path = value.into(),
+                "ep.context_enable" if value == "1" => options.compile_to = Some(PathBuf::new()),
+                key => {
+                    if let Some(name) = key.strip_prefix(PREFIX) {
+                        options.set(name, value)?;
+                    }
+                }
+            }
+        }
+        if options.compile_to.is_some() {
+            options.compile_to = Some(options.context_path.clone());
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |allowed: &str| Error(format!("liboptimize: option {name} is {value:?}; it may be {allowed}"));
+        match name {
+            "precision" => {
+                self.precision = match value {
+                    "fp32" => Precision::Float32,
+                    "bf16" => Precision::Bfloat16,
+                    "int8" => Precision::Int8,
+                    _ => return Err(wrong("fp32, bf16 or int8")),
+                }
+            }
+            "threads" => {
+                let threads = value.parse().ok().filter(|threads| (1..=1024).contains(threads));
+                self.threads = threads.ok_or_else(|| wrong("1 to 1024"))?;
+            }
+            "claim" => {
+                let kind = |name: &str| Kind::from_name(name).ok_or_else(|| wrong("a list of kinds, as attention,norm"));
+                self.claim = value.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_>>()?;
+            }
+            _ => return Err(format!("liboptimize: there is no option {name}; there are precision, threads, claim").into()),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(entries: &[(&str, &str)]) -> Result<Options> {
+        let owned: Vec<_> = entries.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Options::parse(&owned)
+    }
+
+    #[test]
+    fn options_come_from_the_entries_of_the_session() {
+        let options = parse(&[
+            ("session.intra_op.allow_spinning", "1"),
+            ("ep.optimizeexecutionprovider.precision", "bf16"),
+            ("ep.optimizeexecutionprovider.threads", "3"),
+            ("ep.optimizeexecutionprovider.claim", "norm,attention"),
+            ("ep.other.precision", "nonsense"),
+        ])
+        .unwrap();
+        assert_eq!((options.precision, options.threads), (Precision::Bfloat16, 3));
+        assert_eq!(options.claim, [Kind::Norm, Kind::Attention]);
+        assert_eq!(options.compile_to, None);
+    }
+
+    #[test]
+    fn a_wrong_option_is_named_with_what_it_may_be() {
+        let prefix = "ep.optimizeexecutionprovider.precision";
+        assert!(parse(&[(prefix, "int7")]).unwrap_err().0.contains("fp32, bf16 or int8"));
+        assert!(parse(&[("ep.optimizeexecutionprovider.speed", "1")]).unwrap_err().0.contains("no option speed"));
+        assert!(parse(&[("ep.optimizeexecutionprovider.threads", "0")]).unwrap_err().0.contains("1 to 1024"));
+    }
+
+    #[test]
+    fn a_model_is_compiled_to_where_the_session_says() {
+        let options = parse(&[("ep.context_enable", "1"), ("ep.context_file_path", "/tmp/a.onnx")]).unwrap();
+        assert_eq!(options.compile_to, Some(PathBuf::from("/tmp/a.onnx")));
+        assert_eq!(parse(&[("ep.context_enable", "1")]).unwrap().compile_to, Some(PathBuf::new()));
+    }
+}

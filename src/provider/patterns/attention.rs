@@ -1,0 +1,340 @@
+//! Attention as exporters write it out: two products, a scale, a mask, Softmax and transpositions.
+//!
+//! ```text
+//!  q [b,s,h,d] -> Transpose ----------\
+//!  k [b,t,h,d] -> Transpose ----> MatMul -> · scale -> + mask -> Softmax -\
+//!  v [b,t,h,d] -> Transpose ----------------------------------------> MatMul -> Transpose -> [b,s,h,d]
+//! ```
+//! The Reshape nodes around it are taken in where their sizes are constants that say only what the heads are;
+//! otherwise they stay outside: they copy nothing.
+
+use super::{Group, Plan};
+use crate::provider::graph::{Element, Graph, NodeId, ValueId};
+
+/// softmax(q·kᵀ·scale + masks)·v
+#[derive(Debug)]
+pub struct AttentionPlan {
+    /// Queries.
+    pub q: Operand,
+    /// Keys.
+    pub k: Operand,
+    /// Values.
+    pub v: Operand,
+    /// Multiplies the products; `None` is 1/√(size of a head).
+    pub scale: Option<f32>,
+    /// What is added to the products or replaces them.
+    pub masks: Vec<MaskTerm>,
+    /// Whether a query sees no key after its own place.
+    pub causal: bool,
+    /// Whether a query whose keys are all hidden by -inf gives 0 instead of NaN.
+    pub zero_if_hidden: bool,
+    /// The output.
+    pub y: Operand,
+}
+
+/// An input or output of attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// The value.
+    pub value: ValueId,
+    /// How its heads lie.
+    pub heads: Heads,
+}
+
+/// How the heads of a tensor lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heads {
+    /// batch × tokens × (heads · size), so many heads.
+    Joined(usize),
+    /// batch × tokens × heads × size.
+    TokensFirst,
+    /// batch × heads × tokens × size.
+    HeadsFirst,
+    /// batch × heads × size × tokens: keys, transposed already.
+    SizeFirst,
+}
+
+/// A mask.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskTerm {
+    /// The value; broadcast to batch × heads × queries × keys.
+    pub value: ValueId,
+    /// What it does.
+    pub fill: Fill,
+}
+
+/// What a mask does to the products.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Fill {
+    /// float32, added.
+    Add,
+    /// bool: where it is `when`, `with` replaces the product.
+    Replace {
+        /// Which products.
+        when: bool,
+        /// The number, so low that adding it would be the same.
+        with: f32,
+    },
+    /// int32, batch: how many keys a sequence has; or twice that: behind them, how many at its beginning are hidden.
+    Lengths {
+        /// What is added to the products of the others.
+        with: f32,
+    },
+    /// int32, batch × keys or batch × queries × keys: which keys count.
+    Keep {
+        /// What is added to the products of the others.
+        with: f32,
+    },
+}
+
+/// Returns the group around the Softmax `node`.
+pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
+    let mut nodes = vec![node];
+    let (scores, probabilities) = softmax(graph, node)?;
+    let (probabilities, zero_if_hidden) = guard(graph, probabilities, &mut nodes);
+    let (scores, masks) = masks(graph, scores, &mut nodes)?;
+    let mut scale = 1.0;
+    let product = scales(graph, scores, &mut scale, &mut nodes)?;
+    let (q, k) = operands(graph, product, &mut scale, &mut nodes)?;
+
+    let product = graph.only_use_by(probabilities, "MatMul")?;
+    let values = graph.other(product, probabilities).filter(|_| graph.input(product, 0) == Some(probabilities))?;
+    nodes.push(product);
+    let v = transposed(graph, values, &mut nodes)?;
+    let y = output(graph, graph.output(product)?, &mut nodes)?;
+    let scale = Some(scale);
+    let plan = AttentionPlan { q, k, v, scale, masks, causal: false, zero_if_hidden, y };
+    distinct(graph, &plan, &nodes).then_some(Group { nodes, plan: Plan::Attention(plan) })
+}
+
+/// Returns true if all that comes in is made outside, and at run time.
+fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
+    let operands = [plan.q.value, plan.k.value, plan.v.value].into_iter();
+    let mut inputs = operands.chain(plan.masks.iter().map(|mask| mask.value));
+    inputs.all(|value| {
+        let value = graph.value(value);
+        !value.is_constant && value.producer.is_none_or(|producer| !nodes.contains(&producer))
+    })
+}
+
+/// Returns the input and the output of a Softmax over the last of four axes.
+fn softmax(graph: &Graph<'_>, node: NodeId) -> Option<(ValueId, ValueId)> {
+    let scores = graph.input(node, 0).filter(|_| graph.is(node, "Softmax"))?;
+    let rank = graph.shape_of(scores, Element::Float32)?.len();
+    // Without the attribute the axis depends on the version of the operator.
+    let last = [-1, 3].contains(&graph.int(node, "axis", i64::MIN));
+    if rank == 4 && last { Some((scores, graph.output(node)?)) } else { None }
+}
+
+/// Returns what comes after the Where that makes NaN to 0, as PyTorch exports scaled_dot_product_attention.
+fn guard(graph: &Graph<'_>, probabilities: ValueId, nodes: &mut Vec<NodeId>) -> (ValueId, bool) {
+    let found = || {
+        let [first, second] = graph.value(probabilities).consumers[..] else { return None };
+        let (is_nan, select) = if graph.is(first, "IsNaN") { (first, second) } else { (second, first) };
+        let test = graph.output(is_nan).filter(|_| graph.is(is_nan, "IsNaN"))?;
+        let fits = graph.is(select, "Where")
+            && graph.input(select, 0) == Some(test)
+            && graph.only_use(test) == Some(select)
+            && graph.scalar(graph.input(select, 1)?) == Some(0.0)
+            && graph.input(select, 2) == Some(probabilities)
+            && !graph.value(probabilities).is_output;
+        Some((is_nan, select, graph.output(select)?)).filter(|_| fits)
+    };
+    match found() {
+        Some((is_nan, select, output)) => {
+            nodes.extend([is_nan, select]);
+            (output, true)
+        }
+        None => (probabilities, false),
+    }
+}
+
+/// Returns the scores before their masks, and the masks.
+fn masks(graph: &Graph<'_>, mut scores: ValueId, nodes: &mut Vec<NodeId>) -> Option<(ValueId, Vec<MaskTerm>)> {
+    let mut masks = Vec::new();
+    while masks.len() < 4 {
+        let Some((node, inner, mask)) = mask(graph, scores) else { break };
+        nodes.push(node);
+        masks.push(mask);
+        scores = inner;
+    }
+    Some((scores, masks))
+}
+
+/// Returns the node that puts a mask on `scores`, what it is put on, and the mask.
+fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm)> {
+    let node = graph.value(scores).producer?;
+    graph.only_use(scores)?;
+    if graph.is(node, "Add") {
+        let (a, b) = (graph.input(node, 0)?, graph.input(node, 1)?);
+        let (inner, value) = if leads_to_product(graph, a) { (a, b) } else { (b, a) };
+        let known = graph.shape_of(value, Element::Float32).is_some_and(|shape| shape.len() <= 4);
+        let fits = a != b && known && leads_to_product(graph, inner) && graph.only_use(inner) == Some(node);
+        return fits.then_some((node, inner, MaskTerm { value, fill: Fill::Add }));
+    }
+    if !graph.is(node, "Where") {
+        return None;
+    }
+    let (test, yes, no) = (graph.input(node, 0)?, graph.input(node, 1)?, graph.input(node, 2)?);
+    let (inner, other, when) = if leads_to_product(graph, no) { (no, yes, true) } else { (yes, no, false) };
+    // Adding such a number to a score gives the number itself, so the body may add.
+    let with = graph.scalar(other).filter(|with| *with <= -1e30)?;
+    let known = graph.shape_of(test, Element::Bool).is_some_and(|shape| shape.len() <= 4);
+    let fits = known && leads_to_product(graph, inner) && graph.only_use(inner) == Some(node);
+    fits.then_some((node, inner, MaskTerm { value: test, fill: Fill::Replace { when, with } }))
+}
+
+/// Returns true if `value` is the product of queries and keys, scaled or masked perhaps.
+fn leads_to_product(graph: &Graph<'_>, mut value: ValueId) -> bool {
+    for _ in 0..8 {
+        let Some(node) = graph.value(value).producer else { return false };
+        if graph.is(node, "MatMul") {
+            let constant = |index| graph.input(node, index).is_some_and(|input| graph.value(input).is_constant);
+            return !constant(0) && !constant(1) && graph.value(value).shape.as_ref().is_some_and(|shape| shape.len() == 4);
+        }
+        let next = match graph.node(node).op.as_str() {
+            "Mul" | "Div" => graph.node(node).inputs.iter().flatten().find(|input| !graph.value(**input).is_constant),
+            "Add" => graph.node(node).inputs.iter().flatten().find(|input| leads_to_product(graph, **input)),
+            "Where" => graph.node(node).inputs.iter().skip(1).flatten().find(|input| !graph.value(**input).is_constant),
+            _ => None,
+        };
+        let Some(next) = next else { return false };
+        value = *next;
+    }
+    false
+}
+
+/// Takes the constant factors of `value` into `scale`, and returns what they are put on.
+fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<ValueId> {
+    while let Some(node) = graph.value(value).producer {
+        let (inner, factor) = if graph.is(node, "Mul") {
+            let (a, b) = (graph.input(node, 0)?, graph.input(node, 1)?);
+            match (graph.scalar(a), graph.scalar(b)) {
+                (None, Some(factor)) => (a, factor),
+                (Some(factor), None) => (b, factor),
+                _ => break,
+            }
+        } else if graph.is(node, "Div") {
+            let (Some(divided), Some(divisor)) = (graph.input(node, 0), graph.input(node, 1)) else { break };
+            match graph.scalar(divisor) {
+                Some(divisor) => (divided, 1.0 / divisor),
+                None => break,
+            }
+        } else {
+            break;
+        };
+        // A factor whose own shape is wider would widen the product.
+        let same_rank = graph.value(inner).shape.as_ref().map(Vec::len) == graph.value(value).shape.as_ref().map(Vec::len);
+        if graph.only_use(value).is_none() || !same_rank {
+            break;
+        }
+        *scale *= factor;
+        nodes.push(node);
+        value = inner;
+    }
+    Some(value)
+}
+
+/// Returns queries and keys of the product `scores`.
+fn operands(
+    graph: &Graph<'_>,
+    scores: ValueId,
+    scale: &mut f32,
+    nodes: &mut Vec<NodeId>,
+) -> Option<(Operand, Operand)> {
+    let product = graph.made_by(scores, "MatMul").filter(|_| graph.only_use(scores).is_some())?;
+    let (q, k) = (graph.input(product, 0)?, graph.input(product, 1)?);
+    nodes.push(product);
+    if q == k || [q, k].iter().any(|value| graph.shape_of(*value, Element::Float32).is_none_or(|shape| shape.len() != 4)) {
+        return None;
+    }
+    let q = inner_scales(graph, q, scale, nodes)?;
+    let q = transposed(graph, q, nodes)?;
+    let k = inner_scales(graph, k, scale, nodes)?;
+    Some((q, keys(graph, k, scale, nodes)?))
+}
+
+/// As [`scales`], for an operand of a product.
+fn inner_scales(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<ValueId> {
+    graph.only_use(value).map_or(Some(value), |_| scales(graph, value, scale, nodes))
+}
+
+/// Returns the Transpose that alone makes and alone is made for `value`, if its order is `order`.
+fn transpose(graph: &Graph<'_>, value: ValueId, order: &[i64]) -> Option<(NodeId, ValueId)> {
+    let node = graph.made_by(value, "Transpose").filter(|_| graph.only_use(value).is_some())?;
+    (graph.ints(node, "perm").as_deref() == Some(order)).then_some((node, graph.input(node, 0)?))
+}
+
+/// Returns the operand that `value`, of the order batch × heads × tokens × size, comes from.
+fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
+    match transpose(graph, value, &[0, 2, 1, 3]) {
+        Some((node, inner)) => {
+            nodes.push(node);
+            Some(joined(graph, inner, nodes))
+        }
+        None => Some(Operand { value, heads: Heads::HeadsFirst }),
+    }
+}
+
+/// Returns the operand that the keys `value`, of the order batch × heads × size × tokens, come from.
+fn keys(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<Operand> {
+    if let Some((node, inner)) = transpose(graph, value, &[0, 2, 3, 1]) {
+        nodes.push(node);
+        return Some(joined(graph, inner, nodes));
+    }
+    if let Some((node, inner)) = transpose(graph, value, &[0, 1, 3, 2]) {
+        nodes.push(node);
+        let inner = inner_scales(graph, inner, scale, nodes)?;
+        return transposed(graph, inner, nodes);
+    }
+    Some(Operand { value, heads: Heads::SizeFirst })
+}
+
+/// Returns the operand before the Reshape that splits the heads of `value`, or `value` itself.
+fn joined(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Operand {
+    let found = || {
+        let node = graph.made_by(value, "Reshape").filter(|_| graph.only_use(value).is_some())?;
+        let inner = graph.input(node, 0)?;
+        let sizes = graph.constant(graph.input(node, 1)?)?.longs().ok()?.into_owned();
+        let [0, 0, heads, size] = sizes[..] else { return None };
+        let fits = heads > 0
+            && size > 0
+            && graph.int(node, "allowzero", 0) == 0
+            && graph.shape_of(inner, Element::Float32).is_some_and(|shape| shape.len() == 3 && shape[2] == heads * size);
+        fits.then_some((node, Operand { value: inner, heads: Heads::Joined(heads as usize) }))
+    };
+    match found() {
+        Some((node, operand)) => {
+            nodes.push(node);
+            operand
+        }
+        None => Operand { value, heads: Heads::TokensFirst },
+    }
+}
+
+/// Returns the output that `value`, of the order batch × heads × tokens × size, becomes.
+fn output(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
+    let transpose = graph.only_use_by(value, "Transpose");
+    let order = transpose.and_then(|node| graph.ints(node, "perm"));
+    let (Some(transpose), Some([0, 2, 1, 3])) = (transpose, order.as_deref()) else {
+        return Some(Operand { value, heads: Heads::HeadsFirst });
+    };
+    let value = graph.output(transpose)?;
+    nodes.push(transpose);
+    let joins = || {
+        let node = graph.only_use_by(value, "Reshape")?;
+        let sizes = graph.constant(graph.input(node, 1)?)?.longs().ok()?.into_owned();
+        let y = graph.output(node)?;
+        let [.., heads, size] = graph.shape_of(value, Element::Float32)?[..] else { return None };
+        let [0, 0, last] = sizes[..] else { return None };
+        let whole = last == -1 || (heads > 0 && size > 0 && last == heads * size);
+        (whole && graph.int(node, "allowzero", 0) == 0).then_some((node, y))
+    };
+    match joins() {
+        Some((node, y)) => {
+            nodes.push(node);
+            Some(Operand { value: y, heads: Heads::Joined(0) })
+        }
+        None => Some(Operand { value, heads: Heads::TokensFirst }),
+    }
+}

@@ -1,0 +1,155 @@
+//! Which nodes of a graph form a group, and what the group computes.
+//!
+//! The same search runs twice: over the whole graph, to claim groups, and over each group alone, to compile it.
+//! So a matcher looks at nothing outside of what it claims but the values that cross the border.
+
+mod attention;
+mod contrib;
+mod epilogue;
+mod linear;
+mod norm;
+mod quantized;
+mod static_quantized;
+
+use super::graph::{Graph, NodeId};
+use super::options::Precision;
+use crate::kernels::Class;
+
+pub use attention::{AttentionPlan, Fill, Heads, Operand};
+pub use epilogue::ActivationPlan;
+pub use contrib::PackedAttentionPlan;
+pub use linear::{InputForm, LinearPart, LinearPlan, Step, Weight};
+pub use norm::NormPlan;
+pub use static_quantized::Grid;
+
+/// What a group computes.
+#[derive(Debug)]
+pub enum Plan {
+    /// One input times several weights, each with a bias and an activation.
+    Linear(LinearPlan),
+    /// softmax(q·kᵀ·scale + mask)·v.
+    Attention(AttentionPlan),
+    /// Attention whose queries, keys and values are one product.
+    PackedAttention(PackedAttentionPlan),
+    /// LayerNorm or RMSNorm, of a sum or not.
+    Norm(NormPlan),
+    /// A function of each value.
+    Activation(ActivationPlan),
+    /// A node of a compiled model.
+    Compiled(NodeId),
+}
+
+/// Nodes that become one node of the provider, and what they compute.
+#[derive(Debug)]
+pub struct Group {
+    /// The nodes.
+    pub nodes: Vec<NodeId>,
+    /// What they compute.
+    pub plan: Plan,
+}
+
+/// A kind of groups, by the name that the option `claim` takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // their names say it
+pub enum Kind {
+    Linear,
+    Quantized,
+    Blocks,
+    Attention,
+    Norm,
+    Activation,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Linear, Self::Quantized, Self::Blocks, Self::Attention, Self::Norm, Self::Activation];
+
+    /// Returns the kind with the name `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Quantized => "quantized",
+            Self::Blocks => "blocks",
+            Self::Attention => "attention",
+            Self::Norm => "norm",
+            Self::Activation => "activation",
+        }
+    }
+}
+
+/// What may be claimed.
+#[derive(Clone, Copy)]
+pub struct Rules<'r> {
+    /// What float32 products become.
+    pub precision: Precision,
+    /// The kinds of groups.
+    pub claim: &'r [Kind],
+    /// The kernels that will run.
+    pub class: Class,
+}
+
+impl Rules<'_> {
+    /// Returns true if groups of `kind` are claimed: they are wanted, and faster than ONNX Runtime's own here.
+    pub fn claims(&self, kind: Kind) -> bool {
+        self.claim.contains(&kind)
+    }
+}
+
+/// The nodes that groups have so far.
+struct Found {
+    groups: Vec<Group>,
+    taken: Vec<bool>,
+}
+
+impl Found {
+    fn is_free(&self, node: NodeId) -> bool {
+        !self.taken[node.0]
+    }
+
+    /// Adds `group`, unless one of its nodes belongs to another.
+    fn add(&mut self, group: Option<Group>) {
+        if let Some(group) = group.filter(|group| group.nodes.iter().all(|node| self.is_free(*node))) {
+            group.nodes.iter().for_each(|node| self.taken[node.0] = true);
+            self.groups.push(group);
+        }
+    }
+}
+
+/// Returns the groups of `graph` under `rules`. No node is in two of them.
+pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
+    let mut found = Found { groups: Vec::new(), taken: vec![false; graph.nodes.len()] };
+    for node in graph.ids() {
+        found.add(compiled(graph, node));
+    }
+    if rules.claims(Kind::Quantized) {
+        graph.ids().for_each(|node| found.add(quantized::find(graph, node)));
+        graph.ids().for_each(|node| found.add(static_quantized::find(graph, node)));
+    }
+    linear::find(graph, rules, &mut found);
+    if rules.claims(Kind::Attention) {
+        graph.ids().for_each(|node| found.add(attention::find(graph, node)));
+        graph.ids().for_each(|node| found.add(contrib::attention(graph, rules, node)));
+    }
+    if rules.claims(Kind::Norm) {
+        for node in graph.ids() {
+            let group = norm::find(graph, node, &|node| found.is_free(node));
+            found.add(group);
+        }
+    }
+    if rules.claims(Kind::Activation) {
+        graph.ids().for_each(|node| found.add(epilogue::find(graph, node)));
+    }
+    found.groups
+}
+
+/// Returns the group of a node that this provider wrote into a compiled model.
+fn compiled(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
+    let ours = graph.is_microsoft(node, "EPContext") && graph.text(node, "source").as_deref() == super::NAME.to_str().ok();
+    ours.then(|| Group { nodes: vec![node], plan: Plan::Compiled(node) })
+}

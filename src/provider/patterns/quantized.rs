@@ -1,0 +1,135 @@
+//! Dynamic int8: DynamicQuantizeLinear, MatMulInteger, Cast and Mul, as ONNX Runtime's tool and we write them, and the
+//! fused forms of ONNX Runtime.
+
+use super::epilogue::{self, Epilogue};
+use super::linear::{InputForm, LinearPart, LinearPlan, Weight};
+use super::{Group, Plan};
+use crate::kernels::Layout;
+use crate::provider::graph::{Element, Graph, NodeId, ValueId};
+
+/// Returns the group of the products with what the DynamicQuantizeLinear `node` rounds, or of the fused `node`.
+///
+/// The kernels round each row with a scale of its own: at least as close to float32 as the one scale of a tensor.
+pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
+    if graph.is_microsoft(node, "DynamicQuantizeMatMul") {
+        return fused(graph, node);
+    }
+    if !graph.is(node, "DynamicQuantizeLinear") {
+        return None;
+    }
+    let outputs = &graph.node(node).outputs;
+    let (Some(codes), Some(scale), Some(zero_point)) = (outputs[0], outputs[1], outputs[2]) else { return None };
+    let rounded = Rounded { codes, scale, zero_point };
+    if [codes, scale, zero_point].iter().any(|value| graph.value(*value).is_output) {
+        return None;
+    }
+    let x = graph.input(node, 0).filter(|x| !graph.value(*x).is_constant)?;
+    let (mut nodes, mut parts) = (vec![node], Vec::new());
+    for product in &graph.value(codes).consumers {
+        let (of_part, part) = rounded.product(graph, x, *product)?;
+        nodes.extend(of_part);
+        parts.push(part);
+    }
+    // The scale and the zero point must go nowhere else either.
+    let inside = [scale, zero_point].iter().all(|value| graph.value(*value).consumers.iter().all(|use_| nodes.contains(use_)));
+    if parts.is_empty() || parts.len() > 32 || !inside {
+        return None;
+    }
+    Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) })
+}
+
+/// What DynamicQuantizeLinear makes.
+struct Rounded {
+    codes: ValueId,
+    scale: ValueId,
+    zero_point: ValueId,
+}
+
+impl Rounded {
+    /// Returns the product that `node` begins, with its nodes.
+    fn product(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
+        if graph.is_microsoft(node, "MatMulIntegerToFloat") {
+            return self.to_float(graph, x, node);
+        }
+        let plain = graph.is(node, "MatMulInteger")
+            && graph.input(node, 0) == Some(self.codes)
+            && graph.input(node, 2).is_none_or(|zero_point| zero_point == self.zero_point);
+        if !plain || graph.input(node, 2).is_none() {
+            return None;
+        }
+        let (codes, zero_points) = (graph.input(node, 1)?, graph.input(node, 3));
+        let integers = graph.output(node)?;
+        let cast = graph.only_use_by(integers, "Cast").filter(|cast| graph.int(*cast, "to", 0) == 1)?;
+        let floats = graph.output(cast)?;
+        let mul = graph.only_use_by(floats, "Mul")?;
+        let both = graph.other(mul, floats)?;
+        let scales_mul = graph.made_by(both, "Mul").filter(|_| graph.only_use(both) == Some(mul))?;
+        let scales = graph.other(scales_mul, self.scale)?;
+        let nodes = vec![node, cast, scales_mul, mul];
+        finish(graph, x, nodes, codes, zero_points, scales, None, graph.output(mul)?)
+    }
+
+    /// Returns the product of ONNX Runtime's MatMulIntegerToFloat.
+    fn to_float(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
+        let input = |index| graph.input(node, index);
+        if input(0) != Some(self.codes) || input(2) != Some(self.scale) || input(4) != Some(self.zero_point) {
+            return None;
+        }
+        finish(graph, x, vec![node], input(1)?, input(5), input(3)?, input(6), graph.output(node)?)
+    }
+}
+
+/// Returns the product with int8 `codes`, and all of its nodes.
+#[allow(clippy::too_many_arguments)] // the inputs of the operators
+fn finish(
+    graph: &Graph<'_>,
+    x: ValueId,
+    mut nodes: Vec<NodeId>,
+    codes: ValueId,
+    zero_points: Option<ValueId>,
+    scales: ValueId,
+    bias: Option<ValueId>,
+    product: ValueId,
+) -> Option<(Vec<NodeId>, LinearPart)> {
+    let (k, n, weight) = int8(graph, codes, zero_points, scales)?;
+    if !super::linear::fits(graph, x, k as i64, n as i64) {
+        return None;
+    }
+    let bias = match bias {
+        Some(bias) => Some(epilogue::row(graph, bias, n)?),
+        None => None,
+    };
+    let Epilogue { nodes: rest, bias, activation, y } = epilogue::follow(graph, product, n, bias);
+    nodes.extend(rest);
+    Some((nodes, LinearPart { weight, k, n, bias, activation, steps: Vec::new(), y }))
+}
+
+/// Returns K, N and the weights of K × N constant codes with constant scales and zero points, one or N of each.
+pub fn int8(graph: &Graph<'_>, codes: ValueId, zero_points: Option<ValueId>, scales: ValueId) -> Option<(usize, usize, Weight)> {
+    let element = graph.value(codes).element.filter(|element| [Element::Int8, Element::Uint8].contains(element))?;
+    let [k, n] = graph.shape_of(codes, element)?[..] else { return None };
+    let (k, n) = (usize::try_from(k).ok()?, usize::try_from(n).ok()?);
+    let length = |value: ValueId| -> Option<usize> {
+        let shape = graph.value(value).shape.as_ref().filter(|shape| shape.len() <= 1)?;
+        let length = shape.first().copied().unwrap_or(1) as usize;
+        (graph.value(value).is_constant && (length == 1 || length == n)).then_some(length)
+    };
+    length(scales)?;
+    let scales = graph.constant(scales)?.floats().ok()?.into_owned();
+    let zero_points = match zero_points {
+        Some(value) => {
+            length(value).filter(|_| graph.value(value).element == Some(element))?;
+            graph.constant(value)?.bytes.to_vec()
+        }
+        None => Vec::new(),
+    };
+    graph.value(codes).is_constant.then_some((k, n, Weight::Int8 { codes, layout: Layout::KxN, zero_points, scales }))
+}
+
+/// Returns the group of ONNX Runtime's DynamicQuantizeMatMul.
+fn fused(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
+    let input = |index| graph.input(node, index);
+    let x = input(0)?;
+    let (nodes, part) = finish(graph, x, vec![node], input(1)?, input(3), input(2)?, input(4), graph.output(node)?)?;
+    Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts: vec![part] }) })
+}

@@ -1,0 +1,166 @@
+//! Static int8: MatMul and Gemm between DequantizeLinear nodes, as ONNX Runtime's tool and we write them.
+//!
+//! ```text
+//!  x -> QuantizeLinear -> DequantizeLinear -> MatMul -> [QuantizeLinear -> DequantizeLinear] -> Add bias -> ...
+//!                   weight codes -> DequantizeLinear -/
+//! ```
+//! The pairs that follow are computed as the file has them: they do not only round, they also cut off, and a tool may
+//! have removed an activation because of that.
+
+use super::epilogue;
+use super::linear::{self, InputForm, LinearPart, LinearPlan, Step, Weight};
+use super::{Group, Plan};
+use crate::kernels::{Activation, Layout};
+use crate::provider::graph::{Element, Graph, NodeId, ValueId};
+
+/// Returns the group of the products with what the QuantizeLinear `node` rounds.
+pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
+    if !graph.is(node, "QuantizeLinear") {
+        return None;
+    }
+    let (x, codes) = (graph.input(node, 0)?, graph.output(node)?);
+    let grid = Grid::of(graph, node)?;
+    if graph.value(codes).is_output || graph.value(x).is_constant {
+        return None;
+    }
+    let (mut nodes, mut parts) = (vec![node], Vec::new());
+    for dequantize in &graph.value(codes).consumers {
+        let back = graph.is(*dequantize, "DequantizeLinear") && Grid::of(graph, *dequantize) == Some(grid);
+        let product = graph.only_use(graph.output(*dequantize)?).filter(|_| back)?;
+        let (of_part, part) = self::product(graph, x, *dequantize, product)?;
+        nodes.push(*dequantize);
+        nodes.extend(of_part);
+        parts.push(part);
+    }
+    if parts.is_empty() || parts.len() > 32 {
+        return None;
+    }
+    let form = InputForm::Static { scale: grid.scale, zero_point: grid.zero_point, signed: grid.signed, rounded: false };
+    Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form, parts }) })
+}
+
+/// The grid that one scale and zero point make.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Grid {
+    /// The step.
+    pub scale: f32,
+    /// The code of 0.
+    pub zero_point: i32,
+    /// Whether the codes are int8.
+    pub signed: bool,
+}
+
+impl Grid {
+    /// Returns the grid of a QuantizeLinear or DequantizeLinear of a whole tensor to or from 8 bits.
+    fn of(graph: &Graph<'_>, node: NodeId) -> Option<Self> {
+        let scale = graph.scalar(graph.input(node, 1)?).filter(|scale| scale.is_normal() && *scale > 0.0)?;
+        let zero_point = graph.input(node, 2)?;
+        let tensor = graph.constant(zero_point).filter(|tensor| tensor.bytes.len() == 1)?;
+        let (zero_point, signed) = match tensor.element {
+            Element::Uint8 => (i32::from(tensor.bytes[0]), false),
+            Element::Int8 => (i32::from(tensor.bytes[0] as i8), true),
+            _ => return None,
+        };
+        Some(Self { scale, zero_point, signed })
+    }
+}
+
+/// Returns the product `node` of the dequantized `x`, with its nodes.
+fn product(graph: &Graph<'_>, x: ValueId, input: NodeId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
+    let layout = linear::layout(graph, node)?;
+    if graph.input(node, 0) != graph.output(input) {
+        return None;
+    }
+    let values = graph.input(node, 1)?;
+    let dequantize = graph.made_by(values, "DequantizeLinear").filter(|_| graph.only_use(values) == Some(node))?;
+    let (k, n, weight) = weight(graph, dequantize, layout)?;
+    if !linear::fits(graph, x, k as i64, n as i64) {
+        return None;
+    }
+    let mut nodes = vec![node, dequantize];
+    let bias = match graph.input(node, 2).filter(|_| graph.is(node, "Gemm")) {
+        Some(bias) => Some(self::bias(graph, bias, n, &mut nodes)?),
+        None => None,
+    };
+    let mut part = LinearPart { weight, k, n, bias, activation: Activation::None, steps: Vec::new(), y: graph.output(node)? };
+    while part.steps.len() < 6 {
+        let Some((of_step, step, y)) = step(graph, part.y, n) else { break };
+        nodes.extend(of_step);
+        part.y = y;
+        part.steps.push(step);
+    }
+    take_in(&mut part);
+    Some((nodes, part))
+}
+
+/// Moves the first steps of `part` to what the kernel does in one pass with the product.
+fn take_in(part: &mut LinearPart) {
+    if let (Some(Step::Bias(_)), None) = (part.steps.first(), &part.bias)
+        && let Step::Bias(bias) = part.steps.remove(0)
+    {
+        part.bias = Some(bias);
+    }
+    if let Some(Step::Activation(activation)) = part.steps.first() {
+        part.activation = *activation;
+        part.steps.remove(0);
+    }
+}
+
+/// Returns what is done next to `value`: its nodes, what it is, and its output.
+fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Step, ValueId)> {
+    if let Some(quantize) = graph.only_use_by(value, "QuantizeLinear") {
+        let codes = graph.output(quantize)?;
+        let dequantize = graph.only_use_by(codes, "DequantizeLinear")?;
+        let grid = Grid::of(graph, quantize).filter(|grid| Grid::of(graph, dequantize) == Some(*grid))?;
+        return Some((vec![quantize, dequantize], Step::Round(grid), graph.output(dequantize)?));
+    }
+    if let Some(add) = graph.only_use_by(value, "Add") {
+        let mut nodes = vec![add];
+        let bias = bias(graph, graph.other(add, value)?, n, &mut nodes)?;
+        return Some((nodes, Step::Bias(bias), graph.output(add)?));
+    }
+    let (nodes, activation, y) = epilogue::activation(graph, value)?;
+    Some((nodes, Step::Activation(activation), y))
+}
+
+/// Returns the numbers of a bias: a constant, or one of int32 behind a DequantizeLinear, which is added to `nodes`.
+fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) -> Option<Vec<f32>> {
+    if graph.value(value).is_constant {
+        return epilogue::row(graph, value, n);
+    }
+    let node = graph.made_by(value, "DequantizeLinear").filter(|_| graph.only_use(value).is_some())?;
+    let codes = graph.constant(graph.input(node, 0)?)?;
+    let scales = graph.constant(graph.input(node, 1)?)?.floats().ok()?;
+    let zero = match graph.input(node, 2) {
+        Some(zero_point) => graph.constant(zero_point)?.bytes.iter().all(|byte| *byte == 0),
+        None => true,
+    };
+    let fits = codes.shape == [n as i64] && [1, n].contains(&scales.len()) && zero && graph.int(node, "block_size", 0) == 0;
+    let integers = codes.integers().ok().filter(|_| fits)?;
+    nodes.push(node);
+    Some(integers.iter().enumerate().map(|(at, code)| *code as f32 * scales[at % scales.len()]).collect())
+}
+
+/// Returns K, N and the weights behind the DequantizeLinear `node`.
+fn weight(graph: &Graph<'_>, node: NodeId, layout: Layout) -> Option<(usize, usize, Weight)> {
+    let codes = graph.input(node, 0)?;
+    let element = graph.value(codes).element.filter(|element| [Element::Int8, Element::Uint8].contains(element))?;
+    let [rows, columns] = graph.shape_of(codes, element)?[..] else { return None };
+    let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
+    let (k, n) = if layout == Layout::KxN { (rows, columns) } else { (columns, rows) };
+    let axis = graph.int(node, "axis", 1);
+    let by_column = if layout == Layout::KxN { [1, -1] } else { [0, -2] };
+    let scales = graph.constant(graph.input(node, 1)?)?;
+    // One scale for all has no axis; several must be one a column.
+    let fits = |length: usize| length == 1 || (length == n && by_column.contains(&axis));
+    let zero_points = match graph.input(node, 2) {
+        Some(zero_points) => graph.constant(zero_points).filter(|found| found.element == element)?.bytes.to_vec(),
+        None => Vec::new(),
+    };
+    let plain = graph.value(codes).is_constant && graph.int(node, "block_size", 0) == 0 && scales.shape.len() <= 1;
+    if !plain || !fits(scales.len()) || !(zero_points.is_empty() || fits(zero_points.len())) {
+        return None;
+    }
+    let scales = scales.floats().ok()?.into_owned();
+    Some((k, n, Weight::Int8 { codes, layout, zero_points, scales }))
+}
