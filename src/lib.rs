@@ -74,6 +74,7 @@ pub mod model;
 pub mod onnx;
 pub mod open;
 pub mod package;
+pub mod provider;
 pub mod prune;
 pub mod quantize;
 pub mod report;

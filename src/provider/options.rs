@@ -81,10 +81,15 @@ impl Options {
                 self.threads = threads.ok_or_else(|| wrong("1 to 1024"))?;
             }
             "claim" => {
-                let kind = |name: &str| Kind::from_name(name).ok_or_else(|| wrong("a list of kinds, as attention,norm"));
+                let kind =
+                    |name: &str| Kind::from_name(name).ok_or_else(|| wrong("a list of kinds, as attention,norm"));
                 self.claim = value.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_>>()?;
             }
-            _ => return Err(format!("liboptimize: there is no option {name}; there are precision, threads, claim").into()),
+            _ => {
+                return Err(
+                    format!("liboptimize: there is no option {name}; there are precision, threads, claim").into()
+                );
+            }
         }
         Ok(())
     }

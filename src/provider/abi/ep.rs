@@ -138,7 +138,8 @@ unsafe extern "system" fn compile(
             let trim = Arc::new(Trim::new(bodies.iter().map(|(body, _)| body.packed_bytes()).sum()));
             for (index, (body, _)) in bodies.into_iter().enumerate() {
                 let (threads, trim) = (ep.session.threads(), Arc::clone(&trim));
-                *infos.add(index) = Box::into_raw(Box::new(NodeObject { table: NODE, api, body, threads, trim })).cast();
+                *infos.add(index) =
+                    Box::into_raw(Box::new(NodeObject { table: NODE, api, body, threads, trim })).cast();
             }
             Ok(())
         })

@@ -71,7 +71,8 @@ unsafe fn too_old(base: *const OrtApiBase) -> Status {
     // SAFETY: the caller's promise. Version 1 of the table is the beginning of every later one.
     unsafe {
         let found = version(base);
-        let text = format!("liboptimize's execution provider needs ONNX Runtime 1.{VERSION} or later; this is {found}\0");
+        let text =
+            format!("liboptimize's execution provider needs ONNX Runtime 1.{VERSION} or later; this is {found}\0");
         match ((*base).GetApi)(1).cast::<OrtApi>().as_ref() {
             Some(api) => (api.CreateStatus)(OrtErrorCode::ORT_NOT_IMPLEMENTED, text.as_ptr().cast()).0,
             None => null_mut(),

@@ -5,8 +5,7 @@ use std::ffi::{CString, c_char};
 use std::ptr::{null, null_mut};
 
 use ort::sys::{
-    OrtGraph, OrtNode, OrtOpAttr, OrtOpAttrType, OrtTensorTypeAndShapeInfo, OrtTypeInfo,
-    OrtValue, OrtValueInfo,
+    OrtGraph, OrtNode, OrtOpAttr, OrtOpAttrType, OrtTensorTypeAndShapeInfo, OrtTypeInfo, OrtValue, OrtValueInfo,
 };
 
 use super::api::{Api, ask};
@@ -72,7 +71,8 @@ impl Source for Handles {
     fn constant(&self, value: ValueId) -> Result<Tensor<'_>> {
         // SAFETY: the graph lives, and with it its initializers.
         unsafe {
-            let tensor = ask!(self.api, ValueInfo_GetInitializerValue(self.values[value.0]) -> *const OrtValue = null())?;
+            let tensor =
+                ask!(self.api, ValueInfo_GetInitializerValue(self.values[value.0]) -> *const OrtValue = null())?;
             if tensor.is_null() {
                 return Err(Error::new("a constant without values"));
             }
@@ -183,7 +183,13 @@ impl Table {
             if count > 0 {
                 check(api.ort(), (api.ort().Node_GetImplicitInputs)(node, values.as_mut_ptr(), count).0)?;
             }
-            Ok(values.into_iter().map(|value| self.value(value)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+            Ok(values
+                .into_iter()
+                .map(|value| self.value(value))
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect())
         }
     }
 

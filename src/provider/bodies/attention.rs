@@ -7,7 +7,7 @@ use super::{Body, Ports};
 use crate::kernels::{Attention, AttentionPrecision, Class, Mask, Strides, attention};
 use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
-use crate::provider::patterns::{AttentionPlan, Fill, Heads, Operand};
+use crate::provider::patterns::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 
 /// softmax(q·kᵀ·scale + masks)·v
 pub struct AttentionBody {
@@ -15,12 +15,42 @@ pub struct AttentionBody {
     k: Port,
     v: Port,
     y: Port,
+    /// Added to the rows of queries, keys and values first.
+    bias: Option<Vec<f32>>,
+    scores: Scores,
+}
+
+/// What happens between the two products.
+pub struct Scores {
     scale: Option<f32>,
     masks: Vec<(usize, Fill)>,
     causal: bool,
     zero_if_hidden: bool,
     precision: AttentionPrecision,
     class: Class,
+}
+
+/// Queries, keys or values of a run.
+pub struct View<'a> {
+    /// The values.
+    pub values: Cow<'a, [f32]>,
+    /// How many there are.
+    pub sizes: Sizes,
+    /// Where they lie.
+    pub strides: Strides,
+}
+
+/// The sizes of an operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub tokens: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Values of a head.
+    pub size: usize,
 }
 
 /// An input or output and how its heads lie.
@@ -30,47 +60,117 @@ struct Port {
     heads: Heads,
 }
 
-/// The sizes of an operand: batch, tokens, heads, size of a head.
-#[derive(Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    tokens: usize,
-    heads: usize,
-    size: usize,
-}
-
 impl AttentionBody {
     /// Returns the body of `plan`.
     pub fn new(plan: &AttentionPlan, ports: &Ports<'_>, class: Class, precision: AttentionPrecision) -> Result<Self> {
         let input = |operand: &Operand| -> Result<Port> {
             Ok(Port { index: ports.input(operand.value)?, heads: operand.heads })
         };
-        Ok(Self {
-            q: input(&plan.q)?,
-            k: input(&plan.k)?,
-            v: input(&plan.v)?,
-            y: Port { index: ports.output(plan.y.value)?, heads: plan.y.heads },
-            scale: plan.scale,
-            masks: plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill))).collect::<Result<_>>()?,
-            causal: plan.causal,
-            zero_if_hidden: plan.zero_if_hidden,
-            precision,
-            class,
-        })
+        let y = Port { index: ports.output(plan.y.value)?, heads: plan.y.heads };
+        let scores = Scores::new(&plan.scores, ports, class, precision)?;
+        Ok(Self { q: input(&plan.q)?, k: input(&plan.k)?, v: input(&plan.v)?, y, bias: plan.bias.clone(), scores })
     }
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (q, k, v, y) = (Port::open(reader)?, Port::open(reader)?, Port::open(reader)?, Port::open(reader)?);
-        let scale = if reader.number()? == 0 { None } else { Some(f32::from_bits(reader.number()? as u32)) };
-        let count = reader.size()?;
-        let masks = (0..count).map(|_| Ok((reader.size()?, open_fill(reader)?))).collect::<Result<_>>()?;
-        let (causal, zero_if_hidden) = (reader.number()? != 0, reader.number()? != 0);
-        let precision = match reader.number()? {
-            0 => AttentionPrecision::Float32,
-            _ => AttentionPrecision::Bfloat16,
+        Ok(Self { q, k, v, y, bias: reader.floats()?, scores: Scores::open(reader)? })
+    }
+
+    /// Adds the bias to queries, keys and values.
+    fn add_bias(&self, views: [&mut View<'_>; 3]) -> Result<()> {
+        let mut bias = self.bias.as_deref().unwrap_or_default();
+        for view in views.into_iter().filter(|_| self.bias.is_some()) {
+            let width = view.sizes.heads * view.sizes.size;
+            let (part, rest) = bias.split_at_checked(width).ok_or_else(|| Error::new("a bias of another size"))?;
+            bias = rest;
+            for row in view.values.to_mut().chunks_exact_mut(width.max(1)) {
+                row.iter_mut().zip(part).for_each(|(value, bias)| *value += bias);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Body for AttentionBody {
+    fn run(&self, context: &Context<'_>) -> Result<()> {
+        let [q, k, v] = [self.q, self.k, self.v].map(|port| context.input(port.index).and_then(|x| port.read(&x)));
+        let (mut q, mut k, mut v) = (q?, k?, v?);
+        self.add_bias([&mut q, &mut k, &mut v])?;
+        let sizes = Scores::sizes(&q, &k, &v)?;
+        let out = context.output(self.y.index, &self.y.shape(sizes))?;
+        self.scores.run(context, (&q, &k, &v), self.y.strides(sizes), out)
+    }
+
+    fn write(&self, part: &mut Part) {
+        part.kind("attention");
+        [self.q, self.k, self.v, self.y].iter().for_each(|port| port.write(part));
+        part.floats(self.bias.as_deref());
+        self.scores.write(part);
+    }
+}
+
+impl Scores {
+    /// Returns what `plan` says.
+    pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class, precision: AttentionPrecision) -> Result<Self> {
+        let masks = plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill)));
+        let ScoresPlan { scale, causal, zero_if_hidden, .. } = *plan;
+        Ok(Self { scale, masks: masks.collect::<Result<_>>()?, causal, zero_if_hidden, precision, class })
+    }
+
+    /// Returns the sizes of the output.
+    pub fn sizes(q: &View<'_>, k: &View<'_>, v: &View<'_>) -> Result<Sizes> {
+        let together = |of: fn(&Sizes) -> usize, what: &str| {
+            let sizes = [of(&q.sizes), of(&k.sizes), of(&v.sizes)];
+            let size = sizes.into_iter().find(|size| *size != 1).unwrap_or(1);
+            let fits = sizes.iter().all(|other| *other == size || *other == 1);
+            if fits { Ok(size) } else { Err(Error(format!("{what} that do not go together: {sizes:?}"))) }
         };
-        Ok(Self { q, k, v, y, scale, masks, causal, zero_if_hidden, precision, class: reader.class() })
+        if q.sizes.size != k.sizes.size || k.sizes.tokens != v.sizes.tokens {
+            return Err(Error::new("queries, keys and values of sizes that do not go together"));
+        }
+        let (batch, heads) = (together(|sizes| sizes.batch, "batches")?, together(|sizes| sizes.heads, "heads")?);
+        Ok(Sizes { batch, tokens: q.sizes.tokens, heads, size: v.sizes.size })
+    }
+
+    /// Writes the attention of `q`, `k` and `v` to `out`, whose values lie at `strides`.
+    pub fn run(
+        &self,
+        context: &Context<'_>,
+        (q, k, v): (&View<'_>, &View<'_>, &View<'_>),
+        strides: Strides,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Sizes { batch, tokens, heads, size } = Self::sizes(q, k, v)?;
+        let mask = self.mask(context, [batch, heads, tokens, k.sizes.tokens].map(|size| size as i64))?;
+        let repeated = |view: &View<'_>| Strides {
+            batch: if view.sizes.batch < batch { 0 } else { view.strides.batch },
+            head: if view.sizes.heads < heads { 0 } else { view.strides.head },
+            token: view.strides.token,
+        };
+        let spec = Attention {
+            batch,
+            queries: tokens,
+            keys: k.sizes.tokens,
+            heads,
+            kv_heads: heads,
+            head_size: q.sizes.size,
+            value_size: size,
+            scale: self.scale.unwrap_or(1.0 / (q.sizes.size as f32).sqrt()),
+            causal: self.causal,
+            past: 0,
+            window: None,
+            q: repeated(q),
+            k: repeated(k),
+            v: repeated(v),
+            out: strides,
+        };
+        let mask = mask.as_ref().map_or(Mask::None, Additive::view);
+        attention(self.class, &spec, &q.values, &k.values, &v.values, &mask, self.precision, out, context.pool());
+        if self.zero_if_hidden {
+            clear_hidden(&spec, out);
+        }
+        Ok(())
     }
 
     /// Returns the sum of the masks of a run.
@@ -85,71 +185,51 @@ impl AttentionBody {
         }
         Ok(sum)
     }
-}
 
-impl Body for AttentionBody {
-    fn run(&self, context: &Context<'_>) -> Result<()> {
-        let [q, k, v] = [self.q, self.k, self.v].map(|port| context.input(port.index).and_then(|x| port.read(&x)));
-        let ((q, q_sizes), (k, k_sizes), (v, v_sizes)) = (q?, k?, v?);
-        let batch = together(&[q_sizes.batch, k_sizes.batch, v_sizes.batch], "batches")?;
-        let heads = together(&[q_sizes.heads, k_sizes.heads, v_sizes.heads], "heads")?;
-        if q_sizes.size != k_sizes.size || k_sizes.tokens != v_sizes.tokens {
-            return Err(Error::new("queries, keys and values of sizes that do not go together"));
-        }
-        let out_sizes = Sizes { batch, tokens: q_sizes.tokens, heads, size: v_sizes.size };
-        let out = context.output(self.y.index, &self.y.shape(out_sizes))?;
-        let scores = [batch, heads, q_sizes.tokens, k_sizes.tokens].map(|size| size as i64);
-        let mask = self.mask(context, scores)?;
-        let spec = Attention {
-            batch,
-            queries: q_sizes.tokens,
-            keys: k_sizes.tokens,
-            heads,
-            kv_heads: heads,
-            head_size: q_sizes.size,
-            value_size: v_sizes.size,
-            scale: self.scale.unwrap_or(1.0 / (q_sizes.size as f32).sqrt()),
-            causal: self.causal,
-            past: 0,
-            window: None,
-            q: self.q.strides(q_sizes, batch, heads),
-            k: self.k.strides(k_sizes, batch, heads),
-            v: self.v.strides(v_sizes, batch, heads),
-            out: self.y.strides(out_sizes, batch, heads),
-        };
-        let mask = mask.as_ref().map_or(Mask::None, Additive::view);
-        attention(self.class, &spec, &q, &k, &v, &mask, self.precision, out, context.pool());
-        if self.zero_if_hidden {
-            clear_hidden(&spec, out);
-        }
-        Ok(())
-    }
-
-    fn write(&self, part: &mut Part) {
-        part.kind("attention");
-        [self.q, self.k, self.v, self.y].iter().for_each(|port| port.write(part));
+    /// Writes all of it.
+    pub fn write(&self, part: &mut Part) {
         part.number(u64::from(self.scale.is_some()));
-        if let Some(scale) = self.scale {
-            part.number(u64::from(scale.to_bits()));
-        }
+        part.float(self.scale.unwrap_or(0.0));
         part.size(self.masks.len());
         for (index, fill) in &self.masks {
             part.size(*index);
-            write_fill(*fill, part);
+            let (kind, with) = match *fill {
+                Fill::Add => (0, 0.0),
+                Fill::Replace { when, with } => (1 + u64::from(when), with),
+                Fill::Lengths { with } => (3, with),
+                Fill::Keep { with } => (4, with),
+            };
+            part.number(kind);
+            part.float(with);
         }
         part.number(u64::from(self.causal));
         part.number(u64::from(self.zero_if_hidden));
         part.number(u64::from(self.precision == AttentionPrecision::Bfloat16));
     }
-}
 
-/// Returns the size that all of `sizes` are or repeat to.
-fn together(sizes: &[usize], what: &str) -> Result<usize> {
-    let size = sizes.iter().copied().find(|size| *size != 1).unwrap_or(1);
-    if sizes.iter().all(|other| *other == size || *other == 1) {
-        return Ok(size);
+    /// Returns what [`Self::write`] wrote.
+    pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
+        let (has_scale, scale) = (reader.number()? != 0, reader.float()?);
+        let count = reader.size()?;
+        let mask = |_| {
+            let (index, kind, with) = (reader.size()?, reader.number()?, reader.float()?);
+            let fill = match kind {
+                0 => Fill::Add,
+                1 | 2 => Fill::Replace { when: kind == 2, with },
+                3 => Fill::Lengths { with },
+                4 => Fill::Keep { with },
+                _ => return Err(Error::new("a mask of another kind")),
+            };
+            Ok((index, fill))
+        };
+        let masks = (0..count).map(mask).collect::<Result<_>>()?;
+        let (causal, zero_if_hidden) = (reader.number()? != 0, reader.number()? != 0);
+        let precision = match reader.number()? {
+            0 => AttentionPrecision::Float32,
+            _ => AttentionPrecision::Bfloat16,
+        };
+        Ok(Self { scale: has_scale.then_some(scale), masks, causal, zero_if_hidden, precision, class: reader.class() })
     }
-    Err(Error(format!("{what} that do not go together: {sizes:?}")))
 }
 
 /// Writes 0 where a query saw no key. Such a vector is NaN as a whole.
@@ -168,9 +248,8 @@ fn clear_hidden(spec: &Attention, out: &mut [f32]) {
 }
 
 impl Port {
-    /// Returns the values of `tensor` and its sizes. Transposed keys are turned.
-    fn read<'a>(&self, tensor: &Tensor<'a>) -> Result<(Cow<'a, [f32]>, Sizes)> {
-        let wrong = || Error(format!("an operand of sizes {:?}", tensor.shape));
+    /// Returns the values of `tensor`. Transposed keys are turned.
+    fn read<'a>(&self, tensor: &Tensor<'a>) -> Result<View<'a>> {
         let values = tensor.floats()?;
         let size = |axis: usize| tensor.shape[axis] as usize;
         let sizes = match (self.heads, tensor.shape.len()) {
@@ -181,11 +260,11 @@ impl Port {
             (Heads::HeadsFirst, 4) => Sizes { batch: size(0), heads: size(1), tokens: size(2), size: size(3) },
             (Heads::SizeFirst, 4) => {
                 let sizes = Sizes { batch: size(0), heads: size(1), size: size(2), tokens: size(3) };
-                return Ok((Cow::Owned(turn(&values, sizes)), sizes));
+                return Ok(View { values: Cow::Owned(turn(&values, sizes)), sizes, strides: self.strides(sizes) });
             }
-            _ => return Err(wrong()),
+            _ => return Err(Error(format!("an operand of sizes {:?}", tensor.shape))),
         };
-        Ok((values, sizes))
+        Ok(View { values, sizes, strides: self.strides(sizes) })
     }
 
     /// Returns the sizes of an output.
@@ -199,29 +278,22 @@ impl Port {
         shape.into_iter().map(|size| size as i64).collect()
     }
 
-    /// Returns the distances in a tensor of `sizes`, 0 where it repeats over `batch` and `heads`.
-    fn strides(&self, sizes: Sizes, batch: usize, heads: usize) -> Strides {
-        let mut strides = match self.heads {
+    /// Returns the distances in a dense tensor of `sizes`.
+    fn strides(&self, sizes: Sizes) -> Strides {
+        match self.heads {
             Heads::Joined(_) | Heads::TokensFirst => Strides::tokens_first(sizes.tokens, sizes.heads, sizes.size),
             Heads::HeadsFirst | Heads::SizeFirst => Strides::heads_first(sizes.tokens, sizes.heads, sizes.size),
-        };
-        if sizes.batch < batch {
-            strides.batch = 0;
         }
-        if sizes.heads < heads {
-            strides.head = 0;
-        }
-        strides
     }
 
     fn write(&self, part: &mut Part) {
-        part.size(self.index);
         let (kind, heads) = match self.heads {
             Heads::Joined(heads) => (0, heads),
             Heads::TokensFirst => (1, 0),
             Heads::HeadsFirst => (2, 0),
             Heads::SizeFirst => (3, 0),
         };
+        part.size(self.index);
         part.number(kind);
         part.size(heads);
     }
@@ -250,32 +322,4 @@ fn turn(values: &[f32], sizes: Sizes) -> Vec<f32> {
         }
     }
     turned
-}
-
-fn write_fill(fill: Fill, part: &mut Part) {
-    match fill {
-        Fill::Add => part.number(0),
-        Fill::Replace { when, with } => {
-            part.number(if when { 2 } else { 1 });
-            part.number(u64::from(with.to_bits()));
-        }
-        Fill::Lengths { with } => {
-            part.number(3);
-            part.number(u64::from(with.to_bits()));
-        }
-        Fill::Keep { with } => {
-            part.number(4);
-            part.number(u64::from(with.to_bits()));
-        }
-    }
-}
-
-fn open_fill(reader: &mut Reader<'_>) -> Result<Fill> {
-    Ok(match reader.number()? {
-        0 => Fill::Add,
-        kind @ 1..=2 => Fill::Replace { when: kind == 2, with: f32::from_bits(reader.number()? as u32) },
-        3 => Fill::Lengths { with: f32::from_bits(reader.number()? as u32) },
-        4 => Fill::Keep { with: f32::from_bits(reader.number()? as u32) },
-        _ => return Err(Error::new("a mask of another kind")),
-    })
 }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Body, Ports};
+use super::steps::{self, Step};
+use super::{Body, Making, Ports};
 use crate::kernels::{
-    Activation, BlockWeights, Class, Epilogue, Int8Weights, PackedLinear, Parallel, Rows, StaticInput, StaticValues,
-    linear_static, linears,
+    Activation, BlockWeights, Epilogue, Int8Weights, PackedLinear, Rows, StaticInput, StaticValues, linear_static,
+    linears,
 };
 use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
@@ -20,27 +21,19 @@ pub struct LinearBody {
 }
 
 /// A product.
-struct Product {
+pub struct Product {
     weights: PackedLinear,
     bias: Option<Vec<f32>>,
     activation: Activation,
-    y: usize,
+    steps: Vec<Step>,
+    /// The place of the output.
+    pub y: usize,
 }
 
 impl LinearBody {
     /// Returns the body of `plan`.
-    pub fn new(
-        plan: &LinearPlan,
-        graph: &Graph<'_>,
-        ports: &Ports<'_>,
-        class: Class,
-        parallel: &dyn Parallel,
-    ) -> Result<Self> {
-        let product = |part: &LinearPart| {
-            let weights = pack(part, graph, class, parallel)?;
-            let (bias, activation, y) = (part.bias.clone(), part.activation, ports.output(part.y)?);
-            Ok(Product { weights, bias, activation, y })
-        };
+    pub fn new(plan: &LinearPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
+        let product = |part: &LinearPart| Product::new(part, graph, ports, making);
         let products = plan.parts.iter().map(product).collect::<Result<_>>()?;
         Ok(Self { x: ports.input(plan.x)?, form: plan.form, products })
     }
@@ -51,27 +44,28 @@ impl LinearBody {
         let form = match reader.number()? {
             0 => InputForm::Dynamic,
             _ => InputForm::Static {
-                scale: f32::from_bits(reader.number()? as u32),
+                scale: reader.float()?,
                 zero_point: reader.number()? as i32,
                 signed: reader.number()? != 0,
                 rounded: reader.number()? != 0,
             },
         };
         let count = reader.size()?;
-        let product = |_| {
-            let activation = reader.activation()?;
-            let (y, bias) = (reader.size()?, reader.floats()?);
-            let weights = reader.weights()?;
-            if bias.as_ref().is_some_and(|bias| bias.len() != weights.n()) {
-                return Err(Error::new("a bias of another size"));
-            }
-            Ok(Product { weights, bias, activation, y })
-        };
-        Ok(Self { x, form, products: (0..count).map(product).collect::<Result<_>>()? })
+        let products = (0..count).map(|_| Product::open(reader)).collect::<Result<Vec<_>>>()?;
+        if products.is_empty() || products.iter().any(|product| product.k() != products[0].k()) {
+            return Err(Error::new("weights that do not go together"));
+        }
+        Ok(Self { x, form, products })
     }
 
-    fn run_static(&self, x: &Tensor<'_>, outs: &mut [&mut [f32]], context: &Context<'_>) -> Result<()> {
-        let InputForm::Static { scale, zero_point, signed, rounded } = self.form else { return Ok(()) };
+    fn multiply(&self, x: &Tensor<'_>, outs: &mut [&mut [f32]], context: &Context<'_>) -> Result<()> {
+        let (k, pool) = (self.products[0].k(), context.pool());
+        let rows = x.len() / k;
+        let InputForm::Static { scale, zero_point, signed, rounded } = self.form else {
+            let weights: Vec<_> = self.products.iter().map(Product::with_epilogue).collect();
+            linears(&Rows::dense(&x.floats()?, rows, k), &weights, outs, pool);
+            return Ok(());
+        };
         let floats = if rounded { Cow::Borrowed(&[][..]) } else { x.floats()? };
         let values = match (rounded, signed) {
             (false, signed) => StaticValues::Float32 { values: &floats, signed },
@@ -79,43 +73,35 @@ impl LinearBody {
             (true, true) => StaticValues::Signed(x.bytes_signed()?),
         };
         for (product, out) in self.products.iter().zip(outs) {
-            let input = StaticInput { values, rows: x.len() / product.weights.k(), scale, zero_point };
-            linear_static(&input, &product.weights, &product.epilogue(), out, context.pool());
+            let (weights, epilogue) = product.with_epilogue();
+            linear_static(&StaticInput { values, rows, scale, zero_point }, weights, &epilogue, out, pool);
         }
         Ok(())
-    }
-}
-
-impl Product {
-    fn epilogue(&self) -> Epilogue<'_> {
-        Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None }
     }
 }
 
 impl Body for LinearBody {
     fn run(&self, context: &Context<'_>) -> Result<()> {
         let x = context.input(self.x)?;
-        let k = self.products[0].weights.k();
+        let k = self.products[0].k();
         if x.shape.last() != Some(&(k as i64)) {
             return Err(Error(format!("an input of sizes {:?}; its rows should have {k} values", x.shape)));
         }
         let mut outs = Vec::with_capacity(self.products.len());
         for product in &self.products {
             let mut shape = x.shape.to_vec();
-            *shape.last_mut().ok_or_else(|| Error::new("an input without axes"))? = product.weights.n() as i64;
+            *shape.last_mut().ok_or_else(|| Error::new("an input without axes"))? = product.n() as i64;
             outs.push(context.output(product.y, &shape)?);
         }
-        if self.form != InputForm::Dynamic {
-            return self.run_static(&x, &mut outs, context);
+        self.multiply(&x, &mut outs, context)?;
+        for (product, out) in self.products.iter().zip(outs) {
+            steps::apply(&product.steps, product.n(), out, product.weights.class(), context.pool());
         }
-        let (floats, rows) = (x.floats()?, x.len() / k);
-        let weights: Vec<_> = self.products.iter().map(|product| (&product.weights, product.epilogue())).collect();
-        linears(&Rows::dense(&floats, rows, k), &weights, &mut outs, context.pool());
         Ok(())
     }
 
     fn packed_bytes(&self) -> usize {
-        self.products.iter().map(|product| product.weights.bytes().len()).sum()
+        self.products.iter().map(Product::packed_bytes).sum()
     }
 
     fn write(&self, part: &mut Part) {
@@ -125,25 +111,72 @@ impl Body for LinearBody {
             InputForm::Dynamic => part.number(0),
             InputForm::Static { scale, zero_point, signed, rounded } => {
                 part.number(1);
-                part.number(u64::from(scale.to_bits()));
+                part.float(scale);
                 part.number(zero_point as u64);
                 part.number(u64::from(signed));
                 part.number(u64::from(rounded));
             }
         }
         part.size(self.products.len());
-        for product in &self.products {
-            part.activation(product.activation);
-            part.size(product.y);
-            part.floats(product.bias.as_deref());
-            part.weights(&product.weights);
-        }
+        self.products.iter().for_each(|product| product.write(part));
     }
 }
 
-/// Returns the weights of `part`, packed for `class`.
-fn pack(part: &LinearPart, graph: &Graph<'_>, class: Class, parallel: &dyn Parallel) -> Result<PackedLinear> {
+impl Product {
+    /// Returns the product `part`, its weights packed.
+    pub fn new(part: &LinearPart, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
+        let weights = pack(part, graph, making)?;
+        let (bias, activation, steps) = (part.bias.clone(), part.activation, part.steps.clone());
+        Ok(Self { weights, bias, activation, steps, y: ports.output(part.y)? })
+    }
+
+    /// Returns the number of inputs.
+    pub fn k(&self) -> usize {
+        self.weights.k()
+    }
+
+    /// Returns the number of outputs.
+    pub fn n(&self) -> usize {
+        self.weights.n()
+    }
+
+    /// Returns how many bytes of weights were packed.
+    pub fn packed_bytes(&self) -> usize {
+        self.weights.bytes().len()
+    }
+
+    /// Returns the weights and what the kernel does with their product.
+    pub fn with_epilogue(&self) -> (&PackedLinear, Epilogue<'_>) {
+        (&self.weights, Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None })
+    }
+
+    /// Writes the product.
+    pub fn write(&self, part: &mut Part) {
+        part.activation(self.activation);
+        part.size(self.y);
+        part.floats(self.bias.as_deref());
+        steps::write(&self.steps, part);
+        part.weights(&self.weights);
+    }
+
+    /// Returns what [`Self::write`] wrote.
+    pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
+        let (activation, y, bias) = (reader.activation()?, reader.size()?, reader.floats()?);
+        let steps = steps::open(reader)?;
+        let weights = reader.weights()?;
+        let fits = |row: &[f32]| row.len() == weights.n();
+        let rows_fit = steps.iter().all(|step| if let Step::Bias(bias) = step { fits(bias) } else { true });
+        if weights.k() == 0 || !bias.as_deref().is_none_or(fits) || !rows_fit {
+            return Err(Error::new("a bias of another size"));
+        }
+        Ok(Self { weights, bias, activation, steps, y })
+    }
+}
+
+/// Returns the weights of `part`, packed.
+fn pack(part: &LinearPart, graph: &Graph<'_>, making: &Making<'_>) -> Result<PackedLinear> {
     let constant = |value| graph.constant(value).ok_or_else(|| Error::new("a constant that cannot be read"));
+    let Making { class, parallel, .. } = *making;
     let sizes = (part.k, part.n);
     let packed = match &part.weight {
         Weight::Float { values, layout, precision } => {

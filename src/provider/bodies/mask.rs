@@ -79,7 +79,8 @@ fn by_length(tensor: &Tensor<'_>, with: f32, scores: [i64; 4]) -> Result<Vec<f32
         return Err(Error(format!("{} lengths of {batch} sequences", places.len())));
     }
     let row = |sequence: usize| {
-        let (end, start) = (i64::from(places[sequence]), places.get(batch + sequence).map_or(0, |start| i64::from(*start)));
+        let (end, start) =
+            (i64::from(places[sequence]), places.get(batch + sequence).map_or(0, |start| i64::from(*start)));
         (0..keys).map(move |key| if (start..end).contains(&key) { 0.0 } else { with })
     };
     Ok((0..batch).flat_map(row).collect())

@@ -5,6 +5,8 @@ mod attention;
 mod linear;
 mod mask;
 mod norm;
+mod packed_attention;
+mod steps;
 
 use super::abi::{Context, Error, Result};
 use super::compiled::Part;
@@ -16,6 +18,7 @@ pub use activation::ActivationBody;
 pub use attention::AttentionBody;
 pub use linear::LinearBody;
 pub use norm::NormBody;
+pub use packed_attention::PackedAttentionBody;
 
 /// The computation of a group.
 pub trait Body: Send + Sync {
@@ -70,16 +73,12 @@ pub struct Making<'m> {
 }
 
 /// Returns the body of `plan`.
-pub fn build(
-    plan: &Plan,
-    graph: &Graph<'_>,
-    ports: &Ports<'_>,
-    making: &Making<'_>,
-) -> Result<Box<dyn Body>> {
-    let Making { class, attention, parallel } = *making;
+pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Box<dyn Body>> {
+    let Making { class, attention, .. } = *making;
     Ok(match plan {
-        Plan::Linear(plan) => Box::new(LinearBody::new(plan, graph, ports, class, parallel)?),
+        Plan::Linear(plan) => Box::new(LinearBody::new(plan, graph, ports, making)?),
         Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class, attention)?),
+        Plan::PackedAttention(plan) => Box::new(PackedAttentionBody::new(plan, graph, ports, making)?),
         Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),
         Plan::Activation(plan) => Box::new(ActivationBody::new(plan, ports, class)?),
         Plan::Compiled(_) => return Err(Error::new("a node of a compiled model is opened, not built")),

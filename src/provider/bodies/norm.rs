@@ -43,7 +43,7 @@ impl NormBody {
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.size()?;
         let (residual, y, sum) = (reader.optional()?, reader.size()?, reader.optional()?);
-        let (epsilon, rms) = (f32::from_bits(reader.number()? as u32), reader.number()? != 0);
+        let (epsilon, rms) = (reader.float()?, reader.number()? != 0);
         let gamma = reader.floats()?.ok_or_else(|| Error::new("a normalization without a scale"))?;
         let (bias, beta) = (reader.floats()?, reader.floats()?);
         let fits = |vector: &Option<Vec<f32>>| vector.as_ref().is_none_or(|vector| vector.len() == gamma.len());
@@ -113,7 +113,7 @@ impl Body for NormBody {
         part.optional(self.residual);
         part.size(self.y);
         part.optional(self.sum);
-        part.number(u64::from(self.epsilon.to_bits()));
+        part.float(self.epsilon);
         part.number(u64::from(self.rms));
         part.floats(Some(&self.gamma));
         part.floats(self.bias.as_deref());

@@ -41,7 +41,8 @@ impl Packed {
 /// Returns the places of the parts in `bytes`, or what is wrong with the file.
 fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
     let header = bytes.get(..HEADER).ok_or("not a compiled model's weights")?;
-    let number = |place: usize| header[place..place + 8].iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
+    let number =
+        |place: usize| header[place..place + 8].iter().rev().fold(0u64, |all, byte| all << 8 | u64::from(*byte));
     if header[..8] != MAGIC {
         return Err("not a compiled model's weights".into());
     }
@@ -52,7 +53,8 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
         return Err("it is damaged: its checksum is another".into());
     }
     let (count, table) = (number(24) as usize, number(32) as usize);
-    let entries = bytes.get(table..).and_then(|rest| rest.get(..count.checked_mul(16)?)).ok_or("its table is damaged")?;
+    let entries =
+        bytes.get(table..).and_then(|rest| rest.get(..count.checked_mul(16)?)).ok_or("its table is damaged")?;
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0usize, |all, byte| all << 8 | usize::from(*byte));
     let parts: Vec<_> = entries.chunks_exact(16).map(|entry| (word(&entry[..8]), word(&entry[8..]))).collect();
     let inside = |(start, length): &(usize, usize)| start.checked_add(*length).is_some_and(|end| end <= bytes.len());
@@ -126,7 +128,8 @@ fn checksum(bytes: &[u8]) -> u64 {
     let mut blocks = bytes.chunks_exact(32);
     for block in &mut blocks {
         for (lane, bytes) in lanes.iter_mut().zip(block.chunks_exact(8)) {
-            let word = u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
+            let word =
+                u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]);
             *lane = (*lane ^ word).wrapping_mul(FACTOR).rotate_left(29);
         }
     }

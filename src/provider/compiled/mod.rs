@@ -17,7 +17,7 @@ mod part;
 use std::path::{Path, PathBuf};
 
 use super::abi::{ContextNode, Error, Result};
-use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody};
+use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody, PackedAttentionBody};
 use super::graph::{FusedNode, Graph, NodeId};
 use crate::kernels::Class;
 
@@ -113,6 +113,7 @@ fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
     Ok(match reader.kind()? {
         "linear" => Box::new(LinearBody::open(reader)?),
         "attention" => Box::new(AttentionBody::open(reader)?),
+        "packed attention" => Box::new(PackedAttentionBody::open(reader)?),
         "norm" => Box::new(NormBody::open(reader)?),
         "activation" => Box::new(ActivationBody::open(reader)?),
         kind => return Err(Error(format!("a part of kind {kind:?}"))),

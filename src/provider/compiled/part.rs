@@ -6,7 +6,7 @@ use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
 use crate::provider::abi::{Error, Mapping, Result};
 
 /// The names of the kinds of parts, in the order of their numbers in a file.
-const KINDS: [&str; 4] = ["linear", "attention", "norm", "activation"];
+const KINDS: [&str; 5] = ["linear", "attention", "packed attention", "norm", "activation"];
 
 /// A part that is being written.
 #[derive(Default)]
@@ -32,6 +32,11 @@ impl Part {
     /// Writes a size.
     pub fn size(&mut self, size: usize) {
         self.number(size as u64);
+    }
+
+    /// Writes a float.
+    pub fn float(&mut self, float: f32) {
+        self.number(u64::from(float.to_bits()));
     }
 
     /// Writes a size that may be missing.
@@ -96,6 +101,11 @@ impl<'a> Reader<'a> {
         // No size of a part is as large as its file.
         let most = (*self.file).as_ref().as_ref().len();
         usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size out of range"))
+    }
+
+    /// Returns a float.
+    pub fn float(&mut self) -> Result<f32> {
+        Ok(f32::from_bits(self.number()? as u32))
     }
 
     /// Returns a size that may be missing.

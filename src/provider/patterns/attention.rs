@@ -20,6 +20,17 @@ pub struct AttentionPlan {
     pub k: Operand,
     /// Values.
     pub v: Operand,
+    /// Added to the rows of queries, keys and values first, one after the other.
+    pub bias: Option<Vec<f32>>,
+    /// What happens to their products.
+    pub scores: ScoresPlan,
+    /// The output.
+    pub y: Operand,
+}
+
+/// What happens between the two products of attention.
+#[derive(Debug)]
+pub struct ScoresPlan {
     /// Multiplies the products; `None` is 1/√(size of a head).
     pub scale: Option<f32>,
     /// What is added to the products or replaces them.
@@ -28,8 +39,6 @@ pub struct AttentionPlan {
     pub causal: bool,
     /// Whether a query whose keys are all hidden by -inf gives 0 instead of NaN.
     pub zero_if_hidden: bool,
-    /// The output.
-    pub y: Operand,
 }
 
 /// An input or output of attention.
@@ -102,15 +111,15 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     nodes.push(product);
     let v = transposed(graph, values, &mut nodes)?;
     let y = output(graph, graph.output(product)?, &mut nodes)?;
-    let scale = Some(scale);
-    let plan = AttentionPlan { q, k, v, scale, masks, causal: false, zero_if_hidden, y };
+    let scores = ScoresPlan { scale: Some(scale), masks, causal: false, zero_if_hidden };
+    let plan = AttentionPlan { q, k, v, bias: None, scores, y };
     distinct(graph, &plan, &nodes).then_some(Group { nodes, plan: Plan::Attention(plan) })
 }
 
 /// Returns true if all that comes in is made outside, and at run time.
 fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
     let operands = [plan.q.value, plan.k.value, plan.v.value].into_iter();
-    let mut inputs = operands.chain(plan.masks.iter().map(|mask| mask.value));
+    let mut inputs = operands.chain(plan.scores.masks.iter().map(|mask| mask.value));
     inputs.all(|value| {
         let value = graph.value(value);
         !value.is_constant && value.producer.is_none_or(|producer| !nodes.contains(&producer))
@@ -190,7 +199,9 @@ fn leads_to_product(graph: &Graph<'_>, mut value: ValueId) -> bool {
         let Some(node) = graph.value(value).producer else { return false };
         if graph.is(node, "MatMul") {
             let constant = |index| graph.input(node, index).is_some_and(|input| graph.value(input).is_constant);
-            return !constant(0) && !constant(1) && graph.value(value).shape.as_ref().is_some_and(|shape| shape.len() == 4);
+            return !constant(0)
+                && !constant(1)
+                && graph.value(value).shape.as_ref().is_some_and(|shape| shape.len() == 4);
         }
         let next = match graph.node(node).op.as_str() {
             "Mul" | "Div" => graph.node(node).inputs.iter().flatten().find(|input| !graph.value(**input).is_constant),
@@ -224,7 +235,8 @@ fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Ve
             break;
         };
         // A factor whose own shape is wider would widen the product.
-        let same_rank = graph.value(inner).shape.as_ref().map(Vec::len) == graph.value(value).shape.as_ref().map(Vec::len);
+        let same_rank =
+            graph.value(inner).shape.as_ref().map(Vec::len) == graph.value(value).shape.as_ref().map(Vec::len);
         if graph.only_use(value).is_none() || !same_rank {
             break;
         }
@@ -245,7 +257,9 @@ fn operands(
     let product = graph.made_by(scores, "MatMul").filter(|_| graph.only_use(scores).is_some())?;
     let (q, k) = (graph.input(product, 0)?, graph.input(product, 1)?);
     nodes.push(product);
-    if q == k || [q, k].iter().any(|value| graph.shape_of(*value, Element::Float32).is_none_or(|shape| shape.len() != 4)) {
+    if q == k
+        || [q, k].iter().any(|value| graph.shape_of(*value, Element::Float32).is_none_or(|shape| shape.len() != 4))
+    {
         return None;
     }
     let q = inner_scales(graph, q, scale, nodes)?;
@@ -300,7 +314,9 @@ fn joined(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Operand
         let fits = heads > 0
             && size > 0
             && graph.int(node, "allowzero", 0) == 0
-            && graph.shape_of(inner, Element::Float32).is_some_and(|shape| shape.len() == 3 && shape[2] == heads * size);
+            && graph
+                .shape_of(inner, Element::Float32)
+                .is_some_and(|shape| shape.len() == 3 && shape[2] == heads * size);
         fits.then_some((node, Operand { value: inner, heads: Heads::Joined(heads as usize) }))
     };
     match found() {

@@ -119,16 +119,20 @@ fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Optio
     let fits = if graph.is(node, "Mul") {
         graph.is_scalar(graph.other(node, value)?, factor)
     } else {
-        graph.is(node, "Div") && graph.input(node, 0) == Some(value) && graph.is_scalar(graph.input(node, 1)?, 1.0 / factor)
+        graph.is(node, "Div")
+            && graph.input(node, 0) == Some(value)
+            && graph.is_scalar(graph.input(node, 1)?, 1.0 / factor)
     };
     if fits { graph.output(node) } else { None }
 }
 
 /// x/√2 → Erf → + 1, times x, times 1/2, as PyTorch exports it: the factor 1/2 may come before or after.
 fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
-    let (div, inner) = graph.value(x).consumers.iter().find_map(|node| {
-        Some((*node, scaled(graph, x, *node, std::f32::consts::FRAC_1_SQRT_2)?))
-    })?;
+    let (div, inner) = graph
+        .value(x)
+        .consumers
+        .iter()
+        .find_map(|node| Some((*node, scaled(graph, x, *node, std::f32::consts::FRAC_1_SQRT_2)?)))?;
     let erf = graph.only_use_by(inner, "Erf")?;
     let add = graph.only_use_by(graph.output(erf)?, "Add")?;
     if !graph.is_scalar(graph.other(add, graph.output(erf)?)?, 1.0) {
@@ -142,7 +146,9 @@ fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, V
 /// 1/2 x (1 + tanh(√(2/π) (x + 0.044715 x³))), as PyTorch and TensorFlow exports have it.
 fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let pow = graph.value(x).consumers.iter().copied().find(|node| {
-        graph.is(*node, "Pow") && graph.input(*node, 0) == Some(x) && graph.input(*node, 1).is_some_and(|power| graph.is_scalar(power, 3.0))
+        graph.is(*node, "Pow")
+            && graph.input(*node, 0) == Some(x)
+            && graph.input(*node, 1).is_some_and(|power| graph.is_scalar(power, 3.0))
     })?;
     let cube = graph.output(pow)?;
     let mul = graph.only_use(cube)?;

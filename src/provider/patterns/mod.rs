@@ -15,9 +15,9 @@ use super::graph::{Graph, NodeId};
 use super::options::Precision;
 use crate::kernels::Class;
 
-pub use attention::{AttentionPlan, Fill, Heads, Operand};
-pub use epilogue::ActivationPlan;
+pub use attention::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 pub use contrib::PackedAttentionPlan;
+pub use epilogue::ActivationPlan;
 pub use linear::{InputForm, LinearPart, LinearPlan, Step, Weight};
 pub use norm::NormPlan;
 pub use static_quantized::Grid;
@@ -150,6 +150,7 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
 
 /// Returns the group of a node that this provider wrote into a compiled model.
 fn compiled(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
-    let ours = graph.is_microsoft(node, "EPContext") && graph.text(node, "source").as_deref() == super::NAME.to_str().ok();
+    let ours =
+        graph.is_microsoft(node, "EPContext") && graph.text(node, "source").as_deref() == super::NAME.to_str().ok();
     ours.then(|| Group { nodes: vec![node], plan: Plan::Compiled(node) })
 }

@@ -95,7 +95,8 @@ fn take_sum(
         plan.sum = Some(sum);
     }
     for (operand, other) in [(a, b), (b, a)] {
-        let Some(bias_add) = graph.only_use(operand).and(graph.made_by(operand, "Add")).filter(|add| is_free(*add)) else {
+        let Some(bias_add) = graph.only_use(operand).and(graph.made_by(operand, "Add")).filter(|add| is_free(*add))
+        else {
             continue;
         };
         let found = graph.node(bias_add).inputs.iter().flatten().find_map(|bias| {

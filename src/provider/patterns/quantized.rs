@@ -31,7 +31,8 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         parts.push(part);
     }
     // The scale and the zero point must go nowhere else either.
-    let inside = [scale, zero_point].iter().all(|value| graph.value(*value).consumers.iter().all(|use_| nodes.contains(use_)));
+    let inside =
+        [scale, zero_point].iter().all(|value| graph.value(*value).consumers.iter().all(|use_| nodes.contains(use_)));
     if parts.is_empty() || parts.len() > 32 || !inside {
         return None;
     }
@@ -105,7 +106,12 @@ fn finish(
 }
 
 /// Returns K, N and the weights of K × N constant codes with constant scales and zero points, one or N of each.
-pub fn int8(graph: &Graph<'_>, codes: ValueId, zero_points: Option<ValueId>, scales: ValueId) -> Option<(usize, usize, Weight)> {
+pub fn int8(
+    graph: &Graph<'_>,
+    codes: ValueId,
+    zero_points: Option<ValueId>,
+    scales: ValueId,
+) -> Option<(usize, usize, Weight)> {
     let element = graph.value(codes).element.filter(|element| [Element::Int8, Element::Uint8].contains(element))?;
     let [k, n] = graph.shape_of(codes, element)?[..] else { return None };
     let (k, n) = (usize::try_from(k).ok()?, usize::try_from(n).ok()?);

@@ -13,30 +13,48 @@ use super::{Group, Plan};
 use crate::kernels::{Activation, Layout};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of the products with what the QuantizeLinear `node` rounds.
+/// Returns the group of the products with what the DequantizeLinear `node`, and others beside it, restore.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
-    if !graph.is(node, "QuantizeLinear") {
-        return None;
-    }
-    let (x, codes) = (graph.input(node, 0)?, graph.output(node)?);
-    let grid = Grid::of(graph, node)?;
-    if graph.value(codes).is_output || graph.value(x).is_constant {
-        return None;
-    }
-    let (mut nodes, mut parts) = (vec![node], Vec::new());
+    let codes = graph.input(node, 0).filter(|_| graph.is(node, "DequantizeLinear"))?;
+    let grid = Grid::of(graph, node).filter(|_| !graph.value(codes).is_constant)?;
+    let quantize = graph.made_by(codes, "QuantizeLinear").filter(|quantize| Grid::of(graph, *quantize) == Some(grid));
+    let (mut nodes, mut parts, mut others) = (Vec::new(), Vec::new(), graph.value(codes).is_output);
     for dequantize in &graph.value(codes).consumers {
-        let back = graph.is(*dequantize, "DequantizeLinear") && Grid::of(graph, *dequantize) == Some(grid);
-        let product = graph.only_use(graph.output(*dequantize)?).filter(|_| back)?;
-        let (of_part, part) = self::product(graph, x, *dequantize, product)?;
-        nodes.push(*dequantize);
-        nodes.extend(of_part);
-        parts.push(part);
+        match restored(graph, *dequantize, grid) {
+            Some((of_part, part)) => {
+                nodes.push(*dequantize);
+                nodes.extend(of_part);
+                parts.push(part);
+            }
+            None => others = true,
+        }
     }
-    if parts.is_empty() || parts.len() > 32 {
+    // Each group is found once: at the first of its nodes.
+    if nodes.first() != Some(&node) || parts.len() > 32 {
         return None;
     }
-    let form = InputForm::Static { scale: grid.scale, zero_point: grid.zero_point, signed: grid.signed, rounded: false };
+    let Grid { scale, zero_point, signed } = grid;
+    let form = |rounded| InputForm::Static { scale, zero_point, signed, rounded };
+    let float = quantize.filter(|_| !others).and_then(|quantize| {
+        let x = graph.input(quantize, 0)?;
+        let plain = graph.value(x).element == Some(Element::Float32) && !graph.value(x).is_constant;
+        plain.then_some((quantize, x))
+    });
+    let (x, form) = match float {
+        Some((quantize, x)) => {
+            nodes.push(quantize);
+            (x, form(false))
+        }
+        None => (codes, form(true)),
+    };
     Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form, parts }) })
+}
+
+/// Returns the product of what `dequantize` restores from `grid`, with its nodes.
+fn restored(graph: &Graph<'_>, dequantize: NodeId, grid: Grid) -> Option<(Vec<NodeId>, LinearPart)> {
+    let back = graph.is(dequantize, "DequantizeLinear") && Grid::of(graph, dequantize) == Some(grid);
+    let product = graph.only_use(graph.output(dequantize)?).filter(|_| back)?;
+    self::product(graph, dequantize, product)
 }
 
 /// The grid that one scale and zero point make.
@@ -65,8 +83,8 @@ impl Grid {
     }
 }
 
-/// Returns the product `node` of the dequantized `x`, with its nodes.
-fn product(graph: &Graph<'_>, x: ValueId, input: NodeId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
+/// Returns the product `node` of the output of `input`, with its nodes.
+fn product(graph: &Graph<'_>, input: NodeId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
     let layout = linear::layout(graph, node)?;
     if graph.input(node, 0) != graph.output(input) {
         return None;
@@ -74,7 +92,7 @@ fn product(graph: &Graph<'_>, x: ValueId, input: NodeId, node: NodeId) -> Option
     let values = graph.input(node, 1)?;
     let dequantize = graph.made_by(values, "DequantizeLinear").filter(|_| graph.only_use(values) == Some(node))?;
     let (k, n, weight) = weight(graph, dequantize, layout)?;
-    if !linear::fits(graph, x, k as i64, n as i64) {
+    if !linear::fits(graph, graph.output(input)?, k as i64, n as i64) {
         return None;
     }
     let mut nodes = vec![node, dequantize];
@@ -82,7 +100,8 @@ fn product(graph: &Graph<'_>, x: ValueId, input: NodeId, node: NodeId) -> Option
         Some(bias) => Some(self::bias(graph, bias, n, &mut nodes)?),
         None => None,
     };
-    let mut part = LinearPart { weight, k, n, bias, activation: Activation::None, steps: Vec::new(), y: graph.output(node)? };
+    let mut part =
+        LinearPart { weight, k, n, bias, activation: Activation::None, steps: Vec::new(), y: graph.output(node)? };
     while part.steps.len() < 6 {
         let Some((of_step, step, y)) = step(graph, part.y, n) else { break };
         nodes.extend(of_step);
@@ -112,7 +131,14 @@ fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Ste
         let codes = graph.output(quantize)?;
         let dequantize = graph.only_use_by(codes, "DequantizeLinear")?;
         let grid = Grid::of(graph, quantize).filter(|grid| Grid::of(graph, dequantize) == Some(*grid))?;
-        return Some((vec![quantize, dequantize], Step::Round(grid), graph.output(dequantize)?));
+        // The pair before another product belongs to that: its input is 8 bits then.
+        let next = graph.only_use(graph.output(dequantize)?);
+        let free = next.is_none_or(|next| linear::layout(graph, next).is_none());
+        return if free {
+            Some((vec![quantize, dequantize], Step::Round(grid), graph.output(dequantize)?))
+        } else {
+            None
+        };
     }
     if let Some(add) = graph.only_use_by(value, "Add") {
         let mut nodes = vec![add];
@@ -135,7 +161,8 @@ fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) ->
         Some(zero_point) => graph.constant(zero_point)?.bytes.iter().all(|byte| *byte == 0),
         None => true,
     };
-    let fits = codes.shape == [n as i64] && [1, n].contains(&scales.len()) && zero && graph.int(node, "block_size", 0) == 0;
+    let fits =
+        codes.shape == [n as i64] && [1, n].contains(&scales.len()) && zero && graph.int(node, "block_size", 0) == 0;
     let integers = codes.integers().ok().filter(|_| fits)?;
     nodes.push(node);
     Some(integers.iter().enumerate().map(|(at, code)| *code as f32 * scales[at % scales.len()]).collect())

@@ -1,0 +1,118 @@
+//! What is done to each value of a product after the kernel's own epilogue.
+
+use std::sync::Mutex;
+
+use crate::kernels::{Class, Parallel, activate};
+use crate::provider::abi::{Error, Result};
+use crate::provider::compiled::{Part, Reader};
+use crate::provider::patterns::Grid;
+pub use crate::provider::patterns::Step;
+
+/// How many values a task has, about.
+const CHUNK: usize = 16 << 10;
+
+/// Applies `steps` to `out`, rows of `n` values.
+pub fn apply(steps: &[Step], n: usize, out: &mut [f32], class: Class, parallel: &dyn Parallel) {
+    for step in steps {
+        match step {
+            Step::Round(grid) => by_rows(n, out, parallel, &|row| round(grid, row)),
+            Step::Bias(bias) => by_rows(n, out, parallel, &|row| {
+                row.chunks_exact_mut(n)
+                    .for_each(|row| row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias));
+            }),
+            Step::Activation(activation) => {
+                let before = out.to_vec();
+                activate(class, &before, None, *activation, out, parallel);
+            }
+        }
+    }
+}
+
+/// Gives pieces of whole rows to `work`.
+fn by_rows(n: usize, out: &mut [f32], parallel: &dyn Parallel, work: &(dyn Fn(&mut [f32]) + Sync)) {
+    let each = (CHUNK / n.max(1)).max(1) * n.max(1);
+    let pieces: Vec<_> = out.chunks_mut(each).map(Mutex::new).collect();
+    parallel.run(pieces.len(), &|index| {
+        if let Ok(mut piece) = pieces[index].lock() {
+            work(&mut piece);
+        }
+    });
+}
+
+/// Rounds `values` to `grid` and back, as QuantizeLinear and DequantizeLinear do.
+fn round(grid: &Grid, values: &mut [f32]) {
+    // Adding and taking away this number rounds a small one to the nearest integer, ties to even.
+    const ROUND: f32 = 12_582_912.0;
+    let Grid { scale, zero_point, signed } = *grid;
+    let (least, most) = if signed { (-128, 127) } else { (0, 255) };
+    let (least, most) = ((least - zero_point) as f32, (most - zero_point) as f32);
+    for value in values {
+        let steps = *value / scale;
+        // Not `clamp`: a NaN becomes a number, as it does in ONNX Runtime.
+        let steps = if steps > least { steps } else { least };
+        let steps = if steps < most { steps } else { most };
+        *value = (steps + ROUND - ROUND) * scale;
+    }
+}
+
+/// Writes `steps`.
+pub fn write(steps: &[Step], part: &mut Part) {
+    part.size(steps.len());
+    for step in steps {
+        match step {
+            Step::Round(Grid { scale, zero_point, signed }) => {
+                part.number(0);
+                part.float(*scale);
+                part.number(*zero_point as u64);
+                part.number(u64::from(*signed));
+            }
+            Step::Bias(bias) => {
+                part.number(1);
+                part.floats(Some(bias));
+            }
+            Step::Activation(activation) => {
+                part.number(2);
+                part.activation(*activation);
+            }
+        }
+    }
+}
+
+/// Returns what [`write`] wrote.
+pub fn open(reader: &mut Reader<'_>) -> Result<Vec<Step>> {
+    let count = reader.size()?;
+    let step = |_| {
+        Ok(match reader.number()? {
+            0 => {
+                let (scale, zero_point, signed) = (reader.float()?, reader.number()? as i32, reader.number()? != 0);
+                Step::Round(Grid { scale, zero_point, signed })
+            }
+            1 => Step::Bias(reader.floats()?.unwrap_or_default()),
+            2 => Step::Activation(reader.activation()?),
+            _ => return Err(Error::new("a step of another kind")),
+        })
+    };
+    (0..count).map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Serial;
+
+    #[test]
+    fn a_grid_rounds_half_to_even_and_cuts_off() {
+        let grid = Grid { scale: 0.5, zero_point: 10, signed: false };
+        let mut values = [0.25, 0.75, -0.26, 1e9, -1e9, f32::INFINITY];
+        apply(&[Step::Round(grid)], 3, &mut values, Class::Scalar, &Serial);
+        assert_eq!(values, [0.0, 1.0, -0.5, 122.5, -5.0, 122.5]);
+    }
+
+    #[test]
+    fn steps_are_applied_in_order_to_whole_rows() {
+        let steps = [Step::Bias(vec![1.0, -2.0]), Step::Activation(crate::kernels::Activation::Relu)];
+        let mut values = [0.0, 0.0, 1.0, 5.0];
+        apply(&steps, 2, &mut values, Class::Scalar, &Serial);
+        assert_eq!(values, [1.0, 0.0, 2.0, 3.0]);
+    }
+}
