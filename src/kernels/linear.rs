@@ -1,6 +1,12 @@
 //! x · W with everything that follows it in one pass.
 
-use super::{Activation, PackedLinear, Parallel, Precision, reference};
+mod input;
+mod int8;
+
+use super::pack::Int8;
+use super::simd::Simd;
+use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
+use input::Rounded;
 
 /// Rows of float32 values.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +43,7 @@ pub struct Epilogue<'a> {
 /// products are summed exactly, the scales applied in float32. Blocks of 4 and 8 bits: the same a block of `x`.
 /// A row that holds NaN or an infinity gives NaN.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
-    let _ = parallel;
-    reference::linear(x, weights, epilogue, out);
+    linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
 /// Several linears of one input, which is rounded once. As many outputs as weights.
@@ -48,9 +53,89 @@ pub fn linears(
     outs: &mut [&mut [f32]],
     parallel: &dyn Parallel,
 ) {
-    debug_assert_eq!(weights.len(), outs.len());
-    for ((packed, epilogue), out) in weights.iter().zip(outs) {
-        linear(x, packed, epilogue, out, parallel);
+    let fits = weights.len() == outs.len()
+        && weights.iter().zip(outs.iter()).all(|((packed, epilogue), out)| {
+            x.holds(packed.k()) && epilogue.fits(packed.n()) && holds(x.rows, packed.n(), epilogue, out)
+        });
+    debug_assert!(fits, "slices shorter than rows, K and N ask for");
+    if !fits || x.rows == 0 {
+        return;
+    }
+    // neighbours that share a rounded input go together
+    let mut start = 0;
+    while start < weights.len() {
+        let alike = |(packed, _): &(&PackedLinear, Epilogue<'_>)| {
+            let first = weights[start].0;
+            (packed.precision(), packed.class(), packed.k()) == (first.precision(), first.class(), first.k())
+                && (packed.precision() != Precision::Blocks || packed.header().block == first.header().block)
+        };
+        let count = weights[start..].iter().take_while(|weight| alike(weight)).count();
+        group(x, &weights[start..start + count], &mut outs[start..start + count], parallel);
+        start += count;
+    }
+}
+
+/// Multiplies with weights of one K, class and precision.
+fn group(
+    x: &Rows<'_>,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let first = weights[0].0;
+    match (first.precision(), first.class()) {
+        (Precision::Int8, class) if class > Class::Scalar => {
+            let groups = Int8::of(&first.header()).groups;
+            int8::multiply(&Rounded::dynamic(x, first.k(), groups, class, parallel), weights, outs, parallel);
+        }
+        _ => {
+            for ((packed, epilogue), out) in weights.iter().zip(outs) {
+                reference::linear(x, packed, epilogue, out);
+            }
+        }
+    }
+}
+
+impl Rows<'_> {
+    /// Returns whether all rows of `k` values are there.
+    fn holds(&self, k: usize) -> bool {
+        let needed = self.rows.saturating_sub(1).checked_mul(self.stride).and_then(|start| start.checked_add(k));
+        self.rows == 0 || needed.is_some_and(|needed| needed <= self.values.len())
+    }
+}
+
+impl Epilogue<'_> {
+    fn fits(&self, n: usize) -> bool {
+        self.bias.is_none_or(|bias| bias.len() >= n)
+    }
+}
+
+/// Returns whether the output and the residual are there.
+fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
+    rows.checked_mul(n).is_some_and(|count| {
+        out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count)
+    })
+}
+
+/// Applies activation and residual to a block of an output.
+///
+/// # Safety
+/// The block lies within `out` and `residual`; `out` points to its first value.
+#[inline(always)]
+unsafe fn finish_rows<V: Simd>(
+    activation: Activation,
+    residual: Option<&[f32]>,
+    (row, column, n): (usize, usize, usize),
+    out: *mut f32,
+    (rows, columns): (usize, usize),
+) {
+    if activation == Activation::None && residual.is_none() {
+        return;
+    }
+    for index in 0..rows {
+        let added = residual.map_or(std::ptr::null(), |it| it[(row + index) * n + column..].as_ptr());
+        // SAFETY: the caller's.
+        unsafe { vmath::finish::<V>(activation, out.add(index * n), added, columns) };
     }
 }
 
@@ -111,9 +196,23 @@ pub fn linear_static(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    debug_assert_eq!(weights.precision(), Precision::Int8);
-    let _ = parallel;
-    if weights.precision() == Precision::Int8 {
-        reference::linear_static(x, weights, epilogue, out);
+    let values = match x.values {
+        StaticValues::Float32 { values, .. } => values.len(),
+        StaticValues::Unsigned(codes) => codes.len(),
+        StaticValues::Signed(codes) => codes.len(),
+    };
+    let fits = weights.precision() == Precision::Int8
+        && x.rows.checked_mul(weights.k()).is_some_and(|count| values >= count)
+        && epilogue.fits(weights.n())
+        && holds(x.rows, weights.n(), epilogue, out);
+    debug_assert!(fits, "not int8, or slices shorter than rows, K and N ask for");
+    if !fits || x.rows == 0 {
+        return;
     }
+    if weights.class() == Class::Scalar {
+        return reference::linear_static(x, weights, epilogue, out);
+    }
+    let groups = Int8::of(&weights.header()).groups;
+    let rounded = Rounded::fixed(x, weights.k(), groups, weights.class());
+    int8::multiply(&rounded, &[(weights, *epilogue)], &mut [out], parallel);
 }

@@ -13,7 +13,12 @@ mod norm;
 mod pack;
 mod parallel;
 mod reference;
+mod scratch;
+mod simd;
 mod system;
+mod vmath;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use activation::{Activation, activate};
 pub use attention::{Attention, AttentionPrecision, Mask, Strides, attention};
@@ -22,3 +27,6 @@ pub use linear::{Epilogue, Rows, StaticInput, StaticValues, gated, linear, linea
 pub use norm::{Norm, Residual, layer_norm, rms_norm};
 pub use pack::{BlockWeights, Int8Weights, Layout, LinearHeader, PackError, PackedLinear, Precision, Storage};
 pub use parallel::{Parallel, Serial};
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,8 @@ pub fn linear_static(x: &StaticInput<'_>, weights: &PackedLinear, epilogue: &Epi
         let to = &mut out[row * n..][..n];
         for (column, to) in to.iter_mut().enumerate() {
             let zero_point = int8.zero_points(bytes)[column];
-            let sum: i32 = (0..k).map(|k| codes[k].wrapping_mul(int8.at(bytes, k, column) - zero_point)).sum();
+            let product = |k: usize| codes[k].wrapping_mul(int8.at(bytes, k, column) - zero_point);
+            let sum = (0..k).map(product).fold(0, i32::wrapping_add);
             *to = (sum as f32).mul_add(x.scale * int8.scales(bytes)[column], bias(epilogue, column));
         }
         finish(epilogue, row * n, to);

@@ -23,7 +23,7 @@ impl Dense {
         let wide = header.precision == Precision::Float32;
         let (panel, multiple) = match (header.class, wide) {
             (Class::Scalar | Class::Avx2 | Class::Avx2Vnni, _) => (16, 2),
-            (Class::Amx, false) => (16, 32),
+            (Class::Amx, false) => (32, 32),
             _ => (32, 2),
         };
         let group = if wide { 1 } else { 2 };

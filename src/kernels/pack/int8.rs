@@ -35,7 +35,7 @@ impl Int8 {
         let (panel, multiple) = match header.class {
             Class::Scalar | Class::Avx2 | Class::Avx2Vnni => (16, 4),
             Class::Avx512Vnni | Class::Avx512Bf16 => (32, 4),
-            Class::Amx => (16, 64),
+            Class::Amx => (32, 64),
         };
         Self { panel, panels: header.n.div_ceil(panel), groups: header.k.next_multiple_of(multiple) / 4 }
     }

@@ -1,0 +1,222 @@
+//! Inputs in the order in which the register blocks read them: blocks of at most `ROWS` rows, in a block the values
+//! of all rows for one group of K side by side.
+
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, Rows, StaticInput, StaticValues, pack};
+
+/// How rows are cut in blocks of nearly equal size.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocking {
+    pub rows: usize,
+    pub blocks: usize,
+}
+
+impl Blocking {
+    pub fn new(rows: usize, most: usize) -> Self {
+        Self { rows, blocks: rows.div_ceil(most) }
+    }
+
+    /// Returns the first row of a block, or the number of rows for the block behind the last.
+    #[inline(always)]
+    pub fn start(&self, block: usize) -> usize {
+        if block == self.blocks { self.rows } else { self.rows * block / self.blocks }
+    }
+}
+
+/// Returns the most rows of a register block of the class.
+pub fn most_rows(class: Class) -> usize {
+    if class >= Class::Avx512Vnni { 12 } else { 6 }
+}
+
+/// Rows of int8 codes, each with a scale and the sum of its codes.
+pub struct Rounded {
+    pub blocking: Blocking,
+    /// Groups of four codes in a row.
+    pub groups: usize,
+    /// The code of 0, for static inputs.
+    pub shift: i32,
+    codes: *mut u8,
+    scales: *mut f32,
+    sums: *mut i32,
+    _memory: Scratch,
+}
+
+// SAFETY: written before it is shared, then only read.
+unsafe impl Sync for Rounded {}
+
+impl Rounded {
+    fn new(rows: usize, groups: usize, class: Class) -> Self {
+        let code_bytes = (rows * groups * 4).next_multiple_of(64);
+        let mut memory = Scratch::take(code_bytes + rows * 8 + 64);
+        let codes = memory.start();
+        let scales = codes.wrapping_add(code_bytes).cast::<f32>();
+        let sums = scales.wrapping_add(rows).cast();
+        let blocking = Blocking::new(rows, most_rows(class));
+        Self { blocking, groups, shift: 0, codes, scales, sums, _memory: memory }
+    }
+
+    /// Returns the codes of a block.
+    #[inline(always)]
+    pub fn codes(&self, block: usize) -> *const u8 {
+        self.codes.wrapping_add(self.blocking.start(block) * self.groups * 4)
+    }
+
+    /// Returns the scale of a row: NaN if a value in it is not finite.
+    #[inline(always)]
+    pub fn scale(&self, row: usize) -> f32 {
+        // SAFETY: there is one for each row.
+        unsafe { *self.scales.add(row) }
+    }
+
+    /// Returns the sum of a row's codes, less the zero point of each.
+    #[inline(always)]
+    pub fn sum(&self, row: usize) -> i32 {
+        // SAFETY: there is one for each row.
+        unsafe { *self.sums.add(row) }
+    }
+
+    /// Rounds each row with a scale of its own.
+    pub fn dynamic(x: &Rows<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
+        let rounded = Self::new(x.rows, groups, class);
+        let tasks = tasks(x.rows * k, rounded.blocking.blocks, parallel);
+        let (codes, scales, sums) = (Shared(rounded.codes), Shared(rounded.scales), Shared(rounded.sums));
+        parallel.run(tasks, &|task| {
+            let blocks = rounded.blocking.blocks * task / tasks..rounded.blocking.blocks * (task + 1) / tasks;
+            let blocking = rounded.blocking;
+            simd::run(class, Round { x, k, groups, blocking, blocks, codes, scales, sums });
+        });
+        rounded
+    }
+
+    /// Takes or makes the codes of a static input.
+    pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class) -> Self {
+        let mut rounded = Self::new(x.rows, groups, class);
+        let (signed, flip) = match x.values {
+            StaticValues::Unsigned(_) | StaticValues::Float32 { signed: false, .. } => (false, 0x80),
+            _ => (true, 0),
+        };
+        rounded.shift = if signed { x.zero_point } else { x.zero_point - 128 };
+        let inverse = 1.0 / x.scale;
+        for block in 0..rounded.blocking.blocks {
+            let (start, end) = (rounded.blocking.start(block), rounded.blocking.start(block + 1));
+            for row in start..end {
+                let mut sum = 0i32;
+                for index in 0..groups * 4 {
+                    let code = if index >= k {
+                        0
+                    } else {
+                        match x.values {
+                            StaticValues::Unsigned(codes) => codes[row * k + index] ^ flip,
+                            StaticValues::Signed(codes) => codes[row * k + index] as u8,
+                            StaticValues::Float32 { values, .. } => {
+                                let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+                                let _ = inverse;
+                                let value = (values[row * k + index] / x.scale).round_ties_even() + x.zero_point as f32;
+                                value.max(low).min(high) as i32 as u8 ^ flip
+                            }
+                        }
+                    };
+                    sum += if index < k { i32::from(code as i8) } else { 0 };
+                    let place = (index / 4 * (end - start) + row - start) * 4 + index % 4;
+                    // SAFETY: within the block's codes.
+                    unsafe { *rounded.codes.add(start * groups * 4 + place) = code };
+                }
+                // SAFETY: there is one for each row.
+                unsafe {
+                    *rounded.scales.add(row) = x.scale;
+                    *rounded.sums.add(row) = sum.wrapping_sub((k as i32).wrapping_mul(rounded.shift));
+                }
+            }
+        }
+        rounded
+    }
+}
+
+/// Returns in how many tasks `values` values are gone through.
+pub fn tasks(values: usize, most: usize, parallel: &dyn Parallel) -> usize {
+    if values < 1 << 14 { 1.min(most) } else { most.min(parallel.threads().max(1) * 4) }
+}
+
+struct Round<'a> {
+    x: &'a Rows<'a>,
+    k: usize,
+    groups: usize,
+    blocking: Blocking,
+    blocks: std::ops::Range<usize>,
+    codes: Shared<u8>,
+    scales: Shared<f32>,
+    sums: Shared<i32>,
+}
+
+impl Work for Round<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let mut row_codes = Scratch::take(self.groups * 4 + 64);
+        for block in self.blocks.clone() {
+            let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
+            for row in start..end {
+                // SAFETY: K values in a row of `x`, as `linear` checked; the codes, scales and sums are this task's.
+                unsafe {
+                    let values = self.x.values.as_ptr().add(row * self.x.stride);
+                    let (scale, sum) = round_row::<V>(values, self.k, self.groups * 4, row_codes.start());
+                    *self.scales.at(row) = scale;
+                    *self.sums.at(row) = sum;
+                    let from = row_codes.start().cast::<i32>();
+                    let to = self.codes.at(start * self.groups * 4).cast::<i32>().add(row - start);
+                    for group in 0..self.groups {
+                        to.add(group * (end - start)).write(from.add(group).read());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rounds `k` values to int8 with one scale and fills with zeros up to `len` codes. Returns the scale, NaN if a
+/// value is not finite, and the sum of the codes.
+///
+/// # Safety
+/// `k` values can be read at `values`, `len` + 16 bytes written at `codes`; `k` ≤ `len`.
+#[inline(always)]
+pub unsafe fn round_row<V: Simd>(values: *const f32, k: usize, len: usize, codes: *mut u8) -> (f32, i32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let whole = k / V::LANES * V::LANES;
+        let magnitude = V::isplat(i32::MAX);
+        let mut largest = V::izero();
+        let mut index = 0;
+        while index < whole {
+            largest = V::imax(largest, V::iand(V::bits(V::load(values.add(index))), magnitude));
+            index += V::LANES;
+        }
+        let rest = V::load_some(values.add(whole), k - whole);
+        let largest = V::ilargest(V::imax(largest, V::iand(V::bits(rest), magnitude)));
+        let largest = f32::from_bits(largest as u32);
+        if !largest.is_finite() {
+            std::ptr::write_bytes(codes, 0, len);
+            return (f32::NAN, 0);
+        }
+        let scale = largest / 127.0;
+        let inverse = V::splat(pack::inverse(scale));
+        let mut sum = V::izero();
+        index = 0;
+        while index < whole {
+            let code = V::to_i32(V::mul(V::load(values.add(index)), inverse));
+            sum = V::iadd(sum, code);
+            V::store_bytes(codes.add(index), code);
+            index += V::LANES;
+        }
+        if whole < len {
+            let code = V::to_i32(V::mul(rest, inverse));
+            sum = V::iadd(sum, code);
+            V::store_bytes(codes.add(whole), code);
+            let filled = whole + V::LANES;
+            if filled < len {
+                std::ptr::write_bytes(codes.add(filled), 0, len - filled);
+            }
+        }
+        (scale, V::isum(sum))
+    }
+}

@@ -1,0 +1,221 @@
+//! int8 · int8: exact sums in int32, then scales, bias, activation and residual while the block is in the cache.
+
+use std::ops::Range;
+
+use super::input::{Rounded, most_rows};
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Epilogue, PackedLinear, pack::Int8};
+
+/// How many bytes of codes are gone through again and again from the second-level cache.
+const CACHED: usize = 768 << 10;
+
+/// Multiplies `x` with each of the weights, which have one K and class.
+pub fn multiply(
+    x: &Rounded,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let Some(class) = weights.first().map(|(packed, _)| packed.class()) else { return };
+    let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
+    let panels: Vec<_> = weights.iter().map(|(packed, _)| Int8::of(&packed.header()).panels).collect();
+    let total: usize = panels.iter().sum();
+    let chunk = (CACHED / (x.groups * 4 * most_rows(class)).max(1)).clamp(1, x.blocking.blocks.max(1));
+    let chunks = x.blocking.blocks.div_ceil(chunk);
+    let threads = parallel.threads().max(1);
+    let pieces = if threads == 1 { 1 } else { total.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
+    parallel.run(chunks * pieces, &|task| {
+        let (row_chunk, piece) = (task / pieces, task % pieces);
+        let blocks = row_chunk * chunk..((row_chunk + 1) * chunk).min(x.blocking.blocks);
+        let (mut from, to) = (total * piece / pieces, total * (piece + 1) / pieces);
+        let mut first = 0;
+        for (index, (packed, epilogue)) in weights.iter().enumerate() {
+            let end = to.min(first + panels[index]);
+            if from < end {
+                let panels = from - first..end - first;
+                let out = outs[index];
+                simd::run(class, Panels { x, packed, epilogue, blocks: blocks.clone(), panels, out });
+                from = end;
+            }
+            first += panels[index];
+        }
+    });
+}
+
+/// Some blocks of rows times some panels of columns.
+struct Panels<'a> {
+    x: &'a Rounded,
+    packed: &'a PackedLinear,
+    epilogue: &'a Epilogue<'a>,
+    blocks: Range<usize>,
+    panels: Range<usize>,
+    out: Shared<f32>,
+}
+
+impl Work for Panels<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let int8 = Int8::of(&self.packed.header());
+        let (n, bytes) = (self.packed.n(), self.packed.bytes());
+        debug_assert_eq!(int8.panel, 2 * V::LANES);
+        let mut bias = [0f32; 32];
+        for panel in self.panels.clone() {
+            let column = panel * int8.panel;
+            let count = int8.panel.min(n - column);
+            if let Some(values) = self.epilogue.bias {
+                bias[..count].copy_from_slice(&values[column..][..count]);
+            }
+            for block in self.blocks.clone() {
+                let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+                let tile = Tile {
+                    x: self.x,
+                    row,
+                    activations: self.x.codes(block),
+                    weights: int8.codes(bytes)[panel * int8.each()..].as_ptr(),
+                    scales: int8.scales(bytes)[column..].as_ptr(),
+                    zero_points: int8.zero_points(bytes)[column..].as_ptr(),
+                    sums: int8.sums(bytes)[column..].as_ptr(),
+                    bias: bias.as_ptr(),
+                    epilogue: self.epilogue,
+                    n,
+                    column,
+                    out: self.out.at(row * n + column),
+                };
+                tile.run_rows::<V>(end - row);
+            }
+        }
+    }
+}
+
+/// One block of rows times one panel.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    x: &'a Rounded,
+    row: usize,
+    activations: *const u8,
+    weights: *const u8,
+    scales: *const f32,
+    zero_points: *const i32,
+    sums: *const i32,
+    bias: *const f32,
+    epilogue: &'a Epilogue<'a>,
+    n: usize,
+    column: usize,
+    out: *mut f32,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run_rows<V: Simd>(self, rows: usize) {
+        macro_rules! with_rows {
+            ($($rows:literal * $unroll:literal),*) => {
+                match rows {
+                    $($rows if $rows <= V::ROWS => V::call(Sized::<$rows, $unroll>(self)),)*
+                    _ => debug_assert!(false, "a block of {rows} rows"),
+                }
+            };
+        }
+        with_rows!(1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1);
+    }
+}
+
+/// A tile of `R` rows that goes through K in steps of `U` groups.
+struct Sized<'a, const R: usize, const U: usize>(Tile<'a>);
+
+impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let Self(tile) = self;
+        let count = (2 * V::LANES).min(tile.n - tile.column);
+        // SAFETY: the panel has `groups` groups of two vectors, the block as many of R · 4 codes; each has its
+        // scales, zero points, sums; `count` columns of `out` and `residual` are there, as `linear` checked.
+        unsafe {
+            for row in 0..R {
+                // asked for early: the lines of the output are seldom near
+                V::prefetch_write(tile.out.wrapping_add(row * tile.n).cast());
+                V::prefetch_write(tile.out.wrapping_add(row * tile.n + 16).cast());
+            }
+            let sums = sums::<V, R, U>(tile.activations, tile.weights, tile.x.groups);
+            let load = |from: *const i32, vector: usize| V::iload(from.add(vector * V::LANES).cast());
+            for vector in 0..2 {
+                let zero_points = load(tile.zero_points, vector);
+                let shift = V::imul(V::isplat(tile.x.shift), load(tile.sums, vector));
+                let scales = V::load(tile.scales.add(vector * V::LANES));
+                let bias = V::load(tile.bias.add(vector * V::LANES));
+                for row in 0..R {
+                    let exact = V::isub(sums[row][vector], V::imul(zero_points, V::isplat(tile.x.sum(tile.row + row))));
+                    let scale = V::mul(V::splat(tile.x.scale(tile.row + row)), scales);
+                    let value = V::fma(V::to_f32(V::isub(exact, shift)), scale, bias);
+                    let to = tile.out.add(row * tile.n + vector * V::LANES);
+                    if count >= (vector + 1) * V::LANES {
+                        V::store(to, value);
+                    } else if count > vector * V::LANES {
+                        V::store_some(to, value, count - vector * V::LANES);
+                    }
+                }
+            }
+            let Epilogue { activation, residual, .. } = *tile.epilogue;
+            super::finish_rows::<V>(activation, residual, (tile.row, tile.column, tile.n), tile.out, (R, count));
+        }
+    }
+}
+
+/// Returns the sums of a block.
+///
+/// # Safety
+/// `groups` groups of R · 4 bytes and of two vectors can be read.
+#[inline(always)]
+unsafe fn sums<V: Simd, const R: usize, const U: usize>(
+    mut activations: *const u8,
+    mut weights: *const u8,
+    groups: usize,
+) -> [[V::I; 2]; R] {
+    let mut sums = [[[V::izero(); 2]; R]; U];
+    // SAFETY: the caller's.
+    unsafe {
+        for _ in 0..groups / U {
+            for part in sums.iter_mut() {
+                group::<V, R, U>(part, activations, weights);
+                activations = activations.add(R * 4);
+                weights = weights.add(V::LANES * 8);
+            }
+        }
+        for _ in 0..groups % U {
+            group::<V, R, U>(&mut sums[0], activations, weights);
+            activations = activations.add(R * 4);
+            weights = weights.add(V::LANES * 8);
+        }
+    }
+    let mut total = sums[0];
+    for part in &sums[1..] {
+        for row in 0..R {
+            for vector in 0..2 {
+                total[row][vector] = V::iadd(total[row][vector], part[row][vector]);
+            }
+        }
+    }
+    total
+}
+
+#[inline(always)]
+unsafe fn group<V: Simd, const R: usize, const U: usize>(
+    sums: &mut [[V::I; 2]; R],
+    activations: *const u8,
+    weights: *const u8,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if U > 1 {
+            // few rows: the weights come from memory
+            V::prefetch(weights.wrapping_add(2048));
+            V::prefetch(weights.wrapping_add(2048 + 64));
+        }
+        let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let codes = V::iload_splat(activations.add(row * 4));
+            sums[0] = V::dot(sums[0], first, codes);
+            sums[1] = V::dot(sums[1], second, codes);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Working memory that a thread keeps between calls.
+
+use std::cell::RefCell;
+
+use super::pack::Storage;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Storage>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many buffers a thread keeps, and how large they may be.
+const KEPT: usize = 4;
+const KEPT_BYTES: usize = 32 << 20;
+
+/// Bytes aligned to a cache line, with anything in them. Taken from the thread, not borrowed: a task that runs on
+/// this thread meanwhile takes others.
+pub struct Scratch(Option<Storage>);
+
+impl Scratch {
+    /// Returns at least `len` bytes.
+    pub fn take(len: usize) -> Self {
+        let spare = SPARE.try_with(|spare| {
+            let mut spare = spare.try_borrow_mut().ok()?;
+            let fits = spare.iter().position(|storage| storage.bytes().len() >= len)?;
+            Some(spare.swap_remove(fits))
+        });
+        let storage = spare.ok().flatten();
+        Self(Some(storage.unwrap_or_else(|| Storage::zeroed(len.next_multiple_of(4096)))))
+    }
+
+    /// Returns where the bytes begin.
+    pub fn start(&mut self) -> *mut u8 {
+        self.0.as_mut().map_or(std::ptr::null_mut(), |storage| storage.bytes_mut().as_mut_ptr())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let Some(storage) = self.0.take().filter(|storage| storage.bytes().len() <= KEPT_BYTES) else { return };
+        let _ = SPARE.try_with(|spare| {
+            let Ok(mut spare) = spare.try_borrow_mut() else { return };
+            if spare.len() >= KEPT {
+                // the smallest goes: it is the cheapest to get again
+                let smallest = (0..spare.len()).min_by_key(|index| spare[*index].bytes().len()).unwrap_or(0);
+                spare.swap_remove(smallest);
+            }
+            spare.push(storage);
+        });
+    }
+}
