@@ -1,6 +1,8 @@
 //! Activation functions.
 
-use super::{Class, Parallel, reference};
+use super::parallel::split;
+use super::simd::{self, Simd, Work};
+use super::{Class, Parallel, reference, vmath};
 
 /// A function of one value, applied to every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -35,10 +37,45 @@ pub fn activate(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    debug_assert_eq!(x.len(), out.len());
-    let _ = (class, parallel);
-    for (index, (value, to)) in x.iter().zip(out).enumerate() {
-        let shift = bias.and_then(|bias| bias.get(index % bias.len().max(1))).copied().unwrap_or(0.0);
-        *to = reference::activation(activation, value + shift);
+    let width = bias.map_or(x.len(), <[f32]>::len);
+    let fits = x.len() == out.len() && (x.is_empty() || width > 0 && x.len() % width == 0);
+    debug_assert!(fits, "an output of another length, or rows that are not as long as the bias");
+    if !fits || x.is_empty() {
+        return;
+    }
+    let class = class.usable();
+    if class == Class::Scalar {
+        for (index, (value, to)) in x.iter().zip(out).enumerate() {
+            *to = reference::activation(activation, value + bias.map_or(0.0, |bias| bias[index % width]));
+        }
+        return;
+    }
+    let piece = if bias.is_some() { width * 1024usize.div_ceil(width) } else { 4096 };
+    split(parallel, out, piece, |index, to| {
+        let x = &x[index * piece..][..to.len()];
+        simd::run_float(class, Activate { x, bias, activation, to });
+    });
+}
+
+struct Activate<'a> {
+    x: &'a [f32],
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    to: &'a mut [f32],
+}
+
+impl Work for Activate<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        match self.bias {
+            None => self.to.copy_from_slice(self.x),
+            Some(bias) => {
+                for (x, to) in self.x.chunks(bias.len()).zip(self.to.chunks_mut(bias.len())) {
+                    x.iter().zip(bias).zip(to).for_each(|((value, bias), to)| *to = value + bias);
+                }
+            }
+        }
+        // SAFETY: as many values as are said.
+        unsafe { vmath::finish::<V>(self.activation, self.to.as_mut_ptr(), std::ptr::null(), self.to.len()) };
     }
 }

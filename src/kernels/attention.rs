@@ -1,5 +1,7 @@
 //! Scaled dot-product attention.
 
+mod flash;
+
 use super::{Class, Parallel, reference};
 
 /// Distances in a tensor of batch × heads × tokens × size, in values; the values of one vector are adjacent.
@@ -107,6 +109,50 @@ pub fn attention(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    let _ = (class, precision, parallel);
-    reference::attention(spec, q, k, v, mask, out);
+    let fits = spec.fits(q, k, v, mask, out);
+    debug_assert!(fits, "slices shorter than the sizes and strides ask for");
+    if !fits || spec.batch == 0 || spec.queries == 0 || spec.value_size == 0 || spec.heads == 0 {
+        return;
+    }
+    let _ = precision;
+    let class = class.usable();
+    if class == Class::Scalar {
+        return reference::attention(spec, q, k, v, mask, out);
+    }
+    flash::attention(class, spec, &flash::Tensors { q, k, v, mask }, out, parallel);
+}
+
+impl Attention {
+    /// Returns whether every slice holds what the sizes and strides reach.
+    fn fits(&self, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<'_>, out: &[f32]) -> bool {
+        let vectors = |strides: &Strides, heads: usize, tokens: usize, size: usize, len: usize| {
+            let places = [(strides.batch, self.batch), (strides.head, heads), (strides.token, tokens), (1, size)];
+            reaches(&places).is_some_and(|end| end <= len)
+        };
+        let mask = match mask {
+            Mask::None => true,
+            Mask::KeyLengths(lengths) => lengths.len() >= self.batch,
+            Mask::Additive { values, strides } => self.mask_reaches(strides).is_some_and(|end| end <= values.len()),
+            Mask::Keep { values, strides } => self.mask_reaches(strides).is_some_and(|end| end <= values.len()),
+        };
+        mask && self.kv_heads > 0
+            && self.heads % self.kv_heads == 0
+            && vectors(&self.q, self.heads, self.queries, self.head_size, q.len())
+            && vectors(&self.k, self.kv_heads, self.keys, self.head_size, k.len())
+            && vectors(&self.v, self.kv_heads, self.keys, self.value_size, v.len())
+            && vectors(&self.out, self.heads, self.queries, self.value_size, out.len())
+    }
+
+    fn mask_reaches(&self, strides: &[usize; 4]) -> Option<usize> {
+        let sizes = [self.batch, self.heads, self.queries, self.keys];
+        reaches(&[0, 1, 2, 3].map(|axis| (strides[axis], sizes[axis])))
+    }
+}
+
+/// Returns how many values strides and sizes reach, or nothing if that is beyond counting.
+fn reaches(axes: &[(usize, usize)]) -> Option<usize> {
+    if axes.iter().any(|(_, size)| *size == 0) {
+        return Some(0);
+    }
+    axes.iter().try_fold(1usize, |end, (stride, size)| end.checked_add(stride.checked_mul(size - 1)?))
 }

@@ -67,6 +67,24 @@ impl Class {
     pub fn usable(self) -> Self {
         Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
     }
+
+    /// Returns true if the bfloat16 dot product outruns widening and multiplying in float32: AMD's does, Intel's
+    /// takes four times as long as a multiplication.
+    pub(super) fn fast_bf16_dot(self) -> bool {
+        static FAST: OnceLock<bool> = OnceLock::new();
+        self >= Self::Avx512Bf16 && *FAST.get_or_init(made_by_amd)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn made_by_amd() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn made_by_amd() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -84,8 +102,28 @@ fn probe(class: Class) -> bool {
         Class::Avx2Vnni => avx2 && is_x86_feature_detected!("avxvnni"),
         Class::Avx512Vnni => avx512,
         Class::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
-        Class::Amx => false,
+        // the tiles must also give the right answers: an emulated processor, or a kernel that lost them, may not
+        Class::Amx => {
+            probe(Class::Avx512Bf16) && has_tiles() && super::system::permit_tiles() && super::linear::tiles_agree()
+        }
     }
+}
+
+/// Returns whether processor and operating system know the int8 and bfloat16 tiles.
+#[cfg(target_arch = "x86_64")]
+fn has_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    const STATE: u64 = 1 << 17 | 1 << 18;
+    const OSXSAVE: u32 = 1 << 27;
+    #[target_feature(enable = "xsave")]
+    fn state() -> u64 {
+        // SAFETY: asked for after OSXSAVE.
+        unsafe { _xgetbv(0) }
+    }
+    let known = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8;
+    // SAFETY: OSXSAVE says that the instruction is there.
+    known && __cpuid(1).ecx & OSXSAVE != 0 && unsafe { state() } & STATE == STATE
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,10 +1,14 @@
 //! x · W with everything that follows it in one pass.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod blocks;
+mod dense;
 mod input;
 mod int8;
 
 use super::pack::Int8;
-use super::simd::Simd;
+use super::simd::{Simd, Work};
 use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
 use input::Rounded;
 
@@ -83,11 +87,22 @@ fn group(
     parallel: &dyn Parallel,
 ) {
     let first = weights[0].0;
+    #[cfg(target_arch = "x86_64")]
+    {
+        let tiles = matches!(first.precision(), Precision::Int8 | Precision::Bfloat16);
+        if first.class() == Class::Amx && tiles && x.rows >= amx::LEAST_ROWS {
+            return amx::multiply::<super::x86::Hardware>(Class::Amx, x, weights, outs, parallel);
+        }
+    }
     match (first.precision(), first.class()) {
         (Precision::Int8, class) if class > Class::Scalar => {
             let groups = Int8::of(&first.header()).groups;
             int8::multiply(&Rounded::dynamic(x, first.k(), groups, class, parallel), weights, outs, parallel);
         }
+        (Precision::Float32 | Precision::Bfloat16, class) if class > Class::Scalar => {
+            dense::multiply(x, weights, outs, parallel);
+        }
+        (Precision::Blocks, class) if class > Class::Scalar => blocks::multiply(x, weights, outs, parallel),
         _ => {
             for ((packed, epilogue), out) in weights.iter().zip(outs) {
                 reference::linear(x, packed, epilogue, out);
@@ -125,17 +140,33 @@ fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
 unsafe fn finish_rows<V: Simd>(
     activation: Activation,
     residual: Option<&[f32]>,
-    (row, column, n): (usize, usize, usize),
+    place: (usize, usize, usize),
     out: *mut f32,
-    (rows, columns): (usize, usize),
+    size: (usize, usize),
 ) {
-    if activation == Activation::None && residual.is_none() {
-        return;
+    if activation != Activation::None || residual.is_some() {
+        V::call(FinishRows { activation, residual, place, out, size });
     }
-    for index in 0..rows {
-        let added = residual.map_or(std::ptr::null(), |it| it[(row + index) * n + column..].as_ptr());
-        // SAFETY: the caller's.
-        unsafe { vmath::finish::<V>(activation, out.add(index * n), added, columns) };
+}
+
+/// See [`finish_rows`]: a function of its own, because every size of a block uses it.
+struct FinishRows<'a> {
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+    place: (usize, usize, usize),
+    out: *mut f32,
+    size: (usize, usize),
+}
+
+impl Work for FinishRows<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let (row, column, n) = self.place;
+        for index in 0..self.size.0 {
+            let added = self.residual.map_or(std::ptr::null(), |it| it[(row + index) * n + column..].as_ptr());
+            // SAFETY: who calls `finish_rows` says that the block is there.
+            unsafe { vmath::finish::<V>(self.activation, self.out.add(index * n), added, self.size.1) };
+        }
     }
 }
 
@@ -215,4 +246,53 @@ pub fn linear_static(
     let groups = Int8::of(&weights.header()).groups;
     let rounded = Rounded::fixed(x, weights.k(), groups, weights.class());
     int8::multiply(&rounded, &[(weights, *epilogue)], &mut [out], parallel);
+}
+
+/// As [`linear`] with weights packed for AMX and emulated tiles.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(super) fn emulated(
+    x: &Rows<'_>,
+    weights: &PackedLinear,
+    epilogue: &Epilogue<'_>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let class = Class::Avx512Bf16.usable();
+    amx::multiply::<super::x86::Emulated>(class, x, &[(weights, *epilogue)], &mut [out], parallel);
+}
+
+/// Returns whether the tiles of this processor compute what plain Rust does, over some ragged shapes.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn tiles_agree() -> bool {
+    [(5, 70, 33, Precision::Int8), (37, 130, 20, Precision::Int8), (37, 70, 50, Precision::Bfloat16)].into_iter().all(
+        |(m, k, n, precision)| {
+            let values = |count: usize, step: usize| -> Vec<f32> {
+                (0..count).map(|index| (index * step % 127) as f32 / 64.0 - 1.0).collect()
+            };
+            let (x, weights) = (values(m * k, 31), values(k * n, 57));
+            let packed =
+                PackedLinear::from_f32_as(&weights, super::Layout::KxN, (k, n), precision, Class::Amx, &super::Serial);
+            let Ok(packed) = packed else { return false };
+            let rows = Rows::dense(&x, m, k);
+            let (mut found, mut wanted) = (vec![0.0; m * n], vec![0.0; m * n]);
+            let weights = [(&packed, Epilogue::default())];
+            let class = Class::Avx512Bf16;
+            amx::multiply::<super::x86::Hardware>(class, &rows, &weights, &mut [&mut found], &super::Serial);
+            reference::linear(&rows, &packed, &Epilogue::default(), &mut wanted);
+            let bound = if precision == Precision::Int8 { 0.0 } else { k as f32 / 128.0 };
+            found.iter().zip(&wanted).all(|(found, wanted)| (found - wanted).abs() <= bound)
+        },
+    )
+}
+
+/// As [`linear`] with bfloat16 weights and the processor's bfloat16 dot product.
+#[cfg(test)]
+pub(super) fn dense_dot(
+    x: &Rows<'_>,
+    weights: &PackedLinear,
+    epilogue: &Epilogue<'_>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    dense::multiply_as(dense::Kind::Dot, x, &[(weights, *epilogue)], &mut [out], parallel);
 }

@@ -1,5 +1,7 @@
 //! LayerNorm and RMSNorm with a residual, exact float32.
 
+use super::parallel::Shared;
+use super::simd::{self, Simd, Work};
 use super::{Class, Parallel, reference};
 
 /// What is added to the input before it is normalized: `rows` rows, repeated if the input has more.
@@ -38,8 +40,7 @@ pub fn layer_norm(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    let _ = (class, parallel);
-    reference::norm(x, norm, true, sum, out);
+    normalize(class, x, norm, true, sum, out, parallel);
 }
 
 /// Divides each row of `x` + residual + bias by the root of its mean square, times gamma plus beta.
@@ -52,6 +53,144 @@ pub fn rms_norm(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    let _ = (class, parallel);
-    reference::norm(x, norm, false, sum, out);
+    normalize(class, x, norm, false, sum, out, parallel);
+}
+
+fn normalize(
+    class: Class,
+    x: &[f32],
+    norm: &Norm<'_>,
+    centered: bool,
+    sum: Option<&mut [f32]>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let (width, rows) = (norm.width, x.len() / norm.width.max(1));
+    let wide = |values: Option<&[f32]>| values.is_none_or(|values| values.len() >= width);
+    let residual = norm.residual.is_none_or(|it| it.rows > 0 && it.values.len() >= it.rows * width);
+    let sums = sum.as_ref().is_none_or(|sum| sum.len() >= rows * width);
+    let fits = out.len() >= rows * width && norm.gamma.len() >= width && wide(norm.beta) && wide(norm.bias);
+    debug_assert!(fits && residual && sums, "slices shorter than rows and width ask for");
+    if width == 0 || !fits || !residual || !sums {
+        return;
+    }
+    if class.usable() == Class::Scalar {
+        return reference::norm(x, norm, centered, sum, out);
+    }
+    let tasks = if rows * width < 1 << 14 { 1 } else { rows.min(parallel.threads().max(1) * 4) };
+    let (sum, out) = (sum.map(|sum| Shared(sum.as_mut_ptr())), Shared(out.as_mut_ptr()));
+    parallel.run(tasks, &|task| {
+        let rows = rows * task / tasks..rows * (task + 1) / tasks;
+        simd::run_float(class.usable(), Normalize { x, norm, centered, sum, out, rows });
+    });
+}
+
+struct Normalize<'a> {
+    x: &'a [f32],
+    norm: &'a Norm<'a>,
+    centered: bool,
+    sum: Option<Shared<f32>>,
+    out: Shared<f32>,
+    rows: std::ops::Range<usize>,
+}
+
+impl Work for Normalize<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        for row in self.rows.clone() {
+            // SAFETY: `normalize` checked that a row of every slice is there; the rows are this task's.
+            unsafe { self.row::<V>(row) };
+        }
+    }
+}
+
+/// Calls `$work` with each vector's first column and number of columns; the whole ones with a constant.
+macro_rules! columns {
+    ($width:expr, |$column:ident, $count:ident| $work:block) => {
+        let mut $column = 0;
+        while $column + V::LANES <= $width {
+            let $count = V::LANES;
+            $work
+            $column += V::LANES;
+        }
+        if $column < $width {
+            let $count = $width - $column;
+            $work
+        }
+    };
+}
+
+impl Normalize<'_> {
+    #[inline(always)]
+    unsafe fn row<V: Simd>(&self, row: usize) {
+        let (norm, width) = (self.norm, self.norm.width);
+        let pointer = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
+        let (bias, beta) = (pointer(norm.bias), pointer(norm.beta));
+        // SAFETY: the caller's.
+        unsafe {
+            let x = self.x.as_ptr().add(row * width);
+            let residual = norm.residual.map_or(std::ptr::null(), |it| it.values.as_ptr().add(row % it.rows * width));
+            let out = self.out.at(row * width);
+            let kept = self.sum.map_or(std::ptr::null_mut(), |sum| sum.at(row * width));
+            let mut total = V::zero();
+            columns!(width, |column, count| {
+                let mut value = load::<V>(x.add(column), count);
+                if !residual.is_null() {
+                    value = V::add(value, load::<V>(residual.add(column), count));
+                }
+                if !bias.is_null() {
+                    value = V::add(value, load::<V>(bias.add(column), count));
+                }
+                if !kept.is_null() {
+                    store::<V>(kept.add(column), value, count);
+                }
+                store::<V>(out.add(column), value, count);
+                total = V::add(total, value);
+            });
+            let mean = if self.centered { V::sum(total) / width as f32 } else { 0.0 };
+            let center = V::splat(mean);
+            let mut squares = V::zero();
+            columns!(width, |column, count| {
+                // the lanes behind the row must not count
+                let value = V::sub(load::<V>(out.add(column), count), center);
+                let value = if count == V::LANES { value } else { keep::<V>(value, count) };
+                squares = V::fma(value, value, squares);
+            });
+            let variance = V::sum(squares) / width as f32;
+            let scale = V::splat(1.0 / (variance + norm.epsilon).sqrt());
+            columns!(width, |column, count| {
+                let value = V::mul(V::sub(load::<V>(out.add(column), count), center), scale);
+                let gamma = load::<V>(norm.gamma.as_ptr().add(column), count);
+                let value = if beta.is_null() {
+                    V::mul(value, gamma)
+                } else {
+                    V::fma(value, gamma, load::<V>(beta.add(column), count))
+                };
+                store::<V>(out.add(column), value, count);
+            });
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load<V: Simd>(from: *const f32, count: usize) -> V::F {
+    // SAFETY: the caller's.
+    unsafe { if count == V::LANES { V::load(from) } else { V::load_some(from, count) } }
+}
+
+#[inline(always)]
+unsafe fn store<V: Simd>(to: *mut f32, value: V::F, count: usize) {
+    // SAFETY: the caller's.
+    unsafe { if count == V::LANES { V::store(to, value) } else { V::store_some(to, value, count) } }
+}
+
+/// Returns the first `count` lanes, zeros behind.
+#[inline(always)]
+fn keep<V: Simd>(value: V::F, count: usize) -> V::F {
+    let mut lanes = [0f32; 16];
+    // SAFETY: a vector has at most 16 lanes.
+    unsafe {
+        V::store_some(lanes.as_mut_ptr(), value, count);
+        V::load(lanes.as_ptr())
+    }
 }

@@ -102,12 +102,24 @@ impl PackedLinear {
         class: Class,
         parallel: &dyn Parallel,
     ) -> Result<Self, PackError> {
+        Self::from_f32_as(weights, layout, (k, n), precision, class.usable(), parallel)
+    }
+
+    /// As [`Self::from_f32`], also for a class that this processor does not run.
+    pub(super) fn from_f32_as(
+        weights: &[f32],
+        layout: Layout,
+        (k, n): (usize, usize),
+        precision: Precision,
+        class: Class,
+        parallel: &dyn Parallel,
+    ) -> Result<Self, PackError> {
         expect("weights", weights.len(), count(k, n)?)?;
         match precision {
             Precision::Float32 | Precision::Bfloat16 => {
-                dense::pack(weights, layout, (k, n), precision, class.usable(), parallel)
+                dense::pack(weights, layout, (k, n), precision, class, parallel)
             }
-            Precision::Int8 => int8::pack_f32(weights, layout, (k, n), class.usable(), parallel),
+            Precision::Int8 => int8::pack_f32(weights, layout, (k, n), class, parallel),
             Precision::Blocks => Err(PackError::Size("the block of float32 weights")),
         }
     }

@@ -8,7 +8,7 @@ pub trait Work {
     fn run<V: Simd>(self);
 }
 
-/// Runs `work` with the vectors of the class (which the processor must support), or says that there are none.
+/// Runs `work` with the vectors of the class, which the processor must support; `Scalar` has none.
 pub fn run<W: Work>(class: Class, work: W) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -17,12 +17,34 @@ pub fn run<W: Work>(class: Class, work: W) {
             Class::Scalar => debug_assert!(false, "the scalar class has no vectors"),
             Class::Avx2 => Avx2::<false>::call(work),
             Class::Avx2Vnni => Avx2::<true>::call(work),
-            Class::Avx512Vnni => Avx512::<false>::call(work),
-            Class::Avx512Bf16 | Class::Amx => Avx512::<true>::call(work),
+            Class::Avx512Vnni | Class::Avx512Bf16 | Class::Amx => Avx512::<false>::call(work),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (class, work);
+}
+
+/// As [`run`], for work in float32 alone: the same code serves `Avx2` and `Avx2Vnni`.
+pub fn run_float<W: Work>(class: Class, work: W) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::x86::{Avx2, Avx512};
+        match class {
+            Class::Scalar => debug_assert!(false, "the scalar class has no vectors"),
+            Class::Avx2 | Class::Avx2Vnni => Avx2::<false>::call(work),
+            Class::Avx512Vnni | Class::Avx512Bf16 | Class::Amx => Avx512::<false>::call(work),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (class, work);
+}
+
+/// As [`run`], for work with the bfloat16 dot product (`Avx512Bf16` and `Amx` have it).
+pub fn run_dot_bf16<W: Work>(work: W) {
+    #[cfg(target_arch = "x86_64")]
+    super::x86::Avx512::<true>::call(work);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = work;
 }
 
 /// Vectors of 32-bit lanes. Values of `F` and `I` exist only where the class runs: kernels get them through
@@ -32,7 +54,7 @@ pub trait Simd: Copy + 'static {
     const LANES: usize;
     /// Rows of a register block of two vectors.
     const ROWS: usize;
-    /// Whether the bfloat16 dot product is worth using.
+    /// Whether there is a bfloat16 dot product.
     const DOT_BF16: bool;
     /// float32 lanes.
     type F: Copy;
@@ -47,7 +69,6 @@ pub trait Simd: Copy + 'static {
     fn add(a: Self::F, b: Self::F) -> Self::F;
     fn sub(a: Self::F, b: Self::F) -> Self::F;
     fn mul(a: Self::F, b: Self::F) -> Self::F;
-    fn div(a: Self::F, b: Self::F) -> Self::F;
     /// 1 / a within 1 ulp, for normal a below 2¹²⁶.
     fn inverse(a: Self::F) -> Self::F;
     /// a · b + c, rounded once.
@@ -58,7 +79,6 @@ pub trait Simd: Copy + 'static {
     fn min(a: Self::F, b: Self::F) -> Self::F;
     /// The larger; `b` if one is NaN.
     fn max(a: Self::F, b: Self::F) -> Self::F;
-    fn sqrt(a: Self::F) -> Self::F;
     fn abs(a: Self::F) -> Self::F;
     /// The nearest whole number, ties to even.
     fn round(a: Self::F) -> Self::F;
@@ -69,7 +89,6 @@ pub trait Simd: Copy + 'static {
     /// The magnitude of `a` with the sign of `sign`.
     fn copy_sign(a: Self::F, sign: Self::F) -> Self::F;
     fn sum(a: Self::F) -> f32;
-    fn largest(a: Self::F) -> f32;
 
     fn izero() -> Self::I;
     fn isplat(value: i32) -> Self::I;
@@ -129,6 +148,10 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// `LANES` · 2 bytes can be written at `to`.
     unsafe fn store_bf16(to: *mut u16, value: Self::F);
+    /// Writes the transpose of `count` rows (1 to `LANES`) of `LANES` values: `LANES` rows of `count` values.
+    /// # Safety
+    /// Both are there to be read and written.
+    unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize);
     /// Asks for the cache line at `from`, which need not exist.
     fn prefetch(from: *const u8);
     /// Asks for the cache line at `to`, to write it.

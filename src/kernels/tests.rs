@@ -1,7 +1,14 @@
 //! Every kernel and class against float64 over random shapes and values. `OPTIMIZE_PROPERTY_CASES` is how many of
 //! each are tried, `OPTIMIZE_PROPERTY_SEED` the first seed.
 
+mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod attention;
+mod blocks;
+mod dense;
 mod int8;
+mod norm;
 
 use super::{Class, Parallel};
 
@@ -115,7 +122,7 @@ impl Parallel for Threads {
     }
 }
 
-/// Returns a slice as bits: NaN equals NaN.
+/// Returns a slice as bits: NaN equals NaN, -0 equals 0.
 pub fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }).collect()
+    values.iter().map(|value| if value.is_nan() { 0x7fc0_0000 } else { (value + 0.0).to_bits() }).collect()
 }

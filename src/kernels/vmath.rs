@@ -44,10 +44,10 @@ fn sigmoid<V: Simd>(x: V::F) -> V::F {
     V::inverse(V::add(V::splat(1.0), exp::<V>(V::sub(V::zero(), x))))
 }
 
-/// Returns x · sigmoid(y), 0 for x = -∞.
+/// Returns x · sigmoid(y), 0 where that is tiny.
 #[inline(always)]
 fn gate<V: Simd>(x: V::F, y: V::F) -> V::F {
-    V::mul(V::max(V::splat(f32::MIN), x), sigmoid::<V>(y))
+    V::if_less(y, V::splat(LOWEST), V::zero(), V::mul(x, sigmoid::<V>(y)))
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Inputs in the order in which the register blocks read them: blocks of at most `ROWS` rows, in a block the values
 //! of all rows for one group of K side by side.
 
+use std::ops::Range;
+
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
@@ -85,7 +87,7 @@ impl Rounded {
         parallel.run(tasks, &|task| {
             let blocks = rounded.blocking.blocks * task / tasks..rounded.blocking.blocks * (task + 1) / tasks;
             let blocking = rounded.blocking;
-            simd::run(class, Round { x, k, groups, blocking, blocks, codes, scales, sums });
+            simd::run_float(class, Round { x, k, groups, blocking, blocks, codes, scales, sums });
         });
         rounded
     }
@@ -134,6 +136,40 @@ impl Rounded {
     }
 }
 
+/// How many bytes of an input are gone through again and again from the second-level cache.
+const CACHED: usize = 1 << 20;
+
+/// Cuts blocks of rows × panels of several weights in tasks, and calls `work` with some blocks and some panels of one
+/// weight at a time.
+pub fn spread(
+    blocking: &Blocking,
+    row_bytes: usize,
+    panels: &[usize],
+    parallel: &dyn Parallel,
+    work: &(dyn Fn(Range<usize>, usize, Range<usize>) + Sync),
+) {
+    let total: usize = panels.iter().sum();
+    let block_bytes = row_bytes * blocking.rows.div_ceil(blocking.blocks.max(1));
+    let chunk = (CACHED / block_bytes.max(1)).clamp(1, blocking.blocks.max(1));
+    let chunks = blocking.blocks.div_ceil(chunk);
+    let threads = parallel.threads().max(1);
+    let pieces = if threads == 1 { 1 } else { total.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
+    parallel.run(chunks * pieces, &|task| {
+        let (row_chunk, piece) = (task / pieces, task % pieces);
+        let blocks = row_chunk * chunk..((row_chunk + 1) * chunk).min(blocking.blocks);
+        let (mut from, to) = (total * piece / pieces, total * (piece + 1) / pieces);
+        let mut first = 0;
+        for (index, count) in panels.iter().enumerate() {
+            let end = to.min(first + count);
+            if from < end {
+                work(blocks.clone(), index, from - first..end - first);
+                from = end;
+            }
+            first += count;
+        }
+    });
+}
+
 /// Returns in how many tasks `values` values are gone through.
 pub fn tasks(values: usize, most: usize, parallel: &dyn Parallel) -> usize {
     if values < 1 << 14 { 1.min(most) } else { most.min(parallel.threads().max(1) * 4) }
@@ -144,7 +180,7 @@ struct Round<'a> {
     k: usize,
     groups: usize,
     blocking: Blocking,
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
     codes: Shared<u8>,
     scales: Shared<f32>,
     sums: Shared<i32>,
@@ -153,22 +189,45 @@ struct Round<'a> {
 impl Work for Round<'_> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let mut row_codes = Scratch::take(self.groups * 4 + 64);
+        let width = self.groups * 4 + 64;
+        let mut codes = Scratch::take(most_rows(Class::Amx) * width);
         for block in self.blocks.clone() {
             let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
-            for row in start..end {
-                // SAFETY: K values in a row of `x`, as `linear` checked; the codes, scales and sums are this task's.
-                unsafe {
+            // SAFETY: K values in each row of `x`, as `linears` checked; the codes, scales and sums are this task's.
+            unsafe {
+                for row in start..end {
                     let values = self.x.values.as_ptr().add(row * self.x.stride);
-                    let (scale, sum) = round_row::<V>(values, self.k, self.groups * 4, row_codes.start());
+                    let to = codes.start().add((row - start) * width);
+                    let (scale, sum) = round_row::<V>(values, self.k, self.groups * 4, to);
                     *self.scales.at(row) = scale;
                     *self.sums.at(row) = sum;
-                    let from = row_codes.start().cast::<i32>();
-                    let to = self.codes.at(start * self.groups * 4).cast::<i32>().add(row - start);
-                    for group in 0..self.groups {
-                        to.add(group * (end - start)).write(from.add(group).read());
-                    }
                 }
+                let to = self.codes.at(start * self.groups * 4).cast();
+                interleave::<V>(codes.start().cast(), width / 4, end - start, self.groups, to);
+            }
+        }
+    }
+}
+
+/// Writes `rows` rows of `width` 4-byte values so that the values of all rows at one place are side by side.
+///
+/// # Safety
+/// Both are there to be read and written.
+#[inline(always)]
+pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, width: usize, to: *mut f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let whole = width / V::LANES * V::LANES;
+        for first in (0..rows).step_by(V::LANES) {
+            let count = V::LANES.min(rows - first);
+            for column in (0..whole).step_by(V::LANES) {
+                V::transpose(from.add(first * stride + column), stride, count, to.add(column * rows + first), rows);
+            }
+        }
+        for column in whole..width {
+            for row in 0..rows {
+                // as bits: they need not be float32
+                to.add(column * rows + row).cast::<u32>().write(from.add(row * stride + column).cast::<u32>().read());
             }
         }
     }

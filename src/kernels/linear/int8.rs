@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use super::input::{Rounded, most_rows};
+use super::input::{Rounded, spread};
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Epilogue, PackedLinear, pack::Int8};
-
-/// How many bytes of codes are gone through again and again from the second-level cache.
-const CACHED: usize = 768 << 10;
 
 /// Multiplies `x` with each of the weights, which have one K and class.
 pub fn multiply(
@@ -20,26 +17,9 @@ pub fn multiply(
     let Some(class) = weights.first().map(|(packed, _)| packed.class()) else { return };
     let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
     let panels: Vec<_> = weights.iter().map(|(packed, _)| Int8::of(&packed.header()).panels).collect();
-    let total: usize = panels.iter().sum();
-    let chunk = (CACHED / (x.groups * 4 * most_rows(class)).max(1)).clamp(1, x.blocking.blocks.max(1));
-    let chunks = x.blocking.blocks.div_ceil(chunk);
-    let threads = parallel.threads().max(1);
-    let pieces = if threads == 1 { 1 } else { total.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
-    parallel.run(chunks * pieces, &|task| {
-        let (row_chunk, piece) = (task / pieces, task % pieces);
-        let blocks = row_chunk * chunk..((row_chunk + 1) * chunk).min(x.blocking.blocks);
-        let (mut from, to) = (total * piece / pieces, total * (piece + 1) / pieces);
-        let mut first = 0;
-        for (index, (packed, epilogue)) in weights.iter().enumerate() {
-            let end = to.min(first + panels[index]);
-            if from < end {
-                let panels = from - first..end - first;
-                let out = outs[index];
-                simd::run(class, Panels { x, packed, epilogue, blocks: blocks.clone(), panels, out });
-                from = end;
-            }
-            first += panels[index];
-        }
+    spread(&x.blocking, x.groups * 4, &panels, parallel, &|blocks, index, panels| {
+        let (packed, epilogue) = &weights[index];
+        simd::run(class, Panels { x, packed, epilogue, blocks, panels, out: outs[index] });
     });
 }
 

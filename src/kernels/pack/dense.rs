@@ -40,6 +40,11 @@ impl Dense {
         self.values() * if self.wide { 4 } else { 2 }
     }
 
+    /// Returns the bytes of a panel.
+    pub fn each(&self) -> usize {
+        self.len() / self.panels.max(1)
+    }
+
     fn index(&self, k: usize, n: usize) -> usize {
         ((n / self.panel * self.groups + k / self.group) * self.panel + n % self.panel) * self.group + k % self.group
     }

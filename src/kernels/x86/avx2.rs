@@ -36,10 +36,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type I = __m256i;
 
     fn call<W: Work>(work: W) {
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
         fn plain<W: Work>(work: W) {
             work.run::<Avx2<false>>();
         }
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
         fn with_vnni<W: Work>(work: W) {
             work.run::<Avx2<true>>();
@@ -54,13 +56,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
-        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
         fn inverse(a: __m256) -> __m256 { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
         fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
         fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-        fn sqrt(a: __m256) -> __m256 { _mm256_sqrt_ps(a) }
         fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
         fn round(a: __m256) -> __m256 { _mm256_round_ps::<8>(a) }
         fn scale(a: __m256, n: __m256) -> __m256 {
@@ -81,11 +81,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
             _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
-        }
-        fn largest(a: __m256) -> f32 {
-            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
         }
 
         fn izero() -> __m256i { _mm256_setzero_si256() }
@@ -122,9 +117,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_add_epi32(sum, _mm256_add_epi32(products, _mm256_madd_epi16(odd, odd_activations)))
             }
         }
-        fn dot_bf16(sum: __m256, _a: __m256i, _b: __m256i) -> __m256 { sum }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         fn prefetch_write(to: *mut u8) -> () { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>()) }
+    }
+
+    /// There is none.
+    #[inline(always)]
+    fn dot_bf16(sum: __m256, _: __m256i, _: __m256i) -> __m256 {
+        sum
     }
 
     #[inline(always)]
@@ -203,6 +203,30 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let bits = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
             let half = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256::<1>(bits));
             _mm_storeu_si128(to.cast(), half);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let row = |index: usize| _mm256_loadu_ps(from.add(index.min(count - 1) * from_stride));
+            let mut quads = [_mm256_setzero_ps(); 8];
+            for base in [0, 4] {
+                let (a, b, c, d) = (row(base), row(base + 1), row(base + 2), row(base + 3));
+                let double = |x| _mm256_castps_pd(x);
+                let (low, high) = (double(_mm256_unpacklo_ps(a, b)), double(_mm256_unpackhi_ps(a, b)));
+                let (low2, high2) = (double(_mm256_unpacklo_ps(c, d)), double(_mm256_unpackhi_ps(c, d)));
+                quads[base] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, low2));
+                quads[base + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, low2));
+                quads[base + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, high2));
+                quads[base + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, high2));
+            }
+            for index in 0..4 {
+                let (a, b) = (quads[index], quads[4 + index]);
+                Self::store_some(to.add(index * to_stride), _mm256_permute2f128_ps::<0x20>(a, b), count);
+                Self::store_some(to.add((4 + index) * to_stride), _mm256_permute2f128_ps::<0x31>(a, b), count);
+            }
         }
     }
 }

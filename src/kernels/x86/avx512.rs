@@ -33,10 +33,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type I = __m512i;
 
     fn call<W: Work>(work: W) {
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         fn plain<W: Work>(work: W) {
             work.run::<Avx512<false>>();
         }
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
         fn with_bf16<W: Work>(work: W) {
             work.run::<Avx512<true>>();
@@ -51,7 +53,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
-        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         fn inverse(a: __m512) -> __m512 {
             let near = _mm512_rcp14_ps(a);
             _mm512_fmadd_ps(near, _mm512_fnmadd_ps(a, near, _mm512_set1_ps(1.0)), near)
@@ -60,7 +61,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
         fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn sqrt(a: __m512) -> __m512 { _mm512_sqrt_ps(a) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
         fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<8>(a) }
         fn scale(a: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(a, n) }
@@ -73,7 +73,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xCA>(mask, _mm512_castps_si512(sign), _mm512_castps_si512(a)))
         }
         fn sum(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
-        fn largest(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
 
         fn izero() -> __m512i { _mm512_setzero_si512() }
         fn isplat(value: i32) -> __m512i { _mm512_set1_epi32(value) }
@@ -164,6 +163,37 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
             let bits = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
             _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(bits));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let row = |index: usize| _mm512_loadu_ps(from.add(index.min(count - 1) * from_stride));
+            // 4 x 4 blocks within the 128-bit lanes, of rows i, i + 1, i + 2, i + 3
+            let mut quads = [_mm512_setzero_ps(); 16];
+            for base in (0..16).step_by(4) {
+                let (a, b, c, d) = (row(base), row(base + 1), row(base + 2), row(base + 3));
+                let double = |x| _mm512_castps_pd(x);
+                let (low, high) = (double(_mm512_unpacklo_ps(a, b)), double(_mm512_unpackhi_ps(a, b)));
+                let (low2, high2) = (double(_mm512_unpacklo_ps(c, d)), double(_mm512_unpackhi_ps(c, d)));
+                quads[base] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2));
+                quads[base + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2));
+                quads[base + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
+                quads[base + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
+            }
+            // then the lanes: column 4 l + i of the result is lane l of quads i, 4 + i, 8 + i, 12 + i
+            for index in 0..4 {
+                let (a, b, c, d) = (quads[index], quads[4 + index], quads[8 + index], quads[12 + index]);
+                let (low, low2) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d));
+                let (high, high2) = (_mm512_shuffle_f32x4::<0xEE>(a, b), _mm512_shuffle_f32x4::<0xEE>(c, d));
+                let put = |lane: usize, value| Self::store_some(to.add((4 * lane + index) * to_stride), value, count);
+                put(0, _mm512_shuffle_f32x4::<0x88>(low, low2));
+                put(1, _mm512_shuffle_f32x4::<0xDD>(low, low2));
+                put(2, _mm512_shuffle_f32x4::<0x88>(high, high2));
+                put(3, _mm512_shuffle_f32x4::<0xDD>(high, high2));
+            }
         }
     }
 }

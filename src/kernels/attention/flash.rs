@@ -1,0 +1,428 @@
+//! Attention by blocks of keys, in float32.
+//!
+//! Up to two vectors of queries (of all query heads that share a key head) are the columns of a block. Scores are
+//! keys × queries, so that maximum and sum go along the keys without crossing lanes, and neither keys nor values are
+//! rearranged: keys are broadcast, values loaded as they lie.
+
+use super::{Attention, Mask};
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, reference, vmath};
+
+/// Keys of a block.
+const KEYS: usize = 128;
+/// Most queries of a block: two vectors.
+const COLUMNS: usize = 32;
+
+/// The tensors of an attention.
+pub struct Tensors<'a> {
+    pub q: &'a [f32],
+    pub k: &'a [f32],
+    pub v: &'a [f32],
+    pub mask: &'a Mask<'a>,
+}
+
+pub fn attention(
+    class: Class,
+    spec: &Attention,
+    tensors: &Tensors<'_>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let lanes = if class >= Class::Avx512Vnni { 16 } else { 8 };
+    let columns = spec.heads / spec.kv_heads * spec.queries;
+    // one vector where two would be half empty
+    let width = if columns <= lanes { lanes } else { 2 * lanes };
+    let blocks = columns.div_ceil(width);
+    let heads = spec.batch * spec.kv_heads;
+    let out = Shared(out.as_mut_ptr());
+    // as few tasks as keep the threads busy: a thread's keys stay in its cache
+    let pieces = (parallel.threads().max(1) * 4).div_ceil(heads.max(1)).clamp(1, blocks.max(1));
+    let pieces = if parallel.threads() <= 1 { 1 } else { pieces };
+    parallel.run(heads * pieces, &|task| {
+        let (head, piece) = (task / pieces, task % pieces);
+        let place = (head / spec.kv_heads, head % spec.kv_heads);
+        let blocks = blocks * piece / pieces..blocks * (piece + 1) / pieces;
+        simd::run_float(class, Head { spec, tensors, place, blocks, width, columns, out });
+    });
+}
+
+/// Some blocks of queries of one key head.
+struct Head<'a> {
+    spec: &'a Attention,
+    tensors: &'a Tensors<'a>,
+    /// Sequence and key head.
+    place: (usize, usize),
+    blocks: std::ops::Range<usize>,
+    width: usize,
+    columns: usize,
+    out: Shared<f32>,
+}
+
+/// The working memory of a block: queries (size × columns), scores (keys × columns), output (columns × size),
+/// and the maximum, sum and factor of each column.
+struct Memory {
+    queries: *mut f32,
+    scores: *mut f32,
+    out: *mut f32,
+    largest: *mut f32,
+    total: *mut f32,
+    factor: *mut f32,
+    _memory: Scratch,
+}
+
+impl Memory {
+    fn new(spec: &Attention) -> Self {
+        let out_width = spec.value_size.next_multiple_of(32);
+        let (queries, scores, out) = (spec.head_size * COLUMNS, KEYS * COLUMNS, out_width * COLUMNS);
+        let mut memory = Scratch::take((queries + scores + out + 3 * COLUMNS) * 4);
+        let start = memory.start().cast::<f32>();
+        let at = |place: usize| start.wrapping_add(place);
+        Self {
+            queries: at(0),
+            scores: at(queries),
+            out: at(queries + scores),
+            largest: at(queries + scores + out),
+            total: at(queries + scores + out + COLUMNS),
+            factor: at(queries + scores + out + 2 * COLUMNS),
+            _memory: memory,
+        }
+    }
+}
+
+impl Head<'_> {
+    /// Returns the query head and the query of a column.
+    #[inline(always)]
+    fn column(&self, column: usize) -> (usize, usize) {
+        let group = self.spec.heads / self.spec.kv_heads;
+        (self.place.1 * group + column / self.spec.queries, column % self.spec.queries)
+    }
+}
+
+impl Work for Head<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let memory = Memory::new(self.spec);
+        for block in self.blocks.clone() {
+            let first = block * self.width;
+            let count = self.width.min(self.columns - first);
+            let block = Block { head: &self, memory: &memory, first, count };
+            if self.width == V::LANES { V::call(Sized::<1>(block)) } else { V::call(Sized::<2>(block)) }
+        }
+    }
+}
+
+/// The columns `first` … `first + count`.
+struct Block<'a> {
+    head: &'a Head<'a>,
+    memory: &'a Memory,
+    first: usize,
+    count: usize,
+}
+
+struct Sized<'a, const N: usize>(Block<'a>);
+
+impl<const N: usize> Work for Sized<'_, N> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let Self(block) = self;
+        let spec = block.head.spec;
+        // SAFETY: every pointer stays within what `attention` checked and `Memory` holds.
+        unsafe {
+            block.take_queries::<V, N>();
+            let seen = block.seen();
+            for vector in 0..N {
+                V::store(block.memory.largest.add(vector * V::LANES), V::splat(f32::NEG_INFINITY));
+                V::store(block.memory.total.add(vector * V::LANES), V::zero());
+            }
+            std::ptr::write_bytes(block.memory.out, 0, spec.value_size.next_multiple_of(32) * COLUMNS);
+            let mut start = seen.start;
+            while start < seen.end {
+                let count = KEYS.min(seen.end - start);
+                block.scores::<V, N>(start, count);
+                block.mask::<V, N>(start, count);
+                block.softmax::<V, N>(count);
+                block.values::<V, N>(start, count);
+                start += count;
+            }
+            block.write::<V>();
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Returns the keys that at least one column sees.
+    fn seen(&self) -> std::ops::Range<usize> {
+        let spec = self.head.spec;
+        let queries = || (self.first..self.first + self.count).map(|column| self.head.column(column).1);
+        let ranges = || queries().map(|query| reference::seen(spec, query)).filter(|range| !range.is_empty());
+        let start = ranges().map(|range| range.start).min().unwrap_or(0);
+        let mut end = ranges().map(|range| range.end).max().unwrap_or(0);
+        if let Mask::KeyLengths(lengths) = self.head.tensors.mask {
+            // behind the last key nothing counts, unless no key that a query sees is left
+            let length = usize::try_from(lengths[self.head.place.0]).unwrap_or(0);
+            if ranges().all(|range| length > range.start) {
+                end = end.min(length);
+            }
+        }
+        start..end
+    }
+
+    /// Copies the queries, scaled, to size × columns.
+    #[inline(always)]
+    unsafe fn take_queries<V: Simd, const N: usize>(&self) {
+        let (spec, to, width) = (self.head.spec, self.memory.queries, N * V::LANES);
+        let whole = spec.head_size / V::LANES * V::LANES;
+        let at = |column: usize| {
+            let (head, query) = self.head.column(column);
+            let place = self.head.place.0 * spec.q.batch + head * spec.q.head + query * spec.q.token;
+            self.head.tensors.q.as_ptr().wrapping_add(place)
+        };
+        // SAFETY: the queries are there, as `attention` checked; `to` holds size × columns.
+        unsafe {
+            let mut column = 0;
+            while column < width {
+                // a vector's worth of columns at once, if they are rows of equal distance
+                let next = column + V::LANES;
+                let even = next <= self.count
+                    && self.head.column(self.first + column).0 == self.head.column(self.first + next - 1).0;
+                if even {
+                    for row in (0..whole).step_by(V::LANES) {
+                        let from = at(self.first + column).add(row);
+                        V::transpose(from, spec.q.token, V::LANES, to.add(row * width + column), width);
+                    }
+                }
+                for column in column..next {
+                    for row in if even { whole } else { 0 }..spec.head_size {
+                        let value = if column < self.count { *at(self.first + column).add(row) } else { 0.0 };
+                        *to.add(row * width + column) = value;
+                    }
+                }
+                column = next;
+            }
+            let scale = V::splat(spec.scale);
+            for index in (0..spec.head_size * width).step_by(V::LANES) {
+                V::store(to.add(index), V::mul(V::load(to.add(index)), scale));
+            }
+        }
+    }
+
+    /// Multiplies `count` keys from `start` on with the queries.
+    #[inline(always)]
+    unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
+        let spec = self.head.spec;
+        let place = self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head;
+        // SAFETY: the keys are there.
+        unsafe {
+            let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
+            let mut key = 0;
+            while key + 8 <= count {
+                self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
+                key += 8;
+            }
+            while key < count {
+                self.some_scores::<V, N, 1>(keys.add(key * spec.k.token), key);
+                key += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, key: usize) {
+        let spec = self.head.spec;
+        let mut sums = [[V::zero(); N]; R];
+        // SAFETY: R keys and the queries are there.
+        unsafe {
+            for index in 0..spec.head_size {
+                let queries: [V::F; N] =
+                    std::array::from_fn(|vector| V::load(self.memory.queries.add((index * N + vector) * V::LANES)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = V::splat(*keys.add(row * spec.k.token + index));
+                    for vector in 0..N {
+                        sums[vector] = V::fma(value, queries[vector], sums[vector]);
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    V::store(self.memory.scores.add(((key + row) * N + vector) * V::LANES), *sum);
+                }
+            }
+        }
+    }
+
+    /// Adds the mask to the scores of `count` keys from `start` on.
+    #[inline(always)]
+    unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
+        let (spec, mask) = (self.head.spec, self.head.tensors.mask);
+        let scores = self.memory.scores;
+        let width = N * V::LANES;
+        // SAFETY: count × columns scores are there, and the masks of their places, as `attention` checked.
+        unsafe {
+            let same_for_all = match mask {
+                Mask::None => false,
+                Mask::KeyLengths(_) => true,
+                Mask::Additive { strides, .. } | Mask::Keep { strides, .. } => strides[1] == 0 && strides[2] == 0,
+            };
+            if same_for_all {
+                for key in 0..count {
+                    let place = [self.head.place.0, 0, 0, start + key];
+                    // the mask of 0 is what is added, or the lowest number where the key is hidden
+                    let value = V::splat(reference::masked(mask, 0.0, place));
+                    let hidden = !matches!(mask, Mask::Additive { .. });
+                    for vector in 0..N {
+                        let at = scores.add(key * width + vector * V::LANES);
+                        let score = V::load(at);
+                        V::store(at, if hidden { V::if_less(value, V::zero(), value, score) } else { V::add(score, value) });
+                    }
+                }
+            } else if !matches!(mask, Mask::None) {
+                for column in 0..self.count {
+                    let (head, query) = self.head.column(self.first + column);
+                    for key in 0..count {
+                        let at = scores.add(key * width + column);
+                        *at = reference::masked(mask, *at, [self.head.place.0, head, query, start + key]);
+                    }
+                }
+            }
+            if spec.causal {
+                for column in 0..self.count {
+                    let seen = reference::seen(spec, self.head.column(self.first + column).1);
+                    let hide = |keys: std::ops::Range<usize>| {
+                        for key in keys.start.max(start)..keys.end.min(start + count) {
+                            *scores.add((key - start) * width + column) = f32::NEG_INFINITY;
+                        }
+                    };
+                    hide(0..seen.start);
+                    hide(seen.end..usize::MAX);
+                }
+            }
+        }
+    }
+
+    /// Turns the scores of `count` keys into powers of the difference to the largest so far.
+    #[inline(always)]
+    unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize) {
+        let Memory { scores, largest, total, factor, .. } = *self.memory;
+        let width = N * V::LANES;
+        // SAFETY: count × columns scores are there.
+        unsafe {
+            for vector in 0..N {
+                let scores = scores.add(vector * V::LANES);
+                let (largest, total) = (largest.add(vector * V::LANES), total.add(vector * V::LANES));
+                let before = V::load(largest);
+                let mut now = before;
+                for key in 0..count {
+                    now = V::max(V::load(scores.add(key * width)), now);
+                }
+                V::store(largest, now);
+                // where all is hidden nothing is subtracted: -inf less -inf would be NaN
+                let shift = V::if_less(V::splat(f32::NEG_INFINITY), now, now, V::zero());
+                let correction = vmath::exp_or_zero::<V>(V::sub(before, shift));
+                let mut sum = V::mul(V::load(total), correction);
+                for key in 0..count {
+                    let power = vmath::exp_or_zero::<V>(V::sub(V::load(scores.add(key * width)), shift));
+                    V::store(scores.add(key * width), power);
+                    sum = V::add(sum, power);
+                }
+                V::store(total, sum);
+                V::store(factor.add(vector * V::LANES), correction);
+            }
+        }
+    }
+
+    /// Adds the values of `count` keys from `start` on, weighed by the powers, to the output times the factor.
+    #[inline(always)]
+    unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize) {
+        let spec = self.head.spec;
+        let place = self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token;
+        // SAFETY: the values are there; whole vectors are only loaded within a value vector.
+        unsafe {
+            let values = self.head.tensors.v.as_ptr().add(place);
+            for first in (0..self.count).step_by(4) {
+                let mut at = 0;
+                while at + 2 * V::LANES <= spec.value_size {
+                    self.some_values::<V, N, 2>(values, (first, at), count, V::LANES);
+                    at += 2 * V::LANES;
+                }
+                while at < spec.value_size {
+                    self.some_values::<V, N, 1>(values, (first, at), count, V::LANES.min(spec.value_size - at));
+                    at += V::LANES;
+                }
+            }
+        }
+    }
+
+    /// As [`Self::values`] for 4 columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
+    #[inline(always)]
+    unsafe fn some_values<V: Simd, const N: usize, const W: usize>(
+        &self,
+        values: *const f32,
+        (first, at): (usize, usize),
+        count: usize,
+        lanes: usize,
+    ) {
+        const R: usize = 4;
+        let (spec, width) = (self.head.spec, N * V::LANES);
+        let out_width = spec.value_size.next_multiple_of(32);
+        // SAFETY: the caller's; there are memory for 32 columns, some of them unused.
+        unsafe {
+            let place = |row: usize, vector: usize| {
+                self.memory.out.add((first + row) * out_width + at + vector * V::LANES)
+            };
+            let mut sums: [[V::F; W]; R] = std::array::from_fn(|row| {
+                let factor = V::splat(*self.memory.factor.add(first + row));
+                std::array::from_fn(|vector| V::mul(V::load(place(row, vector)), factor))
+            });
+            let mut powers = self.memory.scores.cast_const().add(first);
+            let mut values = values.add(at);
+            for _ in 0..count {
+                let loaded: [V::F; W] = std::array::from_fn(|vector| {
+                    let from = values.add(vector * V::LANES);
+                    if lanes == V::LANES { V::load(from) } else { V::load_some(from, lanes) }
+                });
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let power = V::splat(*powers.add(row));
+                    for vector in 0..W {
+                        sums[vector] = V::fma(power, loaded[vector], sums[vector]);
+                    }
+                }
+                powers = powers.add(width);
+                values = values.wrapping_add(spec.v.token);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    V::store(place(row, vector), *sum);
+                }
+            }
+        }
+    }
+
+    /// Writes the output, divided by the sum of the powers.
+    #[inline(always)]
+    unsafe fn write<V: Simd>(&self) {
+        let spec = self.head.spec;
+        let out_width = spec.value_size.next_multiple_of(32);
+        for column in 0..self.count {
+            let (head, query) = self.head.column(self.first + column);
+            let place = self.head.place.0 * spec.out.batch + head * spec.out.head + query * spec.out.token;
+            // SAFETY: this task's vectors of the output.
+            unsafe {
+                let (from, to) = (self.memory.out.add(column * out_width), self.head.out.at(place));
+                let none = reference::seen(spec, query).is_empty();
+                let inverse = if none { 0.0 } else { 1.0 / *self.memory.total.add(column) };
+                for start in (0..spec.value_size).step_by(V::LANES) {
+                    let count = V::LANES.min(spec.value_size - start);
+                    let value = V::mul(V::load(from.add(start)), V::splat(inverse));
+                    let value = if none { V::zero() } else { value };
+                    if count == V::LANES {
+                        V::store(to.add(start), value);
+                    } else {
+                        V::store_some(to.add(start), value, count);
+                    }
+                }
+            }
+        }
+    }
+}

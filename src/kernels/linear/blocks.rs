@@ -1,0 +1,291 @@
+//! int8 activations · blocks of 4 or 8 bits: exact sums of a block in int32, which its scales weigh in float32.
+//!
+//! Inputs are rounded by block too (of at most 64 values), with a scale each.
+
+use std::ops::Range;
+
+use super::input::{Blocking, interleave, most_rows, round_row, spread, tasks};
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::reference::activation_block;
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
+
+/// Multiplies `x` with each of the weights, which have one K, class and size of blocks.
+pub fn multiply(
+    x: &Rows<'_>,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let Some((first, _)) = weights.first() else { return };
+    let (class, blocks) = (first.class(), Blocks::of(&first.header()));
+    let size = activation_block(blocks.block);
+    let rounded = Rounded::new(x, first.k(), (blocks.blocks * blocks.block, size), class, parallel);
+    let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
+    let panels: Vec<_> = weights.iter().map(|(packed, _)| Blocks::of(&packed.header()).panels).collect();
+    spread(&rounded.blocking, rounded.width, &panels, parallel, &|blocks, index, panels| {
+        let (packed, epilogue) = &weights[index];
+        simd::run(class, Panels { x: &rounded, packed, epilogue, blocks, panels, out: outs[index] });
+    });
+}
+
+/// Rows of int8 codes in the order of the register blocks, with scales and sums by block of K, then row.
+struct Rounded {
+    blocking: Blocking,
+    /// Codes of a row.
+    width: usize,
+    /// Codes that share a scale.
+    size: usize,
+    codes: *mut u8,
+    scales: *mut f32,
+    sums: *mut f32,
+    _memory: Scratch,
+}
+
+// SAFETY: written before it is shared, then only read.
+unsafe impl Sync for Rounded {}
+
+impl Rounded {
+    fn new(x: &Rows<'_>, k: usize, (width, size): (usize, usize), class: Class, parallel: &dyn Parallel) -> Self {
+        let blocking = Blocking::new(x.rows, most_block_rows(class));
+        let code_bytes = (x.rows * width).next_multiple_of(64);
+        let count = x.rows * (width / size);
+        let mut memory = Scratch::take(code_bytes + count * 8 + 64);
+        let codes = memory.start();
+        let scales = codes.wrapping_add(code_bytes).cast::<f32>();
+        let rounded = Self { blocking, width, size, codes, scales, sums: scales.wrapping_add(count), _memory: memory };
+        let tasks = tasks(x.rows * k, blocking.blocks, parallel);
+        let (codes, scales, sums) = (Shared(rounded.codes), Shared(rounded.scales), Shared(rounded.sums));
+        parallel.run(tasks, &|task| {
+            let blocks = blocking.blocks * task / tasks..blocking.blocks * (task + 1) / tasks;
+            simd::run_float(class, Round { x, k, width, size, blocking, blocks, codes, scales, sums });
+        });
+        rounded
+    }
+}
+
+/// Returns the most rows of a register block: the sums of a block and of all blocks are held at once.
+fn most_block_rows(class: Class) -> usize {
+    most_rows(class) / 2
+}
+
+struct Round<'a> {
+    x: &'a Rows<'a>,
+    k: usize,
+    width: usize,
+    size: usize,
+    blocking: Blocking,
+    blocks: Range<usize>,
+    codes: Shared<u8>,
+    scales: Shared<f32>,
+    sums: Shared<f32>,
+}
+
+impl Work for Round<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let stride = self.width + 64;
+        let mut codes = Scratch::take(most_rows(Class::Amx) * stride);
+        let parts = self.width / self.size;
+        for block in self.blocks.clone() {
+            let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
+            let rows = end - start;
+            // SAFETY: K values in each row of `x`, as `linears` checked; the codes, scales and sums are this task's.
+            unsafe {
+                for row in 0..rows {
+                    let values = self.x.values.as_ptr().add((start + row) * self.x.stride);
+                    let to = codes.start().add(row * stride);
+                    for part in 0..parts {
+                        let first = part * self.size;
+                        let count = self.size.min(self.k.saturating_sub(first));
+                        let from = values.wrapping_add(first);
+                        let (scale, sum) = round_row::<V>(from, count, self.size, to.add(first));
+                        *self.scales.at(start * parts + part * rows + row) = scale;
+                        *self.sums.at(start * parts + part * rows + row) = sum as f32;
+                    }
+                }
+                let to = self.codes.at(start * self.width).cast();
+                interleave::<V>(codes.start().cast(), stride / 4, rows, self.width / 4, to);
+            }
+        }
+    }
+}
+
+/// Some blocks of rows times some panels of columns.
+struct Panels<'a> {
+    x: &'a Rounded,
+    packed: &'a PackedLinear,
+    epilogue: &'a Epilogue<'a>,
+    blocks: Range<usize>,
+    panels: Range<usize>,
+    out: Shared<f32>,
+}
+
+impl Work for Panels<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let layout = Blocks::of(&self.packed.header());
+        let (n, bytes, parts) = (self.packed.n(), self.packed.bytes(), self.x.width / self.x.size);
+        debug_assert_eq!(layout.panel, 2 * V::LANES);
+        let mut bias = [0f32; 32];
+        for panel in self.panels.clone() {
+            let column = panel * layout.panel;
+            let count = layout.panel.min(n - column);
+            if let Some(values) = self.epilogue.bias {
+                bias[..count].copy_from_slice(&values[column..][..count]);
+            }
+            let first = panel * layout.blocks * layout.panel;
+            for block in self.blocks.clone() {
+                let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+                let tile = Tile {
+                    parts,
+                    per_scale: layout.block / self.x.size,
+                    size: self.x.size,
+                    activations: self.x.codes.wrapping_add(row * self.x.width),
+                    row_scales: self.x.scales.wrapping_add(row * parts),
+                    row_sums: self.x.sums.wrapping_add(row * parts),
+                    weights: layout.codes(bytes)[panel * layout.blocks * layout.each()..].as_ptr(),
+                    scales: layout.scales(bytes)[first..].as_ptr(),
+                    zero_points: layout.zero_points(bytes)[first..].as_ptr(),
+                    bias: bias.as_ptr(),
+                    epilogue: self.epilogue,
+                    place: (row, column, n),
+                    count,
+                    out: self.out.at(row * n + column),
+                };
+                match layout.bits {
+                    4 => tile.run_rows::<V, 4>(end - row),
+                    _ => tile.run_rows::<V, 8>(end - row),
+                }
+            }
+        }
+    }
+}
+
+/// One block of rows times one panel.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    /// How many scales a row of the input has.
+    parts: usize,
+    /// How many of them meet one scale of the weights.
+    per_scale: usize,
+    size: usize,
+    activations: *const u8,
+    row_scales: *const f32,
+    row_sums: *const f32,
+    weights: *const u8,
+    scales: *const f32,
+    zero_points: *const u8,
+    bias: *const f32,
+    epilogue: &'a Epilogue<'a>,
+    place: (usize, usize, usize),
+    count: usize,
+    out: *mut f32,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
+        macro_rules! with_rows {
+            ($($rows:literal),*) => {
+                match rows {
+                    $($rows if $rows <= V::ROWS / 2 => V::call(Sized::<$rows, BITS>(self)),)*
+                    _ => debug_assert!(false, "a block of {rows} rows"),
+                }
+            };
+        }
+        with_rows!(1, 2, 3, 4, 5, 6);
+    }
+}
+
+struct Sized<'a, const R: usize, const BITS: usize>(Tile<'a>);
+
+impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let Self(tile) = self;
+        let n = tile.place.2;
+        let mut totals = [[V::zero(); 2]; R];
+        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
+        // `count` columns of `out` and `residual` are there, as `linears` checked.
+        unsafe {
+            let (mut activations, mut weights) = (tile.activations, tile.weights);
+            for part in 0..tile.parts {
+                let mut sums = [[V::izero(); 2]; R];
+                for _ in 0..tile.size * BITS / 32 {
+                    group::<V, R, BITS>(&mut sums, activations, weights);
+                    activations = activations.add(R * 32 / BITS);
+                    weights = weights.add(V::LANES * 8);
+                }
+                let place = part / tile.per_scale * 2 * V::LANES;
+                for vector in 0..2 {
+                    let place = place + vector * V::LANES;
+                    let scale = V::load(tile.scales.add(place));
+                    let zero_point = V::to_f32(V::iload_u8(tile.zero_points.add(place)));
+                    for row in 0..R {
+                        let (row_scale, row_sum) = (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
+                        // all of these are whole numbers below 2²⁴: exact
+                        let exact = V::fnma(zero_point, V::splat(*row_sum), V::to_f32(sums[row][vector]));
+                        let scale = V::mul(V::splat(*row_scale), scale);
+                        totals[row][vector] = V::fma(exact, scale, totals[row][vector]);
+                    }
+                }
+            }
+            for vector in 0..2 {
+                let bias = V::load(tile.bias.add(vector * V::LANES));
+                for (row, totals) in totals.iter().enumerate() {
+                    let value = V::add(totals[vector], bias);
+                    let to = tile.out.add(row * n + vector * V::LANES);
+                    if tile.count >= (vector + 1) * V::LANES {
+                        V::store(to, value);
+                    } else if tile.count > vector * V::LANES {
+                        V::store_some(to, value, tile.count - vector * V::LANES);
+                    }
+                }
+            }
+            let Epilogue { activation, residual, .. } = *tile.epilogue;
+            super::finish_rows::<V>(activation, residual, tile.place, tile.out, (R, tile.count));
+        }
+    }
+}
+
+/// Adds the products of one group: 8 values of K with 4 bits, 4 with 8 bits.
+///
+/// # Safety
+/// Two vectors can be read at `weights`, R · 32 / BITS bytes at `activations`.
+#[inline(always)]
+unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
+    sums: &mut [[V::I; 2]; R],
+    activations: *const u8,
+    weights: *const u8,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if R <= 2 {
+            V::prefetch(weights.wrapping_add(2048));
+            V::prefetch(weights.wrapping_add(2048 + 64));
+        }
+        let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
+        if BITS == 4 {
+            let low = V::isplat(0x0f0f_0f0f);
+            let halves = [
+                (V::iand(first, low), V::iand(second, low)),
+                (V::iand(V::shr::<4>(first), low), V::iand(V::shr::<4>(second), low)),
+            ];
+            for (half, (first, second)) in halves.into_iter().enumerate() {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let codes = V::iload_splat(activations.add((half * R + row) * 4));
+                    sums[0] = V::dot(sums[0], first, codes);
+                    sums[1] = V::dot(sums[1], second, codes);
+                }
+            }
+        } else {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let codes = V::iload_splat(activations.add(row * 4));
+                sums[0] = V::dot(sums[0], first, codes);
+                sums[1] = V::dot(sums[1], second, codes);
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! float32 · float32 and float32 · bfloat16.
+//!
+//! bfloat16 weights are widened and multiplied in float32 (the activations stay exact) unless the processor's
+//! bfloat16 dot product is the faster one.
+
+use std::ops::Range;
+
+use super::input::{Blocking, interleave, most_rows, spread, tasks};
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows, pack::Dense};
+
+/// What is multiplied with what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// float32 weights.
+    Wide,
+    /// bfloat16 weights, widened.
+    Widened,
+    /// bfloat16 weights and activations.
+    Dot,
+}
+
+impl Kind {
+    /// Returns how weights of a class and precision are multiplied.
+    pub fn of(class: Class, precision: Precision) -> Self {
+        match precision {
+            Precision::Bfloat16 if class >= Class::Avx512Bf16 && class.fast_bf16_dot() => Self::Dot,
+            Precision::Bfloat16 => Self::Widened,
+            _ => Self::Wide,
+        }
+    }
+}
+
+/// Multiplies `x` with each of the weights, which have one K, class and precision.
+pub fn multiply(
+    x: &Rows<'_>,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let Some((first, _)) = weights.first() else { return };
+    multiply_as(Kind::of(first.class(), first.precision()), x, weights, outs, parallel);
+}
+
+/// As [`multiply`], in the way that is asked for.
+pub fn multiply_as(
+    kind: Kind,
+    x: &Rows<'_>,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let Some((first, _)) = weights.first() else { return };
+    let (class, dense, k) = (first.class(), Dense::of(&first.header()), first.k());
+    let arranged = Arranged::new(x, k, dense.groups * dense.group, class, kind, parallel);
+    let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
+    let panels: Vec<_> = weights.iter().map(|(packed, _)| Dense::of(&packed.header()).panels).collect();
+    spread(&arranged.blocking, arranged.width * 4, &panels, parallel, &|blocks, index, panels| {
+        let (packed, epilogue) = &weights[index];
+        let work = Panels { x: &arranged, packed, epilogue, blocks, panels, out: outs[index], kind };
+        if kind == Kind::Dot { simd::run_dot_bf16(work) } else { simd::run_float(class, work) }
+    });
+}
+
+/// Rows in the order of the register blocks: float32, or pairs of bfloat16.
+struct Arranged {
+    blocking: Blocking,
+    /// Values of 4 bytes that a row takes.
+    width: usize,
+    values: *mut f32,
+    _memory: Scratch,
+}
+
+// SAFETY: written before it is shared, then only read.
+unsafe impl Sync for Arranged {}
+
+impl Arranged {
+    fn new(x: &Rows<'_>, k: usize, padded: usize, class: Class, kind: Kind, parallel: &dyn Parallel) -> Self {
+        let width = if kind == Kind::Dot { padded / 2 } else { padded };
+        let mut memory = Scratch::take((x.rows * width + 16) * 4);
+        let blocking = Blocking::new(x.rows, most_rows(class));
+        let arranged = Self { blocking, width, values: memory.start().cast(), _memory: memory };
+        let tasks = tasks(x.rows * k, blocking.blocks, parallel);
+        let to = Shared(arranged.values);
+        parallel.run(tasks, &|task| {
+            let blocks = blocking.blocks * task / tasks..blocking.blocks * (task + 1) / tasks;
+            simd::run_float(class, Arrange { x, k, width, blocking, blocks, to, pairs: kind == Kind::Dot });
+        });
+        arranged
+    }
+}
+
+struct Arrange<'a> {
+    x: &'a Rows<'a>,
+    k: usize,
+    width: usize,
+    blocking: Blocking,
+    blocks: Range<usize>,
+    to: Shared<f32>,
+    pairs: bool,
+}
+
+impl Work for Arrange<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let stride = self.width + 32;
+        let mut pairs = Scratch::take(if self.pairs { most_rows(Class::Amx) * stride * 4 } else { 0 });
+        for block in self.blocks.clone() {
+            let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
+            let rows = end - start;
+            // SAFETY: K values in each row of `x`, as `linears` checked; the block is this task's; a row of pairs
+            // has room for a vector more.
+            unsafe {
+                let from = self.x.values.as_ptr().add(start * self.x.stride);
+                let to = self.to.at(start * self.width);
+                if self.pairs {
+                    for row in 0..rows {
+                        let pairs = pairs.start().cast::<f32>().add(row * stride).cast::<u16>();
+                        for index in (0..self.width * 2).step_by(V::LANES) {
+                            let count = V::LANES.min(self.k.saturating_sub(index));
+                            let from = from.wrapping_add(row * self.x.stride + index);
+                            V::store_bf16(pairs.add(index), V::load_some(from, count));
+                        }
+                    }
+                    interleave::<V>(pairs.start().cast(), stride, rows, self.width, to);
+                } else {
+                    interleave::<V>(from, self.x.stride, rows, self.k, to);
+                    std::ptr::write_bytes(to.add(self.k * rows), 0, (self.width - self.k) * rows);
+                }
+            }
+        }
+    }
+}
+
+/// Some blocks of rows times some panels of columns.
+struct Panels<'a> {
+    x: &'a Arranged,
+    packed: &'a PackedLinear,
+    epilogue: &'a Epilogue<'a>,
+    blocks: Range<usize>,
+    panels: Range<usize>,
+    out: Shared<f32>,
+    kind: Kind,
+}
+
+impl Work for Panels<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let dense = Dense::of(&self.packed.header());
+        let (n, bytes) = (self.packed.n(), self.packed.bytes());
+        debug_assert_eq!(dense.panel, 2 * V::LANES);
+        let mut bias = [0f32; 32];
+        for panel in self.panels.clone() {
+            let column = panel * dense.panel;
+            let count = dense.panel.min(n - column);
+            if let Some(values) = self.epilogue.bias {
+                bias[..count].copy_from_slice(&values[column..][..count]);
+            }
+            // many rows: a part of the panel that fits the first-level cache, for all of them, then the next part
+            let part = if self.blocks.len() > 1 { PART / dense.group } else { dense.groups.max(1) };
+            let parts = dense.groups.div_ceil(part).max(1);
+            for (part_index, block) in (0..parts).flat_map(|part| self.blocks.clone().map(move |block| (part, block))) {
+                let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+                let start = part_index * part;
+                let offset = row * self.x.width + start * (end - row) * if self.kind == Kind::Widened { 2 } else { 1 };
+                let tile = Tile {
+                    activations: self.x.values.wrapping_add(offset),
+                    weights: bytes[panel * dense.each() + start * dense.panel * 4..].as_ptr(),
+                    groups: part.min(dense.groups - start),
+                    first: part_index == 0,
+                    last: part_index + 1 == parts,
+                    bias: bias.as_ptr(),
+                    epilogue: self.epilogue,
+                    place: (row, column, n),
+                    count,
+                    out: self.out.at(row * n + column),
+                };
+                match self.kind {
+                    Kind::Dot if V::DOT_BF16 => tile.run_rows::<V, DOT>(end - row),
+                    Kind::Wide if !V::DOT_BF16 => tile.run_rows::<V, WIDE>(end - row),
+                    Kind::Widened if !V::DOT_BF16 => tile.run_rows::<V, WIDENED>(end - row),
+                    _ => debug_assert!(false, "vectors without {:?}", self.kind),
+                }
+            }
+        }
+    }
+}
+
+/// Values of K in a panel's part: at most 32 KiB, and half as much of the input beside it.
+const PART: usize = 256;
+
+const WIDE: usize = 0;
+const WIDENED: usize = 1;
+const DOT: usize = 2;
+
+/// One block of rows times one panel.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    activations: *const f32,
+    weights: *const u8,
+    groups: usize,
+    /// Whether the sums begin here, else with what `out` holds.
+    first: bool,
+    /// Whether bias, activation and residual follow.
+    last: bool,
+    bias: *const f32,
+    epilogue: &'a Epilogue<'a>,
+    place: (usize, usize, usize),
+    count: usize,
+    out: *mut f32,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run_rows<V: Simd, const KIND: usize>(self, rows: usize) {
+        macro_rules! with_rows {
+            ($($rows:literal),*) => {
+                match rows {
+                    $($rows if $rows <= V::ROWS => V::call(Sized::<$rows, KIND>(self)),)*
+                    _ => debug_assert!(false, "a block of {rows} rows"),
+                }
+            };
+        }
+        with_rows!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
+    }
+}
+
+struct Sized<'a, const R: usize, const KIND: usize>(Tile<'a>);
+
+impl<const R: usize, const KIND: usize> Work for Sized<'_, R, KIND> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let Self(tile) = self;
+        let n = tile.place.2;
+        // SAFETY: the panel has `groups` groups of two vectors, the block as many of R; `count` columns of `out` and
+        // `residual` are there, as `linears` checked.
+        unsafe {
+            for row in 0..R {
+                V::prefetch_write(tile.out.wrapping_add(row * n).cast());
+                V::prefetch_write(tile.out.wrapping_add(row * n + 16).cast());
+            }
+            let mut sums = [[V::zero(); 2]; R];
+            if !tile.first {
+                each::<V, R>(&mut sums, &tile, |sum, at, count| *sum = V::load_some(at, count));
+            }
+            add_products::<V, R, KIND>(&mut sums, tile.activations, tile.weights, tile.groups);
+            if tile.last {
+                let bias = [V::load(tile.bias), V::load(tile.bias.add(V::LANES))];
+                for sums in &mut sums {
+                    *sums = [V::add(sums[0], bias[0]), V::add(sums[1], bias[1])];
+                }
+            }
+            each::<V, R>(&mut sums, &tile, |sum, at, count| {
+                if count == V::LANES { V::store(at, *sum) } else { V::store_some(at, *sum, count) }
+            });
+            if tile.last {
+                let Epilogue { activation, residual, .. } = *tile.epilogue;
+                super::finish_rows::<V>(activation, residual, tile.place, tile.out, (R, tile.count));
+            }
+        }
+    }
+}
+
+/// Calls `work` with each vector, its place in the output and how many columns of it there are.
+#[inline(always)]
+fn each<V: Simd, const R: usize>(
+    sums: &mut [[V::F; 2]; R],
+    tile: &Tile<'_>,
+    work: impl Fn(&mut V::F, *mut f32, usize),
+) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        for (vector, sum) in sums.iter_mut().enumerate() {
+            let start = vector * V::LANES;
+            if tile.count > start {
+                let at = tile.out.wrapping_add(row * tile.place.2 + start);
+                work(sum, at, V::LANES.min(tile.count - start));
+            }
+        }
+    }
+}
+
+/// Adds the products of a block; each sum in the order of K, so that a row's result does not depend on others.
+///
+/// # Safety
+/// `groups` groups of R values (of 2 R for `WIDENED`) and of two vectors can be read.
+#[inline(always)]
+unsafe fn add_products<V: Simd, const R: usize, const KIND: usize>(
+    sums: &mut [[V::F; 2]; R],
+    mut activations: *const f32,
+    mut weights: *const u8,
+    groups: usize,
+) {
+    let high = V::isplat(0xffff_0000u32 as i32);
+    for _ in 0..groups {
+        // SAFETY: the caller's.
+        unsafe {
+            if R <= 4 {
+                V::prefetch(weights.wrapping_add(2048));
+                V::prefetch(weights.wrapping_add(2048 + 64));
+            }
+            let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
+            weights = weights.add(V::LANES * 8);
+            match KIND {
+                WIDENED => {
+                    let even = (V::from_bits(V::shl::<16>(first)), V::from_bits(V::shl::<16>(second)));
+                    let odd = (V::from_bits(V::iand(first, high)), V::from_bits(V::iand(second, high)));
+                    for (part, (first, second)) in [even, odd].into_iter().enumerate() {
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let value = V::splat(*activations.add(part * R + row));
+                            sums[0] = V::fma(value, first, sums[0]);
+                            sums[1] = V::fma(value, second, sums[1]);
+                        }
+                    }
+                    activations = activations.add(2 * R);
+                }
+                DOT => {
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let pair = V::iload_splat(activations.add(row).cast());
+                        sums[0] = V::dot_bf16(sums[0], pair, first);
+                        sums[1] = V::dot_bf16(sums[1], pair, second);
+                    }
+                    activations = activations.add(R);
+                }
+                _ => {
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let value = V::splat(*activations.add(row));
+                        sums[0] = V::fma(value, V::from_bits(first), sums[0]);
+                        sums[1] = V::fma(value, V::from_bits(second), sums[1]);
+                    }
+                    activations = activations.add(R);
+                }
+            }
+        }
+    }
+}

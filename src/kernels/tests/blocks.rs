@@ -1,0 +1,65 @@
+use super::{Threads, bits, classes, property};
+use crate::kernels::reference;
+use crate::kernels::*;
+
+#[test]
+fn blocks_are_the_same_in_every_class_and_near_float64() {
+    property(40, |random| {
+        let (m, k, n) = (random.size(30), random.size(300).max(1), random.size(80));
+        let (bits_, block) = (random.pick(&[4, 8]), random.pick(&[16, 32, 64, 128, 256]));
+        let blocks = k.div_ceil(block);
+        let mut x = random.values(m * k);
+        let spoiled = random.once_in(6) && !x.is_empty();
+        if spoiled {
+            random.spoil(&mut x);
+        }
+        let mut bytes = |count: usize| (0..count).map(|_| random.next() as u8).collect::<Vec<_>>();
+        let codes = bytes(n * blocks * block * bits_ / 8);
+        let zero_row = (blocks * bits_).div_ceil(8);
+        let zero_points = bytes(n * zero_row);
+        let scales: Vec<f32> = (0..n * blocks).map(|_| random.normal() * 0.01).collect();
+        let zero_points = random.once_in(2).then_some(&zero_points[..]);
+        let weights = BlockWeights { codes: &codes, scales: &scales, zero_points, bits: bits_, block };
+        let read = |bytes: &[u8], index: usize| {
+            f64::from(if bits_ == 8 { bytes[index] } else { bytes[index / 2] >> (index % 2 * 4) & 15 })
+        };
+        let weight = |k: usize, column: usize| {
+            let index = k / block;
+            let zero_point = zero_points.map_or([8.0, 128.0][bits_ / 8], |it| read(&it[column * zero_row..], index));
+            let code = read(&codes[column * blocks * block * bits_ / 8..], k);
+            (code - zero_point) * f64::from(scales[column * blocks + index])
+        };
+        let (bias, rows) = (random.values(n), Rows::dense(&x, m, k));
+        let epilogue = Epilogue { bias: random.once_in(2).then_some(&bias), ..Default::default() };
+        let mut expected = vec![0.0; m * n];
+        let scalar = PackedLinear::from_blocks(&weights, (k, n), Class::Scalar, &Serial).unwrap();
+        reference::linear(&rows, &scalar, &epilogue, &mut expected);
+        for class in classes() {
+            let packed = PackedLinear::from_blocks(&weights, (k, n), class, &Threads(2)).unwrap();
+            let (mut out, mut threaded) = (vec![7.0; m * n], vec![7.0; m * n]);
+            linear(&rows, &packed, &epilogue, &mut out, &Serial);
+            linear(&rows, &packed, &epilogue, &mut threaded, &Threads(3));
+            assert_eq!(bits(&out), bits(&threaded));
+            assert_eq!(bits(&out), bits(&expected), "{class:?} {m}x{k}x{n} {bits_} bits in blocks of {block}");
+        }
+        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            let (values, found) = (&x[row * k..][..k], f64::from(expected[row * n + column]));
+            if values.iter().any(|value| !value.is_finite()) {
+                assert!(found.is_nan());
+                continue;
+            }
+            let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
+            let wanted = (0..k).map(|k| f64::from(values[k]) * weight(k, column)).sum::<f64>() + bias;
+            let size = block.min(64);
+            let lost: f64 = (0..k)
+                .map(|k| {
+                    let part = &values[k / size * size..(k / size * size + size).min(values.len())];
+                    let largest = part.iter().fold(0f64, |largest, value| largest.max(f64::from(value.abs())));
+                    largest * weight(k, column).abs()
+                })
+                .sum();
+            let bound = lost * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6 + 1e-36;
+            assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
+        }
+    });
+}
