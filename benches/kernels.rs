@@ -4,8 +4,8 @@
 //! class's own multiplications on registers. `OPTIMIZE_CPU` chooses a lower class.
 
 use optimize::kernels::{
-    Activation, Attention, AttentionPrecision, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision,
-    Rows, Serial, Strides, activate, attention, layer_norm, linear,
+    Activation, Attention, AttentionPrecision, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear,
+    Precision, Rows, Serial, Strides, activate, attention, layer_norm, linear,
 };
 
 fn main() {
@@ -67,7 +67,9 @@ fn blocks(k: usize, n: usize, bits: usize, class: Class) -> Result<PackedLinear,
 }
 
 fn attentions(class: Class, peaks: &Peaks) {
-    for (batch, heads, tokens, size) in [(1, 12, 128, 32), (8, 12, 128, 32), (1, 12, 128, 64), (1, 6, 197, 64), (1, 12, 512, 64)] {
+    for (batch, heads, tokens, size) in
+        [(1, 12, 128, 32), (8, 12, 128, 32), (1, 12, 128, 64), (1, 6, 197, 64), (1, 12, 512, 64)]
+    {
         let strides = Strides::tokens_first(tokens, heads, size);
         let spec = Attention {
             batch,
@@ -103,8 +105,7 @@ fn others(class: Class) {
     let (rows, width) = (128, 768);
     let (x, weights) = (values(rows * width), values(width));
     let mut out = vec![0.0; x.len()];
-    let norm =
-        Norm { width, residual: None, bias: None, gamma: &weights, beta: Some(&weights), epsilon: 1e-5 };
+    let norm = Norm { width, residual: None, bias: None, gamma: &weights, beta: Some(&weights), epsilon: 1e-5 };
     let time = best(|| layer_norm(class, &x, &norm, None, &mut out, &Serial));
     println!("layer_norm {rows}x{width}: {:.1} us", time * 1e6);
     for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {

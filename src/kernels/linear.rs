@@ -80,12 +80,7 @@ pub fn linears(
 }
 
 /// Multiplies with weights of one K, class and precision.
-fn group(
-    x: &Rows<'_>,
-    weights: &[(&PackedLinear, Epilogue<'_>)],
-    outs: &mut [&mut [f32]],
-    parallel: &dyn Parallel,
-) {
+fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&mut [f32]], parallel: &dyn Parallel) {
     let first = weights[0].0;
     #[cfg(target_arch = "x86_64")]
     {
@@ -127,9 +122,8 @@ impl Epilogue<'_> {
 
 /// Returns whether the output and the residual are there.
 fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
-    rows.checked_mul(n).is_some_and(|count| {
-        out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count)
-    })
+    rows.checked_mul(n)
+        .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
 }
 
 /// Applies activation and residual to a block of an output.

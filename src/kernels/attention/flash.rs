@@ -23,13 +23,7 @@ pub struct Tensors<'a> {
     pub mask: &'a Mask<'a>,
 }
 
-pub fn attention(
-    class: Class,
-    spec: &Attention,
-    tensors: &Tensors<'_>,
-    out: &mut [f32],
-    parallel: &dyn Parallel,
-) {
+pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     let lanes = if class >= Class::Avx512Vnni { 16 } else { 8 };
     let columns = spec.heads / spec.kv_heads * spec.queries;
     // one vector where two would be half empty
@@ -274,7 +268,10 @@ impl Block<'_> {
                     for vector in 0..N {
                         let at = scores.add(key * width + vector * V::LANES);
                         let score = V::load(at);
-                        V::store(at, if hidden { V::if_less(value, V::zero(), value, score) } else { V::add(score, value) });
+                        V::store(
+                            at,
+                            if hidden { V::if_less(value, V::zero(), value, score) } else { V::add(score, value) },
+                        );
                     }
                 }
             } else if !matches!(mask, Mask::None) {
@@ -368,9 +365,8 @@ impl Block<'_> {
         let out_width = spec.value_size.next_multiple_of(32);
         // SAFETY: the caller's; there are memory for 32 columns, some of them unused.
         unsafe {
-            let place = |row: usize, vector: usize| {
-                self.memory.out.add((first + row) * out_width + at + vector * V::LANES)
-            };
+            let place =
+                |row: usize, vector: usize| self.memory.out.add((first + row) * out_width + at + vector * V::LANES);
             let mut sums: [[V::F; W]; R] = std::array::from_fn(|row| {
                 let factor = V::splat(*self.memory.factor.add(first + row));
                 std::array::from_fn(|vector| V::mul(V::load(place(row, vector)), factor))

@@ -224,7 +224,8 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                     let scale = V::load(tile.scales.add(place));
                     let zero_point = V::to_f32(V::iload_u8(tile.zero_points.add(place)));
                     for row in 0..R {
-                        let (row_scale, row_sum) = (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
+                        let (row_scale, row_sum) =
+                            (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
                         // all of these are whole numbers below 2²⁴: exact
                         let exact = V::fnma(zero_point, V::splat(*row_sum), V::to_f32(sums[row][vector]));
                         let scale = V::mul(V::splat(*row_scale), scale);

@@ -24,7 +24,11 @@ impl Case {
         let causal = random.once_in(3);
         let past = if causal { keys.saturating_sub(queries) } else { 0 };
         let strides = |random: &mut Random, tokens, heads, size| {
-            if random.once_in(2) { Strides::tokens_first(tokens, heads, size) } else { Strides::heads_first(tokens, heads, size) }
+            if random.once_in(2) {
+                Strides::tokens_first(tokens, heads, size)
+            } else {
+                Strides::heads_first(tokens, heads, size)
+            }
         };
         let spec = Attention {
             batch,
@@ -59,7 +63,15 @@ impl Case {
         let bias = random.once_in(2);
         let additive = keep
             .iter()
-            .map(|keep| if *keep == 0 { hidden } else if bias { random.normal() } else { 0.0 })
+            .map(|keep| {
+                if *keep == 0 {
+                    hidden
+                } else if bias {
+                    random.normal()
+                } else {
+                    0.0
+                }
+            })
             .collect();
         Self {
             spec,
@@ -96,7 +108,17 @@ fn attention_is_near_float64_with_any_mask() {
         }
         let mask = case.mask();
         let mut expected = vec![7.0; count];
-        attention(Class::Scalar, &spec, &case.q, &case.k, &case.v, &mask, AttentionPrecision::Float32, &mut expected, &Serial);
+        attention(
+            Class::Scalar,
+            &spec,
+            &case.q,
+            &case.k,
+            &case.v,
+            &mask,
+            AttentionPrecision::Float32,
+            &mut expected,
+            &Serial,
+        );
         for class in classes() {
             for precision in [AttentionPrecision::Float32, AttentionPrecision::Bfloat16] {
                 let (mut out, mut threaded) = (vec![7.0; count], vec![7.0; count]);

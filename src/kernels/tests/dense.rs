@@ -37,7 +37,8 @@ fn float_linears_are_near_float64() {
             let rounding = if precision == Precision::Bfloat16 { 1.0 / 256.0 } else { 0.0 };
             for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
                 let values = &x[row * stride..][..k];
-                let weight = |k: usize| weights[if layout == Layout::KxN { k * n + column } else { column * packed.k() + k }];
+                let weight =
+                    |k: usize| weights[if layout == Layout::KxN { k * n + column } else { column * packed.k() + k }];
                 let products = || (0..k).map(|k| f64::from(values[k]) * f64::from(weight(k)));
                 let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
                 let sum = products().sum::<f64>() + bias;
@@ -55,7 +56,10 @@ fn float_linears_are_near_float64() {
                     let tiny = values.iter().map(|value| f64::from(value.abs())).sum::<f64>() * rounding * 1e-36;
                     let bound = size * (rounding + more + 1e-5) + 1e-33 + k as f64 * 1e-37 + tiny;
                     let difference = (found - sum - residual).abs();
-                    assert!(difference <= bound, "{class:?} {precision:?} {m}x{k}x{n} {row},{column}: {difference} {bound}");
+                    assert!(
+                        difference <= bound,
+                        "{class:?} {precision:?} {m}x{k}x{n} {row},{column}: {difference} {bound}"
+                    );
                 }
             }
         }

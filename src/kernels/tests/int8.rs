@@ -98,7 +98,10 @@ fn dynamic_int8_is_the_same_in_every_class_and_near_float64() {
                 // half a step each, and float32 sums
                 let bound = weights * largest / 127.0 * 0.5001 + 1e-6 * (offset.abs() + weights * largest) + 1e-36;
                 let wanted = terms.iter().sum::<f64>() + offset;
-                assert!((found - wanted).abs() <= bound * 1.001, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
+                assert!(
+                    (found - wanted).abs() <= bound * 1.001,
+                    "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}"
+                );
             }
         }
     });
