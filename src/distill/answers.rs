@@ -1,11 +1,11 @@
-//! What the teacher has said of each row of the text, kept in a file: a teacher is asked once, however often the text is
-//! read, and a second run on the same text does not ask it at all.
+//! The teacher cache: a file with the teacher's outputs for each row of the text, so that further epochs, and other
+//! runs on the same text, do not run the teacher.
 //!
-//! The file has a head of [`HEAD`] bytes (magic, and a hash of teacher, text and of what is kept), then one record a row
-//! at a place that follows from the lengths of the rows: 8 bytes of the SHA-256 of its content, and the content. A record
-//! that was not written, or only in part, does not agree with its hash and is asked for again; so a run may be killed at
-//! any moment. Of logits the likeliest are kept, as logarithms of their probabilities, and how likely all others are
-//! together, which are given back as equally likely; everything else is kept as it is.
+//! The file has a header of [`HEAD`] bytes (magic, and a hash of teacher, text and kept values), then one record per
+//! row at an offset that follows from the lengths of the rows: 8 bytes of the SHA-256 of its content, and the
+//! content. A missing or incomplete record does not match its hash and is computed again; so a run may be killed at
+//! any moment. Of logits the most probable are kept, as log-probabilities, with the total probability of the others,
+//! which are restored as equally probable; all other values are kept completely.
 
 use super::data::Dataset;
 use crate::error::{Context, Result, bail};
@@ -15,29 +15,29 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes before the first record.
+/// Size of the header in bytes.
 const HEAD: u64 = 64;
 const MAGIC: &[u8; 16] = b"liboptimize-td1\n";
-/// Bytes of a record's hash.
+/// Size of a record's hash in bytes.
 const CHECK: usize = 8;
 
 /// What is kept of one of the teacher's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// `[batch, token, size]` or `[batch, size]`: the `likeliest` of each distribution.
+    /// Distributions `[batch, token, size]` or `[batch, size]`: the `likeliest` entries of each.
     Distribution {
         /// Whether there is one for each token.
         of_tokens: bool,
-        /// Tokens or classes.
+        /// Number of tokens or classes.
         size: usize,
-        /// How many are kept.
+        /// Number of entries that are kept.
         likeliest: usize,
     },
-    /// `[batch, token, width]` or `[batch, width]`.
+    /// Vectors `[batch, token, width]` or `[batch, width]`.
     Vectors {
         /// Whether there is one for each token.
         of_tokens: bool,
-        /// Elements of a vector.
+        /// Number of elements of a vector.
         width: usize,
     },
 }
@@ -48,7 +48,7 @@ impl Kept {
         of_tokens
     }
 
-    /// Elements of a distribution or a vector.
+    /// Returns the number of elements of a distribution or a vector.
     fn width(self) -> usize {
         match self {
             Kept::Distribution { size, .. } => size,
@@ -56,7 +56,7 @@ impl Kept {
         }
     }
 
-    /// Bytes of one distribution or vector in the file.
+    /// Returns the size of one distribution or vector in the file, in bytes.
     fn stored(self) -> usize {
         match self {
             Kept::Distribution { size, likeliest, .. } if likeliest < size => 4 + 8 * likeliest,
@@ -71,15 +71,15 @@ pub struct Answers {
     file: File,
     path: PathBuf,
     kept: Vec<Kept>,
-    /// Tokens of each row.
+    /// Number of tokens of each row.
     lengths: Vec<usize>,
-    /// Where the record of each row begins; the last one is where the file ends.
+    /// Offset of the record of each row; the last one is the end of the file.
     places: Vec<u64>,
 }
 
 impl Answers {
-    /// Opens the file, or makes it. `teacher` identifies the model, `kept` says what of its values. `InvalidArgument` if
-    /// the file is of another teacher, text or choice.
+    /// Opens the file, or creates it. `teacher` identifies the model, `kept` the kept values. Fails with
+    /// `InvalidArgument` if the file belongs to another teacher, text or selection.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();
         hash.update(teacher);
@@ -115,7 +115,8 @@ impl Answers {
         Ok(Answers { file, path: path.to_owned(), kept, lengths, places })
     }
 
-    /// The answers to a batch of rows, padded to `columns`: a tensor for each value; `None` if one has not been kept.
+    /// Returns the cached values of a batch of rows, padded to `columns`: a tensor for each value; `None` if one is
+    /// missing.
     pub fn get(&mut self, rows: &[usize], columns: usize) -> Result<Option<Vec<Tensor>>> {
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
@@ -146,7 +147,7 @@ impl Answers {
         Ok(Some(made))
     }
 
-    /// Keeps the answers to a batch of rows.
+    /// Stores the values of a batch of rows.
     pub fn put(&mut self, rows: &[usize], columns: usize, said: &[Tensor]) -> Result<()> {
         for (index, row) in rows.iter().enumerate() {
             let mut content = Vec::new();
@@ -191,8 +192,8 @@ fn check(content: &[u8]) -> Vec<u8> {
     Sha256::digest(content)[..CHECK].to_vec()
 }
 
-/// One distribution or vector, as it is stored: of a distribution the logarithm of the probability of all that are not
-/// kept, then of each that is, in falling order, and its number.
+/// Appends one distribution or vector as stored: for a distribution the log-probability of all entries that are not
+/// kept, then that of each kept one, in descending order, with its index.
 fn pack(kept: Kept, values: &[f32], into: &mut Vec<u8>) {
     let (size, likeliest) = match kept {
         Kept::Distribution { size, likeliest, .. } if likeliest < size => (size, likeliest),

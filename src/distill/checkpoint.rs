@@ -1,7 +1,7 @@
-//! The state of a run in one safetensors file, from which it goes on as if it had not been stopped.
+//! The state of a run in one safetensors file, from which it continues as if it had not been stopped.
 //!
-//! `weight.N`, `first.N` and `second.N` are parameter N and its moments, `best.N` what it was when the student was best
-//! on the text kept for measuring. The rest is JSON in the file's metadata, under `state`.
+//! `weight.N`, `first.N` and `second.N` are parameter N and its moments, `best.N` its value when the student was best
+//! on the validation text. The rest is JSON in the file's metadata, under `state`.
 
 use super::graph::Graphs;
 use super::optimizer::Moments;
@@ -15,43 +15,43 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct State {
-    /// Of models, text and options: another run's checkpoint is refused.
+    /// Hash of models, text and options: the checkpoint of another run is refused.
     pub fingerprint: String,
-    /// Steps that have been done.
+    /// Number of steps done.
     pub step: u64,
-    /// The epoch that the next step is in.
+    /// Epoch of the next step.
     pub epoch: u32,
-    /// Batches of that epoch that have been read.
+    /// Number of batches of that epoch that have been read.
     pub batch: usize,
-    /// Tokens that have been learned from.
+    /// Number of trained tokens.
     pub tokens: u64,
-    /// Steps that were skipped because a gradient was not finite.
+    /// Number of steps that were skipped because a gradient was not finite.
     pub skipped: u64,
     /// Seconds of training.
     pub seconds: f64,
-    /// The smallest loss on the text kept for measuring, and the step it was after.
+    /// The smallest validation loss, and the step it was reached at.
     pub best: Option<(f64, u64)>,
-    /// Measurements: see the report.
+    /// Validations: see the report.
     pub history: Vec<Value>,
 }
 
-/// What a checkpoint holds besides the state.
+/// The weights of a checkpoint.
 pub struct Weights {
-    /// By parameter.
+    /// Values of each parameter.
     pub weights: Vec<Vec<f32>>,
-    /// By parameter.
+    /// Moments of each parameter.
     pub moments: Vec<Moments>,
-    /// By parameter; `None` if nothing has been measured yet.
+    /// Best values of each parameter; `None` before the first validation.
     pub best: Option<Vec<Vec<f32>>>,
 }
 
-/// Version of the form of the file.
+/// Version of the file format.
 const VERSION: u32 = 1;
 
-/// Writes a checkpoint; what was there is replaced once the new one is complete.
+/// Writes a checkpoint; an existing one is replaced once the new one is complete.
 pub fn write(
     path: &Path,
     state: &State,
@@ -94,7 +94,8 @@ pub fn write(
     write().at(|| format!("checkpoint {}", path.display()))
 }
 
-/// Reads a checkpoint for these graphs. `InvalidArgument` if it is of another run, `InvalidModel` if it is damaged.
+/// Reads a checkpoint for these graphs. Fails with `InvalidArgument` if it belongs to another run, with
+/// `InvalidModel` if it is damaged.
 pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, Weights)> {
     let place = || format!("checkpoint {}", path.display());
     let inner = || {
@@ -136,7 +137,7 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
     inner().at(place)
 }
 
-/// The JSON of the state.
+/// Returns the JSON of the state.
 fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
     let bytes = crate::files::map(&file, u64::MAX)?;

@@ -1,4 +1,4 @@
-//! A student cut from its teacher: some of its layers.
+//! Students that are cut from their teacher: some of its layers.
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result, bail};
@@ -6,22 +6,22 @@ use crate::model::Model;
 use crate::prune::{PruneMethod, PruneOptions, layer_numbers, prune};
 use std::str::FromStr;
 
-/// Which layers of the teacher the student begins with.
+/// The layers of the teacher that the student starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StudentLayers {
     /// The first, the third, the fifth … (Sanh et al. 2019, arXiv 1910.01108).
     EveryOther,
-    /// So many, spread evenly, the first among them.
+    /// This many, evenly spread, including the first.
     Count(usize),
 }
 
-/// In front of such a student's name.
+/// Prefix of the name of such a student.
 pub const PREFIX: &str = "layers:";
 
 impl FromStr for StudentLayers {
     type Err = Error;
 
-    /// `layers:every-other` or `layers:6`.
+    /// Parses `layers:every-other` or `layers:6`.
     fn from_str(text: &str) -> Result<StudentLayers> {
         match text.strip_prefix(PREFIX) {
             Some("every-other") => Ok(StudentLayers::EveryOther),
@@ -36,8 +36,8 @@ impl FromStr for StudentLayers {
     }
 }
 
-/// The teacher with only the chosen layers, their weights as they are. `Unsupported` if the layers of the teacher
-/// cannot be told apart, `InvalidArgument` if it has not so many.
+/// Returns the teacher with only the selected layers, with unchanged weights. Fails with `Unsupported` if the layers
+/// of the teacher cannot be distinguished, with `InvalidArgument` if it has fewer.
 pub fn student_of(teacher: &Model, layers: StudentLayers, call: &Call) -> Result<Model> {
     let numbers = layer_numbers(teacher)?;
     let count = match layers {

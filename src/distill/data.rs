@@ -1,4 +1,4 @@
-//! The text, as models are given it.
+//! The training text as batches of tokens.
 
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -9,26 +9,27 @@ use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Texts to learn from, one or many.
+/// Texts to train on, one or many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
     documents: Vec<Document>,
 }
 
-/// A text, with the name or number of its class if that is known.
+/// A text, with the name or index of its class if that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Document {
-    /// What is read.
+    /// The text.
     pub text: String,
-    /// The class, as the file has it.
+    /// The class, as in the file.
     pub label: Option<String>,
 }
 
-/// Bytes of a text that are made tokens together. Fixed, so that tokens do not depend on the number of threads.
+/// Number of bytes of a text that are tokenized together. Fixed, so that tokens do not depend on the number of
+/// threads.
 const PIECE: usize = 1 << 16;
 
 impl Corpus {
-    /// One plain text. `InvalidArgument` if there is nothing in it.
+    /// Returns a corpus of one plain text. Fails with `InvalidArgument` if it is empty.
     pub fn from_text(text: &str) -> Result<Corpus> {
         if text.contains('\0') {
             bail!(InvalidArgument, "the file is not text: it contains NUL bytes");
@@ -36,8 +37,8 @@ impl Corpus {
         Corpus::of(vec![Document { text: text.to_owned(), label: None }])
     }
 
-    /// A text in each line, as `{"text": "..."}`, for classifiers with its class (`"label"`, a name or a number). The
-    /// error names the line.
+    /// Parses a text per line, as `{"text": "..."}`, for classifiers with its class (`"label"`, a name or an index).
+    /// The error names the line.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -70,14 +71,14 @@ impl Corpus {
         Ok(Corpus { documents })
     }
 
-    /// Whether the class of a text is known.
+    /// Returns whether the class of a text is known.
     pub fn is_labelled(&self) -> bool {
         self.documents.iter().any(|document| document.label.is_some())
     }
 
-    /// What is learned from, and what is kept for measuring.
+    /// Splits the corpus into training and validation texts.
     ///
-    /// Models that write text keep the end of the text (or the last texts), others every so manieth line; a text with a
+    /// For decoders the end of the text (or the last texts) is held out, for others every n-th line; a text with a
     /// class is one line.
     fn split(&self, task: Task, ratio: f32) -> Result<(Vec<Document>, Vec<Document>)> {
         let part = |text: &str, label: &Option<String>| Document { text: text.to_owned(), label: label.clone() };
@@ -124,25 +125,25 @@ impl Corpus {
     }
 }
 
-/// What one run reads: rows of tokens, the shorter ones padded behind.
+/// The input of one run: rows of tokens, padded on the right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Number of rows.
     pub rows: usize,
-    /// Tokens of the longest.
+    /// Number of tokens of the longest row.
     pub columns: usize,
-    /// Ids, row by row.
+    /// Token ids, row by row.
     pub ids: Vec<i64>,
-    /// Which of them are no padding.
+    /// Whether each of them is a token and not padding.
     pub keep: Vec<bool>,
-    /// The number of each row in the text: those that are learned from, then those kept for measuring.
+    /// Index of each row in the text: first those for training, then those for validation.
     pub numbers: Vec<usize>,
-    /// The class of each row, where it is known.
+    /// Class of each row, if it is known.
     pub classes: Vec<Option<i64>>,
 }
 
 impl Batch {
-    /// For each place the token that follows it in its row, if there is one.
+    /// Returns for each position the next token of its row, if there is one.
     pub fn next(&self) -> impl Iterator<Item = Option<i64>> + '_ {
         (0..self.ids.len()).map(|at| {
             let last = at % self.columns.max(1) + 1 == self.columns;
@@ -151,7 +152,7 @@ impl Batch {
         })
     }
 
-    /// Tokens that are no padding.
+    /// Returns the number of tokens without padding.
     pub fn tokens(&self) -> usize {
         self.keep.iter().filter(|keep| **keep).count()
     }
@@ -161,7 +162,7 @@ impl Batch {
 pub struct Dataset {
     rows: Vec<Row>,
     held: Vec<Row>,
-    /// The text kept for measuring, as it is.
+    /// The validation text.
     pub held_text: Vec<Document>,
     pad: i64,
     /// Whether rows differ in length.
@@ -176,10 +177,10 @@ struct Row {
 }
 
 impl Dataset {
-    /// Reads `corpus` for `model`: blocks of `length` tokens for those that write text, lines for others.
+    /// Tokenizes `corpus` for `model`: blocks of `length` tokens for decoders, lines for others.
     ///
-    /// `InvalidArgument` if there is less than one block, fewer lines than can be shared out, or a class that the model
-    /// does not know. Texts of several documents have the token that ends a text behind each.
+    /// Fails with `InvalidArgument` if there is less than one block, if there are too few lines to split, or for a
+    /// class that the model does not have. Texts of several documents are separated by the end-of-text token.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer, model: &Card, length: usize, ratio: f32) -> Result<Dataset> {
         let (train, held_text) = corpus.split(model.task, ratio)?;
         let pad = tokenizer.pad_id();
@@ -214,22 +215,22 @@ impl Dataset {
         Ok(Dataset { rows, held, held_text, pad, ragged: false })
     }
 
-    /// Blocks or lines to learn from.
+    /// Returns the number of training blocks or lines.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The largest class of a row.
+    /// Returns the largest class of a row.
     pub fn largest_class(&self) -> Option<i64> {
         self.rows.iter().chain(&self.held).filter_map(|row| row.class).max()
     }
 
-    /// Tokens to learn from.
+    /// Returns the number of training tokens.
     pub fn tokens(&self) -> u64 {
         self.rows.iter().map(|row| row.tokens.len() as u64).sum()
     }
 
-    /// The batches of an epoch, in an order that depends on the seed and its number alone.
+    /// Returns the batches of an epoch, in an order that depends only on the seed and the index of the epoch.
     pub fn epoch(&self, seed: u64, epoch: u32, batch_size: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let mut random = Random::part(seed, u64::from(epoch));
@@ -247,12 +248,12 @@ impl Dataset {
         batches
     }
 
-    /// The rows of a batch.
+    /// Returns the batch of these rows.
     pub fn batch(&self, rows: &[usize]) -> Batch {
         self.padded(rows)
     }
 
-    /// What is kept for measuring, in batches; about `most` tokens of it, taken evenly.
+    /// Returns the validation batches; about `most` tokens, evenly spread.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
         let tokens: usize = self.held.iter().map(|row| row.tokens.len()).sum();
         let step = tokens.div_ceil(most.max(1)).max(1);
@@ -262,7 +263,7 @@ impl Dataset {
         numbers.chunks(batch_size).map(|numbers| self.padded(numbers)).collect()
     }
 
-    /// A row by its number: those that are learned from, then those kept for measuring.
+    /// Returns a row by its index: first those for training, then those for validation.
     fn row(&self, number: usize) -> &Row {
         match number.checked_sub(self.rows.len()) {
             None => &self.rows[number],
@@ -270,7 +271,7 @@ impl Dataset {
         }
     }
 
-    /// Tokens of each row, by its number.
+    /// Returns the number of tokens of each row, by index.
     pub fn lengths(&self) -> Vec<usize> {
         self.rows.iter().chain(&self.held).map(|row| row.tokens.len()).collect()
     }
@@ -290,7 +291,7 @@ impl Dataset {
         Batch { rows: count, columns, ids, keep, numbers: numbers.to_vec(), classes }
     }
 
-    /// Tells texts, tokenizers and lengths apart.
+    /// Hashes texts, tokenization and lengths.
     pub fn hash(&self, into: &mut Sha256) {
         for row in self.rows.iter().chain(&self.held) {
             into.update((row.tokens.len() as u64).to_le_bytes());
@@ -300,7 +301,7 @@ impl Dataset {
     }
 }
 
-/// A long text in tokens, piece by piece; pieces end where a line does.
+/// Tokenizes a long text in pieces that end at line ends.
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -317,7 +318,7 @@ fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     Ok(made.concat())
 }
 
-/// Each line in tokens, cut to `length`, with the special tokens of the model.
+/// Tokenizes each line, truncated to `length`, with the special tokens of the model.
 fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usize, String)]) -> Result<Vec<Row>> {
     let encode = |(index, document): (usize, &Document)| {
         let text = &document.text;
@@ -331,7 +332,7 @@ fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usi
     Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
 }
 
-/// The number of a class by its name, or as it is. One that the model has no name for is found out later, if at all.
+/// Returns the index of a class by its name, or as given. An index without a name is checked later, if at all.
 fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
     match named.or_else(|| label.parse().ok()) {

@@ -1,6 +1,6 @@
-//! Learning on a device: weights, gradients and moments stay there. The optimizer is a graph of its own, AdamW in ordinary
-//! operators, that writes over what it reads: each of its outputs waits for the norm of all gradients, and so for
-//! everything that still reads the weights.
+//! Training on a device: weights, gradients and moments stay there. The optimizer is a graph of its own, AdamW in
+//! ordinary operators, that overwrites its inputs: each of its outputs depends on the norm of all gradients, and so
+//! on everything that still reads the weights.
 
 use super::DistillOptions;
 use super::graph::{Graphs, fixed};
@@ -16,7 +16,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::runtime::{Bound, Resident, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
 
-/// The state, on a device.
+/// The training state on a device.
 pub struct Device {
     // Bindings, then the memory they bind, then the sessions it is of.
     training: Bound,
@@ -28,25 +28,25 @@ pub struct Device {
     measure: Session,
     add: Option<Session>,
     optimize: Session,
-    /// Elements of each weight, and whether it decays.
+    /// Number of elements of each weight, and whether it decays.
     parameters: Vec<(usize, bool)>,
 }
 
-/// Inputs of the optimizer's graph: numbers of one step.
+/// Names of inputs of the optimizer's graph: scalars of one step.
 mod number {
-    /// The learning rate over what the first moment is short of.
+    /// Learning rate divided by the bias correction of the first moment.
     pub const RATE: &str = "rate";
-    /// 1 over the root of what the second moment is short of.
+    /// Reciprocal square root of the bias correction of the second moment.
     pub const ROOT: &str = "root";
-    /// What decaying weights are multiplied with.
+    /// Factor of decaying weights.
     pub const KEEP: &str = "keep";
-    /// 1 if the loss is a number, else 0.
+    /// 1 if the loss is finite, otherwise 0.
     pub const LOSS_IS_FINITE: &str = "loss_is_finite";
-    /// Output: the norm of all gradients.
+    /// Name of the output with the norm of all gradients.
     pub const NORM: &str = "norm";
 }
 
-/// Where the values of `count` parameters are in the memory.
+/// Location of the values of `count` parameters in the memory.
 #[derive(Clone, Copy)]
 struct Layout {
     count: usize,
@@ -65,14 +65,14 @@ impl Layout {
     fn second(self, index: usize) -> usize {
         3 * self.count + index
     }
-    /// Sums of gradients, where a step is made of several runs.
+    /// Returns the location of the sum of gradients, for steps of several runs.
     fn sum(self, index: usize) -> usize {
         4 * self.count + index
     }
 }
 
 impl Device {
-    /// Weights begin as the student's. `session` makes more sessions on the device of `train`.
+    /// Creates the state with the weights of the student. `session` creates more sessions on the device of `train`.
     pub fn new(
         runtime: &'static Runtime,
         train: Session,
@@ -128,7 +128,7 @@ impl Device {
     }
 }
 
-/// Names of values of a graph of ours, and where each is in the memory.
+/// Names of values of an own graph, with their locations in the memory.
 struct Names(Vec<(String, usize)>);
 
 impl Names {
@@ -214,7 +214,7 @@ impl Learner for Device {
     }
 }
 
-/// A graph with inputs of each parameter's shape, and with outputs named by the nodes' own names.
+/// Returns a graph with inputs of each parameter's shape, and with outputs named after the nodes.
 fn graph_of(
     graphs: &Graphs,
     writer: Writer,
@@ -234,7 +234,7 @@ fn graph_of(
     ModelProto { ir_version: Some(8), opset_import: vec![standard], graph: Some(Box::new(graph)), ..Default::default() }
 }
 
-/// Adds gradients up: `new_sum = gradient` in the first run of a step, then `sum + gradient`.
+/// Returns the graph that adds gradients: `new_sum = gradient` in the first run of a step, then `sum + gradient`.
 fn sum_graph(graphs: &Graphs) -> ModelProto {
     let mut w = Writer::new(&ModelProto::default(), "sum");
     let mut outputs = Vec::new();
@@ -247,7 +247,8 @@ fn sum_graph(graphs: &Graphs) -> ModelProto {
     graph_of(graphs, w, &["gradient", "sum"], &[("is_first", DataType::Bool)], outputs)
 }
 
-/// One step of AdamW, the formulas of [`super::optimizer`], for all parameters. What is not finite changes nothing.
+/// Returns the graph of one step of AdamW, with the formulas of [`super::optimizer`], for all parameters. Non-finite
+/// gradients change nothing.
 fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
     let mut w = Writer::new(&ModelProto::default(), "optimizer");
     let count = graphs.parameters.len();

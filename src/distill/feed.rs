@@ -1,4 +1,4 @@
-//! A batch of tokens as the inputs of a model.
+//! Batches of tokens as inputs of a model.
 
 use super::data::Batch;
 use crate::benchmark::text::Role;
@@ -10,19 +10,19 @@ use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 use bytes::Bytes;
 
-/// How one model is fed.
+/// The inputs of one model.
 pub struct Feed {
     inputs: Vec<(ValueInfo, Role)>,
-    /// Caches, which go in empty.
+    /// Caches, which are empty.
     caches: Vec<CachePair>,
-    /// Switches of merged exports: whether there is a past.
+    /// Input of merged exports that selects whether there is a past.
     branch: Option<String>,
-    /// How many columns of logits are wanted.
+    /// Input with the number of requested columns of logits.
     logits_to_keep: Option<ValueInfo>,
 }
 
 impl Feed {
-    /// `Unsupported` if the model has an input that is not known.
+    /// Returns the inputs of a model. Fails with `Unsupported` for an unknown input.
     pub fn new(model: &Model) -> Result<Feed> {
         let decoder = match model.card().task {
             Task::Generate => Some(Decoder::of(model)?),
@@ -57,7 +57,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Keeps only the inputs that a graph still has.
+    /// Removes inputs that a graph no longer has.
     pub fn only(mut self, names: &[&str]) -> Feed {
         let there = |name: &String| names.contains(&name.as_str());
         self.inputs.retain(|(info, _)| there(&info.name));
@@ -67,7 +67,7 @@ impl Feed {
         self
     }
 
-    /// The inputs for a batch.
+    /// Returns the inputs for a batch.
     pub fn tensors(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
         let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
         for (info, role) in &self.inputs {

@@ -1,4 +1,4 @@
-//! The graphs that are run: one that gives the losses and the gradients, one that gives the losses alone.
+//! The graphs that are run: one with losses and gradients, one with losses only.
 
 use super::objective::{self, LogitsOptions, Sizes, input};
 use super::parameters::{self, Parameter};
@@ -21,48 +21,48 @@ use std::collections::{HashMap, HashSet};
 /// A part of the loss.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// `logits`, `labels`, `hidden`, `cosine` or `relations`.
+    /// Name: `logits`, `labels`, `hidden`, `cosine` or `relations`.
     pub name: &'static str,
-    /// The output that holds it.
+    /// Name of the output.
     pub output: String,
-    /// What it counts.
+    /// Weight of the part.
     pub weight: f32,
 }
 
 /// Graphs for training, with their weights as inputs.
 pub struct Graphs {
-    /// Gives losses and gradients.
+    /// Graph with losses and gradients.
     pub train: ModelProto,
-    /// As `train`, with the rows that were read in place of the gradients of tables.
+    /// As `train`, with gradients of looked-up rows instead of whole tables.
     pub train_by_rows: ModelProto,
-    /// Gives losses.
+    /// Graph with losses.
     pub measure: ModelProto,
-    /// What is learned. Those beyond `of_student` are projections, which are forgotten in the end.
+    /// Trained parameters. Those beyond `of_student` are projections, which are dropped at the end.
     pub parameters: Vec<Parameter>,
-    /// How many of the parameters are the student's.
+    /// Number of parameters of the student.
     pub of_student: usize,
-    /// Values to begin with.
+    /// Initial values.
     pub initial: Vec<Vec<f32>>,
-    /// For each parameter the output that holds its gradient.
+    /// Name of the output with the gradient of each parameter.
     pub gradients: Vec<String>,
-    /// For each parameter how it is read, if that is row by row alone.
+    /// How each parameter is read, if only row by row.
     pub lookups: Vec<Option<Lookup>>,
-    /// The parts of the loss.
+    /// Parts of the loss.
     pub parts: Vec<Part>,
-    /// The student with weights in float32, into which the learned ones go.
+    /// The student with float32 weights, which receives the trained ones.
     pub student: Model,
-    /// Nodes of the student whose weights were in blocks of a few bits.
+    /// Number of nodes of the student whose weights were block-quantized.
     pub in_blocks: usize,
-    /// Tokens or classes that teacher and student know; `None` if they know as many.
+    /// Numbers of tokens or classes of teacher and student; `None` if they are equal.
     pub sizes: Option<(i64, i64)>,
 }
 
-/// What is known of the teacher's values: element type and dimensions.
+/// Element type and dimensions of the teacher's values.
 pub type Known = HashMap<String, Type>;
 
-/// Makes the graphs. `teacher` has the types of the teacher's values that `signals` name.
+/// Builds the graphs. `teacher` has the types of the teacher's values that `signals` name.
 ///
-/// `Unsupported` if there is no gradient for a node between a weight and the loss; the message names them all.
+/// Fails with `Unsupported` if a node between a weight and the loss has no gradient; the message names all of them.
 pub fn build(
     runtime: &'static Runtime,
     model: &Model,
@@ -106,7 +106,7 @@ pub fn build(
     Ok(graphs)
 }
 
-/// The types of the student's values, if hidden ones are asked for.
+/// Returns the types of the student's values, if hidden states are needed.
 fn known_student(runtime: &'static Runtime, proto: &ModelProto, signals: &Signals, call: &Call) -> Result<Known> {
     if signals.hidden.is_empty() && signals.relations.is_none() {
         return Ok(Known::new());
@@ -118,12 +118,12 @@ struct Work {
     proto: ModelProto,
     parts: Vec<Part>,
     projections: Vec<Parameter>,
-    /// Of the projections.
+    /// Initial values of the projections.
     initial: Vec<Vec<f32>>,
 }
 
 impl Work {
-    /// Adds what a writer has made and what it reads.
+    /// Adds the nodes of a writer and its inputs.
     fn add(&mut self, writer: Writer, inputs: &[(String, DataType, usize)]) {
         let Some(graph) = self.proto.graph.as_deref_mut() else { return };
         graph.node.extend(writer.nodes);
@@ -175,7 +175,7 @@ impl Work {
         Ok(())
     }
 
-    /// A learned matrix, with normal values of the variance `1 / student`.
+    /// Adds a trained matrix with normal values of variance `1 / student`.
     fn project(&mut self, name: String, sizes: Sizes, seed: u64, index: usize) -> Result<()> {
         let mut random = Random::part(seed, 0x7072_6f6a + index as u64);
         let scale = 1.0 / (sizes.student as f64).sqrt();
@@ -202,7 +202,7 @@ impl Work {
         Ok(())
     }
 
-    /// Leaves what leads to the parts of the loss and to `more`, which become the outputs.
+    /// Keeps only what leads to the parts of the loss and to `more`, which become the outputs.
     fn cut(&mut self, more: &[String]) {
         let ends: Vec<String> = self.parts.iter().map(|p| p.output.clone()).chain(more.iter().cloned()).collect();
         if let Some(graph) = self.proto.graph.as_deref_mut() {
@@ -211,7 +211,7 @@ impl Work {
     }
 }
 
-/// Leaves the nodes, constants and inputs that `ends` need, and makes these the outputs.
+/// Keeps only the nodes, constants and inputs that `ends` need, which become the outputs.
 fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.output = ends.iter().map(|name| edit::untyped(name)).collect();
     graph.value_info.clear();
@@ -220,13 +220,13 @@ fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.input.retain(|i| i.name.as_ref().is_some_and(|n| read.contains(n)));
 }
 
-/// Names of values that nodes read.
+/// Returns the names of values that nodes read.
 fn used(proto: &ModelProto) -> HashSet<String> {
     let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
     nodes.flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
 }
 
-/// Width and number of dimensions of a hidden state.
+/// Returns width and number of dimensions of a hidden state.
 fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     let dims = types.get(name).and_then(|t| t.dims.as_deref());
     match dims {
@@ -235,7 +235,7 @@ fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     }
 }
 
-/// Width of all heads together, and their number.
+/// Returns the total width of all heads, and their number.
 fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     match types.get(name).and_then(|t| t.dims.as_deref()) {
         Some([_, Dim::Fixed(heads), _, Dim::Fixed(size)]) => Ok((heads * size, *heads)),
@@ -291,7 +291,7 @@ fn logits_options(
     Ok(Some(LogitsOptions { divergence, temperature, weights: signals.weights, sizes, rank }))
 }
 
-/// Gradients added, weights made inputs.
+/// Returns the model with gradients added and weights as inputs.
 fn assemble(
     work: &Work,
     types: Known,
@@ -397,7 +397,7 @@ fn whole(
     proto
 }
 
-/// An input of fixed sizes.
+/// Returns an input of fixed sizes.
 pub fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = edit::value(name, DataType::Float32, dims.len());
     let shape =

@@ -1,5 +1,5 @@
-//! Learning on the processor: weights and gradients are memory that the training graph reads and writes in place, and the
-//! optimizer is ours. Of tables only the rows that are read are looked at ([`super::table`]).
+//! Training on the CPU: weights and gradients are memory that the training graph reads and writes in place, with an
+//! own optimizer. Of tables only the looked-up rows are updated ([`super::table`]).
 
 use super::graph::Graphs;
 use super::learner::{Feeding, Learner, Update, Updated, Weights};
@@ -11,30 +11,30 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{InPlace, Place, Session, Stop, Tensor};
 use std::borrow::Cow;
 
-/// The state, on the processor.
+/// The training state on the CPU.
 pub struct Host {
     // Dropped before the sessions it is bound to.
     memory: InPlace,
     train: Session,
     measure: Session,
     moments: Vec<Moments>,
-    /// Which parameters have a whole gradient, in the order in which these lie in the memory, behind the weights.
+    /// Parameters with a whole gradient, in their order in memory, behind the weights.
     whole: Vec<usize>,
-    /// Sums of whole gradients, where a step is made of several runs.
+    /// Sums of whole gradients, for steps of several runs.
     sums: Vec<Vec<f32>>,
     /// The other parameters.
     tables: Vec<Table>,
-    /// Steps that some rows of tables have not been through.
+    /// Steps that some rows of tables have not caught up with.
     taken: Vec<Step>,
-    /// Of the weights.
+    /// Names of the weights.
     names: Vec<String>,
-    /// Of the losses.
+    /// Names of the losses.
     parts: Vec<String>,
     pool: rayon::ThreadPool,
 }
 
 impl Host {
-    /// Weights begin as the student's.
+    /// Creates the state with the weights of the student.
     pub fn new(train: Session, measure: Session, graphs: &Graphs, threads: usize) -> Result<Host> {
         let place = |input: Option<&String>, output: Option<&String>, shape: &[i64]| Place {
             input: input.cloned(),
@@ -69,7 +69,7 @@ impl Host {
         })
     }
 
-    /// Adds the gradients of a run to those before, and puts the sums in their place.
+    /// Adds the previous gradients to those of a run.
     fn add_up(&mut self) {
         let count = self.moments.len();
         for (index, sum) in self.sums.iter_mut().enumerate() {
@@ -81,7 +81,7 @@ impl Host {
         }
     }
 
-    /// Keeps the gradients of the run before: that they are the beginning of a sum is known only now.
+    /// Keeps the gradients of the previous run, which turn out to be the start of a sum.
     fn keep(&mut self) {
         let count = self.moments.len();
         if self.sums.is_empty() {
@@ -92,7 +92,7 @@ impl Host {
         }
     }
 
-    /// Brings the rows up to date that a run will read, and gives them for each table.
+    /// Updates the rows that a run will read, and returns them for each table.
     fn prepare(&mut self, feed: &[(&str, &Tensor)], first: bool) -> Result<Vec<Vec<usize>>> {
         let Host { memory, moments, tables, taken, pool, .. } = self;
         let mut weights = memory.all_mut::<f32>();

@@ -1,4 +1,4 @@
-//! [`Learner`]: weights, gradients and moments, wherever they are, and what changes them.
+//! [`Learner`]: weights, gradients and moments on any device, and their updates.
 
 use super::DistillOptions;
 use super::optimizer::Moments;
@@ -7,31 +7,31 @@ use crate::model::ValueInfo;
 use crate::runtime::{Stop, Tensor};
 use std::borrow::Cow;
 
-/// Keeps the student's weights and changes them. On the processor it is [`super::host`], on a device [`super::device`].
+/// Holds the student's weights and updates them. On the CPU it is [`super::host`], on a device [`super::device`].
 pub trait Learner {
-    /// What the training graph is to be given besides the weights.
+    /// Returns the inputs of the training graph besides the weights.
     fn inputs(&self) -> &[ValueInfo];
 
-    /// Runs the training graph: gives the losses, and keeps the gradients, added to those of the runs before unless it
+    /// Runs the training graph: returns the losses, and keeps the gradients, added to those of earlier runs unless it
     /// is the `first` of a step.
     fn gradients(&mut self, feed: &[(&str, &Tensor)], first: bool, stop: &Stop) -> Result<Vec<Tensor>>;
 
-    /// Changes the weights by the gradients, if these and the loss are finite.
+    /// Updates the weights by the gradients, if these and the loss are finite.
     fn update(&mut self, update: &Update<'_>, stop: &Stop) -> Result<Updated>;
 
-    /// Gives the losses of each feed with the weights as they are.
+    /// Returns the losses of each feed with the present weights.
     fn losses(&mut self, feeds: &mut dyn Iterator<Item = Result<Feeding>>, stop: &Stop) -> Result<Vec<Vec<Tensor>>>;
 
-    /// Does what was put off, if anything is. To be called before [`Learner::weights`] and [`Learner::moments`].
+    /// Completes postponed updates. Must be called before [`Learner::weights`] and [`Learner::moments`].
     fn settle(&mut self) {}
 
-    /// The weights as they are.
+    /// Returns the present weights.
     fn weights(&self) -> Result<Weights<'_>>;
 
-    /// The moments as they are.
+    /// Returns the present moments.
     fn moments(&self) -> Result<Cow<'_, [Moments]>>;
 
-    /// Goes back to a state.
+    /// Restores a state.
     fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()>;
 }
 
@@ -41,22 +41,22 @@ pub type Weights<'l> = Vec<Cow<'l, [f32]>>;
 /// Inputs by name.
 pub type Feeding = Vec<(String, Tensor)>;
 
-/// What a step is to be.
+/// The parameters of an update.
 pub struct Update<'o> {
-    /// For what stays the same.
+    /// Options of the run.
     pub options: &'o DistillOptions,
-    /// Number of the step, from 1, those skipped not counted.
+    /// Index of the step, from 1, without skipped ones.
     pub count: u64,
-    /// Its learning rate.
+    /// Learning rate of the step.
     pub learning_rate: f32,
-    /// Whether the loss is a number.
+    /// Whether the loss is finite.
     pub loss_is_finite: bool,
 }
 
-/// What a step was.
+/// The result of an update.
 pub struct Updated {
-    /// The norm of the gradients, before it was limited.
+    /// Norm of the gradients before clipping.
     pub norm: f64,
-    /// Whether the weights were left as they were.
+    /// Whether the weights were left unchanged.
     pub skipped: bool,
 }

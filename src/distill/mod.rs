@@ -1,14 +1,17 @@
-//! Distillation: a student learns from a teacher what to say of a text, with no Python.
+//! Distillation: a student model is trained on the outputs of a teacher, without Python.
 //!
-//! [`distill`] is the way in. `data` makes rows of tokens of a [`Corpus`], `feed` inputs of them; `student` makes a graph
-//! ready to learn and `parameters` says which of its constants are weights; `signals` pairs values of both models,
-//! `relations` finds attention; `objective` adds the parts of the loss and `graph` the gradients, with the rules of
-//! [`crate::autodiff`]; `teacher` answers, `answers` keeps what it said; `trainer` makes a step with a `learner`, which is `host` (with `optimizer`) or
-//! `device`, `run` goes through the text with
-//! `schedule` and `checkpoint`; `report` says what came of it. `cut` makes a student of its teacher.
+//! [`distill`] is the entry point.
 //!
-//! Gradients are an ordinary graph that the ordinary runtime runs; weights and gradients are memory that it reads and
-//! writes in place, and the optimizer is ours.
+//! - `data` tokenizes a [`Corpus`] into batches, and `feed` makes inputs of them.
+//! - `student` prepares a graph for training, `parameters` selects its weights, `cut` cuts a student from its teacher.
+//! - `signals` pairs values of both models, and `relations` finds attention.
+//! - `objective` adds the parts of the loss, and `graph` the gradients, with the rules of [`crate::autodiff`].
+//! - `teacher` runs the teacher, and `answers` caches its outputs.
+//! - `trainer` performs a step with a `learner`, which is `host` (with `optimizer`) or `device`; `run` is the loop, with
+//!   `schedule` and `checkpoint`; `report` describes the result.
+//!
+//! Gradients are an ordinary graph that ONNX Runtime runs; weights and gradients are memory that it reads and writes in
+//! place, with an own optimizer.
 
 mod answers;
 mod checkpoint;
@@ -60,48 +63,49 @@ use std::time::Instant;
 use teacher::Teacher;
 use trainer::Trainer;
 
-/// What a run is doing, told after each step and each measurement.
+/// Progress of a run, reported after each step and each validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moment {
-    /// Steps done.
+    /// Number of steps done.
     pub step: u64,
-    /// Steps there are to be, if the clock does not end the run before.
+    /// Number of planned steps; a time limit may end the run earlier.
     pub total: u64,
-    /// From 0.
+    /// Index of the epoch, from 0.
     pub epoch: u32,
-    /// Of the step, or of the text kept for measuring.
+    /// Training loss of this step, or validation loss.
     pub loss: f64,
-    /// Whether it was a measurement: the loss on the text kept for that.
+    /// Validation loss; `None` for a step.
     pub validation: Option<f64>,
-    /// Before it was limited.
+    /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Of this step.
+    /// Learning rate of this step.
     pub learning_rate: f32,
-    /// Of this step.
+    /// Tokens per second of this step.
     pub tokens_per_second: f64,
-    /// Since the run began, time before a resume included.
+    /// Seconds since the run began, including time before a resume.
     pub seconds: f64,
-    /// Expected.
+    /// Estimated seconds remaining.
     pub seconds_left: f64,
 }
 
-/// Is told each [`Moment`], on the thread that called.
+/// A callback for each [`Moment`], on the calling thread.
 pub type Watch<'a> = &'a dyn Fn(&Moment);
 
-/// Tokens of a block, where nobody says.
+/// Default number of tokens of a block.
 const LENGTH: usize = 128;
 
-/// Trains `student` to answer as `teacher` does on `corpus`, and gives it with a report. The originals stay as they are.
+/// Trains `student` to reproduce the outputs of `teacher` on `corpus`, and returns it with a report. The originals
+/// are unchanged.
 ///
-/// Both must know the same tokens; the text is read with the student's tokenizer, else the teacher's. Classes are those
-/// of the same name. Reports the stage `distill` in
-/// steps. With [`DistillOptions::checkpoint`] a run that was cancelled, timed out or killed can go on, and gives on one
-/// thread, bit for bit, what it would have given.
+/// Both must have the same tokens; the text is read with the student's tokenizer, or else the teacher's. Classes are
+/// matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a run that was
+/// cancelled, timed out or killed can be continued; on one thread the result is, bit for bit, that of an
+/// uninterrupted run.
 ///
-/// `Unsupported` if a node of the student has no gradient (named, before anything is trained), or the models have
-/// nothing in common that could be compared; `InvalidArgument` if the text is too short or an option makes no sense;
-/// `Runtime` if the loss stays not finite. Memory: both models, 16 bytes for each weight of the student, and what the
-/// student computes on the way.
+/// Fails with `Unsupported` if a node of the student has no gradient (named before training), or the models have no
+/// outputs in common; with `InvalidArgument` if the text is too short or an option is invalid; with `Runtime` if the
+/// loss stays non-finite. Memory: both models, 16 bytes per weight of the student, and the activations of the
+/// student.
 pub fn distill(
     runtime: &'static Runtime,
     teacher: &Model,
@@ -145,7 +149,7 @@ pub fn distill(
     Ok((result, report))
 }
 
-/// With `auto` decided: CUDA where it can be had, else the processor. TensorRT would build an engine for every shape.
+/// Resolves `auto`: CUDA if it is available, otherwise the CPU. TensorRT would build an engine for every shape.
 fn placed(runtime: &Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
     if options.execution.provider == ProviderChoice::Auto {
@@ -159,7 +163,7 @@ fn placed(runtime: &Runtime, options: &DistillOptions) -> DistillOptions {
     options
 }
 
-/// The tokenizer to read the text with, and what is to be said of it.
+/// Returns the tokenizer for the text, and notes on it.
 fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<String>)> {
     let (of_teacher, of_student) = (Tokenizer::of(teacher)?, Tokenizer::of(student)?);
     let mut note = None;
@@ -188,8 +192,8 @@ fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<S
     }
 }
 
-/// The teacher with its classes in the student's order, if they are in another; and what is to be said of it.
-/// `InvalidArgument` if they are other classes and the teacher's answers are to be learned.
+/// Returns the teacher with its classes in the student's order, if they are in another, and a note. Fails with
+/// `InvalidArgument` if they are different classes and the teacher's logits are needed.
 fn in_order(teacher: &Model, student: &Model, options: &DistillOptions) -> Result<(Option<Model>, Option<String>)> {
     let (first, second) = ("the student", "the teacher");
     if (teacher.card().task, student.card().task) != (Task::Classify, Task::Classify) {
@@ -250,7 +254,7 @@ fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions)
     Ok(crate::files::digest::hex(&hash.finalize()))
 }
 
-/// The student with what it has learned.
+/// Returns the student with the trained weights.
 fn with_weights(graphs: &graph::Graphs, weights: &[Vec<f32>]) -> Result<Model> {
     let mut proto = graphs.student.proto().clone();
     let Some(graph) = proto.graph.as_deref_mut() else { bail!(Internal, "the student has no graph") };

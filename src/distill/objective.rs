@@ -1,7 +1,7 @@
 //! The parts of the loss, as nodes.
 //!
-//! Those of hidden states and relations are ordinary nodes behind the student, differentiated like the rest of it.
-//! Those of logits have their gradient in closed form: of tables as wide as a vocabulary no pass more than needed.
+//! Those of hidden states and relations are ordinary nodes behind the student, differentiated with the rest of it.
+//! Those of logits have their gradient in closed form, to avoid passes over tensors as wide as a vocabulary.
 
 use super::options::{Divergence, Weights};
 use super::relations::Attention;
@@ -10,43 +10,43 @@ use crate::error::{Result, bail};
 use crate::graph::edit::{int_attribute, ints_attribute};
 use crate::onnx::dtype::DataType;
 
-/// Inputs that the graph has besides those of the student.
+/// Names of inputs that the graph has besides those of the student.
 pub mod input {
-    /// What the teacher expects: as the student's logits.
+    /// Logits of the teacher, in the shape of the student's.
     pub const LOGITS: &str = "teacher/logits";
-    /// What each token counts for divergences: `[batch, token]`, a sum of 1 over all runs of a step; 0 for padding.
+    /// Weight of each token for divergences: `[batch, token]`, a sum of 1 over all runs of a step; 0 for padding.
     pub const WEIGHTS: &str = "distill/weights";
-    /// What each row counts: `[batch]`.
+    /// Weight of each row: `[batch]`.
     pub const ROWS: &str = "distill/rows";
-    /// The token that follows each: `[batch, token]`.
+    /// Next token of each position: `[batch, token]`.
     pub const LABELS: &str = "distill/labels";
-    /// What each of them counts.
+    /// Weight of each label.
     pub const LABEL_WEIGHTS: &str = "distill/label_weights";
-    /// 1 for tokens, 0 for padding: `[batch, token]`.
+    /// Mask, 1 for tokens, 0 for padding: `[batch, token]`.
     pub const KEEP: &str = "distill/keep";
 }
 
-/// The name of the input for a hidden state of the teacher.
+/// Returns the name of the input for a hidden state of the teacher.
 pub fn hidden_input(index: usize) -> String {
     format!("teacher/hidden.{index}")
 }
 
-/// The names of the inputs for the teacher's queries, keys and values.
+/// Names of the inputs for the teacher's queries, keys and values.
 pub const RELATIONS: [&str; 3] = ["teacher/query", "teacher/key", "teacher/value"];
 
 /// Sizes of a hidden state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sizes {
-    /// Elements of the teacher's vectors.
+    /// Number of elements of the teacher's vectors.
     pub teacher: i64,
-    /// Of the student's.
+    /// Number of elements of the student's vectors.
     pub student: i64,
-    /// 3 for `[batch, token, width]`, 2 for `[batch, width]`.
+    /// Rank: 3 for `[batch, token, width]`, 2 for `[batch, width]`.
     pub rank: usize,
 }
 
-/// Adds the mean square of the difference and 1 less the cosine, for one hidden state: the names of both.
-/// `projection` `[student, teacher]` brings the student's vectors to the width of the teacher's.
+/// Adds the mean squared difference and 1 - cosine, for one hidden state, and returns both names. `projection`
+/// `[student, teacher]` maps the student's vectors to the width of the teacher's.
 pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projection: Option<&str>) -> [String; 2] {
     let student = match projection {
         Some(matrix) => w.op("MatMul", &[student, matrix]),
@@ -76,8 +76,9 @@ pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projec
     [square, w.total(&apart, &[])]
 }
 
-/// Adds the divergence of the relations among queries, keys and values: Wang et al. 2020, arXiv 2012.15828, equation 5.
-/// `sizes` are the widths of all heads together, of the teacher and the student; `heads` the teacher's heads.
+/// Adds the divergence of the relations between queries, keys and values: Wang et al. 2020, arXiv 2012.15828,
+/// equation 5. `sizes` are the total widths of all heads, of the teacher and the student; `heads` the teacher's
+/// heads.
 pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
@@ -105,7 +106,7 @@ pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64)
     Ok(w.op("Mul", &[&total, &share]))
 }
 
-/// `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
+/// Adds `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
 fn logs(w: &mut Writer, x: &str, turned: bool, (width, heads): (i64, i64), bias: &str) -> String {
     let together = if turned { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
     let x = w.op_with("Transpose", &[x], vec![ints_attribute("perm", &together)]);
@@ -120,34 +121,34 @@ fn logs(w: &mut Writer, x: &str, turned: bool, (width, heads): (i64, i64), bias:
     w.op_with("LogSoftmax", &[&scores], vec![int_attribute("axis", -1)])
 }
 
-/// What [`logits`] has added.
+/// The nodes that [`logits`] has added.
 pub struct LogitsLoss {
-    /// The divergence, if it counts.
+    /// The divergence, if it has a weight.
     pub divergence: Option<String>,
-    /// The surprise at the text, if it counts.
+    /// The cross-entropy with the text, if it has a weight.
     pub surprise: Option<String>,
     /// The gradient of the student's logits.
     pub gradient: String,
 }
 
-/// How the loss on logits is made up.
+/// Options of the loss on logits.
 pub struct LogitsOptions {
-    /// See [`Divergence`].
+    /// Divergence of the distributions.
     pub divergence: Divergence,
-    /// Of both distributions.
+    /// Temperature of both distributions.
     pub temperature: f32,
-    /// What each part counts.
+    /// Weight of each part.
     pub weights: Weights,
-    /// Known tokens or classes of teacher and student, where they differ: the first ones are compared.
+    /// Numbers of tokens or classes of teacher and student, if they differ: the first ones are compared.
     pub sizes: Option<(i64, i64)>,
-    /// Dimensions of the logits.
+    /// Rank of the logits.
     pub rank: usize,
 }
 
-/// Adds divergence and surprise to a tape, with their gradient: for `z` the student's logits, `p` its distribution at
-/// the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for `KL(q ‖ p)`,
-/// `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean of
-/// both; that of the surprise is the distribution at 1 less 1 at the token.
+/// Adds divergence and cross-entropy to a tape, with their gradient: for `z` the student's logits, `p` its
+/// distribution at the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for `KL(q ‖ p)`,
+/// `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean
+/// of both; that of the cross-entropy is the distribution at temperature 1 minus 1 at the token.
 pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
     let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
     if let Some((of_teacher, of_student)) = options.sizes {
@@ -193,7 +194,7 @@ fn total(t: &mut Tape, value: &str) -> String {
     t.op_with("ReduceSum", &[value], vec![int_attribute("keepdims", 0)])
 }
 
-/// The divergence of each token and its gradient over `T` with respect to `z / T`.
+/// Adds the divergence of each token and its gradient over `T` with respect to `z / T`.
 fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> (String, String) {
     let cold = t.scalar(1.0 / options.temperature);
     let logs = |t: &mut Tape, x: &str| {
@@ -238,7 +239,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     (t.op("Mul", &[&loss, &half]), t.op("Mul", &[&slope, &half]))
 }
 
-/// The sum of the surprises at the text, and its gradient times `weight`.
+/// Adds the sum of the cross-entropies with the text, and its gradient times `weight`.
 fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
     let log_p = t.op_with("LogSoftmax", &[z], vec![int_attribute("axis", -1)]);
     let (last, minus, weight) = (t.ints(&[-1]), t.scalar(-1.0), t.scalar(weight));
@@ -257,5 +258,5 @@ fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
     (loss, t.op_with("ScatterElements", &[&slope, &labels, &less], attributes))
 }
 
-/// Type of all inputs but the labels.
+/// Type of all inputs except the labels.
 pub const FLOAT: DataType = DataType::Float32;

@@ -1,16 +1,16 @@
 //! AdamW, over all parameters in one pass.
 //!
-//! Loshchilov, Hutter 2019, arXiv 1711.05101; the gradients' norm is limited as in Pascanu et al. 2013, arXiv
-//! 1211.5063. Sums are of pieces of a fixed size in a fixed order, so that results do not depend on threads.
+//! Loshchilov, Hutter 2019, arXiv 1711.05101; gradients are clipped as in Pascanu et al. 2013, arXiv 1211.5063. Sums
+//! are over chunks of a fixed size in a fixed order, so that results do not depend on the number of threads.
 
 use super::DistillOptions;
 use rayon::prelude::*;
 
-/// Elements that one thread works on at a time.
+/// Number of elements that one thread processes at a time.
 const PIECE: usize = 1 << 15;
 
-/// A first moment below this changes no weight and is 0: on the way to 0 it would become subnormal, which processors
-/// compute with a hundred times as slowly. Moments of rows that are rarely read get there.
+/// Magnitude below which a first moment is set to 0: it has no effect on weights, and on the way to 0 it would become
+/// subnormal, which is a hundred times as slow to compute. Moments of rarely read rows get there.
 const TINY: f32 = 1e-30;
 
 /// The moments of one parameter.
@@ -18,37 +18,37 @@ const TINY: f32 = 1e-30;
 pub struct Moments {
     /// Running mean of gradients.
     pub first: Vec<f32>,
-    /// Running mean of their squares.
+    /// Running mean of squared gradients.
     pub second: Vec<f32>,
-    /// Whether it decays.
+    /// Whether the parameter decays.
     pub decays: bool,
 }
 
 impl Moments {
-    /// For a parameter of so many elements.
+    /// Returns zero moments for that many elements.
     pub fn new(elements: usize, decays: bool) -> Moments {
         Moments { first: vec![0.0; elements], second: vec![0.0; elements], decays }
     }
 }
 
-/// Numbers that are the same for all parameters in one step.
+/// Scalars that are the same for all parameters in one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     beta1: f32,
     beta2: f32,
     epsilon: f32,
-    /// What gradients are multiplied with.
+    /// Factor of gradients.
     scale: f32,
-    /// The learning rate over what the first moment is short of.
+    /// Learning rate divided by the bias correction of the first moment.
     rate: f32,
-    /// 1 over the root of what the second moment is short of.
+    /// Reciprocal square root of the bias correction of the second moment.
     root: f32,
-    /// What decaying parameters are multiplied with.
+    /// Factor of decaying parameters.
     keep: f32,
 }
 
 impl Step {
-    /// Step number `count`, from 1, with gradients of the given norm.
+    /// Returns step `count`, from 1, with gradients of the given norm.
     pub fn new(options: &DistillOptions, count: u64, learning_rate: f32, norm: f64) -> Step {
         let limit = f64::from(options.max_grad_norm);
         // The small number is PyTorch's.
@@ -65,7 +65,7 @@ impl Step {
         }
     }
 
-    /// Changes a parameter by its gradient.
+    /// Updates a parameter by its gradient.
     pub fn apply(&self, weights: &mut [f32], gradients: &[f32], moments: &mut Moments) {
         let keep = self.keep(moments.decays);
         let parts = weights
@@ -77,7 +77,7 @@ impl Step {
         });
     }
 
-    /// Changes a part of a parameter.
+    /// Updates a part of a parameter.
     pub fn change(&self, keep: f32, weights: &mut [f32], gradients: &[f32], first: &mut [f32], second: &mut [f32]) {
         for (((w, g), m), v) in weights.iter_mut().zip(gradients).zip(first).zip(second) {
             let g = g * self.scale;
@@ -87,7 +87,7 @@ impl Step {
         }
     }
 
-    /// What a parameter is multiplied with.
+    /// Returns the decay factor of a parameter.
     pub fn keep(&self, decays: bool) -> f32 {
         if decays { self.keep } else { 1.0 }
     }
@@ -97,8 +97,8 @@ fn without_tiny(m: f32) -> f32 {
     if m.abs() < TINY { 0.0 } else { m }
 }
 
-/// What [`Step::change`] does to a part of a parameter in several steps without a gradient, number by number the same.
-/// Between the steps a few numbers at a time stay in the processor: memory is read and written once.
+/// Applies [`Step::change`] to a part of a parameter for several steps without a gradient, with the same numbers.
+/// Between the steps a few numbers at a time stay in registers: memory is read and written once.
 pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first: &mut [f32], second: &mut [f32]) {
     if first.iter().chain(&*second).all(|moment| *moment == 0.0) {
         for step in steps.iter().filter(|step| step.keep(decays) != 1.0) {
@@ -124,7 +124,7 @@ pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first
     }
 }
 
-/// The sum of squares. Not finite if any element is not.
+/// Returns the sum of squares. Not finite if any element is not.
 pub fn square_sum(gradients: &[f32]) -> f64 {
     let piece = |part: &[f32]| {
         // Eight sums side by side, so that the processor adds eight at a time.

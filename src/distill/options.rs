@@ -1,4 +1,4 @@
-//! What is asked for.
+//! Options of distillation.
 
 use crate::error::{Result, bail};
 use crate::limits;
@@ -6,50 +6,52 @@ use crate::runtime::{Execution, ProviderChoice};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// How far what the student expects is from what the teacher expects.
+/// Divergence between the distributions of teacher and student.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Divergence {
-    /// `KL(teacher ‖ student)`: the student covers all that the teacher holds possible.
+    /// `KL(teacher ‖ student)`: the student covers everything that the teacher considers possible.
     #[default]
     Forward,
-    /// `KL(student ‖ teacher)`: it keeps to what the teacher holds most likely (Gu et al. 2023, arXiv 2306.08543).
+    /// `KL(student ‖ teacher)`: the student concentrates on what the teacher considers most probable (Gu et al. 2023,
+    /// arXiv 2306.08543).
     Reverse,
-    /// Half the sum of both to their mean (Agarwal et al. 2023, arXiv 2306.13649, β = ½).
+    /// Jensen-Shannon: half the sum of the divergences of both from their mean (Agarwal et al. 2023, arXiv
+    /// 2306.13649, β = ½).
     JensenShannon,
 }
 
-/// How the learning rate goes down after its warm-up.
+/// Decay of the learning rate after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// In a line to 0.
+    /// Linear decay to 0.
     #[default]
     Linear,
-    /// Along half a cosine to 0.
+    /// Cosine decay to 0.
     Cosine,
-    /// Not at all.
+    /// Constant.
     Constant,
 }
 
-/// How much each part of the loss counts. `None` means what suits the model: see [`Weights::or`].
+/// Weights of the parts of the loss. `None` selects the default for the models: see [`Weights::or`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct LossWeights {
-    /// The divergence of the distributions over tokens or classes, times the square of the temperature (Hinton et al.
+    /// Divergence of the distributions over tokens or classes, times the square of the temperature (Hinton et al.
     /// 2015, arXiv 1503.02531).
     pub logits: Option<f32>,
-    /// The surprise at the tokens of the text themselves. Only for models that write text.
+    /// Cross-entropy with the tokens of the text itself, or with the classes of the texts.
     pub labels: Option<f32>,
-    /// Mean square of the difference of hidden states: the last ones, and those of matching layers.
+    /// Mean squared difference of hidden states: the last ones, and those of matching layers.
     pub hidden: Option<f32>,
-    /// 1 less the cosine of the same.
+    /// 1 - cosine of hidden states.
     pub cosine: Option<f32>,
-    /// Divergence of the relations of queries, keys and values of the last attention (Wang et al. 2020, arXiv
+    /// Divergence of the relations between queries, keys and values of the last attention (Wang et al. 2020, arXiv
     /// 2012.15828). Works for students of any width.
     pub relations: Option<f32>,
 }
 
-/// [`LossWeights`] with nothing left open.
+/// [`LossWeights`] with all defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[allow(missing_docs)] // as in LossWeights
 pub struct Weights {
@@ -61,7 +63,7 @@ pub struct Weights {
 }
 
 impl LossWeights {
-    /// These, and `usual` where nothing was asked for.
+    /// Returns these weights, with `usual` as defaults.
     pub fn or(self, usual: Weights) -> Weights {
         Weights {
             logits: self.logits.unwrap_or(usual.logits),
@@ -76,67 +78,68 @@ impl LossWeights {
 /// Options of [`super::distill`].
 #[derive(Debug, Clone, Serialize)]
 pub struct DistillOptions {
-    /// How often the text is read.
+    /// Number of passes over the text.
     pub epochs: u32,
-    /// Blocks or lines in one run.
+    /// Blocks or lines per run.
     pub batch_size: usize,
-    /// Tokens of a block; lines are cut there. 0: 128, or what the models take if that is less.
+    /// Tokens per block; longer lines are truncated. 0: 128, or the limit of the models if that is less.
     pub sequence_length: usize,
-    /// At its highest, after the warm-up.
+    /// Learning rate after the warm-up.
     pub learning_rate: f32,
-    /// Softens both distributions.
+    /// Temperature of both distributions.
     pub temperature: f32,
-    /// See [`Divergence`].
+    /// Divergence of the distributions.
     pub divergence: Divergence,
-    /// See [`LossWeights`].
+    /// Weights of the parts of the loss.
     pub weights: LossWeights,
-    /// Share of all steps during which the learning rate goes up in a line.
+    /// Share of all steps in which the learning rate warms up linearly.
     pub warmup_ratio: f32,
-    /// See [`Schedule`].
+    /// Decay of the learning rate.
     pub schedule: Schedule,
-    /// AdamW's, on what has more than one dimension.
+    /// AdamW weight decay; applied to weights with more than one dimension, not to biases and norms.
     pub weight_decay: f32,
-    /// AdamW's: of the mean of gradients.
+    /// AdamW beta 1, for the mean of gradients.
     pub beta1: f32,
-    /// AdamW's: of the mean of their squares.
+    /// AdamW beta 2, for the mean of squared gradients.
     pub beta2: f32,
-    /// AdamW's.
+    /// AdamW epsilon.
     pub epsilon: f32,
-    /// Gradients are scaled down to this norm, all together; 0 is no limit.
+    /// Maximum norm of all gradients together; 0 disables clipping.
     pub max_grad_norm: f32,
-    /// Runs whose gradients make one step.
+    /// Number of runs whose gradients are accumulated into one step.
     pub gradient_accumulation_steps: usize,
-    /// Modules or weights by name or glob that stay as they are.
+    /// Names or globs of modules or weights to keep unchanged.
     pub freeze: Vec<String>,
-    /// Share of the text that is kept for measuring, above 0 and at most a half.
+    /// Share of the text that is held out for validation, above 0 and at most a half.
     pub validation_ratio: f32,
-    /// Of the order of the text, and of what is drawn.
+    /// Seed of the order of the text, and of random initial values.
     pub seed: u64,
-    /// Ends after so many steps, whatever the epochs; 0 is no limit.
+    /// Maximum number of steps, whatever the epochs; 0 is no limit.
     pub max_steps: u64,
-    /// Ends after so many seconds of training; 0 is no limit. The learning rate follows the clock then.
+    /// Maximum training time in seconds; 0 is no limit. The learning rate then follows the clock.
     pub time_limit: f64,
-    /// Steps between measurements on the text kept for them; 0 is ten times in all.
+    /// Steps between validations; 0 is ten validations in all.
     pub evaluate_every: u64,
-    /// A file for what the teacher says of each row, so that it is asked once; `None` asks it each time. Of logits the
-    /// [`DistillOptions::teacher_top_k`] likeliest are kept.
+    /// Path of a file that caches the teacher's outputs for each row, so that it runs once; `None` disables the
+    /// cache. Of logits the [`DistillOptions::teacher_top_k`] most probable are kept.
     #[serde(skip)]
     pub teacher_cache: Option<PathBuf>,
-    /// Tokens or classes of each distribution that the cache keeps; the others count as equally likely.
+    /// Number of tokens or classes of each distribution in the cache; the others are treated as equally probable.
     pub teacher_top_k: usize,
-    /// Where the state is kept, so that a run that was stopped can go on; `None` is nowhere.
+    /// Path of the checkpoint, from which a stopped run can continue; `None` disables it.
     #[serde(skip)]
     pub checkpoint: Option<PathBuf>,
     /// Steps between checkpoints; 0 is every ten minutes.
     #[serde(skip)]
     pub checkpoint_every: u64,
-    /// Go on from the checkpoint, if it is there.
+    /// Whether to continue from the checkpoint, if there is one.
     #[serde(skip)]
     pub resume: bool,
-    /// Threads; 0 is one for each physical core.
+    /// Number of threads; 0 is one per physical core.
     #[serde(skip)]
     pub threads: usize,
-    /// What teacher and student run on: the processor or CUDA. On a device weights, gradients and moments stay there.
+    /// Execution provider of teacher and student: CPU or CUDA. On a device, weights, gradients and moments stay
+    /// there.
     #[serde(skip)]
     pub execution: Execution,
 }
@@ -177,7 +180,7 @@ impl Default for DistillOptions {
 }
 
 impl DistillOptions {
-    /// [`crate::error::Kind::InvalidArgument`] for what makes no sense, by name.
+    /// Checks the options; fails with [`crate::error::Kind::InvalidArgument`] and the name of an invalid one.
     pub fn check(&self) -> Result<()> {
         if self.execution.provider == ProviderChoice::TensorRt {
             bail!(Unsupported, "provider is tensorrt, which cannot train; use cpu, cuda or auto");

@@ -1,4 +1,4 @@
-//! What is learned: which constants of a graph are weights.
+//! Trained parameters: which constants of a graph are weights.
 
 use crate::error::{Result, bail};
 use crate::graph::constants::Matrix;
@@ -9,7 +9,7 @@ use crate::onnx::proto::{GraphProto, TensorProto};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeSet;
 
-/// A weight that is learned.
+/// A trained weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Name of the initializer.
@@ -25,13 +25,13 @@ impl Parameter {
     }
 }
 
-/// Float constants of so few elements are numbers of a formula, not weights.
+/// Maximum number of elements of float constants that belong to the architecture and are not weights.
 const FEW: i64 = 2;
 
-/// The weights of the main graph, in the order of the file. `tables` are known not to be any; what `freeze` names stays
-/// as it is.
+/// Returns the weights of the main graph, in the order of the file. `tables` are not weights; those that match
+/// `freeze` stay unchanged.
 ///
-/// `InvalidArgument` if a pattern of `freeze` matches nothing.
+/// Fails with `InvalidArgument` if a pattern of `freeze` matches nothing.
 pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {
     let graph = model.graph();
     let frozen = frozen(model, freeze)?;
@@ -50,7 +50,7 @@ pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Resu
     Ok(weights.map(|t| Parameter { name: t.name.clone().unwrap_or_default(), dims: t.dims.clone() }).collect())
 }
 
-/// Weights that stay as they are.
+/// Returns the weights to keep unchanged.
 fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     if patterns.is_empty() {
@@ -90,7 +90,7 @@ fn globs(pattern: &str) -> Result<GlobSet> {
     built.or_else(|e| bail!(InvalidArgument, "freeze: {pattern:?} is not a valid pattern: {}", e.kind()))
 }
 
-/// The elements of a float32 initializer.
+/// Returns the elements of a float32 initializer.
 pub fn values(graph: &GraphProto, name: &str) -> Result<Vec<f32>> {
     let Some(tensor) = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name)) else {
         bail!(Internal, "there is no weight {name:?}");

@@ -1,29 +1,29 @@
-//! Finding attention in a graph: its queries, keys and values.
+//! Detection of attention in a graph: its queries, keys and values.
 
 use crate::graph::order::{consumers, producer_nodes};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use std::collections::HashMap;
 
-/// Nodes that stand between the scores and their softmax, or between the shares and the values.
+/// Nodes between the scores and their softmax, or between the probabilities and the values.
 const BETWEEN: [&str; 9] = ["Add", "Mul", "Div", "Where", "Reshape", "Cast", "Dropout", "Identity", "Tanh"];
-/// Nodes that stand between queries or keys and their product.
+/// Nodes between queries or keys and their product.
 const SCALES: [&str; 3] = ["Mul", "Div", "Identity"];
 
 /// Names of the parts of an attention, each `[batch, heads, token, size]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
-    /// What asks.
+    /// The queries.
     pub query: String,
-    /// What is asked.
+    /// The keys.
     pub key: String,
-    /// Whether the last two dimensions of the keys are turned.
+    /// Whether the last two dimensions of the keys are transposed.
     pub key_is_turned: bool,
-    /// What is answered.
+    /// The values.
     pub value: String,
 }
 
-/// The last attention of a model; `None` if there is none that is made of products and a softmax.
+/// Returns the last attention of a model; `None` if there is none that consists of products and a softmax.
 pub fn last(model: &Model) -> Option<Attention> {
     let graph = model.graph();
     let (makers, readers) = (producer_nodes(&graph.node), consumers(&graph.node));
@@ -69,7 +69,7 @@ fn back<'g>(
     None
 }
 
-/// The value as it was before it was scaled and, for keys, turned; and whether it is turned still.
+/// Returns the value before scaling and, for keys, transposition; and whether it is still transposed.
 fn before_turns(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
     let mut name = from;
     for _ in 0..8 {

@@ -1,4 +1,4 @@
-//! What came of it.
+//! The report of a distillation.
 
 use super::DistillOptions;
 use super::data::{Dataset, Document};
@@ -14,21 +14,21 @@ use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
-/// Bytes of held-out text that models are compared on in the end: some 4,000 tokens.
+/// Size of the held-out text that models are compared on at the end, in bytes: about 4,000 tokens.
 const BYTES: usize = 16_000;
-/// Lines of it, for models that read lines.
+/// Number of held-out lines, for models that read lines.
 const LINES: usize = 300;
 
-/// The three that are compared.
+/// The models that are compared.
 pub struct Models<'m> {
     pub teacher: &'m Model,
-    /// The student as it was.
+    /// The student before training.
     pub before: &'m Model,
-    /// As it is.
+    /// The student after training.
     pub after: &'m Model,
 }
 
-/// Adds counts and the history to the report; `notes` are warnings there are already.
+/// Adds counts and the history to the report; `notes` are existing warnings.
 pub fn summarize(
     report: &mut Report,
     graphs: &Graphs,
@@ -80,7 +80,7 @@ pub fn summarize(
     add("history", state.history.clone().into());
 }
 
-/// Teacher, student before and student after on text that was not learned from.
+/// Compares teacher, student before and student after on held-out text.
 pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,
@@ -148,7 +148,7 @@ fn vectors(
     }
 }
 
-/// How often both say the same; and how often each is right, where classes are known.
+/// Returns how often both models agree, and how often each is correct, if classes are known.
 fn classes(
     runtime: &'static Runtime,
     teacher: &Model,

@@ -1,4 +1,4 @@
-//! The loop: epochs, steps, measurements and checkpoints.
+//! The training loop: epochs, steps, validations and checkpoints.
 
 use super::checkpoint::{self, State};
 use super::data::{Batch, Dataset};
@@ -12,24 +12,24 @@ use crate::runtime::Stop;
 use serde_json::json;
 use std::time::Instant;
 
-/// Seconds between checkpoints, where nobody says.
+/// Default number of seconds between checkpoints.
 const CHECKPOINT_SECONDS: f64 = 600.0;
-/// Measurements in a run, where nobody says.
+/// Default number of validations in a run.
 const MEASUREMENTS: u64 = 10;
-/// Steps in a row without a finite gradient after which a run has failed.
+/// Number of consecutive steps without a finite gradient after which a run fails.
 const HOPELESS: u64 = 20;
 
-/// What came out of a run.
+/// The result of a run.
 pub struct Outcome {
     /// The best weights, by parameter.
     pub weights: Vec<Vec<f32>>,
-    /// Where it ended.
+    /// The final state.
     pub state: State,
-    /// Steps there were to be.
+    /// Number of planned steps.
     pub total: u64,
 }
 
-/// A run under way.
+/// A running training.
 pub struct Run<'r> {
     pub trainer: &'r mut Trainer,
     pub graphs: &'r Graphs,
@@ -39,14 +39,14 @@ pub struct Run<'r> {
     pub fingerprint: String,
 }
 
-/// What changes while it runs.
+/// The changing state of a run.
 struct Progress {
     state: State,
     best: Option<Vec<Vec<f32>>>,
     began: Instant,
     /// Seconds of training before this process.
     before: f64,
-    /// When the latest checkpoint and measurement were.
+    /// Time and step of the latest checkpoint and validation.
     saved: (u64, f64),
     measured: (u64, f64),
     in_vain: u64,
@@ -59,7 +59,7 @@ impl Progress {
 }
 
 impl Run<'_> {
-    /// Goes through the text. What stops it leaves a checkpoint, if there is to be one.
+    /// Trains on the text. If it is stopped, it leaves a checkpoint, if enabled.
     pub fn go(mut self, call: &Call) -> Result<Outcome> {
         let mut progress = self.begin()?;
         let stop = Stop::new()?;

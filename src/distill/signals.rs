@@ -1,4 +1,4 @@
-//! What the student is to learn from: pairs of values of both models.
+//! What the student learns from: pairs of values of both models.
 
 use super::options::{LossWeights, Weights};
 use super::relations::{self, Attention};
@@ -7,7 +7,7 @@ use crate::model::{Dim, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::prune::layers_of;
 
-/// A value of the teacher and what it is to be of the student.
+/// A value of the teacher and the corresponding one of the student.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
     /// Name in the teacher.
@@ -16,18 +16,18 @@ pub struct Pair {
     pub student: String,
 }
 
-/// What is compared.
+/// The values that are compared.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// Distributions over tokens or classes.
     pub logits: Option<Pair>,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
-    /// How many of these, the first, are outputs; the others flow out of layers. Each kind counts as a whole.
+    /// Number of these, the first, that are outputs; the others are outputs of layers. Each kind counts as a whole.
     pub outputs: usize,
     /// The last attention of the teacher and that of the student.
     pub relations: Option<(Attention, Attention)>,
-    /// What each part counts.
+    /// Weights of the parts of the loss.
     pub weights: Weights,
 }
 
@@ -35,8 +35,8 @@ pub struct Signals {
 const TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 
 impl Signals {
-    /// Finds what the two models have in common, for what is asked. `Unsupported` or `InvalidArgument` if that is
-    /// nothing, or not what was asked for.
+    /// Finds the outputs that the two models have in common, as far as the weights need them. Fails with
+    /// `Unsupported` or `InvalidArgument` if there are none, or not the requested ones.
     ///
     /// `labelled`: the text has classes.
     pub fn find(teacher: &Model, student: &Model, asked: LossWeights, labelled: bool) -> Result<Signals> {
@@ -95,13 +95,13 @@ impl Signals {
     }
 }
 
-/// The output with a number for each token or class.
+/// Returns the output with a number for each token or class.
 pub fn logits_of(model: &Model) -> Option<String> {
     let float = |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16));
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }
 
-/// Pairs of outputs, then of layers, and how many the first are.
+/// Returns pairs of outputs, then of layers, and the number of the former.
 fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
     let mut pairs: Vec<Pair> = [3, 2].into_iter().filter_map(both).collect();
@@ -120,7 +120,7 @@ fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     (pairs, outputs)
 }
 
-/// The output with a vector for each token (3 dimensions) or for each text (2).
+/// Returns the output with a vector for each token (3 dimensions) or for each text (2).
 fn vectors(model: &Model, rank: usize) -> Option<String> {
     let outputs = model.outputs();
     let fits = |info: &&ValueInfo| {

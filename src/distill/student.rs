@@ -1,8 +1,9 @@
-//! The student's graph made ready to learn: its weights in float32 (those in blocks too), shared where they are meant to be.
+//! Preparation of the student's graph for training: its weights in float32 (also block-quantized ones), shared where
+//! intended.
 //!
-//! Exporters merge constants of equal value, so that of a model that was never trained biases and norms of different
-//! layers are one: those are given to each reader for itself. And some write a table that is also the head twice, once
-//! turned: those become one again.
+//! Exporters merge constants of equal value, so that biases and norms of different layers of an untrained model are
+//! one: each reader gets its own copy. Some exporters store a table that is also the output layer twice, once
+//! transposed: those are merged again.
 
 use crate::error::{Result, bail};
 use crate::graph::blocks::dequantize;
@@ -14,8 +15,8 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The model with the graph of the main body changed as the module says, and how many of its nodes had weights in blocks.
-/// Its outputs are what they were, but for rounding where weights were stored in half precision, or activations rounded.
+/// Returns the model with the main graph prepared, and the number of nodes with block-quantized weights. Its outputs
+/// are unchanged, except for rounding where weights were stored in half precision, or activations rounded.
 pub fn ready(model: &Model) -> Result<(Model, usize)> {
     let mut proto = model.proto().clone();
     let in_blocks = dequantize(&mut proto)?;
@@ -28,7 +29,7 @@ pub fn ready(model: &Model) -> Result<(Model, usize)> {
     Ok((model.derive(proto), in_blocks))
 }
 
-/// Weights in `Constant` nodes become initializers.
+/// Converts weights in `Constant` nodes to initializers.
 fn hoist(graph: &mut GraphProto) {
     let weight = |node: &NodeProto| {
         let tensor = node.attribute("value").and_then(|a| a.t.as_deref()).filter(|_| node.is("Constant"))?;
@@ -44,7 +45,7 @@ fn is_float(dtype: DataType) -> bool {
     matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
 }
 
-/// Weights of half precision that the graph makes float32 before it uses them are stored as that.
+/// Converts half-precision weights that the graph casts to float32.
 fn widen(graph: &mut GraphProto) -> Result<()> {
     let read = consumers(&graph.node);
     let widens = |node: &NodeProto| node.is("Cast") && node.int("to", 0) == i64::from(DataType::Float32.to_onnx());
@@ -86,7 +87,7 @@ fn widen(graph: &mut GraphProto) -> Result<()> {
     Ok(())
 }
 
-/// A tensor in float32.
+/// Returns a tensor in float32.
 fn widened(tensor: &TensorProto) -> Result<TensorProto> {
     let count: i64 = tensor.dims.iter().product();
     let row = Matrix::new(&TensorProto { dims: vec![1, count], ..tensor.clone() })?;
@@ -95,7 +96,7 @@ fn widened(tensor: &TensorProto) -> Result<TensorProto> {
     Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &values))
 }
 
-/// The one bit pattern that all elements of a float32 tensor have, if they do.
+/// Returns the common bit pattern of all elements of a float32 tensor, if there is one.
 fn uniform(tensor: &TensorProto) -> bool {
     match (&tensor.raw_data, tensor.float_data.0.as_slice()) {
         (Some(raw), _) => raw.chunks_exact(4).all(|value| value == &raw[..4]),
@@ -103,7 +104,7 @@ fn uniform(tensor: &TensorProto) -> bool {
     }
 }
 
-/// Gives each node a copy of its own of weights that are the same number all over: no training made them one.
+/// Gives each node its own copy of weights with uniform values, which no training has made equal.
 fn untie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     let read = consumers(&graph.node);
     let mut copies: Vec<(usize, String, TensorProto)> = Vec::new();
@@ -127,7 +128,7 @@ fn untie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     Ok(())
 }
 
-/// A head that is the table of tokens, turned and stored again, is made of the table.
+/// Replaces an output layer that is a transposed copy of the token table by the table.
 fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     let matrices = |graph: &GraphProto, op: &str, input: usize| -> BTreeMap<String, [i64; 2]> {
         let used: HashSet<&str> =
@@ -157,7 +158,7 @@ fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     Ok(())
 }
 
-/// Whether one matrix is the other with its dimensions changed about.
+/// Returns whether one matrix is the transpose of the other.
 fn is_turned(graph: &GraphProto, table: &str, head: &str) -> bool {
     let raw = |name: &str| {
         let tensor = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name))?;

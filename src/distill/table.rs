@@ -1,9 +1,9 @@
-//! [`Table`]: a weight that is read row by row, as embeddings are, of which a step reads few rows.
+//! [`Table`]: a weight that is read row by row, like an embedding table, of which a step reads few rows.
 //!
-//! Gradients are of the rows that were read; a whole one would be zeros almost everywhere, and with the optimizer's pass
-//! over weight and moments cost more than some students' layers. Rows that were not read change all the same (their
-//! moments fade, weights decay): they are brought up to date before they are read next, by the same numbers in the same
-//! order, so that what comes out is what a whole gradient gives.
+//! Gradients exist for the rows that were read; a whole one would be zero almost everywhere, and with the optimizer's
+//! pass over weight and moments cost more than some students' layers. Rows that were not read change nevertheless
+//! (their moments fade, weights decay): they are updated before they are read next, by the same numbers in the same
+//! order, so that the result equals that of a whole gradient.
 
 use super::optimizer::{self, Moments, Step};
 use crate::autodiff::Tape;
@@ -13,16 +13,17 @@ use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// Where a training graph says what a table's gradient is.
+/// How a training graph computes the gradient of a table.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// The input that says which rows are read.
+    /// Input with the row ids.
     pub ids: String,
-    /// The value that holds a gradient for each of them.
+    /// Value with a gradient for each of them.
     pub rows: String,
 }
 
-/// Whether the gradient of that name is a sum of rows at the places that an input names, and nothing else.
+/// Returns how the gradient of that name is computed, if it is a sum of rows at the ids of an input, and nothing
+/// else.
 pub fn lookup(tape: &Tape, inputs: &[ValueInfoProto], gradient: &str) -> Option<Lookup> {
     let maker = |name: &str, op: &str| tape.nodes.iter().find(|n| n.is(op) && n.output.iter().any(|o| o == name));
     let sum = maker(gradient, "ScatterND").filter(|node| adds(node))?;
@@ -42,21 +43,21 @@ fn adds(node: &NodeProto) -> bool {
 
 /// The state of a table between steps.
 pub struct Table {
-    /// Which of the parameters it is.
+    /// Index of the parameter.
     pub parameter: usize,
     ids: String,
     columns: usize,
-    /// For each row, how many of the steps that are remembered it has been through.
+    /// For each row, how many of the remembered steps have been applied.
     through: Vec<u32>,
-    /// For each row, 1 more than the place of its gradient in `sums`; 0 if it has none.
+    /// For each row, 1 plus the index of its gradient in `sums`; 0 if it has none.
     place: Vec<u32>,
-    /// The rows that have a gradient, in the order of their places.
+    /// The rows with a gradient, in the order of their indices.
     read: Vec<usize>,
     sums: Vec<f32>,
 }
 
 impl Table {
-    /// For the parameter of that number, with the given dimensions.
+    /// Returns the state of the parameter with that index and the given dimensions.
     pub fn new(parameter: usize, lookup: &Lookup, dims: &[i64]) -> Table {
         let rows = dims.first().map_or(0, |rows| *rows as usize);
         let columns = dims.iter().skip(1).product::<i64>() as usize;
@@ -64,7 +65,7 @@ impl Table {
         Table { parameter, ids: lookup.ids.clone(), columns, through: vec![0; rows], place: vec![0; rows], read, sums }
     }
 
-    /// The rows that a run reads, one for each element of its input.
+    /// Returns the rows that a run reads, one for each element of its input.
     pub fn rows(&self, feed: &[(&str, &Tensor)]) -> Result<Vec<usize>> {
         let Some((_, ids)) = feed.iter().find(|(name, _)| *name == self.ids) else {
             bail!(Internal, "nothing was given to {:?}", self.ids);
@@ -80,7 +81,7 @@ impl Table {
         }
     }
 
-    /// Forgets the gradients of the step before.
+    /// Clears the gradients of the previous step.
     pub fn clear(&mut self) {
         for row in self.read.drain(..) {
             self.place[row] = 0;
@@ -88,7 +89,7 @@ impl Table {
         self.sums.clear();
     }
 
-    /// Brings rows up to date that will be read, and makes room for their gradients.
+    /// Updates rows that will be read, and reserves space for their gradients.
     pub fn prepare(&mut self, rows: &[usize], taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         for row in rows {
             if self.place[*row] == 0 {
@@ -113,12 +114,12 @@ impl Table {
         Ok(())
     }
 
-    /// The sum of the squares of the gradients.
+    /// Returns the sum of the squares of the gradients.
     pub fn square_sum(&self) -> f64 {
         optimizer::square_sum(&self.sums)
     }
 
-    /// Changes the rows that have a gradient by the latest of the steps taken.
+    /// Updates the rows with a gradient by the latest step.
     pub fn update(&mut self, taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         let Some(step) = taken.last() else { return };
         let keep = step.keep(moments.decays);
@@ -132,23 +133,23 @@ impl Table {
         });
     }
 
-    /// Brings all rows up to date. The steps taken need not be remembered any more.
+    /// Updates all rows. Earlier steps need not be remembered any more.
     pub fn settle(&mut self, taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         catch_up(&mut self.through, self.columns, taken, weights, moments, |_| true);
         self.through.fill(0);
     }
 
-    /// The weights are others.
+    /// Resets the state after the weights were replaced.
     pub fn restart(&mut self) {
         self.clear();
         self.through.fill(0);
     }
 }
 
-/// Rows that a thread looks at, at least.
+/// Minimum number of rows per thread.
 const MANY: usize = 256;
 
-/// A row, its moments, and how many of the steps taken it has been through.
+/// A row, its moments, and how many steps have been applied.
 struct Row<'t> {
     weights: &'t mut [f32],
     first: &'t mut [f32],
@@ -156,7 +157,7 @@ struct Row<'t> {
     through: &'t mut u32,
 }
 
-/// Does something with each row, on all threads.
+/// Calls a function for each row, on all threads.
 fn each_row(
     through: &mut [u32],
     columns: usize,

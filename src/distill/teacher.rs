@@ -1,4 +1,4 @@
-//! The teacher: what it says of a batch.
+//! The teacher: its outputs for a batch.
 
 use super::DistillOptions;
 use super::answers::{Answers, Kept};
@@ -15,18 +15,18 @@ use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
-/// A teacher ready to be asked.
+/// A loaded teacher.
 pub struct Teacher {
     session: Session,
     feed: Feed,
-    /// Outputs that are asked for, each with the name of the training graph's input it becomes.
+    /// Outputs to compute, each with the input of the training graph that it becomes.
     outputs: Vec<(String, String)>,
-    /// What it has said before.
+    /// The teacher cache.
     answers: Option<Answers>,
 }
 
 impl Teacher {
-    /// Loads a teacher that gives what `signals` names, and says of what types that is.
+    /// Loads a teacher with the outputs that `signals` name, and returns their types.
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -71,7 +71,7 @@ impl Teacher {
         Ok((Teacher { session, feed, outputs, answers: None }, known))
     }
 
-    /// Keeps what it says in a file, if the options name one. `Unsupported` if that cannot be kept.
+    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached.
     pub fn remember(
         &mut self,
         model: &Model,
@@ -102,8 +102,8 @@ impl Teacher {
         Ok(())
     }
 
-    /// What it says of a batch: inputs of the training graph. It is not run if nothing is asked of it, or if it has said
-    /// it before.
+    /// Returns its outputs for a batch: inputs of the training graph. It is not run if no output is needed, or if
+    /// they are cached.
     pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         if self.outputs.is_empty() {
             return Ok(Vec::new());
@@ -114,7 +114,7 @@ impl Teacher {
         given
     }
 
-    /// From the file; what is not there yet is asked for and read from there, so that every time is like the first.
+    /// Returns outputs from the cache; missing ones are computed, stored and read back, so that every time is alike.
     fn recall(&mut self, answers: &mut Answers, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let mut found = answers.get(&batch.numbers, batch.columns)?;
         if found.is_none() {

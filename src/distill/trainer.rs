@@ -1,4 +1,5 @@
-//! [`Trainer`]: what one step is: the teacher is asked, the student's gradients are found, its weights changed.
+//! [`Trainer`]: one step of training: the outputs of the teacher, the gradients of the student, the update of its
+//! weights.
 
 use super::DistillOptions;
 use super::data::{Batch, Dataset};
@@ -16,39 +17,39 @@ use crate::model::Model;
 use crate::runtime::{Provider, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
 
-/// Student and teacher on the way through the text.
+/// Student and teacher during training.
 pub struct Trainer {
     learner: Box<dyn Learner>,
     teacher: Teacher,
     inputs: Inputs,
-    /// What each loss counts.
+    /// Weight of each loss.
     parts: Vec<f32>,
 }
 
-/// Makes inputs of the training graph, all but the weights.
+/// A builder of the inputs of the training graph, except the weights.
 struct Inputs {
     feed: Feed,
-    /// Those that say what tokens and rows count, and what is right.
+    /// Names of the inputs with weights of tokens and rows, and labels.
     counted: Vec<String>,
-    /// Whether labels are classes of rows, not the tokens that follow.
+    /// Whether labels are classes of rows instead of next tokens.
     classifies: bool,
 }
 
-/// What a step was.
+/// The result of a step.
 #[derive(Debug, Clone, Default)]
 pub struct Done {
-    /// The loss before the step.
+    /// Loss before the update.
     pub loss: f64,
-    /// The norm of the gradients, before it was limited.
+    /// Norm of the gradients before clipping.
     pub norm: f64,
-    /// Whether the weights were left as they were, since a gradient was not finite.
+    /// Whether the weights were left unchanged, because a gradient was not finite.
     pub skipped: bool,
-    /// Tokens learned from.
+    /// Number of trained tokens.
     pub tokens: u64,
 }
 
 impl Trainer {
-    /// Makes the sessions and the memory; weights begin as the student's.
+    /// Creates sessions and memory, with the weights of the student.
     pub fn new(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -60,7 +61,7 @@ impl Trainer {
         Trainer::with_learner(runtime, graphs, student, teacher, (options, None), call)
     }
 
-    /// As [`Trainer::new`]; `on_device`: whether weights stay where the session computes, by default if that is a device.
+    /// As [`Trainer::new`]; `on_device`: whether weights stay where the session runs, by default if that is a device.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -95,7 +96,7 @@ impl Trainer {
         Ok(Trainer { learner, teacher, inputs, parts: graphs.parts.iter().map(|part| part.weight).collect() })
     }
 
-    /// One step from the gradients of `batches`.
+    /// Performs one step with the gradients of `batches`.
     pub fn step(
         &mut self,
         batches: &[Batch],
@@ -118,7 +119,7 @@ impl Trainer {
         Ok(done)
     }
 
-    /// The loss on the text kept for measuring, and each part of it.
+    /// Returns the validation loss, and each part of it.
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let totals = Totals::of(batches, self.inputs.classifies);
         let Trainer { learner, teacher, inputs, parts } = self;
@@ -132,26 +133,26 @@ impl Trainer {
         Ok((sum, each))
     }
 
-    /// The weights and their moments as they are.
+    /// Returns the present weights and moments.
     pub fn state(&mut self) -> Result<(Weights<'_>, Cow<'_, [Moments]>)> {
         self.learner.settle();
         Ok((self.learner.weights()?, self.learner.moments()?))
     }
 
-    /// A copy of the weights.
+    /// Returns a copy of the weights.
     pub fn snapshot(&mut self) -> Result<Vec<Vec<f32>>> {
         self.learner.settle();
         Ok(self.learner.weights()?.into_iter().map(Cow::into_owned).collect())
     }
 
-    /// Goes back to a state.
+    /// Restores a state.
     pub fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()> {
         self.learner.restore(weights, moments)
     }
 }
 
 impl Inputs {
-    /// For a batch, with what the teacher says of it.
+    /// Returns the inputs for a batch, with the outputs of the teacher.
     fn of(&self, batch: &Batch, totals: &Totals, said: Feeding) -> Result<Feeding> {
         let mut inputs = self.feed.tensors(batch)?;
         inputs.extend(said);
@@ -178,7 +179,7 @@ impl Inputs {
     }
 }
 
-/// The sum of the parts, each times what it counts, and each alone.
+/// Returns the weighted sum of the parts, and each part.
 fn weighted(losses: &[Tensor], parts: &[f32]) -> Result<(f64, Vec<f64>)> {
     let mut each = Vec::with_capacity(parts.len());
     for loss in losses {
@@ -188,15 +189,15 @@ fn weighted(losses: &[Tensor], parts: &[f32]) -> Result<(f64, Vec<f64>)> {
     Ok((sum, each))
 }
 
-/// What losses are divided by.
+/// Denominators of the losses.
 struct Totals {
     tokens: usize,
     rows: usize,
-    /// Tokens that another follows, or rows of a known class.
+    /// Number of tokens with a successor, or rows of a known class.
     labelled: usize,
 }
 
-/// What is right for each token, or for each row: the token that follows, or the class.
+/// Returns the label of each token or row: the next token, or the class.
 fn labels(batch: &Batch, classifies: bool) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
     match classifies {
         true => Box::new(batch.classes.iter().copied()),
@@ -214,10 +215,10 @@ impl Totals {
     }
 }
 
-/// What is kept for measuring, in batches like those that are learned from.
+/// Returns the validation batches, like those of training.
 pub fn held_out(data: &Dataset, batch_size: usize) -> Vec<Batch> {
     data.held(batch_size, MEASURED)
 }
 
-/// Tokens that a measurement during training reads, about.
+/// Approximate number of tokens of a validation during training.
 const MEASURED: usize = 4096;

@@ -1,4 +1,4 @@
-//! Whether models may be merged: the same but for the values of their weights.
+//! Checks that models may be merged: they must be equal except for the values of their weights.
 
 use super::merge::{content, floats, initializers};
 use super::place;
@@ -8,7 +8,7 @@ use crate::meaning::{Order, reading};
 use crate::model::Model;
 use serde_json::Value;
 
-/// Keys of a configuration that explain why graphs differ in their constants.
+/// Keys of a configuration that explain differences in the constants of graphs.
 const NUMBERS: [&str; 16] = [
     "rope_theta",
     "rope_scaling",
@@ -28,7 +28,7 @@ const NUMBERS: [&str; 16] = [
     "logits_scaling",
 ];
 
-/// Refuses a model that cannot be merged with the first; gives what the caller should be told.
+/// Checks that a model can be merged with the first; returns notes for the caller.
 pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;
@@ -58,7 +58,7 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     Ok(Some(format!("{name} splits texts differently from {}, whose tokenizer is kept; for example {text}", place(0))))
 }
 
-/// Refuses models that are not the same but for constants.
+/// Checks that models are equal except for constants.
 fn same_graph(first: &Model, other: &Model) -> Result<()> {
     let (a, b) = (first.graph(), other.graph());
     if a.node.len() != b.node.len() {
@@ -88,7 +88,7 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Refuses models that compute otherwise: constants that are no weights have no mean that either of them knows.
+/// Checks that constants of the architecture are equal, because their mean would be meaningless.
 fn same_constants(first: &Model, other: &Model) -> Result<()> {
     let theirs = initializers(other);
     let formula = formula(first.graph());
@@ -107,7 +107,7 @@ fn same_constants(first: &Model, other: &Model) -> Result<()> {
     Ok(())
 }
 
-/// What the configurations say of it, if anything.
+/// Returns the differences of the configurations, if there are any.
 fn why(first: &Model, other: &Model) -> String {
     let (a, b) = (&first.card().config, &other.card().config);
     let missing = Value::Null;

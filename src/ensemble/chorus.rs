@@ -1,4 +1,4 @@
-//! [`Chorus`]: members of one vocabulary that decode in step.
+//! [`Chorus`]: members with one vocabulary that decode in step.
 
 use super::combine::{Combined, Combiner};
 use super::schedule::Plan;
@@ -13,21 +13,21 @@ use crate::text::{GenerateOptions, Generation, Generator, OnToken, Prompt, Rows,
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The loaded models of an ensemble: equal ones once.
+/// The loaded models of an ensemble; equal ones are loaded once.
 pub(super) struct Voices {
-    /// Each with its own caches.
+    /// Generators, each with its own caches.
     pub generators: Vec<Generator>,
-    /// Which of them each member is.
+    /// Index of the generator of each member.
     pub of_member: Vec<usize>,
     plan: Plan,
     tokenizer: Option<Arc<Tokenizer>>,
 }
 
-/// What a run of rows is told about.
+/// Callback with the index of each row that was run.
 type Ran<'a> = dyn FnMut(usize) -> Result<()> + 'a;
 
 impl Voices {
-    /// Loads the members, each with the threads that the plan gives it.
+    /// Loads the members, each with its threads of the plan.
     pub fn new(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -38,7 +38,7 @@ impl Voices {
         Voices::with_tokenizers(ensemble, runtime, options, call, |_| Ok(tokenizer.clone()))
     }
 
-    /// As [`Voices::new`], each with a tokenizer of its own.
+    /// As [`Voices::new`], each with its own tokenizer.
     pub fn with_tokenizers(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -70,12 +70,12 @@ impl Voices {
         Ok(Voices { generators, of_member, plan, tokenizer })
     }
 
-    /// What they run on.
+    /// Returns where the members run.
     pub fn placements(&self) -> Vec<&Placement> {
         self.generators.iter().flat_map(|generator| generator.placements()).collect()
     }
 
-    /// Does something with every generator.
+    /// Calls `work` with every generator.
     pub fn each(&mut self, mut work: impl FnMut(&mut Generator) -> Result<()>) -> Result<()> {
         let of_member = &self.of_member;
         self.generators.iter_mut().enumerate().try_for_each(|(voice, generator)| {
@@ -83,7 +83,7 @@ impl Voices {
         })
     }
 
-    /// Does something with every generator, as planned: several at the same time. Gets the number of the generator.
+    /// Calls `work` with every generator as planned, several at the same time, with the index of the generator.
     pub fn in_lanes(&mut self, work: &(dyn Fn(usize, &mut Generator) -> Result<()> + Sync)) -> Result<()> {
         let mut left: Vec<Option<&mut Generator>> = self.generators.iter_mut().map(Some).collect();
         let mut take = |voices: &[usize]| -> Vec<(usize, &mut Generator)> {
@@ -110,7 +110,8 @@ impl Voices {
         })
     }
 
-    /// Runs what the rows of every generator have not run yet. `ran` is told the tokens of the first once all have.
+    /// Runs new tokens of the rows in every generator. `ran` is called with the tokens of the first once all have
+    /// run.
     pub fn advance(&mut self, rows: &[usize], stop: &Stop, ran: &mut Ran<'_>) -> Result<()> {
         let read = AtomicUsize::new(0);
         self.in_lanes(&|voice, generator| {
@@ -131,7 +132,7 @@ impl Voices {
     }
 }
 
-/// The error that says most: one of the caller's own rather than of a run that was ended for it.
+/// Returns the more informative error: one of the caller rather than one of a run that was ended for it.
 fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     let own = |e: &Error| matches!(e.kind(), Kind::Cancelled | Kind::Timeout);
     match (a, b) {
@@ -140,7 +141,7 @@ fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     }
 }
 
-/// Members that decode in step, their distributions combined at every token.
+/// Members that decode in step, with their distributions combined at every token.
 pub(super) struct Chorus {
     voices: Voices,
     combiner: Combiner,
@@ -149,7 +150,7 @@ pub(super) struct Chorus {
 
 #[derive(Default)]
 struct Row {
-    /// Of the token that comes next; `None` if not all that was appended has been run.
+    /// Distribution of the next token; `None` if some appended tokens have not been run.
     combined: Option<Combined>,
     text: RowText,
 }

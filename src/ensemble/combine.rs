@@ -1,42 +1,42 @@
-//! [`Combiner`]: the members' logits of one token become one distribution.
+//! [`Combiner`]: combines the members' logits of one token into one distribution.
 //!
-//! With `p_m = softmax(l_m / T_m)` of member `m` and weights `w ≥ 0` that add up to 1:
+//! With `p_m = softmax(l_m / T_m)` of member `m` and weights `w ≥ 0` with the sum 1:
 //!
 //! | method | the combined distribution |
 //! |---|---|
 //! | [`Method::Mean`], [`Method::Weighted`] | `Σ w p` |
 //! | [`Method::Logits`] | `softmax(Σ w l / T)`: the (weighted) geometric mean |
 //! | [`Method::Product`] | `softmax(Σ ln p)`, with weights `softmax(M Σ w ln p)`: a product of experts (Hinton 2002) |
-//! | [`Method::Max`], [`Method::Median`] | largest or middle `p` of each token, divided by their sum |
-//! | [`Method::Vote`] | of each token, the weight of the members that hold it for the most probable one |
+//! | [`Method::Max`], [`Method::Median`] | maximum or median `p` of each token, normalized |
+//! | [`Method::Vote`] | weight of the members that rank the token first |
 //! | [`Method::Contrastive`] | `softmax(ln p_1 − ln p_2)` where `p_1 ≥ 0.1 max p_1`, else 0 (Li et al. 2023) |
 //!
-//! All sums are in float64, over logarithms with the largest taken out. The result is natural logarithms of
-//! probabilities, in float32: what a sampler takes for logits.
+//! All sums are in float64, over logarithms relative to the largest. The result is natural logarithms of
+//! probabilities, in float32, which a sampler reads as logits.
 
 use super::Method;
 use crate::error::{Result, bail};
 use crate::text::Uncertainty;
 
-/// Tokens less than so many times as probable as an expert's most probable one are out, with [`Method::Contrastive`].
+/// Minimum probability of a token relative to an expert's most probable one, with [`Method::Contrastive`].
 const PLAUSIBLE: f64 = 0.1;
-/// An amateur's logarithm is not below this: what it rules out altogether is not infinitely good.
+/// Minimum of an amateur's log-probability, so that excluded tokens are not infinitely good.
 const LEAST: f64 = -708.0;
 
-/// The distribution of one token.
+/// The combined distribution of one token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Combined {
     /// `ln p` of each token; negative infinity where it is 0.
     pub log_probabilities: Vec<f32>,
-    /// Its entropy, in nats.
+    /// Entropy in nats.
     pub entropy: f64,
-    /// Entropy of `Σ w p_m` less `Σ w` times the entropies of the members, in nats.
+    /// Entropy of `Σ w p_m` minus `Σ w` times the entropies of the members, in nats.
     pub mutual_information: f64,
-    /// The token that each member holds for the most probable one; the lowest among equals.
+    /// Most probable token of each member; the lowest id among equals.
     pub tops: Vec<usize>,
 }
 
-/// Combines distributions. Holds scratch memory only besides its settings.
+/// A combiner of distributions. It holds only settings and scratch memory.
 #[derive(Debug, Clone)]
 pub struct Combiner {
     method: Method,
@@ -46,28 +46,28 @@ pub struct Combiner {
     sums: Vec<f64>,
 }
 
-/// A member's distribution.
+/// The distribution of a member.
 #[derive(Debug, Clone, Default)]
 struct Distribution {
     probabilities: Vec<f64>,
-    /// `1 / T`.
+    /// Reciprocal of the temperature, `1 / T`.
     scale: f64,
-    /// `ln Σ exp(l / T)`.
+    /// Normalization, `ln Σ exp(l / T)`.
     norm: f64,
     entropy: f64,
     top: usize,
 }
 
 impl Combiner {
-    /// A combiner of as many members as there are weights, which add up to 1, and temperatures. With `gate` the first
-    /// member's distribution is taken as it is where all members hold the same token for the most probable one.
+    /// Returns a combiner for as many members as there are weights, whose sum is 1, and temperatures. With `gate` the
+    /// first member's distribution is used unchanged if all members rank the same token first.
     pub fn new(method: Method, gate: bool, weights: &[f64], temperatures: &[f64]) -> Combiner {
         let members = temperatures.iter().map(|t| Distribution { scale: 1.0 / t, ..Distribution::default() }).collect();
         Combiner { method, gate, weights: weights.to_vec(), members, sums: Vec::new() }
     }
 
-    /// Combines one row of logits of each member. Longer rows are cut to the shortest: what is beyond it is padding of
-    /// a vocabulary. [`crate::error::Kind::Runtime`] if a member's logits are not numbers.
+    /// Combines one row of logits of each member. Longer rows are truncated to the shortest, because the rest is
+    /// padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are NaN.
     pub fn combine(&mut self, logits: &[&[f32]]) -> Result<Combined> {
         let size = logits.iter().map(|row| row.len()).min().unwrap_or(0);
         let rows: Vec<&[f32]> = logits.iter().map(|row| &row[..size]).collect();
@@ -91,7 +91,7 @@ impl Combiner {
         Ok(Combined { log_probabilities, entropy, mutual_information, tops })
     }
 
-    /// `Σ w p`, into `sums`.
+    /// Computes `Σ w p` into `sums`.
     fn mean(&mut self) {
         self.sums.clear();
         self.sums.resize(self.members.first().map_or(0, |m| m.probabilities.len()), 0.0);
@@ -118,7 +118,7 @@ impl Combiner {
         self.sums.iter().enumerate().map(exact).collect()
     }
 
-    /// The methods that give scores which add up to something else than 1, as logarithms.
+    /// Computes the scores of methods that need normalization, as logarithms.
     fn normalized(&mut self, rows: &[&[f32]]) -> (Vec<f32>, f64) {
         let mut scores = std::mem::take(&mut self.sums);
         let mut column = vec![0.0; rows.len()];
@@ -145,7 +145,7 @@ impl Combiner {
         (logs, entropy.max(0.0))
     }
 
-    /// The score of a token from the members' logarithms (logits for [`Method::Logits`]).
+    /// Returns the score of a token from the members' logarithms (logits for [`Method::Logits`]).
     fn score(&self, token: usize, column: &mut [f64]) -> f64 {
         // 0 times negative infinity is not a number: a member without weight says nothing.
         let weighted = |column: &[f64]| -> f64 {
@@ -174,7 +174,8 @@ impl Combiner {
         }
     }
 
-    /// What the members thought of a token, `chose` being whether a member's most probable token is it.
+    /// Returns the uncertainty of the members at a token; `chose` returns whether it is a member's most probable
+    /// token.
     pub fn uncertainty(&self, combined: &Combined, chose: impl Fn(&usize) -> bool) -> Uncertainty {
         let agreed = combined.tops.iter().zip(&self.weights).filter(|(top, _)| chose(top));
         Uncertainty {
@@ -186,7 +187,7 @@ impl Combiner {
 }
 
 impl Distribution {
-    /// Reads a row of logits; `false` if they give no distribution.
+    /// Reads a row of logits; returns `false` if they are not a distribution.
     fn read(&mut self, row: &[f32]) -> bool {
         let (mut top, mut max) = (0, f32::NEG_INFINITY);
         for (token, logit) in row.iter().enumerate() {
@@ -211,7 +212,7 @@ impl Distribution {
         sum.is_finite()
     }
 
-    /// `ln p` of a token with this logit.
+    /// Returns `ln p` of a token with this logit.
     fn log(&self, logit: f32) -> f64 {
         f64::from(logit) * self.scale - self.norm
     }
@@ -221,7 +222,7 @@ fn entropy(probabilities: &[f64]) -> f64 {
     -probabilities.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>()
 }
 
-/// `ln Σ exp`; negative infinity if all are.
+/// Returns `ln Σ exp`; negative infinity if all are.
 fn log_sum(values: &[f64]) -> f64 {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     match max {

@@ -1,12 +1,12 @@
-//! [`Ensemble::fit`]: the weights with which the members foretell a text best.
+//! [`Ensemble::fit`]: fitting the weights of the members to a text.
 //!
-//! For a mean of probabilities the log-likelihood `Σ_n ln Σ_m w_m p_nm` is concave in `w`, and needs of each member
-//! only the probability of the token that came: expectation and maximisation in turn (Dempster, Laird, Rubin 1977,
-//! for mixture weights) climb to its one maximum. How far off it a `w` can be is known: `ln max_m 1/N Σ_n p_nm / p_n`,
-//! with `p_n` the mixture's, is an upper bound, and the search ends when that is next to nothing.
+//! For a mean of probabilities the log-likelihood `Σ_n ln Σ_m w_m p_nm` is concave in `w`, and depends only on each
+//! member's probability of the actual token: expectation maximization (Dempster, Laird, Rubin 1977, for mixture
+//! weights) converges to its only maximum. The distance of `w` from the optimum is bounded by `ln max_m 1/N Σ_n p_nm
+//! / p_n`, with `p_n` of the mixture; the search ends when that is nearly zero.
 //!
-//! For logits and products the likelihood is that of a log-linear model, concave as well; there the weights follow the
-//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until it does not lose.
+//! For logits and products the likelihood is that of a log-linear model, also concave; there the weights follow the
+//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until the loss does not increase.
 
 use super::{Ensemble, Method, name_of, place};
 use crate::call::Call;
@@ -20,43 +20,43 @@ use crate::runtime::{Runtime, Stop};
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// Tokens of the text that are read if the options do not say.
+/// Default number of tokens of the text to read.
 const TOKENS: usize = 8192;
-/// Bytes of logits that are kept for methods that need all of them.
+/// Maximum size of logits that are kept for methods that need all of them, in bytes.
 const KEPT_BYTES: usize = 256 << 20;
-/// The log-likelihood of a token is this close to the best possible, in nats.
+/// Distance of the log-likelihood per token from the optimum at which the search ends, in nats.
 const CLOSE: f64 = 1e-6;
-/// Rounds of a search, at most.
+/// Maximum number of iterations of a search.
 const ROUNDS: usize = 10_000;
-/// Rounds of a search in which each takes a pass over all logits.
+/// Maximum number of iterations of a search in which each is a pass over all logits.
 const SLOW_ROUNDS: usize = 60;
 
-/// How the text is read. See [`PerplexityOptions`].
+/// Options for reading the text; see [`PerplexityOptions`].
 pub type FitOptions = PerplexityOptions;
 
-/// What weights were found.
+/// The fitted weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FitReport {
-    /// One for each member; they add up to 1.
+    /// Weights, one per member; their sum is 1.
     pub weights: Vec<f64>,
-    /// Mean `-ln p` of a token, in nats, of each member alone.
+    /// Mean `-ln p` per token of each member alone, in nats.
     pub member_nll: Vec<f64>,
-    /// The same, of the ensemble with equal weights.
+    /// Mean `-ln p` per token of the ensemble with equal weights, in nats.
     pub equal_nll: f64,
-    /// The same, of the ensemble with the weights found.
+    /// Mean `-ln p` per token of the ensemble with the fitted weights, in nats.
     pub fitted_nll: f64,
-    /// No weights are better by more than this, in nats a token.
+    /// Upper bound of a possible improvement, in nats per token.
     pub gap: f64,
-    /// Tokens the weights were fitted on.
+    /// Number of tokens that the weights were fitted on.
     pub tokens: usize,
 }
 
 impl Ensemble {
-    /// Finds the weights that foretell `text` best; the temperatures stay. Gives the ensemble with them.
+    /// Fits the weights to `text`; the temperatures are unchanged. Returns the ensemble with these weights.
     ///
-    /// Members are loaded one after another. Reports the stage `fit` in members' tokens.
-    /// [`crate::error::Kind::Unsupported`] for members that do not write text or have different vocabularies, and for
-    /// methods without weights; `InvalidArgument` if the text is too short.
+    /// Members are loaded one after another. Reports the stage `fit` in members' tokens. Fails with
+    /// [`crate::error::Kind::Unsupported`] for members that do not generate text or have different vocabularies, and
+    /// for methods without weights; with `InvalidArgument` if the text is too short.
     pub fn fit(
         &self,
         runtime: &'static Runtime,
@@ -88,7 +88,7 @@ impl Ensemble {
         Ok((self.with_weights(&report.weights)?, report))
     }
 
-    /// What each member makes of the text. Up to `keep` bytes of its logits are kept.
+    /// Reads the text with each member. Up to `keep` bytes of its logits are kept.
     fn read(
         &self,
         runtime: &'static Runtime,
@@ -131,10 +131,10 @@ impl Ensemble {
     }
 }
 
-/// What a member makes of a text.
+/// The probabilities of a member on a text.
 #[derive(Debug, Default)]
 struct Reading {
-    /// `ln p` of each token that came.
+    /// `ln p` of each token.
     logs: Vec<f64>,
     /// The tokens.
     tokens: Vec<usize>,
@@ -157,7 +157,7 @@ impl Reading {
     }
 }
 
-/// The best weights of a mean of probabilities.
+/// Returns the best weights of a mean of probabilities.
 fn mixture(readings: &[Reading]) -> FitReport {
     let (members, count) = (readings.len(), readings[0].logs.len());
     // Relative to the best member: nothing underflows.
@@ -190,7 +190,7 @@ fn mixture(readings: &[Reading]) -> FitReport {
     FitReport { fitted_nll: nll(&weights), weights, member_nll, equal_nll, gap, tokens: count }
 }
 
-/// The best weights of a mean of logits, or of a product.
+/// Returns the best weights of a mean of logits, or of a product.
 fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitReport> {
     let members = readings.len();
     let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);

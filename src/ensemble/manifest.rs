@@ -1,12 +1,12 @@
-//! The manifest of an ensemble: a small JSON file, `ensemble.json`, that names the members and how they answer.
+//! The manifest of an ensemble: a small JSON file, `ensemble.json`, with the members and the combination method.
 //!
 //! ```json
 //! {"format": "liboptimize-ensemble", "version": 1, "method": "mean",
 //!  "members": [{"model": "../a.gguf", "bytes": 98400000, "weight": 0.7, "temperature": 1.0}, ...]}
 //! ```
 //!
-//! Models are named relative to the manifest's folder where they can be. It is taken wherever a model is: what is
-//! loaded then is the fused graph ([`super::Ensemble::fuse`]).
+//! Models are named relative to the manifest's folder where possible. A manifest is accepted wherever a model is, and
+//! loads the fused graph ([`super::Ensemble::fuse`]).
 
 use super::{Ensemble, EnsembleOptions, Method, place};
 use crate::call::Call;
@@ -16,10 +16,10 @@ use crate::{files, limits};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
-/// Loads the model at a path.
+/// A function that loads the model at a path.
 pub type Loader<'a> = &'a dyn Fn(&Path) -> Result<Model>;
 
-/// The file's name in a folder.
+/// Name of the manifest in a folder.
 pub const FILE: &str = "ensemble.json";
 const FORMAT: &str = "liboptimize-ensemble";
 const VERSION: u32 = 1;
@@ -45,7 +45,7 @@ struct Manifest {
 #[derive(Serialize, Deserialize)]
 struct Entry {
     model: PathBuf,
-    /// Of the model's files together, to notice another model under the same name.
+    /// Total size of the model's files in bytes, to detect another model under the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,16 +54,16 @@ struct Entry {
     temperature: Option<f64>,
 }
 
-/// The manifest that a path means: the file itself, or the one in a folder; `None` if there is none.
+/// Returns the manifest of a path: the file itself, or the one in a folder; `None` if there is none.
 pub fn find(path: &Path) -> Option<PathBuf> {
     let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     (file.file_name().is_some_and(|name| name == FILE) && file.is_file()).then_some(file)
 }
 
 impl Ensemble {
-    /// Saves a manifest into a folder, which is made if it is not there. The members stay where they are.
+    /// Saves a manifest into a folder, which is created if necessary. The members are not copied.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] if a member was made in memory: save it first.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         std::fs::create_dir_all(folder).at(|| folder.display())?;
         let home = folder.canonicalize().at(|| folder.display())?;
@@ -108,7 +108,7 @@ impl Ensemble {
     }
 }
 
-/// Loads the ensemble that a manifest describes, or a folder that has one; `load` loads its members.
+/// Loads an ensemble from a manifest, or from a folder with one; `load` loads its members.
 pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let Some(file) = find(path) else { bail!(NotFound, "{}: the folder contains no {FILE}", path.display()) };
     read(&file, load).at(|| file.display())
@@ -175,7 +175,7 @@ fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
     )
 }
 
-/// `path` as seen from `home`; as it is if they have nothing in common. Both are canonical.
+/// Returns `path` relative to `home`; unchanged if they have nothing in common. Both are canonical.
 fn relative(home: &Path, path: &Path) -> PathBuf {
     let (home, whole): (Vec<Component<'_>>, Vec<Component<'_>>) =
         (home.components().collect(), path.components().collect());

@@ -1,12 +1,13 @@
-//! [`merge`]: several models of one architecture become one of the same size, by their weights.
+//! [`merge`]: merging the weights of several models of one architecture into a model of the same size.
 //!
 //! | method | each weight of the result | source |
 //! |---|---|---|
 //! | [`MergeMethod::Linear`] | `Σ w θ` | Wortsman et al. 2022 (model soups) |
-//! | [`MergeMethod::Slerp`] | on the arc between two: `(sin((1−t)φ) a + sin(tφ) b) / sin φ`, `t` the second's weight | Shoemake 1985 |
-//! | [`MergeMethod::Ties`] | `base + λ mean` of those changes whose sign has the larger sum, each member's smallest changes left out | Yadav et al. 2023 |
+//! | [`MergeMethod::Slerp`] | `(sin((1−t)φ) a + sin(tφ) b) / sin φ`, `t` the second's weight | Shoemake 1985 |
+//! | [`MergeMethod::Ties`] | `base + λ mean` of the changes that agree in sign | Yadav et al. 2023 |
 //!
-//! All in float32, tensor by tensor; what comes out has the type of the first member's tensor.
+//! Ties leaves out each member's smallest changes, and takes the sign with the larger sum. All computations are in
+//! float32, tensor by tensor; the result has the type of the first member's tensor.
 
 use super::{alike, place};
 use crate::call::Call;
@@ -25,32 +26,32 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Beyond this cosine two tensors are as good as parallel, and the arc is a line.
+/// Cosine above which two tensors count as parallel, and interpolation is linear.
 const PARALLEL: f64 = 0.9995;
 
-/// How weights become one. Formulas are in [`self`].
+/// How weights are merged. Formulas are in [`self`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergeMethod {
     /// The (weighted) mean.
     #[default]
     Linear,
-    /// A point on the arc between two models.
+    /// Spherical interpolation between two models.
     Slerp,
-    /// Changes against a base that agree in sign.
+    /// Changes from a base that agree in sign.
     Ties,
 }
 
 /// Options of [`merge`].
 #[derive(Debug, Clone, Serialize)]
 pub struct MergeOptions {
-    /// See [`MergeMethod`].
+    /// Merge method.
     pub method: MergeMethod,
-    /// One for each model, 0 or more; they count relative to their sum. Empty: equal.
+    /// Weights, one per model, 0 or more; normalized to the sum 1. Empty: equal.
     pub weights: Vec<f64>,
-    /// Ties: share of each model's changes that is kept, the largest, in (0, 1].
+    /// Ties: share of each model's changes to keep, the largest, in (0, 1].
     pub density: f64,
-    /// Ties: factor of the mean change.
+    /// Ties: scale of the mean change.
     pub scale: f64,
     /// Folder for the new weights until they are saved (an unlinked file); `None` is the system's.
     pub scratch_folder: Option<PathBuf>,
@@ -63,13 +64,13 @@ impl Default for MergeOptions {
     }
 }
 
-/// Merges models of one architecture into one. `base` is what [`MergeMethod::Ties`] takes changes against.
+/// Merges models of one architecture into one. `base` is the base model of [`MergeMethod::Ties`].
 ///
-/// Weights that are equal in all models stay as they are. Constants that are no weights (rotary angles, scales,
-/// epsilons), tokens, classes and pooling must be the same in all of them. Reports the stage `merge` in tensors. Memory: one tensor of
-/// each model at a time. [`crate::error::Kind::InvalidArgument`] if there is one model only, if graphs or shapes
-/// differ, or options are out of range; `Unsupported` if weights that differ are not floating-point (quantized): the
-/// message names model and tensor.
+/// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
+/// epsilons), tokens, classes and pooling must be equal in all of them. Reports the stage `merge` in tensors. Memory:
+/// one tensor of each model at a time. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
+/// if graphs or shapes differ, or options are out of range; with `Unsupported` if weights that differ are not
+/// floating-point (quantized): the message names model and tensor.
 pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let weights = check(models, base, options)?;
@@ -213,7 +214,8 @@ fn ties_of(base: &[f32], values: &[Vec<f32>], weights: &[f64], options: &MergeOp
     (0..base.len()).map(at).collect()
 }
 
-/// The changes against the base, all but the share `density` of largest size made 0; of equals the first stay.
+/// Returns the changes from the base; all except the share `density` of largest magnitude are 0; among equals the
+/// first are kept.
 fn trimmed(base: &[f32], value: &[f32], density: f64) -> Vec<f32> {
     let mut changes: Vec<f32> = value.iter().zip(base).map(|(value, base)| value - base).collect();
     let keep = (density * changes.len() as f64).ceil() as usize;

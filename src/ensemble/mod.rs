@@ -1,15 +1,15 @@
-//! Ensembles: several models, one answer.
+//! Ensembles: several models that are combined, or merged into one.
 //!
-//! [`Ensemble`] holds the members and how they are combined, checked. From there three ways lead on:
+//! [`Ensemble`] holds the members and the combination method, checked. It leads to three results:
 //!
-//! - [`Ensemble::generator`] writes text: members decode in step, and at every token their distributions become one
-//!   ([`combine`]), from which a sampler draws. `chorus` is for members of one vocabulary, `union` for members of
-//!   different ones, `rerank` has each write for itself and chooses; [`schedule`] shares the threads out.
-//! - [`Ensemble::fuse`] makes one model of them, whose branches are the members: it is saved, run, evaluated and
-//!   benchmarked like any other, and is what loading a manifest ([`manifest`]) gives.
-//! - [`merge`] averages weights, so that one model of one member's size is left.
+//! - [`Ensemble::generator`] generates text: members decode in step, and at every token their distributions are combined
+//!   ([`combine`]) for the sampler. `chorus` is for members with one vocabulary, `union` for different ones, `rerank`
+//!   lets each member generate and selects the best text; [`schedule`] assigns threads.
+//! - [`Ensemble::fuse`] returns one model that has the members as branches: it is saved, run, evaluated and benchmarked
+//!   like any other. Loading a manifest ([`manifest`]) returns it too.
+//! - [`merge`] averages weights into one model of the size of a member.
 //!
-//! [`fit`] finds the weights that foretell a text best.
+//! [`fit`] fits the weights of the members to a text.
 //!
 //! ```no_run
 //! # use optimize::{call::Call, ensemble::*, error::Result, model::Model, runtime::*, text::*};
@@ -50,51 +50,51 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vocabulary::Vocabularies;
 
-/// How the members' answers become one. Formulas are in [`combine`].
+/// How the outputs of the members are combined. Formulas are in [`combine`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// The mean of the probabilities; of embeddings, of the normalized vectors; of numbers, of the numbers.
+    /// Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
     #[default]
     Mean,
     /// [`Method::Mean`] with weights, which must be given.
     Weighted,
-    /// The softmax of the mean of the logits.
+    /// Softmax of the mean of the logits.
     Logits,
-    /// The product of the probabilities.
+    /// Normalized product of the probabilities.
     Product,
-    /// The largest probability.
+    /// Maximum probability.
     Max,
-    /// The middle probability.
+    /// Median probability.
     Median,
-    /// The share of the members that hold the token, or class, for the most probable one.
+    /// Share of the members that rank the token, or class, first.
     Vote,
-    /// The first member's probabilities divided by the second's, where the first holds a token for plausible.
+    /// Probabilities of the first member divided by those of the second, where the first considers a token plausible.
     Contrastive,
-    /// Each member writes; all of them score what each has written; the best is taken.
+    /// Each member generates texts, all members score them, and the best text is the result.
     Rerank,
-    /// Embeddings one after another, each normalized and times the root of its weight.
+    /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     Concat,
 }
 
 /// Options of [`Ensemble::new`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct EnsembleOptions {
-    /// See [`Method`].
+    /// Combination method.
     pub method: Method,
-    /// One for each member, 0 or more; they count relative to their sum. Empty: equal.
+    /// Weights, one per member, 0 or more; normalized to the sum 1. Empty: equal.
     pub weights: Vec<f64>,
-    /// One for each member, above 0: its logits are divided by it before they are combined. Empty: 1.
+    /// Temperatures, one per member, above 0, by which its logits are divided. Empty: 1.
     pub temperatures: Vec<f64>,
-    /// Take the first member's distribution as it is where all hold the same token for the most probable one.
+    /// Whether the first member's distribution is used unchanged if all members rank the same token first.
     pub gate: bool,
-    /// Let members have different vocabularies: the union of their best tokens is combined, by the text they stand for.
+    /// Whether members may have different vocabularies: the union of their best tokens is combined by text.
     pub allow_different_vocabularies: bool,
-    /// Rerank: texts that each member writes; 0 is 1. More than one needs a temperature of the sampling above 0.
+    /// Rerank: number of texts per member; 0 is 1. More than one needs a sampling temperature above 0.
     pub candidates: usize,
     /// Rerank: a text's log-probability is divided by its number of tokens to this power; `None` is 1, the mean.
     pub length_penalty: Option<f64>,
-    /// What the members do; `None`: as they say themselves.
+    /// Task of the members; `None`: as detected.
     pub task: Option<Task>,
 }
 
@@ -103,13 +103,13 @@ pub struct EnsembleOptions {
 pub struct Member {
     /// The model.
     pub model: Model,
-    /// Its weight; all weights add up to 1.
+    /// Weight; the sum over all members is 1.
     pub weight: f64,
-    /// Its logits are divided by this.
+    /// Temperature, by which its logits are divided.
     pub temperature: f64,
 }
 
-/// Models that answer together, and how. Cheap to clone; never changes; shared freely between threads.
+/// Models whose outputs are combined, and how. Cheap to clone; immutable; shared freely between threads.
 #[derive(Clone)]
 pub struct Ensemble {
     members: Vec<Member>,
@@ -120,12 +120,13 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Checks that these models can answer together.
+    /// Returns an ensemble after checking that these models can be combined.
     ///
-    /// A member of weight 0 is left out. [`crate::error::Kind::InvalidArgument`] if there is one model only, if weights
-    /// or temperatures are not as many as the models or out of range, if the method is not for the members' task or for
-    /// their number, if their vocabularies differ and the options do not allow it, or if classifiers know other classes
-    /// (those in another order are put in that of the first): the message names the member.
+    /// A member of weight 0 is left out. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one
+    /// model, if the number of weights or temperatures differs from that of models or one is out of range, if the
+    /// method does not support the members' task or number, if vocabularies differ and the options do not allow it,
+    /// or if classifiers have different classes (those in another order are reordered to match the first): the
+    /// message names the member.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -156,27 +157,27 @@ impl Ensemble {
         Ok(Ensemble { members, options, task, vocabularies, notes })
     }
 
-    /// The members that have a weight.
+    /// Returns the members with a weight.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The options as they were given.
+    /// Returns the options as given.
     pub fn options(&self) -> &EnsembleOptions {
         &self.options
     }
 
-    /// What the members do.
+    /// Returns the task of the members.
     pub fn task(&self) -> Task {
         self.task
     }
 
-    /// What the caller may not expect: a vocabulary that was trimmed, a member that was left out.
+    /// Returns notes on unexpected properties: a vocabulary that was truncated, a member that was left out.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The same members with other weights, which need not add up to 1.
+    /// Returns the same members with other weights, which are normalized.
     pub fn with_weights(&self, weights: &[f64]) -> Result<Ensemble> {
         let mut options = EnsembleOptions { weights: weights.to_vec(), ..self.options.clone() };
         options.temperatures = self.members.iter().map(|member| member.temperature).collect();
@@ -187,11 +188,11 @@ impl Ensemble {
         Ok(ensemble)
     }
 
-    /// Makes the members ready to write text together.
+    /// Returns a generator that combines the members.
     ///
-    /// Equal models are loaded once. `options.threads` are shared out among the members ([`schedule`]).
-    /// [`crate::error::Kind::Unsupported`] if the members do not write text; else as [`crate::text::Generator::new`],
-    /// with the number of the member.
+    /// Equal models are loaded once. `options.threads` are divided among the members ([`schedule`]). Fails with
+    /// [`crate::error::Kind::Unsupported`] if the members do not generate text; otherwise as
+    /// [`crate::text::Generator::new`], with the index of the member.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Box<dyn Rows>> {
         if self.task != Task::Generate {
             bail!(Unsupported, "the members do not generate text: their task is {:?}", self.task);
@@ -216,7 +217,7 @@ impl Ensemble {
         Combiner::new(self.options.method, self.options.gate, &weights, &temperatures)
     }
 
-    /// The tokenizer of the first member that has one.
+    /// Returns the tokenizer of the first member that has one.
     fn tokenizer(&self) -> Result<Option<Arc<Tokenizer>>> {
         for (index, member) in self.members.iter().enumerate() {
             if let Some(tokenizer) = Tokenizer::of(&member.model).at(|| place(index))? {
@@ -227,11 +228,11 @@ impl Ensemble {
     }
 }
 
-/// An order of classes; `None` for that in which they are.
+/// An order of classes; `None` for the present one.
 type ClassOrder = Option<Vec<usize>>;
 
-/// The order in which each member's classes are those of the first, `None` where they are already, and what is to be
-/// said of it. [`crate::error::Kind::InvalidArgument`] if a member knows other classes.
+/// Returns the order in which each member's classes match those of the first, `None` if they already do, and notes.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if a member has different classes.
 fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>)> {
     let (mut orders, mut notes) = (vec![None], Vec::new());
     for (index, member) in members.iter().enumerate().skip(1) {
@@ -242,12 +243,12 @@ fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>)> {
     Ok((orders, notes))
 }
 
-/// How messages name a member.
+/// Returns the name of a member in messages.
 fn place(index: usize) -> String {
     format!("member {}", index + 1)
 }
 
-/// Weights that add up to 1.
+/// Returns weights with the sum 1.
 fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     let given = &options.weights;
     if given.is_empty() {
@@ -290,7 +291,7 @@ fn temperatures(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// What all members do.
+/// Returns the common task of the members.
 fn task(models: &[Model], asked: Option<Task>) -> Result<Task> {
     if let Some(task) = asked {
         return Ok(task);
@@ -343,7 +344,7 @@ fn check_method(options: &EnsembleOptions, task: Task, count: usize) -> Result<(
     Ok(())
 }
 
-/// The name of a method in flags, JSON and messages.
+/// Returns the name of a method in flags, JSON and messages.
 pub fn name_of(method: Method) -> String {
     let name = serde_json::to_value(method).ok();
     name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()

@@ -1,6 +1,7 @@
-//! [`Rerank`]: each member writes for itself, all of them score every text, the best is taken.
+//! [`Rerank`]: each member generates texts, all members score them, and the best is the result.
 //!
-//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 divide alike).
+//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 divide
+//! alike).
 
 use super::Ensemble;
 use super::chorus::Voices;
@@ -15,7 +16,7 @@ use crate::text::{
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-/// Members that write each for itself.
+/// Members that generate independently.
 pub(super) struct Rerank {
     voices: Voices,
     weights: Vec<f64>,
@@ -26,7 +27,7 @@ pub(super) struct Rerank {
     rows: Vec<Vec<i64>>,
 }
 
-/// A text that a member has written, token by token as it was told.
+/// A text that a member has generated, with its tokens.
 #[derive(Default, Clone)]
 struct Candidate {
     tokens: Vec<i64>,
@@ -49,7 +50,7 @@ impl Rerank {
         }
     }
 
-    /// What each generator writes after each row: `candidates` texts, all of one generator one after another.
+    /// Generates `candidates` texts after each row with each generator; those of one generator are consecutive.
     fn write(&mut self, options: &GenerateOptions, call: &Call) -> Result<Vec<Vec<Candidate>>> {
         let prompts: Vec<Prompt<'_>> =
             self.rows.iter().flat_map(|row| vec![Prompt::Tokens(row); self.candidates]).collect();
@@ -83,7 +84,7 @@ impl Rerank {
         Ok(unlocked.collect())
     }
 
-    /// A row's prompt and the text after it, as one text is decoded: with the space between them, if there is one.
+    /// Returns the text after a row's prompt, decoded together with it, including the space between them.
     fn after_prompt(&self, row: usize, winner: &Candidate, keep_special: bool) -> Result<String> {
         let prompt = self.text(row, keep_special)?;
         let Some(tokenizer) = self.tokenizer() else { return Ok(prompt) };
@@ -93,7 +94,7 @@ impl Rerank {
         Ok(prompt.clone() + between + &winner.text)
     }
 
-    /// `ln p_m` of every text under every generator: `[generator][text]`. `texts` are a row's number and tokens.
+    /// Returns `ln p_m` of every text under every generator: `[generator][text]`. `texts` are row indices and tokens.
     fn score(&mut self, texts: &[(usize, &[i64])], call: &Call) -> Result<Vec<Vec<f64>>> {
         let scores: Vec<Mutex<Vec<f64>>> = self.voices.generators.iter().map(|_| Mutex::default()).collect();
         let stop = Stop::new()?;
@@ -111,7 +112,7 @@ impl Rerank {
     }
 }
 
-/// `ln p` of each text after its row, `p` being the softmax of the logits divided by `temperature`.
+/// Returns `ln p` of each text after its row, `p` being the softmax of the logits divided by `temperature`.
 fn score(
     generator: &mut Generator,
     rows: &[Vec<i64>],
@@ -280,7 +281,7 @@ impl Rows for Rerank {
     }
 }
 
-/// Tells of a text that is there already, token by token.
+/// Calls back with the tokens of a finished text.
 fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> ControlFlow<()> {
     let Some(tell) = on_token else { return ControlFlow::Continue(()) };
     let last = text.tokens.len().saturating_sub(1);

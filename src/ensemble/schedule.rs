@@ -1,25 +1,25 @@
-//! [`Plan`]: which member runs where, so that a token of all of them takes as little time as the threads allow.
+//! [`Plan`]: the assignment of members to threads that minimizes the time per token.
 //!
-//! Members on threads of their own lose nothing to waiting for each other inside a node, but three members on two
-//! threads leave one thread idle for a third of the time. So some members may run *wide*, one after another with all
-//! threads, before the others share the threads out among them, each in a *lane*.
+//! Members on separate threads do not wait for each other inside a node, but three members on two threads leave one
+//! thread idle for a third of the time. So some members may run *wide*, one after another with all threads, before
+//! the others share the threads, each in a *lane*.
 
-/// What a thread adds when it is one more on the same member: measured on decoders of some 100 M parameters.
+/// Speed-up of an additional thread on the same member: measured on decoders of about 100 M parameters.
 const SHARE_OF_A_THREAD: f64 = 0.75;
 
-/// Who runs where. Numbers are those of the members.
+/// The assignment of members, by index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Members that run first, one after another, with all threads.
     pub wide: Vec<usize>,
-    /// Members that run then, each lane at the same time as the others, one after another within.
+    /// Members that run then: lanes run concurrently, the members of a lane one after another.
     pub lanes: Vec<Vec<usize>>,
-    /// Threads of a member in a lane.
+    /// Number of threads of a member in a lane.
     pub lane_threads: usize,
 }
 
 impl Plan {
-    /// The plan that should take the least time for members that take `costs` (in any unit) on one thread.
+    /// Returns the plan with the smallest estimated time for members that take `costs` (in any unit) on one thread.
     pub fn new(costs: &[f64], threads: usize) -> Plan {
         let mut order: Vec<usize> = (0..costs.len()).collect();
         order.sort_by(|a, b| costs[*b].total_cmp(&costs[*a]).then(a.cmp(b)));
@@ -29,7 +29,8 @@ impl Plan {
         fastest.unwrap_or(Plan { wide: Vec::new(), lanes: Vec::new(), lane_threads: 1 })
     }
 
-    /// The first `wide` of `order` with all threads; of the others the next always goes where least is to be done.
+    /// Returns the plan in which the first `wide` of `order` run with all threads; each other member goes to the
+    /// least loaded lane.
     fn with_wide(order: &[usize], wide: usize, costs: &[f64], threads: usize) -> Plan {
         let (wide, rest) = order.split_at(wide);
         let count = threads.min(rest.len());
@@ -51,7 +52,7 @@ impl Plan {
         sum(&self.wide) / faster(threads) + longest / faster(self.lane_threads)
     }
 
-    /// Threads of a member's session.
+    /// Returns the number of threads of a member's session.
     pub fn threads_of(&self, member: usize, threads: usize) -> usize {
         if self.wide.contains(&member) { threads } else { self.lane_threads }
     }

@@ -1,13 +1,13 @@
-//! [`Union`]: members of different vocabularies, combined by the text that tokens stand for.
+//! [`Union`]: members with different vocabularies, combined by the text of their tokens.
 //!
-//! At every token the best few candidates of each member are put together by their bytes; each member scores all of
-//! them: by its own token of those bytes, else by the token of their longest beginning. What was chosen is appended to
-//! the text, and every member reads the text in its own tokens; where those differ from what it has read, it goes back
-//! to where they part. All end-of-sequence tokens are one candidate. Source: Yao et al., "Determine-Then-Ensemble",
-//! 2024 (UniTE).
+//! At every token the best candidates of each member are combined by their bytes; each member scores all of them: by
+//! its own token with those bytes, otherwise by the token of their longest prefix. The selected candidate is appended
+//! to the text, and every member reads the text in its own tokens; where those differ from what it has read, it goes
+//! back to where they diverge. All end-of-text tokens are one candidate. Source: Yao et al.,
+//! "Determine-Then-Ensemble", 2024 (UniTE).
 //!
-//! To the loop above, tokens have the ids of the first member's vocabulary; pieces of text that it has no token for get
-//! ids beyond it, in the order in which they come up.
+//! Outside, tokens have the ids of the first member's vocabulary; pieces of text without a token there get ids beyond
+//! it, in order of appearance.
 
 use super::chorus::Voices;
 use super::combine::{Combined, Combiner};
@@ -21,12 +21,12 @@ use crate::text::{GenerateOptions, Generation, Generator, OnToken, Pieces, Promp
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Candidates of each member. More are looked at only where none of these is text.
+/// Number of candidates of each member. More are considered only if none of these is text.
 const CANDIDATES: usize = 20;
 
 pub(super) struct Union {
     voices: Voices,
-    /// One for each generator.
+    /// Vocabularies, one per generator.
     speakers: Vec<Speaker>,
     combiner: Combiner,
     rows: Vec<Row>,
@@ -36,7 +36,7 @@ pub(super) struct Union {
     bytes: bool,
 }
 
-/// What is to be known of a generator's vocabulary.
+/// What is known of a generator's vocabulary.
 struct Speaker {
     tokenizer: Arc<Tokenizer>,
     pieces: Pieces,
@@ -45,29 +45,29 @@ struct Speaker {
 
 /// Ids of pieces of text.
 struct Ids {
-    /// Beyond the first member's vocabulary, from `base` on.
+    /// Pieces beyond the first member's vocabulary, from `base` on.
     pieces: Vec<Vec<u8>>,
     found: HashMap<Vec<u8>, i64>,
     base: i64,
-    /// The end of a text.
+    /// Id of the end of a text.
     end: i64,
 }
 
 #[derive(Default)]
 struct Row {
-    /// The prompt, and whether special tokens are to be put around it; `None` before there is any.
+    /// The prompt, and whether special tokens are added to it; `None` before there is one.
     start: Option<(String, bool)>,
-    /// What came after it.
+    /// Text after the prompt.
     text: Vec<u8>,
-    /// Bytes of `text` that have been given as text.
+    /// Number of bytes of `text` that have been emitted.
     given: usize,
     tokens: Vec<i64>,
     next: Option<Next>,
 }
 
-/// What may come next.
+/// The candidates of the next token.
 struct Next {
-    /// Negative infinity for all that is no candidate.
+    /// Combined logits; negative infinity for everything that is not a candidate.
     logits: Vec<f32>,
     /// Ids of the candidates, in the order of `combined`.
     ids: Vec<i64>,
@@ -102,7 +102,7 @@ impl Union {
         self.rows.get(row).ok_or_else(|| error!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()))
     }
 
-    /// Has every generator read the text as it stands now.
+    /// Reads the present text with every generator.
     fn catch_up(&mut self, row: usize) -> Result<()> {
         for (generator, speaker) in self.voices.generators.iter_mut().zip(&self.speakers) {
             let wanted = speaker.read(&self.rows[row])?;
@@ -115,7 +115,7 @@ impl Union {
         Ok(())
     }
 
-    /// The candidates of a row and their distribution.
+    /// Returns the candidates of a row and their distribution.
     fn next(&mut self, row: usize) -> Result<Next> {
         let generators = &self.voices.generators;
         let logits: Vec<&[f32]> =
@@ -150,7 +150,7 @@ impl Union {
         Ok(Next { logits: spread, ids, combined })
     }
 
-    /// The best `count` pieces of each generator, each once; `None` is the end.
+    /// Returns the best `count` pieces of each generator, each once; `None` is the end.
     fn candidates(&self, logits: &[&[f32]], pending: &[u8], count: usize) -> Vec<Option<Vec<u8>>> {
         let mut found: Vec<Option<Vec<u8>>> = Vec::new();
         for (speaker, logits) in self.speakers.iter().zip(logits) {
@@ -168,7 +168,7 @@ impl Union {
         found
     }
 
-    /// Whether text with `pending` bytes of a character at its end can go on with `bytes`.
+    /// Returns whether text with `pending` bytes of a character at its end can continue with `bytes`.
     fn goes_on(&self, pending: &[u8], bytes: &[u8]) -> bool {
         let together = [pending, bytes].concat();
         match std::str::from_utf8(&together) {
@@ -179,7 +179,7 @@ impl Union {
     }
 }
 
-/// The bytes of an unfinished character at the end.
+/// Returns the bytes of an unfinished character at the end.
 fn pending(text: &[u8]) -> &[u8] {
     match std::str::from_utf8(text) {
         Ok(_) => &[],
@@ -187,7 +187,7 @@ fn pending(text: &[u8]) -> &[u8] {
     }
 }
 
-/// Ids of the `count` highest logits, best first; the lowest first among equals.
+/// Returns the ids of the `count` highest logits, best first; the lowest id first among equals.
 fn best(logits: &[f32], count: usize) -> Vec<usize> {
     let mut ids: Vec<usize> = (0..logits.len()).filter(|id| logits[*id] > f32::NEG_INFINITY).collect();
     let order = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
@@ -200,7 +200,8 @@ fn best(logits: &[f32], count: usize) -> Vec<usize> {
 }
 
 impl Speaker {
-    /// The tokens of a row's whole text: those of its characters, then those of the bytes of an unfinished one.
+    /// Returns the tokens of a row's whole text: those of its characters, then those of the bytes of an unfinished
+    /// one.
     fn read(&self, row: &Row) -> Result<Vec<i64>> {
         let Some((start, special)) = &row.start else { return Ok(Vec::new()) };
         let rest = pending(&row.text);
@@ -214,7 +215,7 @@ impl Speaker {
         Ok(tokens)
     }
 
-    /// The logit of the token that stands for a piece (`None`: the end), or for its longest beginning.
+    /// Returns the logit of the token of a piece (`None`: the end), or of its longest prefix.
     fn score(&self, logits: &[f32], piece: Option<&[u8]>) -> f32 {
         let of = |id: i64| usize::try_from(id).ok().and_then(|id| logits.get(id)).copied();
         match piece {
@@ -225,7 +226,7 @@ impl Speaker {
 }
 
 impl Ids {
-    /// The id of a piece; `None` is the end.
+    /// Returns the id of a piece; `None` is the end.
     fn of(&mut self, first: &Pieces, piece: Option<Vec<u8>>) -> i64 {
         let Some(piece) = piece else { return self.end };
         if let Some(id) = first.id(&piece).or_else(|| self.found.get(&piece).copied()) {
@@ -241,7 +242,7 @@ impl Ids {
         self.base as usize + self.pieces.len()
     }
 
-    /// The bytes behind an id.
+    /// Returns the bytes of an id.
     fn bytes<'a>(&'a self, first: &'a Pieces, id: i64) -> &'a [u8] {
         let index = usize::try_from(id).unwrap_or(usize::MAX);
         let beyond = || self.pieces.get(index.checked_sub(self.base as usize)?).map(Vec::as_slice);

@@ -1,4 +1,4 @@
-//! Whether members speak of the same tokens.
+//! Comparison of the members' vocabularies.
 
 use super::{Member, place};
 use crate::benchmark::Role;
@@ -9,21 +9,21 @@ use crate::model::{Dim, Model};
 use crate::text::{Decoder, Tokenizer};
 use std::sync::Arc;
 
-/// Where no tokenizer says more, a vocabulary this many times as large as another may be the same with padding less.
+/// Minimum ratio of the sizes of two vocabularies that may be equal except for padding, if there is no tokenizer.
 const PADDED: f64 = 0.95;
 
-/// How the members' vocabularies stand to each other.
+/// The relation of the members' vocabularies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vocabularies {
-    /// The same tokens under the same ids. `Some`: one vocabulary or row of logits is longer than the shortest; what is
-    /// beyond is padding or tokens that the others lack, and is cut. The words say so.
+    /// The same tokens with the same ids. `Some`: one vocabulary or row of logits is longer than the shortest; the
+    /// rest is padding or tokens that the others lack, and is ignored. The text explains it.
     Same(Option<String>),
-    /// Different tokens; the words name the first.
+    /// Different tokens; the text names the first.
     Different(String),
 }
 
 impl Vocabularies {
-    /// What the caller should be told.
+    /// Returns a note for the caller, if there is something to say.
     pub fn note(&self) -> Option<String> {
         match self {
             Vocabularies::Same(note) => note.clone(),
@@ -34,10 +34,10 @@ impl Vocabularies {
     }
 }
 
-/// Compares what the members' tokenizers know, and how many logits they give.
+/// Compares the members' tokenizers and their numbers of logits.
 ///
-/// [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not `allowed`:
-/// only members that write text can be combined then.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not
+/// `allowed`: only members that generate text can be combined then.
 pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabularies> {
     let writes = task == Task::Generate;
     if !writes && !members.iter().any(|member| Role::ids(&member.model.inputs()).is_some()) {
@@ -107,7 +107,7 @@ fn refuse(how: &str, writes: bool) -> Result<()> {
     bail!(InvalidArgument, "{how}. All members read the same ids, so their vocabularies must be equal")
 }
 
-/// Compares how many logits the members give.
+/// Compares the numbers of logits of the members.
 fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Result<()> {
     let widths: Vec<Option<i64>> = members.iter().map(|member| width(&member.model)).collect();
     let least = widths.iter().flatten().min();
@@ -130,7 +130,7 @@ fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// Logits of a model, if its graph says how many.
+/// Returns the number of logits of a model, if its graph declares it.
 fn width(model: &Model) -> Option<i64> {
     let logits = Decoder::of(model).ok()?.logits;
     let output = model.outputs().into_iter().find(|output| output.name == logits)?;

@@ -1,4 +1,4 @@
-//! The nodes that combine what the members give. Formulas are those of [`super::super::combine`], in float32.
+//! The nodes that combine the outputs of the members. Formulas are those of [`super::super::combine`], in float32.
 
 use super::join::Join;
 use crate::ensemble::{Ensemble, Method};
@@ -8,7 +8,7 @@ use crate::model::Pooling;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
 
-/// Nodes and constants in the making. All names begin with `ensemble/`.
+/// New nodes and constants. All names begin with `ensemble/`.
 pub struct Nodes {
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
@@ -16,12 +16,12 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// For a graph of the version that `join` has.
+    /// Returns a builder for the opset of `join`.
     pub fn new(join: &Join) -> Nodes {
         Nodes { nodes: Vec::new(), constants: Vec::new(), version: join.version() }
     }
 
-    /// What has been made.
+    /// Returns the nodes and constants.
     pub fn into_parts(self) -> (Vec<NodeProto>, Vec<TensorProto>) {
         (self.nodes, self.constants)
     }
@@ -54,7 +54,7 @@ impl Nodes {
         name
     }
 
-    /// `value` as float32.
+    /// Adds a `Cast` of `value` to float32.
     pub fn float(&mut self, value: &str, dtype: Option<DataType>) -> String {
         match dtype {
             Some(DataType::Float32) => value.to_owned(),
@@ -66,20 +66,20 @@ impl Nodes {
         self.op("Cast", &[value], vec![int_attribute("to", to.to_onnx().into())])
     }
 
-    /// Elements from `start` to `end` of a dimension.
+    /// Adds a slice of elements from `start` to `end` of a dimension.
     pub fn slice(&mut self, value: &str, start: i64, end: i64, axis: i64) -> String {
         let (start, end, axis) = (self.ints(&[start]), self.ints(&[end]), self.ints(&[axis]));
         self.op("Slice", &[value, &start, &end, &axis], Vec::new())
     }
 
-    /// Elements of the last dimension in another order.
+    /// Adds a permutation of the last dimension.
     pub fn picked(&mut self, value: &str, order: &[usize]) -> String {
         let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let indices = self.ints(&order);
         self.op("Gather", &[value, &indices], vec![int_attribute("axis", -1)])
     }
 
-    /// The last columns of logits, as many as the input `keep` says; all for 0.
+    /// Adds a slice of the last columns of logits, as many as the input `keep` requests; all for 0.
     pub fn last_columns(&mut self, value: &str, keep: &str) -> String {
         let keep = self.cast(keep, DataType::Int64);
         let shape = self.ints(&[1]);
@@ -89,7 +89,7 @@ impl Nodes {
         self.op("Slice", &[value, &start, &end, &axis], Vec::new())
     }
 
-    /// A reduction over one dimension. Its axes are an input from opset 18 on (of a sum from 13).
+    /// Adds a reduction over one dimension. Its axes are an input from opset 18 on (for a sum from 13).
     fn reduce(&mut self, op: &str, value: &str, axis: i64, keep: bool) -> String {
         let keep = int_attribute("keepdims", keep.into());
         if self.version >= 18 || op == "ReduceSum" {
@@ -133,7 +133,7 @@ impl Nodes {
         self.op("Concat", &rows, vec![int_attribute("axis", 0)])
     }
 
-    /// `ln Σ exp` over values.
+    /// Adds `ln Σ exp` over values.
     fn log_sum(&mut self, values: &[String]) -> String {
         let stacked = self.stacked(values);
         self.reduce("ReduceLogSumExp", &stacked, 0, false)
@@ -143,7 +143,7 @@ impl Nodes {
         self.op("ArgMax", &[value], vec![int_attribute("axis", -1), int_attribute("keepdims", 1)])
     }
 
-    /// Sorted over values, the middle one or the two in the middle.
+    /// Adds a sort over values, and returns the middle one or two.
     fn middle(&mut self, values: &[String]) -> Vec<String> {
         let stacked = self.stacked(values);
         let count = self.ints(&[values.len() as i64]);
@@ -161,7 +161,7 @@ impl Nodes {
         if low == high { vec![pick(low)] } else { vec![pick(low), pick(high)] }
     }
 
-    /// One vector a text of the vectors of its tokens, `[batch, tokens, width]`, where `mask` is not 0.
+    /// Adds pooling of token vectors `[batch, tokens, width]` to one vector per text, where `mask` is not 0.
     pub fn pool(&mut self, value: &str, pooling: Pooling, mask: &str, mask_dtype: Option<DataType>) -> String {
         match pooling {
             Pooling::Cls => {
@@ -207,7 +207,7 @@ impl Nodes {
         }
     }
 
-    /// `value` at length 1, row by row.
+    /// Adds a normalization of `value` to length 1, row by row.
     pub fn unit(&mut self, value: &str) -> String {
         let norm = self.reduce("ReduceL2", value, -1, true);
         let least = self.number(1e-12);
@@ -216,7 +216,7 @@ impl Nodes {
     }
 }
 
-/// Combines logits, the last dimension being tokens or classes, into logarithms of probabilities: the output `name`.
+/// Combines logits, whose last dimension is tokens or classes, into log-probabilities: the output `name`.
 pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
@@ -304,7 +304,7 @@ fn contrast(nodes: &mut Nodes, logs: &[String]) -> String {
     nodes.log_softmax(&kept)
 }
 
-/// Combines normalized vectors into the output `name`: their weighted mean, or one after another.
+/// Combines normalized vectors into the output `name`: their weighted mean, or their concatenation.
 pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[String], name: &str) {
     let factor = |w: f64| if concat { w.sqrt() } else { w };
     let terms: Vec<String> = vectors.iter().zip(weights).map(|(v, w)| nodes.scaled(v, factor(*w))).collect();

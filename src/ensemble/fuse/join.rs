@@ -1,4 +1,4 @@
-//! [`Join`]: the members' graphs side by side, over common inputs.
+//! [`Join`]: the graphs of the members over common inputs.
 
 use super::{declared, frame};
 use crate::benchmark::Role;
@@ -14,36 +14,36 @@ use crate::text::Decoder;
 use crate::text::decoder::layer_of;
 use std::collections::HashMap;
 
-/// Weights below this many bytes are not worth sharing.
+/// Minimum size of a weight to share, in bytes.
 const SHARED_FROM: usize = 1024;
 
-/// The graph in the making.
+/// The combined graph.
 pub struct Join {
     proto: ModelProto,
     graph: GraphProto,
     inputs: Vec<ValueInfo>,
-    /// One for each member.
+    /// Branches, one per member.
     pub branches: Vec<Branch>,
 }
 
 /// A member's part of the graph.
 pub struct Branch {
-    /// What its names begin with.
+    /// Prefix of its names.
     prefix: String,
-    /// Its outputs, under its own names.
+    /// Its outputs, under the member's own names.
     pub outputs: Vec<ValueInfo>,
     decoder: Option<Decoder>,
-    /// Its cache outputs: its own name, and that in the graph.
+    /// Its cache outputs: the member's name, and the name in the graph.
     caches: Vec<(String, ValueInfoProto)>,
 }
 
 impl Branch {
-    /// The name of one of its values in the graph.
+    /// Returns the name of a value of the member in the graph.
     pub fn value(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The output with logits.
+    /// Returns the output with logits.
     pub fn logits(&self) -> Result<ValueInfo> {
         let named = self.decoder.as_ref().map_or("logits", |decoder| &decoder.logits);
         let found = self.outputs.iter().find(|info| info.name == named);
@@ -51,14 +51,14 @@ impl Branch {
         found.or_else(only).cloned().ok_or_else(|| error!(Unsupported, "has no output {named:?}"))
     }
 
-    /// Whether it can be told how many columns of logits are wanted.
+    /// Returns whether it has an input with the requested number of columns of logits.
     pub fn keeps(&self) -> bool {
         self.decoder.as_ref().is_some_and(|decoder| decoder.logits_to_keep.is_some())
     }
 }
 
 impl Join {
-    /// Puts the members' graphs together. Nothing combines their outputs yet.
+    /// Combines the members' graphs. Their outputs are not combined yet.
     pub fn new(ensemble: &Ensemble, call: &Call) -> Result<Join> {
         let members = ensemble.members();
         let decoders = decoders(ensemble)?;
@@ -134,7 +134,7 @@ impl Join {
         Ok(())
     }
 
-    /// Takes the inputs of a decoder's caches in, under the names of further layers. Gives their outputs.
+    /// Adds the inputs of a decoder's caches, under the names of further layers. Returns their outputs.
     fn cache_inputs(
         &mut self,
         decoder: &Decoder,
@@ -173,7 +173,7 @@ impl Join {
         Ok(outputs)
     }
 
-    /// The name that an input has in the graph: that of the first member's input for the same thing.
+    /// Returns the name of an input in the graph: that of the first member's input with the same role.
     fn common_name(
         &self,
         index: usize,
@@ -210,7 +210,7 @@ impl Join {
         bail!(InvalidArgument, "the input {:?} is not an input of member 1, which has {}", info.name, names.join(", "))
     }
 
-    /// Makes one input of two. Gives its type.
+    /// Merges two inputs into one. Returns its type.
     fn unite(&mut self, name: &str, info: &ValueInfo) -> Result<Option<DataType>> {
         let Some(known) = self.inputs.iter_mut().find(|input| input.name == name) else {
             self.inputs.push(ValueInfo { name: name.to_owned(), ..info.clone() });
@@ -240,7 +240,7 @@ impl Join {
         Ok(known.dtype)
     }
 
-    /// Takes a member's functions in, under names of their own.
+    /// Adds a member's functions under fresh names.
     fn functions(
         &mut self,
         graph: &mut GraphProto,
@@ -268,36 +268,36 @@ impl Join {
         self.proto.functions.append(&mut functions);
     }
 
-    /// The name of the input that says how many columns of logits are wanted, if a member takes it.
+    /// Returns the name of the input with the requested number of columns of logits, if a member has it.
     pub fn logits_to_keep(&self) -> Option<String> {
         let ports = self.branches.iter().filter_map(|branch| branch.decoder.as_ref()?.logits_to_keep.as_ref());
         let name = ports.map(|port| port.name.clone()).next()?;
         self.inputs.iter().any(|input| input.name == name).then_some(name)
     }
 
-    /// The input that says which tokens count, and its type.
+    /// Returns the attention mask input and its type.
     pub fn mask(&self) -> Option<(String, Option<DataType>)> {
         let mask = self.inputs.iter().find(|input| Role::of(input) == Some(Role::Mask))?;
         Some((mask.name.clone(), mask.dtype))
     }
 
-    /// The outputs of all caches.
+    /// Returns the outputs of all caches.
     pub fn cache_outputs(&self) -> Vec<ValueInfoProto> {
         self.branches.iter().flat_map(|branch| branch.caches.iter().map(|(_, info)| info.clone())).collect()
     }
 
-    /// Version of the default operator set.
+    /// Returns the opset version of the default domain.
     pub fn version(&self) -> i64 {
         opset::version(&self.proto)
     }
 
-    /// Adds nodes, after all others, and constants.
+    /// Adds nodes behind all others, and constants.
     pub fn add(&mut self, nodes: Vec<NodeProto>, constants: Vec<TensorProto>) {
         self.graph.node.extend(nodes);
         self.graph.initializer.extend(constants);
     }
 
-    /// Puts equal weights into one. Gives the bytes saved.
+    /// Merges equal weights. Returns the number of bytes saved.
     pub fn share(&mut self) -> u64 {
         let mut kept: HashMap<(i32, Vec<i64>), Vec<usize>> = HashMap::new();
         let mut same: HashMap<String, String> = HashMap::new();
@@ -334,7 +334,7 @@ impl Join {
         saved
     }
 
-    /// The model, with these outputs.
+    /// Returns the model with these outputs.
     pub fn finish(mut self, outputs: Vec<ValueInfoProto>) -> ModelProto {
         let input = |info: &ValueInfo| match (info.dtype, &info.shape) {
             (Some(dtype), Some(dims)) => declared(&info.name, dtype, dims),
@@ -354,7 +354,7 @@ impl Join {
     }
 }
 
-/// How each member is fed, if all are decoders.
+/// Returns the decoder ports of each member, if all are decoders.
 fn decoders(ensemble: &Ensemble) -> Result<Vec<Option<Decoder>>> {
     let members = ensemble.members();
     if ensemble.task() != Task::Generate {
@@ -380,7 +380,7 @@ fn opset_to(proto: &mut ModelProto, version: i64) {
     }
 }
 
-/// Gives every name in a graph, and in those inside it, the prefix, or the name that `names` has for it.
+/// Renames every name in a graph and its subgraphs to the name in `names`, or adds the prefix.
 fn rename_graph(graph: &mut GraphProto, prefix: &str, names: &HashMap<String, String>) {
     let renamed = |name: &str| match names.get(name) {
         _ if name.is_empty() => String::new(),
@@ -407,7 +407,7 @@ fn rename_graph(graph: &mut GraphProto, prefix: &str, names: &HashMap<String, St
     infos.for_each(|info| rename(&mut info.name));
 }
 
-/// Visits nodes and those of the graphs inside them.
+/// Visits nodes and those of their subgraphs.
 fn for_each_node(nodes: &mut [NodeProto], visit: &mut dyn FnMut(&mut NodeProto)) {
     for node in nodes {
         visit(node);

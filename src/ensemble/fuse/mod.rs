@@ -1,9 +1,9 @@
-//! [`Ensemble::fuse`]: one model whose branches are the members.
+//! [`Ensemble::fuse`]: one model that has the members as branches.
 //!
-//! `join` puts the members' graphs side by side over common inputs, `heads` has their outputs combined by nodes. The
-//! result is an ordinary model of standard operators (and those of the members): it is saved, loaded, run and measured
-//! like any other. A fused decoder gives logarithms of probabilities as `logits`, and takes the members' caches under
-//! the usual names, layers counted on from member to member, so that whatever feeds one decoder feeds it.
+//! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
+//! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The
+//! `logits` of a fused decoder are log-probabilities, and its caches have the usual names, with layers numbered
+//! consecutively from member to member, so that it can be used like one decoder.
 
 mod heads;
 mod join;
@@ -24,12 +24,12 @@ use serde_json::json;
 use std::time::Instant;
 
 impl Ensemble {
-    /// Makes one model of the members, and a report of what it is made of.
+    /// Returns one model of the members, and a report.
     ///
-    /// Weights that several members have are in it once. Reports the stage `fuse` in members.
-    /// [`crate::error::Kind::Unsupported`] if the members cannot be in one graph: different vocabularies, caches kept
-    /// in different ways, an operator set that cannot be lifted, the method `rerank`; `InvalidArgument` if their
-    /// inputs or outputs do not fit together. The message names the member.
+    /// Weights that several members have are stored once. Reports the stage `fuse` in members. Fails with
+    /// [`crate::error::Kind::Unsupported`] if the members cannot be fused: different vocabularies, different kinds of
+    /// caches, an opset that cannot be converted, the method `rerank`; with `InvalidArgument` if their inputs or
+    /// outputs do not match. The message names the member.
     pub fn fuse(&self, call: &Call) -> Result<(Model, Report)> {
         let start = Instant::now();
         if let super::Vocabularies::Different(how) = &self.vocabularies {
@@ -67,7 +67,7 @@ impl Ensemble {
         Ok((model, report))
     }
 
-    /// The first member's card, with the shortest context of all.
+    /// Returns the first member's card, with the shortest context of all.
     fn card(&self, task: Task) -> Card {
         let mut card = self.members[0].model.card().clone();
         card.format = Format::Memory;
@@ -86,7 +86,7 @@ impl Ensemble {
     }
 }
 
-/// The combined logits, and the caches of decoders.
+/// Adds the combined logits, and the caches of decoders.
 fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let mut infos = Vec::new();
     for (index, branch) in join.branches.iter().enumerate() {
@@ -137,7 +137,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     Ok(outputs)
 }
 
-/// One vector a text.
+/// Adds the combined vector per text.
 fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let members = ensemble.members();
     let mask = join.mask();
@@ -190,7 +190,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
 }
 
-/// Every output of the first member, combined as numbers.
+/// Adds every output of the first member, combined as numbers.
 fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let mut nodes = Nodes::new(join);
     let mut outputs = Vec::new();
@@ -229,7 +229,7 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
     Ok(outputs)
 }
 
-/// An input or output of these sizes.
+/// Returns an input or output with these sizes.
 fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
     let mut info = edit::value(name, dtype, dims.len());
     let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
@@ -244,7 +244,7 @@ fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
     info
 }
 
-/// A model's messages without its graph.
+/// Returns a model's message without its graph.
 fn frame(from: &ModelProto) -> ModelProto {
     ModelProto { graph: None, functions: Vec::new(), training_info: Vec::new(), ..from.clone() }
 }
