@@ -1,50 +1,50 @@
-//! A package as one file: a zip file whose entries are stored as they are, aligned, so that they are used where they
-//! are mapped. Any zip tool lists and unpacks it. The bytes around the entries follow from names, sizes and checksums
-//! alone, so that verification can say what each of them has to be.
+//! A package as one file: a zip file whose entries are stored uncompressed and aligned, so that they can be
+//! memory-mapped. Any zip tool can list and unpack it. All bytes outside the entries follow from names, sizes and
+//! checksums alone, so verification knows the expected value of each of them.
 //!
-//! Format: PKWARE APPNOTE 6.3.9, sections 4.3 to 4.5, with the zip64 fields always there.
+//! Format: PKWARE APPNOTE 6.3.9, sections 4.3 to 4.5; the zip64 fields are always present.
 
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Entries begin at multiples of this, weights at those of [`PAGE`].
+/// Entries begin at multiples of this value in bytes, weights at multiples of [`PAGE`].
 const ALIGNMENT: u64 = 64;
 const PAGE: u64 = 4096;
-/// What an entry's extra field is called that only fills.
+/// The ID of the extra field that pads an entry.
 const FILL: u16 = 0xd935;
 const LOCAL: u32 = 0x0403_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
 const LOCATOR: u32 = 0x0706_4b50;
-/// Bytes of the three records at the end.
+/// Size of the three records at the end of the file, in bytes.
 const TAIL: usize = 56 + 20 + 22;
-/// Most entries.
+/// Maximum number of entries.
 const ENTRIES: usize = 4096;
 
-/// An entry to be.
+/// An entry to write.
 pub struct Entry {
     /// Path in the package.
     pub name: String,
-    /// Size.
+    /// Size in bytes.
     pub size: u64,
     /// CRC-32 (IEEE 802.3) of the content.
     pub crc: u32,
 }
 
-/// All of a zip file but the content of its entries.
+/// All bytes of a zip file except the content of its entries.
 pub struct Skeleton {
-    /// What stands in front of each entry's content, with the position where it begins.
+    /// The bytes in front of each entry's content, with their offset in the file.
     pub headers: Vec<(u64, Vec<u8>)>,
-    /// What stands behind the last.
+    /// The bytes after the last entry.
     pub tail: Vec<u8>,
-    /// Where that begins.
+    /// Offset of `tail` in the file.
     pub end: u64,
 }
 
-/// Lays a file out.
+/// Returns the layout of an archive of these entries.
 pub fn skeleton(entries: &[Entry]) -> Skeleton {
     let (mut headers, mut central, mut at) = (Vec::new(), Vec::new(), 0u64);
     for entry in entries {
@@ -78,7 +78,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
     Skeleton { headers, tail: tail(central, entries.len() as u64, at), end: at }
 }
 
-/// Fields that both headers of an entry have.
+/// Writes the fields that both headers of an entry have.
 fn common(out: &mut Vec<u8>, entry: &Entry) {
     put16(out, 45);
     // Names are UTF-8; stored; 1 January 1980.
@@ -134,12 +134,12 @@ fn put64(out: &mut Vec<u8>, value: u64) {
     out.extend(value.to_le_bytes());
 }
 
-/// Whether a file begins as a zip file does.
+/// Returns whether a file begins like a zip file.
 pub fn is_archive(start: &[u8]) -> bool {
     start.starts_with(&LOCAL.to_le_bytes())
 }
 
-/// The entries of an archive in their order, each a slice of it. Nothing is unpacked, no content is read.
+/// Returns the entries of an archive in order, each as a slice of it. Nothing is unpacked and no content is read.
 pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
     let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
@@ -189,7 +189,7 @@ fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes>
     }
 }
 
-/// Refuses names that lead out of a folder.
+/// Fails for names that lead out of a folder.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {
@@ -221,7 +221,7 @@ impl Reader<'_> {
     }
 }
 
-/// CRC-32 of bytes that come piece by piece: reflected, polynomial 0x04C11DB7, eight bytes at a step.
+/// CRC-32 of a stream of bytes: reflected, polynomial 0x04C11DB7, eight bytes per step.
 pub struct Crc(u32);
 
 const TABLES: [[u32; 256]; 8] = tables();
@@ -258,12 +258,12 @@ impl Default for Crc {
 }
 
 impl Crc {
-    /// Of nothing.
+    /// Returns the state for no bytes.
     pub fn new() -> Crc {
         Crc(u32::MAX)
     }
 
-    /// Adds bytes.
+    /// Adds bytes to the checksum.
     pub fn update(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
@@ -279,7 +279,7 @@ impl Crc {
         }
     }
 
-    /// The checksum.
+    /// Returns the checksum.
     pub fn finish(self) -> u32 {
         !self.0
     }

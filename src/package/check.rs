@@ -1,4 +1,5 @@
-//! Whether a graph that was optimized ahead gives what the model gives, and whether its weights can be read in place.
+//! Checks whether a graph that was optimized ahead of time gives the same results as the model, and whether its
+//! weights can be read in place.
 
 use super::promise::Shapes;
 use crate::benchmark::{BenchmarkOptions, Source};
@@ -9,27 +10,28 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
 use serde::{Deserialize, Serialize};
 
-/// Largest difference, of the largest value, at which two float32 graphs are the same; other orders of adding give 1e-6.
+/// Largest difference, relative to the largest value, at which two float32 graphs count as equal; a different order
+/// of additions gives 1e-6.
 const TOLERANCE: f64 = 1e-3;
-/// The same for products that round what they are multiplied with: a difference in the last bit may round another way.
+/// The same limit for products that quantize their inputs: a difference in the last bit may round differently.
 const ROUNDED: f64 = 2e-2;
 
-/// How a graph optimized ahead was looked at when it was made.
+/// The result of checking a graph that was optimized ahead of time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
-    /// Largest difference of an output to that of the model run without optimizers, as a share of its largest value.
-    /// `None` if they were not compared.
+    /// Largest difference of an output from that of the model run without optimizers, relative to its largest value.
+    /// `None` if the graphs were not compared.
     pub largest_difference: Option<f64>,
-    /// The difference that would have been too large.
+    /// Largest difference that passes the check.
     pub tolerance: f64,
-    /// Why they were not compared.
+    /// The reason why the graphs were not compared.
     pub not_compared: Option<String>,
-    /// Why ONNX Runtime would not read the weights where they are mapped; sessions then have copies of their own.
+    /// The reason why ONNX Runtime cannot use the weights where they are mapped; each session then has its own copy.
     pub weights_copied: Option<String>,
 }
 
-/// Runs `ahead` and the model it was made of on one example. An error of kind [`Kind::Cancelled`] or [`Kind::Timeout`]
-/// only; `Err(why)` inside if the graph gives something else.
+/// Runs `ahead` and the model it was made from on one example. Returns an error only of kind [`Kind::Cancelled`] or
+/// [`Kind::Timeout`]; the inner `Err(why)` says that the graph gives different results.
 pub fn compare(
     runtime: &'static Runtime,
     model: &Model,
@@ -73,7 +75,8 @@ pub fn compare(
 
 type Values = Vec<(String, Tensor)>;
 
-/// Inputs, and what the model gives for them when nothing is optimized; with weights in blocks constants are folded.
+/// Returns inputs and the model's outputs for them with all optimizers off; for block-quantized weights, constants
+/// are folded.
 fn reference(
     runtime: &'static Runtime,
     model: &Model,
@@ -93,7 +96,8 @@ fn reference(
     Ok((inputs, outputs))
 }
 
-/// Of the largest value of `b`; infinite where shapes, or values that are no float numbers, differ at all.
+/// Returns the largest difference relative to the largest value of `b`; infinite if the shapes differ, or if values
+/// other than floats differ at all.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(f64::INFINITY);

@@ -1,4 +1,4 @@
-//! A TensorRT engine in a package: a variant for whoever has the device, beside graphs for those who have not.
+//! A TensorRT engine in a package: a variant for machines with the device, next to graphs for all others.
 
 use super::manifest::Variant;
 use super::open::Package;
@@ -12,14 +12,15 @@ use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Provider of such a variant.
+/// Provider of an engine variant.
 pub const PROVIDER: &str = "tensorrt";
 
-/// A file of the package and its content.
+/// A file of the package: its path and its content.
 type File = (String, Bytes);
 
-/// The variant of an engine file of `model`, with what goes into the package. `InvalidArgument` if it has no manifest,
-/// `InvalidModel` if it is not the one of it, `Mismatch` if it is of another model.
+/// Returns the variant of an engine file of `model`, with the files to add to the package. Fails with
+/// `InvalidArgument` if the engine has no manifest, `InvalidModel` if the manifest describes a different file, and
+/// `Mismatch` if the engine was built from another model.
 pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 2])> {
     let Some(made) = Manifest::read(path)? else {
         bail!(InvalidArgument, "{}: the engine has no manifest next to it", path.display());
@@ -44,7 +45,7 @@ pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 
     Ok((variant, [(file, bytes), beside]))
 }
 
-/// Why a session does not use a variant of that provider here.
+/// Returns why a session does not use a variant with that provider on this machine.
 pub fn obstacle(provider: &str) -> String {
     match device() {
         _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),
@@ -54,8 +55,8 @@ pub fn obstacle(provider: &str) -> String {
 }
 
 impl Package {
-    /// The engine of the package, ready to run on the device of that number; runs keep the contract. `NotFound` if it has
-    /// none; `Unsupported` for a package in one file; else as [`Engine::open`].
+    /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`
+    /// if the package has no engine, `Unsupported` for a package in one file, and otherwise like [`Engine::open`].
     pub fn engine(&self, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let Some(variant) = self.manifest().variants.iter().find(|variant| variant.provider == PROVIDER) else {
             bail!(NotFound, "{}: the package has no engine", self.path().display());

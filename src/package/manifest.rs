@@ -1,4 +1,4 @@
-//! What a package says about itself: `optimize.json`, and ONNX Runtime's `manifest.json` beside it.
+//! The manifests of a package: `optimize.json` and, next to it, ONNX Runtime's `manifest.json`.
 
 use super::check::Check;
 use crate::error::{Result, bail, error};
@@ -9,95 +9,96 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The version of packages that this library writes, and the newest it reads. Older ones are read for ever.
+/// The package format version that this library writes, and the newest that it reads. Older versions stay readable.
 pub const FORMAT: u32 = 1;
-/// Our manifest.
+/// File name of our manifest.
 pub const OURS: &str = "optimize.json";
-/// SHA-256 of our manifest, as `sha256sum` writes it.
+/// File name of the SHA-256 of our manifest, in the format of `sha256sum`.
 pub const SEAL: &str = "optimize.json.sha256";
-/// Signature of our manifest.
+/// File name of the signature of our manifest.
 pub const SIGNATURE: &str = "optimize.json.sig";
-/// The manifest of ONNX Runtime's layout.
+/// File name of the manifest of ONNX Runtime's layout.
 pub const THEIRS: &str = "manifest.json";
-/// Weights of all variants.
+/// Path of the weights of all variants.
 pub const WEIGHTS: &str = "shared/weights.safetensors";
-/// What graphs call the file of weights.
+/// The name that graphs use for the weights file.
 pub const LOCATION: &str = "weights.safetensors";
-/// Folder of the files that travel with the model.
+/// Folder of the model's other files.
 pub const ASSETS: &str = "assets";
 
 /// The content of `optimize.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// See [`FORMAT`].
+    /// Format version; see [`FORMAT`].
     pub format: u32,
     /// Version of the library that wrote the package.
     pub library_version: String,
-    /// Version of ONNX Runtime at the time.
+    /// Version of ONNX Runtime that was used to write it.
     pub runtime_version: String,
-    /// The oldest minor version of ONNX Runtime 1 that will do.
+    /// The oldest 1.x version of ONNX Runtime that can run the package.
     pub runtime_minimum: String,
-    /// Inputs, for people: `input_ids: int64[batch, sequence]`.
+    /// Inputs as readable text: `input_ids: int64[batch, sequence]`.
     pub inputs: Vec<String>,
-    /// Outputs, likewise.
+    /// Outputs as readable text, in the same form.
     pub outputs: Vec<String>,
-    /// What runs may be given.
+    /// The shapes that runs accept.
     pub shapes: Contract,
-    /// What else is known about the model.
+    /// Other known facts about the model.
     pub card: CardOf,
-    /// How the cache of a decoder is kept; `None` for other models.
+    /// How a decoder keeps its KV cache; `None` for other models.
     pub kv_scheme: Option<String>,
     /// Graphs, best first.
     pub variants: Vec<Variant>,
-    /// Licence of the model, as its makers name it.
+    /// Licence of the model, as its authors name it.
     pub licence: Option<String>,
-    /// What could not be done as it was asked for: a graph optimized ahead that gave something else, and is not here.
+    /// Warnings about requests that were not fully met, for example a graph optimized ahead of time that was left out
+    /// because its results differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What was done to the model before, oldest first: reports of techniques.
+    /// Reports of the techniques applied to the model before, oldest first.
     pub lineage: Vec<Value>,
-    /// Every file but the manifest, its seal and its signature.
+    /// All files except the manifest, its seal and its signature.
     pub files: BTreeMap<String, FileOf>,
 }
 
 /// One graph of a package.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Variant {
-    /// Name of the variant, and of its folder: `fp32`, `fp32-ahead`.
+    /// Name of the variant and of its folder: `fp32`, `fp32-ahead`.
     pub name: String,
-    /// `fp32` (the model as it came), `int8`, `int4`.
+    /// Precision: `fp32` (the original model), `int8` or `int4`.
     pub precision: String,
-    /// Whether the graph is optimized for a processor; the others run anywhere.
+    /// Whether the graph was optimized for one processor; other graphs run anywhere.
     pub ahead: bool,
-    /// The graph.
+    /// Path of the graph.
     pub file: String,
     /// Execution provider.
     pub provider: String,
-    /// Architecture it needs; `None` is any.
+    /// Architecture that it requires; `None` for any.
     pub architecture: Option<String>,
-    /// Extensions of the processor it needs.
+    /// Processor extensions that it requires.
     pub features: Vec<String>,
-    /// Version of ONNX Runtime it needs, `major.minor`; `None` is any.
+    /// Version of ONNX Runtime that it requires, `major.minor`; `None` for any.
     pub runtime: Option<String>,
-    /// Of graphs optimized ahead: how they were looked at.
+    /// Result of the check of a graph that was optimized ahead of time; `None` for other graphs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
 }
 
 impl Variant {
-    /// Whether its weights are packed beside its graph, in a form that only this library reads.
+    /// Returns whether its weights are packed next to its graph, in a form that only this library reads.
     pub fn is_packed(&self) -> bool {
         self.file.ends_with(PACKED)
     }
 }
 
-/// How files with packed weights end.
+/// File name suffix of packed weights.
 pub const PACKED: &str = ".packed";
 
 /// Size and hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileOf {
-    /// Size.
+    /// Size in bytes.
     pub bytes: u64,
     /// SHA-256 in lower-case hex.
     pub sha256: String,
@@ -134,7 +135,7 @@ impl From<&Card> for CardOf {
 }
 
 impl Manifest {
-    /// Reads our manifest. A package of a newer version is [`crate::error::Kind::Unsupported`].
+    /// Reads our manifest. Fails with [`crate::error::Kind::Unsupported`] for a newer format version.
     pub fn read(content: &[u8]) -> Result<Manifest> {
         let value: Value = serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "is damaged: {e}"))?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
@@ -154,14 +155,14 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The text of our manifest.
+    /// Returns the text of our manifest.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// `manifest.json` of ONNX Runtime's package layout.
+    /// Returns `manifest.json` in ONNX Runtime's package layout.
     pub fn to_theirs(&self, weights: &FileOf) -> String {
         let variant = |v: &Variant| {
             let level = if v.ahead { "ORT_DISABLE_ALL" } else { "ORT_ENABLE_ALL" };
@@ -201,7 +202,7 @@ impl Manifest {
     }
 }
 
-/// `input_ids: int64[batch, sequence]`.
+/// Returns values as readable text, for example `input_ids: int64[batch, sequence]`.
 pub fn describe(values: &[ValueInfo]) -> Vec<String> {
     values.iter().map(|value| format!("{}: {}", value.name, value.describe())).collect()
 }

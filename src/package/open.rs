@@ -1,4 +1,4 @@
-//! Opening a package.
+//! Opens a package.
 
 use super::archive;
 use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS};
@@ -19,25 +19,25 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How to open a package.
+/// Options for opening a package.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
-    /// A variant or a precision; `None` chooses.
+    /// A variant or a precision; `None` chooses automatically.
     pub variant: Option<String>,
-    /// Public key that must have signed the package: 32 bytes.
+    /// Public key that must have signed the package, 32 bytes; `None` accepts any package.
     pub key: Option<[u8; 32]>,
 }
 
-/// Which variant is used, and why.
+/// The chosen variant and the reason.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Position among the manifest's variants.
+    /// Index into the manifest's variants.
     pub index: usize,
-    /// In words.
+    /// The reason as text.
     pub reason: String,
 }
 
-/// An open package. Never changes; cheap to clone; shared freely between threads.
+/// An open package. Immutable, cheap to clone, and safe to share between threads.
 #[derive(Clone)]
 pub struct Package(Arc<Inner>);
 
@@ -76,7 +76,7 @@ impl Entries {
     }
 }
 
-/// Whether there is a package at `path`, by its content.
+/// Returns whether the content at `path` is a package.
 pub fn is_package(path: &Path) -> bool {
     if path.is_dir() {
         return path.join(OURS).is_file() && path.join(SEAL).is_file();
@@ -89,7 +89,7 @@ pub fn is_package(path: &Path) -> bool {
             .is_ok_and(|bytes| bytes.windows_of_tail().contains(OURS))
 }
 
-/// Looks for a name in the directory at the end of an archive.
+/// Searches the central directory at the end of an archive for a name.
 trait Tail {
     fn windows_of_tail(&self) -> std::borrow::Cow<'_, str>;
 }
@@ -101,11 +101,11 @@ impl Tail for Bytes {
 }
 
 impl Package {
-    /// Opens a package. Reads the manifest and checks its seal, and the key if one is given; everything else is
-    /// mapped and looked at when it is used ([`Package::verify`] looks at all of it).
+    /// Opens a package. Reads the manifest and checks its seal and, with a key, its signature; all other files are
+    /// memory-mapped and checked when they are used ([`Package::verify`] checks all of them).
     ///
-    /// [`crate::error::Kind::Unsupported`] for a package of a newer version; `InvalidModel` for one that is damaged or
-    /// not signed by the key.
+    /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version, and with
+    /// `InvalidModel` for one that is damaged or not signed with the key.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
         Package::open_inner(path, options).at(|| path.display())
     }
@@ -140,17 +140,18 @@ impl Package {
         Ok(package)
     }
 
-    /// What the package says about itself.
+    /// Returns the manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
 
-    /// Where it is.
+    /// Returns the path of the package.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The variant for this processor and this ONNX Runtime; without one, for this processor alone.
+    /// Returns the variant for this processor and this version of ONNX Runtime; without a runtime, for this processor
+    /// only.
     pub fn choose(&self, runtime: Option<&Runtime>) -> Result<Choice> {
         self.choose_for(runtime.map(Runtime::version))
     }
@@ -160,8 +161,8 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// The model of the package: a portable graph, for techniques and for looking at. Sessions made of it use the
-    /// variant chosen for the processor, and keep the contract.
+    /// Returns the model of the package: a portable graph, for techniques and for inspection. Its sessions use the
+    /// variant chosen for the processor and check the contract.
     pub fn model(&self) -> Result<Model> {
         let chosen = self.choose(None)?.index;
         let variants = &self.0.manifest.variants;
@@ -177,7 +178,7 @@ impl Package {
         Ok(self.load(portable)?.with_ready(Arc::new(ready)))
     }
 
-    /// A variant as a model.
+    /// Returns a variant as a model.
     pub fn load(&self, index: usize) -> Result<Model> {
         self.load_inner(index).at(|| self.0.path.display())
     }
@@ -197,7 +198,7 @@ impl Package {
         Ok(Model::assemble(loaded.proto, self.card()?, &self.0.path, files))
     }
 
-    /// A file whose hash is that of the manifest.
+    /// Returns a file after checking its hash against the manifest.
     pub(super) fn checked(&self, name: &str) -> Result<Bytes> {
         let content = self.sized(name)?;
         if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
@@ -206,7 +207,8 @@ impl Package {
         Ok(content)
     }
 
-    /// A file whose size is that of the manifest: what is too large to be read on opening.
+    /// Returns a file after checking its size against the manifest. Used for files that are too large to read on
+    /// opening.
     fn sized(&self, name: &str) -> Result<Bytes> {
         let Some(file) = self.0.manifest.files.get(name) else {
             bail!(InvalidModel, "{OURS} has no entry for {name:?}")
@@ -240,7 +242,8 @@ impl Package {
         })
     }
 
-    /// A session of the variant chosen. The quickest way from a package to a result: no other graph is read.
+    /// Creates a session of the chosen variant. This is the fastest way from a package to a result: no other graph is
+    /// read.
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
         if options.execution.provider != ProviderChoice::Cpu {
             // What was made ready is ready for a processor; elsewhere it is the portable graph.
@@ -252,7 +255,7 @@ impl Package {
         Session::of_variant(runtime, &model, ahead, options, call)
     }
 
-    /// The tokenizer; [`crate::error::Kind::NotFound`] if there is none.
+    /// Returns the tokenizer; fails with [`crate::error::Kind::NotFound`] if there is none.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let name = format!("{ASSETS}/tokenizer.json");
         if !self.0.manifest.files.contains_key(&name) {
@@ -265,12 +268,12 @@ impl Package {
         Tokenizer::for_task(self.0.manifest.card.task, &self.checked(&name)?, &beside).at(|| name)
     }
 
-    /// Writes text.
+    /// Creates a text generator.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Generator> {
         Generator::new(runtime, &self.model()?, options, call)
     }
 
-    /// The manifest with what was chosen and why, as JSON.
+    /// Returns the manifest, the chosen variant and the reason as JSON.
     pub fn inspect(&self, runtime: Option<&Runtime>) -> Result<String> {
         let choice = self.choose(runtime)?;
         let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();
@@ -284,8 +287,8 @@ impl Package {
         Ok(text)
     }
 
-    /// Looks at every byte: hashes of all files, seal, signature if there is one (by `key`, if it is given), and in one
-    /// file also what lies around them. `Call` reports the stage `verify`, in bytes.
+    /// Checks every byte: the hashes of all files, the seal, the signature if there is one (against `key`, if given),
+    /// and in a single file also the bytes around the entries. Progress stage: `verify`, in bytes.
     pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
         let total = self.0.manifest.files.values().map(|f| f.bytes).fold(0, u64::saturating_add);
         call.drive("verify", total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())

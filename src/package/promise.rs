@@ -1,7 +1,7 @@
-//! What a package promises: the sizes that its inputs may have, tried out before they are written down.
+//! The input sizes that a package accepts, tested before they are written down.
 //!
-//! The example and both ends of every range are run. What was asked for and does not run is refused; a range that only
-//! a default made is narrowed until it does, and the caller is told.
+//! The example and both ends of every range are run. A requested size that does not run is an error; a default range
+//! is narrowed until it runs, with a warning.
 
 use super::shapes::{self, Asked};
 use super::write::CompileOptions;
@@ -21,29 +21,30 @@ use std::time::{Duration, Instant};
 /// Names and shapes of inputs.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// What a package may be given.
+/// The inputs that a package accepts.
 pub struct Promise {
-    /// The sizes.
+    /// The accepted sizes.
     pub contract: Contract,
-    /// Shapes within it on which the model was run.
+    /// Shapes within the contract on which the model was run.
     pub example: Shapes,
-    /// What is less than was asked for, or was not tried.
+    /// Warnings about ranges that are narrower than requested or were not tested.
     pub warnings: Vec<String>,
 }
 
-/// Tokens of the example where the length may vary: few find what a wrong graph gets wrong.
+/// Length of the example in tokens if the length may vary: a short example is enough to find errors in a graph.
 const LENGTH: i64 = 16;
-/// Tokens where it may not.
+/// Length of the example in tokens if it is fixed.
 const FIXED_LENGTH: i64 = 128;
-/// Inputs of more elements are not tried: a run could take all memory there is.
+/// Inputs with more elements are not tested: such a run could use up the memory.
 const ELEMENTS: u64 = 1 << 24;
-/// What a run may take; a size that is wrong is found sooner.
+/// Time limit of one run; a wrong size fails sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What all runs may take.
+/// Time limit of all runs.
 const ALL: Duration = Duration::from_secs(60);
 
 impl Promise {
-    /// Chooses sizes as the options say and tries them. `InvalidArgument` if the model does not run on them.
+    /// Chooses sizes according to the options and tests them. Fails with `InvalidArgument` if the model does not run
+    /// on them.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &CompileOptions, call: &Call) -> Result<Promise> {
         let (min, max) = (options.batch_min, options.batch_max);
         if min < 0 || max < min {
@@ -97,7 +98,7 @@ impl Promise {
     }
 }
 
-/// Which guess the sizes of a run are, and those that are set.
+/// The guess that the sizes of a run are based on, and the sizes that are set explicitly.
 struct Base {
     at: usize,
     set: Vec<(String, i64)>,
@@ -113,7 +114,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Sizes within what is asked for, of a guess.
+    /// Returns sizes within the requested ranges for a guess.
     fn sizes(&self, trial: usize, set: &[(String, i64)]) -> Result<Sizes> {
         let mut sizes = Sizes::new(self.model);
         for (position, info) in self.infos.iter().enumerate() {
@@ -134,7 +135,7 @@ impl Maker<'_> {
         Ok(sizes)
     }
 
-    /// The shapes of inputs whose rank is known.
+    /// Returns the shapes of inputs whose rank is known.
     fn shapes(&self, sizes: &Sizes) -> Result<Shapes> {
         let known = |(position, info): (usize, &ValueInfo)| {
             info.shape.is_some().then(|| Ok((info.name.clone(), sizes.shape(position)?)))
@@ -148,7 +149,7 @@ impl Maker<'_> {
         Ok((shapes::contract(&self.infos, &self.asked, &example)?, shapes))
     }
 
-    /// Finds an example that runs, and gives which guess it is; `None` if nothing could be tried.
+    /// Finds an example that runs. Returns the index of its guess, or `None` if nothing could be tested.
     fn example(&self, trial: &mut Trial<'_>, promise: &mut Promise) -> Result<Option<usize>> {
         let mut refused = None;
         for at in 0..TRIALS {
@@ -191,7 +192,7 @@ impl Maker<'_> {
         ))
     }
 
-    /// The ranges of a contract, each with whether it was asked for.
+    /// Returns the ranges of a contract, each with whether it was requested.
     fn ranges(&self, contract: &Contract) -> Vec<(Range, bool)> {
         let defaults = CompileOptions::default();
         let usual = (self.options.batch_min, self.options.batch_max) == (defaults.batch_min, defaults.batch_max);
@@ -209,7 +210,7 @@ impl Maker<'_> {
         ranges.into_values().collect()
     }
 
-    /// Runs both ends of a range; the others have the sizes of a base.
+    /// Runs both ends of a range; all other ranges keep the sizes of a base.
     fn ends(
         &self,
         trial: &mut Trial<'_>,
@@ -268,20 +269,20 @@ impl Maker<'_> {
     }
 }
 
-/// `x [1, 128], y [1]`.
+/// Returns shapes as text, for example `x [1, 128], y [1]`.
 fn listed(shapes: &Shapes) -> String {
     shapes.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// What came of a run.
+/// The result of a test run.
 enum Tried {
     Runs,
     Refused(Error),
-    /// Inputs that cannot be made, or are too large.
+    /// The inputs cannot be made or are too large.
     Untried(String),
 }
 
-/// Runs of the model.
+/// Test runs of the model.
 struct Trial<'a> {
     model: &'a Model,
     session: Session,
@@ -300,7 +301,8 @@ impl<'a> Trial<'a> {
         self.start.elapsed() > ALL
     }
 
-    /// An error only if the caller ends the work. A run that takes long is one that runs.
+    /// Runs the model on these shapes. Fails only if the caller ends the work. A run that reaches the time limit
+    /// counts as successful.
     fn run(&mut self, shapes: &Shapes) -> Result<Tried> {
         self.call.check()?;
         let elements = |(_, shape): &(String, Vec<i64>)| element_count(shape).unwrap_or(u64::MAX);

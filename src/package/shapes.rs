@@ -1,5 +1,5 @@
-//! The ranges of sizes that somebody asks of a package, and the [`Contract`] that a model makes of them. Written as
-//! `torch.export` has it, `{input: {dimension: {name, min, max}}}`; equal names are equal sizes. Bounds are meant exactly.
+//! The size ranges requested for a package, and the [`Contract`] that a model makes of them. The format is that of
+//! `torch.export`: `{input: {dimension: {name, min, max}}}`; equal names mean equal sizes. Both bounds are inclusive.
 
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -9,7 +9,7 @@ use crate::model::{Dim, ValueInfo};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
-/// Ranges that were asked for: by input (name or position), then by dimension.
+/// Requested ranges by input (name or index) and dimension.
 pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
 
 /// Reads `{"x": {"0": {"name": "batch", "min": 1, "max": 8}}}`.
@@ -34,7 +34,7 @@ pub fn parse(json: &str) -> Result<Asked> {
     Ok(asked)
 }
 
-/// Refuses a range that no name or no size fits.
+/// Fails for a range with an invalid name or without a valid size.
 fn check_range(range: &Range) -> Result<()> {
     let mut letters = range.name.chars();
     let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -50,11 +50,11 @@ fn check_range(range: &Range) -> Result<()> {
     Ok(())
 }
 
-/// Returns a contract of the ranges asked for. Where none is asked for, the size is that of `example`, by input.
+/// Returns a contract of the requested ranges. Dimensions without a request keep their size in `example`.
 ///
-/// [`crate::error::Kind::NotFound`] for an input that the model does not have, `InvalidArgument` for a dimension
-/// beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the model wants
-/// equal under two names, and an example outside its range.
+/// Fails with [`crate::error::Kind::NotFound`] for an input that the model does not have, and with `InvalidArgument`
+/// for a dimension beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the
+/// model requires to be equal under two names, and an example outside its range.
 pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
     let asked = by_name(infos, asked)?;
     let mut ranges: HashMap<&str, &Range> = HashMap::new();
@@ -84,7 +84,7 @@ pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Ve
     Ok(contract)
 }
 
-/// Sizes that the model calls by one name must be one size here, too.
+/// Checks that sizes with one name in the model are one size in the contract.
 fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     if infos.iter().any(|info| info.name == "use_cache_branch") {
         return Ok(());
@@ -114,7 +114,7 @@ fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     Ok(())
 }
 
-/// What was asked for, by the names of inputs.
+/// Returns the requested ranges by input name.
 fn by_name<'a>(infos: &'a [ValueInfo], asked: &'a Asked) -> Result<BTreeMap<&'a str, &'a BTreeMap<usize, Range>>> {
     let mut named = BTreeMap::new();
     for (key, dims) in asked {
@@ -178,8 +178,9 @@ fn input_shape(
     Ok(InputShape { name: info.name.clone(), dtype, dims: Some(dims) })
 }
 
-/// What `--dynamic` means: the first dimension of inputs, where the model leaves it open, is `batch`, from `batch.0` to
-/// `batch.1`; other open dimensions are any size up to `longest`, which is for the lengths of texts. `given` wins.
+/// Implements `--dynamic`: the first dimension of each input, if the model leaves it open, becomes `batch`, from
+/// `batch.0` to `batch.1`; other open dimensions accept any size up to `longest`, the limit for text lengths. Ranges
+/// in `given` take precedence.
 pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
     let infos = &meaningful(infos)[..];
     let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
@@ -211,7 +212,7 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
     asked
 }
 
-/// Dimensions of one name get the widest of their ranges: a length is that of texts and of caches.
+/// Gives dimensions of one name the widest of their ranges: a length may belong to texts and to caches.
 fn level(infos: &[ValueInfo], asked: &mut Asked) {
     let mut widest: HashMap<String, Range> = HashMap::new();
     for range in asked.values().flat_map(BTreeMap::values) {
@@ -229,7 +230,7 @@ fn level(infos: &[ValueInfo], asked: &mut Asked) {
     }
 }
 
-/// A name of the model as one that a contract takes: `past_length + 1` becomes `past_length___1`.
+/// Returns a symbol of the model as a valid name in a contract: `past_length + 1` becomes `past_length___1`.
 fn identifier(symbol: &str, position: usize, index: usize) -> String {
     let clean: String = symbol.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     match clean.chars().next() {

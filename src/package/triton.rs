@@ -1,4 +1,4 @@
-//! A model repository for Triton Inference Server: the portable graph, and what the contract says as `config.pbtxt`.
+//! A model repository for Triton Inference Server: the portable graph, and the contract as `config.pbtxt`.
 
 use super::open::Package;
 use super::write::save_plain;
@@ -11,7 +11,7 @@ use crate::onnx::dtype::DataType;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`. A version that is there is replaced.
+/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`. Replaces an existing version.
 pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')
     {
@@ -26,8 +26,8 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
     files::replace(&home.join("config.pbtxt"), text.as_bytes())
 }
 
-/// Texts of `config.pbtxt`. A first dimension of one name in all inputs that begins at 1 or below becomes the server's
-/// batch, with dynamic batching.
+/// Returns the text of `config.pbtxt`. If the first dimension of all inputs has one name and its minimum is at most
+/// 1, it becomes the server's batch, with dynamic batching.
 fn config(package: &Package, name: &str, inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Result<String> {
     let contract = &package.manifest().shapes;
     let first = |input: &crate::model::contract::InputShape| match input.dims.as_ref().and_then(|d| d.first()) {

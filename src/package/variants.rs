@@ -1,5 +1,5 @@
-//! The graphs of a package: precisions asked for, each as a portable graph and as one optimized for this processor;
-//! and the choice among them when the package is opened.
+//! The graphs of a package: each requested precision as a portable graph and as one optimized for this processor; and
+//! the choice between them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
 use super::promise::Shapes;
@@ -16,20 +16,20 @@ use crate::runtime::{Runtime, Session, SessionOptions};
 use serde_json::Value;
 use std::path::Path;
 
-/// The model as it came.
+/// Precision name of the original model.
 pub const ORIGINAL: &str = "fp32";
-/// Extensions that make int8 worth more than float.
+/// Processor extensions with which int8 is faster than float.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
 
-/// Of a graph optimized ahead: how many times the weights of the portable one it may have. Weights are rearranged, which
-/// keeps their size; what is unfolded or widened beyond this is not worth its place.
+/// Largest size of the weights of a graph optimized ahead of time, relative to the portable one. Rearranged weights
+/// keep their size; anything that is unfolded or widened beyond this limit is not worth its size.
 const MOST: f64 = 1.5;
-/// Weights below this are no matter.
+/// Weights below this size in bytes are ignored.
 const LARGE: u64 = 64 << 10;
 
 /// A variant with its graph.
 pub struct Made {
-    /// What the manifest says of it.
+    /// Its entry in the manifest.
     pub variant: Variant,
     /// The graph.
     pub model: Model,
@@ -37,8 +37,8 @@ pub struct Made {
     pub report: Option<Value>,
 }
 
-/// Makes the precisions named: with `ahead` each optimized for this processor, too, and compared with what it was made
-/// of. Those that give something else are left out, and warned of.
+/// Makes the requested precisions; with `ahead`, also a graph of each that is optimized for this processor and
+/// compared with its source. Graphs with different results are left out with a warning.
 pub fn make(
     runtime: &'static Runtime,
     model: &Model,
@@ -75,7 +75,8 @@ pub fn make(
     Ok((all, warnings))
 }
 
-/// Whether a graph optimized ahead is worth its bytes and gives what the model gives; `Err(why)` inside if not.
+/// Returns whether a graph optimized ahead of time is worth its size and gives the results of the model; the inner
+/// `Err(why)` says why not.
 fn compared(
     runtime: &'static Runtime,
     made: &Model,
@@ -94,7 +95,7 @@ fn compared(
     check::compare(runtime, made, ready, example, name != ORIGINAL, call)
 }
 
-/// Bytes of weights, whether they are initializers or in nodes.
+/// Returns the size of all weights in bytes, in initializers and in `Constant` nodes.
 fn weights(model: &Model) -> u64 {
     let proto = model.proto();
     let graph = proto.graph.iter().flat_map(|graph| &graph.node);
@@ -139,7 +140,7 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
     Ok((made, serde_json::to_value(report).ok()))
 }
 
-/// The graph as ONNX Runtime optimizes it for this processor; `None` if it is too large for that.
+/// Returns the graph as ONNX Runtime optimizes it for this processor; `None` if it is too large for that.
 fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Call) -> Result<Option<Model>> {
     if weight_bytes(model.proto()) > limits::INLINE_WEIGHT_BYTES {
         return Ok(None);
@@ -155,12 +156,13 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     Ok((names(&made) == names(model)).then_some(made))
 }
 
-/// `1.32` of `1.32.0`.
+/// Returns the minor version, for example `1.32` of `1.32.0`.
 pub fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// Which variant to use, and why: number and reason. `None` for a runtime that is not known yet takes portable graphs.
+/// Returns the index of the variant to use and the reason. `None` as the runtime (not yet known) selects portable
+/// graphs.
 pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) -> Result<(usize, String)> {
     let machine = Machine::here();
     let named = |v: &&Variant| wanted.is_none_or(|wanted| wanted == v.name || wanted == v.precision);
@@ -192,7 +194,7 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
     }
 }
 
-/// What speaks against a variant here.
+/// Returns why a variant cannot be used on this machine.
 fn obstacle(variant: &Variant, machine: &Machine, runtime: Option<&str>, asked: bool) -> Option<String> {
     if variant.provider != "cpu" {
         return Some(engines::obstacle(&variant.provider));

@@ -1,4 +1,4 @@
-//! Whether a package is whole, and whose it is.
+//! Checks the integrity and the signature of a package.
 
 use super::archive::{self, Crc, Entry};
 use super::manifest::{Manifest, OURS, SEAL, SIGNATURE};
@@ -11,7 +11,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The content of the seal, which `sha256sum --check` understands.
+/// Returns the content of the seal, in the format that `sha256sum --check` reads.
 pub fn seal(ours: &[u8]) -> String {
     format!("{}  {OURS}\n", hex(&Sha256::digest(ours)))
 }
@@ -27,7 +27,7 @@ struct Signed {
 
 const ALGORITHM: &str = "ed25519";
 
-/// Signs our manifest (RFC 8032), and so all that it has the hash of.
+/// Signs our manifest (RFC 8032), and with it every file whose hash it contains.
 pub fn sign(key: &[u8; 32], ours: &[u8]) -> String {
     let key = SigningKey::from_bytes(key);
     text(&Signed {
@@ -43,12 +43,12 @@ fn text(signed: &Signed) -> String {
     text
 }
 
-/// The public key of a secret one.
+/// Returns the public key of a secret key.
 pub fn public_key(secret: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(secret).verifying_key().to_bytes()
 }
 
-/// An error if the signature is not one of our manifest, by `key` if one is given.
+/// Fails if the signature does not match our manifest, or was not made with `key` if one is given.
 pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> Result<()> {
     let signed: Signed =
         serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;
@@ -78,7 +78,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// SHA-256 of mapped bytes, in hex.
+/// Returns the SHA-256 of mapped bytes, in hex.
 pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     let mut hash = Sha256::new();
     files::stream(content, &mut std::io::sink(), |part| {
@@ -89,7 +89,7 @@ pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Every byte of a file that is not content must be what it is when the file is written.
+/// Checks that every byte of the file outside the entries has the value that writing it would give.
 pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()> {
     let found = archive::entries(bytes)?;
     let mut entries = Vec::new();

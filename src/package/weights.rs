@@ -1,4 +1,4 @@
-//! The weights of all variants of a package in one safetensors file, each once.
+//! The weights of all variants of a package in one safetensors file, each stored once.
 
 use super::manifest::LOCATION;
 use crate::error::{Result, error};
@@ -13,12 +13,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
-/// Tensors below this stay in the graph: shapes, axes, scalars.
+/// Tensors with fewer bytes stay in the graph: shapes, axes, scalars.
 const SHARED_FROM: usize = 1024;
-/// The data begin at a multiple of this.
+/// The data begin at a multiple of this value in bytes.
 const PAGE: u64 = 4096;
 
-/// Weights on their way into a package.
+/// Weights collected for a package.
 #[derive(Default)]
 pub struct Pool {
     tensors: Vec<Pooled>,
@@ -30,14 +30,14 @@ struct Pooled {
     name: String,
     dtype: &'static str,
     dims: Vec<i64>,
-    /// From the beginning of the data.
+    /// Offset from the beginning of the data, in bytes.
     offset: u64,
     bytes: Bytes,
 }
 
 impl Pool {
-    /// Takes the large weights out of a graph and notes where they are: `offset` counts from the beginning of the data
-    /// until [`place`] puts it right.
+    /// Moves the large weights out of a graph and records their location: `offset` counts from the beginning of the
+    /// data until [`place`] corrects it.
     pub fn take(&mut self, proto: &mut ModelProto) {
         // Before version 4 an initializer is an input as well.
         let apart = proto.ir_version.unwrap_or(0) >= 4;
@@ -74,8 +74,8 @@ impl Pool {
         offset
     }
 
-    /// The file: its header, then weights with what fills the space between them. The format has no gaps: those are
-    /// tensors of bytes.
+    /// Returns the file: its header, then the weights with padding between them. The format allows no gaps, so the
+    /// padding consists of byte tensors.
     pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
         let mut header: Map<String, Value> = Map::new();
         let (mut pieces, mut end) = (Vec::new(), 0);
@@ -99,7 +99,7 @@ impl Pool {
     }
 }
 
-/// Large tensors in `Constant` nodes become initializers: only these can lie elsewhere.
+/// Turns large tensors in `Constant` nodes into initializers: only initializers can be stored externally.
 fn initializers_of_constants(graph: &mut GraphProto) {
     let given: HashSet<&str> = graph.output.iter().filter_map(|output| output.name.as_deref()).collect();
     let is_weight = |node: &NodeProto| {
@@ -120,7 +120,7 @@ fn initializers_of_constants(graph: &mut GraphProto) {
     }
 }
 
-/// Makes the offsets of [`Pool::take`] count from the beginning of the file.
+/// Changes the offsets of [`Pool::take`] to count from the beginning of the file.
 pub fn place(proto: &mut ModelProto, begin: u64) {
     let Some(graph) = proto.graph.as_deref_mut() else { return };
     for_each_initializer(graph, &mut |tensor| {
@@ -134,7 +134,7 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
 }
 
-/// What safetensors calls a type; `None` where it has no name for it.
+/// Returns the safetensors name of a type; `None` if it has none.
 fn name_of(dtype: DataType) -> Option<&'static str> {
     Some(match dtype {
         DataType::Float64 => "F64",

@@ -1,4 +1,4 @@
-//! Making a package.
+//! Writes a package.
 
 use super::archive::{self, Crc, Entry};
 use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
@@ -22,38 +22,38 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// What is asked of a package.
+/// Options for a package.
 #[derive(Debug, Clone)]
 pub struct CompileOptions {
-    /// Inputs may vary: `batch` from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`], other open dimensions
-    /// freely. Without it, and without ranges of its own, a dimension has its size in the example. Decoders, whose texts
-    /// grow, are always dynamic.
+    /// Whether input sizes may vary: `batch` from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`],
+    /// other open dimensions freely. Otherwise a dimension without its own range has its size in the example.
+    /// Decoders are always dynamic because their texts grow. Default: false.
     pub dynamic: bool,
-    /// See [`CompileOptions::dynamic`].
+    /// Smallest batch size; see [`CompileOptions::dynamic`].
     pub batch_min: i64,
-    /// See [`CompileOptions::dynamic`].
+    /// Largest batch size; see [`CompileOptions::dynamic`].
     pub batch_max: i64,
-    /// Ranges of dimensions, by input; see [`super::shapes::parse`].
+    /// Ranges of dimensions by input; see [`super::shapes::parse`].
     pub shapes: Asked,
-    /// Sizes of the example input. Those that are not here are chosen by name and place, as a benchmark's are, one for
+    /// Sizes of the example input. Missing sizes are chosen by name and position as for a benchmark, one size for
     /// equal names: see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
-    /// `fp32` (the model as it came), `int8`, `int4`: best first.
+    /// Precisions, best first: `fp32` (the original model), `int8`, `int4`.
     pub variants: Vec<String>,
-    /// Without graphs optimized for this processor.
+    /// Whether to omit graphs optimized for this processor.
     pub portable_only: bool,
-    /// Weights packed, so that zeros take next to nothing; then every variant has its own, and none is optimized for this
-    /// processor. See [`crate::onnx::packed`].
+    /// Whether to pack the weights so that zeros take almost no space; then every variant has its own weights, and
+    /// none is optimized for this processor. See [`crate::onnx::packed`].
     pub packed: bool,
-    /// One file instead of a folder.
+    /// Whether to write one file instead of a folder.
     pub single_file: bool,
-    /// Secret key to sign with: 32 bytes.
+    /// Secret key to sign with, 32 bytes; `None` does not sign.
     pub key: Option<[u8; 32]>,
     /// Licence of the model.
     pub licence: Option<String>,
     /// Reports of the steps that led to this model, oldest first.
     pub lineage: Vec<Value>,
-    /// A TensorRT engine of the model, with its manifest beside it: a variant for those who have the device.
+    /// A TensorRT engine of the model, with its manifest next to it: a variant for machines with the device.
     pub engine: Option<PathBuf>,
 }
 
@@ -77,17 +77,17 @@ impl Default for CompileOptions {
     }
 }
 
-/// What was made.
+/// The result of [`compile`].
 #[derive(Debug, serde::Serialize)]
 pub struct Compiled {
-    /// Its files.
+    /// The files of the package.
     pub files: Vec<SavedFile>,
-    /// What could not be done as it was asked for.
+    /// Warnings about requests that were not fully met.
     pub warnings: Vec<String>,
 }
 
 impl Compiled {
-    /// `{"files": [{"path", "bytes", "sha256"}], "warnings": ["..."]}`.
+    /// Returns `{"files": [{"path", "bytes", "sha256"}], "warnings": ["..."]}`.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -95,14 +95,15 @@ impl Compiled {
     }
 }
 
-/// A file of the package: its path there, and its content in pieces.
+/// A file of the package: its path and its content in pieces.
 type Part = (String, Vec<Bytes>);
 
-/// Makes a package of `model` at `path`: a folder, or one file. It appears there when it is complete; a package that is
-/// there already is replaced, anything else refused. The same model on the same machine gives the same bytes.
+/// Makes a package of `model` at `path`: a folder or one file. The package appears there when it is complete; an
+/// existing package is replaced, any other existing file or folder is an error. The same model on the same machine
+/// gives the same bytes.
 ///
-/// The model is run on the example and on both ends of every range. `InvalidArgument` if it does not run on what was asked
-/// for; a range that is only a default is narrowed instead, with a warning.
+/// The model is run on the example and on both ends of every range. Fails with `InvalidArgument` if it does not run
+/// on a requested size; a default range is narrowed instead, with a warning.
 pub fn compile(
     runtime: &'static Runtime,
     model: &Model,
@@ -156,7 +157,7 @@ fn check_target(path: &Path, options: &CompileOptions) -> Result<()> {
     Ok(())
 }
 
-/// The weights of all variants once, and their graphs, which point to them.
+/// Returns the weights of all variants, each stored once, and the graphs that refer to them.
 fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     let mut pool = weights::Pool::default();
     let stub = |made: &variants::Made| -> ModelProto {
@@ -174,7 +175,7 @@ fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Each variant with its weights, packed. ONNX Runtime's manifest still names a file of weights: one without any.
+/// Returns each variant with its packed weights. ONNX Runtime's manifest still names a weights file: an empty one.
 fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), weights::Pool::default().pieces()?.1)];
     for made in made {
@@ -213,7 +214,7 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
     }
 }
 
-/// Hashes, then writes.
+/// Hashes the files, then writes them.
 fn finish(
     mut parts: Vec<Part>,
     mut manifest: Manifest,
@@ -288,7 +289,7 @@ fn write_file(path: &Path, parts: &[Part], entries: &[Entry], ticket: &Ticket) -
     Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes, sha256: hex(&hash.finalize()) }] })
 }
 
-/// A folder in the making, which goes if it is not finished.
+/// A temporary folder that is removed if the package is not finished.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
@@ -325,7 +326,7 @@ fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
     Ok(saved)
 }
 
-/// Saves the portable graph of a model whole, for other programs.
+/// Saves the portable graph of a model as plain ONNX, for other programs.
 pub(super) fn save_plain(model: &Model, path: &Path, call: &Call) -> Result<Saved> {
     model.save(path, ExternalData::Auto, call)
 }

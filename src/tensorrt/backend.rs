@@ -1,4 +1,4 @@
-//! The libraries that build engines: finding one, opening it, and what it is asked before.
+//! The libraries that build engines: finding and opening one, and querying its version and device.
 
 use super::shim::{self, Compiled};
 use crate::error::{Error, Kind, Result, bail};
@@ -10,31 +10,31 @@ use std::path::{Path, PathBuf};
 /// A library that builds engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
-    /// TensorRT 11 (`libnvinfer.so.11`): for the device that is there.
+    /// TensorRT 11 (`libnvinfer.so.11`): builds for the GPU of this machine.
     #[serde(rename = "tensorrt")]
     TensorRt,
-    /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`): without a device too, for those that are named.
+    /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`): also builds without a GPU, for named compute capabilities.
     #[serde(rename = "tensorrt-rtx")]
     TensorRtRtx,
-    /// ONNX Runtime's TensorRT provider: a model with engines in it, for the device that is there.
+    /// ONNX Runtime's TensorRT provider: builds a model with embedded engines for the GPU of this machine.
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
 }
 
-/// Which of them is asked for.
+/// The requested library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
-    /// TensorRT where it and a device are, else TensorRT-RTX, else ONNX Runtime's provider where it starts.
+    /// TensorRT if it and a GPU are available, else TensorRT-RTX, else ONNX Runtime's provider if it starts.
     #[default]
     Auto,
-    /// TensorRT or an error.
+    /// TensorRT, or an error.
     #[serde(rename = "tensorrt")]
     TensorRt,
-    /// TensorRT-RTX or an error.
+    /// TensorRT-RTX, or an error.
     #[serde(rename = "tensorrt-rtx")]
     TensorRtRtx,
-    /// ONNX Runtime's TensorRT provider or an error.
+    /// ONNX Runtime's TensorRT provider, or an error.
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
 }
@@ -49,11 +49,11 @@ impl From<Backend> for Choice {
     }
 }
 
-/// Names a folder (or a file) with the libraries, if the options do not.
+/// Environment variable with the folder or file of the libraries, used if the options name none.
 pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
 
 impl Backend {
-    /// `tensorrt`, `tensorrt-rtx`.
+    /// Returns the name: `tensorrt`, `tensorrt-rtx`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::TensorRt => "tensorrt",
@@ -70,7 +70,7 @@ impl Backend {
         }
     }
 
-    /// File names of the library and its parser of ONNX.
+    /// Returns the file names of the library and of its ONNX parser.
     fn files(self) -> [&'static str; 2] {
         match self {
             Backend::TensorRt => ["libnvinfer.so.11", "libnvonnxparser.so.11"],
@@ -79,18 +79,18 @@ impl Backend {
         }
     }
 
-    /// `1.7.1` of 10701, `11.4.0` of 110400.
+    /// Returns a version as text: `1.7.1` for 10701, `11.4.0` for 110400.
     fn version(number: i32) -> String {
         format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
     }
 }
 
-/// An open library. Stays open until the process ends.
+/// An open library. It stays open until the process ends.
 pub struct Library {
     backend: Backend,
     version: String,
     path: PathBuf,
-    /// Why this one.
+    /// The reason for choosing this library.
     reason: String,
     pub(super) compiled: Compiled,
     pub(super) create_builder: *mut c_void,
@@ -103,12 +103,12 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Opens what `choice` asks for: in `folder` and nowhere else if there is one, else where `OPTIMIZE_TENSORRT_PATH`
-    /// says, beside this library, and where the system's loader looks.
+    /// Opens the library that `choice` requests: only in `folder` if there is one, else in `OPTIMIZE_TENSORRT_PATH`,
+    /// next to this library, and on the system loader's search path.
     ///
-    /// `BackendMissing` if there is none (the message names each place), or this library was built without the
-    /// headers; `Unsupported` for a version other than that of the headers; `DeviceMissing` if TensorRT is asked for
-    /// and there is no device, without which it must not be called.
+    /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was built
+    /// without the headers, `Unsupported` if the version differs from that of the headers, and `DeviceMissing` if
+    /// TensorRT is requested without a GPU, which it requires.
     pub fn open(choice: Choice, folder: Option<&Path>) -> Result<Library> {
         match choice {
             Choice::TensorRt => open(Backend::TensorRt, folder, "it was requested".to_owned()),
@@ -140,27 +140,27 @@ impl Library {
         }
     }
 
-    /// Which it is.
+    /// Returns which library it is.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// As the library says it.
+    /// Returns the version that the library reports.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The file that is open.
+    /// Returns the path of the open file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why this one was taken.
+    /// Returns the reason for choosing this library.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// `TensorRT-RTX 1.7.1`.
+    /// Returns name and version, for example `TensorRT-RTX 1.7.1`.
     pub fn name(&self) -> String {
         format!("{} {}", self.backend.title(), self.version)
     }
@@ -224,7 +224,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     )
 }
 
-/// Folders to look in; `None` is wherever the system's loader looks.
+/// Returns the folders to search; `None` stands for the system loader's search path.
 fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = folder {
@@ -243,7 +243,8 @@ fn version_of(handle: *mut c_void, path: &Path) -> Result<i32> {
     Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(function)() })
 }
 
-/// The first NVIDIA device: its compute capability, 89 for 8.9. `DeviceMissing` says what there is not.
+/// Returns the compute capability of the first NVIDIA GPU, 89 for 8.9. Fails with `DeviceMissing`, whose message says
+/// what is missing.
 pub fn device() -> Result<i32> {
     Driver::get()?.capability(0)
 }

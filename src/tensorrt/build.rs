@@ -1,4 +1,4 @@
-//! From a model to an engine file with its manifest.
+//! Builds an engine file and its manifest from a model.
 
 use super::backend::{Backend, Choice, Library, device};
 use super::manifest::{self, FORMAT, Key, Manifest};
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Bits of `BuilderFlag`, as both sets of headers have them.
+/// Bits of `BuilderFlag`, the same in both sets of headers.
 mod flag {
     pub const REFIT: u32 = 1 << 4;
     pub const TF32: u32 = 1 << 6;
@@ -31,16 +31,16 @@ mod flag {
     pub const STRIP_PLAN: u32 = 1 << 18;
 }
 
-/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` beside it.
+/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` next to it.
 ///
-/// If the engine that is there was made of the same model, by the same library, with the same options, it stays, and the
-/// report says `reused`. `runtime` is needed for precisions other than fp32, whose error is measured before the build.
-/// Stages: `hash`, then `precision` (in measurements), then `build` (in steps of the library).
+/// An existing engine of the same model, library and options is kept, and the report says `reused`. `runtime` is
+/// needed for precisions other than fp32, whose error is measured before the build. Progress stages: `hash`, then
+/// `precision` (in measurements), then `build` (in steps of the library).
 ///
-/// `BackendMissing`, `DeviceMissing` and `Unsupported` as [`Library::open`]; `InvalidArgument` if an input varies in
-/// size and nothing says how; `Unsupported` for operators that cannot be lowered (the message names them) or that the
-/// library refuses; `GateNotMet` if the error stays above the one allowed; `Mismatch` if another engine is there and
-/// must not be replaced; `Io` if there is no room.
+/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` if the
+/// size of an input varies and no option sets it; `Unsupported` for operators that cannot be lowered (the message
+/// names them) or that the library rejects; `GateNotMet` if the error stays above the limit; `Mismatch` if a
+/// different engine exists and must not be replaced; `Io` if the disk is full.
 pub fn build(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -86,8 +86,8 @@ pub fn build(
     Ok(report)
 }
 
-/// The graph that a library would be given, without building: lowered to what its parser takes, in the precision asked
-/// for. Its inputs and outputs are those of `model`.
+/// Returns the graph that the library would receive, without building: lowered to the operators that its parser
+/// supports, in the requested precision. Its inputs and outputs are those of `model`.
 pub fn graph(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -221,8 +221,8 @@ fn make(
     Ok(manifest)
 }
 
-/// A graph as the parser of the library takes it: encoded, or above protobuf's 2 GiB a file with its weights beside it, in
-/// a folder that goes when the engine is built.
+/// A graph in the form that the library's parser reads: encoded, or, above protobuf's limit of 2 GiB, a file with
+/// external weights in a temporary folder that is removed after the build.
 struct Parsed {
     bytes: Bytes,
     file: Option<PathBuf>,
@@ -285,10 +285,10 @@ fn flags(options: &TensorRtOptions) -> u32 {
         | set(options.strip, flag::STRIP_PLAN)
 }
 
-/// What builds.
+/// The builder of the engine.
 enum Builder {
     Library(Library),
-    /// ONNX Runtime's provider, and why.
+    /// ONNX Runtime's provider, and the reason for choosing it.
     Runtime(&'static Runtime, String),
 }
 
@@ -385,7 +385,7 @@ fn key(library: &Builder, identity: &FileIdentity, profiles: &Profiles, options:
     })
 }
 
-/// Whether the engine that is there is the one asked for, and why, or why not.
+/// Returns the reason for building or not, and the manifest of the existing engine if it can be reused.
 fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(String, Option<Manifest>)> {
     if !engine.exists() {
         return Ok(("there was no engine".to_owned(), None));
@@ -411,7 +411,7 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
     Ok((why, None))
 }
 
-/// Saves what [`graph`] gives.
+/// Saves the result of [`graph`].
 pub fn save_graph(model: &Model, path: &Path, call: &Call) -> Result<FileIdentity> {
     Ok(model.save(path, ExternalData::Auto, call)?.identity())
 }

@@ -1,5 +1,5 @@
-//! Writing a plan of precisions into a graph: each float32 value has up to two names, its own and that of its short
-//! form, and casts stand between them where both are read.
+//! Writes a precision plan into a graph: each float32 value has up to two names, its own and that of its
+//! low-precision form, with casts between them where both are read.
 
 use super::options::Precision;
 use crate::error::Result;
@@ -12,27 +12,28 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use std::collections::{HashMap, HashSet};
 
-/// What a node does with the float32 values it reads and gives.
+/// How a node treats the float32 values that it reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As it is.
+    /// In float32.
     Full,
-    /// In the short type.
+    /// In the low-precision type.
     Short,
-    /// It takes either and gives neither.
+    /// It reads either type and outputs neither.
     Either,
 }
 
-/// A model in a lower precision.
+/// A model in lower precision.
 pub(super) struct Rewritten {
     pub proto: ModelProto,
-    /// The short form of each value that has one, by its name in the original.
+    /// The low-precision name of each value that has one, by its name in the original.
     pub short: HashMap<String, String>,
 }
 
-/// Rewrites the main graph. `floats` are the names of its float32 values, `forms` go by node.
+/// Rewrites the main graph. `floats` are the names of its float32 values, `forms` has one entry per node.
 ///
-/// `emulated` keeps the type float32 and rounds instead: what a runtime without kernels for the short type can run.
+/// `emulated` keeps the type float32 and rounds instead, so that a runtime without kernels for the low-precision type
+/// can run the graph.
 pub(super) fn rewrite(
     original: &ModelProto,
     floats: &HashSet<String>,
@@ -107,7 +108,7 @@ impl Writer {
         if self.precision == Precision::Bf16 { DataType::Bfloat16 } else { DataType::Float16 }
     }
 
-    /// The name of the short form of a value.
+    /// Returns the name of the low-precision form of a value.
     fn name(&mut self, value: &str) -> String {
         if let Some(known) = self.short.get(value) {
             return known.clone();
@@ -123,7 +124,7 @@ impl Writer {
         self.nodes.push(NodeProto { name: Some(name), attribute, ..node("Cast", &[from], &[to]) });
     }
 
-    /// Makes the short form of a value that is there in full.
+    /// Adds the low-precision form of a value that exists in float32.
     fn shorten(&mut self, full: &str, short: &str) {
         if !self.emulated {
             return self.cast(full, short, self.dtype());
@@ -182,7 +183,7 @@ impl Writer {
     }
 }
 
-/// The float32 elements of a constant, however it is stored.
+/// Returns the float32 elements of a constant, in whichever field they are stored.
 pub(super) fn floats(constant: &TensorProto) -> Vec<f32> {
     match &constant.raw_data {
         Some(raw) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),

@@ -1,5 +1,5 @@
-//! ONNX Runtime's TensorRT provider as what builds: a model in which engines stand for what they were made of
-//! (`X_ctx.onnx`, operators `EPContext`). Only where the provider starts: it builds for the device that is there.
+//! ONNX Runtime's TensorRT provider as a builder: it writes a model whose subgraphs are replaced by engines
+//! (`X_ctx.onnx`, operator `EPContext`). It builds only for the GPU of this machine.
 
 use super::manifest::{self, FORMAT, Key, Manifest};
 use super::options::TensorRtOptions;
@@ -14,7 +14,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, SessionOptions, available};
 use std::path::Path;
 
-/// Whether the provider can be started; the reason is its own.
+/// Checks that the provider starts; fails with the provider's own message.
 pub(super) fn starts(runtime: &Runtime) -> Result<()> {
     let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
     match found.and_then(|found| found.reason) {
@@ -23,12 +23,12 @@ pub(super) fn starts(runtime: &Runtime) -> Result<()> {
     }
 }
 
-/// Compute capability of the device that is built for.
+/// Returns the compute capability of the GPU that the provider builds for.
 pub(super) fn capability() -> Result<i32> {
     Driver::get()?.capability(0)
 }
 
-/// Builds `output` of a graph. The session that builds it is dropped; others read the file in a moment.
+/// Builds `output` from a graph. The session that builds it is dropped afterwards; others can then read the file.
 pub(super) fn make(
     runtime: &'static Runtime,
     graph: ModelProto,

@@ -1,4 +1,4 @@
-//! [`Engine`]: an engine that runs.
+//! [`Engine`]: runs an engine.
 
 use super::backend::{Choice, Library};
 use super::manifest::{self, Manifest, OpenOptions};
@@ -20,20 +20,20 @@ use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An engine made ready to run on a device. May move between threads; one run at a time.
+/// An engine loaded on a GPU. It may move between threads; it runs one call at a time.
 pub struct Engine {
     runner: Runner,
     manifest: Manifest,
     slots: Vec<Slot>,
     profile: Option<i32>,
-    /// The shapes that a package takes.
+    /// The shapes that its package accepts.
     contract: Option<Arc<Contract>>,
     // Last: rooms and the runner are of its context.
     device: Device,
     _bytes: bytes::Bytes,
 }
 
-/// An engine file that was looked at and can be opened: where it is, on which device it runs, what goes in and out.
+/// A checked engine file that can be opened: its path, its GPU, its inputs and outputs.
 pub struct EngineFile {
     path: PathBuf,
     options: OpenOptions,
@@ -44,7 +44,7 @@ pub struct EngineFile {
 }
 
 impl EngineFile {
-    /// Opens it once, to see that it can be. Errors as [`Engine::open`].
+    /// Opens the engine once as a check. Fails like [`Engine::open`].
     pub fn new(path: &Path, options: &OpenOptions, device_id: u32) -> Result<EngineFile> {
         let engine = Engine::open(path, options, device_id)?;
         let signature = engine.signature();
@@ -52,17 +52,17 @@ impl EngineFile {
         Ok(EngineFile { path: path.to_owned(), options: options.clone(), device_id, signature, bytes, sha256 })
     }
 
-    /// Whether a file is one, by its name.
+    /// Returns whether the name of a file is that of an engine.
     pub fn is_one(path: &Path) -> bool {
         path.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt") && !path.is_dir()
     }
 
-    /// Makes it ready.
+    /// Loads the engine.
     pub fn open(&self) -> Result<Engine> {
         Engine::open(&self.path, &self.options, self.device_id)
     }
 
-    /// For reports.
+    /// Returns the identity of the file for reports.
     pub fn identity(&self) -> FileIdentity {
         FileIdentity { path: Some(self.path.display().to_string()), sha256: self.sha256.clone(), bytes: self.bytes }
     }
@@ -92,7 +92,7 @@ fn placed(device_id: u32) -> Placement {
     Placement { provider: Provider::TensorRt, device_id, nodes, passed_over, weights_copied: None }
 }
 
-/// What the library made of the file.
+/// The engine object that the library made from the file.
 struct Runner {
     raw: *mut c_void,
     calls: Running,
@@ -107,14 +107,14 @@ impl Drop for Runner {
     }
 }
 
-/// An output in the making: which, its shape, its memory.
+/// An output during a run: its index, its shape and its memory.
 type Made = (usize, Vec<i64>, Vec<u8>);
 
 /// An input or output.
 struct Slot {
     info: ValueInfo,
     dtype: DataType,
-    /// Name in the library's memory, as long as the runner lives.
+    /// Name in the library's memory, valid while the runner lives.
     name: *const c_char,
     is_input: bool,
     on_host: bool,
@@ -124,8 +124,9 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 impl Engine {
-    /// Opens an engine for the device of that number. What [`manifest::open`] refuses is refused;
-    /// [`crate::error::Kind::DeviceMissing`] if there is no device, `Backend` if the library cannot use it there.
+    /// Opens an engine on the GPU with this index. Fails like [`manifest::open`], with
+    /// [`crate::error::Kind::DeviceMissing`] if there is no GPU, and with `Backend` if the library cannot use it
+    /// there.
     pub fn open(path: &Path, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let manifest = manifest::open(path, options)?;
         let device = Device::open(device_id).at(|| path.display())?;
@@ -148,34 +149,34 @@ impl Engine {
         Ok(Engine { runner, manifest, slots, profile: None, contract: None, device, _bytes: bytes })
     }
 
-    /// The same, for no other sizes than the package that it is from allows.
+    /// Returns the engine limited to the sizes that its package allows.
     pub fn with_contract(self, contract: Arc<Contract>) -> Engine {
         let mut engine = self;
         engine.contract = Some(contract);
         engine
     }
 
-    /// Where it runs.
+    /// Returns where the engine runs.
     pub fn placement(&self) -> Placement {
         placed(self.device.number())
     }
 
-    /// Of what it was made.
+    /// Returns the manifest of the engine.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// What a run must be given.
+    /// Returns the inputs of the engine.
     pub fn inputs(&self) -> Vec<ValueInfo> {
         self.slots.iter().filter(|slot| slot.is_input).map(|slot| slot.info.clone()).collect()
     }
 
-    /// What a run gives.
+    /// Returns the outputs of the engine.
     pub fn outputs(&self) -> Vec<ValueInfo> {
         self.slots.iter().filter(|slot| !slot.is_input).map(|slot| slot.info.clone()).collect()
     }
 
-    /// A model with the engine's inputs and outputs and nothing inside: for what makes inputs.
+    /// Returns a model with the engine's inputs and outputs and no nodes, for code that makes inputs.
     pub fn signature(&self) -> Model {
         let values =
             |inputs: bool| self.slots.iter().filter(move |slot| slot.is_input == inputs).map(declared).collect();
@@ -194,9 +195,9 @@ impl Engine {
         })
     }
 
-    /// Runs it: data go in, are computed with, and come out. `NotFound` for names that the engine does not have;
-    /// `InvalidArgument` for an input that is missing, of another type, or of a size that no profile has. `call` is looked
-    /// at before and after: a run on a device is not ended halfway.
+    /// Runs the engine: copies inputs to the GPU, computes, and copies outputs back. Fails with `NotFound` for names
+    /// that the engine does not have, and `InvalidArgument` for an input that is missing, has another type, or has a
+    /// size outside all profiles. `call` is checked before and after: a run on a GPU is not interrupted.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         call.check()?;
         self.check(inputs, outputs)?;
@@ -259,7 +260,7 @@ impl Engine {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
-    /// The first profile that has room for the inputs.
+    /// Returns the first profile that allows these inputs.
     fn profile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<i32> {
         let mut known = String::new();
         for profile in 0.. {
@@ -298,10 +299,11 @@ impl Engine {
         (status == 0).then(|| dims[..rank as usize].to_vec())
     }
 
-    /// Has the device begin; gives index, shape and memory of each output, which is written until the device is waited for.
+    /// Starts the run; returns index, shape and memory of each output, which the GPU writes until [`Device::wait`]
+    /// returns.
     ///
     /// # Safety
-    /// `inputs` and what is given must live until then.
+    /// `inputs` and the returned memory must live until then.
     unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Made>> {
         let (calls, raw) = (self.runner.calls, self.runner.raw);
         let mut result = RawResult::empty();
@@ -392,7 +394,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
     Ok(slots)
 }
 
-/// Types as TensorRT counts them.
+/// Returns the type for TensorRT's `DataType` value.
 fn data_type(number: i32) -> Option<DataType> {
     Some(match number {
         0 => DataType::Float32,

@@ -1,4 +1,4 @@
-//! What is written beside an engine: of what, for what and with what it was made. Looked at before it is used again.
+//! The manifest next to an engine: its model, target, builder and options. It is checked before the engine is used.
 
 use super::backend::{Backend, Choice, Library, device};
 use super::options::Precision;
@@ -12,52 +12,52 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Version of the manifest that is written, and the newest that is read.
+/// The format version that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
 /// The content of `X.engine.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// See [`FORMAT`].
+    /// Format version; see [`FORMAT`].
     pub format: u32,
-    /// Everything that makes an engine another one.
+    /// Everything that identifies an engine.
     #[serde(flatten)]
     pub key: Key,
-    /// Bytes of the engine.
+    /// Size of the engine in bytes.
     pub engine_bytes: u64,
     /// SHA-256 of the engine.
     pub engine_sha256: String,
-    /// SHA-256 of the graph that the library was given.
+    /// SHA-256 of the graph that the library received.
     pub graph_sha256: String,
-    /// Error against fp32 that was measured before the build.
+    /// Error against fp32, measured before the build.
     pub error: Option<Value>,
 }
 
-/// What an engine is made of and for: equal keys, equal engines.
+/// The source and target of an engine: equal keys mean interchangeable engines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
-    /// Of this library.
+    /// Version of this library.
     pub library_version: String,
     /// SHA-256 of the model.
     pub model_sha256: String,
-    /// What built it.
+    /// The library that built the engine.
     pub backend: Backend,
-    /// Its version.
+    /// Version of that library.
     pub backend_version: String,
-    /// Of the device it was built for: `89`, a list, or `none` if it was built without one for all.
+    /// Compute capability of the target: `89`, a list, or `none` for an engine built without a GPU for all of them.
     pub compute_capability: String,
-    /// See [`Precision`].
+    /// Precision; see [`Precision`].
     pub precision: Precision,
-    /// Options that make the engine another one.
+    /// Options that change the engine.
     pub flags: Map<String, Value>,
-    /// As `Profiles::to_json` writes them.
+    /// Profiles, as `Profiles::to_json` writes them.
     pub profiles: Value,
-    /// Whether a timing cache was used: engines may differ by it.
+    /// Whether a timing cache was used: engines may differ because of it.
     pub timing_cache: bool,
 }
 
 impl Key {
-    /// What differs, in words; empty if nothing does.
+    /// Returns the differences as text; empty if the keys are equal.
     pub fn differences(&self, other: &Key) -> Vec<String> {
         let (a, b) = (serde_json::to_value(self), serde_json::to_value(other));
         let (Ok(Value::Object(a)), Ok(Value::Object(b))) = (a, b) else { return vec!["all".to_owned()] };
@@ -69,7 +69,7 @@ impl Key {
     }
 }
 
-/// Where the manifest of an engine is.
+/// Returns the path of an engine's manifest.
 pub fn path_of(engine: &Path) -> PathBuf {
     let mut name = engine.as_os_str().to_owned();
     name.push(".json");
@@ -77,7 +77,7 @@ pub fn path_of(engine: &Path) -> PathBuf {
 }
 
 impl Manifest {
-    /// Reads the manifest of an engine; `None` if there is none.
+    /// Reads the manifest of an engine; returns `None` if there is none.
     pub fn read(engine: &Path) -> Result<Option<Manifest>> {
         let path = path_of(engine);
         let content = match files::read(&path, limits::CONFIG_BYTES) {
@@ -99,42 +99,43 @@ impl Manifest {
         Ok(Some(serde_json::from_value(value).map_err(damaged)?))
     }
 
-    /// The text of the manifest.
+    /// Returns the text of the manifest.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// Whether the file is the engine that the manifest is about.
+    /// Returns whether the bytes are the engine that the manifest describes.
     pub fn is_of(&self, engine: &[u8]) -> bool {
         self.engine_bytes == engine.len() as u64 && self.engine_sha256 == sha256(engine)
     }
 }
 
-/// In lower-case hex.
+/// Returns the SHA-256 in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// How an engine is looked at.
+/// Options for opening an engine.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
-    /// SHA-256 of the model that it must be of; `None` for any.
+    /// SHA-256 of the model that the engine must have been built from; `None` accepts any.
     pub model_sha256: Option<String>,
-    /// An engine is code: whoever opens one says that its maker is trusted.
+    /// Whether the caller trusts the author of the engine: an engine contains code.
     pub trust: bool,
-    /// Which library reads it; its own is taken for `Auto`.
+    /// The library that reads the engine; `Auto` uses the one that built it.
     pub backend: Choice,
     /// Folder of the library.
     pub library: Option<PathBuf>,
 }
 
-/// Looks whether an engine may be used here: trusted, whole, of that model, for that library and device.
+/// Checks whether an engine may be used on this machine: that it is trusted and intact, and that model, library and
+/// device match.
 ///
-/// `Untrusted` without trust or a manifest, `InvalidModel` for a file that is not the one its manifest is about or no
-/// engine at all, `Mismatch` for one of another model, version or device; the message says which. With a device, or
-/// TensorRT-RTX, the library reads it too.
+/// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its
+/// manifest or is no engine, and `Mismatch` for another model, version or device; the message names the difference.
+/// With a GPU, or with TensorRT-RTX, the library also reads the engine.
 pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let place = || engine.display().to_string();
     let file = files::open(engine)?;

@@ -1,4 +1,4 @@
-//! Memory of a device and copies to and from it, by NVIDIA's driver.
+//! Device memory and copies to and from it, through the NVIDIA driver.
 
 use crate::error::{Result, bail, error};
 use crate::runtime::driver::Driver;
@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 type Address = u64;
-/// Of a context or a stream.
+/// A function of a context or a stream.
 type OfContext = unsafe extern "C" fn(*mut c_void) -> c_int;
 type OfDevice = unsafe extern "C" fn(c_int) -> c_int;
 type Alloc = unsafe extern "C" fn(*mut Address, usize) -> c_int;
@@ -14,7 +14,7 @@ type Free = unsafe extern "C" fn(Address) -> c_int;
 type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
 type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
-/// A device made ready for one user: its context, which the libraries of NVIDIA use too, and a queue of work.
+/// A device opened for one user: its primary context, which NVIDIA's libraries use too, and a stream.
 pub(super) struct Device {
     calls: Calls,
     number: c_int,
@@ -24,7 +24,7 @@ pub(super) struct Device {
 // SAFETY: contexts and streams may be used from any thread, one at a time; `enter` makes the context that thread's.
 unsafe impl Send for Device {}
 
-/// Functions of `cuda.h`, by the names they have had since CUDA 4.
+/// Functions of `cuda.h`, by their names since CUDA 4.
 struct Calls {
     set_current: OfContext,
     release: OfDevice,
@@ -45,7 +45,7 @@ fn done(status: c_int, what: &str) -> Result<()> {
 }
 
 impl Device {
-    /// [`crate::error::Kind::DeviceMissing`] if it is not there.
+    /// Opens the device with this index. Fails with [`crate::error::Kind::DeviceMissing`] if it does not exist.
     pub fn open(number: u32) -> Result<Device> {
         let driver = Driver::get()?;
         driver.capability(number)?;
@@ -79,13 +79,13 @@ impl Device {
         }
     }
 
-    /// Makes the device that of this thread.
+    /// Makes the device's context current on this thread.
     pub fn enter(&self) -> Result<()> {
         // SAFETY: the context is retained.
         done(unsafe { (self.calls.set_current)(self.context) }, "cuCtxSetCurrent")
     }
 
-    /// Which device it is.
+    /// Returns the index of the device.
     pub fn number(&self) -> u32 {
         self.number.unsigned_abs()
     }
@@ -94,13 +94,13 @@ impl Device {
         self.stream
     }
 
-    /// Waits until everything that was asked for is done.
+    /// Waits until all enqueued work is done.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the stream is of this device.
         done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")
     }
 
-    /// Room for `size` bytes, in place of `room` if that is too small.
+    /// Makes `room` hold at least `size` bytes, allocating again if it is too small.
     pub fn room(&self, room: &mut Room, size: usize) -> Result<()> {
         if room.size >= size.max(1) {
             return Ok(());
@@ -120,7 +120,7 @@ impl Device {
         *room = Room::default();
     }
 
-    /// Copies in; `from` must live until [`Device::wait`].
+    /// Enqueues a copy to the device; `from` must live until [`Device::wait`].
     ///
     /// # Safety
     /// See above.
@@ -133,7 +133,7 @@ impl Device {
         )
     }
 
-    /// Copies out; `to` must live until [`Device::wait`].
+    /// Enqueues a copy to the host; `to` must live until [`Device::wait`].
     ///
     /// # Safety
     /// See above.
@@ -159,7 +159,7 @@ impl Drop for Device {
     }
 }
 
-/// Memory of a device. Goes back by [`Device::give_back`].
+/// Device memory, freed by [`Device::give_back`].
 #[derive(Default)]
 pub(super) struct Room {
     address: Address,

@@ -1,14 +1,15 @@
-//! TensorRT: engines for NVIDIA's devices.
+//! TensorRT: engines for NVIDIA GPUs.
 //!
-//! [`build`] is the way in: from a model to an engine file with a manifest beside it. [`graph`] gives the graph alone, as
-//! the library would get it. `portable` lowers operators that its parser does not take, `precision` writes a lower
-//! precision into the graph (`casts` and `quantized` do the writing, `sample` the measuring), `sparsity` looks for the pattern 2:4, `unranked` says whose rank is not known, `profile` says of which sizes inputs may
-//! be, `backend` finds the libraries (`context` is ONNX Runtime's provider as one), `shim` calls them on `work`'s thread, and [`manifest`] tells one engine from
-//! another. [`Engine`] runs one, with memory of the device by `memory`.
+//! [`build`] is the entry point: it builds an engine file and its manifest from a model. [`graph`] returns only the graph
+//! that the library would receive. `portable` lowers operators that its parser does not support, `precision` writes a
+//! lower precision into the graph (with `casts` and `quantized`; `sample` measures), `sparsity` counts 2:4 patterns,
+//! `unranked` finds values without a rank, `profile` makes optimization profiles, `backend` finds the libraries
+//! (`context` is ONNX Runtime's provider as one), `shim` calls them on the thread of `work`, and [`manifest`] identifies
+//! an engine. [`Engine`] runs one, with device memory from `memory`.
 //!
-//! TensorRT's own interface is C++ classes; `shim.cc` turns them into two C functions. It is compiled where NVIDIA's
-//! headers are (`make deps`), and the libraries are opened at run time: nothing of theirs is needed to build or to load
-//! this library.
+//! TensorRT's own interface consists of C++ classes; `shim.cc` wraps them in C functions. It is compiled where NVIDIA's
+//! headers are available (`make deps`), and the libraries are opened at run time: building or loading this library
+//! requires nothing from NVIDIA.
 
 mod backend;
 mod build;

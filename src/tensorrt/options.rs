@@ -6,25 +6,25 @@ use crate::error::{Result, bail, error};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What numbers the engine computes with. It is written into the graph; inputs and outputs keep their types.
+/// The precision in which the engine computes. It is written into the graph; inputs and outputs keep their types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As the model is.
+    /// The precision of the model.
     #[default]
     Fp32,
-    /// Products and what is around them in float16.
+    /// Matrix products and the nodes around them in float16.
     Fp16,
-    /// As [`Precision::Fp16`], in bfloat16.
+    /// Like [`Precision::Fp16`], in bfloat16.
     Bf16,
-    /// What products with weights multiply, in 8-bit integers.
+    /// The inputs of products with weights in 8-bit integers.
     Int8,
-    /// As [`Precision::Int8`], in float8 (e4m3).
+    /// Like [`Precision::Int8`], in float8 (E4M3).
     Fp8,
 }
 
 impl Precision {
-    /// `fp16`.
+    /// Returns the name, for example `fp16`.
     pub fn name(self) -> &'static str {
         match self {
             Precision::Fp32 => "fp32",
@@ -35,8 +35,8 @@ impl Precision {
         }
     }
 
-    /// Largest error allowed where nobody says: relative, of the worst output. Float16 has 11 bits, bfloat16 8, what is
-    /// quantized 7 or 4.
+    /// Returns the default limit of the error: relative, of the worst output. Float16 has 11 significant bits,
+    /// bfloat16 8, int8 7 and float8 4.
     fn usual_error(self) -> f64 {
         match self {
             Precision::Fp32 | Precision::Fp16 => 0.01,
@@ -45,7 +45,7 @@ impl Precision {
         }
     }
 
-    /// Whether it is written as `QuantizeLinear` and `DequantizeLinear`.
+    /// Returns whether it is written as `QuantizeLinear` and `DequantizeLinear`.
     pub(super) fn is_quantized(self) -> bool {
         matches!(self, Precision::Int8 | Precision::Fp8)
     }
@@ -54,71 +54,72 @@ impl Precision {
 /// Shapes of inputs by name.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// A profile that is given as a whole.
+/// A complete optimization profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GivenProfile {
-    /// Least shapes; those of inputs that are not here are the usual ones.
+    /// Minimum shapes; inputs that are not listed use the optimum shape.
     pub min: Shapes,
-    /// The shapes to be fast for.
+    /// Optimum shapes.
     pub opt: Shapes,
-    /// Largest shapes.
+    /// Maximum shapes.
     pub max: Shapes,
 }
 
-/// Options of a build. `Default` is the model as it is, of sizes that it fixes itself.
+/// Options of a build. `Default` keeps the model's precision and requires that it fixes all sizes.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct TensorRtOptions {
-    /// See [`Precision`].
+    /// Precision. Default: [`Precision::Fp32`].
     pub precision: Precision,
-    /// Which library.
+    /// The library that builds. Default: [`Choice::Auto`].
     pub backend: Choice,
-    /// Folder of its files; `None` looks for them.
+    /// Folder of the library; `None` searches for it.
     pub library: Option<PathBuf>,
-    /// Size of the batch; 0 leaves it to the profiles.
+    /// Batch size; 0 leaves it to the profiles.
     pub batch_size: i64,
-    /// Length of sequences; 0 leaves it to the profiles.
+    /// Sequence length in tokens; 0 leaves it to the profiles.
     pub sequence_length: i64,
-    /// Sizes of dimensions by the model's name for them, or `batch`, `sequence` and `past`.
+    /// Sizes of dimensions by their name in the model, or by `batch`, `sequence` and `past`.
     pub dimensions: Vec<(String, Span)>,
-    /// Profiles; the first of them is the one of `--min-shapes` and so on. Without any there is one of the sizes above.
+    /// Profiles; the first one is that of `--min-shapes` and its siblings. Without profiles, one is made of the sizes
+    /// above.
     pub profiles: Vec<GivenProfile>,
-    /// Bytes of device memory that a layer may work in; 0 is all there is.
+    /// Device memory that a layer may use as workspace, in bytes; 0 for all of it.
     pub workspace: u64,
-    /// 0 to 5, as TensorRT counts; `None` is its default.
+    /// TensorRT's builder optimization level, 0 to 5; `None` for its default.
     pub optimization_level: Option<i32>,
-    /// File that timings of layers are kept in (TensorRT).
+    /// File of the timing cache (TensorRT).
     pub timing_cache: Option<PathBuf>,
-    /// The engine runs with later versions of the library, too.
+    /// Whether the engine also runs with later versions of the library.
     pub version_compatible: bool,
-    /// The engine runs on devices of Ampere and later, not on this one alone (TensorRT).
+    /// Whether the engine runs on all GPUs since Ampere instead of this one only (TensorRT).
     pub hardware_compatible: bool,
-    /// No weights in the engine: they are put in when it is loaded.
+    /// Whether the engine omits its weights; they are added when it is loaded.
     pub strip: bool,
-    /// Weights may be replaced later.
+    /// Whether weights may be replaced later.
     pub refit: bool,
-    /// Use weights with the pattern 2:4 as such.
+    /// Whether to use 2:4 structured sparsity of weights.
     pub sparsity: bool,
-    /// Layers keep all that is known about them, for profilers.
+    /// Whether layers keep all details for profilers.
     pub detailed: bool,
-    /// No TensorFloat-32 in what stays fp32.
+    /// Whether to disable TensorFloat-32 in layers that stay fp32.
     pub no_tf32: bool,
-    /// TensorRT-RTX: devices to build for, 89 for compute capability 8.9; without any, all that it knows.
+    /// Compute capabilities to build for (TensorRT-RTX), 89 for 8.9; empty for all that it supports.
     pub compute_capabilities: Vec<i32>,
-    /// Largest relative error of an output against fp32, on a sample; nodes go back to fp32 until it is met. 0 is 0.01
-    /// for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+    /// Largest relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 selects
+    /// 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
-    /// int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`), on which scales are found; `None` is
+    /// Calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
     /// built-in sentences or generated numbers.
     pub calibration: Option<PathBuf>,
-    /// Nodes by name or operator that stay fp32.
+    /// Nodes that stay fp32, by name or operator.
     pub keep_fp32: Vec<String>,
-    /// Build even if the engine that is there is the one asked for.
+    /// Whether to build even if the existing engine matches.
     pub force: bool,
-    /// An engine that is there and is another one is an error; else it is replaced.
+    /// Whether a different existing engine is an error; otherwise it is replaced.
     pub refuse_mismatch: bool,
-    /// Threads of the measurements; 0 is all.
+    /// Threads of the measurements; 0 for all.
     pub threads: usize,
-    /// The library reads the model from a file with the weights beside it, as it has to above 2 GiB.
+    /// Whether the library reads the model from a file with external weights, as it must above 2 GiB.
     #[doc(hidden)]
     #[serde(skip)]
     pub by_file: bool,
@@ -146,19 +147,19 @@ impl TensorRtOptions {
         Ok(())
     }
 
-    /// See [`TensorRtOptions::max_error`].
+    /// Returns the error limit; see [`TensorRtOptions::max_error`].
     pub fn error_allowed(&self) -> f64 {
         if self.max_error > 0.0 { self.max_error } else { self.precision.usual_error() }
     }
 }
 
-/// Reads `ids:1x16,mask:1x16`.
+/// Reads shapes, for example `ids:1x16,mask:1x16`.
 pub fn parse_shapes(text: &str) -> Result<Shapes> {
     text.split(',').filter(|part| !part.trim().is_empty()).map(|part| crate::shapes::parse_shape(part.trim())).collect()
 }
 
-/// Reads `batch=1:8:32,sequence=128`: least, usual and largest size; `1:32` is without a usual one, which is the
-/// largest.
+/// Reads minimum, optimum and maximum sizes, for example `batch=1:8:32,sequence=128`; in `1:32`, the optimum is the
+/// maximum.
 pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     let one = |part: &str| {
         let wrong = || error!(InvalidArgument, "{part:?} is not a dimension like NAME=MIN:OPT:MAX");

@@ -1,9 +1,10 @@
-//! Lower precision, written into the graph: which nodes may have it, what it costs, and what goes back.
+//! Lower precision in the graph: which nodes can use it, what error it causes, and which nodes return to fp32.
 //!
-//! Products and what stands around them become short. What squares, divides by roots, sums or exponentiates stays
-//! float32, and so does what it is directly joined to: a layer norm of values of 1e4 squares them to 1e8, which float16
-//! does not have. Values that a sample shows to be out of float16's range stay float32 as well. Then outputs are
-//! measured against those of float32, on ONNX Runtime, and the nodes that cost most go back until the error is allowed.
+//! Products and the nodes around them use the low-precision type. Operators that square, divide by roots, sum or
+//! exponentiate stay float32, and so do the nodes directly connected to them: a layer norm of values of 1e4 squares
+//! them to 1e8, which float16 cannot represent. Values that are outside float16's range on a sample stay float32 as
+//! well. Then the outputs are compared with those of float32 in ONNX Runtime, and the nodes with the largest error
+//! return to float32 until the limit is met.
 
 use super::casts::{self, Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
@@ -25,12 +26,12 @@ use std::collections::{HashMap, HashSet};
 pub const LOWERED: &str = "lowered";
 /// `NodeReport.action` of a node that stays float32.
 pub const KEPT: &str = "fp32";
-/// How the reason of a node begins that went back because of its error.
+/// Prefix of the reason of a node that returned to fp32 because of its error.
 pub const BACK: &str = "back to fp32";
 
-/// Operators that are worth it.
+/// Operators for which lower precision pays off.
 const HEAVY: [&str; 5] = ["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"];
-/// Operators that follow what they are joined to: cheap, or only moving values about.
+/// Operators that follow their neighbours: cheap, or only moving values.
 #[rustfmt::skip]
 const LIGHT: [&str; 60] = [
     "Abs", "Add", "AveragePool", "BatchNormalization", "Ceil", "Celu", "Clip", "Concat", "DepthToSpace", "Div", "Elu",
@@ -40,9 +41,9 @@ const LIGHT: [&str; 60] = [
     "Sigmoid", "Sign", "Slice", "Softplus", "Softsign", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh",
     "ThresholdedRelu", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Mish",
 ];
-/// Operators that read a value of any type and give none of its.
+/// Operators that read a value of any type and do not output that type.
 const EITHER: [&str; 2] = ["Shape", "Size"];
-/// Operators that lose what they are for in few digits or a small range.
+/// Operators that lose accuracy with few bits or a small range.
 #[rustfmt::skip]
 const DELICATE: [&str; 34] = [
     "Acos", "Asin", "Atan", "Cos", "CumSum", "Exp", "GRU", "GlobalAveragePool", "GroupNormalization",
@@ -51,25 +52,26 @@ const DELICATE: [&str; 34] = [
     "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
     "ReduceSumSquare", "Sin", "Softmax", "Sqrt",
 ];
-/// Largest magnitude on the sample that is made float16, whose largest is 65504: other data may be larger.
+/// Largest magnitude on the sample that is converted to float16, whose maximum is 65504: other data may have larger
+/// values.
 const LARGEST: f32 = 32768.0;
-/// What float16 rounds to zero.
+/// Magnitudes below this value become zero in float16.
 const LEAST: f32 = 2.98e-8;
-/// A constant of so few elements is a number that means something, not a weight among many.
+/// A constant with at most this many elements is a parameter, not a weight.
 const NUMBER: usize = 16;
-/// Rounds in which nodes go back.
+/// Maximum number of rounds in which nodes return to fp32.
 const ROUNDS: usize = 6;
 
 /// A graph in lower precision.
 pub(super) struct Lowered {
     pub proto: ModelProto,
-    /// Every node that has to do with float32.
+    /// All nodes that read or write float32.
     pub nodes: Vec<NodeReport>,
-    /// What it costs.
+    /// The error of the lower precision.
     pub error: Value,
 }
 
-/// Why a node has the form it has.
+/// The form of a node, and the reason.
 type Decision = (Form, String);
 
 struct Work<'w> {
@@ -81,19 +83,19 @@ struct Work<'w> {
     /// Names of the float32 values of the main graph.
     floats: HashSet<String>,
     constants: HashMap<&'w str, &'w TensorProto>,
-    /// int8 and fp8: magnitudes of what products multiply.
+    /// Magnitudes of the inputs of products, for int8 and fp8.
     ranges: HashMap<String, f32>,
     scratch: Scratch,
 }
 
-/// What a rewritten graph gives, against float32.
+/// The error of a rewritten graph against float32.
 struct Measured {
-    /// Relative, of the worst float output.
+    /// Relative error of the worst float output.
     worst: f64,
     outputs: Map<String, Value>,
 }
 
-/// Lowers the precision of `model` and measures it. Stage: `precision`, in measurements.
+/// Lowers the precision of `model` and measures it. Progress stage: `precision`, in measurements.
 pub(super) fn lower(
     runtime: &'static Runtime,
     model: &Model,
@@ -151,7 +153,8 @@ pub(super) fn lower(
 }
 
 impl Work<'_> {
-    /// int8 and fp8: the magnitudes that cost least, where all is quantized. The number of batches that they are found on.
+    /// Finds the magnitudes with the smallest error when everything is quantized (int8 and fp8). Returns the number
+    /// of batches used.
     fn find_ranges(&mut self) -> Result<usize> {
         let (mut best, mut count) = (f64::INFINITY, 0);
         let precision = self.options.precision;
@@ -281,8 +284,9 @@ impl Work<'_> {
         casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
     }
 
-    /// A session that rounds as the rewritten graph does, value by value, and computes in float32. The graph itself
-    /// would tell less: where ONNX Runtime has no short kernel it computes in float32 and takes casts out on both sides.
+    /// Returns a session that rounds like the rewritten graph, value by value, and computes in float32. The graph
+    /// itself would show less: where ONNX Runtime has no low-precision kernel, it computes in float32 and removes the
+    /// casts on both sides.
     fn session(&self, forms: &[Form]) -> Result<Session> {
         let make = |proto: ModelProto| {
             let model = Model::from_proto(proto);
@@ -291,7 +295,7 @@ impl Work<'_> {
         make(self.rewrite(forms, true)?.proto).at(|| "the graph in lower precision")
     }
 
-    /// The relative error of each float output, and the worst of them.
+    /// Returns the relative error of each float output, and the largest.
     fn measure(&self, forms: &[Form]) -> Result<Measured> {
         let mut session = self.session(forms)?;
         let names: Vec<String> = self.sample.outputs.iter().map(|(name, _)| name.clone()).collect();
@@ -309,7 +313,8 @@ impl Work<'_> {
         Ok(Measured { worst, outputs })
     }
 
-    /// Nodes in lower precision by what they add to the error of what they read, the most first.
+    /// Returns the nodes in lower precision ordered by the error that they add to the error of their inputs, largest
+    /// first.
     fn costs(&self, forms: &[Form]) -> Result<Vec<(usize, f64)>> {
         let nodes = &self.model.graph().node;
         let rewritten = self.rewrite(forms, true)?;
@@ -372,7 +377,7 @@ impl Work<'_> {
     }
 }
 
-/// Counts of reasons, for a message.
+/// Returns the counts of reasons for a message.
 fn reasons(plan: &[Decision]) -> String {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for (_, reason) in plan.iter().filter(|(_, reason)| !reason.is_empty()) {

@@ -1,4 +1,4 @@
-//! Profiles: for each input whose size varies, the least, the usual and the largest shape.
+//! Optimization profiles: minimum, optimum and maximum shape of each input with dynamic sizes.
 
 use super::options::{GivenProfile, Shapes, TensorRtOptions};
 use crate::error::{Context, Result, bail};
@@ -10,33 +10,34 @@ use crate::onnx::dtype::DataType;
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// Sizes that a dimension may have.
+/// Sizes of a dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Span {
-    /// Least size.
+    /// Minimum size.
     pub min: i64,
-    /// The size to be fast for.
+    /// Optimum size.
     pub opt: i64,
-    /// Largest size.
+    /// Maximum size.
     pub max: i64,
 }
 
 /// Profiles of an engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profiles {
-    /// Inputs whose size varies, with their ranks, in the model's order.
+    /// Inputs with dynamic sizes and their ranks, in the model's order.
     pub inputs: Vec<(String, usize)>,
-    /// For each profile, for each of `inputs`: least, usual and largest shape.
+    /// For each profile and each of `inputs`: minimum, optimum and maximum shape.
     pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
-    /// Whole numbers that inputs of few of them may be, where the model uses them as sizes: least, usual, largest.
+    /// Values of small integer inputs that the model uses as sizes: minimum, optimum, maximum.
     pub values: Vec<(String, [i64; 3])>,
 }
 
 impl Profiles {
-    /// The profiles that options and model give.
+    /// Returns the profiles of these options and this model.
     ///
-    /// `InvalidArgument` names the input and the dimension for which nothing says a size, and shapes that do not fit
-    /// the model or go down; `NotFound` an input that the model does not have.
+    /// Fails with `InvalidArgument`, naming input and dimension, if a size is not set, a shape does not fit the
+    /// model, or minimum, optimum and maximum are not ascending; with `NotFound` for an input that the model does not
+    /// have.
     pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
         let infos = meaningful(&model.inputs());
         let contract = model.card().contract.clone();
@@ -72,7 +73,7 @@ impl Profiles {
         Ok(Profiles { inputs, shapes, values })
     }
 
-    /// `[{"ids": {"min": [1, 16], ...}}]`.
+    /// Returns `[{"ids": {"min": [1, 16], ...}}]`.
     pub fn to_json(&self) -> serde_json::Value {
         let profile = |shapes: &Vec<[Vec<i64>; 3]>| {
             let input = |((name, _), [min, opt, max]): (&(String, usize), &[Vec<i64>; 3])| {
@@ -83,7 +84,8 @@ impl Profiles {
         self.shapes.iter().map(profile).collect()
     }
 
-    /// As ONNX Runtime's provider takes it: `ids:1x16,mask:1x16`. `which` is 0 for least, 1 usual, 2 largest.
+    /// Returns shapes in the format of ONNX Runtime's provider: `ids:1x16,mask:1x16`. `which` is 0 for minimum, 1 for
+    /// optimum, 2 for maximum.
     pub fn to_text(&self, profile: usize, which: usize) -> String {
         let shape = |dims: &[i64]| dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
         let shapes = self.shapes.get(profile).map_or(&[][..], Vec::as_slice);
@@ -91,7 +93,7 @@ impl Profiles {
         each.collect::<Vec<_>>().join(",")
     }
 
-    /// The usual shapes of the first profile, for a sample.
+    /// Returns the optimum shapes of the first profile, for a sample.
     pub fn usual(&self) -> Shapes {
         let shapes = self.shapes.first().map_or(&[][..], Vec::as_slice);
         self.inputs.iter().zip(shapes).map(|((name, _), s)| (name.clone(), s[1].clone())).collect()
@@ -155,7 +157,7 @@ fn one(
     Ok(all)
 }
 
-/// What a dimension is, by its name and its place.
+/// The meaning of a dimension, from its name and position.
 #[derive(PartialEq, Eq, Clone, Copy)]
 enum Role {
     Batch,
@@ -238,7 +240,7 @@ fn size_of(
     )
 }
 
-/// Refuses shapes that do not fit the model or go down.
+/// Fails for shapes that do not fit the model or are not ascending.
 fn check(info: &ValueInfo, [min, opt, max]: &[Vec<i64>; 3]) -> Result<()> {
     for shape in [min, opt, max] {
         let Some(dims) = &info.shape else { continue };

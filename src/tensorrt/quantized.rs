@@ -1,6 +1,6 @@
-//! int8 and fp8, written into the graph: `QuantizeLinear` and `DequantizeLinear` around the inputs of products with
-//! weights. Scales are symmetric, as TensorRT takes them: of a weight one for each channel it gives, of what it is
-//! multiplied with one for all, found on calibration data.
+//! int8 and fp8 in the graph: `QuantizeLinear` and `DequantizeLinear` around the inputs of products with weights.
+//! Scales are symmetric, as TensorRT requires: one per output channel of a weight, one per tensor of activations,
+//! found on calibration data.
 
 use super::casts::{Form, Rewritten, floats};
 use super::options::{Precision, TensorRtOptions};
@@ -20,17 +20,18 @@ use crate::text::Tokenizer;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Largest number of each form.
+/// Largest value of each type.
 const INT8: f32 = 127.0;
 const E4M3: f32 = 448.0;
 
-/// A product with a weight: what its channels are counted along.
+/// A product with a weight: the axis of its channels.
 pub(super) struct Weighted<'w> {
     pub weight: &'w TensorProto,
     pub axis: usize,
 }
 
-/// The weight of a product, if it has one; the reason in words if not. `None` for what is no product.
+/// Returns the weight of a product; the inner error is the reason why it has none. `None` for nodes that are not
+/// products.
 pub(super) fn weight_of<'w>(
     node: &NodeProto,
     constants: &HashMap<&'w str, &'w TensorProto>,
@@ -51,7 +52,7 @@ pub(super) fn weight_of<'w>(
     Some(Ok(Weighted { weight, axis }))
 }
 
-/// Raises a graph to where the operators of the precision are.
+/// Raises the opset of a graph to one that has the operators of the precision.
 pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> {
     match precision {
         Precision::Fp8 => opset::raise(proto, 19).at(|| "fp8 needs opset 19"),
@@ -60,14 +61,14 @@ pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> 
     }
 }
 
-/// Ways to find scales, of which the one with the smaller error is taken. Float8 has room for what is rare; of 8-bit
-/// integers it may cost all others their digits.
+/// Returns the methods for finding scales; the one with the smallest error is used. Float8 can represent outliers; in
+/// int8 they may take the resolution of all other values.
 pub(super) fn methods(precision: Precision) -> &'static [Method] {
     if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
 }
 
-/// The largest magnitude of what each product with a weight is multiplied with, on the data asked for, else on built-in
-/// sentences or generated numbers. Stage: `calibrate`, in runs.
+/// Returns the largest magnitude of the activations of each product with a weight, on the given data, else on
+/// built-in sentences or generated numbers. Progress stage: `calibrate`, in runs.
 pub(super) fn ranges(
     runtime: &'static Runtime,
     model: &Model,
@@ -112,7 +113,7 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
     calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }
 
-/// Quantizes the inputs of the nodes whose form is short. `largest` are the magnitudes of [`ranges`].
+/// Quantizes the inputs of the nodes whose form is low precision. `largest` are the magnitudes of [`ranges`].
 pub(super) fn rewrite(
     original: &ModelProto,
     forms: &[Form],
@@ -148,7 +149,7 @@ struct Writer<'s> {
     precision: Precision,
     per_channel: bool,
     names: Names,
-    /// Quantized forms by name and channels.
+    /// Quantized values by name and channel axis.
     made: HashMap<(String, Option<usize>), String>,
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
@@ -166,7 +167,7 @@ impl Writer<'_> {
         if most > 0.0 { most / top } else { 1.0 }
     }
 
-    /// Through eight bits and back.
+    /// Quantizes and dequantizes an activation.
     fn activation(&mut self, name: &str, most: f32) -> String {
         if let Some(known) = self.made.get(&(name.to_owned(), None)) {
             return known.clone();
@@ -226,8 +227,8 @@ impl Writer<'_> {
     }
 }
 
-/// The nearest float8 with 4 bits of exponent and 3 of mantissa, to the even one of two; what is larger becomes the
-/// largest. Source: table 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
+/// Returns the nearest float8 with 4 exponent and 3 mantissa bits, ties to even; larger values saturate. Source:
+/// table 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
 fn e4m3(value: f32) -> u8 {
     let sign = if value.is_sign_negative() { 0x80 } else { 0 };
     if value.is_nan() {
@@ -246,7 +247,7 @@ fn e4m3(value: f32) -> u8 {
 mod tests {
     use super::*;
 
-    /// The value of a float8, by its definition.
+    /// Returns the value of a float8 by its definition.
     fn value(bits: u8) -> f32 {
         let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
         let size = if exponent == 0 {

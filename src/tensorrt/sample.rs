@@ -1,4 +1,4 @@
-//! One run of a model on a sample: the types and the ranges of all values inside, and what the outputs are.
+//! One run of a model on a sample: the types and ranges of all intermediate values, and the outputs.
 
 use crate::benchmark::BenchmarkOptions;
 use crate::benchmark::inputs::Source;
@@ -11,26 +11,26 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor
 use crate::text::Tokenizer;
 use std::collections::{HashMap, HashSet};
 
-/// Tokens of the sample of a text; short, because every value inside is looked at.
+/// Length of a text sample in tokens; short, because every intermediate value is read.
 const TOKENS: usize = 32;
-/// Values that a run gives at once: each is kept in memory until it has been looked at.
+/// Number of values that one run outputs: each stays in memory until it has been read.
 const AT_ONCE: usize = 48;
 
 /// Inputs of a run.
 pub(super) type Inputs = Vec<(String, Tensor)>;
 
-/// What a run told of the values inside.
+/// The intermediate values of a run.
 pub(super) struct Sample {
     pub inputs: Inputs,
-    /// Element type of each value that a node of the main graph gives.
+    /// Element type of each value that a node of the main graph outputs.
     pub types: HashMap<String, DataType>,
     /// Largest finite magnitude of each float32 value.
     pub largest: HashMap<String, f32>,
-    /// What the model gives.
+    /// The outputs of the model.
     pub outputs: Vec<(String, Tensor)>,
 }
 
-/// A session that runs a graph as it is, with more outputs.
+/// Returns a session that runs a graph without optimization, with additional outputs.
 pub(super) fn session(
     runtime: &'static Runtime,
     model: &Model,
@@ -52,7 +52,8 @@ pub(super) fn session(
     Session::new(runtime, &Model::from_proto(proto), &options, call)
 }
 
-/// Runs, and gives `wanted` to `look`, a few at a time. Values that are not tensors are passed over.
+/// Runs the model and passes the values of `wanted` to `look`, a few at a time. Values that are not tensors are
+/// skipped.
 pub(super) fn values(
     session: &mut Session,
     inputs: &Inputs,
@@ -73,7 +74,7 @@ pub(super) fn values(
 }
 
 impl Sample {
-    /// Runs `model` on a text, or on numbers that fit it, of the sizes of `shapes` where it can.
+    /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible.
     pub fn take(
         runtime: &'static Runtime,
         model: &Model,
@@ -131,7 +132,7 @@ impl Sample {
     }
 }
 
-/// Inputs to try, the most telling first: of text, of the sizes asked for, of sizes that fit.
+/// Returns inputs to try, the most realistic first: text, then the requested sizes, then sizes that fit.
 fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
     let tokenizer = Tokenizer::of(model).ok().flatten();
     let plain = BenchmarkOptions { sequence_length: TOKENS, ..BenchmarkOptions::default() };
@@ -153,8 +154,8 @@ fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs
     }
 }
 
-/// How far `low` is from `plain`: `‖low − plain‖ / ‖plain‖`, over what is finite in both; infinite if they differ in
-/// what is not.
+/// Returns the distance of `low` from `plain`: `‖low − plain‖ / ‖plain‖` over the values finite in both; infinite if
+/// they differ in the others.
 pub(super) fn distance(plain: &Tensor, low: &Tensor) -> Result<f64> {
     let (a, b) = (plain.to_f32_vec()?, low.to_f32_vec()?);
     if a.len() != b.len() {

@@ -1,4 +1,4 @@
-//! The binding of `shim.cc`: structures that it mirrors, and the two calls.
+//! The binding of `shim.cc`: the structs that it mirrors, and its functions.
 
 use super::backend::{Backend, Library};
 use crate::error::{Kind, Result, error};
@@ -7,53 +7,53 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What the library is asked to build.
+/// A build request.
 pub(super) struct Request<'r> {
-    /// The model, encoded.
+    /// The encoded model.
     pub model: &'r [u8],
-    /// Where it is, if it is read from a file.
+    /// Path of the model if it is read from a file.
     pub file: Option<&'r Path>,
-    /// Inputs whose sizes vary, with their ranks.
+    /// Inputs with dynamic sizes and their ranks.
     pub inputs: &'r [(String, usize)],
-    /// For each profile, for each of `inputs`: least, usual and largest shape.
+    /// For each profile and each of `inputs`: minimum, optimum and maximum shape.
     pub profiles: &'r [Vec<[Vec<i64>; 3]>],
-    /// Inputs whose numbers may be sizes inside, with the least, usual and largest of them.
+    /// Inputs whose values may be sizes in the model, with minimum, optimum and maximum.
     pub values: &'r [(String, [i64; 3])],
     /// Bits of `BuilderFlag`.
     pub flags: u32,
-    /// -1 is the library's default.
+    /// Builder optimization level; -1 for the library's default.
     pub optimization_level: i32,
-    /// As `HardwareCompatibilityLevel`.
+    /// A value of `HardwareCompatibilityLevel`.
     pub hardware_compatibility: i32,
-    /// As `ProfilingVerbosity`.
+    /// A value of `ProfilingVerbosity`.
     pub verbosity: i32,
-    /// Bytes; 0 is the library's default.
+    /// Workspace in bytes; 0 for the library's default.
     pub workspace: u64,
-    /// RTX: compute capabilities.
+    /// Compute capabilities (TensorRT-RTX).
     pub capabilities: &'r [i32],
-    /// The timing cache so far; `None` for no cache.
+    /// The existing timing cache; `None` for no cache.
     pub timing: Option<&'r [u8]>,
 }
 
-/// What came of it.
+/// The result of a build.
 #[derive(Debug)]
 pub(super) struct Built {
     pub engine: Bytes,
-    /// The timing cache as it is now; empty if there is none.
+    /// The updated timing cache; empty if there is none.
     pub timing: Bytes,
 }
 
-/// A step of a build.
+/// A progress step of a build.
 pub(super) enum Step {
-    /// A phase of so many steps.
+    /// A phase with this many steps begins.
     Begin { phase: String, steps: u64 },
-    /// One more step.
+    /// One more step is done.
     Done { phase: String },
-    /// The phase is over.
+    /// The phase has ended.
     End { phase: String },
 }
 
-/// Told of each step; `false` ends the build.
+/// Receives each step; returning `false` cancels the build.
 pub(super) type Watch<'w> = dyn FnMut(Step) -> bool + 'w;
 
 #[repr(C)]
@@ -117,7 +117,7 @@ impl RawResult {
     }
 }
 
-/// Where the shim says that it failed.
+/// The stages at which the shim reports failure.
 pub(super) mod stage {
     pub const START: i32 = 1;
     pub const PARSE: i32 = 2;
@@ -203,9 +203,9 @@ unsafe extern "C" {
     fn optimize_shim_enqueue_trt11(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
 }
 
-/// What the shim was compiled with for one backend.
+/// The headers that the shim was compiled with for one backend.
 pub(super) struct Compiled {
-    /// As the headers count versions.
+    /// Version as the headers encode it.
     pub version: i32,
     build: unsafe extern "C" fn(*const RawRequest, *mut RawResult) -> i32,
     check: unsafe extern "C" fn(*mut c_void, *const c_void, u64, *mut RawResult) -> i32,
@@ -237,7 +237,7 @@ pub(super) struct RawTensor {
     pub on_host: i32,
 }
 
-/// `None` if there were no headers for it when this library was built.
+/// Returns `None` if this library was built without the headers of the backend.
 pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
     match backend {
         #[cfg(tensorrt_rtx1)]
@@ -298,7 +298,7 @@ unsafe extern "C" fn on_progress(
     i32::from(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| watch(step))).unwrap_or(false))
 }
 
-/// Builds an engine. `watch` is called on the threads of the library, one call at a time, and on no other.
+/// Builds an engine. `watch` is called on threads of the library, one call at a time.
 pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
     let text = |name: &String| match CString::new(name.as_str()) {
         Ok(name) => Ok(name),
@@ -368,8 +368,8 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
     }
 }
 
-/// Has the library read an engine. [`Kind::InvalidModel`] for what is none, `DeviceMissing` where it would read more
-/// than the beginning and has no device.
+/// Checks that the library can read an engine. Fails with [`Kind::InvalidModel`] if it is no engine, and with
+/// `DeviceMissing` if reading more than the header needs a GPU.
 pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     let mut result = RawResult::empty();
     // SAFETY: the bytes live until the call returns; the function is the library's own.
@@ -389,10 +389,10 @@ pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     Err(crate::error::Error::new(kind, format!("{name} cannot read the engine: {text}")))
 }
 
-/// Memory that the shim allocated, as bytes that free it.
+/// Wraps memory that the shim allocated as bytes that free it.
 ///
 /// # Safety
-/// `data` is NULL or of `malloc`, of at least `size` bytes, and nobody else's.
+/// `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
 unsafe fn take(data: *mut c_void, size: u64) -> Bytes {
     struct Malloced(*mut c_void, usize);
     // SAFETY: memory belongs to no thread.

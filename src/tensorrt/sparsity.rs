@@ -1,5 +1,5 @@
-//! Which weights have the pattern 2:4 that devices compute faster with: of four in a row, along what is summed over, two
-//! are zero.
+//! Counts the weights with 2:4 structured sparsity: two zeros in every four values along the axis that is summed
+//! over.
 
 use super::casts::floats;
 use super::quantized::{Weighted, weight_of};
@@ -28,7 +28,7 @@ pub(super) fn count(model: &ModelProto) -> Counted {
     counted
 }
 
-/// Whether of each four along `axis` two are zero.
+/// Returns whether every group of four values along `axis` has two zeros.
 fn has_pattern(weight: &TensorProto, axis: usize) -> bool {
     let Some(length) =
         weight.dims.get(axis).map(|d| *d as usize).filter(|length| length.is_multiple_of(4) && *length > 0)

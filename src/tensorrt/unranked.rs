@@ -1,11 +1,11 @@
-//! Values of no known rank: what TensorRT's parser stumbles over, and says so in words about some later axis.
+//! Values without a known rank: TensorRT's parser fails on them with a message about a later axis.
 
 use crate::error::{Error, Kind};
 use crate::model::Model;
 use crate::onnx::validate::subgraphs;
 use crate::runtime::{Runtime, inferred};
 
-/// An error of the parser, with the nodes before it whose outputs have a rank only when they run: a `Loop`, an `If` whose
+/// Adds to a parser error the nodes before it whose outputs have no rank until they run: a `Loop`, or an `If` whose
 /// branches differ.
 pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error: Error) -> Error {
     let (Kind::Unsupported, Some(runtime)) = (error.kind(), runtime) else { return error };

@@ -1,4 +1,4 @@
-//! The build on a thread of its own: progress for the caller, and an end within [`PATIENCE`] of a cancel.
+//! Runs the build on its own thread: reports progress to the caller, and returns within [`PATIENCE`] of a cancel.
 
 use super::backend::Library;
 use super::shim::{self, Built, Request, Step};
@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long a cancelled build is waited for. The library looks between its steps, and a step may take seconds: then
-/// the thread is left to itself, and what it gives is dropped.
+/// How long to wait for a cancelled build. The library checks for cancellation between steps, and a step may take
+/// seconds: after this time the thread is detached and its result is dropped.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Parsers of deep graphs recurse.
+/// Stack size in bytes: parsers recurse on deep graphs.
 const STACK: usize = 64 << 20;
 
-/// What the thread needs; its own, because the caller may be gone before it ends.
+/// The data of the thread, all owned, because the caller may return before the thread ends.
 pub(super) struct Job {
     pub library: Library,
     pub model: Bytes,
-    /// Read this instead: a model with its weights beside it.
+    /// Path of a model with external weights, to read instead.
     pub file: Option<PathBuf>,
     pub inputs: Vec<(String, usize)>,
     pub profiles: Vec<Vec<[Vec<i64>; 3]>>,
@@ -36,7 +36,7 @@ pub(super) struct Job {
     pub timing: Option<Bytes>,
 }
 
-/// Steps done and known of so far.
+/// Steps done and steps known so far.
 #[derive(Default)]
 struct Count {
     stop: AtomicBool,
@@ -44,7 +44,7 @@ struct Count {
     total: AtomicU64,
 }
 
-/// Builds. Stage `build`, in steps of the library, whose number grows as phases begin.
+/// Runs the build. Progress stage: `build`, in steps of the library; the total grows as phases begin.
 pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     call.check()?;
     let count = Arc::new(Count::default());

@@ -1,4 +1,4 @@
-//! The program in C++.
+//! The C++ program.
 
 use super::{Input, c_type, list, quoted};
 use crate::onnx::dtype::DataType;

@@ -1,4 +1,4 @@
-//! The program in C#. It is compiled with the files of `examples/csharp` that have no `Main`.
+//! The C# program. It is compiled with the files of `examples/csharp` that have no `Main`.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;

@@ -1,4 +1,4 @@
-//! The program in Go. It is for the module of `examples/go`, or one that has a copy of its package.
+//! The Go program. It belongs in the module of `examples/go`, or in a module with a copy of its package.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;

@@ -1,4 +1,5 @@
-//! `--codegen`: a small program, with a build file, that opens a package and runs it once on inputs of zeros and ones.
+//! `--codegen`: writes a small program and its build file. The program opens a package and runs it once on inputs of
+//! zeros and ones.
 
 mod c;
 mod cpp;
@@ -34,10 +35,10 @@ struct Input {
     elements: i64,
 }
 
-/// Writes a program for `package` into `folder`: a source and a build file. It prints of each output name, shape and
-/// first values. Every element of every input is 1.
+/// Writes a program for `package` into `folder`: a source file and a build file. The program prints the name, the
+/// shape and the first values of each output. Every element of every input is 1.
 ///
-/// [`crate::error::Kind::Unsupported`] for inputs of other types than float32, int64, int32 and bool.
+/// Fails with [`crate::error::Kind::Unsupported`] for inputs of types other than float32, int64, int32 and bool.
 pub fn write(package: &Package, language: Language, folder: &Path) -> Result<()> {
     let inputs = inputs(package)?;
     let outputs = package.manifest().outputs.len();
@@ -79,7 +80,7 @@ fn inputs(package: &Package) -> Result<Vec<Input>> {
     infos.iter().map(one).collect()
 }
 
-/// Text in double quotes, as C, Go and C# read it.
+/// Returns text in double quotes, as C, Go and C# read it.
 fn quoted(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
@@ -89,12 +90,12 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.chars().map(escape).collect::<String>())
 }
 
-/// `1, 128`.
+/// Returns dimensions as text, for example `1, 128`.
 fn list(dims: &[i64]) -> String {
     dims.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The name of a type in C; also that of its `OPTIMIZE_DTYPE_`.
+/// Returns the name of a type in C and the suffix of its `OPTIMIZE_DTYPE_` constant.
 fn c_type(dtype: DataType) -> (&'static str, &'static str) {
     match dtype {
         DataType::Float32 => ("float", "FLOAT32"),

@@ -3,7 +3,7 @@
 use super::Parts;
 
 impl Parts<'_> {
-    /// `x/2 (1 + erf(x/√2))`.
+    /// Writes `x/2 (1 + erf(x/√2))`.
     pub(super) fn gelu(&mut self, x: &str, y: &str) {
         let (root, one, half) = (self.number(std::f32::consts::FRAC_1_SQRT_2), self.number(1.0), self.number(0.5));
         let scaled = self.op("Mul", &[x, &root]);
@@ -13,7 +13,7 @@ impl Parts<'_> {
         self.give("Mul", &[&product, &half], y);
     }
 
-    /// `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
+    /// Writes `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
     pub(super) fn fast_gelu(&mut self, x: &str, y: &str) {
         let (cubic, root) = (self.number(0.044_715), self.number(0.797_884_6));
         let (one, half) = (self.number(1.0), self.number(0.5));

@@ -1,9 +1,9 @@
-//! `GroupQueryAttention` of ONNX Runtime with its cache, in standard operators, for rows of whatever lengths.
+//! ONNX Runtime's `GroupQueryAttention` with its cache, in standard operators, for rows of any lengths.
 //!
-//! As its kernel for processors does it (`group_query_attention_helper.h`, `gqa_attention_base.h`): of row `b` the cache
-//! holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens, from the first column on, and the new ones come right behind
-//! them; the grown cache has `max(past, total_sequence_length)` columns. What stands behind the tokens of a row is not
-//! defined, here as there.
+//! It follows the CPU kernel (`group_query_attention_helper.h`, `gqa_attention_base.h`): in row `b` the cache holds
+//! `max(seqlens_k[b] + 1 - sequence, 0)` tokens from the first column on, and the new tokens follow directly; the
+//! updated cache has `max(past, total_sequence_length)` columns. The content after the tokens of a row is undefined,
+//! as it is there.
 
 use super::form::Form;
 use crate::error::{Kind, Result};
@@ -13,7 +13,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use std::collections::HashMap;
 
-/// Takes them apart, and says how many; `reasons` gets why others stay, by the name of their node.
+/// Lowers these nodes and returns their count; `reasons` receives why others stay, by node name.
 pub(super) fn lower(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<String, String>) -> Result<usize> {
     let mut lowering = Grouped { w: Writer::new(proto, "attention"), rows: HashMap::new(), tables: HashMap::new() };
     let Some(graph) = proto.graph.as_deref_mut() else { return Ok(0) };
@@ -40,16 +40,17 @@ pub(super) fn lower(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<St
     Ok(count)
 }
 
-/// What all layers of the same lengths and window use.
+/// Values shared by all layers with the same lengths and window.
 #[derive(Clone)]
 struct Rows {
     /// Positions of the new tokens, `[batch, sequence]`.
     own: String,
-    /// For each column of the grown cache its place in past and new tokens side by side, `[batch, few, columns, 1]`.
+    /// For each column of the updated cache, its index into the concatenated past and new tokens, `[batch, few,
+    /// columns, 1]`.
     picks: String,
-    /// `[batch, 1, sequence, columns]`: 0, or the lowest float where a token must not look.
+    /// Attention mask, `[batch, 1, sequence, columns]`: 0, or the lowest float for masked positions.
     mask: String,
-    /// New tokens, a list of one.
+    /// Number of new tokens, a list with one element.
     new: String,
 }
 
@@ -76,7 +77,7 @@ impl Grouped {
         Ok(())
     }
 
-    /// Queries, keys and values as `[batch, heads, sequence, size]`.
+    /// Returns queries, keys and values as `[batch, heads, sequence, size]`.
     fn projected(&mut self, node: &NodeProto, form: &Form) -> [String; 3] {
         let q = node.input_at(0).unwrap_or_default();
         let parts = match (node.input_at(1), node.input_at(2)) {
@@ -136,7 +137,7 @@ impl Grouped {
         rows
     }
 
-    /// The cache with new tokens behind those that each row has.
+    /// Returns the cache with the new tokens after those of each row.
     fn grown(&mut self, node: &NodeProto, (past, present): (usize, usize), new: &str, rows: &Rows) -> String {
         let all = self.w.concat(&[node.input_at(past).unwrap_or_default(), new], 2);
         let output = match node.output.get(present).filter(|name| !name.is_empty()) {
@@ -186,8 +187,8 @@ impl Grouped {
     }
 }
 
-/// A column before `before` is the past's own; those from there on are the new tokens, which stand behind the `room`
-/// columns of the past.
+/// Returns the source of each column: before `before` it is the past's own column; from there on it is a new token,
+/// which follows the `room` columns of the past.
 fn picks(w: &mut Writer, [columns, before, room, new]: [&str; 4], few: i64) -> String {
     let one = w.ints(&[1]);
     let is_old = w.op("Less", &[columns, before]);
@@ -203,7 +204,8 @@ fn picks(w: &mut Writer, [columns, before, room, new]: [&str; 4], few: i64) -> S
     w.op("Expand", &[&picks, &heads])
 }
 
-/// A token sees itself and all before it, with a window the `window - 1` before it.
+/// Returns the causal mask: a token attends to itself and all tokens before it, with a window to the `window - 1`
+/// tokens before it.
 fn mask(w: &mut Writer, columns: &str, own: &str, window: i64) -> String {
     let axis = w.ints(&[2]);
     let own = w.op("Unsqueeze", &[own, &axis]);

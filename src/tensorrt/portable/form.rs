@@ -1,31 +1,31 @@
-//! What a `GroupQueryAttention` says of itself, and which of them can be lowered.
+//! The attributes of a `GroupQueryAttention` node, and whether it can be lowered.
 
 use crate::error::{Result, bail};
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 
-/// The oldest operator set that has the standard operators in the form in which they are written.
+/// The oldest opset that has the standard operators in the form used here.
 pub(super) const OLDEST: i64 = 13;
 pub(super) const TOO_OLD: &str = "it is lowered from opset 13 on";
 
-/// Heads, and elements of one, that are believed.
+/// Largest accepted number of heads and of elements per head.
 const LARGEST: i64 = 1 << 20;
 
-/// What a node says of itself.
+/// The attributes of a node.
 pub(super) struct Form {
-    /// Heads of queries.
+    /// Number of query heads.
     pub many: i64,
-    /// Heads of keys and values.
+    /// Number of key and value heads.
     pub few: i64,
-    /// Size of a head.
+    /// Size of a head in elements.
     pub size: i64,
-    /// How much of it is turned; 0 if nothing.
+    /// How many elements of a head are rotated; 0 for none.
     pub width: i64,
     pub window: i64,
     pub scale: f32,
     pub cap: f32,
-    /// The name of the past's dimension of tokens, if it has one: layers of the same name have as many.
+    /// The name of the past's token dimension, if it has one: layers with the same name have the same length.
     pub tokens: Option<String>,
 }
 

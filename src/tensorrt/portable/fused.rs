@@ -1,4 +1,4 @@
-//! Products and normalizations of which ONNX Runtime makes one operator.
+//! Products and normalizations that ONNX Runtime fuses into one operator.
 
 use super::Parts;
 use crate::graph::edit::{int_attribute, ints_attribute, tensor};
@@ -6,7 +6,8 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 impl Parts<'_> {
-    /// `alpha AᵗB`, where either may be turned in its last two dimensions: by Einsum, which needs no rank.
+    /// Writes `alpha AᵗB`, where either input may be transposed in its last two dimensions, with `Einsum`, which
+    /// needs no rank.
     pub(super) fn fused_product(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if original.int("transBatchA", 0) != 0 || original.int("transBatchB", 0) != 0 {
             return None;
@@ -34,7 +35,7 @@ impl Parts<'_> {
         Some(())
     }
 
-    /// `norm(x + skip + bias)`; the sum is the fourth output, if it is wanted.
+    /// Writes `norm(x + skip + bias)`; the sum is the fourth output if it is used.
     pub(super) fn skip_norm(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if [1, 2].iter().any(|i| original.output.get(*i).is_some_and(|o| !o.is_empty())) {
             return None;
@@ -69,7 +70,7 @@ impl Parts<'_> {
         Some(())
     }
 
-    /// `scale x / √(mean(x²) + epsilon)`, over the last dimension.
+    /// Writes `scale x / √(mean(x²) + epsilon)` over the last dimension.
     pub(super) fn rms_norm(&mut self, x: &str, scale: &str, epsilon: f32, axis: i64, y: &str) -> Option<()> {
         if axis != -1 {
             return None;

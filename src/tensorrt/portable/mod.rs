@@ -1,4 +1,4 @@
-//! Lowering to what the parser of TensorRT takes: the default operators up to opset 20.
+//! Lowering to the operators that TensorRT's parser supports: the default domain up to opset 20.
 
 mod activation;
 mod attention;
@@ -16,13 +16,14 @@ use crate::onnx::validate::subgraphs;
 use crate::runtime::Runtime;
 use std::collections::{BTreeMap, HashMap};
 
-/// The newest version of the default operators that is given to the parser.
+/// The newest opset of the default domain that the parser receives.
 pub const NEWEST: i64 = 20;
 
-/// Operators that came after [`NEWEST`], as far as they are not lowered here.
+/// Operators introduced after [`NEWEST`] that are not lowered here.
 const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitCast", "CumProd"];
 
-/// What is lowered knowing the shapes of what it reads, which ONNX Runtime says, where gradients need it lowered, too.
+/// Operators that are lowered using the shapes of their inputs, which ONNX Runtime infers; gradients need them
+/// lowered, too.
 const BY_SHAPE: [(&str, &str); 5] = [
     ("", "Attention"),
     ("", "RotaryEmbedding"),
@@ -31,9 +32,10 @@ const BY_SHAPE: [(&str, &str); 5] = [
     ("com.microsoft", "RotaryEmbedding"),
 ];
 
-/// The model with every operator lowered, and the number of nodes that were. `Unsupported` names those that cannot be.
+/// Returns the model with every operator lowered, and the number of lowered nodes. Fails with `Unsupported`, naming
+/// the operators that cannot be lowered.
 ///
-/// Without a `runtime` operators whose lowering depends on shapes stay, and are named.
+/// Without a `runtime`, operators whose lowering depends on shapes remain and are reported.
 pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Call) -> Result<(ModelProto, usize)> {
     let mut proto = model.proto().clone();
     // Before IR 4 constants were listed as inputs.
@@ -124,7 +126,8 @@ fn one_by_one(proto: &mut ModelProto, opset: i64) -> usize {
     lowered
 }
 
-/// What is neither a default operator up to [`NEWEST`] nor a function of the model, with the first node of each.
+/// Returns the operators that are neither in the default domain up to [`NEWEST`] nor functions of the model, with the
+/// first node of each.
 fn find(nodes: &[NodeProto], functions: &[(String, String)], left: &mut BTreeMap<String, String>) {
     for node in nodes {
         let domain = node.domain.as_deref().unwrap_or("");
@@ -142,7 +145,8 @@ fn find(nodes: &[NodeProto], functions: &[(String, String)], left: &mut BTreeMap
     }
 }
 
-/// Nodes that do what one does which the parser does not know; `None` if it does, or nothing is known about it.
+/// Returns nodes equivalent to one that the parser does not support; `None` if it supports the node or no lowering is
+/// known.
 fn parts(
     original: &NodeProto,
     opset: i64,
