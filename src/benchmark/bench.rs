@@ -1,4 +1,4 @@
-//! A benchmark under way: the models alone, then as a pair, on inputs of sizes that the original takes.
+//! A benchmark in progress: each model alone, then both as a pair, on inputs of sizes that the original accepts.
 
 use super::inputs::{InputSet, Source, is_refusal};
 use super::pairing::Pairing;
@@ -11,35 +11,35 @@ use crate::runtime::{Runtime, SessionOptions};
 use crate::text::Tokenizer;
 use std::time::Instant;
 
-/// A benchmark under way.
+/// A benchmark in progress.
 pub struct Bench<'a> {
     pub runtime: &'static Runtime,
     pub original: Side<'a>,
     pub result: Side<'a>,
     pub options: &'a BenchmarkOptions,
     pub source: Source<'a>,
-    /// What the result reads with its own tokenizer, if that is another.
+    /// The inputs of the result if it has another tokenizer.
     of_result: Option<Source<'a>>,
     pairing: &'a Pairing,
     pub start: Instant,
 }
 
-/// What the two are timed on.
+/// The inputs on which the two are timed.
 pub struct Fed {
     original: InputSet,
-    /// If it is something else.
+    /// The inputs of the result if they differ.
     result: Option<InputSet>,
 }
 
 impl Fed {
-    /// Those of the original and of the result.
+    /// Returns the inputs of the original and of the result.
     pub fn each(&self) -> [&InputSet; 2] {
         [&self.original, self.result.as_ref().unwrap_or(&self.original)]
     }
 }
 
 impl<'a> Bench<'a> {
-    /// Nothing loaded yet. An error if options and models do not fit each other.
+    /// Returns a benchmark with nothing loaded. Fails if options and models do not match.
     pub fn new(
         runtime: &'static Runtime,
         [original, result]: [Side<'a>; 2],
@@ -78,7 +78,7 @@ impl<'a> Bench<'a> {
         Ok(Pair::new(load(self.original).at(|| "the original")?, load(self.result).at(|| "the result")?))
     }
 
-    /// Inputs of sizes that the original takes; an error that says which of the two takes none.
+    /// Finds inputs of sizes that the original accepts; the error names the model that accepts none.
     pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<Fed> {
         let quiet = steps.quiet();
         let source = &mut self.source;
@@ -93,7 +93,7 @@ impl<'a> Bench<'a> {
         Ok(inputs)
     }
 
-    /// Each alone, on inputs of sizes that the original takes.
+    /// Runs each model alone, on inputs of sizes that the original accepts.
     pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
         let inputs = self.timing()?;
         match self.each_alone(&inputs, session, steps) {
@@ -108,9 +108,9 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The smaller model comes first: the allocator keeps some memory of the model before and gives it to the one
-    /// after, whose growth then looks smaller than it is, and that matters least where it is large. An error comes with
-    /// the name of the model that it is about.
+    /// Runs each model alone, the smaller one first: the allocator keeps some memory of the first model and reuses it
+    /// for the second, whose growth then looks smaller; this matters least for the larger model. An error names its
+    /// model.
     fn each_alone(
         &self,
         inputs: &Fed,
@@ -134,7 +134,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// How close the outputs are, over the input sets until a time.
+    /// Compares the outputs on the input sets until a point in time.
     pub fn compare(&self, pair: &mut Pair, until: Option<Instant>, steps: &mut Steps) -> Result<QualityReport> {
         let source = &self.source;
         let mut comparison = Comparison::new(source.vocabularies());

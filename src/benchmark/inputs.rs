@@ -1,6 +1,6 @@
-//! What the two models are given: texts through the tokenizer, or inputs made from the model's signature.
+//! The inputs of both models: texts through the tokenizer, or inputs made from the model's signature.
 //!
-//! One [`Source`] serves both models, so they always get the same. Input sets are made one at a time.
+//! One [`Source`] serves both models, so they always get the same inputs. Input sets are made one at a time.
 
 use super::BenchmarkOptions;
 use super::sentences::SENTENCES;
@@ -19,54 +19,54 @@ use crate::text::Tokenizer;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Generated input sets that the quality figures are taken from.
+/// Number of generated input sets for the quality figures.
 const GENERATED_SETS: usize = 8;
-/// Given input sets that they are taken from.
+/// Maximum number of given input sets for the quality figures.
 const GIVEN_SETS: usize = 64;
-/// Length of generated sequences, and of built-in text for timing.
+/// Length of generated sequences, and of built-in text for timing, in tokens.
 pub const DEFAULT_LENGTH: usize = 128;
-/// Time after which no other sizes are tried on a model that refuses those before.
+/// Time after which no further sizes are tried on a model that rejects inputs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The inputs of one run.
 pub struct InputSet {
     /// Names and values, in the model's order.
     pub tensors: Vec<(String, Tensor)>,
-    /// Which tokens are no padding; `None` if nothing is padded.
+    /// The positions that are not padding; `None` without padding.
     pub mask: Option<Mask>,
-    /// Texts in it, or 1.
+    /// Number of texts, or 1.
     pub samples: usize,
-    /// Texts of which there are not all tokens.
+    /// Texts that were truncated.
     pub cut: Vec<Cut>,
 }
 
-/// A text that was too long.
+/// A truncated text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Its place in the set, from 0 on.
+    /// Index in the set, from 0.
     pub text: usize,
-    /// Tokens it has.
+    /// Length of the text in tokens.
     pub tokens: usize,
-    /// Those that the model gets.
+    /// Number of tokens that the model receives.
     pub kept: usize,
 }
 
-/// Which positions of `[batch, length]` hold a token and not padding.
+/// The positions of `[batch, length]` that hold a token, not padding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mask {
-    /// Batch and length.
+    /// Batch size and length.
     pub shape: [i64; 2],
-    /// Row-major.
+    /// One value per position, row-major.
     pub keep: Vec<bool>,
 }
 
 impl InputSet {
-    /// The inputs as a run takes them.
+    /// Returns the inputs in the form that a run takes.
     pub fn feed(&self) -> Vec<(&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
 
-    /// Names and shapes.
+    /// Returns names and shapes.
     pub fn shapes(&self) -> Vec<(String, Vec<i64>)> {
         self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
     }
@@ -76,21 +76,21 @@ impl InputSet {
 pub struct Source<'a> {
     inputs: Vec<ValueInfo>,
     sizes: Sizes,
-    /// Sizes of the tables that inputs index.
+    /// Number of rows of the tables that inputs index.
     rows: HashMap<String, i64>,
     text: Option<Text<'a>>,
     given: Vec<Run>,
     options: &'a BenchmarkOptions,
-    /// Tokens that the models have positions for.
+    /// Number of positions that the models have.
     longest: Option<usize>,
-    /// Which guess of the sizes that nobody says.
+    /// Index of the guess for sizes that are not given.
     trial: usize,
 }
 
 impl<'a> Source<'a> {
-    /// Looks at the signatures and decides where inputs come from: from given tensors, from text if there is a tokenizer
-    /// and the model takes token ids, else from the signature. Sizes keep to the contracts of packages. An error if the
-    /// two models take different inputs.
+    /// Returns a source for these models: given tensors, else texts if there is a tokenizer and the model takes token
+    /// ids, else inputs from the signature. Sizes stay within the contracts of packages. Fails if the two models take
+    /// different inputs.
     pub fn new(
         original: &Model,
         result: &Model,
@@ -126,7 +126,8 @@ impl<'a> Source<'a> {
         Ok(Source { inputs, sizes, rows, text, given, options, longest, trial: 0 })
     }
 
-    /// Texts are cut after so many tokens, not after 512, where neither the model nor the options say.
+    /// Returns the source with texts truncated to this many tokens, instead of 512, if neither the model nor the
+    /// options set a limit.
     pub fn up_to(mut self, tokens: usize) -> Source<'a> {
         if let Some(text) = &mut self.text {
             text.longest = tokens;
@@ -134,8 +135,8 @@ impl<'a> Source<'a> {
         self
     }
 
-    /// Guesses sizes that nobody says until `run` succeeds with them, those that most models were made for first; gives
-    /// what it gave. The error is that of the first guess, with what the caller can do.
+    /// Guesses unknown sizes, the most common ones first, until `run` succeeds, and returns its result. The error is
+    /// that of the first guess, with advice to the caller.
     pub fn settle<T>(&mut self, mut run: impl FnMut(&Source<'a>) -> Result<T>) -> Result<T> {
         let begin = Instant::now();
         self.trial = 0;
@@ -162,12 +163,12 @@ impl<'a> Source<'a> {
         Err(self.hinted(e))
     }
 
-    /// Takes the guess of sizes that another source settled on.
+    /// Takes over the guess of sizes from another source.
     pub fn follow(&mut self, other: &Source<'_>) {
         self.trial = other.trial;
     }
 
-    /// Guesses that differ.
+    /// Returns the number of distinct guesses.
     fn trials(&self) -> usize {
         match &self.text {
             Some(text) => text.trials(),
@@ -176,7 +177,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// An error of a run with what the caller can do about it, if the inputs may be at fault.
+    /// Adds advice to the error of a run if its inputs may be the cause.
     pub fn hinted(&self, e: Error) -> Error {
         match is_refusal(&e) {
             true => Error::new(e.kind(), format!("{}; {}", e.message(), self.hint())).at(e.place()),
@@ -184,7 +185,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// `text`, `given` or `generated`.
+    /// Returns `text`, `given` or `generated`.
     pub fn name(&self) -> &'static str {
         match &self.text {
             Some(_) => "text",
@@ -193,13 +194,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Sizes that look like a vocabulary: the tokenizer's, and those of the tables that inputs index.
+    /// Returns the sizes that look like a vocabulary: the tokenizer's, and those of the tables that inputs index.
     pub fn vocabularies(&self) -> Vec<i64> {
         let tokenizer = self.text.as_ref().map(|text| text.vocabulary());
         self.rows.values().copied().chain(tokenizer).collect()
     }
 
-    /// What the caller can do if a model refuses the inputs.
+    /// Returns what the caller can do if a model rejects the inputs.
     fn hint(&self) -> &'static str {
         match self.name() {
             "text" => "the options `sequence_length`, `shapes` and `values` set the inputs",
@@ -208,8 +209,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The inputs to time: the first that are given; of the first texts, as long as they are, or of `sequence_length`;
-    /// for built-in text 128 tokens, so that the figure is not about overheads.
+    /// Returns the inputs to time: the first given ones, or the first texts at their own length or `sequence_length`;
+    /// built-in text has 128 tokens, so that overhead does not dominate.
     pub fn timing(&self) -> Result<InputSet> {
         match &self.text {
             Some(text) => self.make(0, Some(text.timing(self.trial)?)),
@@ -217,7 +218,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The number of input sets for the quality figures.
+    /// Returns the number of input sets for the quality figures.
     pub fn count(&self) -> usize {
         match &self.text {
             Some(text) => text.count(),
@@ -226,7 +227,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// One of the input sets for the quality figures.
+    /// Returns one of the input sets for the quality figures.
     pub fn set(&self, index: usize) -> Result<InputSet> {
         match &self.text {
             Some(text) => self.make(index, Some(text.set(index, self.trial)?)),
@@ -268,7 +269,8 @@ impl<'a> Source<'a> {
         Ok(InputSet { tensors, mask: tokens.map(Tokens::into_mask), samples, cut })
     }
 
-    /// The shape of each input. Tokens and what the caller gave come first, so that other inputs follow them.
+    /// Returns the shape of each input. Tokens and the caller's values come first, because other inputs depend on
+    /// them.
     fn shapes(
         &self,
         roles: &[Option<Role>],
@@ -310,12 +312,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Whether a model refused what it was given, so that other inputs may do.
+/// Returns whether a model rejected its inputs, so that other inputs may work.
 pub fn is_refusal(e: &Error) -> bool {
     matches!(e.kind(), Kind::Runtime | Kind::InvalidArgument)
 }
 
-/// The tensors that were given, as runs.
+/// Returns the given tensors split into runs.
 fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &BenchmarkOptions) -> Result<Vec<Run>> {
     if options.tensors.is_empty() {
         return Ok(Vec::new());
@@ -326,7 +328,7 @@ fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &BenchmarkOptions) -> Res
     cut(&sizes.infos(), &options.tensors, rows, "data")
 }
 
-/// The texts to use: the caller's, or the built-in ones.
+/// Returns the texts to use: the caller's or the built-in ones.
 pub fn texts(options: &BenchmarkOptions) -> Vec<&str> {
     if options.texts.is_empty() { SENTENCES.to_vec() } else { options.texts.iter().map(String::as_str).collect() }
 }

@@ -1,9 +1,10 @@
-//! How much memory a model takes in this process.
+//! The memory that a model uses in this process.
 
 use crate::report::rss_bytes;
 
-/// Resident memory without that of programs and shared libraries: whichever model uses a kernel first would
-/// pay for the pages of its code. All resident memory where the system does not tell them apart.
+/// Returns the resident memory in bytes without that of programs and shared libraries: otherwise the first model to
+/// use a kernel would pay for the pages of its code. Returns all resident memory if the system does not distinguish
+/// them.
 pub fn resident_data_bytes() -> u64 {
     match std::fs::read_to_string("/proc/self/smaps") {
         Ok(maps) => data_kib(&maps) * 1024,
@@ -11,7 +12,7 @@ pub fn resident_data_bytes() -> u64 {
     }
 }
 
-/// Sums the `Rss` lines of the mappings in the text of `/proc/PID/smaps` that belong to no library or program.
+/// Sums the `Rss` lines in the text of `/proc/PID/smaps` for mappings that belong to no library or program.
 fn data_kib(maps: &str) -> u64 {
     let (mut sum, mut counts) = (0, true);
     for line in maps.lines() {
@@ -26,7 +27,7 @@ fn data_kib(maps: &str) -> u64 {
     sum
 }
 
-/// Whether a mapping is of a file named `x.so` or `x.so.1.2`.
+/// Returns whether a mapping is of a file named `x.so` or `x.so.1.2`.
 fn is_code(mapping: &str) -> bool {
     let file = mapping.rsplit_once('/').map_or("", |(_, file)| file.trim_end_matches(" (deleted)"));
     let version = file.rsplit_once(".so").map(|(_, version)| version);

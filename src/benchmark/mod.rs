@@ -1,9 +1,9 @@
-//! Original against result, in one process, on the same inputs: speed, memory, size and quality.
+//! Compares original and result in one process, on the same inputs: speed, memory, size and quality.
 //!
-//! [`benchmark`] is the way in, [`brief`] the short way. [`inputs`] makes what the models are given (`text` from texts,
-//! `values` from the signature; of which sizes, [`crate::inputs`] says), `bench` leads the benchmark, `timing` runs the
-//! models in turn, `memory` says what they take, `quality` compares what comes out (`rows` has its sums), [`report`] is
-//! what the caller gets. How sure the figures are says `crate::statistics`.
+//! [`benchmark`] is the entry point, [`brief`] a short version. [`inputs`] makes the inputs (`text` from texts,
+//! `values` from the signature, with sizes from [`crate::inputs`]), `bench` runs the benchmark, `timing` runs the
+//! models in turn, `memory` measures memory, `quality` compares outputs (`rows` has the sums), and [`report`] is the
+//! result. `crate::statistics` computes the confidence intervals.
 
 mod bench;
 pub mod inputs;
@@ -47,36 +47,36 @@ pub use timing::{RunFn, Timed};
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkOptions {
-    /// Texts for models that take token ids; needs a tokenizer. Empty: 32 built-in sentences.
+    /// Texts for models that take token ids; they need a tokenizer. Default: empty, which uses 32 built-in sentences.
     #[serde(serialize_with = "count")]
     pub texts: Vec<String>,
-    /// Timed rounds, in each of which both models run once.
+    /// Number of timed rounds; both models run once in each. Default: 50.
     pub runs: usize,
-    /// Rounds before those.
+    /// Number of warm-up rounds. Default: 5.
     pub warmup: usize,
-    /// Threads of each session; 0 is one for each physical core.
+    /// Threads of each session; 0 for one per physical core.
     pub threads: usize,
-    /// Texts, or generated samples, in one run.
+    /// Number of texts or generated samples per run. Default: 1.
     pub batch_size: usize,
-    /// Tokens of the timed inputs, and the most of any text. 0: the texts' own lengths for the caller's texts,
-    /// 128 for built-in text and for generated inputs.
+    /// Length of the timed inputs and maximum length of any text, in tokens. 0 uses the length of the caller's texts,
+    /// and 128 for built-in text and generated inputs.
     pub sequence_length: usize,
-    /// Shapes of inputs by name, where the model leaves them open.
+    /// Shapes of inputs by name, for dynamic dimensions.
     #[serde(serialize_with = "report::as_map")]
     pub shapes: Vec<(String, Vec<i64>)>,
-    /// Values of inputs by name: one number for all elements, or one for each.
+    /// Values of inputs by name: one number for all elements, or one per element.
     #[serde(serialize_with = "report::as_map")]
     pub values: Vec<(String, Vec<f64>)>,
-    /// Values of inputs by name, in place of generated ones and of texts: the first dimension counts samples, of which
-    /// `batch_size` make a run, or as many as the model insists on; tensors with one dimension more than their input are
-    /// cut along it.
+    /// Tensors for inputs by name, instead of generated values and texts. The first dimension counts samples, of
+    /// which `batch_size` form a run, or as many as the model requires; tensors with one dimension more than their
+    /// input are split along it.
     #[serde(serialize_with = "report::names")]
     pub tensors: Vec<(String, Tensor)>,
-    /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs.
+    /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs. Default: 0.
     pub seed: u64,
-    /// What the sessions run on.
+    /// Execution provider and device of the sessions.
     pub execution: Execution,
-    /// Seconds for the timed rounds. When they have passed the rounds end, but not before five.
+    /// Time limit of the timed rounds in seconds; at least five rounds are run. Default: 30.
     pub max_seconds: f64,
 }
 
@@ -99,21 +99,21 @@ impl Default for BenchmarkOptions {
     }
 }
 
-/// Texts may be many, and are the caller's own: reports only count them.
+/// Writes only the number of texts: they may be many, and they belong to the caller.
 fn count<S: serde::Serializer>(texts: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_u64(texts.len() as u64)
 }
 
-/// Measures `result` against `original`, and compares what they give.
+/// Measures `result` against `original` and compares their outputs.
 ///
-/// Each model is loaded alone first (the smaller, then the larger) for load time, first run and memory; then
-/// both are loaded and run in turn. With one thread a run is timed in processor time, else by the wall clock.
-/// The speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
+/// Each model is first loaded alone (the smaller, then the larger) for load time, first run and memory; then both are
+/// loaded and run in turn. With one thread, a run is timed in CPU time, otherwise by the wall clock. The speedup is
+/// the median of the ratios of paired runs, with a 95 % bootstrap interval.
 ///
-/// Reports the stage `benchmark` in rounds and input sets. [`Kind::InvalidArgument`] if the models' inputs or
-/// outputs differ or the options do not fit them; the message names the input and the option. `tokenizer` is the
-/// original's: where the result's own is another, it reads the texts with that, and classes in another order are
-/// compared by name. Memory: both models loaded.
+/// Progress stage: `benchmark`, in rounds and input sets. Fails with [`Kind::InvalidArgument`] if the models' inputs
+/// or outputs differ or the options do not match them; the message names the input and the option. `tokenizer` is the
+/// original's: if the result has a different one, it reads the texts with its own, and classes in a different order
+/// are compared by name. Memory: both models loaded.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,
@@ -125,7 +125,7 @@ pub fn benchmark(
     measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
 }
 
-/// As [`benchmark`], of an engine against its original: time from data in to data out of both.
+/// Like [`benchmark`], for an engine against its original. Both times include copying inputs and outputs.
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -137,8 +137,8 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
-/// As [`benchmark`], in some seconds: speed and closeness alone, of fewer rounds and inputs. What takes longer is left
-/// out: memory, the time of the first run.
+/// Like [`benchmark`], in a few seconds: only speed and closeness, with fewer rounds and inputs, without memory and
+/// the time of the first run.
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,
@@ -171,7 +171,8 @@ pub fn brief(
     Ok((bench.report(&pair, &inputs, &rounds, None), quality))
 }
 
-/// How close the outputs of two models are on the tensors of the options, or on what a benchmark compares on. No speed.
+/// Returns how close the outputs of two models are, on the tensors of the options or on the inputs of a benchmark,
+/// without measuring speed.
 pub fn closeness(
     runtime: &'static Runtime,
     original: &Model,
@@ -216,12 +217,12 @@ fn measure(
     Ok((report, quality))
 }
 
-/// The most rounds of a brief benchmark, the fewest, and the seconds of each of its parts.
+/// Maximum and minimum rounds of a brief benchmark, and the seconds of each of its parts.
 const BRIEF_ROUNDS: usize = 15;
 const BRIEF_FEWEST: usize = 3;
 const BRIEF_SECONDS: f64 = 0.6;
 
-/// A report of its own for a benchmark that was all there was to do.
+/// Returns a report of its own for a benchmark that was the whole task.
 pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, quality: &QualityReport) -> Report {
     let mut report = Report::new("benchmark", serde_json::to_value(options).unwrap_or_default());
     report.seconds = benchmark.seconds;
@@ -250,7 +251,7 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
     Ok(())
 }
 
-/// The comparison would notice as well, but only after the timing.
+/// Checks that both models have the same outputs; the comparison would notice too, but only after the timing.
 fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     let given = result.outputs();
     let lacks = |name: &str| !name.starts_with("present") && !given.iter().any(|other| other.name == name);
@@ -262,7 +263,7 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     }
 }
 
-/// Inputs to time a model on, of sizes that it takes.
+/// Returns inputs to time a model on, of sizes that it accepts.
 pub(crate) fn settled(
     runtime: &'static Runtime,
     model: &Model,
@@ -279,7 +280,7 @@ pub(crate) fn settled(
     })
 }
 
-/// Runs a pair in turn and says how many times as fast as the original the result is, and nothing else.
+/// Runs a pair in turn and returns only the speedup.
 pub(crate) fn race(
     pair: &mut Pair,
     inputs: &InputSet,
@@ -293,12 +294,12 @@ pub(crate) fn race(
     Ok(speedup(&rounds, options.seed))
 }
 
-/// Whether an input is of token ids, masks and the like: `[batch, length]`.
+/// Returns whether an input holds token ids, masks and the like: `[batch, length]`.
 pub(crate) fn is_of_tokens(info: &crate::model::ValueInfo) -> bool {
     Role::of(info).is_some()
 }
 
-/// Whether some input of a model gets whole numbers that are a mere guess: a run may fail for them alone.
+/// Returns whether some input of a model gets guessed integers: a run may fail because of them alone.
 pub(crate) fn guesses_values(model: &Model) -> bool {
     let view = crate::graph::View::new(model.proto());
     model.inputs().iter().any(|info| {
@@ -308,7 +309,8 @@ pub(crate) fn guesses_values(model: &Model) -> bool {
     })
 }
 
-/// A processor's time says nothing of work that another device does: there, time from data in to data out.
+/// Returns the clock for a session. CPU time does not cover work on a GPU: there, the wall clock is used, including
+/// copies.
 fn clock(session: &SessionOptions) -> Clock {
     if session.execution.provider == ProviderChoice::Cpu {
         Clock::for_threads(session.thread_count())

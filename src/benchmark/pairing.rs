@@ -1,4 +1,4 @@
-//! [`Pairing`]: what the numbers of the result mean, by those of the original.
+//! [`Pairing`]: maps the token ids and classes of the result to those of the original.
 
 use super::inputs::{Mask, Source};
 use crate::error::{Context, Result, bail};
@@ -9,20 +9,20 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 
-/// How the result differs from the original in what its ids and classes mean.
+/// How token ids and classes of the result differ from those of the original.
 pub struct Pairing {
-    /// Its own tokenizer, if that is another.
+    /// The result's own tokenizer if it differs.
     pub reading: Option<Reading>,
-    /// The order in which its classes are those of the original.
+    /// For each class of the original, the index of the class of the same name in the result.
     order: Option<Vec<usize>>,
     /// Whether outputs are over a vocabulary.
     writes: bool,
-    /// What the caller may not expect.
+    /// Notes for the caller about these differences.
     pub notes: Vec<String>,
 }
 
 impl Pairing {
-    /// Compares tokenizers and classes. `InvalidArgument` if the two are classifiers of other classes.
+    /// Compares tokenizers and classes. Fails with `InvalidArgument` if the two classify into different classes.
     pub fn new(original: &Model, result: &Model, tokenizer: Option<&Tokenizer>) -> Result<Pairing> {
         let (first, second) = ("the original", "the result");
         let (a, b) = (original.card(), result.card());
@@ -48,7 +48,7 @@ impl Pairing {
         Ok(Pairing { reading, order, writes, notes })
     }
 
-    /// Refuses models whose outputs are about tokens that are not the same.
+    /// Fails for models whose outputs are over different tokens.
     pub fn check(&self, source: &Source) -> Result<()> {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
@@ -60,7 +60,7 @@ impl Pairing {
         }
     }
 
-    /// The outputs of the result, as the original would have them. An error if they are those of other tokens.
+    /// Returns the outputs of the result in the original's order. Fails if they are over other tokens.
     pub fn aligned(&self, outputs: Vec<(String, Tensor)>, masks: [Option<&Mask>; 2]) -> Result<Vec<(String, Tensor)>> {
         if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
             && of_original != of_result

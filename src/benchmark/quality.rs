@@ -1,4 +1,4 @@
-//! How close the outputs of two models are, over many inputs.
+//! Closeness of the outputs of two models over many inputs.
 
 use super::inputs::Mask;
 use super::report::{OutputQuality, QualityReport};
@@ -8,7 +8,7 @@ use crate::likelihood::{argmax, kl_divergence};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 
-/// Rows at least this long, and as long as a vocabulary, are taken for logits.
+/// Rows at least this long that are as long as a vocabulary count as logits.
 const VOCABULARY_FROM: i64 = 1000;
 
 /// Figures over all inputs so far.
@@ -17,7 +17,7 @@ pub struct Comparison {
     outputs: Vec<Tally>,
     vocabularies: Vec<i64>,
     samples: usize,
-    /// Why an output is not compared.
+    /// The reason why an output is not compared.
     apart: Option<String>,
 }
 
@@ -30,7 +30,7 @@ struct Tally {
     rows: u64,
     /// Sums over all rows.
     sums: Sums,
-    /// Sum and minimum of the cosines, over rows of more than one element.
+    /// Sum and minimum of the cosines, over rows with more than one element.
     cosines: f64,
     cosine_min: f64,
     long_rows: u64,
@@ -38,21 +38,22 @@ struct Tally {
     /// Sum of the divergences, over rows that look like logits.
     kl: f64,
     kl_rows: u64,
-    /// Elements that are not float: equal ones and all.
+    /// For types other than floats: number of equal elements and of all elements.
     equal: u64,
     elements: u64,
 }
 
 impl Comparison {
-    /// Nothing compared yet. `vocabularies` are the lengths of rows that make an output look like logits.
+    /// Returns an empty comparison. Outputs whose row length is in `vocabularies` count as logits.
     pub fn new(vocabularies: Vec<i64>) -> Comparison {
         Comparison { vocabularies, ..Comparison::default() }
     }
 
     /// Adds the outputs of one run of each model on the same inputs, `samples` texts.
     ///
-    /// Rows of padding, by `mask`, are left out of outputs of three and more dimensions that begin with those of
-    /// the mask. Those that differ in type or shape are not compared, and the report says so. An error if one is missing.
+    /// For outputs of at least three dimensions that begin with those of the mask, padding rows according to `mask`
+    /// are left out. Outputs that differ in type or shape are not compared, and the report says so. Fails if an
+    /// output is missing.
     pub fn add(
         &mut self,
         original: &[(String, Tensor)],
@@ -91,7 +92,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// The figures.
+    /// Returns the figures.
     pub fn finish(self) -> QualityReport {
         let names: Vec<(String, bool)> = self.outputs.iter().map(|t| (t.name.clone(), t.float)).collect();
         let primary = primary_output(&names).unwrap_or(0);
@@ -110,8 +111,8 @@ impl Comparison {
     }
 }
 
-/// Which of some outputs (name, whether it is of floats) a model is judged by: the first whose name contains `logits`,
-/// else `sentence_embedding`, else the first of floats.
+/// Returns the index of the primary output (from name and whether it is float): the first whose name contains
+/// `logits`, else `sentence_embedding`, else the first float output.
 pub fn primary_output(outputs: &[(String, bool)]) -> Option<usize> {
     let named = |part: &str| outputs.iter().position(|(name, float)| *float && name.to_lowercase().contains(part));
     named("logits").or_else(|| named("sentence_embedding")).or_else(|| outputs.iter().position(|(_, float)| *float))
@@ -202,7 +203,7 @@ fn is_float(tensor: &Tensor) -> bool {
     matches!(tensor.dtype(), Float32 | Float64 | Float16 | Bfloat16)
 }
 
-/// Equal elements and all; types below a byte are counted in bytes.
+/// Counts equal elements and all elements; types below a byte are counted in bytes.
 fn equal_elements(before: &Tensor, after: &Tensor) -> (u64, u64) {
     if let (Some(a), Some(b)) = (before.strings(), after.strings()) {
         return (a.iter().zip(b).filter(|(a, b)| a == b).count() as u64, a.len() as u64);

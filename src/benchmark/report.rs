@@ -1,70 +1,69 @@
-//! What a benchmark says: the `benchmark` and `quality` parts of a [`Report`](crate::report::Report).
+//! The result of a benchmark: the `benchmark` and `quality` parts of a [`Report`](crate::report::Report).
 
 use crate::runtime::Placement;
 use serde::{Serialize, Serializer};
 
-/// A figure of the original and the same of the result.
+/// The same figure for the original and for the result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Both<T> {
-    /// The model before.
+    /// The original model.
     pub original: T,
-    /// The model after.
+    /// The resulting model.
     pub result: T,
 }
 
 /// Speed, load time, memory and size of two models on the same inputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkReport {
-    /// Timed rounds; each ran both models once.
+    /// Number of timed rounds; both models ran once in each.
     pub runs: usize,
     /// Threads of each session.
     pub threads: usize,
-    /// `thread_cpu` (one thread: the processor time of the run) or `wall`.
+    /// Clock: `thread_cpu` (one thread: the CPU time of the run) or `wall`.
     pub clock: &'static str,
-    /// What each ran on.
+    /// Where each model ran.
     pub placement: Both<Placement>,
-    /// `text`, `given` or `generated`.
+    /// Source of the inputs: `text`, `given` or `generated`.
     pub inputs: &'static str,
-    /// Shapes of the inputs that were timed.
+    /// Shapes of the timed inputs.
     #[serde(serialize_with = "as_map")]
     pub input_shapes: Vec<(String, Vec<i64>)>,
-    /// Milliseconds a run over the timed rounds.
+    /// Latency in milliseconds per run, over the timed rounds.
     pub latency_ms: Both<Latency>,
-    /// How many times as fast as the original the result is.
+    /// Speed of the result relative to the original; 2 means twice as fast.
     pub speedup: Speedup,
-    /// Milliseconds to make a session (wall clock): the faster of two times, as the first also reads the files
-    /// and the code that is needed.
+    /// Time to create a session in milliseconds (wall clock). The faster of two: the first also reads files and code.
     pub load_ms: Both<f64>,
-    /// Milliseconds of the first run after that (wall clock); not in a brief benchmark.
+    /// Time of the first run in milliseconds (wall clock); absent in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_run_ms: Option<Both<f64>>,
-    /// Growth of the process's resident memory, code of libraries apart, over load and first run. Memory that
-    /// the process's allocator kept from earlier work and uses again does not show. Not in a brief benchmark.
+    /// Growth of the process's resident memory in bytes, without library code, over load and first run. Memory that
+    /// the allocator kept from earlier work and reuses is not included. Absent in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Both<u64>>,
-    /// Bytes of the models on disk.
+    /// Size of the models on disk in bytes.
     pub bytes: Both<u64>,
-    /// Bytes of the original over bytes of the result: how many times smaller the result is.
+    /// Size of the original divided by the size of the result.
     pub size_ratio: f64,
-    /// What the caller may not expect: another tokenizer, another order of the classes.
+    /// Notes about differences that affect the comparison: another tokenizer, another order of the classes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Wall-clock seconds of the whole benchmark, the quality part included.
+    /// Wall-clock seconds of the whole benchmark, including the quality part.
     pub seconds: f64,
 }
 
 /// Time of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
-    /// Half of the runs took less.
+    /// Median.
     pub median: f64,
-    /// The fastest run.
+    /// Minimum.
     pub min: f64,
-    /// Nine of ten runs took less.
+    /// 90th percentile.
     pub p90: f64,
 }
 
-/// Time of the original over time of the result, round by round.
+/// Time of the original divided by time of the result, round by round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Speedup {
     /// Median over the rounds.
@@ -73,12 +72,12 @@ pub struct Speedup {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
-    /// `faster` or `slower`; `no difference` if the interval spans 1.
+    /// `faster` or `slower`, or `no difference` if the interval contains 1.
     pub verdict: &'static str,
 }
 
 impl Speedup {
-    /// The verdict that a 95 % interval of the speedup allows.
+    /// Returns the verdict for a 95 % interval of the speedup.
     pub fn verdict(low: f64, high: f64) -> &'static str {
         if low > 1.0 {
             "faster"
@@ -90,12 +89,12 @@ impl Speedup {
     }
 }
 
-/// How close the result's outputs are to the original's, over all samples. The first figures are those of the
-/// primary output; a figure that makes no sense for an output is absent (`null` in JSON).
+/// Closeness of the result's outputs to the original's, over all samples. The first figures are those of the primary
+/// output; a figure that does not apply to an output is absent (`null` in JSON).
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
-    /// The primary output: the first whose name contains `logits`; else `sentence_embedding`; else the first
-    /// float output.
+    /// The primary output: the first whose name contains `logits`; else `sentence_embedding`; else the first float
+    /// output.
     pub output: String,
     /// See [`OutputQuality::cosine`].
     pub cosine: Option<f64>,
@@ -105,49 +104,49 @@ pub struct QualityReport {
     pub top1_agreement: Option<f64>,
     /// See [`OutputQuality::kl`].
     pub kl: Option<f64>,
-    /// Texts, given samples or generated inputs that were compared.
+    /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
-    /// Why outputs were not compared, if some could not be: they have other sizes or types in the result.
+    /// The reason why some outputs were not compared: their sizes or types differ in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_compared: Option<String>,
-    /// Every output.
+    /// All outputs.
     pub outputs: Vec<OutputQuality>,
 }
 
-/// How close one output is. A *row* is the vector along the last dimension; rows of padding are left out.
+/// Closeness of one output. A *row* is the vector along the last dimension; padding rows are left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputQuality {
     /// Name of the output.
     pub name: String,
     /// Element type in the original.
     pub dtype: &'static str,
-    /// Rows that were compared.
+    /// Number of rows compared.
     pub rows: u64,
-    /// Mean over the rows of `a·b / (|a| |b|)`; 0 for a row in which the result has a value that is not finite.
-    /// Where rows are single numbers, all of them together are one row.
+    /// Mean over the rows of `a·b / (|a| |b|)`; 0 for a row in which the result has a value that is not finite. Where
+    /// rows have one element, all of them together form one row.
     pub cosine: Option<f64>,
-    /// The smallest cosine of a row.
+    /// Smallest cosine of a row.
     pub cosine_min: Option<f64>,
-    /// The largest `|a - b|`.
+    /// Largest `|a - b|`.
     pub max_abs_error: Option<f64>,
     /// `sqrt(Σ(a - b)² / Σa²)`.
     pub relative_rms: Option<f64>,
-    /// Share of rows whose largest element is at the same place.
+    /// Fraction of rows whose largest element has the same index.
     pub top1_agreement: Option<f64>,
     /// Mean over the rows of `KL(softmax(a) ‖ softmax(b))` in nats, for outputs that look like logits.
     pub kl: Option<f64>,
-    /// Share of equal elements, for outputs that are not float.
+    /// Fraction of equal elements, for outputs that are not float.
     pub exact_match: Option<f64>,
-    /// Elements of the result that are infinite or not a number where the original's are not the same.
+    /// Number of elements of the result that are infinite or NaN where the original's are not the same.
     pub non_finite: u64,
 }
 
-/// Pairs as a JSON object.
+/// Writes pairs as a JSON object.
 pub(super) fn as_map<T: Serialize, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
-/// Tensors may be large, and are the caller's own: reports only name them.
+/// Writes only the names of tensors: they may be large, and they belong to the caller.
 pub(super) fn names<T, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(pairs.iter().map(|(name, _)| name))
 }

@@ -11,14 +11,14 @@ pub struct Sums {
     pub bb: f64,
     /// Σ(a - b)²
     pub squares: f64,
-    /// The largest |a - b|.
+    /// Largest |a - b|.
     pub largest: f64,
-    /// Elements of `b` that are not finite where `a` is not the same.
+    /// Number of elements of `b` that are not finite where `a` is not the same.
     pub non_finite: u64,
 }
 
 impl Sums {
-    /// The sums of a row. Elements that are not finite take no part in them.
+    /// Returns the sums of a row. Elements that are not finite are left out.
     pub fn of(a: &[f32], b: &[f32]) -> Sums {
         let mut sums = Sums::default();
         for (a, b) in a.iter().zip(b) {
@@ -47,8 +47,8 @@ impl Sums {
         self.non_finite += other.non_finite;
     }
 
-    /// `a·b / (|a| |b|)`. Two zero vectors are alike (1), a zero and another are not (0); 0 as well if an
-    /// element of the result is not finite.
+    /// Returns `a·b / (|a| |b|)`: 1 for two zero vectors, 0 for one zero vector or if an element of the result is not
+    /// finite.
     pub fn cosine(&self) -> f64 {
         if self.non_finite > 0 {
             return 0.0;
@@ -63,7 +63,7 @@ impl Sums {
         }
     }
 
-    /// `sqrt(Σ(a - b)² / Σa²)`; `None` if that is no number.
+    /// Returns `sqrt(Σ(a - b)² / Σa²)`; `None` if that is not a number.
     pub fn relative_rms(&self) -> Option<f64> {
         match (self.squares, self.aa) {
             (0.0, _) => Some(0.0),

@@ -1,4 +1,4 @@
-//! The built-in texts: plain English of many subjects, lengths and forms, for when the caller has none.
+//! The built-in texts: plain English on many subjects, in many lengths and forms, used if the caller gives none.
 
 /// Sentences of 5 to 40 words.
 pub const SENTENCES: [&str; 32] = [

@@ -1,4 +1,4 @@
-//! Progress over a benchmark, on the thread that called it.
+//! Progress of a benchmark, reported on the caller's thread.
 
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
@@ -13,17 +13,17 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// `total` steps, none of them done.
+    /// Returns a counter of `total` steps, none of them done.
     pub fn new(call: &'a Call<'a>, total: usize) -> Steps<'a> {
         Steps { call, done: 0, total: total as u64, reported: None }
     }
 
-    /// One step is done. An error if the caller cancelled or the deadline passed.
+    /// Counts one step as done. Fails if the caller cancelled or the deadline passed.
     pub fn next(&mut self) -> Result<()> {
         self.skip(1)
     }
 
-    /// Some steps are done, or turned out not to be needed.
+    /// Counts several steps as done or as not needed.
     pub fn skip(&mut self, steps: usize) -> Result<()> {
         self.done += steps as u64;
         let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;
@@ -34,7 +34,7 @@ impl<'a> Steps<'a> {
         self.call.report("benchmark", self.done, self.total)
     }
 
-    /// The call for a run inside a step: it can end early, and leaves the reports to the steps.
+    /// Returns the call for a run inside a step: it can be cancelled, and does not report progress itself.
     pub fn quiet(&self) -> Call<'a> {
         Call { progress: None, ..*self.call }
     }

@@ -10,21 +10,22 @@ use crate::model::ValueInfo;
 use crate::onnx::dtype::DataType;
 use crate::text::{Batch, Tokenizer};
 
-/// What an input of a text model is for.
+/// The role of an input of a text model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Token ids.
     Ids,
-    /// 1 for tokens, 0 for padding.
+    /// Attention mask: 1 for tokens, 0 for padding.
     Mask,
-    /// Segments.
+    /// Token type ids.
     Types,
-    /// Positions of the tokens.
+    /// Position ids.
     Positions,
 }
 
 impl Role {
-    /// The role that an input's usual name and its shape say, if any. Masks may be of any type of number.
+    /// Returns the role that follows from an input's usual name and its shape, if any. Masks may have any numeric
+    /// type.
     pub fn of(info: &ValueInfo) -> Option<Role> {
         if info.shape.as_ref().is_some_and(|shape| shape.len() != 2) {
             return None;
@@ -43,37 +44,38 @@ impl Role {
         (integer || role == Role::Mask).then_some(role)
     }
 
-    /// The place of the input of token ids, if the model has one.
+    /// Returns the index of the input of token ids, if the model has one.
     pub fn ids(inputs: &[ValueInfo]) -> Option<usize> {
         inputs.iter().position(|info| Role::of(info) == Some(Role::Ids))
     }
 }
 
-/// Texts and how they become tokens.
+/// Texts and how they are tokenized.
 pub struct Text<'a> {
     tokenizer: &'a Tokenizer,
     texts: Vec<&'a str>,
     options: &'a BenchmarkOptions,
-    /// Texts in a set.
+    /// Texts per set.
     batch: usize,
-    /// Least and largest length that the model insists on.
+    /// Minimum and maximum length that the model requires.
     lengths: (usize, Option<usize>),
-    /// Whether the model insists on the number of texts.
+    /// Whether the model fixes the number of texts.
     fixed_batch: bool,
-    /// Tokens after which texts are cut if neither the model nor the options say.
+    /// Maximum length in tokens if neither the model nor the options set one.
     pub longest: usize,
 }
 
 /// The tokens of one input set.
 pub struct Tokens {
-    /// Ids, mask and segments.
+    /// Token ids, mask and token type ids.
     pub batch: Batch,
-    /// Texts in it.
+    /// Number of texts.
     pub samples: usize,
 }
 
 impl<'a> Text<'a> {
-    /// `ids` is the model's input of token ids and its place; `longest` is how many tokens the model has positions for.
+    /// Returns the texts for a model. `ids` is the model's input of token ids and its index; `longest` is the number
+    /// of positions that the model has.
     pub fn new(
         tokenizer: &'a Tokenizer,
         (info, ids): (&ValueInfo, usize),
@@ -99,33 +101,33 @@ impl<'a> Text<'a> {
         Ok(Text { tokenizer, texts: texts(options), options, batch, lengths, fixed_batch, longest })
     }
 
-    /// The length that the model always has, if there is one.
+    /// Returns the fixed length of the model, if it has one.
     fn fixed_length(&self) -> Option<usize> {
         self.lengths.1.filter(|most| *most == self.lengths.0)
     }
 
-    /// Lengths that can be tried, each half of the one before.
+    /// Returns the number of lengths that can be tried, each half of the one before.
     pub fn trials(&self) -> usize {
         if self.options.sequence_length != 0 || self.fixed_length().is_some() { 1 } else { 5 }
     }
 
-    /// A length within what the model insists on, and short enough for a trial.
+    /// Returns a length within the model's limits that is short enough for a trial.
     fn bounded(&self, length: usize, trial: usize) -> usize {
         let shorter = if trial == 0 { usize::MAX } else { DEFAULT_LENGTH >> trial };
         length.min(shorter).min(self.lengths.1.unwrap_or(usize::MAX)).max(self.lengths.0).max(1)
     }
 
-    /// Tokens the tokenizer knows.
+    /// Returns the number of tokens in the tokenizer's vocabulary.
     pub fn vocabulary(&self) -> i64 {
         self.tokenizer.vocabulary_size() as i64
     }
 
-    /// Number of sets: each has a batch of texts, the last perhaps fewer.
+    /// Returns the number of sets: each has a batch of texts; the last may have fewer.
     pub fn count(&self) -> usize {
         self.texts.len().div_ceil(self.batch)
     }
 
-    /// The tokens of set `index`, padded to its longest text or to what the model insists on.
+    /// Returns the tokens of set `index`, padded to its longest text or to the length that the model requires.
     pub fn set(&self, index: usize, trial: usize) -> Result<Tokens> {
         let mut rows: Vec<&str> = self.texts.iter().copied().skip(index * self.batch).take(self.batch).collect();
         let samples = rows.len();
@@ -144,7 +146,7 @@ impl<'a> Text<'a> {
         Ok(Tokens { batch, samples })
     }
 
-    /// The tokens to time. See [`super::inputs::Source::timing`].
+    /// Returns the tokens to time. See [`super::inputs::Source::timing`].
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),
@@ -156,7 +158,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// A batch in which each row has `length` tokens: texts one after another, each row begun at another text.
+    /// Returns a batch in which each row has `length` tokens: texts one after another, each row starting at another
+    /// text.
     fn exactly(&self, length: usize) -> Result<Tokens> {
         // A guess of the text that is enough; doubled until it is.
         let mut wanted = length.saturating_mul(8);
@@ -173,7 +176,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// At least `bytes` bytes of texts from text `first` on, around and around.
+    /// Returns at least `bytes` bytes of texts, starting at text `first` and repeating the texts if needed.
     fn joined(&self, first: usize, bytes: usize) -> String {
         let mut joined = String::new();
         for text in self.texts.iter().cycle().skip(first % self.texts.len().max(1)) {
@@ -204,7 +207,7 @@ impl<'a> Text<'a> {
 }
 
 impl Tokens {
-    /// What an input of that role holds.
+    /// Returns the values of an input with that role.
     pub fn fill(&self, role: Role) -> Fill {
         let numbers = |values: &[i64]| Fill::Given(values.iter().map(|v| *v as f64).collect());
         match role {
@@ -215,7 +218,7 @@ impl Tokens {
         }
     }
 
-    /// The texts that lost tokens: how many they have, and how many of them are here.
+    /// Returns the truncated texts with their original and their remaining length.
     pub fn cut(&self) -> Vec<Cut> {
         let one = |(text, (cut, mask)): (usize, (&usize, &[i64]))| {
             let kept = mask.iter().filter(|m| **m != 0).count();
@@ -225,7 +228,7 @@ impl Tokens {
         rows.take(self.samples).enumerate().map(one).filter(|cut| cut.kept < cut.tokens).collect()
     }
 
-    /// Which positions are tokens.
+    /// Returns the positions that are tokens.
     pub fn into_mask(self) -> Mask {
         let shape = [self.batch.batch as i64, self.batch.length as i64];
         Mask { shape, keep: self.batch.mask.iter().map(|m| *m != 0).collect() }

@@ -1,4 +1,4 @@
-//! How long models take: each alone (load, first run, memory), then both in turn.
+//! The time that models take: each alone (load, first run, memory), then both in turn.
 
 use super::BenchmarkOptions;
 use super::inputs::InputSet;
@@ -17,30 +17,29 @@ use crate::statistics::{percentile, sorted};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
-/// Timed rounds are never fewer (unless fewer were asked for), however long they take.
+/// Minimum number of timed rounds (unless fewer were requested), however long they take.
 const FEWEST_ROUNDS: usize = 5;
-/// Once a round of both models has taken less than this, they count as quick. Runs of quick models are not
-/// watched for a cancel: the step after notices it in time, and the watching thread would cost as much as a
-/// small model takes.
+/// If a round of both models takes less than this, they count as quick. Runs of quick models are not watched for a
+/// cancel: the step after them notices it in time, and the watching thread would cost as much as a small model.
 const QUICK: Duration = Duration::from_millis(50);
 
-/// What runs are timed with.
+/// The clock for runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// Processor time of this thread, which is the one that runs a session of one thread. What other programs
-    /// do to the machine disturbs it far less than the wall clock.
+    /// CPU time of this thread, which runs a session of one thread. Other programs on the machine disturb it far less
+    /// than the wall clock.
     ThreadCpu,
-    /// Time that passes.
+    /// Wall clock.
     Wall,
 }
 
 impl Clock {
-    /// The clock for sessions of that many threads.
+    /// Returns the clock for sessions with that many threads.
     pub fn for_threads(threads: usize) -> Clock {
         if threads == 1 { Clock::ThreadCpu } else { Clock::Wall }
     }
 
-    /// The name in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Clock::ThreadCpu => "thread_cpu",
@@ -57,35 +56,35 @@ impl Clock {
     }
 }
 
-/// What runs inputs and returns the outputs named.
+/// A function that runs inputs and returns the named outputs.
 pub type RunFn = Box<dyn FnMut(&[(&str, &Tensor)], &[&str], &Call) -> Result<Vec<(String, Tensor)>> + Send>;
 
-/// Something that is no model for ONNX Runtime and can be timed against one: an engine that another library runs.
+/// A model that ONNX Runtime does not run and that can be timed against one: an engine of another library.
 pub trait Timed {
-    /// Returns a model with its inputs and outputs and nothing inside.
+    /// Returns a model with its inputs and outputs and no nodes.
     fn signature(&self) -> &Model;
 
-    /// Returns its bytes on disk.
+    /// Returns its size on disk in bytes.
     fn bytes(&self) -> u64;
 
-    /// Returns what it runs on.
+    /// Returns where it runs.
     fn placement(&self) -> Placement;
 
-    /// Makes it ready to run.
+    /// Loads it and returns the function that runs it.
     fn run_fn(&self) -> Result<RunFn>;
 }
 
-/// One of the two that are measured: a model for a session, or an engine.
+/// One of the two measured: a model for a session, or an engine.
 #[derive(Clone, Copy)]
 pub enum Side<'s> {
-    /// For a session with the options of the benchmark.
+    /// A model, run in a session with the options of the benchmark.
     Model(&'s Model),
-    /// Run by the library that built it.
+    /// An engine, run by the library that built it.
     Engine(&'s dyn Timed),
 }
 
 impl Side<'_> {
-    /// What has its inputs and outputs.
+    /// Returns the model with its inputs and outputs.
     pub fn model(&self) -> &Model {
         match self {
             Side::Model(model) => model,
@@ -93,7 +92,7 @@ impl Side<'_> {
         }
     }
 
-    /// Bytes on disk.
+    /// Returns the size on disk in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
             Side::Model(model) => model.bytes(),
@@ -102,19 +101,19 @@ impl Side<'_> {
     }
 }
 
-/// What does the work.
+/// What runs the inputs.
 enum Runs {
     Session(Session),
     Engine(RunFn, Placement),
 }
 
-/// A loaded model and what is asked of it: all outputs that are tensors.
+/// A loaded model and its requested outputs: all outputs that are tensors.
 pub struct Subject {
     runs: Runs,
     outputs: Vec<String>,
-    /// The cache that a decoder takes: heads and layers that were pruned have none.
+    /// The cache inputs of a decoder: pruned heads and layers have none.
     past: Vec<(String, Vec<Dim>)>,
-    /// Milliseconds it took to load.
+    /// Load time in milliseconds.
     pub load_ms: f64,
 }
 
@@ -132,7 +131,7 @@ impl Subject {
         }
     }
 
-    /// What it runs on.
+    /// Returns where it runs.
     pub fn placement(&self) -> &Placement {
         match &self.runs {
             Runs::Session(session) => session.placement(),
@@ -152,7 +151,7 @@ impl Subject {
         Ok(Subject { runs: Runs::Session(session), outputs, past, load_ms })
     }
 
-    /// Runs it.
+    /// Runs the model.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let session = match &mut self.runs {
@@ -179,7 +178,7 @@ impl Subject {
     }
 }
 
-/// The shape of a cache where it is not as the model wants it, as it wants it.
+/// Returns the shape that the model requires for a cache if `shape` differs from it.
 fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
     let wants = |(size, dim): (&i64, &Dim)| match dim {
         Dim::Fixed(wanted) => *wanted,
@@ -189,19 +188,19 @@ fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
     (shape.len() == dims.len() && wanted != shape).then_some(wanted)
 }
 
-/// What one model does when it is alone in the process.
+/// Figures of one model alone in the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone {
-    /// Milliseconds to make the session.
+    /// Time to create the session in milliseconds.
     pub load_ms: f64,
-    /// Milliseconds of the first run.
+    /// Time of the first run in milliseconds.
     pub first_run_ms: f64,
-    /// Growth of resident memory over both.
+    /// Growth of resident memory over both, in bytes.
     pub resident_bytes: u64,
 }
 
-/// Loads a model of one node and lets it go: what the first session of a process costs (ONNX Runtime's tables
-/// of kernels and operators, 13 MB) is no model's own.
+/// Loads a model of one node and drops it: the fixed costs of a process's first session (13 MB for ONNX Runtime's
+/// tables of kernels and operators) belong to no model.
 pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<()> {
     let mut one = edit::node("Constant", &[], &["one"]);
     one.attribute = vec![edit::int_attribute("value_int", 1)];
@@ -217,7 +216,7 @@ pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -
     Subject::new(runtime, &Model::from_proto(proto), options, call)?.run(&[], call).map(drop)
 }
 
-/// Loads a model, runs it once, and lets it go. Wall-clock times.
+/// Loads a model, runs it once, and drops it. Times are wall-clock.
 pub fn alone(
     runtime: &'static Runtime,
     side: Side<'_>,
@@ -239,14 +238,15 @@ pub fn alone(
 /// Times of both models, round by round, in milliseconds.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    /// Of the original.
+    /// Times of the original.
     pub original: Vec<f64>,
-    /// Of the result.
+    /// Times of the result.
     pub result: Vec<f64>,
 }
 
 impl Rounds {
-    /// Time of the original over time of the result in each round: pairs share what disturbed both.
+    /// Returns the time of the original divided by the time of the result for each round: disturbances affect both
+    /// runs of a pair.
     pub fn ratios(&self) -> Vec<f64> {
         self.original.iter().zip(&self.result).map(|(original, result)| original / result).collect()
     }
@@ -254,28 +254,28 @@ impl Rounds {
 
 /// Both models, loaded.
 pub struct Pair {
-    /// The model before.
+    /// The original model.
     pub original: Subject,
-    /// The model after.
+    /// The resulting model.
     pub result: Subject,
     /// See [`QUICK`].
     quick: bool,
 }
 
 impl Pair {
-    /// What each of them runs on.
+    /// Returns where each of them runs.
     pub fn placement(&self) -> Both<Placement> {
         let of = |subject: &Subject| subject.placement().clone();
         Both { original: of(&self.original), result: of(&self.result) }
     }
 
-    /// Two models to run in turn.
+    /// Returns a pair of models to run in turn.
     pub fn new(original: Subject, result: Subject) -> Pair {
         Pair { original, result, quick: false }
     }
 
-    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. `inputs` are those
-    /// of the original and of the result.
+    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. `inputs` are
+    /// those of the original and of the result.
     pub fn race(
         &mut self,
         inputs: [&InputSet; 2],
@@ -309,9 +309,9 @@ impl Pair {
         Ok(rounds)
     }
 
-    /// Milliseconds of one run of each. The order changes with each round (A B, B A, A B …), so that a machine
-    /// that becomes slower or faster favours neither. A quick model runs once before each timed run: else that
-    /// would measure which of the two ran before, and so whose weights the caches hold.
+    /// Returns the milliseconds of one run of each. The order alternates (A B, B A, A B …), so that a machine that
+    /// becomes slower or faster favours neither. A quick model runs once before each timed run: otherwise the time
+    /// would depend on which model ran before, and so on whose weights are in the CPU caches.
     fn round(
         &mut self,
         number: usize,
@@ -345,7 +345,7 @@ impl Pair {
     }
 }
 
-/// Median, minimum and 90th percentile of times.
+/// Returns median, minimum and 90th percentile of times.
 pub fn latency(times: &[f64]) -> Latency {
     let times = sorted(times);
     Latency { median: percentile(&times, 0.5), min: percentile(&times, 0.0), p90: percentile(&times, 0.9) }

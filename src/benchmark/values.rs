@@ -1,4 +1,4 @@
-//! What the inputs hold, where neither a text nor the caller says it.
+//! Values of inputs that come neither from a text nor from the caller.
 
 use crate::error::{Context, Result, bail};
 use crate::inputs::is_past;
@@ -8,38 +8,38 @@ use crate::runtime::{Element, Tensor};
 use crate::statistics::Random;
 use half::{bf16, f16};
 
-/// Samples of sound in a second: what models of speech take.
+/// Samples of audio per second that speech models take.
 const SAMPLE_RATE: f64 = 16000.0;
 
 /// How to fill an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fill {
-    /// Everywhere this number.
+    /// This value in every element.
     Constant(f64),
-    /// Drawn from the standard normal distribution.
+    /// Values from the standard normal distribution.
     Normal,
-    /// Whole numbers drawn from `low .. high`.
+    /// Integers from `low .. high`.
     Whole {
-        /// The least number.
+        /// Smallest value.
         low: i64,
-        /// One more than the greatest.
+        /// Largest value plus one.
         high: i64,
     },
-    /// 0, 1, 2 … along the last dimension, from 0 again after `period` if that is not 0.
+    /// 0, 1, 2 … along the last dimension, starting again at 0 after `period` if that is not 0.
     Positions {
-        /// Rows of the table of positions.
+        /// Number of rows of the position table.
         period: i64,
     },
-    /// These numbers in this order.
+    /// These values in this order.
     Given(Vec<f64>),
 }
 
 impl Fill {
-    /// The fill for an input that nobody gave values for. `rows` is the size of the table it indexes, if any.
+    /// Returns the fill for an input without given values. `rows` is the size of the table it indexes, if any.
     ///
-    /// Masks are ones, positions count up, row numbers are drawn from the table, pictures of bytes from their
-    /// whole range, other floats from the normal distribution; booleans are true (but `use_cache` false: the
-    /// cache is empty); rates of sound are 16000, other integers 1, those of a `past` 0.
+    /// Masks are ones, positions count up, row indices are drawn from the table, images of bytes from their whole
+    /// range, other floats from the normal distribution. Booleans are true (except `use_cache`, false: the cache is
+    /// empty). Sampling rates are 16000, other integers 1, those of a `past` 0.
     pub fn guess(info: &ValueInfo, rows: Option<i64>) -> Fill {
         use DataType::*;
         let name = info.name.to_lowercase();
@@ -57,8 +57,8 @@ impl Fill {
         }
     }
 
-    /// A tensor of the type of `info` and the given shape. An error if the type cannot be filled with numbers
-    /// or a given number is none of the type's values.
+    /// Returns a tensor with the type of `info` and the given shape. Fails if the type cannot be filled with numbers
+    /// or cannot represent a given number.
     pub fn tensor(&self, info: &ValueInfo, shape: &[i64], random: &mut Random) -> Result<Tensor> {
         use DataType::*;
         let mut make = || match info.dtype {
@@ -83,7 +83,8 @@ impl Fill {
         make().at(|| format!("input {:?}", info.name))
     }
 
-    /// `back` gives the number an element stands for, to see whether a given one was kept; `None` if it may round.
+    /// Returns a tensor of type `T`. `back` returns the number that an element represents, to check that a given one
+    /// was kept; `None` if it may round.
     fn typed<T: Element>(
         &self,
         shape: &[i64],
@@ -123,12 +124,12 @@ impl Fill {
     }
 }
 
-/// Whether an input is how many samples of sound a second has, by its name.
+/// Returns whether the name of an input is that of a sampling rate.
 fn is_rate(name: &str) -> bool {
     name == "sr" || (name.contains("rate") && name.contains("sampl"))
 }
 
-/// The element for a number the caller gave; an error if the type has no such whole number.
+/// Returns the element for a number from the caller; fails if the type cannot represent that integer.
 fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
     match back(element) {

@@ -1,4 +1,4 @@
-//! Texts through an encoder, a batch at a time.
+//! Runs texts through an encoder, one batch at a time.
 
 use super::progress::Units;
 use crate::benchmark::BenchmarkOptions;
@@ -10,17 +10,18 @@ use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// How texts are given to an encoder.
+/// How texts are passed to an encoder.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextOptions {
-    /// Tokens after which a text is cut; 0: as many as the model has positions for, up to 512.
+    /// Maximum length of a text in tokens; 0: the number of positions of the model, up to 512.
     pub max_length: usize,
-    /// Texts in one run; shorter ones are padded to the longest. With 1 nothing is padded, so that the figures of
-    /// models whose results depend on what else is in a batch (dynamic int8) do not depend on the order of the texts.
+    /// Number of texts in one run; shorter ones are padded to the longest. With 1, nothing is padded: then the
+    /// figures of models whose results depend on the rest of the batch (dynamic int8) do not depend on the order of
+    /// the texts.
     pub batch_size: usize,
-    /// Threads of the session; 0 is one for each physical core.
+    /// Threads of the session; 0 for one per physical core.
     pub threads: usize,
-    /// What the session runs on.
+    /// Execution provider and device of the session.
     pub execution: Execution,
 }
 
@@ -37,17 +38,17 @@ impl Default for TextOptions {
     }
 }
 
-/// Texts ready to be given to a model.
+/// Texts prepared for a model.
 pub struct Batches<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
     options: BenchmarkOptions,
-    /// Tokens after which a text is cut, unless the model insists on a length.
+    /// Maximum length of a text in tokens, unless the model fixes the length.
     length: usize,
 }
 
 impl<'a> Batches<'a> {
-    /// An error if there is no text, or if the options do not fit the model.
+    /// Fails if there is no text, or if the options do not match the model.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -73,8 +74,8 @@ impl<'a> Batches<'a> {
         Ok(Batches { model, tokenizer, options, length })
     }
 
-    /// Runs the session on all texts and hands over the named output, batch after batch, with which positions hold a
-    /// token and how many texts are in it.
+    /// Runs the session on all texts and passes on the named output batch by batch, with the positions that hold a
+    /// token and the number of texts.
     pub fn run(
         &self,
         session: &mut Session,
@@ -96,7 +97,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// TensorFlow's exports say `input_ids:0`, others `model/input_ids`.
+/// Returns the plain name: TensorFlow's exports use `input_ids:0`, others `model/input_ids`.
 pub fn plain(name: &str) -> &str {
     let name = name.rsplit('/').next().unwrap_or("");
     name.split(':').next().unwrap_or("")

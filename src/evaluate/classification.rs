@@ -1,4 +1,4 @@
-//! How often a classifier is right, on labelled texts.
+//! Accuracy of a classifier on labelled texts.
 
 use super::batches::{Batches, TextOptions};
 use super::labelled::Labelled;
@@ -17,33 +17,33 @@ use crate::runtime::{Runtime, Session};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Names of classes in messages, at most.
+/// Maximum number of class names in messages.
 const NAMES_SHOWN: usize = 20;
 
 /// Two classifiers on the same texts.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairedClassification {
-    /// The scores of each.
+    /// Scores of each.
     #[serde(flatten)]
     pub scores: Both<ClassScores>,
-    /// Share of texts that both give the same class, right or wrong.
+    /// Fraction of texts to which both assign the same class, right or wrong.
     pub agreement: f64,
     /// Accuracy of the result minus that of the original, with a bootstrap interval over the texts.
     pub accuracy_change: Interval,
 }
 
-/// What a classifier said: the class of each text, and how many it knows.
+/// Predictions of a classifier: the class of each text, and its number of classes.
 struct Predictions {
     classes: Vec<usize>,
     count: usize,
 }
 
-/// Measures how often `model` gives labelled texts their class: the largest of its `logits`.
+/// Measures how often `model` assigns labelled texts their class, the largest of its `logits`.
 ///
-/// Labels are names of classes (`id2label` of the model's configuration, else their numbers in its order from 0 on).
-/// Texts are cut to what the model has positions for. Reports the stage `evaluate` in texts.
-/// [`crate::error::Kind::Unsupported`] if the model is no classifier; `InvalidArgument`, with the line, if it does not
-/// know a label; `Runtime` if its logits for a text are not numbers.
+/// Labels are names of classes (`id2label` of the model's configuration, else their indices from 0). Texts are
+/// truncated to the positions of the model. Progress stage: `evaluate`, in texts. Fails with
+/// [`crate::error::Kind::Unsupported`] if the model is not a classifier; `InvalidArgument`, with the line, for an
+/// unknown label; `Runtime` if its logits for a text are NaN.
 pub fn classify(
     runtime: &'static Runtime,
     model: &Model,
@@ -61,8 +61,8 @@ pub fn classify(
 
 /// Measures two classifiers on the same texts. One is loaded after the other. See [`classify`].
 ///
-/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the original's.
-/// [`crate::error::Kind::InvalidArgument`] if they know other classes.
+/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the
+/// original's. Fails with [`crate::error::Kind::InvalidArgument`] if their classes differ.
 pub fn compare_classification(
     runtime: &'static Runtime,
     original: &Model,
@@ -93,7 +93,7 @@ pub fn compare_classification(
     })
 }
 
-/// The share of texts that both classifiers give the same class. See [`classify`].
+/// Returns the fraction of texts to which both classifiers assign the same class. See [`classify`].
 pub fn class_agreement(
     runtime: &'static Runtime,
     original: &Model,
@@ -111,7 +111,7 @@ pub fn class_agreement(
     Ok(same as f64 / rows.len().max(1) as f64)
 }
 
-/// What two classifiers say, in the classes of the original.
+/// Returns the predictions of two classifiers, in the classes of the original.
 fn both(
     runtime: &'static Runtime,
     original: &Model,
@@ -182,7 +182,7 @@ fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predi
     Ok(counts.scores(|class| names.name(class)))
 }
 
-/// The output with a number for each class.
+/// Returns the output with one value per class.
 fn logits_of(model: &Model) -> Result<String> {
     let outputs = model.outputs();
     let flat = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 2);
@@ -212,7 +212,8 @@ impl Names {
         self.0.iter().find(|(index, _)| *index == class).map_or_else(|| class.to_string(), |(_, name)| name.clone())
     }
 
-    /// The class of each row. A name as it is written comes before one in other letters, and that before a number.
+    /// Returns the class of each row. An exactly matching name takes precedence over one in another case, and that
+    /// over an index.
     fn truths(&self, rows: &[Labelled]) -> Result<Vec<usize>> {
         rows.iter().map(|row| self.class(&row.label).at(|| format!("line {}", row.line))).collect()
     }

@@ -1,4 +1,4 @@
-//! Texts as vectors, and how alike those of two models are.
+//! Texts as vectors, and the similarity of the vectors of two models.
 
 use super::batches::{Batches, TextOptions, plain};
 use super::progress::Units;
@@ -14,50 +14,49 @@ use crate::statistics::{mean, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Texts among which the nearest of each is looked for: the search takes time with the square of their number.
+/// Number of texts among which nearest neighbours are searched: the time grows with its square.
 const NEAREST_AMONG: usize = 2000;
 
 /// Vectors of texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// Row by row, `texts × width`, as the model gives them: not normalized.
+    /// Values row by row, `texts × width`, as the model outputs them, not normalized.
     pub values: Vec<f32>,
     /// Elements of a vector.
     pub width: usize,
     /// The output they come from.
     pub output: String,
-    /// How the vectors of tokens became one; `None` where the model itself gives one.
+    /// How token vectors were pooled; `None` if the model outputs one vector per text.
     pub pooling: Option<Pooling>,
 }
 
-/// How alike the vectors are that two models give the same texts.
+/// Similarity of the vectors of two models for the same texts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EmbeddingSimilarity {
     /// Mean of the cosines.
     pub cosine: f64,
-    /// One of 100 texts has a smaller one.
+    /// First percentile of the cosines.
     pub cosine_p1: f64,
-    /// The smallest.
+    /// Minimum of the cosines.
     pub cosine_min: f64,
-    /// Share of texts whose nearest other text, by cosine, is the same; over the first 2,000 texts at most.
+    /// Fraction of texts whose nearest other text, by cosine, is the same; over at most the first 2,000 texts.
     pub nearest_kept: f64,
-    /// Texts compared.
+    /// Number of texts compared.
     pub texts: usize,
     /// Elements of a vector.
     pub width: usize,
-    /// The output of the original that was compared.
+    /// The compared output of the original.
     pub output: String,
-    /// How the vectors of tokens became one; `None` where the model itself gives one.
+    /// How token vectors were pooled; `None` if the model outputs one vector per text.
     pub pooling: Option<Pooling>,
 }
 
-/// The vectors that a model gives `texts`.
+/// Returns the vectors of `model` for `texts`.
 ///
-/// They are taken from the output `sentence_embedding`; else from `token_embeddings` or `last_hidden_state`, pooled as
-/// the model's card says (the mean if it does not); else from another output of the right shape. Texts are cut to
-/// what the model has positions for. Reports the stage `evaluate` in texts.
-/// [`crate::error::Kind::Unsupported`] if the model gives no vectors; `InvalidArgument` if there is no text, or one
-/// without tokens.
+/// They come from the output `sentence_embedding`; else from `token_embeddings` or `last_hidden_state`, pooled as the
+/// model's card says (default: mean); else from another output of the right shape. Texts are truncated to the
+/// positions of the model. Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::Unsupported`] if
+/// the model outputs no vectors; `InvalidArgument` if there is no text, or one without tokens.
 pub fn embed(
     runtime: &'static Runtime,
     model: &Model,
@@ -70,7 +69,7 @@ pub fn embed(
     embed_counted(runtime, model, tokenizer, texts, options, &mut units)
 }
 
-/// As [`embed`], counting texts in `units`.
+/// Like [`embed`], counting texts in `units`.
 pub fn embed_counted(
     runtime: &'static Runtime,
     model: &Model,
@@ -105,7 +104,7 @@ pub fn embed_counted(
     Ok(Embeddings { values, width, output, pooling })
 }
 
-/// Compares the vectors that two models give `texts`. One is loaded after the other. See [`embed`].
+/// Compares the vectors of two models for `texts`. One is loaded after the other. See [`embed`].
 ///
 /// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_embeddings(
@@ -157,7 +156,7 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
 }
 
 impl Embeddings {
-    /// The vectors at length 1, row by row; a vector of zeros stays one.
+    /// Returns the vectors normalized to length 1, row by row; a zero vector stays zero.
     pub fn unit(&self) -> Vec<f64> {
         let row = |row: &[f32]| {
             let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
@@ -172,7 +171,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The other text whose vector is nearest to that of `text`, the first of equals.
+/// Returns the other text whose vector is nearest to that of `text`, the first among equals.
 fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
     let others = (0..units.len()).filter(|other| *other != text);
     let near = |best: Option<(usize, f64)>, other: usize| {
@@ -182,7 +181,7 @@ fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
     others.fold(None, near).map(|(other, _)| other)
 }
 
-/// The output to take vectors from, and how to pool it.
+/// Returns the output to take vectors from, and how to pool it.
 pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
@@ -216,8 +215,8 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     )
 }
 
-/// The vectors of the first `texts` rows: as they are, or made of the tokens that `keep` marks, pooled or by the steps
-/// of the model's folder.
+/// Returns the vectors of the first `texts` rows: unchanged, or made of the tokens that `keep` marks, pooled or by
+/// the steps of the model's folder.
 fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
     let values = tensor.to_f32_vec()?;
     let Some((pooling, steps)) = join else {

@@ -3,39 +3,39 @@
 use crate::error::{Result, bail};
 use serde::Serialize;
 
-/// Names of the two columns in the first row, by which it is known to be a header and in which order they come.
+/// Names of the two columns in the first row: they identify a header and set the order.
 const LABEL_NAMES: [&str; 8] = ["label", "labels", "class", "category", "target", "intent", "sentiment", "genre"];
 const TEXT_NAMES: [&str; 8] = ["text", "texts", "sentence", "content", "message", "review", "document", "body"];
 
-/// A text and the class it belongs to.
+/// A text and its class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Labelled {
-    /// Name or number of the class, as the file has it.
+    /// Name or index of the class, as in the file.
     pub label: String,
     /// The text.
     pub text: String,
-    /// The line of the file that the row begins in, from 1 on.
+    /// Line of the file on which the row begins, from 1.
     pub line: usize,
 }
 
-/// How columns are parted.
+/// The column separator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// By tabs; quotation marks mean nothing (IANA, text/tab-separated-values).
+    /// Tabs; quotation marks have no meaning (IANA, text/tab-separated-values).
     Tsv,
-    /// By commas; a field in quotation marks may hold commas, line breaks, and quotation marks doubled (RFC 4180).
+    /// Commas; a quoted field may contain commas, line breaks and doubled quotation marks (RFC 4180).
     Csv,
 }
 
-/// A row: the line it begins in, and its fields.
+/// A row: the line on which it begins, and its fields.
 type Row = (usize, Vec<String>);
 
 /// Reads the content of a file of labels and texts.
 ///
-/// The columns are parted by tabs if the first line has one, else by commas. They are `label, text`, unless a first
-/// row of names says otherwise (`text, label`, or those two among others). Empty lines are passed over.
-/// [`crate::error::Kind::InvalidArgument`], with the line, if a row has not the columns of the others, a label or a
-/// text is empty or quotation marks are not closed, or if there is no row.
+/// Columns are separated by tabs if the first line has one, else by commas. They are `label, text`, unless a header
+/// row sets another order (`text, label`, or those two among others). Empty lines are skipped. Fails with
+/// [`crate::error::Kind::InvalidArgument`], with the line, if a row has another number of columns, a label or a text
+/// is empty, quotation marks are not closed, or there is no row.
 pub fn parse(content: &str) -> Result<Vec<Labelled>> {
     // What some editors put in front of UTF-8.
     let content = content.strip_prefix('\u{feff}').unwrap_or(content);
@@ -72,7 +72,7 @@ pub fn parse(content: &str) -> Result<Vec<Labelled>> {
     Ok(found)
 }
 
-/// Places of the label and the text, and the number of columns, if the row names them.
+/// Returns the indices of label and text and the number of columns, if the row is a header.
 fn header(fields: &[String]) -> Option<(usize, usize, usize)> {
     let named = |names: &[&str]| {
         fields.iter().position(|field| names.contains(&field.trim().to_lowercase().trim_start_matches('#')))

@@ -1,30 +1,31 @@
-//! Finding the least of a smooth function: L-BFGS.
+//! Minimizes a smooth function with L-BFGS.
 
 use crate::error::Result;
 use std::collections::VecDeque;
 
-/// Steps that the shape of the function is guessed from.
+/// Number of steps from which the curvature is estimated.
 const MEMORY: usize = 10;
-/// Share of the promised descent that a step must bring (Armijo).
+/// Fraction of the predicted decrease that a step must reach (Armijo).
 const DESCENT: f64 = 1e-4;
-/// Halvings of a step before the search gives up.
+/// Maximum number of times that a step is halved.
 const HALVINGS: usize = 40;
 
-/// Where the search ended.
+/// The result of a minimization.
 #[derive(Debug)]
 pub struct Minimum {
-    /// The place.
+    /// The point.
     pub x: Vec<f64>,
-    /// Steps it took.
+    /// Number of steps.
     pub iterations: usize,
-    /// Whether the gradient became as small as was asked.
+    /// Whether the gradient reached the tolerance.
     pub converged: bool,
 }
 
-/// Walks from `x` downhill until no element of the gradient is larger than `tolerance`, or for `most` steps.
+/// Minimizes `function` from `x` until no element of the gradient is larger than `tolerance`, for at most `most`
+/// steps.
 ///
-/// `function` gives the value at a place and writes the gradient. Source: Nocedal, Wright, "Numerical Optimization",
-/// 2006, algorithm 7.4 (the direction) and 3.1 (the length of a step, by halving).
+/// `function` returns the value at a point and writes the gradient. Source: Nocedal, Wright, "Numerical
+/// Optimization", 2006, algorithm 7.4 (the direction) and 3.1 (the step length, by halving).
 pub fn minimize(
     mut x: Vec<f64>,
     most: usize,
@@ -69,15 +70,15 @@ pub fn minimize(
     Ok(Minimum { x, iterations: most, converged: false })
 }
 
-/// A step, and how the gradient changed over it.
+/// A step and the change of the gradient over it.
 struct Pair {
     step: Vec<f64>,
     change: Vec<f64>,
-    /// Their product.
+    /// Their dot product.
     curvature: f64,
 }
 
-/// Downhill, by the two-loop recursion.
+/// Returns the descent direction by the two-loop recursion.
 fn direction(gradient: &[f64], pairs: &VecDeque<Pair>) -> Vec<f64> {
     let mut q = gradient.to_vec();
     let mut shares = Vec::with_capacity(pairs.len());

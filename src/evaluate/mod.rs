@@ -1,15 +1,15 @@
-//! What models are worth on data: perplexity, closeness of embeddings, accuracy of classifiers, linear probes.
+//! Evaluation of models on data: perplexity, similarity of embeddings, accuracy of classifiers, linear probes.
 //!
-//! [`evaluate()`] is the way in for a task by its name; each task has a function of its own, and one that compares
-//! two models on the same data, pair by pair, so that what is hard in the data cancels.
+//! [`evaluate()`] is the entry point for a task by its name. Each task also has its own function, and one that compares
+//! two models on the same data in pairs, so that difficult data affect both alike.
 //!
-//! - `perplexity`: a language model on a text; `paired`: two of them. `windows` cuts the text, `text_plan` says what
-//!   the model reads, `reader` reads it.
-//! - `embedding`: texts as vectors, and two models' compared; `batches` gives texts to encoders.
+//! - `perplexity`: one language model on a text; `paired`: two of them. `windows` splits the text, `text_plan` decides
+//!   what the model reads, `reader` reads it.
+//! - `embedding`: texts as vectors, and the comparison of two models; `batches` passes texts to encoders.
 //! - `classification`: classifiers on labelled texts (`labelled` reads them, `scores` counts).
 //! - `probe`: a linear classifier on embeddings (`minimize` trains it).
 //!
-//! Logits become probabilities in `crate::likelihood`; how sure the figures are says `crate::statistics`.
+//! `crate::likelihood` turns logits into probabilities; `crate::statistics` computes confidence intervals.
 
 mod batches;
 mod classification;

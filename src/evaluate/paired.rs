@@ -16,7 +16,7 @@ use crate::text::Tokenizer;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Scored tokens that the bootstrap draws together: those of a sentence or two.
+/// Scored tokens that the bootstrap draws together, about one or two sentences.
 const BLOCK: usize = 32;
 /// Seed of the bootstrap: the same figures give the same interval.
 const SEED: u64 = 0;
@@ -26,38 +26,38 @@ const SEED: u64 = 0;
 pub struct Interval {
     /// The figure.
     pub value: f64,
-    /// Lower end; not a number (`null` in JSON) where there is too little to say.
+    /// Lower end; NaN (`null` in JSON) if there are too few data.
     pub low: f64,
-    /// Upper end.
+    /// Upper end; NaN (`null` in JSON) if there are too few data.
     pub high: f64,
 }
 
-/// How two models foresee the same text.
+/// How two models predict the same text.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairedPerplexity {
-    /// The figures of each alone.
+    /// Figures of each model alone.
     #[serde(flatten)]
     pub perplexity: Both<PerplexityReport>,
-    /// Perplexity of the result over that of the original, with a bootstrap interval over blocks of 32 tokens of
-    /// the paired differences: what is hard in the text is hard for both and cancels.
+    /// Perplexity of the result divided by that of the original, with a bootstrap interval over blocks of 32 tokens
+    /// of the paired differences: difficult passages are difficult for both models and cancel out.
     pub ratio: Interval,
-    /// `worse` or `better` if the interval lies above or below 1; else `no difference`; `too little text` if there
-    /// is no interval.
+    /// `worse` or `better` if the interval is above or below 1; otherwise `no difference`, or `too little text`
+    /// without an interval.
     pub verdict: &'static str,
-    /// Mean over the tokens of `KL(original ‖ result)` between what each expects next, in nats.
+    /// Mean over the tokens of `KL(original ‖ result)` between the next-token distributions, in nats.
     pub kl: Interval,
-    /// 99 of 100 tokens have a smaller divergence.
+    /// 99th percentile of that divergence over the tokens.
     pub kl_p99: f64,
-    /// Share of tokens at which both hold the same one most likely.
+    /// Fraction of tokens at which both models have the same most likely token.
     pub top1_agreement: f64,
 }
 
-/// Reads `text` with both models, window by window, and compares what they expect at every scored token.
+/// Reads `text` with both models, window by window, and compares their predictions at every scored token.
 ///
-/// Both are given the tokens of `tokenizer`, the original's. Nothing is kept but four figures a token. Memory: both models and the logits of one window of each. Reports and
-/// errors as [`super::perplexity`]; `InvalidArgument` as well if the models do not know the same number of tokens, or if
-/// the result's own tokenizer says that their ids mean other tokens.
-/// Errors of one model say which.
+/// Both read the tokens of `tokenizer`, the original's. Only four figures per token are kept. Memory: both models and
+/// the logits of one window of each. Progress and errors are those of [`super::perplexity`]; also fails with
+/// `InvalidArgument` if the vocabulary sizes differ, or if the result's own tokenizer gives its token ids another
+/// meaning. An error names its model.
 pub fn compare_perplexity(
     runtime: &'static Runtime,
     original: &Model,
@@ -105,7 +105,7 @@ pub fn compare_perplexity(
     summarize(&plan, &judged, taken)
 }
 
-/// Places in errors.
+/// Name of the original in errors.
 const ORIGINAL: &str = "the original";
 const RESULT: &str = "the result";
 
@@ -137,7 +137,7 @@ fn summarize(plan: &Plan, judged: &[Judgement], taken: [Duration; 2]) -> Result<
 }
 
 impl Interval {
-    /// The mean of values that came one after another; see [`mean_interval`].
+    /// Returns the mean of consecutive values; see [`mean_interval`].
     pub(super) fn of(values: &[f64], block: usize) -> Interval {
         let (low, high) = mean_interval(values, block, SEED);
         Interval { value: mean(values), low, high }

@@ -1,4 +1,4 @@
-//! Perplexity: how well a language model foresees a text.
+//! Perplexity: how well a language model predicts a text.
 
 use super::progress::Units;
 use super::reader::Reader;
@@ -15,14 +15,15 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
 
-/// Where the token that begins a text (`<s>`) stands, for models whose tokenizer puts one there. It is never scored.
+/// Where the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one. It is never
+/// scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bos {
-    /// In front of every window, as llama.cpp has it: models trained with it do badly without.
+    /// Before every window, like llama.cpp: models trained with it need it.
     #[default]
     EveryWindow,
-    /// In front of the text alone, as the strided evaluation in the documentation of transformers has it.
+    /// Before the text only, like the strided evaluation in the documentation of transformers.
     FirstWindow,
     /// Nowhere.
     Never,
@@ -31,58 +32,58 @@ pub enum Bos {
 /// How a text is read.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PerplexityOptions {
-    /// Tokens of a window; 0: as many as the model has positions for, up to 512.
+    /// Window length in tokens; 0: the number of positions of the model, up to 512.
     pub context_length: usize,
-    /// Tokens from the beginning of one window to that of the next; 0: half of the context length. Each token is
-    /// scored once, and from the second window on has at least `context_length - stride` tokens before it: a small
-    /// stride takes longer and gives a lower (truer) perplexity.
+    /// Distance between the beginnings of two windows in tokens; 0: half of the context length. Each token is scored
+    /// once, and from the second window on has at least `context_length - stride` tokens before it: a small stride
+    /// takes longer and gives a lower (more accurate) perplexity.
     pub stride: usize,
-    /// Tokens of the text to read; 0: all.
+    /// Tokens of the text to read; 0 for all.
     pub max_tokens: usize,
-    /// See [`Bos`].
+    /// Position of the beginning-of-sequence token; see [`Bos`].
     pub bos: Bos,
-    /// Threads of the session, and for what is made of its logits; 0 is one for each physical core.
+    /// Threads of the session and of the computations on its logits; 0 for one per physical core.
     pub threads: usize,
-    /// What the session runs on.
+    /// Execution provider and device of the session.
     pub execution: Execution,
 }
 
-/// How well a model foresees a text.
+/// How well a model predicts a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PerplexityReport {
-    /// `exp(nll)`.
+    /// Perplexity: `exp(nll)`.
     pub perplexity: f64,
     /// Mean of `-ln p(token | tokens before it)` over the scored tokens, in nats.
     pub nll: f64,
-    /// `nll · tokens / (ln 2 · bytes)`, over the bytes of text that the scored tokens stand for: unlike the
-    /// perplexity it can be compared between models of different vocabularies.
+    /// `nll · tokens / (ln 2 · bytes)`, over the bytes of text of the scored tokens. Unlike the perplexity, it is
+    /// comparable between models with different vocabularies.
     pub bits_per_byte: f64,
-    /// Tokens that were scored.
+    /// Number of scored tokens.
     pub tokens: usize,
-    /// Bytes of text they stand for.
+    /// Bytes of text of the scored tokens.
     pub bytes: usize,
-    /// Windows that were read.
+    /// Number of windows.
     pub windows: usize,
-    /// Tokens of a window, as used.
+    /// Window length used, in tokens.
     pub context_length: usize,
-    /// Tokens from one window to the next, as used.
+    /// Distance between windows used, in tokens.
     pub stride: usize,
-    /// Whether every window began with the token that begins a text.
+    /// Whether every window began with the beginning-of-sequence token.
     pub bos: bool,
-    /// Wall-clock seconds, the loading of the model not counted.
+    /// Wall-clock seconds without loading the model.
     pub seconds: f64,
-    /// Scored tokens a second.
+    /// Scored tokens per second.
     pub tokens_per_second: f64,
 }
 
-/// Measures how well `model` foresees `text`: the sliding window of [`super::windows`].
+/// Measures how well `model` predicts `text`, with the sliding window of [`super::windows`].
 ///
-/// Logits become probabilities in float64. Reports the stage `evaluate` in tokens. Memory: the model, and the logits
-/// of one window (of its scored half alone where the model has an input `num_logits_to_keep`). The same text and
-/// options give the same figures whatever the threads, as far as ONNX Runtime's kernels do.
+/// Probabilities are computed in float64. Progress stage: `evaluate`, in tokens. Memory: the model and the logits of
+/// one window (only of its scored half if the model has an input `num_logits_to_keep`). The same text and options
+/// give the same figures for any number of threads, if ONNX Runtime's kernels do.
 ///
-/// [`crate::error::Kind::Unsupported`] if the model does not write text; `InvalidArgument` if the options do not fit
-/// it or the text is too short; `Runtime` if a logit is not a number.
+/// Fails with [`crate::error::Kind::Unsupported`] if the model does not generate text; `InvalidArgument` if the
+/// options do not match it or the text is too short; `Runtime` if a logit is NaN.
 pub fn perplexity(
     runtime: &'static Runtime,
     model: &Model,
@@ -113,7 +114,7 @@ pub fn perplexity(
 }
 
 impl PerplexityReport {
-    /// The figures for what each token cost.
+    /// Returns the figures from the negative log-likelihood of each token.
     pub(super) fn new(plan: &Plan, surprises: &[f64], seconds: f64) -> PerplexityReport {
         let nll = mean(surprises);
         let tokens = surprises.len();
@@ -133,8 +134,8 @@ impl PerplexityReport {
     }
 }
 
-/// What `score` makes of each scored token of a window, in their order: it gets the position before the token, whose
-/// logits foretell it, and the token.
+/// Returns the result of `score` for each scored token of a window, in order. Its arguments are the position before
+/// the token, whose logits predict it, and the token.
 pub fn scores<T: Send>(
     ids: &[i64],
     window: &Window,
@@ -152,7 +153,7 @@ pub fn scores<T: Send>(
     (ids.len() - window.scored..ids.len()).into_par_iter().map(one).collect()
 }
 
-/// An error if a figure is not a number; infinite ones (a token that is ruled out) are figures.
+/// Fails if a figure is NaN; infinite ones (a token with probability 0) are allowed.
 pub fn finite(surprises: &[f64]) -> Result<()> {
     match surprises.iter().position(|value| value.is_nan()) {
         Some(token) => bail!(Runtime, "the model's logits for scored token {} are not numbers", token + 1),
@@ -160,7 +161,7 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
     }
 }
 
-/// Threads that turn logits into figures.
+/// Returns the threads that compute figures from logits.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();

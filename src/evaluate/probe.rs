@@ -1,6 +1,6 @@
-//! A linear probe: what classes a plain linear classifier can read off a model's vectors.
+//! A linear probe: how well a linear classifier separates classes by a model's embeddings.
 //!
-//! For models that embed and do not classify, it says whether what a technique did to the vectors matters.
+//! For embedding models, it shows whether a change of the vectors matters.
 
 use super::batches::TextOptions;
 use super::embedding::{Embeddings, embed_counted};
@@ -20,7 +20,7 @@ use crate::statistics::Random;
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Steps of the search, at most.
+/// Maximum number of steps.
 const STEPS: usize = 500;
 /// The search ends when no element of the gradient is larger.
 const TOLERANCE: f64 = 1e-5;
@@ -28,14 +28,14 @@ const TOLERANCE: f64 = 1e-5;
 /// How a probe is trained and tested.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProbeOptions {
-    /// How texts are given to the model.
+    /// How texts are passed to the model.
     #[serde(flatten)]
     pub text: TextOptions,
-    /// Share of each class's texts that is kept for the test, above 0 and below 1.
+    /// Fraction of each class's texts held out for the test, above 0 and below 1.
     pub test_share: f64,
     /// Seed of the split into training and test.
     pub seed: u64,
-    /// Weight of the penalty `penalty / 2 · |W|²` against the mean cross-entropy.
+    /// Weight of the penalty `penalty / 2 · |W|²` relative to the mean cross-entropy.
     pub penalty: f64,
 }
 
@@ -45,19 +45,19 @@ impl Default for ProbeOptions {
     }
 }
 
-/// How well a linear classifier does on a model's vectors.
+/// Accuracy of a linear classifier on a model's vectors.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProbeReport {
-    /// Scores on the texts that were kept for the test.
+    /// Scores on the held-out texts.
     #[serde(flatten)]
     pub scores: ClassScores,
-    /// Texts it was trained on.
+    /// Number of training texts.
     pub train_samples: usize,
-    /// Share of those that it gets right.
+    /// Accuracy on the training texts.
     pub train_accuracy: f64,
-    /// Steps of the training.
+    /// Number of training steps.
     pub iterations: usize,
-    /// Whether the training came to its end; if not, the classes are hard to tell apart or the penalty is small.
+    /// Whether the training converged; if not, the classes are hard to separate or the penalty is small.
     pub converged: bool,
     /// Elements of a vector.
     pub width: usize,
@@ -69,15 +69,15 @@ pub struct PairedProbe {
     /// The probe of each.
     #[serde(flatten)]
     pub probes: Both<ProbeReport>,
-    /// Accuracy of the result minus that of the original on the test, with a bootstrap interval over the texts.
+    /// Test accuracy of the result minus that of the original, with a bootstrap interval over the texts.
     pub accuracy_change: Interval,
 }
 
-/// Trains multinomial logistic regression on the vectors of a part of the texts and tests it on the rest.
+/// Trains multinomial logistic regression on the vectors of some of the texts and tests it on the rest.
 ///
-/// Vectors ([`super::embed`]) are brought to length 1, then each element to mean 0 and variance 1 over the training
-/// texts. The split has the same share of every class in both parts; the same seed and rows give the same split. The
-/// training is deterministic. Reports the stage `evaluate` in texts. [`crate::error::Kind::InvalidArgument`] if there
+/// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the
+/// training texts. The split is stratified by class; the same seed and rows give the same split. The training is
+/// deterministic. Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there
 /// is only one class or one of them has only one text.
 pub fn probe_accuracy(
     runtime: &'static Runtime,
@@ -124,9 +124,9 @@ fn texts(rows: &[Labelled]) -> Vec<String> {
     rows.iter().map(|row| row.text.clone()).collect()
 }
 
-/// Which texts are for training and which for the test, and their classes.
+/// The texts for training and for the test, and their classes.
 struct Split {
-    /// Names, sorted.
+    /// Class names, sorted.
     names: Vec<String>,
     /// The class of each text.
     classes: Vec<usize>,
@@ -168,7 +168,7 @@ impl Split {
     }
 }
 
-/// Trains and tests; also which test texts were right.
+/// Trains and tests; also returns which test texts were right.
 fn probe(vectors: &Embeddings, split: &Split, options: &ProbeOptions, call: &Call) -> Result<(ProbeReport, Vec<bool>)> {
     let features = standardized(vectors, &split.train);
     let linear = Linear::train(&features, vectors.width, split, options.penalty, call)?;
@@ -192,7 +192,7 @@ fn probe(vectors: &Embeddings, split: &Split, options: &ProbeOptions, call: &Cal
     Ok((report, right))
 }
 
-/// Vectors at length 1, then each element at mean 0 and variance 1 over the training texts.
+/// Returns the vectors normalized to length 1, then each element to mean 0 and variance 1 over the training texts.
 fn standardized(vectors: &Embeddings, train: &[usize]) -> Vec<f64> {
     let width = vectors.width;
     let mut features = vectors.unit();
@@ -207,7 +207,7 @@ fn standardized(vectors: &Embeddings, train: &[usize]) -> Vec<f64> {
     features
 }
 
-/// Multinomial logistic regression: for each class a row of `width` weights and a bias.
+/// Multinomial logistic regression: a row of `width` weights and a bias for each class.
 struct Linear {
     weights: Vec<f64>,
     width: usize,
@@ -271,7 +271,8 @@ mod tests {
         labels.iter().zip(1..).map(|(l, line)| Labelled { label: (*l).into(), text: "x".into(), line }).collect()
     }
 
-    /// Three classes around three corners, a fifth of them so far off that they look like another.
+    /// Returns three classes around three corners; a fifth of the points are so far off that they look like another
+    /// class.
     fn clouds(count: usize, noise: f64) -> (Embeddings, Vec<Labelled>) {
         let mut random = Random::new(5);
         let mut value = || (random.below(2001) as f64 - 1000.0) / 1000.0 * noise;

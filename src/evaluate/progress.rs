@@ -1,4 +1,4 @@
-//! Progress over an evaluation, on the thread that called it.
+//! Progress of an evaluation, reported on the caller's thread.
 
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
@@ -13,12 +13,12 @@ pub struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// `total` units, none of them done.
+    /// Returns a counter of `total` units, none of them done.
     pub fn new(call: &'a Call<'a>, total: usize) -> Units<'a> {
         Units { call, done: 0, total: total as u64, reported: None }
     }
 
-    /// So many more are done. An error if the caller cancelled or the deadline passed.
+    /// Counts more units as done. Fails if the caller cancelled or the deadline passed.
     pub fn add(&mut self, units: usize) -> Result<()> {
         self.done += units as u64;
         let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;
@@ -29,7 +29,7 @@ impl<'a> Units<'a> {
         self.call.report("evaluate", self.done, self.total)
     }
 
-    /// The call for a part of the work: it can end early, and leaves the reports to this.
+    /// Returns the call for a part of the work: it can be cancelled, and does not report progress itself.
     pub fn quiet(&self) -> Call<'a> {
         Call { progress: None, ..*self.call }
     }

@@ -1,4 +1,4 @@
-//! [`Reader`]: a decoder that reads a window of tokens from the start and gives logits for the last of them.
+//! [`Reader`]: a decoder that reads a window of tokens from the start and returns the logits of the last positions.
 
 use super::perplexity::PerplexityOptions;
 use crate::call::Call;
@@ -10,11 +10,11 @@ use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 use bytes::Bytes;
 
-/// A loaded language model. Each read begins anew: caches, where the model takes them, go in empty.
+/// A loaded language model. Each read starts afresh: cache inputs are empty.
 pub struct Reader {
     session: Session,
     decoder: Decoder,
-    /// The caches that go in: without a token in them.
+    /// The cache inputs: without a token.
     empty: Vec<Tensor>,
 }
 
@@ -27,7 +27,7 @@ pub struct Logits {
 }
 
 impl Reader {
-    /// Loads a model. [`crate::error::Kind::Unsupported`] if it does not write text.
+    /// Loads a model. Fails with [`crate::error::Kind::Unsupported`] if it does not generate text.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {
@@ -41,7 +41,7 @@ impl Reader {
         Ok(Reader { session, decoder, empty })
     }
 
-    /// Reads `tokens` and gives the logits of at least the last `keep` positions.
+    /// Reads `tokens` and returns the logits of at least the last `keep` positions.
     pub fn read(&mut self, tokens: &[i64], keep: usize, stop: &Stop) -> Result<Logits> {
         let decoder = &self.decoder;
         let inputs = inputs(decoder, tokens, keep)?;
@@ -67,26 +67,26 @@ impl Logits {
         Ok(Logits { first: tokens - rows, vocabulary, tensor })
     }
 
-    /// The number of tokens there are logits for.
+    /// Returns the size of the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
-    /// The logits at a position of the window: what the model expects next after it.
+    /// Returns the logits at a position of the window, which predict the next token.
     pub fn at(&self, position: usize) -> Result<&[f32]> {
         let begin = (position - self.first) * self.vocabulary;
         Ok(&self.tensor.as_slice::<f32>()?[begin..begin + self.vocabulary])
     }
 }
 
-/// All inputs for one row that is read from the start, caches without a token included.
+/// Returns all inputs for one row that is read from the start, including empty caches.
 pub(crate) fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
     let given = inputs(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
     let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair)?)));
     given.map(Ok).chain(caches).collect()
 }
 
-/// All inputs but the caches, for one row that is read from the start.
+/// Returns all inputs except the caches, for one row that is read from the start.
 fn inputs<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
     let count = tokens.len() as i64;
     let row = [1, count];

@@ -1,67 +1,67 @@
-//! What predictions of classes are worth: accuracy, F1, confusion counts.
+//! Scores of class predictions: accuracy, F1, confusion matrix.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Classes up to which the table of confusions is given: it has the square of their number.
+/// Maximum number of classes for which the confusion matrix is reported: its size is the square of their number.
 const CONFUSION_CLASSES: usize = 256;
-/// The 97.5 % point of the normal distribution.
+/// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// How often which class was taken for which.
+/// How often each class was predicted for each true class.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    /// `(truth, prediction)` and how often.
+    /// Counts by `(truth, prediction)`.
     counts: BTreeMap<(usize, usize), u64>,
     total: u64,
 }
 
-/// How good predictions of classes are.
+/// Scores of class predictions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassScores {
-    /// Share of right predictions.
+    /// Fraction of correct predictions.
     pub accuracy: f64,
     /// Lower end of the 95 % interval of the accuracy (Wilson, "Probable inference", 1927).
     pub accuracy_low: f64,
-    /// Upper end.
+    /// Upper end of that interval.
     pub accuracy_high: f64,
-    /// Mean of the classes' F1, over the classes that occur as a truth or as a prediction.
+    /// Mean F1 over the classes that occur as a truth or as a prediction.
     pub macro_f1: f64,
-    /// Texts that were predicted.
+    /// Number of predictions.
     pub samples: u64,
-    /// The classes that occur as a truth or as a prediction, by their number.
+    /// The classes that occur as a truth or as a prediction, by their index.
     pub classes: Vec<ClassScore>,
-    /// How often the class of the row (a truth) was taken for that of the column, in the order of `classes`; absent
-    /// above 256 classes.
+    /// Confusion matrix: how often the class of the row (truth) was predicted as that of the column, in the order of
+    /// `classes`; absent above 256 classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Vec<Vec<u64>>>,
 }
 
-/// How good the predictions of one class are.
+/// Scores of one class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassScore {
-    /// The class's number in the model.
+    /// Index of the class in the model.
     pub index: usize,
-    /// Its name.
+    /// Name of the class.
     pub name: String,
-    /// Texts that belong to it.
+    /// Number of texts of this class.
     pub support: u64,
-    /// Share of right ones among the texts taken for it; 0 if none was.
+    /// Fraction of correct predictions among the texts predicted as this class; 0 if there are none.
     pub precision: f64,
-    /// Share of the texts that belong to it which were taken for it; 0 if none does.
+    /// Fraction of the texts of this class that were predicted as such; 0 if there are none.
     pub recall: f64,
     /// `2 · precision · recall / (precision + recall)`, or 0.
     pub f1: f64,
 }
 
 impl Counts {
-    /// A text of class `truth` was taken for `prediction`.
+    /// Counts a text of class `truth` that was predicted as `prediction`.
     pub fn add(&mut self, truth: usize, prediction: usize) {
         *self.counts.entry((truth, prediction)).or_default() += 1;
         self.total += 1;
     }
 
-    /// The scores; `name` gives the name of a class.
+    /// Returns the scores; `name` returns the name of a class.
     pub fn scores(&self, name: impl Fn(usize) -> String) -> ClassScores {
         let mut classes: Vec<usize> =
             self.counts.keys().flat_map(|(truth, prediction)| [*truth, *prediction]).collect();
@@ -104,7 +104,7 @@ impl Counts {
     }
 }
 
-/// The 95 % interval of a share.
+/// Returns the 95 % interval of a fraction.
 fn wilson(right: u64, total: u64) -> (f64, f64) {
     if total == 0 {
         return (0.0, 1.0);

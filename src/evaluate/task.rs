@@ -17,13 +17,13 @@ use serde::Serialize;
 use serde_json::Value;
 use std::time::Instant;
 
-/// What to evaluate.
+/// The evaluation task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvaluateTask {
-    /// How well a language model foresees the text. See [`super::perplexity`].
+    /// How well a language model predicts the text. See [`super::perplexity`].
     Perplexity,
-    /// How alike two models embed the lines of the text. See [`super::compare_embeddings`].
+    /// How similar the embeddings of two models are for the lines of the text. See [`super::compare_embeddings`].
     Embedding,
     /// How often a classifier is right on labelled texts. See [`super::classify`].
     Classification,
@@ -31,10 +31,10 @@ pub enum EvaluateTask {
     Probe,
 }
 
-/// What to evaluate, and how. What a task does not need is passed over.
+/// Options of an evaluation. Options that a task does not use are ignored.
 #[derive(Debug, Clone)]
 pub struct EvaluateOptions {
-    /// The task; `None`: what the model is for.
+    /// The task; `None` chooses it from the model.
     pub task: Option<EvaluateTask>,
     /// See [`PerplexityOptions::context_length`].
     pub context_length: usize,
@@ -44,7 +44,7 @@ pub struct EvaluateOptions {
     pub max_tokens: usize,
     /// See [`PerplexityOptions::bos`].
     pub bos: Bos,
-    /// Texts (lines, rows) to use; 0: all.
+    /// Maximum number of texts (lines, rows); 0 for all.
     pub max_texts: usize,
     /// See [`TextOptions::max_length`].
     pub max_length: usize,
@@ -56,9 +56,10 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// See [`ProbeOptions::penalty`].
     pub penalty: f64,
-    /// Threads of each session; 0 is one for each physical core.
+    /// Threads of each session; 0 for one per physical core.
     pub threads: usize,
-    /// What the sessions run on. `auto` is decided once, before the first of them: by what can be started here.
+    /// Execution provider and device of the sessions. `auto` is resolved once, before the first session, by what can
+    /// be started on this machine.
     pub execution: Execution,
 }
 
@@ -86,15 +87,16 @@ impl Default for EvaluateOptions {
 
 /// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it.
 ///
-/// `data` is plain text for perplexity, one text a line for embeddings, and rows of a label and a text
-/// ([`labelled::parse`]) for classification and probes. The report's `quality` holds the task's name and its figures:
+/// `data` is plain text for perplexity, one text per line for embeddings, and rows of a label and a text
+/// ([`labelled::parse`]) for classification and probes. The report's `quality` has the task's name and its figures:
 /// those of [`super::PerplexityReport`], [`super::ClassScores`] or [`super::ProbeReport`]; with `against` those of
 /// [`super::PairedPerplexity`], [`super::EmbeddingSimilarity`], [`super::PairedClassification`] or
-/// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`:
-/// `against` reads with its own where that is another, and the summary's `notes` say so.
+/// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`;
+/// `against` reads with its own if that differs, and the summary's `notes` say so.
 ///
-/// [`crate::error::Kind::InvalidArgument`] if no task is named and the model does not say what it is for, if the data
-/// are not what the task needs, or if embeddings have nothing to be compared with. Else as the task's own function.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if no task is given and none follows from the model, if the
+/// data do not match the task, or if embeddings have no second model to compare with. Other errors are those of the
+/// task's own function.
 pub fn evaluate(
     runtime: &'static Runtime,
     model: &Model,
@@ -130,7 +132,7 @@ pub fn evaluate(
     Ok(report)
 }
 
-/// Everything a task needs.
+/// Everything that a task needs.
 struct On<'a> {
     runtime: &'static Runtime,
     model: &'a Model,
@@ -215,7 +217,7 @@ impl On<'_> {
     }
 }
 
-/// What the caller may not expect of a comparison.
+/// Returns the caveats of a comparison.
 fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer) -> Result<Vec<String>> {
     let (first, second) = ("the original", "the result");
     let mut notes = Vec::new();
@@ -234,7 +236,7 @@ fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer
     Ok(notes)
 }
 
-/// What a model is evaluated on if nobody says.
+/// Returns the default task of a model.
 fn task_of(model: &Model) -> Result<EvaluateTask> {
     match model.card().task {
         Task::Generate => Ok(EvaluateTask::Perplexity),
@@ -251,7 +253,7 @@ fn json(value: impl Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|e| error!(Internal, "a report cannot be written: {e}"))
 }
 
-/// The figures with the task's name in front.
+/// Returns the figures with the task's name first.
 fn with_task(task: EvaluateTask, figures: Value) -> Value {
     let mut all = serde_json::Map::new();
     all.insert("task".to_owned(), serde_json::to_value(task).unwrap_or_default());

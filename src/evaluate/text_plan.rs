@@ -1,4 +1,4 @@
-//! [`Plan`]: a text as tokens, cut into windows.
+//! [`Plan`]: a text as tokens, split into windows.
 
 use super::perplexity::{Bos, PerplexityOptions};
 use super::windows::{Window, windows};
@@ -6,32 +6,32 @@ use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::text::Tokenizer;
 
-/// Tokens of a window where neither the caller nor the model says.
+/// Window length in tokens if neither the caller nor the model sets one.
 const CONTEXT: usize = 512;
-/// A text of which some tokens are wanted is cut to so many bytes for each before it is tokenized, and to twice as
-/// many where that was not enough.
+/// A text of which only some tokens are wanted is truncated to this many bytes per token before it is tokenized, and
+/// to twice as many if that was not enough.
 const BYTES_PER_TOKEN: usize = 16;
-/// Tokens at the end of a cut text that the cut may have changed.
+/// Number of tokens at the end of a truncated text that the truncation may have changed.
 const DISTURBED: usize = 64;
 
-/// What a model is to read, window by window.
+/// The text that a model reads, window by window.
 #[derive(Debug)]
 pub struct Plan {
-    /// Tokens put in front of every window; they are never scored.
+    /// Tokens before every window; they are never scored.
     prefix: Vec<i64>,
     tokens: Vec<i64>,
-    /// Those that score something.
+    /// The windows with scored tokens.
     pub windows: Vec<Window>,
-    /// Tokens of a window, the prefix included.
+    /// Window length in tokens, including the prefix.
     pub context_length: usize,
-    /// Tokens from the beginning of a window to that of the next.
+    /// Distance between the beginnings of two windows in tokens.
     pub stride: usize,
-    /// Bytes of text that the scored tokens stand for.
+    /// Bytes of text of the scored tokens.
     pub bytes: usize,
 }
 
 impl Plan {
-    /// Plans how `models` read a text, all in the same way.
+    /// Returns the plan by which all `models` read a text.
     pub fn new(models: &[&Model], tokenizer: &Tokenizer, text: &str, options: &PerplexityOptions) -> Result<Plan> {
         let context_length = context_length(models, options.context_length)?;
         let (prefix, tokens) = tokenize(tokenizer, text, options)?;
@@ -56,30 +56,30 @@ impl Plan {
         Ok(Plan { prefix, tokens, windows, context_length, stride, bytes })
     }
 
-    /// The tokens that a window gives the model: the prefix, then text.
+    /// Returns the tokens of a window for the model: the prefix, then text.
     pub fn ids(&self, window: &Window) -> Vec<i64> {
         [self.prefix.as_slice(), &self.tokens[window.tokens.clone()]].concat()
     }
 
-    /// A plan of that many tokens without a prefix, for tests of what is made of it.
+    /// Returns a plan of that many tokens without a prefix, for tests.
     #[cfg(test)]
     pub fn with_windows(count: usize, context_length: usize, stride: usize, bytes: usize) -> Plan {
         let windows = windows(count, context_length, stride, false).collect();
         Plan { prefix: Vec::new(), tokens: vec![0; count], windows, context_length, stride, bytes }
     }
 
-    /// Scored tokens of all windows.
+    /// Returns the number of scored tokens of all windows.
     pub fn scored(&self) -> usize {
         self.windows.iter().map(|window| window.scored).sum()
     }
 
-    /// Whether every window begins with tokens that are not text.
+    /// Returns whether every window begins with tokens that are not text.
     pub fn has_prefix(&self) -> bool {
         !self.prefix.is_empty()
     }
 }
 
-/// The caller's, checked against the models'; else theirs up to [`CONTEXT`].
+/// Returns the caller's context length after checking it against the models', else theirs, up to [`CONTEXT`].
 fn context_length(models: &[&Model], asked: usize) -> Result<usize> {
     let mut longest = None;
     for model in models {
@@ -95,7 +95,7 @@ fn context_length(models: &[&Model], asked: usize) -> Result<usize> {
     }
 }
 
-/// The prefix of every window, and the tokens of the text.
+/// Returns the prefix of every window, and the tokens of the text.
 fn tokenize(tokenizer: &Tokenizer, text: &str, options: &PerplexityOptions) -> Result<(Vec<i64>, Vec<i64>)> {
     let beginning = if options.bos == Bos::Never { Vec::new() } else { beginning(tokenizer)? };
     let mut tokens = match options.bos {
@@ -117,7 +117,7 @@ fn tokenize(tokenizer: &Tokenizer, text: &str, options: &PerplexityOptions) -> R
     Ok((prefix, tokens))
 }
 
-/// The tokens that the tokenizer itself puts in front of a text (`<s>`), if any.
+/// Returns the tokens that the tokenizer puts before a text (`<s>`), if any.
 fn beginning(tokenizer: &Tokenizer) -> Result<Vec<i64>> {
     const SAMPLE: &str = "a";
     let (with, without) = (tokenizer.encode(SAMPLE, true)?.ids, tokenizer.encode(SAMPLE, false)?.ids);
@@ -132,7 +132,7 @@ mod tests {
     use crate::onnx::proto::ModelProto;
     use serde_json::json;
 
-    /// Words, with a `<s>` in front of a text if asked for.
+    /// Returns a word tokenizer, optionally with `<s>` before a text.
     fn tokenizer(bos: bool) -> Tokenizer {
         let processor = if bos {
             let piece = |kind: &str, id: &str| json!({ kind: { "id": id, "type_id": 0 } });

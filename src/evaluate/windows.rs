@@ -1,23 +1,24 @@
-//! Cutting a long text into windows that a model can read, such that each token is scored once.
+//! Splits a long text into windows that a model can read, such that each token is scored once.
 
 use std::ops::Range;
 
-/// A part of the text that the model reads in one go.
+/// A part of the text that the model reads at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Which tokens of the text.
+    /// Range of tokens in the text.
     pub tokens: Range<usize>,
-    /// How many of them are scored: the last ones. Those before them are context.
+    /// Number of scored tokens, at the end of the window. Those before them are context.
     pub scored: usize,
 }
 
-/// Windows of up to `length` tokens over a text of `count`, each begun `stride` tokens after the one before.
+/// Returns windows of up to `length` tokens over a text of `count` tokens, each starting `stride` tokens after the
+/// previous one.
 ///
-/// A window scores the tokens that no earlier one has scored, so from the second window on each scored token has
-/// at least `length - stride` tokens before it. A token with nothing before it cannot be predicted: without a
-/// `prefix` (tokens put in front of every window) the first of the text is not scored, nor, where windows do not
-/// overlap (`stride == length`), the first of any. `length` and `stride` are at least 1, `stride` at most `length`.
-/// Source: the strided sliding window of the transformers documentation, "Perplexity of fixed-length models".
+/// A window scores the tokens that no earlier one has scored, so from the second window on each scored token has at
+/// least `length - stride` tokens before it. A token with nothing before it cannot be predicted: without a `prefix`
+/// (tokens before every window), the first token of the text is not scored, nor, if windows do not overlap (`stride
+/// == length`), the first of any window. `length` and `stride` are at least 1, `stride` at most `length`. Source: the
+/// strided sliding window of the transformers documentation, "Perplexity of fixed-length models".
 pub fn windows(count: usize, length: usize, stride: usize, prefix: bool) -> impl Iterator<Item = Window> {
     let mut done = 0;
     // One window more for each stride that does not fit into the first.
