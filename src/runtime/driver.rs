@@ -1,5 +1,5 @@
-//! NVIDIA's driver (`libcuda.so.1`), opened when asked for: which devices are there. And the two calls of the system's
-//! loader by which this and other libraries are opened for good.
+//! The NVIDIA driver (`libcuda.so.1`), opened on first use, and its devices. Also the two calls of the system's
+//! loader that open this and other libraries permanently.
 
 use crate::error::{Result, bail, error};
 use std::ffi::{CStr, CString, c_void};
@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The driver's file.
+/// File name of the driver.
 const FILE: &str = "libcuda.so.1";
 
-/// Opens a library for good; the error is the loader's reason.
+/// Opens a library permanently; the error is the loader's message.
 pub(crate) fn open(path: &Path) -> std::result::Result<*mut c_void, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
@@ -29,7 +29,7 @@ pub(crate) fn open(path: &Path) -> std::result::Result<*mut c_void, String> {
     }
 }
 
-/// A function of a library that [`open`] has opened.
+/// Returns a function of a library opened with [`open`].
 pub(crate) fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*mut c_void> {
     // SAFETY: the handle is of `dlopen`, the name a C string.
     let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
@@ -39,7 +39,7 @@ pub(crate) fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*m
     Ok(found)
 }
 
-/// The driver, initialized, with its devices.
+/// The initialized driver and its devices.
 pub(crate) struct Driver {
     handle: *mut c_void,
     /// Compute capability of each device, 89 for 8.9.
@@ -51,13 +51,14 @@ unsafe impl Send for Driver {}
 unsafe impl Sync for Driver {}
 
 impl Driver {
-    /// The driver and what it knows, asked once. [`crate::error::Kind::DeviceMissing`] says what there is not.
+    /// Returns the driver, which is queried only once. Fails with [`crate::error::Kind::DeviceMissing`], whose
+    /// message names what is missing.
     pub fn get() -> Result<&'static Driver> {
         static FOUND: OnceLock<Result<Driver>> = OnceLock::new();
         FOUND.get_or_init(probe).as_ref().map_err(Clone::clone)
     }
 
-    /// The compute capability of a device. `DeviceMissing` if there is no such one.
+    /// Returns the compute capability of a device. Fails with `DeviceMissing` if it does not exist.
     pub fn capability(&self, device_id: u32) -> Result<i32> {
         match self.capabilities.get(device_id as usize) {
             Some(capability) => Ok(*capability),
@@ -69,7 +70,7 @@ impl Driver {
         }
     }
 
-    /// A function of the driver.
+    /// Returns a function of the driver.
     pub fn function(&self, name: &CStr) -> Result<*mut c_void> {
         symbol(self.handle, name, Path::new(FILE))
     }

@@ -1,5 +1,5 @@
-//! Runs that keep values between them: [`InPlace`], memory that is input and output at once, and [`Stop`], one
-//! way to end all of them.
+//! Runs that keep values between them: [`InPlace`], memory that is input and output at the same time, and [`Stop`],
+//! which ends all of them together.
 
 use super::library::guarded;
 use super::mapped::{Lent, Room};
@@ -15,19 +15,19 @@ use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
 use ort::value::DynValue;
 
-/// Ends every run that was given it, once the caller of [`Stop::during`] cancels or its time is up.
+/// Ends all runs that it was passed to once the caller of [`Stop::during`] cancels or its deadline passes.
 pub struct Stop {
     pub(super) options: RunOptions<NoSelectedOutputs>,
 }
 
 impl Stop {
-    /// A stop that is not pulled.
+    /// Returns a stop that has not been triggered.
     pub fn new() -> Result<Stop> {
         Ok(Stop { options: RunOptions::new()? })
     }
 
-    /// Does `work` on this thread. When `call` is cancelled or its deadline passes, runs given this stop end at
-    /// their next node, and the error is the caller's own. A pulled stop stays pulled.
+    /// Runs `work` on this thread. If `call` is cancelled or its deadline passes, runs with this stop end at their
+    /// next node, and the error is that of `call`. A triggered stop stays triggered.
     pub fn during<T>(&self, call: &Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
         watched(call, || drop(self.options.terminate()), work)
     }
@@ -36,60 +36,60 @@ impl Stop {
 /// Memory that a model reads as an input, writes as an output, or both.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Name of the input; `None` if it is only written.
+    /// Name of the input; `None` if the memory is only written.
     pub input: Option<String>,
-    /// Name of the output; `None` if it is only read.
+    /// Name of the output; `None` if the memory is only read.
     pub output: Option<String>,
-    /// Type of the elements: one of fixed size.
+    /// Element type, of fixed size.
     pub dtype: DataType,
-    /// Its shape.
+    /// Shape of the value.
     pub shape: Vec<i64>,
 }
 
-/// Memory that a session reads as inputs and writes as outputs, bound once and for all: the cache of a decoder, where
-/// each run adds a token and nothing is copied; weights that change between runs, and their gradients.
+/// Memory that a session reads as inputs and writes as outputs, bound once: the cache of a decoder, to which each run
+/// appends a token without a copy; or weights that change between runs, and their gradients.
 ///
-/// Input and output at once only for models whose kernels expect it (GroupQueryAttention): others would overwrite what
-/// they still read.
+/// Memory may be input and output at the same time only for models whose kernels support it (GroupQueryAttention):
+/// others would overwrite what they still read.
 pub struct InPlace {
     // Dropped before the memory it points to: fields are dropped in this order.
     binding: IoBinding,
-    /// The inputs of the latest run; the binding still points to them.
+    /// The inputs of the latest run; the binding still refers to them.
     inputs: Vec<(String, Lent)>,
     rooms: Vec<Room>,
-    /// What the rooms are; needed again where the memory of a device takes a copy of them for every run.
+    /// The places of the rooms; needed again when the memory of a device receives a copy of them for every run.
     places: Vec<Place>,
     outputs: Vec<String>,
     session: usize,
 }
 
 impl InPlace {
-    /// The memory of the place at `index`, as it lies: row-major, native byte order.
+    /// Returns the memory of the place at `index`: row-major, native byte order.
     pub fn bytes(&self, index: usize) -> &[u8] {
         self.rooms[index].bytes()
     }
 
-    /// The memory of the place at `index` as numbers.
+    /// Returns the memory of the place at `index` as elements.
     pub fn elements<T: Element>(&self, index: usize) -> &[T] {
         self.rooms[index].elements()
     }
 
-    /// As [`InPlace::elements`], to be written to.
+    /// Like [`InPlace::elements`], mutable.
     pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
         self.rooms[index].elements_mut()
     }
 
-    /// The memory of all places.
+    /// Returns the memory of all places.
     pub fn all_mut<T: Element>(&mut self) -> Vec<&mut [T]> {
         self.rooms.iter_mut().map(Room::elements_mut).collect()
     }
 
-    /// The memory of the place at `index`, to be written to.
+    /// Returns the memory of the place at `index`, mutable.
     pub fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
         self.rooms[index].bytes_mut()
     }
 
-    /// An output as a tensor of its own.
+    /// Returns an output as a tensor that owns its memory.
     fn give(&self, value: DynValue) -> Result<Tensor> {
         let tensor = take(value, self.inputs.iter().map(|(_, lent)| lent))?;
         // An output that is one of the places passed through would change with the next run.
@@ -100,7 +100,7 @@ impl InPlace {
         Ok(tensor)
     }
 
-    /// Gives what is in the memory now to a session that runs elsewhere: it took a copy when it was bound.
+    /// Passes the current memory to a session on a device: the session made a copy when it was bound.
     fn bind_rooms(&mut self) -> Result<()> {
         for (place, room) in self.places.iter().zip(&mut self.rooms) {
             if let Some(input) = &place.input {
@@ -122,10 +122,9 @@ impl InPlace {
 }
 
 impl Session {
-    /// Memory for `places`, zeroed, and a binding that has them as inputs and outputs at once. Runs give `outputs`
-    /// besides.
+    /// Allocates zeroed memory for `places`, and binds it as inputs and outputs. Runs also return `outputs`.
     ///
-    /// [`crate::error::Kind::LimitExceeded`] if there is not so much memory.
+    /// Fails with [`crate::error::Kind::LimitExceeded`] if the memory is not available.
     pub fn in_place(&self, places: &[Place], outputs: &[&str]) -> Result<InPlace> {
         let make = || {
             let mut binding = self.inner.create_binding()?;
@@ -150,10 +149,10 @@ impl Session {
         guarded("binding memory to a model", make)
     }
 
-    /// Runs the model over memory made by [`Session::in_place`] of the same session, with the inputs that are not
-    /// in it, and gives the outputs that are not in it. Sizes of inputs are checked by ONNX Runtime alone.
+    /// Runs the model on memory from [`Session::in_place`] of the same session. `inputs` are those not bound to the
+    /// memory; returns the outputs not bound to it. Only ONNX Runtime checks the sizes of inputs.
     ///
-    /// After an error the memory may be written in part.
+    /// After an error, the memory may be partly written.
     pub fn run_in_place(
         &mut self,
         memory: &mut InPlace,
@@ -207,7 +206,7 @@ mod tests {
     use crate::runtime::testing::*;
     use crate::runtime::{SessionOptions, test_runtime};
 
-    /// `y = x + step`, `z = y + y`, and `x` as it was.
+    /// Returns a session of `y = x + step`, `z = y + y`, and `x` unchanged.
     fn session() -> Session {
         let graph = graph(
             vec![node("Add", &["x", "step"], "y"), node("Add", &["y", "y"], "z"), node("Identity", &["x"], "w")],

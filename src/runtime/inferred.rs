@@ -1,4 +1,4 @@
-//! What ONNX Runtime infers of a graph: the shapes of chosen values, and the constants that follow from shapes.
+//! Inference by ONNX Runtime: the shapes of chosen values, and the constants that follow from shapes.
 
 use super::{Execution, OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::call::Call;
@@ -10,15 +10,15 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use std::collections::HashSet;
 
-/// Weights of more elements are left out: nothing about shapes is read from them.
+/// Weights with more elements are left out: no shapes are read from them.
 const WEIGHT: i64 = 64;
 
-/// Masks of all pairs of places of a long input are not worth the memory.
+/// Masks of all pairs of positions of a long input are not worth the memory.
 const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_bytes", "1048576");
 
-/// The graph as ONNX Runtime sees it, with the values `names` as its outputs: their shapes are what it inferred, and
-/// what could be folded is an initializer under the name of the value. Its weights are inputs; the model
-/// cannot be run.
+/// Returns the graph after ONNX Runtime's inference, with the values `names` as its outputs: their shapes are
+/// inferred, and folded values are initializers under their own names. Its weights are inputs; the model cannot be
+/// run.
 pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
@@ -44,7 +44,7 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
     Model::from_file(&file)
 }
 
-/// Gives a declared value fixed sizes.
+/// Sets a declared value to fixed sizes.
 pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
     if let Some(shape) = tensor.and_then(|t| t.shape.as_deref_mut()) {
@@ -54,7 +54,7 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Makes inputs of float weights: nothing is folded with them, and what is written is small.
+/// Turns float weights into inputs: nothing is folded with them, and the written graph is small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));

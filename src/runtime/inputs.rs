@@ -1,7 +1,7 @@
-//! The inputs of a run, checked before it starts.
+//! Checks the inputs of a run before it starts.
 //!
-//! ONNX Runtime checks type, rank and fixed dimensions itself, but says little about what was wrong, and it
-//! lets two inputs differ where the model names one size for both: then results are silently broadcast.
+//! ONNX Runtime checks type, rank and fixed dimensions itself, but its messages lack details, and it accepts two
+//! inputs that differ where the model uses one symbolic size for both: results are then silently broadcast.
 
 use super::Tensor;
 use crate::error::{Error, Result, bail, error};
@@ -9,8 +9,8 @@ use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use std::collections::HashMap;
 
-/// An error that names input, dimension, value and what was expected, if `given` does not fit `expected`:
-/// [`crate::error::Kind::NotFound`] for a name that is none of theirs, `InvalidArgument` otherwise.
+/// Fails if `given` does not match `expected`, with a message that names input, dimension, value and expectation:
+/// [`crate::error::Kind::NotFound`] for an unknown name, `InvalidArgument` otherwise.
 pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     if given.len() > limits::RUN_VALUES {
         bail!(LimitExceeded, "{} inputs; the limit is {}", given.len(), limits::RUN_VALUES);
@@ -39,12 +39,12 @@ pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     Ok(())
 }
 
-/// `"a", "b"`, for messages.
+/// Returns names for messages: `"a", "b"`.
 pub fn names(infos: &[ValueInfo]) -> String {
     infos.iter().map(|info| format!("{:?}", info.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// `sizes` holds each symbolic size seen so far, with the input and dimension it was seen in.
+/// Checks one input. `sizes` has each symbolic size seen so far, with its input and dimension.
 fn fits<'a>(info: &'a ValueInfo, tensor: &Tensor, sizes: &mut HashMap<&'a str, (i64, &'a str, usize)>) -> Result<()> {
     let Some(dtype) = info.dtype else {
         bail!(Unsupported, "the input is not a tensor; sequences, maps and optional values are not supported");

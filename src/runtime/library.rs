@@ -1,11 +1,11 @@
-//! Finding ONNX Runtime and opening it, once for the whole process.
+//! Finds ONNX Runtime and opens it, once per process.
 //!
-//! The library is looked for where the caller says; else where `ORT_DYLIB_PATH` says; else beside
-//! liboptimize and beside the program, and last under the names the system's loader knows. Whoever names a
-//! file gets that file or an error: another one is never taken in its place.
+//! The library is searched for in this order: the path given by the caller; `ORT_DYLIB_PATH`; next to liboptimize and
+//! next to the program; the names known to the system's loader. If a file is named, only that file is opened, or the
+//! call fails.
 //!
-//! ONNX Runtime allows one environment in a process, ever, so the first success is permanent; a failure
-//! leaves nothing behind and can be tried again.
+//! ONNX Runtime allows only one environment per process, ever, so the first success is permanent; a failure has no
+//! effect and can be retried.
 
 use crate::error::{Error, Kind, Result, bail, error};
 use ort::logging::LogLevel;
@@ -16,16 +16,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Names under which the library is found in folders and by the system's loader.
+/// Names of the library in folders and for the system's loader.
 const NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
-/// Names the file to open, if the caller does not.
+/// Environment variable with the file to open, used if the caller names none.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
-/// Without it set to 1, ONNX Runtime from 1.29 on writes telemetry files below the user's home folder.
+/// Unless this variable is 1, ONNX Runtime from 1.29 on writes telemetry files below the user's home folder.
 const TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// ONNX Runtime, opened. One for the process; shared freely between threads.
+/// ONNX Runtime, opened. One per process; safe to share between threads.
 pub struct Runtime {
     environment: ort::environment::Environment,
     version: String,
@@ -33,12 +33,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Opens ONNX Runtime, or gives the one that is open already.
+    /// Opens ONNX Runtime, or returns the one that is already open.
     ///
-    /// With `explicit`, that file and no other: [`Kind::InvalidArgument`] if another one is open. Without,
-    /// the places the module describes. [`Kind::RuntimeMissing`] if none can be opened; the message names
-    /// each with its reason. Any thread may call it; while it works it sets `ORT_DISABLE_TELEMETRY` in the
-    /// process's environment and puts it back, so no other thread should change the environment meanwhile.
+    /// With `explicit`, opens only that file: [`Kind::InvalidArgument`] if another one is open. Otherwise searches
+    /// the places that the module describes. Fails with [`Kind::RuntimeMissing`] if none can be opened; the message
+    /// lists each with its reason. Any thread may call it. While it runs, it sets `ORT_DISABLE_TELEMETRY` in the
+    /// process's environment and restores it afterwards, so no other thread should change the environment at the same
+    /// time.
     pub fn open(explicit: Option<&Path>) -> Result<&'static Runtime> {
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(|e| e.into_inner());
@@ -61,17 +62,17 @@ impl Runtime {
         )
     }
 
-    /// The version, as the library itself says it: `1.32.0`.
+    /// Returns the version that the library reports, for example `1.32.0`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// 32 for `1.32.0`; 0 if the version is not of that form.
+    /// Returns the minor version, 32 for `1.32.0`; 0 if the version has another form.
     pub(super) fn minor_version(&self) -> u32 {
         self.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
     }
 
-    /// The file that is open, with links resolved.
+    /// Returns the path of the open file, with links resolved.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -105,18 +106,18 @@ impl<R> From<ort::Error<R>> for Error {
     }
 }
 
-/// Runs code of `ort` that may panic on what it does not know (a type of a later version, say).
+/// Runs code of `ort` that may panic on unknown values (a type of a later version, for example).
 pub(super) fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(error!(Internal, "{doing}: {}", text_of(&*panic))))
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
 }
 
-/// Files and loader names to try, in order.
+/// Returns files and loader names to try, in order.
 fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = explicit {
         return vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
@@ -135,7 +136,7 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     all
 }
 
-/// Folders beside this library and the program, in which libraries are looked for.
+/// Returns the folders next to this library and the program, in which libraries are searched for.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let ours = file_of(folders as *const c_void);
     let program = std::env::current_exe().ok();
@@ -147,7 +148,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Opens one candidate; the error is the reason alone.
+/// Opens one candidate; the error is only the reason.
 fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
     // The loader's text for a missing file is long and says no more than this.
     if candidate.is_absolute() && !candidate.is_file() {
@@ -177,7 +178,7 @@ fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Version and file of the library that `candidate` opened, which may be a name only the loader knows.
+/// Returns version and file of the library that `candidate` opened, which may be a name only known to the loader.
 fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> {
     let name = std::ffi::CString::new(candidate.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
     // SAFETY: NOLOAD only finds what is loaded already (and stays so: `ort` never closes it). The symbol is
@@ -198,7 +199,7 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
     Ok((version, resolved(&file_of(at).unwrap_or_else(|| candidate.to_owned()))))
 }
 
-/// The file of the program or library that the address `at` lies in.
+/// Returns the file of the program or library that contains the address `at`.
 fn file_of(at: *const c_void) -> Option<PathBuf> {
     // SAFETY: dladdr takes any address and fills the structure if it knows it; the name it gives belongs to
     // the loader and lives as long as the library is loaded, which is beyond the copy made here.
@@ -211,7 +212,7 @@ fn file_of(at: *const c_void) -> Option<PathBuf> {
     }
 }
 
-/// Telemetry switched off in the environment; what was there before comes back when it is dropped.
+/// Telemetry disabled in the environment; dropping it restores the previous value.
 struct Telemetry(Option<std::ffi::OsString>);
 
 impl Telemetry {

@@ -1,6 +1,6 @@
-//! Memory that crosses between this library and ONNX Runtime without a copy.
+//! Memory shared by this library and ONNX Runtime without a copy.
 //!
-//! All `unsafe` of running models is here, each piece behind a function that is safe to call.
+//! All `unsafe` code for running models is here, each part behind a safe function.
 
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
@@ -10,7 +10,7 @@ use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-/// Types without padding of which every bit pattern is a value. Not implementable outside this crate.
+/// Types without padding for which every bit pattern is valid. Cannot be implemented outside this crate.
 pub trait Plain: Copy + Send + Sync + 'static {}
 
 macro_rules! plain {
@@ -28,12 +28,12 @@ impl<T: Plain> AsRef<[u8]> for Owned<T> {
     }
 }
 
-/// The memory of a vector.
+/// Returns the memory of a vector.
 pub fn bytes_from_vec<T: Plain>(elements: Vec<T>) -> Bytes {
     Bytes::from_owner(Owned(elements))
 }
 
-/// Bytes as elements; `None` if they do not begin or end where elements do.
+/// Returns bytes as elements; `None` if they are not aligned or not a whole number of elements.
 pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     if bytes.is_empty() {
         return Some(&[]);
@@ -43,17 +43,17 @@ pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     (before.is_empty() && after.is_empty()).then_some(elements)
 }
 
-/// A value of ONNX Runtime that reads our bytes where they are.
+/// A value of ONNX Runtime that reads our bytes in place.
 ///
-/// ONNX Runtime does not know that the bytes are shared: whoever hands `value` to it must keep this struct
-/// (or a clone of the bytes) for as long as ONNX Runtime may read it.
+/// ONNX Runtime does not know that the bytes are shared: the code that passes `value` on must keep this struct (or a
+/// clone of the bytes) for as long as ONNX Runtime may read it.
 pub struct Lent {
     // Before the bytes: fields are dropped in this order.
     pub value: DynValue,
     pub bytes: Bytes,
 }
 
-/// Lends the elements of a tensor. The bytes must be as many as type and shape need.
+/// Lends the elements of a tensor. The number of bytes must match type and shape.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
     // `Lent` keeps them alive beside the value.
@@ -61,7 +61,7 @@ pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     Ok(Lent { value, bytes })
 }
 
-/// A value over memory that the caller keeps for as long as the value is used.
+/// Returns a value over memory that the caller keeps for as long as the value is used.
 fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Result<DynValue> {
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
@@ -83,7 +83,7 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
     }
 }
 
-/// Memory that ONNX Runtime writes to while it runs.
+/// Memory that ONNX Runtime writes while it runs.
 pub struct Room {
     start: NonNull<u8>,
     layout: Layout,
@@ -96,7 +96,7 @@ unsafe impl Send for Room {}
 unsafe impl Sync for Room {}
 
 impl Room {
-    /// Zeroed memory, aligned to a cache line. Pages that are never touched cost nothing.
+    /// Returns zeroed memory, aligned to a cache line. Pages that are never touched cost nothing.
     pub fn zeroed(size: usize) -> Result<Room> {
         let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
             bail!(LimitExceeded, "{size} bytes exceed the address space");
@@ -107,31 +107,31 @@ impl Room {
         Ok(Room { start, layout, size })
     }
 
-    /// A value over the memory. The room must be kept for as long as ONNX Runtime may use the value, and not be
-    /// looked at while it does.
+    /// Returns a value over the memory. The room must be kept for as long as ONNX Runtime may use the value, and must
+    /// not be read or written during a run.
     pub fn value(&self, dtype: DataType, shape: &[i64]) -> Result<DynValue> {
         value_over(dtype, shape, self.start.as_ptr(), self.size)
     }
 
-    /// The memory, to be read.
+    /// Returns the memory.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `size` initialized bytes from `start` on, which only `&mut self` and runs write to.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.size) }
     }
 
-    /// The memory, to be written.
+    /// Returns the memory, mutable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
     }
 
-    /// The memory as elements, as many as there are whole ones.
+    /// Returns the memory as elements, without an incomplete one at the end.
     pub fn elements<T: Plain>(&self) -> &[T] {
         // SAFETY: any bit pattern is a value of `T` (`Plain`); the memory begins at a cache line.
         unsafe { self.bytes().align_to::<T>().1 }
     }
 
-    /// As [`Room::elements`], to be written.
+    /// Like [`Room::elements`], mutable.
     pub fn elements_mut<T: Plain>(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { self.bytes_mut().align_to_mut::<T>().1 }
@@ -145,7 +145,7 @@ impl Drop for Room {
     }
 }
 
-/// A tensor that ONNX Runtime made, kept alive by the bytes that show it.
+/// A tensor that ONNX Runtime made, kept alive by the bytes that refer to it.
 struct Output(DynTensor, usize);
 
 impl AsRef<[u8]> for Output {
@@ -156,7 +156,7 @@ impl AsRef<[u8]> for Output {
     }
 }
 
-/// The memory of a dense tensor that a run has made; it needs no session to live on.
+/// Returns the memory of a dense tensor that a run has made; it may outlive the session.
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     // A sparse tensor has the type of a tensor, but is none.
     if !value.is_tensor() {
@@ -210,12 +210,12 @@ fn element_type(dtype: DataType) -> TensorElementType {
     TYPES[dtype as usize - 1].1
 }
 
-/// The type of a value of ONNX Runtime; `None` for types of versions to come.
+/// Returns the type of a value of ONNX Runtime; `None` for types of later versions.
 pub fn data_type(element: TensorElementType) -> Option<DataType> {
     TYPES.iter().find(|row| row.1 == element).map(|row| row.0)
 }
 
-/// Gives heap memory that was freed back to the kernel, so that resident memory can be compared.
+/// Returns freed heap memory to the kernel, so that resident memory can be compared.
 pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a plain library call without arguments that matter; it touches free memory only.

@@ -1,15 +1,15 @@
-//! Running models on ONNX Runtime, which is found and opened at run time and never linked.
+//! Runs models on ONNX Runtime, which is found and opened at run time and never linked.
 //!
-//! - [`library`]: finds the shared library and opens it once for the process ([`Runtime`]).
-//! - [`tensor`]: [`Tensor`], the immutable value that goes into a run and comes out of it.
-//! - [`session`]: [`Session`], a model made ready to run; `options` says how, `weights` hands the model over
-//!   without files to open, `inputs` refuses wrong inputs before a run, `watch` ends a run early.
-//! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays where
-//!   sessions compute ([`Resident`]).
-//! - [`providers`]: what a session can run on (processor, CUDA, TensorRT); `register` gives it to one, `driver` knows
-//!   NVIDIA's devices.
-//! - `inferred`: what ONNX Runtime says about the shapes of values.
-//! - `mapped`: the few places where memory crosses between the library and ONNX Runtime without a copy.
+//! - [`library`]: finds the shared library and opens it once per process ([`Runtime`]).
+//! - [`tensor`]: [`Tensor`], the immutable value that is the input and output of a run.
+//! - [`session`]: [`Session`], a model loaded for running; `options` configures it, `weights` passes the model on without
+//!   files to open, `inputs` rejects wrong inputs before a run, `watch` ends a run early.
+//! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays on the
+//!   device of a session ([`Resident`]).
+//! - [`providers`]: execution providers (CPU, CUDA, TensorRT); `register` adds one to a session, `driver` finds NVIDIA
+//!   GPUs.
+//! - `inferred`: shapes of values as ONNX Runtime infers them.
+//! - `mapped`: memory shared by this library and ONNX Runtime without a copy.
 //!
 //! ```no_run
 //! # use optimize::{call::Call, error::Result, model::Model, runtime::*};

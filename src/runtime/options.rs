@@ -1,4 +1,4 @@
-//! How a session is to run its model.
+//! Options for running a model.
 
 use super::providers::{self, Execution, Provider, ProviderChoice};
 use super::{Runtime, register};
@@ -10,73 +10,73 @@ use crate::onnx::validate::subgraphs;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
-/// How much ONNX Runtime rewrites the graph before it runs it. Never changes what the model means.
+/// How much ONNX Runtime optimizes the graph before running it. The results stay the same up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OptimizationLevel {
-    /// Run the graph as it is.
+    /// No optimization.
     Disabled,
-    /// Fold constants, drop nodes that do nothing. The result is portable.
+    /// Constant folding and removal of redundant nodes. The result is portable.
     Basic,
-    /// Fuse nodes into ONNX Runtime's own operators.
+    /// Also fusion into ONNX Runtime's own operators.
     Extended,
-    /// Change the layout of tensors for this processor as well.
+    /// Also changes of tensor layout for this processor.
     #[default]
     All,
 }
 
-/// Options of a session. `Default` is the fastest way to run on the processor.
+/// Options of a session. `Default` is the fastest on the CPU.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
-    /// Threads that share the work of one node; 0 is one for each physical core.
+    /// Threads that share the work of one node; 0 for one per physical core.
     pub threads: usize,
-    /// See [`OptimizationLevel`].
+    /// Graph optimization level; see [`OptimizationLevel`].
     pub optimization_level: OptimizationLevel,
-    /// Refuse kernels whose results may differ from run to run.
+    /// Whether to use only kernels whose results do not differ between runs.
     pub deterministic: bool,
-    /// Leave weights as they are instead of rearranging them for this processor: a load several times as fast,
-    /// for matrix products that take up to twice as long where there are few rows. Models with weights in blocks
-    /// of a few bits have them rearranged all the same: they would take 35 times as long.
+    /// Whether to keep weights in their original layout instead of rearranging them for this processor: loading is
+    /// several times as fast, but matrix products with few rows take up to twice as long. Block-quantized weights are
+    /// rearranged in any case: they would take 35 times as long.
     pub disable_prepacking: bool,
-    /// Let products of weights in blocks (`MatMulNBits`: GGUF files, weight-only quantization) round their
-    /// activations to 8 bits, block by block, as other engines do unasked: writes 1.2 to 1.5 times as fast, and about
-    /// one likeliest token in 14 is another one.
+    /// Whether products with block-quantized weights (`MatMulNBits`: GGUF files, weight-only quantization) quantize
+    /// their activations to 8 bits, block by block, as other engines do by default: generation is 1.2 to 1.5 times as
+    /// fast, and about one in 14 most likely tokens differs.
     pub round_activations: bool,
-    /// Sizes of inputs change with every run (a text that grows): memory is not planned for each of them.
+    /// Whether input sizes change with every run (a growing text): memory is not planned for each of them.
     pub varying_sizes: bool,
-    /// Write the graph, as optimized for this processor, to this file.
+    /// File for the graph after optimization for this processor; `None` does not write it.
     pub optimized_model: Option<PathBuf>,
-    /// What it runs on: the processor, unless something else is asked for.
+    /// Execution provider and device. Default: CPU.
     pub execution: Execution,
 }
 
-/// Rewrites that lose on the processor. The fused SkipLayerNormalization takes several times as long as the
-/// Add and the LayerNormalization it stands for; MiniLM as a whole takes 8-11 % longer with it (ONNX Runtime
-/// 1.32, one thread, processor time).
+/// Graph optimizations that are slower on the CPU. The fused SkipLayerNormalization takes several times as long as
+/// the Add and the LayerNormalization that it replaces; MiniLM as a whole takes 8-11 % longer with it (ONNX Runtime
+/// 1.32, one thread, CPU time).
 const SLOW_ON_CPU: &str = "SkipLayerNormFusion";
 
-/// How long a thread waits awake for more work of a run, before it sleeps.
+/// How long a thread spins for more work of a run before it sleeps.
 ///
-/// The default, milliseconds, takes the processor from whoever else needs it: on a busy machine two threads
-/// are then slower than one. Sleeping at once costs a wake-up for every node. Measured with two threads on
-/// MiniLM, against sleeping at once: the default 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a
-/// busy one, this 0.69-0.94 on a busy one.
+/// The default, milliseconds, takes the CPU from other programs: on a busy machine two threads are then slower than
+/// one. Sleeping at once costs a wake-up per node. Measured with two threads on MiniLM, relative to sleeping at once:
+/// the default takes 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a busy one, this value 0.69-0.94 on a
+/// busy one.
 const SPIN: (&str, &str) = ("session.intra_op.spin_duration_us", "20");
-/// The first minor version of ONNX Runtime that is sure to know [`SPIN`]; others would wait their default.
+/// The first minor version of ONNX Runtime that supports [`SPIN`]; older ones spin for their default time.
 const SPIN_SINCE: u32 = 28;
 
 impl SessionOptions {
-    /// Threads a session with these options uses.
+    /// Returns the number of threads of a session with these options.
     pub fn thread_count(&self) -> usize {
         if self.threads == 0 { providers::cpu_threads() } else { self.threads }
     }
 
-    /// These options as far as they make sense for a model.
+    /// Returns these options adjusted to a model.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
         let disable_prepacking = self.disable_prepacking && !has_blocks(model);
         SessionOptions { disable_prepacking, ..self.clone() }
     }
 
-    /// A session in the making, with these options set.
+    /// Returns a session builder with these options set.
     pub(super) fn builder(&self, runtime: &Runtime, provider: Provider) -> Result<SessionBuilder> {
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "{} threads were requested; the limit is {}", self.threads, limits::THREADS);
@@ -114,15 +114,15 @@ impl SessionOptions {
     }
 }
 
-/// Whether any node of a model takes weights in blocks of a few bits: `MatMulNBits`, or the `DequantizeLinear` that ONNX
-/// Runtime makes one of.
+/// Returns whether any node of a model takes block-quantized weights: `MatMulNBits`, or the `DequantizeLinear` that
+/// ONNX Runtime converts to one.
 pub(crate) fn has_blocks(model: &Model) -> bool {
     let proto = model.proto();
     let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
     bodies.any(|nodes| take_blocks(nodes))
 }
 
-/// Whether one of the nodes does, or of those in the graphs inside them.
+/// Returns whether one of the nodes does, or of those in the graphs inside them.
 fn take_blocks(nodes: &[NodeProto]) -> bool {
     let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
     nodes.iter().any(|node| match node.op_type.as_deref() {

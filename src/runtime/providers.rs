@@ -1,4 +1,4 @@
-//! The execution providers: what a session can run on, and what is asked for.
+//! Execution providers: which exist, and which are requested.
 
 use super::session::Placement;
 use super::{Runtime, register};
@@ -10,60 +10,61 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-/// Something a session can run on.
+/// An execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Provider {
-    /// The processor; always there.
+    /// The CPU; always available.
     Cpu,
-    /// An NVIDIA device, with the kernels of ONNX Runtime.
+    /// An NVIDIA GPU, with ONNX Runtime's CUDA kernels.
     Cuda,
-    /// An NVIDIA device, with engines that TensorRT builds of parts of the graph; the rest runs on CUDA.
+    /// An NVIDIA GPU, with TensorRT engines for parts of the graph; the rest runs on CUDA.
     TensorRt,
 }
 
-/// Which provider a session is asked to run on.
+/// The requested execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderChoice {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
-    /// CUDA or an error.
+    /// CUDA, or an error.
     Cuda,
-    /// TensorRT or an error.
+    /// TensorRT, or an error.
     TensorRt,
-    /// TensorRT, else CUDA, else the processor. The session says which, and why not the ones before.
+    /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not taken.
     Auto,
 }
 
 /// Where a session runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Execution {
-    /// See [`ProviderChoice`].
+    /// Requested provider. Default: [`ProviderChoice::Cpu`].
     pub provider: ProviderChoice,
-    /// Number of the device, from 0; not for the processor.
+    /// Index of the GPU, from 0; ignored for the CPU.
     pub device_id: u32,
-    /// TensorRT: folder in which engines and timings are kept. `None` builds them anew for every session.
+    /// Folder in which TensorRT engines and timings are cached; `None` builds them for every session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_cache: Option<PathBuf>,
-    /// The model's maker is trusted: engines that are ready in it (`EPContext`) are code, and are refused without.
+    /// Whether the author of the model is trusted: engines embedded in it (`EPContext`) contain code, and are
+    /// rejected otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trust_engines: bool,
-    /// More options of ONNX Runtime's provider, by its names for them.
+    /// Additional options of ONNX Runtime's provider, by its names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_options: Vec<(String, String)>,
-    /// More entries of ONNX Runtime's session configuration.
+    /// Additional entries of ONNX Runtime's session configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub session_config: Vec<(String, String)>,
 }
 
 impl Provider {
-    /// All of them, best first.
+    /// All providers, best first.
     pub const ALL: [Provider; 3] = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
 
-    /// The name users know it by: `cpu`, `cuda`, `tensorrt`.
+    /// Returns the name in options and reports: `cpu`, `cuda`, `tensorrt`.
     pub fn name(self) -> &'static str {
         match self {
             Provider::Cpu => "cpu",
@@ -72,7 +73,7 @@ impl Provider {
         }
     }
 
-    /// ONNX Runtime's name of it.
+    /// Returns ONNX Runtime's name.
     pub(super) fn runtime_name(self) -> &'static str {
         match self {
             Provider::Cpu => "CPUExecutionProvider",
@@ -81,7 +82,7 @@ impl Provider {
         }
     }
 
-    /// The provider that ONNX Runtime knows by a name.
+    /// Returns the provider with this name in ONNX Runtime.
     pub(super) fn of_runtime_name(name: &str) -> Option<Provider> {
         Provider::ALL.into_iter().find(|provider| provider.runtime_name() == name)
     }
@@ -96,7 +97,7 @@ impl ProviderChoice {
         }
     }
 
-    /// `cpu`, `cuda`, `tensorrt`, `auto`.
+    /// Returns the name: `cpu`, `cuda`, `tensorrt`, `auto`.
     pub fn name(self) -> &'static str {
         match self {
             ProviderChoice::Auto => "auto",
@@ -104,7 +105,7 @@ impl ProviderChoice {
         }
     }
 
-    /// What to try, in this order.
+    /// Returns the providers to try, in order.
     pub fn candidates(self) -> &'static [Provider] {
         match self {
             ProviderChoice::Cpu => &[Provider::Cpu],
@@ -126,7 +127,7 @@ impl FromStr for ProviderChoice {
 }
 
 impl Execution {
-    /// The one that is meant: of `auto` the first provider that can be started here. With where that is.
+    /// Returns the selected provider with its place: for `auto`, the first one that can be started on this machine.
     pub fn settle(&self, runtime: &Runtime) -> Result<(Execution, Placement)> {
         self.check()?;
         let mut passed_over = Vec::new();
@@ -153,7 +154,7 @@ impl Execution {
         bail!(Internal, "there is no provider to try")
     }
 
-    /// Refuses what cannot be meant.
+    /// Fails for contradictory options.
     pub(super) fn check(&self) -> Result<()> {
         if self.provider == ProviderChoice::Cpu && (self.device_id != 0 || self.engine_cache.is_some()) {
             let given = if self.device_id != 0 { "a device" } else { "an engine cache" };
@@ -172,14 +173,14 @@ impl Execution {
     }
 }
 
-/// Whether sessions can run on a provider here.
+/// Whether sessions can run on a provider on this machine.
 #[derive(Debug, Clone)]
 pub struct Availability {
-    /// Which.
+    /// The provider.
     pub provider: Provider,
-    /// Number of the device; 0 for the processor.
+    /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
-    /// Why they cannot; `None` if they can.
+    /// The reason why it is not available; `None` if it is.
     pub reason: Option<Error>,
 }
 
@@ -197,9 +198,9 @@ impl Serialize for Availability {
     }
 }
 
-/// What sessions of `runtime` can use on the device of that number, best first: what the library that is open has *and*
-/// what could be started here just now. `BackendMissing` for what this ONNX Runtime does not have or cannot load, with
-/// its own reason; `DeviceMissing` where there is no driver or device.
+/// Returns the providers that sessions of `runtime` can use on the GPU with this index, best first: those that the
+/// open library contains *and* that can be started now. Reasons are `BackendMissing` for a provider that this ONNX
+/// Runtime does not contain or cannot load, with its own message, and `DeviceMissing` without a driver or GPU.
 pub fn available(runtime: &Runtime, device_id: u32) -> Vec<Availability> {
     let one = |provider| {
         let device_id = if provider == Provider::Cpu { 0 } else { device_id };
@@ -208,9 +209,9 @@ pub fn available(runtime: &Runtime, device_id: u32) -> Vec<Availability> {
     Provider::ALL.into_iter().map(one).collect()
 }
 
-/// Threads that use the processor fully: one for each physical core this process may run on.
+/// Returns the number of threads that use the CPU fully: one per physical core that this process may run on.
 ///
-/// A second thread on a core shares its arithmetic units and slows matrix products down.
+/// A second thread on a core shares its arithmetic units and slows down matrix products.
 pub fn cpu_threads() -> usize {
     static COUNT: LazyLock<usize> = LazyLock::new(|| {
         let allowed = std::thread::available_parallelism().map_or(1, usize::from);
@@ -219,7 +220,8 @@ pub fn cpu_threads() -> usize {
     *COUNT
 }
 
-/// Distinct cores among the processors this process may run on; `None` if the system does not say.
+/// Returns the number of distinct cores among the logical CPUs that this process may run on; `None` if the system
+/// does not report it.
 fn physical_cores() -> Option<usize> {
     let set = rustix::thread::sched_getaffinity(None).ok()?;
     let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));

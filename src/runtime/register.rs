@@ -1,4 +1,4 @@
-//! Giving a session in the making its execution provider, and asking a finished one where its nodes are.
+//! Adds an execution provider to a session builder, and reports where the nodes of a session run.
 
 use super::driver::Driver;
 use super::providers::{Execution, Provider};
@@ -17,22 +17,22 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-/// Makes ONNX Runtime keep a list of which node went to which provider.
+/// Makes ONNX Runtime record which provider each node was assigned to.
 pub(super) const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
 
-/// What TensorRT is told about a model.
+/// Facts about a model for TensorRT.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// It computes with float16, bfloat16, quantized integers: TensorRT 10 uses them only if it is told so.
+    /// Whether it computes with float16, bfloat16 or quantized integers: TensorRT 10 uses them only if this is set.
     float16: bool,
     bfloat16: bool,
     int8: bool,
-    /// Folder for engines of this model and no other.
+    /// Engine cache folder of this model only.
     engines: Option<PathBuf>,
 }
 
 impl Facts {
-    /// Of a model that is given to ONNX Runtime as `stub` and `weights`.
+    /// Returns the facts of a model that ONNX Runtime receives as `stub` and `weights`.
     pub fn new<'w>(
         runtime: &Runtime,
         model: &Model,
@@ -70,8 +70,8 @@ impl Facts {
     }
 }
 
-/// The folder for one model's engines. Engines are good for one model, one library and one sort of device; ONNX Runtime
-/// tells them apart by names in the graph alone, and users have got another model's results.
+/// Returns the folder for one model's engines. An engine is valid for one model, one library and one type of GPU, but
+/// ONNX Runtime identifies it only by names in the graph, and users have received another model's results.
 fn engines<'w>(
     folder: &Path,
     version: &str,
@@ -86,7 +86,7 @@ fn engines<'w>(
     folder.join(format!("{name}-onnxruntime-{version}-sm{capability}"))
 }
 
-/// Gives `builder` the provider, or says why it cannot be had.
+/// Adds the provider to `builder`, or fails with the reason.
 pub(super) fn register(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -153,7 +153,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
     Ok(provider.build().error_on_failure())
 }
 
-/// Refuses engines that are ready in a model, unless its maker is trusted: a device would run whatever they are.
+/// Fails if a model contains engines, unless its author is trusted: a GPU would execute their code.
 pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()> {
     fn has_engine(graph: &GraphProto) -> bool {
         let engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext") || subgraphs(node).any(has_engine);
@@ -169,7 +169,7 @@ pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()>
     )
 }
 
-/// Whether the library that is open was built with the provider.
+/// Returns whether the open library was built with the provider.
 fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     let there = match provider {
         Provider::Cpu => Ok(true),
@@ -188,7 +188,7 @@ fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     )
 }
 
-/// Whether sessions can be started with a provider, by beginning one.
+/// Checks whether sessions can be started with a provider, by starting one.
 pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Result<()> {
     let execution = Execution { device_id, ..Execution::default() };
     super::library::guarded("looking for providers", || {
@@ -197,8 +197,8 @@ pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Re
     })
 }
 
-/// How many nodes of the optimized graph each provider has, by ONNX Runtime's own list, which it keeps if [`RECORD`] was
-/// set. Constants that were folded are no nodes any more.
+/// Returns the number of nodes of the optimized graph on each provider, from ONNX Runtime's own record, which exists
+/// if [`RECORD`] was set. Folded constants are no longer nodes.
 pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, usize>> {
     let api = ort::api();
     let ok = |status: ort::sys::OrtStatusPtr| -> Result<()> {

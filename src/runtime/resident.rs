@@ -1,5 +1,5 @@
-//! Memory that lives where a session computes, across runs and across sessions: [`Resident`]. On a device nothing of it
-//! crosses to the processor unless it is asked for.
+//! [`Resident`]: memory on the device of a session, kept across runs and sessions. On a GPU, nothing of it is copied
+//! to the CPU unless requested.
 
 use super::library::guarded;
 use super::mapped::Lent;
@@ -10,7 +10,7 @@ use ort::memory::{Allocator, MemoryInfo};
 use ort::session::IoBinding;
 use ort::value::Tensor as Value;
 
-/// Numbers (float32) that stay where a session computes.
+/// Float32 values that stay on the device of a session.
 ///
 /// Sessions that share it run on the same device. It is dropped before the session that made it.
 pub struct Resident {
@@ -18,12 +18,12 @@ pub struct Resident {
     shapes: Vec<Vec<i64>>,
 }
 
-/// A session with resident memory as inputs and outputs, bound once and for all.
+/// A session with resident memory as inputs and outputs, bound once.
 pub struct Bound {
     binding: IoBinding,
-    /// The inputs of the latest run; the binding still points to them.
+    /// The inputs of the latest run; the binding still refers to them.
     inputs: Vec<(String, Lent)>,
-    /// What runs give besides.
+    /// Outputs that runs return in addition.
     given: Vec<String>,
     session: usize,
 }
@@ -38,7 +38,7 @@ impl Resident {
         })
     }
 
-    /// The elements of a value.
+    /// Returns the elements of a value.
     pub fn get(&self, index: usize) -> Result<Vec<f32>> {
         guarded("copying from a device", || {
             let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
@@ -49,7 +49,7 @@ impl Resident {
 }
 
 impl Session {
-    /// Memory for values of these shapes, zeroed, where this session computes.
+    /// Allocates zeroed memory for values of these shapes, on the device of this session.
     pub fn resident(&self, shapes: &[Vec<i64>]) -> Result<Resident> {
         let make = || {
             let allocator = match self.device_memory()? {
@@ -69,8 +69,8 @@ impl Session {
         Ok(made)
     }
 
-    /// Binds resident memory to inputs and outputs by name. A value may be both: each node that writes it must come after
-    /// all that read it, or read it element by element itself. Runs give the outputs `given` besides.
+    /// Binds resident memory to inputs and outputs by name. A value may be both: each node that writes it must run
+    /// after all nodes that read it, or read it element by element itself. Runs also return the outputs `given`.
     pub fn bind(
         &self,
         memory: &mut Resident,
@@ -91,9 +91,10 @@ impl Session {
         })
     }
 
-    /// Runs the model over what was bound to it, with the inputs that were not, and gives the outputs that were named.
+    /// Runs the model on its bound memory. `inputs` are those that are not bound; returns the outputs named when
+    /// binding.
     ///
-    /// After an error the memory may be written in part.
+    /// After an error, the memory may be partly written.
     pub fn run_bound(&mut self, bound: &mut Bound, inputs: &[(&str, &Tensor)], stop: &Stop) -> Result<Vec<Tensor>> {
         if bound.session != self.id() {
             bail!(InvalidArgument, "the memory was bound to another session");

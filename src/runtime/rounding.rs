@@ -1,9 +1,9 @@
-//! Products of weights in blocks may round what they are multiplied with.
+//! Quantization of activations in products with block-quantized weights.
 
 use crate::graph::edit;
 use crate::onnx::proto::ModelProto;
 
-/// Lets every `MatMulNBits` of a model round its activations to 8 bits, block by block (`accuracy_level` 4).
+/// Lets every `MatMulNBits` of a model quantize its activations to 8 bits, block by block (`accuracy_level` 4).
 pub fn round_activations(model: &mut ModelProto) {
     const NAME: &str = "accuracy_level";
     edit::for_each_body(model, &mut |_, body| {

@@ -1,4 +1,4 @@
-//! [`Session`]: a model made ready to run.
+//! [`Session`]: runs a model.
 
 use super::library::guarded;
 use super::mapped::{self, Lent};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A model made ready to run. May move between threads; one run at a time.
+/// A model loaded for running. It may move between threads; it runs one call at a time.
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
@@ -28,9 +28,9 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    /// The inputs with those names of dimensions that mean something: these are equal sizes.
+    /// The inputs with the symbolic dimensions that matter: those with equal names have equal sizes.
     signature: Vec<ValueInfo>,
-    /// The shapes that a package takes.
+    /// The shapes that the model's package accepts.
     contract: Option<Arc<Contract>>,
     placement: Placement,
     id: usize,
@@ -39,42 +39,42 @@ pub struct Session {
 /// Where a session runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Placement {
-    /// What it runs on.
+    /// The execution provider.
     pub provider: Provider,
-    /// Number of the device; 0 for the processor.
+    /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
-    /// Nodes of the optimized graph that each provider has, by its name; a part that TensorRT made an engine of counts
-    /// as its nodes. Empty where the processor was asked for: it has all.
+    /// Number of nodes of the optimized graph on each provider, by provider name; a part compiled into a TensorRT
+    /// engine counts as its nodes. Empty if the CPU was requested, which runs all of them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, usize>,
-    /// Where it was to choose: what comes before `provider`, and why it was not taken.
+    /// For `auto`: the providers before `provider`, and why they were not taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
-    /// Of a graph optimized ahead: why the session has its own copy of the weights, if it has: what ONNX Runtime said to
-    /// reading them where they are mapped.
+    /// For a graph optimized ahead of time: why the session has its own copy of the weights (the message of ONNX
+    /// Runtime on reading them where they are mapped); `None` if it has no copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_copied: Option<String>,
 }
 
-/// Number of the next session.
+/// The id of the next session.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Session {
-    /// Makes `model` ready to run.
+    /// Loads `model` for running.
     ///
-    /// The session holds its own copy of the weights, those of matrix products rearranged for the processor.
-    /// While it is made, the model's pages are read once more beside it and then given back. The model's
-    /// files stay mapped while the session lives. `call` can cancel and limit the time: ONNX Runtime then
-    /// ends at the next of its stages, for models of gigabytes a second or two later.
-    /// [`crate::error::Kind::InvalidModel`] or `Unsupported` if it refuses the model or has no kernel for a
-    /// node, `Runtime` if it fails otherwise.
+    /// The session has its own copy of the weights; those of matrix products are rearranged for the processor. During
+    /// loading, the model's pages are in memory as well and then released. The model's files stay mapped while the
+    /// session lives. `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of
+    /// gigabytes one or two seconds later. Fails with [`crate::error::Kind::InvalidModel`] or `Unsupported` if it
+    /// rejects the model or has no kernel for a node, and with `Runtime` if it fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
     }
 
-    /// As [`Session::new`] of a graph that may be optimized for this processor already (`ahead`): then it is run as it
-    /// is, and its weights are read where they are mapped, shared by all processes that open the same file.
+    /// Like [`Session::new`], for a graph that may already be optimized for this processor (`ahead`): such a graph is
+    /// run unchanged, and its weights are read where they are mapped, shared by all processes that open the same
+    /// file.
     pub fn of_variant(
         runtime: &'static Runtime,
         model: &Model,
@@ -93,7 +93,7 @@ impl Session {
         .at(place)
     }
 
-    /// On the first of the providers asked for that can be had.
+    /// Creates a session on the first requested provider that is available.
     fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let mut passed_over = Vec::new();
         let candidates = options.execution.provider.candidates();
@@ -201,17 +201,17 @@ impl Session {
         Ok(Session { inner, _weights: kept, inputs, outputs, signature, contract, placement, id })
     }
 
-    /// What it runs on.
+    /// Returns the provider on which it runs.
     pub fn provider(&self) -> Provider {
         self.placement.provider
     }
 
-    /// What it runs on, node by node, and why not on what comes before.
+    /// Returns where it runs, node by node, and why not on an earlier provider.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// Where memory of the session's device is taken; `None` is the processor's.
+    /// Returns the memory allocator of the session's device; `None` for the CPU.
     pub(super) fn device_memory(&self) -> Result<Option<MemoryInfo<'static>>> {
         let device_id = i32::try_from(self.placement.device_id).unwrap_or(i32::MAX);
         match self.placement.provider {
@@ -225,29 +225,29 @@ impl Session {
         }
     }
 
-    /// What a run must be given, in the model's order: inputs without a default in the model.
+    /// Returns the required inputs in the model's order: those without a default in the model.
     pub fn inputs(&self) -> &[ValueInfo] {
         &self.inputs
     }
 
-    /// What a run can give, in the model's order.
+    /// Returns the outputs in the model's order.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
     }
 
-    /// Runs the model and gives the named `outputs` in the order asked for; all of them if none is named.
+    /// Runs the model and returns the named `outputs` in the requested order; all of them if none is named.
     ///
-    /// Inputs are read in place and outputs handed over without a copy. [`crate::error::Kind::NotFound`] for the
-    /// name of an input or output that the model does not have; `InvalidArgument` if an input is missing or does
-    /// not fit the model: type, rank, fixed dimensions, and equal symbolic dimensions must be equal sizes.
-    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends
-    /// at the next node, and the session stays usable.
+    /// Inputs are read in place, and outputs are returned without a copy. Fails with [`crate::error::Kind::NotFound`]
+    /// for an input or output name that the model does not have; `InvalidArgument` if an input is missing or does not
+    /// match the model: type, rank, fixed dimensions, and symbolic dimensions of one name must have one size;
+    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends at
+    /// the next node, and the session stays usable.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
 
-    /// As [`Session::run`], ended by `stop`: for many runs under one deadline.
+    /// Like [`Session::run`], ended by `stop`: for many runs under one deadline.
     pub fn run_until(
         &mut self,
         inputs: &[(&str, &Tensor)],
@@ -267,12 +267,12 @@ impl Session {
         values.into_iter().map(take).collect()
     }
 
-    /// Refuses sizes that the package the model is from does not allow.
+    /// Fails for sizes that the model's package does not allow.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
-    /// Tells sessions apart.
+    /// Returns an id that is unique among sessions.
     pub(super) fn id(&self) -> usize {
         self.id
     }
@@ -323,7 +323,7 @@ impl Session {
 }
 
 impl Placement {
-    /// Refuses a session that was given to a provider which then took nothing of it.
+    /// Fails for a session whose provider took none of its nodes.
     fn of(session: &ort::session::Session, provider: Provider, execution: &Execution) -> Result<Placement> {
         let mut nodes = BTreeMap::new();
         if execution.provider != ProviderChoice::Cpu {
@@ -346,7 +346,7 @@ pub(super) fn place_of(input: &str) -> String {
     format!("input {input:?}")
 }
 
-/// Name, type and shape of an input or output as the session has it.
+/// Returns name, type and shape of an input or output of the session.
 fn info(outlet: &Outlet) -> ValueInfo {
     let name = outlet.name().to_owned();
     let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
@@ -370,7 +370,7 @@ pub(super) fn lend(tensor: &Tensor) -> Result<Lent> {
     }
 }
 
-/// An output as a tensor of ours. `inputs` are those of the run that made it.
+/// Returns an output as our tensor. `inputs` are those of the run that made it.
 pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Lent>) -> Result<Tensor> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype().clone() else {
         bail!(Unsupported, "it is not a tensor but a sequence, map or optional value");

@@ -1,4 +1,4 @@
-//! [`Tensor`]: an immutable block of elements with a type and a shape.
+//! [`Tensor`]: immutable elements with a type and a shape.
 
 use super::mapped;
 use crate::error::{Error, Kind, Result, bail};
@@ -9,11 +9,11 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use std::sync::Arc;
 
-/// Where copies begin: a cache line, and enough for the widest vector load.
+/// Alignment of copies in bytes: a cache line, and enough for the widest vector load.
 const ALIGNMENT: usize = 64;
 
-/// Elements, their type and their shape. Cheap to clone (clones share the elements); never changes; shared
-/// freely between threads.
+/// Elements, their type and their shape. Immutable, cheap to clone (clones share the elements), and safe to share
+/// between threads.
 #[derive(Clone)]
 pub struct Tensor {
     dtype: DataType,
@@ -23,12 +23,12 @@ pub struct Tensor {
 
 #[derive(Clone)]
 enum Data {
-    /// Row-major, native byte order; types below a byte packed, low bits first. Aligned for the type.
+    /// Row-major, native byte order; types below a byte are packed, low bits first. Aligned for the type.
     Fixed(Bytes),
     Text(Arc<[String]>),
 }
 
-/// Checks what a run is given against the sizes that a contract allows; see [`Contract::check`].
+/// Checks the inputs of a run against the sizes that a contract allows; see [`Contract::check`].
 pub(crate) fn check_contract(contract: &Contract, inputs: &[(&str, &Tensor)]) -> Result<()> {
     let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
     contract.check(&given)
@@ -55,12 +55,12 @@ elements! {
 }
 
 impl Tensor {
-    /// A tensor of `dtype` and `shape` over `bytes` (row-major, native byte order, sub-byte types packed).
+    /// Returns a tensor of `dtype` and `shape` over `bytes` (row-major, native byte order, types below a byte
+    /// packed).
     ///
-    /// The bytes are shared, not copied, unless they are not aligned for the type.
-    /// [`Kind::InvalidArgument`] if the number of bytes is not what type and shape need, a dimension is
-    /// negative, the type is string, or a boolean is neither 0 nor 1; [`Kind::LimitExceeded`] above
-    /// [`limits::TENSOR_ELEMENTS`].
+    /// The bytes are shared, not copied, unless they are not aligned for the type. Fails with
+    /// [`Kind::InvalidArgument`] if the number of bytes does not match type and shape, a dimension is negative, the
+    /// type is string, or a boolean is neither 0 nor 1; [`Kind::LimitExceeded`] above [`limits::TENSOR_ELEMENTS`].
     pub fn new(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Tensor> {
         let count = checked_count(shape)?;
         if dtype == DataType::String {
@@ -78,28 +78,28 @@ impl Tensor {
         Ok(Tensor { dtype, shape: shape.into(), data: Data::Fixed(bytes) })
     }
 
-    /// A tensor of the elements of a vector, row-major. Nothing is copied. Errors as [`Tensor::new`].
+    /// Returns a tensor of the elements of a vector, row-major, without a copy. Fails like [`Tensor::new`].
     pub fn from_vec<T: Element>(shape: &[i64], elements: Vec<T>) -> Result<Tensor> {
         Tensor::new(T::DTYPE, shape, mapped::bytes_from_vec(elements))
     }
 
-    /// A tensor of float32. See [`Tensor::from_vec`].
+    /// Returns a float32 tensor. See [`Tensor::from_vec`].
     pub fn from_f32(shape: &[i64], elements: Vec<f32>) -> Result<Tensor> {
         Tensor::from_vec(shape, elements)
     }
 
-    /// A tensor of int64. See [`Tensor::from_vec`].
+    /// Returns an int64 tensor. See [`Tensor::from_vec`].
     pub fn from_i64(shape: &[i64], elements: Vec<i64>) -> Result<Tensor> {
         Tensor::from_vec(shape, elements)
     }
 
-    /// A tensor of booleans. See [`Tensor::from_vec`].
+    /// Returns a tensor of booleans. See [`Tensor::from_vec`].
     pub fn from_bools(shape: &[i64], elements: &[bool]) -> Result<Tensor> {
         let bytes: Vec<u8> = elements.iter().map(|b| u8::from(*b)).collect();
         Tensor::new(DataType::Bool, shape, Bytes::from(bytes))
     }
 
-    /// A tensor of strings, row-major. Errors as [`Tensor::new`].
+    /// Returns a tensor of strings, row-major. Fails like [`Tensor::new`].
     pub fn from_strings(shape: &[i64], elements: Vec<String>) -> Result<Tensor> {
         let needed = checked_count(shape)?;
         if needed != elements.len() as u64 {
@@ -108,22 +108,22 @@ impl Tensor {
         Ok(Tensor { dtype: DataType::String, shape: shape.into(), data: Data::Text(elements.into()) })
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DataType {
         self.dtype
     }
 
-    /// The size of each dimension; empty for a single number.
+    /// Returns the size of each dimension; empty for a scalar.
     pub fn shape(&self) -> &[i64] {
         &self.shape
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().map(|d| *d as usize).product()
     }
 
-    /// The elements as they lie in memory; empty for strings.
+    /// Returns the elements as bytes in memory order; empty for strings.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Fixed(bytes) => bytes,
@@ -131,7 +131,7 @@ impl Tensor {
         }
     }
 
-    /// The elements of a tensor of strings; `None` for any other.
+    /// Returns the elements of a tensor of strings; `None` for any other.
     pub fn strings(&self) -> Option<&[String]> {
         match &self.data {
             Data::Fixed(_) => None,
@@ -139,7 +139,7 @@ impl Tensor {
         }
     }
 
-    /// The elements, if they are of type `T`; [`Kind::InvalidArgument`] if not.
+    /// Returns the elements if they have type `T`; otherwise fails with [`Kind::InvalidArgument`].
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         if self.dtype != T::DTYPE {
             bail!(InvalidArgument, "the tensor holds {}, not {}", self.dtype.name(), T::DTYPE.name());
@@ -150,9 +150,9 @@ impl Tensor {
         }
     }
 
-    /// The elements converted to float32, rounding where float32 is narrower; booleans become 0 and 1.
+    /// Returns the elements converted to float32, rounded where float32 is narrower; booleans become 0 and 1.
     ///
-    /// [`Kind::Unsupported`] for strings, complex numbers and types of eight bits of float or fewer than a byte.
+    /// Fails with [`Kind::Unsupported`] for strings, complex numbers, 8-bit floats and types below a byte.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         fn all<T: Element>(tensor: &Tensor, convert: impl Fn(T) -> f32) -> Result<Vec<f32>> {
             Ok(tensor.as_slice::<T>()?.iter().map(|element| convert(*element)).collect())
@@ -175,12 +175,12 @@ impl Tensor {
         }
     }
 
-    /// `float32[2, 3]`, as messages show it.
+    /// Returns type and shape for messages: `float32[2, 3]`.
     pub fn describe(&self) -> String {
         format!("{}{:?}", self.dtype.name(), self.shape)
     }
 
-    /// The elements, shared; empty for strings.
+    /// Returns the shared elements; empty for strings.
     pub(super) fn shared_bytes(&self) -> Bytes {
         match &self.data {
             Data::Fixed(bytes) => bytes.clone(),
@@ -207,13 +207,13 @@ fn checked_count(shape: &[i64]) -> Result<u64> {
     Ok(count)
 }
 
-/// Whether the bytes begin where elements of the type may.
+/// Returns whether the bytes are aligned for elements of the type.
 pub(super) fn is_aligned(bytes: &[u8], dtype: DataType) -> bool {
     let alignment = (dtype.bits() as usize / 8).clamp(1, 8);
     (bytes.as_ptr() as usize).is_multiple_of(alignment)
 }
 
-/// A copy that begins where elements of any type may.
+/// Returns a copy that is aligned for elements of any type.
 pub(super) fn aligned_copy(bytes: &[u8]) -> Bytes {
     let mut room = vec![0u8; bytes.len() + ALIGNMENT];
     let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);

@@ -4,7 +4,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use bytes::Bytes;
 
-/// A node without attributes.
+/// Returns a node without attributes.
 pub fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         input: inputs.iter().map(|name| (*name).to_owned()).collect(),
@@ -24,20 +24,20 @@ fn tensor_type(dtype: i32, dims: &[&str]) -> TypeProto {
     TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() }
 }
 
-/// A tensor as input or output: numbers in `dims` are fixed, all else are names.
+/// Returns a tensor as input or output: numbers in `dims` are fixed, everything else is a symbol.
 pub fn value(name: &str, dtype: i32, dims: &[&str]) -> ValueInfoProto {
     let value_type = Some(Box::new(tensor_type(dtype, dims)));
     ValueInfoProto { name: Some(name.to_owned()), value_type, ..Default::default() }
 }
 
-/// A sequence of tensors as output.
+/// Returns a sequence of tensors as output.
 pub fn sequence(name: &str, dtype: i32) -> ValueInfoProto {
     let element = ElementTypeProto { elem_type: Some(Box::new(tensor_type(dtype, &["n"]))), ..Default::default() };
     let kind = TypeProto { sequence_type: Some(Box::new(element)), ..Default::default() };
     ValueInfoProto { name: Some(name.to_owned()), value_type: Some(Box::new(kind)), ..Default::default() }
 }
 
-/// A float32 initializer.
+/// Returns a float32 initializer.
 pub fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     TensorProto {
         dims: dims.to_vec(),
@@ -48,12 +48,12 @@ pub fn weight(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     }
 }
 
-/// A graph without initializers.
+/// Returns a graph without initializers.
 pub fn graph(node: Vec<NodeProto>, input: Vec<ValueInfoProto>, output: Vec<ValueInfoProto>) -> GraphProto {
     GraphProto { node, name: Some("test".to_owned()), input, output, ..Default::default() }
 }
 
-/// A model of opset 17.
+/// Returns a model of opset 17.
 pub fn model(graph: GraphProto) -> ModelProto {
     ModelProto {
         ir_version: Some(8),

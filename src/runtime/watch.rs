@@ -1,16 +1,16 @@
-//! Ending a piece of work inside ONNX Runtime when the caller cancels or the time is up.
+//! Ends work inside ONNX Runtime when the caller cancels or the deadline passes.
 
 use crate::call::{Call, Cancel};
 use crate::error::{Context, Error, Result};
 use std::time::{Duration, Instant};
 
-/// How often a cancel token is looked at.
+/// Interval between checks of a cancel token.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs `work` on this thread; another one calls `stop` once if `call` is cancelled or its deadline passes.
+/// Runs `work` on this thread; another thread calls `stop` once if `call` is cancelled or its deadline passes.
 ///
-/// The work is expected to end soon after, and the error is then the caller's own. Without token and
-/// deadline there is no second thread. `call.progress` is not used: the thread it belongs to is busy.
+/// The work should end soon afterwards, and the error is then that of `call`. Without token and deadline there is no
+/// second thread. `call.progress` is not used: the thread it belongs to is busy.
 pub fn watched<T>(call: &Call, stop: impl FnOnce() + Send, work: impl FnOnce() -> Result<T>) -> Result<T> {
     call.check()?;
     let Call { deadline, cancel, .. } = *call;
@@ -47,7 +47,7 @@ fn watch(deadline: Option<Instant>, cancel: Option<&Cancel>, finished: &Cancel, 
     }
 }
 
-/// Ends the watching thread on every way out, a panic included.
+/// Ends the watching thread on every exit, including a panic.
 struct FireOnDrop<'a>(&'a Cancel);
 
 impl Drop for FireOnDrop<'_> {

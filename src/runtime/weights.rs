@@ -1,13 +1,13 @@
-//! Handing a model to ONNX Runtime without giving it files to open.
+//! Passes a model to ONNX Runtime without files to open.
 //!
-//! ONNX Runtime gets a small model in which each large weight is an external reference, and for each of them
-//! a value that reads the bytes where they lie: in the mapped file, as a rule. So it never opens a file that
-//! a stranger named, and models above protobuf's 2 GiB need no other path.
+//! ONNX Runtime receives a small model in which each large weight is an external reference, and for each of them a
+//! value that reads the bytes in place, usually in the mapped file. So it never opens a file that an untrusted model
+//! names, and models above protobuf's 2 GiB need no other path.
 //!
-//! It copies what it is given while it makes the session (1.32 does; constant folding and fusions see the
-//! weights as if they were in the model), so the pages of the file are given back afterwards. The other call
-//! for sharing weights, `AddInitializer`, would not copy, but gives wrong results: it puts the original in
-//! place of a weight that an optimizer has transposed under the same name.
+//! ONNX Runtime copies the weights while it creates the session (1.32 does; constant folding and fusions see the
+//! weights as if they were in the model), so the pages of the file are released afterwards. The other call for
+//! sharing weights, `AddInitializer`, would not copy, but gives wrong results: it replaces a weight that an optimizer
+//! has transposed under the same name with the original.
 
 use super::mapped::{self, Lent};
 use super::rounding;
@@ -22,12 +22,12 @@ use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 use std::collections::HashSet;
 
-/// Weights below this many bytes stay in the model: ONNX Runtime reads shapes and axes from them.
+/// Weights with fewer bytes stay in the model: ONNX Runtime reads shapes and axes from them.
 const LENT_FROM: usize = 4096;
-/// What an external reference must name; no such file is ever opened.
+/// The file name in external references; no such file is ever opened.
 const NOWHERE: &str = "weights-are-in-memory";
 
-/// A model in the form ONNX Runtime takes.
+/// A model in the form for ONNX Runtime.
 pub struct Parts {
     /// The encoded model without its large weights.
     pub stub: Vec<u8>,
@@ -35,7 +35,8 @@ pub struct Parts {
     pub lent: Vec<(String, Lent)>,
 }
 
-/// Takes a model apart. [`crate::error::Kind::LimitExceeded`] if what cannot be lent is above protobuf's limit.
+/// Splits a model. Fails with [`crate::error::Kind::LimitExceeded`] if the part that cannot be lent is above
+/// protobuf's limit.
 pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     if round_activations {
@@ -64,7 +65,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
     Ok(Parts { stub: segments.concat(), lent })
 }
 
-/// Names that nodes of a graph and of the graphs inside them take, and those it gives as outputs.
+/// Collects the names that nodes of a graph and of the graphs inside them read, and its outputs.
 fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     used.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
     for node in &graph.node {
@@ -75,10 +76,10 @@ fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     }
 }
 
-/// Type and bytes of a weight that ONNX Runtime can read through a value.
+/// Returns type and bytes of a weight that ONNX Runtime can read through a value.
 ///
-/// Kernels are compiled for aligned elements. Weights inside an `.onnx` file lie anywhere: they stay in the
-/// model, where the copy that aligns them does not last, until `misaligned` says they are too many for that.
+/// Kernels are compiled for aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the
+/// model, where the copy that aligns them is temporary, unless `misaligned` says that they are too many for that.
 fn lendable(tensor: &TensorProto, misaligned: &mut u64) -> Option<(DataType, Bytes)> {
     let dtype = DataType::from_onnx(tensor.data_type?).filter(|dtype| *dtype != DataType::String)?;
     let bytes = tensor.raw_data.as_ref().filter(|raw| raw.len() >= LENT_FROM)?;
@@ -99,10 +100,10 @@ fn refer_to(tensor: &mut TensorProto, name: &'static str) {
     }];
 }
 
-/// Gives the weights to a session in the making. What comes back must outlive the session: that ONNX Runtime
-/// has copied it is what we see, not what it promises.
+/// Passes the weights to a session builder. The result must outlive the session: ONNX Runtime copies the weights in
+/// practice, but does not guarantee it.
 ///
-/// `in_place` is for graphs that no optimizer will touch: their weights are not copied.
+/// `in_place` is for graphs that no optimizer will change: their weights are not copied.
 pub fn give(
     mut builder: SessionBuilder,
     lent: Vec<(String, Lent)>,
@@ -124,7 +125,7 @@ pub fn give(
     Ok((builder, kept))
 }
 
-/// Gives back the pages of the model's files that making a session has read.
+/// Releases the pages of the model's files that loading has read.
 pub fn release(model: &Model) {
     let weights = model.graph().initializer.iter().filter_map(|tensor| tensor.raw_data.as_ref());
     weights.filter(|raw| raw.len() >= LENT_FROM).for_each(|raw| files::release(raw));
@@ -144,7 +145,7 @@ mod tests {
         session.run(inputs, &[], &Call::default()).unwrap()
     }
 
-    /// The operators of the graph that ONNX Runtime makes of a model.
+    /// Returns the operators of the graph after ONNX Runtime's optimization.
     fn optimized(name: &str, model: &Model, inputs: &[(&str, &Tensor)]) -> (Vec<String>, Vec<(String, Tensor)>) {
         let file: PathBuf = std::env::temp_dir().join(format!("optimize-weights-{}-{name}.onnx", std::process::id()));
         let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::default() };

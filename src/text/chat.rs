@@ -1,10 +1,10 @@
-//! Chat templates: how a model wants a conversation to be written down.
+//! Chat templates: the text format that a model requires for a conversation.
 //!
-//! Templates are Jinja, written for Python's jinja2 in the setting of the Hugging Face library; they are rendered
-//! here as there: blocks trimmed, Python's spelling of values, its methods and arithmetic, JSON as `json.dumps`
-//! writes it, `raise_exception` and `strftime_now`, which shows the local time. What cannot be rendered as there is
-//! refused with a message that names it. Templates come from strangers: steps, nesting and output are bounded, and
-//! nothing outside the given values can be reached.
+//! Templates are Jinja, written for Python's jinja2 as the Hugging Face library configures it; they are rendered with the
+//! same result: trimmed blocks, Python's formatting of values, its methods and arithmetic, JSON like `json.dumps`,
+//! `raise_exception` and `strftime_now`, which shows the local time. A feature that cannot be rendered identically is an
+//! error that names it. Templates are untrusted: steps, nesting and output are limited, and nothing except the given
+//! values is accessible.
 //!
 //! ```
 //! use optimize::text::chat::{ChatOptions, ChatTemplate, message};
@@ -27,34 +27,33 @@ use crate::model::Model;
 use serde_json::{Map, Value};
 use std::time::SystemTime;
 
-/// Where special tokens have their names.
+/// File with the names of special tokens.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-/// The template of a list that is for conversations with tools.
+/// Name of the template for conversations with tools in a list of templates.
 const WITH_TOOLS: &str = "tool_use";
-/// Names that a message's reasoning goes by, the usual one first.
+/// Keys for a message's reasoning, the usual one first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// A chat template, compiled. Never changes; shared freely between threads.
+/// A compiled chat template. Immutable, and safe to share between threads.
 pub struct ChatTemplate {
     template: Template,
-    /// What is taken in its place if there are tools.
+    /// The template for conversations with tools, if it is a different one.
     with_tools: Option<Template>,
-    /// `bos_token`, `eos_token` …: variables of every rendering.
+    /// Variables of every rendering: `bos_token`, `eos_token` …
     tokens: Map<String, Value>,
 }
 
-/// What a conversation is rendered with besides its messages. `Default` is what a program wants that goes on to
-/// generate the answer.
+/// Options for rendering a conversation. `Default` is right for generating the answer next.
 #[derive(Debug, Clone)]
 pub struct ChatOptions {
-    /// End with what comes before the model's answer.
+    /// Whether to end with the prefix of the model's answer. Default: true.
     pub add_generation_prompt: bool,
-    /// Functions the model may call, as JSON schemas; `None` for none.
+    /// Functions that the model may call, as JSON schemas; `None` for none.
     pub tools: Option<Vec<Value>>,
-    /// More variables, such as `enable_thinking`; they go before all others.
+    /// Additional variables, such as `enable_thinking`; they override all others.
     pub variables: Map<String, Value>,
-    /// The time that templates with a date show, in UTC; `None` is now, in the local time of the machine (as in the
+    /// The time that templates with a date show, in UTC; `None` for now, in the machine's local time (like the
     /// Hugging Face library).
     pub now: Option<SystemTime>,
 }
@@ -65,7 +64,7 @@ impl Default for ChatOptions {
     }
 }
 
-/// A message of a conversation: `role` is `system`, `user`, `assistant` or `tool`.
+/// Returns a message of a conversation: `role` is `system`, `user`, `assistant` or `tool`.
 pub fn message(role: &str, content: &str) -> Value {
     serde_json::json!({ "role": role, "content": content })
 }
@@ -73,16 +72,16 @@ pub fn message(role: &str, content: &str) -> Value {
 impl ChatTemplate {
     /// Compiles a template.
     ///
-    /// [`crate::error::Kind::InvalidModel`] with the line if it is not valid Jinja, `Unsupported` for what is not
-    /// rendered here, `LimitExceeded` above [`limits::TEMPLATE_BYTES`].
+    /// Fails with [`crate::error::Kind::InvalidModel`], with the line, for invalid Jinja, `Unsupported` for features
+    /// that are not implemented, and `LimitExceeded` above [`limits::TEMPLATE_BYTES`].
     pub fn new(source: &str) -> Result<ChatTemplate> {
         Ok(ChatTemplate { template: compiled(source)?, with_tools: None, tokens: Map::new() })
     }
 
-    /// The template of a model, with the names of its special tokens; `None` if it has no template.
+    /// Returns the template of a model, with the names of its special tokens; `None` if it has no template.
     ///
     /// The tokens are those of `tokenizer_config.json` and `special_tokens_map.json`: one that is null there is not
-    /// defined in the template, whatever ids the model's configuration has.
+    /// defined in the template, whatever token ids the model's configuration has.
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
         let read = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = model.card().side_file(name) else { return Ok(None) };
@@ -119,19 +118,19 @@ impl ChatTemplate {
         Ok(Some(template))
     }
 
-    /// Gives a special token its text: `bos_token`, `eos_token` …
+    /// Sets the text of a special token: `bos_token`, `eos_token` …
     pub fn with_token(mut self, name: &str, text: &str) -> ChatTemplate {
         self.tokens.insert(name.to_owned(), text.into());
         self
     }
 
-    /// The conversation as the text that the model is to be given. It has the model's special tokens in it already:
-    /// encode it without adding any.
+    /// Returns the conversation as text for the model. It already contains the model's special tokens: encode it
+    /// without adding any.
     ///
-    /// Keys of a message that are null are left out, as in the Hugging Face library.
-    /// [`crate::error::Kind::InvalidArgument`] with the line if the template refuses the messages or cannot do with
-    /// them; `Unsupported` for what is not rendered here; `LimitExceeded` if it does not come to an end in
-    /// [`limits::TEMPLATE_STEPS`] steps, or writes more than [`limits::TEXT_BYTES`].
+    /// Keys of a message that are null are left out, like in the Hugging Face library. Fails with
+    /// [`crate::error::Kind::InvalidArgument`], with the line, if the template rejects the messages or fails on them;
+    /// `Unsupported` for features that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or
+    /// [`limits::TEXT_BYTES`] of output.
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
         let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
         let mut variables = self.tokens.clone();
@@ -152,7 +151,8 @@ fn compiled(source: &str) -> Result<Template> {
     Template::new(source).at(|| "chat template")
 }
 
-/// A message as templates see it: without keys that are null, its reasoning under each name that templates read.
+/// Returns a message as templates see it: without null keys, and with its reasoning under each key that templates
+/// read.
 fn seen((index, message): (usize, &Value)) -> Result<Value> {
     let Some(message) = message.as_object() else {
         bail!(InvalidArgument, "message {} is not a JSON object", index + 1);

@@ -1,9 +1,9 @@
-//! [`Decoder`]: how a model that writes text is to be fed, read off its graph.
+//! [`Decoder`]: the inputs and outputs of a text-generating model, derived from its graph.
 //!
-//! Exporters differ in names and in how the cache of keys and values is kept. Known are those of optimum and
-//! transformers.js (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of
-//! onnxruntime-genai (names as `genai_config.json` gives them), of older exports (`past_N` → `present_N`), graphs
-//! built by this library, and models without a cache, which read the whole text again for every token.
+//! Exporters differ in names and in how they keep the KV cache. Supported are those of optimum and transformers.js
+//! (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of onnxruntime-genai (names
+//! from `genai_config.json`), of older exports (`past_N` → `present_N`), graphs built by this library, and models
+//! without a cache, which read the whole text again for every token.
 
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -13,31 +13,31 @@ use crate::runtime::Tensor;
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// How a model keeps what it has read.
+/// How a model keeps its KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheKind {
-    /// Past and present are one buffer with room to spare; each run adds to it in place (GroupQueryAttention).
+    /// Past and present share one buffer with spare capacity; each run appends to it in place (GroupQueryAttention).
     /// Rows are padded on the right.
     Shared,
-    /// Each run gives a new cache, one longer, which is the next run's past. Rows are padded on the left.
+    /// Each run outputs a new, longer cache, which is the next run's past. Rows are padded on the left.
     Concatenated,
-    /// There is none: every run reads the text from the beginning.
+    /// No cache: every run reads the text from the beginning.
     Recompute,
 }
 
 /// An integer input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
-    /// Its name.
+    /// Name of the input.
     pub name: String,
-    /// int64 or int32.
+    /// Element type: int64 or int32.
     pub dtype: DataType,
     /// Number of dimensions.
     pub rank: usize,
 }
 
 impl Port {
-    /// A tensor for this input.
+    /// Returns a tensor for this input.
     pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
         let shape = &shape[shape.len() - self.rank.min(shape.len())..];
         match self.dtype {
@@ -47,35 +47,35 @@ impl Port {
     }
 }
 
-/// One input of the cache with its output.
+/// An input of the cache and its output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachePair {
-    /// The input: what was read before.
+    /// Name of the input: the past.
     pub past: String,
-    /// The output: that and what was read now.
+    /// Name of the output: the past and the new tokens.
     pub present: String,
-    /// Type of the elements.
+    /// Element type.
     pub dtype: DataType,
-    /// Sizes; those of [`CachePair::batch`] and [`CachePair::sequence`] are 0.
+    /// Shape; the dimensions [`CachePair::batch`] and [`CachePair::sequence`] are 0.
     pub shape: Vec<i64>,
-    /// The dimension of rows.
+    /// Index of the batch dimension.
     pub batch: usize,
-    /// The dimension of tokens.
+    /// Index of the token dimension.
     pub sequence: usize,
 }
 
-/// How a model that writes text is to be fed.
+/// The inputs and outputs of a model that generates text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoder {
     /// Ids of the new tokens, `[batch, sequence]`.
     pub input_ids: Port,
     /// 1 for tokens, 0 for padding, `[batch, past + sequence]`.
     pub attention_mask: Option<Port>,
-    /// Places of the new tokens in their rows, `[batch, sequence]`.
+    /// Positions of the new tokens in their rows, `[batch, sequence]`.
     pub position_ids: Option<Port>,
-    /// How many columns of logits, counted from the end, are wanted.
+    /// The number of logit columns to output, counted from the end.
     pub logits_to_keep: Option<Port>,
-    /// Whether there is a past (merged exports).
+    /// The input that says whether there is a past (merged exports).
     pub use_cache_branch: Option<String>,
     /// The output with logits, `[batch, columns, vocabulary]`.
     pub logits: String,
@@ -83,19 +83,19 @@ pub struct Decoder {
     pub cache: Vec<CachePair>,
     /// How the cache is kept.
     pub kind: CacheKind,
-    /// Whether rows of different lengths can be run together, the shorter ones padded.
+    /// Whether rows of different lengths can be run together with padding.
     pub pads: bool,
-    /// Most tokens in a row; `None` if nothing says so.
+    /// Maximum number of tokens in a row; `None` if unknown.
     pub context: Option<usize>,
 }
 
-/// Configuration keys that hold the longest text.
+/// Configuration keys that hold the maximum length.
 const CONTEXT_KEYS: [&str; 5] = ["n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
 
 impl Decoder {
     /// Reads a model's inputs, outputs and nodes.
     ///
-    /// [`crate::error::Kind::Unsupported`] if the model is no decoder or has an input that is not known; the
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder or has an unknown input; the
     /// message names it.
     pub fn of(model: &Model) -> Result<Decoder> {
         let (inputs, outputs) = (model.inputs(), model.outputs());
@@ -170,7 +170,7 @@ fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
     )
 }
 
-/// `model.decoder` of a `genai_config.json`.
+/// Returns `model.decoder` of a `genai_config.json`.
 fn genai_decoder(card: &Card) -> Result<Option<Value>> {
     let Some(file) = card.side_file("genai_config.json") else { return Ok(None) };
     match serde_json::from_slice::<Value>(&file.read()?) {
@@ -191,7 +191,7 @@ fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
     sizes.into_iter().min()
 }
 
-/// What a cache value is for: layer number and part.
+/// The role of a cache value: layer index and part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Key,
@@ -199,7 +199,7 @@ enum Part {
     Both,
 }
 
-/// Names of cache values as `genai_config.json` gives them, with `%d` for the layer.
+/// Names of cache values in `genai_config.json`, with `%d` for the layer.
 struct Templates {
     past: [Option<String>; 2],
     present: [Option<String>; 2],
@@ -226,8 +226,8 @@ impl Templates {
     }
 }
 
-/// The layer that the name of a cache input speaks of, and which part of its cache it is: `Some(true)` the keys,
-/// `Some(false)` the values, `None` both.
+/// Returns the layer index in the name of a cache input, and the part of the cache: `Some(true)` for the keys,
+/// `Some(false)` for the values, `None` for both.
 pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
     let (layer, part) = role(past, "past")?;
     let keys = match part {
@@ -238,7 +238,7 @@ pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
     Some((layer, keys))
 }
 
-/// Layer and part that a name speaks of: `past_key_values.3.key`, `present_3`, `past_key_3` …
+/// Returns layer and part of a name: `past_key_values.3.key`, `present_3`, `past_key_3` …
 fn role(name: &str, word: &str) -> Option<(u32, Part)> {
     if !name.starts_with(word) {
         return None;
@@ -293,7 +293,7 @@ fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, sizes: 
     Ok(CachePair { past: name.clone(), present: output.name.clone(), dtype, shape, batch, sequence })
 }
 
-/// Where sizes are written down that a graph leaves open.
+/// Sources for sizes that a graph leaves open.
 struct Sizes<'a> {
     card: &'a Card,
     genai: Option<&'a Value>,
@@ -305,7 +305,7 @@ impl Sizes<'_> {
         keys.iter().find_map(|key| genai(key).or_else(|| self.card.integer(key))).filter(|size| *size > 0)
     }
 
-    /// Heads (third from the end) or their size (last) of the input `name`.
+    /// Returns the number of heads (third from the end) or their size (last) of the input `name`.
     fn of(&self, from_end: usize, name: &str) -> Result<i64> {
         let heads = || self.first(&["num_attention_heads", "n_head", "num_heads"]);
         let whole = || self.first(&["hidden_size", "n_embd", "d_model"]);
@@ -324,7 +324,7 @@ impl Sizes<'_> {
     }
 }
 
-/// How the cache is kept, and the length of the rotary tables of GroupQueryAttention, if the model has any.
+/// Returns how the cache is kept, and the length of GroupQueryAttention's rotary tables, if the model has any.
 fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
     let fused = |domain: Option<&str>, op: &str| domain == Some("com.microsoft") && op == "GroupQueryAttention";
     let nodes: Vec<_> = model.graph().node.iter().filter(|n| fused(n.domain.as_deref(), n.op())).collect();

@@ -1,4 +1,4 @@
-//! Writing text: the loop from prompt to answer.
+//! Generates text: the loop from prompt to answer.
 //!
 //! ```no_run
 //! # use optimize::{call::Call, error::Result, model::Model, runtime::*, text::*};
@@ -22,89 +22,90 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// Tokens that are written if neither limit is given.
+/// Number of tokens generated if no limit is set.
 pub const DEFAULT_NEW_TOKENS: usize = 256;
-/// Most columns of cache that are set aside at once; it grows when more is written.
+/// Maximum number of cache columns allocated at once; the cache grows if more are needed.
 const MOST_ROOM: usize = 512;
 
-/// How much is written, how tokens are chosen, and what is told about them.
+/// Limits, sampling, and outputs of a generation.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
-    /// Most tokens to write in each row. With neither limit, [`DEFAULT_NEW_TOKENS`].
+    /// Maximum number of tokens to generate in each row. Default, without either limit: [`DEFAULT_NEW_TOKENS`].
     pub max_new_tokens: Option<usize>,
-    /// Most tokens in each row, the prompt included. With both limits, the one that is reached first.
+    /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies.
     pub max_length: Option<usize>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
     /// Strings that end a row's text; they are not part of it. The text of a special token (`<|im_end|>`) ends it
-    /// where the model writes that token.
+    /// where the model generates that token.
     pub stop: Vec<String>,
-    /// Tokens that end a row's text besides the model's own ends of text; theirs is not part of it.
+    /// Tokens that end a row's text, in addition to the end-of-sequence tokens; their text is not part of it.
     pub stop_tokens: Vec<i64>,
-    /// Tokens that end a row's text; `None` takes the model's own, an empty list lets it go on after them.
+    /// End-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
     pub eos_token_ids: Option<Vec<i64>>,
-    /// Log-probabilities of each token, and of so many most probable ones; `None` is without.
+    /// Number of most probable tokens whose log-probabilities are returned in addition to that of each token; `None`
+    /// returns none.
     pub logprobs: Option<usize>,
-    /// Begin each text with its prompt.
+    /// Whether each text begins with its prompt.
     pub echo: bool,
-    /// Show special tokens in the text.
+    /// Whether special tokens appear in the text.
     pub keep_special_tokens: bool,
-    /// Number of the first row for the random numbers: row `i` of a batch writes the same as a single row with `i`
+    /// Index of the first row for the random numbers: row `i` of a batch generates the same as a single row with `i`
     /// here.
     pub first_row: u64,
 }
 
-/// Why a row's text ends.
+/// The reason why a row's text ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model wrote an end-of-sequence token.
+    /// The model generated an end-of-sequence token.
     Eos,
     /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
     Length,
-    /// A stop string or a stop token came up.
+    /// A stop string or a stop token was generated.
     Stop,
-    /// The callback asked to stop.
+    /// The callback requested the end.
     Cancelled,
 }
 
-/// What was written in one row.
+/// The generated text of one row.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Generation {
-    /// The text, without stop string and special tokens: what decoding all tokens at once gives, up to a stop string.
-    /// A character that a limit left unfinished is U+FFFD there. Empty without a tokenizer.
+    /// The text, without stop string and special tokens: the result of decoding all tokens at once, up to a stop
+    /// string. A character that a limit cut off is U+FFFD. Empty without a tokenizer.
     pub text: String,
-    /// Ids of the tokens written, the one that ended the text included.
+    /// Ids of the generated tokens, including the one that ended the text.
     pub tokens: Vec<i64>,
-    /// One for each token, if asked for.
+    /// Log-probabilities of each token, if requested.
     pub logprobs: Vec<Logprobs>,
-    /// One for each token, if an ensemble wrote it.
+    /// Uncertainty of each token, if an ensemble generated it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncertainty: Vec<Uncertainty>,
-    /// Their mean.
+    /// Mean of the uncertainty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_uncertainty: Option<Uncertainty>,
-    /// Why the text ends.
+    /// The reason why the text ends.
     pub finish_reason: FinishReason,
-    /// Tokens in the row before these.
+    /// Number of tokens in the row before the generated ones.
     pub prompt_tokens: usize,
 }
 
-/// A token as it is written.
+/// A token, as it is generated.
 #[derive(Debug, Clone, Copy)]
 pub struct Written<'a> {
-    /// Number of the row.
+    /// Index of the row.
     pub row: usize,
-    /// Id of the token.
+    /// Token id.
     pub token: i64,
-    /// Text that is certain now: whole characters, nothing of a stop string. Often empty, and not always the text of
-    /// this token alone. All pieces of a row together are its text.
+    /// Text that is final: whole characters, no part of a stop string. Often empty, and not always the text of this
+    /// token alone. The pieces of a row together are its text.
     pub text: &'a str,
-    /// If asked for.
+    /// Log-probabilities, if requested.
     pub logprobs: Option<&'a Logprobs>,
-    /// What the members of an ensemble thought of it.
+    /// Disagreement of the members of an ensemble.
     pub uncertainty: Option<Uncertainty>,
-    /// Set with the last token of a row.
+    /// Set for the last token of a row.
     pub finish_reason: Option<FinishReason>,
 }
 
@@ -112,9 +113,9 @@ pub struct Written<'a> {
 pub type OnToken<'a> = dyn FnMut(&Written<'_>) -> ControlFlow<()> + 'a;
 
 impl Generator {
-    /// Writes a text after each prompt. Rows that are there already are dropped first.
+    /// Generates a text after each prompt. Existing rows are dropped first.
     ///
-    /// Errors as [`Generator::append`] and [`Generator::run`], with the number of the prompt.
+    /// Fails like [`Generator::append`] and [`Generator::run`], with the index of the prompt.
     pub fn generate(
         &mut self,
         prompts: &[Prompt<'_>],
@@ -125,10 +126,10 @@ impl Generator {
         generate(self, prompts, options, on_token, call)
     }
 
-    /// Writes on in all rows, each until it ends for itself. What rows have read already is not read again.
+    /// Continues all rows, each until it ends. Tokens that were already read are not read again.
     ///
-    /// `call` reports the tokens read (`prompt`) and written (`generate`). When it cancels or its time is up the
-    /// error says so; rows then end with the last token that was written, and can be gone on with.
+    /// Progress stages: `prompt` (tokens read) and `generate` (tokens generated). If `call` is cancelled or its
+    /// deadline passes, it fails; the rows then end with the last generated token and can be continued. Fails with
     /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, or a prompt is longer
     /// than `max_length` or the model's context.
     pub fn run(
@@ -193,7 +194,7 @@ pub(crate) fn run(
     Ok(writers.into_iter().map(Writer::finish).collect())
 }
 
-/// Most tokens in a row that has `length` now, if the model reads `context` at most.
+/// Returns the maximum number of tokens in a row that has `length` now, if the model reads at most `context`.
 fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Result<usize> {
     let mut limit = match (options.max_new_tokens, options.max_length) {
         (None, None) => length + DEFAULT_NEW_TOKENS,
@@ -211,15 +212,15 @@ fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Re
     Ok(limit)
 }
 
-/// A row while it is written.
+/// A row while it is generated.
 struct Writer {
     row: usize,
     prompt: usize,
-    /// Most tokens in the row.
+    /// Maximum number of tokens in the row.
     limit: usize,
     eos: Vec<i64>,
     finder: StopFinder,
-    /// Special tokens that the text does not show, for the finder.
+    /// Special tokens that the text does not show, for the stop finder.
     hidden: HashMap<i64, String>,
     text: String,
     tokens: Vec<i64>,
@@ -255,7 +256,7 @@ impl Writer {
         })
     }
 
-    /// Chooses the next token, appends it and tells of it.
+    /// Chooses the next token, appends it and reports it.
     fn write(
         &mut self,
         rows: &mut dyn Rows,
@@ -298,7 +299,7 @@ impl Writer {
         Ok(flow)
     }
 
-    /// The text that a token makes certain, and whether a stop string came up in it.
+    /// Returns the text that a token makes final, and whether a stop string was found in it.
     fn piece(&mut self, rows: &mut dyn Rows, token: i64) -> Result<(String, bool)> {
         let piece = rows.piece(self.row, token)?;
         if self.finder.is_idle() {
@@ -308,7 +309,7 @@ impl Writer {
         Ok(self.finder.push(&piece, hidden, &rows.open_text(self.row)?))
     }
 
-    /// What the finder and the decoder hold back: no token follows.
+    /// Returns the text that stop finder and decoder held back, because no token follows.
     fn rest(&mut self, rows: &mut dyn Rows) -> Result<String> {
         Ok(self.finder.finish() + &rows.end_text(self.row)?)
     }
@@ -335,7 +336,7 @@ impl Writer {
     }
 }
 
-/// Progress of a run, told at most so many times a second.
+/// Progress of a run, reported with a limited frequency.
 struct Reports<'a> {
     call: &'a Call<'a>,
     read: u64,
@@ -351,7 +352,7 @@ impl<'a> Reports<'a> {
         Reports { call, read: 0, prompt, total, next: Instant::now() }
     }
 
-    /// Tokens that were run: of the prompt, until it has been read.
+    /// Counts tokens that were run: those of the prompt, until it has been read.
     fn ran(&mut self, tokens: usize) -> Result<()> {
         self.read += tokens as u64;
         if self.read > self.prompt {

@@ -1,4 +1,4 @@
-//! [`Generator`]: a decoder with rows of text in the making.
+//! [`Generator`]: a decoder with its rows of text.
 
 use super::Tokenizer;
 use super::decoder::{CacheKind, Decoder};
@@ -13,34 +13,34 @@ use crate::model::{GenerationDefaults, Model};
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Stop};
 use std::sync::Arc;
 
-/// Tokens of a prompt that are run at once. A longer prompt takes several runs: that bounds the memory of attention
-/// and logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of processor time in runs of 256, 5.2 of
-/// 512, 6.3 at once).
+/// Number of prompt tokens per run. A longer prompt takes several runs: that limits the memory of attention and
+/// logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of CPU time in runs of 256, 5.2 of 512, 6.3 at
+/// once).
 const CHUNK: usize = 256;
-/// Columns of cache beyond the prompt for callers that do not say how much they will write.
+/// Cache columns beyond the prompt if the caller does not say how much will be generated.
 const ROOM: usize = 64;
 
 /// Text that is appended to a row.
 #[derive(Debug, Clone, Copy)]
 pub enum Prompt<'a> {
-    /// Ordinary text. At the beginning of a row the model's special tokens (`<s>`) are added, as in training.
+    /// Plain text. At the beginning of a row, the model's special tokens (`<s>`) are added, as in training.
     Text(&'a str),
-    /// Text that has its special tokens in it: what [`super::ChatTemplate::render`] gives.
+    /// Text that already contains special tokens, from [`super::ChatTemplate::render`].
     Rendered(&'a str),
-    /// Ids of tokens, as they are.
+    /// Token ids, used unchanged.
     Tokens(&'a [i64]),
 }
 
-/// A decoder made ready to write, with rows of text: what each has read and written, and the cache of it. May move
-/// between threads; one call at a time.
+/// A decoder with rows of text: their tokens and their cache. It may move between threads; it runs one call at a
+/// time.
 ///
-/// [`Generator::generate`] does it all at once. Step by step: [`Generator::start`], [`Generator::append`] prompts,
-/// [`Generator::run`] to write; append again and run again to go on with the same text, for which only the new
-/// tokens are read. Closer still, for programs that choose tokens themselves: [`Generator::advance`],
-/// [`Generator::next_logits`], [`Generator::push`], [`Generator::rewind`].
+/// [`Generator::generate`] does everything at once. Step by step: [`Generator::start`], [`Generator::append`] for
+/// prompts, [`Generator::run`] to generate; append and run again to continue the same text, for which only the new
+/// tokens are read. Programs that choose tokens themselves use [`Generator::advance`], [`Generator::next_logits`],
+/// [`Generator::push`] and [`Generator::rewind`].
 ///
-/// Rows do not influence each other: a row's tokens are the same alone and in a batch, up to ties within the
-/// rounding of float32 where a model's kernels add in another order for several rows.
+/// Rows do not influence each other: a row's tokens are the same alone and in a batch, except for ties within float32
+/// rounding if a model's kernels add in another order for several rows.
 pub struct Generator {
     session: Session,
     decoder: Decoder,
@@ -52,25 +52,25 @@ pub struct Generator {
 
 /// The text of a row.
 struct Row {
-    /// Ids of all tokens, read and written.
+    /// Ids of all tokens, read and generated.
     tokens: Vec<i64>,
-    /// After the last token; `None` if it has not been run yet.
+    /// Logits after the last token; `None` if it has not been run yet.
     logits: Option<RowLogits>,
-    /// Of what is written; goes on where a run ended in the middle of a character.
+    /// The generated text; it continues if a run ended in the middle of a character.
     text: RowText,
 }
 
 impl Generator {
-    /// Makes a model ready to write, with the tokenizer that belongs to it, if any.
+    /// Loads a model for generation, with its tokenizer if it has one.
     ///
-    /// [`crate::error::Kind::Unsupported`] if the model is no decoder this version can feed; other errors as
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a supported decoder; otherwise like
     /// [`Session::new`] and [`Tokenizer::of`].
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Generator> {
         let tokenizer = Tokenizer::of(model)?.map(Arc::new);
         Generator::with_own_tokenizer(runtime, model, tokenizer, options, call)
     }
 
-    /// As [`Generator::new`], with a tokenizer that is loaded already, or none.
+    /// Like [`Generator::new`], with a loaded tokenizer or none.
     pub fn with_own_tokenizer(
         runtime: &'static Runtime,
         model: &Model,
@@ -87,28 +87,28 @@ impl Generator {
         Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
     }
 
-    /// With another tokenizer, or none.
+    /// Returns the generator with another tokenizer, or none.
     pub fn with_tokenizer(mut self, tokenizer: Option<Arc<Tokenizer>>) -> Generator {
         self.tokenizer = tokenizer;
         self
     }
 
-    /// The tokenizer, if there is one.
+    /// Returns the tokenizer, if there is one.
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.tokenizer.as_ref()
     }
 
-    /// How the model is fed.
+    /// Returns the inputs and outputs of the model.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }
 
-    /// Token ids and sampling defaults of the model.
+    /// Returns the special token ids and sampling defaults of the model.
     pub fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
     }
 
-    /// Begins anew with `rows` empty rows.
+    /// Starts again with `rows` empty rows.
     pub fn start(&mut self, rows: usize) -> Result<()> {
         if rows > limits::GENERATED_ROWS {
             bail!(LimitExceeded, "{rows} rows of text; the limit is {}", limits::GENERATED_ROWS);
@@ -118,26 +118,26 @@ impl Generator {
         Ok(())
     }
 
-    /// Forgets all rows and frees their caches.
+    /// Drops all rows and frees their caches.
     pub fn reset(&mut self) {
         self.rows.clear();
         self.cache = Cache::new(ROOM);
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn row_count(&self) -> usize {
         self.rows.len()
     }
 
-    /// Ids of all tokens of a row, read and written.
+    /// Returns the ids of all tokens of a row, read and generated.
     pub fn tokens(&self, row: usize) -> Result<&[i64]> {
         Ok(&self.row(row)?.tokens)
     }
 
-    /// Appends to a row. Nothing is run yet. Gives the number of tokens that came to it.
+    /// Appends to a row without running the model. Returns the number of tokens added.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative ids; errors of
-    /// [`Tokenizer::encode`].
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative token ids,
+    /// and like [`Tokenizer::encode`].
     pub fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
         let first = self.row(row)?.tokens.is_empty();
         let tokens = match prompt {
@@ -168,7 +168,7 @@ impl Generator {
         }
     }
 
-    /// Appends one token to a row, as if the model had written it.
+    /// Appends one token to a row, as if the model had generated it.
     pub fn push(&mut self, row: usize, token: i64) -> Result<()> {
         if token < 0 {
             bail!(InvalidArgument, "{token} is not a token id");
@@ -179,7 +179,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Takes the last `count` tokens of a row back. What was read before them stays read.
+    /// Removes the last `count` tokens of a row. Tokens before them need not be read again.
     pub fn rewind(&mut self, row: usize, count: usize) -> Result<()> {
         let length = self.row(row)?.tokens.len();
         let Some(length) = length.checked_sub(count) else {
@@ -194,15 +194,15 @@ impl Generator {
         Ok(())
     }
 
-    /// Runs what has been appended and not been run, so that [`Generator::next_logits`] has an answer for every row.
+    /// Runs all tokens that were appended and not run yet, so that [`Generator::next_logits`] works for every row.
     pub fn advance(&mut self, call: &Call) -> Result<()> {
         let rows: Vec<usize> = (0..self.rows.len()).collect();
         let stop = Stop::new()?;
         stop.during(call, || self.advance_rows(&rows, &stop, &mut |_| Ok(())))
     }
 
-    /// The logits of the token that comes next in a row, one for each token of the vocabulary, as the model gives
-    /// them. [`Generator::advance`] first.
+    /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary. Call
+    /// [`Generator::advance`] first.
     pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.logits {
             Some(logits) => logits.values(),
@@ -210,7 +210,7 @@ impl Generator {
         }
     }
 
-    /// Runs what these rows have not run yet. `ran` is told the tokens of each run.
+    /// Runs the tokens of these rows that were not run yet. `ran` receives the number of tokens of each run.
     pub(crate) fn advance_rows(
         &mut self,
         rows: &[usize],

@@ -1,10 +1,10 @@
-//! What decoders keep of the text they have read: keys and values for each token, row by row.
+//! The KV cache of decoders: keys and values of each token, row by row.
 //!
-//! Rows that take one token each run together, as a *group* with one set of buffers; a row that takes several (a
-//! prompt) runs alone, without padding, so that its cache holds the same bits whatever the batch. Rows change
-//! groups by copying their part, once each time the set of running rows changes; a step of an unchanged group copies
-//! nothing: [`CacheKind::Shared`] buffers are written in place, [`CacheKind::Concatenated`] outputs become the next
-//! inputs as they are.
+//! Rows that read one token each run together, as a *group* with one set of buffers. A row that reads several (a
+//! prompt) runs alone, without padding, so that its cache has the same bits for any batch. Rows change groups by
+//! copying their part, once each time the set of running rows changes. A step of an unchanged group copies nothing:
+//! [`CacheKind::Shared`] buffers are written in place, and [`CacheKind::Concatenated`] outputs become the next
+//! inputs.
 //!
 //! In a group, shared buffers hold a row's tokens from the first column on (padding on the right), concatenated ones
 //! up to the last (padding on the left, zeroed and masked).
@@ -24,7 +24,7 @@ pub struct RowLogits {
 }
 
 impl RowLogits {
-    /// One logit for each token of the vocabulary.
+    /// Returns one logit per token of the vocabulary.
     pub fn values(&self) -> Result<&[f32]> {
         let all = self.tensor.as_slice::<f32>()?;
         all.get(self.start..self.start + self.size).ok_or_else(|| error!(Internal, "logits are out of range"))
@@ -34,15 +34,15 @@ impl RowLogits {
 /// The caches of all rows of a generator.
 pub struct Cache {
     groups: Vec<Group>,
-    /// Columns that new shared buffers get beyond the tokens there are.
+    /// Columns that new shared buffers get beyond the existing tokens.
     pub room: usize,
 }
 
 /// Rows with one set of buffers.
 struct Group {
-    /// Numbers of the rows, in the order of the buffers.
+    /// Indices of the rows, in the order of the buffers.
     rows: Vec<usize>,
-    /// Tokens of each row that count; after a rewind fewer than `stored`.
+    /// Valid tokens of each row; after a rewind, fewer than `stored`.
     lengths: Vec<usize>,
     /// Tokens of each row that are in the buffers.
     stored: Vec<usize>,
@@ -58,21 +58,21 @@ enum Store {
     Concatenated(Vec<Tensor>),
 }
 
-/// A row's place: group, and index in it.
+/// The location of a row: its group, and its index in it.
 type At = (usize, usize);
 
 impl Cache {
-    /// An empty cache.
+    /// Returns an empty cache.
     pub fn new(room: usize) -> Cache {
         Cache { groups: Vec::new(), room }
     }
 
-    /// Tokens of a row that are in the cache.
+    /// Returns the number of tokens of a row in the cache.
     pub fn length(&self, row: usize) -> usize {
         self.find(row).map_or(0, |(group, index)| self.groups[group].lengths[index])
     }
 
-    /// Forgets what a row has beyond its first `length` tokens.
+    /// Drops the tokens of a row after the first `length`.
     pub fn truncate(&mut self, row: usize, length: usize) {
         if let Some((group, index)) = self.find(row) {
             let lengths = &mut self.groups[group].lengths;
@@ -80,10 +80,10 @@ impl Cache {
         }
     }
 
-    /// Runs the same number of new tokens for each of `rows` and gives the logits after the last of them.
+    /// Runs the same number of new tokens for each of `rows` and returns the logits after their last tokens.
     ///
-    /// More than one token only for a single row. `expected` is the length of the longest of these rows once all
-    /// that is known of it has been read. After an error the cache is what it was before.
+    /// More than one token is allowed only for a single row. `expected` is the length of the longest of these rows
+    /// after all its known tokens have been read. After an error, the cache is unchanged.
     pub fn run(
         &mut self,
         session: &mut Session,
@@ -130,7 +130,7 @@ impl Cache {
         self.groups.iter().enumerate().find_map(|(at, group)| Some((at, index_in(group)?)))
     }
 
-    /// The group of exactly these rows, with columns for `count` more tokens; made if there is none.
+    /// Returns the group of exactly these rows, with columns for `count` more tokens; creates it if needed.
     fn arrange(
         &mut self,
         session: &Session,
@@ -170,14 +170,15 @@ impl Cache {
         Ok(self.groups.len() - 1)
     }
 
-    /// Columns for shared buffers that are to hold `needed` tokens: with room, more each time they have to grow.
+    /// Returns the columns of shared buffers that must hold `needed` tokens: with spare capacity, which increases
+    /// each time they grow.
     fn capacity(&self, decoder: &Decoder, rows: &[usize], needed: usize) -> usize {
         let before = self.groups.iter().find(|group| group.rows == rows).map_or(0, |group| group.columns);
         let wanted = (needed + self.room).max(before.saturating_mul(2));
         wanted.min(decoder.context.unwrap_or(usize::MAX)).max(needed)
     }
 
-    /// New buffers with what `rows` have in the old ones, which stay as they are.
+    /// Returns new buffers with the contents of `rows` in the old ones, which stay unchanged.
     fn assemble(&self, session: &Session, decoder: &Decoder, rows: &[usize], columns: usize) -> Result<Group> {
         let lengths: Vec<usize> = rows.iter().map(|row| self.length(*row)).collect();
         let fill = |index: usize, pair: &CachePair, to: &mut [u8]| {
@@ -232,7 +233,7 @@ impl Group {
     }
 }
 
-/// Where a row's tokens are in a buffer.
+/// The location of a row's tokens in a buffer.
 struct Block {
     rows: usize,
     row: usize,
@@ -255,7 +256,7 @@ fn copy(pair: &CachePair, source: &[u8], from: &Block, target: &mut [u8], into: 
     }
 }
 
-/// What a run is told about rows that take `count` new tokens each.
+/// The inputs of a run in which each row reads `count` new tokens.
 struct Feed<'a> {
     lengths: &'a [usize],
     columns: usize,
@@ -264,7 +265,7 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// All inputs but the cache.
+    /// Returns all inputs except the cache.
     fn inputs<'d>(&self, decoder: &'d Decoder, tokens: &[&[i64]]) -> Result<Vec<(&'d str, Tensor)>> {
         let (rows, count) = (tokens.len() as i64, self.count as i64);
         let ids = &decoder.input_ids;
@@ -303,7 +304,7 @@ fn named<'a>(inputs: &'a [(&'a str, Tensor)]) -> Vec<(&'a str, &'a Tensor)> {
     inputs.iter().map(|(name, tensor)| (*name, tensor)).collect()
 }
 
-/// An error if the cache that came back is not the one that went in with as many columns as it should have now.
+/// Fails if the returned cache does not have the shape of the input cache with the expected number of columns.
 fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: usize) -> Result<()> {
     for (pair, (name, tensor)) in decoder.cache.iter().zip(outputs) {
         let mut shape = pair.shape.clone();
@@ -316,7 +317,7 @@ fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: 
     Ok(())
 }
 
-/// The last column of `[rows, columns, vocabulary]`, row by row.
+/// Returns the last column of `[rows, columns, vocabulary]`, row by row.
 fn last_logits(logits: &Tensor, rows: usize) -> Result<Vec<RowLogits>> {
     let &[batch, columns, size] = logits.shape() else {
         bail!(InvalidModel, "the logits are {}, not of three dimensions", logits.describe());

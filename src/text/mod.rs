@@ -1,12 +1,12 @@
-//! Text in and out of models.
+//! Text as input and output of models.
 //!
-//! - [`tokenizer`]: text to ids and back, with the `tokenizer.json` that comes with a model, and what `settings` finds
-//!   in the files beside it.
-//! - [`pieces`]: the bytes that each token stands for.
-//! - [`chat`]: a conversation as the text a model was trained on.
-//! - [`generate`]: from prompts to answers, on a [`generator`], which holds rows of text in the making; [`sampler`]
-//!   chooses tokens, [`stream`] makes text of them as they come, [`decoder`] reads off a graph how it is fed, and
-//!   `kv_cache` keeps what it has read. [`rows`] is what the loop needs of what writes: one model, or several
+//! - [`tokenizer`]: text to token ids and back, with the `tokenizer.json` of a model and the files next to it
+//!   (`settings`).
+//! - [`pieces`]: the bytes of each token.
+//! - [`chat`]: converts a conversation to the text format that a model was trained on.
+//! - [`generate`]: generates text from prompts with a [`generator`], which has the rows of text. [`sampler`] chooses
+//!   tokens, [`stream`] converts them to text as they arrive, [`decoder`] derives the inputs from the graph, and
+//!   `kv_cache` keeps keys and values. [`rows`] is the trait that the loop needs: one model implements it, or several
 //!   ([`crate::ensemble`]).
 
 pub mod chat;

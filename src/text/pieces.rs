@@ -1,32 +1,32 @@
-//! [`Pieces`]: the bytes of text that each token of a vocabulary stands for.
+//! [`Pieces`]: the bytes of text of each token of a vocabulary.
 
 use super::Tokenizer;
 use crate::error::{Result, bail};
 use std::collections::HashMap;
 
-/// The bytes behind the tokens of a [`Tokenizer`], and the way back.
+/// The bytes of the tokens of a [`Tokenizer`], and the reverse mapping.
 pub struct Pieces {
-    /// By id. `None`: special tokens, and ids without a token.
+    /// Bytes by token id; `None` for special tokens and unused ids.
     bytes: Vec<Option<Vec<u8>>>,
     /// The lowest id of a piece.
     ids: HashMap<Vec<u8>, i64>,
-    /// Bytes of the longest piece.
+    /// Length of the longest piece in bytes.
     longest: usize,
 }
 
-/// How a vocabulary writes bytes down.
+/// How a vocabulary encodes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alphabet {
-    /// Each byte has a character (GPT-2): printable ones their own, others from U+0100 on.
+    /// One character per byte (GPT-2): printable bytes are themselves, others start at U+0100.
     ByteLevel,
-    /// Text with U+2581 for a space, and `<0xNN>` for a byte that is no text (SentencePiece).
+    /// Text with U+2581 for a space, and `<0xNN>` for a byte that is not text (SentencePiece).
     SentencePiece,
-    /// `##` before what goes on with a word; other tokens begin one (BERT).
+    /// `##` marks the continuation of a word; other tokens begin one (BERT).
     WordPiece,
 }
 
 impl Pieces {
-    /// Reads the vocabulary. [`crate::error::Kind::Unsupported`] if it is of a kind whose bytes are not known.
+    /// Reads the vocabulary. Fails with [`crate::error::Kind::Unsupported`] for a kind whose bytes are unknown.
     pub fn of(tokenizer: &Tokenizer) -> Result<Pieces> {
         let decoder = tokenizer.decoder_kinds();
         let has = |kind: &str| decoder.iter().any(|found| found == kind);
@@ -63,32 +63,32 @@ impl Pieces {
         Ok(Pieces { bytes, ids, longest })
     }
 
-    /// The bytes of a token; `None` for special ones and for ids without a token.
+    /// Returns the bytes of a token; `None` for special tokens and unused ids.
     pub fn bytes(&self, id: usize) -> Option<&[u8]> {
         self.bytes.get(id)?.as_deref()
     }
 
-    /// The token of exactly these bytes; the lowest id of several.
+    /// Returns the token with exactly these bytes; the lowest id of several.
     pub fn id(&self, bytes: &[u8]) -> Option<i64> {
         self.ids.get(bytes).copied()
     }
 
-    /// The token of the longest beginning of these bytes.
+    /// Returns the token of the longest prefix of these bytes.
     pub fn id_of_beginning(&self, bytes: &[u8]) -> Option<i64> {
         (1..=bytes.len().min(self.longest)).rev().find_map(|end| self.id(&bytes[..end]))
     }
 
-    /// Whether each byte that is no text by itself has a token.
+    /// Returns whether each byte that is not text by itself has a token.
     pub fn has_all_bytes(&self) -> bool {
         (0x80..=0xF4u8).filter(|byte| !matches!(byte, 0xC0 | 0xC1)).all(|byte| self.ids.contains_key(&[byte][..]))
     }
 
-    /// Ids of the vocabulary.
+    /// Returns the number of ids of the vocabulary.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is no token at all.
+    /// Returns whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -116,8 +116,8 @@ impl Alphabet {
     }
 }
 
-/// The byte that a character of the byte-level alphabet stands for. Source: `bytes_to_unicode` of GPT-2's encoder:
-/// printable bytes are themselves, the others count up from U+0100 in their order.
+/// Returns the byte of a character of the byte-level alphabet. Source: `bytes_to_unicode` of GPT-2's encoder:
+/// printable bytes are themselves, the others count up from U+0100 in order.
 pub(super) fn byte_of(character: char) -> Option<u8> {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(character) {

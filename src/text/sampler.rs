@@ -1,21 +1,21 @@
-//! Choosing the next token from a model's logits.
+//! Chooses the next token from a model's logits.
 //!
-//! The steps, in this order (that of the Hugging Face library, so that options carry over):
+//! The steps, in the same order as in the Hugging Face library, so that options have the same effect:
 //!
-//! 1. repetition penalty `r` (Keskar et al. 2019) on every token in the prompt or the text: positive logits are
-//!    divided by `r`, negative ones multiplied;
-//! 2. presence and frequency penalties on every token of the text written so far (not of the prompt): the
-//!    logit loses `presence + frequency · count`;
-//! 3. tokens that would repeat an n-gram of prompt and text are out;
-//! 4. temperature `T`: logits are divided by it. With `T = 0` the token with the highest logit is chosen here, the
-//!    one with the lowest id among equals;
-//! 5. top-k: the `k` highest stay (among equals the lowest ids);
-//! 6. top-p: of those, the fewest of highest probability that together have at least `p`;
-//! 7. min-p: of those, the ones at least `min_p` times as probable as the most probable;
-//! 8. one is drawn in proportion to the probabilities that are left.
+//! 1. Repetition penalty `r` (Keskar et al. 2019) for every token in the prompt or the text: positive logits are divided
+//!    by `r`, negative ones multiplied.
+//! 2. Presence and frequency penalties for every token of the generated text (not of the prompt):
+//!    `presence + frequency · count` is subtracted from the logit.
+//! 3. Tokens that would repeat an n-gram of prompt and text are excluded.
+//! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here, of equal
+//!    ones that with the lowest id.
+//! 5. Top-k: the `k` highest remain (of equal ones, the lowest ids).
+//! 6. Top-p: of those, the fewest of highest probability that together have at least `p`.
+//! 7. Min-p: of those, the ones at least `min_p` times as probable as the most probable.
+//! 8. One is sampled in proportion to the remaining probabilities.
 //!
-//! The draw depends on seed, row and position alone (a counter-based generator, Salmon et al. 2011), so that
-//! neither the batch nor earlier draws change it. Nothing is sorted but the few candidates that are left.
+//! The sample depends only on seed, row and position (a counter-based generator, Salmon et al. 2011), so that neither the
+//! batch nor earlier samples change it. Only the few remaining candidates are sorted.
 
 use crate::error::{Result, bail};
 use crate::model::GenerationDefaults;
@@ -29,24 +29,25 @@ use numbers::{Candidate, draw_from_all, exp, exp_sum, highest, highest_few, nucl
 /// How the next token is chosen. `Default` takes the most probable one, without penalties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
-    /// 0: always the most probable token; else logits are divided by it before the draw. `top_k`, `top_p` and `min_p`
-    /// are about the draw: with 0 they are refused.
+    /// Temperature: logits are divided by it before sampling; 0 always takes the most probable token. `top_k`,
+    /// `top_p` and `min_p` require sampling: with 0 they are rejected.
     pub temperature: f32,
-    /// Draw among this many most probable tokens; 0 is all.
+    /// Sample from this many most probable tokens; 0 for all.
     pub top_k: usize,
-    /// Draw among the most probable tokens that together have this probability, in (0, 1]; 1 is all.
+    /// Sample from the most probable tokens that together have this probability, in (0, 1]; 1 for all.
     pub top_p: f32,
-    /// Draw among tokens at least this many times as probable as the most probable one, in [0, 1]; 0 is all.
+    /// Sample from tokens at least this many times as probable as the most probable one, in [0, 1]; 0 for all.
     pub min_p: f32,
-    /// Above 1, tokens of prompt and text become less probable; 1 is off.
+    /// Repetition penalty: above 1, tokens of prompt and text become less probable; 1 disables it.
     pub repetition_penalty: f32,
-    /// Taken off the logits of tokens already written, in [-2, 2]; 0 is off.
+    /// Presence penalty: subtracted from the logits of tokens already generated, in [-2, 2]; 0 disables it.
     pub presence_penalty: f32,
-    /// Taken off the logits of tokens already written, for each time, in [-2, 2]; 0 is off.
+    /// Frequency penalty: subtracted from the logits of tokens already generated for each occurrence, in [-2, 2]; 0
+    /// disables it.
     pub frequency_penalty: f32,
-    /// No sequence of this many tokens appears twice in prompt and text; 0 is off.
+    /// Length of token sequences that must not appear twice in prompt and text; 0 disables it.
     pub no_repeat_ngram_size: usize,
-    /// The same seed gives the same text.
+    /// Random seed: the same seed gives the same text.
     pub seed: u64,
 }
 
@@ -67,15 +68,16 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// What the model's makers recommend (`generation_config.json`); greedy if they do not say `do_sample`.
+    /// Returns the options recommended by the model's authors (`generation_config.json`); greedy unless they set
+    /// `do_sample`.
     pub fn recommended(defaults: &GenerationDefaults) -> SamplingOptions {
         let drawn = SamplingOptions::drawn(defaults);
         let sample = defaults.sampling.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
         if sample { drawn } else { drawn.greedy() }
     }
 
-    /// As [`SamplingOptions::recommended`], but drawn even if the makers do not say `do_sample`: at the temperature
-    /// they name or else 1, among the `top_k` they name or else 50 most probable tokens.
+    /// Like [`SamplingOptions::recommended`], but samples even if the authors do not set `do_sample`: at their
+    /// temperature or else 1, from their `top_k` or else 50 most probable tokens.
     pub fn drawn(defaults: &GenerationDefaults) -> SamplingOptions {
         let map = &defaults.sampling;
         let number = |key: &str, default: f32| map.get(key).and_then(Value::as_f64).map_or(default, |v| v as f32);
@@ -94,13 +96,13 @@ impl SamplingOptions {
         }
     }
 
-    /// The same without a draw: the most probable token, penalties as they are.
+    /// Returns the same options without sampling: the most probable token, with unchanged penalties.
     pub fn greedy(self) -> SamplingOptions {
         let SamplingOptions { temperature, top_k, top_p, min_p, .. } = SamplingOptions::default();
         SamplingOptions { temperature, top_k, top_p, min_p, ..self }
     }
 
-    /// [`crate::error::Kind::InvalidArgument`] naming the option that is out of range or without effect.
+    /// Fails with [`crate::error::Kind::InvalidArgument`], naming the option that is out of range or has no effect.
     pub fn check(&self) -> Result<()> {
         let ranges = [
             ("temperature", self.temperature, 0.0, f32::MAX),
@@ -144,18 +146,18 @@ impl SamplingOptions {
     }
 }
 
-/// What has been read and written in a row so far, for penalties and the draw.
+/// The tokens of a row so far, for penalties and sampling.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// Ids of all tokens, prompt and text.
     pub tokens: &'a [i64],
-    /// How many of them are the prompt.
+    /// Number of prompt tokens.
     pub prompt: usize,
-    /// Number of the row: draws of different rows are independent.
+    /// Index of the row: samples of different rows are independent.
     pub row: u64,
 }
 
-/// Chooses tokens. Holds scratch memory only; one for each thread.
+/// Chooses tokens. It has only scratch memory; use one per thread.
 pub struct Sampler {
     options: SamplingOptions,
     adjusted: Vec<f32>,
@@ -163,16 +165,16 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler. [`crate::error::Kind::InvalidArgument`] if an option is out of range.
+    /// Returns a sampler. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of range.
     pub fn new(options: &SamplingOptions) -> Result<Sampler> {
         options.check()?;
         Ok(Sampler { options: options.clone(), adjusted: Vec::new(), candidates: Vec::new() })
     }
 
-    /// The id of the next token, given the logits of all tokens.
+    /// Returns the id of the next token, given the logits of all tokens.
     ///
-    /// [`crate::error::Kind::Runtime`] if no logit is a finite number; `InvalidArgument` if the options leave
-    /// no token to choose.
+    /// Fails with [`crate::error::Kind::Runtime`] if no logit is finite; `InvalidArgument` if the options leave no
+    /// token to choose.
     pub fn choose(&mut self, logits: &[f32], context: &Context<'_>) -> Result<i64> {
         if !self.options.penalizes() {
             return self.draw(logits, context);
@@ -216,7 +218,7 @@ impl Sampler {
         Ok(i64::from(best))
     }
 
-    /// Leaves in `candidates` what top-k, top-p and min-p let through, with weights (the best has 1).
+    /// Leaves in `candidates` the tokens that pass top-k, top-p and min-p, with weights (the best has 1).
     fn filter(&mut self, logits: &[f32], max: f32, scale: f32) {
         let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
         let found = &mut self.candidates;
@@ -243,7 +245,7 @@ impl Sampler {
     }
 }
 
-/// Penalties and the ban on repeated n-grams: steps 1 to 3.
+/// Applies the penalties and the ban on repeated n-grams: steps 1 to 3.
 fn penalize(logits: &mut [f32], context: &Context<'_>, options: &SamplingOptions) {
     let place = |token: &i64| usize::try_from(*token).ok().filter(|id| *id < logits.len());
     let mut seen: Vec<usize> = Vec::new();
@@ -270,7 +272,7 @@ fn penalize(logits: &mut [f32], context: &Context<'_>, options: &SamplingOptions
     }
 }
 
-/// Tokens that would complete a sequence of `size` tokens that `tokens` has already.
+/// Returns the tokens that would complete a sequence of `size` tokens that `tokens` already contains.
 fn repeating(tokens: &[i64], size: usize) -> Vec<i64> {
     if size == 0 || tokens.len() < size {
         return Vec::new();
@@ -282,24 +284,24 @@ fn repeating(tokens: &[i64], size: usize) -> Vec<i64> {
 /// A token and the natural logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Logprob {
-    /// Id of the token.
+    /// Token id.
     pub token: i64,
-    /// ln p, from the logits as the model gives them: without penalties, temperature or filters.
+    /// ln p, from the unmodified logits: without penalties, temperature or filters.
     pub logprob: f32,
 }
 
 /// Log-probabilities at one position.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Logprobs {
-    /// Of the token that was chosen.
+    /// Log-probability of the chosen token.
     pub chosen: Logprob,
-    /// Of the most probable tokens, best first; as many as were asked for.
+    /// Log-probabilities of the most probable tokens, best first, as many as requested.
     pub top: Vec<Logprob>,
 }
 
-/// Log-probabilities of `token` and of the `top` most probable tokens under `logits`.
+/// Returns the log-probabilities of `token` and of the `top` most probable tokens under `logits`.
 ///
-/// [`crate::error::Kind::Runtime`] if no logit is a finite number, `InvalidArgument` if `token` has no logit.
+/// Fails with [`crate::error::Kind::Runtime`] if no logit is finite, `InvalidArgument` if `token` has no logit.
 pub fn logprobs(logits: &[f32], token: i64, top: usize) -> Result<Logprobs> {
     let (_, max) = highest(logits)?;
     let Some(&logit) = usize::try_from(token).ok().and_then(|id| logits.get(id)) else {

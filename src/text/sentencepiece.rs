@@ -1,9 +1,9 @@
-//! [`Merger`]: joins characters to tokens as SentencePiece does, for vocabularies in which scores are equal.
+//! [`Merger`]: merges characters to tokens like SentencePiece, for vocabularies with equal scores.
 //!
-//! Of all neighbours that join to a token those with the highest score are joined first, of equal scores those further
-//! left. A `tokenizer.json` lists merges and has no word for "equal": there the one that is listed first wins wherever
-//! it stands. So the readers of SentencePiece vocabularies say which merges count the same, under [`KEY`] in
-//! `tokenizer_config.json`, and texts are then joined here.
+//! Of all adjacent pairs that form a token, those with the highest score are merged first, and of equal scores the
+//! leftmost. A `tokenizer.json` lists merges and cannot express equal scores: there, the merge listed first takes
+//! precedence at any position. So the readers of SentencePiece vocabularies record which merges are equal, under
+//! [`KEY`] in `tokenizer_config.json`, and texts are then merged here.
 
 use crate::error::{Result, bail, error};
 use serde::Deserialize;
@@ -12,14 +12,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use tokenizers::{Token, Tokenizer};
 
-/// Key of `tokenizer_config.json`: ranges of merges `[first, count]` whose scores are equal though they join to
-/// different tokens. Merges that join to the same token always count the same.
+/// Key of `tokenizer_config.json`: ranges of merges `[first, count]` whose scores are equal although they form
+/// different tokens. Merges that form the same token are always equal.
 pub const KEY: &str = "equal_merges";
 
 /// Tokens by their text.
 pub struct Merger {
     tokens: HashMap<String, Piece>,
-    /// The token of each byte, if there is one for all.
+    /// The token of each byte, if all bytes have one.
     bytes: Option<Vec<u32>>,
     unknown: Option<u32>,
 }
@@ -27,11 +27,11 @@ pub struct Merger {
 #[derive(Clone, Copy)]
 struct Piece {
     id: u32,
-    /// When it is joined: lower ones first; `None` if it is never.
+    /// Rank of the merge that forms it: lower ones first; `None` if it is never formed.
     rank: Option<u32>,
 }
 
-/// Part of a text in the making.
+/// A part of a text during merging.
 struct Symbol {
     start: usize,
     end: usize,
@@ -41,7 +41,7 @@ struct Symbol {
 
 const NONE: usize = usize::MAX;
 
-/// Rank, left symbol, right symbol, and where they end together: when their turn comes they may have changed.
+/// Rank, left symbol, right symbol, and the end of the pair: symbols may have changed since they were queued.
 type Queue = BinaryHeap<Reverse<(u32, usize, usize, usize)>>;
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ struct Model {
 impl Merger {
     /// Reads the merges of a `tokenizer.json` and which of them are equal; `None` if the settings do not say.
     ///
-    /// [`crate::error::Kind::InvalidModel`] if either is damaged.
+    /// Fails with [`crate::error::Kind::InvalidModel`] if either is damaged.
     pub fn read(content: &[u8], equal: Option<&Value>, inner: &Tokenizer) -> Result<Option<Merger>> {
         let Some(equal) = equal else { return Ok(None) };
         let ranges: Vec<(usize, usize)> =
@@ -94,7 +94,7 @@ impl Merger {
         Ok(Some(Merger { tokens, bytes, unknown }))
     }
 
-    /// The tokens of a text, whose spaces are marked already.
+    /// Returns the tokens of a text whose spaces are already marked.
     pub fn tokens(&self, text: &str) -> Vec<Token> {
         let mut found: Vec<Token> = Vec::new();
         let mut fused = false;
@@ -112,7 +112,7 @@ impl Merger {
         found
     }
 
-    /// Begin and end of each part that is left when nothing can be joined any more.
+    /// Returns begin and end of each part that remains after all merges.
     fn merged(&self, text: &str) -> Vec<(usize, usize)> {
         let mut symbols: Vec<Symbol> = Vec::new();
         for (start, character) in text.char_indices() {

@@ -1,17 +1,17 @@
-//! What the files of sentence-transformers say is done to a text before it is cut into tokens.
+//! Preprocessing of texts from the files of sentence-transformers.
 
 use super::tokenizer::Beside;
 use crate::error::{Context, Result, bail, error};
 use serde_json::{Map, Value};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 
-/// A JSON object beside the model; empty if it is not there.
+/// Returns a JSON object next to the model; empty if it does not exist.
 fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
     let Some(content) = beside(name)? else { return Ok(Map::new()) };
     serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is no JSON object: {e}")).at(|| name.to_owned())
 }
 
-/// The prompt that stands before every text: the one of `default_prompt_name`; empty if there is none.
+/// Returns the prompt before every text: the one of `default_prompt_name`; empty if there is none.
 pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;
@@ -23,13 +23,13 @@ pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     }
 }
 
-/// Whether texts are brought to lower case.
+/// Returns whether texts are converted to lower case.
 pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
     let config = object(beside, "sentence_bert_config.json")?;
     Ok(config.get("do_lower_case").and_then(Value::as_bool).unwrap_or(false))
 }
 
-/// Lower case before everything else that the tokenizer does to a text, its special tokens excepted.
+/// Adds conversion to lower case before all other steps of the tokenizer, except for its special tokens.
 pub fn make_lower(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
     let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
     steps.extend(tokenizer.get_normalizer().cloned());
@@ -39,7 +39,7 @@ pub fn make_lower(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    /// One file beside a model.
+    /// Returns a lookup with one file next to a model.
     fn one(name: &'static str, content: &'static str) -> impl Fn(&str) -> Result<Option<bytes::Bytes>> {
         move |asked| Ok((asked == name).then(|| content.as_bytes().into()))
     }

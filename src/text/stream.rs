@@ -1,5 +1,5 @@
-//! Text out of tokens as they come: never a part of a character, never a part of a stop string, never what the
-//! tokenizer's decoder may still take back.
+//! Converts tokens to text as they arrive: never a part of a character, a part of a stop string, or text that the
+//! tokenizer's decoder may still change.
 
 mod steps;
 mod stop;
@@ -11,13 +11,14 @@ use crate::error::{Result, error};
 use std::sync::Arc;
 use steps::Steps;
 
-/// The text of a row in the making: none before the first run, then a [`TextStream`] that goes on from run to run.
+/// The text of a row during generation: none before the first run, then a [`TextStream`] that continues from run to
+/// run.
 #[derive(Debug, Clone, Default)]
 pub struct RowText(Option<TextStream>);
 
 impl RowText {
-    /// Begins a run: see [`super::rows::Rows::begin_text`]. `read` is what the row has already, where `whole` text is
-    /// wanted.
+    /// Begins a run: see [`super::rows::Rows::begin_text`]. `read` are the existing tokens of the row if the `whole`
+    /// text is wanted.
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -37,7 +38,7 @@ impl RowText {
         Ok(text)
     }
 
-    /// As [`TextStream::push`]; nothing without a tokenizer, and before the first run.
+    /// Like [`TextStream::push`]; returns no text without a tokenizer or before the first run.
     pub fn push(&mut self, tokenizer: Option<&Arc<Tokenizer>>, token: i64) -> Result<String> {
         match (tokenizer, &mut self.0) {
             (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
@@ -45,41 +46,41 @@ impl RowText {
         }
     }
 
-    /// As [`TextStream::open`]; nothing before the first run.
+    /// Like [`TextStream::open`]; returns no text before the first run.
     pub fn open(&self) -> Result<String> {
         self.0.as_ref().map_or_else(|| Ok(String::new()), TextStream::open)
     }
 
-    /// As [`TextStream::end`]; nothing before the first run.
+    /// Like [`TextStream::end`]; returns no text before the first run.
     pub fn end(&mut self) -> Result<String> {
         self.0.as_mut().map_or_else(|| Ok(String::new()), TextStream::end)
     }
 }
 
-/// Turns tokens into text one by one. All pieces together, with that of [`TextStream::end`], are what decoding all
-/// tokens at once gives, whatever the tokenizer's decoder.
+/// Converts tokens to text one by one. All pieces together, with that of [`TextStream::end`], are the result of
+/// decoding all tokens at once, for any decoder.
 ///
-/// Text comes as soon as no later token can change it. How soon that is depends on the decoder: a character of a
-/// byte-level vocabulary comes with the last of its bytes; where bytes are a fallback (SentencePiece), decoders judge
-/// a run of them as a whole, so it comes with the first token after the run.
+/// Text is returned as soon as no later token can change it. This depends on the decoder: a character of a byte-level
+/// vocabulary is returned with the last of its bytes; with byte fallback (SentencePiece), decoders judge a run of
+/// bytes as a whole, so it is returned with the first token after the run.
 #[derive(Debug, Clone, Default)]
 pub struct TextStream {
     keep_special: bool,
     /// The decoder, step by step; `None` before the first token.
     steps: Option<Steps>,
-    /// Text that [`TextStream::end`] gave before it was certain.
+    /// Text that [`TextStream::end`] returned before it was final.
     ahead: String,
 }
 
 impl TextStream {
-    /// A stream at the beginning of a text. Special tokens give no text, unless they are to be kept.
+    /// Returns a stream at the beginning of a text. Special tokens are left out unless `keep_special` is set.
     pub fn new(keep_special: bool) -> TextStream {
         TextStream { keep_special, ..TextStream::default() }
     }
 
-    /// The text that is certain now that `token` has come; empty in the middle of a character.
+    /// Returns the text that `token` makes final; empty in the middle of a character.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] if it is not the id of a token.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if it is not a token id.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i64) -> Result<String> {
         let id = u32::try_from(token).map_err(|_| error!(InvalidArgument, "{token} is not a token id"))?;
         let steps = self.steps.get_or_insert_with(|| Steps::of(tokenizer));
@@ -90,13 +91,13 @@ impl TextStream {
         Ok(self.beyond(text))
     }
 
-    /// The text that would come if no token followed.
+    /// Returns the text that would be added if no token followed.
     pub fn open(&self) -> Result<String> {
         self.clone().end()
     }
 
-    /// The rest of the text if no token follows: an unfinished character as the decoder writes it. If tokens do
-    /// follow, their text goes on where it differs from what was given here.
+    /// Returns the rest of the text if no token follows, with an unfinished character as the decoder writes it. If
+    /// tokens do follow, their text continues where it differs from what was returned here.
     pub fn end(&mut self) -> Result<String> {
         let mut rest = String::new();
         if let Some(steps) = &self.steps {
@@ -108,7 +109,7 @@ impl TextStream {
         Ok(rest)
     }
 
-    /// What of `text` was not given ahead of its time.
+    /// Returns the part of `text` that was not returned early.
     fn beyond(&mut self, text: String) -> String {
         if self.ahead.is_empty() {
             return text;

@@ -1,9 +1,9 @@
-//! [`Tokenizer`]: text to ids and back, as a Hugging Face `tokenizer.json` describes it.
+//! [`Tokenizer`]: converts text to token ids and back, as defined by a Hugging Face `tokenizer.json`.
 //!
-//! Many such files have truncation and padding to a fixed length baked in (those of MiniLM: 128). Both are
-//! switched off on loading, so an encoding is as long as its text; padding and truncation are what the caller
-//! of [`Tokenizer::encode_batch`] asks for. [`Tokenizer::truncation`] says what the file would have. What the files
-//! beside it say (`tokenizer_config.json` …) is applied by `settings`.
+//! Many such files set truncation and padding to a fixed length (those of MiniLM: 128). Both are disabled on loading,
+//! so an encoding is as long as its text; callers request padding and truncation with [`Tokenizer::encode_batch`].
+//! [`Tokenizer::truncation`] returns the file's value. `settings` applies the files next to it
+//! (`tokenizer_config.json` …).
 
 use super::sentencepiece::{self, Merger};
 use super::sentences;
@@ -18,62 +18,62 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::{OffsetType, PreTokenizer as _};
 
-/// The file's name beside a model.
+/// File name next to a model.
 const FILE: &str = "tokenizer.json";
-/// Files that say how text becomes ids.
+/// Files that define how text becomes token ids.
 pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
-/// Names that pad tokens go by, where the file does not say which one it is.
+/// Names of padding tokens, used if the file does not name one.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
-/// Gives the content of a file beside a model, by its name; `None` if there is none.
+/// Returns the content of a file next to a model, by name; `None` if it does not exist.
 pub(super) type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
 
-/// A tokenizer. Never changes; shared freely between threads.
+/// A tokenizer. Immutable, and safe to share between threads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pad_id: i64,
     pad_type_id: i64,
     truncation: Option<usize>,
     settings: Applied,
-    /// Joins characters to tokens, where the merges of the file do not say all.
+    /// Merges characters to tokens if the merges of the file are not enough.
     merger: Option<Merger>,
-    /// Stands before every text that is encoded.
+    /// Prepended to every text that is encoded.
     prompt: String,
 }
 
-/// One text as ids. All three lists have one entry for each token.
+/// One text as token ids. All three lists have one entry per token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// Ids of the tokens.
+    /// Token ids.
     pub ids: Vec<i64>,
-    /// 1 for each token (0 would be padding, of which there is none).
+    /// 1 for each token (0 would be padding, which does not occur).
     pub attention_mask: Vec<i64>,
-    /// The segment each token belongs to, as BERT wants it; all 0 for a single text.
+    /// Token type ids (segments) for BERT; all 0 for a single text.
     pub type_ids: Vec<i64>,
 }
 
-/// Texts of one length: row-major lists of `batch` × `length`, ready to be int64 tensors.
+/// Texts of one length: row-major lists of `batch` × `length`, ready to become int64 tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Ids of the tokens, padded on the right.
+    /// Token ids, padded on the right.
     pub ids: Vec<i64>,
     /// 1 for tokens, 0 for padding.
     pub mask: Vec<i64>,
-    /// Segments, padded as the tokenizer says (0 as a rule).
+    /// Token type ids, padded with the tokenizer's value (usually 0).
     pub type_ids: Vec<i64>,
     /// Number of texts.
     pub batch: usize,
-    /// Tokens in each row: those of the longest text.
+    /// Length of each row in tokens: that of the longest text.
     pub length: usize,
-    /// Tokens that were cut from each text.
+    /// Number of tokens truncated from each text.
     pub cut: Vec<usize>,
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, or the one in a folder, with what the files beside it say of it.
+    /// Loads a `tokenizer.json`, or the one in a folder, with the files next to it.
     ///
-    /// [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
-    /// [`Kind::InvalidModel`] if it is damaged; the message says in which line.
+    /// Fails with [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
+    /// [`Kind::InvalidModel`] if it is damaged; the message names the line.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
@@ -89,13 +89,13 @@ impl Tokenizer {
         Tokenizer::with_files(&content, &beside).at(|| file.display())
     }
 
-    /// Makes a tokenizer from the content of a `tokenizer.json` alone. Errors as [`Tokenizer::load`].
+    /// Returns a tokenizer from the content of a `tokenizer.json` alone. Fails like [`Tokenizer::load`].
     pub fn from_bytes(content: &[u8]) -> Result<Tokenizer> {
         Tokenizer::with_files(content, &|_| Ok(None))
     }
 
-    /// Makes a tokenizer from the content of a `tokenizer.json` and of files beside it, by their names: those in
-    /// [`FILES`] and the model's `config.json`. Errors as [`Tokenizer::load`].
+    /// Returns a tokenizer from the content of a `tokenizer.json` and of files next to it, by name: those in
+    /// [`FILES`] and the model's `config.json`. Fails like [`Tokenizer::load`].
     pub fn with_files(content: &[u8], file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Tokenizer> {
         if content.len() as u64 > limits::SIDE_FILE_BYTES {
             bail!(LimitExceeded, "has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
@@ -116,15 +116,15 @@ impl Tokenizer {
         Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings, merger, prompt: String::new() })
     }
 
-    /// The tokenizer that belongs to a model; `None` if it has none. For models that do not write text it does to texts
-    /// what the files of sentence-transformers say: lower case, and a prompt before each.
+    /// Returns the tokenizer of a model; `None` if it has none. For models that do not generate text, it applies the
+    /// preprocessing of sentence-transformers: lower case, and a prompt before each text.
     pub fn of(model: &Model) -> Result<Option<Tokenizer>> {
         let card = model.card();
         let beside = |name: &str| card.side_file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
         Tokenizer::among(card.side_file(FILE), card.task, &beside)
     }
 
-    /// The tokenizer among the files of a model that reads text; `None` if there is none.
+    /// Returns the tokenizer among the files of a model that reads text; `None` if there is none.
     pub(crate) fn beside(files: &[SideFile]) -> Result<Option<Tokenizer>> {
         let file = |name: &str| files.iter().find(|file| file.name == name).map(|file| &file.content);
         let beside = |name: &str| file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
@@ -140,8 +140,8 @@ impl Tokenizer {
         Tokenizer::for_task(task, &content.read()?, beside).at(place).map(Some)
     }
 
-    /// The tokenizer of a model for `task`, with the files beside it. Those of sentence-transformers count for models
-    /// that do not write text.
+    /// Returns the tokenizer of a model for `task`, with the files next to it. Those of sentence-transformers apply
+    /// to models that do not generate text.
     pub(crate) fn for_task(task: Task, content: &[u8], beside: &Beside<'_>) -> Result<Tokenizer> {
         let mut tokenizer = Tokenizer::with_files(content, beside)?;
         if task != Task::Generate {
@@ -153,12 +153,12 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// What the files of the tokenizer say that could change ids and is not applied.
+    /// Returns the settings in the tokenizer's files that could change token ids and are not applied.
     pub fn notes(&self) -> &[String] {
         &self.settings.notes
     }
 
-    /// Tokens of the prompt that stands before every text: without the special one at its end.
+    /// Returns the number of tokens of the prompt before every text, without the special token at its end.
     pub(crate) fn prompt_tokens(&self) -> Result<usize> {
         if self.prompt.is_empty() {
             return Ok(0);
@@ -168,19 +168,18 @@ impl Tokenizer {
         Ok(ids.len() - usize::from(special == Some(true)))
     }
 
-    /// The ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if asked for.
+    /// Returns the token ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if requested.
     ///
-    /// [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has no
-    /// token for a piece of the text, nor one for the unknown.
+    /// Fails with [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has
+    /// no token for a part of the text and no unknown token.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
         Ok(self.encode_within(text, add_special_tokens, None)?.0)
     }
 
-    /// The ids of several texts, padded on the right to the longest of them.
+    /// Returns the token ids of several texts, padded on the right to the longest of them.
     ///
-    /// With `max_length`, tokens beyond it are cut from the end of a text; special tokens are kept.
-    /// [`Kind::InvalidArgument`] if it leaves no room for them. Other errors as [`Tokenizer::encode`], with
-    /// the number of the text.
+    /// With `max_length`, longer texts are truncated; special tokens are kept. Fails with [`Kind::InvalidArgument`]
+    /// if it leaves no room for them. Other errors are those of [`Tokenizer::encode`], with the number of the text.
     pub fn encode_batch<T: AsRef<str>>(
         &self,
         texts: &[T],
@@ -209,52 +208,53 @@ impl Tokenizer {
         Ok(batch)
     }
 
-    /// The text of ids, without special tokens if `skip_special`.
+    /// Returns the text of token ids, without special tokens if `skip_special` is set.
     ///
-    /// Ids beyond the vocabulary give no text. [`Kind::InvalidArgument`] for negative ones and above 32 bits.
+    /// Ids beyond the vocabulary are ignored. Fails with [`Kind::InvalidArgument`] for negative ids and ids above 32
+    /// bits.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let id = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidArgument, "{id} is not a token id"));
         let ids = ids.iter().map(id).collect::<Result<Vec<u32>>>()?;
         guarded(|| self.inner.decode(&ids, skip_special))
     }
 
-    /// The id of a token by its exact text (`[PAD]`, `<s>`); `None` if it is not in the vocabulary.
+    /// Returns the id of a token by its exact text (`[PAD]`, `<s>`); `None` if it is not in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<i64> {
         self.inner.token_to_id(token).map(i64::from)
     }
 
-    /// The exact text of the token with this id, as it stands in the vocabulary; `None` if there is none.
+    /// Returns the exact text of a token in the vocabulary; `None` for an unused id.
     pub fn token(&self, id: i64) -> Option<String> {
         self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 
-    /// The id that fills rows up in [`Tokenizer::encode_batch`].
+    /// Returns the padding id of [`Tokenizer::encode_batch`].
     pub fn pad_id(&self) -> i64 {
         self.pad_id
     }
 
-    /// Tokens after which the file itself would have a text cut, if it says.
+    /// Returns the truncation length in tokens that the file sets, if any.
     pub fn truncation(&self) -> Option<usize> {
         self.truncation
     }
 
-    /// All tokens with their ids, added ones included, as they stand in the vocabulary.
+    /// Returns all tokens as in the vocabulary, including added ones, with their ids.
     pub fn tokens(&self) -> std::collections::HashMap<String, u32> {
         self.inner.get_vocab(true)
     }
 
-    /// Ids of the tokens that were added to the model's own, and whether each is special.
+    /// Returns the ids of the added tokens, and whether each is special.
     pub fn added_tokens(&self) -> std::collections::HashMap<u32, bool> {
         self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
-    /// Ids and texts of the special tokens.
+    /// Returns ids and texts of the special tokens.
     pub(super) fn special_tokens(&self) -> std::collections::HashMap<i64, String> {
         let added = self.inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
         added.map(|(id, token)| (i64::from(id), token.content)).collect()
     }
 
-    /// The kinds of step (`ByteLevel`, `Fuse` …) that make text of tokens, in no order.
+    /// Returns the kinds of decoder steps (`ByteLevel`, `Fuse` …), unordered.
     pub(super) fn decoder_kinds(&self) -> Vec<String> {
         fn collect(value: &serde_json::Value, kinds: &mut Vec<String>) {
             match value {
@@ -271,23 +271,23 @@ impl Tokenizer {
         kinds
     }
 
-    /// What makes text of tokens; `None` joins them with spaces.
+    /// Returns the decoder; `None` joins tokens with spaces.
     pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
         self.inner.get_decoder()
     }
 
-    /// The token that [`Tokenizer::decode`] makes text of for an id; `None` if it leaves the id out.
+    /// Returns the token that [`Tokenizer::decode`] converts to text for an id; `None` if it ignores the id.
     pub(super) fn shown(&self, id: u32, skip_special: bool) -> Option<String> {
         let special = |token: &String| skip_special && self.inner.get_added_vocabulary().is_special_token(token);
         self.inner.id_to_token(id).filter(|token| !special(token))
     }
 
-    /// Tokens in the vocabulary, added ones included.
+    /// Returns the number of tokens in the vocabulary, including added ones.
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// What the steps of the file make of a text, with tokens joined by `merger`.
+    /// Returns the result of the file's steps for a text, with tokens merged by `merger`.
     fn joined(
         &self,
         merger: &Merger,
@@ -303,7 +303,7 @@ impl Tokenizer {
         inner.post_process(pieces.into_encoding(None, 0, OffsetType::None)?, None, add_special_tokens)
     }
 
-    /// A text's tokens up to `max_length`, and how many more it has.
+    /// Returns a text's tokens up to `max_length`, and the number of truncated tokens.
     fn encode_within(
         &self,
         text: &str,
@@ -331,7 +331,7 @@ impl Tokenizer {
     }
 }
 
-/// Which tokens are left when those beyond `max_length` are cut, from the end or the beginning, sparing special ones.
+/// Returns which tokens remain after truncation at the end or the beginning, keeping special ones.
 fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     let specials = special.iter().filter(|s| **s != 0).count();
     if max_length < specials {
@@ -352,12 +352,12 @@ fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     Ok((0..special.len()).filter(keep).collect())
 }
 
-/// Calls into the tokenizers crate, which is known to panic on some damaged files.
+/// Calls the tokenizers crate, which is known to panic on some damaged files.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
 }
 
-/// A panic as an error.
+/// Returns a panic as an error.
 fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
@@ -382,7 +382,7 @@ mod tests {
         Tokenizer::load(&test_deps(MODEL)).unwrap()
     }
 
-    /// A word-level tokenizer without an unknown token.
+    /// Returns a word-level tokenizer without an unknown token.
     fn words(extra: &str) -> String {
         format!(
             r#"{{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{{"type":"Whitespace"}},

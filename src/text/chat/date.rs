@@ -1,4 +1,4 @@
-//! Dates as Python's `datetime.strftime` writes them on Linux, in the C locale.
+//! Dates in the format of Python's `datetime.strftime` on Linux, in the C locale.
 
 use crate::error::{Result, bail};
 use crate::files::{LocalTime, local_time};
@@ -20,10 +20,10 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-/// The widest field that is written.
+/// Maximum width of a field.
 const WIDEST: usize = 1000;
 
-/// A time under a `strftime` format: a given one in UTC, or the local time now.
+/// Returns a time in a `strftime` format: a given one in UTC, or the local time now.
 pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let elapsed = since(time.unwrap_or_else(SystemTime::now));
@@ -38,14 +38,14 @@ pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     Ok(out)
 }
 
-/// A time of day.
+/// A date and time of day.
 struct Moment {
     local: LocalTime,
     seconds: i64,
     microseconds: u32,
 }
 
-/// What stands between a percent sign and its letter.
+/// The flags and the width between a percent sign and its letter.
 #[derive(Clone, Copy)]
 struct Field {
     pad: Option<char>,
@@ -67,7 +67,7 @@ impl Moment {
         Ok(())
     }
 
-    /// Writes what a percent sign begins; gives the bytes of it.
+    /// Writes the directive after a percent sign; returns its length in bytes.
     fn directive(&self, text: &str, out: &mut String) -> Result<usize> {
         let mut field = Field { pad: None, upper: false, swap: false, width: None };
         let mut chars = text.char_indices().skip(1).peekable();
@@ -116,7 +116,7 @@ impl Moment {
         Ok(whole.len())
     }
 
-    /// Writes a directive of C; `false` if there is none of this letter.
+    /// Writes a directive of C; returns `false` for an unknown letter.
     fn known(&self, letter: char, field: Field, out: &mut String) -> bool {
         let LocalTime { year, month, day, hour, minute, second, weekday, day_of_year } = self.local;
         let twelve = (hour + 11) % 12 + 1;
@@ -149,7 +149,7 @@ impl Moment {
         true
     }
 
-    /// Directives that are words, or several others together.
+    /// Writes directives that are words, or that combine several others.
     fn named(&self, letter: char, field: Field, out: &mut String) -> bool {
         let name = |names: &[&'static str], at: i64| names[usize::try_from(at).unwrap_or(0) % names.len()];
         let (month, day) = (name(&MONTHS, self.local.month - 1), name(&DAYS, self.local.weekday));
@@ -179,7 +179,7 @@ impl Moment {
         field.text(&text, out)
     }
 
-    /// The year and the number of the week that ISO 8601 counts the day to.
+    /// Returns the ISO 8601 year and week number.
     fn iso_week(&self) -> (i64, i64) {
         let monday = (self.local.weekday + 6) % 7;
         let week = (self.local.day_of_year - 1 - monday + 10) / 7;
@@ -221,7 +221,7 @@ impl Field {
     }
 }
 
-/// A time in UTC, from the seconds since 1970.
+/// Returns a time in UTC from the seconds since 1970.
 fn utc(seconds: i64) -> LocalTime {
     let (mut days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let weekday = (days + 4).rem_euclid(7);
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    /// As Python 3.11 writes 2024-02-09 03:04:05.000006.
+    /// The expected values are Python 3.11's output for 2024-02-09 03:04:05.000006.
     #[test]
     fn directives_are_those_of_python() {
         let time = UNIX_EPOCH + Duration::new(1_707_447_845, 6000);

@@ -1,4 +1,4 @@
-//! Special tokens by the names that templates know them by.
+//! Special tokens by their names in templates.
 
 use serde_json::{Map, Value};
 
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// `bos_token`, `eos_token` …: the texts that a `tokenizer_config.json` gives them, or the `special_tokens_map.json` of
-/// folders from before `added_tokens_decoder`, or the class of the tokenizer. Where none of them says anything, those
-/// that the model's configuration names by their ids.
+/// Returns the special tokens (`bos_token`, `eos_token` …) by name: their texts in `tokenizer_config.json`, in the
+/// `special_tokens_map.json` of folders from before `added_tokens_decoder`, or by the tokenizer's class. Without any
+/// of these, they are the tokens whose ids the model's configuration names.
 pub fn named<const N: usize>(
     config: Option<&Map<String, Value>>,
     map: Option<&Map<String, Value>>,
@@ -46,19 +46,19 @@ pub fn named<const N: usize>(
     tokens
 }
 
-/// What names a token: keys that end in `_token`, and all of a dict of the model's own tokens.
+/// Returns the keys that name a token: those that end in `_token`, and all of a dict of the model's own tokens.
 fn entries(source: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     let own = ["extra_special_tokens", "model_specific_special_tokens"];
     let own = own.into_iter().filter_map(|key| source.get(key)?.as_object()).flatten();
     source.iter().filter(|(key, value)| key.ends_with("_token") && !value.is_boolean()).chain(own)
 }
 
-/// A text, plain or with `content` inside.
+/// Returns a text that is plain or nested as `content`.
 fn text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// The tokens that a class of tokenizers has where its configuration leaves them out.
+/// Returns the default tokens of a tokenizer class.
 fn of_class(class: &str) -> Option<&'static [(&'static str, &'static str)]> {
     const END: &str = "<|endoftext|>";
     Some(match class {

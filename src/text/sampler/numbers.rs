@@ -1,13 +1,13 @@
-//! Passes over a whole vocabulary: maxima, sums of exponentials, the best few. And random numbers.
+//! Operations over a whole vocabulary: maxima, sums of exponentials, the best few. Also random numbers.
 
 use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// A candidate: weight or logit, and id.
+/// A candidate: weight or logit, and token id.
 pub(super) type Candidate = (f32, u32);
 
-/// The lowest id of the highest logit, and that logit. Logits that are not numbers count as impossible.
+/// Returns the lowest id of the highest logit, and that logit. NaN counts as impossible.
 pub(super) fn highest(logits: &[f32]) -> Result<(u32, f32)> {
     let mut best = (0, f32::NEG_INFINITY);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
@@ -34,7 +34,7 @@ fn block_max(logits: &[f32]) -> f32 {
     lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Higher value first, then lower id.
+/// Orders by higher value, then by lower id.
 pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
@@ -57,7 +57,7 @@ impl Ord for Worst {
     }
 }
 
-/// The `count` highest values with their ids, in no order. Linear in the vocabulary as a rule.
+/// Returns the `count` highest values with their ids, unordered. Usually linear in the vocabulary.
 pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidate>) {
     found.clear();
     if count > 512 {
@@ -106,7 +106,7 @@ pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
-/// Draws from all tokens in proportion to their weights, in the order of ids; `best` is the one that has `max`.
+/// Samples from all tokens in proportion to their weights, in the order of ids; `best` is the one that has `max`.
 pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32, point: f64) -> u32 {
     let mut left = point * exp_sum(logits, max, scale);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
@@ -132,16 +132,16 @@ pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32,
     best
 }
 
-/// Logits summed in float32 before they go into a float64 sum.
+/// Number of values summed in float32 before they are added to a float64 sum.
 pub(super) const BLOCK: usize = 256;
 
-/// The sum of `exp((logit - max) · scale)`.
+/// Returns the sum of `exp((logit - max) · scale)`.
 pub(super) fn exp_sum(logits: &[f32], max: f32, scale: f32) -> f64 {
     logits.chunks(BLOCK).map(|chunk| f64::from(block_sum(chunk, max, scale))).sum()
 }
 
-/// The sum over one block. Exponentials go into an array first: the compiler makes vector code of that loop, three
-/// times as fast, but not of one that adds them up as well.
+/// Returns the sum over one block. Exponentials are stored in an array first: the compiler vectorizes that loop,
+/// three times as fast, but not one that also adds them up.
 fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
     let mut weights = [0f32; BLOCK];
     weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exp((logit - max) * scale));
@@ -152,9 +152,9 @@ fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// `e^x` for `x <= 0` within 2e-7 of the value; 0 below -87 and for what is not a number.
+/// Returns `e^x` for `x <= 0` within 2e-7 of the value; 0 below -87 and for NaN.
 ///
-/// A vocabulary has up to 250,000 logits: the compiler makes vector code of this, not of `f32::exp`.
+/// A vocabulary has up to 250,000 logits: the compiler vectorizes this function, but not `f32::exp`.
 #[inline]
 pub(super) fn exp(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer
@@ -175,7 +175,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x >= -87.0 { p * power } else { 0.0 }
 }
 
-/// A number in [0, 1) that depends on its arguments alone: Philox 4x32 with 10 rounds.
+/// Returns a number in [0, 1) that depends only on its arguments: Philox 4x32 with 10 rounds.
 pub(super) fn uniform(seed: u64, row: u64, step: u64) -> f64 {
     let [a, b, ..] = philox([step as u32, (step >> 32) as u32, row as u32, (row >> 32) as u32], seed);
     let bits = (u64::from(a) << 32 | u64::from(b)) >> 11;

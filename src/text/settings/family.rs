@@ -1,8 +1,8 @@
-//! [`Family`]: what the class of a tokenizer (`tokenizer_class`) makes of its switches.
+//! [`Family`]: how the class of a tokenizer (`tokenizer_class`) uses its settings.
 //!
-//! Some classes of transformers build the steps before the model anew from switches in `tokenizer_config.json`,
-//! whatever `tokenizer.json` says of them. Here only what the switches are for is changed, so that a file with further
-//! steps of its own keeps them.
+//! Some classes of transformers rebuild the steps before the model from settings in `tokenizer_config.json`, whatever
+//! `tokenizer.json` contains. Here only the affected parts are changed, so that a file with additional steps keeps
+//! them.
 
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Sequence};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 
-/// Classes with the switches of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
+/// Classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
 const BERT: [&str; 11] = [
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -27,9 +27,9 @@ const BERT: [&str; 11] = [
     "FunnelTokenizer",
     "NomicBertTokenizer",
 ];
-/// Classes that put a space in front of a text if `add_prefix_space` says so, and else none.
+/// Classes that insert a space before a text if and only if `add_prefix_space` is set.
 const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
-/// Models whose tokenizers are taken as `tokenizer.json` has them, whatever class is named.
+/// Models whose tokenizers are used as in `tokenizer.json`, whatever class is named.
 const PLAIN: [&str; 24] = [
     "mistral",
     "mixtral",
@@ -57,27 +57,27 @@ const PLAIN: [&str; 24] = [
     "qwen2",
 ];
 
-/// The mark in place of a space.
+/// The mark that replaces a space.
 const MARK: char = '\u{2581}';
 
 /// A family of classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// WordPiece with the switches of BERT.
+    /// WordPiece with the settings of BERT.
     Bert,
-    /// Bytes, with or without a space in front.
+    /// Byte-level, with or without a space before the text.
     ByteLevel {
-        /// Whether the class knows the special tokens of RoBERTa.
+        /// Whether the class has the special tokens of RoBERTa.
         roberta: bool,
     },
-    /// SentencePiece as Llama has it.
+    /// SentencePiece like Llama.
     Llama,
-    /// Taken as it is.
+    /// Unchanged.
     Plain,
 }
 
 impl Family {
-    /// The family of a class, or where none is named that of the model's kind.
+    /// Returns the family of a class, or, without a class, that of the model type.
     pub fn of(class: Option<&str>, model_type: Option<&str>) -> Family {
         if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
             return Family::Plain;
@@ -98,7 +98,7 @@ impl Family {
         }
     }
 
-    /// Special tokens that the class names where the settings do not.
+    /// Returns the default special tokens of the class.
     pub fn usual_tokens(&self) -> &'static [&'static str] {
         match self {
             Family::Bert => &["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
@@ -109,7 +109,7 @@ impl Family {
         }
     }
 
-    /// Sets the switches of the class. Gives what could not be set.
+    /// Applies the settings of the class. Returns what could not be applied.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
             Family::Bert => bert(inner, value),
@@ -120,14 +120,14 @@ impl Family {
     }
 }
 
-/// Looks a setting up.
+/// Looks up a setting.
 pub type Setting<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
 fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Upper and lower case, accents and Chinese characters, by default as BERT has them.
+/// Sets case, accents and Chinese characters, with the defaults of BERT.
 fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     let change = |old: &BertNormalizer| {
         let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
@@ -153,7 +153,7 @@ fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// A space in front of a text, or none.
+/// Adds or removes the space before a text.
 fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     let changed = match inner.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(step)) if step.add_prefix_space != wanted => {
@@ -174,7 +174,7 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     Vec::new()
 }
 
-/// Marks in place of spaces: in front of a text as `legacy` and `add_prefix_space` say.
+/// Replaces spaces by marks: before a text according to `legacy` and `add_prefix_space`.
 fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::BPE(_)) || !marks_spaces(inner) {
         return Ok(Vec::new());
@@ -201,7 +201,7 @@ fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Whether a tokenizer puts marks in place of spaces and does nothing else before its model, as those of Llama do.
+/// Returns whether a tokenizer replaces spaces by marks and does nothing else before its model, like those of Llama.
 fn marks_spaces(inner: &Tokenizer) -> bool {
     let replaces = |step: &NormalizerWrapper| {
         let text = serde_json::to_value(step).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! [`Settings`]: what the files beside a `tokenizer.json` say of it, applied as transformers 5 applies it.
+//! [`Settings`]: the files next to a `tokenizer.json`, applied like transformers 5.
 //!
 //! `tokenizer_config.json` (and `added_tokens.json`, `special_tokens_map.json` of older folders) may add tokens that
-//! `tokenizer.json` lacks, make tokens special, and set switches. Tokens first ([`Settings::apply`]), then what hangs on
-//! the class of the tokenizer ([`family`]).
+//! `tokenizer.json` lacks, make tokens special, and change settings. Tokens come first ([`Settings::apply`]), then
+//! the settings of the tokenizer's class ([`family`]).
 
 mod family;
 
@@ -13,10 +13,10 @@ use family::Family;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-/// Names under which special tokens go, in the order in which they are added.
+/// Names of special tokens, in the order in which they are added.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The content of the files, as far as it says something.
+/// The content of the files.
 #[derive(Default)]
 pub struct Settings {
     config: Option<Map<String, Value>>,
@@ -26,21 +26,21 @@ pub struct Settings {
     model_type: Option<String>,
 }
 
-/// What there is to know of a tokenizer besides what it does.
+/// Results of applying the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The token that fills rows up, if one is named.
+    /// The padding token, if one is named.
     pub pad_token: Option<String>,
-    /// Whether a text that is too long loses its beginning, not its end.
+    /// Whether a text that is too long is truncated at its beginning instead of its end.
     pub cut_left: bool,
-    /// What could change ids and is not applied.
+    /// Settings that could change token ids and were not applied.
     pub notes: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the files that there are.
+    /// Reads the existing files.
     ///
-    /// [`Kind::InvalidModel`] if one is damaged: the message names it.
+    /// Fails with [`Kind::InvalidModel`] if one is damaged; the message names it.
     pub fn read(file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Settings> {
         let object = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = file(name)? else { return Ok(None) };
@@ -59,9 +59,9 @@ impl Settings {
         Ok(Settings { config, added: of("added_tokens.json")?, special: of("special_tokens_map.json")?, model_type })
     }
 
-    /// Changes a tokenizer as the settings say.
+    /// Changes a tokenizer according to the settings.
     ///
-    /// [`Kind::InvalidModel`] if a token is described in a way that none is.
+    /// Fails with [`Kind::InvalidModel`] if the description of a token is invalid.
     pub fn apply(&self, inner: &mut Tokenizer) -> Result<Applied> {
         if self.config.is_none() && self.added.is_none() && self.special.is_none() {
             return Ok(Applied::default());
@@ -80,7 +80,8 @@ impl Settings {
         Ok(Applied { pad_token, cut_left: self.text("truncation_side") == Some("left"), notes })
     }
 
-    /// A setting that is there and not null. Those of `special_tokens_map.json` win, as they do in transformers.
+    /// Returns a setting that exists and is not null. Those of `special_tokens_map.json` take precedence, like in
+    /// transformers.
     pub fn value(&self, key: &str) -> Option<&Value> {
         let special = self.special.as_ref().and_then(|map| map.get(key));
         special.or_else(|| self.config.as_ref()?.get(key)).filter(|value| !value.is_null())
@@ -90,12 +91,12 @@ impl Settings {
         self.value(key)?.as_str()
     }
 
-    /// The special token of that name, if there is one.
+    /// Returns the special token of that name, if there is one.
     fn named(&self, key: &str) -> Result<Option<AddedToken>> {
         self.value(key).map(|value| token(value, true).at(|| key.to_owned())).transpose()
     }
 
-    /// The tokens to be added, in their order.
+    /// Returns the tokens to add, in order.
     fn tokens(&self, inner: &Tokenizer, family: &Family) -> Result<Vec<AddedToken>> {
         let named = self.all_named()?;
         let mut tokens = self.listed(&named)?;
@@ -120,7 +121,8 @@ impl Settings {
         Ok(tokens)
     }
 
-    /// Special tokens: those of the usual names, those of other names (`image_token`), and those without.
+    /// Returns the special tokens: those with the usual names, those with other names (`image_token`), and those
+    /// without a name.
     fn all_named(&self) -> Result<Vec<AddedToken>> {
         let mut found = Vec::new();
         for key in NAMED {
@@ -146,7 +148,7 @@ impl Settings {
         Ok(found)
     }
 
-    /// Tokens that `added_tokens_decoder` lists, or the older `added_tokens.json`, by their ids.
+    /// Returns the tokens of `added_tokens_decoder`, or of the older `added_tokens.json`, by id.
     fn listed(&self, named: &[AddedToken]) -> Result<Vec<AddedToken>> {
         let mut found: Vec<(i64, AddedToken)> = Vec::new();
         if let Some(list) = self.config.as_ref().and_then(|config| config.get("added_tokens_decoder")) {
@@ -170,7 +172,7 @@ impl Settings {
         Ok(found.into_iter().map(|(_, token)| token).collect())
     }
 
-    /// Settings that could change ids and are not followed.
+    /// Returns the settings that could change token ids and are not applied.
     fn unapplied(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let code = self.value("auto_map").and_then(|map| map.as_object()?.get("AutoTokenizer"));
@@ -190,7 +192,7 @@ impl Settings {
     }
 }
 
-/// A token as it is described: a text alone, or with what else it says.
+/// Returns a token from its description: a text, or an object with further fields.
 fn token(value: &Value, special: bool) -> Result<AddedToken> {
     let content = value.as_str().or_else(|| value.get("content")?.as_str());
     let Some(content) = content else { bail!(InvalidModel, "{value} is not a token: it has no text") };

@@ -1,8 +1,8 @@
-//! The decoder of a tokenizer as a line of steps that text runs through as it comes.
+//! The decoder of a tokenizer as a chain of steps that text passes through as it arrives.
 //!
-//! The decoders of the `tokenizers` crate are given all tokens at once and may look at any of them. Each step here
-//! does what the decoder of its name does, but passes on what no later token can change, and holds back the rest. A
-//! kind that is not known holds everything back and leaves it to the crate.
+//! The decoders of the `tokenizers` crate receive all tokens at once and may look at any of them. Each step here does
+//! the same as the decoder of its name, but passes on what no later token can change, and holds back the rest. An
+//! unknown kind holds back everything and leaves it to the crate.
 
 use crate::error::Result;
 use crate::text::tokenizer::{Tokenizer, guarded};
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use tokenizers::Decoder;
 use tokenizers::decoders::DecoderWrapper;
 
-/// A step and what it has in hand.
+/// A step and the text that it holds back.
 #[derive(Debug, Clone)]
 struct Step {
-    /// What it does; `None` joins tokens with spaces, as is done without a decoder.
+    /// The decoder; `None` joins tokens with spaces, which is the behaviour without a decoder.
     kind: Option<Arc<DecoderWrapper>>,
-    /// Of a pattern that is a plain text: the text and what comes in its place.
+    /// For a pattern that is plain text: the text and its replacement.
     replace: Option<Arc<(String, String)>>,
-    /// What of the token that is coming in has not been passed on.
+    /// The part of the current token that has not been passed on.
     held: String,
-    /// Bytes that are no text yet.
+    /// Bytes that do not form text yet.
     bytes: Vec<u8>,
-    /// The token before.
+    /// The previous token.
     last: Option<String>,
-    /// Whether a token has been passed on already.
+    /// Whether a token has already been passed on.
     begun: bool,
-    /// Characters of the token coming in that have been looked at.
+    /// Number of characters of the current token that have been checked.
     seen: usize,
 }
 
@@ -33,11 +33,11 @@ struct Step {
 #[derive(Debug, Clone)]
 pub struct Steps(Vec<Step>);
 
-/// Takes parts of tokens and whether they are the last of their token.
+/// Receives parts of tokens, and whether they are the last of their token.
 type Next<'a> = dyn FnMut(&str, bool) -> Result<()> + 'a;
 
 impl Steps {
-    /// The steps of a tokenizer's decoder, at the beginning of a text.
+    /// Returns the steps of a tokenizer's decoder, at the beginning of a text.
     pub fn of(tokenizer: &Tokenizer) -> Steps {
         let mut kinds = Vec::new();
         match tokenizer.decoder() {
@@ -47,12 +47,12 @@ impl Steps {
         Steps(kinds.into_iter().map(|kind| Step::new(Some(kind))).collect())
     }
 
-    /// Takes a token; adds the text that is certain now.
+    /// Adds a token; appends the text that is now final.
     pub fn push(&mut self, token: String, out: &mut String) -> Result<()> {
         feed(&mut self.0, &token, true, out)
     }
 
-    /// Adds the text that was held back: no more tokens come.
+    /// Appends the text that was held back: no more tokens follow.
     pub fn finish(mut self, out: &mut String) -> Result<()> {
         let mut steps = self.0.as_mut_slice();
         while let Some((step, rest)) = std::mem::take(&mut steps).split_first_mut() {
@@ -63,7 +63,7 @@ impl Steps {
     }
 }
 
-/// The decoders of a sequence, in their order.
+/// Collects the decoders of a sequence, in order.
 fn flatten(decoder: &DecoderWrapper, into: &mut Vec<DecoderWrapper>) {
     match decoder {
         DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().for_each(|inner| flatten(inner, into)),
@@ -71,7 +71,7 @@ fn flatten(decoder: &DecoderWrapper, into: &mut Vec<DecoderWrapper>) {
     }
 }
 
-/// Gives a part of a token to the first of `steps`, what comes of it to the next, and so on.
+/// Passes a part of a token to the first of `steps`, its output to the next, and so on.
 fn feed(steps: &mut [Step], text: &str, ends: bool, out: &mut String) -> Result<()> {
     match steps.split_first_mut() {
         Some((step, rest)) => step.take(text, ends, &mut |text, ends| feed(rest, text, ends, out)),
@@ -90,7 +90,7 @@ impl Step {
         Step { kind, replace, held, bytes, last: None, begun: false, seen: 0 }
     }
 
-    /// Takes a part of a token.
+    /// Processes a part of a token.
     fn take(&mut self, text: &str, ends: bool, next: &mut Next<'_>) -> Result<()> {
         match (self.kind.as_deref(), self.replace.clone()) {
             (Some(DecoderWrapper::Fuse(_)), _) => return next(text, false),
@@ -109,7 +109,7 @@ impl Step {
         self.whole(token, next)
     }
 
-    /// Takes a whole token.
+    /// Processes a whole token.
     fn whole(&mut self, token: String, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else {
             let begun = std::mem::replace(&mut self.begun, true);
@@ -152,7 +152,7 @@ impl Step {
         Ok(())
     }
 
-    /// Passes on what was held back: nothing more comes.
+    /// Passes on what was held back: nothing more follows.
     fn finish(&mut self, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else { return Ok(()) };
         match &*kind {
@@ -167,7 +167,7 @@ impl Step {
         }
     }
 
-    /// The end of a run of byte tokens: text if all of it is, else a mark for each byte.
+    /// Ends a run of byte tokens: as text if all of it is valid, else as one replacement character per byte.
     fn fallen_back(&mut self, next: &mut Next<'_>) -> Result<()> {
         match String::from_utf8(std::mem::take(&mut self.bytes)) {
             Ok(text) if text.is_empty() => Ok(()),
@@ -176,7 +176,7 @@ impl Step {
         }
     }
 
-    /// `Strip`: up to `start` characters at the beginning of a token, up to `stop` at its end.
+    /// Implements `Strip`: removes up to `start` characters at the beginning of a token and up to `stop` at its end.
     fn strip(
         &mut self,
         text: &str,
@@ -209,7 +209,7 @@ impl Step {
         next(&rest, ends)
     }
 
-    /// `Replace` of a plain text.
+    /// Implements `Replace` of plain text.
     fn replace(
         &mut self,
         text: &str,
@@ -236,12 +236,12 @@ impl Step {
     }
 }
 
-/// Tokens as a decoder of the crate writes them.
+/// Returns tokens as a decoder of the crate writes them.
 fn chain(kind: &DecoderWrapper, tokens: Vec<String>) -> Result<Vec<String>> {
     guarded(|| kind.decode_chain(tokens))
 }
 
-/// The plain text that a `Replace` looks for, if it is one, and what it writes instead.
+/// Returns the plain text that a `Replace` searches for, if it is plain, and its replacement.
 fn plain_pattern(kind: &DecoderWrapper) -> Option<(String, String)> {
     let DecoderWrapper::Replace(replace) = kind else { return None };
     let described = serde_json::to_value(replace).ok()?;
@@ -249,13 +249,14 @@ fn plain_pattern(kind: &DecoderWrapper) -> Option<(String, String)> {
     Some((pattern.to_owned(), replace.content.clone()))
 }
 
-/// The byte that a token `<0xNN>` stands for.
+/// Returns the byte of a token `<0xNN>`.
 fn byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Takes all text out of `bytes` but an unfinished character at their end. What is no text is marked.
+/// Removes all complete characters from the front of `bytes` and returns them. Invalid bytes become replacement
+/// characters.
 fn characters(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut rest = bytes.as_slice();

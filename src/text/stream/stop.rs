@@ -1,33 +1,33 @@
-//! Stop strings in a text that comes in pieces.
+//! Finds stop strings in a text that arrives in pieces.
 
-/// Looks for stop strings in a text that comes in pieces. Special tokens that the text does not show are seen all the
-/// same: `<|im_end|>` is found where the model writes that token.
+/// Searches for stop strings in a text that arrives in pieces. Special tokens that the text does not show are
+/// considered, too: `<|im_end|>` is found where the model generates that token.
 #[derive(Debug, Clone, Default)]
 pub struct StopFinder {
     stops: Vec<String>,
-    /// Text that may be the beginning of a stop string, with what is not shown.
+    /// Text that may be the beginning of a stop string, including hidden text.
     held: String,
-    /// Where in it is what is not shown, in order.
+    /// Ranges of the hidden text in it, in order.
     hidden: Vec<(usize, usize)>,
 }
 
 impl StopFinder {
-    /// A finder of any of `stops`; empty ones are ignored.
+    /// Returns a finder of any of `stops`; empty ones are ignored.
     pub fn new(stops: &[String]) -> StopFinder {
         let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
         StopFinder { stops, ..StopFinder::default() }
     }
 
-    /// Whether there is nothing to look for.
+    /// Returns whether there are no stop strings.
     pub fn is_idle(&self) -> bool {
         self.stops.is_empty()
     }
 
-    /// Takes a piece; gives the text that is certainly before any stop string, and whether one was found. What
-    /// comes after it is dropped.
+    /// Adds a piece; returns the text that is certainly before any stop string, and whether one was found. Text after
+    /// it is dropped.
     ///
-    /// `hidden` is the text of a special token after the piece that is not shown; `open` is how the text would go on
-    /// if it ended here. A stop string in it counts: if the text ends here, it is in the text.
+    /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would
+    /// follow if it ended here. A stop string in it counts, because it is in the text if the text ends here.
     pub fn push(&mut self, piece: &str, hidden: &str, open: &str) -> (String, bool) {
         if self.stops.is_empty() {
             return (piece.to_owned(), false);
@@ -45,7 +45,7 @@ impl StopFinder {
         (self.release(), false)
     }
 
-    /// The text that was held back: there is no more to come, so it begins no stop string.
+    /// Returns the text that was held back: nothing more follows, so it begins no stop string.
     pub fn finish(&mut self) -> String {
         let text = self.shown();
         self.held.clear();
@@ -53,12 +53,12 @@ impl StopFinder {
         text
     }
 
-    /// What is held, as it is shown.
+    /// Returns the held text without the hidden parts.
     fn shown(&self) -> String {
         self.shown_before(self.held.len())
     }
 
-    /// What is held up to a place, as it is shown.
+    /// Returns the held text up to an offset, without the hidden parts.
     fn shown_before(&self, end: usize) -> String {
         let mut text = String::new();
         let mut from = 0;
@@ -69,7 +69,7 @@ impl StopFinder {
         text + &self.held[from..end]
     }
 
-    /// The text before the first stop string; `None` if there is none.
+    /// Returns the text before the first stop string; `None` if there is none.
     fn before_stop(&self, open: &str) -> Option<String> {
         let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let shown = self.shown() + open;
@@ -87,7 +87,7 @@ impl StopFinder {
         }
     }
 
-    /// Lets go of the text that no stop string can begin in.
+    /// Returns and removes the text in which no stop string can begin.
     fn release(&mut self) -> String {
         let shown = self.shown();
         let in_shown = self.begins(&shown);
@@ -111,7 +111,7 @@ impl StopFinder {
         shown[..given].to_owned()
     }
 
-    /// Where the first stop string may begin that is not all there yet.
+    /// Returns where the first incomplete stop string may begin.
     fn begins(&self, text: &str) -> usize {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         // Only the last characters can begin a stop string.
