@@ -1,6 +1,7 @@
 //! Scaled dot-product attention.
 
 mod flash;
+mod masks;
 
 use super::{Class, Parallel, reference};
 

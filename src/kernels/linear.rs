@@ -8,6 +8,7 @@ mod input;
 mod int8;
 
 use super::pack::Int8;
+use super::parallel::split;
 use super::simd::{Simd, Work};
 use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
 use input::Rounded;
@@ -177,10 +178,13 @@ pub fn gated(
     parallel: &dyn Parallel,
 ) {
     debug_assert_eq!(gate.n(), up.n());
-    let mut other = vec![0.0; out.len()];
-    linear(x, up, &Epilogue { bias: up_bias, ..Default::default() }, &mut other, parallel);
-    linear(x, gate, &Epilogue { bias: gate_bias, activation, residual: None }, out, parallel);
-    out.iter_mut().zip(&other).for_each(|(value, other)| *value *= other);
+    let mut factor = vec![0.0; out.len()];
+    let gate_epilogue = Epilogue { bias: gate_bias, activation, residual: None };
+    let up_epilogue = Epilogue { bias: up_bias, ..Default::default() };
+    linears(x, &[(gate, gate_epilogue), (up, up_epilogue)], &mut [out, &mut factor], parallel);
+    split(parallel, out, 4096, |piece, out| {
+        out.iter_mut().zip(&factor[piece * 4096..]).for_each(|(value, factor)| *value *= factor);
+    });
 }
 
 /// The values of an input whose scale the file gives.
@@ -197,6 +201,21 @@ pub enum StaticValues<'a> {
     Unsigned(&'a [u8]),
     /// Rounded already.
     Signed(&'a [i8]),
+}
+
+impl StaticValues<'_> {
+    /// Returns whether the codes are int8.
+    fn signed(&self) -> bool {
+        matches!(self, Self::Signed(_) | Self::Float32 { signed: true, .. })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Float32 { values, .. } => values.len(),
+            Self::Unsigned(codes) => codes.len(),
+            Self::Signed(codes) => codes.len(),
+        }
+    }
 }
 
 /// An input with one scale and zero point (QuantizeLinear).
@@ -221,13 +240,8 @@ pub fn linear_static(
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
-    let values = match x.values {
-        StaticValues::Float32 { values, .. } => values.len(),
-        StaticValues::Unsigned(codes) => codes.len(),
-        StaticValues::Signed(codes) => codes.len(),
-    };
     let fits = weights.precision() == Precision::Int8
-        && x.rows.checked_mul(weights.k()).is_some_and(|count| values >= count)
+        && x.rows.checked_mul(weights.k()).is_some_and(|count| x.values.len() >= count)
         && epilogue.fits(weights.n())
         && holds(x.rows, weights.n(), epilogue, out);
     debug_assert!(fits, "not int8, or slices shorter than rows, K and N ask for");
@@ -238,7 +252,7 @@ pub fn linear_static(
         return reference::linear_static(x, weights, epilogue, out);
     }
     let groups = Int8::of(&weights.header()).groups;
-    let rounded = Rounded::fixed(x, weights.k(), groups, weights.class());
+    let rounded = Rounded::fixed(x, weights.k(), groups, weights.class(), parallel);
     int8::multiply(&rounded, &[(weights, *epilogue)], &mut [out], parallel);
 }
 

@@ -83,9 +83,9 @@ fn static_code(x: &StaticInput<'_>, index: usize) -> i32 {
         StaticValues::Unsigned(codes) => i32::from(codes[index]),
         StaticValues::Signed(codes) => i32::from(codes[index]),
         StaticValues::Float32 { values, signed } => {
-            let (low, high) = if signed { (-128, 127) } else { (0, 255) };
-            let rounded = (values[index] / x.scale).round_ties_even();
-            (rounded as i32).saturating_add(x.zero_point).clamp(low, high)
+            let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+            // NaN becomes code 0
+            ((values[index] / x.scale).round_ties_even() + x.zero_point as f32).clamp(low, high) as i32
         }
     }
 }

@@ -69,6 +69,7 @@ pub trait Simd: Copy + 'static {
     fn add(a: Self::F, b: Self::F) -> Self::F;
     fn sub(a: Self::F, b: Self::F) -> Self::F;
     fn mul(a: Self::F, b: Self::F) -> Self::F;
+    fn div(a: Self::F, b: Self::F) -> Self::F;
     /// 1 / a within 1 ulp, for normal a below 2¹²⁶.
     fn inverse(a: Self::F) -> Self::F;
     /// a · b + c, rounded once.

@@ -24,7 +24,13 @@ const HIGHEST: f32 = 87.0;
 #[inline(always)]
 fn exp<V: Simd>(x: V::F) -> V::F {
     // NaN is the second operand, so it stays
-    let x = V::min(V::splat(HIGHEST), V::max(V::splat(LOWEST), x));
+    exp_below::<V>(V::min(V::splat(HIGHEST), x))
+}
+
+/// Returns eˣ for x ≤ `HIGHEST`, that of `LOWEST` for less.
+#[inline(always)]
+fn exp_below<V: Simd>(x: V::F) -> V::F {
+    let x = V::max(V::splat(LOWEST), x);
     let n = V::round(V::mul(x, V::splat(std::f32::consts::LOG2_E)));
     let rest = V::fnma(n, V::splat(-2.121_944_4e-4), V::fnma(n, V::splat(0.693_359_4), x));
     let tail = polynomial::<V, 5>(rest, [0.5, 0.166_665_77, 0.041_666_555, 0.008_363_173, 0.001_392_617_6]);
@@ -35,7 +41,7 @@ fn exp<V: Simd>(x: V::F) -> V::F {
 /// Returns eˣ for x ≤ 0, or 0 where that would be denormal.
 #[inline(always)]
 pub fn exp_or_zero<V: Simd>(x: V::F) -> V::F {
-    V::if_less(x, V::splat(LOWEST), V::zero(), exp::<V>(x))
+    V::if_less(x, V::splat(LOWEST), V::zero(), exp_below::<V>(x))
 }
 
 /// Returns 1 / (1 + e⁻ˣ).
@@ -57,12 +63,12 @@ fn gelu<V: Simd>(x: V::F) -> V::F {
     let half = V::mul(x, V::splat(0.5));
     let square = V::mul(half, x);
     let lost = V::fnma(half, x, square);
-    let size = V::min(V::splat(20.0), V::mul(V::abs(x), V::splat(std::f32::consts::FRAC_1_SQRT_2)));
+    let size = V::mul(V::abs(x), V::splat(std::f32::consts::FRAC_1_SQRT_2));
     let inverse = V::inverse(V::add(size, V::splat(3.0)));
     // erfc(z) = e⁻ᶻ² g(t) / (z + 3), t = (z - 3) / (z + 3)
     let t = V::mul(V::sub(size, V::splat(3.0)), inverse);
     let g = polynomial::<V, 10>(t, ERFC);
-    let power = exp::<V>(V::sub(V::zero(), square));
+    let power = exp_below::<V>(V::sub(V::zero(), square));
     let power = V::if_less(V::splat(80.0), square, V::zero(), V::fma(power, lost, power));
     let upper = V::mul(V::mul(g, inverse), power);
     // half · erfc(-x/√2)

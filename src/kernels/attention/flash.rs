@@ -43,11 +43,11 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
 }
 
 /// Some blocks of queries of one key head.
-struct Head<'a> {
-    spec: &'a Attention,
-    tensors: &'a Tensors<'a>,
+pub struct Head<'a> {
+    pub spec: &'a Attention,
+    pub tensors: &'a Tensors<'a>,
     /// Sequence and key head.
-    place: (usize, usize),
+    pub place: (usize, usize),
     blocks: std::ops::Range<usize>,
     width: usize,
     columns: usize,
@@ -56,9 +56,9 @@ struct Head<'a> {
 
 /// The working memory of a block: queries (size × columns), scores (keys × columns), output (columns × size),
 /// and the maximum, sum and factor of each column.
-struct Memory {
+pub struct Memory {
     queries: *mut f32,
-    scores: *mut f32,
+    pub scores: *mut f32,
     out: *mut f32,
     largest: *mut f32,
     total: *mut f32,
@@ -88,7 +88,7 @@ impl Memory {
 impl Head<'_> {
     /// Returns the query head and the query of a column.
     #[inline(always)]
-    fn column(&self, column: usize) -> (usize, usize) {
+    pub fn column(&self, column: usize) -> (usize, usize) {
         let group = self.spec.heads / self.spec.kv_heads;
         (self.place.1 * group + column / self.spec.queries, column % self.spec.queries)
     }
@@ -108,11 +108,11 @@ impl Work for Head<'_> {
 }
 
 /// The columns `first` … `first + count`.
-struct Block<'a> {
-    head: &'a Head<'a>,
-    memory: &'a Memory,
-    first: usize,
-    count: usize,
+pub struct Block<'a> {
+    pub head: &'a Head<'a>,
+    pub memory: &'a Memory,
+    pub first: usize,
+    pub count: usize,
 }
 
 struct Sized<'a, const N: usize>(Block<'a>);
@@ -211,9 +211,15 @@ impl Block<'_> {
         unsafe {
             let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
             let mut key = 0;
-            while key + 8 <= count {
-                self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
-                key += 8;
+            // as many sums as the registers hold
+            let step = if V::LANES == 16 { 8 } else { 4 };
+            while key + step <= count {
+                if V::LANES == 16 {
+                    self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
+                } else {
+                    self.some_scores::<V, N, 4>(keys.add(key * spec.k.token), key);
+                }
+                key += step;
             }
             while key < count {
                 self.some_scores::<V, N, 1>(keys.add(key * spec.k.token), key);
@@ -246,58 +252,6 @@ impl Block<'_> {
         }
     }
 
-    /// Adds the mask to the scores of `count` keys from `start` on.
-    #[inline(always)]
-    unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
-        let (spec, mask) = (self.head.spec, self.head.tensors.mask);
-        let scores = self.memory.scores;
-        let width = N * V::LANES;
-        // SAFETY: count × columns scores are there, and the masks of their places, as `attention` checked.
-        unsafe {
-            let same_for_all = match mask {
-                Mask::None => false,
-                Mask::KeyLengths(_) => true,
-                Mask::Additive { strides, .. } | Mask::Keep { strides, .. } => strides[1] == 0 && strides[2] == 0,
-            };
-            if same_for_all {
-                for key in 0..count {
-                    let place = [self.head.place.0, 0, 0, start + key];
-                    // the mask of 0 is what is added, or the lowest number where the key is hidden
-                    let value = V::splat(reference::masked(mask, 0.0, place));
-                    let hidden = !matches!(mask, Mask::Additive { .. });
-                    for vector in 0..N {
-                        let at = scores.add(key * width + vector * V::LANES);
-                        let score = V::load(at);
-                        V::store(
-                            at,
-                            if hidden { V::if_less(value, V::zero(), value, score) } else { V::add(score, value) },
-                        );
-                    }
-                }
-            } else if !matches!(mask, Mask::None) {
-                for column in 0..self.count {
-                    let (head, query) = self.head.column(self.first + column);
-                    for key in 0..count {
-                        let at = scores.add(key * width + column);
-                        *at = reference::masked(mask, *at, [self.head.place.0, head, query, start + key]);
-                    }
-                }
-            }
-            if spec.causal {
-                for column in 0..self.count {
-                    let seen = reference::seen(spec, self.head.column(self.first + column).1);
-                    let hide = |keys: std::ops::Range<usize>| {
-                        for key in keys.start.max(start)..keys.end.min(start + count) {
-                            *scores.add((key - start) * width + column) = f32::NEG_INFINITY;
-                        }
-                    };
-                    hide(0..seen.start);
-                    hide(seen.end..usize::MAX);
-                }
-            }
-        }
-    }
-
     /// Turns the scores of `count` keys into powers of the difference to the largest so far.
     #[inline(always)]
     unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize) {
@@ -309,21 +263,28 @@ impl Block<'_> {
                 let scores = scores.add(vector * V::LANES);
                 let (largest, total) = (largest.add(vector * V::LANES), total.add(vector * V::LANES));
                 let before = V::load(largest);
-                let mut now = before;
-                for key in 0..count {
-                    now = V::max(V::load(scores.add(key * width)), now);
+                // four chains each, for their latency
+                let mut parts = [before; 4];
+                for first in (0..count).step_by(4) {
+                    for (part, now) in parts.iter_mut().enumerate().take(count - first) {
+                        *now = V::max(V::load(scores.add((first + part) * width)), *now);
+                    }
                 }
+                let now = V::max(V::max(parts[0], parts[1]), V::max(parts[2], parts[3]));
                 V::store(largest, now);
                 // where all is hidden nothing is subtracted: -inf less -inf would be NaN
                 let shift = V::if_less(V::splat(f32::NEG_INFINITY), now, now, V::zero());
                 let correction = vmath::exp_or_zero::<V>(V::sub(before, shift));
-                let mut sum = V::mul(V::load(total), correction);
-                for key in 0..count {
-                    let power = vmath::exp_or_zero::<V>(V::sub(V::load(scores.add(key * width)), shift));
-                    V::store(scores.add(key * width), power);
-                    sum = V::add(sum, power);
+                let mut parts = [V::mul(V::load(total), correction), V::zero(), V::zero(), V::zero()];
+                for first in (0..count).step_by(4) {
+                    for (part, sum) in parts.iter_mut().enumerate().take(count - first) {
+                        let at = scores.add((first + part) * width);
+                        let power = vmath::exp_or_zero::<V>(V::sub(V::load(at), shift));
+                        V::store(at, power);
+                        *sum = V::add(*sum, power);
+                    }
                 }
-                V::store(total, sum);
+                V::store(total, V::add(V::add(parts[0], parts[1]), V::add(parts[2], parts[3])));
                 V::store(factor.add(vector * V::LANES), correction);
             }
         }
@@ -337,30 +298,49 @@ impl Block<'_> {
         // SAFETY: the values are there; whole vectors are only loaded within a value vector.
         unsafe {
             let values = self.head.tensors.v.as_ptr().add(place);
-            for first in (0..self.count).step_by(4) {
-                let mut at = 0;
-                while at + 2 * V::LANES <= spec.value_size {
-                    self.some_values::<V, N, 2>(values, (first, at), count, V::LANES);
-                    at += 2 * V::LANES;
-                }
-                while at < spec.value_size {
-                    self.some_values::<V, N, 1>(values, (first, at), count, V::LANES.min(spec.value_size - at));
-                    at += V::LANES;
+            let step = if V::LANES == 16 { 8 } else { 4 };
+            for first in (0..self.count).step_by(step) {
+                if V::LANES == 16 {
+                    self.column_values::<V, N, 8>(values, first, count);
+                } else {
+                    self.column_values::<V, N, 4>(values, first, count);
                 }
             }
         }
     }
 
-    /// As [`Self::values`] for 4 columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
+    /// As [`Self::values`] for `R` columns from `first` on.
     #[inline(always)]
-    unsafe fn some_values<V: Simd, const N: usize, const W: usize>(
+    unsafe fn column_values<V: Simd, const N: usize, const R: usize>(
+        &self,
+        values: *const f32,
+        first: usize,
+        count: usize,
+    ) {
+        let size = self.head.spec.value_size;
+        let mut at = 0;
+        // SAFETY: the caller's; whole vectors are only loaded within a value vector.
+        unsafe {
+            while at + 2 * V::LANES <= size {
+                self.some_values::<V, N, R, 2>(values, (first, at), count, V::LANES);
+                at += 2 * V::LANES;
+            }
+            while at < size {
+                self.some_values::<V, N, R, 1>(values, (first, at), count, V::LANES.min(size - at));
+                at += V::LANES;
+            }
+        }
+    }
+
+    /// As [`Self::values`] for `R` columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
+    #[inline(always)]
+    unsafe fn some_values<V: Simd, const N: usize, const R: usize, const W: usize>(
         &self,
         values: *const f32,
         (first, at): (usize, usize),
         count: usize,
         lanes: usize,
     ) {
-        const R: usize = 4;
         let (spec, width) = (self.head.spec, N * V::LANES);
         let out_width = spec.value_size.next_multiple_of(32);
         // SAFETY: the caller's; there are memory for 32 columns, some of them unused.

@@ -263,10 +263,8 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if R <= 2 {
-            V::prefetch(weights.wrapping_add(2048));
-            V::prefetch(weights.wrapping_add(2048 + 64));
-        }
+        V::prefetch(weights.wrapping_add(2048));
+        V::prefetch(weights.wrapping_add(2048 + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
         if BITS == 4 {
             let low = V::isplat(0x0f0f_0f0f);

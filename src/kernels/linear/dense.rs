@@ -296,10 +296,8 @@ unsafe fn add_products<V: Simd, const R: usize, const KIND: usize>(
     for _ in 0..groups {
         // SAFETY: the caller's.
         unsafe {
-            if R <= 4 {
-                V::prefetch(weights.wrapping_add(2048));
-                V::prefetch(weights.wrapping_add(2048 + 64));
-            }
+            V::prefetch(weights.wrapping_add(2048));
+            V::prefetch(weights.wrapping_add(2048 + 64));
             let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
             weights = weights.add(V::LANES * 8);
             match KIND {

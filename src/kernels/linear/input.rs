@@ -81,59 +81,32 @@ impl Rounded {
 
     /// Rounds each row with a scale of its own.
     pub fn dynamic(x: &Rows<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
-        let rounded = Self::new(x.rows, groups, class);
-        let tasks = tasks(x.rows * k, rounded.blocking.blocks, parallel);
-        let (codes, scales, sums) = (Shared(rounded.codes), Shared(rounded.scales), Shared(rounded.sums));
-        parallel.run(tasks, &|task| {
-            let blocks = rounded.blocking.blocks * task / tasks..rounded.blocking.blocks * (task + 1) / tasks;
-            let blocking = rounded.blocking;
-            simd::run_float(class, Round { x, k, groups, blocking, blocks, codes, scales, sums });
-        });
-        rounded
+        Self::new(x.rows, groups, class).fill(&Source::Dynamic(x), k, class, parallel)
     }
 
     /// Takes or makes the codes of a static input.
-    pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class) -> Self {
+    pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         let mut rounded = Self::new(x.rows, groups, class);
-        let (signed, flip) = match x.values {
-            StaticValues::Unsigned(_) | StaticValues::Float32 { signed: false, .. } => (false, 0x80),
-            _ => (true, 0),
-        };
-        rounded.shift = if signed { x.zero_point } else { x.zero_point - 128 };
-        let inverse = 1.0 / x.scale;
-        for block in 0..rounded.blocking.blocks {
-            let (start, end) = (rounded.blocking.start(block), rounded.blocking.start(block + 1));
-            for row in start..end {
-                let mut sum = 0i32;
-                for index in 0..groups * 4 {
-                    let code = if index >= k {
-                        0
-                    } else {
-                        match x.values {
-                            StaticValues::Unsigned(codes) => codes[row * k + index] ^ flip,
-                            StaticValues::Signed(codes) => codes[row * k + index] as u8,
-                            StaticValues::Float32 { values, .. } => {
-                                let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-                                let _ = inverse;
-                                let value = (values[row * k + index] / x.scale).round_ties_even() + x.zero_point as f32;
-                                value.max(low).min(high) as i32 as u8 ^ flip
-                            }
-                        }
-                    };
-                    sum += if index < k { i32::from(code as i8) } else { 0 };
-                    let place = (index / 4 * (end - start) + row - start) * 4 + index % 4;
-                    // SAFETY: within the block's codes.
-                    unsafe { *rounded.codes.add(start * groups * 4 + place) = code };
-                }
-                // SAFETY: there is one for each row.
-                unsafe {
-                    *rounded.scales.add(row) = x.scale;
-                    *rounded.sums.add(row) = sum.wrapping_sub((k as i32).wrapping_mul(rounded.shift));
-                }
-            }
-        }
-        rounded
+        rounded.shift = x.zero_point - if x.values.signed() { 0 } else { 128 };
+        rounded.fill(&Source::Static(x), k, class, parallel)
     }
+
+    fn fill(self, source: &Source<'_>, k: usize, class: Class, parallel: &dyn Parallel) -> Self {
+        let (blocking, groups, shift) = (self.blocking, self.groups, self.shift);
+        let tasks = tasks(blocking.rows * k, blocking.blocks, parallel);
+        let (codes, scales, sums) = (Shared(self.codes), Shared(self.scales), Shared(self.sums));
+        parallel.run(tasks, &|task| {
+            let blocks = blocking.blocks * task / tasks..blocking.blocks * (task + 1) / tasks;
+            simd::run_float(class, Round { source, k, groups, shift, blocking, blocks, codes, scales, sums });
+        });
+        self
+    }
+}
+
+/// Where codes come from.
+enum Source<'a> {
+    Dynamic(&'a Rows<'a>),
+    Static(&'a StaticInput<'a>),
 }
 
 /// How many bytes of an input are gone through again and again from the second-level cache.
@@ -176,9 +149,10 @@ pub fn tasks(values: usize, most: usize, parallel: &dyn Parallel) -> usize {
 }
 
 struct Round<'a> {
-    x: &'a Rows<'a>,
+    source: &'a Source<'a>,
     k: usize,
     groups: usize,
+    shift: i32,
     blocking: Blocking,
     blocks: Range<usize>,
     codes: Shared<u8>,
@@ -196,9 +170,16 @@ impl Work for Round<'_> {
             // SAFETY: K values in each row of `x`, as `linears` checked; the codes, scales and sums are this task's.
             unsafe {
                 for row in start..end {
-                    let values = self.x.values.as_ptr().add(row * self.x.stride);
                     let to = codes.start().add((row - start) * width);
-                    let (scale, sum) = round_row::<V>(values, self.k, self.groups * 4, to);
+                    let (scale, sum) = match self.source {
+                        Source::Dynamic(x) => {
+                            round_row::<V>(x.values.as_ptr().add(row * x.stride), self.k, self.groups * 4, to)
+                        }
+                        Source::Static(x) => {
+                            let sum = fixed_row::<V>(x, row, self.k, self.groups * 4, to);
+                            (x.scale, sum.wrapping_sub((self.k as i32).wrapping_mul(self.shift)))
+                        }
+                    };
                     *self.scales.at(row) = scale;
                     *self.sums.at(row) = sum;
                 }
@@ -230,6 +211,40 @@ pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, 
                 to.add(column * rows + row).cast::<u32>().write(from.add(row * stride + column).cast::<u32>().read());
             }
         }
+    }
+}
+
+/// Writes row `row` of a static input as int8 codes (uint8 less 128), zeros up to `len`. Returns the sum of the codes.
+///
+/// # Safety
+/// `len` + 16 bytes can be written at `codes`; `k` ≤ `len`.
+#[inline(always)]
+unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usize, codes: *mut u8) -> i32 {
+    // SAFETY: the caller's; the rows were checked by `linear_static`.
+    unsafe {
+        match x.values {
+            StaticValues::Signed(from) => std::ptr::copy_nonoverlapping(from[row * k..].as_ptr().cast(), codes, k),
+            StaticValues::Unsigned(from) => {
+                for (index, code) in from[row * k..][..k].iter().enumerate() {
+                    *codes.add(index) = code ^ 0x80;
+                }
+            }
+            StaticValues::Float32 { values, signed } => {
+                let (low, high, offset) = if signed { (-128.0, 127.0, 0) } else { (0.0, 255.0, 128) };
+                let from = values[row * k..].as_ptr();
+                for index in (0..k).step_by(V::LANES) {
+                    // divided as QuantizeLinear divides: a product with the inverse rounds some halves otherwise
+                    let value = V::div(V::load_some(from.add(index), V::LANES.min(k - index)), V::splat(x.scale));
+                    let value = V::add(V::round(value), V::splat(x.zero_point as f32));
+                    let value = V::min(V::splat(high), V::max(V::splat(low), value));
+                    // NaN becomes code 0
+                    let value = V::if_less(value, V::splat(256.0), value, V::zero());
+                    V::store_bytes(codes.add(index), V::isub(V::to_i32(value), V::isplat(offset)));
+                }
+            }
+        }
+        std::ptr::write_bytes(codes.add(k), 0, len - k);
+        std::slice::from_raw_parts(codes.cast::<i8>(), k).iter().map(|code| i32::from(*code)).sum()
     }
 }
 

@@ -156,13 +156,13 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize>(
     unsafe {
         for _ in 0..groups / U {
             for part in sums.iter_mut() {
-                group::<V, R, U>(part, activations, weights);
+                group::<V, R>(part, activations, weights);
                 activations = activations.add(R * 4);
                 weights = weights.add(V::LANES * 8);
             }
         }
         for _ in 0..groups % U {
-            group::<V, R, U>(&mut sums[0], activations, weights);
+            group::<V, R>(&mut sums[0], activations, weights);
             activations = activations.add(R * 4);
             weights = weights.add(V::LANES * 8);
         }
@@ -179,18 +179,16 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize>(
 }
 
 #[inline(always)]
-unsafe fn group<V: Simd, const R: usize, const U: usize>(
+unsafe fn group<V: Simd, const R: usize>(
     sums: &mut [[V::I; 2]; R],
     activations: *const u8,
     weights: *const u8,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if U > 1 {
-            // few rows: the weights come from memory
-            V::prefetch(weights.wrapping_add(2048));
-            V::prefetch(weights.wrapping_add(2048 + 64));
-        }
+        // for the first rows the weights come from memory
+        V::prefetch(weights.wrapping_add(2048));
+        V::prefetch(weights.wrapping_add(2048 + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
         for (row, sums) in sums.iter_mut().enumerate() {
             let codes = V::iload_splat(activations.add(row * 4));
