@@ -38,7 +38,7 @@ pub fn activate(
     parallel: &dyn Parallel,
 ) {
     let width = bias.map_or(x.len(), <[f32]>::len);
-    let fits = x.len() == out.len() && (x.is_empty() || width > 0 && x.len() % width == 0);
+    let fits = x.len() == out.len() && (x.is_empty() || width > 0 && x.len().is_multiple_of(width));
     debug_assert!(fits, "an output of another length, or rows that are not as long as the bias");
     if !fits || x.is_empty() {
         return;

@@ -137,7 +137,7 @@ impl Attention {
             Mask::Keep { values, strides } => self.mask_reaches(strides).is_some_and(|end| end <= values.len()),
         };
         mask && self.kv_heads > 0
-            && self.heads % self.kv_heads == 0
+            && self.heads.is_multiple_of(self.kv_heads)
             && vectors(&self.q, self.heads, self.queries, self.head_size, q.len())
             && vectors(&self.k, self.kv_heads, self.keys, self.head_size, k.len())
             && vectors(&self.v, self.kv_heads, self.keys, self.value_size, v.len())

@@ -150,7 +150,7 @@ impl PackedLinear {
             return Err(PackError::Class(header.class));
         }
         expect("packed weights", storage.bytes().len(), header.bytes()?)?;
-        if !storage.bytes().is_empty() && storage.bytes().as_ptr() as usize % ALIGNMENT != 0 {
+        if !storage.bytes().is_empty() && !(storage.bytes().as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(PackError::Alignment);
         }
         Ok(Self { header, storage })

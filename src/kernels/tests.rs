@@ -109,7 +109,7 @@ impl Parallel for Threads {
 
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
-        if CALLS.fetch_add(1, Ordering::Relaxed) % 32 != 0 {
+        if !CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(32) {
             return (0..tasks).rev().for_each(work);
         }
         let next = AtomicUsize::new(0);

@@ -93,7 +93,7 @@ const ERFC: [f32; 10] = [
 fn tanh<V: Simd>(x: V::F) -> V::F {
     let size = V::abs(x);
     let square = V::mul(x, x);
-    let near = polynomial::<V, 5>(square, [-0.333_332_82, 0.133_314_19, -0.053_739_71, 0.020_639_04, -0.005_704_988_7]);
+    let near = polynomial::<V, 5>(square, [-0.333_332_8, 0.133_314_19, -0.053_739_71, 0.020_639_04, -0.005_704_988_7]);
     let near = V::fma(V::mul(near, square), x, x);
     let far = V::add(V::splat(1.0), exp::<V>(V::add(size, size)));
     let far = V::copy_sign(V::fnma(V::splat(2.0), V::inverse(far), V::splat(1.0)), x);
@@ -109,7 +109,7 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
         Activation::Gelu => gelu::<V>(x),
         Activation::GeluTanh => {
             let cube = V::mul(V::mul(x, x), V::mul(x, V::splat(0.044715)));
-            gate::<V>(x, V::mul(V::add(x, cube), V::splat(1.595_769_1)))
+            gate::<V>(x, V::mul(V::add(x, cube), V::splat(1.595_769)))
         }
         Activation::Silu => gate::<V>(x, x),
         Activation::Sigmoid => sigmoid::<V>(x),

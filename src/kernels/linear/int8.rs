@@ -123,8 +123,8 @@ impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
                 let shift = V::imul(V::isplat(tile.x.shift), load(tile.sums, vector));
                 let scales = V::load(tile.scales.add(vector * V::LANES));
                 let bias = V::load(tile.bias.add(vector * V::LANES));
-                for row in 0..R {
-                    let exact = V::isub(sums[row][vector], V::imul(zero_points, V::isplat(tile.x.sum(tile.row + row))));
+                for (row, sums) in sums.iter().enumerate() {
+                    let exact = V::isub(sums[vector], V::imul(zero_points, V::isplat(tile.x.sum(tile.row + row))));
                     let scale = V::mul(V::splat(tile.x.scale(tile.row + row)), scales);
                     let value = V::fma(V::to_f32(V::isub(exact, shift)), scale, bias);
                     let to = tile.out.add(row * tile.n + vector * V::LANES);
