@@ -179,11 +179,7 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize>(
 }
 
 #[inline(always)]
-unsafe fn group<V: Simd, const R: usize>(
-    sums: &mut [[V::I; 2]; R],
-    activations: *const u8,
-    weights: *const u8,
-) {
+unsafe fn group<V: Simd, const R: usize>(sums: &mut [[V::I; 2]; R], activations: *const u8, weights: *const u8) {
     // SAFETY: the caller's.
     unsafe {
         // for the first rows the weights come from memory

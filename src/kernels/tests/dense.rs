@@ -25,7 +25,8 @@ fn float_linears_are_near_float64() {
             .map(|index| {
                 let (row, column) = (index / n, index % n);
                 let values = &x[row * stride..][..k];
-                let weight = |row: usize| weights[if layout == Layout::KxN { row * n + column } else { column * k + row }];
+                let weight =
+                    |row: usize| weights[if layout == Layout::KxN { row * n + column } else { column * k + row }];
                 let products = || (0..k).map(|k| f64::from(values[k]) * f64::from(weight(k)));
                 let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
                 let sum = products().sum::<f64>() + bias;
@@ -62,10 +63,8 @@ fn float_linears_are_near_float64() {
                     continue;
                 }
                 // products below the normal numbers may be lost, as those of weights that bfloat16 has none for
-                let bound = wanted.size * (rounding + more + 1e-5)
-                    + 1e-33
-                    + k as f64 * 1e-37
-                    + wanted.input * rounding * 1e-36;
+                let bound =
+                    wanted.size * (rounding + more + 1e-5) + 1e-33 + k as f64 * 1e-37 + wanted.input * rounding * 1e-36;
                 let difference = (found - wanted.value).abs();
                 assert!(difference <= bound, "{class:?} {precision:?} {m}x{k}x{n} {index}: {difference} > {bound}");
             }

@@ -68,8 +68,13 @@ fn static_int8_is_the_same_in_every_class_and_near_float64() {
         let signed = matches!(values, StaticValues::Signed(_) | StaticValues::Float32 { signed: true, .. });
         let zero_point = random.below(256) as i32 - if signed { 128 } else { 0 };
         let x = StaticInput { values, rows: m, scale: 0.02, zero_point };
-        let weights =
-            Int8Weights { codes: &weights, signed: true, layout: Layout::KxN, zero_points: &zero_points, scales: &[0.01] };
+        let weights = Int8Weights {
+            codes: &weights,
+            signed: true,
+            layout: Layout::KxN,
+            zero_points: &zero_points,
+            scales: &[0.01],
+        };
         let bias = random.values(n);
         let epilogue = Epilogue { bias: random.once_in(2).then_some(&bias), ..Default::default() };
         let mut expected = vec![7.0; m * n];
@@ -92,7 +97,8 @@ fn static_int8_is_the_same_in_every_class_and_near_float64() {
                     if rounded.is_nan() { 0.0 } else { f64::from(rounded.clamp(low, high)) }
                 }
             };
-            let weight = |k: usize| f64::from(weights.codes[k * n + column] as i8) - f64::from(zero_points[column] as i8);
+            let weight =
+                |k: usize| f64::from(weights.codes[k * n + column] as i8) - f64::from(zero_points[column] as i8);
             let sum: f64 = (0..k).map(|k| (code(k) - f64::from(zero_point)) * weight(k)).sum();
             let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
             let wanted = sum * 0.0002 + bias;
