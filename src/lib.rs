@@ -34,9 +34,9 @@
 //! ```
 //!
 //! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],
-//! [`source`] and [`onnx`] for loading and saving, [`text`] for generation, [`ensemble`] for combining models, [`ffi`] for
-//! the C interface (`include/optimize.h` is generated from it), `src/bin/optimize` for the command. Limits on untrusted
-//! files are in [`limits`]; all access to the file system is in [`files`].
+//! [`source`] and [`onnx`] for loading and saving, [`text`] for generation, [`ensemble`] for combining models,
+//! [`ffi`] for the C interface (`include/optimize.h` is generated from it), `src/bin/optimize` for the command.
+//! Limits on untrusted files are in [`limits`]; all access to the file system is in [`files`].
 //!
 //! ```no_run
 //! use optimize::{call::Call, model::Model, onnx::save::ExternalData, quantize};

@@ -14,8 +14,9 @@ const OLDEST: i64 = 6;
 
 /// Lifts a model of operator set 6 to 16 to 17. Newer ones stay as they are.
 ///
-/// From 13 on [`opset::raise`] does it. What changed before: attributes became inputs; `Softmax` no longer flattens (13);
-/// `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log, `docs/Changelog.md`.
+/// From 13 on [`opset::raise`] does it. What changed before: attributes became inputs; `Softmax` no longer flattens
+/// (13); `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log,
+/// `docs/Changelog.md`.
 pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     edit::modernize_ir(model);
     let from = opset::version(model);

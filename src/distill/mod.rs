@@ -7,8 +7,8 @@
 //! - `signals` pairs values of both models, and `relations` finds attention.
 //! - `objective` adds the parts of the loss, and `graph` the gradients, with the rules of [`crate::autodiff`].
 //! - `teacher` runs the teacher, and `answers` caches its outputs.
-//! - `trainer` performs a step with a `learner`, which is `host` (with `optimizer`) or `device`; `run` is the loop, with
-//!   `schedule` and `checkpoint`; `report` describes the result.
+//! - `trainer` performs a step with a `learner`, which is `host` (with `optimizer`) or `device`; `run` is the loop,
+//!   with `schedule` and `checkpoint`; `report` describes the result.
 //!
 //! Gradients are an ordinary graph that ONNX Runtime runs; weights and gradients are memory that it reads and writes in
 //! place, with an own optimizer.

@@ -261,8 +261,8 @@ fn ten_steps_have_the_losses_that_pytorch_has() {
     }
 }
 
-/// With the rows that were read and with whole gradients: to the last bit the same, but for the order of sums where a step
-/// is of two runs.
+/// With the rows that were read and with whole gradients: to the last bit the same, but for the order of sums where a
+/// step is of two runs.
 #[test]
 fn tables_learn_the_same_row_by_row() {
     let (teacher, student) = (tiny("encoders/bert-tanh", Dialect::Runtime), tiny("encoders/bert", Dialect::Runtime));

@@ -2,9 +2,9 @@
 //!
 //! [`Ensemble`] holds the members and the combination method, checked. It leads to three results:
 //!
-//! - [`Ensemble::generator`] generates text: members decode in step, and at every token their distributions are combined
-//!   ([`combine`]) for the sampler. `chorus` is for members with one vocabulary, `union` for different ones, `rerank`
-//!   lets each member generate and selects the best text; [`schedule`] assigns threads.
+//! - [`Ensemble::generator`] generates text: members decode in step, and at every token their distributions are
+//!   combined ([`combine`]) for the sampler. `chorus` is for members with one vocabulary, `union` for different ones,
+//!   `rerank` lets each member generate and selects the best text; [`schedule`] assigns threads.
 //! - [`Ensemble::fuse`] returns one model that has the members as branches: it is saved, run, evaluated and benchmarked
 //!   like any other. Loading a manifest ([`manifest`]) returns it too.
 //! - [`merge`] averages weights into one model of the size of a member.

@@ -71,8 +71,8 @@ pub struct optimize_benchmark_options_t {
     /// Number of inputs in `input_names` and `input_tensors`.
     pub input_count: u64,
 }
-// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32 and three 64-bit fields: no padding, all
-// zero is valid.
+// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32 and three 64-bit fields: no padding,
+// all zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
 /// Compares two models, interleaved in this process: speed with a bootstrap interval, load time, memory, size, and

@@ -126,8 +126,8 @@ pub struct optimize_prune_options_t {
     /// a sparsity; 0 is none. Needs ONNX Runtime.
     pub target_speedup: f64,
 }
-// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all zero
-// is valid.
+// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all
+// zero is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
 /// Prunes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of

@@ -116,7 +116,8 @@ pub struct optimize_tensorrt_options_t {
     /// selects built-in sentences or generated numbers.
     pub calibration: *const c_char,
 }
-// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no padding.
+// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no
+// padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
 /// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to

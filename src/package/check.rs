@@ -86,8 +86,8 @@ fn reference(
 ) -> Result<(Values, Values)> {
     let made = BenchmarkOptions { shapes: example.clone(), ..BenchmarkOptions::default() };
     let inputs = Source::new(model, model, None, &made)?.timing()?.tensors;
-    // Products of weights in blocks may be right only where constants are folded: ONNX Runtime 1.32 gives zeros for codes
-    // that are constants with scales that are computed.
+    // Products of weights in blocks may be right only where constants are folded: ONNX Runtime 1.32 gives zeros for
+    // codes that are constants with scales that are computed.
     let optimization_level = if has_blocks(model) { OptimizationLevel::Basic } else { OptimizationLevel::Disabled };
     let plain = SessionOptions { optimization_level, ..options.clone() };
     let mut session = Session::new(runtime, model, &plain, call)?;

@@ -9,9 +9,9 @@
 //! constants, which ONNX Runtime computes when it makes a session.
 //!
 //! Unless it is told to fold no constants. Then scales are no constants, and its kernel for 8-bit activations, which
-//! rearranges the codes beforehand with their scales, gives zeros if the codes are constants (1.32). So where scales are
-//! computed the codes are, too, by a `Reshape`: what folds one folds the other, and what does not takes the kernel that
-//! rearranges nothing, which is slow and right.
+//! rearranges the codes beforehand with their scales, gives zeros if the codes are constants (1.32). So where scales
+//! are computed the codes are, too, by a `Reshape`: what folds one folds the other, and what does not takes the
+//! kernel that rearranges nothing, which is slow and right.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::planner::{Change, Form, Plan, Weight};

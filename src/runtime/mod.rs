@@ -2,8 +2,8 @@
 //!
 //! - [`library`]: finds the shared library and opens it once per process ([`Runtime`]).
 //! - [`tensor`]: [`Tensor`], the immutable value that is the input and output of a run.
-//! - [`session`]: [`Session`], a model loaded for running; `options` configures it, `weights` passes the model on without
-//!   files to open, `inputs` rejects wrong inputs before a run, `watch` ends a run early.
+//! - [`session`]: [`Session`], a model loaded for running; `options` configures it, `weights` passes the model on
+//!   without files to open, `inputs` rejects wrong inputs before a run, `watch` ends a run early.
 //! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays on the
 //!   device of a session ([`Resident`]).
 //! - [`providers`]: execution providers (CPU, CUDA, TensorRT); `register` adds one to a session, `driver` finds NVIDIA

@@ -111,7 +111,8 @@ pub fn give(
 ) -> Result<(SessionBuilder, Vec<Bytes>)> {
     let mut kept = Vec::with_capacity(lent.len());
     if in_place {
-        // For weights that are not copied a file must be there, in a folder that the session is told, though it is not read.
+        // For weights that are not copied a file must be there, in a folder that the session is told, though it is
+        // not read.
         let folder = files::always_empty().0;
         builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
     }

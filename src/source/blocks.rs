@@ -1,35 +1,35 @@
 //! Quantized blocks of GGUF files as `com.microsoft.MatMulNBits`, without loss.
 //!
-//! ONNX Runtime has one fast kernel for blocks whose activations stay float: 4-bit integers with a float scale
-//! for each group of a row and whole zero points. Everything is brought into that form.
+//! ONNX Runtime has one fast kernel for block-quantized weights with float activations: 4-bit integers with a float
+//! scale per group of a row and integer zero points. All forms are converted to it.
 //!
-//! - Integers of more than 4 bits are two planes of nibbles, `q = 16 h + l`: a row of the weight becomes the row
-//!   of `h` with scales `16 s` and, behind it, the row of `l` with scales `s`, and `x` is given twice. (The 8-bit
-//!   kernel of ONNX Runtime 1.32 unpacks the whole weight in each run: 5 to 30 times slower.)
-//! - Where the offset of a group is not a whole number of scales (Q4_1, the K forms), `w = s (q - z) + c` with
-//!   the middle of the range as `z`: the second term is a product of the sums of `x` over groups with `c`, a
-//!   matrix of rank `K / 32`. (Float zero points would say the same and are 10 to 12 times slower.)
+//! - Integers of more than 4 bits are two planes of nibbles, `q = 16 h + l`: a row of the weight becomes the row of `h`
+//!   with scales `16 s` followed by the row of `l` with scales `s`, and `x` is passed twice. (The 8-bit kernel of ONNX
+//!   Runtime 1.32 unpacks the whole weight in each run: 5 to 30 times slower.)
+//! - If the offset of a group is not an integer multiple of the scale (Q4_1, the K forms), `w = s (q - z) + c` with the
+//!   middle of the range as `z`: the second term is a product of the sums of `x` over groups with `c`, a matrix of rank
+//!   `K / 32`. (Float zero points would be equivalent and are 10 to 12 times slower.)
 //!
-//! | weight 1536 x 576, one thread, µs a run | one row of `x` | 128 rows |
+//! | weight 1536 x 576, one thread, µs per run | one row of `x` | 128 rows |
 //! |---|---|---|
 //! | float32 `MatMul` | 130 to 270 | 1,650 |
 //! | 4 bits, symmetric | 104 | 1,750 |
 //! | 4 bits with offsets (here) · as float zero points | 149 · 1,564 | 2,150 · 3,359 |
 //! | 8 bits as two planes (here) · 8-bit kernel | 168 · 1,087 | 3,616 · 4,276 |
 //!
-//! So 4 bits are never much slower than float and faster for one row; more bits win where memory is the limit (a
-//! head of 49152 rows: 7.6 ms, float 7.7, at a quarter of the size) and cost a prompt up to twice the time. The
-//! result is that of the float weight up to the rounding of float32 sums: SmolLM2 (Q4_1, Q8_0 head) gives logits
-//! within 3e-4 of those of the float weights, and writes 1.6 to 1.8 times as fast as from float.
+//! So 4 bits are never much slower than float, and faster for one row. More bits pay off if memory is the limit (an
+//! output layer of 49152 rows: 7.6 ms, float 7.7, at a quarter of the size), and take up to twice as long for a prompt.
+//! The result is that of the float weight up to the rounding of float32 sums: SmolLM2 (Q4_1, Q8_0 output layer) gives
+//! logits within 3e-4 of those of the float weights, and generates 1.6 to 1.8 times as fast as with float weights.
 //!
-//! [`SessionOptions::round_activations`] trades that for speed: with `accuracy_level` 4 the kernel rounds `x` to 8 bits for each
-//! group. One row then costs half to two thirds (SmolLM2 writes 1.4 times as fast), many rows a third more. A
-//! product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits by up to 2.4 of 40, 7 % of its
-//! likeliest tokens change, KL 0.0075: about what rounding its weights to 8 bits costs, spread evenly over all
-//! kinds of layers. Nothing does it unasked.
+//! [`SessionOptions::round_activations`] gives up this accuracy for speed: with `accuracy_level` 4 the kernel quantizes
+//! `x` to 8 bits per group. One row then takes half to two thirds of the time (SmolLM2 generates 1.4 times as fast),
+//! many rows a third more. A product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits by up to
+//! 2.4 of 40, 7 % of its most likely tokens change, KL 0.0075: about the error of quantizing its weights to 8 bits,
+//! spread evenly over all kinds of layers. It is only used on request.
 //!
-//! These products need the rearranging that ONNX Runtime does when it makes a session: without it a step takes 35
-//! times as long, so for models that have them `disable_prepacking` does nothing.
+//! These products need the weight rearrangement that ONNX Runtime does when it creates a session: without it a step
+//! takes 35 times as long, so `disable_prepacking` has no effect for models that have them.
 //!
 //! [`SessionOptions::round_activations`]: crate::runtime::SessionOptions::round_activations
 //!
@@ -46,12 +46,12 @@ use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-/// Bytes of packed or float weights that one thread makes before it writes them out.
+/// Number of bytes of packed or float weights that one thread makes before it writes them.
 const PIECE: usize = 1 << 20;
-/// Value of a nibble that `MatMulNBits` takes for zero if it is given no zero points.
+/// The nibble that `MatMulNBits` takes as zero if it has no zero points.
 const DEFAULT_ZERO: u8 = 8;
 
-/// `x Wᵀ` with a weight `[N, K]` in blocks; `x` is `[batch, sequence, K]`.
+/// Returns `x Wᵀ` with a block-quantized weight `[N, K]`; `x` is `[batch, sequence, K]`.
 pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.dialect == Dialect::Portable {
         let table = floats(b, name, stored, form)?;
@@ -84,10 +84,10 @@ pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored,
     Ok(b.op("Add", &[&product, &correction], &[]))
 }
 
-/// Rows of a table in blocks; `ids` is `[batch, sequence]`.
+/// Returns rows of a block-quantized table; `ids` is `[batch, sequence]`.
 ///
-/// The rows looked up are unpacked in the graph, from the same constants that [`product`] reads: a table that is
-/// also the head is there once. Symmetric forms come out bit for bit; others are off by one rounding of float32.
+/// The rows are unpacked in the graph, from the same constants that [`product`] reads: a table that is also the
+/// output layer is stored once. Symmetric forms are exact; others differ by one rounding of float32.
 pub(super) fn embedding(
     b: &mut Builder<'_>,
     ids: &str,
@@ -161,17 +161,17 @@ impl Shape {
         Ok(Shape { rows, columns, planes: if layout.bits > 4 { 2 } else { 1 }, group: layout.group })
     }
 
-    /// Groups of a row, in one plane.
+    /// Returns the number of groups of a row in one plane.
     fn groups(&self) -> usize {
         self.columns / self.group
     }
 
-    /// Bytes of a row of nibbles.
+    /// Returns the size of a row of nibbles in bytes.
     fn row_bytes(&self) -> usize {
         self.planes * self.columns / 2
     }
 
-    /// The nibble that means zero, for each group of a row: the high plane first.
+    /// Returns the zero point of each group of a row: the high plane first.
     fn zeros(&self, layout: &Layout) -> impl Iterator<Item = u8> {
         let groups = self.groups();
         let of_plane = if self.planes == 1 { [DEFAULT_ZERO, 0] } else { [layout.middle >> 4, 0] };
@@ -179,7 +179,7 @@ impl Shape {
     }
 }
 
-/// Names of the constants that a weight becomes.
+/// Names of the constants of a packed weight.
 struct Packed {
     values: String,
     scales: String,
@@ -189,7 +189,7 @@ struct Packed {
     layout: Layout,
 }
 
-/// The packed constants of a weight, made when it is first asked for.
+/// Returns the packed constants of a weight; they are made on first use.
 fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> Result<Packed> {
     let layout = form.layout();
     let shape = Shape::of(stored, &layout)?;
@@ -252,14 +252,14 @@ fn pack(scratch: &Scratch, stored: &Stored, form: BlockForm, shape: &Shape) -> R
 }
 
 impl Shape {
-    /// Bytes of a row as it is stored.
+    /// Returns the size of a row as it is stored, in bytes.
     fn stored_row(&self, layout: &Layout) -> usize {
         self.columns / layout.elements * layout.bytes
     }
 }
 
-/// Gives runs of whole rows and the number of the first to `work`, on all threads, so that each makes about
-/// [`PIECE`] bytes from rows that become `width` bytes. Pages of the file are given back behind it.
+/// Passes runs of whole rows and the index of the first to `work`, on all threads, so that each makes about [`PIECE`]
+/// bytes from rows that become `width` bytes. Pages of the file are released after use.
 fn for_each_piece(
     stored: &Stored,
     shape: &Shape,
@@ -275,7 +275,7 @@ fn for_each_piece(
     })
 }
 
-/// Packed rows in the making.
+/// Packed rows that are being written.
 struct Rows {
     shape: Shape,
     values: Vec<u8>,
@@ -322,7 +322,7 @@ impl Rows {
     }
 }
 
-/// Pairs of nibbles, the even one low.
+/// Packs pairs of nibbles, the even one in the low bits.
 fn join(q: &[u8], nibble: impl Fn(u8) -> u8, out: &mut [u8]) {
     q.chunks_exact(2).zip(out).for_each(|(pair, out)| *out = nibble(pair[0]) | nibble(pair[1]) << 4);
 }
@@ -331,7 +331,7 @@ fn put(out: &mut [u8], index: usize, value: f32) {
     out[index * 4..index * 4 + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// The weight as a float32 constant, under its own name.
+/// Returns the weight as a float32 constant under its own name.
 pub(super) fn floats(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.has(name) {
         return Ok(name.to_owned());
@@ -340,7 +340,7 @@ pub(super) fn floats(b: &mut Builder<'_>, name: &str, stored: &Stored, form: Blo
     Ok(b.initializer(edit::tensor(name, DataType::Float32, &stored.dims, bytes)))
 }
 
-/// A tensor in blocks as float32.
+/// Returns a block-quantized tensor as float32.
 pub(super) fn dequantized(scratch: &Scratch, stored: &Stored, form: BlockForm) -> Result<Bytes> {
     let layout = form.layout();
     let width = stored.dims.last().map_or(0, |columns| *columns as usize);

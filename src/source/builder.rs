@@ -1,8 +1,8 @@
-//! Building an ONNX graph node by node.
+//! Builds an ONNX graph node by node.
 //!
-//! Values are names; every method that makes a node gives the name of its output. Nodes are named after the
-//! module they belong to (`/model/layers.0/self_attn/q_proj/MatMul`), so that techniques can be aimed by
-//! module, and weights keep the names they have in the checkpoint.
+//! Values are names; every method that adds a node returns the name of its output. Nodes are named after their module
+//! (`/model/layers.0/self_attn/q_proj/MatMul`), so that techniques can select them by module, and weights keep their
+//! names in the checkpoint.
 
 use super::weights::{BlockForm, Form, Stored, Weights};
 use crate::error::{Context, Result, bail};
@@ -13,17 +13,17 @@ use crate::onnx::proto::*;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// Which operators a graph is made of.
+/// The operators of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// Fused operators of ONNX Runtime (`com.microsoft`): the fast form to run.
+    /// Fused operators of ONNX Runtime (`com.microsoft`), which run fastest.
     #[default]
     Runtime,
-    /// Standard operators up to operator set 20: for other runtimes, TensorRT and differentiation.
+    /// Standard operators up to opset 20, for other runtimes, TensorRT and differentiation.
     Portable,
 }
 
-/// Operator set of built graphs: has `LayerNormalization`, and axes of reductions are inputs.
+/// Opset of built graphs: it has `LayerNormalization`, and axes of reductions are inputs.
 pub const OPSET: i64 = 18;
 
 /// An attribute of a node.
@@ -34,29 +34,29 @@ pub enum Attribute<'a> {
     Float(f32),
     /// Several integers.
     Ints(&'a [i64]),
-    /// A text.
+    /// A string.
     Text(&'a str),
 }
 
-/// A graph in the making.
+/// A graph that is being built.
 pub struct Builder<'w> {
-    /// Where weights come from.
+    /// The source of weights.
     pub weights: &'w dyn Weights,
-    /// Which operators to use.
+    /// The operators to use.
     pub dialect: Dialect,
     graph: GraphProto,
     names: HashSet<String>,
     scope: Vec<String>,
     constants: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
-    /// Weights of half precision that were cast already.
+    /// Half-precision weights that were already cast.
     casts: HashMap<String, String>,
     contrib: bool,
-    /// Room for weights that are stored in another form than the graph has them in.
+    /// Memory for weights that are stored in another form than in the graph.
     pub(super) scratch: Scratch,
 }
 
 impl<'w> Builder<'w> {
-    /// An empty graph over a checkpoint.
+    /// Returns an empty graph over a checkpoint.
     pub fn new(name: &str, weights: &'w dyn Weights, dialect: Dialect) -> Builder<'w> {
         let graph = GraphProto { name: Some(name.to_owned()), ..Default::default() };
         let (names, scope, constants, casts) = Default::default();
@@ -72,14 +72,14 @@ impl<'w> Builder<'w> {
         result
     }
 
-    /// Declares an input; a dimension is a size or a name.
+    /// Declares an input; a dimension is a size or a symbol.
     pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
         self.names.insert(name.to_owned());
         self.graph.input.push(value_info(name, dtype, dims));
         name.to_owned()
     }
 
-    /// Declares `value` as an output under the name `name`.
+    /// Declares `value` as an output with the name `name`.
     pub fn output(&mut self, name: &str, value: &str, dtype: DataType, dims: &[&str]) {
         if name != value {
             self.names.insert(name.to_owned());
@@ -90,17 +90,17 @@ impl<'w> Builder<'w> {
         self.graph.output.push(value_info(name, dtype, dims));
     }
 
-    /// Declares the value `name`, made by an earlier node under exactly this name, as an output.
+    /// Declares the value `name`, the output of an earlier node with exactly this name, as an output.
     pub fn output_as_is(&mut self, name: &str, dtype: DataType, dims: &[&str]) {
         self.graph.output.push(value_info(name, dtype, dims));
     }
 
-    /// A node of the standard operators with one output.
+    /// Adds a node of a standard operator with one output.
     pub fn op(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
         self.node("", op, inputs, 1, attributes).swap_remove(0)
     }
 
-    /// A node of `com.microsoft` with some outputs.
+    /// Adds a node of `com.microsoft` with several outputs.
     pub fn contrib(
         &mut self,
         op: &str,
@@ -112,7 +112,7 @@ impl<'w> Builder<'w> {
         self.node("com.microsoft", op, inputs, outputs, attributes)
     }
 
-    /// A node of any domain with fresh output names.
+    /// Adds a node of any domain with new output names.
     pub fn node(
         &mut self,
         domain: &str,
@@ -129,7 +129,7 @@ impl<'w> Builder<'w> {
         made
     }
 
-    /// A node whose outputs have given names (an empty name leaves an output out).
+    /// Adds a node whose outputs have the given names (an empty name omits an output).
     pub fn node_to(
         &mut self,
         domain: &str,
@@ -161,7 +161,7 @@ impl<'w> Builder<'w> {
         self.graph.node.push(node);
     }
 
-    /// A name nobody has yet: `wanted`, or `wanted_1`, `wanted_2` …
+    /// Returns an unused name: `wanted`, or `wanted_1`, `wanted_2` …
     pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = 0;
@@ -172,7 +172,8 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// A weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is copied.
+    /// Returns a weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is
+    /// copied.
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
         match stored.form {
@@ -194,7 +195,7 @@ impl<'w> Builder<'w> {
         Ok(cast)
     }
 
-    /// A plain tensor as it will lie in the graph: float64, which nobody trains in and nothing runs in, as float32.
+    /// Returns a plain tensor in its type in the graph: float64, which is neither trained nor run, becomes float32.
     fn plain(&self, dtype: DataType, stored: Stored) -> Result<(DataType, Stored)> {
         if dtype != DataType::Float64 {
             return Ok((dtype, stored));
@@ -210,7 +211,7 @@ impl<'w> Builder<'w> {
         Ok((DataType::Float32, Stored { form: Form::Plain(DataType::Float32), bytes, ..stored }))
     }
 
-    /// Adds a plain tensor as an initializer, once, and gives the type it has there.
+    /// Adds a plain tensor as an initializer, once, and returns its type there.
     fn add_stored(&mut self, name: &str, stored: Stored) -> Result<DataType> {
         let Form::Plain(dtype) = stored.form else { bail!(Internal, "{name} is not a plain tensor") };
         if self.has(name) && dtype == DataType::Float64 {
@@ -230,7 +231,7 @@ impl<'w> Builder<'w> {
         self.op("Cast", &[x], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))])
     }
 
-    /// `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it is there, `{module}.bias`.
+    /// Adds `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it exists, `{module}.bias`.
     pub fn linear(&mut self, x: &str, module: &str, inputs: i64, outputs: i64) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {
@@ -239,7 +240,7 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// `x Wᵀ` with a named weight `[out, in]`, in whatever form it is stored.
+    /// Adds `x Wᵀ` with a named weight `[out, in]` in any stored form.
     pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
         let stored = self.weights.shaped(weight, &[outputs, inputs])?;
         match stored.form {
@@ -252,7 +253,7 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// Adds a bias if the checkpoint has one of that name.
+    /// Adds a bias if the checkpoint has one with that name.
     pub fn add_bias(&mut self, x: &str, name: &str, size: i64) -> Result<String> {
         if self.weights.find(name)?.is_none() {
             return Ok(x.to_owned());
@@ -261,7 +262,7 @@ impl<'w> Builder<'w> {
         Ok(self.op("Add", &[x, &bias], &[]))
     }
 
-    /// Rows of the checkpoint's table `name` `[rows, width]`, as float32. The rows are cast, not the table.
+    /// Returns rows of the checkpoint's table `name` `[rows, width]` as float32. The rows are cast, not the table.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
         let stored = self.weights.shaped(name, &[rows, width])?;
         if let Form::Blocks(form) = stored.form {
@@ -272,7 +273,7 @@ impl<'w> Builder<'w> {
         Ok(if dtype == DataType::Float32 { found } else { self.cast_to_float32(&found) })
     }
 
-    /// `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.
+    /// Adds `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.
     pub fn layer_norm(&mut self, x: &str, module: &str, width: i64, epsilon: f32) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {
@@ -283,23 +284,23 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// A constant list of integers, made once.
+    /// Returns a constant list of integers, added once.
     pub fn ints(&mut self, values: &[i64]) -> String {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.constant(DataType::Int64, &[values.len() as i64], raw)
     }
 
-    /// A constant integer, made once.
+    /// Returns a constant integer, added once.
     pub fn int(&mut self, value: i64) -> String {
         self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
     }
 
-    /// A constant float, made once.
+    /// Returns a constant float, added once.
     pub fn float(&mut self, value: f32) -> String {
         self.constant(DataType::Float32, &[], value.to_le_bytes().to_vec())
     }
 
-    /// A constant table of floats (rotary angles …), made once.
+    /// Returns a constant table of floats (rotary angles …), added once.
     pub fn floats(&mut self, dims: &[i64], values: &[f32]) -> String {
         self.constant(DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
@@ -315,7 +316,7 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// Whether a value of that name is there already.
+    /// Returns whether a value with that name exists.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.contains(name)
     }
@@ -329,12 +330,12 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// `MatMulNBits` over blocks, lossless: nibbles and scales are only rearranged.
+    /// Adds `MatMulNBits` over blocks without loss: nibbles and scales are only rearranged.
     fn block_product(&mut self, x: &str, weight: &str, stored: &Stored, form: BlockForm) -> Result<String> {
         super::blocks::product(self, x, weight, stored, form).at(|| weight.to_owned())
     }
 
-    /// The finished model.
+    /// Returns the finished model.
     pub fn finish(self) -> ModelProto {
         let import = |domain: &str, version| OperatorSetIdProto {
             domain: Some(domain.to_owned()),

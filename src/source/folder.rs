@@ -1,7 +1,7 @@
 //! ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
 //! sentence-transformers, or our own `--output DIR`.
 //!
-//! What a model is for is read off its graph first; configuration files beside it only add to that.
+//! The task of a model is derived from its graph first; configuration files next to it only add to that.
 
 use super::checkpoint::sentence::Sentence;
 use super::checkpoint::{side, tokens_without_rows};
@@ -12,7 +12,7 @@ use crate::onnx::load;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
-/// Names of the model in exported folders, best first. Merged decoders serve prompt and continuation alike.
+/// File names of the model in exported folders, best first. Merged decoders serve both prompt and continuation.
 const NAMES: &[&str] = &[
     "model.onnx",
     "onnx/model.onnx",
@@ -27,7 +27,7 @@ const NAMES: &[&str] = &[
     "model.onnx.packed",
 ];
 
-/// Loads one `.onnx` file, with what lies beside it.
+/// Loads one `.onnx` file with the files next to it.
 pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
     let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
@@ -47,7 +47,7 @@ pub fn load(folder: &Path) -> Result<Model> {
     Ok(model.with_card(card))
 }
 
-/// The `.onnx` file of a folder and the kind of folder; `None` if there is none.
+/// Returns the `.onnx` file of a folder and the kind of folder; `None` if there is none.
 pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     if let Some(file) = genai_file(folder)? {
         return Ok(Some((file, Format::GenaiFolder)));
@@ -72,7 +72,7 @@ pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     }
 }
 
-/// The decoder that `genai_config.json` names.
+/// Returns the decoder that `genai_config.json` names.
 fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     let path = folder.join("genai_config.json");
     let Some(config) = side::read_object(&path)? else { return Ok(None) };
@@ -86,7 +86,7 @@ fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(folder.join(name)))
 }
 
-/// What was looked for in a folder, for the error when none of it is there.
+/// Returns what was searched for in a folder, for the error if none of it exists.
 pub fn nothing_found(folder: &Path) -> String {
     let mut found: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
@@ -101,12 +101,12 @@ pub fn nothing_found(folder: &Path) -> String {
     format!("{}: the folder contains no model: searched for {looked_for}; found {found}", folder.display())
 }
 
-/// The folder that the other files of a model in `file` lie in.
+/// Returns the folder of the other files of a model in `file`.
 fn home_of(file: &Path) -> PathBuf {
     home(files::parent_of(file))
 }
 
-/// The folder that the other files of a model in `folder` lie in: itself, or the one around an `onnx` folder that has
+/// Returns the folder of the other files of a model in `folder`: itself, or the parent of an `onnx` folder that has
 /// none of them.
 fn home(folder: &Path) -> PathBuf {
     let has = |name: &str| folder.join(name).is_file();
@@ -150,7 +150,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     Ok(card)
 }
 
-/// `genai_config.json` knows the special tokens and the length, where the folder has no `config.json`.
+/// Reads special tokens and length from `genai_config.json` if the folder has no `config.json`.
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();
@@ -169,7 +169,7 @@ fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     Ok(())
 }
 
-/// What a model does, by its signature.
+/// Returns the task of a model from its signature.
 fn task(inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Task {
     let takes = |part: &str| inputs.iter().any(|i| i.name.contains(part));
     let gives = |part: &str| outputs.iter().any(|o| o.name.contains(part));

@@ -1,7 +1,7 @@
-//! From what users have to a [`Model`](crate::model::Model): ONNX files, exported folders, Hugging Face checkpoints, GGUF files.
+//! Readers of [`Model`](crate::model::Model)s: ONNX files, exported folders, Hugging Face checkpoints, GGUF files.
 //!
 //! Readers return a graph whose weights are slices of the mapped files, and a [`Card`](crate::model::Card) with the
-//! rest. Which of them reads a path, [`crate::open`] decides.
+//! rest. [`crate::open`] chooses the reader of a path.
 
 pub mod blocks;
 pub mod builder;
@@ -12,9 +12,9 @@ pub mod weights;
 
 pub use builder::Dialect;
 
-/// How to load a model.
+/// Options for loading a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Which operators a graph is built of, where one is built (checkpoints, GGUF).
+    /// The operators of graphs that are built (checkpoints, GGUF).
     pub dialect: Dialect,
 }

@@ -1,4 +1,4 @@
-//! Named tensors of a checkpoint, wherever and however they are stored.
+//! Named tensors of a checkpoint, in any stored form.
 
 use crate::error::{Result, error};
 use crate::onnx::dtype::DataType;
@@ -7,11 +7,11 @@ use bytes::Bytes;
 /// One tensor as it is stored. Cloning shares the bytes.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// Shape, outermost dimension first (as in PyTorch).
+    /// Shape, outermost dimension first (like in PyTorch).
     pub dims: Vec<i64>,
     /// How the elements are stored.
     pub form: Form,
-    /// The elements, as a slice of the mapped file where that is possible.
+    /// The elements, as a slice of the mapped file if possible.
     pub bytes: Bytes,
 }
 
@@ -20,12 +20,13 @@ pub struct Stored {
 pub enum Form {
     /// One after another, row-major.
     Plain(DataType),
-    /// Rows cut into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
+    /// Rows split into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
     Blocks(BlockForm),
 }
 
-/// Blocks as GGUF files have them: integers `q` with scales, `w = scale q + offset`. All of them can be held exactly
-/// by `com.microsoft.MatMulNBits` (see [`super::blocks`]). Bytes of a block in the order given; `d`, `e`, `m` are float16.
+/// Blocks of GGUF files: integers `q` with scales, `w = scale q + offset`. `com.microsoft.MatMulNBits` can represent
+/// all of them exactly (see [`super::blocks`]). Each form lists the bytes of a block in order; `d`, `e`, `m` are
+/// float16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)] // the names users know
 pub enum BlockForm {
@@ -39,51 +40,53 @@ pub enum BlockForm {
     Q5_1,
     /// 32 weights: `d`, 32 signed bytes `q`; `w = d q`.
     Q8_0,
-    /// 256 weights in 8 groups: `d`, `e`, 12 bytes of 6-bit scales `s` and `t`, 128 bytes of nibbles; `w = d s q - e t`.
+    /// 256 weights in 8 groups: `d`, `e`, 12 bytes of 6-bit scales `s` and `t`, 128 bytes of nibbles; `w = d s q - e
+    /// t`.
     Q4_K,
-    /// 256 weights in 8 groups: as `Q4_K`, with 32 bytes of fifth bits before the nibbles.
+    /// 256 weights in 8 groups: like `Q4_K`, with 32 bytes of fifth bits before the nibbles.
     Q5_K,
-    /// 256 weights in 16 groups: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales `s`, `d`;
-    /// `w = d s (q - 32)`.
+    /// 256 weights in 16 groups: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales `s`, `d`; `w = d s
+    /// (q - 32)`.
     Q6_K,
-    /// 256 weights in 16 groups: 16 bytes of 4-bit `s` and `t`, 64 bytes of pairs of bits, `d`, `e`; `w = d s q - e t`.
+    /// 256 weights in 16 groups: 16 bytes of 4-bit `s` and `t`, 64 bytes of pairs of bits, `d`, `e`; `w = d s q - e
+    /// t`.
     Q2_K,
-    /// 256 weights in 16 groups: 32 bytes of third bits, 64 of the two below, 12 of 6-bit scales `s`, `d`;
-    /// `w = d (s - 32) (q - 4)`.
+    /// 256 weights in 16 groups: 32 bytes of third bits, 64 of the two below, 12 of 6-bit scales `s`, `d`; `w = d (s
+    /// - 32) (q - 4)`.
     Q3_K,
-    /// 32 weights: `d`, 16 bytes of nibbles, each a place in a list of 16 signed bytes `v`; `w = d v`.
+    /// 32 weights: `d`, 16 bytes of nibbles, each an index into a list of 16 signed bytes `v`; `w = d v`.
     IQ4_NL,
-    /// 256 weights in 8 groups: `d`, 6 bytes of 6-bit scales `s`, 128 bytes of nibbles as in `IQ4_NL`;
-    /// `w = d (s - 32) v`.
+    /// 256 weights in 8 groups: `d`, 6 bytes of 6-bit scales `s`, 128 bytes of nibbles as in `IQ4_NL`; `w = d (s -
+    /// 32) v`.
     IQ4_XS,
-    /// 32 weights: a power of two, 16 bytes of nibbles, each a float of 4 bits (E2M1).
+    /// 32 weights: a power of two, 16 bytes of nibbles, each a 4-bit float (E2M1).
     MXFP4,
-    /// 256 weights: 52 bytes of up to five digits to the base of 3, `d`; `w = d (q - 1)`.
+    /// 256 weights: 52 bytes of up to five base-3 digits, `d`; `w = d (q - 1)`.
     TQ1_0,
     /// 256 weights: 64 bytes of pairs of bits, `d`; `w = d (q - 1)`.
     TQ2_0,
 }
 
-/// A set of tensors under the names that Hugging Face checkpoints use.
+/// A set of tensors under the names of Hugging Face checkpoints.
 pub trait Weights {
-    /// The tensor of that name, if there is one. Errors if it is there but damaged.
+    /// Returns the tensor with that name, if it exists. Fails if it is damaged.
     fn find(&self, name: &str) -> Result<Option<Stored>>;
 
-    /// All names, sorted.
+    /// Returns all names, sorted.
     fn names(&self) -> Vec<String>;
 
-    /// The tensor of that name; an error that names it if it is missing.
+    /// Returns the tensor with that name; the error names it if it is missing.
     fn get(&self, name: &str) -> Result<Stored> {
         self.find(name)?.ok_or_else(|| error!(InvalidModel, "the checkpoint has no tensor {name:?}"))
     }
 
-    /// The tensor of that name, with the shape it must have.
+    /// Returns the tensor with that name after checking its shape.
     fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
         of_shape(self.get(name)?, name, dims)
     }
 }
 
-/// The tensor `name`, if it has the shape that the configuration says.
+/// Returns the tensor `name` if it has the shape that the configuration requires.
 pub fn of_shape(stored: Stored, name: &str, dims: &[i64]) -> Result<Stored> {
     if stored.dims != dims {
         let found = &stored.dims;

@@ -2,20 +2,20 @@
 //!
 //! The steps, in the same order as in the Hugging Face library, so that options have the same effect:
 //!
-//! 1. Repetition penalty `r` (Keskar et al. 2019) for every token in the prompt or the text: positive logits are divided
-//!    by `r`, negative ones multiplied.
+//! 1. Repetition penalty `r` (Keskar et al. 2019) for every token in the prompt or the text: positive logits are
+//!    divided by `r`, negative ones multiplied.
 //! 2. Presence and frequency penalties for every token of the generated text (not of the prompt):
 //!    `presence + frequency · count` is subtracted from the logit.
 //! 3. Tokens that would repeat an n-gram of prompt and text are excluded.
-//! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here, of equal
-//!    ones that with the lowest id.
+//! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here, of
+//!    equal ones that with the lowest id.
 //! 5. Top-k: the `k` highest remain (of equal ones, the lowest ids).
 //! 6. Top-p: of those, the fewest of highest probability that together have at least `p`.
 //! 7. Min-p: of those, the ones at least `min_p` times as probable as the most probable.
 //! 8. One is sampled in proportion to the remaining probabilities.
 //!
-//! The sample depends only on seed, row and position (a counter-based generator, Salmon et al. 2011), so that neither the
-//! batch nor earlier samples change it. Only the few remaining candidates are sorted.
+//! The sample depends only on seed, row and position (a counter-based generator, Salmon et al. 2011), so that neither
+//! the batch nor earlier samples change it. Only the few remaining candidates are sorted.
 
 use crate::error::{Result, bail};
 use crate::model::GenerationDefaults;

@@ -44,8 +44,8 @@ impl Lowering {
         (center, variance)
     }
 
-    /// Over each group of channels (each channel for itself if there are none), with a scale and a shift. Until operator
-    /// set 20 these are of groups, then of channels.
+    /// Over each group of channels (each channel for itself if there are none), with a scale and a shift. Until
+    /// operator set 20 these are of groups, then of channels.
     fn groups(&mut self, node: &NodeProto, groups: Option<i64>) -> Result<()> {
         let (x, scale, shift) = (input(node, 0)?, input(node, 1)?, input(node, 2)?);
         let shape = self.w.op("Shape", &[x]);

@@ -17,8 +17,8 @@ pub(crate) fn adding() -> Vec<AttributeProto> {
     }]
 }
 
-/// Zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank` dimensions, which
-/// stand where `axis` of `x` was).
+/// Zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank` dimensions,
+/// which stand where `axis` of `x` was).
 pub(super) fn scattered(
     t: &mut Tape,
     gradient: &str,

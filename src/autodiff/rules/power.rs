@@ -4,7 +4,8 @@ use super::elementwise::each;
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for an exponent that is learned, which is 0 where `x` is, as PyTorch has it.
+/// `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for an exponent that is learned, which is 0 where `x` is, as PyTorch
+/// has it.
 pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, p, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     let known = t.number(p);

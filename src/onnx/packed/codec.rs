@@ -7,8 +7,8 @@
 //! sections          if zeros are left out a bit for each element, 1 where it is there, from the lowest bit on;
 //!                   then of the elements that are there all first bytes, all second bytes …
 //! ```
-//! A zero is an element whose bits are all 0, so that what comes back is equal bit by bit. The bytes of floats are apart
-//! because the last, with sign and exponent, shrinks, and those of the fraction do not.
+//! A zero is an element whose bits are all 0, so that what comes back is equal bit by bit. The bytes of floats are
+//! apart because the last, with sign and exponent, shrinks, and those of the fraction do not.
 
 use crate::error::{Result, bail};
 

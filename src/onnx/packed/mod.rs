@@ -9,9 +9,9 @@
 //! footer: offset, stored bytes and bytes of the model; offset, bytes and tensors of the index, each u64;
 //!         SHA-256 of all before it
 //! ```
-//! All numbers are little-endian. A tensor in the index is the `offset`-th external tensor of the model, whose `location`
-//! is `packed`. A file stands for at most [`limits::PACKED_PER_BYTE`] times its size: padding is there to keep that true,
-//! so that a small file can never ask for much.
+//! All numbers are little-endian. A tensor in the index is the `offset`-th external tensor of the model, whose
+//! `location` is `packed`. A file stands for at most [`limits::PACKED_PER_BYTE`] times its size: padding is there to
+//! keep that true, so that a small file can never ask for much.
 //!
 //! Reading unpacks into an unlinked file in the system's temporary folder, which is mapped: it costs disk, not memory.
 

@@ -52,7 +52,8 @@ impl<'m> Analysis<'m> {
     fn number(&mut self, name: &str, input: usize, ints: Vec<Int>) {
         let whole = matches!(self.dtype_of(name), Some(DataType::Int64 | DataType::Int32));
         let reason = self.reason(NUMBER);
-        // A product with an open size is divided by what its factors have become; all that follow must be such products.
+        // A product with an open size is divided by what its factors have become; all that follow must be such
+        // products.
         let open = |int: &&Int| int.follows() && !is_fixed(int.lanes);
         let products = ints.iter().filter(open).all(|int| int.factors(&|_| None).is_some());
         let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.lanes)) && ints.iter().any(|int| open(&int));

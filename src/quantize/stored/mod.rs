@@ -5,9 +5,9 @@
 //!          W = Reshape(Mul(Sub(Concat(low, high), zero points), scales), shape)     4 bits in blocks
 //! ```
 //! The value keeps its name, so whoever reads it stays as it is: several nodes, subgraphs, functions. ONNX Runtime
-//! computes nodes over constants once, when it makes a session, and then has the kernels of the float model. It does not
-//! do so with `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`, which also
-//! are in every operator set and take scales along several axes at once.
+//! computes nodes over constants once, when it makes a session, and then has the kernels of the float model. It does
+//! not do so with `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`,
+//! which also are in every operator set and take scales along several axes at once.
 //!
 //! `find` says which constants are weights, and along which axes; `code` is the arithmetic; `write` changes the graph.
 

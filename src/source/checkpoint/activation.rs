@@ -1,4 +1,4 @@
-//! Activation functions, by the names that configurations use.
+//! Activation functions, by their names in configurations.
 
 use crate::error::{Result, bail};
 use crate::source::builder::{Builder, Dialect};
@@ -10,14 +10,14 @@ pub struct Activation {
     form: Form,
 }
 
-/// What it computes.
+/// The formula of an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// x.
     Identity,
     /// x Φ(x), by the error function (Hendrycks and Gimpel, arXiv 1606.08415).
     Gelu,
-    /// Its tanh form 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (the same).
+    /// Its tanh form 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (same source).
     TanhGelu,
     /// x σ(x).
     Silu,
@@ -26,7 +26,7 @@ enum Form {
     Sigmoid,
 }
 
-/// Every name there is.
+/// All names.
 const NAMES: [(&str, Form); 11] = [
     ("gelu", Form::Gelu),
     ("gelu_new", Form::TanhGelu),
@@ -42,7 +42,7 @@ const NAMES: [(&str, Form); 11] = [
 ];
 
 impl Activation {
-    /// The activation of a name; an error if it is not known.
+    /// Returns the activation with this name; fails if it is unknown.
     pub fn named(name: &str) -> Result<Activation> {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some(&(name, form)) => Ok(Activation { name, form }),
@@ -50,7 +50,7 @@ impl Activation {
         }
     }
 
-    /// Applies it.
+    /// Adds the activation of `x`.
     pub fn build(self, b: &mut Builder<'_>, x: &str) -> Result<String> {
         b.within(self.name, |b| {
             Ok(match self.form {
@@ -73,7 +73,7 @@ impl Activation {
 }
 
 impl Activation {
-    /// The same of one number.
+    /// Returns the activation of one number.
     pub fn by_hand(self, x: f64) -> f64 {
         match self.form {
             Form::Identity => x,
@@ -89,7 +89,7 @@ impl Activation {
     }
 }
 
-/// The error function, by its series without signs: 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!.
+/// Returns the error function, by its series without alternating signs: 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum();

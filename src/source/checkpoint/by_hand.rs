@@ -1,4 +1,4 @@
-//! The steps of sentence-transformers over vectors in memory: for exported graphs, which end at the vectors of tokens.
+//! The steps of sentence-transformers over vectors in memory, for exported graphs that end at the token vectors.
 
 use super::activation::Activation;
 use super::pooling;
@@ -9,13 +9,13 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::source::weights::{Form, Weights};
 
-/// What turns the vectors of a text's tokens into one.
+/// The steps from token vectors to one vector per text.
 pub struct Steps {
     pub(super) steps: Vec<Step>,
 }
 
 pub(super) enum Step {
-    /// One after another; so many tokens at the beginning do not count.
+    /// Poolings, concatenated; that many tokens at the beginning are left out.
     Pool(Vec<Pooling>, usize),
     Dense(Dense),
     LayerNorm {
@@ -26,18 +26,18 @@ pub(super) enum Step {
 }
 
 pub(super) struct Dense {
-    /// `[out, in]`.
+    /// The matrix, `[out, in]`.
     matrix: Vec<f32>,
     bias: Vec<f32>,
     inputs: usize,
     activation: Activation,
     residual: bool,
-    /// The matrix of the way around, if sizes differ.
+    /// The matrix of the residual connection, if sizes differ.
     around: Option<Vec<f32>>,
 }
 
 impl Step {
-    /// A Dense step: sizes, activation, and whether its input is added to what it gives.
+    /// Returns a Dense step from its sizes, its activation, and whether it has a residual connection.
     pub fn dense(weights: &dyn Weights, form: (i64, i64, Activation, bool)) -> Result<Step> {
         let (inputs, outputs, activation, residual) = form;
         let bias = match weights.find("linear.bias")? {
@@ -55,7 +55,7 @@ impl Step {
         }))
     }
 
-    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module.
+    /// Returns the step that normalizes a vector like LayerNorm, with the weights of the module.
     pub fn layer_norm(weights: &dyn Weights) -> Result<Step> {
         let width = weights.get("norm.weight")?.dims;
         Ok(Step::LayerNorm {
@@ -65,7 +65,7 @@ impl Step {
     }
 }
 
-/// A tensor of the step as floats.
+/// Returns a tensor of the step as floats.
 fn floats(weights: &dyn Weights, name: &str, dims: &[i64]) -> Result<Vec<f32>> {
     let stored = weights.shaped(name, dims)?;
     match stored.form {
@@ -77,7 +77,7 @@ fn floats(weights: &dyn Weights, name: &str, dims: &[i64]) -> Result<Vec<f32>> {
 }
 
 impl Steps {
-    /// One vector of the vectors of a text's tokens, each of `width` elements, padding left out.
+    /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding.
     pub fn run(&self, tokens: &[&[f32]], width: usize) -> Result<Vec<f32>> {
         let mut x: Vec<f32> = Vec::new();
         for step in &self.steps {

@@ -1,14 +1,14 @@
-//! The class names of a configuration: what is built must be what they name.
+//! Checks that the class names of a configuration match the built graph.
 
 use super::config::{Config, shown};
 use super::{Build, Family};
 use crate::error::{Result, bail};
 
-/// Warnings about classes and code that are not the family's own. `sentence`: only hidden states are wanted, and the
-/// class does not matter.
+/// Returns warnings about classes and code that do not belong to the family. `sentence`: only hidden states are
+/// wanted, and the class does not matter.
 ///
-/// [`crate::error::Kind::Unsupported`] for decoders with a head that does not write text; encoders see to theirs when
-/// they are built.
+/// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; encoders are
+/// checked when they are built.
 pub(super) fn check(family: &Family, config: &Config<'_>, sentence: bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let own = |name: &str| family.classes.iter().any(|class| name.starts_with(class));

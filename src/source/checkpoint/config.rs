@@ -1,4 +1,4 @@
-//! Reading a `config.json`: typed, with errors that name the key, and sizes bounded before they are used.
+//! Reads a `config.json` with typed access, errors that name the key, and limits on sizes.
 
 use crate::error::{Result, bail, error};
 use crate::limits;
@@ -6,25 +6,25 @@ use serde_json::{Map, Value};
 
 /// The configuration of a checkpoint.
 ///
-/// A family's code reads it after [`super::schema::Schema::complete`], which puts the family's defaults where keys are
-/// absent: what is missing then is `null`, and an error where the family has no meaning for that.
+/// A family reads it after [`super::schema::Schema::complete`], which inserts the family's defaults for missing keys:
+/// what is missing then is `null`, and an error if the family does not accept that.
 #[derive(Clone, Copy)]
 pub struct Config<'a> {
     map: &'a Map<String, Value>,
 }
 
 impl<'a> Config<'a> {
-    /// A view of a parsed `config.json`.
+    /// Returns a view of a parsed `config.json`.
     pub fn new(map: &'a Map<String, Value>) -> Config<'a> {
         Config { map }
     }
 
-    /// The value of a key, `None` if absent or null.
+    /// Returns the value of a key; `None` if it is missing or null.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// The first of several keys that is there, as a size.
+    /// Returns the first existing key among several, as a size.
     pub fn size_of(&self, keys: &[&str]) -> Result<i64> {
         for key in keys {
             if let Some(size) = self.size(key)? {
@@ -38,7 +38,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A size: an integer from 1 to [`limits::CONFIG_SIZE`].
+    /// Returns a size: an integer from 1 to [`limits::CONFIG_SIZE`].
     pub fn size(&self, key: &str) -> Result<Option<i64>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_i64().filter(|size| (1..=limits::CONFIG_SIZE).contains(size)) {
@@ -47,22 +47,22 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// An integer of any sign.
+    /// Returns an integer of either sign.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer", Value::as_i64)
     }
 
-    /// A finite number.
+    /// Returns a finite number.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
-    /// A finite number that must be there.
+    /// Returns a required finite number.
     pub fn needed(&self, key: &str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a number"))
     }
 
-    /// A switch; `default` if it is not there.
+    /// Returns a boolean; `default` if it is missing.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.map.get(key) {
             Some(Value::Null) => bail!(InvalidModel, "{key:?} of the configuration is null, not true or false"),
@@ -70,42 +70,42 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A text that must be there.
+    /// Returns a required string.
     pub fn word(&self, key: &str) -> Result<&'a str> {
         self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a string"))
     }
 
-    /// The object itself.
+    /// Returns the object itself.
     pub fn map(&self) -> &'a Map<String, Value> {
         self.map
     }
 
-    /// Whether two views are of one object.
+    /// Returns whether two views are of one object.
     pub fn same_as(&self, other: &Config<'_>) -> bool {
         std::ptr::eq(self.map, other.map)
     }
 
-    /// The keys of this object, and their values.
+    /// Returns the keys of this object and their values.
     pub fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
         self.map.iter()
     }
 
-    /// A text.
+    /// Returns a string.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a text", Value::as_str)
     }
 
-    /// A configuration inside this one.
+    /// Returns a nested configuration.
     pub fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
         Ok(self.typed(key, "an object", Value::as_object)?.map(Config::new))
     }
 
-    /// A list.
+    /// Returns a list.
     pub fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
         self.typed(key, "a list", |value| value.as_array().map(Vec::as_slice))
     }
 
-    /// The class names the checkpoint was saved from (`LlamaForCausalLM` …).
+    /// Returns the class names of the saved model (`LlamaForCausalLM` …).
     pub fn architectures(&self) -> Vec<&'a str> {
         let list = self.value("architectures").and_then(Value::as_array);
         list.into_iter().flatten().filter_map(Value::as_str).collect()
@@ -120,7 +120,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// A value for a message, cut short.
+/// Returns a value for a message, truncated.
 pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

@@ -1,22 +1,22 @@
-//! What decoders share: the description of one ([`Decoder`]) and the graph built from it, in both dialects.
+//! The common part of decoders: the description ([`Decoder`]) and the graph built from it, in both dialects.
 //!
-//! A family fills the description in; nothing below this file asks which family it is. Inputs and outputs of
-//! the graph (`batch` rows; `sequence` new tokens after `past_sequence` earlier ones; `total_sequence` both):
+//! A family fills in the description; nothing below this file depends on the family. Inputs and outputs of the graph
+//! (`batch` rows; `sequence` new tokens after `past_sequence` earlier ones; `total_sequence` is their sum):
 //!
 //! | name | type and shape | meaning |
 //! |---|---|---|
 //! | `input_ids` | int64 `[batch, sequence]` | the new tokens |
 //! | `attention_mask` | int64 `[batch, total_sequence]` | 1 for tokens, 0 for padding |
 //! | `position_ids` | int64 `[batch, sequence]` | portable dialect only |
-//! | `num_logits_to_keep` | int64 | logits of the last so many columns only; 0 is all |
+//! | `num_logits_to_keep` | int64 | number of columns, counted from the end, with logits; 0 for all |
 //! | `past_key_values.N.key`, `.value` | float32 `[batch, kv_heads, past_sequence, head_size]` | the cache |
 //! | `logits` | float32 `[batch, kept, vocabulary]` | |
-//! | `present.N.key`, `.value` | float32 `[batch, kv_heads, total_sequence, head_size]` | the cache, grown |
+//! | `present.N.key`, `.value` | float32 `[batch, kv_heads, total_sequence, head_size]` | the updated cache |
 //!
-//! **Runtime dialect**: rows are padded on the *right*; a row's tokens are counted by its mask, not placed by it.
-//! A cache with more room than `total_sequence` is written in place (bind it as past and present alike) and the
-//! length of the mask says how much of it is in use. With several rows, a step with a past takes one token a row.
-//! **Portable dialect**: rows are padded on the *left*, and positions are given.
+//! **Runtime dialect**: rows are padded on the *right*; the mask gives the number of a row's tokens, not their
+//! positions. A cache with more capacity than `total_sequence` is written in place (bind it as both past and
+//! present), and the length of the mask is the part in use. With several rows, a step with a past reads one token per
+//! row. **Portable dialect**: rows are padded on the *left*, and positions are inputs.
 
 use super::activation::Activation;
 use super::rope::Rope;
@@ -28,31 +28,31 @@ use crate::onnx::proto::ModelProto;
 use crate::source::builder::{Attribute, Builder, Dialect};
 use crate::source::weights::Weights;
 
-/// A decoder, described.
+/// The description of a decoder.
 pub(super) struct Decoder {
-    /// What the parts are called in the checkpoint.
+    /// Names of the parts in the checkpoint.
     pub names: Names,
-    /// What comes before every name but that of the head (`model.`).
+    /// Prefix of every name except that of the output layer (`model.`).
     pub root: String,
-    /// Tokens in the vocabulary.
+    /// Vocabulary size.
     pub vocabulary: i64,
-    /// Size of the hidden state.
+    /// Hidden size.
     pub width: i64,
-    /// The heads of attention.
+    /// The attention heads.
     pub heads: Heads,
-    /// Size inside the feed-forward part.
+    /// Intermediate size of the feed-forward part.
     pub inner: i64,
-    /// Tokens in the longest text.
+    /// Maximum number of positions.
     pub positions: i64,
     /// How hidden states are normalized.
     pub norm: Norm,
-    /// The function inside the feed-forward part, by its name in configurations.
+    /// Activation of the feed-forward part.
     pub activation: Activation,
-    /// Where linear layers have a bias.
+    /// Which linear layers have a bias.
     pub bias: Bias,
-    /// Matrices lie `[in, out]` (GPT-2's `Conv1D`), not `[out, in]`.
+    /// Whether matrices are `[in, out]` (GPT-2's `Conv1D`) instead of `[out, in]`.
     pub turned: bool,
-    /// Queries and keys are normalized head by head.
+    /// Whether queries and keys are normalized per head.
     pub head_norms: bool,
     /// Attention scores `s` become `cap tanh(s / cap)`.
     pub score_cap: Option<f32>,
@@ -60,15 +60,15 @@ pub(super) struct Decoder {
     pub logit_cap: Option<f32>,
     /// Embeddings are multiplied by this.
     pub embedding_scale: Option<f32>,
-    /// The kinds of rotary position that layers refer to.
+    /// The kinds of rotary embedding that layers refer to.
     pub ropes: Vec<Rope>,
-    /// What differs from layer to layer.
+    /// Settings per layer.
     pub layers: Vec<Layer>,
-    /// The head is the embedding table.
+    /// Whether the output layer is the embedding table.
     pub tied: bool,
 }
 
-/// The heads of attention: `key_value` divides `query`.
+/// The attention heads: `key_value` divides `query`.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     /// Number of query heads.
@@ -79,12 +79,12 @@ pub(super) struct Heads {
     pub size: i64,
 }
 
-/// What differs from layer to layer.
+/// Settings of a layer.
 #[derive(Clone)]
 pub(super) struct Layer {
-    /// Which of the decoder's ropes turns queries and keys; `None` if none does.
+    /// Index of the rope that rotates queries and keys; `None` for none.
     pub rope: Option<usize>,
-    /// A token sees so many tokens, itself included; `None` is all before it.
+    /// Attention window in tokens, including the token itself; `None` for all earlier tokens.
     pub window: Option<i64>,
     /// Attention scores are multiplied by this.
     pub scale: f32,
@@ -93,13 +93,13 @@ pub(super) struct Layer {
 /// How hidden states are normalized.
 #[derive(Clone, Copy)]
 pub(super) enum Norm {
-    /// By the root of the mean square, times `weight`, or times `1 + weight` (Gemma).
+    /// By the root mean square, times `weight`, or times `1 + weight` (Gemma).
     Rms { epsilon: f32, plus_one: bool },
     /// `LayerNormalization` with a bias.
     Layer { epsilon: f32 },
 }
 
-/// Where linear layers have a bias.
+/// Which linear layers have a bias.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bias {
     /// Query, key and value.
@@ -110,13 +110,13 @@ pub(super) struct Bias {
     pub mlp: bool,
 }
 
-/// Names of the parts in the checkpoint, `weight` and `bias` left out.
+/// Names of the parts in the checkpoint, without `weight` and `bias`.
 #[derive(Clone)]
 pub(super) struct Names {
     pub embedding: &'static str,
     /// Table of learned positions.
     pub positions: Option<&'static str>,
-    /// The layers' list: layer 0 is `{layers}.0`.
+    /// The list of layers: layer 0 is `{layers}.0`.
     pub layers: &'static str,
     pub before_attention: &'static str,
     pub after_attention: Option<&'static str>,
@@ -130,19 +130,19 @@ pub(super) struct Names {
 }
 
 impl Decoder {
-    /// `{root}{layers}.{index}`, the prefix of a layer's names.
+    /// Returns `{root}{layers}.{index}`, the prefix of a layer's names.
     pub fn layer_module(&self, index: usize) -> String {
         format!("{}{}.{index}", self.root, self.names.layers)
     }
 
-    /// The dialect to build in: the portable one where ONNX Runtime's fused attention has no kernel for the heads.
+    /// Returns the dialect to build in: portable if ONNX Runtime's fused attention has no kernel for the heads.
     fn dialect(&self, wanted: Dialect) -> Dialect {
         let fits = attention::fused_kernel_fits(self);
         if fits { wanted } else { Dialect::Portable }
     }
 }
 
-/// The first of several roots under which the embedding table is found; the first of all if none is.
+/// Returns the first of several roots under which the embedding table exists; the first of all if there is none.
 pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) -> Result<String> {
     for root in roots {
         if weights.find(&format!("{root}{embedding}.weight"))?.is_some() {
@@ -204,7 +204,7 @@ impl Inputs {
     }
 }
 
-/// As [`Builder::within`], or without a scope of its own if the name is empty.
+/// Like [`Builder::within`], without a scope if the name is empty.
 fn scoped<T>(b: &mut Builder<'_>, name: &str, body: impl FnOnce(&mut Builder<'_>) -> Result<T>) -> Result<T> {
     if name.is_empty() { body(b) } else { b.within(name, body) }
 }
@@ -242,9 +242,10 @@ fn layer(b: &mut Builder<'_>, d: &Decoder, shared: &attention::Shared, index: us
     Ok(b.op("Add", &[&x, &thought], &[]))
 }
 
-/// The last `keep` columns of `[batch, sequence, width]`: a slice from `-keep` on, which for 0 is all of them.
+/// Returns the last `keep` columns of `[batch, sequence, width]`: a slice from `-keep` on, which for 0 is all of
+/// them.
 ///
-/// Before the head, so that a prompt does not pay for logits nobody reads.
+/// It comes before the output layer, so that a prompt does not compute unused logits.
 fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
     let first = b.ints(&[0]);
     let start = b.op("Neg", &[keep], &[]);
@@ -266,14 +267,15 @@ fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
     })
 }
 
-/// What the head is called, if the checkpoint has one of its own: inside a larger model it may have a longer name.
+/// Returns the name of the output layer if the checkpoint has a separate one: inside a larger model it may have a
+/// longer name.
 fn own_head(weights: &dyn Weights, d: &Decoder) -> Result<String> {
     let (usual, inside) = ("lm_head.weight", format!("{}lm_head.weight", d.root.strip_suffix("model.").unwrap_or("")));
     let found = weights.find(usual)?.is_none() && weights.find(&inside)?.is_some();
     Ok(if found { inside } else { usual.to_owned() })
 }
 
-/// `cap tanh(x / cap)`.
+/// Returns `cap tanh(x / cap)`.
 pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
     let cap = b.float(cap);
     let x = b.op("Div", &[x, &cap], &[]);
@@ -281,10 +283,10 @@ pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
     b.op("Mul", &[&x, &cap], &[])
 }
 
-/// `x` normalized over its last dimension, of size `width`, with `{module}.weight`.
+/// Returns `x` normalized over its last dimension, of size `width`, with `{module}.weight`.
 ///
 /// ONNX Runtime's `SimplifiedLayerNormalization` (which it registers in the standard domain) is the RMS norm. The
-/// variant fused with the addition before it (`SkipSimplifiedLayerNormalization`) is no faster on the processor.
+/// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is no faster on the CPU.
 pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, width: i64) -> Result<String> {
     let (epsilon, plus_one) = match d.norm {
         Norm::Layer { epsilon } => return b.layer_norm(x, module, width, epsilon),
@@ -311,7 +313,7 @@ pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, widt
     })
 }
 
-/// `{module}` of the checkpoint applied to `x`, from size `from` to size `to`.
+/// Applies `{module}` of the checkpoint to `x`, from size `from` to size `to`.
 pub(super) fn linear(
     b: &mut Builder<'_>,
     d: &Decoder,

@@ -1,7 +1,7 @@
 //! Encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, MPNet.
 //!
-//! One description ([`Names`]) says where the families keep their weights and how they differ; the layers are
-//! built once. Attention is post-norm as in "Attention is all you need"; but for an activation the graph uses
+//! One description ([`Names`]) has the weight names of each family and its differences; the layers are built by the
+//! same code. Attention is post-norm as in "Attention is all you need". Except for an activation, the graph uses
 //! standard operators only, in both dialects: ONNX Runtime's fused attention is no faster here.
 
 use super::activation::Activation;
@@ -16,7 +16,7 @@ use crate::source::Dialect;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::Weights;
 
-/// Names of the modules of a family. `{}` in `layer` is the layer's number.
+/// Names of the modules of a family. `{}` in `layer` is the layer index.
 struct Names {
     /// Prefix of a checkpoint saved with a head (`bert.`); bare models have none.
     prefix: &'static str,
@@ -88,8 +88,8 @@ fn kind_of(model_type: &str) -> Option<Kind> {
     }
 }
 
-/// Builds an encoder with the head that the configuration names; with `sentence` without one, but vectors of texts come
-/// out of it as well.
+/// Builds an encoder with the head that the configuration names; with `sentence`, without a head but with an output
+/// of text vectors.
 pub(super) fn build(
     config: &Config<'_>,
     weights: &dyn Weights,
@@ -120,11 +120,11 @@ pub(super) fn build(
     Ok((b.finish(), task))
 }
 
-/// An encoder, described.
+/// The description of an encoder.
 pub(super) struct Encoder {
     pub kind: Kind,
     names: &'static Names,
-    /// The prefix that this checkpoint really has.
+    /// The actual prefix of this checkpoint.
     prefix: &'static str,
     pub hidden: i64,
     heads: i64,
@@ -136,9 +136,9 @@ pub(super) struct Encoder {
     pub epsilon: f32,
     pub activation: Activation,
     padding: i64,
-    /// Tokens see those before them only.
+    /// Whether attention is causal.
     causal: bool,
-    /// Rows of the table of biases by distance (MPNet).
+    /// Number of rows of the table of relative position biases (MPNet).
     buckets: i64,
 }
 
@@ -186,7 +186,7 @@ impl Encoder {
         })
     }
 
-    /// The name of a module of the body in the checkpoint.
+    /// Returns the name of a module of the body in the checkpoint.
     pub fn name(&self, module: &str) -> String {
         format!("{}{module}", self.prefix)
     }
@@ -223,7 +223,8 @@ impl Encoder {
         b.layer_norm(&sum, &self.name(self.names.embeddings_norm), self.hidden, self.epsilon)
     }
 
-    /// BERT counts from 0. RoBERTa and MPNet count the tokens that are no padding, from the padding id + 1 on.
+    /// Returns position ids. BERT counts from 0; RoBERTa and MPNet count the tokens that are not padding, starting at
+    /// the padding id + 1.
     fn position_ids(&self, b: &mut Builder<'_>, ids: &str) -> String {
         if !matches!(self.kind, Kind::Roberta | Kind::Mpnet) {
             return columns(b, ids);
@@ -264,7 +265,7 @@ impl Encoder {
         b.layer_norm(&sum, &at(names.output_norm), self.hidden, self.epsilon)
     }
 
-    /// A projection cut into heads: `[batch, sequence, heads, size]`, turned by `perm`.
+    /// Returns a projection split into heads: `[batch, sequence, heads, size]`, transposed by `perm`.
     fn heads_of(&self, b: &mut Builder<'_>, x: &str, module: &str, perm: &[i64]) -> Result<String> {
         let projected = b.linear(x, module, self.hidden, self.hidden)?;
         let shape = b.ints(&[0, 0, self.heads, self.hidden / self.heads]);
@@ -272,8 +273,8 @@ impl Encoder {
         Ok(b.op("Transpose", &[&cut], &[("perm", Attribute::Ints(perm))]))
     }
 
-    /// MPNet's bias of scores by the distance of two tokens, `[1, heads, sequence, sequence]`: a row of the table for
-    /// each bucket of distances.
+    /// Returns MPNet's relative position bias, `[1, heads, sequence, sequence]`: a row of the table for each bucket
+    /// of distances.
     fn distance_bias(&self, b: &mut Builder<'_>, ids: &str) -> Result<String> {
         const BUCKETS: i64 = 32;
         if self.buckets < BUCKETS {
@@ -296,7 +297,7 @@ impl Encoder {
     }
 }
 
-/// 0, 1 … for the columns of `ids`: int64 `[sequence]`.
+/// Returns 0, 1 … for the columns of `ids`: int64 `[sequence]`.
 fn columns(b: &mut Builder<'_>, ids: &str) -> String {
     let (zero, one) = (b.int(0), b.int(1));
     let shape = b.op("Shape", &[ids], &[]);
@@ -304,9 +305,9 @@ fn columns(b: &mut Builder<'_>, ids: &str) -> String {
     b.op("Range", &[&zero, &length, &one], &[])
 }
 
-/// The bucket of 32 that a token `distance` places further on belongs to: 16 for each direction, of which the first 8
-/// hold one distance each and the rest grow with its logarithm, up to 128 (T5, arXiv 1910.10683). In float32, as it was
-/// trained.
+/// Returns the bucket (of 32) of a token at relative position `distance`: 16 for each direction, of which the first 8
+/// hold one distance each and the rest grow logarithmically up to 128 (T5, arXiv 1910.10683). Computed in float32, as
+/// in training.
 fn bucket(distance: i64) -> i64 {
     let (side, size) = (if distance > 0 { 16 } else { 0 }, distance.abs());
     if size < 8 {
@@ -316,8 +317,8 @@ fn bucket(distance: i64) -> i64 {
     side + (8 + grown as i64).min(15)
 }
 
-/// 0 where a token is, a number that softmax makes nothing of where padding is: `[batch, 1, 1, sequence]`; with `ids`
-/// also for tokens further on: `[batch, 1, sequence, sequence]`.
+/// Returns the additive mask: 0 for tokens, a large negative number for padding, `[batch, 1, 1, sequence]`; with
+/// `ids` also for later tokens, `[batch, 1, sequence, sequence]`.
 fn additive_mask(b: &mut Builder<'_>, mask: &str, ids: Option<&str>) -> String {
     let axes = b.ints(&[1, 2]);
     let mask = b.op("Unsqueeze", &[mask, &axes], &[]);

@@ -1,4 +1,4 @@
-//! The families that can be built: how, and what each reads of a configuration.
+//! The supported families: how they are built, and the keys that each reads of a configuration.
 
 use super::schema::{Fixed, Schema};
 use super::{Build, Family, gemma, gpt2, llama};
@@ -150,7 +150,7 @@ const ONE_KIND: Fixed = ("layer_types", &["\"full_attention\""], "attention of a
 const LOOKS_BACK: Fixed = ("use_bidirectional_attention", &["false"], BOTH_WAYS);
 const ABSOLUTE: Fixed = ("position_embedding_type", &["\"absolute\""], "attention to relative positions");
 
-/// Llama's, and what many others share.
+/// Llama's keys, shared by many other families.
 const LLAMA: Schema = Schema {
     reads: &[DECODER, BIASES],
     aliases: &[],
@@ -160,7 +160,7 @@ const LLAMA: Schema = Schema {
 const ENCODER: Schema =
     Schema { reads: &[BERT, DECODES], aliases: &[], inert: &["position_embedding"], fixed: &[ABSOLUTE] };
 
-/// What can be built, by `model_type`.
+/// The supported families by `model_type`.
 pub(super) const FAMILIES: &[Family] = &[
     Family { name: "llama", classes: &["Llama"], build: Build::Decoder(llama::llama), schema: LLAMA },
     Family {
@@ -291,7 +291,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
-/// The family of a configuration; `None` if it is not known.
+/// Returns the family of a configuration; `None` if it is unknown.
 pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     let name = match config.get("model_type").and_then(Value::as_str) {
         // Kinds of layers are Ministral's, which was split off from Mistral.
@@ -301,12 +301,12 @@ pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// The names of all, for messages.
+/// Returns all names for messages.
 pub(super) fn names() -> String {
     FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Adds the positions that a family has where its configuration does not say.
+/// Adds the family's default number of positions if the configuration has none.
 pub(super) fn add_context(config: &mut Map<String, Value>) {
     let Some(family) = of(config) else { return };
     let (complete, _) = family.schema.complete(family.name, config).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Gemma 1, 2 and 3 (text): `1 + w` norms, embeddings scaled by the root of the width, tied heads; from 2 on norms
-//! after attention and feed-forward part, caps and windows; in 3 norms of queries and keys, and two ropes.
+//! Gemma 1, 2 and 3 (text): `1 + w` norms, embeddings scaled by the square root of the width, tied output layer; from
+//! 2 on norms after attention and feed-forward part, caps and windows; in 3 norms of queries and keys, and two ropes.
 
 use super::activation::Activation;
 use super::config::Config;
@@ -14,7 +14,7 @@ use crate::source::weights::Weights;
 
 type Built = Result<(ModelProto, Task)>;
 
-/// Gemma 1.
+/// Describes Gemma 1.
 pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = common(config, weights)?;
     // The first files say "gelu" and mean the approximation they were trained with.
@@ -23,7 +23,7 @@ pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// Gemma 2.
+/// Describes Gemma 2.
 pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
     d.score_cap = cap(config, "attn_logit_softcapping")?;
@@ -31,7 +31,7 @@ pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
     finish(&d, weights, dialect)
 }
 
-/// The text part of Gemma 3.
+/// Describes the text part of Gemma 3.
 pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
     d.head_norms = true;
@@ -43,7 +43,7 @@ pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
     finish(&d, weights, dialect)
 }
 
-/// What all three share.
+/// Describes what all three share.
 fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let mut d = describe(config, weights)?;
     if let Norm::Rms { plus_one, .. } = &mut d.norm {
@@ -53,7 +53,7 @@ fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// What Gemma 2 and 3 share.
+/// Describes what Gemma 2 and 3 share.
 fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let mut d = common(config, weights)?;
     d.names.after_attention = Some("post_attention_layernorm");
@@ -69,13 +69,13 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// A cap; 0 and less are none.
+/// Returns a cap; values up to 0 mean none.
 fn cap(config: &Config<'_>, key: &str) -> Result<Option<f32>> {
     Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32))
 }
 
-/// The ropes of layers that see everything and of those with a window: nested in newer configurations, spread over
-/// several keys in older ones, whose scaling is added to what the nested ones say.
+/// Returns the ropes of layers without and with a window: nested in newer configurations, spread over several keys in
+/// older ones, whose scaling is added to the nested ones.
 fn ropes(config: &Config<'_>, head: i64) -> Result<[Rope; 2]> {
     let nested = config.object("rope_parameters")?;
     let of = |kind: &str| nested.map_or(Ok(None), |nested| nested.object(kind));

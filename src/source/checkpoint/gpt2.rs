@@ -1,4 +1,4 @@
-//! GPT-2: learned positions, `LayerNormalization`, packed query, key and value, matrices that lie `[in, out]`.
+//! GPT-2: learned positions, `LayerNormalization`, packed query, key and value, matrices stored as `[in, out]`.
 
 use super::activation::Activation;
 use super::attention::Projection;
@@ -27,12 +27,12 @@ const NAMES: Names = Names {
     mlp: mlp::Names { module: "mlp", form: mlp::Form::Plain { up: "c_fc" }, down: "c_proj" },
 };
 
-/// Whether matrices lie `[in, out]`, as in checkpoints.
+/// Configuration key: whether matrices are stored as `[in, out]`, as in checkpoints.
 pub(in crate::source) const TRANSPOSED: &str = "liboptimize.conv1d";
 
-/// GPT-2.
+/// Describes GPT-2.
 ///
-/// A key of our own, [`TRANSPOSED`], says that matrices lie `[out, in]` all the same: in GGUF files they do.
+/// Our own key [`TRANSPOSED`] identifies matrices stored as `[out, in]`, as in GGUF files.
 pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
     let d = describe(config, weights)?;
     Ok((decoder::build(&d, weights, dialect)?, Task::Generate))

@@ -1,4 +1,4 @@
-//! The JSON of safetensors: headers and indexes, read so that no list in them grows beyond its limit.
+//! The JSON of safetensors: headers and indexes, read so that no list in them exceeds its limit.
 
 use crate::error::{Result, error};
 use crate::limits;
@@ -8,20 +8,20 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// What a header says of one tensor.
+/// The header entry of one tensor.
 #[derive(Deserialize)]
 pub(super) struct Entry {
-    /// The element type, by the format's name for it.
+    /// The element type, by its name in the format.
     pub dtype: String,
     /// The shape, outermost dimension first.
     #[serde(deserialize_with = "shape")]
     pub shape: Vec<i64>,
-    /// First byte and the byte after the last, counted from the end of the header.
+    /// Offsets of the first byte and of the byte after the last, from the end of the header.
     #[serde(rename = "data_offsets")]
     pub offsets: [u64; 2],
 }
 
-/// Names and entries of a header.
+/// Returns names and entries of a header.
 pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     // A text of another kind may begin with spaces; the format wants the brace at once.
     if header.first() != Some(&b'{') {
@@ -32,7 +32,7 @@ pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     Ok(pairs.0)
 }
 
-/// Names of tensors and of the files that hold them.
+/// Returns the names of tensors and of their files.
 pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     #[derive(Deserialize)]
     struct Index {
@@ -42,7 +42,7 @@ pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     Ok(index.weight_map.0)
 }
 
-/// An object as a list; the key `__metadata__` is left out, and no other may come twice.
+/// An object as a list; the key `__metadata__` is left out, and no other may occur twice.
 struct Pairs<V>(Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
@@ -77,7 +77,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     }
 }
 
-/// A list of dimensions, not longer than any tensor has.
+/// Reads a list of dimensions, at most as long as the rank of any tensor.
 fn shape<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<i64>, D::Error> {
     struct Read;
     impl<'de> Visitor<'de> for Read {

@@ -1,4 +1,4 @@
-//! What encoders have behind their hidden states, by the class that a configuration names.
+//! The heads of encoders, by the class that a configuration names.
 
 use super::activation::Activation;
 use super::config::Config;
@@ -12,12 +12,12 @@ use crate::source::builder::{Attribute, Builder};
 /// The head of an encoder: what is computed from its hidden states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
-    /// None: hidden states.
+    /// No head: hidden states.
     Body,
     Sequence,
     Tokens,
     Masked,
-    /// Where an answer begins and ends.
+    /// Start and end of an answer.
     Question,
     /// Whether a text follows another.
     Next,
@@ -27,7 +27,7 @@ pub(super) enum Head {
     Causal,
 }
 
-/// Ends of class names, and whether only BERT has the head.
+/// Suffixes of class names, and whether only BERT has the head.
 const CLASSES: [(&str, Head, bool); 8] = [
     ("ForSequenceClassification", Head::Sequence, false),
     ("ForTokenClassification", Head::Tokens, false),
@@ -40,8 +40,8 @@ const CLASSES: [(&str, Head, bool); 8] = [
 ];
 
 impl Head {
-    /// The head of the first class in `architectures`. [`crate::error::Kind::Unsupported`] if it is one that cannot be
-    /// built: without it the model would be another.
+    /// Returns the head of the first class in `architectures`. Fails with [`crate::error::Kind::Unsupported`] for an
+    /// unsupported head: without it, the model would be a different one.
     pub fn of(config: &Config<'_>, kind: Kind) -> Result<Head> {
         let class = config.architectures().first().copied().unwrap_or("");
         let fits = |head: Head, bert: bool| match head {
@@ -61,7 +61,7 @@ impl Head {
     }
 }
 
-/// Adds a head and its outputs, and says what the model is for.
+/// Adds a head and its outputs, and returns the task of the model.
 pub(super) fn build(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, head: Head, hidden: &str) -> Result<Task> {
     let (batch, sequence) = ("batch", "sequence");
     let vocabulary = e.vocabulary.to_string();
@@ -111,7 +111,7 @@ pub(super) fn build(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, head:
     })
 }
 
-/// Classes: as many as have names.
+/// Returns the number of classes: as many as have names.
 fn labels(config: &Config<'_>) -> Result<i64> {
     match config.value("id2label").and_then(|v| v.as_object()) {
         Some(map) if !map.is_empty() => Ok(map.len() as i64),
@@ -119,7 +119,7 @@ fn labels(config: &Config<'_>) -> Result<i64> {
     }
 }
 
-/// The first token, through a layer.
+/// Returns the first token, passed through a layer.
 fn first(b: &mut Builder<'_>, e: &Encoder, hidden: &str, module: &str, activation: &str) -> Result<String> {
     let zero = b.int(0);
     let first = b.op("Gather", &[hidden, &zero], &[("axis", Attribute::Int(1))]);
@@ -156,7 +156,7 @@ fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str)
     Ok(())
 }
 
-/// Logits over the vocabulary for each token.
+/// Returns logits over the vocabulary for each token.
 fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<String> {
     // The matrix and the bias of the head itself, and the bias that an older format has beside it.
     let (dense, norm, head, beside) = match e.kind {

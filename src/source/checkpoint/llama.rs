@@ -1,6 +1,6 @@
 //! Llama and the families that differ from it by a few switches: Mistral, Qwen2, Qwen3, SmolLM3, Phi-3.
 //!
-//! SmolLM and SmolLM2 are Llama by name as well.
+//! SmolLM and SmolLM2 use the name of Llama.
 
 use super::activation::Activation;
 use super::attention::Projection;
@@ -36,12 +36,12 @@ const NAMES: Names = Names {
 
 type Built = Result<(ModelProto, Task)>;
 
-/// Llama 1 to 3, SmolLM 1 and 2, and what calls itself so.
+/// Describes Llama 1 to 3, SmolLM 1 and 2, and models with the same `model_type`.
 pub(super) fn llama(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     finish(&describe(config, weights)?, weights, dialect)
 }
 
-/// Mistral: a window over all layers.
+/// Describes Mistral: a window in all layers.
 pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let window = config.size("sliding_window")?;
@@ -49,7 +49,7 @@ pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     finish(&d, weights, dialect)
 }
 
-/// Ministral: a window over the layers that the configuration names, or over all.
+/// Describes Ministral: a window in the layers that the configuration names, or in all.
 pub(super) fn ministral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let any = config.size("sliding_window")?.is_some();
@@ -57,7 +57,7 @@ pub(super) fn ministral(config: &Config<'_>, weights: &dyn Weights, dialect: Dia
     finish(&d, weights, dialect)
 }
 
-/// Qwen2: biases on query, key and value; a window over the upper layers, if it is switched on.
+/// Describes Qwen2: biases on query, key and value; a window in the upper layers if it is enabled.
 pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     d.bias.query_key_value = true;
@@ -65,7 +65,7 @@ pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// Qwen3: queries and keys normalized head by head.
+/// Describes Qwen3: queries and keys are normalized per head.
 pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     d.head_norms = true;
@@ -73,7 +73,7 @@ pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// SmolLM3: some layers without positions.
+/// Describes SmolLM3: some layers without positions.
 pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let interval = config.size_of(&["no_rope_layer_interval"])?;
@@ -91,7 +91,7 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     finish(&d, weights, dialect)
 }
 
-/// Phi-3: packed matrices, a window over all layers.
+/// Describes Phi-3: packed matrices, a window in all layers.
 pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     // What others call yarn or su means longrope here.
@@ -106,7 +106,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
     finish(&d, weights, dialect)
 }
 
-/// What all of them share, read from the configuration.
+/// Returns the description that all of them share, from the configuration.
 pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let width = config.size_of(&["hidden_size"])?;
     let heads = heads(config, width)?;
@@ -138,7 +138,7 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
     })
 }
 
-/// Positions that there are, the context that scaling stretches included.
+/// Returns the number of positions, including a context extended by scaling.
 fn positions(config: &Config<'_>) -> Result<i64> {
     let trained = config.size_of(&["max_position_embeddings"])?;
     let stretched = longest::context(config.map()).and_then(|tokens| i64::try_from(tokens).ok());
@@ -163,12 +163,12 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
     Ok(Heads { query, key_value, size })
 }
 
-/// Windows where the configuration says so layer by layer; where it does not, as `default` says.
+/// Sets windows where the configuration sets them per layer, otherwise to `default`.
 pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64, &Layer) -> bool) -> Result<()> {
     of_layers(config, d, config.size("sliding_window")?, default)
 }
 
-/// As [`windows`], with a window of this size.
+/// Like [`windows`], with a window of this size.
 fn of_layers(
     config: &Config<'_>,
     d: &mut Decoder,
@@ -192,7 +192,7 @@ fn of_layers(
     Ok(())
 }
 
-/// Qwen's configurations carry a window even where it is switched off, and that is their default.
+/// Sets Qwen's windows: its configurations contain a window even if it is disabled, which is their default.
 fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
     let used = config.flag("use_sliding_window", false)?;
     let window = config.size("sliding_window")?.filter(|_| used);
@@ -200,7 +200,7 @@ fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
     of_layers(config, d, window, |index, _| window.is_some() && index >= from)
 }
 
-/// Builds what was described.
+/// Builds a described decoder.
 pub(super) fn finish(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Built {
     Ok((decoder::build(d, weights, dialect)?, Task::Generate))
 }

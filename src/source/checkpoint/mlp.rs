@@ -9,11 +9,11 @@ use crate::source::builder::{Attribute, Builder};
 pub(super) struct Names {
     pub module: &'static str,
     pub form: Form,
-    /// Back to the width of the hidden state.
+    /// The projection back to the hidden size.
     pub down: &'static str,
 }
 
-/// How the feed-forward part is made.
+/// The form of the feed-forward part.
 #[derive(Clone)]
 pub(super) enum Form {
     /// `down(f(up x))`.
@@ -24,7 +24,7 @@ pub(super) enum Form {
     Packed { gate_up: &'static str },
 }
 
-/// The feed-forward part whose names begin with `module`.
+/// Adds the feed-forward part whose names begin with `module`.
 pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, module: &str, x: &str) -> Result<String> {
     let name = |part: &str| format!("{module}.{part}");
     let inward = (d.width, d.inner);

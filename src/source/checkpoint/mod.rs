@@ -1,12 +1,12 @@
-//! Hugging Face checkpoints: `config.json` and safetensors, built into a graph.
+//! Hugging Face checkpoints: `config.json` and safetensors, converted to a graph.
 //!
-//! [`build`] makes the graph of any family this version knows from a configuration and named tensors, wherever
-//! those come from (safetensors here, GGUF next door). Decoders (`llama.rs`, `gemma.rs`, `gpt2.rs`) describe themselves
-//! in the terms of `decoder.rs`, which builds them with `attention`, `rope.rs` and `mlp.rs`; encoders are all in
-//! `encoder.rs` with their `heads.rs`, and `sentence.rs` puts what sentence-transformers add behind them.
+//! [`build`] makes the graph of any supported family from a configuration and named tensors, from safetensors here or
+//! from GGUF. Decoders (`llama.rs`, `gemma.rs`, `gpt2.rs`) describe themselves in the terms of `decoder.rs`, which
+//! builds them with `attention`, `rope.rs` and `mlp.rs`; encoders are in `encoder.rs` with their `heads.rs`, and
+//! `sentence.rs` adds the steps of sentence-transformers.
 //!
-//! What a configuration says is used or refused, or named in a warning: `families.rs` has what each family reads,
-//! `schema.rs` sees to it, and `weights.rs` names the tensors that nothing uses.
+//! Every key of a configuration is used, rejected, or named in a warning: `families.rs` lists the keys of each
+//! family, `schema.rs` checks them, and `weights.rs` reports unused tensors.
 
 mod activation;
 mod attention;
@@ -50,13 +50,13 @@ use weights::Renamed;
 
 /// A graph made from a checkpoint.
 pub struct Built {
-    /// The model: weights are slices of what `Weights` gave.
+    /// The model: weights are slices of the tensors in `Weights`.
     pub proto: ModelProto,
-    /// What it does.
+    /// The task of the model.
     pub task: Task,
-    /// The `model_type` it was built as, e.g. `llama`.
+    /// The `model_type` it was built as, for example `llama`.
     pub architecture: String,
-    /// What the configuration says and is not used.
+    /// Warnings about unused keys of the configuration.
     pub warnings: Vec<String>,
 }
 
@@ -66,9 +66,9 @@ type BuildDecoder = fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto
 /// How the graphs of a family are built.
 #[derive(Clone, Copy)]
 enum Build {
-    /// A model that writes text.
+    /// A model that generates text.
     Decoder(BuildDecoder),
-    /// One that reads it.
+    /// A model that reads text.
     Encoder,
 }
 
@@ -76,7 +76,7 @@ enum Build {
 struct Family {
     /// Its `model_type`.
     name: &'static str,
-    /// How the names of its classes begin.
+    /// Prefix of its class names.
     classes: &'static [&'static str],
     build: Build,
     schema: Schema,
@@ -84,9 +84,9 @@ struct Family {
 
 /// Builds the graph that `config` (in the form of a Hugging Face `config.json`) describes over `weights`.
 ///
-/// [`crate::error::Kind::Unsupported`] for an architecture that is not known: the message names it and lists
-/// those that are; and for what the configuration asks for and cannot be built. `InvalidModel` if the configuration is
-/// damaged or a tensor is missing or misshapen.
+/// Fails with [`crate::error::Kind::Unsupported`] for an unknown architecture (the message names it and lists the
+/// supported ones) and for unsupported settings; `InvalidModel` if the configuration is damaged or a tensor is
+/// missing or has the wrong shape.
 pub fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -> Result<Built> {
     build_with(config, weights, dialect, None)
 }
@@ -126,8 +126,8 @@ fn build_with(
 
 /// Loads the checkpoint in `folder`: `config.json` with `model.safetensors` or an index of several such files.
 ///
-/// Nothing of the weights is read: the graph refers to slices of the mapped files, which must not be truncated
-/// while the model lives. Errors as [`build`], and as [`safetensors::Safetensors::open_folder`].
+/// The weights are not read: the graph refers to slices of the mapped files, which must not be truncated while the
+/// model lives. Fails like [`build`] and [`safetensors::Safetensors::open_folder`].
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     let Some(config) = side::read_object(&folder.join("config.json"))? else {
         bail!(NotFound, "the folder has no config.json");
@@ -172,12 +172,12 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     Ok(Model::assemble(built.proto, card, folder, weights.files().to_vec()))
 }
 
-/// Keys of a model of text and images that say nothing of its text.
+/// Keys of a model of text and images that do not affect its text part.
 const IMAGES: [&str; 6] =
     ["text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
 
-/// The configuration of the model of text: that of Gemma 3 lies inside the one of text and images, which adds what
-/// it leaves out. Any other is given back as it is.
+/// Returns the configuration of the text model: that of Gemma 3 is nested in the one of text and images, which adds
+/// missing keys. Any other is returned unchanged.
 fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
     let inner = config.get("text_config").and_then(Value::as_object);
     match (config.get("model_type").and_then(Value::as_str), inner) {

@@ -1,18 +1,18 @@
-//! Vectors of tokens as one vector for a text: the nodes, and the same by hand.
+//! Pooling of token vectors to one vector per text: as nodes, and in memory.
 
 use crate::model::Pooling;
 use crate::onnx::dtype::DataType::{Bool, Float32, Int64};
 use crate::source::builder::{Attribute, Builder};
 
-/// Which tokens count.
+/// The tokens to pool.
 pub(super) struct Tokens<'a> {
-    /// int64 `[batch, sequence]`: 1 for tokens, 0 for padding behind them.
+    /// Mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
     pub mask: &'a str,
-    /// So many at the beginning do not count, though they are read.
+    /// Number of tokens at the beginning that are read but not pooled.
     pub prompt: usize,
 }
 
-/// `[batch, sequence, width]` to `[batch, width]`.
+/// Pools `[batch, sequence, width]` to `[batch, width]`.
 pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &Tokens<'_>) -> String {
     let (last, one) = (b.ints(&[-1]), b.ints(&[1]));
     let (keep, gone) = ([("keepdims", Attribute::Int(1))], [("keepdims", Attribute::Int(0))]);
@@ -60,7 +60,7 @@ pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &T
     }
 }
 
-/// The mask without the prompt.
+/// Returns the mask without the prompt.
 fn counted(b: &mut Builder<'_>, tokens: &Tokens<'_>) -> String {
     if tokens.prompt == 0 {
         return tokens.mask.to_owned();
@@ -72,7 +72,7 @@ fn counted(b: &mut Builder<'_>, tokens: &Tokens<'_>) -> String {
     b.op("Mul", &[tokens.mask, &after], &[])
 }
 
-/// Numbers of the columns of the mask, from `first` on: int64 `[sequence]`.
+/// Returns the indices of the columns of the mask, from `first` on: int64 `[sequence]`.
 fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
     let (one, first) = (b.int(1), b.int(first));
     let shape = b.op("Shape", &[mask], &[]);
@@ -81,7 +81,7 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
     b.op("Range", &[&first, &end, &one], &[])
 }
 
-/// One vector of the vectors of a text's tokens, padding left out; the first `prompt` do not count.
+/// Returns one vector from the vectors of a text's tokens, without padding; the first `prompt` tokens are left out.
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];

@@ -1,20 +1,20 @@
-//! Rotary positions: the angles of every kind of scaling, and the operators that turn queries and keys.
+//! Rotary position embeddings: the angles of every kind of scaling, and the operators that rotate queries and keys.
 //!
-//! Halves are rotated against each other, as in Hugging Face checkpoints: element `i` of the first half of the
-//! rotated part of a head, with element `i` of the second, turns by `position * inverse[i]`.
+//! The two halves are rotated against each other, as in Hugging Face checkpoints: element `i` of the first half of
+//! the rotated part of a head, with element `i` of the second, rotates by `position * inverse[i]`.
 
 use super::config::{Config, shown};
 use crate::error::{Result, bail, error};
 use crate::source::builder::{Attribute, Builder};
 use std::f64::consts::PI;
 
-/// Rows of the tables that fused attention reads: more positions than this cannot be used with them.
+/// Number of rows of the tables for fused attention: more positions cannot be used with them.
 const TABLE_ROWS: i64 = 131_072;
 
-/// A key of our own: how many elements of a head are turned. GGUF files say so, whatever the family.
+/// Our own key for the number of rotated elements of a head. GGUF files contain it for every family.
 pub(in crate::source) const ROTARY: &str = "liboptimize.rotary_dim";
 
-/// What each kind reads besides `rope_type`, `type` and `rope_theta`.
+/// The keys that each kind reads besides `rope_type`, `type` and `rope_theta`.
 const READS: [(&str, &[&str]); 5] = [
     ("default", &[]),
     ("linear", &["factor"]),
@@ -35,22 +35,22 @@ const READS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// One kind of rotary position.
+/// One kind of rotary embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rope {
-    /// Radians a position adds, one for each rotated pair.
+    /// Radians per position, one value for each rotated pair.
     pub inverse: Vec<f32>,
-    /// Sines and cosines are multiplied by this (yarn).
+    /// Factor of sines and cosines (YaRN).
     pub factor: f32,
 }
 
 impl Rope {
-    /// Elements of a head that are turned; those after them stay as they are.
+    /// Returns the number of rotated elements of a head; those after them are unchanged.
     pub fn size(&self) -> i64 {
         2 * self.inverse.len() as i64
     }
 
-    /// Without any scaling, over the first `rotated` elements of a head.
+    /// Returns a rope without scaling, over the first `rotated` elements of a head.
     pub fn plain(rotated: i64, theta: f64) -> Result<Rope> {
         if rotated % 2 != 0 || theta <= 0.0 {
             bail!(InvalidModel, "rotary positions with base {theta} cannot rotate {rotated} elements");
@@ -60,12 +60,12 @@ impl Rope {
     }
 
     /// Reads the rope of a model with one kind only: from `rope_parameters`, or from the older `rope_theta` and
-    /// `rope_scaling`. `partial`: whether the family knows heads of which a part is turned.
+    /// `rope_scaling`. `partial`: whether the family supports heads that are partly rotated.
     pub fn read(config: &Config<'_>, head: i64, partial: bool) -> Result<Rope> {
         Rope::from(config, parameters(config)?, head, config.needed("rope_theta")?, partial)
     }
 
-    /// The kind that a configuration names, if it does.
+    /// Returns the kind that a configuration names, if it does.
     pub fn kind<'a>(config: &Config<'a>) -> Result<Option<&'a str>> {
         match parameters(config)? {
             Some(parameters) => Ok(parameters.text("rope_type")?.or(parameters.text("type")?)),
@@ -73,7 +73,7 @@ impl Rope {
         }
     }
 
-    /// The rope that `parameters` (none: nothing special) describe. `theta` is the base if they name none.
+    /// Returns the rope of `parameters` (`None` for the default). `theta` is the base if they name none.
     pub fn from(
         config: &Config<'_>,
         parameters: Option<Config<'_>>,
@@ -115,7 +115,8 @@ impl Rope {
         Ok(rope)
     }
 
-    /// Llama 3.1: long waves are slowed down by `factor`, short ones kept, those between interpolated.
+    /// Applies Llama 3.1's scaling: long waves are slowed down by `factor`, short ones kept, and those between
+    /// interpolated.
     fn scale_llama3(&mut self, config: &Config<'_>, parameters: &Config<'_>) -> Result<()> {
         let factor = positive(parameters, "factor")?;
         let (low, high) = (positive(parameters, "low_freq_factor")?, positive(parameters, "high_freq_factor")?);
@@ -132,7 +133,7 @@ impl Rope {
         Ok(())
     }
 
-    /// YaRN (arXiv 2309.00071): as above, with bounds given in turns over the trained positions.
+    /// Applies YaRN (arXiv 2309.00071): as above, with bounds given in rotations over the trained positions.
     fn scale_yarn(&mut self, config: &Config<'_>, parameters: &Config<'_>, theta: f64) -> Result<()> {
         let trained = original_positions(config, parameters)?;
         let factor = match parameters.number("factor")? {
@@ -163,9 +164,10 @@ impl Rope {
         Ok(())
     }
 
-    /// Cosines and sines of every position up to `positions`, `[rows, pairs]` each, for fused attention.
+    /// Returns cosines and sines of every position up to `positions`, `[rows, pairs]` each, for fused attention.
     ///
-    /// Made by nodes over constants: a file stays small, and ONNX Runtime computes them once, when it loads.
+    /// They are computed by nodes over constants: the file stays small, and ONNX Runtime computes them once on
+    /// loading.
     pub fn tables(&self, b: &mut Builder<'_>, positions: i64) -> [String; 2] {
         let (start, end, step) = (b.float(0.0), b.float(positions.min(TABLE_ROWS) as f32), b.float(1.0));
         let rows = b.op("Range", &[&start, &end, &step], &[]);
@@ -176,7 +178,8 @@ impl Rope {
         self.waves(b, &angles)
     }
 
-    /// Cosines and sines for given positions `[batch, sequence]`, each pair's twice: `[batch, 1, sequence, size]`.
+    /// Returns cosines and sines for given positions `[batch, sequence]`, twice for each pair: `[batch, 1, sequence,
+    /// size]`.
     pub fn of_positions(&self, b: &mut Builder<'_>, positions: &str) -> [String; 2] {
         let float = i64::from(crate::onnx::dtype::DataType::Float32.to_onnx());
         let positions = b.op("Cast", &[positions], &[("to", Attribute::Int(float))]);
@@ -199,7 +202,7 @@ impl Rope {
         })
     }
 
-    /// Turns `x` `[batch, heads, sequence, head]` with the waves of [`Rope::of_positions`].
+    /// Rotates `x` `[batch, heads, sequence, head]` with the values of [`Rope::of_positions`].
     pub fn turn(&self, b: &mut Builder<'_>, x: &str, head: i64, [cos, sin]: &[String; 2]) -> String {
         let (last, half) = ([("axis", Attribute::Int(-1))], self.size() / 2);
         let mut sizes = vec![half, half];
@@ -219,13 +222,13 @@ impl Rope {
     }
 }
 
-/// `rope_scaling`, as older files have it, if it says anything; else `rope_parameters`.
+/// Returns `rope_scaling` (older files) if it is not empty; else `rope_parameters`.
 fn parameters<'a>(config: &Config<'a>) -> Result<Option<Config<'a>>> {
     let scaling = config.object("rope_scaling")?.filter(|scaling| scaling.entries().next().is_some());
     Ok(scaling.or(config.object("rope_parameters")?))
 }
 
-/// Warnings that name what is said of rotary positions and not used. `nested`: one set for each kind of layer.
+/// Returns warnings about unused keys of rotary embeddings. `nested`: one set for each kind of layer.
 pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let (scaling, given) = (config.object("rope_scaling")?, config.object("rope_parameters")?);
@@ -276,7 +279,7 @@ fn unread_of(parameters: &Config<'_>, name: &str, partial: bool, left: &mut Vec<
     Ok(())
 }
 
-/// Positions the model was first trained for, before its context was stretched.
+/// Returns the number of positions of the original training, before the context was extended.
 fn original_positions(config: &Config<'_>, parameters: &Config<'_>) -> Result<f64> {
     let key = "original_max_position_embeddings";
     let size = match config.size(key)?.or(parameters.size(key)?) {

@@ -1,8 +1,8 @@
-//! Reading safetensors: one file, or several with an index. Tensors are slices of the mapped files.
+//! Reads safetensors: one file, or several with an index. Tensors are slices of the mapped files.
 //!
-//! A file is 8 bytes with the length of the header (little-endian), the header (a JSON object from names to
-//! `dtype`, `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. What the
-//! format's own reader refuses is refused here: it keeps two programs from seeing different tensors in one file.
+//! A file has 8 bytes with the length of the header (little-endian), the header (a JSON object from names to `dtype`,
+//! `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. Whatever the format's
+//! own reader rejects is rejected here: this prevents two programs from reading different tensors from one file.
 
 use super::header::{self, Entry};
 use crate::error::{Context, Result, bail, error};
@@ -13,9 +13,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
-/// The file of a checkpoint in one piece.
+/// File name of a checkpoint in one file.
 pub const FILE: &str = "model.safetensors";
-/// The index of a checkpoint in several.
+/// File name of the index of a checkpoint in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a checkpoint.
@@ -27,14 +27,15 @@ pub struct Safetensors {
 /// A tensor as its file describes it.
 struct Tensor {
     dims: Vec<i64>,
-    /// `None` for a type that is not known here: an error if somebody wants the tensor.
+    /// `None` for an unknown type: an error only if the tensor is used.
     dtype: Option<DataType>,
     type_name: String,
     bytes: Bytes,
 }
 
 impl Safetensors {
-    /// The checkpoint in a folder: `model.safetensors`, else the files that `model.safetensors.index.json` names.
+    /// Opens the checkpoint in a folder: `model.safetensors`, else the files that `model.safetensors.index.json`
+    /// names.
     pub fn open_folder(folder: &Path) -> Result<Safetensors> {
         if folder.join(FILE).is_file() {
             return Safetensors::open_file(&folder.join(FILE));
@@ -43,19 +44,19 @@ impl Safetensors {
         open_index(folder, &index).at(|| index.display())
     }
 
-    /// One file.
+    /// Opens one file.
     pub fn open_file(path: &Path) -> Result<Safetensors> {
         let bytes = map(path)?;
         let tensors = parse(&bytes).at(|| path.display())?;
         Ok(Safetensors { tensors: tensors.into_iter().collect(), files: vec![(path.to_owned(), bytes)] })
     }
 
-    /// A file that lies in memory.
+    /// Reads a file in memory.
     pub fn of_bytes(bytes: Bytes) -> Result<Safetensors> {
         Ok(Safetensors { tensors: parse(&bytes)?.into_iter().collect(), files: Vec::new() })
     }
 
-    /// The files with their content.
+    /// Returns the files with their content.
     pub fn files(&self) -> &[(PathBuf, Bytes)] {
         &self.files
     }
@@ -106,7 +107,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
     Ok(Safetensors { tensors, files })
 }
 
-/// The name, if it is that of a file in the same folder.
+/// Returns the name if it is that of a file in the same folder.
 fn plain_name(name: &str) -> Result<&str> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
@@ -116,7 +117,7 @@ fn plain_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-/// The tensors of a file, checked against its size and against each other.
+/// Returns the tensors of a file, checked against its size and against each other.
 fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     let Some(length) = file.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
         bail!(InvalidModel, "has {} bytes, too few for a safetensors file", file.len());
@@ -145,7 +146,7 @@ fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     Ok(tensors)
 }
 
-/// One tensor, which must begin where the one before it ends.
+/// Returns one tensor, which must begin where the previous one ends.
 fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
     let [begin, end] = entry.offsets;
     if begin > end || end > data.len() as u64 {

@@ -1,8 +1,8 @@
-//! What a family reads of a configuration: its keys with their defaults, those that change nothing, and those that it
-//! can only have one way. Any other key is named in a warning, so that nothing a configuration says goes unheard.
+//! The keys that a family reads of a configuration, with their defaults; keys without effect; and keys with only one
+//! supported value. Any other key is named in a warning, so that nothing in a configuration is ignored silently.
 //!
-//! Defaults are those of the configuration classes of transformers: a key that is absent is not one that is `null`.
-//! `tests/fixtures/configurations` holds them as transformers has them, with what each key does to the numbers.
+//! Defaults are those of the configuration classes of transformers: a missing key differs from one that is `null`.
+//! `tests/fixtures/configurations` has them as in transformers, with the numeric effect of each key.
 
 use super::config::Config;
 use crate::error::{Result, bail};
@@ -11,22 +11,23 @@ use std::collections::HashSet;
 
 /// The keys of a family. Values are JSON.
 pub(super) struct Schema {
-    /// Keys that are read, with the value where a file lacks them (`null`: the code that reads it knows; `!`: it knows
-    /// too, but the file may not say `null`). Where there is a value a file may say `null` only if it begins with `?`.
-    /// The last group that has a key counts.
+    /// Keys that are read, with their default (`null`: the code that reads it handles it; `!`: it handles a missing
+    /// key, but `null` is not allowed). A key with a default may be `null` only if the default begins with `?`. The
+    /// last group that has a key applies.
     pub reads: &'static [&'static [(&'static str, &'static str)]],
     /// Other names of keys that are read: `(other, own)`.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// Keys that change nothing in this family: any value of `key`, or that of `key=value` alone.
+    /// Keys without effect in this family: any value of `key`, or only that of `key=value`.
     pub inert: &'static [&'static str],
-    /// Keys that would change the numbers with any value but these, and `null`; of a list, each element counts.
+    /// Keys that would change the results with any value except these and `null`; for a list, each element is
+    /// checked.
     pub fixed: &'static [Fixed],
 }
 
-/// A key, the values (JSON) that it may have, and what others would ask for.
+/// A key, its allowed values (JSON), and what other values would mean.
 pub(super) type Fixed = (&'static str, &'static [&'static str], &'static str);
 
-/// What others than the values of [`Fixed`] ask for, in every family.
+/// What other values than those of [`Fixed`] mean, in every family.
 const FIXED: &[Fixed] = &[
     ("is_encoder_decoder", &["false"], "an encoder with a decoder"),
     ("add_cross_attention", &["false"], "attention to another model's states"),
@@ -35,8 +36,8 @@ const FIXED: &[Fixed] = &[
     ("per_layer_config", &["{}"], "layers of different kinds"),
 ];
 
-/// Keys that change nothing whatever the family: training, the library's own business, and what is read elsewhere
-/// (special tokens, class names).
+/// Keys without effect in all families: training, internals of the library, and keys read elsewhere (special tokens,
+/// class names).
 const INERT: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -114,7 +115,7 @@ const INERT: &[&str] = &[
     "use_return_dict",
 ];
 
-/// Keys for writing text that old configurations carry; they are read from `generation_config.json` only.
+/// Generation keys that old configurations contain; they are read from `generation_config.json` only.
 const GENERATION: &[&str] = &[
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -146,14 +147,13 @@ const GENERATION: &[&str] = &[
     "typical_p",
 ];
 
-/// A key that this program's own readers write, and no file of others has.
+/// A key that only this library's own readers write.
 pub(in crate::source) const OWN: &str = "liboptimize.";
 
 impl Schema {
-    /// The configuration as the family's code reads it: with the family's defaults where `config` has no key; and the
-    /// warnings that name what is ignored.
+    /// Returns the configuration with the family's defaults for missing keys, and the warnings about ignored keys.
     ///
-    /// [`crate::error::Kind::Unsupported`] if a key asks for what is not built.
+    /// Fails with [`crate::error::Kind::Unsupported`] if a key requires something unsupported.
     pub fn complete(&self, model_type: &str, config: &Map<String, Value>) -> Result<(Map<String, Value>, Vec<String>)> {
         let mut complete = config.clone();
         for (other, own) in self.aliases {
@@ -204,7 +204,7 @@ impl Schema {
         Ok((complete, warnings))
     }
 
-    /// Whether a key is read, or changes nothing.
+    /// Returns whether a key is read or has no effect.
     fn knows(&self, key: &str, value: &Value) -> bool {
         let read = || self.reads.iter().copied().flatten().any(|(read, _)| *read == key);
         let fixed = || FIXED.iter().chain(self.fixed).any(|(fixed, ..)| *fixed == key);
@@ -216,7 +216,7 @@ impl Schema {
         value.is_null() || key.starts_with(OWN) || read() || fixed() || inert()
     }
 
-    /// Whether the family knows kinds of layers, if only one.
+    /// Returns whether the family reads kinds of layers, even if only one.
     fn reads_layers(&self) -> bool {
         let reads = self.reads.iter().copied().flatten().map(|(key, _)| *key);
         reads.chain(self.fixed.iter().map(|(key, ..)| *key)).any(|key| key == "layer_types")
@@ -236,12 +236,12 @@ impl Schema {
     }
 }
 
-/// A value of the tables.
+/// Returns a value of the tables.
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Refuses checkpoints that another program quantized.
+/// Fails for checkpoints quantized by another program.
 pub(super) fn refuse_quantized(config: &Config<'_>) -> Result<()> {
     for key in ["quantization_config", "compression_config", "quantization"] {
         if let Some(quantization) = config.object(key)? {

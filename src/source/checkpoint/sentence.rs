@@ -1,7 +1,7 @@
-//! sentence-transformers folders: what turns token vectors into one vector for a text.
+//! sentence-transformers folders: the steps from token vectors to one vector per text.
 //!
-//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with a folder of its
-//! own. Checkpoints get them as nodes; for exported graphs, which end before them, they are done by hand.
+//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with its own
+//! folder. Checkpoints get them as nodes; for exported graphs, which end before them, they are computed in memory.
 
 pub use by_hand::Steps;
 
@@ -21,7 +21,7 @@ use std::path::{Component, Path};
 /// The steps after the transformer, in order.
 pub struct Sentence {
     steps: Vec<Step>,
-    /// Tokens of the prompt, where they do not count for pooling.
+    /// Number of prompt tokens that are not pooled.
     prompt: usize,
 }
 
@@ -53,27 +53,27 @@ impl Weights for WithSteps<'_> {
     }
 }
 
-/// Names of the files that the steps of a `modules.json` have, if they are there.
+/// Returns the possible file names of the steps of a `modules.json`.
 pub fn files_of_modules(modules: &Value) -> Vec<String> {
     let paths = modules.as_array().into_iter().flatten().filter_map(|module| module.get("path")?.as_str());
     let inner = paths.filter(|path| !path.is_empty() && inside(path));
     inner.flat_map(|path| ["config.json", "model.safetensors"].map(|name| format!("{path}/{name}"))).collect()
 }
 
-/// Whether a path stays in its folder.
+/// Returns whether a path stays in its folder.
 fn inside(path: &str) -> bool {
     Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }
 
 impl Sentence {
-    /// Reads the steps of a model's folder; `None` if it has no `modules.json`.
+    /// Reads the steps of a model's folder; returns `None` if it has no `modules.json`.
     ///
-    /// [`crate::error::Kind::Unsupported`] for a step or a setting that is not known.
+    /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting.
     pub fn read(folder: &Path, files: &[SideFile]) -> Result<Option<Sentence>> {
         Sentence::of_files(files).at(|| folder.display())
     }
 
-    /// The steps that a model's card says, to be done by hand; `None` if its files name none.
+    /// Returns the steps of a model's card, to be computed in memory; `None` if its files name none.
     pub fn of(card: &Card) -> Result<Option<Sentence>> {
         Sentence::of_files(&card.side_files)
     }
@@ -120,7 +120,7 @@ impl Sentence {
         Ok(Some(Sentence { steps, prompt }))
     }
 
-    /// The weights of the steps, beside those of the transformer.
+    /// Returns the weights of the steps together with those of the transformer.
     pub fn weights<'a>(&self, folder: &Path, main: &'a dyn Weights) -> Result<WithSteps<'a>> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -131,12 +131,12 @@ impl Sentence {
         Ok(WithSteps { main, steps })
     }
 
-    /// How token vectors are pooled, if the folder says so; of several ways the first.
+    /// Returns the pooling that the folder sets; of several, the first.
     pub fn pooling(&self) -> Option<Pooling> {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
     }
 
-    /// Whether pooling in one way, over all tokens, is all there is but for lengths.
+    /// Returns whether the only step is one pooling over all tokens, apart from normalization to length 1.
     pub fn only_pools(&self) -> bool {
         let simple = |step: &Step| match step {
             Step::Pool(kinds) => kinds.len() == 1,
@@ -186,7 +186,7 @@ impl Sentence {
         Ok(())
     }
 
-    /// The steps done by hand over the vectors of a text's tokens. `card` has the weights of the steps.
+    /// Returns the steps for computation in memory over the vectors of a text's tokens. `card` has their weights.
     pub fn by_hand(&self, card: &Card) -> Result<Steps> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -205,7 +205,7 @@ impl Sentence {
     }
 }
 
-/// The weights of a step beside an exported model.
+/// Returns the weights of a step next to an exported model.
 fn weights_of(card: &Card, folder: &str) -> Result<Safetensors> {
     let name = format!("{folder}/model.safetensors");
     let Some(content) = card.side_file(&name) else { bail!(NotFound, "the folder has no {name}") };
@@ -219,14 +219,14 @@ pub(super) fn fits(name: &str, inputs: i64, width: i64) -> Result<()> {
     Ok(())
 }
 
-/// A JSON file of the folder; `None` if it is not there.
+/// Returns a JSON file of the folder; `None` if it does not exist.
 fn json(files: &[SideFile], name: &str) -> Result<Option<Value>> {
     let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
     let content = file.content.read()?;
     serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is not valid JSON: {e}")).at(|| name.to_owned())
 }
 
-/// A JSON object of the folder; empty if it is not there.
+/// Returns a JSON object of the folder; empty if it does not exist.
 fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     match json(files, name)? {
         Some(Value::Object(map)) => Ok(map),
@@ -235,7 +235,7 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// What the transformer's own settings ask for besides the length and the case of texts.
+/// Checks the transformer's own settings besides the length and the case of texts.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
         bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");
@@ -247,7 +247,7 @@ fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     }
 }
 
-/// The ways to pool, as a text or a list (from version 5.4 on), or as switches.
+/// Returns the poolings, given as a string or a list (from version 5.4 on), or as switches.
 fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
     // In the order in which sentence-transformers concatenates those that are switched on.
     const KINDS: [(&str, &str, Pooling); 6] = [
@@ -289,7 +289,7 @@ fn dense(path: &str, config: &Map<String, Value>) -> Result<Step> {
     Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation, residual })
 }
 
-/// x / max(|x|₂, 1e-12), as `torch.nn.functional.normalize`.
+/// Returns x / max(|x|₂, 1e-12), like `torch.nn.functional.normalize`.
 fn normalize(b: &mut Builder<'_>, x: &str) -> String {
     let last = b.ints(&[-1]);
     let norm = b.op("ReduceL2", &[x, &last], &[("keepdims", Attribute::Int(1))]);

@@ -1,4 +1,4 @@
-//! What lies beside the weights of a checkpoint: generation defaults, chat template, tokenizer files.
+//! The files next to the weights of a checkpoint: generation defaults, chat template, tokenizer files.
 
 use super::config::{Config, shown};
 use super::sentence::files_of_modules;
@@ -8,7 +8,7 @@ use crate::{files, limits};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Files that travel with a model, where they are.
+/// Files that belong to a model, if they exist.
 const FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -28,7 +28,7 @@ const FILES: &[&str] = &[
     "LICENSE",
 ];
 
-/// Keys of `generation_config.json` that say how to sample.
+/// Sampling keys of `generation_config.json`.
 const SAMPLING: &[&str] = &[
     "do_sample",
     "temperature",
@@ -41,7 +41,7 @@ const SAMPLING: &[&str] = &[
     "max_new_tokens",
 ];
 
-/// Keys of `generation_config.json` that change nothing in what is written.
+/// Keys of `generation_config.json` without effect on the generated text.
 const SILENT: &[&str] = &[
     "_from_model_config",
     "assistant_confidence_threshold",
@@ -71,7 +71,7 @@ const SILENT: &[&str] = &[
     "use_cache",
 ];
 
-/// Values (JSON) of other keys with which they change nothing: the defaults of transformers.
+/// Values (JSON) of other keys with which they have no effect: the defaults of transformers.
 const USUAL: &[(&str, &str)] = &[
     ("diversity_penalty", "0"),
     ("early_stopping", "false"),
@@ -92,7 +92,7 @@ const USUAL: &[(&str, &str)] = &[
     ("bad_words_ids", "[]"),
 ];
 
-/// Reads a JSON file that holds an object; `None` if there is no such file.
+/// Reads a JSON file with an object; returns `None` if the file does not exist.
 pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
@@ -102,8 +102,8 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     parsed.at(|| path.display()).map(Some)
 }
 
-/// The files of a checkpoint's folder that travel with the model: those of the list, and those of the steps that
-/// `modules.json` names.
+/// Returns the files of a checkpoint's folder that belong to the model: those of the list, and those of the steps
+/// that `modules.json` names.
 pub fn files_of(folder: &Path) -> Vec<SideFile> {
     // What is wrong with the file is said when its steps are read.
     let modules = files::read(&folder.join("modules.json"), limits::SIDE_FILE_BYTES).unwrap_or_default();
@@ -120,7 +120,7 @@ pub fn files_of(folder: &Path) -> Vec<SideFile> {
     found
 }
 
-/// A warning that names what `generation_config.json` says and writing text does not heed; `None` if there is nothing.
+/// Returns a warning about the keys of `generation_config.json` that generation ignores; `None` if there are none.
 pub fn unread(generation: &Map<String, Value>) -> Option<String> {
     let heard =
         |key: &str| SAMPLING.contains(&key) || SILENT.contains(&key) || matches!(key, "bos_token_id" | "pad_token_id");
@@ -136,12 +136,12 @@ pub fn unread(generation: &Map<String, Value>) -> Option<String> {
     (!left.is_empty()).then(|| format!("generation_config.json: keys that are ignored: {}", left.join(", ")))
 }
 
-/// Whether two values are one, 1 and 1.0 included.
+/// Returns whether two values are equal, including 1 and 1.0.
 fn alike(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }
 
-/// Token ids and sampling defaults. `generation_config.json` wins over `config.json`.
+/// Returns special token ids and sampling defaults. `generation_config.json` takes precedence over `config.json`.
 pub fn generation_defaults(
     config: &Map<String, Value>,
     generation: Option<&Map<String, Value>>,
@@ -158,7 +158,7 @@ pub fn generation_defaults(
     })
 }
 
-/// One id, or a list of them.
+/// Returns one id or a list of ids.
 fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     let one = std::slice::from_ref(value);
     let list = value.as_array().map_or(one, Vec::as_slice);
@@ -166,7 +166,7 @@ fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     ids.ok_or_else(|| error!(InvalidModel, "{key:?} is neither a token id nor a list of them"))
 }
 
-/// The chat template of a folder: `chat_template.jinja`, else that in `tokenizer_config.json`.
+/// Returns the chat template of a folder: `chat_template.jinja`, else that in `tokenizer_config.json`.
 pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
@@ -179,8 +179,8 @@ pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     template_in(&config).at(|| path.display())
 }
 
-/// The template in a `tokenizer_config.json`: a text, or a list of named ones of which `default` is taken. `None` if
-/// none is named so: [`crate::text::ChatTemplate::of`] says it then.
+/// Returns the template in a `tokenizer_config.json`: a string, or a list of named ones of which `default` is used.
+/// Returns `None` if none has that name; [`crate::text::ChatTemplate::of`] reports it.
 pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>> {
     let text = match Config::new(tokenizer_config).value("chat_template") {
         None => return Ok(None),

@@ -1,4 +1,4 @@
-//! Whether every token of a tokenizer has a row in the table of embeddings.
+//! Checks whether every token of a tokenizer has a row in the embedding table.
 
 use crate::error::{Context, Result, error};
 use crate::model::SideFile;
@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// How many tokens a message has room for.
+/// Maximum number of tokens in a message.
 const SHOWN: usize = 4;
 
-/// A warning that names the tokens of `tokenizer.json` without a row in the table of `proto`: a text that holds one
-/// fails. `None` if all have one, or there is no such file.
+/// Returns a warning about the tokens of `tokenizer.json` without a row in the table of `proto`: a text that contains
+/// one fails. Returns `None` if all have one, or there is no such file.
 pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) -> Result<Option<String>> {
     let Some(file) = files.iter().find(|file| file.name == "tokenizer.json") else { return Ok(None) };
     let Some(rows) = rows(proto) else { return Ok(None) };
@@ -34,7 +34,7 @@ pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) ->
     )))
 }
 
-/// Rows of the first table that ids are looked up in.
+/// Returns the number of rows of the first table that token ids index.
 fn rows(proto: &ModelProto) -> Option<i64> {
     let graph = proto.graph.as_deref()?;
     let ids = |input: Option<&String>| input.is_some_and(|name| name == "input_ids");
@@ -44,7 +44,7 @@ fn rows(proto: &ModelProto) -> Option<i64> {
     tensor.dims.first().copied()
 }
 
-/// Tokens with ids from `rows` on, by id. Only they are kept, whatever the size of the file.
+/// Returns the tokens with ids from `rows` on, by id. Only these are kept, for any size of the file.
 fn beyond(content: &[u8], rows: i64) -> Result<BTreeMap<i64, String>> {
     let mut found = BTreeMap::new();
     let mut from = serde_json::Deserializer::from_slice(content);
@@ -61,8 +61,8 @@ struct Added {
     content: String,
 }
 
-/// Where in the file a [`Part`] is: the file holds a list `added_tokens` and an object `model`, that holds a `vocab`, and
-/// that is an object of ids or a list of pieces with their scores.
+/// The location of a [`Part`] in the file: the file has a list `added_tokens` and an object `model` with a `vocab`,
+/// which is an object of ids or a list of pieces with their scores.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     File,

@@ -1,14 +1,14 @@
-//! The tensors of a checkpoint as the code of families wants them, and which of them nothing uses.
+//! The tensors of a checkpoint under the names that families use, and a check for unused ones.
 
 use crate::error::Result;
 use crate::onnx::proto::ModelProto;
 use crate::source::weights::{Stored, Weights};
 use std::collections::HashSet;
 
-/// How many names a message has room for.
+/// Maximum number of names in a message.
 const SHOWN: usize = 4;
 
-/// A checkpoint whose normalizations may still have the names of TensorFlow: `gamma` for `weight`, `beta` for `bias`.
+/// A checkpoint whose normalizations may have TensorFlow's names: `gamma` for `weight`, `beta` for `bias`.
 pub(super) struct Renamed<'a>(pub &'a dyn Weights);
 
 const RENAMED: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
@@ -38,16 +38,16 @@ impl Weights for Renamed<'_> {
     }
 }
 
-/// The head of a model that may be the table of its embeddings: `own`, if the checkpoint has it and it is another
-/// matrix than `table`; else `table`.
+/// Returns the name of the output layer: `own` if the checkpoint has it and it differs from `table`, the embedding
+/// table; else `table`.
 pub(super) fn head_or_table<'n>(weights: &dyn Weights, own: &'n str, table: &'n str) -> Result<&'n str> {
     let Some(head) = weights.find(own)? else { return Ok(table) };
     let same = weights.find(table)?.is_some_and(|table| table.dims == head.dims && table.bytes == head.bytes);
     Ok(if same { table } else { own })
 }
 
-/// A warning that names the tensors of `weights` that are not in `proto`; `None` if there are none worth a word.
-/// `by` says who could have used them.
+/// Returns a warning about the tensors of `weights` that are not in `proto`; `None` if there are none that matter.
+/// `by` names what could have used them.
 pub(super) fn unused(weights: &dyn Weights, proto: &ModelProto, by: &str) -> Option<String> {
     let initializers = proto.graph.iter().flat_map(|graph| &graph.initializer);
     let used: HashSet<&str> = initializers.filter_map(|tensor| tensor.name.as_deref()).collect();
@@ -65,9 +65,9 @@ pub(super) fn unused(weights: &dyn Weights, proto: &ModelProto, by: &str) -> Opt
     Some(format!("{count} not used by {by}: {shown}{rest}"))
 }
 
-/// Whether a tensor that is not used says nothing that the graph does not know: numbers of positions, masks and angles
-/// that old versions saved, the pooler of models that give hidden states, and heads that are the table of embeddings
-/// or another name of a bias.
+/// Returns whether an unused tensor contains nothing new: position indices, masks and angles saved by old versions,
+/// the pooler of models that output hidden states, and output layers that are the embedding table or another name of
+/// a bias.
 fn harmless(name: &str, used: &HashSet<&str>) -> bool {
     const BUFFERS: [&str; 7] = [
         "position_ids",

@@ -1,7 +1,6 @@
 //! The metadata of a GGUF file as a Hugging Face `config.json`.
 //!
-//! Sizes are compared with the tensors before anything is made of them, so that they are never larger than what
-//! the file really holds.
+//! Sizes are compared with the tensors first, so that they never exceed the actual content of the file.
 
 use super::header::{Header, TensorInfo};
 use super::names::Architecture;
@@ -12,14 +11,14 @@ use crate::limits;
 use crate::source::checkpoint::TRANSPOSED;
 use serde_json::{Map, Value, json};
 
-/// The configuration of a file and what the weights need to know of it.
+/// The configuration of a file, and the facts that reading the weights needs.
 #[derive(Debug)]
 pub struct Configured {
     /// In the form of a `config.json`.
     pub config: Map<String, Value>,
-    /// Heads of queries.
+    /// Number of query heads.
     pub heads: i64,
-    /// Heads of keys and values.
+    /// Number of key and value heads.
     pub key_value_heads: i64,
 }
 
@@ -30,12 +29,12 @@ pub(super) struct Scope<'h> {
 }
 
 impl Scope<'_> {
-    /// `{architecture}.{name}`.
+    /// Returns `{architecture}.{name}`.
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
     }
 
-    /// A size that must be there: at least 1, at most `most`.
+    /// Returns a required size: at least 1, at most `most`.
     fn size(&self, name: &str, most: i64) -> Result<i64> {
         let size = self.keys.needed(&self.key(name))?;
         match (1..=most).contains(&size) {
@@ -44,7 +43,7 @@ impl Scope<'_> {
         }
     }
 
-    /// A size that may be there.
+    /// Returns an optional size.
     fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
         if !self.keys.has(&self.key(name)) {
             return Ok(None);
@@ -52,7 +51,7 @@ impl Scope<'_> {
         self.size(name, most).map(Some)
     }
 
-    /// A number that may be there.
+    /// Returns an optional number.
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.keys.number(&self.key(name))
     }
@@ -74,7 +73,7 @@ pub(super) struct Sizes {
     pub positions: i64,
 }
 
-/// Makes the configuration of a file.
+/// Returns the configuration of a file.
 pub fn configure(header: &Header, architecture: &Architecture) -> Result<Configured> {
     let scope = Scope { keys: &header.keys, prefix: architecture.name };
     refuse_experts(&scope)?;
@@ -102,8 +101,8 @@ fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
     }
 }
 
-/// Keys of the format that change what the graph computes, and that this architecture's graph does not know: whatever
-/// they say but "as ever" is refused, since nothing here would do it.
+/// Fails for keys of the format that change the computation in a way that this architecture's graph does not support,
+/// unless they have their default value.
 fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes) -> Result<()> {
     let refuse = |name: &str, value: String| -> Result<()> {
         let (key, architecture) = (scope.key(name), architecture.name);
@@ -165,7 +164,7 @@ fn sizes(header: &Header, scope: &Scope<'_>) -> Result<Sizes> {
     Ok(Sizes { vocabulary, width, layers, heads, key_value_heads, head, inner, positions })
 }
 
-/// Shape of a matrix that must be there.
+/// Returns the shape of a required matrix.
 fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
     match header.tensor(name).map(|tensor| &tensor.dims[..]) {
         Some([rows, columns]) => Ok([*rows, *columns]),
@@ -244,7 +243,7 @@ fn llama_like(
     Ok(())
 }
 
-/// The window of attention; 0 is none.
+/// Returns the attention window; 0 means none.
 fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     match scope.keys.integer(&scope.key("attention.sliding_window"))? {
         Some(size) if size > 0 => Ok(Some(size.min(limits::CONFIG_SIZE))),
@@ -252,7 +251,7 @@ fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     }
 }
 
-/// What the file leaves to its reader: which layers have a window, and by what scores are scaled. Both are known by
+/// Adds what the file leaves to its reader: which layers have a window, and the scale of the scores. Both follow from
 /// the number of layers only.
 fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
     config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
@@ -293,7 +292,7 @@ pub(super) fn extend(config: &mut Map<String, Value>, entries: Value) {
     }
 }
 
-/// Values of a float32 vector of the file.
+/// Returns the values of a float32 vector of the file.
 pub(super) fn vector(tensor: &TensorInfo) -> Option<Vec<f32>> {
     let float = tensor.element.name == "F32" && tensor.dims.len() == 1;
     float.then(|| tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -1,36 +1,36 @@
 //! Blocks of GGUF files as integers with scales, and as floats.
 //!
-//! Every form comes down to `w = scale q + offset` with an unsigned `q` and a scale and an offset for each group
-//! of 16 or 32 weights. Scales of the K forms are products of a float16 and a 6- or 8-bit integer, which float32
-//! holds exactly; so a float weight here is rounded once at most, like that of the format's own reader.
+//! Every form is reduced to `w = scale q + offset` with an unsigned `q` and a scale and an offset for each group of
+//! 16 or 32 weights. Scales of the K forms are products of a float16 and a 6- or 8-bit integer, which float32
+//! represents exactly; so a float weight here is rounded once at most, like in the format's own reader.
 
 use crate::source::weights::BlockForm;
 use half::f16;
 
-/// Most weights in a block.
+/// Maximum number of weights in a block.
 pub const LARGEST: usize = 256;
-/// Most groups in a block.
+/// Maximum number of groups in a block.
 const GROUPS: usize = 16;
 
-/// How a form lays its weights out.
+/// The layout of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Weights in a block.
+    /// Number of weights in a block.
     pub elements: usize,
-    /// Bytes of a block.
+    /// Size of a block in bytes.
     pub bytes: usize,
-    /// Weights that share a scale.
+    /// Number of weights that share a scale.
     pub group: usize,
     /// Bits of `q`.
     pub bits: u32,
     /// The middle of the range of `q`.
     pub middle: u8,
-    /// Whether `q = middle` always means 0, so that offsets say nothing new.
+    /// Whether `q = middle` always means 0, so that offsets are redundant.
     pub symmetric: bool,
 }
 
 impl BlockForm {
-    /// Sizes of this form.
+    /// Returns the layout of this form.
     pub const fn layout(self) -> Layout {
         let (elements, bytes, group, bits, symmetric) = match self {
             BlockForm::Q4_0 => (32, 18, 32, 4, true),
@@ -53,7 +53,7 @@ impl BlockForm {
     }
 }
 
-/// One block taken apart: `w[i] = scale[i / group] q[i] + offset[i / group]`.
+/// One unpacked block: `w[i] = scale[i / group] q[i] + offset[i / group]`.
 pub struct Codes {
     /// Integers, the first [`Layout::elements`] of them.
     pub q: [u8; LARGEST],
@@ -64,14 +64,14 @@ pub struct Codes {
 }
 
 impl Default for Codes {
-    /// Room for a block of any form.
+    /// Returns memory for a block of any form.
     fn default() -> Codes {
         Codes { q: [0; LARGEST], scale: [0.0; GROUPS], offset: [0.0; GROUPS] }
     }
 }
 
 impl Codes {
-    /// Takes a block of [`Layout::bytes`] bytes apart.
+    /// Unpacks a block of [`Layout::bytes`] bytes.
     pub fn unpack(&mut self, form: BlockForm, block: &[u8]) {
         match form {
             BlockForm::Q4_0 => self.small(block, 2, None, 8),
@@ -100,8 +100,8 @@ impl Codes {
         }
     }
 
-    /// 32 weights: element `i` is the low nibble of byte `i`, element `i + 16` its high nibble; element `i` has
-    /// its fifth bit, if there are any, in bit `i` of the 32 bits at `fifth`. `middle` of 0: an offset follows
+    /// Unpacks 32 weights: element `i` is the low nibble of byte `i`, element `i + 16` its high nibble; the fifth bit
+    /// of element `i`, if there is one, is bit `i` of the 32 bits at `fifth`. With a `middle` of 0, an offset follows
     /// the scale.
     fn small(&mut self, block: &[u8], nibbles: usize, fifth: Option<usize>, middle: u8) {
         let d = half_at(block, 0);
@@ -117,8 +117,8 @@ impl Codes {
         }
     }
 
-    /// 256 weights in 8 groups of 32. 32 bytes of nibbles hold two groups, the even one in the low nibbles; the
-    /// fifth bit of weight `i` of group `g`, if there are any, is bit `g` of byte `i` at `fifth`.
+    /// Unpacks 256 weights in 8 groups of 32. 32 bytes of nibbles hold two groups, the even one in the low nibbles;
+    /// the fifth bit of weight `i` of group `g`, if there is one, is bit `g` of byte `i` at `fifth`.
     fn grouped(&mut self, block: &[u8], fifth: Option<usize>, nibbles: usize) {
         let (d, e) = (half_at(block, 0), half_at(block, 2));
         for g in 0..8 {
@@ -134,8 +134,9 @@ impl Codes {
         }
     }
 
-    /// 256 weights in two halves of four runs of 32: run `r` of a half has its low nibbles in bytes `32 (r % 2)`
-    /// on of the half's 64, low nibbles of them first, and its two high bits in bits `2 r` on of the half's 32.
+    /// Unpacks 256 weights in two halves of four runs of 32: run `r` of a half has its low nibbles in the half's 64
+    /// bytes from `32 (r % 2)` on (runs 0 and 1 in the low nibbles of these bytes), and its two high bits in bits `2
+    /// r` on of the half's 32 bytes.
     fn six_bits(&mut self, block: &[u8]) {
         let d = half_at(block, 208);
         for (group, scale) in block[192..208].iter().enumerate() {
@@ -152,13 +153,14 @@ impl Codes {
         }
     }
 
-    /// One scale for all groups of 32, of a form whose middle means 0.
+    /// Sets one scale for all groups of 32, in a form whose middle means 0.
     fn even(&mut self, scale: f32, middle: u8) {
         self.scale[..8].fill(scale);
         self.offset[..8].fill(-f32::from(middle) * scale);
     }
 
-    /// 256 weights in 16 groups of 16: the scale in the low nibble of a group's byte, the minimum in the high one.
+    /// Unpacks 256 weights in 16 groups of 16: the scale is in the low nibble of a group's byte, the minimum in the
+    /// high one.
     fn two_bits(&mut self, block: &[u8]) {
         let (d, e) = (half_at(block, 80), half_at(block, 82));
         for (group, both) in block[..16].iter().enumerate() {
@@ -168,8 +170,9 @@ impl Codes {
         (0..256).for_each(|i| self.q[i] = pair_of_bits(&block[16..80], i));
     }
 
-    /// 256 weights in 16 groups of 16. The third bit of weight `32 r + i` is bit `r` of byte `i`; of the scales, four
-    /// bits are nibbles of 8 bytes, groups 8 to 15 in the high ones, and the two above them pairs of bits of 4 bytes.
+    /// Unpacks 256 weights in 16 groups of 16. The third bit of weight `32 r + i` is bit `r` of byte `i`. Four bits
+    /// of each scale are nibbles of 8 bytes, groups 8 to 15 in the high ones; the two bits above them are pairs of
+    /// bits of 4 bytes.
     fn three_bits(&mut self, block: &[u8]) {
         let (d, packed) = (half_at(block, 108), &block[96..108]);
         for group in 0..16 {
@@ -184,8 +187,8 @@ impl Codes {
         }
     }
 
-    /// One group of 32 weights that are places in a list: element `i` the low nibble of byte `i`, element `i + 16` its
-    /// high nibble.
+    /// Unpacks one group of 32 weights that are indices into a list: element `i` is the low nibble of byte `i`,
+    /// element `i + 16` its high nibble.
     fn listed(&mut self, scale: f32, group: usize, nibbles: &[u8], list: &[u8; 16]) {
         // The list is shifted so that its middle means 0.
         let middle = if list == &LIST { 128.0 } else { 16.0 };
@@ -196,7 +199,8 @@ impl Codes {
         }
     }
 
-    /// 8 groups of such 32: four bits of a group's scale in nibbles of 4 bytes, the two above them in pairs of bits of 2.
+    /// Unpacks 8 groups of such 32: four bits of a group's scale are nibbles of 4 bytes, the two above them pairs of
+    /// bits of 2.
     fn listed_groups(&mut self, block: &[u8]) {
         let d = half_at(block, 0);
         let high = u16::from_le_bytes([block[2], block[3]]);
@@ -207,8 +211,8 @@ impl Codes {
         }
     }
 
-    /// 256 weights: a byte times `3^n` has digit `n` above its 8 bits when multiplied by 3. Five digits each of 32 bytes,
-    /// then of 16, then four of 4.
+    /// Unpacks 256 weights: a byte times `3^n` has digit `n` above its 8 bits when multiplied by 3. Five digits each
+    /// of 32 bytes, then of 16, then four of 4.
     fn base_three(&mut self, block: &[u8]) {
         let mut at = 0;
         for (bytes, digits) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
@@ -225,7 +229,7 @@ impl Codes {
         self.even(half_at(block, 52), 4);
     }
 
-    /// Writes the floats of a block just taken apart.
+    /// Writes the floats of an unpacked block.
     fn write(&self, layout: &Layout, out: &mut [f32]) {
         for (index, (out, q)) in out.chunks_mut(layout.group).zip(self.q.chunks(layout.group)).enumerate() {
             let (scale, offset) = (self.scale[index], self.offset[index]);
@@ -243,10 +247,10 @@ impl Codes {
 /// The values of `IQ4_NL` and `IQ4_XS`, plus 128.
 const LIST: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
-/// Twice the floats of 4 bits of the Open Compute Project's microscaling formats, plus 16.
+/// Twice the 4-bit floats of the Open Compute Project's microscaling formats, plus 16.
 const SMALL_FLOATS: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 
-/// Half of `2^(e - 127)`: the values it belongs to are doubled.
+/// Returns half of `2^(e - 127)`: the values it scales are doubled.
 fn power_of_two(e: u8) -> f32 {
     match e {
         0 | 1 => f32::from_bits(0x0020_0000 << e),
@@ -254,13 +258,13 @@ fn power_of_two(e: u8) -> f32 {
     }
 }
 
-/// Two bits of weight `i`: 32 bytes hold four runs of 32 weights, the first in the lowest bits.
+/// Returns two bits of weight `i`: 32 bytes hold four runs of 32 weights, the first in the lowest bits.
 fn pair_of_bits(bytes: &[u8], i: usize) -> u8 {
     bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
 }
 
-/// The 6-bit scale and minimum of group `g`: groups 0 to 3 have theirs in bytes `g` and `4 + g`, low bits; groups
-/// 4 to 7 have four bits in byte `4 + g` and the two above them at the top of the bytes of group `g - 4`.
+/// Returns the 6-bit scale and minimum of group `g`: groups 0 to 3 have theirs in bytes `g` and `4 + g`, low bits;
+/// groups 4 to 7 have four bits in byte `4 + g` and the two above them at the top of the bytes of group `g - 4`.
 fn six_bit_scales(packed: &[u8], g: usize) -> (u8, u8) {
     match g {
         0..4 => (packed[g] & 63, packed[g + 4] & 63),
@@ -275,7 +279,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// Whole blocks as floats; `out` has room for as many as `blocks` hold.
+/// Converts whole blocks to floats; `out` has space for all their weights.
 pub fn to_floats(form: BlockForm, blocks: &[u8], out: &mut [f32]) {
     let layout = form.layout();
     let mut codes = Codes::default();

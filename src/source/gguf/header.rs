@@ -1,4 +1,4 @@
-//! The header of a GGUF file: metadata and where each tensor lies.
+//! The header of a GGUF file: metadata and the location of each tensor.
 //!
 //! ```text
 //! "GGUF"  version u32  tensors u64  keys u64
@@ -6,8 +6,9 @@
 //! tensors:  name, rank u32, dimensions u64 (length of a row first), type u32, offset u64
 //! padding to the alignment, then the data that offsets count from
 //! ```
-//! All integers are little-endian; a text is its length (u64) and its bytes. Versions 2 and 3 are alike (3 also
-//! allows big-endian files, which are refused).
+//!
+//! All integers are little-endian; a string is its length (u64) and its bytes. Versions 2 and 3 are the same, except
+//! that 3 also allows big-endian files, which are rejected.
 
 use super::reader::{self, Reader};
 use super::types::ElementType;
@@ -17,22 +18,22 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// A tensor of the file, checked to lie inside it.
+/// A tensor of the file, checked to be inside it.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
     /// Name in the file.
     pub name: String,
-    /// Shape, outermost dimension first (the file has them the other way round).
+    /// Shape, outermost dimension first (reversed in the file).
     pub dims: Vec<i64>,
     /// Element type.
     pub element: ElementType,
     /// Its data.
     pub bytes: Bytes,
-    /// Where the data begins in the file.
+    /// Offset of the data in the file.
     offset: u64,
 }
 
-/// What the header says.
+/// The content of the header.
 #[derive(Debug)]
 pub struct Header {
     /// Metadata.
@@ -42,15 +43,15 @@ pub struct Header {
     by_name: HashMap<String, usize>,
 }
 
-/// Where data begins if the file does not say.
+/// Alignment of the data in bytes if the file does not set it.
 const ALIGNMENT: u64 = 32;
-/// Most dimensions of a tensor in this format.
+/// Maximum rank of a tensor in this format.
 const RANK: u32 = 4;
-/// Fewest bytes a tensor takes in the header: an empty name, no dimension, type and offset.
+/// Minimum size of a tensor's header entry in bytes: an empty name, no dimension, type and offset.
 const TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
 impl Header {
-    /// Reads the header of a file. Errors name the key or tensor that is wrong.
+    /// Reads the header of a file. Errors name the invalid key or tensor.
     pub fn read(file: &Bytes) -> Result<Header> {
         let mut reader = Reader::new(file.clone());
         if reader.take(4)?[..] != *b"GGUF" {
@@ -82,7 +83,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The tensor of that name in the file.
+    /// Returns the tensor with that name in the file.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|index| &self.tensors[*index])
     }
@@ -108,7 +109,7 @@ fn alignment(keys: &Keys) -> Result<u64> {
     }
 }
 
-/// What the header says of a tensor, not yet compared with the file.
+/// The header entry of a tensor, not yet checked against the file.
 struct Place {
     name: String,
     dims: Vec<u64>,

@@ -1,13 +1,15 @@
-//! GGUF files: weights, tokenizer and chat template in one, built into a graph.
+//! GGUF files: weights, tokenizer and chat template in one file, converted to a graph.
 //!
 //! ```text
-//! header.rs   what is in the file (values.rs, reader.rs, types.rs below it)
-//! names.rs    tensors: what they are called in a checkpoint      weights.rs   and how they are stored there
-//! config.rs   sizes and switches (rope.rs: rotary positions)     tokenizer.rs (vocabulary.rs, pretokenize.rs)
-//! dequantize.rs   blocks of integers, taken apart
+//! header.rs       content of the file (values.rs, reader.rs, types.rs below it)
+//! names.rs        tensor names in a checkpoint                weights.rs   tensor contents in a checkpoint
+//! config.rs       sizes and switches (rope.rs: rotary embeddings)
+//! tokenizer.rs    tokenizer (vocabulary.rs, pretokenize.rs)
+//! dequantize.rs   unpacks blocks of integers
 //! ```
-//! What comes out is what a checkpoint of the same model gives: the same names, the same `config.json`, the same
-//! graph, with quantized blocks in place (see [`super::blocks`]).
+//!
+//! The result is that of a checkpoint of the same model: the same names, the same `config.json`, the same graph, with
+//! quantized blocks in place (see [`super::blocks`]).
 
 mod config;
 pub mod dequantize;
@@ -37,7 +39,7 @@ use std::path::Path;
 use tokenizer::Described;
 use weights::GgufWeights;
 
-/// A GGUF file, read and understood, not yet built.
+/// A GGUF file, read but not built yet.
 pub struct Gguf {
     header: Header,
     architecture: &'static Architecture,
@@ -49,10 +51,10 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Understands the bytes of a file. Every error names the key or tensor that is wrong.
+    /// Reads the bytes of a file. Every error names the invalid key or tensor.
     ///
-    /// [`crate::error::Kind::InvalidModel`] for what is damaged, `LimitExceeded` for what is absurd, `Unsupported`
-    /// for an architecture, tokenizer or element type that this version does not know.
+    /// Fails with [`crate::error::Kind::InvalidModel`] for damaged files, `LimitExceeded` for sizes beyond the
+    /// limits, and `Unsupported` for an unknown architecture, tokenizer or element type.
     pub fn read(file: &Bytes) -> Result<Gguf> {
         let header = Header::read(file)?;
         let name = header.keys.text("general.architecture")?;
@@ -75,7 +77,7 @@ impl Gguf {
         Ok(Gguf { header, architecture, config, heads, key_value_heads, tokenizer })
     }
 
-    /// The tensors under the names of a checkpoint.
+    /// Returns the tensors under the names of a checkpoint.
     pub fn weights(&self) -> Result<impl Weights> {
         self.stored()
     }
@@ -84,7 +86,7 @@ impl Gguf {
         GgufWeights::new(&self.header, self.architecture, self.heads as usize, self.key_value_heads as usize)
     }
 
-    /// What is known besides the graph. Files that a checkpoint's folder would have are made from the metadata.
+    /// Returns the card of the model. Files that a checkpoint's folder would have are made from the metadata.
     fn card(&self) -> Result<Card> {
         let file =
             |name: &str, content: Bytes| SideFile { name: name.to_owned(), content: SideContent::Bytes(content) };
@@ -113,7 +115,7 @@ impl Gguf {
     }
 }
 
-/// Ids of special tokens in the form of a `generation_config.json`.
+/// Returns the ids of special tokens in the form of a `generation_config.json`.
 fn token_ids(described: &Described) -> Map<String, Value> {
     let ids = &described.ids;
     let ends = match ids.ends[..] {
@@ -125,12 +127,12 @@ fn token_ids(described: &Described) -> Map<String, Value> {
     entries.into_iter().filter(|(_, id)| !id.is_null()).map(|(name, id)| (name.to_owned(), id)).collect()
 }
 
-/// The `tokenizer.json` of a file that need not hold a model; `None` if it has no tokenizer.
+/// Returns the `tokenizer.json` of a file that need not contain a model; `None` if it has no tokenizer.
 pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
     Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
 }
 
-/// The tokenizer inside a GGUF file; `None` if it has none.
+/// Returns the tokenizer inside a GGUF file; `None` if it has none.
 pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
     let Some(described) = tokenizer::describe(&Header::read(file)?.keys)? else { return Ok(None) };
     let config = Bytes::from(serde_json::to_vec(&described.tokenizer_config).unwrap_or_default());
@@ -151,8 +153,9 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
 }
 
-/// A model that [`load`] gave, with blocks as the floats that they stand for, to be coded in another form; `None` for any
-/// other model, and for what techniques made of one. The floats lie in an unlinked file in the folder for temporary files.
+/// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form; `None` for any
+/// other model, and for models that techniques made of one. The floats are in an unlinked file in the folder for
+/// temporary files.
 pub fn as_floats(model: &Model) -> Result<Option<Model>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;

@@ -1,26 +1,26 @@
-//! Names of tensors: those of GGUF files become those of Hugging Face checkpoints.
+//! Maps the tensor names of GGUF files to those of Hugging Face checkpoints.
 
 use crate::error::{Result, bail};
 use crate::limits;
 
-/// An architecture of GGUF files that this version can build.
+/// A supported architecture of GGUF files.
 #[derive(Debug)]
 pub struct Architecture {
     /// `general.architecture`, and the prefix of its keys.
     pub name: &'static str,
     /// `model_type` of its `config.json`.
     pub model_type: &'static str,
-    /// Its class, as `config.json` names it.
+    /// Its class in `config.json`.
     pub class: &'static str,
-    /// What comes before the number of a layer.
+    /// Prefix of the layer index.
     layers: &'static str,
-    /// Modules of a layer, file and checkpoint.
+    /// Modules of a layer, in the file and in the checkpoint.
     in_layer: &'static [(&'static str, &'static str)],
     /// Modules outside of layers.
     outside: &'static [(&'static str, &'static str)],
-    /// Rows of query and key are stored so that neighbours are rotated against each other.
+    /// Whether rows of query and key are stored so that neighbours are rotated against each other.
     pub interleaved: bool,
-    /// Norms are stored as `1 + w`.
+    /// Whether norms are stored as `1 + w`.
     pub norms_plus_one: bool,
 }
 
@@ -53,7 +53,7 @@ const QWEN3: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// Gemma 2 and 3; only the latter has norms of query and key.
+/// Names of Gemma 2 and 3; only the latter has norms of query and key.
 const GEMMA: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -114,7 +114,7 @@ const fn gemma(
     Architecture { norms_plus_one: true, ..llama_like(name, model_type, class, in_layer) }
 }
 
-/// All that are known. Mistral and SmolLM are "llama" in these files.
+/// The supported architectures. Mistral and SmolLM are "llama" in these files.
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { interleaved: true, ..llama_like("llama", "llama", "LlamaForCausalLM", LLAMA) },
     Architecture { interleaved: true, ..llama_like("smollm3", "smollm3", "SmolLM3ForCausalLM", LLAMA) },
@@ -132,7 +132,7 @@ const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Architecture {
-    /// The architecture of that name; an error that lists those known.
+    /// Returns the architecture with that name; the error lists the supported ones.
     pub fn named(name: &str) -> Result<&'static Architecture> {
         match ARCHITECTURES.iter().find(|architecture| architecture.name == name) {
             Some(found) => Ok(found),
@@ -143,9 +143,8 @@ impl Architecture {
         }
     }
 
-    /// The checkpoint's name of a tensor; an error if the architecture has none of that name.
-    ///
-    /// A tensor that would be left out is a model that would be built wrong.
+    /// Returns the checkpoint's name of a tensor; fails if the architecture has no such tensor, because leaving one
+    /// out would build a wrong model.
     pub fn checkpoint_name(&self, name: &str) -> Result<String> {
         let translated = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             Some((number, rest)) => layer_number(number).zip(translate(self.in_layer, rest)).map(|(number, rest)| {
@@ -161,7 +160,7 @@ impl Architecture {
     }
 }
 
-/// A number in decimal, as it is written back.
+/// Returns a decimal number if it has its canonical form.
 fn layer_number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (i64::from(number) < limits::LAYERS && number.to_string() == text).then_some(number)

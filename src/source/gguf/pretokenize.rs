@@ -1,20 +1,20 @@
-//! How text is cut before byte-pair merges, by the name a GGUF file gives (`tokenizer.ggml.pre`).
+//! How text is split before byte-pair merges, by the name in a GGUF file (`tokenizer.ggml.pre`).
 //!
-//! The patterns are those of the tokenizers these models were published with. Each pattern cuts what the one
-//! before it left over; what matches is a piece, and so is what lies between two matches.
+//! The patterns are those of the tokenizers that these models were published with. Each pattern splits what the
+//! previous one left; a match is a piece, and so is the text between two matches.
 
 use crate::error::{Result, bail};
 
-/// How one kind of tokenizer cuts text.
+/// How one kind of tokenizer splits text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cutting {
     /// Regular expressions, applied one after the other.
     pub patterns: &'static [&'static str],
-    /// A piece that is a token is that token, whatever the merges say.
+    /// Whether a piece that is a token becomes that token, regardless of merges.
     pub whole_pieces_first: bool,
-    /// The text begins with the token for that, if the file does not say.
+    /// Whether the text begins with the beginning-of-sequence token if the file does not say.
     pub add_bos: bool,
-    /// Text is brought into composed Unicode form first.
+    /// Whether text is first converted to composed Unicode form (NFC).
     pub composed: bool,
 }
 
@@ -48,7 +48,7 @@ const GPT4O: Cutting = Cutting {
 const FALCON: Cutting = Cutting { patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2_PATTERN, "[0-9][0-9][0-9]"], ..GPT2 };
 const DEEPSEEK_CODER: Cutting =
     Cutting { patterns: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"], ..GPT2 };
-/// For files that name no kind, or say so.
+/// For files that name no kind or the kind "default".
 const DEFAULT: Cutting =
     Cutting { patterns: &[r"[\p{P}$+<=>^~|]+", GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"], ..GPT2 };
 
@@ -82,7 +82,7 @@ const KNOWN: &[(&str, Cutting)] = &[
 ];
 
 impl Cutting {
-    /// The kind of that name; an error that lists those known.
+    /// Returns the kind with that name; the error lists the supported ones.
     pub fn named(name: &str) -> Result<&'static Cutting> {
         match KNOWN.iter().find(|(known, _)| *known == name) {
             Some((_, cutting)) => Ok(cutting),

@@ -1,37 +1,37 @@
-//! Reading a GGUF header front to back, every step inside the file.
+//! Reads a GGUF header from front to back, checking that every step stays inside the file.
 
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A position in a file's bytes. What it gives are slices of them.
+/// A position in a file's bytes. Its results are slices of them.
 pub struct Reader {
     bytes: Bytes,
     position: usize,
 }
 
 impl Reader {
-    /// At the beginning of `bytes`.
+    /// Returns a reader at the beginning of `bytes`.
     pub fn new(bytes: Bytes) -> Reader {
         Reader { bytes, position: 0 }
     }
 
-    /// Where the next byte is.
+    /// Returns the offset of the next byte.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// Bytes from here to the end.
+    /// Returns the number of bytes up to the end.
     pub fn left(&self) -> u64 {
         (self.bytes.len() - self.position) as u64
     }
 
-    /// The bytes between an earlier position and here.
+    /// Returns the bytes from an earlier position to the current one.
     pub fn since(&self, start: usize) -> Bytes {
         self.bytes.slice(start.min(self.position)..self.position)
     }
 
-    /// The next bytes.
+    /// Returns the next bytes.
     pub fn take(&mut self, length: usize) -> Result<Bytes> {
         let end = self.position.checked_add(length).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
@@ -46,19 +46,19 @@ impl Reader {
         Ok(taken)
     }
 
-    /// A number of 32 bits.
+    /// Returns a 32-bit integer.
     pub fn u32(&mut self) -> Result<u32> {
         let b = self.take(4)?;
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// A number of 64 bits.
+    /// Returns a 64-bit integer.
     pub fn u64(&mut self) -> Result<u64> {
         let b = self.take(8)?;
         Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     }
 
-    /// A text: its length, then its bytes. They are checked to be UTF-8 by whoever uses them.
+    /// Returns a string: its length, then its bytes. Users check that they are UTF-8.
     pub fn text(&mut self) -> Result<Bytes> {
         let length = self.u64()?;
         if length > self.left() {
@@ -68,7 +68,7 @@ impl Reader {
     }
 }
 
-/// A name: UTF-8, not empty, not longer than [`limits::NAME_BYTES`].
+/// Returns a name: UTF-8, not empty, at most [`limits::NAME_BYTES`] long.
 pub fn name(bytes: &[u8]) -> Result<&str> {
     if bytes.len() > limits::NAME_BYTES {
         bail!(LimitExceeded, "a name has {} bytes; the limit is {}", bytes.len(), limits::NAME_BYTES);

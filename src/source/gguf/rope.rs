@@ -1,4 +1,4 @@
-//! Rotary positions of a GGUF file, in the words of a `config.json`.
+//! Rotary embeddings of a GGUF file in the form of a `config.json`.
 
 use super::config::{Scope, Sizes, extend, vector};
 use super::header::Header;
@@ -8,7 +8,7 @@ use crate::source::checkpoint::ROTARY;
 use serde_json::{Map, Value, json};
 use std::f64::consts::PI;
 
-/// How far the factors of a file may be from those that a description gives: they are float32.
+/// Largest relative difference between the factors of a file and those of a description: they are float32.
 const TOLERANCE: f64 = 1e-4;
 
 /// Adds base, scaling and size of the rotated part.
@@ -46,7 +46,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
     Ok(())
 }
 
-/// Scaling that the file names; null for none.
+/// Returns the scaling that the file names; null for none.
 fn by_kind(scope: &Scope<'_>) -> Result<Value> {
     let kind = scope.keys.text(&scope.key("rope.scaling.type"))?.unwrap_or("none");
     let factor = scope.number("rope.scaling.factor")?;
@@ -84,11 +84,11 @@ fn yarn(scope: &Scope<'_>, factor: f64) -> Result<Value> {
     Ok(Value::Object(entries))
 }
 
-/// The scaling of Llama 3.1 that these factors came from.
+/// Returns the scaling of Llama 3.1 that results in these factors.
 ///
-/// A frequency `f` was divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` cut to [0, 1]:
-/// waves shorter than `t / h` positions are kept, those longer than `t` slowed down by `factor`. `k` is linear in
-/// `f`, so two frequencies in between give `t` and `h`. (The published description has a third number, by which
+/// A frequency `f` was divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` clamped to [0,
+/// 1]: waves shorter than `t / h` positions are kept, those longer than `t` slowed down by `factor`. `k` is linear in
+/// `f`, so two frequencies in between determine `t` and `h`. (The published description has a third number, by which
 /// the other two can be divided.)
 fn llama3(factors: &[f32], theta: f64, positions: i64) -> Result<Value> {
     let factors: Vec<f64> = factors.iter().map(|factor| f64::from(*factor)).collect();

@@ -1,8 +1,7 @@
 //! The tokenizer inside a GGUF file as a Hugging Face `tokenizer.json`.
 //!
-//! Two kinds: "gpt2", byte pairs over byte-level text with merges listed; "llama", SentencePiece byte pairs with
-//! scores, which become merges in the order of the scores (and a note of which are equal), and bytes for what no token
-//! has.
+//! There are two kinds: "gpt2", byte pairs over byte-level text with listed merges; "llama", SentencePiece byte pairs
+//! with scores, which become merges in the order of the scores (and a list of equal ones), with byte fallback.
 
 use super::pretokenize::Cutting;
 use super::values::Keys;
@@ -15,22 +14,22 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// The mark SentencePiece puts in place of a space.
+/// SentencePiece's mark for a space.
 const SPACE: &str = "\u{2581}";
 
-/// What a file says of its tokenizer.
+/// The tokenizer of a file.
 pub struct Described {
     /// Content of `tokenizer.json`.
     pub tokenizer: Bytes,
     /// Content of `tokenizer_config.json`.
     pub tokenizer_config: Value,
-    /// Ids with a special meaning.
+    /// Ids of special tokens.
     pub ids: SpecialIds,
     /// Number of tokens.
     pub tokens: usize,
 }
 
-/// Reads the tokenizer; `None` if the file has none.
+/// Reads the tokenizer; returns `None` if the file has none.
 pub fn describe(keys: &Keys) -> Result<Option<Described>> {
     match keys.text("tokenizer.ggml.model")? {
         None | Some("none" | "no_vocab") => Ok(None),
@@ -120,7 +119,7 @@ fn sentence_piece<'v>(
     })
 }
 
-/// `equal`: merges that count the same, of a SentencePiece vocabulary.
+/// Assembles the tokenizer. `equal`: merges with equal scores, for a SentencePiece vocabulary.
 fn finish(
     keys: &Keys,
     vocabulary: &Vocabulary<'_>,
@@ -166,7 +165,7 @@ fn finish(
     Ok(Described { tokenizer: content.0.into(), tokenizer_config, ids, tokens: vocabulary.tokens.len() })
 }
 
-/// Tokens that are found in a text before anything else is done to it.
+/// Returns the tokens that are matched in a text before all other steps.
 fn added(vocabulary: &Vocabulary<'_>) -> Vec<Value> {
     let entry = |(id, (text, kind)): (usize, (&Cow<'_, str>, &TokenKind))| {
         let special = match kind {
@@ -182,7 +181,7 @@ fn added(vocabulary: &Vocabulary<'_>) -> Vec<Value> {
     vocabulary.tokens.iter().zip(&vocabulary.kinds).enumerate().filter_map(entry).collect()
 }
 
-/// What is put around a text.
+/// Returns the special tokens added around a text.
 fn template(vocabulary: &Vocabulary<'_>, bos: Option<u32>, eos: Option<u32>) -> Value {
     if bos.is_none() && eos.is_none() {
         return Value::Null;

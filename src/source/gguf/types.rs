@@ -1,4 +1,4 @@
-//! Element types of GGUF tensors, numbered as in the format.
+//! Element types of GGUF tensors, by their values in the format.
 
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
@@ -7,13 +7,13 @@ use crate::source::weights::{BlockForm, Form};
 /// An element type of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ElementType {
-    /// The name users know it by.
+    /// Name.
     pub name: &'static str,
-    /// Elements in one block; 1 for plain types.
+    /// Number of elements in one block; 1 for plain types.
     pub elements: u64,
-    /// Bytes of one block.
+    /// Size of one block in bytes.
     pub bytes: u64,
-    /// How this library holds it; `None` if it cannot read the type.
+    /// The form in this library; `None` if it cannot read the type.
     pub form: Option<Form>,
 }
 
@@ -30,12 +30,12 @@ const fn blocks(name: &'static str, form: BlockForm) -> ElementType {
     ElementType { name, elements: layout.elements as u64, bytes: layout.bytes as u64, form: Some(Form::Blocks(form)) }
 }
 
-/// A type that is known by name and size only.
+/// Returns a type that is known by name and size only.
 const fn unread(name: &'static str, elements: u64, bytes: u64) -> ElementType {
     ElementType { name, elements, bytes, form: None }
 }
 
-/// Number in the file and what it stands for. Numbers 4, 5, 31 to 33 and 36 to 38 were types once.
+/// Values in the file and their types. Values 4, 5, 31 to 33 and 36 to 38 are no longer used.
 const TYPES: &[(u32, ElementType)] = &[
     (0, plain("F32", 4, Some(DataType::Float32))),
     (1, plain("F16", 2, Some(DataType::Float16))),
@@ -74,7 +74,7 @@ const TYPES: &[(u32, ElementType)] = &[
 ];
 
 impl ElementType {
-    /// The type of that number.
+    /// Returns the type with that value.
     pub fn of(number: u32) -> Result<ElementType> {
         match TYPES.iter().find(|(n, _)| *n == number) {
             Some((_, found)) => Ok(*found),
@@ -82,16 +82,15 @@ impl ElementType {
         }
     }
 
-    /// Names of all types that this library reads, for messages.
+    /// Returns the names of all types that this library reads, for messages.
     pub fn readable() -> String {
         let names: Vec<&str> = TYPES.iter().filter(|(_, t)| t.form.is_some()).map(|(_, t)| t.name).collect();
         names.join(", ")
     }
 
-    /// Bytes of a tensor of these dimensions, the length of a row first.
+    /// Returns the size in bytes of a tensor with these dimensions, the length of a row first.
     ///
-    /// Every product is checked: a size that wraps around is how such files have been turned into writes out
-    /// of bounds (CVE-2025-53630).
+    /// Every product is checked: an overflowing size has been used to cause writes out of bounds (CVE-2025-53630).
     pub fn bytes_of(&self, dims: &[u64]) -> Result<u64> {
         let row = dims.first().copied().unwrap_or(1);
         if !row.is_multiple_of(self.elements) {

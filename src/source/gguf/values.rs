@@ -6,7 +6,7 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The type of a value, numbered as in the format.
+/// The type of a value, by its number in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs)] // the names say it
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The type of that number.
+    /// Returns the type with that number.
     pub fn of(number: u32) -> Result<Kind> {
         use Kind::*;
         const ALL: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64];
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Bytes of one value; `None` for texts and arrays, which say so themselves.
+    /// Returns the size of one value in bytes; `None` for strings and arrays, which contain their length.
     fn bytes(self) -> Option<usize> {
         use Kind::*;
         match self {
@@ -50,18 +50,18 @@ impl Kind {
     }
 }
 
-/// A value: its bytes as they lie in the file, checked to be whole. Cloning shares them.
+/// A value: its bytes in the file, checked to be complete. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Value {
     kind: Kind,
     /// Type and number of the elements of an array.
     elements: Option<(Kind, usize)>,
-    /// The content; of a text or an array without the length in front.
+    /// The content; for a string or an array, without its length.
     bytes: Bytes,
 }
 
 impl Value {
-    /// Reads one value of a type. Nothing is copied, and arrays are only walked through.
+    /// Reads one value of a type. Nothing is copied, and arrays are only skipped over.
     pub fn read(reader: &mut Reader, kind: Kind) -> Result<Value> {
         match kind {
             Kind::Text => Ok(Value { kind, elements: None, bytes: reader.text()? }),
@@ -87,7 +87,7 @@ impl Value {
     }
 }
 
-/// Type and number of an array's elements.
+/// Returns type and number of an array's elements.
 fn array_head(reader: &mut Reader) -> Result<(Kind, usize)> {
     let element = Kind::of(reader.u32()?)?;
     let count = reader.u64()?;
@@ -138,7 +138,8 @@ fn number(kind: Kind, bytes: &[u8]) -> Option<Number> {
     })
 }
 
-/// The double with the shortest decimals that read as this float: what 1e-5 was before it became a float.
+/// Returns the double with the shortest decimals that convert to this float: for example, 1e-5 before it became a
+/// float.
 fn shortest(value: f32) -> f64 {
     format!("{value}").parse().unwrap_or(f64::from(value))
 }
@@ -150,7 +151,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Adds a value; an error if the key is there already.
+    /// Adds a value; fails if the key already exists.
     pub fn add(&mut self, key: &str, value: Value) -> Result<()> {
         if self.values.insert(key.to_owned(), value).is_some() {
             bail!(InvalidModel, "the key occurs twice");
@@ -158,7 +159,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Whether there is such a key.
+    /// Returns whether the key exists.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
@@ -171,7 +172,7 @@ impl Keys {
         }
     }
 
-    /// An integer of any width.
+    /// Returns an integer of any width.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer of 64 bits", |value| match value.number()? {
             Number::Integer(integer) => i64::try_from(integer).ok(),
@@ -179,7 +180,7 @@ impl Keys {
         })
     }
 
-    /// A finite number of any type.
+    /// Returns a finite number of any type.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a finite number", |value| match value.number()? {
             Number::Integer(integer) => Some(integer as f64),
@@ -187,12 +188,12 @@ impl Keys {
         })
     }
 
-    /// A truth value.
+    /// Returns a boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "a truth value", |value| (value.kind == Kind::Bool).then(|| value.bytes.first() == Some(&1)))
     }
 
-    /// A text of at most [`limits::GGUF_TEXT_BYTES`].
+    /// Returns a string of at most [`limits::GGUF_TEXT_BYTES`].
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         let text = self.typed(key, "a UTF-8 string", |value| {
             (value.kind == Kind::Text).then(|| std::str::from_utf8(&value.bytes).ok()).flatten()
@@ -206,7 +207,7 @@ impl Keys {
         }
     }
 
-    /// The elements of an array of texts, at most `limit`.
+    /// Returns the elements of an array of strings, at most `limit`.
     pub fn texts(&self, key: &str, limit: usize) -> Result<Option<Vec<&str>>> {
         let Some((bytes, count)) = self.array(key, "an array of strings", &[Kind::Text], limit)? else {
             return Ok(None);
@@ -224,7 +225,7 @@ impl Keys {
         Ok(Some(texts))
     }
 
-    /// The elements of an array of integers of 32 bits, at most `limit`.
+    /// Returns the elements of an array of 32-bit integers, at most `limit`.
     pub fn integers(&self, key: &str, limit: usize) -> Result<Option<Vec<i32>>> {
         let kinds = [Kind::I32, Kind::U32];
         let Some((bytes, _)) = self.array(key, "an array of integers of 32 bits", &kinds, limit)? else {
@@ -233,7 +234,7 @@ impl Keys {
         Ok(Some(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
     }
 
-    /// The elements of an array of floats, at most `limit`.
+    /// Returns the elements of an array of floats, at most `limit`.
     pub fn floats(&self, key: &str, limit: usize) -> Result<Option<Vec<f32>>> {
         let Some((bytes, _)) = self.array(key, "an array of floats", &[Kind::F32], limit)? else { return Ok(None) };
         Ok(Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
@@ -251,7 +252,7 @@ impl Keys {
         Ok(array)
     }
 
-    /// An integer that may be given for each layer; an error if the layers differ.
+    /// Returns an integer that may be given per layer; fails if the layers differ.
     pub fn layer_integer(&self, key: &str) -> Result<Option<i64>> {
         if self.values.get(key).is_none_or(|value| value.kind != Kind::Array) {
             return self.integer(key);
@@ -263,7 +264,7 @@ impl Keys {
         }
     }
 
-    /// An integer that must be there.
+    /// Returns a required integer.
     pub fn needed(&self, key: &str) -> Result<i64> {
         self.layer_integer(key)?.ok_or_else(|| error!(InvalidModel, "the file has no {key:?}"))
     }

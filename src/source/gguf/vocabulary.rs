@@ -1,4 +1,4 @@
-//! The vocabulary of a GGUF file: tokens, what kind each is, merges, special ids.
+//! The vocabulary of a GGUF file: tokens, their kinds, merges, special ids.
 
 use super::values::Keys;
 use crate::error::{Context, Result, bail, error};
@@ -6,18 +6,18 @@ use crate::limits;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What kind a token is, numbered as in the format.
+/// The kind of a token, by its value in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     /// Text.
     Normal,
-    /// Stands for what no other token does.
+    /// The unknown token.
     Unknown,
-    /// Controls the model (`<|im_end|>`); no text.
+    /// A control token (`<|im_end|>`), not text.
     Control,
-    /// Text that is never cut.
+    /// Text that is never split.
     UserDefined,
-    /// Not in use.
+    /// Unused.
     Unused,
     /// One byte.
     Byte,
@@ -25,18 +25,18 @@ pub enum TokenKind {
 
 /// The tokens of a file.
 pub struct Vocabulary<'k> {
-    /// Texts, by id.
+    /// Texts by id.
     pub tokens: Vec<Cow<'k, str>>,
-    /// Kinds, by id.
+    /// Kinds by id.
     pub kinds: Vec<TokenKind>,
     ids: HashMap<Cow<'k, str>, u32>,
 }
 
-/// Score, joined token, left token, right token.
+/// Score, merged token, left token, right token.
 type Merge = (f32, u32, u32, u32);
 
-/// Orders merges of one score so that programs for which the first listed wins join further left as well, as far as an
-/// order can say it: what joins to the left of a token comes before what joins to the right of it.
+/// Orders merges of equal score so that programs that take the first listed one also merge further left, as far as an
+/// order can express it: a merge on the left of a token comes before one on its right.
 fn leftmost_first(group: &mut [Merge]) {
     let mut outgoing: BTreeMap<u32, Vec<Merge>> = BTreeMap::new();
     let mut waiting: HashMap<u32, usize> = HashMap::new();
@@ -64,28 +64,28 @@ fn leftmost_first(group: &mut [Merge]) {
 
 /// Merges by their scores.
 pub struct Scored<'v> {
-    /// Pairs of tokens that are joined, the first before all others.
+    /// Pairs of tokens to merge, in order of precedence.
     pub merges: Vec<(&'v str, &'v str)>,
-    /// First merge and number of merges whose scores are equal though they join to different tokens.
+    /// Index of the first merge and number of merges whose scores are equal although they form different tokens.
     pub equal: Vec<(usize, usize)>,
 }
 
-/// Ids with a special meaning; those the file leaves out or gives wrong are `None`.
+/// Ids of special tokens; missing and invalid ones are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialIds {
-    /// Begins a text.
+    /// Beginning of a text.
     pub bos: Option<u32>,
-    /// Ends a text.
+    /// End of a text.
     pub eos: Option<u32>,
-    /// Fills rows up.
+    /// Padding.
     pub pad: Option<u32>,
-    /// Stands for what no other token does.
+    /// Unknown token.
     pub unknown: Option<u32>,
-    /// Any of these ends what a model writes, `eos` first.
+    /// Tokens that end a generated text, `eos` first.
     pub ends: Vec<u32>,
 }
 
-/// Tokens by which models end a turn, for files that give one end only.
+/// Tokens by which models end a turn, for files that name only one end.
 const ENDS: [&str; 9] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -124,17 +124,17 @@ impl<'k> Vocabulary<'k> {
         Ok(Vocabulary { tokens, kinds, ids })
     }
 
-    /// The id of a token.
+    /// Returns the id of a token.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.ids.get(token).copied()
     }
 
-    /// The text of a token that there is.
+    /// Returns the text of an existing token.
     pub fn text(&self, id: u32) -> &str {
         self.tokens.get(id as usize).map_or("", |text| text)
     }
 
-    /// Ids with a special meaning.
+    /// Returns the ids of special tokens.
     pub fn special_ids(&self, keys: &Keys) -> Result<SpecialIds> {
         let id = |name: &str| -> Result<Option<u32>> {
             let given = keys.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
@@ -153,7 +153,7 @@ impl<'k> Vocabulary<'k> {
         Ok(SpecialIds { bos: id("bos")?, eos, pad: id("padding")?, unknown: id("unknown")?, ends })
     }
 
-    /// Merges as the file lists them: pairs of tokens that are joined, the first before all others.
+    /// Returns the merges as the file lists them: pairs of tokens to merge, in order of precedence.
     pub fn listed_merges(&self, keys: &'k Keys) -> Result<Vec<(&'k str, &'k str)>> {
         const MERGES: &str = "tokenizer.ggml.merges";
         let Some(texts) = keys.texts(MERGES, limits::VOCABULARY)? else {
@@ -175,8 +175,8 @@ impl<'k> Vocabulary<'k> {
         texts.into_iter().enumerate().map(split).collect()
     }
 
-    /// Merges of a SentencePiece vocabulary: there, of all neighbours that join to a token those with the highest
-    /// score are joined first, of equal scores those further left.
+    /// Returns the merges of a SentencePiece vocabulary: of all adjacent pairs that form a token, those with the
+    /// highest score are merged first, and of equal scores the leftmost.
     pub fn scored_merges(&self, keys: &Keys) -> Result<Scored<'_>> {
         const SCORES: &str = "tokenizer.ggml.scores";
         let Some(scores) = keys.floats(SCORES, limits::VOCABULARY)? else {

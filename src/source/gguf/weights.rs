@@ -1,8 +1,8 @@
 //! The tensors of a GGUF file as those of a Hugging Face checkpoint.
 //!
-//! Plain tensors and blocks stay slices of the mapped file. Changed are only what the format stores in another
-//! way than a checkpoint: rows of query and key of the Llama family are put back in order, norms of the Gemma
-//! family lose the 1 that was added to them.
+//! Plain tensors and blocks stay slices of the mapped file. Only differences between the format and a checkpoint are
+//! changed: the row order of query and key in the Llama family is restored, and 1 is subtracted from norms of the
+//! Gemma family.
 
 use super::header::{Header, TensorInfo};
 use super::names::Architecture;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use std::collections::HashMap;
 
-/// Factors of the rotary frequencies: belongs to the configuration, not to the weights.
+/// Factors of the rotary frequencies: part of the configuration, not of the weights.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Tensors under the names of a checkpoint.
@@ -24,15 +24,15 @@ pub struct GgufWeights<'h> {
     header: &'h Header,
     by_name: HashMap<String, (usize, Change)>,
     scratch: Scratch,
-    /// Whether blocks become float32, to be coded anew.
+    /// Whether blocks become float32, to be quantized again.
     floats: bool,
 }
 
-/// What a tensor needs to be as in a checkpoint.
+/// The change that makes a tensor like in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     None,
-    /// Rows of so many heads are put back in order.
+    /// Restores the row order of that many heads.
     Rows {
         heads: usize,
     },
@@ -40,9 +40,9 @@ enum Change {
 }
 
 impl<'h> GgufWeights<'h> {
-    /// The tensors of a file. `heads` are those of queries, `key_value_heads` those of keys.
+    /// Returns the tensors of a file. `heads` is the number of query heads, `key_value_heads` that of key heads.
     ///
-    /// An error for a tensor that the architecture does not have, and for types that cannot be read.
+    /// Fails for a tensor that the architecture does not have, and for unreadable types.
     pub fn new(
         header: &'h Header,
         architecture: &Architecture,
@@ -70,7 +70,7 @@ impl<'h> GgufWeights<'h> {
         Ok(GgufWeights { header, by_name, scratch: Scratch::new(&std::env::temp_dir()), floats: false })
     }
 
-    /// The same, blocks as float32.
+    /// Returns the same tensors with blocks as float32.
     pub fn floats(self) -> GgufWeights<'h> {
         GgufWeights { floats: true, ..self }
     }
@@ -93,10 +93,10 @@ impl<'h> GgufWeights<'h> {
         }
     }
 
-    /// Rows `2 i` and `2 i + 1` of a head become rows `i` of its first and second half.
+    /// Moves rows `2 i` and `2 i + 1` of a head to rows `i` of its first and second half.
     ///
-    /// The format rotates neighbours against each other, checkpoints one half against the other; so its
-    /// converters interleave the halves.
+    /// The format rotates neighbours against each other, checkpoints one half against the other; so its converters
+    /// interleave the halves.
     fn rows_in_order(&self, stored: &Stored, heads: usize) -> Result<Bytes> {
         let rows = stored.dims.first().map_or(0, |rows| *rows as usize);
         if heads == 0 || !rows.is_multiple_of(2 * heads) {

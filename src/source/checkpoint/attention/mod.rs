@@ -1,4 +1,4 @@
-//! Attention of a decoder layer: projections here, the product of queries, keys and values in one file a dialect.
+//! Attention of a decoder layer: projections here, the product of queries, keys and values in one file per dialect.
 
 mod portable;
 mod runtime;
@@ -9,23 +9,23 @@ use crate::source::builder::{Attribute, Builder, Dialect};
 
 pub(super) use runtime::fits as fused_kernel_fits;
 
-/// Where queries, keys and values come from.
+/// The weights of queries, keys and values.
 #[derive(Clone)]
 pub(super) enum Projection {
-    /// A matrix each.
+    /// One matrix each.
     Separate { query: &'static str, key: &'static str, value: &'static str },
-    /// One matrix: the rows of the queries, of the keys, of the values.
+    /// One matrix with the rows of the queries, of the keys, of the values.
     Packed(&'static str),
 }
 
-/// Values that all layers use, made once.
+/// Values that all layers use, added once.
 pub(super) enum Shared {
     Runtime(runtime::Shared),
     Portable(portable::Shared),
 }
 
 impl Shared {
-    /// Makes them.
+    /// Adds them.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         Ok(match b.dialect {
             Dialect::Runtime => Shared::Runtime(runtime::Shared::new(b, d, inputs)),
@@ -33,7 +33,7 @@ impl Shared {
         })
     }
 
-    /// The position of each new token, int64 `[batch, sequence]`.
+    /// Returns the position of each new token, int64 `[batch, sequence]`.
     pub fn positions(&self, b: &mut Builder<'_>, inputs: &Inputs) -> String {
         match (self, &inputs.positions) {
             (Shared::Portable(_), Some(given)) => given.clone(),
@@ -42,13 +42,13 @@ impl Shared {
     }
 }
 
-/// Queries, keys and values, `[batch, sequence, heads * size]`: each for itself, or one after another in one value.
+/// Queries, keys and values, `[batch, sequence, heads * size]`: separate, or concatenated in one value.
 enum Projected {
     Separate([String; 3]),
     Packed(String),
 }
 
-/// The attention of layer `index` over normalized hidden states `x` `[batch, sequence, width]`.
+/// Adds the attention of layer `index` over normalized hidden states `x` `[batch, sequence, width]`.
 pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, x: &str) -> Result<String> {
     let module = format!("{}.{}", d.layer_module(index), d.names.attention);
     let projected = project(b, d, &module, x)?;
@@ -99,7 +99,7 @@ fn separate(b: &mut Builder<'_>, heads: Heads, projected: Projected) -> [String;
     }
 }
 
-/// Normalizes each head of `[batch, sequence, heads * size]` by itself.
+/// Normalizes each head of `[batch, sequence, heads * size]` separately.
 fn head_norm(b: &mut Builder<'_>, d: &Decoder, x: &str, heads: i64, module: &str) -> Result<String> {
     let (apart, together) = (b.ints(&[0, 0, heads, d.heads.size]), b.ints(&[0, 0, heads * d.heads.size]));
     let x = b.op("Reshape", &[x, &apart], &[]);

@@ -1,7 +1,7 @@
 //! Attention in standard operators. Rows are padded on the left; the cache is concatenated.
 //!
-//! Query heads that share a key head are laid one after another along the sequence, so that each product stays
-//! one of two four-dimensional values, whatever the number of heads: no key or value is repeated.
+//! Query heads that share a key head are concatenated along the sequence, so that each product has two
+//! four-dimensional inputs for any number of heads: no key or value is repeated.
 
 use super::super::decoder::{Decoder, Inputs, soft_cap};
 use crate::error::{Result, error};
@@ -12,8 +12,8 @@ use crate::source::builder::{Attribute, Builder};
 pub struct Shared {
     /// Cosines and sines of the new tokens for each rope.
     waves: Vec<[String; 2]>,
-    /// What is added to scores, `[batch, 1, sequence, total_sequence]`: 0, or the lowest float where a token must
-    /// not look. One for each window that occurs.
+    /// Attention masks, `[batch, 1, sequence, total_sequence]`, one per window size: 0, or the lowest float for
+    /// masked positions.
     masks: Vec<(Option<i64>, String)>,
     /// `[batch, heads, sequence, total_sequence]` as a shape.
     by_head: String,
@@ -22,7 +22,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes them from ids, mask and positions.
+    /// Adds them from token ids, mask and positions.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         let positions = inputs.positions.as_deref().ok_or_else(|| error!(Internal, "no position_ids"))?;
         let waves = d.ropes.iter().map(|rope| rope.of_positions(b, positions)).collect();
@@ -50,7 +50,8 @@ impl Shared {
     }
 }
 
-/// Column `j` is seen from new token `i` (column `past + i`) if it is not after it, not padding, and in the window.
+/// Returns the mask: new token `i` (column `past + i`) attends to column `j` if that is not later, not padding, and
+/// inside the window.
 fn mask(b: &mut Builder<'_>, inputs: &Inputs, window: Option<i64>) -> String {
     let (zero, one) = (b.int(0), b.int(1));
     let size = |b: &mut Builder<'_>, of: &str| {
@@ -79,7 +80,7 @@ fn mask(b: &mut Builder<'_>, inputs: &Inputs, window: Option<i64>) -> String {
     b.op("Where", &[&seen, &open, &shut], &[])
 }
 
-/// The attention of layer `index`; also makes its `present` outputs.
+/// Adds the attention of layer `index` and its `present` outputs.
 pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, [q, k, v]: &[String; 3]) -> String {
     let (layer, heads) = (&d.layers[index], d.heads);
     let (mut q, mut k) = (split(b, q, heads.query, heads.size), split(b, k, heads.key_value, heads.size));
@@ -120,14 +121,14 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, [
     b.op("Reshape", &[&seen, &together], &[])
 }
 
-/// `[batch, sequence, heads * size]` as `[batch, heads, sequence, size]`.
+/// Returns `[batch, sequence, heads * size]` as `[batch, heads, sequence, size]`.
 fn split(b: &mut Builder<'_>, x: &str, heads: i64, size: i64) -> String {
     let shape = b.ints(&[0, 0, heads, size]);
     let x = b.op("Reshape", &[x, &shape], &[]);
     b.op("Transpose", &[&x], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))])
 }
 
-/// Appends to the cache and makes the output that holds it.
+/// Appends to the cache and adds the output with the result.
 fn append(b: &mut Builder<'_>, index: usize, part: &str, x: &str) -> String {
     let (past, present) = (format!("past_key_values.{index}.{part}"), format!("present.{index}.{part}"));
     b.node_to("", "Concat", &[&past, x], &[&present], &[("axis", Attribute::Int(2))]);

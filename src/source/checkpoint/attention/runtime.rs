@@ -1,15 +1,15 @@
-//! Attention as one `com.microsoft.GroupQueryAttention` a layer, which turns queries and keys, appends to the cache
-//! (in place, if past and present are one buffer) and knows windows and caps. Rows are padded on the right.
+//! Attention as one `com.microsoft.GroupQueryAttention` per layer, which rotates queries and keys, appends to the
+//! cache (in place, if past and present are one buffer) and supports windows and caps. Rows are padded on the right.
 //!
-//! What it asks for, as tried with ONNX Runtime 1.32: heads a multiple of 8, of 16 where they are turned; tables
-//! of at least `total_sequence` rows; a window that counts the token itself, as in Hugging Face configurations.
+//! Its requirements, found with ONNX Runtime 1.32: head sizes are a multiple of 8, or of 16 if they are rotated;
+//! tables have at least `total_sequence` rows; a window counts the token itself, as in Hugging Face configurations.
 
 use super::super::decoder::{Decoder, Inputs};
 use super::Projected;
 use crate::onnx::dtype::DataType;
 use crate::source::builder::{Attribute, Builder};
 
-/// Whether the kernel takes heads of this size.
+/// Returns whether the kernel supports heads of this size.
 pub fn fits(d: &Decoder) -> bool {
     let turned_fit = d.ropes.iter().all(|rope| rope.size() % 16 == 0 && d.heads.size % 16 == 0);
     d.heads.size % 8 == 0 && turned_fit
@@ -17,7 +17,7 @@ pub fn fits(d: &Decoder) -> bool {
 
 /// Values that all layers use.
 pub struct Shared {
-    /// Tokens of each row, less one: int32 `[batch]`.
+    /// Number of tokens of each row minus one: int32 `[batch]`.
     lengths: String,
     /// Columns of the mask: int32.
     total: String,
@@ -26,7 +26,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes them from the mask.
+    /// Adds them from the mask.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Shared {
         let int32 = [("to", Attribute::Int(i64::from(DataType::Int32.to_onnx())))];
         let (axis, one) = (b.ints(&[1]), b.int(1));
@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// The attention of layer `index`; also makes its `present` outputs.
+/// Adds the attention of layer `index` and its `present` outputs.
 pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, projected: Projected) -> String {
     let layer = &d.layers[index];
     let [q, k, v] = match projected {
@@ -67,9 +67,9 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, p
     seen
 }
 
-/// The position of each new token: they follow the row's earlier tokens, which the mask counts.
+/// Returns the position of each new token: it follows the row's earlier tokens, which the mask counts.
 ///
-/// A row of a prompt has none, but padding may make it shorter than the sequence: hence the maximum with 0.
+/// A row of a prompt has none, but with padding it may be shorter than the sequence: hence the maximum with 0.
 pub fn positions(b: &mut Builder<'_>, inputs: &Inputs) -> String {
     let (axis, zero, one) = (b.ints(&[1]), b.int(0), b.int(1));
     let shape = b.op("Shape", &[&inputs.ids], &[]);
