@@ -1,11 +1,11 @@
-//! Summing a gradient down to the shape of what was broadcast.
+//! Sums a gradient to the shape of a broadcast value.
 
 use super::Tape;
 use crate::graph::edit;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 
-/// What is known of two aligned dimensions.
+/// What is known about two aligned dimensions.
 #[derive(PartialEq)]
 enum Pair {
     Same,
@@ -24,7 +24,8 @@ fn pair(target: &Dim, out: &Dim) -> Pair {
 }
 
 impl Tape {
-    /// `gradient`, in the shape of the model's value `out`, summed to the shape of the model's value `target`.
+    /// Returns `gradient`, in the shape of the model's value `out`, summed to the shape of the model's value
+    /// `target`.
     pub(super) fn unbroadcast(&mut self, gradient: &str, target: &str, out: &str) -> String {
         let (Some(to), Some(from)) = (self.dims(target), self.dims(out)) else {
             let shape = self.shape(out);
@@ -49,7 +50,7 @@ impl Tape {
         }
     }
 
-    /// As above where sizes are known only in a run: the axes are found by comparing the shapes there.
+    /// The same for sizes known only at run time: the axes are found by comparing the shapes there.
     pub(super) fn unbroadcast_to(&mut self, gradient: &str, target: &str, out_shape: &str) -> String {
         let shape = self.shape(target);
         let (many, few) = (self.op("Shape", &[out_shape]), self.op("Shape", &[&shape]));

@@ -1,4 +1,4 @@
-//! Which nodes stand in the way of a gradient, said before anything runs.
+//! Finds the nodes that prevent a gradient, before anything runs.
 
 use super::registry;
 use crate::onnx::proto::NodeProto;
@@ -9,12 +9,12 @@ use std::collections::HashSet;
 pub struct Uncovered {
     /// The node's name, or its first output.
     pub name: String,
-    /// Operator, with its domain if it is not a standard one.
+    /// Operator, with its domain unless it is a standard one.
     pub op: String,
 }
 
-/// The nodes on a way from one of `parameters` to one of `outputs` that cannot be differentiated. `nodes` are in an
-/// order in which they can run.
+/// Returns the nodes on a path from one of `parameters` to one of `outputs` that cannot be differentiated. `nodes`
+/// are in topological order.
 pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -> Vec<Uncovered> {
     let mut reached: HashSet<&str> = parameters.iter().map(String::as_str).collect();
     for node in nodes.iter().filter(|node| !registry::stops(node)) {
@@ -37,7 +37,7 @@ pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -
     found
 }
 
-/// An operator as messages have it: the domain is left out where it is the standard one.
+/// Returns an operator for messages: the standard domain is omitted.
 pub(super) fn operator(node: &NodeProto) -> String {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => node.op().to_owned(),

@@ -1,12 +1,13 @@
 //! Reverse-mode differentiation of an ONNX graph: the gradients are ordinary nodes of an ordinary graph.
 //!
-//! [`differentiate`] walks the nodes that lead to a loss backwards and asks the rule of each operator for the gradients
-//! of its inputs. `tape` is what rules write to, `registry` says which rule an operator has, `rules` holds them, a file
-//! a family; `broadcast` sums a gradient down to the shape it belongs to; `coverage` names, before anything runs, each
-//! node that no rule covers; `types` has ONNX Runtime say what type and shape each value is; `upgrade` lifts graphs of
-//! old operator sets to one that has the operators gradients are made of; `lower` takes fused operators apart.
+//! [`differentiate`] walks backwards over the nodes that lead to a loss and calls the rule of each operator for the
+//! gradients of its inputs. `tape` is the writer for rules, `registry` maps operators to rules, and `rules` has the
+//! rules, one file per family; `broadcast` sums a gradient to the shape of its value; `coverage` names each node
+//! without a rule before anything runs; `types` infers type and shape of each value with ONNX Runtime; `upgrade`
+//! converts graphs of old opsets to one that has the operators for gradients; `lower` splits fused operators.
 //!
-//! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse accumulation).
+//! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse
+//! accumulation).
 
 mod broadcast;
 mod coverage;
@@ -38,14 +39,14 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct Step {
     /// Its index among the forward nodes of the tape.
     pub index: usize,
-    /// The node as it is.
+    /// The node.
     pub node: NodeProto,
-    /// The gradient of each output, where the loss depends on it.
+    /// The gradient of each output that the loss depends on.
     pub gradients: Vec<Option<String>>,
 }
 
 impl Step {
-    /// The gradient of the first output.
+    /// Returns the gradient of the first output.
     fn gradient(&self) -> Result<&str> {
         match self.gradients.first() {
             Some(Some(gradient)) => Ok(gradient),
@@ -53,12 +54,12 @@ impl Step {
         }
     }
 
-    /// The first output.
+    /// Returns the first output.
     fn output(&self) -> &str {
         self.node.output.first().map_or("", String::as_str)
     }
 
-    /// The input at `index`, which the operator must have.
+    /// Returns the required input at `index`.
     fn input(&self, index: usize) -> Result<&str> {
         match self.node.input_at(index) {
             Some(name) => Ok(name),
@@ -70,10 +71,10 @@ impl Step {
 /// The gradients of a node's inputs, each with the index of the input.
 pub(crate) type Parts = Vec<(usize, String)>;
 
-/// Adds to `tape` what gives the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss
-/// with respect to them. Parameters that the loss does not depend on are missing from the result.
+/// Adds to `tape` the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss with
+/// respect to them. Parameters that the loss does not depend on are missing from the result.
 ///
-/// [`crate::error::Kind::Unsupported`] for a node without a rule, by name.
+/// Fails with [`crate::error::Kind::Unsupported`] for a node without a rule, naming it.
 pub fn differentiate(
     tape: &mut Tape,
     seeds: &[(String, String)],
@@ -106,7 +107,7 @@ pub fn differentiate(
     Ok(found.collect())
 }
 
-/// Values that depend on a parameter through floating point.
+/// Returns the values that depend on a parameter through floating point.
 fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     let mut need: HashSet<String> = parameters.iter().cloned().collect();
     for node in &tape.forward {
@@ -118,7 +119,7 @@ fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     need
 }
 
-/// The sum of what flowed back to a value; `None` if nothing did.
+/// Returns the sum of the gradients of a value; `None` if there are none.
 fn total(tape: &mut Tape, sums: &mut HashMap<String, Vec<String>>, value: &str) -> Option<String> {
     let list = sums.remove(value)?;
     let mut parts = list.into_iter();

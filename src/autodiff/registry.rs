@@ -1,4 +1,4 @@
-//! Which rule an operator has.
+//! Maps operators to their rules.
 
 use super::rules::{
     conv, einsum, elementwise, gather, matmul, movement, normalization, pool, power, reduce, resize, shape, softmax,
@@ -7,10 +7,10 @@ use super::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
-/// Gives the gradients of a node's inputs, given those of its outputs.
+/// Returns the gradients of a node's inputs, given those of its outputs.
 pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
 
-/// Operators through which no gradient flows: their outputs are whole numbers, truths, or constant almost everywhere.
+/// Operators that stop the gradient: their outputs are integers, booleans, or constant almost everywhere.
 const STOPS: [&str; 31] = [
     "Shape",
     "Size",
@@ -45,12 +45,12 @@ const STOPS: [&str; 31] = [
     "RandomUniformLike",
 ];
 
-/// Whether no gradient flows through a node.
+/// Returns whether a node stops the gradient.
 pub(super) fn stops(node: &NodeProto) -> bool {
     STOPS.iter().any(|op| node.is(op))
 }
 
-/// The rule of a node; `None` if there is none.
+/// Returns the rule of a node; `None` if there is none.
 pub(super) fn rule(node: &NodeProto) -> Option<Rule> {
     let contrib = node.domain.as_deref() == Some("com.microsoft");
     let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));

@@ -1,5 +1,5 @@
-//! Every float model among the tests of the `onnx` wheel: how many nodes have gradients, and whether these say what a
-//! small step does.
+//! Tests every float model of the `onnx` wheel's tests: counts the nodes that have gradients, and compares these with
+//! finite differences.
 
 use super::tests::gradients;
 use super::*;
@@ -14,11 +14,11 @@ use crate::statistics::Random;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// How far steps go, to the size of what moves. Kinks spoil long ones, rounding short ones: one of them has to agree.
+/// Step lengths relative to the moved values. Kinks affect long steps, rounding short ones: one of them must agree.
 const STEPS: [f64; 3] = [1e-2, 1e-3, 1e-4];
-/// How far a slope may be from what a step finds, to the larger of them.
+/// Maximum difference between a slope and the finite difference, relative to the larger of them.
 const BOUND: f64 = 0.05;
-/// Its input has a 0, where a step of any length jumps.
+/// Its input contains a 0, where a step of any length jumps.
 const JUMPS: &str = "test_sign_model";
 
 fn tensor(proto: &TensorProto) -> Option<Tensor> {
@@ -35,7 +35,7 @@ fn tensor(proto: &TensorProto) -> Option<Tensor> {
     Tensor::new(dtype, &proto.dims, bytes.into()).ok()
 }
 
-/// A model with the inputs of its test; everything that is float is an input.
+/// A model with the inputs of its test; all float values are inputs.
 struct Case {
     proto: ModelProto,
     values: Vec<(String, Tensor)>,
@@ -81,7 +81,7 @@ fn case(folder: &Path) -> Option<Case> {
     Some(Case { proto, values, learned })
 }
 
-/// The first output.
+/// Returns the first output.
 fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     let fed: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)
@@ -91,7 +91,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// How far the slope along a random direction is from what a step to both sides finds.
+/// Returns the difference between the slope along a random direction and the central finite difference.
 fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
     let model = Model::from_proto(case.proto.clone());
     let Ok(mut session) = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()) else {

@@ -1,4 +1,4 @@
-//! [`Tape`]: the forward nodes, what is known about their values, and the gradient nodes in the making.
+//! [`Tape`]: the forward nodes, the known facts about their values, and the gradient nodes so far.
 
 use super::Writer;
 use super::types::Type;
@@ -13,17 +13,17 @@ use std::ops::{Deref, DerefMut};
 
 /// A graph that is being differentiated.
 pub struct Tape {
-    /// The nodes of the model, in an order in which they can run. Rules may ask them for more outputs.
+    /// The nodes of the model in topological order. Rules may request additional outputs from them.
     pub forward: Vec<NodeProto>,
     writer: Writer,
     pub(super) need: HashSet<String>,
     types: HashMap<String, Type>,
-    /// Constants of the model that are small enough to look at.
+    /// Small constants of the model, whose values may be read.
     small: HashMap<String, TensorProto>,
     shapes: HashMap<String, String>,
 }
 
-/// A tape is written to as a writer is.
+/// A tape is used like a writer.
 impl Deref for Tape {
     type Target = Writer;
 
@@ -38,11 +38,11 @@ impl DerefMut for Tape {
     }
 }
 
-/// Constants of more elements are weights; nobody asks for their values.
+/// Constants with more elements are weights; their values are not read.
 const SMALL: usize = 4096;
 
 impl Tape {
-    /// Over the main graph of `model`, whose values have the given types.
+    /// Returns a tape over the main graph of `model`, whose values have the given types.
     pub fn new(model: &ModelProto, types: HashMap<String, Type>) -> Result<Tape> {
         let Some(graph) = model.graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
         let small = |t: &&TensorProto| t.dims.iter().product::<i64>() as usize <= SMALL;
@@ -62,12 +62,12 @@ impl Tape {
         })
     }
 
-    /// Dimensions of a value of the model; `None` if not even their number is known.
+    /// Returns the dimensions of a value of the model; `None` if the rank is unknown.
     pub fn dims(&self, value: &str) -> Option<&[Dim]> {
         self.types.get(value)?.dims.as_deref()
     }
 
-    /// The number of dimensions, which the rule cannot do without.
+    /// Returns the rank, or fails if it is unknown.
     pub fn rank(&self, value: &str) -> Result<usize> {
         match self.dims(value) {
             Some(dims) => Ok(dims.len()),
@@ -75,28 +75,28 @@ impl Tape {
         }
     }
 
-    /// The sizes, if all are fixed.
+    /// Returns the sizes if all are fixed.
     pub fn fixed(&self, value: &str) -> Option<Vec<i64>> {
         let size = |dim: &Dim| if let Dim::Fixed(size) = dim { Some(*size) } else { None };
         self.dims(value)?.iter().map(size).collect()
     }
 
-    /// The element type, where it is known.
+    /// Returns the element type if it is known.
     pub fn dtype(&self, value: &str) -> Option<DataType> {
         self.types.get(value)?.dtype
     }
 
-    /// Whether gradients can flow through a value.
+    /// Returns whether gradients can flow through a value.
     pub fn is_float(&self, value: &str) -> bool {
         self.dtype(value).is_none_or(|d| matches!(d, DataType::Float32 | DataType::Float64))
     }
 
-    /// Whether the gradient of a node's input is asked for.
+    /// Returns whether the gradient of a node's input is needed.
     pub fn wants(&self, node: &NodeProto, input: usize) -> bool {
         node.input_at(input).is_some_and(|name| self.need.contains(name))
     }
 
-    /// A value of the model's shape, as a list: a constant where it is fixed.
+    /// Returns the shape of a value of the model as a list: a constant if it is fixed.
     pub fn shape(&mut self, value: &str) -> String {
         if let Some(sizes) = self.fixed(value) {
             return self.ints(&sizes);
@@ -109,7 +109,7 @@ impl Tape {
         shape
     }
 
-    /// The size of one dimension, as a list of one.
+    /// Returns the size of one dimension as a list with one element.
     pub fn size(&mut self, value: &str, axis: usize) -> String {
         if let Some(Dim::Fixed(size)) = self.dims(value).and_then(|dims| dims.get(axis)) {
             let size = *size;
@@ -120,12 +120,12 @@ impl Tape {
         self.op("Gather", &[&shape, &axis])
     }
 
-    /// The whole numbers that a constant of the model holds.
+    /// Returns the integers of a constant of the model.
     pub fn integers(&self, value: &str) -> Option<Vec<i64>> {
         crate::graph::constants::whole_numbers(self.small.get(value)?)
     }
 
-    /// The numbers that a constant of the model holds.
+    /// Returns the numbers of a constant of the model.
     pub fn numbers(&self, value: &str) -> Option<Vec<f32>> {
         let tensor = self.small.get(value)?;
         if tensor.data_type != Some(DataType::Float32.to_onnx()) {
@@ -135,12 +135,12 @@ impl Tape {
         Some(tensor.raw_data.as_deref().map_or_else(|| tensor.float_data.0.clone(), raw))
     }
 
-    /// The one number that a constant of the model holds.
+    /// Returns the single number of a constant of the model.
     pub fn number(&self, value: &str) -> Option<f32> {
         self.numbers(value).filter(|all| all.len() == 1).map(|all| all[0])
     }
 
-    /// Axes of a node: an input since some version, an attribute before it. `None` if there are none.
+    /// Returns the axes of a node: an input since some opset, an attribute before. Returns `None` if there are none.
     pub fn axes(&self, node: &NodeProto, input: usize) -> Result<Option<Vec<i64>>> {
         match (node.input_at(input), node.attribute("axes")) {
             (Some(name), _) => match self.integers(name) {
@@ -152,7 +152,7 @@ impl Tape {
         }
     }
 
-    /// An axis counted from the front.
+    /// Returns an axis as an index that is not negative.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
         let at = if axis < 0 { axis + rank as i64 } else { axis };
         match usize::try_from(at) {
@@ -161,7 +161,7 @@ impl Tape {
         }
     }
 
-    /// Asks the forward node for its output at `index` too.
+    /// Requests the output at `index` from the forward node.
     pub fn extra_output(&mut self, node: usize, index: usize) -> String {
         while self.forward[node].output.len() <= index {
             self.forward[node].output.push(String::new());
@@ -173,20 +173,20 @@ impl Tape {
         self.forward[node].output[index].clone()
     }
 
-    /// The last two dimensions of a value of `rank` turned.
+    /// Returns a value of `rank` with its last two dimensions transposed.
     pub fn turned(&mut self, value: &str, rank: usize) -> String {
         let mut order: Vec<i64> = (0..rank as i64).collect();
         order.swap(rank - 1, rank - 2);
         self.op_with("Transpose", &[value], vec![edit::ints_attribute("perm", &order)])
     }
 
-    /// The sum over `axes`.
+    /// Returns the sum over `axes`.
     pub fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
         let axes = self.ints(axes);
         self.op_with("ReduceSum", &[value, &axes], vec![edit::int_attribute("keepdims", keep.into())])
     }
 
-    /// Zeros in the shape that `shape` holds.
+    /// Returns zeros in the shape that `shape` contains.
     pub fn zeros(&mut self, shape: &str) -> String {
         let zero = edit::float_tensor("", &[1], &[0.0]);
         let value = AttributeProto {

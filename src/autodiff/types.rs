@@ -1,4 +1,4 @@
-//! What type and shape each value of a graph is: ONNX Runtime's own inference says.
+//! Type and shape of each value of a graph, from ONNX Runtime's own inference.
 
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -12,13 +12,13 @@ use std::collections::{HashMap, HashSet};
 /// Element type and dimensions, as far as they are known.
 #[derive(Debug, Clone, Default)]
 pub struct Type {
-    /// `None` if it is no tensor.
+    /// Element type; `None` if the value is not a tensor.
     pub dtype: Option<DataType>,
-    /// `None` if not even their number is known.
+    /// Dimensions; `None` if the rank is unknown.
     pub dims: Option<Vec<Dim>>,
 }
 
-/// The type of each value of the main graph: made an output, it is what a session says of it.
+/// Returns the type of each value of the main graph: each is made an output, whose type a session reports.
 pub fn infer(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<HashMap<String, Type>> {
     let mut probe = proto.clone();
     let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };

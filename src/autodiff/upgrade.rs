@@ -1,4 +1,4 @@
-//! Old graphs lifted to an operator set that has what gradients are made of.
+//! Converts graphs of old opsets to one that has the operators for gradients.
 
 use super::Writer;
 use crate::error::{Result, bail};
@@ -7,15 +7,15 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, attribute_kind};
 use bytes::Bytes;
 
-/// `ScatterND` adds since 16; `LayerNormalization` is there since 17.
+/// Target opset: `ScatterND` adds since 16; `LayerNormalization` exists since 17.
 const WANTED: i64 = 17;
-/// What is known to mean the same, but for what is changed here.
+/// Oldest supported opset: since then, operators are equivalent except for the changes made here.
 const OLDEST: i64 = 6;
 
-/// Lifts a model of operator set 6 to 16 to 17. Newer ones stay as they are.
+/// Raises a model of opset 6 to 16 to opset 17. Newer ones stay unchanged.
 ///
-/// From 13 on [`opset::raise`] does it. What changed before: attributes became inputs; `Softmax` no longer flattens
-/// (13); `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log,
+/// From 13 on, [`opset::raise`] does this. Before that: attributes became inputs; `Softmax` no longer flattens (13);
+/// `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log,
 /// `docs/Changelog.md`.
 pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     edit::modernize_ir(model);
@@ -45,7 +45,7 @@ pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     opset::raise(model, WANTED)
 }
 
-/// Attributes that became inputs, in their order.
+/// Returns the attributes that became inputs, in order.
 fn moved(op: &str) -> &'static [&'static str] {
     match op {
         "Squeeze" | "Unsqueeze" | "ReduceSum" => &["axes"],
@@ -101,7 +101,7 @@ fn constant(w: &mut Writer, attribute: &AttributeProto) -> String {
     }
 }
 
-/// The second input gets dimensions of 1 behind its own, so that these stand at the axis that the node names.
+/// Appends dimensions of 1 to the second input, so that it is aligned with the axis that the node names.
 fn align(w: &mut Writer, node: &mut NodeProto) {
     let axis = match node.op() {
         "PRelu" => Some(1),
@@ -127,7 +127,7 @@ fn align(w: &mut Writer, node: &mut NodeProto) {
     node.attribute.retain(|a| a.name.as_deref() != Some("axis"));
 }
 
-/// As `Resize` was until operator set 10, and `Upsample` before it.
+/// Converts `Resize` of opset 10 and earlier, and `Upsample`.
 fn resize(node: &mut NodeProto) {
     node.op_type = Some("Resize".to_owned());
     node.input.insert(1, String::new());
@@ -141,7 +141,7 @@ fn resize(node: &mut NodeProto) {
     }
 }
 
-/// Over all dimensions from the axis on, as `Softmax` was until operator set 12.
+/// Makes `Softmax` work over all dimensions from the axis on, as until opset 12.
 fn flattened(w: &mut Writer, node: NodeProto) {
     let (Some(x), Some(y)) = (node.input_at(0), node.output.first()) else { return w.nodes.push(node) };
     let shape = w.op("Shape", &[x]);

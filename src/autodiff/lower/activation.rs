@@ -1,4 +1,4 @@
-//! Activations that are others put together.
+//! Activations that are composed of others.
 
 use super::{Lowering, input};
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::graph::edit::int_attribute;
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 impl Lowering {
-    /// Whether a node is an activation that was taken apart. Source of the formulas: the operators of ONNX.
+    /// Lowers a node if it is an activation; returns whether it is. Source of the formulas: the operators of ONNX.
     pub(super) fn activation(&mut self, node: &NodeProto) -> Result<bool> {
         let named = |name: &str| node.attribute(name).cloned().into_iter().collect::<Vec<AttributeProto>>();
         let x = input(node, 0).unwrap_or("");

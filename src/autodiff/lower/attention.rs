@@ -6,25 +6,25 @@ use crate::graph::edit::int_attribute;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Queries, keys and values as `[batch, heads, sequence, size]`, and what is done with them.
+/// Queries, keys and values as `[batch, heads, sequence, size]`, and the settings of the attention.
 struct Heads {
     q: String,
     k: String,
     v: String,
-    /// Heads of queries, and of keys and values.
+    /// Number of query heads, and of key and value heads.
     counts: (i64, i64),
-    /// `1 / √size` if it is 0.
+    /// Factor of the scores; 0 for `1 / √size`.
     scale: f32,
     cap: f32,
     causal: bool,
-    /// Tokens before the first query, a list of one.
+    /// Number of tokens before the first query, a list with one element.
     before: Option<String>,
     /// Added to the scores.
     masks: Vec<String>,
 }
 
 impl Lowering {
-    /// `Attention` of operator set 23 on.
+    /// Lowers `Attention` of opset 23 and later.
     pub(super) fn attention(&mut self, node: &NodeProto) -> Result<()> {
         let [q, k, v] = [input(node, 0)?, input(node, 1)?, input(node, 2)?];
         if node.input_at(6).is_some() || node.output.get(3).is_some_and(|o| !o.is_empty()) {
@@ -46,7 +46,7 @@ impl Lowering {
         self.attend(&heads, &node.output[0], rank != 4)
     }
 
-    /// `MultiHeadAttention` of ONNX Runtime.
+    /// Lowers `MultiHeadAttention` of ONNX Runtime.
     pub(super) fn many_heads(&mut self, node: &NodeProto) -> Result<()> {
         let (Some(k), Some(v)) = (node.input_at(1), node.input_at(2)) else {
             bail!(Unsupported, "a MultiHeadAttention with packed queries, keys and values");
@@ -78,7 +78,7 @@ impl Lowering {
         self.attend(&heads, &node.output[0], true)
     }
 
-    /// `Attention` of ONNX Runtime, which projects too.
+    /// Lowers `Attention` of ONNX Runtime, which also projects.
     pub(super) fn packed(&mut self, node: &NodeProto) -> Result<()> {
         let [x, matrix] = [input(node, 0)?, input(node, 1)?];
         if [4, 6].iter().any(|i| node.input_at(*i).is_some())
@@ -111,7 +111,7 @@ impl Lowering {
         self.attend(&heads, &node.output[0], true)
     }
 
-    /// The heads apart, where they are not yet.
+    /// Splits the heads if they are not split yet.
     fn heads(&mut self, parts: [&str; 3], counts: (i64, i64), scale: f32) -> Result<Heads> {
         if counts.0 < 1 || counts.1 < 1 || counts.0 % counts.1 != 0 {
             bail!(InvalidModel, "{} heads over {}", counts.0, counts.1);
@@ -131,7 +131,7 @@ impl Lowering {
         Ok(Heads { q, k, v, counts, scale, cap: 0.0, causal: false, before: None, masks: Vec::new() })
     }
 
-    /// Keys and values of the past in front, and what is to be kept of them named.
+    /// Prepends keys and values of the past, and names the outputs of the cache.
     fn with_past(&mut self, node: &NodeProto, heads: &mut Heads, past: [usize; 2]) -> Result<()> {
         if let (Some(keys), Some(values)) = (node.input_at(past[0]), node.input_at(past[1])) {
             let shape = self.w.op("Shape", &[keys]);
@@ -147,7 +147,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// The mask of ONNX Runtime's forms: 1 for each key that is to be seen.
+    /// Adds the mask of ONNX Runtime's forms: 1 for each visible key.
     fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
         let Some(mask) = node.input_at(index) else { return Ok(()) };
         if self.rank(mask)? != 2 {
@@ -160,13 +160,13 @@ impl Lowering {
         Ok(())
     }
 
-    /// 0 where `open`, else `low`.
+    /// Returns 0 where `open`, else `low`.
     fn shut(&mut self, open: &str, low: f32) -> String {
         let (zero, low) = (self.w.scalar(0.0), self.w.scalar(low));
         self.w.op("Where", &[open, &zero, &low])
     }
 
-    /// What the queries see.
+    /// Adds the attention itself.
     fn attend(&mut self, heads: &Heads, output: &str, flat: bool) -> Result<()> {
         let (many, few) = heads.counts;
         let (mut q, mut k, mut v) = (heads.q.clone(), heads.k.clone(), heads.v.clone());
@@ -230,7 +230,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// `[queries, keys]`: 0 for itself and what is before it, else the lowest float.
+    /// Returns the causal mask `[queries, keys]`: 0 for the token itself and earlier ones, else the lowest float.
     fn behind(&mut self, scores: &str, before: Option<&str>) -> String {
         let shape = self.w.op("Shape", &[scores]);
         let (rows, columns) = (self.w.slice(&shape, 2, 3, 0), self.w.slice(&shape, 3, 4, 0));

@@ -1,4 +1,4 @@
-//! Operators that ONNX Runtime's optimizer fuses of a few standard ones.
+//! Operators that ONNX Runtime's optimizer fuses from standard ones.
 
 use super::Lowering;
 use crate::error::{Result, bail};
@@ -6,7 +6,7 @@ use crate::graph::edit::{self, int_attribute};
 use crate::onnx::proto::{AttributeProto, NodeProto, attribute_kind};
 
 impl Lowering {
-    /// `x + skip + bias`, and its normalization.
+    /// Lowers `x + skip + bias` with its normalization.
     pub(super) fn skip(&mut self, node: &NodeProto) -> Result<()> {
         let simple = node.op() == "SkipSimplifiedLayerNormalization";
         let (Some(x), Some(skip), Some(scale)) = (node.input_at(0), node.input_at(1), node.input_at(2)) else {

@@ -8,7 +8,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 
 impl Lowering {
-    /// Attention of `h` query heads over `k` heads of keys and values, from the first token on.
+    /// Lowers attention of `h` query heads over `k` heads of keys and values, from the first token on.
     pub(super) fn grouped(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<()> {
         let (heads, shared) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
         let Some(size) = head_size(graph, node) else {
@@ -84,7 +84,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// Queries, keys and values as `[batch, heads, sequence, size]`.
+    /// Returns queries, keys and values as `[batch, heads, sequence, size]`.
     fn projected(&mut self, node: &NodeProto, heads: i64, shared: i64, size: i64) -> Result<[String; 3]> {
         let Some(q) = node.input_at(0) else { bail!(InvalidModel, "no query") };
         let parts = match (node.input_at(1), node.input_at(2)) {
@@ -106,7 +106,7 @@ impl Lowering {
         <[String; 3]>::try_from(made).or_else(|_| bail!(Internal, "three parts"))
     }
 
-    /// As many rows of a table as `x` has tokens.
+    /// Returns as many rows of a table as `x` has tokens.
     fn first_rows(&mut self, table: &str, x: &str) -> String {
         let shape = self.w.op("Shape", &[x]);
         let count = self.w.slice(&shape, 2, 3, 0);
@@ -114,8 +114,8 @@ impl Lowering {
         self.w.op("Slice", &[table, &zero, &count, &axis])
     }
 
-    /// `[sequence, sequence]`: 0 where a token (row) sees another (column), else the lowest float. A token sees itself
-    /// and the `window - 1` before it; all before it without a window.
+    /// Returns the mask `[sequence, sequence]`: 0 where a token (row) attends to another (column), else the lowest
+    /// float. A token attends to itself and the `window - 1` before it; without a window, to all before it.
     fn mask(&mut self, k: &str, window: i64) -> String {
         // Every layer has the same tokens.
         if let Some((_, mask)) = self.masks.iter().find(|(of, _)| *of == window) {
@@ -142,7 +142,7 @@ impl Lowering {
     }
 }
 
-/// The last dimension of the past, if it says.
+/// Returns the last dimension of the past, if it is known.
 fn head_size(graph: &GraphProto, node: &NodeProto) -> Option<i64> {
     let past = node.input_at(3)?;
     let info = graph.input.iter().find(|i| i.name.as_deref() == Some(past))?;

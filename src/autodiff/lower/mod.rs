@@ -1,8 +1,8 @@
-//! Operators taken apart into those that have rules, a file a family. What is taken apart is the training graph alone;
-//! the student that is saved keeps its nodes.
+//! Lowers operators to those that have rules, one file per family. Only the training graph is lowered; the saved
+//! student keeps its nodes.
 //!
-//! For training only: `GroupQueryAttention` starts without a past, so what is cached plays no part, and rows that are
-//! padded are padded behind their tokens, which under a causal mask nothing before them sees.
+//! For training only: `GroupQueryAttention` starts without a past, so the cache plays no role, and padding follows
+//! the tokens of a row, which under a causal mask do not attend to it.
 
 mod activation;
 mod attention;
@@ -21,15 +21,15 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
 use crate::runtime::Runtime;
 use std::collections::{BTreeSet, HashMap};
 
-/// What a model was before and is now.
+/// The result of lowering a model.
 pub struct Lowered {
-    /// Values that attention looks positions up in. No weights, though they may be constants.
+    /// Tables in which attention looks up positions. They are not weights, even if they are constants.
     pub tables: BTreeSet<String>,
-    /// Nodes of which only other forms can be taken apart, which are left as they are, and why.
+    /// Nodes whose form cannot be lowered and that remain, with the reason.
     pub left: Vec<(Uncovered, String)>,
 }
 
-/// What can be taken apart only by knowing the dimensions of its inputs.
+/// Operators that can only be lowered with known input dimensions.
 const BY_SHAPE: [&str; 4] = ["Attention", "MultiHeadAttention", "RotaryEmbedding", "FusedMatMul"];
 
 /// Replaces operators of the main graph. Values keep their names.
@@ -37,7 +37,7 @@ pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> 
     lower_some(runtime, model, &|_| true, call)
 }
 
-/// As [`lower`], of the nodes that are `wanted` alone.
+/// Like [`lower`], for the `wanted` nodes only.
 pub fn lower_some(
     runtime: &'static Runtime,
     model: &mut ModelProto,
@@ -74,7 +74,7 @@ pub fn lower_some(
     Ok(lowered)
 }
 
-/// Which inputs of a node are tables of angles.
+/// Returns which inputs of a node are tables of angles.
 fn tables(node: &NodeProto) -> &'static [usize] {
     match (node.op(), node.domain.as_deref()) {
         ("GroupQueryAttention", _) => &[7, 8],
@@ -84,17 +84,17 @@ fn tables(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Takes nodes apart.
+/// Lowers nodes.
 struct Lowering {
     w: Writer,
-    /// What is added to scores, for each window.
+    /// Attention masks by window size.
     masks: Vec<(i64, String)>,
-    /// Of the model's values, if any node asks for them.
+    /// Types of the model's values, if any node needs them.
     types: HashMap<String, Type>,
 }
 
 impl Lowering {
-    /// Whether a node was taken apart.
+    /// Lowers a node; returns whether it was lowered.
     fn apart(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<bool> {
         let op = node.op();
         match (node.domain.as_deref().unwrap_or(""), op) {
@@ -115,7 +115,7 @@ impl Lowering {
         Ok(true)
     }
 
-    /// The number of dimensions of a value of the model.
+    /// Returns the rank of a value of the model.
     fn rank(&self, value: &str) -> Result<usize> {
         match self.types.get(value).and_then(|t| t.dims.as_ref()) {
             Some(dims) => Ok(dims.len()),
@@ -123,7 +123,7 @@ impl Lowering {
         }
     }
 
-    /// One fixed dimension of a value of the model.
+    /// Returns a fixed dimension of a value of the model.
     fn size(&self, value: &str, axis: i64) -> Result<i64> {
         let rank = self.rank(value)? as i64;
         let at = usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap_or(usize::MAX);
@@ -134,7 +134,7 @@ impl Lowering {
     }
 }
 
-/// The input of a node at `index`, which its operator must have.
+/// Returns the required input of a node at `index`.
 fn input(node: &NodeProto, index: usize) -> Result<&str> {
     match node.input_at(index) {
         Some(name) => Ok(name),

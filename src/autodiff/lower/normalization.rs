@@ -1,11 +1,11 @@
-//! Normalizations over channels, groups of them, and by norms.
+//! Normalizations over channels, groups of channels, and by norms.
 
 use super::{Lowering, input};
 use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Whether a node is a normalization that was taken apart.
+    /// Lowers a node if it is a normalization; returns whether it is.
     pub(super) fn normalization(&mut self, node: &NodeProto) -> Result<bool> {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,
@@ -35,7 +35,7 @@ impl Lowering {
         Ok(true)
     }
 
-    /// `x` less its mean, and its variance.
+    /// Returns `x` minus its mean, and its variance.
     fn moments(&mut self, x: &str, axes: &[i64]) -> (String, String) {
         let mean = self.w.reduced("ReduceMean", x, axes);
         let center = self.w.op("Sub", &[x, &mean]);
@@ -44,8 +44,8 @@ impl Lowering {
         (center, variance)
     }
 
-    /// Over each group of channels (each channel for itself if there are none), with a scale and a shift. Until
-    /// operator set 20 these are of groups, then of channels.
+    /// Lowers a normalization over each group of channels (over each channel if there are no groups), with a scale
+    /// and a shift. Until opset 20, these are per group, then per channel.
     fn groups(&mut self, node: &NodeProto, groups: Option<i64>) -> Result<()> {
         let (x, scale, shift) = (input(node, 0)?, input(node, 1)?, input(node, 2)?);
         let shape = self.w.op("Shape", &[x]);

@@ -1,11 +1,11 @@
-//! Rotation by positions.
+//! Rotary embeddings.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// `RotaryEmbedding` of either domain; `at` says which inputs are values, cosines, sines and positions.
+    /// Lowers `RotaryEmbedding` of either domain; `at` has the indices of values, cosines, sines and positions.
     pub(super) fn rotary(&mut self, node: &NodeProto, at: [usize; 4]) -> Result<()> {
         let [x, cos, sin] = [input(node, at[0])?, input(node, at[1])?, input(node, at[2])?];
         if node.int("is_packed_batching", 0) != 0 || node.float("scale", 1.0) != 1.0 {
@@ -54,7 +54,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// Heads `[batch, heads, sequence, size]` side by side: `[batch, sequence, width]`.
+    /// Returns heads `[batch, heads, sequence, size]` concatenated: `[batch, sequence, width]`.
     pub(super) fn together(&mut self, x: &str, output: &str) {
         let turned = self.w.permuted(x, &[0, 2, 1, 3]);
         let shape = self.w.ints(&[0, 0, -1]);

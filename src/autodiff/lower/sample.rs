@@ -1,4 +1,4 @@
-//! Images sampled at points of a grid.
+//! Images sampled at the points of a grid.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};
@@ -6,7 +6,7 @@ use crate::graph::edit::int_attribute;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// How `GridSample` reads points.
+/// The attributes of a `GridSample`.
 struct Reading {
     align: bool,
     border: bool,
@@ -14,7 +14,7 @@ struct Reading {
 }
 
 impl Lowering {
-    /// `GridSample` of planes: each point is the sum of the elements around it, by how near they are.
+    /// Lowers `GridSample` of 2-D images: each point is the sum of the neighbouring elements, weighted by distance.
     pub(super) fn sample(&mut self, node: &NodeProto) -> Result<()> {
         let (x, grid) = (input(node, 0)?, input(node, 1)?);
         let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
@@ -75,7 +75,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// From -1 to 1 to places of elements, brought inside where the padding says so.
+    /// Converts coordinates from [-1, 1] to element indices, moved inside if the padding mode requires it.
     fn place(&mut self, part: &str, size: &str, reading: &Reading) -> String {
         let (one, half) = (self.w.scalar(1.0), self.w.scalar(0.5));
         let last = self.w.op("Sub", &[size, &one]);
@@ -115,7 +115,7 @@ impl Lowering {
         place
     }
 
-    /// The elements at whole places, times `weight`; 0 outside of the image.
+    /// Returns the elements at integer coordinates, times `weight`; 0 outside of the image.
     fn corner(&mut self, image: &Image, at: &[String], weight: Option<&str>) -> String {
         let (zero, one, last_axis) = (self.w.ints(&[0]), self.w.ints(&[1]), self.w.ints(&[-1]));
         let mut inside: Option<String> = None;
@@ -142,10 +142,10 @@ impl Lowering {
     }
 }
 
-/// What is sampled.
+/// The sampled image.
 struct Image {
     rows: String,
-    /// Width and height, as lists of one.
+    /// Width and height, as lists with one element.
     sizes: [String; 2],
     floats: [String; 2],
 }

@@ -5,14 +5,14 @@ use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, attribute_kind};
 
-/// A formula with a letter for each dimension: `...` is written out.
+/// A formula with a letter for each dimension: `...` is expanded.
 struct Formula {
     inputs: Vec<Vec<char>>,
     output: Vec<char>,
 }
 
 impl Formula {
-    /// Dimensions of `...` get letters that nobody has, counted from behind, as they are broadcast.
+    /// Parses a formula. Dimensions of `...` get unused letters, counted from the end, as they are broadcast.
     fn of(text: &str, ranks: &[usize]) -> Result<Formula> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (left, right) = match text.split_once("->") {
@@ -53,7 +53,8 @@ impl Formula {
     }
 }
 
-/// For each input the same formula with the gradient in its place and the output the input's own letters.
+/// Differentiates: for each input, the same formula with the gradient in its place and the input's own letters as
+/// output.
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {
@@ -111,7 +112,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     t.unbroadcast_to(&wide, x, &whole)
 }
 
-/// Zeros off the diagonals: where a letter stands twice.
+/// Sets the elements off the diagonals to zero, where a letter occurs twice.
 fn diagonals(t: &mut Tape, value: &str, shape: &str, letters: &[char]) -> String {
     let mut value = value.to_owned();
     for (second, letter) in letters.iter().enumerate() {

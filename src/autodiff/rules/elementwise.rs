@@ -1,4 +1,4 @@
-//! Arithmetic and activations, element by element.
+//! Elementwise arithmetic and activations.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -6,7 +6,7 @@ use crate::graph::edit;
 
 const SQRT_2: f32 = std::f32::consts::SQRT_2;
 
-/// The gradients of the inputs that are asked for, each summed to the shape of its input.
+/// Returns the requested gradients of inputs, each summed to the shape of its input.
 pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize) -> String) -> Parts {
     let wanted: Vec<usize> = (0..step.node.input.len()).filter(|i| t.wants(&step.node, *i)).collect();
     let one = |t: &mut Tape, input: usize| {
@@ -16,30 +16,30 @@ pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize
     wanted.into_iter().map(|input| one(t, input)).collect()
 }
 
-/// `a + b`.
+/// Differentiates `a + b`.
 pub fn add(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |_, _| g.to_owned()))
 }
 
-/// `a + b + ...`.
+/// Differentiates `a + b + ...`.
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     add(t, step)
 }
 
-/// `a - b`.
+/// Differentiates `a - b`.
 pub fn sub(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |t, input| if input == 0 { g.to_owned() } else { t.op("Neg", &[g]) }))
 }
 
-/// `a b`: `g b` and `g a`.
+/// Differentiates `a b`: `g b` and `g a`.
 pub fn mul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     Ok(each(t, step, |t, input| t.op("Mul", &[g, if input == 0 { b } else { a }])))
 }
 
-/// `a / b`: `g / b` and `-(g / b) y`.
+/// Differentiates `a / b`: `g / b` and `-(g / b) y`.
 pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, b, y) = (step.gradient()?, step.input(1)?, step.output());
     let share = t.op("Div", &[g, b]);
@@ -52,7 +52,8 @@ pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// `min(a, b, ...)` and `max`: to whoever gave the output; those that tie share evenly.
+/// Differentiates `min(a, b, ...)` and `max`: the gradient goes to the input that equals the output, evenly in case
+/// of ties.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let float = || vec![edit::int_attribute("to", 1)];
@@ -71,7 +72,7 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// `condition ? a : b`.
+/// Differentiates `condition ? a : b`.
 pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, condition) = (step.gradient()?, step.input(0)?);
     let zero = t.scalar(0.0);
@@ -81,7 +82,7 @@ pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Functions of one number.
+/// Differentiates functions of one variable.
 pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     if !t.wants(&step.node, 0) {
@@ -110,7 +111,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// `dy/dx` of the smooth ones.
+/// Returns `dy/dx` of the smooth ones.
 fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     let one = t.scalar(1.0);
     Ok(match step.node.op() {
@@ -145,7 +146,7 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     })
 }
 
-/// Gradients of what has kinks; at a kink the side towards zero slope counts, as PyTorch has it.
+/// Returns the gradients of functions with kinks; at a kink, the slope closer to zero is used, like in PyTorch.
 fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<String> {
     let (node, zero) = (&step.node, t.scalar(0.0));
     Ok(match node.op() {
@@ -197,7 +198,7 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
     })
 }
 
-/// `x Φ(x)`, or its approximation by tanh: Hendrycks, Gimpel, arXiv 1606.08415.
+/// Differentiates `x Φ(x)`, or its approximation by tanh: Hendrycks, Gimpel, arXiv 1606.08415.
 pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let text = step.node.attribute("approximate").and_then(|a| a.s.as_deref());
     if text == Some(b"tanh") {
@@ -219,7 +220,7 @@ pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[g, &slope]))])
 }
 
-/// `x / 2 (1 + tanh(k (x + 0.044715 x³)))`, `k = √(2/π)`; FastGelu adds a bias to `x` first.
+/// Differentiates `x / 2 (1 + tanh(k (x + 0.044715 x³)))`, `k = √(2/π)`; FastGelu first adds a bias to `x`.
 pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, given) = (step.gradient()?, step.input(0)?);
     let x = match step.node.input_at(1) {
@@ -247,7 +248,7 @@ pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(each(t, step, |_, _| gradient.clone()))
 }
 
-/// `x σ(αx)`.
+/// Differentiates `x σ(αx)`.
 pub fn quick_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let (alpha, one) = (t.scalar(step.node.float("alpha", 1.702)), t.scalar(1.0));

@@ -1,13 +1,13 @@
-//! Lookups: gradients are added up where they were read.
+//! Lookups: gradients are added at the positions that were read.
 //!
-//! By `ScatterND`, which adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
+//! `ScatterND` adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::proto::{AttributeProto, attribute_kind};
 
-/// The attribute `reduction: add`.
+/// Returns the attribute `reduction: add`.
 pub(crate) fn adding() -> Vec<AttributeProto> {
     vec![AttributeProto {
         name: Some("reduction".to_owned()),
@@ -17,8 +17,8 @@ pub(crate) fn adding() -> Vec<AttributeProto> {
     }]
 }
 
-/// Zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank` dimensions,
-/// which stand where `axis` of `x` was).
+/// Returns zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank`
+/// dimensions, which replace `axis` of `x`).
 pub(super) fn scattered(
     t: &mut Tape,
     gradient: &str,
@@ -51,7 +51,7 @@ pub(super) fn scattered(
     t.op_with("Transpose", &[&sum], perm((1..=axis).chain([0]).chain(axis + 1..rank).collect()))
 }
 
-/// Rows of a table, along any axis.
+/// Differentiates a lookup of rows, along any axis.
 pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank, index_rank) = (t.rank(x)?, t.rank(indices)?);
@@ -65,7 +65,7 @@ pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, scattered(t, &g, &indices, x, axis, rank, 1))])
 }
 
-/// Parts of `x` by tuples of indices.
+/// Differentiates a lookup by tuples of indices.
 pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let batches = step.node.int("batch_dims", 0);
@@ -75,7 +75,7 @@ pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterND", &[&zeros, &indices, g], adding()))])
 }
 
-/// Tuples of indices with the number of the batch in front of each.
+/// Returns tuples of indices, each preceded by its batch index.
 fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     let rank = t.rank(indices)?;
     let (shape, first, last, one) = (t.op("Shape", &[indices]), t.ints(&[0]), t.ints(&[-1]), t.ints(&[1]));
@@ -96,7 +96,7 @@ fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     Ok(t.concat(&columns, -1))
 }
 
-/// Single elements along an axis.
+/// Differentiates a lookup of single elements along an axis.
 pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let shape = t.shape(x);
@@ -106,7 +106,8 @@ pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, indices, g], attributes))])
 }
 
-/// `x` with parts replaced: zeros there, and for the parts what lies there.
+/// Differentiates `x` with replaced parts: the gradient of `x` is zero there, and the parts receive the gradient
+/// there.
 pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, indices, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

@@ -1,10 +1,10 @@
-//! Products of matrices.
+//! Matrix products.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::graph::edit;
 
-/// `A B`: `g Bᵀ` and `Aᵀ g`; batch dimensions that were broadcast are summed.
+/// Differentiates `A B`: `g Bᵀ` and `Aᵀ g`; broadcast batch dimensions are summed.
 pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank_a, rank_b) = (t.rank(a)?, t.rank(b)?);
@@ -32,7 +32,7 @@ pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Products with a vector: the gradient and the vector as matrices of one row or column.
+/// Differentiates products with a vector: gradient and vector become matrices of one row or column.
 fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mut wide = |value: &str, axes: &[i64]| {
@@ -78,7 +78,7 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
     Ok(parts)
 }
 
-/// `value` as rows of the size that the matrix has along `axis`.
+/// Returns `value` as rows whose size is that of the matrix along `axis`.
 fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> {
     let size = t.size(matrix, axis);
     let rest = t.ints(&[-1]);
@@ -104,7 +104,7 @@ fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     t.unbroadcast_to(whole, target, &shape)
 }
 
-/// `α op(A) op(B) + β C`.
+/// Differentiates `α op(A) op(B) + β C`.
 pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let node = &step.node;

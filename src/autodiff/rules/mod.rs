@@ -1,4 +1,4 @@
-//! The gradient of each operator, a file a family. `g` is the gradient of the output `y`, in all of them.
+//! The rules of operators, one file per family. In all of them, `g` is the gradient of the output `y`.
 
 pub mod conv;
 pub mod einsum;

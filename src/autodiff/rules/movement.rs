@@ -1,4 +1,4 @@
-//! Operators that move, drop or repeat elements in ways of their own: their gradient goes back where each came from.
+//! Operators that move, drop or repeat elements: each gradient returns to the element's origin.
 
 use super::gather::adding;
 use crate::autodiff::{Parts, Step, Tape};
@@ -7,8 +7,8 @@ use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Whatever an operator does with the elements of its first input: done with their places it says where each element of
-/// the output came from. Places are counted from 1, so that what the operator puts in between came from 0, nowhere.
+/// Differentiates any such operator: applied to the indices of the elements of its first input, it returns the origin
+/// of each element of the output. Indices start at 1; 0 marks elements that the operator inserts.
 pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let (flat, column) = (t.ints(&[-1]), t.ints(&[-1, 1]));
@@ -37,7 +37,7 @@ pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Blocks of channels laid out over the plane: taken up again.
+/// Differentiates `DepthToSpace`: moves the plane back into blocks of channels.
 pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     let block = step.node.int("blocksize", 1);
     let attributes = vec![edit::int_attribute("blocksize", block)];
@@ -55,13 +55,13 @@ pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
 }
 
-/// And the other way about.
+/// Differentiates `SpaceToDepth`, the reverse.
 pub fn space_to_depth(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![edit::int_attribute("blocksize", step.node.int("blocksize", 1))];
     Ok(vec![(0, t.op_with("DepthToSpace", &[step.gradient()?], attributes))])
 }
 
-/// One side of the diagonal is kept: of the gradient too.
+/// Differentiates `Trilu`: the same triangle of the gradient is kept.
 pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut inputs = vec![step.gradient()?];
     inputs.extend(step.node.input_at(1));
@@ -69,7 +69,7 @@ pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Trilu", &inputs, attributes))])
 }
 
-/// To the elements that were chosen.
+/// Differentiates `TopK`: the gradient goes to the selected elements.
 pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -79,7 +79,8 @@ pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, &places, g], axis))])
 }
 
-/// `x` with single elements replaced: zeros there, and for the elements what lies there.
+/// Differentiates `x` with replaced elements: the gradient of `x` is zero there, and the elements receive the
+/// gradient there.
 pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
@@ -102,7 +103,7 @@ pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Each element counts in all sums from it on: the sum of the gradient from the other end.
+/// Differentiates `CumSum`: the cumulative sum of the gradient from the other end.
 pub fn running_sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![
         edit::int_attribute("exclusive", step.node.int("exclusive", 0)),

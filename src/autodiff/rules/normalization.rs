@@ -3,14 +3,15 @@
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// The axes that are normalized: from one on.
+/// Returns the normalized axes: all from a given one on.
 fn last_axes(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
     let rank = t.rank(x)?;
     let first = t.axis(step.node.int("axis", -1), rank)? as i64;
     Ok((first..rank as i64).collect())
 }
 
-/// With `n = (x - mean) / deviation` and `h = g scale`: `(h - mean(h) - n mean(h n)) / deviation`, `Σ g n`, `Σ g`.
+/// Differentiates layer normalization. With `n = (x - mean) / deviation` and `h = g scale`: `(h - mean(h) - n mean(h
+/// n)) / deviation`, `Σ g n`, `Σ g`.
 pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -37,7 +38,7 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// As above without a mean: `(h - n mean(h n)) / deviation`.
+/// Differentiates RMS normalization, which has no mean: `(h - n mean(h n)) / deviation`.
 pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -59,7 +60,7 @@ pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// With statistics that stay as they are: a scale and a shift for each channel.
+/// Differentiates batch normalization with fixed statistics: a scale and a shift per channel.
 pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (center, variance) = (step.input(3)?, step.input(4)?);

@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 
-/// To the element that was the largest of each window.
+/// Differentiates max pooling: the gradient goes to the largest element of each window.
 pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -20,7 +20,7 @@ pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Evenly to the elements of each window.
+/// Differentiates average pooling: the gradient is distributed evenly over the elements of each window.
 pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let rank = t.rank(x)?;
@@ -62,7 +62,7 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&gradient, &shape]))])
 }
 
-/// Evenly to all of a channel.
+/// Differentiates global average pooling: evenly over all elements of a channel.
 pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let shape = t.shape(x);
@@ -74,7 +74,7 @@ pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&share, &shape]))])
 }
 
-/// To the largest of each channel; those that tie share evenly.
+/// Differentiates global max pooling: to the largest element of each channel, evenly in case of ties.
 pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let axes: Vec<i64> = (2..t.rank(x)? as i64).collect();
@@ -85,7 +85,7 @@ pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
+/// Differentiates `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
 pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);

@@ -1,11 +1,11 @@
-//! Powers, remainders and functions of angles.
+//! Powers, remainders and trigonometric functions.
 
 use super::elementwise::each;
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for an exponent that is learned, which is 0 where `x` is, as PyTorch
-/// has it.
+/// Differentiates `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for a trainable exponent, which is 0 where `x` is 0, like
+/// in PyTorch.
 pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, p, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     let known = t.number(p);
@@ -42,7 +42,7 @@ pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// `a - n b` for a whole `n`: `g` and `-n g`.
+/// Differentiates `a - n b` for an integer `n`: `g` and `-n g`.
 pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     Ok(each(t, step, |t, input| match input {
@@ -55,7 +55,7 @@ pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Functions of angles, of hyperbolas, and their inverses.
+/// Differentiates trigonometric and hyperbolic functions and their inverses.
 pub fn angle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y, op) = (step.gradient()?, step.input(0)?, step.output(), step.node.op());
     let one = t.scalar(1.0);

@@ -4,14 +4,14 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::graph::edit;
 
-/// What was reduced, and the gradient with the reduced dimensions put back.
+/// The reduced value, and the gradient with the reduced dimensions restored.
 struct Reduced {
-    /// From the front; all of them if the node says nothing.
+    /// Reduced axes, not negative; all of them if the node names none.
     axes: Vec<i64>,
     gradient: String,
 }
 
-/// `None` if the node reduces nothing.
+/// Returns `None` if the node reduces nothing.
 fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     let x = step.input(0)?;
     let rank = t.rank(x)?;
@@ -27,7 +27,7 @@ fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     Ok(Some(Reduced { axes, gradient }))
 }
 
-/// A value in the shape of the output, with the reduced dimensions put back as 1.
+/// Returns a value in the shape of the output with the reduced dimensions restored as 1.
 fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     if step.node.int("keepdims", 1) != 0 {
         return value.to_owned();
@@ -38,7 +38,7 @@ fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     t.op("Unsqueeze", &[value, &axes])
 }
 
-/// The number of elements that each sum is over, as a float.
+/// Returns the number of elements in each sum, as a float.
 fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     if let Some(sizes) = t.fixed(x) {
         let product: i64 = axes.iter().map(|axis| sizes[*axis as usize]).product();
@@ -50,7 +50,7 @@ fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     t.op_with("Cast", &[&product], vec![edit::int_attribute("to", 1)])
 }
 
-/// `ReduceSum` and `ReduceMean`.
+/// Differentiates `ReduceSum` and `ReduceMean`.
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, mut gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -62,7 +62,7 @@ pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&gradient, &shape]))])
 }
 
-/// `ReduceMax` and `ReduceMin`: elements that tie share evenly.
+/// Differentiates `ReduceMax` and `ReduceMin`: evenly in case of ties.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -74,12 +74,12 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// A value with the reduced dimensions put back; the same if nothing is reduced.
+/// Returns a value with the reduced dimensions restored; unchanged if nothing is reduced.
 fn widened(t: &mut Tape, step: &Step, value: &str) -> Result<String> {
     Ok(reduced(t, step, value)?.map_or_else(|| value.to_owned(), |reduced| reduced.gradient))
 }
 
-/// Norms, sums of squares, and sums with logarithms around or exponentials inside.
+/// Differentiates norms, sums of squares, and sums combined with logarithms or exponentials.
 pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let gradient = match step.node.op() {
@@ -116,7 +116,8 @@ pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// The product of the others. A single 0 among them leaves that of the rest, more leave 0.
+/// Differentiates the product: the product of the other elements. A single 0 receives the product of the rest; with
+/// several, all gradients are 0.
 pub fn product(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };

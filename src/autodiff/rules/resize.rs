@@ -1,12 +1,12 @@
-//! Images made larger or smaller.
+//! Resized images.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::model::Dim;
 use crate::onnx::proto::NodeProto;
 
-/// Interpolation is a product with one matrix for each dimension. The node itself says which: it resizes the rows of an
-/// identity. The gradient is the product with the matrices turned.
+/// Differentiates `Resize`: interpolation is a product with one matrix per dimension, which the node itself returns
+/// when it resizes the rows of an identity matrix. The gradient is the product with the transposed matrices.
 pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, node) = (step.gradient()?, step.input(0)?, &step.node);
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.clone());
@@ -44,7 +44,7 @@ fn same(t: &Tape, x: &str, y: &str, axis: usize) -> bool {
     matches!((dim(x), dim(y)), (Some(Dim::Fixed(a)), Some(Dim::Fixed(b))) if a == b)
 }
 
-/// The gradient brought back to the size that `x` has along `axis`, which is at `at` among the factors.
+/// Returns the gradient reduced to the size of `x` along `axis`, which has index `at` among the factors.
 fn along(
     t: &mut Tape,
     (node, (factors, input), at): (&NodeProto, (&str, usize), usize),

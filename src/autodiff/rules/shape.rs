@@ -1,23 +1,23 @@
-//! Operators that move elements and compute nothing.
+//! Operators that move elements without computing anything.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::proto::{AttributeProto, attribute_kind};
 
-/// A float attribute.
+/// Returns a float attribute.
 pub(in crate::autodiff) fn float_attribute(name: &str, value: f32) -> AttributeProto {
     let kind = Some(attribute_kind::FLOAT);
     AttributeProto { name: Some(name.to_owned()), kind, f: Some(value), ..Default::default() }
 }
 
-/// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: back to the shape of the input.
+/// Differentiates `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: restores the shape of the input.
 pub fn reshape(t: &mut Tape, step: &Step) -> Result<Parts> {
     let shape = t.shape(step.input(0)?);
     Ok(vec![(0, t.op("Reshape", &[step.gradient()?, &shape]))])
 }
 
-/// Back to the order of the input.
+/// Differentiates `Transpose`: restores the order of the input.
 pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(step.input(0)?)? as i64;
     let given = step.node.attribute("perm").map(|a| a.ints.clone()).filter(|perm| !perm.is_empty());
@@ -30,12 +30,12 @@ pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Sums what was repeated.
+/// Differentiates `Expand`: sums the repeated elements.
 pub fn expand(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.unbroadcast(step.gradient()?, step.input(0)?, step.output()))])
 }
 
-/// `[r₀, d₀, r₁, d₁ …]`, summed over the repeats.
+/// Differentiates `Tile`: reshapes to `[r₀, d₀, r₁, d₁ …]` and sums over the repeats.
 pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (x, repeats) = (step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -50,7 +50,7 @@ pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.sum(&apart, &axes, false))])
 }
 
-/// Each part of the gradient to the input it came from.
+/// Differentiates `Concat`: each part of the gradient goes to its input.
 pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     let axis = t.axis(step.node.int("axis", 0), t.rank(step.output())?)?;
     let inputs = &step.node.input;
@@ -65,7 +65,7 @@ pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts.into_iter().enumerate().filter(|(input, _)| t.wants(&step.node, *input)).collect())
 }
 
-/// The gradients of the parts, side by side; zeros where a part is not used.
+/// Differentiates `Split`: concatenates the gradients of the parts, with zeros for unused parts.
 pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut parts = Vec::with_capacity(step.node.output.len());
     for (output, gradient) in step.node.output.iter().zip(&step.gradients) {
@@ -82,7 +82,7 @@ pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Concat", &names, axis))])
 }
 
-/// Zeros around the gradient, where the rest of the input was.
+/// Differentiates `Slice`: pads the gradient with zeros for the rest of the input.
 pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, starts, ends) = (step.gradient()?, step.input(0)?, step.input(1)?, step.input(2)?);
     let rank = t.rank(x)?;
@@ -132,7 +132,7 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Pad", &[g, &pads]))])
 }
 
-/// The indices along `axis` that a slice keeps: what the same slice keeps of `0, 1, 2 …`.
+/// Returns the indices along `axis` that a slice keeps: the same slice of `0, 1, 2 …`.
 fn rows(
     t: &mut Tape,
     x: &str,
@@ -163,7 +163,7 @@ fn rows(
     }
 }
 
-/// What lies inside the padding; where that repeats elements, each place that an element came to counts.
+/// Differentiates `Pad`: the part inside the padding; if the padding repeats elements, all their copies are added.
 pub fn pad(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, pads) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mode = step.node.attribute("mode").and_then(|a| a.s.as_deref());
