@@ -21,7 +21,7 @@
 //! picture and checks the imports.
 //!
 //! ```text
-//! 7  ffi                                                the C interface; beside it src/bin/optimize, the command
+//! 7  ffi                                                the C interface; src/bin/optimize is the command
 //! 6  open                                               loading of any model from a path
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
 //! 4  provider                                           own kernels as an execution provider of ONNX Runtime

@@ -1,14 +1,14 @@
-//! How often the values of an activation fall where, and the range that loses least of them.
+//! The histogram of an activation, and the choice of its quantization range.
 //!
-//! All three choices look at the histogram of the values that are not zero; zero is a code of its own and costs
-//! nothing. `p` are its counts, `c` the middles of its bins.
+//! All three methods use the histogram of the values other than zero; zero has an exact code of its own. `p` are the
+//! counts, `c` the centers of the bins.
 //!
 //! - Percentile: (100 - P) / 2 per cent of the values are cut off at each end.
-//! - MSE: the range with the least `sum p (c - q(c))^2`: `step^2 / 12` for what is within, the squared distance to the
-//!   range for what is not; both ends are searched.
-//! - Entropy (Migacz, "8-bit Inference with TensorRT", 2017, here for ranges that need not be symmetric): both ends
-//!   are drawn in to the same bound, and the distribution that the codes can tell apart diverges least
-//!   (Kullback-Leibler) from the one that is clipped.
+//! - MSE: the range with the least `sum p (c - q(c))^2`: `step^2 / 12` for values inside, the squared distance to the
+//!   range for values outside; both ends are searched.
+//! - Entropy (Migacz, "8-bit Inference with TensorRT", 2017, here also for asymmetric ranges): both ends are clipped to
+//!   the same bound, such that the quantized distribution has the least Kullback-Leibler divergence from the clipped
+//!   one.
 
 use super::Range;
 

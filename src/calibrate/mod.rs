@@ -1,7 +1,7 @@
 //! Calibration: the inputs of a model's layers on real data, layer by layer.
 //!
 //! [`Batch`]es come from a text or from tensors. A [`Walk`] computes requested values step by step, so that a layer
-//! can be changed before those behind it run. [`Products`] are matrix products, by ONNX Runtime. A [`Factor`] holds
+//! can be changed before those after it run. [`Products`] are matrix products, by ONNX Runtime. A [`Factor`] holds
 //! the correlations of a layer's inputs, for compensating the change of one weight in the others. [`ranges`] finds
 //! the bounds of values.
 

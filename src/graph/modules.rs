@@ -76,7 +76,7 @@ fn dotted(path: &str) -> String {
     path.trim_matches('/').replace('/', ".")
 }
 
-/// Returns the name of the bias of a node: an input of its own, or the operand of an `Add` right behind it.
+/// Returns the name of the bias of a node: an input of its own, or the operand of an `Add` right after it.
 fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     let proto = view.node(body, node);
     let vector = |at: BodyId, name: &'a str| {

@@ -1,11 +1,12 @@
-//! Rewriting the graph into dynamically quantized form.
+//! Rewrites the graph for dynamic quantization.
 //!
 //! ```text
 //! y = MatMul(x, W)   ->   q, s, z = DynamicQuantizeLinear(x)          once for all readers of x
 //!                         y = Cast<float>(MatMulInteger(q, W8, z)) * (s * sW)
 //! y = Gather(T, ids) ->   y = Cast<float>(Gather(T8, ids)) * Gather(sT, ids)
 //! ```
-//! ONNX Runtime fuses the first into one kernel (`DynamicQuantizeMatMul` or `MatMulIntegerToFloat`).
+//!
+//! ONNX Runtime fuses the first form into one kernel (`DynamicQuantizeMatMul` or `MatMulIntegerToFloat`).
 
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Emit, Switches, Writer};

@@ -1,17 +1,18 @@
-//! Weights in blocks of 2, 4 or 8 bits; activations stay float.
+//! Block-quantized weights of 2, 4 or 8 bits; activations stay float.
 //!
 //! ```text
 //! y = MatMul(x, W)   ->  y = com.microsoft MatMulNBits(x, codes, scales, zero points)
 //! y = Gather(T, ids) ->  y = com.microsoft GatherBlockQuantized(codes, ids, scales, zero points)
 //! ```
-//! A table that is also the head is stored once: the product reads the codes as `[N, blocks, bytes]`, the look-up the
-//! same bytes as `[N, blocks * bytes]`. Scales are stored as [`ScaleType`] says, and brought to float by nodes over
-//! constants, which ONNX Runtime computes when it makes a session.
 //!
-//! Unless it is told to fold no constants. Then scales are no constants, and its kernel for 8-bit activations, which
-//! rearranges the codes beforehand with their scales, gives zeros if the codes are constants (1.32). So where scales
-//! are computed the codes are, too, by a `Reshape`: what folds one folds the other, and what does not takes the
-//! kernel that rearranges nothing, which is slow and right.
+//! A table that is also the output layer is stored once: the product reads the codes as `[N, blocks, bytes]`, the
+//! lookup the same bytes as `[N, blocks * bytes]`. Scales are stored in the given [`ScaleType`] and converted to
+//! float by nodes over constants, which ONNX Runtime computes when it creates a session.
+//!
+//! If constant folding is disabled, scales are not constants, and ONNX Runtime's kernel for 8-bit activations, which
+//! rearranges the codes beforehand with their scales, returns zeros if the codes are constants (1.32). So if scales
+//! are computed, the codes are computed as well, by a `Reshape`: a runtime that folds one also folds the other, and
+//! one that does not uses the kernel without rearrangement, which is slow and correct.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::planner::{Change, Form, Plan, Weight};

@@ -56,7 +56,7 @@ pub struct Arguments {
 /// Arguments for the inputs of measured runs.
 #[derive(Args)]
 pub struct Inputs {
-    /// A tokenizer.json, or a folder with one [default: the one beside the model]
+    /// A tokenizer.json, or a folder with one [default: the one next to the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Rows of the timed input

@@ -54,7 +54,7 @@ pub struct Arguments {
     /// A TensorRT engine of the model to include (X.engine, with its manifest next to it)
     #[arg(long, value_name = "FILE")]
     engine: Option<PathBuf>,
-    /// Write one file, which is used where it is mapped
+    /// Write one file, which is memory-mapped for use
     #[arg(long)]
     single_file: bool,
     /// Licence of the model, recorded in the manifest

@@ -66,7 +66,7 @@ enum BosArgument {
 /// Arguments for the reading of the data.
 #[derive(Args)]
 struct How {
-    /// A tokenizer.json, or a folder with one [default: the one beside the model]
+    /// A tokenizer.json, or a folder with one [default: the one next to the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Perplexity: tokens per window [default: the limit of the model, up to 512]

@@ -24,8 +24,8 @@ pub(super) enum Guess {
     Any,
 }
 
-/// Lengths, audio samples, sides of images, other sizes and the batch, trial by trial. The first suit most models; if
-/// a model refuses them, others are tried. 0 is the caller's size.
+/// Lengths, audio samples, image sides, other sizes and the batch, per trial. The first suit most models; if a model
+/// rejects them, others are tried. 0 stands for the caller's size.
 const SIZES: [[i64; 5]; 12] = [
     [0, 16000, 224, 128, 0],
     [512, 32000, 256, 512, 0],

@@ -1,14 +1,15 @@
-//! A piece of a tensor and the bytes that stand for it.
+//! The encoding of a piece of a tensor.
 //!
 //! ```text
-//! flags u8          1: zeros are left out
-//! present u32       elements that are there
-//! section u32 …     bytes of each section; the highest bit says that they are zstd
-//! sections          if zeros are left out a bit for each element, 1 where it is there, from the lowest bit on;
-//!                   then of the elements that are there all first bytes, all second bytes …
+//! flags u8          1: zeros are omitted
+//! present u32       number of stored elements
+//! section u32 …     size of each section in bytes; the highest bit is set if it is a zstd frame
+//! sections          if zeros are omitted, one bit per element, 1 if it is stored, lowest bit first;
+//!                   then all first bytes of the stored elements, all second bytes …
 //! ```
-//! A zero is an element whose bits are all 0, so that what comes back is equal bit by bit. The bytes of floats are
-//! apart because the last, with sign and exponent, shrinks, and those of the fraction do not.
+//!
+//! A zero is an element whose bits are all 0, so that decoding is exact. The bytes of floats are stored separately
+//! because the last, with sign and exponent, can be compressed, and those of the fraction cannot.
 
 use crate::error::{Result, bail};
 

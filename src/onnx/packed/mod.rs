@@ -1,19 +1,20 @@
-//! A model in one file in which zeros take a bit each and float numbers some 15 % less, read back bit by bit.
+//! A model in one file in which zeros take one bit each and floats about 15 % less; the elements are restored exactly.
 //!
 //! ```text
 //! magic 8 bytes, version u32 (1), 0 u32
 //! pieces of tensors, one after another (see `codec`)
 //! the model without the elements of its large tensors: an ONNX file, as one zstd frame
 //! padding
-//! index: for each tensor its bytes u64, bytes of an element u8, and u32 stored bytes of each piece of 1 MiB
-//! footer: offset, stored bytes and bytes of the model; offset, bytes and tensors of the index, each u64;
-//!         SHA-256 of all before it
+//! index: for each tensor its size u64, size of an element u8, and the stored size u32 of each piece of 1 MiB
+//! footer: offset, stored size and size of the model; offset, size and tensors of the index, each u64;
+//!         SHA-256 of everything before it
 //! ```
-//! All numbers are little-endian. A tensor in the index is the `offset`-th external tensor of the model, whose
-//! `location` is `packed`. A file stands for at most [`limits::PACKED_PER_BYTE`] times its size: padding is there to
-//! keep that true, so that a small file can never ask for much.
 //!
-//! Reading unpacks into an unlinked file in the system's temporary folder, which is mapped: it costs disk, not memory.
+//! All integers are little-endian, all sizes in bytes. A tensor in the index is the `offset`-th external tensor of the
+//! model, whose `location` is `packed`. The unpacked model is at most [`limits::PACKED_PER_BYTE`] times as large as the
+//! file, if necessary with padding, so that a small file cannot request much memory.
+//!
+//! Reading unpacks into an unlinked file in the system's temporary folder, which is mapped: it uses disk, not memory.
 
 mod codec;
 

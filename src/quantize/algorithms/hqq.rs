@@ -1,18 +1,19 @@
-//! Half-quadratic quantization (Badri and Shaji, 2023), with zero points that are whole numbers.
+//! Half-quadratic quantization (Badri and Shaji, 2023), with integer zero points.
 //!
-//! For a scale `s` it looks for the zero point `z` of a block for which `Σ |w - s (q - z)|^p` is least; with `p`
-//! below 1 a few weights that are far off cost less than in a square, so outliers do not drag the rest along. In
-//! units of the scale the error is split into `e` and what is left, and two steps take turns while `β` grows:
+//! For a scale `s`, it searches for the zero point `z` of a block that minimizes `Σ |w - s (q - z)|^p`. With `p` below
+//! 1, a few large errors cost less than in a squared error, so outliers have less influence on the rest. In units of
+//! the scale, the error is split into `e` and the remainder, and two steps alternate while `β` grows:
 //!
 //! ```text
 //! e <- shrink(w/s - (q - z)),   shrink(x) = sign(x) max(|x| - |x|^(p-1) / β, 0)
 //! z <- mean(q - (w/s - e)),     q = clamp(round(w/s + z))
 //! ```
+//!
 //! The paper keeps `z` as a fraction. `MatMulNBits` has a kernel for such zero points that takes 25 times as long as
-//! the one for whole numbers, so `z` is rounded, both ways, for ranges a little narrower than the block's own as
-//! well, and the scale fitted once the codes stand. Of these and of what `range` finds the one with the least squared
-//! error is taken: taking the one with the least norm made SmolLM2 in blocks of 32 write at a perplexity of 64
-//! instead of 54. `p` is 1/2 (the paper's code has 0.7): a root takes a tenth of the time of a power.
+//! the one for integers, so `z` is rounded, both up and down, also for ranges slightly narrower than the block's own,
+//! and the scale is fitted once the codes are fixed. Of these and of the result of `range`, the one with the least
+//! squared error is used: choosing by the norm instead gave SmolLM2 in blocks of 32 a perplexity of 64 instead of 54.
+//! `p` is 1/2 (the paper's code has 0.7): a square root takes a tenth of the time of a power.
 
 use super::range::{self, round};
 use super::{CodedRow, Coding};

@@ -1,4 +1,4 @@
-//! Biases: an input of the node with the weight, or the sum behind it.
+//! Biases: an input of the node with the weight, or the sum after it.
 
 use super::select::{Selection, Weighted};
 use super::{operand, operators};

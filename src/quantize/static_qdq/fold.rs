@@ -1,4 +1,4 @@
-//! Folding of the nodes behind a convolution into its weight, before ranges are determined.
+//! Folds the nodes after a convolution into its weight, before ranges are determined.
 //!
 //! ONNX Runtime does so itself in a float model, but not with quantized values between the two. With `g` and `o` per
 //! output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale / sqrt(var +
@@ -22,7 +22,7 @@ struct Line {
     addends: Vec<f32>,
 }
 
-/// A convolution and the nodes behind it that are folded.
+/// A convolution and the nodes after it that are folded.
 struct Fold<'a> {
     weight: Constant<'a>,
     values: Vec<f32>,
@@ -74,7 +74,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     Some((model.derive(proto), reports))
 }
 
-/// Returns the nodes behind a convolution, as far as they can be folded.
+/// Returns the nodes after a convolution that can be folded.
 fn chain<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<(Fold<'a>, Vec<usize>)> {
     let weight = view.constant(0, node.input_at(1)?).filter(|c| !c.transposed)?;
     let mut values = floats(&weight)?;

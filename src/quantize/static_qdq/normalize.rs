@@ -54,12 +54,12 @@ pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &C
     Ok(examiner.examine(&lifted, call)?.is_ok_and(same).then_some(lifted))
 }
 
-/// Writes a model otherwise:
+/// Returns an equivalent model:
 ///
 /// - `AveragePool` and `MaxPool` without `dilations` of 1;
-/// - `Pad` and `Resize` with `axes` for all dimensions, as ONNX Runtime does not move layouts through others;
-/// - `HardSwish` as the product that it is;
-/// - `MatMul` and `Add` of a matrix as `Gemm`, which ONNX Runtime makes of them before it looks for bytes.
+/// - `Pad` and `Resize` with `axes` for all dimensions, because ONNX Runtime does not move layouts through others;
+/// - `HardSwish` as a product;
+/// - `MatMul` and `Add` of a matrix as `Gemm`, because ONNX Runtime fuses them before it looks for integer kernels.
 pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtime, call: &Call) -> Result<Normal> {
     let mut proto = model.proto().clone();
     let mut names = Names::of(&proto);
@@ -164,7 +164,7 @@ fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     vec![sigmoid, product]
 }
 
-/// Replaces each product and the sum behind it by one `Gemm`, in the place of the sum.
+/// Replaces each product and the sum after it by one `Gemm`, in the place of the sum.
 fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeReport> {
     let mut gone = Vec::new();
     let mut products: HashMap<usize, NodeProto> = HashMap::new();

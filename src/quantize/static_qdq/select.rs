@@ -366,7 +366,7 @@ impl<'a> Selection<'_, 'a> {
         found.map(|(index, _)| index)
     }
 
-    /// Returns the quantized value of a node's output: that of the `Relu` or `Clip` behind it, if that is removed.
+    /// Returns the quantized value of a node's output: that of the `Relu` or `Clip` after it, if that is removed.
     pub fn value_of(&self, output: &str) -> String {
         let bound = self.bound_of(output);
         bound.map_or(output, |bound| &self.view.node(0, bound).output[0]).to_owned()

@@ -1,4 +1,4 @@
-//! Rewriting the graph: `QuantizeLinear` once behind each value that is bytes, `DequantizeLinear` before each reader.
+//! Rewrites the graph: one `QuantizeLinear` after each quantized value, one `DequantizeLinear` before each reader.
 //!
 //! ```text
 //! y = Relu(Conv(x, W, b))  ->  xq = Quantize(x)                       once for all readers

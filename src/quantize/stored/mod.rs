@@ -1,15 +1,17 @@
-//! Weights that are stored in few bits and computed in float: what no integer kernel and no kernel for blocks holds.
+//! Weights stored in few bits and converted to float when a session is created, for nodes without an integer kernel
+//! or a kernel for blocks.
 //!
 //! ```text
 //! W   ->   W = Mul(Cast<float>(W8), scales)                                        8 bits
 //!          W = Reshape(Mul(Sub(Concat(low, high), zero points), scales), shape)     4 bits in blocks
 //! ```
-//! The value keeps its name, so whoever reads it stays as it is: several nodes, subgraphs, functions. ONNX Runtime
-//! computes nodes over constants once, when it makes a session, and then has the kernels of the float model. It does
-//! not do so with `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`,
-//! which also are in every operator set and take scales along several axes at once.
 //!
-//! `find` says which constants are weights, and along which axes; `code` is the arithmetic; `write` changes the graph.
+//! The value keeps its name, so its readers do not change: several nodes, subgraphs, functions. ONNX Runtime computes
+//! nodes over constants once, when it creates a session, and then uses the kernels of the float model. It does not do
+//! so for `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`, which are
+//! also in every opset and support scales along several axes at once.
+//!
+//! `find` finds the constants that are weights, and their axes; `code` is the arithmetic; `write` changes the graph.
 
 mod blocks;
 mod code;
