@@ -57,6 +57,7 @@ pub mod autodiff;
 pub mod benchmark;
 pub mod calibrate;
 pub mod call;
+mod choice;
 pub mod distill;
 pub mod ensemble;
 pub mod error;

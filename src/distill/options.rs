@@ -1,37 +1,40 @@
 //! Options of distillation.
 
+use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::runtime::{Execution, ProviderChoice};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Divergence between the distributions of teacher and student.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Divergence {
-    /// `KL(teacher ‖ student)`: the student covers everything that the teacher considers possible.
-    #[default]
-    Forward,
-    /// `KL(student ‖ teacher)`: the student concentrates on what the teacher considers most probable (Gu et al. 2023,
-    /// arXiv 2306.08543).
-    Reverse,
-    /// Jensen-Shannon: half the sum of the divergences of both from their mean (Agarwal et al. 2023, arXiv
-    /// 2306.13649, β = ½).
-    JensenShannon,
+choice! {
+    /// Divergence between the distributions of teacher and student.
+    pub enum Divergence: optimize_divergence_t = Forward {
+        /// KL(teacher, student).
+        ///
+        /// The student covers everything that the teacher considers possible.
+        Forward = 0, "forward";
+        /// KL(student, teacher).
+        ///
+        /// The student concentrates on what the teacher considers most probable. Gu et al. 2023, arXiv 2306.08543.
+        Reverse = 1, "reverse";
+        /// Mean of the divergences of both from their mean.
+        ///
+        /// Agarwal et al. 2023, arXiv 2306.13649, β = ½.
+        JensenShannon = 2, "jensen-shannon";
+    }
 }
 
-/// Decay of the learning rate after its warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    /// Linear decay to 0.
-    #[default]
-    Linear,
-    /// Cosine decay to 0.
-    Cosine,
-    /// Constant.
-    Constant,
+choice! {
+    /// Decay of the learning rate after its warm-up.
+    pub enum Schedule: optimize_schedule_t = Linear {
+        /// Linear decay to 0.
+        Linear = 0, "linear";
+        /// Cosine decay to 0.
+        Cosine = 1, "cosine";
+        /// Constant.
+        Constant = 2, "constant";
+    }
 }
 
 /// Weights of the parts of the loss. `None` selects the default for the models: see [`Weights::or`].

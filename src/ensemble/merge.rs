@@ -11,6 +11,7 @@
 
 use super::{alike, place};
 use crate::call::Call;
+use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::constants::Matrix;
@@ -29,17 +30,16 @@ use std::time::Instant;
 /// Cosine above which two tensors count as parallel, and interpolation is linear.
 const PARALLEL: f64 = 0.9995;
 
-/// How weights are merged. Formulas are in [`self`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MergeMethod {
-    /// The (weighted) mean.
-    #[default]
-    Linear,
-    /// Spherical interpolation between two models.
-    Slerp,
-    /// Changes from a base that agree in sign.
-    Ties,
+choice! {
+    /// How weights are merged. Formulas are in [`self`].
+    pub enum MergeMethod: optimize_merge_method_t = Linear {
+        /// The (weighted) mean.
+        Linear = 0, "linear";
+        /// Spherical interpolation between two models.
+        Slerp = 1, "slerp";
+        /// Changes from a base model that agree in sign.
+        Ties = 2, "ties";
+    }
 }
 
 /// Options of [`merge`].

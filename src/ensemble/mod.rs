@@ -40,41 +40,80 @@ pub use fit::FitReport;
 pub use merge::{MergeMethod, MergeOptions, merge};
 
 use crate::call::Call;
+use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::meaning::Order;
 use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use crate::text::{Decoder, Rows, Tokenizer};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::sync::Arc;
 use vocabulary::Vocabularies;
 
-/// How the outputs of the members are combined. Formulas are in [`combine`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
-    #[default]
-    Mean,
-    /// [`Method::Mean`] with weights, which must be given.
-    Weighted,
-    /// Softmax of the mean of the logits.
-    Logits,
-    /// Normalized product of the probabilities.
-    Product,
-    /// Maximum probability.
-    Max,
-    /// Median probability.
-    Median,
-    /// Share of the members that rank the token, or class, first.
-    Vote,
-    /// Probabilities of the first member divided by those of the second, where the first considers a token plausible.
-    Contrastive,
-    /// Each member generates texts, all members score them, and the best text is the result.
-    Rerank,
-    /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
-    Concat,
+choice! {
+    /// How the outputs of the members are combined. Formulas are in [`combine`].
+    pub enum Method: optimize_ensemble_method_t = Mean {
+        /// Mean of the probabilities.
+        ///
+        /// For embeddings, of the normalized vectors; for numbers, of the numbers.
+        Mean = 0, "mean";
+        /// Mean with weights, which must be given.
+        Weighted = 1, "weighted";
+        /// Softmax of the mean of the logits.
+        Logits = 2, "logits";
+        /// Normalized product of the probabilities.
+        Product = 3, "product";
+        /// Maximum probability.
+        ///
+        /// Divided by their sum.
+        Max = 4, "max";
+        /// Median probability.
+        ///
+        /// Divided by their sum.
+        Median = 5, "median";
+        /// Share of the members that rank the token first.
+        Vote = 6, "vote";
+        /// Probabilities of the first member divided by those of the second.
+        ///
+        /// Only of tokens that the first considers plausible.
+        Contrastive = 7, "contrastive";
+        /// Each member generates, all members score, and the best text is the result.
+        Rerank = 8, "rerank";
+        /// Concatenated embeddings.
+        ///
+        /// Each is normalized and multiplied by the root of its weight.
+        Concat = 9, "concat";
+    }
+}
+
+choice! {
+    /// What the members of an ensemble do, where they do not say it themselves.
+    pub enum EnsembleTask: optimize_ensemble_task_t {
+        /// Text generation.
+        Generate = 1, "generate";
+        /// Text embedding.
+        Embed = 2, "embed";
+        /// Classification.
+        ///
+        /// One output with logits.
+        Classify = 3, "classify";
+        /// Numeric outputs.
+        ///
+        /// Every output is combined element by element.
+        Numbers = 4, "numbers";
+    }
+}
+
+impl From<EnsembleTask> for Task {
+    fn from(task: EnsembleTask) -> Task {
+        match task {
+            EnsembleTask::Generate => Task::Generate,
+            EnsembleTask::Embed => Task::Embed,
+            EnsembleTask::Classify => Task::Classify,
+            EnsembleTask::Numbers => Task::Unknown,
+        }
+    }
 }
 
 /// Options of [`Ensemble::new`].

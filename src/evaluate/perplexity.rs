@@ -5,6 +5,7 @@ use super::reader::Reader;
 use super::text_plan::Plan;
 use super::windows::Window;
 use crate::call::Call;
+use crate::choice::choice;
 use crate::error::{Context, Result, bail, error};
 use crate::likelihood::surprise;
 use crate::model::Model;
@@ -15,18 +16,19 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
 
-/// Where the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one. It is never
-/// scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bos {
-    /// Before every window, like llama.cpp: models trained with it need it.
-    #[default]
-    EveryWindow,
-    /// Before the text only, like the strided evaluation in the documentation of transformers.
-    FirstWindow,
-    /// Nowhere.
-    Never,
+choice! {
+    /// Where the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one. It is never
+    /// scored.
+    pub enum Bos: optimize_bos_t = EveryWindow {
+        /// At the start of every window, as in llama.cpp.
+        ///
+        /// Models trained with it need it.
+        EveryWindow = 0, "every-window";
+        /// At the start of the text only.
+        FirstWindow = 1, "first-window";
+        /// Never.
+        Never = 2, "never";
+    }
 }
 
 /// How a text is read.

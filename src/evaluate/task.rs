@@ -6,6 +6,7 @@ use super::perplexity::{Bos, PerplexityOptions};
 use super::probe::ProbeOptions;
 use super::{classification, embedding, paired, perplexity, probe};
 use crate::call::Call;
+use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::meaning::{Order, Reading, reading};
@@ -17,18 +18,26 @@ use serde::Serialize;
 use serde_json::Value;
 use std::time::Instant;
 
-/// The evaluation task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EvaluateTask {
-    /// How well a language model predicts the text. See [`super::perplexity`].
-    Perplexity,
-    /// How similar the embeddings of two models are for the lines of the text. See [`super::compare_embeddings`].
-    Embedding,
-    /// How often a classifier is right on labelled texts. See [`super::classify`].
-    Classification,
-    /// How well a linear classifier does on a model's embeddings of labelled texts. See [`super::probe_accuracy`].
-    Probe,
+choice! {
+    /// The evaluation task.
+    pub enum EvaluateTask: optimize_evaluate_task_t {
+        /// Perplexity of a language model on the text.
+        ///
+        /// See [`super::perplexity`].
+        Perplexity = 1, "perplexity";
+        /// Similarity of two models' embeddings of the lines of the text.
+        ///
+        /// See [`super::compare_embeddings`].
+        Embedding = 2, "embedding";
+        /// Accuracy of a classifier.
+        ///
+        /// See [`super::classify`].
+        Classification = 3, "classification";
+        /// Accuracy of a linear classifier on the model's embeddings.
+        ///
+        /// See [`super::probe_accuracy`].
+        Probe = 4, "probe";
+    }
 }
 
 /// Options of an evaluation. Options that a task does not use are ignored.

@@ -270,12 +270,7 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         sequence_length: given.sequence_length as usize,
         learning_rate: if given.learning_rate == 0.0 { usual.learning_rate } else { given.learning_rate as f32 },
         temperature: if given.temperature == 0.0 { usual.temperature } else { given.temperature as f32 },
-        divergence: match given.divergence {
-            0 => Divergence::Forward,
-            1 => Divergence::Reverse,
-            2 => Divergence::JensenShannon,
-            other => bail!(InvalidArgument, "divergence is {other}, which is no optimize_divergence_t"),
-        },
+        divergence: Divergence::from_code(given.divergence, "divergence")?,
         weights: LossWeights {
             logits: weight(given.logits_weight),
             labels: weight(given.labels_weight),
@@ -284,12 +279,7 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
             relations: weight(given.relations_weight),
         },
         warmup_ratio: or(given.warmup_ratio, usual.warmup_ratio),
-        schedule: match given.schedule {
-            0 => Schedule::Linear,
-            1 => Schedule::Cosine,
-            2 => Schedule::Constant,
-            other => bail!(InvalidArgument, "schedule is {other}, which is no optimize_schedule_t"),
-        },
+        schedule: Schedule::from_code(given.schedule, "schedule")?,
         weight_decay: or(given.weight_decay, usual.weight_decay),
         max_grad_norm: or(given.max_grad_norm, usual.max_grad_norm),
         gradient_accumulation_steps: count(given.gradient_accumulation_steps, usual.gradient_accumulation_steps),

@@ -10,7 +10,7 @@ use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, slice, text, text_of};
 use crate::ensemble::fit::FitOptions;
-use crate::ensemble::{Ensemble, EnsembleOptions, MergeMethod, MergeOptions, Method, merge, name_of};
+use crate::ensemble::{Ensemble, EnsembleOptions, EnsembleTask, MergeMethod, MergeOptions, Method, merge, name_of};
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::model::{Model, Task};
@@ -417,55 +417,29 @@ unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> 
 }
 
 unsafe fn convert(given: &optimize_ensemble_options_t) -> Result<EnsembleOptions> {
-    let method = match given.method {
-        0 => Method::Mean,
-        1 => Method::Weighted,
-        2 => Method::Logits,
-        3 => Method::Product,
-        4 => Method::Max,
-        5 => Method::Median,
-        6 => Method::Vote,
-        7 => Method::Contrastive,
-        8 => Method::Rerank,
-        9 => Method::Concat,
-        other => bail!(InvalidArgument, "method is {other}, which is no optimize_ensemble_method_t"),
-    };
-    let task = match given.task {
-        0 => None,
-        1 => Some(Task::Generate),
-        2 => Some(Task::Embed),
-        3 => Some(Task::Classify),
-        4 => Some(Task::Unknown),
-        other => bail!(InvalidArgument, "task is {other}, which is no optimize_ensemble_task_t"),
-    };
+    let task = (given.task != 0).then(|| EnsembleTask::from_code(given.task, "task")).transpose()?;
     // SAFETY: the contract of `ffi`.
     let (weights, temperatures) = unsafe {
         let weights = numbers(given.weights, given.weight_count, "weights")?;
         (weights, numbers(given.temperatures, given.temperature_count, "temperatures")?)
     };
     Ok(EnsembleOptions {
-        method,
+        method: Method::from_code(given.method, "method")?,
         weights,
         temperatures,
         gate: given.gate != 0,
         allow_different_vocabularies: given.allow_different_vocabularies != 0,
         candidates: given.candidates as usize,
         length_penalty: (given.length_penalty != 0.0).then_some(given.length_penalty),
-        task,
+        task: task.map(Task::from),
     })
 }
 
 unsafe fn merge_options(given: &optimize_merge_options_t) -> Result<MergeOptions> {
-    let method = match given.method {
-        0 => MergeMethod::Linear,
-        1 => MergeMethod::Slerp,
-        2 => MergeMethod::Ties,
-        other => bail!(InvalidArgument, "method is {other}, which is no optimize_merge_method_t"),
-    };
     let defaults = MergeOptions::default();
     let or = |value: f64, default: f64| if value == 0.0 { default } else { value };
     Ok(MergeOptions {
-        method,
+        method: MergeMethod::from_code(given.method, "method")?,
         // SAFETY: the contract of `ffi`.
         weights: unsafe { numbers(given.weights, given.weight_count, "weights") }?,
         density: or(given.density, defaults.density),

@@ -150,11 +150,11 @@ unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions
     let Ok(max_texts) = usize::try_from(given.max_texts) else { bail!(InvalidArgument, "max_texts is too large") };
     let or = |value: f64, default: f64| if value == 0.0 { default } else { value };
     Ok(EvaluateOptions {
-        task: task(given.task)?,
+        task: (given.task != 0).then(|| EvaluateTask::from_code(given.task, "task")).transpose()?,
         context_length: given.context_length as usize,
         stride: given.stride as usize,
         max_tokens,
-        bos: bos(given.bos)?,
+        bos: Bos::from_code(given.bos, "bos")?,
         max_texts,
         max_length: given.max_length as usize,
         batch_size: if given.batch_size == 0 { defaults.batch_size } else { given.batch_size as usize },
@@ -164,25 +164,5 @@ unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions
         // SAFETY: same contract.
         execution: unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?,
         ..defaults
-    })
-}
-
-fn task(number: i32) -> Result<Option<EvaluateTask>> {
-    Ok(match number {
-        0 => None,
-        1 => Some(EvaluateTask::Perplexity),
-        2 => Some(EvaluateTask::Embedding),
-        3 => Some(EvaluateTask::Classification),
-        4 => Some(EvaluateTask::Probe),
-        other => bail!(InvalidArgument, "task is {other}, which is no optimize_evaluate_task_t"),
-    })
-}
-
-fn bos(number: i32) -> Result<Bos> {
-    Ok(match number {
-        0 => Bos::EveryWindow,
-        1 => Bos::FirstWindow,
-        2 => Bos::Never,
-        other => bail!(InvalidArgument, "bos is {other}, which is no optimize_bos_t"),
     })
 }

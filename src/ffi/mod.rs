@@ -14,6 +14,8 @@
 pub mod benchmark;
 pub mod buffer;
 pub mod call;
+#[cfg(test)]
+mod choices;
 pub mod context;
 pub mod distill;
 pub mod ensemble;

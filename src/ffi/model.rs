@@ -8,7 +8,7 @@ use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_value_info_t};
 use super::{Out, buffer, copied, guard, slice, text};
-use crate::error::{Result, bail};
+use crate::error::bail;
 use crate::inspect;
 use crate::limits;
 use crate::model::Model;
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn optimize_model_save(
             let model = &handle::get(model)?.model;
             let path = text(path, "path")?;
             let options = options::read(options)?;
-            let external = external_data(options.external_data)?;
+            let external = ExternalData::from_code(options.external_data, "external_data")?;
             if options.packed != 0 && external == ExternalData::Always {
                 bail!(InvalidArgument, "a packed model is one file and contains its weights");
             }
@@ -146,15 +146,6 @@ pub unsafe extern "C" fn optimize_model_save(
             Ok(())
         })
     }
-}
-
-fn external_data(number: i32) -> Result<ExternalData> {
-    Ok(match number {
-        0 => ExternalData::Auto,
-        1 => ExternalData::Never,
-        2 => ExternalData::Always,
-        other => bail!(InvalidArgument, "external_data is {other}, which is no optimize_external_data_t"),
-    })
 }
 
 /// Describes a model as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md). It

@@ -225,21 +225,7 @@ fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
 
 unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
     let defaults = PruneOptions::default();
-    let method = match given.method {
-        0 => PruneMethod::Magnitude,
-        1 => PruneMethod::Random,
-        2 => PruneMethod::Wanda,
-        3 => PruneMethod::SparseGpt,
-        4 => PruneMethod::Structured,
-        other => bail!(InvalidArgument, "method is {other}, which is no optimize_prune_method_t"),
-    };
-    let importance = match given.importance {
-        0 => Importance::L1,
-        1 => Importance::L2,
-        2 => Importance::Activation,
-        3 => Importance::Random,
-        other => bail!(InvalidArgument, "importance is {other}, which is no optimize_importance_t"),
-    };
+    let method = PruneMethod::from_code(given.method, "method")?;
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
@@ -268,7 +254,7 @@ unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
         exclude: list(given.exclude, given.exclude_count, "exclude")?,
         embeddings: given.embeddings != 0,
         min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
-        importance,
+        importance: Importance::from_code(given.importance, "importance")?,
         round_to: given.round_to as usize,
         reconstruct: given.reconstruct != 0,
         drop_layers: given.drop_layers as usize,

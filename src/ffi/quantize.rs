@@ -322,39 +322,7 @@ fn calibrated(
 
 unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions> {
     let defaults = QuantizeOptions::default();
-    let quantize_type = match given.r#type {
-        0 => QuantizeType::Dynamic,
-        1 => QuantizeType::WeightOnly,
-        2 => QuantizeType::Static,
-        other => bail!(InvalidArgument, "type is {other}, which is no optimize_quantize_type_t"),
-    };
-    let scale_type = match given.scale_type {
-        0 => ScaleType::Uint8,
-        1 => ScaleType::Float16,
-        2 => ScaleType::Float32,
-        other => bail!(InvalidArgument, "scale_type is {other}, which is no optimize_scale_type_t"),
-    };
-    let algorithm = match given.algorithm {
-        0 => Algorithm::Auto,
-        1 => Algorithm::Rtn,
-        2 => Algorithm::Hqq,
-        3 => Algorithm::Gptq,
-        4 => Algorithm::Awq,
-        other => bail!(InvalidArgument, "algorithm is {other}, which is no optimize_algorithm_t"),
-    };
-    let calibration_method = match given.calibration_method {
-        0 => CalibrationMethod::MinMax,
-        1 => CalibrationMethod::Percentile,
-        2 => CalibrationMethod::Entropy,
-        3 => CalibrationMethod::Mse,
-        other => bail!(InvalidArgument, "calibration_method is {other}, which is no optimize_calibration_method_t"),
-    };
-    let reduce_range = match given.reduce_range {
-        0 => ReduceRange::Auto,
-        1 => ReduceRange::On,
-        2 => ReduceRange::Off,
-        other => bail!(InvalidArgument, "reduce_range is {other}, which is no optimize_reduce_range_t"),
-    };
+    let quantize_type = QuantizeType::from_code(given.r#type, "type")?;
     let globs = |list, count: u64, name| -> Result<Vec<String>> {
         // SAFETY: the contract of `ffi`.
         let found = unsafe { texts(list, usize::try_from(count).unwrap_or(usize::MAX), name) }?;
@@ -369,17 +337,17 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
         },
         block_size: if given.block_size == 0 { defaults.block_size } else { given.block_size as usize },
         symmetric: given.symmetric != 0,
-        scale_type,
+        scale_type: ScaleType::from_code(given.scale_type, "scale_type")?,
         accuracy_level: if given.accuracy_level == 0 { defaults.accuracy_level } else { given.accuracy_level },
-        algorithm,
-        calibration_method,
+        algorithm: Algorithm::from_code(given.algorithm, "algorithm")?,
+        calibration_method: CalibrationMethod::from_code(given.calibration_method, "calibration_method")?,
         percentile: if given.percentile == 0.0 { defaults.percentile } else { given.percentile },
         smooth_quant: given.smooth_quant,
         max_quality_loss: given.max_quality_loss,
         target_size: given.target_size,
         never_slower: given.never_slower != 0,
         per_channel: given.per_tensor == 0,
-        reduce_range,
+        reduce_range: ReduceRange::from_code(given.reduce_range, "reduce_range")?,
         embeddings: given.keep_embeddings == 0,
         include: globs(given.include, given.include_count, "include")?,
         exclude: globs(given.exclude, given.exclude_count, "exclude")?,

@@ -84,13 +84,7 @@ pub enum optimize_provider_t {
 /// # Safety
 /// `engine_cache` is NULL or a C string.
 pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *const c_char) -> Result<Execution> {
-    let provider = match provider {
-        0 => ProviderChoice::Cpu,
-        1 => ProviderChoice::Cuda,
-        2 => ProviderChoice::TensorRt,
-        3 => ProviderChoice::Auto,
-        other => bail!(InvalidArgument, "provider is {other}, which is no optimize_provider_t"),
-    };
+    let provider = ProviderChoice::from_code(provider, "provider")?;
     let engine_cache = match engine_cache.is_null() {
         true => None,
         // SAFETY: same contract.
@@ -170,7 +164,7 @@ pub(super) unsafe fn convert(
     let execution = unsafe { execution(given.provider, given.device_id, given.engine_cache) }?;
     Ok(SessionOptions {
         threads: context.threads(given.threads)?,
-        optimization_level: level(given.optimization_level)?,
+        optimization_level: OptimizationLevel::from_code(given.optimization_level, "optimization_level")?,
         disable_prepacking: given.disable_prepacking != 0,
         round_activations: given.round_activations != 0,
         execution: Execution { trust_engines: given.trust_engines != 0, ..execution },
@@ -189,16 +183,6 @@ pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(&engine.inputs()), Signature::new(&engine.outputs()));
     let placement = engine.placement();
     handle::new(SessionHandle { ready: Mutex::new(Ready::Engine(Box::new(engine))), inputs, outputs, placement })
-}
-
-fn level(number: i32) -> Result<OptimizationLevel> {
-    Ok(match number {
-        0 => OptimizationLevel::All,
-        1 => OptimizationLevel::Disabled,
-        2 => OptimizationLevel::Basic,
-        3 => OptimizationLevel::Extended,
-        other => bail!(InvalidArgument, "optimization_level is {other}, which is no optimize_optimization_level_t"),
-    })
 }
 
 /// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default is required.

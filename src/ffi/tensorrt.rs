@@ -295,21 +295,6 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         Ok(value) => Ok(value),
         Err(_) => bail!(InvalidArgument, "{name} is too large"),
     };
-    let precision = match given.precision {
-        0 => Precision::Fp32,
-        1 => Precision::Fp16,
-        2 => Precision::Bf16,
-        3 => Precision::Int8,
-        4 => Precision::Fp8,
-        other => bail!(InvalidArgument, "precision is {other}, which is no optimize_precision_t"),
-    };
-    let backend = match given.backend {
-        0 => Choice::Auto,
-        1 => Choice::TensorRt,
-        2 => Choice::TensorRtRtx,
-        3 => Choice::OnnxRuntime,
-        other => bail!(InvalidArgument, "backend is {other}, which is no optimize_tensorrt_backend_t"),
-    };
     let shapes = |pointer, name| parse_shapes(read(pointer, name)?.unwrap_or(""));
     let one = GivenProfile {
         min: shapes(given.min_shapes, "min_shapes")?,
@@ -326,8 +311,8 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
     // SAFETY: same contract.
     let capabilities = unsafe { slice(given.compute_capabilities, count, "compute_capabilities") }?;
     Ok(TensorRtOptions {
-        precision,
-        backend,
+        precision: Precision::from_code(given.precision, "precision")?,
+        backend: Choice::from_code(given.backend, "backend")?,
         library: read(given.library, "library")?.map(Into::into),
         batch_size: size(given.batch_size, "batch_size")?,
         sequence_length: size(given.sequence_length, "sequence_length")?,

@@ -11,6 +11,7 @@ use super::tensors::{any_external, for_each_initializer};
 use super::validate::subgraphs;
 use super::wire::{Message, Writer};
 use crate::call::{Call, Ticket};
+use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use crate::files::digest::{FileIdentity, hex};
 use crate::files::{self, AtomicFile};
@@ -20,16 +21,16 @@ use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Where the weights of a saved model are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ExternalData {
-    /// In the `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that next to it.
-    #[default]
-    Auto,
-    /// In the `.onnx` file; fails above 2 GiB, the limit of protobuf.
-    Never,
-    /// In a file next to the `.onnx` file, whatever their size.
-    Always,
+choice! {
+    /// Where the weights of a saved model are stored.
+    pub enum ExternalData: optimize_external_data_t = Auto {
+        /// In the `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that next to it.
+        Auto = 0, "auto";
+        /// In the `.onnx` file; fails above 2 GiB, the limit of protobuf.
+        Never = 1, "never";
+        /// In a file next to the `.onnx` file, whatever their size.
+        Always = 2, "always";
+    }
 }
 
 /// Size below which a tensor stays in the `.onnx` even with external weights, in bytes: shapes, axes, scalars.

@@ -1,56 +1,44 @@
 //! Options of pruning, and their checks.
 
+use crate::choice::choice;
 use crate::error::{Error, Result, bail, error};
 use crate::limits;
 use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// How weights are selected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PruneMethod {
-    /// The weights with the smallest magnitude become zero.
-    #[default]
-    Magnitude,
-    /// Random weights become zero, by the seed.
-    Random,
-    /// Per output, the weights with the smallest magnitude times input norm become zero (Sun et al. 2023, arXiv
-    /// 2306.11695).
-    Wanda,
-    /// Weights whose error the rest of the row can compensate become zero, and the rest is updated (Frantar &
-    /// Alistarh 2023, arXiv 2301.00774).
-    SparseGpt,
-    /// Neurons, channels and heads are removed.
-    Structured,
-}
-
-impl PruneMethod {
-    /// Returns the name in options and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            PruneMethod::Magnitude => "magnitude",
-            PruneMethod::Random => "random",
-            PruneMethod::Wanda => "wanda",
-            PruneMethod::SparseGpt => "sparsegpt",
-            PruneMethod::Structured => "structured",
-        }
+choice! {
+    /// How weights are selected.
+    pub enum PruneMethod: optimize_prune_method_t = Magnitude {
+        /// Set the smallest weights to zero.
+        Magnitude = 0, "magnitude";
+        /// Set random weights to zero, by the seed.
+        Random = 1, "random";
+        /// Set the weights with the smallest magnitude times input norm to zero.
+        ///
+        /// Sun et al. 2023, arXiv 2306.11695.
+        Wanda = 2, "wanda";
+        /// Set weights to zero whose error the rest of the row can compensate.
+        ///
+        /// Frantar & Alistarh 2023, arXiv 2301.00774.
+        SparseGpt = 3, "sparsegpt";
+        /// Remove neurons, channels and heads.
+        Structured = 4, "structured";
     }
 }
 
-/// How structured pruning ranks neurons, channels and heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Importance {
-    /// By the sum of magnitudes.
-    #[default]
-    L1,
-    /// By the root of the sum of squares.
-    L2,
-    /// By weights and by activations on calibration data.
-    Activation,
-    /// Randomly, by the seed.
-    Random,
+choice! {
+    /// How structured pruning ranks neurons, channels and heads.
+    pub enum Importance: optimize_importance_t = L1 {
+        /// By the sum of magnitudes.
+        L1 = 0, "l1";
+        /// By the root of the sum of squares.
+        L2 = 1, "l2";
+        /// By weights and by activations on calibration data.
+        Activation = 2, "activation";
+        /// Randomly, by the seed.
+        Random = 3, "random";
+    }
 }
 
 /// A pattern `keep:of`, as `2:4`: among each `of` consecutive weights, along the inputs of a product, at most `keep`

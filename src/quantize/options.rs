@@ -1,73 +1,78 @@
 //! Options of quantization.
 
 use super::ScaleType;
+use crate::choice::choice;
 use crate::error::{Error, Result, bail, error};
 use crate::limits;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Kind of quantization.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum QuantizeType {
-    /// int8 weights; activations are quantized at run time, one scale per tensor. Needs no data. Weights without an
-    /// integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored in 8 bits and computed in float.
-    #[default]
-    Dynamic,
-    /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that no block
-    /// operator supports are stored in 4 or 8 bits and computed in float.
-    WeightOnly,
-    /// int8 weights; activations are quantized with scales from calibration data. `QuantizeLinear` and
-    /// `DequantizeLinear` around each operator.
-    Static,
+choice! {
+    /// Kind of quantization.
+    pub enum QuantizeType: optimize_quantize_type_t = Dynamic {
+        /// int8 weights; activations are quantized at run time, with one scale per tensor.
+        ///
+        /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored
+        /// in 8 bits and computed in float.
+        Dynamic = 0, "dynamic";
+        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
+        ///
+        /// Weights that no block operator supports are stored in 4 or 8 bits and computed in float.
+        WeightOnly = 1, "weight-only";
+        /// int8 weights; activations are quantized with scales from calibration data.
+        ///
+        /// `QuantizeLinear` and `DequantizeLinear` stand around each operator.
+        Static = 2, "static";
+    }
 }
 
-/// How the codes of weights in blocks are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// [`Algorithm::Gptq`] with calibration data, otherwise [`Algorithm::Rtn`].
-    #[default]
-    Auto,
-    /// Rounds each weight to the nearest code; scale and zero point minimize the squared error.
-    Rtn,
-    /// As RTN, with zero points that minimize an error with a heavy tail (half-quadratic quantization).
-    Hqq,
-    /// Compensates the error of each weight in those that follow, layer by layer. Needs calibration data.
-    Gptq,
-    /// Scales the inputs of layers by the magnitude of activations, then RTN. Needs calibration data.
-    Awq,
+choice! {
+    /// How the codes of weights in blocks are chosen.
+    pub enum Algorithm: optimize_algorithm_t = Auto {
+        /// GPTQ with calibration data, otherwise RTN.
+        Auto = 0, "auto";
+        /// Round to nearest, with a search for scale and zero point.
+        Rtn = 1, "rtn";
+        /// Half-quadratic quantization.
+        ///
+        /// As [`Algorithm::Rtn`], with zero points that minimise an error with a heavy tail.
+        Hqq = 2, "hqq";
+        /// Compensates the error of each weight in the following ones; needs calibration data.
+        Gptq = 3, "gptq";
+        /// Scales inputs by the magnitude of activations, then RTN; needs calibration data.
+        Awq = 4, "awq";
+    }
 }
 
-/// How static quantization determines the range of an activation on data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CalibrationMethod {
-    /// From the minimum to the maximum value.
-    #[default]
-    MinMax,
-    /// Between percentiles, without the outermost values: see [`QuantizeOptions::percentile`].
-    Percentile,
-    /// The range whose quantized histogram has the smallest KL divergence from the original.
-    Entropy,
-    /// The range with the smallest squared error.
-    Mse,
+choice! {
+    /// How static quantization finds the range of an activation on calibration data.
+    pub enum CalibrationMethod: optimize_calibration_method_t = MinMax {
+        /// From the smallest to the largest value.
+        MinMax = 0, "min-max";
+        /// Without the outermost values.
+        ///
+        /// See [`QuantizeOptions::percentile`].
+        Percentile = 1, "percentile";
+        /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
+        Entropy = 2, "entropy";
+        /// The range with the least squared error.
+        Mse = 3, "mse";
+    }
 }
 
-/// Whether weights use 7 of their 8 bits.
-///
-/// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
-/// with full-range weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReduceRange {
-    /// By the present processor.
-    #[default]
-    Auto,
-    /// 7 bits: for models that will run on processors without VNNI.
-    On,
-    /// 8 bits.
-    Off,
+choice! {
+    /// Whether weights use 7 of their 8 bits.
+    ///
+    /// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
+    /// with full-range weights.
+    pub enum ReduceRange: optimize_reduce_range_t = Auto {
+        /// As this processor needs it.
+        Auto = 0, "auto";
+        /// 7 bits: for models that will run on processors without VNNI.
+        On = 1, "on";
+        /// 8 bits.
+        Off = 2, "off";
+    }
 }
 
 /// Default block size.
@@ -244,12 +249,11 @@ impl QuantizeOptions {
         }
         match self.algorithm {
             Algorithm::Gptq | Algorithm::Awq if !calibrated => {
-                let name = if self.algorithm == Algorithm::Awq { "awq" } else { "gptq" };
-                bail!(InvalidArgument, "the algorithm {name} needs calibration data")
+                bail!(InvalidArgument, "the algorithm {} needs calibration data", self.algorithm.name())
             }
             Algorithm::Rtn | Algorithm::Hqq if calibrated && !limited && !self.never_slower => {
-                let name = if self.algorithm == Algorithm::Hqq { "hqq" } else { "rtn" };
-                bail!(InvalidArgument, "the algorithm {name} does not use calibration data; gptq and awq do")
+                let name = self.algorithm.name();
+                bail!(InvalidArgument, "the algorithm {name} uses no calibration data; gptq and awq do")
             }
             Algorithm::Hqq if self.symmetric || self.bits == 8 => bail!(
                 InvalidArgument,

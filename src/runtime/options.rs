@@ -2,6 +2,7 @@
 
 use super::providers::{self, Execution, Provider, ProviderChoice};
 use super::{Runtime, register};
+use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::Model;
@@ -10,18 +11,18 @@ use crate::onnx::validate::subgraphs;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
-/// How much ONNX Runtime optimizes the graph before running it. The results stay the same up to rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OptimizationLevel {
-    /// No optimization.
-    Disabled,
-    /// Constant folding and removal of redundant nodes. The result is portable.
-    Basic,
-    /// Also fusion into ONNX Runtime's own operators.
-    Extended,
-    /// Also changes of tensor layout for this processor.
-    #[default]
-    All,
+choice! {
+    /// How much ONNX Runtime optimizes the graph before running it. The results stay the same up to rounding.
+    pub enum OptimizationLevel: optimize_optimization_level_t = All {
+        /// Every optimization, among them changes of tensor layout for this processor.
+        All = 0, "all";
+        /// No optimization.
+        Disabled = 1, "disabled";
+        /// Constant folding and removal of redundant nodes. The result is portable.
+        Basic = 2, "basic";
+        /// Also fusion into ONNX Runtime's own operators.
+        Extended = 3, "extended";
+    }
 }
 
 /// Options of a session. `Default` is the fastest on the CPU.

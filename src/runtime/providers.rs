@@ -2,12 +2,12 @@
 
 use super::session::Placement;
 use super::{Runtime, register};
-use crate::error::{Error, Result, bail, error};
+use crate::choice::choice;
+use crate::error::{Error, Result, bail};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 /// An execution provider.
@@ -23,19 +23,18 @@ pub enum Provider {
     TensorRt,
 }
 
-/// The requested execution provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderChoice {
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// CUDA, or an error.
-    Cuda,
-    /// TensorRT, or an error.
-    TensorRt,
-    /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not taken.
-    Auto,
+choice! {
+    /// The requested execution provider.
+    pub enum ProviderChoice: optimize_provider_t = Cpu {
+        /// The CPU.
+        Cpu = 0, "cpu";
+        /// CUDA, or an error.
+        Cuda = 1, "cuda";
+        /// TensorRT, or an error.
+        TensorRt = 2, "tensorrt";
+        /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not taken.
+        Auto = 3, "auto";
+    }
 }
 
 /// Where a session runs.
@@ -97,14 +96,6 @@ impl ProviderChoice {
         }
     }
 
-    /// Returns the name: `cpu`, `cuda`, `tensorrt`, `auto`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ProviderChoice::Auto => "auto",
-            one => one.candidates()[0].name(),
-        }
-    }
-
     /// Returns the providers to try, in order.
     pub fn candidates(self) -> &'static [Provider] {
         match self {
@@ -113,16 +104,6 @@ impl ProviderChoice {
             ProviderChoice::TensorRt => &[Provider::TensorRt],
             ProviderChoice::Auto => &Provider::ALL,
         }
-    }
-}
-
-impl FromStr for ProviderChoice {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<ProviderChoice> {
-        let all = [ProviderChoice::Cpu, ProviderChoice::Cuda, ProviderChoice::TensorRt, ProviderChoice::Auto];
-        let found = all.into_iter().find(|choice| choice.name() == name);
-        found.ok_or_else(|| error!(InvalidArgument, "provider is {name:?}; it must be auto, cpu, cuda or tensorrt"))
     }
 }
 
@@ -260,7 +241,7 @@ mod tests {
         }
         let e = "gpu".parse::<ProviderChoice>().unwrap_err();
         assert_eq!(e.kind(), Kind::InvalidArgument);
-        assert!(e.message().contains("auto, cpu, cuda or tensorrt"), "{e}");
+        assert!(e.message().contains("cpu, cuda, tensorrt, auto"), "{e}");
         for provider in Provider::ALL {
             assert_eq!(Provider::of_runtime_name(provider.runtime_name()), Some(provider));
         }

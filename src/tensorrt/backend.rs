@@ -1,6 +1,7 @@
 //! The libraries that build engines: finding and opening one, and querying its version and device.
 
 use super::shim::{self, Compiled};
+use crate::choice::choice;
 use crate::error::{Error, Kind, Result, bail};
 use crate::runtime::driver::{Driver, open as handle, symbol};
 use serde::{Deserialize, Serialize};
@@ -21,22 +22,18 @@ pub enum Backend {
     OnnxRuntime,
 }
 
-/// The requested library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Choice {
-    /// TensorRT if it and a GPU are available, else TensorRT-RTX, else ONNX Runtime's provider if it starts.
-    #[default]
-    Auto,
-    /// TensorRT, or an error.
-    #[serde(rename = "tensorrt")]
-    TensorRt,
-    /// TensorRT-RTX, or an error.
-    #[serde(rename = "tensorrt-rtx")]
-    TensorRtRtx,
-    /// ONNX Runtime's TensorRT provider, or an error.
-    #[serde(rename = "onnxruntime")]
-    OnnxRuntime,
+choice! {
+    /// The requested library.
+    pub enum Choice: optimize_tensorrt_backend_t = Auto {
+        /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider.
+        Auto = 0, "auto";
+        /// TensorRT, or an error.
+        TensorRt = 1, "tensorrt";
+        /// TensorRT-RTX, or an error.
+        TensorRtRtx = 2, "tensorrt-rtx";
+        /// ONNX Runtime's provider: a model that contains engines (X_ctx.onnx).
+        OnnxRuntime = 3, "onnxruntime";
+    }
 }
 
 impl From<Backend> for Choice {

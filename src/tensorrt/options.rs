@@ -2,39 +2,28 @@
 
 use super::backend::Choice;
 use super::profile::Span;
+use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The precision in which the engine computes. It is written into the graph; inputs and outputs keep their types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// The precision of the model.
-    #[default]
-    Fp32,
-    /// Matrix products and the nodes around them in float16.
-    Fp16,
-    /// Like [`Precision::Fp16`], in bfloat16.
-    Bf16,
-    /// The inputs of products with weights in 8-bit integers.
-    Int8,
-    /// Like [`Precision::Int8`], in float8 (E4M3).
-    Fp8,
+choice! {
+    /// The precision in which the engine computes. It is written into the graph; inputs and outputs keep their types.
+    pub enum Precision: optimize_precision_t = Fp32 {
+        /// The precision of the model.
+        Fp32 = 0, "fp32";
+        /// Matrix products and the nodes around them in float16.
+        Fp16 = 1, "fp16";
+        /// Matrix products and the nodes around them in bfloat16.
+        Bf16 = 2, "bf16";
+        /// Products with weights in 8-bit integers.
+        Int8 = 3, "int8";
+        /// Products with weights in float8 (e4m3).
+        Fp8 = 4, "fp8";
+    }
 }
 
 impl Precision {
-    /// Returns the name, for example `fp16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-            Precision::Bf16 => "bf16",
-            Precision::Int8 => "int8",
-            Precision::Fp8 => "fp8",
-        }
-    }
-
     /// Returns the default limit of the error: relative, of the worst output. Float16 has 11 significant bits,
     /// bfloat16 8, int8 7 and float8 4.
     fn usual_error(self) -> f64 {

@@ -2,20 +2,11 @@
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::package::{CompileOptions, OpenOptions, Package, codegen, compile, shapes, triton, verify};
 use optimize::shapes::parse_shape;
 use std::path::{Path, PathBuf};
-
-/// Languages of `--codegen`.
-#[derive(Clone, Copy, ValueEnum)]
-enum Language {
-    C,
-    Cpp,
-    Go,
-    Csharp,
-}
 
 /// Arguments of `compile`.
 #[derive(Args)]
@@ -68,7 +59,7 @@ pub struct Arguments {
     sign: Option<PathBuf>,
     /// Write a program in this language that opens and runs the package
     #[arg(long, value_name = "LANGUAGE", requires = "codegen_output")]
-    codegen: Option<Language>,
+    codegen: Option<codegen::Language>,
     /// Folder for the program
     #[arg(long, value_name = "FOLDER")]
     codegen_output: Option<PathBuf>,
@@ -90,12 +81,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let saved = bar.call(|call| compile(runtime, &model, &arguments.output, &options, call))?;
         let package = Package::open(&arguments.output, &OpenOptions::default())?;
         if let (Some(language), Some(folder)) = (arguments.codegen, &arguments.codegen_output) {
-            let language = match language {
-                Language::C => codegen::Language::C,
-                Language::Cpp => codegen::Language::Cpp,
-                Language::Go => codegen::Language::Go,
-                Language::Csharp => codegen::Language::Csharp,
-            };
             codegen::write(&package, language, folder)?;
         }
         if let Some(repository) = &arguments.triton {

@@ -3,7 +3,7 @@
 use crate::common::{self, Machine, On, Output, Target};
 use crate::progress::Bar;
 use crate::table::Table;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::distill::{
     Corpus, DistillOptions, Divergence, LossWeights, Moment, PREFIX, Schedule, distill, student_of,
 };
@@ -46,7 +46,7 @@ pub struct Arguments {
     temperature: f32,
     /// Divergence between the two distributions
     #[arg(long, value_enum, default_value = "forward")]
-    divergence: Apart,
+    divergence: Divergence,
     /// Weight of the divergence of logits in the loss [default: 1 if both models have logits]
     #[arg(long, value_name = "W")]
     logits_weight: Option<f32>,
@@ -67,7 +67,7 @@ pub struct Arguments {
     warmup_ratio: f32,
     /// Decay of the learning rate after the warm-up
     #[arg(long, value_enum, default_value = "linear")]
-    schedule: Falls,
+    schedule: Schedule,
     /// Weight decay of weights with more than one dimension
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     weight_decay: f32,
@@ -119,23 +119,6 @@ pub struct Arguments {
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Apart {
-    /// KL(teacher, student)
-    Forward,
-    /// KL(student, teacher)
-    Reverse,
-    /// Mean of the divergences of both from their mean
-    JensenShannon,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Falls {
-    Linear,
-    Cosine,
-    Constant,
 }
 
 /// Runs the command.
@@ -212,11 +195,7 @@ fn options(arguments: &Arguments) -> Result<DistillOptions> {
         sequence_length: arguments.sequence_length.unwrap_or(0),
         learning_rate: arguments.learning_rate,
         temperature: arguments.temperature,
-        divergence: match arguments.divergence {
-            Apart::Forward => Divergence::Forward,
-            Apart::Reverse => Divergence::Reverse,
-            Apart::JensenShannon => Divergence::JensenShannon,
-        },
+        divergence: arguments.divergence,
         weights: LossWeights {
             logits: arguments.logits_weight,
             labels: arguments.labels_weight,
@@ -225,11 +204,7 @@ fn options(arguments: &Arguments) -> Result<DistillOptions> {
             relations: arguments.relations_weight,
         },
         warmup_ratio: arguments.warmup_ratio,
-        schedule: match arguments.schedule {
-            Falls::Linear => Schedule::Linear,
-            Falls::Cosine => Schedule::Cosine,
-            Falls::Constant => Schedule::Constant,
-        },
+        schedule: arguments.schedule,
         weight_decay: arguments.weight_decay,
         max_grad_norm: arguments.max_grad_norm,
         gradient_accumulation_steps: arguments.gradient_accumulation_steps,

@@ -3,9 +3,11 @@
 use crate::common::{self, Machine, Output, Target};
 use crate::generate::{self, Prompts, Writing};
 use crate::table::Table;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::ensemble::fit::FitOptions;
-use optimize::ensemble::{Ensemble, EnsembleOptions, FitReport, MergeMethod, MergeOptions, Method, merge};
+use optimize::ensemble::{
+    Ensemble, EnsembleOptions, EnsembleTask, FitReport, MergeMethod, MergeOptions, Method, merge,
+};
 use optimize::error::{Context, Result, bail};
 use optimize::model::{Model, Task};
 use optimize::onnx::save::ExternalData;
@@ -51,8 +53,8 @@ pub struct Arguments {
 #[derive(Args)]
 struct How {
     /// How the distributions of the members are combined
-    #[arg(long, value_enum, default_value_t = MethodArgument::Mean)]
-    method: MethodArgument,
+    #[arg(long, value_enum, default_value_t = Method::Mean)]
+    method: Method,
     /// Weights of the members, as A,B,C; normalized to the sum 1 [default: equal]
     #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
     weights: Vec<f64>,
@@ -73,43 +75,7 @@ struct How {
     length_penalty: Option<f64>,
     /// Task of the members [default: as detected]
     #[arg(long, value_enum)]
-    task: Option<TaskArgument>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MethodArgument {
-    /// Mean of the probabilities
-    Mean,
-    /// Mean with the weights of --weights
-    Weighted,
-    /// Softmax of the mean of the logits
-    Logits,
-    /// Product of the probabilities
-    Product,
-    /// Maximum of the probabilities
-    Max,
-    /// Median of the probabilities
-    Median,
-    /// Share of the members that rank the token first
-    Vote,
-    /// Probabilities of the first member divided by those of the second
-    Contrastive,
-    /// Each member generates, all members score, and the best text is the result
-    Rerank,
-    /// Concatenated embeddings
-    Concat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum TaskArgument {
-    /// Text generation
-    Generate,
-    /// Text embedding
-    Embed,
-    /// Classification
-    Classify,
-    /// Numeric outputs
-    Numbers,
+    task: Option<EnsembleTask>,
 }
 
 /// Arguments for merging weights.
@@ -117,7 +83,7 @@ enum TaskArgument {
 struct Merging {
     /// Average the members' weights into one model
     #[arg(long, value_enum, requires = "output")]
-    merge: Option<MergeArgument>,
+    merge: Option<MergeMethod>,
     /// Ties: the model that the members were trained from
     #[arg(long, value_name = "MODEL", requires = "merge")]
     base: Option<PathBuf>,
@@ -129,31 +95,12 @@ struct Merging {
     scale: f64,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum MergeArgument {
-    /// The (weighted) mean
-    Linear,
-    /// Spherical interpolation between two models
-    Slerp,
-    /// Changes from a base model that agree in sign
-    Ties,
-}
-
 impl How {
     fn options(&self, fits: bool) -> EnsembleOptions {
         let method = match self.method {
             // The weights are yet to be found.
-            MethodArgument::Weighted if fits && self.weights.is_empty() => Method::Mean,
-            MethodArgument::Mean => Method::Mean,
-            MethodArgument::Weighted => Method::Weighted,
-            MethodArgument::Logits => Method::Logits,
-            MethodArgument::Product => Method::Product,
-            MethodArgument::Max => Method::Max,
-            MethodArgument::Median => Method::Median,
-            MethodArgument::Vote => Method::Vote,
-            MethodArgument::Contrastive => Method::Contrastive,
-            MethodArgument::Rerank => Method::Rerank,
-            MethodArgument::Concat => Method::Concat,
+            Method::Weighted if fits && self.weights.is_empty() => Method::Mean,
+            given => given,
         };
         EnsembleOptions {
             method,
@@ -163,12 +110,7 @@ impl How {
             allow_different_vocabularies: self.allow_different_vocabularies,
             candidates: self.candidates,
             length_penalty: self.length_penalty,
-            task: self.task.map(|task| match task {
-                TaskArgument::Generate => Task::Generate,
-                TaskArgument::Embed => Task::Embed,
-                TaskArgument::Classify => Task::Classify,
-                TaskArgument::Numbers => Task::Unknown,
-            }),
+            task: self.task.map(Into::into),
         }
     }
 }
@@ -234,17 +176,13 @@ fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate:
     save(arguments, &model, output, &mut report, bar)
 }
 
-fn merged(arguments: &Arguments, method: MergeArgument, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
+fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
     // clap has made sure that it is there.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
     let target = Target::prepare(output)?;
     let options = MergeOptions {
-        method: match method {
-            MergeArgument::Linear => MergeMethod::Linear,
-            MergeArgument::Slerp => MergeMethod::Slerp,
-            MergeArgument::Ties => MergeMethod::Ties,
-        },
+        method,
         weights: arguments.how.weights.clone(),
         density: arguments.merging.density,
         scale: arguments.merging.scale,

@@ -3,7 +3,7 @@
 use crate::benchmark;
 use crate::common::{self, Machine, On, Output};
 use crate::table::{self, Table};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, closeness};
 use optimize::error::{Context, Result, bail};
 use optimize::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
@@ -28,7 +28,7 @@ pub struct Arguments {
     against: Option<PathBuf>,
     /// What to measure [default: by the task of the model]
     #[arg(long, value_enum)]
-    task: Option<Task>,
+    task: Option<EvaluateTask>,
     #[command(flatten, next_help_heading = "Data")]
     how: How,
     #[command(flatten, next_help_heading = "Limits")]
@@ -39,28 +39,6 @@ pub struct Arguments {
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Task {
-    /// Perplexity of a language model on the text
-    Perplexity,
-    /// Similarity of two models' embeddings of the lines of the text
-    Embedding,
-    /// Accuracy of a classifier
-    Classification,
-    /// Accuracy of a linear classifier on the model's embeddings
-    Probe,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum BosArgument {
-    /// At the start of every window, as in llama.cpp
-    EveryWindow,
-    /// At the start of the text only
-    FirstWindow,
-    /// Never
-    Never,
 }
 
 /// Arguments for the reading of the data.
@@ -79,8 +57,8 @@ struct How {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_tokens: usize,
     /// Perplexity: where the begin-of-text token is inserted, for tokenizers that have one
-    #[arg(long, value_enum, default_value_t = BosArgument::EveryWindow)]
-    bos: BosArgument,
+    #[arg(long, value_enum, default_value_t = Bos::EveryWindow)]
+    bos: Bos,
     /// Lines or rows to use [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_texts: usize,
@@ -187,20 +165,11 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
 fn options(arguments: &Arguments) -> Result<EvaluateOptions> {
     let how = &arguments.how;
     Ok(EvaluateOptions {
-        task: arguments.task.map(|task| match task {
-            Task::Perplexity => EvaluateTask::Perplexity,
-            Task::Embedding => EvaluateTask::Embedding,
-            Task::Classification => EvaluateTask::Classification,
-            Task::Probe => EvaluateTask::Probe,
-        }),
+        task: arguments.task,
         context_length: how.context_length,
         stride: how.stride,
         max_tokens: how.max_tokens,
-        bos: match how.bos {
-            BosArgument::EveryWindow => Bos::EveryWindow,
-            BosArgument::FirstWindow => Bos::FirstWindow,
-            BosArgument::Never => Bos::Never,
-        },
+        bos: how.bos,
         max_texts: how.max_texts,
         max_length: how.max_length,
         batch_size: how.batch_size,

@@ -5,7 +5,7 @@ use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::quantize::Size;
 use crate::table;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::calibrate::{self, Calibration};
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
@@ -26,7 +26,7 @@ pub struct Arguments {
     output: PathBuf,
     /// How weights are selected
     #[arg(long, value_enum, default_value = "magnitude")]
-    method: Method,
+    method: PruneMethod,
     /// Share of each weight to set to zero (structured: of units to remove), above 0 and below 1
     #[arg(
         long,
@@ -71,7 +71,7 @@ pub struct Arguments {
     calibration_length: Option<usize>,
     /// Structured: how neurons, channels and heads are ranked
     #[arg(long, value_enum, default_value = "l1")]
-    importance: Judge,
+    importance: Importance,
     /// Structured: keep sizes multiples of this [default: 16 for image channels and sizes from 256, 8 from 64]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     round_to: usize,
@@ -105,28 +105,6 @@ pub struct Arguments {
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Method {
-    /// Set the smallest weights to zero
-    Magnitude,
-    /// Set random weights to zero
-    Random,
-    /// Set the weights with the smallest magnitude times input norm to zero
-    Wanda,
-    /// Set weights to zero whose error the rest of the row can compensate
-    Sparsegpt,
-    /// Remove neurons, channels and heads
-    Structured,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Judge {
-    L1,
-    L2,
-    Activation,
-    Random,
 }
 
 /// Note of a report on packed zeros.
@@ -205,13 +183,7 @@ fn calibrated(
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOptions {
     let only_layers = arguments.drop_layers > 0 || !arguments.layers.is_empty();
     PruneOptions {
-        method: match arguments.method {
-            Method::Magnitude => PruneMethod::Magnitude,
-            Method::Random => PruneMethod::Random,
-            Method::Wanda => PruneMethod::Wanda,
-            Method::Sparsegpt => PruneMethod::SparseGpt,
-            Method::Structured => PruneMethod::Structured,
-        },
+        method: arguments.method,
         sparsity: match (arguments.sparsity, arguments.pattern) {
             (Some(sparsity), _) => sparsity,
             (None, Some(pattern)) => pattern.sparsity(),
@@ -226,12 +198,7 @@ fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOption
         exclude: arguments.exclude.clone(),
         embeddings: arguments.embeddings,
         min_elements: arguments.min_elements,
-        importance: match arguments.importance {
-            Judge::L1 => Importance::L1,
-            Judge::L2 => Importance::L2,
-            Judge::Activation => Importance::Activation,
-            Judge::Random => Importance::Random,
-        },
+        importance: arguments.importance,
         round_to: arguments.round_to,
         reconstruct: arguments.reconstruct,
         drop_layers: arguments.drop_layers,
@@ -260,7 +227,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let path = report.output.as_ref().and_then(|o| o.path.clone()).unwrap_or_default();
     let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
     let percent = |key: &str| 100.0 * of(key).as_f64().unwrap_or(0.0);
-    if matches!(arguments.method, Method::Structured) {
+    if arguments.method == PruneMethod::Structured {
         let mut left = Vec::new();
         let mut part = |what: &str, after: &str, before: &str| {
             if !of(after).is_null() {

@@ -4,7 +4,7 @@ use crate::benchmark::{AfterTechnique, Inputs, Made};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::table;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::calibrate::{self, Calibration};
 use optimize::error::{Context, Result, bail};
 use optimize::model::Model;
@@ -29,7 +29,7 @@ pub struct Arguments {
     output: PathBuf,
     /// Kind of quantization
     #[arg(long = "type", value_enum, default_value = "dynamic")]
-    quantize_type: Type,
+    quantize_type: QuantizeType,
     /// Bits per weight: 8, 4 or 2 [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
@@ -44,7 +44,7 @@ pub struct Arguments {
     symmetric: bool,
     /// Weight-only: how scales are stored
     #[arg(long, value_enum, default_value = "uint8")]
-    scale_type: Scale,
+    scale_type: ScaleType,
     /// Weight-only: 4 rounds activations to 8 bits, which is faster; 1 keeps them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
@@ -61,10 +61,10 @@ pub struct Arguments {
     calibration_length: Option<usize>,
     /// Weight-only: how the codes of weights are chosen
     #[arg(long, value_enum, default_value = "auto")]
-    algorithm: Method,
+    algorithm: Algorithm,
     /// Static: how the range of an activation is determined
     #[arg(long, value_enum, default_value = "min-max")]
-    calibration_method: Range,
+    calibration_method: CalibrationMethod,
     /// Static: percentage of the values that --calibration-method percentile keeps
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
@@ -83,7 +83,7 @@ pub struct Arguments {
     never_slower: bool,
     /// Use 7 of the 8 bits, as x86 processors without VNNI require
     #[arg(long, value_enum, default_value = "auto")]
-    reduce_range: Reduce,
+    reduce_range: ReduceRange,
     /// One scale per weight instead of one per output channel
     #[arg(long)]
     per_tensor: bool,
@@ -110,38 +110,6 @@ pub struct Arguments {
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Type {
-    /// int8 weights; activations are quantized at run time
-    Dynamic,
-    /// Weights in blocks of 2, 4 or 8 bits; activations stay float
-    WeightOnly,
-    /// int8 weights; activations are quantized with scales from calibration data
-    Static,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Method {
-    /// GPTQ with calibration data, otherwise RTN
-    Auto,
-    /// Round to nearest, with a search for scale and zero point
-    Rtn,
-    /// Half-quadratic quantization
-    Hqq,
-    /// Compensates the error of each weight in the following ones; needs calibration data
-    Gptq,
-    /// Scales inputs by the magnitude of activations; needs calibration data
-    Awq,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Range {
-    MinMax,
-    Percentile,
-    Entropy,
-    Mse,
 }
 
 /// A size in bytes, or as a share of the original.
@@ -186,20 +154,6 @@ impl std::str::FromStr for Size {
             _ => Err("not a size: a size is a number above 0 and a unit".to_owned()),
         }
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Scale {
-    Uint8,
-    Float16,
-    Float32,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Reduce {
-    Auto,
-    On,
-    Off,
 }
 
 /// Runs the command.
@@ -266,51 +220,28 @@ fn calibrated(
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
     // Dynamic with 4 bits are weights in blocks whose products round what they are multiplied with as it comes.
-    let weight_only = match arguments.quantize_type {
-        Type::WeightOnly => true,
-        Type::Dynamic => arguments.bits == Some(4),
-        Type::Static => false,
+    let quantize_type = match arguments.quantize_type {
+        QuantizeType::Dynamic if arguments.bits == Some(4) => QuantizeType::WeightOnly,
+        given => given,
     };
+    let weight_only = quantize_type == QuantizeType::WeightOnly;
     QuantizeOptions {
-        quantize_type: match arguments.quantize_type {
-            Type::Static => QuantizeType::Static,
-            _ if weight_only => QuantizeType::WeightOnly,
-            _ => QuantizeType::Dynamic,
-        },
+        quantize_type,
         bits: arguments.bits.unwrap_or(if weight_only { 4 } else { 8 }),
         block_size: arguments.block_size.unwrap_or(0),
         overrides: arguments.overrides.clone(),
         symmetric: arguments.symmetric,
-        scale_type: match arguments.scale_type {
-            Scale::Uint8 => ScaleType::Uint8,
-            Scale::Float16 => ScaleType::Float16,
-            Scale::Float32 => ScaleType::Float32,
-        },
+        scale_type: arguments.scale_type,
         accuracy_level: arguments.accuracy_level,
-        algorithm: match arguments.algorithm {
-            Method::Auto => Algorithm::Auto,
-            Method::Rtn => Algorithm::Rtn,
-            Method::Hqq => Algorithm::Hqq,
-            Method::Gptq => Algorithm::Gptq,
-            Method::Awq => Algorithm::Awq,
-        },
-        calibration_method: match arguments.calibration_method {
-            Range::MinMax => CalibrationMethod::MinMax,
-            Range::Percentile => CalibrationMethod::Percentile,
-            Range::Entropy => CalibrationMethod::Entropy,
-            Range::Mse => CalibrationMethod::Mse,
-        },
+        algorithm: arguments.algorithm,
+        calibration_method: arguments.calibration_method,
         percentile: arguments.percentile,
         smooth_quant: arguments.smooth_quant,
         max_quality_loss: arguments.max_quality_loss.unwrap_or(0.0),
         target_size: arguments.target_size.map_or(0, |size| size.of(model)),
         never_slower: arguments.never_slower,
         per_channel: !arguments.per_tensor,
-        reduce_range: match arguments.reduce_range {
-            Reduce::Auto => ReduceRange::Auto,
-            Reduce::On => ReduceRange::On,
-            Reduce::Off => ReduceRange::Off,
-        },
+        reduce_range: arguments.reduce_range,
         embeddings: !arguments.keep_embeddings,
         include: arguments.include.clone(),
         exclude: arguments.exclude.clone(),

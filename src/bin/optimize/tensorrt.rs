@@ -2,7 +2,7 @@
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use optimize::error::{Result, bail};
 use optimize::model::Model;
 use optimize::open;
@@ -25,7 +25,7 @@ pub struct Arguments {
     output: Option<PathBuf>,
     /// Precision of the engine; inputs and outputs keep their types
     #[arg(long, value_enum, default_value = "fp32")]
-    precision: Numbers,
+    precision: Precision,
     /// Batch size, where the model leaves it open
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     batch_size: i64,
@@ -51,7 +51,7 @@ pub struct Arguments {
     profiles: Option<String>,
     /// Library that builds the engine
     #[arg(long, value_enum, default_value = "auto")]
-    backend: Which,
+    backend: Choice,
     /// Folder of the library's files, if they are not found automatically
     #[arg(long, value_name = "FOLDER")]
     tensorrt_library: Option<PathBuf>,
@@ -120,38 +120,6 @@ pub struct Arguments {
     out: Output,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Numbers {
-    Fp32,
-    Fp16,
-    Bf16,
-    /// Products with weights in 8-bit integers
-    Int8,
-    /// Products with weights in float8 (e4m3)
-    Fp8,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Which {
-    /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider
-    Auto,
-    Tensorrt,
-    TensorrtRtx,
-    /// ONNX Runtime's provider: a model that contains engines (X_ctx.onnx)
-    Onnxruntime,
-}
-
-impl From<Which> for Choice {
-    fn from(which: Which) -> Choice {
-        match which {
-            Which::Auto => Choice::Auto,
-            Which::Tensorrt => Choice::TensorRt,
-            Which::TensorrtRtx => Choice::TensorRtRtx,
-            Which::Onnxruntime => Choice::OnnxRuntime,
-        }
-    }
-}
-
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(engine) = &arguments.check {
@@ -193,7 +161,7 @@ fn check(arguments: &Arguments, engine: &Path) -> Result<()> {
         let options = OpenOptions {
             model_sha256,
             trust: arguments.trust,
-            backend: arguments.backend.into(),
+            backend: arguments.backend,
             library: arguments.tensorrt_library.clone(),
         };
         tensorrt::open(engine, &options)
@@ -218,14 +186,8 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
         Some(file) => parse_profiles(&common::text_of(Path::new(file))?)?,
     };
     Ok(TensorRtOptions {
-        precision: match arguments.precision {
-            Numbers::Fp32 => Precision::Fp32,
-            Numbers::Fp16 => Precision::Fp16,
-            Numbers::Bf16 => Precision::Bf16,
-            Numbers::Int8 => Precision::Int8,
-            Numbers::Fp8 => Precision::Fp8,
-        },
-        backend: arguments.backend.into(),
+        precision: arguments.precision,
+        backend: arguments.backend,
         library: arguments.tensorrt_library.clone(),
         batch_size: arguments.batch_size,
         sequence_length: arguments.sequence_length,

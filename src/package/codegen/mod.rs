@@ -7,23 +7,25 @@ mod csharp;
 mod go;
 
 use super::open::Package;
+use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::contract::Size;
 use crate::onnx::dtype::{DataType, element_count};
 use std::path::Path;
 
-/// The language of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// C11.
-    C,
-    /// C++17.
-    Cpp,
-    /// Go, with the package of `examples/go`.
-    Go,
-    /// C#, with the files of `examples/csharp`.
-    Csharp,
+choice! {
+    /// The language of the program.
+    pub enum Language {
+        /// C11.
+        C = 0, "c";
+        /// C++17.
+        Cpp = 1, "cpp";
+        /// Go, with the package of examples/go.
+        Go = 2, "go";
+        /// C#, with the files of examples/csharp.
+        Csharp = 3, "csharp";
+    }
 }
 
 /// An input of the program.

@@ -7,25 +7,26 @@ pub mod gptq;
 pub mod hqq;
 pub mod range;
 
+use crate::choice::choice;
 use crate::onnx::dtype::DataType;
-use serde::Serialize;
 
 /// The scale of blocks of zeros. It must not be zero, because codes are quotients by it, and must be tiny, because
 /// the sums that a product computes of such a block cancel only up to rounding; its square must not underflow.
 const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
 
-/// How the scales of blocks are stored. Sessions always use float32: a few nodes over constants, which ONNX Runtime
-/// evaluates once when it creates the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScaleType {
-    /// One byte, times a float32 factor per row.
-    #[default]
-    Uint8,
-    /// Two bytes.
-    Float16,
-    /// Four bytes, as the operator expects them, without nodes before it.
-    Float32,
+choice! {
+    /// How the scales of blocks are stored.
+    ///
+    /// Sessions always use float32: a few nodes over constants, which ONNX Runtime evaluates once when it creates the
+    /// session.
+    pub enum ScaleType: optimize_scale_type_t = Uint8 {
+        /// One byte, times a float32 factor per row.
+        Uint8 = 0, "uint8";
+        /// Two bytes.
+        Float16 = 1, "float16";
+        /// Four bytes, as the operator expects them, without nodes before it.
+        Float32 = 2, "float32";
+    }
 }
 
 impl ScaleType {

@@ -1,0 +1,66 @@
+//! The enums of the header beside those of the library: the same values with the same numbers.
+
+use std::collections::BTreeMap;
+
+/// Constants that are not called as the library's values are, with the names of those.
+const OTHER_NAMES: [(&str, &str); 3] = [
+    ("OPTIMIZE_OPTIMIZATION_DEFAULT", "all"),
+    ("OPTIMIZE_TENSORRT_NVINFER", "tensorrt"),
+    ("OPTIMIZE_TENSORRT_RTX", "tensorrt-rtx"),
+];
+
+/// Returns the constants of an enum of the header by their numbers.
+fn constants(c_name: &str) -> BTreeMap<i32, &'static str> {
+    let header = include_str!("../../include/optimize.h");
+    let (before, _) = header.split_once(&format!("}} {c_name};")).unwrap_or_else(|| panic!("there is no {c_name}"));
+    let (_, body) = before.rsplit_once("typedef enum {").expect("an enum");
+    let constant = |line: &'static str| {
+        let (name, number) = line.trim().strip_suffix(',')?.split_once(" = ")?;
+        Some((number.parse().ok()?, name))
+    };
+    body.lines().filter_map(constant).collect()
+}
+
+/// Compares values, as number and name, with an enum of the header.
+fn compare(c_name: &str, values: &[(i32, &str)]) {
+    let constants = constants(c_name);
+    for (number, name) in values {
+        let constant = constants.get(number).unwrap_or_else(|| panic!("{c_name} has no {number}, which is {name}"));
+        let usual = constant.ends_with(&format!("_{}", name.to_uppercase().replace('-', "_")));
+        assert!(usual || OTHER_NAMES.contains(&(constant, name)), "{constant} is {number}, and so is {name}");
+    }
+    // 0 may stand for "as the model says", which is no value.
+    let extra: Vec<_> = constants.iter().filter(|(number, _)| values.iter().all(|(n, _)| n != *number)).collect();
+    assert!(extra.iter().all(|(number, _)| **number == 0), "the library has no {extra:?}");
+}
+
+macro_rules! compare_all {
+    ($($enum:ty),+ $(,)?) => {
+        $( compare(<$enum>::C_NAME, &<$enum>::ALL.iter().map(|v| (v.code(), v.name())).collect::<Vec<_>>()); )+
+    };
+}
+
+#[test]
+fn enums_of_the_header_have_the_values_of_the_library() {
+    compare_all!(
+        crate::distill::Divergence,
+        crate::distill::Schedule,
+        crate::ensemble::EnsembleTask,
+        crate::ensemble::MergeMethod,
+        crate::ensemble::Method,
+        crate::evaluate::Bos,
+        crate::evaluate::EvaluateTask,
+        crate::onnx::save::ExternalData,
+        crate::prune::Importance,
+        crate::prune::PruneMethod,
+        crate::quantize::Algorithm,
+        crate::quantize::CalibrationMethod,
+        crate::quantize::QuantizeType,
+        crate::quantize::ReduceRange,
+        crate::quantize::ScaleType,
+        crate::runtime::OptimizationLevel,
+        crate::runtime::ProviderChoice,
+        crate::tensorrt::Choice,
+        crate::tensorrt::Precision,
+    );
+}
