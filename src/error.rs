@@ -87,7 +87,8 @@ impl Kind {
 }
 
 /// An error with its kind, message and place. `Display` prints `place: message`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{place}{}{message}", if place.is_empty() { "" } else { ": " })]
 pub struct Error {
     kind: Kind,
     message: String,
@@ -121,14 +122,6 @@ impl Error {
         &self.place
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {

@@ -8,9 +8,13 @@ use super::optimizer::Moments;
 use crate::calibrate::read_tensors;
 use crate::error::{Context, Result, bail, error};
 use crate::files::AtomicFile;
+use crate::limits;
 use crate::runtime::Tensor;
+use crate::source::checkpoint::safetensors;
+use ::safetensors::tensor::TensorInfo;
+use ::safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
@@ -68,20 +72,17 @@ pub fn write(
     for (index, values) in best.iter().flat_map(|best| best.iter()).enumerate() {
         pieces.push((format!("best.{index}"), values));
     }
-    let mut header: Map<String, Value> = Map::new();
     let text = serde_json::to_string(state).map_err(|e| error!(Internal, "the state: {e}"))?;
-    header.insert("__metadata__".into(), json!({ "liboptimize.distillation": VERSION.to_string(), "state": text }));
+    let metadata = json!({ "liboptimize.distillation": VERSION.to_string(), "state": text });
     let mut end = 0;
-    for (name, values) in &pieces {
-        let start = end;
-        end += 4 * values.len();
-        header.insert(name.clone(), json!({ "dtype": "F32", "shape": [values.len()], "data_offsets": [start, end] }));
-    }
-    let mut head = serde_json::to_vec(&header).map_err(|e| error!(Internal, "the header: {e}"))?;
-    head.resize(head.len().next_multiple_of(64) + 56, b' ');
+    let info = |(name, values): &(String, &[f32])| {
+        let start = std::mem::replace(&mut end, end + 4 * values.len());
+        let offsets = (start, start + 4 * values.len());
+        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: offsets })
+    };
+    let head = safetensors::header(Some(metadata), pieces.iter().map(info).collect(), 64)?;
     let write = || -> Result<()> {
         let mut file = AtomicFile::create(path)?;
-        file.write_all(&(head.len() as u64).to_le_bytes())?;
         file.write_all(&head)?;
         for (_, values) in &pieces {
             for part in values.chunks(1 << 18) {
@@ -140,17 +141,16 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
 /// Returns the JSON of the state.
 fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
-    let bytes = crate::files::map(&file, u64::MAX)?;
+    let bytes = crate::files::map(&file, limits::DATA_FILE_BYTES)?;
     let damaged = || error!(InvalidModel, "the file is not a distillation checkpoint");
-    let length = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or_else(damaged)?;
-    let header = usize::try_from(length).ok().and_then(|length| bytes.get(8..8usize.checked_add(length)?));
-    let header: Value = serde_json::from_slice(header.ok_or_else(damaged)?).map_err(|_| damaged())?;
-    let version = header.pointer("/__metadata__/liboptimize.distillation").and_then(Value::as_str);
+    // Its bound on the header is that of `limits`.
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|_| damaged())?;
+    let metadata = header.metadata().as_ref().ok_or_else(damaged)?;
+    let version = metadata.get("liboptimize.distillation");
     match version {
-        Some(version) if version == VERSION.to_string() => {}
+        Some(version) if *version == VERSION.to_string() => {}
         Some(version) => bail!(Unsupported, "the checkpoint has version {version}; this library supports {VERSION}"),
         None => return Err(damaged()),
     }
-    let state = header.pointer("/__metadata__/state").and_then(Value::as_str);
-    state.map(str::to_owned).ok_or_else(damaged)
+    metadata.get("state").cloned().ok_or_else(damaged)
 }

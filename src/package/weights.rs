@@ -1,15 +1,17 @@
 //! The weights of all variants of a package in one safetensors file, each stored once.
 
 use super::manifest::LOCATION;
-use crate::error::{Result, error};
+use crate::error::Result;
 use crate::files::digest::hex;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
 };
 use crate::onnx::tensors::for_each_initializer;
+use crate::source::checkpoint::safetensors::{self, dtype_of};
+use ::safetensors::Dtype;
+use ::safetensors::tensor::TensorInfo;
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
@@ -28,9 +30,9 @@ pub struct Pool {
 
 struct Pooled {
     name: String,
-    dtype: &'static str,
-    dims: Vec<i64>,
-    /// Offset from the beginning of the data, in bytes.
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// From the beginning of the data.
     offset: u64,
     bytes: Bytes,
 }
@@ -65,36 +67,36 @@ impl Pool {
         }
         let offset = self.end.next_multiple_of(if bytes.len() >= 64 << 10 { PAGE } else { 64 });
         self.end = offset + bytes.len() as u64;
-        let (dtype, dims) = match tensor.data_type.and_then(DataType::from_onnx).and_then(name_of) {
-            Some(dtype) => (dtype, tensor.dims.clone()),
-            None => ("U8", vec![bytes.len() as i64]),
+        let (dtype, shape) = match tensor.data_type.and_then(DataType::from_onnx).and_then(dtype_of) {
+            Some(dtype) => (dtype, tensor.dims.iter().map(|size| *size as usize).collect()),
+            None => (Dtype::U8, vec![bytes.len()]),
         };
         self.by_hash.insert(hash, self.tensors.len());
-        self.tensors.push(Pooled { name: hex(&hash[..16]), dtype, dims, offset, bytes: bytes.clone() });
+        self.tensors.push(Pooled { name: hex(&hash[..16]), dtype, shape, offset, bytes: bytes.clone() });
         offset
     }
 
     /// Returns the file: its header, then the weights with padding between them. The format allows no gaps, so the
     /// padding consists of byte tensors.
     pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
-        let mut header: Map<String, Value> = Map::new();
+        let mut tensors = Vec::new();
         let (mut pieces, mut end) = (Vec::new(), 0);
         for tensor in &self.tensors {
-            if tensor.offset > end {
-                let fill = tensor.offset - end;
-                let value = json!({ "dtype": "U8", "shape": [fill], "data_offsets": [end, tensor.offset] });
-                header.insert(format!("fill.{end}"), value);
-                pieces.push(Bytes::from(vec![0; fill as usize]));
+            let (from, to) = (tensor.offset, tensor.offset + tensor.bytes.len() as u64);
+            if from > end {
+                let (fill, offsets) = ((from - end) as usize, (end as usize, from as usize));
+                let info = TensorInfo { dtype: Dtype::U8, shape: vec![fill], data_offsets: offsets };
+                tensors.push((format!("fill.{end}"), info));
+                pieces.push(Bytes::from(vec![0; fill]));
             }
-            end = tensor.offset + tensor.bytes.len() as u64;
-            let value = json!({ "dtype": tensor.dtype, "shape": tensor.dims, "data_offsets": [tensor.offset, end] });
-            header.insert(tensor.name.clone(), value);
+            let (dtype, shape, data_offsets) = (tensor.dtype, tensor.shape.clone(), (from as usize, to as usize));
+            tensors.push((tensor.name.clone(), TensorInfo { dtype, shape, data_offsets }));
             pieces.push(tensor.bytes.clone());
+            end = to;
         }
-        let mut text = serde_json::to_vec(&header).map_err(|e| error!(Internal, "the header of weights: {e}"))?;
-        let begin = (text.len() as u64 + 8).next_multiple_of(PAGE);
-        text.resize(begin as usize - 8, b' ');
-        pieces.insert(0, Bytes::from([&(begin - 8).to_le_bytes()[..], &text].concat()));
+        let header = safetensors::header(None, tensors, PAGE as usize)?;
+        let begin = header.len() as u64;
+        pieces.insert(0, header.into());
         Ok((begin, pieces))
     }
 }
@@ -132,21 +134,4 @@ pub fn place(proto: &mut ModelProto, begin: u64) {
 
 fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
-}
-
-/// Returns the safetensors name of a type; `None` if it has none.
-fn name_of(dtype: DataType) -> Option<&'static str> {
-    Some(match dtype {
-        DataType::Float64 => "F64",
-        DataType::Float32 => "F32",
-        DataType::Float16 => "F16",
-        DataType::Bfloat16 => "BF16",
-        DataType::Int64 => "I64",
-        DataType::Int32 => "I32",
-        DataType::Int16 => "I16",
-        DataType::Int8 => "I8",
-        DataType::Uint8 => "U8",
-        DataType::Bool => "BOOL",
-        _ => return None,
-    })
 }

@@ -1,6 +1,6 @@
 //! Writes a package.
 
-use super::archive::{self, Crc, Entry};
+use super::archive::{self, Entry};
 use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
 use super::promise::Promise;
 use super::shapes::Asked;
@@ -253,7 +253,7 @@ fn finish(
 }
 
 fn measure(name: &str, pieces: &[Bytes], ticket: &Ticket) -> Result<(Entry, FileOf)> {
-    let (mut hash, mut crc, mut bytes) = (Sha256::new(), Crc::new(), 0);
+    let (mut hash, mut crc, mut bytes) = (Sha256::new(), crc32fast::Hasher::new(), 0);
     for piece in pieces {
         files::stream(piece, &mut std::io::sink(), |part| {
             hash.update(part);
@@ -264,7 +264,7 @@ fn measure(name: &str, pieces: &[Bytes], ticket: &Ticket) -> Result<(Entry, File
         })?;
     }
     let sha256 = hex(&hash.finalize());
-    Ok((Entry { name: name.to_owned(), size: bytes, crc: crc.finish() }, FileOf { bytes, sha256 }))
+    Ok((Entry { name: name.to_owned(), size: bytes, crc: crc.finalize() }, FileOf { bytes, sha256 }))
 }
 
 fn write_file(path: &Path, parts: &[Part], entries: &[Entry], ticket: &Ticket) -> Result<Saved> {

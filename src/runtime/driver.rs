@@ -1,9 +1,10 @@
-//! The NVIDIA driver (`libcuda.so.1`), opened on first use, and its devices. Also the two calls of the system's
-//! loader that open this and other libraries permanently.
+//! The NVIDIA driver (`libcuda.so.1`), opened on first use, and its devices. Also how this and other libraries are
+//! opened permanently.
 
-use crate::error::{Result, bail, error};
-use std::ffi::{CStr, CString, c_void};
-use std::os::unix::ffi::OsStrExt;
+use crate::error::{Error, Kind, Result, bail, error};
+pub(crate) use libloading::os::unix::Library;
+use std::error::Error as _;
+use std::ffi::CStr;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -11,44 +12,41 @@ use std::sync::OnceLock;
 const FILE: &str = "libcuda.so.1";
 
 /// Opens a library permanently; the error is the loader's message.
-pub(crate) fn open(path: &Path) -> std::result::Result<*mut c_void, String> {
+pub(crate) fn open(path: &Path) -> std::result::Result<&'static Library, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
     }
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its name contains a NUL byte".to_owned())?;
-    // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it. Errors of
-    // the loader are texts that live until its next call in this thread.
-    unsafe {
-        let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-        if !handle.is_null() {
-            return Ok(handle);
-        }
-        let text = libc::dlerror();
-        let unknown = || "the loader gives no reason".to_owned();
-        Err(if text.is_null() { unknown() } else { CStr::from_ptr(text).to_string_lossy().into_owned() })
-    }
+    // What it lacks is to be an error now, not when it is first called.
+    // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it.
+    let opened = unsafe { Library::open(Some(path), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    // It is never closed: its functions are kept as plain pointers.
+    opened.map(|library| &*Box::leak(Box::new(library))).map_err(|e| reason(&e))
+}
+
+/// Returns what the loader says, which is one level further down than what `libloading` shows.
+fn reason(e: &libloading::Error) -> String {
+    e.source().map_or_else(|| e.to_string(), ToString::to_string)
 }
 
 /// Returns a function of a library opened with [`open`].
-pub(crate) fn symbol(handle: *mut c_void, name: &CStr, path: &Path) -> Result<*mut c_void> {
-    // SAFETY: the handle is of `dlopen`, the name a C string.
-    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
-    if found.is_null() {
-        bail!(Unsupported, "{}: the library has no function {}", path.display(), name.to_string_lossy());
-    }
-    Ok(found)
+///
+/// # Safety
+/// `T` is the type of a pointer, and that of the function if it is the type of a function.
+pub(crate) unsafe fn function<T: Copy>(library: &'static Library, name: &CStr, path: &Path) -> Result<T> {
+    // SAFETY: same contract; libraries that are static are never closed.
+    let found = unsafe { library.get::<T>(name) };
+    found.map(|function| *function).map_err(|_| {
+        let (path, name) = (path.display(), name.to_string_lossy());
+        Error::new(Kind::Unsupported, format!("{path}: the library has no function {name}"))
+    })
 }
 
 /// The initialized driver and its devices.
 pub(crate) struct Driver {
-    handle: *mut c_void,
+    library: &'static Library,
     /// Compute capability of each device, 89 for 8.9.
     pub capabilities: Vec<i32>,
 }
-// SAFETY: the handle is of a library that is never closed; its functions may be called from any thread.
-unsafe impl Send for Driver {}
-// SAFETY: as above.
-unsafe impl Sync for Driver {}
 
 impl Driver {
     /// Returns the driver, which is queried only once. Fails with [`crate::error::Kind::DeviceMissing`], whose
@@ -71,24 +69,28 @@ impl Driver {
     }
 
     /// Returns a function of the driver.
-    pub fn function(&self, name: &CStr) -> Result<*mut c_void> {
-        symbol(self.handle, name, Path::new(FILE))
+    ///
+    /// # Safety
+    /// As [`function`].
+    pub unsafe fn function<T: Copy>(&self, name: &CStr) -> Result<T> {
+        // SAFETY: same contract.
+        unsafe { function(self.library, name, Path::new(FILE)) }
     }
 }
 
 fn probe() -> Result<Driver> {
     let none = |why: String| error!(DeviceMissing, "there is no NVIDIA device to use: {why}");
-    let handle = open(Path::new(FILE)).map_err(|why| none(format!("the driver is missing: {why}")))?;
-    let mut driver = Driver { handle, capabilities: Vec::new() };
+    let library = open(Path::new(FILE)).map_err(|why| none(format!("the driver is missing: {why}")))?;
+    let mut driver = Driver { library, capabilities: Vec::new() };
     type Init = unsafe extern "C" fn(u32) -> i32;
     type Count = unsafe extern "C" fn(*mut i32) -> i32;
     type Attribute = unsafe extern "C" fn(*mut i32, i32, i32) -> i32;
     // SAFETY: these are the declarations of `cuda.h`, unchanged since CUDA 2.
     let (init, count, attribute) = unsafe {
         (
-            std::mem::transmute::<*mut c_void, Init>(driver.function(c"cuInit")?),
-            std::mem::transmute::<*mut c_void, Count>(driver.function(c"cuDeviceGetCount")?),
-            std::mem::transmute::<*mut c_void, Attribute>(driver.function(c"cuDeviceGetAttribute")?),
+            driver.function::<Init>(c"cuInit")?,
+            driver.function::<Count>(c"cuDeviceGetCount")?,
+            driver.function::<Attribute>(c"cuDeviceGetAttribute")?,
         )
     };
     let mut devices = 0;
@@ -122,8 +124,11 @@ mod tests {
         assert_eq!(open(Path::new("/nowhere/libcuda.so.1")).unwrap_err(), "no such file");
         assert!(open(Path::new("libnobody-has-this.so.7")).unwrap_err().contains("libnobody-has-this.so.7"));
         let math = open(Path::new("libm.so.6")).unwrap();
-        assert!(symbol(math, c"cos", Path::new("libm.so.6")).is_ok());
-        let e = symbol(math, c"cuInit", Path::new("libm.so.6")).unwrap_err();
+        type Cosine = unsafe extern "C" fn(f64) -> f64;
+        // SAFETY: so it is declared in `math.h`, and it takes any number.
+        assert_eq!(unsafe { function::<Cosine>(math, c"cos", Path::new("libm.so.6")).unwrap()(0.0) }, 1.0);
+        // SAFETY: it is not there, and never called.
+        let e = unsafe { function::<Cosine>(math, c"cuInit", Path::new("libm.so.6")) }.unwrap_err();
         assert_eq!(e.kind(), Kind::Unsupported);
         assert!(e.message().contains("cuInit") && e.message().contains("libm.so.6"), "{e}");
     }

@@ -8,6 +8,7 @@
 //! effect and can be retried.
 
 use crate::error::{Error, Kind, Result, bail, error};
+use libloading::os::unix::Library;
 use ort::logging::LogLevel;
 use std::error::Error as _;
 use std::ffi::{CStr, OsStr, c_void};
@@ -180,21 +181,16 @@ fn resolved(path: &Path) -> PathBuf {
 
 /// Returns version and file of the library that `candidate` opened, which may be a name only known to the loader.
 fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> {
-    let name = std::ffi::CString::new(candidate.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
     // SAFETY: NOLOAD only finds what is loaded already (and stays so: `ort` never closes it). The symbol is
     // the one function whose signature ONNX Runtime promises never to change; `ort` has just called it.
     let (version, at) = unsafe {
-        let library = libc::dlopen(name.as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_LAZY);
-        if library.is_null() {
-            return Err("the library disappeared after it was opened".to_owned());
-        }
-        let at = libc::dlsym(library, c"OrtGetApiBase".as_ptr());
-        libc::dlclose(library);
-        if at.is_null() {
-            return Err("the library does not export OrtGetApiBase".to_owned());
-        }
-        let base = std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(at)();
-        (CStr::from_ptr(((*base).GetVersionString)()).to_string_lossy().into_owned(), at)
+        let library = Library::open(Some(candidate.as_os_str()), libc::RTLD_NOLOAD | libc::RTLD_LAZY);
+        let library = library.map_err(|_| "the library disappeared after it was opened")?;
+        let get_base =
+            *library.get::<GetApiBase>(c"OrtGetApiBase").map_err(|_| "the library does not export OrtGetApiBase")?;
+        let version = CStr::from_ptr(((*get_base()).GetVersionString)());
+        (version.to_string_lossy().into_owned(), get_base as *const c_void)
     };
     Ok((version, resolved(&file_of(at).unwrap_or_else(|| candidate.to_owned()))))
 }

@@ -1,12 +1,13 @@
 //! [`Tensor`]: immutable elements with a type and a shape.
 
 use super::mapped;
-use crate::error::{Error, Kind, Result, bail};
+use crate::error::{Error, Kind, Result, bail, error};
 use crate::limits;
 use crate::model::contract::Contract;
 use crate::onnx::dtype::{DataType, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
+use ndarray::ArrayViewD;
 use std::sync::Arc;
 
 /// Alignment of copies in bytes: a cache line, and enough for the widest vector load.
@@ -150,6 +151,15 @@ impl Tensor {
         }
     }
 
+    /// Returns the elements with their shape, as an array of `ndarray`; [`Kind::InvalidArgument`] if they are not of type `T`.
+    ///
+    /// Nothing is copied: arrays of other ranks and slices of them (`into_dimensionality`, `outer_iter`, `slice`) are
+    /// views too.
+    pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
+        let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
+        ArrayViewD::from_shape(shape, self.as_slice()?).map_err(|e| error!(Internal, "{}: {e}", self.describe()))
+    }
+
     /// Returns the elements converted to float32, rounded where float32 is narrower; booleans become 0 and 1.
     ///
     /// Fails with [`Kind::Unsupported`] for strings, complex numbers, 8-bit floats and types below a byte.
@@ -224,6 +234,18 @@ pub(super) fn aligned_copy(bytes: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_view_has_the_shape_and_shares_the_elements() {
+        let tensor = Tensor::from_f32(&[2, 3], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let view = tensor.view::<f32>().unwrap();
+        assert_eq!((view.shape(), view[[1, 2]]), (&[2, 3][..], 5.0));
+        assert_eq!(view.as_ptr().cast::<u8>(), tensor.bytes().as_ptr());
+        assert_eq!(tensor.view::<i64>().unwrap_err().kind(), Kind::InvalidArgument);
+        let empty = Tensor::from_i64(&[0, 4], Vec::new()).unwrap();
+        assert_eq!(empty.view::<i64>().unwrap().shape(), [0, 4]);
+        assert_eq!(Tensor::from_f32(&[], vec![7.0]).unwrap().view::<f32>().unwrap().sum(), 7.0);
+    }
 
     #[test]
     fn elements_come_back_as_they_went_in() {

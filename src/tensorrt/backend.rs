@@ -3,7 +3,7 @@
 use super::shim::{self, Compiled};
 use crate::choice::choice;
 use crate::error::{Error, Kind, Result, bail};
-use crate::runtime::driver::{Driver, open as handle, symbol};
+use crate::runtime::driver::{self, Driver, function, open as open_library};
 use serde::{Deserialize, Serialize};
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -178,7 +178,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
         // The library looks for its own parts beside itself, which is not where a link to it lies.
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| real(folder.join(name)));
-        let opened = handle(&at(main)).and_then(|first| Ok((first, handle(&at(parser))?)));
+        let opened = open_library(&at(main)).and_then(|first| Ok((first, open_library(&at(parser))?)));
         let (first, second) = match opened {
             Ok(both) => both,
             Err(reason) => {
@@ -202,16 +202,16 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
             // Without a driver it has answered with pointers that are none, and ended the process.
             device()?;
         }
-        return Ok(Library {
-            backend,
-            version: Backend::version(version),
-            path: at(main),
-            reason,
-            compiled,
-            create_builder: symbol(first, c"createInferBuilder_INTERNAL", &at(main))?,
-            create_runtime: symbol(first, c"createInferRuntime_INTERNAL", &at(main))?,
-            create_parser: symbol(second, c"createNvOnnxParser_INTERNAL", &at(parser))?,
-        });
+        // SAFETY: they are kept as addresses, and called by the shim, which has their declarations.
+        let [create_builder, create_runtime, create_parser] = unsafe {
+            [
+                function(first, c"createInferBuilder_INTERNAL", &at(main))?,
+                function(first, c"createInferRuntime_INTERNAL", &at(main))?,
+                function(second, c"createNvOnnxParser_INTERNAL", &at(parser))?,
+            ]
+        };
+        let (version, path) = (Backend::version(version), at(main));
+        return Ok(Library { backend, version, path, reason, compiled, create_builder, create_runtime, create_parser });
     }
     bail!(
         BackendMissing,
@@ -234,10 +234,9 @@ fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
     beside.into_iter().map(Some).chain([None]).collect()
 }
 
-fn version_of(handle: *mut c_void, path: &Path) -> Result<i32> {
-    let function = symbol(handle, c"getInferLibVersion", path)?;
+fn version_of(library: &'static driver::Library, path: &Path) -> Result<i32> {
     // SAFETY: so it is declared in every version of `NvInferRuntimeBase.h`.
-    Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> i32>(function)() })
+    Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
 
 /// Returns the compute capability of the first NVIDIA GPU, 89 for 8.9. Fails with `DeviceMissing`, whose message says

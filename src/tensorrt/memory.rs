@@ -56,19 +56,17 @@ impl Device {
         // SAFETY: so they are declared in `cuda.h`; each pointer lives until its call returns.
         unsafe {
             let calls = Calls {
-                set_current: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuCtxSetCurrent")?),
-                release: std::mem::transmute::<*mut c_void, OfDevice>(
-                    driver.function(c"cuDevicePrimaryCtxRelease_v2")?,
-                ),
-                stream_destroy: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuStreamDestroy_v2")?),
-                synchronize: std::mem::transmute::<*mut c_void, OfContext>(driver.function(c"cuStreamSynchronize")?),
-                alloc: std::mem::transmute::<*mut c_void, Alloc>(driver.function(c"cuMemAlloc_v2")?),
-                free: std::mem::transmute::<*mut c_void, Free>(driver.function(c"cuMemFree_v2")?),
-                to_device: std::mem::transmute::<*mut c_void, ToDevice>(driver.function(c"cuMemcpyHtoDAsync_v2")?),
-                to_host: std::mem::transmute::<*mut c_void, ToHost>(driver.function(c"cuMemcpyDtoHAsync_v2")?),
+                set_current: driver.function::<OfContext>(c"cuCtxSetCurrent")?,
+                release: driver.function::<OfDevice>(c"cuDevicePrimaryCtxRelease_v2")?,
+                stream_destroy: driver.function::<OfContext>(c"cuStreamDestroy_v2")?,
+                synchronize: driver.function::<OfContext>(c"cuStreamSynchronize")?,
+                alloc: driver.function::<Alloc>(c"cuMemAlloc_v2")?,
+                free: driver.function::<Free>(c"cuMemFree_v2")?,
+                to_device: driver.function::<ToDevice>(c"cuMemcpyHtoDAsync_v2")?,
+                to_host: driver.function::<ToHost>(c"cuMemcpyDtoHAsync_v2")?,
             };
-            let retain = std::mem::transmute::<*mut c_void, Retain>(driver.function(c"cuDevicePrimaryCtxRetain")?);
-            let create = std::mem::transmute::<*mut c_void, Create>(driver.function(c"cuStreamCreate")?);
+            let retain = driver.function::<Retain>(c"cuDevicePrimaryCtxRetain")?;
+            let create = driver.function::<Create>(c"cuStreamCreate")?;
             done(retain(&mut context, number), "cuDevicePrimaryCtxRetain")?;
             // From here on what was made is given back when `device` goes.
             let mut device = Device { calls, number, context, stream };

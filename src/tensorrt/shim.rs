@@ -126,82 +126,64 @@ pub(super) mod stage {
     pub const MEMORY: i32 = 6;
 }
 
+/// Declares the functions of the shim as it was compiled for one backend, in a module of their own.
+macro_rules! shim {
+    ($module:ident, $suffix:literal) => {
+        mod $module {
+            use super::{Compiled, RawRequest, RawResult, RawTensor, Running, c_char, c_void};
+
+            unsafe extern "C" {
+                #[link_name = concat!("optimize_shim_version_", $suffix)]
+                fn version() -> i32;
+                #[link_name = concat!("optimize_shim_build_", $suffix)]
+                fn build(request: *const RawRequest, result: *mut RawResult) -> i32;
+                #[link_name = concat!("optimize_shim_check_", $suffix)]
+                fn check(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
+                #[link_name = concat!("optimize_shim_open_", $suffix)]
+                fn open(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> *mut c_void;
+                #[link_name = concat!("optimize_shim_close_", $suffix)]
+                fn close(runner: *mut c_void);
+                #[link_name = concat!("optimize_shim_tensor_", $suffix)]
+                fn tensor(runner: *mut c_void, index: i32, tensor: *mut RawTensor) -> i32;
+                #[link_name = concat!("optimize_shim_range_", $suffix)]
+                fn range(
+                    runner: *mut c_void,
+                    name: *const c_char,
+                    profile: i32,
+                    which: i32,
+                    dims: *mut i64,
+                    rank: *mut i32,
+                ) -> i32;
+                #[link_name = concat!("optimize_shim_profile_", $suffix)]
+                fn profile(runner: *mut c_void, profile: i32, stream: *mut c_void, result: *mut RawResult) -> i32;
+                #[link_name = concat!("optimize_shim_place_", $suffix)]
+                fn place(
+                    runner: *mut c_void,
+                    name: *const c_char,
+                    dims: *const i64,
+                    rank: i32,
+                    address: *mut c_void,
+                    result: *mut RawResult,
+                ) -> i32;
+                #[link_name = concat!("optimize_shim_shape_", $suffix)]
+                fn shape(runner: *mut c_void, name: *const c_char, dims: *mut i64, rank: *mut i32) -> i32;
+                #[link_name = concat!("optimize_shim_enqueue_", $suffix)]
+                fn enqueue(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
+            }
+
+            pub fn compiled() -> Compiled {
+                let running = Running { open, close, tensor, range, profile, place, shape, enqueue };
+                // SAFETY: gives a constant.
+                Compiled { version: unsafe { version() }, build, check, running }
+            }
+        }
+    };
+}
+
 #[cfg(tensorrt_rtx1)]
-unsafe extern "C" {
-    fn optimize_shim_version_rtx1() -> i32;
-    fn optimize_shim_build_rtx1(request: *const RawRequest, result: *mut RawResult) -> i32;
-    fn optimize_shim_check_rtx1(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
-    fn optimize_shim_open_rtx1(
-        create: *mut c_void,
-        engine: *const c_void,
-        size: u64,
-        result: *mut RawResult,
-    ) -> *mut c_void;
-    fn optimize_shim_close_rtx1(runner: *mut c_void);
-    fn optimize_shim_tensor_rtx1(runner: *mut c_void, index: i32, tensor: *mut RawTensor) -> i32;
-    fn optimize_shim_range_rtx1(
-        r: *mut c_void,
-        n: *const c_char,
-        p: i32,
-        which: i32,
-        dims: *mut i64,
-        rank: *mut i32,
-    ) -> i32;
-    fn optimize_shim_profile_rtx1(
-        runner: *mut c_void,
-        profile: i32,
-        stream: *mut c_void,
-        result: *mut RawResult,
-    ) -> i32;
-    fn optimize_shim_place_rtx1(
-        runner: *mut c_void,
-        name: *const c_char,
-        dims: *const i64,
-        rank: i32,
-        address: *mut c_void,
-        result: *mut RawResult,
-    ) -> i32;
-    fn optimize_shim_shape_rtx1(runner: *mut c_void, name: *const c_char, dims: *mut i64, rank: *mut i32) -> i32;
-    fn optimize_shim_enqueue_rtx1(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
-}
+shim!(rtx1, "rtx1");
 #[cfg(tensorrt_trt11)]
-unsafe extern "C" {
-    fn optimize_shim_version_trt11() -> i32;
-    fn optimize_shim_build_trt11(request: *const RawRequest, result: *mut RawResult) -> i32;
-    fn optimize_shim_check_trt11(create: *mut c_void, engine: *const c_void, size: u64, result: *mut RawResult) -> i32;
-    fn optimize_shim_open_trt11(
-        create: *mut c_void,
-        engine: *const c_void,
-        size: u64,
-        result: *mut RawResult,
-    ) -> *mut c_void;
-    fn optimize_shim_close_trt11(runner: *mut c_void);
-    fn optimize_shim_tensor_trt11(runner: *mut c_void, index: i32, tensor: *mut RawTensor) -> i32;
-    fn optimize_shim_range_trt11(
-        r: *mut c_void,
-        n: *const c_char,
-        p: i32,
-        which: i32,
-        dims: *mut i64,
-        rank: *mut i32,
-    ) -> i32;
-    fn optimize_shim_profile_trt11(
-        runner: *mut c_void,
-        profile: i32,
-        stream: *mut c_void,
-        result: *mut RawResult,
-    ) -> i32;
-    fn optimize_shim_place_trt11(
-        runner: *mut c_void,
-        name: *const c_char,
-        dims: *const i64,
-        rank: i32,
-        address: *mut c_void,
-        result: *mut RawResult,
-    ) -> i32;
-    fn optimize_shim_shape_trt11(runner: *mut c_void, name: *const c_char, dims: *mut i64, rank: *mut i32) -> i32;
-    fn optimize_shim_enqueue_trt11(runner: *mut c_void, stream: *mut c_void, result: *mut RawResult) -> i32;
-}
+shim!(trt11, "trt11");
 
 /// The headers that the shim was compiled with for one backend.
 pub(super) struct Compiled {
@@ -241,39 +223,9 @@ pub(super) struct RawTensor {
 pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
     match backend {
         #[cfg(tensorrt_rtx1)]
-        Backend::TensorRtRtx => Some(Compiled {
-            // SAFETY: gives a constant.
-            version: unsafe { optimize_shim_version_rtx1() },
-            build: optimize_shim_build_rtx1,
-            check: optimize_shim_check_rtx1,
-            running: Running {
-                open: optimize_shim_open_rtx1,
-                close: optimize_shim_close_rtx1,
-                tensor: optimize_shim_tensor_rtx1,
-                range: optimize_shim_range_rtx1,
-                profile: optimize_shim_profile_rtx1,
-                place: optimize_shim_place_rtx1,
-                shape: optimize_shim_shape_rtx1,
-                enqueue: optimize_shim_enqueue_rtx1,
-            },
-        }),
+        Backend::TensorRtRtx => Some(rtx1::compiled()),
         #[cfg(tensorrt_trt11)]
-        Backend::TensorRt => Some(Compiled {
-            // SAFETY: gives a constant.
-            version: unsafe { optimize_shim_version_trt11() },
-            build: optimize_shim_build_trt11,
-            check: optimize_shim_check_trt11,
-            running: Running {
-                open: optimize_shim_open_trt11,
-                close: optimize_shim_close_trt11,
-                tensor: optimize_shim_tensor_trt11,
-                range: optimize_shim_range_trt11,
-                profile: optimize_shim_profile_trt11,
-                place: optimize_shim_place_trt11,
-                shape: optimize_shim_shape_trt11,
-                enqueue: optimize_shim_enqueue_trt11,
-            },
-        }),
+        Backend::TensorRt => Some(trt11::compiled()),
         #[allow(unreachable_patterns)]
         _ => None,
     }

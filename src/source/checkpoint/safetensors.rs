@@ -2,14 +2,19 @@
 //!
 //! A file has 8 bytes with the length of the header (little-endian), the header (a JSON object from names to `dtype`,
 //! `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. Whatever the format's
-//! own reader rejects is rejected here: this prevents two programs from reading different tensors from one file.
+//! own reader rejects is rejected here: this prevents two programs from reading different tensors from one file. That
+//! reader (`safetensors::SafeTensors`) keeps the last of two tensors with the same name, rejects a whole file for one
+//! unknown type, and names neither tensor nor offsets, so the header is read here; types and writing are the crate's.
 
 use super::header::{self, Entry};
 use crate::error::{Context, Result, bail, error};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::source::weights::{Form, Stored, Weights};
 use crate::{files, limits};
+use ::safetensors::Dtype;
+use ::safetensors::tensor::TensorInfo;
 use bytes::Bytes;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
@@ -173,25 +178,50 @@ fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
     Ok(Tensor { dims: entry.shape.clone(), dtype, type_name: entry.dtype.clone(), bytes })
 }
 
+/// The element types that the format and ONNX both have.
+const TYPES: [(Dtype, DataType); 15] = [
+    (Dtype::F64, DataType::Float64),
+    (Dtype::F32, DataType::Float32),
+    (Dtype::F16, DataType::Float16),
+    (Dtype::BF16, DataType::Bfloat16),
+    (Dtype::F8_E4M3, DataType::Float8E4m3fn),
+    (Dtype::F8_E5M2, DataType::Float8E5m2),
+    (Dtype::I64, DataType::Int64),
+    (Dtype::U64, DataType::Uint64),
+    (Dtype::I32, DataType::Int32),
+    (Dtype::U32, DataType::Uint32),
+    (Dtype::I16, DataType::Int16),
+    (Dtype::U16, DataType::Uint16),
+    (Dtype::I8, DataType::Int8),
+    (Dtype::U8, DataType::Uint8),
+    (Dtype::BOOL, DataType::Bool),
+];
+
+/// Returns ONNX's type for one that the format names; `None` for a name that is not known here.
 fn data_type(name: &str) -> Option<DataType> {
-    Some(match name {
-        "F64" => DataType::Float64,
-        "F32" => DataType::Float32,
-        "F16" => DataType::Float16,
-        "BF16" => DataType::Bfloat16,
-        "F8_E4M3" => DataType::Float8E4m3fn,
-        "F8_E5M2" => DataType::Float8E5m2,
-        "I64" => DataType::Int64,
-        "U64" => DataType::Uint64,
-        "I32" => DataType::Int32,
-        "U32" => DataType::Uint32,
-        "I16" => DataType::Int16,
-        "U16" => DataType::Uint16,
-        "I8" => DataType::Int8,
-        "U8" => DataType::Uint8,
-        "BOOL" => DataType::Bool,
-        _ => return None,
-    })
+    let dtype: Dtype = serde_json::from_value(name.into()).ok()?;
+    TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, onnx)| *onnx)
+}
+
+/// Returns the format's type for one of ONNX's; `None` where it has none.
+pub fn dtype_of(onnx: DataType) -> Option<Dtype> {
+    TYPES.iter().find(|(_, known)| *known == onnx).map(|(dtype, _)| *dtype)
+}
+
+/// Returns what stands in front of the data of a file: the length of the header, and the header, padded with spaces so
+/// that the data begin at a multiple of `alignment`.
+pub fn header(metadata: Option<Value>, tensors: Vec<(String, TensorInfo)>, alignment: usize) -> Result<Vec<u8>> {
+    let mut entries: Map<String, Value> = Map::new();
+    entries.extend(metadata.map(|metadata| ("__metadata__".to_owned(), metadata)));
+    for (name, tensor) in tensors {
+        entries.insert(name, serde_json::to_value(tensor).map_err(|e| error!(Internal, "a header: {e}"))?);
+    }
+    let mut header = vec![0; 8];
+    serde_json::to_writer(&mut header, &entries).map_err(|e| error!(Internal, "a header: {e}"))?;
+    header.resize(header.len().next_multiple_of(alignment), b' ');
+    let length = header.len() as u64 - 8;
+    header[..8].copy_from_slice(&length.to_le_bytes());
+    Ok(header)
 }
 
 #[cfg(test)]
