@@ -85,4 +85,5 @@ pub mod source;
 mod statistics;
 pub mod tensorrt;
 pub mod text;
+mod threads;
 pub mod verify;

@@ -4,6 +4,7 @@ use crate::files::digest::FileIdentity;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Version of the schema. Within one version, fields are only added.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -112,7 +113,19 @@ impl Report {
         }
     }
 
-    /// Returns the report as JSON text with a final newline.
+    /// Notes how long the operation has taken since `start`, and the most memory that the process has had.
+    pub fn finish(&mut self, start: Instant) {
+        self.seconds = start.elapsed().as_secs_f64();
+        self.peak_rss_bytes = peak_rss_bytes();
+    }
+
+    /// Notes the sizes of a model and of what was made of it.
+    pub fn sizes(&mut self, before: u64, after: u64) {
+        self.summary.insert("bytes_before".into(), before.into());
+        self.summary.insert("bytes_after".into(), after.into());
+    }
+
+    /// The report as JSON text with a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');

@@ -4,7 +4,10 @@
 use crate::error::{Result, bail};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::{cholesky::llt::factor, matmul::matmul, triangular_solve::solve_lower_triangular_in_place};
-use faer::{Accum, MatMut, MatRef, Par, Spec, reborrow::ReborrowMut};
+use faer::{
+    Accum, MatMut, MatRef, Par, Spec,
+    reborrow::{IntoConst, ReborrowMut},
+};
 use rayon::prelude::*;
 
 /// Share of the mean diagonal that is added to it, as in the paper.

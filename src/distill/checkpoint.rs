@@ -76,8 +76,8 @@ pub fn write(
     let metadata = json!({ "liboptimize.distillation": VERSION.to_string(), "state": text });
     let mut end = 0;
     let info = |(name, values): &(String, &[f32])| {
-        let start = std::mem::replace(&mut end, end + 4 * values.len());
-        let offsets = (start, start + 4 * values.len());
+        let offsets = (end, end + 4 * values.len());
+        end = offsets.1;
         (name.clone(), TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: offsets })
     };
     let head = safetensors::header(Some(metadata), pieces.iter().map(info).collect(), 64)?;

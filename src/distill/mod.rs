@@ -50,7 +50,7 @@ use crate::limits;
 use crate::meaning::classes::reordered;
 use crate::meaning::{Order, tokens};
 use crate::model::{Dim, Model, Task};
-use crate::report::{Report, peak_rss_bytes};
+use crate::report::Report;
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, available};
 use crate::text::Tokenizer;
 use data::Dataset;
@@ -141,8 +141,7 @@ pub fn distill(
     report.summary.insert("provider".into(), options.execution.provider.name().into());
     let models = report::Models { teacher, before: &graphs.student, after: &result };
     report.quality = Some(report::quality(runtime, &models, &tokenizer, &data.held_text, options, call)?);
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     if let Some(path) = options.checkpoint.as_ref().filter(|path| path.exists()) {
         std::fs::remove_file(path).at(|| path.display())?;
     }

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::TensorProto;
-use crate::report::{Report, peak_rss_bytes};
+use crate::report::Report;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
@@ -122,8 +122,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
     if !notes.is_empty() {
         report.summary.insert("notes".to_owned(), json!(notes));
     }
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok((models[0].derive(proto), report))
 }
 

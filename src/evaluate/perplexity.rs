@@ -6,7 +6,7 @@ use super::text_plan::Plan;
 use super::windows::Window;
 use crate::call::Call;
 use crate::choice::choice;
-use crate::error::{Context, Result, bail, error};
+use crate::error::{Result, bail};
 use crate::likelihood::surprise;
 use crate::model::Model;
 use crate::runtime::{Execution, Runtime, SessionOptions, Stop};
@@ -166,8 +166,7 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
 /// Returns the threads that compute figures from logits.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| error!(Internal, "{e}")).at(|| "the worker threads could not be started")
+    crate::threads::pool(threads)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::meaning::{Order, Reading, reading};
 use crate::model::{Model, Task};
-use crate::report::{Report, peak_rss_bytes};
+use crate::report::Report;
 use crate::runtime::{Execution, Runtime};
 use crate::text::Tokenizer;
 use serde::Serialize;
@@ -136,8 +136,7 @@ pub fn evaluate(
     if !notes.is_empty() {
         report.summary.insert("notes".to_owned(), json(notes)?);
     }
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok(report)
 }
 

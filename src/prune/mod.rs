@@ -25,10 +25,10 @@ pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverri
 
 use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::{Model, Task};
-use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -144,8 +144,7 @@ fn run(
     }
     let view = View::new(model.proto());
     let plan = targets::plan(&view, options)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
+    let pool = crate::threads::pool(options.threads)?;
     let outcomes = match calibration {
         None => {
             let work = |ticket: &Ticket| pool.install(|| scores::all(&plan.targets, options, ticket));
@@ -171,12 +170,10 @@ fn run(
     summarize(&mut report, model, &plan.targets, &outcomes);
     rewrite::replace(&mut proto, &plan.targets, &outcomes);
     let result = model.derive(proto);
-    report.summary.insert("bytes_before".into(), model.bytes().into());
-    report.summary.insert("bytes_after".into(), result.bytes().into());
+    report.sizes(model.bytes(), result.bytes());
     report.summary.insert("note".into(), DENSE.into());
     report.nodes = nodes;
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok((result, report))
 }
 
@@ -188,20 +185,6 @@ fn structured(
     call: &Call,
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
-    let own = structured::StructuredOptions {
-        sparsity: options.sparsity,
-        overrides: options.overrides.clone(),
-        target_modules: options.target_modules.clone(),
-        exclude: options.exclude.clone(),
-        importance: options.importance,
-        seed: options.seed,
-        round_to: options.round_to,
-        reconstruct: options.reconstruct,
-        target_size: options.target_size,
-        target_speedup: options.target_speedup,
-        threads: options.threads,
-        scratch_folder: options.scratch_folder.clone(),
-    };
     let batches = |model: &Model| -> Result<Option<(&'static Runtime, Vec<Batch>)>> {
         calibration.map(|(runtime, given)| Ok((runtime, calibrate::batches(model, given)?))).transpose()
     };
@@ -217,7 +200,7 @@ fn structured(
         true => {
             let known = batches(&shorter)?;
             let data = known.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
-            structured::structured(&shorter, &own, data, call)?
+            structured::structured(&shorter, options, data, call)?
         }
         false => {
             let mut report = Report::new("prune", Value::Null);
@@ -235,8 +218,7 @@ fn structured(
         report.summary.insert("bytes_before".into(), model.bytes().into());
         report.summary.extend(structured::flops(model).map(|f| ("flops_per_position_before".into(), f.into())));
     }
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok((result, report))
 }
 

@@ -2,11 +2,10 @@
 
 use super::allocate::{self, Choice, Limit, Unit, allocate};
 use super::decide::Decision;
-use super::planner::plan;
 use super::prepare::is_sequential;
 use super::speed::{self, SLOWER};
-use super::trial::{Judge, Trial};
-use super::{QuantizeOptions, Work};
+use super::trial::{Judge, SwitchOf, Trial};
+use super::{Fit, Generated, QuantizeOptions, Work};
 use crate::calibrate::{self, Batch, Calibration};
 use crate::error::{Error, Kind, Result, bail};
 use crate::model::Model;
@@ -29,14 +28,14 @@ pub fn run(
     data: Option<Vec<Batch>>,
     report: &mut Report,
 ) -> Result<(Model, Vec<NodeReport>)> {
-    let options = work.options;
+    let options = work.run.options;
     let limited = options.max_quality_loss > 0.0 || options.target_size > 0;
     let (given, fits) = (data.is_some(), data.is_some() && is_sequential(options));
     let mut batches = match data {
         Some(batches) => batches,
         None if limited => {
-            let (shapes, values) = work.generated;
-            calibrate::batches(work.model, &Calibration::Generated { shapes, values })?
+            let Generated { shapes, values } = work.run.generated;
+            calibrate::batches(work.run.model, &Calibration::Generated { shapes, values })?
         }
         None => Vec::new(),
     };
@@ -47,13 +46,14 @@ pub fn run(
     }
     if fits {
         report.summary.insert("calibration_batches".into(), batches.len().into()); // without those held out
-        work.fit = Some((runtime, batches));
+        work.fit = Some(Fit { runtime, batches });
     }
-    let mut first = plan(work.view, work.model, options)?;
-    if !(limited || options.never_slower) || first.weights.is_empty() && first.stored.is_empty() {
-        return work.make(&mut first);
+    let work = &*work;
+    let nothing = work.plan.weights.is_empty() && work.plan.stored.is_empty();
+    if nothing || !(limited || options.never_slower) {
+        return work.make(&work.plan);
     }
-    let mut chooser = Chooser { units: allocate::units(&first, options), slow: Vec::new() };
+    let mut chooser = Chooser { units: allocate::units(&work.plan, options), slow: Vec::new() };
     chooser.slow = vec![false; chooser.units.len()];
     if options.never_slower {
         let sample = sample.as_ref().filter(|_| given);
@@ -66,7 +66,7 @@ pub fn run(
     if !limited {
         return chooser.make(work, &vec![0; chooser.units.len()], SLOWER);
     }
-    let judge = Judge::new(runtime, work, held_out).map_err(|e| hinted(e, given))?;
+    let judge = Judge::new(runtime, &work.run, held_out).map_err(|e| hinted(e, given))?;
     report.summary.insert("quality_metric".into(), judge.metric().into());
     report.summary.insert("quality_batches".into(), judge.batches().into());
     let sensitivities = chooser.measure(work, &judge)?;
@@ -111,22 +111,22 @@ struct Chooser {
 impl Chooser {
     /// Measures the loss of each unit alone, by the names of its nodes, and sets the losses of the candidates.
     fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
-        let plan = plan(work.view, work.model, work.options)?;
+        let plan = &work.plan;
         let (mut of, mut of_stored) = (vec![0; plan.weights.len()], vec![0; plan.stored.len()]);
         for (index, unit) in self.units.iter().enumerate() {
             unit.weights.iter().for_each(|weight| of[*weight] = index);
             unit.stored.iter().for_each(|stored| of_stored[*stored] = index);
         }
         let count = self.units.len();
-        let mut trial = Trial::new(judge, work, &plan, (&of, &of_stored), count)?;
+        let mut trial = Trial::new(judge, work, &SwitchOf { weights: &of, stored: &of_stored, count })?;
         let mut losses = Vec::with_capacity(count);
         for index in 0..count {
-            work.call.report("sensitivity", index as u64, count as u64)?;
+            work.run.call.report("sensitivity", index as u64, count as u64)?;
             let mut on = vec![false; count];
             on[index] = true;
             losses.push(trial.loss(&on)?);
         }
-        work.call.report("sensitivity", count as u64, count as u64)?;
+        work.run.call.report("sensitivity", count as u64, count as u64)?;
         self.units.iter_mut().zip(&losses).for_each(|(unit, loss)| unit.measured(*loss));
         let named =
             |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
@@ -146,9 +146,9 @@ impl Chooser {
 
     /// Makes results until one meets the limits.
     fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
-        let QuantizeOptions { max_quality_loss, target_size, .. } = *work.options;
+        let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
-        let others = work.model.bytes().saturating_sub(weights);
+        let others = work.run.model.bytes().saturating_sub(weights);
         let mut room = target_size.saturating_sub(others);
         let mut allowed = max_quality_loss;
         let mut closest = (u64::MAX, f64::INFINITY);
@@ -160,7 +160,7 @@ impl Chooser {
             let Some(pick) = picked else { break };
             let reason = if target_size > 0 { LARGE } else { SENSITIVE };
             let (result, nodes) = self.make(work, &pick, reason)?;
-            let loss = judge.loss(&result, work)?;
+            let loss = judge.loss(&result, &work.run)?;
             let bytes = result.bytes();
             let small = target_size == 0 || bytes <= target_size;
             let good = max_quality_loss == 0.0 || loss <= max_quality_loss;
@@ -201,7 +201,7 @@ impl Chooser {
             .map(|(slow, unit)| if *slow { unit.candidates.len() - 1 } else { 0 })
             .collect();
         let (result, nodes) = self.make(work, &smallest, LARGE)?;
-        let (bytes, loss) = (result.bytes(), judge.loss(&result, work)?);
+        let (bytes, loss) = (result.bytes(), judge.loss(&result, &work.run)?);
         if bytes > target_size {
             bail!(Unsupported, "target_size is {target_size} bytes, but the smallest form has {bytes}")
         }
@@ -237,8 +237,7 @@ impl Chooser {
 
     /// Returns the model with a candidate for each unit; `reason` is why other units than slow ones stay float.
     fn make(&self, work: &Work<'_>, pick: &[usize], reason: &'static str) -> Result<(Model, Vec<NodeReport>)> {
-        let mut plan = plan(work.view, work.model, work.options)?;
-        let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();
+        let mut decisions: Vec<Decision> = work.plan.weights.iter().map(|_| Decision::AsPlanned).collect();
         for ((unit, at), slow) in self.units.iter().zip(pick).zip(&self.slow) {
             for weight in &unit.weights {
                 decisions[*weight] = match unit.candidates[*at].choice {
@@ -248,12 +247,11 @@ impl Chooser {
                 };
             }
         }
-        plan.decide(work.view, &decisions);
-        let mut choices: Vec<Choice> = plan.stored.iter().map(|_| Choice::Float).collect();
+        let mut choices: Vec<Choice> = work.plan.stored.iter().map(|_| Choice::Float).collect();
         for (unit, at) in self.units.iter().zip(pick) {
             unit.stored.iter().for_each(|stored| choices[*stored] = unit.candidates[*at].choice);
         }
-        super::stored::decide(&mut plan, work.view, &choices, reason);
-        work.make(&mut plan)
+        let plan = work.plan.decide(work.view, &decisions);
+        work.make(&super::stored::decide(plan, work.view, &choices, reason))
     }
 }

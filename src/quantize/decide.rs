@@ -3,7 +3,7 @@
 use super::planner::{Change, LEFT, Plan, report_of};
 use super::rewrite::dead_values;
 use crate::graph::{BodyId, View};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Reason for leaving a weight that is an optional input.
 const OPTIONAL: &str = "the weight is an optional input that another node reads too";
@@ -18,15 +18,20 @@ pub enum Decision {
     Left(&'static str),
 }
 
-impl Plan<'_> {
-    /// Leaves weights that are optional inputs if another node still reads them as float. Otherwise the input is
-    /// removed with the weight, and a caller that passes it gets an error; else part of the model would use the
-    /// caller's value, and the rest the default.
-    pub(super) fn keep_inputs(&mut self, view: &View<'_>) {
+impl<'a> Plan<'a> {
+    /// Returns the plan with a decision for each weight, and without the optional inputs that still have a reader.
+    pub fn decide(&self, view: &View<'_>, decisions: &[Decision]) -> Plan<'a> {
+        self.clone().take(view, decisions).keep_inputs(view)
+    }
+
+    /// Returns the plan without weights that are optional inputs if another node still reads them as float. Otherwise
+    /// the input is removed with the weight, and a caller that passes it gets an error; else part of the model would use
+    /// the caller's value, and the rest the default.
+    pub(super) fn keep_inputs(self, view: &View<'_>) -> Plan<'a> {
         let of = |change: &Change<'_>| (change.constant.owner, change.constant.name.to_owned());
         let optional = || self.changes.iter().filter(|change| change.constant.overridable);
         if optional().next().is_none() {
-            return;
+            return self;
         }
         let dead = dead_values(view, &self.changes, &vec![true; self.weights.len()]);
         let dies = |(owner, name): &(BodyId, String)| dead.get(owner).is_some_and(|names| names.contains(name));
@@ -36,39 +41,45 @@ impl Plan<'_> {
             false => Decision::AsPlanned,
         };
         let decisions: Vec<Decision> = (0..self.weights.len()).map(decision).collect();
-        self.take(view, &decisions);
+        self.take(view, &decisions)
     }
 
-    /// Applies a decision for each weight, and then leaves the optional inputs that still have a reader.
-    pub fn decide(&mut self, view: &View<'_>, decisions: &[Decision]) {
-        self.take(view, decisions);
-        self.keep_inputs(view);
-    }
-
-    fn take(&mut self, view: &View<'_>, decisions: &[Decision]) {
+    fn take(mut self, view: &View<'_>, decisions: &[Decision]) -> Plan<'a> {
         for change in &self.changes {
             if let Decision::Left(reason) = decisions[change.weight] {
                 let report = report_of(view.node(change.body, change.node), LEFT, reason.to_owned());
                 self.left.push((change.body, change.node, report));
             }
         }
-        let stays = |index: usize| !matches!(decisions[index], Decision::Left(_));
-        self.changes.retain(|change| stays(change.weight));
-        let mut place = Vec::with_capacity(decisions.len());
-        let mut next = 0;
-        for (index, decision) in decisions.iter().enumerate() {
-            place.push(next);
-            next += usize::from(stays(index));
+        for (weight, decision) in self.weights.iter_mut().zip(decisions) {
             if let Decision::Coded(bits, block) = decision {
-                self.weights[index].bits = (*bits, *block);
+                weight.bits = (*bits, *block);
             }
         }
-        let mut index = 0;
-        self.weights.retain(|_| {
-            index += 1;
-            stays(index - 1)
-        });
-        self.changes.iter_mut().for_each(|change| change.weight = place[change.weight]);
+        let stays = |index: usize| !matches!(decisions[index], Decision::Left(_));
+        self.changes.retain(|change| stays(change.weight));
         self.left.sort_by_key(|(body, node, _)| (*body, *node));
+        self.with_weights((0..decisions.len()).filter(|index| stays(*index)).collect())
+    }
+
+    /// Returns the plan with the changes that `keep` is true of, and weights in the order in which these first need them.
+    pub fn only(mut self, keep: impl Fn(&Change<'_>) -> bool) -> Plan<'a> {
+        self.changes.retain(keep);
+        let mut order: Vec<usize> = Vec::new();
+        for change in &self.changes {
+            if !order.contains(&change.weight) {
+                order.push(change.weight);
+            }
+        }
+        self.with_weights(order)
+    }
+
+    /// Returns the plan with these weights in this order, which are all that its changes need.
+    fn with_weights(mut self, order: Vec<usize>) -> Plan<'a> {
+        let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, index)| (*index, place)).collect();
+        self.changes.iter_mut().for_each(|change| change.weight = place[&change.weight]);
+        let mut weights: Vec<_> = self.weights.into_iter().map(Some).collect();
+        self.weights = order.into_iter().filter_map(|index| weights[index].take()).collect();
+        self
     }
 }

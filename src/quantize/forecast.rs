@@ -57,8 +57,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
         bytes = bytes.saturating_sub(float);
     }
     let threads = if options.threads == 0 { report.machine.threads } else { options.threads };
-    report.summary.insert("bytes_before".into(), model.bytes().into());
-    report.summary.insert("bytes_after".into(), bytes.into());
+    report.sizes(model.bytes(), bytes);
     report.summary.insert("memory_bytes".into(), (BASE_BYTES + threads as u64 * worker_bytes(&plan, options)).into());
     report
         .summary

@@ -36,11 +36,11 @@ pub(crate) use planner::QUANTIZED_ALREADY;
 
 use crate::calibrate::{self, Batch, Calibration};
 use crate::call::{Call, Ticket};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::{Format, Model};
 use crate::onnx::proto::ModelProto;
-use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop};
 use crate::source::gguf;
 use options::BLOCK_SIZE;
@@ -58,7 +58,7 @@ use std::time::Instant;
 /// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0). Activations: ONNX
 /// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
-    run(None, model, options, call)
+    run(None, None, model, options, call)
 }
 
 /// As [`quantize`], with methods that run the model.
@@ -84,27 +84,60 @@ pub fn quantize_with(
     calibration: Option<&Calibration<'_>>,
     call: &Call,
 ) -> Result<(Model, Report)> {
-    run(Some((runtime, calibration)), model, options, call)
+    run(Some(runtime), calibration, model, options, call)
 }
 
-/// The inputs of a quantization.
+/// A quantization: of which model, with which options, and on which inputs where those are generated.
+#[derive(Clone, Copy)]
+struct Run<'r> {
+    model: &'r Model,
+    options: &'r QuantizeOptions,
+    call: &'r Call<'r>,
+    generated: Generated<'r>,
+}
+
+/// Inputs that are generated.
+#[derive(Clone, Copy, Default)]
+struct Generated<'g> {
+    /// Shapes by name.
+    shapes: &'g [(String, Vec<i64>)],
+    /// Values by name.
+    values: &'g [(String, Vec<f64>)],
+}
+
+/// What the weights of a model become. Static quantization is apart ([`static_qdq`]): it changes activations too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WeightForm {
+    /// int8, for activations that are quantized as they come.
+    Int8,
+    /// Blocks of few bits.
+    Blocks,
+}
+
+/// What quantization of weights works on.
 struct Work<'w> {
-    model: &'w Model,
-    options: &'w QuantizeOptions,
+    run: Run<'w>,
+    form: WeightForm,
     view: &'w View<'w>,
+    /// What is done unless something else is decided.
+    plan: Plan<'w>,
     pool: rayon::ThreadPool,
-    call: &'w Call<'w>,
-    /// Runtime and batches that weights are fitted to.
-    fit: Option<(&'static Runtime, Vec<Batch>)>,
-    /// Shapes and values of generated inputs, by name.
-    generated: Generated<'w>,
+    /// Data that weights are fitted to.
+    fit: Option<Fit>,
 }
 
-/// Shapes and values of inputs, by name.
-type Generated<'w> = (&'w [(String, Vec<i64>)], &'w [(String, Vec<f64>)]);
+/// ONNX Runtime, and data to run models on.
+struct Fit {
+    runtime: &'static Runtime,
+    batches: Vec<Batch>,
+}
+
+/// The new model, and what was done to each node.
+type Made = (Model, Vec<NodeReport>);
 
 fn run(
-    with: Option<(&'static Runtime, Option<&Calibration<'_>>)>,
+    runtime: Option<&'static Runtime>,
+    calibration: Option<&Calibration<'_>>,
     model: &Model,
     options: &QuantizeOptions,
     call: &Call,
@@ -113,41 +146,31 @@ fn run(
     options.check()?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    let given = with.and_then(|(_, calibration)| calibration);
-    let (given, generated) = match given {
-        Some(&Calibration::Generated { shapes, values }) => (None, (shapes, values)),
-        other => (other, Default::default()),
+    let (given, generated) = match calibration {
+        Some(&Calibration::Generated { shapes, values }) => (None, Generated { shapes, values }),
+        other => (other, Generated::default()),
     };
     options.fits_together(given.is_some())?;
-    if options.needs_runtime() && with.is_none() {
+    if options.needs_runtime() && runtime.is_none() {
         bail!(InvalidArgument, "max_quality_loss, target_size, never_slower and smooth_quant need ONNX Runtime");
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
     let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
     let floats = recoded(model, options)?;
     let source = floats.as_ref().unwrap_or(model);
-    let data = match (with, given) {
-        (Some((runtime, _)), Some(calibration)) => Some((runtime, calibrate::batches(source, calibration)?)),
-        _ => None,
-    };
-    if let Some((_, batches)) = &data {
+    let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;
+    if let Some(batches) = &data {
         report.summary.insert("calibration_batches".into(), batches.len().into());
         report.summary.insert("calibration_samples".into(), batches.iter().map(Batch::samples).sum::<u64>().into());
     }
-    let prepared = match with {
-        Some((runtime, _)) => prepare::prepare(source, options, runtime, data.as_ref().map(|(_, b)| &b[..]), call)?,
-        None => None,
-    };
-    let ready = prepared.as_ref().unwrap_or(source);
-    let view = &View::new(ready.proto());
-    let mut work = Work { model: ready, options, view, pool, call, fit: None, generated };
-    let (result, nodes) = match (with, data) {
-        (_, Some((runtime, batches))) if options.quantize_type == QuantizeType::Static => {
-            static_qdq::run(&work, runtime, batches, &mut report)?
-        }
-        (Some((runtime, _)), data) => choose::run(&mut work, runtime, data.map(|(_, b)| b), &mut report)?,
-        (None, _) => work.make(&mut planner::plan(work.view, ready, options)?)?,
+    let run = Run { model: source, options, call, generated };
+    let (result, nodes) = match (options.quantize_type, runtime, data) {
+        (QuantizeType::Static, Some(runtime), Some(batches)) => static_qdq::run(run, runtime, batches, &mut report)?,
+        (QuantizeType::Static, ..) => bail!(
+            InvalidArgument,
+            "static quantization needs calibration data: a text for a text model, otherwise values of its inputs"
+        ),
+        (QuantizeType::Dynamic, runtime, data) => weights_of(WeightForm::Int8, run, runtime, data, &mut report)?,
+        (QuantizeType::WeightOnly, runtime, data) => weights_of(WeightForm::Blocks, run, runtime, data, &mut report)?,
     };
     outcome::count(&mut report, &nodes, options)?;
     let (before, after) = (model.bytes(), result.bytes());
@@ -159,12 +182,33 @@ fn run(
         );
     }
     report.warnings.extend(notes::gone(model, &result));
-    report.summary.insert("bytes_before".into(), before.into());
-    report.summary.insert("bytes_after".into(), after.into());
+    report.sizes(before, after);
     report.nodes = nodes;
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok((result, report))
+}
+
+/// Quantizes the weights of a model, within the limits that are asked for.
+fn weights_of(
+    form: WeightForm,
+    run: Run<'_>,
+    runtime: Option<&'static Runtime>,
+    data: Option<Vec<Batch>>,
+    report: &mut Report,
+) -> Result<Made> {
+    let prepared = match runtime {
+        Some(runtime) => prepare::prepare(run.model, run.options, runtime, data.as_deref(), run.call)?,
+        None => None,
+    };
+    let run = Run { model: prepared.as_ref().unwrap_or(run.model), ..run };
+    let view = &View::new(run.model.proto());
+    let plan = planner::plan(view, run.model, run.options)?;
+    let pool = crate::threads::pool(run.options.threads)?;
+    let mut work = Work { run, form, view, plan, pool, fit: None };
+    match runtime {
+        Some(runtime) => choose::run(&mut work, runtime, data, report),
+        None => work.make(&work.plan),
+    }
 }
 
 /// Returns a GGUF file's model with its blocks as floats, if weights are requested in fewer than 8 bits: the blocks
@@ -175,27 +219,25 @@ fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
 }
 
 impl Work<'_> {
-    /// Makes the result of a plan, with weights fitted to data if there is any. The plan then describes the outcome
-    /// of each weight.
-    fn make(&self, plan: &mut Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
-        let Some((runtime, batches)) = &self.fit else { return self.make_plainly(plan) };
-        let (stop, model, options) = (Stop::new()?, self.model, self.options);
+    /// Makes the result of a plan, with weights fitted to data if there is any.
+    fn make(&self, plan: &Plan<'_>) -> Result<Made> {
+        let Some(Fit { runtime, batches }) = &self.fit else { return self.make_plainly(plan) };
+        let (stop, model, options) = (Stop::new()?, self.run.model, self.run.options);
         let fitted =
             |plan: &Plan<'_>, ticket: &Ticket| calibrated::all(runtime, model, plan, options, batches, ticket, &stop);
         let made = self.drive(plan, fitted)?;
-        self.written(plan, made, |plan, made| weight_only::rewrite(self.model.proto(), plan, &made, options, None))
+        self.written(plan, made, |plan, made| weight_only::rewrite(model.proto(), plan, &made, options, None))
     }
 
     /// As [`Work::make`], without data.
-    fn make_plainly(&self, plan: &mut Plan<'_>) -> Result<(Model, Vec<NodeReport>)> {
-        let (options, original) = (self.options, self.model.proto());
-        match options.quantize_type {
-            QuantizeType::Static => bail!(Internal, "static quantization goes another way"),
-            QuantizeType::Dynamic => {
+    fn make_plainly(&self, plan: &Plan<'_>) -> Result<Made> {
+        let (options, original) = (self.run.options, self.run.model.proto());
+        match self.form {
+            WeightForm::Int8 => {
                 let made = self.drive(plan, |plan, ticket| weights::all(plan, options, ticket))?;
                 self.written(plan, made, |plan, made| dynamic::rewrite(original, plan, made, None))
             }
-            QuantizeType::WeightOnly => {
+            WeightForm::Blocks => {
                 let made = self.drive(plan, |plan, ticket| weight_only::all(plan, options, ticket))?;
                 self.written(plan, made, |plan, made| weight_only::rewrite(original, plan, &made, options, None))
             }
@@ -208,21 +250,21 @@ impl Work<'_> {
         plan: &Plan<'_>,
         work: impl FnOnce(&Plan<'_>, &Ticket) -> Result<T> + Send,
     ) -> Result<(T, Vec<stored::Outcome>)> {
-        let (pool, options) = (&self.pool, self.options);
+        let (pool, options) = (&self.pool, self.run.options);
         let both = |ticket: &Ticket| Ok((work(plan, ticket)?, stored::all(plan, options, ticket)?));
-        self.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
+        self.run.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
     }
 
     /// Returns the model with the new weights, and what was done to each node.
     fn written<T>(
         &self,
-        plan: &mut Plan<'_>,
+        plan: &Plan<'_>,
         (made, outcomes): (T, Vec<stored::Outcome>),
         rewrite: impl FnOnce(&Plan<'_>, T) -> (ModelProto, Vec<NodeReport>),
-    ) -> Result<(Model, Vec<NodeReport>)> {
-        stored::settle(plan, self.view, &outcomes);
+    ) -> Result<Made> {
+        let plan = &stored::settle(plan, self.view, &outcomes);
         let (mut proto, nodes) = rewrite(plan, made);
         stored::apply(&mut proto, &plan.stored, &outcomes, None);
-        Ok((self.model.derive(proto), nodes))
+        Ok((self.run.model.derive(proto), nodes))
     }
 }

@@ -221,10 +221,6 @@ impl QuantizeOptions {
             bail!(InvalidArgument, "an algorithm is for weight-only quantization");
         }
         match kind {
-            QuantizeType::Static if !calibrated => bail!(
-                InvalidArgument,
-                "static quantization needs calibration data: a text for a text model, otherwise values of its inputs"
-            ),
             QuantizeType::Static if self.target_size > 0 => {
                 bail!(InvalidArgument, "target_size: static quantization supports only 8 bits, and so one size")
             }

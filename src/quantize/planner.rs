@@ -49,6 +49,7 @@ pub const QUANTIZED_ALREADY: [&str; 12] = [
 const BROADCAST_OPSET: i64 = 7;
 
 /// A weight to quantize; several nodes may share it.
+#[derive(Clone)]
 pub struct Weight<'a> {
     pub matrix: Matrix,
     pub channel: Channel,
@@ -92,6 +93,7 @@ impl Form {
 }
 
 /// A node that will be rewritten.
+#[derive(Clone)]
 pub struct Change<'a> {
     pub body: BodyId,
     pub node: usize,
@@ -103,7 +105,8 @@ pub struct Change<'a> {
     pub constant: Constant<'a>,
 }
 
-/// A plan of changes.
+/// A plan of changes. A decision on it gives another plan: see [`Plan::decide`].
+#[derive(Clone)]
 pub struct Plan<'a> {
     pub weights: Vec<Weight<'a>>,
     pub changes: Vec<Change<'a>>,
@@ -167,8 +170,7 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
         bail!(InvalidArgument, "no node that is quantized matches {pattern:?}; {}", planner.examples());
     }
     planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
-    planner.plan.keep_inputs(view);
-    Ok(planner.plan)
+    Ok(planner.plan.keep_inputs(view))
 }
 
 struct Planner<'p, 'a> {

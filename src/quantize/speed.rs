@@ -1,9 +1,9 @@
 //! Races of original and result on the present machine, to find weights that are not faster when quantized.
 
-use super::Work;
 use super::allocate::Unit;
 use super::decide::Decision;
-use super::planner::{Form, Plan, plan};
+use super::planner::{Form, Plan};
+use super::{Run, Work};
 use crate::benchmark::inputs::InputSet;
 use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race, settled};
 use crate::calibrate::Batch;
@@ -33,20 +33,19 @@ pub struct Found {
 /// A kind is kept unless the model is faster without it; everything is dropped if the rest is slower than the
 /// original. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
 pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
-    let first = plan(work.view, work.model, work.options)?;
-    let kinds = kinds(&first, units);
-    let mut races = Races::new(runtime, work, sample)?;
+    let kinds = kinds(&work.plan, units);
+    let mut races = Races::new(runtime, work.run, sample)?;
     let mut slow = vec![false; units.len()];
     let mut best = races.subject(&made(work, units, &slow)?)?;
     for (done, kind) in kinds.iter().enumerate() {
-        work.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        work.run.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
         let mut without = slow.clone();
         kind.iter().for_each(|unit| without[*unit] = true);
         if without.iter().all(|slow| *slow) {
             continue; // That is the original.
         }
         let other = races.subject(&made(work, units, &without)?)?;
-        let (speedup, pair) = races.run(best, other)?;
+        let (speedup, pair) = races.race(best, other)?;
         best = if speedup.low > 1.0 {
             slow = without;
             pair.result
@@ -54,9 +53,9 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
             pair.original
         };
     }
-    work.call.report("speed", kinds.len() as u64, kinds.len() as u64 + 1)?;
-    let original = races.subject(work.model)?;
-    let (speedup, _) = races.run(original, best)?;
+    work.run.call.report("speed", kinds.len() as u64, kinds.len() as u64 + 1)?;
+    let original = races.subject(work.run.model)?;
+    let (speedup, _) = races.race(original, best)?;
     if speedup.high < 1.0 {
         slow.iter_mut().zip(units).for_each(|(slow, unit)| *slow = unit.stored.is_none());
     }
@@ -66,13 +65,11 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
 /// Returns the model without the slow units. Weights are not fitted to data, which takes long and does not change the
 /// speed.
 fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
-    let mut plan = plan(work.view, work.model, work.options)?;
-    let mut decisions: Vec<Decision> = plan.weights.iter().map(|_| Decision::AsPlanned).collect();
+    let mut decisions: Vec<Decision> = work.plan.weights.iter().map(|_| Decision::AsPlanned).collect();
     for (unit, _) in units.iter().zip(slow).filter(|(_, slow)| **slow) {
         unit.weights.iter().for_each(|weight| decisions[*weight] = Decision::Left(SLOWER));
     }
-    plan.decide(work.view, &decisions);
-    Ok(work.make_plainly(&mut plan)?.0)
+    Ok(work.make_plainly(&work.plan.decide(work.view, &decisions))?.0)
 }
 
 /// Returns the units of one form and shape, those with most weights first.
@@ -100,44 +97,44 @@ fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
 /// Races on the same inputs.
 pub struct Races<'r> {
     runtime: &'static Runtime,
-    work: &'r Work<'r>,
+    run: Run<'r>,
     session: SessionOptions,
     options: BenchmarkOptions,
     inputs: InputSet,
 }
 
 impl<'r> Races<'r> {
-    /// Returns races on a given batch, or else on inputs as in `benchmark`.
-    pub fn new(runtime: &'static Runtime, work: &'r Work<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
-        let writes = work.model.card().task == Task::Generate;
+    /// On a batch that is given, else on inputs as `benchmark` takes them.
+    pub fn new(runtime: &'static Runtime, run: Run<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
+        let writes = run.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
             runs: ROUNDS,
             warmup: 3,
             max_seconds: SECONDS,
             sequence_length: usize::from(writes),
-            shapes: work.generated.0.to_vec(),
-            values: work.generated.1.to_vec(),
+            shapes: run.generated.shapes.to_vec(),
+            values: run.generated.values.to_vec(),
             ..BenchmarkOptions::default()
         };
-        let session = SessionOptions { threads: work.options.threads, ..SessionOptions::default() };
+        let session = SessionOptions { threads: run.options.threads, ..SessionOptions::default() };
         let inputs = match sample.filter(|_| !writes) {
             Some(batch) => {
                 InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() }
             }
-            None => settled(runtime, work.model, &options, &session, work.call)?,
+            None => settled(runtime, run.model, &options, &session, run.call)?,
         };
-        Ok(Races { runtime, work, session, options, inputs })
+        Ok(Races { runtime, run, session, options, inputs })
     }
 
     /// Returns a model that is ready to race.
     pub fn subject(&self, model: &Model) -> Result<Subject> {
-        Subject::new(self.runtime, model, &self.session, self.work.call)
+        Subject::new(self.runtime, model, &self.session, self.run.call)
     }
 
-    /// Returns the speed-up of `result` over `original`.
-    pub fn run(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
+    /// How many times as fast as `original` the `result` is.
+    pub fn race(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
-        let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.work.call)?;
+        let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.run.call)?;
         Ok((speedup, pair))
     }
 }

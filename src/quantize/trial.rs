@@ -3,9 +3,8 @@
 //! [`Judge`] holds inputs and the outputs of the original. [`Trial`] is a model in which every quantizable node has
 //! both forms and a switch, so that any combination runs in one session.
 
-use super::planner::Plan;
 use super::rewrite::Switches;
-use super::{QuantizeType, Work, dynamic, stored, weight_only, weights};
+use super::{Run, WeightForm, Work, dynamic, stored, weight_only, weights};
 use crate::benchmark::{self, inputs::Mask, rows::Sums};
 use crate::calibrate::Batch;
 use crate::call::Ticket;
@@ -39,21 +38,21 @@ struct Case {
 
 impl Judge {
     /// Runs the original on the batches.
-    pub fn new(runtime: &'static Runtime, work: &Work<'_>, batches: Vec<Batch>) -> Result<Judge> {
+    pub fn new(runtime: &'static Runtime, run: &Run<'_>, batches: Vec<Batch>) -> Result<Judge> {
         let floats = |info: &crate::model::ValueInfo| {
             matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
         };
-        let outputs: Vec<(String, bool)> = work.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
+        let outputs: Vec<(String, bool)> = run.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
         let Some(primary) = benchmark::primary_output(&outputs) else {
             bail!(Unsupported, "the model has no float output to measure quality on");
         };
         let output = outputs[primary].0.clone();
         let logits = output.to_lowercase().contains("logit");
-        let mut judge = Judge { runtime, threads: work.options.threads, output, logits, cases: Vec::new() };
-        let mut session = judge.session(work.model, work)?;
+        let mut judge = Judge { runtime, threads: run.options.threads, output, logits, cases: Vec::new() };
+        let mut session = judge.session(run.model, run)?;
         let (stop, mut bytes) = (Stop::new()?, 0);
         for batch in batches {
-            work.call.check()?;
+            run.call.check()?;
             let reference = judge.run(&mut session, &batch, None, &stop).at(|| "the original")?;
             bytes += reference.elements() * 4;
             if bytes > REFERENCE_BYTES && !judge.cases.is_empty() {
@@ -79,15 +78,15 @@ impl Judge {
         self.cases.len()
     }
 
-    /// Returns the mean over rows of the KL divergence from the original in nats, or of 1 - cosine.
-    pub fn loss(&self, model: &Model, work: &Work<'_>) -> Result<f64> {
-        let mut session = self.session(model, work)?;
+    /// Mean over the rows of the Kullback-Leibler divergence from the original in nats, or of 1 - cosine.
+    pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
+        let mut session = self.session(model, run)?;
         self.mean(&mut session, None, self.cases.len(), &Stop::new()?)
     }
 
-    fn session(&self, model: &Model, work: &Work<'_>) -> Result<Session> {
+    fn session(&self, model: &Model, run: &Run<'_>) -> Result<Session> {
         let options = SessionOptions { threads: self.threads, varying_sizes: true, ..SessionOptions::default() };
-        Session::new(self.runtime, model, &options, work.call)
+        Session::new(self.runtime, model, &options, run.call)
     }
 
     fn run(&self, session: &mut Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Tensor> {
@@ -162,38 +161,41 @@ pub struct Trial<'j> {
     stop: Stop,
 }
 
+/// Which switch each weight of a plan has.
+pub struct SwitchOf<'s> {
+    /// By weight.
+    pub weights: &'s [usize],
+    /// By weight that is stored.
+    pub stored: &'s [usize],
+    /// Number of switches.
+    pub count: usize,
+}
+
 impl<'j> Trial<'j> {
-    /// Returns a trial with weights coded as planned. `of` is the switch of each weight, `of_stored` of each stored
-    /// one.
-    pub fn new(
-        judge: &'j Judge,
-        work: &Work<'_>,
-        plan: &Plan<'_>,
-        (of, of_stored): (&[usize], &[usize]),
-        count: usize,
-    ) -> Result<Trial<'j>> {
-        let original = work.model.proto();
+    /// Makes the model on trial, with weights coded as planned.
+    pub fn new(judge: &'j Judge, work: &Work<'_>, of: &SwitchOf<'_>) -> Result<Trial<'j>> {
+        let (original, plan) = (work.run.model.proto(), &work.plan);
+        let (form, options) = (work.form, work.run.options);
         let input = Names::of(original).fresh(SWITCHES);
-        let switches = Switches { input: &input, of, count };
+        let switches = Switches { input: &input, of: of.weights, count: of.count };
         let ticket = Ticket::default();
         let proto = work.pool.install(|| -> Result<_> {
-            let outcomes = stored::all(plan, work.options, &ticket)?;
-            let mut proto = match work.options.quantize_type {
-                QuantizeType::WeightOnly => {
-                    let made = weight_only::all(plan, work.options, &ticket)?;
-                    weight_only::rewrite(original, plan, &made, work.options, Some(&switches)).0
+            let outcomes = stored::all(plan, options, &ticket)?;
+            let mut proto = match form {
+                WeightForm::Blocks => {
+                    let made = weight_only::all(plan, options, &ticket)?;
+                    weight_only::rewrite(original, plan, &made, options, Some(&switches)).0
                 }
-                QuantizeType::Dynamic => {
-                    let made = weights::all(plan, work.options, &ticket)?;
+                WeightForm::Int8 => {
+                    let made = weights::all(plan, options, &ticket)?;
                     dynamic::rewrite(original, plan, made, Some(&switches)).0
                 }
-                QuantizeType::Static => bail!(Unsupported, "static quantization on trial"),
             };
-            let switched = stored::Switched { input: &input, of: of_stored };
+            let switched = stored::Switched { input: &input, of: of.stored };
             stored::apply(&mut proto, &plan.stored, &outcomes, Some(&switched));
             Ok(proto)
         })?;
-        let session = judge.session(&work.model.derive(proto), work).at(|| "the model on trial")?;
+        let session = judge.session(&work.run.model.derive(proto), &work.run).at(|| "the model on trial")?;
         let elements = |case: &Case| case.batch.inputs.first().map_or(1, |(_, t)| t.elements());
         let mut seen = 0;
         let cases = judge.cases.iter().take_while(|case| {

@@ -15,7 +15,7 @@ use crate::limits;
 use crate::model::{Model, names};
 use crate::onnx::proto::ModelProto;
 use crate::onnx::save::{self, ExternalData};
-use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::report::{NodeReport, Report};
 use crate::runtime::Runtime;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -81,8 +81,7 @@ pub fn build(
         bytes: manifest.engine_bytes,
         sha256: manifest.engine_sha256,
     });
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok(report)
 }
 
@@ -106,10 +105,8 @@ pub fn graph(
     };
     let proto = lowered(runtime, model, &profiles, options, &mut report, call)?;
     let result = model.derive(proto);
-    report.summary.insert("bytes_before".into(), model.bytes().into());
-    report.summary.insert("bytes_after".into(), result.bytes().into());
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.sizes(model.bytes(), result.bytes());
+    report.finish(start);
     Ok((result, report))
 }
 

@@ -12,8 +12,8 @@ use optimize::graph::edit::{float_tensor, ints_attribute, node};
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType::Float32;
 use optimize::open;
-use optimize::prune::structured::{Importance, StructuredOptions, structured};
-use optimize::prune::{PruneMethod, PruneOptions, prune};
+use optimize::prune::structured::{Importance, PruneOptions, structured};
+use optimize::prune::{PruneMethod, prune};
 use optimize::runtime::Tensor;
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Decoder;
@@ -192,7 +192,7 @@ fn a_convolution_makes_up_for_the_channels_that_went() {
     let (other, call) = (image(4), Call::default());
     let expected = run(&model, &other);
     let lost = |reconstruct: bool| -> f32 {
-        let options = StructuredOptions { reconstruct, importance: Importance::Activation, ..Default::default() };
+        let options = PruneOptions { reconstruct, importance: Importance::Activation, ..PruneOptions::structured() };
         let (cut, report) = structured(&model, &options, Some((runtime(), &batches)), &call).unwrap();
         assert!(report.summary["units_after"].as_u64() < report.summary["units_before"].as_u64());
         assert!(!report.summary.contains_key("notes"), "{:?}", report.summary.get("notes"));
@@ -205,17 +205,17 @@ fn a_convolution_makes_up_for_the_channels_that_went() {
 #[test]
 fn goals_are_met_by_as_little_as_it_takes() {
     let whole = chain(&[0, 1, 2, 3, 4, 5], true);
-    let options = |target_size, target_speedup| StructuredOptions {
+    let options = |target_size, target_speedup| PruneOptions {
         target_size,
         target_speedup,
         round_to: 1,
-        ..StructuredOptions::default()
+        ..PruneOptions::structured()
     };
     let bytes = whole.bytes();
     let (result, report) = structured(&whole, &options(bytes * 9 / 10, 0.0), None, &Call::default()).unwrap();
     assert!(result.bytes() <= bytes * 9 / 10 && result.bytes() > bytes * 8 / 10, "{} of {bytes}", result.bytes());
     assert!(report.summary["sparsity"].as_f64().unwrap() > 0.0);
-    let refused = |options: &StructuredOptions| structured(&whole, options, None, &Call::default()).err().unwrap();
+    let refused = |options: &PruneOptions| structured(&whole, options, None, &Call::default()).err().unwrap();
     assert!(refused(&options(10, 0.0)).message().contains("bytes are left"));
     runtime();
     let e = refused(&options(0, 1e6));

@@ -10,7 +10,7 @@ mod random;
 
 use optimize::call::Call;
 use optimize::model::Model;
-use optimize::prune::structured::{Importance, Plan, StructuredOptions};
+use optimize::prune::structured::{Importance, Plan, PruneOptions};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use random::{Maker, Random};
 use support::runtime;
@@ -29,12 +29,12 @@ fn cut_equals_masked(seed: u64, numbers: bool) -> (u64, u64) {
     let images = seed % 2 == 1 && !numbers;
     let model = if images { maker.images() } else { maker.tokens() };
     let mut random = Random(seed ^ 0xabcd);
-    let options = StructuredOptions {
+    let options = PruneOptions {
         sparsity: 0.1 + 0.75 * f64::from(random.float().abs()),
         importance: random.pick(&[Importance::L1, Importance::L2, Importance::Random]),
         round_to: random.pick(&[0, 1, 1, 2]),
         seed,
-        ..StructuredOptions::default()
+        ..PruneOptions::structured()
     };
     let plan = match Plan::new(&model, &options, None, &Call::default()) {
         Ok(plan) => plan,

@@ -8,16 +8,16 @@ use optimize::error::Kind;
 use optimize::model::{Dim, Model};
 use optimize::onnx::dtype::DataType::Float32;
 use optimize::open;
-use optimize::prune::structured::{Importance, Plan, SparsityOverride, StructuredOptions, structured};
+use optimize::prune::structured::{Importance, Plan, PruneOptions, SparsityOverride, structured};
 use optimize::quantize::{QuantizeOptions, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::{Decoder, Tokenizer};
 use std::path::PathBuf;
 
-fn options(sparsity: f64, targets: &[&str]) -> StructuredOptions {
+fn options(sparsity: f64, targets: &[&str]) -> PruneOptions {
     let target_modules = targets.iter().map(|t| (*t).to_owned()).collect();
-    StructuredOptions { sparsity, target_modules, ..StructuredOptions::default() }
+    PruneOptions { sparsity, target_modules, ..PruneOptions::structured() }
 }
 
 /// All float outputs but the cache, for a prompt of 6 tokens; inputs that the model lacks are left out.
@@ -55,7 +55,7 @@ pub fn outputs_of(model: &Model) -> Vec<f32> {
 }
 
 /// Cut equals masked, and is not what it was.
-fn check(model: &Model, options: &StructuredOptions, what: &str) -> Model {
+fn check(model: &Model, options: &PruneOptions, what: &str) -> Model {
     let plan = Plan::new(model, options, None, &Call::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let cut = plan.cut(&Call::default()).unwrap();
     let (expected, found) = (outputs_of(&plan.masked().unwrap()), outputs_of(&cut));
@@ -126,11 +126,11 @@ fn reconstruction_brings_back_some_of_what_is_lost() {
     };
     let fit = read(&texts.join("\n"), 64);
     let data = Some((runtime(), fit.as_slice()));
-    let plain = StructuredOptions { importance: Importance::Activation, ..options(0.3, &["intermediate"]) };
-    let fitted = StructuredOptions { reconstruct: true, ..plain.clone() };
+    let plain = PruneOptions { importance: Importance::Activation, ..options(0.3, &["intermediate"]) };
+    let fitted = PruneOptions { reconstruct: true, ..plain.clone() };
     let other = read(include_str!("../../CONTRIBUTING.md"), 4);
     let expected = on_batches(&model, &other);
-    let lost = |options: &StructuredOptions| -> f32 {
+    let lost = |options: &PruneOptions| -> f32 {
         let (cut, _) = structured(&model, options, data, &Call::default()).unwrap();
         on_batches(&cut, &other).iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum()
     };
@@ -154,21 +154,21 @@ fn on_batches(model: &Model, batches: &[Batch]) -> Vec<f32> {
 #[test]
 fn what_makes_no_sense_is_refused_in_words() {
     let model = Model::load(&deps("models/paraphrase-MiniLM-L3-v2/model.onnx")).unwrap();
-    let refused = |options: &StructuredOptions| structured(&model, options, None, &Call::default()).err().unwrap();
+    let refused = |options: &PruneOptions| structured(&model, options, None, &Call::default()).err().unwrap();
     for sparsity in [1.0, -0.1, f64::NAN, 30.0] {
         let e = refused(&options(sparsity, &[]));
         assert!(e.kind() == Kind::InvalidArgument && e.message().contains("sparsity is"), "{e}");
     }
     let e = refused(&options(0.3, &["q_proj"]));
     assert!(e.kind() == Kind::InvalidArgument && e.message().contains("query"), "{e}");
-    let e = refused(&StructuredOptions {
+    let e = refused(&PruneOptions {
         overrides: vec![SparsityOverride { pattern: "nothing".into(), sparsity: 0.5 }],
         ..options(0.3, &[])
     });
     assert!(e.message().contains("\"nothing\""), "{e}");
     let e = refused(&options(0.3, &["word_embeddings"]));
     assert!(e.kind() == Kind::Unsupported && e.message().contains("it normalizes over it"), "{e}");
-    let e = refused(&StructuredOptions { reconstruct: true, ..options(0.3, &[]) });
+    let e = refused(&PruneOptions { reconstruct: true, ..options(0.3, &[]) });
     assert!(e.message().contains("calibration"), "{e}");
     let (int8, _) = quantize(&model, &QuantizeOptions::default(), &Call::default()).unwrap();
     let e = structured(&int8, &options(0.3, &[]), None, &Call::default()).err().unwrap();

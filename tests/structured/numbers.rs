@@ -9,7 +9,7 @@ use optimize::graph::edit::{float_tensor, int_attribute, ints_attribute, node, t
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType::{Float32, Int64};
 use optimize::onnx::proto::{NodeProto, TensorProto};
-use optimize::prune::structured::{Plan, StructuredOptions, structured};
+use optimize::prune::structured::{Plan, PruneOptions, structured};
 use optimize::runtime::Tensor;
 
 const FLOAT: i64 = 1;
@@ -143,7 +143,7 @@ fn attribute(mut made: NodeProto, name: &str, values: &[i64]) -> NodeProto {
 
 /// Cuts half of a model, which must give what it gives with zeros; what the report says of units.
 fn halved(model: &Model, x: &Tensor) -> (u64, u64) {
-    let options = StructuredOptions { sparsity: 0.5, round_to: 1, ..StructuredOptions::default() };
+    let options = PruneOptions { sparsity: 0.5, round_to: 1, ..PruneOptions::structured() };
     let plan = Plan::new(model, &options, None, &Call::default()).unwrap();
     let cut = plan.cut(&Call::default()).unwrap();
     let (expected, found) = (run(&plan.masked().unwrap(), x), run(&cut, x));
@@ -282,7 +282,7 @@ fn a_window_of_raw_sound_is_no_larger_than_an_open_length() {
 #[test]
 fn who_lost_a_shape_is_named_and_no_weight_is_denied() {
     let refused = |model: &Model| {
-        structured(model, &StructuredOptions::default(), None, &Call::default()).err().unwrap().to_string()
+        structured(model, &PruneOptions::structured(), None, &Call::default()).err().unwrap().to_string()
     };
     // How many there are is in the data.
     let all = vec![weights("up", &[1, 16], 1), weights("down", &[16, 4], 2)];
@@ -326,7 +326,7 @@ fn channels_of_images_stay_in_whole_blocks_by_default() {
     let made =
         model(17, vec![value("x", Float32, &[-1, 3, 9, 9])], vec![value("y", Float32, &[-1, 5, 5, 5])], all, nodes);
     let kept = |sparsity: f64| {
-        let options = StructuredOptions { sparsity, ..StructuredOptions::default() };
+        let options = PruneOptions { sparsity, ..PruneOptions::structured() };
         let (cut, _) = structured(&made, &options, None, &Call::default()).unwrap();
         let sizes =
             |name: &str| cut.graph().initializer.iter().find(|t| t.name.as_deref() == Some(name)).unwrap().dims[0];

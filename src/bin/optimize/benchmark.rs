@@ -3,6 +3,7 @@
 use crate::common::{self, Engines, Machine, On, Output};
 use crate::progress::Bar;
 use crate::table;
+use crate::technique::Made;
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, Timed, benchmark, benchmark_engine, brief, into_report};
 use optimize::error::{Context, Kind, Result, bail};
@@ -96,16 +97,6 @@ pub struct AfterTechnique {
     pub benchmark_runs: Option<usize>,
 }
 
-/// A result on disk, with its original.
-pub struct Made<'a> {
-    /// The original model.
-    pub original: &'a Model,
-    /// The file of the result.
-    pub file: &'a Path,
-    /// The calibration data of the result.
-    pub calibration: Option<&'a Path>,
-}
-
 /// Total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
 /// Number of texts of the calibration data that the models are compared on.
@@ -119,19 +110,11 @@ impl AfterTechnique {
 
     /// Measures the result as it loads from disk, and adds the figures to the report. A brief benchmark that cannot
     /// run is not an error: the report gives the reason.
-    pub fn measure(
-        &self,
-        made: &Made<'_>,
-        inputs: &Inputs,
-        machine: &Machine,
-        output: &Output,
-        report: &mut Report,
-        bar: &Bar,
-    ) -> Result<()> {
-        if self.no_benchmark || (output.quiet && !output.json && !self.wanted()) {
+    pub fn measure(&self, made: &Made<'_>, report: &mut Report, bar: &Bar) -> Result<()> {
+        if self.no_benchmark || (made.output.quiet && !made.output.json && !self.wanted()) {
             return Ok(());
         }
-        match self.compared(made, inputs, machine, bar) {
+        match self.compared(made, bar) {
             Ok(compared) => (report.benchmark, report.quality) = (compared.benchmark, compared.quality),
             Err(e) if self.wanted() || matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
             Err(e) => drop(report.summary.insert("not_measured".into(), e.to_string().into())),
@@ -139,9 +122,10 @@ impl AfterTechnique {
         Ok(())
     }
 
-    fn compared(&self, made: &Made<'_>, inputs: &Inputs, machine: &Machine, bar: &Bar) -> Result<Report> {
+    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<Report> {
+        let (inputs, machine) = (made.inputs, made.machine);
         let runtime = machine.runtime()?;
-        let (original, result) = (made.original, common::load(made.file, bar)?);
+        let (original, result) = (made.original, common::load(&made.target.file, bar)?);
         let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
         let mut options = options(inputs, machine, self.benchmark_text.clone(), self.benchmark_runs)?;
         let free = options.texts.is_empty() && options.tensors.is_empty();

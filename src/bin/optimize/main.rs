@@ -15,6 +15,7 @@ mod prune;
 mod quantize;
 mod run;
 mod table;
+mod technique;
 mod tensorrt;
 
 use clap::{Parser, Subcommand};

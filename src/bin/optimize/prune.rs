@@ -1,19 +1,17 @@
 //! `optimize prune`: sets weights to zero, or removes structures.
 
-use crate::benchmark::{AfterTechnique, Inputs, Made};
+use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
-use crate::progress::Bar;
 use crate::quantize::Size;
 use crate::table;
+use crate::technique::{CalibrationFile, Made, Storage, external_data};
 use clap::Args;
-use optimize::calibrate::{self, Calibration};
-use optimize::error::{Context, Result, bail};
+use optimize::error::Result;
 use optimize::model::Model;
-use optimize::onnx::save::ExternalData;
 use optimize::prune::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride, prune, prune_calibrated};
 use optimize::report::Report;
 use optimize::verify::Kept;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `prune`.
 #[derive(Args)]
@@ -129,55 +127,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         let (result, mut report) = match &arguments.calibration {
             None => bar.call(|call| prune(&model, &options, call))?,
-            Some(file) => calibrated(arguments, &model, file, &options, bar)?,
+            Some(file) => {
+                let (windows, length) = (arguments.calibration_windows, arguments.calibration_length);
+                let data = CalibrationFile { file, windows: windows.unwrap_or(0), length: length.unwrap_or(0) };
+                let runtime = arguments.machine.runtime()?;
+                data.read(&model, &arguments.model, |calibration| {
+                    bar.call(|call| prune_calibrated(runtime, &model, &options, calibration, call))
+                })?
+            }
         };
-        common::examine(&arguments.machine, (&model, &result), Kept::Exactly, &mut report, bar)?;
-        report.input = Some(bar.call(|call| model.identity(call))?);
-        let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
-        let saved = bar.call(|call| match arguments.packed {
-            true => result.save_packed(&target.file, call),
-            false => result.save(&target.file, external, call),
-        })?;
-        report.output = Some(saved.identity());
+        let storage = match arguments.packed {
+            true => Storage::Packed,
+            false => Storage::Onnx(external_data(arguments.external_data)),
+        };
+        let made = Made {
+            original: &model,
+            result: &result,
+            target: &target,
+            storage,
+            calibration: arguments.calibration.as_deref(),
+            after: &arguments.after,
+            inputs: &arguments.inputs,
+            machine: &arguments.machine,
+            output: &arguments.reporting,
+        };
+        made.finish(Some(Kept::Exactly), &mut report, bar)?;
         if arguments.packed && report.summary.contains_key("note") {
             report.summary.insert("note".into(), PACKED.into());
         }
-        target.carry_along(&model)?;
-        let made = Made { original: &model, file: &target.file, calibration: arguments.calibration.as_deref() };
-        let (inputs, machine, reporting) = (&arguments.inputs, &arguments.machine, &arguments.reporting);
-        arguments.after.measure(&made, inputs, machine, reporting, &mut report, bar)?;
-        report.peak_rss_bytes = optimize::report::peak_rss_bytes();
         Ok(report)
     })?;
     show(arguments, &report)
-}
-
-fn calibrated(
-    arguments: &Arguments,
-    model: &Model,
-    file: &Path,
-    options: &PruneOptions,
-    bar: &Bar,
-) -> Result<(Model, Report)> {
-    let runtime = arguments.machine.runtime()?;
-    if file.extension().is_some_and(|extension| extension == "safetensors") {
-        let tensors = calibrate::read_tensors(file)?;
-        let calibration = Calibration::Tensors(&tensors);
-        // What does not fit is that file's fault, and nothing behind this is.
-        calibrate::batches(model, &calibration).at(|| file.display())?;
-        return bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call));
-    }
-    let text = common::text_of(file)?;
-    let Some(tokenizer) = common::tokenizer(None, model)? else {
-        bail!(NotFound, "{}: the model has no tokenizer for the calibration text", arguments.model.display());
-    };
-    let calibration = Calibration::Text {
-        text: &text,
-        tokenizer: &tokenizer,
-        windows: arguments.calibration_windows.unwrap_or(0),
-        length: arguments.calibration_length.unwrap_or(0),
-    };
-    bar.call(|call| prune_calibrated(runtime, model, options, &calibration, call))
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> PruneOptions {

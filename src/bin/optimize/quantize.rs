@@ -1,14 +1,13 @@
 //! `optimize quantize`: stores weights in fewer bits.
 
-use crate::benchmark::{AfterTechnique, Inputs, Made};
+use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
-use crate::progress::Bar;
 use crate::table;
+use crate::technique::{CalibrationFile, Made, Storage, external_data};
 use clap::Args;
-use optimize::calibrate::{self, Calibration};
-use optimize::error::{Context, Result, bail};
+use optimize::calibrate::Calibration;
+use optimize::error::Result;
 use optimize::model::Model;
-use optimize::onnx::save::ExternalData;
 use optimize::quantize::{
     Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize,
     quantize_with,
@@ -16,7 +15,7 @@ use optimize::quantize::{
 use optimize::report::Report;
 use optimize::shapes::{parse_shape, parse_values};
 use optimize::verify::Kept;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `quantize`.
 #[derive(Args)]
@@ -172,50 +171,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 bar.call(|call| quantize_with(runtime, &model, &options, Some(&generated), call))?
             }
             None => bar.call(|call| quantize(&model, &options, call))?,
-            Some(file) => calibrated(arguments, &model, file, &options, bar)?,
+            Some(file) => {
+                let (windows, length) = (arguments.calibration_windows, arguments.calibration_length.unwrap_or(0));
+                let runtime = arguments.machine.runtime()?;
+                CalibrationFile { file, windows, length }.read(&model, &arguments.model, |calibration| {
+                    bar.call(|call| quantize_with(runtime, &model, &options, Some(calibration), call))
+                })?
+            }
         };
-        if options.quantize_type != QuantizeType::Static {
-            common::examine(&arguments.machine, (&model, &result), Kept::Rounded, &mut report, bar)?;
-        }
-        report.input = Some(bar.call(|call| model.identity(call))?);
-        let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
-        report.output = Some(bar.call(|call| result.save(&target.file, external, call))?.identity());
-        target.carry_along(&model)?;
-        let made = Made { original: &model, file: &target.file, calibration: arguments.calibration.as_deref() };
-        let (inputs, machine, reporting) = (&arguments.inputs, &arguments.machine, &arguments.reporting);
-        arguments.after.measure(&made, inputs, machine, reporting, &mut report, bar)?;
-        report.peak_rss_bytes = optimize::report::peak_rss_bytes();
+        let made = Made {
+            original: &model,
+            result: &result,
+            target: &target,
+            storage: Storage::Onnx(external_data(arguments.external_data)),
+            calibration: arguments.calibration.as_deref(),
+            after: &arguments.after,
+            inputs: &arguments.inputs,
+            machine: &arguments.machine,
+            output: &arguments.reporting,
+        };
+        let kept = (options.quantize_type != QuantizeType::Static).then_some(Kept::Rounded);
+        made.finish(kept, &mut report, bar)?;
         Ok(report)
     })?;
     show(arguments, &report)
-}
-
-fn calibrated(
-    arguments: &Arguments,
-    model: &Model,
-    file: &Path,
-    options: &QuantizeOptions,
-    bar: &Bar,
-) -> Result<(Model, Report)> {
-    let runtime = arguments.machine.runtime()?;
-    if file.extension().is_some_and(|extension| extension == "safetensors") {
-        let tensors = calibrate::read_tensors(file)?;
-        let calibration = Calibration::Tensors(&tensors);
-        // What does not fit is that file's fault, and nothing behind this is.
-        calibrate::batches(model, &calibration).at(|| file.display())?;
-        return bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call));
-    }
-    let text = common::text_of(file)?;
-    let Some(tokenizer) = common::tokenizer(None, model)? else {
-        bail!(NotFound, "{}: the model has no tokenizer for the calibration text", arguments.model.display());
-    };
-    let calibration = Calibration::Text {
-        text: &text,
-        tokenizer: &tokenizer,
-        windows: arguments.calibration_windows,
-        length: arguments.calibration_length.unwrap_or(0),
-    };
-    bar.call(|call| quantize_with(runtime, model, options, Some(&calibration), call))
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {

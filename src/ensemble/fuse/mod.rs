@@ -16,7 +16,7 @@ use crate::graph::edit;
 use crate::model::{Card, Dim, Format, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfoProto};
-use crate::report::{Report, peak_rss_bytes};
+use crate::report::Report;
 use crate::source::checkpoint::sentence::Sentence;
 use heads::Nodes;
 use join::Join;
@@ -62,8 +62,7 @@ impl Ensemble {
         ]
         .into_iter()
         .collect();
-        report.seconds = start.elapsed().as_secs_f64();
-        report.peak_rss_bytes = peak_rss_bytes();
+        report.finish(start);
         Ok((model, report))
     }
 

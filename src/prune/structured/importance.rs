@@ -3,7 +3,7 @@
 use super::analysis::Analysis;
 use super::axes::Axis;
 use super::groups::{Group, Groups};
-use super::{Importance, StructuredOptions, analysis, tensors};
+use super::{Importance, PruneOptions, analysis, tensors};
 use crate::calibrate::{Batch, Walk};
 use crate::call::Ticket;
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ fn add_squares(tensor: &Tensor, dimension: usize, sums: &mut Vec<f64>) -> Result
 pub fn scores(
     analysis: &Analysis<'_>,
     groups: &Groups,
-    options: &StructuredOptions,
+    options: &PruneOptions,
     statistics: &Statistics,
 ) -> Result<Vec<Vec<f64>>> {
     let mut random = Random(options.seed ^ 0x9e37_79b9_7f4a_7c15);

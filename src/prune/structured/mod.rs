@@ -29,93 +29,29 @@ use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::model::Model;
-use crate::report::{NodeReport, Report, peak_rss_bytes};
+use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop};
 use analysis::Analysis;
 use axes::Kept;
 use known::Known;
-use serde::Serialize;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use super::options::{Importance, SparsityOverride};
+pub use super::options::{Importance, PruneOptions, SparsityOverride};
 
-/// Options of [`structured`].
-#[derive(Debug, Clone, Serialize)]
-pub struct StructuredOptions {
-    /// Share of each group's units to remove: from 0 to below 1. Both ends of a weight may shrink, so parameters can
-    /// be reduced by more.
-    pub sparsity: f64,
-    /// Other shares for some modules. The first match counts.
-    pub overrides: Vec<SparsityOverride>,
-    /// Modules whose outputs are cut (or inputs, if their outputs cannot be): names or globs that match a run of the
-    /// parts of a module's path, e.g. `query`, `fc*`, `layer.*.intermediate`. Empty means all that can be.
-    pub target_modules: Vec<String>,
-    /// Modules to leave unchanged, with everything that depends on them; takes precedence over `target_modules`.
-    pub exclude: Vec<String>,
-    /// Ranking of the units.
-    pub importance: Importance,
-    /// Seed of [`Importance::Random`].
-    pub seed: u64,
-    /// The number of kept units is a multiple of this, as near as possible. 0 is, for the channels of two-dimensional
-    /// convolutions, 16 for groups of 32 or more and 8 for groups of 16 or more: ONNX Runtime's fastest layout uses
-    /// blocks of 16 channels with AVX-512 and of 8 elsewhere, and the result must be the same on every machine. For
-    /// everything else it is 16 for groups of 256 or more and 8 from 64 on; otherwise 1.
-    pub round_to: usize,
-    /// Whether the weights that read the rest are changed so that their outputs stay as close as possible to the
-    /// original on calibration data (least squares).
-    pub reconstruct: bool,
-    /// Size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
-    pub target_size: u64,
-    /// Measured speed-up to prune for, as little as needed, instead of a sparsity; 0 is none. Needs ONNX Runtime; a
-    /// decoder is measured by steps of one token.
-    pub target_speedup: f64,
-    /// Number of worker threads; 0 means all processors.
-    #[serde(skip)]
-    pub threads: usize,
-    /// Folder of cut weights until they are saved (an unlinked file); default the system's temporary folder.
-    #[serde(skip)]
-    pub scratch_folder: Option<PathBuf>,
-}
-
-impl Default for StructuredOptions {
-    fn default() -> Self {
-        StructuredOptions {
-            sparsity: 0.3,
-            overrides: Vec::new(),
-            target_modules: Vec::new(),
-            exclude: Vec::new(),
-            importance: Importance::default(),
-            seed: 0,
-            round_to: 0,
-            reconstruct: false,
-            target_size: 0,
-            target_speedup: 0.0,
-            threads: 0,
-            scratch_folder: None,
+/// Refuses what structured pruning alone cannot do; [`PruneOptions`] are checked as a whole by [`super::prune`].
+fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
+    for sparsity in std::iter::once(options.sparsity).chain(options.overrides.iter().map(|o| o.sparsity)) {
+        if !(0.0..1.0).contains(&sparsity) {
+            bail!(InvalidArgument, "sparsity is {sparsity}; it must be at least 0 and below 1 for structured pruning");
         }
     }
-}
-
-impl StructuredOptions {
-    fn check(&self, calibrated: bool) -> Result<()> {
-        let all = std::iter::once(self.sparsity).chain(self.overrides.iter().map(|o| o.sparsity));
-        for sparsity in all {
-            if !(0.0..1.0).contains(&sparsity) {
-                bail!(
-                    InvalidArgument,
-                    "sparsity is {sparsity}; it must be at least 0 and below 1 for structured pruning"
-                );
-            }
-        }
-        if !calibrated && (self.reconstruct || self.importance == Importance::Activation) {
-            let what = if self.reconstruct { "reconstruction" } else { "importance by activation" };
-            bail!(InvalidArgument, "{what} needs calibration data");
-        }
-        Ok(())
+    if !calibrated && (options.reconstruct || options.importance == Importance::Activation) {
+        let what = if options.reconstruct { "reconstruction" } else { "importance by activation" };
+        bail!(InvalidArgument, "{what} needs calibration data");
     }
+    Ok(())
 }
 
 /// Calibration data for [`structured`].
@@ -123,9 +59,9 @@ pub type Data<'d> = Option<(&'static Runtime, &'d [Batch])>;
 
 /// Removes units from a model. The original is unchanged.
 ///
-/// Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for invalid
-/// options or options that match no module (the message lists the modules). Sparsity 0 returns the model.
-pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, call: &Call) -> Result<(Model, Report)> {
+/// [`PruneOptions::method`], and options of other methods, are not looked at. Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for options that
+/// make no sense or match no module (the message lists those there are). Sparsity 0 gives the model back.
+pub fn structured(model: &Model, options: &PruneOptions, data: Data<'_>, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let mut plan = Plan::new(model, options, data, call)?;
     if options.target_size > 0 {
@@ -138,8 +74,7 @@ pub fn structured(model: &Model, options: &StructuredOptions, data: Data<'_>, ca
     }
     let result = plan.cut(call)?;
     let mut report = plan.report(&result)?;
-    report.seconds = start.elapsed().as_secs_f64();
-    report.peak_rss_bytes = peak_rss_bytes();
+    report.finish(start);
     Ok((result, report))
 }
 
@@ -161,7 +96,7 @@ pub(super) fn sizes_of(model: &Model) -> HashMap<String, Vec<[i64; 2]>> {
 /// The units to remove.
 pub struct Plan {
     model: Model,
-    options: StructuredOptions,
+    options: PruneOptions,
     /// The classes to remove, sorted.
     gone: Vec<u32>,
     nodes: Vec<NodeReport>,
@@ -178,8 +113,8 @@ pub struct Plan {
 
 impl Plan {
     /// Selects the units to remove.
-    pub fn new(model: &Model, options: &StructuredOptions, data: Data<'_>, call: &Call) -> Result<Plan> {
-        options.check(data.is_some())?;
+    pub fn new(model: &Model, options: &PruneOptions, data: Data<'_>, call: &Call) -> Result<Plan> {
+        check(options, data.is_some())?;
         let mut proto = model.proto().clone();
         edit::modernize_ir(&mut proto);
         let model = model.derive(proto);
@@ -213,7 +148,7 @@ impl Plan {
 
     fn of(
         model: Model,
-        options: StructuredOptions,
+        options: PruneOptions,
         chosen: select::Chosen,
         (known, scores): (Arc<Known>, Arc<Vec<Vec<f64>>>),
     ) -> Plan {
@@ -223,7 +158,7 @@ impl Plan {
 
     /// Returns the same plan for another sparsity. Overrides are kept.
     fn at(&self, sparsity: f64) -> Result<Plan> {
-        let options = StructuredOptions { sparsity, ..self.options.clone() };
+        let options = PruneOptions { sparsity, ..self.options.clone() };
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let groups = groups::find(&mut analysis);
         let selected = select::targets(&self.model, &analysis, &groups, &options)?;

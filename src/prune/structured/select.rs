@@ -1,6 +1,6 @@
 //! Selection of groups, and of the units to remove.
 
-use super::StructuredOptions;
+use super::PruneOptions;
 use super::analysis::Analysis;
 use super::axes::{AxisId, Reason};
 use super::groups::{Group, Groups};
@@ -37,12 +37,7 @@ pub struct Chosen {
 ///
 /// A group is named by a module that produces its units, or by one that sums over them if the name matches no
 /// producer (`down_proj` for the neurons that it reads).
-pub fn targets(
-    model: &Model,
-    analysis: &Analysis<'_>,
-    groups: &Groups,
-    options: &StructuredOptions,
-) -> Result<Selected> {
+pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options: &PruneOptions) -> Result<Selected> {
     let view = View::new(model.proto());
     let names = |node: u32, constant: &str| names_of(&view, 0, node as usize, constant);
     let producers: Vec<Vec<String>> = analysis.producers.iter().map(|p| names(p.node, p.constant)).collect();
@@ -112,7 +107,7 @@ pub fn choose(
     groups: &Groups,
     selected: &Selected,
     scores: &[Vec<f64>],
-    options: &StructuredOptions,
+    options: &PruneOptions,
 ) -> Result<Chosen> {
     let mut gone = Vec::new();
     let (mut before, mut after) = (0, 0);

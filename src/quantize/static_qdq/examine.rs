@@ -24,12 +24,12 @@ impl Ready<'_> {
         for _ in 0..ATTEMPTS {
             let mut made = self.make(&|node| stays.get(node.label()).map(|reason| (*reason).to_owned()))?;
             let Some(examiner) = examiner else { return Ok((made, Facts::default())) };
-            let model = self.work.model.derive(made.proto.clone());
-            match examiner.examine(&model, self.work.call)? {
+            let model = self.run.model.derive(made.proto.clone());
+            match examiner.examine(&model, self.run.call)? {
                 Err(fault) => self.blame(examiner, stays, &fault.text, &mut strikes)?,
                 Ok(facts) => {
-                    let folder = self.work.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
-                    let kernels = verify::kernels(self.runtime, &model, &folder, self.work.call)?;
+                    let folder = self.run.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+                    let kernels = verify::kernels(self.runtime, &model, &folder, self.run.call)?;
                     if !self.take_back(&made.nodes, &kernels) {
                         made.nodes.iter_mut().for_each(|node| name_kernel(node, &kernels));
                         return Ok((made, facts));
@@ -73,7 +73,7 @@ impl Ready<'_> {
             self.faulty.get(label).cloned().or_else(|| stays.get(label).map(|reason| (*reason).to_owned()))
         };
         let banned = (0..nodes.len()).filter_map(|index| Some((index, left(index)?))).collect();
-        let chosen = select::select(&view, &model, self.work.options, &banned)?.chosen;
+        let chosen = select::select(&view, &model, self.run.options, &banned)?.chosen;
         let order: Vec<usize> = chosen.keys().copied().collect();
         // With none of them it works, with all of them it does not.
         let (mut works, mut fails) = (0, order.len());
@@ -87,7 +87,7 @@ impl Ready<'_> {
                 stays.get(label).map(|reason| (*reason).to_owned()).or_else(|| untried.then(|| UNTRIED.to_owned()))
             });
             let right = match trial {
-                Ok(made) => examiner.examine(&self.work.model.derive(made.proto), self.work.call)?.is_ok(),
+                Ok(made) => examiner.examine(&self.run.model.derive(made.proto), self.run.call)?.is_ok(),
                 Err(e) if e.kind() == Kind::Unsupported => true,
                 Err(e) => return Err(e),
             };

@@ -32,7 +32,7 @@ pub struct Found {
 
 /// Finds the nodes that must stay float to meet the limits.
 pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
-    let (options, limit) = (ready.work.options, ready.work.options.max_quality_loss);
+    let (options, limit) = (ready.run.options, ready.run.options.max_quality_loss);
     let mut held_out = Vec::new();
     if limit > 0.0 {
         let all = std::mem::take(&mut ready.batches);
@@ -56,7 +56,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
         return Ok(Found { stays, ..Found::default() });
     }
     let made = make(ready, &stays)?;
-    let judge = Judge::new(ready.runtime, ready.work, held_out)?;
+    let judge = Judge::new(ready.runtime, &ready.run, held_out)?;
     report.summary.insert("quality_metric".into(), judge.metric().into());
     report.summary.insert("quality_batches".into(), judge.batches().into());
     keep(ready, &judge, stays, made, report)
@@ -64,7 +64,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
 
 fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
     let made = ready.make(&|node: &NodeProto| stays.get(node.label()).map(|reason| (*reason).to_owned()))?;
-    Ok((ready.work.model.derive(made.proto), made.nodes))
+    Ok((ready.run.model.derive(made.proto), made.nodes))
 }
 
 /// Returns the nodes with weights that a result has quantized.
@@ -75,13 +75,13 @@ fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
 
 /// Races the result against itself without each kind of operator, then against the original, as for the other types.
 fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
-    let mut races = Races::new(ready.runtime, ready.work, ready.batches.first())?;
+    let mut races = Races::new(ready.runtime, ready.run, ready.batches.first())?;
     let (model, nodes) = make(ready, stays)?;
     let all = weighted(&nodes);
     let kinds: BTreeSet<&str> = all.iter().map(|(_, op)| op.as_str()).collect();
     let mut best: Subject = races.subject(&model)?;
     for (done, kind) in kinds.iter().enumerate() {
-        ready.work.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        ready.run.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
         let mut without = stays.clone();
         without.extend(all.iter().filter(|(_, op)| op == kind).map(|(name, _)| (name.clone(), SLOWER)));
         if all.iter().all(|(name, _)| without.contains_key(name)) {
@@ -89,7 +89,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
         }
         let (other, _) = make(ready, &without)?;
         let other = races.subject(&other)?;
-        let (speedup, pair) = races.run(best, other)?;
+        let (speedup, pair) = races.race(best, other)?;
         best = if speedup.low > 1.0 {
             *stays = without;
             pair.result
@@ -97,9 +97,9 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
             pair.original
         };
     }
-    let original = races.subject(ready.work.model)?;
-    let (speedup, _) = races.run(original, best)?;
-    ready.work.call.report("speed", kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
+    let original = races.subject(ready.run.model)?;
+    let (speedup, _) = races.race(original, best)?;
+    ready.run.call.report("speed", kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
     if speedup.high < 1.0 {
         bail!(
             Unsupported,
@@ -113,8 +113,8 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
 
 /// Leaves the most sensitive nodes float until the loss is small enough.
 fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Found> {
-    let limit = ready.work.options.max_quality_loss;
-    let mut loss = judge.loss(&made.0, ready.work)?;
+    let limit = ready.run.options.max_quality_loss;
+    let mut loss = judge.loss(&made.0, &ready.run)?;
     if loss <= limit {
         report.summary.insert("quality_loss".into(), loss.into());
         return Ok(Found { stays, ..Found::default() });
@@ -134,7 +134,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
         let more = sensitivities[..left].iter().map(|(name, _)| name.clone());
         stays.extend(more.map(|name| (name, SENSITIVE)));
         let (model, _) = make(ready, &stays)?;
-        loss = judge.loss(&model, ready.work)?;
+        loss = judge.loss(&model, &ready.run)?;
         if loss <= limit {
             report.summary.insert("quality_loss".into(), loss.into());
             return Ok(Found { stays, sensitivities: by_name });
@@ -152,7 +152,7 @@ fn alone(
     nodes: &[(String, String)],
     stays: &Stays,
 ) -> Result<Vec<(String, f64)>> {
-    let call = ready.work.call;
+    let call = ready.run.call;
     let mut found = Vec::with_capacity(nodes.len());
     for (done, (name, _)) in nodes.iter().enumerate() {
         call.report("sensitivity", done as u64, nodes.len() as u64)?;
@@ -160,7 +160,7 @@ fn alone(
         let mut only = stays.clone();
         only.extend(others.into_iter().map(|n| (n.to_owned(), LEFT)));
         let (model, _) = make(ready, &only)?;
-        found.push((name.clone(), judge.loss(&model, ready.work)?));
+        found.push((name.clone(), judge.loss(&model, &ready.run)?));
     }
     call.report("sensitivity", nodes.len() as u64, nodes.len() as u64)?;
     Ok(found)

@@ -18,10 +18,10 @@ mod write;
 
 use super::planner::{self, Form, Plan, Weight};
 use super::scaling::smooth;
-use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Work, dynamic, weights};
+use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run, dynamic, weights};
 use crate::calibrate::{self, Batch, Method, Range};
 use crate::call::{Call, Ticket};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
 use crate::onnx::proto::{ModelProto, NodeProto};
@@ -49,7 +49,7 @@ pub struct Made {
 
 /// A prepared model, and what is known of its values.
 pub struct Ready<'w> {
-    work: &'w Work<'w>,
+    run: Run<'w>,
     runtime: &'static Runtime,
     /// The normalized model, with foldings and smoothed activations.
     model: Model,
@@ -65,16 +65,16 @@ pub struct Ready<'w> {
 
 /// Quantizes within the requested limits. Reports the stages `calibrate` in runs and `quantize` in weight bytes.
 pub fn run(
-    work: &Work<'_>,
+    run: Run<'_>,
     runtime: &'static Runtime,
     batches: Vec<Batch>,
     report: &mut Report,
 ) -> Result<(Model, Vec<NodeReport>)> {
-    let method = serde_json::to_value(work.options.calibration_method).unwrap_or_default();
+    let method = serde_json::to_value(run.options.calibration_method).unwrap_or_default();
     report.summary.insert("calibration_method".into(), method);
     let Some(sample) = batches.first().cloned() else { bail!(InvalidArgument, "there is no calibration data") };
-    let mut ready = Ready::new(work, runtime, batches, report)?;
-    let examiner = match Examiner::new(runtime, work.model, &sample, work.options.threads, Kept::Rounded, work.call) {
+    let mut ready = Ready::new(run, runtime, batches, report)?;
+    let examiner = match Examiner::new(runtime, run.model, &sample, run.options.threads, Kept::Rounded, run.call) {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => {
             report.summary.insert("not_verified".into(), e.to_string().into());
@@ -83,38 +83,33 @@ pub fn run(
         Ok(examiner) => Some(examiner),
     };
     let (mut made, mut facts) = ready.examined(examiner.as_ref(), &HashMap::new())?;
-    if work.options.never_slower || work.options.max_quality_loss > 0.0 {
+    if run.options.never_slower || run.options.max_quality_loss > 0.0 {
         let found = limits::run(&mut ready, report)?;
         // What is left in float changes what stands beside it.
         (made, facts) = ready.examined(examiner.as_ref(), &found.stays)?;
         let costs = &found.sensitivities;
         made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());
     }
-    let model = work.model.derive(made.proto);
+    let model = run.model.derive(made.proto);
     let timed = examiner.as_ref().is_some_and(|e| e.took() < SHORT) && !report.summary.contains_key("speedup");
-    let race = || verify::race(runtime, (work.model, &model), &sample, work.options.threads, work.call);
+    let race = || verify::race(runtime, (run.model, &model), &sample, run.options.threads, run.call);
     let speedup = if timed { Some(race()?) } else { None };
     if examiner.is_some() {
         verify::note(report, facts, speedup);
     }
-    verify::warn_of_size(report, work.model.bytes(), model.bytes());
+    verify::warn_of_size(report, run.model.bytes(), model.bytes());
     Ok((model, made.nodes))
 }
 
 impl<'w> Ready<'w> {
-    fn new(
-        work: &'w Work<'w>,
-        runtime: &'static Runtime,
-        batches: Vec<Batch>,
-        report: &mut Report,
-    ) -> Result<Ready<'w>> {
-        let (options, call) = (work.options, work.call);
-        let lifted = normalize::lifted(work.model, &batches[0], runtime, call)?;
+    fn new(run: Run<'w>, runtime: &'static Runtime, batches: Vec<Batch>, report: &mut Report) -> Result<Ready<'w>> {
+        let (options, call) = (run.options, run.call);
+        let lifted = normalize::lifted(run.model, &batches[0], runtime, call)?;
         if let Some(lifted) = &lifted {
-            report.summary.insert("opset_before".into(), work.model.opset().into());
+            report.summary.insert("opset_before".into(), run.model.opset().into());
             report.summary.insert("opset_after".into(), lifted.opset().into());
         }
-        let normal = normalize::normal(lifted.as_ref().unwrap_or(work.model), options, runtime, call)?;
+        let normal = normalize::normal(lifted.as_ref().unwrap_or(run.model), options, runtime, call)?;
         let (mut model, mut gone) = (normal.model, normal.gone);
         if let Some((folded, more)) = fold::fold(&model) {
             gone.extend(more);
@@ -124,13 +119,13 @@ impl<'w> Ready<'w> {
             model = smoothed;
         }
         let (ranges, faulty) = (HashMap::new(), HashMap::new());
-        Ok(Ready { work, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
+        Ok(Ready { run, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
     /// Quantizes all nodes, except those that `stays` or an earlier verification leaves float.
     fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
         let model = self.model.clone();
-        let (options, call) = (self.work.options, self.work.call);
+        let (options, call) = (self.run.options, self.run.call);
         let view = View::new(model.proto());
         let reason = |(index, node): (usize, &NodeProto)| {
             Some((index, self.faulty.get(node.label()).cloned().or_else(|| stays(node))?))
@@ -199,7 +194,7 @@ impl<'w> Ready<'w> {
         if values.is_empty() {
             return Ok(());
         }
-        let options = self.work.options;
+        let options = self.run.options;
         let method = match options.calibration_method {
             CalibrationMethod::MinMax => Method::MinMax,
             CalibrationMethod::Percentile => Method::Percentile(options.percentile),
@@ -207,7 +202,7 @@ impl<'w> Ready<'w> {
             CalibrationMethod::Mse => Method::LeastSquares,
         };
         let total = calibrate::runs(values.len(), self.batches.len(), method);
-        let found = self.work.call.drive("calibrate", total, |ticket| {
+        let found = self.run.call.drive("calibrate", total, |ticket| {
             let stop = Stop::new()?;
             let data = (&self.batches[..], &values[..]);
             calibrate::ranges(self.runtime, model, options.threads, data, method, (ticket, &stop))
@@ -295,8 +290,7 @@ fn weight_of<'a>(planned: &select::Planned<'a>) -> Weight<'a> {
 }
 
 fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<Vec<Option<Int8Matrix>>> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
+    let pool = crate::threads::pool(options.threads)?;
     let work = |ticket: &Ticket| pool.install(|| weights::all(plan, options, ticket));
     call.drive("quantize", plan.weight_bytes(), work)
 }
@@ -314,27 +308,15 @@ fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, cal
     let mut plan = planner::plan(&view, &model, &dynamically)?;
     let own = |body: usize, op: &str| op == "Gather" || body != 0 && matches!(op, "MatMul" | "Gemm");
     let included = options.include.is_empty();
-    plan.changes.retain(|change| {
+    plan.left.retain(|(body, _, node)| own(*body, &node.op) && node.op == "Gather");
+    let plan = plan.only(|change| {
         own(change.body, view.node(change.body, change.node).op()) && (included || change.form == Form::Table)
     });
-    plan.left.retain(|(body, _, node)| own(*body, &node.op) && node.op == "Gather");
     if plan.changes.is_empty() && plan.left.is_empty() {
         drop(plan);
         let proto = model.proto().clone();
         return Ok(Made { proto, nodes });
     }
-    let mut place: HashMap<usize, usize> = HashMap::new();
-    for change in &mut plan.changes {
-        let next = place.len();
-        change.weight = *place.entry(change.weight).or_insert(next);
-    }
-    let mut kept: Vec<(usize, Weight<'_>)> = std::mem::take(&mut plan.weights)
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, w)| Some((*place.get(&i)?, w)))
-        .collect();
-    kept.sort_by_key(|(place, _)| *place);
-    plan.weights = kept.into_iter().map(|(_, weight)| weight).collect();
     let inside: HashSet<String> =
         plan.changes.iter().filter(|c| c.body != 0).map(|c| view.node(c.body, c.node).label().to_owned()).collect();
     let coded = code_plan(&plan, options, call)?;

@@ -38,6 +38,7 @@ pub const STORED_INT4: &str = "stored int4";
 const COMPUTED: &str = "computed in float";
 
 /// A weight to store in few bits.
+#[derive(Clone)]
 pub struct Stored<'a> {
     /// The body that defines it.
     pub owner: BodyId,
@@ -110,8 +111,8 @@ pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
 /// The outcome of a weight: coded, or the reason why it is left.
 pub type Outcome = std::result::Result<Coded, String>;
 
-/// Applies a decision for each weight: bits, or a reason for leaving it.
-pub fn decide(plan: &mut Plan<'_>, view: &View<'_>, choices: &[Choice], reason: &str) {
+/// Returns the plan with a decision for each weight: bits, or that it stays as it is for a reason.
+pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reason: &str) -> Plan<'a> {
     let mut at = 0;
     let mut floats: Vec<(BodyId, usize)> = Vec::new();
     plan.stored.retain_mut(|stored| {
@@ -124,12 +125,14 @@ pub fn decide(plan: &mut Plan<'_>, view: &View<'_>, choices: &[Choice], reason: 
     });
     for (body, node) in floats {
         // What is said of nodes with another weight that is stored comes when that is made.
-        put(plan, (body, node), report_of(view.node(body, node), LEFT, reason.to_owned()));
+        put(&mut plan, (body, node), report_of(view.node(body, node), LEFT, reason.to_owned()));
     }
+    plan
 }
 
-/// Updates the report with the outcome of the weights.
-pub fn settle(plan: &mut Plan<'_>, view: &View<'_>, outcomes: &[Outcome]) {
+/// Returns the plan with reports that say what became of the weights.
+pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Plan<'a> {
+    let mut plan = plan.clone();
     let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Outcome)>> = BTreeMap::new();
     for (stored, outcome) in plan.stored.iter().zip(outcomes) {
         for reader in &stored.readers {
@@ -155,13 +158,14 @@ pub fn settle(plan: &mut Plan<'_>, view: &View<'_>, outcomes: &[Outcome]) {
         if bits.is_some() {
             reasons.push(COMPUTED.to_owned());
         }
-        put(plan, (body, node), report_of(view.node(body, node), action, reasons.join("; ")));
+        put(&mut plan, (body, node), report_of(view.node(body, node), action, reasons.join("; ")));
     }
     plan.left.sort_by_key(|(body, node, _)| (*body, *node));
+    plan
 }
 
-/// Sets the report entry of a node, replacing an existing one. Nodes that change are not recorded here.
-pub fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
+/// Puts a node into the report, in the place of what is said of it already. Nodes that change stay out of it.
+fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
     if plan.changes.iter().any(|c| (c.body, c.node) == (body, node)) {
         return;
     }

@@ -16,7 +16,7 @@ use super::axes::Kept;
 use super::{cut, tensors};
 use crate::calibrate::{Batch, Products, Walk};
 use crate::call::{Call, Ticket};
-use crate::error::{Context, Result, error};
+use crate::error::{Context, Result};
 use crate::files::Scratch;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::{Runtime, Stop};
@@ -52,8 +52,7 @@ pub fn all(
         .filter(|(name, _, _)| !jobs.iter().any(|job| job.weight == *name))
         .map(|(name, at, list)| Ok(named(tensors::zeroed(analysis.constants[name], at, list)?, name)))
         .collect::<Result<_>>()?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))?;
+    let pool = crate::threads::pool(threads)?;
     let folder = plan.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let stop = Stop::new()?;
     let work = |ticket: &Ticket| {
