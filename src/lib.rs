@@ -30,7 +30,7 @@
 //! 2  source text runtime                                formats; generation; sessions
 //! 1  inspect graph model report                         a model, its inspection and its changes
 //! 0  onnx shapes call files platform                    the file format; foundations
-//! 0  limits error statistics likelihood kernels
+//! 0  choice threads limits error statistics likelihood kernels
 //! ```
 //!
 //! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],

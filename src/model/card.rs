@@ -98,9 +98,12 @@ pub enum SideContent {
 }
 
 /// What is known about a model besides its graph. Techniques copy it to their results.
-#[derive(Debug, Clone, Default)]
+///
+/// Packages store what is not skipped here; the rest they have in other places.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Card {
     /// Kind of file or folder that the model came from.
+    #[serde(skip)]
     pub format: Format,
     /// Architecture, e.g. `llama`, `bert`; `None` if unknown.
     pub architecture: Option<String>,
@@ -115,12 +118,16 @@ pub struct Card {
     /// Pooling, for embedding models.
     pub pooling: Option<Pooling>,
     /// Files that are copied with the model: tokenizer, configuration …
+    #[serde(skip)]
     pub side_files: Vec<SideFile>,
     /// Shape contract of a package, which sessions enforce.
+    #[serde(skip)]
     pub contract: Option<Arc<Contract>>,
     /// Unexpected properties of the model: unused content of its files, inconsistencies.
+    #[serde(skip)]
     pub warnings: Vec<String>,
     /// Reports of the steps that led to the model, oldest first, as far as packages have kept them.
+    #[serde(skip)]
     pub lineage: Vec<Value>,
 }
 

@@ -2,11 +2,11 @@
 
 use super::check::Check;
 use crate::error::{Result, bail, error};
+use crate::model::Card;
 use crate::model::ValueInfo;
 use crate::model::contract::Contract;
-use crate::model::{Card, GenerationDefaults, Pooling, Task};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The package format version that this library writes, and the newest that it reads. Older versions stay readable.
@@ -44,7 +44,7 @@ pub struct Manifest {
     /// The shapes that runs accept.
     pub shapes: Contract,
     /// Other known facts about the model.
-    pub card: CardOf,
+    pub card: Card,
     /// How a decoder keeps its KV cache; `None` for other models.
     pub kv_scheme: Option<String>,
     /// Graphs, best first.
@@ -102,36 +102,6 @@ pub struct FileOf {
     pub bytes: u64,
     /// SHA-256 in lower-case hex.
     pub sha256: String,
-}
-
-/// The card of a model, without its files.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct CardOf {
-    /// See [`Card::architecture`].
-    pub architecture: Option<String>,
-    /// See [`Card::task`].
-    pub task: Task,
-    /// See [`Card::config`].
-    pub config: Map<String, Value>,
-    /// See [`Card::generation`].
-    pub generation: GenerationDefaults,
-    /// See [`Card::chat_template`].
-    pub chat_template: Option<String>,
-    /// See [`Card::pooling`].
-    pub pooling: Option<Pooling>,
-}
-
-impl From<&Card> for CardOf {
-    fn from(card: &Card) -> CardOf {
-        CardOf {
-            architecture: card.architecture.clone(),
-            task: card.task,
-            config: card.config.clone(),
-            generation: card.generation.clone(),
-            chat_template: card.chat_template.clone(),
-            pooling: card.pooling,
-        }
-    }
 }
 
 impl Manifest {

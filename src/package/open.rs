@@ -221,7 +221,7 @@ impl Package {
     }
 
     fn card(&self) -> Result<Card> {
-        let (manifest, of) = (&self.0.manifest, &self.0.manifest.card);
+        let manifest = &self.0.manifest;
         let assets =
             manifest.files.keys().filter_map(|name| Some((name, name.strip_prefix(ASSETS)?.strip_prefix('/')?)));
         let side = |(name, short): (&String, &str)| {
@@ -229,16 +229,11 @@ impl Package {
         };
         Ok(Card {
             format: Format::Package,
-            architecture: of.architecture.clone(),
-            task: of.task,
-            config: of.config.clone(),
-            generation: of.generation.clone(),
-            chat_template: of.chat_template.clone(),
-            pooling: of.pooling,
             side_files: assets.map(side).collect::<Result<_>>()?,
             contract: Some(Arc::new(manifest.shapes.clone())),
             lineage: manifest.lineage.clone(),
             warnings: Vec::new(),
+            ..manifest.card.clone()
         })
     }
 

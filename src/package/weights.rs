@@ -32,7 +32,7 @@ struct Pooled {
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// From the beginning of the data.
+    /// Offset from the beginning of the data, in bytes.
     offset: u64,
     bytes: Bytes,
 }

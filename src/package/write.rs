@@ -10,8 +10,8 @@ use crate::error::{Context, Result, bail};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile};
 use crate::limits;
+use crate::model::Model;
 use crate::model::contract::Contract;
-use crate::model::{Card, Model};
 use crate::onnx::proto::ModelProto;
 use crate::onnx::save::{self, ExternalData, Saved, SavedFile};
 use crate::runtime::Runtime;
@@ -191,7 +191,6 @@ fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Resu
 }
 
 fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: Contract) -> Manifest {
-    let card: &Card = model.card();
     let cached = model.inputs().iter().any(|input| input.name.contains("past"));
     let nodes = &model.graph().node;
     let shared = nodes.iter().any(|n| n.op_type.as_deref() == Some("GroupQueryAttention"));
@@ -204,7 +203,7 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
         inputs: describe(&model.inputs()),
         outputs: describe(&model.outputs()),
         shapes,
-        card: card.into(),
+        card: model.card().clone(),
         kv_scheme,
         variants: Vec::new(),
         licence: options.licence.clone(),
