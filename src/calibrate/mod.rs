@@ -3,7 +3,7 @@
 //! [`Batch`]es come from a text or from tensors. A [`Walk`] computes requested values step by step, so that a layer
 //! can be changed before those after it run. [`Products`] are matrix products, by ONNX Runtime. A [`Factor`] holds
 //! the correlations of a layer's inputs, for compensating the change of one weight in the others. [`ranges`] finds
-//! the bounds of values.
+//! the bounds of values. [`Data`] and [`Run`] are the arguments of such work.
 
 mod factor;
 mod histogram;
@@ -11,6 +11,7 @@ mod inputs;
 mod pieces;
 mod products;
 mod ranges;
+mod run;
 mod walk;
 
 pub use crate::inputs::read_tensors;
@@ -19,4 +20,5 @@ pub use inputs::{Batch, Calibration, batches, without_data};
 pub use pieces::pieces;
 pub use products::Products;
 pub use ranges::{Method, Range, each_value, ranges, runs};
+pub use run::{Data, Run};
 pub use walk::Walk;

@@ -1,12 +1,12 @@
 //! Ranges of the values inside a model.
 
-use super::Batch;
+use super::Run;
 use super::histogram::Histogram;
-use crate::call::{Call, Ticket};
+use crate::call::Call;
 use crate::error::{Context, Result};
 use crate::graph::edit;
 use crate::model::Model;
-use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
+use crate::runtime::{Session, SessionOptions, Tensor};
 use std::collections::{HashMap, HashSet};
 
 /// Number of values per run: all of them are in memory at once.
@@ -49,29 +49,22 @@ pub enum Method {
 ///
 /// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to the
 /// ticket for each run: see [`runs`].
-pub fn ranges(
-    runtime: &'static Runtime,
-    model: &Model,
-    threads: usize,
-    (batches, values): (&[Batch], &[String]),
-    method: Method,
-    (ticket, stop): (&Ticket, &Stop),
-) -> Result<HashMap<String, Range>> {
+pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -> Result<HashMap<String, Range>> {
     let mut found = HashMap::new();
     let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
     let (given, made): (Vec<&String>, Vec<&String>) = values.iter().partition(|name| inputs.contains(*name));
     let mut groups: Vec<&[&String]> = made.chunks(AT_A_TIME).collect();
     groups.extend((!given.is_empty()).then_some(&given[..]));
     for group in groups {
-        let mut source = Values::new(runtime, model, threads, group, &inputs)?;
+        let mut source = Values::new(run, model, group, &inputs)?;
         let mut ranges = vec![Range::ZERO; group.len()];
-        source.each(batches, (ticket, stop), |index, tensor| {
+        source.each(run, |index, tensor| {
             ranges[index] = ranges[index].with(on_floats(tensor, range_of)?);
             Ok(())
         })?;
         if method != Method::MinMax {
             let mut histograms: Vec<Histogram> = ranges.iter().map(|range| Histogram::new(*range)).collect();
-            source.each(batches, (ticket, stop), |index, tensor| on_floats(tensor, |v| histograms[index].add(v)))?;
+            source.each(run, |index, tensor| on_floats(tensor, |v| histograms[index].add(v)))?;
             let choose = |histogram: &Histogram| match method {
                 Method::Percentile(percent) => histogram.percentile(percent),
                 Method::Entropy => histogram.entropy(),
@@ -89,19 +82,17 @@ pub fn ranges(
 /// Calls back with each value of the main graph for every batch, with its index in `values`. Runs and units as
 /// [`ranges`] with [`Method::MinMax`].
 pub fn each_value(
-    runtime: &'static Runtime,
+    run: &Run<'_>,
     model: &Model,
-    threads: usize,
-    (batches, values): (&[Batch], &[String]),
-    (ticket, stop): (&Ticket, &Stop),
+    values: &[String],
     mut take: impl FnMut(usize, &Tensor) -> Result<()>,
 ) -> Result<()> {
     let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
     let (given, made): (Vec<usize>, Vec<usize>) = (0..values.len()).partition(|index| inputs.contains(&values[*index]));
     for group in made.chunks(AT_A_TIME).chain((!given.is_empty()).then_some(&given[..])) {
         let names: Vec<&String> = group.iter().map(|index| &values[*index]).collect();
-        let mut source = Values::new(runtime, model, threads, &names, &inputs)?;
-        source.each(batches, (ticket, stop), |index, tensor| take(group[index], tensor))?;
+        let mut source = Values::new(run, model, &names, &inputs)?;
+        source.each(run, |index, tensor| take(group[index], tensor))?;
     }
     Ok(())
 }
@@ -132,13 +123,7 @@ struct Values<'v> {
 }
 
 impl<'v> Values<'v> {
-    fn new(
-        runtime: &'static Runtime,
-        model: &Model,
-        threads: usize,
-        names: &'v [&'v String],
-        inputs: &HashSet<String>,
-    ) -> Result<Values<'v>> {
+    fn new(run: &Run<'_>, model: &Model, names: &'v [&'v String], inputs: &HashSet<String>) -> Result<Values<'v>> {
         if names.iter().all(|name| inputs.contains(*name)) {
             return Ok(Values { names, session: None });
         }
@@ -146,23 +131,18 @@ impl<'v> Values<'v> {
         if let Some(graph) = &mut proto.graph {
             graph.output = names.iter().map(|name| edit::untyped(name)).collect();
         }
-        let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::default() };
-        let session = Session::new(runtime, &Model::from_proto(proto), &options, &Call::default());
+        let options = SessionOptions { threads: run.threads, varying_sizes: true, ..SessionOptions::default() };
+        let session = Session::new(run.runtime, &Model::from_proto(proto), &options, &Call::default());
         Ok(Values { names, session: Some(session.at(|| "the model with its inner values as outputs")?) })
     }
 
-    fn each(
-        &mut self,
-        batches: &[Batch],
-        (ticket, stop): (&Ticket, &Stop),
-        mut take: impl FnMut(usize, &Tensor) -> Result<()>,
-    ) -> Result<()> {
+    fn each(&mut self, run: &Run<'_>, mut take: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
         let names: Vec<&str> = self.names.iter().map(|name| name.as_str()).collect();
-        for batch in batches {
-            ticket.check()?;
+        for batch in run.batches {
+            run.ticket.check()?;
             let feed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
             let values: Vec<Tensor> = match &mut self.session {
-                Some(session) => session.run_until(&feed, &names, stop)?.into_iter().map(|(_, t)| t).collect(),
+                Some(session) => session.run_until(&feed, &names, run.stop)?.into_iter().map(|(_, t)| t).collect(),
                 None => {
                     let of = |name: &&str| feed.iter().find(|(n, _)| n == name).map(|(_, t)| (*t).clone());
                     names.iter().filter_map(of).collect()
@@ -171,7 +151,7 @@ impl<'v> Values<'v> {
             for (index, tensor) in values.iter().enumerate() {
                 take(index, tensor)?;
             }
-            ticket.add(1);
+            run.ticket.add(1);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! that later nodes need are kept for every batch; all others are dropped. So a weight can be replaced before the
 //! nodes that use it run, and everything behind them sees the new one.
 
-use super::inputs::Batch;
+use super::{Batch, Run};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
@@ -37,13 +37,8 @@ pub struct Walk<'m> {
 
 impl<'m> Walk<'m> {
     /// Starts at the inputs of the main graph. `asked` are all values that will be requested.
-    pub fn new(
-        runtime: &'static Runtime,
-        model: &'m Model,
-        threads: usize,
-        batches: &[Batch],
-        asked: &[&str],
-    ) -> Result<Walk<'m>> {
+    pub fn new(run: &Run<'_>, model: &'m Model, asked: &[&str]) -> Result<Walk<'m>> {
+        let Run { runtime, batches, threads, .. } = *run;
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
         let constants = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
         let count = graph.node.len();

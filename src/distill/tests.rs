@@ -239,7 +239,7 @@ fn trainer_on(options: &DistillOptions, on_device: Option<bool>) -> (Trainer, Ve
     let call = Call::default();
     let (asked, known) = Teacher::new(test_runtime(), &teacher, &signals, options, &call).unwrap();
     let graphs = build(test_runtime(), &student, &known, &signals, options, &call).unwrap();
-    let trainer = Trainer::with_learner(test_runtime(), &graphs, &student, asked, (options, on_device), &call).unwrap();
+    let trainer = Trainer::with_learner(test_runtime(), &graphs, &student, asked, options, on_device, &call).unwrap();
     let ids = tensors["ids"].as_slice::<i64>().unwrap();
     let batch =
         |ids: &[i64]| Batch { rows: 4, columns: 12, ids: ids.to_vec(), keep: vec![true; 48], ..Batch::default() };

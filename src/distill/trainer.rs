@@ -58,7 +58,7 @@ impl Trainer {
         options: &DistillOptions,
         call: &Call,
     ) -> Result<Trainer> {
-        Trainer::with_learner(runtime, graphs, student, teacher, (options, None), call)
+        Trainer::with_learner(runtime, graphs, student, teacher, options, None, call)
     }
 
     /// As [`Trainer::new`]; `on_device`: whether weights stay where the session runs, by default if that is a device.
@@ -67,7 +67,8 @@ impl Trainer {
         graphs: &Graphs,
         student: &Model,
         teacher: Teacher,
-        (options, on_device): (&DistillOptions, Option<bool>),
+        options: &DistillOptions,
+        on_device: Option<bool>,
         call: &Call,
     ) -> Result<Trainer> {
         // Patterns of memory cost a sixth more of it at the peak and gain nothing.

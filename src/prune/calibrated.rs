@@ -12,30 +12,23 @@
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Data, Target};
 use super::{Outcome, rewrite, scores, sparsegpt, weights};
-use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk};
+use crate::calibrate::{ColumnOrder, Factor, Products, Run, Walk};
 use crate::call::Ticket;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::order::depths;
 use crate::model::Model;
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::Tensor;
 use rayon::prelude::*;
 
 /// Prunes every target.
-pub fn all(
-    runtime: &'static Runtime,
-    model: &Model,
-    targets: &[Target<'_>],
-    options: &PruneOptions,
-    batches: &[Batch],
-    ticket: &Ticket,
-    stop: &Stop,
-) -> Result<Vec<Outcome>> {
+pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &PruneOptions) -> Result<Vec<Outcome>> {
+    let Run { runtime, ticket, stop, .. } = *run;
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
     let stages = stages(model, targets, options)?;
     let asked: Vec<&str> = stages.iter().map(|stage| stage.data.value.as_str()).collect();
-    let mut walk = Walk::new(runtime, model, options.threads, batches, &asked)?;
+    let mut walk = Walk::new(run, model, &asked)?;
     let mut products = Products::new(runtime, options.threads)?;
     let mut outcomes: Vec<Option<Outcome>> = targets.iter().map(|_| None).collect();
     // By magnitude those that no stage has, and first: what comes after them is to see what they have become.
@@ -52,8 +45,8 @@ pub fn all(
     for stage in &stages {
         ticket.check()?;
         let inputs = walk.value(&stage.data.value, stop)?;
-        let seen = Seen::new(&inputs, batches, stage, options, &mut products, stop)
-            .at(|| format!("value {:?}", stage.data.value))?;
+        let seen =
+            Seen::new(&inputs, run, stage, options, &mut products).at(|| format!("value {:?}", stage.data.value))?;
         for &index in &stage.targets {
             let target = &targets[index];
             let outcome = prune(target, &seen, options, &scratch, ticket).at(|| format!("weight {:?}", target.name))?;
@@ -109,11 +102,10 @@ struct Seen {
 impl Seen {
     fn new(
         inputs: &[Tensor],
-        batches: &[Batch],
+        run: &Run<'_>,
         stage: &Stage<'_>,
         options: &PruneOptions,
         products: &mut Products,
-        stop: &Stop,
     ) -> Result<Seen> {
         let of =
             |tensor: &Tensor| if stage.data.channels { tensor.shape().get(1) } else { tensor.shape().last() }.copied();
@@ -122,13 +114,13 @@ impl Seen {
             bail!(Unsupported, "the calibration data has no rows of equal size");
         }
         let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
-        for (tensor, batch) in inputs.iter().zip(batches) {
+        for (tensor, batch) in inputs.iter().zip(run.batches) {
             // Channels come after the batch, with the rest behind them.
             let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
             let x = if stage.data.channels { tensor.clone() } else { batch.rows(tensor, size)? };
             rows += x.elements() / size;
             if options.method == PruneMethod::SparseGpt {
-                let product = products.turned(&x, &x, stop)?;
+                let product = products.turned(&x, &x, run.stop)?;
                 gram.resize(size * size, 0f32);
                 gram.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
             } else {

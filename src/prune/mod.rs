@@ -23,7 +23,7 @@ mod weights;
 pub use crate::report::LEFT;
 pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride};
 
-use crate::calibrate::{self, Batch, Calibration};
+use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -153,8 +153,10 @@ fn run(
         Some((runtime, calibration)) => {
             let batches = calibrate::batches(model, calibration)?;
             let stop = Stop::new()?;
+            let data = Data { runtime, batches: &batches };
             let work = |ticket: &Ticket| {
-                pool.install(|| calibrated::all(runtime, model, &plan.targets, options, &batches, ticket, &stop))
+                let run = data.run(options.threads, ticket, &stop);
+                pool.install(|| calibrated::all(&run, model, &plan.targets, options))
             };
             call.drive("prune", plan.bytes(), work)?
         }
@@ -192,14 +194,14 @@ fn structured(
     let mut shorter = model.clone();
     if options.drops_layers() {
         let known = if options.layers.is_empty() { batches(model)? } else { None };
-        let data = known.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
+        let data = known.as_ref().map(|(runtime, batches)| Data { runtime, batches });
         let (result, what) = layers::drop(model, options, data, call)?;
         (shorter, dropped) = (result, Some(what));
     }
     let (result, mut report) = match options.sparsity > 0.0 || options.target_size > 0 || options.target_speedup > 0.0 {
         true => {
             let known = batches(&shorter)?;
-            let data = known.as_ref().map(|(runtime, batches)| (*runtime, batches.as_slice()));
+            let data = known.as_ref().map(|(runtime, batches)| Data { runtime, batches });
             structured::structured(&shorter, options, data, call)?
         }
         false => {

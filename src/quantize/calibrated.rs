@@ -13,8 +13,7 @@ use super::algorithms::{CodedRow, Coding};
 use super::planner::{Form, Plan, Weight};
 use super::weight_only::{self, BlockMatrix, Rows, Slots, is_table};
 use super::weights::Channel;
-use crate::calibrate::{Batch, ColumnOrder, Factor, Products, Walk};
-use crate::call::Ticket;
+use crate::calibrate::{ColumnOrder, Factor, Products, Run, Walk};
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::edit;
@@ -22,7 +21,7 @@ use crate::graph::order::depths;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::Tensor;
 use bytes::Bytes;
 
 /// How far weights are moved towards compensating the loss of earlier layers.
@@ -32,25 +31,23 @@ const TILE: usize = 16 << 20;
 
 /// Codes every weight of the plan; `None` where a weight has a value that is not finite.
 pub fn all(
-    runtime: &'static Runtime,
+    run: &Run<'_>,
     model: &Model,
     plan: &Plan<'_>,
     options: &QuantizeOptions,
-    batches: &[Batch],
-    ticket: &Ticket,
-    stop: &Stop,
 ) -> Result<Vec<Option<BlockMatrix>>> {
+    let Run { runtime, ticket, stop, .. } = *run;
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let products = Products::new(runtime, options.threads)?;
-    let mut work = Work { plan, options, batches, scratch: Scratch::new(&folder), products, ticket, stop };
+    let mut work = Work { plan, options, run, scratch: Scratch::new(&folder), products };
     let stages = stages(model, plan)?;
     let mut coded: Vec<Option<Option<BlockMatrix>>> = plan.weights.iter().map(|_| None).collect();
     let asked: Vec<&str> = stages.iter().map(|stage| stage.input.as_str()).collect();
-    let mut changed = Walk::new(runtime, model, options.threads, batches, &asked)?;
+    let mut changed = Walk::new(run, model, &asked)?;
 
     let tables: Vec<&Stage> = stages.iter().filter(|s| s.weights.iter().any(|w| is_table(plan, *w))).collect();
     let of_tables: Vec<&str> = tables.iter().map(|stage| stage.input.as_str()).collect();
-    let mut before = Walk::new(runtime, model, options.threads, batches, &of_tables)?;
+    let mut before = Walk::new(run, model, &of_tables)?;
     for stage in tables {
         let inputs = before.value(&stage.input, stop)?;
         let Some(layer) = work.layer(&inputs, None)? else { continue };
@@ -59,7 +56,7 @@ pub fn all(
         }
     }
     drop(before);
-    let mut as_it_was = Walk::new(runtime, model, options.threads, batches, &asked)?;
+    let mut as_it_was = Walk::new(run, model, &asked)?;
     for stage in &stages {
         ticket.check()?;
         let open: Vec<usize> = stage.weights.iter().copied().filter(|w| coded[*w].is_none()).collect();
@@ -117,11 +114,9 @@ struct Layer {
 struct Work<'w> {
     plan: &'w Plan<'w>,
     options: &'w QuantizeOptions,
-    batches: &'w [Batch],
+    run: &'w Run<'w>,
     scratch: Scratch,
     products: Products,
-    ticket: &'w Ticket,
-    stop: &'w Stop,
 }
 
 impl Work<'_> {
@@ -134,12 +129,12 @@ impl Work<'_> {
         }
         let (mut gram, mut cross) = (vec![0f32; size * size], wanted.map(|_| vec![0f32; size * size]));
         let mut rows = 0;
-        for (index, (tensor, batch)) in inputs.iter().zip(self.batches).enumerate() {
+        for (index, (tensor, batch)) in inputs.iter().zip(self.run.batches).enumerate() {
             let x = batch.rows(tensor, size)?;
             rows += x.shape()[0] as usize;
-            add(&mut gram, &self.products.turned(&x, &x, self.stop)?);
+            add(&mut gram, &self.products.turned(&x, &x, self.run.stop)?);
             if let (Some(cross), Some(wanted)) = (&mut cross, wanted) {
-                add(cross, &self.products.turned(&batch.rows(&wanted[index], size)?, &x, self.stop)?);
+                add(cross, &self.products.turned(&batch.rows(&wanted[index], size)?, &x, self.run.stop)?);
             }
         }
         if rows == 0 {
@@ -151,10 +146,10 @@ impl Work<'_> {
             None => None,
             Some(mut cross) => {
                 let upper = square(factor.upper_as_inputs())?;
-                let inverse = square(self.products.turned(&upper, &upper, self.stop)?)?;
+                let inverse = square(self.products.turned(&upper, &upper, self.run.stop)?)?;
                 let scale = 1.0 / rows as f32;
                 cross.iter_mut().zip(&gram).for_each(|(c, g)| *c = (*c - g) * scale);
-                let mut towards = self.products.product(&square(cross)?, &inverse, self.stop)?;
+                let mut towards = self.products.product(&square(cross)?, &inverse, self.run.stop)?;
                 for (index, value) in towards.iter_mut().enumerate() {
                     *value = *value * TOWARDS + f32::from(u8::from(index / size == index % size));
                 }
@@ -176,7 +171,7 @@ impl Work<'_> {
         let mut becomes = Becomes::new(weight);
         let tile = (TILE / rows.columns.max(1)).clamp(1, rows.count.max(1));
         for first in (0..rows.count).step_by(tile) {
-            self.ticket.check()?;
+            self.run.ticket.check()?;
             let count = tile.min(rows.count - first);
             let mut values = rows.read(first, count);
             if !values.iter().all(|v| v.abs() <= coding.largest()) {
@@ -184,12 +179,12 @@ impl Work<'_> {
             }
             if let Some(towards) = &layer.towards {
                 let tensor = Tensor::from_f32(&[count as i64, rows.columns as i64], values)?;
-                values = self.products.product(&tensor, towards, self.stop)?;
+                values = self.products.product(&tensor, towards, self.run.stop)?;
             }
             let coded = gptq::code_rows(&coding, &mut values, &layer.factor);
             slots.write(first, &coded)?;
             becomes.put(&coding, first, &coded);
-            self.ticket.add((count * rows.columns * weight.matrix.width()) as u64);
+            self.run.ticket.add((count * rows.columns * weight.matrix.width()) as u64);
         }
         walk.replace(becomes.finish());
         slots.finish().map(Some)

@@ -34,7 +34,7 @@ pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 pub(crate) use planner::QUANTIZED_ALREADY;
 
-use crate::calibrate::{self, Batch, Calibration};
+use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -223,8 +223,10 @@ impl Work<'_> {
     fn make(&self, plan: &Plan<'_>) -> Result<Made> {
         let Some(Fit { runtime, batches }) = &self.fit else { return self.make_plainly(plan) };
         let (stop, model, options) = (Stop::new()?, self.run.model, self.run.options);
-        let fitted =
-            |plan: &Plan<'_>, ticket: &Ticket| calibrated::all(runtime, model, plan, options, batches, ticket, &stop);
+        let data = Data { runtime, batches };
+        let fitted = |plan: &Plan<'_>, ticket: &Ticket| {
+            calibrated::all(&data.run(options.threads, ticket, &stop), model, plan, options)
+        };
         let made = self.drive(plan, fitted)?;
         self.written(plan, made, |plan, made| weight_only::rewrite(model.proto(), plan, &made, options, None))
     }

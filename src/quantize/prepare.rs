@@ -3,7 +3,7 @@
 use super::planner::{self, Form};
 use super::scaling::{awq, smooth};
 use super::{Algorithm, QuantizeOptions, QuantizeType};
-use crate::calibrate::{self, Batch};
+use crate::calibrate::{self, Batch, Data};
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -22,28 +22,28 @@ pub fn prepare(
     model: &Model,
     options: &QuantizeOptions,
     runtime: &'static Runtime,
-    data: Option<&[Batch]>,
+    batches: Option<&[Batch]>,
     call: &Call,
 ) -> Result<Option<Model>> {
     let view = View::new(model.proto());
-    match (options.quantize_type, data) {
+    match (options.quantize_type, batches) {
         (QuantizeType::WeightOnly, Some(batches)) if options.algorithm == Algorithm::Awq => {
             let plan = planner::plan(&view, model, options)?;
-            awq::scale(model, &view, &plan, options, (runtime, batches), call).map(Some)
+            awq::scale(model, &view, &plan, options, Data { runtime, batches }, call).map(Some)
         }
-        (QuantizeType::Dynamic, data) if options.smooth_quant > 0.0 => {
+        (QuantizeType::Dynamic, given) if options.smooth_quant > 0.0 => {
             let plan = planner::plan(&view, model, options)?;
             let products = plan.changes.iter().filter(|change| change.body == 0 && change.form != Form::Table);
             let nodes: Vec<usize> = products.map(|change| change.node).collect();
             let built_in;
-            let batches = match data {
+            let batches = match given {
                 Some(batches) => batches,
                 None => {
                     built_in = sentences(model)?;
                     &built_in
                 }
             };
-            smooth::smooth(model, &nodes, options, (runtime, batches), call).map(Some)
+            smooth::smooth(model, &nodes, options, Data { runtime, batches }, call).map(Some)
         }
         _ => Ok(None),
     }

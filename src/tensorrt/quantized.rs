@@ -4,7 +4,7 @@
 
 use super::casts::{Form, Rewritten, floats};
 use super::options::{Precision, TensorRtOptions};
-use crate::calibrate::{self, Batch, Calibration, Method, Range};
+use crate::calibrate::{self, Batch, Calibration, Data, Method, Range};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files::{self, Scratch};
@@ -94,7 +94,8 @@ pub(super) fn ranges(
     let threads = options.threads;
     let found = call.drive("calibrate", total, |ticket| {
         let stop = Stop::new()?;
-        calibrate::ranges(runtime, model, threads, (&batches, &names), method, (ticket, &stop))
+        let data = Data { runtime, batches: &batches };
+        calibrate::ranges(&data.run(threads, ticket, &stop), model, &names, method)
     })?;
     let most = |range: &Range| range.high.max(-range.low);
     Ok((found.iter().map(|(name, range)| (name.clone(), most(range))).collect(), batches.len()))

@@ -12,7 +12,7 @@ use optimize::graph::edit::{float_tensor, ints_attribute, node};
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType::Float32;
 use optimize::open;
-use optimize::prune::structured::{Importance, PruneOptions, structured};
+use optimize::prune::structured::{Data, Importance, PruneOptions, structured};
 use optimize::prune::{PruneMethod, prune};
 use optimize::runtime::Tensor;
 use optimize::source::{Dialect, LoadOptions};
@@ -193,7 +193,8 @@ fn a_convolution_makes_up_for_the_channels_that_went() {
     let expected = run(&model, &other);
     let lost = |reconstruct: bool| -> f32 {
         let options = PruneOptions { reconstruct, importance: Importance::Activation, ..PruneOptions::structured() };
-        let (cut, report) = structured(&model, &options, Some((runtime(), &batches)), &call).unwrap();
+        let (cut, report) =
+            structured(&model, &options, Some(Data { runtime: runtime(), batches: &batches }), &call).unwrap();
         assert!(report.summary["units_after"].as_u64() < report.summary["units_before"].as_u64());
         assert!(!report.summary.contains_key("notes"), "{:?}", report.summary.get("notes"));
         run(&cut, &other).iter().zip(&expected).map(|(a, b)| (a - b).powi(2)).sum()

@@ -8,7 +8,7 @@ use optimize::error::Kind;
 use optimize::model::{Dim, Model};
 use optimize::onnx::dtype::DataType::Float32;
 use optimize::open;
-use optimize::prune::structured::{Importance, Plan, PruneOptions, SparsityOverride, structured};
+use optimize::prune::structured::{Data, Importance, Plan, PruneOptions, SparsityOverride, structured};
 use optimize::quantize::{QuantizeOptions, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::{Dialect, LoadOptions};
@@ -125,7 +125,7 @@ fn reconstruction_brings_back_some_of_what_is_lost() {
         batches(&model, &Calibration::Text { text, tokenizer: &tokenizer, windows, length: 128 }).unwrap()
     };
     let fit = read(&texts.join("\n"), 64);
-    let data = Some((runtime(), fit.as_slice()));
+    let data = Some(Data { runtime: runtime(), batches: &fit });
     let plain = PruneOptions { importance: Importance::Activation, ..options(0.3, &["intermediate"]) };
     let fitted = PruneOptions { reconstruct: true, ..plain.clone() };
     let other = read(include_str!("../../CONTRIBUTING.md"), 4);

@@ -8,12 +8,12 @@ mod find;
 mod remove;
 
 use super::PruneOptions;
-use crate::calibrate::{Batch, Walk};
-use crate::call::{Call, Ticket};
+use crate::calibrate::{Data, Run, Walk};
+use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::{Stop, Tensor};
 use crate::text::Decoder;
 pub use find::Layers;
 pub use find::find;
@@ -54,12 +54,7 @@ impl Dropped {
 }
 
 /// Removes `options.layers`, or `options.drop_layers` of them. The original is unchanged.
-pub fn drop(
-    model: &Model,
-    options: &PruneOptions,
-    data: Option<(&'static Runtime, &[Batch])>,
-    call: &Call,
-) -> Result<(Model, Dropped)> {
+pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<(Model, Dropped)> {
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
     let cache: HashSet<&str> = pairs.flat_map(|pair| [pair.past.as_str(), pair.present.as_str()]).collect();
@@ -79,10 +74,10 @@ pub fn drop(
         }
         chosen = match data {
             None => spread(count, wanted),
-            Some((runtime, batches)) => {
+            Some(data) => {
                 let stop = Stop::new()?;
                 measured = call.drive("influence", count as u64, |ticket| {
-                    influence(runtime, model, &found, batches, options.threads, ticket, &stop)
+                    influence(&data.run(options.threads, ticket, &stop), model, &found)
                 })?;
                 let mut order: Vec<usize> = (0..count).collect();
                 order.sort_by(|a, b| measured[*a].total_cmp(&measured[*b]).then(b.cmp(a)));
@@ -115,18 +110,11 @@ fn spread(count: usize, wanted: usize) -> Vec<usize> {
 
 /// Returns `1 - cosine` between input and output of each layer, as mean over all tokens. A layer with unknown output
 /// counts as 1.
-fn influence(
-    runtime: &'static Runtime,
-    model: &Model,
-    found: &Layers,
-    batches: &[Batch],
-    threads: usize,
-    ticket: &Ticket,
-    stop: &Stop,
-) -> Result<Vec<f64>> {
+fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
     let ends = found.layers.iter().filter_map(|layer| layer.output.as_deref());
     let asked: Vec<&str> = found.layers.iter().map(|layer| layer.input.as_str()).chain(ends).collect();
-    let mut walk = Walk::new(runtime, model, threads, batches, &asked)?;
+    let Run { batches, ticket, stop, .. } = *run;
+    let mut walk = Walk::new(run, model, &asked)?;
     let mut before: Vec<Tensor> = walk.value(asked[0], stop)?;
     let mut all = Vec::with_capacity(found.layers.len());
     for layer in &found.layers {

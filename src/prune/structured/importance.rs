@@ -4,11 +4,10 @@ use super::analysis::Analysis;
 use super::axes::Axis;
 use super::groups::{Group, Groups};
 use super::{Importance, PruneOptions, analysis, tensors};
-use crate::calibrate::{Batch, Walk};
-use crate::call::Ticket;
+use crate::calibrate::{Run, Walk};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::Tensor;
 use std::collections::HashMap;
 
 /// Mean squares of the elements of a dimension of a value.
@@ -32,17 +31,10 @@ pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> 
 }
 
 /// Returns the mean squares of the inputs of consumers on calibration data.
-pub fn mean_squares(
-    runtime: &'static Runtime,
-    model: &Model,
-    stages: &[(String, usize)],
-    batches: &[Batch],
-    threads: usize,
-    ticket: &Ticket,
-    stop: &Stop,
-) -> Result<Statistics> {
+pub fn mean_squares(run: &Run<'_>, model: &Model, stages: &[(String, usize)]) -> Result<Statistics> {
     let asked: Vec<&str> = stages.iter().map(|(name, _)| name.as_str()).collect();
-    let mut walk = Walk::new(runtime, model, threads, batches, &asked)?;
+    let Run { batches, ticket, stop, .. } = *run;
+    let mut walk = Walk::new(run, model, &asked)?;
     let mut found = Statistics::new();
     for (name, dimension) in stages {
         ticket.check()?;

@@ -24,13 +24,13 @@ mod select;
 mod sizes;
 mod tensors;
 
-use crate::calibrate::Batch;
+pub use crate::calibrate::Data;
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
-use crate::runtime::{Runtime, Stop};
+use crate::runtime::Stop;
 use analysis::Analysis;
 use axes::Kept;
 use known::Known;
@@ -54,23 +54,25 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     Ok(())
 }
 
-/// Calibration data for [`structured`].
-pub type Data<'d> = Option<(&'static Runtime, &'d [Batch])>;
-
-/// Removes units from a model. The original is unchanged.
+/// Cuts units out of a model. The original is not changed.
 ///
 /// [`PruneOptions::method`], and options of other methods, are not looked at. Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for options that
 /// make no sense or match no module (the message lists those there are). Sparsity 0 gives the model back.
-pub fn structured(model: &Model, options: &PruneOptions, data: Data<'_>, call: &Call) -> Result<(Model, Report)> {
+pub fn structured(
+    model: &Model,
+    options: &PruneOptions,
+    data: Option<Data<'_>>,
+    call: &Call,
+) -> Result<(Model, Report)> {
     let start = Instant::now();
     let mut plan = Plan::new(model, options, data, call)?;
     if options.target_size > 0 {
         plan = goal::size(&plan, options.target_size)?;
     } else if options.target_speedup > 0.0 {
-        plan = goal::speed(&plan, options.target_speedup, data.map(|(runtime, _)| runtime), call)?;
+        plan = goal::speed(&plan, options.target_speedup, data.map(|data| data.runtime), call)?;
     }
-    if let (Some((runtime, batches)), true) = (data, options.reconstruct) {
-        plan.reconstruct(runtime, batches, call)?;
+    if let (Some(data), true) = (data, options.reconstruct) {
+        plan.reconstruct(data, call)?;
     }
     let result = plan.cut(call)?;
     let mut report = plan.report(&result)?;
@@ -113,7 +115,7 @@ pub struct Plan {
 
 impl Plan {
     /// Selects the units to remove.
-    pub fn new(model: &Model, options: &PruneOptions, data: Data<'_>, call: &Call) -> Result<Plan> {
+    pub fn new(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<Plan> {
         check(options, data.is_some())?;
         let mut proto = model.proto().clone();
         edit::modernize_ir(&mut proto);
@@ -126,16 +128,16 @@ impl Plan {
                 node.op()
             );
         }
-        let known = Arc::new(Known::of(&model, data.map(|(runtime, _)| runtime)));
+        let known = Arc::new(Known::of(&model, data.map(|data| data.runtime)));
         let mut analysis = Analysis::new(&model, &known)?;
         let groups = groups::find(&mut analysis);
         let selected = select::targets(&model, &analysis, &groups, options)?;
         let statistics = match data {
-            Some((runtime, batches)) if options.importance == Importance::Activation => {
-                let (stop, threads) = (Stop::new()?, options.threads);
+            Some(data) if options.importance == Importance::Activation => {
+                let stop = Stop::new()?;
                 let inputs = importance::inputs(&analysis, &groups);
                 call.drive("calibrate", inputs.len() as u64, |ticket| {
-                    importance::mean_squares(runtime, &model, &inputs, batches, threads, ticket, &stop)
+                    importance::mean_squares(&data.run(options.threads, ticket, &stop), &model, &inputs)
                 })?
             }
             _ => HashMap::new(),
@@ -196,11 +198,11 @@ impl Plan {
     }
 
     /// Fits the weights that read the rest, to reduce the loss.
-    pub fn reconstruct(&mut self, runtime: &'static Runtime, batches: &[Batch], call: &Call) -> Result<()> {
+    pub fn reconstruct(&mut self, data: Data<'_>, call: &Call) -> Result<()> {
         let done = {
             let mut analysis = Analysis::new(&self.model, &self.known)?;
             let kept = self.kept(&mut analysis);
-            reconstruct::all(self, &analysis, &kept, (runtime, batches), call)?
+            reconstruct::all(self, &analysis, &kept, data, call)?
         };
         self.changed = done.weights;
         self.notes = done.notes;

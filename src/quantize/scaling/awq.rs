@@ -6,7 +6,7 @@
 //! its diagonal, of the original inputs. `a = 0` is plain rounding, so no layer gets worse on the data.
 
 use super::{Group, apply, groups};
-use crate::calibrate::{self, Batch, Products};
+use crate::calibrate::{self, Data, Products};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::files::Scratch;
@@ -16,7 +16,7 @@ use crate::quantize::QuantizeOptions;
 use crate::quantize::algorithms::{Coding, range};
 use crate::quantize::planner::{Form, Plan};
 use crate::quantize::weight_only::{self, Rows};
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::{Stop, Tensor};
 use rayon::prelude::*;
 
 /// Number of exponents to try: tenths up to 1.
@@ -31,26 +31,26 @@ pub fn scale(
     view: &View<'_>,
     plan: &Plan<'_>,
     options: &QuantizeOptions,
-    (runtime, batches): (&'static Runtime, &[Batch]),
+    data: Data<'_>,
     call: &Call,
 ) -> Result<Model> {
     let changes = || plan.changes.iter().filter(|c| c.body == 0 && c.form != Form::BlockTable);
     let nodes: Vec<usize> = changes().map(|change| change.node).collect();
     let found = groups(view, &nodes);
     let values: Vec<String> = found.iter().map(|group| group.value.clone()).collect();
-    let total = calibrate::runs(values.len(), batches.len(), calibrate::Method::MinMax);
+    let total = calibrate::runs(values.len(), data.batches.len(), calibrate::Method::MinMax);
     let inputs = call.drive("calibrate", total, |ticket| {
         let stop = Stop::new()?;
         let mut inputs: Vec<Inputs> = found.iter().map(|group| Inputs::new(group.size)).collect();
-        let mut products = Products::new(runtime, options.threads)?;
+        let mut products = Products::new(data.runtime, options.threads)?;
         let take = |index: usize, tensor: &Tensor| inputs[index].add(tensor, &mut products, &stop);
-        calibrate::each_value(runtime, model, options.threads, (batches, &values), (ticket, &stop), take)?;
+        calibrate::each_value(&data.run(options.threads, ticket, &stop), model, &values, take)?;
         Ok(inputs)
     })?;
     let weight_of = |node: usize| changes().find(|change| change.node == node).map(|change| change.weight);
     let chosen = call.drive("scale", found.len() as u64, |ticket| {
         let stop = Stop::new()?;
-        let mut search = Search { plan, options, products: Products::new(runtime, options.threads)?, stop: &stop };
+        let mut search = Search { plan, options, products: Products::new(data.runtime, options.threads)?, stop: &stop };
         let mut chosen = Vec::with_capacity(found.len());
         for (group, inputs) in found.into_iter().zip(&inputs) {
             let weights: Vec<usize> = group.products.iter().filter_map(|product| weight_of(product.node)).collect();

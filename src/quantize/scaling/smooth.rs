@@ -4,32 +4,26 @@
 //! "SmoothQuant", 2023, equation 4).
 
 use super::{Group, Product, apply, groups};
-use crate::calibrate::{self, Batch};
+use crate::calibrate::{self, Data};
 use crate::call::Call;
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::View;
 use crate::model::Model;
 use crate::quantize::QuantizeOptions;
-use crate::runtime::{Runtime, Stop, Tensor};
+use crate::runtime::{Stop, Tensor};
 
 /// Returns the model with smoother inputs of the products among `nodes`. Reports the stage `calibrate` in runs.
-pub fn smooth(
-    model: &Model,
-    nodes: &[usize],
-    options: &QuantizeOptions,
-    (runtime, batches): (&'static Runtime, &[Batch]),
-    call: &Call,
-) -> Result<Model> {
+pub fn smooth(model: &Model, nodes: &[usize], options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Model> {
     let view = View::new(model.proto());
     let found = groups(&view, nodes);
     let values: Vec<String> = found.iter().map(|group| group.value.clone()).collect();
     let mut largest: Vec<Vec<f32>> = found.iter().map(|group| vec![0f32; group.size]).collect();
-    let total = calibrate::runs(values.len(), batches.len(), calibrate::Method::MinMax);
+    let total = calibrate::runs(values.len(), data.batches.len(), calibrate::Method::MinMax);
     call.drive("calibrate", total, |ticket| {
         let stop = Stop::new()?;
         let take = |index: usize, tensor: &Tensor| add(&mut largest[index], tensor);
-        calibrate::each_value(runtime, model, options.threads, (batches, &values), (ticket, &stop), take)
+        calibrate::each_value(&data.run(options.threads, ticket, &stop), model, &values, take)
     })?;
     let alpha = options.smooth_quant as f32;
     let groups: Vec<_> = found.into_iter().zip(largest).map(|(group, x)| factors(group, &x, alpha)).collect();

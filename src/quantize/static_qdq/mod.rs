@@ -19,7 +19,7 @@ mod write;
 use super::planner::{self, Form, Plan, Weight};
 use super::scaling::smooth;
 use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run, dynamic, weights};
-use crate::calibrate::{self, Batch, Method, Range};
+use crate::calibrate::{self, Batch, Data, Method, Range};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -115,7 +115,7 @@ impl<'w> Ready<'w> {
             gone.extend(more);
             model = folded;
         }
-        if let Some(smoothed) = smoothed(&model, options, (runtime, &batches), call)? {
+        if let Some(smoothed) = smoothed(&model, options, Data { runtime, batches: &batches }, call)? {
             model = smoothed;
         }
         let (ranges, faulty) = (HashMap::new(), HashMap::new());
@@ -204,8 +204,8 @@ impl<'w> Ready<'w> {
         let total = calibrate::runs(values.len(), self.batches.len(), method);
         let found = self.run.call.drive("calibrate", total, |ticket| {
             let stop = Stop::new()?;
-            let data = (&self.batches[..], &values[..]);
-            calibrate::ranges(self.runtime, model, options.threads, data, method, (ticket, &stop))
+            let data = Data { runtime: self.runtime, batches: &self.batches };
+            calibrate::ranges(&data.run(options.threads, ticket, &stop), model, &values, method)
         })?;
         self.ranges.extend(found);
         Ok(())
@@ -213,12 +213,7 @@ impl<'w> Ready<'w> {
 }
 
 /// Returns the model with smoother activations, if requested.
-fn smoothed(
-    model: &Model,
-    options: &QuantizeOptions,
-    data: (&'static Runtime, &[Batch]),
-    call: &Call,
-) -> Result<Option<Model>> {
+fn smoothed(model: &Model, options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Option<Model>> {
     if options.smooth_quant == 0.0 {
         return Ok(None);
     }

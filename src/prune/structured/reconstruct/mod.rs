@@ -14,13 +14,13 @@ use super::Plan;
 use super::analysis::Analysis;
 use super::axes::Kept;
 use super::{cut, tensors};
-use crate::calibrate::{Batch, Products, Walk};
+use crate::calibrate::{Data, Products, Run, Walk};
 use crate::call::{Call, Ticket};
 use crate::error::{Context, Result};
 use crate::files::Scratch;
 use crate::onnx::proto::TensorProto;
-use crate::runtime::{Runtime, Stop};
-use jobs::jobs;
+use crate::runtime::Stop;
+use jobs::{Job, jobs};
 use moments::{Moments, Solver};
 use std::collections::HashMap;
 
@@ -34,73 +34,83 @@ pub struct Done {
 }
 
 /// Changes every weight that reads removed units, where possible.
-pub fn all(
-    plan: &Plan,
-    analysis: &Analysis<'_>,
-    kept: &Kept,
-    (runtime, batches): (&'static Runtime, &[Batch]),
-    call: &Call,
-) -> Result<Done> {
+pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, call: &Call) -> Result<Done> {
     let mut done = Done::default();
     let jobs = jobs(analysis, kept, &mut done.notes);
     if jobs.is_empty() {
         return Ok(done);
     }
-    let (model, threads) = (&plan.model, plan.options.threads);
     let masks: Vec<TensorProto> = cut::consumed(analysis, kept)
         .into_iter()
         .filter(|(name, _, _)| !jobs.iter().any(|job| job.weight == *name))
         .map(|(name, at, list)| Ok(named(tensors::zeroed(analysis.constants[name], at, list)?, name)))
         .collect::<Result<_>>()?;
-    let pool = crate::threads::pool(threads)?;
-    let folder = plan.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let pool = crate::threads::pool(plan.options.threads)?;
     let stop = Stop::new()?;
     let work = |ticket: &Ticket| {
-        pool.install(|| {
-            let asked: Vec<&str> = jobs.iter().map(|job| job.input.as_str()).collect();
-            let mut changed = Walk::new(runtime, model, threads, batches, &asked)?;
-            masks.into_iter().for_each(|mask| changed.replace(mask));
-            let mut solver =
-                Solver { products: Products::new(runtime, threads)?, scratch: Scratch::new(&folder), stop: &stop };
-            let mut known: Option<(Key<'_>, Moments)> = None;
-            let (mut weights, mut scarce, mut idle) = (HashMap::new(), 0, 0);
-            for job in &jobs {
-                ticket.check()?;
-                let key = (job.input.as_str(), job.kept.as_slice(), job.bias.is_some());
-                if known.as_ref().is_none_or(|(of, _)| *of != key) {
-                    let x = changed.value(&job.input, &stop)?;
-                    known = Some((key, solver.moments(job, batches, &x).at(|| format!("value {:?}", job.input))?));
-                }
-                let Some((_, moments)) = &known else { continue };
-                let inputs = job.size();
-                scarce += usize::from(moments.rows < 2 * inputs);
-                idle += usize::from(!moments.helps());
-                if moments.rows < inputs {
-                    continue; // Least squares would fit the few rows there are and ruin all others.
-                }
-                for tensor in solver.solve(job, moments).at(|| format!("tensor {:?}", job.weight))? {
-                    changed.replace(tensor.clone());
-                    weights.insert(tensor.name.clone().unwrap_or_default(), tensor);
-                }
-                ticket.add(1);
-            }
-            Ok((weights, scarce, idle))
-        })
+        let run = data.run(plan.options.threads, ticket, &stop);
+        pool.install(|| change(&run, plan, &jobs, masks))
     };
-    let (weights, scarce, idle) = call.drive("reconstruct", jobs.len() as u64, work)?;
-    if scarce > 0 {
+    let changed = call.drive("reconstruct", jobs.len() as u64, work)?;
+    if changed.scarce > 0 {
         done.notes.push(format!(
-            "{scarce} weights have fewer rows of calibration data than twice their inputs (with fewer than their \
-             inputs they are not reconstructed): use more data"
+            "{} weights have fewer rows of calibration data than twice their inputs (with fewer than their \
+             inputs they are not reconstructed): use more data",
+            changed.scarce
         ));
     }
-    if idle > 0 {
+    if changed.idle > 0 {
         done.notes.push(format!(
-            "{idle} weights keep their values: a fit on half of the calibration data does not improve the other half"
+            "{} weights keep their values: a fit on half of the calibration data does not improve the other half",
+            changed.idle
         ));
     }
-    done.weights = weights;
+    done.weights = changed.weights;
     Ok(done)
+}
+
+/// What became of the weights.
+#[derive(Default)]
+struct Changed {
+    /// Whole weights, zero where units go, by name.
+    weights: HashMap<String, TensorProto>,
+    /// Number of weights with few rows of data.
+    scarce: usize,
+    /// Number of weights that keep their values.
+    idle: usize,
+}
+
+/// Changes one weight after the other; `masks` are weights with zeros where units go that are not changed.
+fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> Result<Changed> {
+    let Run { runtime, batches, threads, ticket, stop } = *run;
+    let folder = plan.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let asked: Vec<&str> = jobs.iter().map(|job| job.input.as_str()).collect();
+    let mut walk = Walk::new(run, &plan.model, &asked)?;
+    masks.into_iter().for_each(|mask| walk.replace(mask));
+    let mut solver = Solver { products: Products::new(runtime, threads)?, scratch: Scratch::new(&folder), stop };
+    let mut known: Option<(Key<'_>, Moments)> = None;
+    let mut changed = Changed::default();
+    for job in jobs {
+        ticket.check()?;
+        let key = (job.input.as_str(), job.kept.as_slice(), job.bias.is_some());
+        if known.as_ref().is_none_or(|(of, _)| *of != key) {
+            let x = walk.value(&job.input, stop)?;
+            known = Some((key, solver.moments(job, batches, &x).at(|| format!("value {:?}", job.input))?));
+        }
+        let Some((_, moments)) = &known else { continue };
+        let inputs = job.size();
+        changed.scarce += usize::from(moments.rows < 2 * inputs);
+        changed.idle += usize::from(!moments.helps());
+        if moments.rows < inputs {
+            continue; // Least squares would fit the few rows there are and ruin all others.
+        }
+        for tensor in solver.solve(job, moments).at(|| format!("tensor {:?}", job.weight))? {
+            walk.replace(tensor.clone());
+            changed.weights.insert(tensor.name.clone().unwrap_or_default(), tensor);
+        }
+        ticket.add(1);
+    }
+    Ok(changed)
 }
 
 /// The key of moments: the value, its kept elements, whether means are subtracted.

@@ -1,0 +1,40 @@
+//! What work on calibration data is given: the data with what runs models on them, and what it reports to.
+
+use super::Batch;
+use crate::call::Ticket;
+use crate::runtime::{Runtime, Stop};
+
+/// Calibration data, with the ONNX Runtime that runs models on them.
+#[derive(Clone, Copy)]
+pub struct Data<'d> {
+    /// ONNX Runtime.
+    pub runtime: &'static Runtime,
+    /// The data.
+    pub batches: &'d [Batch],
+}
+
+/// One part of a call on calibration data.
+#[derive(Clone, Copy)]
+pub struct Run<'r> {
+    /// ONNX Runtime.
+    pub runtime: &'static Runtime,
+    /// The data.
+    pub batches: &'r [Batch],
+    /// Threads of each session; 0 is one for each physical core.
+    pub threads: usize,
+    /// What counts the work that is done, and ends it when the call ends.
+    pub ticket: &'r Ticket,
+    /// What ends a run of a session when the call ends.
+    pub stop: &'r Stop,
+}
+
+impl<'d> Data<'d> {
+    /// Returns a part of a call on these data.
+    pub fn run<'r>(self, threads: usize, ticket: &'r Ticket, stop: &'r Stop) -> Run<'r>
+    where
+        'd: 'r,
+    {
+        let Data { runtime, batches } = self;
+        Run { runtime, batches, threads, ticket, stop }
+    }
+}
