@@ -1,6 +1,7 @@
 //! The report that every technique returns: one JSON schema, documented in `docs/report.md`.
 
 use crate::files::digest::FileIdentity;
+use crate::onnx::proto::NodeProto;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -77,6 +78,11 @@ pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String 
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the entry of a node in a report.
+pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
+    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
 /// The processor and its threads.

@@ -8,6 +8,11 @@ const RESAMPLES: usize = 2000;
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
+/// Returns 64 bits that depend on every bit of `number`: the first of [`Random::new`].
+pub fn mixed(number: u64) -> u64 {
+    Random(number).next()
+}
+
 impl Random {
     /// Returns a generator with this seed.
     pub fn new(seed: u64) -> Random {

@@ -5,8 +5,6 @@
 mod rows;
 #[path = "generate/shapes.rs"]
 mod shapes;
-#[path = "generate/speed.rs"]
-mod speed;
 mod support;
 #[path = "generate/text.rs"]
 mod text;
@@ -21,7 +19,6 @@ use optimize::text::*;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 const BOTH: [Dialect; 2] = [Dialect::Runtime, Dialect::Portable];
 /// Families that differ in attention, positions or norms.

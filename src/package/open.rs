@@ -81,23 +81,12 @@ pub fn is_package(path: &Path) -> bool {
     if path.is_dir() {
         return path.join(OURS).is_file() && path.join(SEAL).is_file();
     }
-    let mut start = [0u8; 4];
-    let read = files::open(path).and_then(|mut file| Ok(std::io::Read::read(&mut file, &mut start)?));
-    read.is_ok_and(|read| archive::is_archive(&start[..read]))
-        && files::open(path)
-            .and_then(|file| files::map(&file, limits::DATA_FILE_BYTES))
-            .is_ok_and(|bytes| bytes.windows_of_tail().contains(OURS))
-}
-
-/// Searches the central directory at the end of an archive for a name.
-trait Tail {
-    fn windows_of_tail(&self) -> std::borrow::Cow<'_, str>;
-}
-
-impl Tail for Bytes {
-    fn windows_of_tail(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self[self.len().saturating_sub(1 << 16)..])
-    }
+    let mapped = files::open(path).and_then(|file| files::map(&file, limits::DATA_FILE_BYTES));
+    mapped.is_ok_and(|bytes| {
+        // The directory of an archive is at its end; a damaged one is to be refused as the package that it is.
+        let tail = &bytes[bytes.len().saturating_sub(1 << 16)..];
+        archive::is_archive(&bytes) && tail.windows(OURS.len()).any(|name| name == OURS.as_bytes())
+    })
 }
 
 impl Package {

@@ -1,13 +1,13 @@
 //! A model repository for Triton Inference Server: the portable graph, and the contract as `config.pbtxt`.
 
 use super::open::Package;
-use super::write::save_plain;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::contract::Size;
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
+use crate::onnx::save::ExternalData;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
     let version = home.join("1");
     std::fs::create_dir_all(&version).at(|| version.display())?;
     let text = config(package, name, &model.inputs(), &model.outputs())?;
-    save_plain(&model, &version.join("model.onnx"), call)?;
+    model.save(&version.join("model.onnx"), ExternalData::Auto, call)?;
     files::replace(&home.join("config.pbtxt"), text.as_bytes())
 }
 

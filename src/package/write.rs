@@ -13,7 +13,7 @@ use crate::limits;
 use crate::model::Model;
 use crate::model::contract::Contract;
 use crate::onnx::proto::ModelProto;
-use crate::onnx::save::{self, ExternalData, Saved, SavedFile};
+use crate::onnx::save::{self, Saved, SavedFile};
 use crate::runtime::Runtime;
 use bytes::Bytes;
 use serde_json::Value;
@@ -323,9 +323,4 @@ fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
     ticket.check()?;
     files::replace_folder(&draft.0, path)?;
     Ok(saved)
-}
-
-/// Saves the portable graph of a model as plain ONNX, for other programs.
-pub(super) fn save_plain(model: &Model, path: &Path, call: &Call) -> Result<Saved> {
-    model.save(path, ExternalData::Auto, call)
 }

@@ -28,7 +28,7 @@ use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::{Model, Task};
-use crate::report::{NodeReport, Report};
+use crate::report::{NodeReport, Report, report_of};
 use crate::runtime::{Runtime, Stop};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ fn reports(view: &View<'_>, plan: &Plan<'_>, outcomes: &[Outcome]) -> Vec<NodeRe
             if target.overridable && nth == 0 {
                 reason.push_str("; the weight is also an optional input");
             }
-            all.push((body, node, targets::report_of(view.node(body, node), action, reason)));
+            all.push((body, node, report_of(view.node(body, node), action, reason)));
         }
     }
     all.sort_by_key(|(body, node, _)| (*body, *node));

@@ -10,6 +10,7 @@ use super::{Outcome, Pruned};
 use crate::call::Ticket;
 use crate::error::{Context, Result};
 use crate::files::{self, Scratch};
+use crate::statistics::mixed;
 use rayon::prelude::*;
 
 /// The score of a weight.
@@ -76,15 +77,6 @@ impl Score {
             })),
         }
     }
-}
-
-/// Hashes a number with the finalizer of splitmix64: Steele et al. 2014, "Fast splittable pseudorandom number
-/// generators".
-fn mixed(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 /// Hashes a text with FNV-1a.

@@ -9,7 +9,7 @@ use crate::graph::{BodyId, View, modules};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QUANTIZED_ALREADY;
-use crate::report::{NodeReport, count_reasons};
+use crate::report::{NodeReport, count_reasons, report_of};
 use std::collections::{BTreeMap, HashMap};
 
 /// The layout of a weight: element `k` of the inputs of output `(o, i)` is at `(o inputs + k) inner + i`.
@@ -312,11 +312,6 @@ fn list(found: &[Found<'_>]) -> String {
     let shown: Vec<String> = counts.iter().take(24).map(|(name, count)| format!("{name} ({count})")).collect();
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     format!("there are {}{more}", shown.join(", "))
-}
-
-/// Returns the report entry of a node.
-pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
-    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
 /// Returns the reasons of nodes that were left, counted, most frequent first.

@@ -13,6 +13,7 @@ use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 pub use crate::report::LEFT;
 use crate::report::NodeReport;
+pub use crate::report::report_of;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
 
@@ -439,11 +440,6 @@ fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
         return Err(format!("Gemm before opset {INTEGER_OPSET} has no integer form"));
     }
     Ok(Form::Gemm)
-}
-
-/// Returns the report entry of a node.
-pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
-    NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
 pub(super) fn is_float(tensor: &TensorProto) -> bool {

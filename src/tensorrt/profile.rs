@@ -84,15 +84,6 @@ impl Profiles {
         self.shapes.iter().map(profile).collect()
     }
 
-    /// Returns shapes in the format of ONNX Runtime's provider: `ids:1x16,mask:1x16`. `which` is 0 for minimum, 1 for
-    /// optimum, 2 for maximum.
-    pub fn to_text(&self, profile: usize, which: usize) -> String {
-        let shape = |dims: &[i64]| dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
-        let shapes = self.shapes.get(profile).map_or(&[][..], Vec::as_slice);
-        let each = self.inputs.iter().zip(shapes).map(|((name, _), s)| format!("{name}:{}", shape(&s[which])));
-        each.collect::<Vec<_>>().join(",")
-    }
-
     /// Returns the optimum shapes of the first profile, for a sample.
     pub fn usual(&self) -> Shapes {
         let shapes = self.shapes.first().map_or(&[][..], Vec::as_slice);

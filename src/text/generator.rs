@@ -87,12 +87,6 @@ impl Generator {
         Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
     }
 
-    /// Returns the generator with another tokenizer, or none.
-    pub fn with_tokenizer(mut self, tokenizer: Option<Arc<Tokenizer>>) -> Generator {
-        self.tokenizer = tokenizer;
-        self
-    }
-
     /// Returns the tokenizer, if there is one.
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.tokenizer.as_ref()

@@ -2,7 +2,7 @@
 
 use super::*;
 use optimize::call::Cancel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn smollm2_answers_and_writes_the_same_64_tokens_with_and_without_a_cache() {

@@ -8,6 +8,7 @@ use crate::calibrate::{Run, Walk};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::runtime::Tensor;
+use crate::statistics::Random;
 use std::collections::HashMap;
 
 /// Mean squares of the elements of a dimension of a value.
@@ -73,9 +74,9 @@ pub fn scores(
     options: &PruneOptions,
     statistics: &Statistics,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut random = Random(options.seed ^ 0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(options.seed ^ 0x9e37_79b9_7f4a_7c15);
     let one = |group: &Group| match options.importance {
-        Importance::Random => Ok(group.units.iter().map(|_| random.next()).collect()),
+        Importance::Random => Ok(group.units.iter().map(|_| random.uniform()).collect()),
         Importance::L1 => by_weights(analysis, group, f64::abs),
         Importance::L2 => by_weights(analysis, group, |v| v * v),
         Importance::Activation => by_activations(analysis, group, statistics),
@@ -140,18 +141,5 @@ fn add(group: &Group, axis: u32, sums: &[f64], scores: &mut [f64]) {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     if mean > 0.0 {
         scores.iter_mut().zip(values).for_each(|(score, value)| *score += value / mean);
-    }
-}
-
-/// Numbers in [0, 1) that are the same everywhere (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -255,27 +255,3 @@ fn random_numbers_are_those_of_the_published_vectors() {
     let mean: f64 = (0..10_000).map(|i| uniform(1, 2, i)).sum::<f64>() / 10_000.0;
     assert!((mean - 0.5).abs() < 0.01, "{mean}");
 }
-
-/// Time per choice over a large vocabulary, for the record: run with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let logits = logits(151_936, 1);
-    for (name, top_k, top_p, min_p, temperature) in [
-        ("greedy", 0, 1.0, 0.0, 0.0),
-        ("plain", 0, 1.0, 0.0, 1.0),
-        ("top-k 40", 40, 1.0, 0.0, 1.0),
-        ("top-p 0.9", 0, 0.9, 0.0, 1.0),
-        ("min-p 0.05", 0, 1.0, 0.05, 1.0),
-        ("all three", 40, 0.95, 0.05, 0.7),
-    ] {
-        let options = SamplingOptions { temperature, top_k, top_p, min_p, ..Default::default() };
-        let mut sampler = Sampler::new(&options).unwrap();
-        let start = std::time::Instant::now();
-        let sum: i64 = (0..200).map(|row| sampler.choose(&logits, &context(&[], row)).unwrap()).sum();
-        println!("{name}: {:.0} us ({sum})", start.elapsed().as_secs_f64() / 200.0 * 1e6);
-    }
-    let start = std::time::Instant::now();
-    (0..200).for_each(|_| drop(logprobs(&logits, 3, 5).unwrap()));
-    println!("log-probabilities, top 5: {:.0} us", start.elapsed().as_secs_f64() / 200.0 * 1e6);
-}

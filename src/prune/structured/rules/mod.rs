@@ -19,32 +19,15 @@ mod spatial;
 
 use super::analysis::{Analysis, Judged};
 use crate::onnx::proto::NodeProto;
+use crate::quantize::QUANTIZED_ALREADY;
 pub use spatial::TOO_SHORT;
 
-/// Operators on quantized values.
-const QUANTIZED: [&str; 17] = [
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "MatMulNBits",
-    "MatMulBnb4",
-    "GatherBlockQuantized",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul",
-    "DynamicQuantizeLSTM",
-    "ConvInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "QLinearAdd",
-    "QLinearMul",
-    "QGemm",
-    "QAttention",
-];
+/// Operators on codes that hold no weights themselves.
+const CODES: [&str; 5] = ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul"];
 
 /// Returns whether a node computes with quantized values.
 pub fn is_quantized(node: &NodeProto) -> bool {
-    QUANTIZED.contains(&node.op())
+    QUANTIZED_ALREADY.contains(&node.op()) || CODES.contains(&node.op())
 }
 
 /// Applies the rule of a node.
