@@ -259,6 +259,34 @@ impl Random {
     }
 }
 
+/// The ends of the ranges of a package, with their names.
+fn ends(package: &Package) -> Vec<(String, i64)> {
+    let sizes = package.manifest().shapes.inputs.iter().flat_map(|input| input.dims.clone().unwrap());
+    sizes
+        .filter_map(|size| match size {
+            Size::Range(range) => Some([Some(range.min), range.max].map(|end| Some((range.name.clone(), end?)))),
+            Size::Fixed(_) => None,
+        })
+        .flatten()
+        .flatten()
+        .collect()
+}
+
+/// Inputs of the shapes of an example, one size of which is at the end of its range.
+fn inputs_at(package: &Package, example: &[(String, Vec<i64>)], end: Option<&(String, i64)>) -> Vec<(String, Tensor)> {
+    let input = |(name, shape): &(String, Vec<i64>)| {
+        let dims = package.manifest().shapes.inputs.iter().find(|i| i.name == *name).unwrap().dims.clone();
+        let size = |(size, dim): (&i64, &Size)| match (dim, end) {
+            (Size::Range(range), Some((name, end))) if range.name == *name => *end,
+            _ => *size,
+        };
+        let shape: Vec<i64> = shape.iter().zip(&dims.unwrap()).map(size).collect();
+        let count = shape.iter().product::<i64>() as usize;
+        (name.clone(), Tensor::from_f32(&shape, vec![0.5; count]).unwrap())
+    };
+    example.iter().map(input).collect()
+}
+
 #[test]
 fn packages_of_random_graphs_run_on_their_example_and_at_both_ends() {
     let cases = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40u64);
@@ -294,30 +322,8 @@ fn packages_of_random_graphs_run_on_their_example_and_at_both_ends() {
             let options = BenchmarkOptions::default();
             Source::new(&loaded, &loaded, None, &options).unwrap().timing().unwrap().shapes()
         };
-        let ranges = package.manifest().shapes.inputs.iter().flat_map(|input| input.dims.clone().unwrap());
-        let ends: Vec<(String, i64)> = ranges
-            .filter_map(|size| match size {
-                Size::Range(range) => Some([Some(range.min), range.max].map(|end| Some((range.name.clone(), end?)))),
-                Size::Fixed(_) => None,
-            })
-            .flatten()
-            .flatten()
-            .collect();
-        let with = |end: Option<&(String, i64)>| -> Vec<(String, Tensor)> {
-            let input = |(name, shape): &(String, Vec<i64>)| {
-                let dims = package.manifest().shapes.inputs.iter().find(|i| i.name == *name).unwrap().dims.clone();
-                let size = |(size, dim): (&i64, &Size)| match (dim, end) {
-                    (Size::Range(range), Some((name, end))) if range.name == *name => *end,
-                    _ => *size,
-                };
-                let shape: Vec<i64> = shape.iter().zip(&dims.unwrap()).map(size).collect();
-                let count = shape.iter().product::<i64>() as usize;
-                (name.clone(), Tensor::from_f32(&shape, vec![0.5; count]).unwrap())
-            };
-            example.iter().map(input).collect()
-        };
-        for end in std::iter::once(None).chain(ends.iter().map(Some)) {
-            let inputs = with(end);
+        for end in std::iter::once(None).chain(ends(&package).iter().map(Some)) {
+            let inputs = inputs_at(&package, &example, end);
             let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
             let outcome = session.run(&feed, &[], &Call::default());
             assert!(outcome.is_ok(), "case {case}, {end:?}: {} {example:?}", outcome.err().unwrap());

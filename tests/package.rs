@@ -191,6 +191,20 @@ fn the_table_of_torch_export() {
     assert!(e.to_string().contains("equal"), "{e}");
 }
 
+/// Changes one of the shapes: a dimension more or fewer, or another size.
+fn disturb(random: &mut Random, shapes: &mut [Vec<i64>]) {
+    let at = random.below(shapes.len());
+    match random.below(5) {
+        0 => shapes[at].push(1),
+        1 => drop(shapes[at].pop()),
+        _ if !shapes[at].is_empty() => {
+            let d = random.below(shapes[at].len());
+            shapes[at][d] = random.below(9) as i64;
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn ten_thousand_random_shapes_against_a_reference() {
     let mut random = Random(20261124);
@@ -233,16 +247,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
             let mut shapes: Vec<Vec<i64>> =
                 plan.iter().map(|dims| dims.iter().map(|d| d.map_or(3, |n| chosen[n])).collect()).collect();
             if random.below(2) == 0 {
-                let at = random.below(shapes.len());
-                match random.below(5) {
-                    0 => shapes[at].push(1),
-                    1 => drop(shapes[at].pop()),
-                    _ if !shapes[at].is_empty() => {
-                        let d = random.below(shapes[at].len());
-                        shapes[at][d] = random.below(9) as i64;
-                    }
-                    _ => {}
-                }
+                disturb(&mut random, &mut shapes);
             }
             let fits = reference(&plan, &ranges, &shapes);
             let given: Vec<(&str, DataType, &[i64])> =

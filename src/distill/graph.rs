@@ -320,19 +320,7 @@ fn assemble(
     if kept.is_empty() {
         bail!(Unsupported, "the loss does not depend on any weight of the student");
     }
-    let inputs = work.proto.graph.as_deref().map_or(&[][..], |graph| &graph.input);
-    let (mut gradients, mut lookups) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
-    for parameter in &kept {
-        let found = &found[&parameter.name];
-        let lookup = lookup(&tape, inputs, found);
-        let mut named = |value: &str, prefix: &str| {
-            let name = tape.fresh(&format!("{prefix}/{}", parameter.name));
-            tape.nodes.push(edit::node("Identity", &[value], &[&name]));
-            name
-        };
-        gradients.push(named(found, "of"));
-        lookups.push(lookup.map(|lookup| Lookup { rows: named(&lookup.rows, "rows"), ..lookup }));
-    }
+    let (gradients, lookups) = named_gradients(work, &mut tape, &kept, &found);
     let outputs: Vec<String> = parts.iter().map(|part| part.output.clone()).collect();
     let all: Vec<String> = outputs.iter().chain(&gradients).cloned().collect();
     let of_rows = |(gradient, lookup): (&String, &Option<Lookup>)| match lookup {
@@ -355,6 +343,29 @@ fn assemble(
         in_blocks: 0,
         sizes: logits.and_then(|options| options.sizes),
     })
+}
+
+/// Names the gradient of each parameter, and the rows of it that are not zero where only some are looked up.
+fn named_gradients(
+    work: &Work,
+    tape: &mut Tape,
+    kept: &[Parameter],
+    found: &HashMap<String, String>,
+) -> (Vec<String>, Vec<Option<Lookup>>) {
+    let inputs = work.proto.graph.as_deref().map_or(&[][..], |graph| &graph.input);
+    let (mut gradients, mut lookups) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
+    for parameter in kept {
+        let found = &found[&parameter.name];
+        let lookup = lookup(tape, inputs, found);
+        let mut named = |value: &str, prefix: &str| {
+            let name = tape.fresh(&format!("{prefix}/{}", parameter.name));
+            tape.nodes.push(edit::node("Identity", &[value], &[&name]));
+            name
+        };
+        gradients.push(named(found, "of"));
+        lookups.push(lookup.map(|lookup| Lookup { rows: named(&lookup.rows, "rows"), ..lookup }));
+    }
+    (gradients, lookups)
 }
 
 fn whole(

@@ -190,48 +190,71 @@ fn mixture(readings: &[Reading]) -> FitReport {
     FitReport { fitted_nll: nll(&weights), weights, member_nll, equal_nll, gap, tokens: count }
 }
 
-/// Returns the best weights of a mean of logits, or of a product.
-fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitReport> {
-    let members = readings.len();
-    let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);
-    let size = readings.iter().map(|r| r.logits.len() / r.logs.len().max(1)).min().unwrap_or(0);
-    let power = if product { members as f64 } else { 1.0 };
-    let row = |m: usize, n: usize| {
-        let width = readings[m].logits.len() / readings[m].logs.len().max(1);
-        &readings[m].logits[n * width..n * width + size]
-    };
-    // Mean loss and its gradient.
-    let loss = |weights: &[f64]| -> (f64, Vec<f64>) {
-        let token = |n: usize| {
-            let rows: Vec<&[f32]> = (0..members).map(|m| row(m, n)).collect();
-            let mut sums = vec![0.0; size];
-            for (row, weight) in rows.iter().zip(weights).filter(|(_, weight)| **weight > 0.0) {
-                sums.iter_mut().zip(*row).for_each(|(sum, logit)| *sum += power * weight * f64::from(*logit));
-            }
-            let norm = log_sum_exp(&sums);
-            let came = readings[0].tokens[n];
-            let loss = norm - sums[came];
-            sums.iter_mut().for_each(|sum| *sum = (*sum - norm).exp());
-            let slope = |row: &&[f32]| {
-                let mean: f64 = sums.iter().zip(*row).filter(|(p, _)| **p > 0.0).map(|(p, l)| p * f64::from(*l)).sum();
-                power * (mean - f64::from(row[came]))
-            };
-            (loss, rows.iter().map(slope).collect::<Vec<f64>>())
+/// The logits of all members for the tokens of a text.
+struct Rows<'r> {
+    readings: &'r [Reading],
+    /// Tokens.
+    count: usize,
+    /// Logits a token.
+    size: usize,
+    /// What the sum of logits is multiplied with.
+    power: f64,
+}
+
+impl Rows<'_> {
+    fn row(&self, member: usize, token: usize) -> &[f32] {
+        let Reading { logits, logs, .. } = &self.readings[member];
+        let width = logits.len() / logs.len().max(1);
+        &logits[token * width..token * width + self.size]
+    }
+
+    /// Returns the loss of one token with these weights, and its gradient.
+    fn token(&self, token: usize, weights: &[f64]) -> (f64, Vec<f64>) {
+        let rows: Vec<&[f32]> = (0..self.readings.len()).map(|member| self.row(member, token)).collect();
+        let mut sums = vec![0.0; self.size];
+        for (row, weight) in rows.iter().zip(weights).filter(|(_, weight)| **weight > 0.0) {
+            sums.iter_mut().zip(*row).for_each(|(sum, logit)| *sum += self.power * weight * f64::from(*logit));
+        }
+        let norm = log_sum_exp(&sums);
+        let came = self.readings[0].tokens[token];
+        let loss = norm - sums[came];
+        sums.iter_mut().for_each(|sum| *sum = (*sum - norm).exp());
+        let slope = |row: &&[f32]| {
+            let mean: f64 = sums.iter().zip(*row).filter(|(p, _)| **p > 0.0).map(|(p, l)| p * f64::from(*l)).sum();
+            self.power * (mean - f64::from(row[came]))
         };
+        (loss, rows.iter().map(slope).collect())
+    }
+
+    /// Returns the mean loss and its gradient.
+    fn loss(&self, weights: &[f64]) -> (f64, Vec<f64>) {
+        let none = || (0.0, vec![0.0; weights.len()]);
         let add = |(a, mut b): (f64, Vec<f64>), (c, d): (f64, Vec<f64>)| {
             b.iter_mut().zip(d).for_each(|(b, d)| *b += d);
             (a + c, b)
         };
         // In chunks of one order whatever the threads, so that the sums are the same.
-        let parts: Vec<(f64, Vec<f64>)> = (0..count.div_ceil(32))
+        let parts: Vec<(f64, Vec<f64>)> = (0..self.count.div_ceil(32))
             .into_par_iter()
-            .map(|chunk| (chunk * 32..count.min(chunk * 32 + 32)).map(token).fold((0.0, vec![0.0; members]), add))
+            .map(|chunk| {
+                let tokens = chunk * 32..self.count.min(chunk * 32 + 32);
+                tokens.map(|token| self.token(token, weights)).fold(none(), add)
+            })
             .collect();
-        let (sum, slopes) = parts.into_iter().fold((0.0, vec![0.0; members]), add);
-        (sum / count as f64, slopes.into_iter().map(|slope| slope / count as f64).collect())
-    };
+        let (sum, slopes) = parts.into_iter().fold(none(), add);
+        let count = self.count as f64;
+        (sum / count, slopes.into_iter().map(|slope| slope / count).collect())
+    }
+}
+
+/// Returns the best weights of a mean of logits, or of a product.
+fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitReport> {
+    let members = readings.len();
+    let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);
+    let size = readings.iter().map(|r| r.logits.len() / r.logs.len().max(1)).min().unwrap_or(0);
+    let rows = Rows { readings, count, size, power: if product { members as f64 } else { 1.0 } };
     let mut weights = vec![1.0 / members as f64; members];
-    let (equal_nll, mut slopes) = loss(&weights);
+    let (equal_nll, mut slopes) = rows.loss(&weights);
     let (mut least, mut step, mut gap) = (equal_nll, 1.0, f64::INFINITY);
     for _ in 0..SLOW_ROUNDS {
         call.check()?;
@@ -243,7 +266,7 @@ fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitRep
         }
         let mut tried: Vec<f64> = weights.iter().zip(&slopes).map(|(w, s)| w * (-step * (s - here)).exp()).collect();
         normalize(&mut tried);
-        let (found, there) = loss(&tried);
+        let (found, there) = rows.loss(&tried);
         if found <= least {
             (weights, slopes, least) = (tried, there, found);
             step *= 2.0;

@@ -62,5 +62,6 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::runtime::ProviderChoice,
         crate::tensorrt::Choice,
         crate::tensorrt::Precision,
+        crate::text::FinishReason,
     );
 }

@@ -8,11 +8,10 @@ use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::session;
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text as c_text, text_of, texts};
+use super::{Out, buffer, guard, optional_path, text as c_text, text_of, texts};
 use crate::distill::{Corpus, DistillOptions, Divergence, LossWeights, Moment, Schedule, distill, student_of};
 use crate::error::{Context as _, Result, bail};
 use std::ffi::{c_char, c_void};
-use std::path::PathBuf;
 
 /// Divergence between the distributions of teacher and student.
 #[repr(C)]
@@ -252,13 +251,6 @@ fn weight(given: f64) -> Option<f32> {
     (given != 0.0).then(|| or(given, 0.0))
 }
 
-/// Returns a path, or `None` for NULL.
-unsafe fn path(text: *const c_char, name: &str) -> Result<Option<PathBuf>> {
-    // SAFETY: the contract of `ffi`.
-    let text = (!text.is_null()).then(|| unsafe { c_text(text, name) }).transpose()?;
-    Ok(text.map(PathBuf::from))
-}
-
 unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> {
     let usual = DistillOptions::default();
     let count = |given: u32, usual: usize| if given == 0 { usual } else { given as usize };
@@ -294,13 +286,13 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         time_limit: given.time_limit,
         evaluate_every: given.evaluate_every,
         // SAFETY: the contract of `ffi`.
-        teacher_cache: unsafe { path(given.teacher_cache, "teacher_cache") }?,
+        teacher_cache: unsafe { optional_path(given.teacher_cache, "teacher_cache") }?,
         teacher_top_k: match given.teacher_top_k {
             0 => usual.teacher_top_k,
             count => usize::try_from(count).unwrap_or(usize::MAX),
         },
         // SAFETY: the contract of `ffi`.
-        checkpoint: unsafe { path(given.checkpoint, "checkpoint") }?,
+        checkpoint: unsafe { optional_path(given.checkpoint, "checkpoint") }?,
         checkpoint_every: given.checkpoint_every,
         // SAFETY: the contract of `ffi`.
         execution: unsafe { session::execution(given.provider, given.device_id, std::ptr::null()) }?,

@@ -8,7 +8,7 @@ use super::handle::{self, handle};
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, slice, text, text_of};
+use super::{Out, buffer, guard, optional_path, slice, text, text_of};
 use crate::ensemble::fit::FitOptions;
 use crate::ensemble::{Ensemble, EnsembleOptions, EnsembleTask, MergeMethod, MergeOptions, Method, merge, name_of};
 use crate::error::{Context, Result, bail};
@@ -444,10 +444,7 @@ unsafe fn merge_options(given: &optimize_merge_options_t) -> Result<MergeOptions
         weights: unsafe { numbers(given.weights, given.weight_count, "weights") }?,
         density: or(given.density, defaults.density),
         scale: or(given.scale, defaults.scale),
-        scratch_folder: match given.scratch_folder.is_null() {
-            true => None,
-            // SAFETY: the contract of `ffi`.
-            false => Some(PathBuf::from(unsafe { text(given.scratch_folder, "scratch_folder") }?)),
-        },
+        // SAFETY: the contract of `ffi`.
+        scratch_folder: unsafe { optional_path(given.scratch_folder, "scratch_folder") }?,
     })
 }

@@ -369,18 +369,14 @@ fn prompt<'a>(text: &'a str, options: &optimize_generate_options_t) -> Prompt<'a
 unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions> {
     let some = |value: u32| (value > 0).then_some(value as usize);
     let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
-    let Ok(stops) = usize::try_from(given.stop_count) else { bail!(InvalidArgument, "stop_count is too large") };
-    if stops > limits::RUN_VALUES {
-        bail!(InvalidArgument, "stop_count is {stops}; the limit is {}", limits::RUN_VALUES);
-    }
+    let count = |given: u64, name: &str| match usize::try_from(given) {
+        Ok(count) if count <= limits::RUN_VALUES => Ok(count),
+        _ => bail!(InvalidArgument, "{name} is {given}; the limit is {}", limits::RUN_VALUES),
+    };
+    let (stops, stop_tokens) =
+        (count(given.stop_count, "stop_count")?, count(given.stop_token_count, "stop_token_count")?);
     // SAFETY: the contract of `ffi`.
     let stop = unsafe { texts(given.stop, stops, "stop") }?;
-    let Ok(stop_tokens) = usize::try_from(given.stop_token_count) else {
-        bail!(InvalidArgument, "stop_token_count is too large")
-    };
-    if stop_tokens > limits::RUN_VALUES {
-        bail!(InvalidArgument, "stop_token_count is {stop_tokens}; the limit is {}", limits::RUN_VALUES);
-    }
     // SAFETY: the contract of `ffi`.
     let stop_tokens = unsafe { slice(given.stop_tokens, stop_tokens, "stop_tokens") }?.to_vec();
     Ok(GenerateOptions {
@@ -415,13 +411,7 @@ fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) ->
         text: written.text.as_ptr().cast(),
         text_size: written.text.len() as u64,
         logprob: written.logprobs.map_or(0.0, |l| l.chosen.logprob),
-        finish_reason: match written.finish_reason {
-            None => 0,
-            Some(FinishReason::Eos) => 1,
-            Some(FinishReason::Length) => 2,
-            Some(FinishReason::Stop) => 3,
-            Some(FinishReason::Cancelled) => 4,
-        },
+        finish_reason: written.finish_reason.map_or(0, FinishReason::code),
         entropy: thought.entropy,
         mutual_information: thought.mutual_information,
         agreement: thought.agreement,
@@ -434,9 +424,7 @@ fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) ->
 }
 
 fn as_json(written: &[Generation]) -> String {
-    let mut text = serde_json::to_string(&json!({ "generations": written })).unwrap_or_default();
-    text.push('\n');
-    text
+    format!("{}\n", json!({ "generations": written }))
 }
 
 /// Writes where the models of a generator run, as JSON: a list with an entry per model, as in

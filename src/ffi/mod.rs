@@ -41,6 +41,7 @@ use error::optimize_error_t;
 use status::optimize_status_t;
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 /// Runs the body of a C function: errors and panics become a status and an error object.
 ///
@@ -120,6 +121,15 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
         Ok(text) => Ok(text),
         Err(_) => bail!(InvalidArgument, "{name} is not UTF-8"),
     }
+}
+
+/// Returns a path; `None` for NULL.
+///
+/// # Safety
+/// As [`text`], or NULL.
+unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBuf>> {
+    // SAFETY: same contract.
+    if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }
 }
 
 /// Returns `count` elements; `data` may be NULL if there are none.

@@ -7,7 +7,7 @@ use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text, text_of, texts};
+use super::{Out, buffer, guard, optional_path, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -17,7 +17,6 @@ use crate::prune::{Importance, Pattern, PruneMethod, PruneOptions, prune, prune_
 use crate::report::Report;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
-use std::path::PathBuf;
 
 /// How weights are selected for pruning.
 #[repr(C)]
@@ -262,10 +261,7 @@ unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
         target_size: given.target_size,
         target_speedup: given.target_speedup,
         threads: 0,
-        scratch_folder: match given.scratch_folder.is_null() {
-            true => None,
-            // SAFETY: the contract of `ffi`.
-            false => Some(PathBuf::from(unsafe { text(given.scratch_folder, "scratch_folder") }?)),
-        },
+        // SAFETY: the contract of `ffi`.
+        scratch_folder: unsafe { optional_path(given.scratch_folder, "scratch_folder") }?,
     })
 }

@@ -8,7 +8,7 @@ use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
-use super::{Out, buffer, guard, slice, text, text_of, texts};
+use super::{Out, buffer, guard, optional_path, slice, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Context as _, Result, bail};
@@ -22,7 +22,6 @@ use crate::report::Report;
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
-use std::path::PathBuf;
 
 /// Kind of quantization.
 #[repr(C)]
@@ -357,10 +356,7 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
             .collect::<Result<_>>()?,
         min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
         threads: 0,
-        scratch_folder: match given.scratch_folder.is_null() {
-            true => None,
-            // SAFETY: the contract of `ffi`.
-            false => Some(PathBuf::from(unsafe { text(given.scratch_folder, "scratch_folder") }?)),
-        },
+        // SAFETY: the contract of `ffi`.
+        scratch_folder: unsafe { optional_path(given.scratch_folder, "scratch_folder") }?,
     })
 }

@@ -8,7 +8,7 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_tensor_t, optimize_value_info_t};
-use super::{Out, buffer, guard, slice, text, texts};
+use super::{Out, buffer, guard, optional_path, slice, texts};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::limits;
@@ -17,7 +17,6 @@ use crate::runtime::{
 };
 use crate::tensorrt::Engine;
 use std::ffi::c_char;
-use std::path::PathBuf;
 use std::sync::{Mutex, TryLockError};
 
 /// A model, or a TensorRT engine of one, ready to run. It may move between threads, but accepts one run at a time: a
@@ -85,11 +84,8 @@ pub enum optimize_provider_t {
 /// `engine_cache` is NULL or a C string.
 pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *const c_char) -> Result<Execution> {
     let provider = ProviderChoice::from_code(provider, "provider")?;
-    let engine_cache = match engine_cache.is_null() {
-        true => None,
-        // SAFETY: same contract.
-        false => Some(PathBuf::from(unsafe { text(engine_cache, "engine_cache") }?)),
-    };
+    // SAFETY: same contract.
+    let engine_cache = unsafe { optional_path(engine_cache, "engine_cache") }?;
     Ok(Execution { provider, device_id, engine_cache, ..Execution::default() })
 }
 

@@ -161,7 +161,20 @@ fn run(
             call.drive("prune", plan.bytes(), work)?
         }
     };
-    let (mut proto, nodes) = (model.proto().clone(), reports(&view, &plan, &outcomes));
+    let (result, mut report) = written(model, options, &view, &plan, &outcomes)?;
+    report.finish(start);
+    Ok((result, report))
+}
+
+/// Returns the model with the weights that were pruned, and what was done to each node.
+fn written(
+    model: &Model,
+    options: &PruneOptions,
+    view: &View<'_>,
+    plan: &Plan<'_>,
+    outcomes: &[Outcome],
+) -> Result<(Model, Report)> {
+    let (mut proto, nodes) = (model.proto().clone(), reports(view, plan, outcomes));
     let pruned = nodes.iter().filter(|n| n.action == PRUNED).count();
     if pruned == 0 {
         bail!(Unsupported, "no weight could be pruned: {}", targets::reasons(&nodes));
@@ -169,13 +182,12 @@ fn run(
     let mut report = Report::new("prune", serde_json::to_value(options).unwrap_or_default());
     report.summary.insert("nodes_pruned".into(), pruned.into());
     report.summary.insert("nodes_left".into(), (nodes.len() - pruned).into());
-    summarize(&mut report, model, &plan.targets, &outcomes);
-    rewrite::replace(&mut proto, &plan.targets, &outcomes);
+    summarize(&mut report, model, &plan.targets, outcomes);
+    rewrite::replace(&mut proto, &plan.targets, outcomes);
     let result = model.derive(proto);
     report.sizes(model.bytes(), result.bytes());
     report.summary.insert("note".into(), DENSE.into());
     report.nodes = nodes;
-    report.finish(start);
     Ok((result, report))
 }
 

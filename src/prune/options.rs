@@ -228,23 +228,7 @@ impl PruneOptions {
             bail!(InvalidArgument, "{} has no global threshold", self.method.name());
         }
         if let Some(pattern) = self.pattern {
-            if structured {
-                bail!(InvalidArgument, "a pattern does not apply to structured pruning");
-            }
-            if self.global {
-                bail!(InvalidArgument, "a pattern and a global threshold exclude each other");
-            }
-            if self.sparsity != PruneOptions::default().sparsity && (self.sparsity - pattern.sparsity()).abs() > 1e-6 {
-                bail!(
-                    InvalidArgument,
-                    "the pattern {pattern} has a sparsity of {}, not {}",
-                    pattern.sparsity(),
-                    self.sparsity
-                );
-            }
-            if let Some(other) = self.overrides.iter().find(|o| o.sparsity != 0.0) {
-                bail!(InvalidArgument, "{:?} has another sparsity, but a pattern has only one", other.pattern);
-            }
+            self.check_pattern(pattern)?;
         }
         let default = PruneOptions::default();
         let set = self.target_size != 0
@@ -267,6 +251,28 @@ impl PruneOptions {
         }
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "threads is {}; the limit is {}", self.threads, limits::THREADS);
+        }
+        Ok(())
+    }
+
+    /// Refuses what does not go with a pattern.
+    fn check_pattern(&self, pattern: Pattern) -> Result<()> {
+        if self.method == PruneMethod::Structured {
+            bail!(InvalidArgument, "a pattern does not apply to structured pruning");
+        }
+        if self.global {
+            bail!(InvalidArgument, "a pattern and a global threshold exclude each other");
+        }
+        if self.sparsity != PruneOptions::default().sparsity && (self.sparsity - pattern.sparsity()).abs() > 1e-6 {
+            bail!(
+                InvalidArgument,
+                "the pattern {pattern} has a sparsity of {}, not {}",
+                pattern.sparsity(),
+                self.sparsity
+            );
+        }
+        if let Some(other) = self.overrides.iter().find(|o| o.sparsity != 0.0) {
+            bail!(InvalidArgument, "{:?} has another sparsity, but a pattern has only one", other.pattern);
         }
         Ok(())
     }

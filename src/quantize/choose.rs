@@ -193,7 +193,12 @@ impl Chooser {
                  {max_quality_loss}"
             )
         }
-        // Names and shapes take room that only what is made tells.
+        self.smallest(work, judge)
+    }
+
+    /// Makes the smallest result, where names and shapes take room that only what is made tells.
+    fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
+        let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let smallest: Vec<usize> = self
             .slow
             .iter()

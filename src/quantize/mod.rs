@@ -18,6 +18,7 @@ mod forecast;
 mod notes;
 mod options;
 mod outcome;
+mod plan;
 mod planner;
 mod prepare;
 mod rewrite;

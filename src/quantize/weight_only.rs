@@ -15,6 +15,7 @@
 //! one that does not uses the kernel without rearrangement, which is slow and correct.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
+use super::plan::is_table;
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Emit, Switches, Writer};
 use super::weights::Channel;
@@ -66,11 +67,6 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     let symmetric = options.symmetric || bits == 8;
     let hqq = options.algorithm == Algorithm::Hqq && !symmetric;
     Coding { bits, block, symmetric, scale: options.scale_type, hqq }
-}
-
-/// Returns whether rows of a weight are looked up.
-pub fn is_table(plan: &Plan<'_>, index: usize) -> bool {
-    plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable)
 }
 
 /// Codes every weight of the plan; `None` where a weight has a value that is not finite, or too large.

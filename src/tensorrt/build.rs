@@ -172,28 +172,7 @@ fn make(
     };
     let parsed = Parsed::new(proto, engine, options.by_file, call)?;
     let graph_sha256 = parsed.sha256.clone();
-    let timing = match &options.timing_cache {
-        None => None,
-        Some(path) => Some(match files::read(path, limits::DATA_FILE_BYTES) {
-            Err(e) if e.kind() == Kind::NotFound => Bytes::new(),
-            content => Bytes::from(content?),
-        }),
-    };
-    let job = work::Job {
-        library,
-        model: parsed.bytes.clone(),
-        file: parsed.file.clone(),
-        inputs: profiles.inputs.clone(),
-        profiles: profiles.shapes.clone(),
-        values: profiles.values.clone(),
-        flags: flags(options),
-        optimization_level: options.optimization_level.unwrap_or(-1),
-        hardware_compatibility: i32::from(options.hardware_compatible),
-        verbosity: if options.detailed { 2 } else { 0 },
-        workspace: options.workspace,
-        capabilities: options.compute_capabilities.clone(),
-        timing,
-    };
+    let job = job(library, &parsed, profiles, options)?;
     let started = Instant::now();
     let (built, _) = work::run(job, call).map_err(|e| unranked::explained(runtime, model, e))?;
     report.summary.insert("build_seconds".into(), started.elapsed().as_secs_f64().into());
@@ -216,6 +195,32 @@ fn make(
         files::replace(path, &built.timing)?;
     }
     Ok(manifest)
+}
+
+/// Returns what a library is asked to do.
+fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorRtOptions) -> Result<work::Job> {
+    let timing = match &options.timing_cache {
+        None => None,
+        Some(path) => Some(match files::read(path, limits::DATA_FILE_BYTES) {
+            Err(e) if e.kind() == Kind::NotFound => Bytes::new(),
+            content => Bytes::from(content?),
+        }),
+    };
+    Ok(work::Job {
+        library,
+        model: parsed.bytes.clone(),
+        file: parsed.file.clone(),
+        inputs: profiles.inputs.clone(),
+        profiles: profiles.shapes.clone(),
+        values: profiles.values.clone(),
+        flags: flags(options),
+        optimization_level: options.optimization_level.unwrap_or(-1),
+        hardware_compatibility: i32::from(options.hardware_compatible),
+        verbosity: if options.detailed { 2 } else { 0 },
+        workspace: options.workspace,
+        capabilities: options.compute_capabilities.clone(),
+        timing,
+    })
 }
 
 /// A graph in the form that the library's parser reads: encoded, or, above protobuf's limit of 2 GiB, a file with

@@ -45,6 +45,28 @@ pub(super) fn make(
     if profiles.shapes.len() > 1 {
         bail!(Unsupported, "ONNX Runtime's provider supports one profile here; {} are given", profiles.shapes.len());
     }
+    let session = session_options(profiles, profile, options, target);
+    let graph_sha256 = manifest::sha256(&crate::onnx::save::encode(&graph).concat());
+    // ONNX Runtime does not replace a file that is there.
+    match std::fs::remove_file(output) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| output.display()),
+        _ => {}
+    }
+    Session::new(runtime, &Model::from_proto(graph), &session, call)?;
+    let made = files::map(&files::open(output)?, limits::DATA_FILE_BYTES).at(|| output.display())?;
+    let (engine_bytes, engine_sha256) = (made.len() as u64, manifest::sha256(&made));
+    let made = Manifest { format: FORMAT, key, engine_bytes, engine_sha256, graph_sha256, error: None };
+    files::replace(&manifest::path_of(output), made.to_json().as_bytes())?;
+    Ok(made)
+}
+
+/// Returns the options of the session that writes engines into the file `target`.
+fn session_options(
+    profiles: &Profiles,
+    profile: &[[Vec<i64>; 3]],
+    options: &TensorRtOptions,
+    target: &str,
+) -> SessionOptions {
     let list = |which: usize| {
         let one = |((name, _), three): (&(String, usize), &[Vec<i64>; 3])| {
             let dims: Vec<String> = three[which].iter().map(i64::to_string).collect();
@@ -67,7 +89,7 @@ pub(super) fn make(
     }
     add("trt_sparsity_enable", u8::from(options.sparsity).to_string());
     let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "1"), ("ep.context_file_path", target)];
-    let session = SessionOptions {
+    SessionOptions {
         threads: options.threads,
         execution: Execution {
             provider: ProviderChoice::TensorRt,
@@ -76,17 +98,5 @@ pub(super) fn make(
             ..Execution::default()
         },
         ..SessionOptions::default()
-    };
-    let graph_sha256 = manifest::sha256(&crate::onnx::save::encode(&graph).concat());
-    // ONNX Runtime does not replace a file that is there.
-    match std::fs::remove_file(output) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| output.display()),
-        _ => {}
     }
-    Session::new(runtime, &Model::from_proto(graph), &session, call)?;
-    let made = files::map(&files::open(output)?, limits::DATA_FILE_BYTES).at(|| output.display())?;
-    let (engine_bytes, engine_sha256) = (made.len() as u64, manifest::sha256(&made));
-    let made = Manifest { format: FORMAT, key, engine_bytes, engine_sha256, graph_sha256, error: None };
-    files::replace(&manifest::path_of(output), made.to_json().as_bytes())?;
-    Ok(made)
 }

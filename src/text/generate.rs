@@ -16,6 +16,7 @@ use super::rows::{Rows, Uncertainty};
 use super::sampler::{self, Logprobs, Sampler, SamplingOptions};
 use super::stream::StopFinder;
 use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::runtime::Stop;
 use std::collections::HashMap;
@@ -55,18 +56,18 @@ pub struct GenerateOptions {
     pub first_row: u64,
 }
 
-/// The reason why a row's text ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// The model generated an end-of-sequence token.
-    Eos,
-    /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
-    Length,
-    /// A stop string or a stop token was generated.
-    Stop,
-    /// The callback requested the end.
-    Cancelled,
+choice! {
+    /// The reason why a row's text ends.
+    pub enum FinishReason: optimize_finish_reason_t {
+        /// The model generated an end-of-sequence token.
+        Eos = 1, "eos";
+        /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
+        Length = 2, "length";
+        /// A stop string or a stop token was generated.
+        Stop = 3, "stop";
+        /// The callback requested the end.
+        Cancelled = 4, "cancelled";
+    }
 }
 
 /// The generated text of one row.

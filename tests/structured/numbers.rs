@@ -43,6 +43,28 @@ impl Maker {
         self.op("Sqrt", &[&size], vec![])
     }
 
+    fn by_a_product_of_sizes(&mut self, y: &str) -> String {
+        let sizes = self.op("Shape", &[y], vec![]);
+        let (last, end) = (self.ints(&[2]), self.ints(&[3]));
+        let last = self.op("Slice", &[&sizes, &last, &end], vec![]);
+        let all = self.op("ReduceProd", &[&last], vec![int_attribute("keepdims", 0)]).pipe(|n| self.float(&n));
+        self.op("Div", &[y, &all], vec![])
+    }
+
+    /// The same width twice, once in a shape and once as a number.
+    fn by_a_size_and_a_shape(&mut self, y: &str) -> String {
+        let shape = self.op("Shape", &[y], vec![]);
+        let (zero, two, end) = (self.ints(&[0]), self.ints(&[2]), self.ints(&[3]));
+        let lead = self.op("Slice", &[&shape, &zero, &two], vec![]);
+        let size = self.op("Slice", &[&shape, &two, &end], vec![]);
+        let shape = self.op("Concat", &[&lead, &size], vec![int_attribute("axis", 0)]);
+        let flat = self.ints(&[-1]);
+        let z = self.op("Reshape", &[y, &flat], vec![]);
+        let z = self.op("Reshape", &[&z, &shape], vec![]);
+        let size = self.float(&size);
+        self.op("Div", &[&z, &size], vec![])
+    }
+
     /// A layer between whose weights the size of what is cut is used in one way or another.
     pub fn counted(&mut self, x: &str, width: i64) -> String {
         let inner = 2 * (6 + self.random.below(9)) as i64;
@@ -60,13 +82,7 @@ impl Maker {
                 let rest = self.op("Mod", &[&size, &seven], vec![]).pipe(|rest| self.float(&rest));
                 self.op("Add", &[&y, &rest], vec![])
             }
-            2 => {
-                let sizes = self.op("Shape", &[&y], vec![]);
-                let (last, end) = (self.ints(&[2]), self.ints(&[3]));
-                let last = self.op("Slice", &[&sizes, &last, &end], vec![]);
-                let all = self.op("ReduceProd", &[&last], vec![int_attribute("keepdims", 0)]).pipe(|n| self.float(&n));
-                self.op("Div", &[&y, &all], vec![])
-            }
+            2 => self.by_a_product_of_sizes(&y),
             3 => {
                 // Halves, by a size that is computed.
                 let (size, two, zero, axis) = (self.size(&y, 2), self.ints(&[2]), self.ints(&[0]), self.ints(&[2]));
@@ -86,19 +102,7 @@ impl Maker {
                 let scale = self.op("Where", &[&wide, &yes, &no], vec![]);
                 self.op("Mul", &[&y, &scale], vec![])
             }
-            5 => {
-                // The same width twice, once in a shape and once as a number.
-                let shape = self.op("Shape", &[&y], vec![]);
-                let (zero, two, end) = (self.ints(&[0]), self.ints(&[2]), self.ints(&[3]));
-                let lead = self.op("Slice", &[&shape, &zero, &two], vec![]);
-                let size = self.op("Slice", &[&shape, &two, &end], vec![]);
-                let shape = self.op("Concat", &[&lead, &size], vec![int_attribute("axis", 0)]);
-                let flat = self.ints(&[-1]);
-                let z = self.op("Reshape", &[&y, &flat], vec![]);
-                let z = self.op("Reshape", &[&z, &shape], vec![]);
-                let size = self.float(&size);
-                self.op("Div", &[&z, &size], vec![])
-            }
+            5 => self.by_a_size_and_a_shape(&y),
             6 => {
                 let (size, one) = (self.size(&y, 2), self.ints(&[1]));
                 let size = self.op("Add", &[&size, &one], vec![]);

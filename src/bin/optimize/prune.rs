@@ -208,34 +208,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
     let percent = |key: &str| 100.0 * of(key).as_f64().unwrap_or(0.0);
     if arguments.method == PruneMethod::Structured {
-        let mut left = Vec::new();
-        let mut part = |what: &str, after: &str, before: &str| {
-            if !of(after).is_null() {
-                left.push(format!("{} of {} {what}", of(after), of(before)));
-            }
-        };
-        part("layers", "layers_after", "layers_before");
-        part("units", "units_after", "units_before");
-        part("parameters", "parameters_after", "parameters_before");
-        part("FLOPs per token or position", "flops_per_position_after", "flops_per_position_before");
-        let sparsity = match arguments.target_size.is_some() || arguments.target_speedup.is_some() {
-            true => format!(" at sparsity {:.3}", of("sparsity").as_f64().unwrap_or(0.0)),
-            false => String::new(),
-        };
-        common::print(&format!("{path}: {} left{sparsity}, in {:.2} s\n\n", left.join(", "), report.seconds))?;
-        if let Some(dropped) = of("layers_dropped").as_array() {
-            let list: Vec<String> = dropped.iter().map(|number| number.to_string()).collect();
-            common::print(&format!("Removed layers: {}\n\n", list.join(", ")))?;
-        }
-        common::print(&sizes(report))?;
-        let notes = of("notes");
-        let notes = notes.as_array().into_iter().flatten().filter_map(|note| note.as_str());
-        notes.for_each(|note| reporting.warn(note));
-        let cut = of("units_after").as_u64() < of("units_before").as_u64();
-        if cut && arguments.calibration.is_none() {
-            common::print(UNSEEN)?;
-        }
-        return Ok(());
+        return show_structured(arguments, report, &path);
     }
     common::print(&format!(
         "{path}: {} nodes pruned, {} left, in {:.2} s: {:.1} % of their weights are zero ({:.1} % requested), \
@@ -252,6 +225,39 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         Some(note) => common::print(&format!("\nNote: {note}.\n")),
         _ => Ok(()),
     }
+}
+
+/// Prints what structured pruning removed.
+fn show_structured(arguments: &Arguments, report: &Report, path: &str) -> Result<()> {
+    let of = |key: &str| report.summary.get(key).cloned().unwrap_or_default();
+    let mut left = Vec::new();
+    let mut part = |what: &str, after: &str, before: &str| {
+        if !of(after).is_null() {
+            left.push(format!("{} of {} {what}", of(after), of(before)));
+        }
+    };
+    part("layers", "layers_after", "layers_before");
+    part("units", "units_after", "units_before");
+    part("parameters", "parameters_after", "parameters_before");
+    part("FLOPs per token or position", "flops_per_position_after", "flops_per_position_before");
+    let sparsity = match arguments.target_size.is_some() || arguments.target_speedup.is_some() {
+        true => format!(" at sparsity {:.3}", of("sparsity").as_f64().unwrap_or(0.0)),
+        false => String::new(),
+    };
+    common::print(&format!("{path}: {} left{sparsity}, in {:.2} s\n\n", left.join(", "), report.seconds))?;
+    if let Some(dropped) = of("layers_dropped").as_array() {
+        let list: Vec<String> = dropped.iter().map(|number| number.to_string()).collect();
+        common::print(&format!("Removed layers: {}\n\n", list.join(", ")))?;
+    }
+    common::print(&sizes(report))?;
+    let notes = of("notes");
+    let notes = notes.as_array().into_iter().flatten().filter_map(|note| note.as_str());
+    notes.for_each(|note| arguments.reporting.warn(note));
+    let cut = of("units_after").as_u64() < of("units_before").as_u64();
+    if cut && arguments.calibration.is_none() {
+        common::print(UNSEEN)?;
+    }
+    Ok(())
 }
 
 /// Returns a table of size and measurements, before and after.

@@ -8,7 +8,7 @@ use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::quantize::rewrite::take_names;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -52,15 +52,7 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
             }
             Place::Columns { node } => factors.entry(*node).or_default().outputs = Some(inverse),
             Place::Own => {
-                let (name, output) =
-                    (names.fresh(&format!("{}_factor", group.value)), names.fresh(&format!("{}_scaled", group.value)));
-                graph.initializer.push(float_tensor(&name, &[inverse.len() as i64], &inverse));
-                let mut node = edit::node("Mul", &[&group.value, &name], &[&output]);
-                node.name = Some(names.fresh(&format!("{}_Mul", group.value)));
-                for product in &group.products {
-                    graph.node[product.node].input[0] = output.clone();
-                }
-                let first = group.products.iter().map(|product| product.node).min().unwrap_or(0);
+                let (first, node) = own_node(graph, &mut names, group, &inverse);
                 before.insert(first, node);
             }
         }
@@ -86,6 +78,19 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
     take_names(graph, &replaced);
     edit::modernize_ir(&mut proto);
     Ok(model.derive(proto))
+}
+
+/// Returns a node that scales the value of a group for its products, and the first of these, before which it stands.
+fn own_node(graph: &mut GraphProto, names: &mut Names, group: &Group<'_>, inverse: &[f32]) -> (usize, NodeProto) {
+    let (name, output) =
+        (names.fresh(&format!("{}_factor", group.value)), names.fresh(&format!("{}_scaled", group.value)));
+    graph.initializer.push(float_tensor(&name, &[inverse.len() as i64], inverse));
+    let mut node = edit::node("Mul", &[&group.value, &name], &[&output]);
+    node.name = Some(names.fresh(&format!("{}_Mul", group.value)));
+    for product in &group.products {
+        graph.node[product.node].input[0] = output.clone();
+    }
+    (group.products.iter().map(|product| product.node).min().unwrap_or(0), node)
 }
 
 /// Returns the scaled weight as `[inputs, outputs]`.

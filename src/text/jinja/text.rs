@@ -64,8 +64,7 @@ impl Engine {
                 let _ = if range.step == 1 { write!(out, ")") } else { write!(out, ", {})", range.step) };
             }
             Value::View(view, dict) => {
-                let name = value.type_name();
-                let _ = write!(out, "{name}(");
+                let _ = write!(out, "{}(", value.type_name());
                 let of = |(key, value): &(Value, Value)| match view {
                     View::Keys => Ok(key.clone()),
                     View::Values => Ok(value.clone()),
@@ -76,9 +75,8 @@ impl Engine {
                 out.push(')');
             }
             Value::Macro(bound) => {
-                let name = bound.definition.name.as_deref();
                 out.push_str("<Macro ");
-                match name {
+                match bound.definition.name.as_deref() {
                     Some(name) => quoted(name, out),
                     None => out.push_str("anonymous"),
                 }

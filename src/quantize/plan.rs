@@ -1,0 +1,91 @@
+//! What a plan of quantization holds: weights, the nodes that change, and why the others stay.
+
+use super::stored::Stored;
+use super::weights::Channel;
+use crate::graph::BodyId;
+use crate::graph::constants::{Constant, Matrix};
+use crate::onnx::proto::TensorProto;
+use crate::report::NodeReport;
+
+/// A weight to quantize; several nodes may share it.
+#[derive(Clone)]
+pub struct Weight<'a> {
+    pub matrix: Matrix,
+    pub channel: Channel,
+    /// Whether the result is the transposed matrix.
+    pub transpose: bool,
+    /// The float tensor as stored.
+    pub tensor: &'a TensorProto,
+    /// Name of the value.
+    pub name: String,
+    /// Requested bits and block size; 0 is the default block size.
+    pub bits: (u32, usize),
+}
+
+/// The form of a quantized node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `MatMulInteger` on an activation that is quantized once for all its readers.
+    MatMul,
+    /// As `MatMul`, with the factors and the bias of a `Gemm`.
+    Gemm,
+    /// com.microsoft `DynamicQuantizeMatMul`, for opsets before 11.
+    ContribMatMul,
+    /// `Gather` of int8 rows and of their scales.
+    Table,
+    /// com.microsoft `MatMulNBits`.
+    BlockMatMul,
+    /// As `BlockMatMul`, with the factors and the bias of a `Gemm`.
+    BlockGemm,
+    /// com.microsoft `GatherBlockQuantized`.
+    BlockTable,
+}
+
+impl Form {
+    pub fn is_blocks(self) -> bool {
+        matches!(self, Form::BlockMatMul | Form::BlockGemm | Form::BlockTable)
+    }
+
+    pub fn is_table(self) -> bool {
+        matches!(self, Form::Table | Form::BlockTable)
+    }
+}
+
+/// A node that will be rewritten.
+#[derive(Clone)]
+pub struct Change<'a> {
+    pub body: BodyId,
+    pub node: usize,
+    pub form: Form,
+    /// Index into [`Plan::weights`].
+    pub weight: usize,
+    /// Index of the weight among the node's inputs.
+    pub input: usize,
+    pub constant: Constant<'a>,
+}
+
+/// A plan of changes. A decision on it gives another plan: see [`Plan::decide`].
+#[derive(Clone)]
+pub struct Plan<'a> {
+    pub weights: Vec<Weight<'a>>,
+    pub changes: Vec<Change<'a>>,
+    /// Weights that are stored in few bits, for nodes that compute in float.
+    pub stored: Vec<Stored<'a>>,
+    /// Nodes that are left, in the order of the model, with the reason.
+    pub left: Vec<(BodyId, usize, NodeReport)>,
+    /// Maximum magnitude of a code: 127, or 63 with a reduced range.
+    pub limit: f32,
+}
+
+impl Plan<'_> {
+    /// Returns the size of the float weights that will be read, in bytes; they are read twice, but counted once.
+    pub fn weight_bytes(&self) -> u64 {
+        let stored = self.stored.iter().map(Stored::bytes);
+        self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).chain(stored).sum()
+    }
+}
+
+/// Returns whether rows of a weight are looked up.
+pub fn is_table(plan: &Plan<'_>, index: usize) -> bool {
+    plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable)
+}

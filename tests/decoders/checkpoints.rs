@@ -1,0 +1,249 @@
+//! What checkpoints say of themselves: older configurations, names and shapes, and what cannot be built.
+
+use super::*;
+
+fn config(family: &str) -> Map<String, Value> {
+    serde_json::from_slice(&std::fs::read(folder(family).join("config.json")).unwrap()).unwrap()
+}
+
+fn weights(family: &str) -> Safetensors {
+    Safetensors::open_folder(&folder(family)).unwrap()
+}
+
+fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -> Result<Vec<u8>, Error> {
+    Ok(save::encode(&checkpoint::build(config, weights, dialect)?.proto).concat())
+}
+
+/// The configuration as transformers 4 wrote it: rotary positions spread over several keys, layers not listed.
+fn older(mut config: Map<String, Value>) -> Map<String, Value> {
+    let Some(Value::Object(mut rope)) = config.remove("rope_parameters") else { return config };
+    if let Some(local) = rope.remove("sliding_attention") {
+        config.insert("rope_local_base_freq".into(), local["rope_theta"].clone());
+        config.insert("sliding_window_pattern".into(), json!(2));
+        rope = rope["full_attention"].as_object().unwrap().clone();
+    }
+    config.insert("rope_theta".into(), rope.remove("rope_theta").unwrap());
+    if rope["rope_type"] != "default" {
+        let kind = rope.remove("rope_type").unwrap();
+        rope.insert("type".into(), kind);
+        config.insert("rope_scaling".into(), Value::Object(rope));
+    }
+    config.remove("layer_types");
+    if config.remove("no_rope_layers").is_some() {
+        config.insert("no_rope_layer_interval".into(), json!(2));
+    }
+    config
+}
+
+#[test]
+fn older_configurations_mean_the_same() {
+    for family in FAMILIES {
+        for dialect in BOTH {
+            let (new, old) = (config(family), older(config(family)));
+            assert!(*family == "gpt2" || new != old);
+            let weights = weights(family);
+            assert_eq!(build(&new, &weights, dialect).unwrap(), build(&old, &weights, dialect).unwrap(), "{family}");
+        }
+    }
+}
+
+#[test]
+fn a_head_in_the_file_counts_although_the_configuration_ties_it() {
+    for family in ["llama", "qwen2"] {
+        for dialect in BOTH {
+            let mut config = config(family);
+            config.insert("tie_word_embeddings".into(), json!(true));
+            let weights = weights(family);
+            let built = checkpoint::build(&config, &weights, dialect).unwrap();
+            let model = Model::from_proto(built.proto);
+            for reference in references(family) {
+                let found = Decoder::new(&model, dialect, 1).feed(&[&reference.ids]);
+                assert!(difference(&found[0], &reference.logits) < TOLERANCE, "{family}");
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
+    let folder = support::scratch("unused");
+    for name in ["model.safetensors", "config.json"] {
+        std::fs::copy(self::folder("llama").join(name), folder.join(name)).unwrap();
+    }
+    assert!(Model::load(&folder).unwrap().card().warnings.is_empty());
+    let mut config = config("llama");
+    config.insert("num_hidden_layers".into(), json!(1));
+    config.insert("attention_multiplier".into(), json!(0.25));
+    config.insert("architectures".into(), json!(["OtherForCausalLM"]));
+    config.insert("auto_map".into(), json!({"AutoModelForCausalLM": "modeling_other.OtherForCausalLM"}));
+    std::fs::write(folder.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"num_beams": 4, "top_k": 5}"#).unwrap();
+    let tokenizer = json!({"added_tokens": [{"id": 150, "content": "<new>"}], "model": {"vocab": {"a": 149}}});
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let model = Model::load(&folder).unwrap();
+    let inspected = optimize::inspect::inspect(&model).to_json();
+    for said in [
+        "attention_multiplier = 0.25",
+        "the class OtherForCausalLM is not known",
+        "modeling_other.OtherForCausalLM",
+        "9 tensors of the checkpoint are not used by OtherForCausalLM: model.layers.1.input_layernorm.weight",
+        "generation_config.json: keys that are ignored: num_beams = 4",
+        "<new>",
+    ] {
+        assert!(model.card().warnings.iter().any(|warning| warning.contains(said)), "{said}: {inspected}");
+    }
+    assert!(inspected.contains("attention_multiplier"));
+}
+
+#[test]
+fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() {
+    // As the makers of Qwen2.5 say: max_position_embeddings stays what it was.
+    let mut config = config("llama");
+    config.insert("max_position_embeddings".into(), json!(8));
+    let yarn = json!({"rope_type": "yarn", "factor": 3.0, "rope_theta": 100.0, "original_max_position_embeddings": 8});
+    config.insert("rope_parameters".into(), yarn);
+    let ids: Vec<i64> = (3..23).collect();
+    let of = |dialect| {
+        let built = checkpoint::build(&config, &weights("llama"), dialect).unwrap();
+        Decoder::new(&Model::from_proto(built.proto), dialect, 1).feed(&[&ids]).remove(0)
+    };
+    // Fused attention has tables of as many rows as there are positions.
+    assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
+}
+
+/// Weights under other names.
+struct Renamed<'a>(&'a Safetensors, &'static str, &'static str);
+
+impl Weights for Renamed<'_> {
+    fn find(&self, name: &str) -> optimize::error::Result<Option<Stored>> {
+        match name.strip_prefix(self.1) {
+            Some(rest) => self.0.find(&format!("{}{rest}", self.2)),
+            None => Ok(None),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn the_body_alone_and_the_text_model_inside_a_larger_one_are_found() {
+    let cases = [("gpt2", "", "transformer."), ("gemma2", "", "model."), ("gemma3", "language_model.model.", "model.")];
+    for (family, there, here) in cases {
+        let weights = weights(family);
+        let built = build(&config(family), &Renamed(&weights, there, here), Dialect::Portable);
+        assert!(!built.unwrap().is_empty(), "{family}");
+    }
+    let folder = support::scratch("nested");
+    std::fs::copy(self::folder("gemma3").join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let nested = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "text_config": config("gemma3")});
+    let mut nested = nested.as_object().unwrap().clone();
+    nested["text_config"].as_object_mut().unwrap().remove("eos_token_id");
+    std::fs::write(folder.join("config.json"), serde_json::to_vec(&nested).unwrap()).unwrap();
+    let model = Model::load(&folder).unwrap();
+    assert_eq!(model.card().architecture.as_deref(), Some("gemma3_text"));
+    assert_eq!(model.card().generation.eos_token_ids, [1, 106]);
+    assert_eq!(model.card().integer("max_position_embeddings"), Some(64));
+}
+
+#[test]
+fn heads_the_fused_kernel_does_not_take_are_built_of_standard_operators() {
+    let mut config = config("llama");
+    for (key, value) in [("num_attention_heads", 8), ("num_key_value_heads", 4), ("head_dim", 8)] {
+        config.insert(key.into(), json!(value));
+    }
+    let built = checkpoint::build(&config, &weights("llama"), Dialect::Runtime).unwrap();
+    let model = Model::from_proto(built.proto);
+    assert!(model.inputs().iter().any(|input| input.name == "position_ids"));
+    let found = Decoder::new(&model, Dialect::Portable, 1).feed(&[&[5, 6, 7]]);
+    assert!(found[0].iter().all(|logit| logit.is_finite()));
+}
+
+#[test]
+fn what_cannot_be_built_says_why() {
+    let fault = |changes: Value, kind: Kind, reason: &str| {
+        let mut config = config("llama");
+        for (key, value) in changes.as_object().unwrap() {
+            config.insert(key.clone(), value.clone());
+        }
+        for dialect in BOTH {
+            let error = build(&config, &weights("llama"), dialect).unwrap_err();
+            assert!(error.kind() == kind && error.to_string().contains(reason), "{changes}: {error}");
+        }
+    };
+    fault(json!({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}), Kind::Unsupported, "MambaForCausalLM");
+    fault(json!({"model_type": "mamba"}), Kind::Unsupported, "gemma3_text, gpt2");
+    fault(json!({"model_type": 7}), Kind::InvalidModel, "model_type");
+    fault(json!({"architectures": ["LlamaForSequenceClassification"]}), Kind::Unsupported, "text generation");
+    fault(json!({"quantization_config": {"quant_method": "gptq"}}), Kind::Unsupported, "gptq");
+    fault(json!({"num_hidden_layers": 1_000_000_000}), Kind::LimitExceeded, "layers");
+    fault(json!({"num_hidden_layers": 3}), Kind::InvalidModel, "model.layers.2.input_layernorm.weight");
+    fault(json!({"head_dim": 1 << 30}), Kind::LimitExceeded, "heads");
+    fault(json!({"hidden_size": u64::MAX}), Kind::InvalidModel, "hidden_size");
+    fault(json!({"hidden_size": -40}), Kind::InvalidModel, "hidden_size");
+    fault(json!({"hidden_size": "40"}), Kind::InvalidModel, "hidden_size");
+    fault(json!({"hidden_size": null}), Kind::InvalidModel, "hidden_size");
+    fault(json!({"hidden_size": 41}), Kind::InvalidModel, "embed_tokens.weight");
+    fault(json!({"intermediate_size": 55}), Kind::InvalidModel, "gate_proj.weight");
+    fault(json!({"num_key_value_heads": 3}), Kind::InvalidModel, "share 3");
+    fault(
+        json!({"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": null}),
+        Kind::InvalidModel,
+        "multiple",
+    );
+    fault(json!({"hidden_act": "telepathy"}), Kind::Unsupported, "telepathy");
+    fault(json!({"attention_bias": true}), Kind::InvalidModel, "q_proj.bias");
+    fault(json!({"rope_parameters": {"rope_type": "longrope"}}), Kind::Unsupported, "longrope");
+    fault(json!({"rope_parameters": {"rope_type": "linear"}}), Kind::InvalidModel, "factor");
+    fault(json!({"rope_parameters": {"rope_type": "linear", "factor": 0}}), Kind::InvalidModel, "factor");
+    fault(json!({"rope_parameters": {"rope_theta": -1.0}}), Kind::InvalidModel, "base -1");
+    let partial = json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5});
+    fault(json!({ "rope_parameters": partial }), Kind::Unsupported, "a part of each head");
+    fault(json!({"is_causal": false}), Kind::Unsupported, "both directions");
+    fault(json!({"layer_types": ["full_attention", "chunked_attention"]}), Kind::Unsupported, "layer_types");
+    fault(json!({"layer_types": ["full_attention"]}), Kind::InvalidModel, "1 entries for 2 layers");
+    fault(json!({"add_cross_attention": true}), Kind::Unsupported, "add_cross_attention");
+    fault(json!({"rms_norm_eps": null}), Kind::InvalidModel, "rms_norm_eps");
+    fault(json!({"rope_parameters": 3}), Kind::InvalidModel, "rope_parameters");
+}
+
+#[test]
+fn a_folder_without_what_it_needs_says_so() {
+    let folder = support::scratch("incomplete");
+    let fault = |reason: &str| {
+        let error = Model::load(&folder).err().unwrap().to_string();
+        assert!(error.contains(reason), "{error}");
+    };
+    std::fs::copy(self::folder("llama").join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    fault("no model");
+    std::fs::write(folder.join("config.json"), "{").unwrap();
+    fault("config.json: is damaged");
+    std::fs::copy(self::folder("llama").join("config.json"), folder.join("config.json")).unwrap();
+    std::fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": "end"}"#).unwrap();
+    fault("eos_token_id");
+    std::fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": [7, 8], "top_p": 0.9}"#).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"chat_template": 3}"#).unwrap();
+    fault("chat_template");
+    let named = r#"{"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let model = Model::load(&folder).unwrap();
+    assert_eq!(model.card().chat_template.as_deref(), Some("D"));
+    assert_eq!(model.card().generation.eos_token_ids, [7, 8]);
+    assert_eq!(model.card().generation.sampling["top_p"], 0.9);
+    // Several without a default: there is none to choose, and the message names them.
+    let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]}"#;
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let several = Model::load(&folder).unwrap();
+    let e = optimize::text::ChatTemplate::of(&several, None).err().unwrap();
+    assert!(several.card().chat_template.is_none() && e.to_string().contains("rag, tool_use"), "{e}");
+    let named = named.replace("rag", "default");
+    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
+    let template = optimize::text::ChatTemplate::of(&Model::load(&folder).unwrap(), None).unwrap().unwrap();
+    let mut options = optimize::text::ChatOptions::default();
+    assert_eq!(template.render(&[], &options).unwrap(), "R");
+    options.tools = Some(Vec::new());
+    assert_eq!(template.render(&[], &options).unwrap(), "T");
+    std::fs::write(folder.join("chat_template.jinja"), "J").unwrap();
+    assert_eq!(Model::load(&folder).unwrap().card().chat_template.as_deref(), Some("J"));
+}
