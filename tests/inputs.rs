@@ -263,12 +263,12 @@ impl Random {
 fn ends(package: &Package) -> Vec<(String, i64)> {
     let sizes = package.manifest().shapes.inputs.iter().flat_map(|input| input.dims.clone().unwrap());
     sizes
-        .filter_map(|size| match size {
-            Size::Range(range) => Some([Some(range.min), range.max].map(|end| Some((range.name.clone(), end?)))),
-            Size::Fixed(_) => None,
+        .flat_map(|size| match size {
+            Size::Range(range) => {
+                [Some(range.min), range.max].into_iter().flatten().map(|end| (range.name.clone(), end)).collect()
+            }
+            Size::Fixed(_) => Vec::new(),
         })
-        .flatten()
-        .flatten()
         .collect()
 }
 
