@@ -262,14 +262,11 @@ impl Random {
 /// The ends of the ranges of a package, with their names.
 fn ends(package: &Package) -> Vec<(String, i64)> {
     let sizes = package.manifest().shapes.inputs.iter().flat_map(|input| input.dims.clone().unwrap());
-    sizes
-        .flat_map(|size| match size {
-            Size::Range(range) => {
-                [Some(range.min), range.max].into_iter().flatten().map(|end| (range.name.clone(), end)).collect()
-            }
-            Size::Fixed(_) => Vec::new(),
-        })
-        .collect()
+    let ends = |size| match size {
+        Size::Range(range) => [Some(range.min), range.max].map(|end| Some((range.name.clone(), end?))),
+        Size::Fixed(_) => [None, None],
+    };
+    sizes.flat_map(ends).flatten().collect()
 }
 
 /// Inputs of the shapes of an example, one size of which is at the end of its range.

@@ -6,7 +6,7 @@ use crate::model::Card;
 use crate::model::ValueInfo;
 use crate::model::contract::Contract;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The package format version that this library writes, and the newest that it reads. Older versions stay readable.

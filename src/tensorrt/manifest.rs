@@ -130,6 +130,27 @@ pub struct OpenOptions {
     pub library: Option<PathBuf>,
 }
 
+/// Refuses a library, or a device, that an engine was not built for.
+fn check_library(library: &Library, key: &Key) -> Result<()> {
+    if library.backend() != key.backend {
+        bail!(Mismatch, "the engine is for {}, not {}", key.backend.name(), library.backend().name());
+    }
+    let compatible = key.flags.get("version_compatible") == Some(&Value::Bool(true));
+    if library.version() != key.backend_version && !compatible {
+        let (built, here) = (&key.backend_version, library.version());
+        bail!(Mismatch, "the engine was built by version {built}; this is {here}");
+    }
+    let capability = &key.compute_capability;
+    if let Ok(device) = device()
+        && library.backend() == Backend::TensorRt
+        && *capability != device.to_string()
+        && key.flags.get("hardware_compatible") != Some(&Value::Bool(true))
+    {
+        bail!(Mismatch, "the engine was built for compute capability {capability}; this device has {device}");
+    }
+    Ok(())
+}
+
 /// Checks whether an engine may be used on this machine: that it is trusted and intact, and that model, library and
 /// device match.
 ///
@@ -170,32 +191,7 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
         asked => asked,
     };
     let library = Library::open(choice, options.library.as_deref())?;
-    if library.backend() != manifest.key.backend {
-        bail!(
-            Mismatch,
-            "{}: the engine is for {}, not {}",
-            place(),
-            manifest.key.backend.name(),
-            library.backend().name()
-        );
-    }
-    let compatible = manifest.key.flags.get("version_compatible") == Some(&Value::Bool(true));
-    if library.version() != manifest.key.backend_version && !compatible {
-        let (built, here) = (&manifest.key.backend_version, library.version());
-        bail!(Mismatch, "{}: the engine was built by version {built}; this is {here}", place());
-    }
-    let capability = &manifest.key.compute_capability;
-    if let Ok(device) = device()
-        && library.backend() == Backend::TensorRt
-        && *capability != device.to_string()
-        && manifest.key.flags.get("hardware_compatible") != Some(&Value::Bool(true))
-    {
-        bail!(
-            Mismatch,
-            "{}: the engine was built for compute capability {capability}; this device has {device}",
-            place()
-        );
-    }
+    check_library(&library, &manifest.key).at(place)?;
     match shim::check(&library, &bytes) {
         // The beginning has been read; the rest takes a device.
         Err(e) if e.kind() == Kind::DeviceMissing && library.backend() == Backend::TensorRtRtx => Ok(manifest),
