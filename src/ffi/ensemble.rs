@@ -17,7 +17,7 @@ use crate::model::{Model, Task};
 use crate::runtime::SessionOptions;
 use serde_json::json;
 use std::ffi::c_char;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Models whose outputs are combined, and how. Immutable: any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]

@@ -2,7 +2,7 @@
 
 pub use super::outcome::reasons;
 pub use super::plan::{Change, Form, Plan, Weight};
-use super::stored::{self, Stored};
+use super::stored;
 use super::weights::Channel;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail, error};
@@ -13,7 +13,6 @@ use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 pub use crate::report::LEFT;
-use crate::report::NodeReport;
 pub use crate::report::report_of;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::collections::HashMap;
