@@ -9,7 +9,7 @@ use optimize::ensemble::{
     Ensemble, EnsembleOptions, EnsembleTask, FitReport, MergeMethod, MergeOptions, Method, merge,
 };
 use optimize::error::{Context, Result, bail};
-use optimize::model::{Model, Task};
+use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::runtime::SessionOptions;
