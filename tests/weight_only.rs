@@ -13,6 +13,7 @@ mod models;
 mod refusals;
 mod support;
 
+use bodies::{branching, calling};
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::graph::edit::{float_tensor, tensor};

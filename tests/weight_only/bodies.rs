@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn branching() -> Model {
+pub fn branching() -> Model {
     let branch = |name: &str, weight: &str, initializer: Vec<TensorProto>| GraphProto {
         name: Some(name.into()),
         node: vec![op("MatMul", &["x", weight], &[&format!("{name}_y")], &[])],
@@ -18,7 +18,7 @@ fn branching() -> Model {
 }
 
 /// The same function twice, so that its constants are there once for both.
-fn calling() -> Model {
+pub fn calling() -> Model {
     let import = |domain: &str, version| OperatorSetIdProto {
         domain: Some(domain.into()),
         version: Some(version),
