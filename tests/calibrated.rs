@@ -3,8 +3,8 @@
 
 mod support;
 
-use optimize::calibrate::{Batch, Calibration, Walk, batches};
-use optimize::call::{Call, Cancel};
+use optimize::calibrate::{Batch, Calibration, Data, Walk, batches};
+use optimize::call::{Call, Cancel, Ticket};
 use optimize::error::Kind;
 use optimize::evaluate::{TextOptions, compare_embeddings};
 use optimize::model::Model;
@@ -76,8 +76,9 @@ fn a_walk_gives_what_a_run_gives() {
     let mut unique = names.clone();
     unique.dedup();
     assert!(unique.len() > 12);
-    let mut walk = Walk::new(runtime(), &model, 1, &batches, &unique).unwrap();
-    let stop = Stop::new().unwrap();
+    let (ticket, stop) = (Ticket::default(), Stop::new().unwrap());
+    let data = Data { runtime: runtime(), batches: &batches };
+    let mut walk = Walk::new(&data.run(1, &ticket, &stop), &model, &unique).unwrap();
     for (name, expected) in unique.iter().zip(whole(&model, &unique, &batches)) {
         for (found, expected) in walk.value(name, &stop).unwrap().iter().zip(expected) {
             assert_eq!(found.shape(), expected.shape(), "{name}");
