@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(data.batch(&[0, 1, 2]).classes, [data.row(0).class, data.row(1).class, data.row(2).class]);
         card.config.clear();
         let unknown = Dataset::new(&corpus, &tokenizer(), &card, 16, 0.1).err().unwrap().to_string();
-        assert!(unknown.contains("\"spam\" is no class"), "{unknown}");
+        assert!(unknown.contains("\"spam\" is not a class"), "{unknown}");
     }
 
     #[test]

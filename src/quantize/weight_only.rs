@@ -15,8 +15,7 @@
 //! one that does not uses the kernel without rearrangement, which is slow and correct.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
-use super::plan::is_table;
-use super::planner::{Change, Form, Plan, Weight};
+use super::plan::{Change, Form, Plan, Weight, is_table};
 use super::rewrite::{self, Emit, Switches, Writer};
 use super::weights::Channel;
 use super::{Algorithm, BLOCK_SIZE, QuantizeOptions};

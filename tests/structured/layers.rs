@@ -141,7 +141,7 @@ fn layers_that_are_not_there_or_not_apart_are_refused() {
         (options(&[3], 0), "there is no layer 3; there are 0 to 2"),
         (options(&[0, 1, 2], 0), "all 3 layers"),
         (options(&[], 3), "only 3 layers"),
-        (options(&[1], 1), "two ways"),
+        (options(&[1], 1), "exclude each other"),
     ] {
         let e = refused(&whole, &options);
         assert!(e.kind() == Kind::InvalidArgument && e.message().contains(part), "{e}");

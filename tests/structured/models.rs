@@ -99,7 +99,11 @@ fn an_exported_encoder_with_anonymous_weights() {
     let (_, report) = structured(&model, &options(0.3, &["layer.1.intermediate"]), None, &Call::default()).unwrap();
     let pruned: Vec<_> = report.nodes.iter().filter(|n| n.action == "pruned").collect();
     assert_eq!(pruned.len(), 1, "{pruned:?}");
-    assert!(pruned[0].reason.ends_with("layer.1.intermediate.dense: 1072 of 1536 units stay"), "{}", pruned[0].reason);
+    assert!(
+        pruned[0].reason.ends_with("layer.1.intermediate.dense: 1072 of 1536 units are kept"),
+        "{}",
+        pruned[0].reason
+    );
     let (_, report) = structured(&model, &options(0.3, &[]), None, &Call::default()).unwrap();
     let (before, after) = (&report.summary["target_parameters_before"], &report.summary["target_parameters_after"]);
     let share = after.as_f64().unwrap() / before.as_f64().unwrap();

@@ -282,7 +282,7 @@ mod tests {
         assert!(fault("{\"a\":", 0).contains("damaged"));
         assert!(fault("{\"\u{0}\":1}", 0).contains("damaged"));
         assert!(fault(&format!("{{{}}}", a(0, 12)), 8).contains("has 8 bytes"));
-        assert!(fault(&format!("{{{}}}", a(8, 0)), 8).contains("lies at 8..0"));
+        assert!(fault(&format!("{{{}}}", a(8, 0)), 8).contains("is at 8..0"));
         assert!(fault(&format!("{{{}}}", a(0, 8)), 9).contains("end at 8"));
         assert!(fault(&format!("{{{}}}", a(0, 4)), 4).contains("needs 8"));
         assert!(fault(&format!("{{{},{}}}", a(0, 8), a(8, 16)), 16).contains("twice"));
@@ -329,7 +329,7 @@ mod tests {
             (r#"{"weight_map":{"a":"one/"}}"#, "plain name"),
             (r#"{"weight_map":{"a":".."}}"#, "plain name"),
             (r#"{"weight_map":{"a":"none"}}"#, "No such file"),
-            (r#"{"weight_map":{"a":"two"}}"#, "does not hold it"),
+            (r#"{"weight_map":{"a":"two"}}"#, "does not contain it"),
             (r#"{"weight_map":{"a":"one","a":"two"}}"#, "twice"),
             (r#"{"weight_map":{"a":3}}"#, "damaged"),
             (r#"{"weight_map":[]}"#, "damaged"),

@@ -287,7 +287,7 @@ mod tests {
         );
         assert!(config.get("odd").is_none() && complete(json!({ "kinds": ["full", "full"] })).is_ok());
         for wrong in [json!({ "kinds": ["full", "half"] }), json!({ "add_cross_attention": true })] {
-            assert!(complete(wrong).unwrap_err().to_string().contains("cannot be built"));
+            assert!(complete(wrong).unwrap_err().to_string().contains("is not supported"));
         }
     }
 }

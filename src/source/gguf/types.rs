@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(ElementType::of(0).unwrap().bytes_of(&[]).unwrap(), 4);
         let q8 = ElementType::of(8).unwrap();
         assert_eq!((q8.elements, q8.bytes), (32, 34));
-        assert!(q8.bytes_of(&[33, 32]).unwrap_err().message().contains("whole blocks"));
+        assert!(q8.bytes_of(&[33, 32]).unwrap_err().message().contains("multiple of the block size"));
         assert!(q8.bytes_of(&[1 << 40, 1 << 40]).unwrap_err().message().contains("64 bits"));
         assert!(ElementType::of(4).unwrap_err().message().contains("element type 4"));
         assert!(ElementType::of(31).is_err());
