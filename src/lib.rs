@@ -25,7 +25,7 @@
 //! 6  open                                               loading of any model from a path
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
 //! 4  provider                                           own kernels as an execution provider of ONNX Runtime
-//! 4  verify calibrate evaluate benchmark autodiff       measuring and fitting
+//! 4  verify evaluate benchmark calibrate autodiff       measuring and fitting
 //! 3  inputs meaning                                     inputs of runs; meaning of tokens and classes
 //! 2  source text runtime                                formats; generation; sessions
 //! 1  inspect graph model report                         a model, its inspection and its changes
@@ -34,9 +34,10 @@
 //! ```
 //!
 //! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],
-//! [`source`] and [`onnx`] for loading and saving, [`text`] for generation, [`ensemble`] for combining models,
-//! [`ffi`] for the C interface (`include/optimize.h` is generated from it), `src/bin/optimize` for the command.
-//! Limits on untrusted files are in [`limits`]; all access to the file system is in [`files`].
+//! [`source`] and [`onnx`] for loading and saving, [`inputs`] for the inputs of runs, [`text`] for generation,
+//! [`ensemble`] for combining models, [`ffi`] for the C interface (`include/optimize.h` is generated from it),
+//! `src/bin/optimize` for the command. Limits on untrusted files are in [`limits`]; all access to the file system is in
+//! [`files`].
 //!
 //! ```no_run
 //! use optimize::{call::Call, model::Model, onnx::save::ExternalData, quantize};
@@ -75,6 +76,7 @@ pub mod model;
 pub mod onnx;
 pub mod open;
 pub mod package;
+pub mod platform;
 pub mod provider;
 pub mod prune;
 pub mod quantize;

@@ -2,6 +2,8 @@
 
 use crate::files::digest::FileIdentity;
 use crate::onnx::proto::NodeProto;
+pub use crate::platform::memory::peak_rss_bytes;
+use crate::platform::processor;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -144,51 +146,9 @@ impl Machine {
     pub fn here() -> Machine {
         Machine {
             architecture: std::env::consts::ARCH,
-            processor: processor_name().unwrap_or_default(),
-            features: processor_features(),
+            processor: processor::name().unwrap_or_default(),
+            features: processor::features(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
-}
-
-fn processor_name() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-#[cfg(target_arch = "x86_64")]
-fn processor_features() -> Vec<&'static str> {
-    let mut features = Vec::new();
-    // The macro takes literals only, hence a macro to list them.
-    macro_rules! detect {
-        ($($name:tt),*) => {$(
-            if std::arch::is_x86_feature_detected!($name) {
-                features.push($name);
-            }
-        )*};
-    }
-    detect!("avx2", "fma", "avx512f", "avx512bw", "avxvnni", "avx512vnni", "avx512bf16");
-    features
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn processor_features() -> Vec<&'static str> {
-    Vec::new()
-}
-
-/// Returns the peak resident memory of this process so far, in bytes; 0 if the system does not provide it.
-pub fn peak_rss_bytes() -> u64 {
-    status_kib("VmHWM:") * 1024
-}
-
-/// Returns the present resident memory of this process, in bytes; 0 if the system does not provide it.
-pub fn rss_bytes() -> u64 {
-    status_kib("VmRSS:") * 1024
-}
-
-fn status_kib(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

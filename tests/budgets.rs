@@ -6,6 +6,7 @@ use optimize::benchmark::{BenchmarkOptions, benchmark};
 use optimize::calibrate::Calibration;
 use optimize::call::Call;
 use optimize::error::Kind;
+use optimize::inputs::InputOptions;
 use optimize::model::Model;
 use optimize::onnx::proto::{GraphProto, NodeProto, attribute_kind};
 use optimize::quantize::{QuantizeOptions, QuantizeType, quantize, quantize_with};
@@ -28,7 +29,12 @@ fn run(model: &Model, options: &QuantizeOptions) -> optimize::error::Result<(Mod
 /// 1 - cosine, as the benchmark has it: on the same sentences, by other code.
 fn loss(original: &Model, result: &Model) -> f64 {
     let tokenizer = Tokenizer::of(original).unwrap();
-    let options = BenchmarkOptions { runs: 1, warmup: 0, batch_size: 8, ..BenchmarkOptions::default() };
+    let options = BenchmarkOptions {
+        runs: 1,
+        warmup: 0,
+        inputs: InputOptions { batch_size: 8, ..Default::default() },
+        ..Default::default()
+    };
     let (_, quality) = benchmark(runtime(), original, result, tokenizer.as_ref(), &options, &Call::default()).unwrap();
     1.0 - quality.cosine.unwrap()
 }

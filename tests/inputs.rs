@@ -2,11 +2,11 @@
 
 mod support;
 
-use optimize::benchmark::inputs::Source;
 use optimize::benchmark::{BenchmarkOptions, benchmark, brief};
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::graph::edit::float_tensor;
+use optimize::inputs::{InputOptions, Source};
 use optimize::model::contract::Size;
 use optimize::model::{Dim, Model};
 use optimize::onnx::dtype::DataType;
@@ -42,8 +42,8 @@ fn model(inputs: &[(&str, &str)], nodes: Vec<NodeProto>, weights: Vec<TensorProt
 }
 
 fn shapes(model: &Model) -> Vec<Vec<i64>> {
-    let options = BenchmarkOptions::default();
-    let set = Source::new(model, model, None, &options).unwrap().timing().unwrap();
+    let options = InputOptions::default();
+    let set = Source::new(model, None, &options).unwrap().timing().unwrap();
     set.shapes().into_iter().map(|(_, shape)| shape).collect()
 }
 
@@ -51,6 +51,10 @@ fn shapes(model: &Model) -> Vec<Vec<i64>> {
 fn two() -> Model {
     let nodes = vec![op("Add", &["x", "z"], &["s"], &[]), op("MatMul", &["s", "w"], &["y"], &[])];
     model(&[("x", "b 8"), ("z", "b 8")], nodes, vec![weight("w", &[8, 8])])
+}
+
+fn with(inputs: InputOptions) -> BenchmarkOptions {
+    BenchmarkOptions { inputs, ..quick() }
 }
 
 fn quick() -> BenchmarkOptions {
@@ -77,7 +81,7 @@ fn inputs_are_generated_within_the_contract_of_a_package() {
         benchmark(runtime(), &open, &Model::load(&fixed).unwrap(), None, &quick(), &Call::default()).unwrap();
     assert_eq!(speed.input_shapes[0].1, [1, 128, 8]);
     // What a caller gives beyond it is refused with the range.
-    let asked = BenchmarkOptions { shapes: vec![("x".to_owned(), vec![2, 8])], ..quick() };
+    let asked = with(InputOptions { shapes: vec![("x".to_owned(), vec![2, 8])], ..Default::default() });
     let e = benchmark(runtime(), &made, &package, None, &asked, &Call::default()).err().unwrap();
     assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("the package accepts 4 to 64"), "{e}");
 }
@@ -136,7 +140,14 @@ fn sizes_that_a_model_refuses_are_tried_again() {
     assert_eq!((&speed.input_shapes[0].1[..], quality.samples), (&[1i64, 32][..], 8));
     // What nobody can give is said of the original, with what can be done.
     let shapes = vec![("x".to_owned(), vec![1, 5])];
-    let e = benchmark(runtime(), &made, &made, None, &BenchmarkOptions { shapes, ..quick() }, &Call::default());
+    let e = benchmark(
+        runtime(),
+        &made,
+        &made,
+        None,
+        &with(InputOptions { shapes, ..Default::default() }),
+        &Call::default(),
+    );
     let e = e.err().unwrap().to_string();
     assert!(e.starts_with("the original: ") && e.contains("`shapes`"), "{e}");
 }
@@ -150,7 +161,7 @@ fn the_model_that_refuses_is_the_one_that_is_named() {
     // The result is smaller, and runs first.
     let e = benchmark(runtime(), &plain(64), &plain(8), None, &quick(), &Call::default()).err().unwrap();
     assert!(e.to_string().starts_with("the result: "), "{e}");
-    let given = BenchmarkOptions { shapes: vec![("x".to_owned(), vec![1, 8])], ..quick() };
+    let given = with(InputOptions { shapes: vec![("x".to_owned(), vec![1, 8])], ..Default::default() });
     let e = benchmark(runtime(), &plain(64), &plain(8), None, &given, &Call::default()).err().unwrap();
     assert!(e.to_string().starts_with("the original: "), "{e}");
 }
@@ -174,7 +185,8 @@ fn quality_is_measured_on_the_tensors_that_are_given() {
     // The second column is always 0 in the data, so what happens to it does not matter.
     let (original, result) = (of(&[1.0, 1.0]), of(&[1.0, -1.0]));
     let data = Tensor::from_f32(&[6, 2], (0..12).map(|i| if i % 2 == 0 { 1.0 + i as f32 } else { 0.0 }).collect());
-    let given = BenchmarkOptions { tensors: vec![("x".to_owned(), data.unwrap())], batch_size: 2, ..quick() };
+    let given =
+        with(InputOptions { tensors: vec![("x".to_owned(), data.unwrap())], batch_size: 2, ..Default::default() });
     for way in [benchmark, brief] {
         let (speed, quality) = way(runtime(), &original, &result, None, &given, &Call::default()).unwrap();
         assert_eq!((speed.inputs, &speed.input_shapes[0].1[..]), ("given", &[2i64, 2][..]));
@@ -183,7 +195,7 @@ fn quality_is_measured_on_the_tensors_that_are_given() {
         assert!(noise.cosine.unwrap() < 0.9);
     }
     let wrong = Tensor::from_f32(&[3, 3], vec![0.0; 9]).unwrap();
-    let given = BenchmarkOptions { tensors: vec![("x".to_owned(), wrong)], ..quick() };
+    let given = with(InputOptions { tensors: vec![("x".to_owned(), wrong)], ..Default::default() });
     let e = benchmark(runtime(), &original, &result, None, &given, &Call::default()).err().unwrap();
     assert!(e.to_string().contains("does not fit float32[b, 2]"), "{e}");
 }
@@ -316,8 +328,8 @@ fn packages_of_random_graphs_run_on_their_example_and_at_both_ends() {
         let mut session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
         let example: Vec<(String, Vec<i64>)> = {
             let loaded = Model::load(&path).unwrap();
-            let options = BenchmarkOptions::default();
-            Source::new(&loaded, &loaded, None, &options).unwrap().timing().unwrap().shapes()
+            let options = InputOptions::default();
+            Source::new(&loaded, None, &options).unwrap().timing().unwrap().shapes()
         };
         for end in std::iter::once(None).chain(ends(&package).iter().map(Some)) {
             let inputs = inputs_at(&package, &example, end);

@@ -8,6 +8,7 @@ use optimize::call::Call;
 use optimize::distill::{Corpus, DistillOptions, distill};
 use optimize::ensemble::{Ensemble, EnsembleOptions, MergeOptions, merge};
 use optimize::evaluate::*;
+use optimize::inputs::InputOptions;
 use optimize::model::{Model, SideContent, SideFile};
 use optimize::onnx::proto::TensorProto;
 use optimize::open::load;
@@ -141,7 +142,7 @@ fn classes_in_another_order_are_compared_fused_and_measured_by_name() {
         let one = probabilities(&a, &tokenizer, &rows);
         assert_eq!(probabilities(&fused, &tokenizer, &rows).confusion, one.confusion);
         assert_eq!(merge(&[a.clone(), b.clone()], None, &MergeOptions::default(), &Call::default()).is_ok(), same);
-        let options = BenchmarkOptions { texts, ..quick() };
+        let options = BenchmarkOptions { inputs: InputOptions { texts, ..Default::default() }, ..quick() };
         let (report, quality) = benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
         assert!(quality.max_abs_error.unwrap() < 1e-5 && quality.top1_agreement == Some(1.0), "{quality:?}");
         assert_eq!(report.notes.is_empty(), same);
@@ -194,7 +195,8 @@ fn tokens_under_other_ids_are_read_with_their_own_tokenizer_or_refused() {
         let texts = texts(&mut random, 60);
         let found = compare_embeddings(runtime(), &a, &b, &tokenizer, &texts, &options, &Call::default()).unwrap();
         assert!(found.cosine_min > 1.0 - 1e-6, "{found:?}");
-        let options = BenchmarkOptions { texts: texts.clone(), ..quick() };
+        let options =
+            BenchmarkOptions { inputs: InputOptions { texts: texts.clone(), ..Default::default() }, ..quick() };
         let (report, quality) = benchmark(runtime(), &a, &b, Some(&tokenizer), &options, &Call::default()).unwrap();
         assert!(quality.max_abs_error.unwrap() < 1e-4, "{quality:?}");
         assert_eq!(report.notes.is_empty(), same);

@@ -1,12 +1,12 @@
 //! A benchmark in progress: each model alone, then both as a pair, on inputs of sizes that the original accepts.
 
-use super::inputs::{InputSet, Source, is_refusal};
-use super::pairing::Pairing;
+use super::pairing::{Pairing, same_inputs};
 use super::quality::Comparison;
 use super::steps::Steps;
 use super::timing::{Alone, Pair, Rounds, Side, Subject, alone, latency, prime};
 use super::{BenchmarkOptions, BenchmarkReport, Both, QualityReport, clock, speedup};
 use crate::error::{Context, Error, Result};
+use crate::inputs::{Batch, Source, is_refusal};
 use crate::runtime::{Runtime, SessionOptions};
 use crate::text::Tokenizer;
 use std::time::Instant;
@@ -26,14 +26,14 @@ pub struct Bench<'a> {
 
 /// The inputs on which the two are timed.
 pub struct Fed {
-    original: InputSet,
+    original: Batch,
     /// The inputs of the result if they differ.
-    result: Option<InputSet>,
+    result: Option<Batch>,
 }
 
 impl Fed {
     /// Returns the inputs of the original and of the result.
-    pub fn each(&self) -> [&InputSet; 2] {
+    pub fn each(&self) -> [&Batch; 2] {
         [&self.original, self.result.as_ref().unwrap_or(&self.original)]
     }
 }
@@ -47,12 +47,11 @@ impl<'a> Bench<'a> {
         pairing: &'a Pairing,
         options: &'a BenchmarkOptions,
     ) -> Result<Bench<'a>> {
-        let source = Source::new(original.model(), result.model(), tokenizer, options)?;
+        same_inputs(&original.model().inputs(), &result.model().inputs())?;
+        let source = Source::pair(original.model(), result.model(), tokenizer, &options.inputs)?;
         pairing.check(&source)?;
         let of_result = match (&pairing.reading, source.name()) {
-            (Some(reading), "text") => {
-                Some(Source::new(result.model(), result.model(), Some(&reading.tokenizer), options)?)
-            }
+            (Some(reading), "text") => Some(Source::new(result.model(), Some(&reading.tokenizer), &options.inputs)?),
             _ => None,
         };
         Ok(Bench { runtime, original, result, options, source, of_result, pairing, start: Instant::now() })
@@ -119,7 +118,7 @@ impl<'a> Bench<'a> {
     ) -> std::result::Result<Both<Alone>, (&'static str, Error)> {
         let (first, second) = ("the original", "the result");
         prime(self.runtime, options, &steps.quiet()).map_err(|e| (first, e))?;
-        let mut measure = |side: Side<'_>, inputs: &InputSet, name: &'static str| {
+        let mut measure = |side: Side<'_>, inputs: &Batch, name: &'static str| {
             let alone = alone(self.runtime, side, inputs, options, &steps.quiet()).map_err(|e| (name, e))?;
             steps.next().map_err(|e| (name, e))?;
             Ok(alone)
@@ -173,7 +172,7 @@ impl<'a> Bench<'a> {
             inputs: self.source.name(),
             input_shapes: inputs.original.shapes(),
             latency_ms: Both { original: latency(&rounds.original), result: latency(&rounds.result) },
-            speedup: speedup(rounds, self.options.seed),
+            speedup: speedup(rounds, self.options.inputs.seed),
             load_ms,
             first_run_ms: each.map(|each| each.map(|alone| alone.first_run_ms)),
             resident_bytes: each.map(|each| each.map(|alone| alone.resident_bytes)),

@@ -1,41 +1,33 @@
 //! Compares original and result in one process, on the same inputs: speed, memory, size and quality.
 //!
-//! [`benchmark`] is the entry point, [`brief`] a short version. [`inputs`] makes the inputs (`text` from texts,
-//! `values` from the signature, with sizes from [`crate::inputs`]), `bench` runs the benchmark, `timing` runs the
-//! models in turn, `memory` measures memory, `quality` compares outputs (`rows` has the sums), and [`report`] is the
-//! result. `crate::statistics` computes the confidence intervals.
+//! [`benchmark`] is the entry point, [`brief`] a short version. [`crate::inputs`] makes the inputs, `pairing` relates
+//! the outputs of the two, `bench` runs the benchmark, `timing` runs the models in turn, `quality` compares outputs
+//! (`rows` has the sums), and [`report`] is the result. `crate::statistics` computes the confidence intervals.
 
 mod bench;
-pub mod inputs;
-mod memory;
 mod pairing;
 mod quality;
 pub mod report;
 pub(crate) mod rows;
-mod sentences;
 mod steps;
-pub(crate) mod text;
 mod timing;
-mod values;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use quality::primary_output;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
-pub(crate) use text::Role;
 
 use crate::call::Call;
 use crate::error::{Result, bail};
+use crate::inputs::{Batch, InputOptions, Source};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{Report, peak_rss_bytes};
-use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions, Tensor};
+use crate::runtime::{Execution, ProviderChoice, Runtime, SessionOptions};
 use crate::statistics::{median_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use bench::Bench;
-use inputs::InputSet;
-pub(crate) use inputs::Source;
 use pairing::Pairing;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -47,33 +39,15 @@ pub use timing::{RunFn, Timed};
 /// What to measure, and on which inputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkOptions {
-    /// Texts for models that take token ids; they need a tokenizer. Default: empty, which uses 32 built-in sentences.
-    #[serde(serialize_with = "count")]
-    pub texts: Vec<String>,
     /// Number of timed rounds; both models run once in each. Default: 50.
     pub runs: usize,
     /// Number of warm-up rounds. Default: 5.
     pub warmup: usize,
     /// Threads of each session; 0 for one per physical core.
     pub threads: usize,
-    /// Number of texts or generated samples per run. Default: 1.
-    pub batch_size: usize,
-    /// Length of the timed inputs and maximum length of any text, in tokens. 0 uses the length of the caller's texts,
-    /// and 128 for built-in text and generated inputs.
-    pub sequence_length: usize,
-    /// Shapes of inputs by name, for dynamic dimensions.
-    #[serde(serialize_with = "report::as_map")]
-    pub shapes: Vec<(String, Vec<i64>)>,
-    /// Values of inputs by name: one number for all elements, or one per element.
-    #[serde(serialize_with = "report::as_map")]
-    pub values: Vec<(String, Vec<f64>)>,
-    /// Tensors for inputs by name, instead of generated values and texts. The first dimension counts samples, of
-    /// which `batch_size` form a run, or as many as the model requires; tensors with one dimension more than their
-    /// input are split along it.
-    #[serde(serialize_with = "report::names")]
-    pub tensors: Vec<(String, Tensor)>,
-    /// Seed of generated inputs and of the bootstrap: the same seed gives the same inputs. Default: 0.
-    pub seed: u64,
+    /// Inputs of the models. The seed is also that of the bootstrap.
+    #[serde(flatten)]
+    pub inputs: InputOptions,
     /// Execution provider and device of the sessions.
     pub execution: Execution,
     /// Time limit of the timed rounds in seconds; at least five rounds are run. Default: 30.
@@ -83,25 +57,14 @@ pub struct BenchmarkOptions {
 impl Default for BenchmarkOptions {
     fn default() -> Self {
         BenchmarkOptions {
-            texts: Vec::new(),
             runs: 50,
             warmup: 5,
             threads: 0,
-            batch_size: 1,
-            sequence_length: 0,
-            shapes: Vec::new(),
-            values: Vec::new(),
-            tensors: Vec::new(),
-            seed: 0,
+            inputs: InputOptions::default(),
             execution: Execution::default(),
             max_seconds: 30.0,
         }
     }
-}
-
-/// Writes only the number of texts: they may be many, and they belong to the caller.
-fn count<S: serde::Serializer>(texts: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_u64(texts.len() as u64)
 }
 
 /// Measures `result` against `original` and compares their outputs.
@@ -242,7 +205,7 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
         let (runs, warmup, most) = (options.runs, options.warmup, limits::BENCHMARK_RUNS);
         bail!(InvalidArgument, "runs is {runs} and warmup {warmup}; runs is 1 to {most}, warmup up to {most}");
     }
-    if options.batch_size == 0 {
+    if options.inputs.batch_size == 0 {
         bail!(InvalidArgument, "batch_size is 0; it must be at least 1");
     }
     if options.max_seconds.is_nan() || options.max_seconds < 0.0 {
@@ -270,9 +233,9 @@ pub(crate) fn settled(
     options: &BenchmarkOptions,
     session: &SessionOptions,
     call: &Call,
-) -> Result<InputSet> {
+) -> Result<Batch> {
     let tokenizer = Tokenizer::of(model)?;
-    let mut source = Source::new(model, model, tokenizer.as_ref(), options)?;
+    let mut source = Source::new(model, tokenizer.as_ref(), &options.inputs)?;
     let mut subject = Subject::new(runtime, model, session, call)?;
     source.settle(|source| {
         let inputs = source.timing()?;
@@ -283,7 +246,7 @@ pub(crate) fn settled(
 /// Runs a pair in turn and returns only the speedup.
 pub(crate) fn race(
     pair: &mut Pair,
-    inputs: &InputSet,
+    inputs: &Batch,
     options: &BenchmarkOptions,
     session: &SessionOptions,
     call: &Call,
@@ -291,22 +254,7 @@ pub(crate) fn race(
     let quiet = Call { progress: None, ..*call };
     let mut steps = Steps::new(&quiet, options.warmup + options.runs);
     let rounds = pair.race([inputs, inputs], options, clock(session), &mut steps)?;
-    Ok(speedup(&rounds, options.seed))
-}
-
-/// Returns whether an input holds token ids, masks and the like: `[batch, length]`.
-pub(crate) fn is_of_tokens(info: &crate::model::ValueInfo) -> bool {
-    Role::of(info).is_some()
-}
-
-/// Returns whether some input of a model gets guessed integers: a run may fail because of them alone.
-pub(crate) fn guesses_values(model: &Model) -> bool {
-    let view = crate::graph::View::new(model.proto());
-    model.inputs().iter().any(|info| {
-        let rows = crate::inputs::tables::rows_indexed_by(&view, &info.name);
-        matches!(values::Fill::guess(info, rows), values::Fill::Constant(_))
-            && !info.name.to_lowercase().contains("mask")
-    })
+    Ok(speedup(&rounds, options.inputs.seed))
 }
 
 /// Returns the clock for a session. CPU time does not cover work on a GPU: there, the wall clock is used, including

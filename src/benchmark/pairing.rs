@@ -1,10 +1,10 @@
 //! [`Pairing`]: maps the token ids and classes of the result to those of the original.
 
-use super::inputs::{Mask, Source};
 use crate::error::{Context, Result, bail};
+use crate::inputs::{Mask, Source, is_past};
 use crate::meaning::classes::permuted;
 use crate::meaning::{Order, Reading, reading};
-use crate::model::{Model, Task};
+use crate::model::{Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
@@ -82,4 +82,27 @@ impl Pairing {
         };
         outputs.into_iter().map(one).collect()
     }
+}
+
+/// Refuses two models of other inputs: they cannot be given the same.
+pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
+    let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
+        // Layers that were dropped have no cache.
+        let lacks = |info: &&ValueInfo| !is_past(&info.name) && !from.iter().any(|other| other.name == info.name);
+        of.iter().find(lacks).map(|info| info.name.clone())
+    };
+    if let Some(name) = missing(result, original) {
+        bail!(InvalidArgument, "only the original has an input {name:?}: the models cannot be compared");
+    }
+    if let Some(name) = missing(original, result) {
+        bail!(InvalidArgument, "only the result has an input {name:?}: the models cannot be compared");
+    }
+    for info in original {
+        let other = result.iter().find(|other| other.name == info.name && other.dtype != info.dtype);
+        if let Some(other) = other {
+            let (name, was, is) = (&info.name, info.describe(), other.describe());
+            bail!(InvalidArgument, "the input {name:?} is {was} in the original, but {is} in the result");
+        }
+    }
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Closeness of the outputs of two models over many inputs.
 
-use super::inputs::Mask;
 use super::report::{OutputQuality, QualityReport};
 use super::rows::Sums;
 use crate::error::{Result, bail};
+use crate::inputs::Mask;
 use crate::likelihood::{argmax, kl_divergence};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;

@@ -1,7 +1,8 @@
 //! The result of a benchmark: the `benchmark` and `quality` parts of a [`Report`](crate::report::Report).
 
+use crate::inputs::as_map;
 use crate::runtime::Placement;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 /// The same figure for the original and for the result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -139,14 +140,4 @@ pub struct OutputQuality {
     pub exact_match: Option<f64>,
     /// Number of elements of the result that are infinite or NaN where the original's are not the same.
     pub non_finite: u64,
-}
-
-/// Writes pairs as a JSON object.
-pub(super) fn as_map<T: Serialize, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
-}
-
-/// Writes only the names of tensors: they may be large, and they belong to the caller.
-pub(super) fn names<T, S: Serializer>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(pairs.iter().map(|(name, _)| name))
 }

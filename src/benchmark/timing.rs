@@ -1,20 +1,18 @@
 //! The time that models take: each alone (load, first run, memory), then both in turn.
 
 use super::BenchmarkOptions;
-use super::inputs::InputSet;
-use super::memory::resident_data_bytes;
 use super::report::{Both, Latency};
 use super::steps::Steps;
 use crate::call::Call;
 use crate::error::Result;
 use crate::graph::edit;
-use crate::inputs::is_past;
+use crate::inputs::{Batch, is_past};
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
+use crate::platform::{memory, time};
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Tensor};
 use crate::statistics::{percentile, sorted};
-use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// Minimum number of timed rounds (unless fewer were requested), however long they take.
@@ -48,11 +46,10 @@ impl Clock {
     }
 
     fn now(self) -> Duration {
-        let now = clock_gettime(match self {
-            Clock::ThreadCpu => ClockId::ThreadCPUTime,
-            Clock::Wall => ClockId::Monotonic,
-        });
-        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+        match self {
+            Clock::ThreadCpu => time::of_this_thread(),
+            Clock::Wall => time::monotonic(),
+        }
     }
 }
 
@@ -220,17 +217,17 @@ pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -
 pub fn alone(
     runtime: &'static Runtime,
     side: Side<'_>,
-    inputs: &InputSet,
+    inputs: &Batch,
     options: &SessionOptions,
     call: &Call,
 ) -> Result<Alone> {
-    crate::runtime::trim_heap();
-    let before = resident_data_bytes();
+    memory::trim_heap();
+    let before = memory::resident_data_bytes();
     let mut subject = Subject::of(runtime, side, options, call)?;
     let start = Instant::now();
     let outputs = subject.run(&inputs.feed(), call)?;
     let first_run = start.elapsed();
-    let resident_bytes = resident_data_bytes().saturating_sub(before);
+    let resident_bytes = memory::resident_data_bytes().saturating_sub(before);
     drop(outputs);
     Ok(Alone { load_ms: subject.load_ms, first_run_ms: milliseconds(first_run), resident_bytes })
 }
@@ -278,12 +275,12 @@ impl Pair {
     /// those of the original and of the result.
     pub fn race(
         &mut self,
-        inputs: [&InputSet; 2],
+        inputs: [&Batch; 2],
         options: &BenchmarkOptions,
         clock: Clock,
         steps: &mut Steps,
     ) -> Result<Rounds> {
-        let feed = inputs.map(InputSet::feed);
+        let feed = inputs.map(Batch::feed);
         let budget = Duration::try_from_secs_f64(options.max_seconds).unwrap_or(Duration::MAX);
         let start = Instant::now();
         for number in 0..options.warmup {

@@ -14,9 +14,9 @@ mod ranges;
 mod run;
 mod walk;
 
-pub use crate::inputs::read_tensors;
+pub use crate::inputs::{Batch, read_tensors};
 pub use factor::{ColumnOrder, Factor};
-pub use inputs::{Batch, Calibration, batches, without_data};
+pub use inputs::{Calibration, batches, without_data};
 pub use pieces::pieces;
 pub use products::Products;
 pub use ranges::{Method, Range, each_value, ranges, runs};

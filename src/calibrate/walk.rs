@@ -4,11 +4,12 @@
 //! that later nodes need are kept for every batch; all others are dropped. So a weight can be replaced before the
 //! nodes that use it run, and everything behind them sees the new one.
 
-use super::{Batch, Run};
+use super::Run;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
 use crate::graph::order::{producers, reads, topological};
+use crate::inputs::Batch;
 use crate::model::Model;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Stop, Tensor};

@@ -3,7 +3,6 @@
 use super::DistillOptions;
 use super::answers::{Answers, Kept};
 use super::data::{Batch, Dataset};
-use super::feed::Feed;
 use super::graph::Known;
 use super::objective::{self, input};
 use super::signals::Signals;
@@ -11,6 +10,7 @@ use crate::autodiff::Type;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
+use crate::inputs::feed::Feed;
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
@@ -127,7 +127,7 @@ impl Teacher {
     }
 
     fn ask(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
-        let inputs = self.feed.tensors(batch)?;
+        let inputs = self.feed.tensors([batch.rows, batch.columns], &batch.ids, &batch.keep)?;
         let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         // A value may be asked for in two roles.
         let mut asked: Vec<&str> = self.outputs.iter().map(|(output, _)| output.as_str()).collect();

@@ -54,7 +54,8 @@ fn run(
     let mut session = Session::new(test_runtime(), &proto, &options, &Call::default()).unwrap();
     let there: Vec<String> = session.inputs().iter().map(|info| info.name.clone()).collect();
     let names: Vec<&str> = there.iter().map(String::as_str).collect();
-    let mut inputs = feed::Feed::new(model).unwrap().only(&names).tensors(batch).unwrap();
+    let mut inputs =
+        Feed::new(model).unwrap().only(&names).tensors([batch.rows, batch.columns], &batch.ids, &batch.keep).unwrap();
     for (parameter, values) in graphs.parameters.iter().zip(&graphs.initial) {
         inputs.push((parameter.name.clone(), Tensor::from_f32(&parameter.dims, values.clone()).unwrap()));
     }
@@ -209,7 +210,7 @@ fn classes_are_labels_where_they_are_known() {
     let counts = Tensor::from_f32(&[3], vec![0.5, 0.0, 0.5]).unwrap();
     let (losses, found) = run(&graphs, &model, &batch, &[(input::LABELS, labels), (input::LABEL_WEIGHTS, counts)]);
     let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
-    let inputs = feed::Feed::new(&model).unwrap().tensors(&batch).unwrap();
+    let inputs = Feed::new(&model).unwrap().tensors([batch.rows, batch.columns], &batch.ids, &batch.keep).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let logits = session.run(&inputs, &["logits"], &Call::default()).unwrap().remove(0).1;
     let rows: Vec<&[f32]> = logits.as_slice::<f32>().unwrap().chunks(logits.shape()[1] as usize).collect();
@@ -413,7 +414,8 @@ fn weights_in_blocks_become_what_they_stand_for() {
             let mut session =
                 Session::new(test_runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
             let batch = Batch { rows: 2, columns: 5, ids: (3..13).collect(), keep: vec![true; 10], ..Batch::default() };
-            let inputs = feed::Feed::new(model).unwrap().tensors(&batch).unwrap();
+            let inputs =
+                Feed::new(model).unwrap().tensors([batch.rows, batch.columns], &batch.ids, &batch.keep).unwrap();
             let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
             session.run(&inputs, &["logits"], &Call::default()).unwrap().remove(0).1.to_f32_vec().unwrap()
         };

@@ -4,7 +4,6 @@
 use super::DistillOptions;
 use super::data::{Batch, Dataset};
 use super::device::Device;
-use super::feed::Feed;
 use super::graph::Graphs;
 use super::host::Host;
 use super::learner::{Feeding, Learner, Update, Weights};
@@ -13,6 +12,7 @@ use super::optimizer::Moments;
 use super::teacher::Teacher;
 use crate::call::Call;
 use crate::error::{Context, Result};
+use crate::inputs::feed::Feed;
 use crate::model::Model;
 use crate::runtime::{Provider, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
@@ -155,7 +155,7 @@ impl Trainer {
 impl Inputs {
     /// Returns the inputs for a batch, with the outputs of the teacher.
     fn of(&self, batch: &Batch, totals: &Totals, said: Feeding) -> Result<Feeding> {
-        let mut inputs = self.feed.tensors(batch)?;
+        let mut inputs = self.feed.tensors([batch.rows, batch.columns], &batch.ids, &batch.keep)?;
         inputs.extend(said);
         let both = [batch.rows as i64, batch.columns as i64];
         for name in &self.counted {

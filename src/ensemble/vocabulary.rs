@@ -1,8 +1,8 @@
 //! Comparison of the members' vocabularies.
 
 use super::{Member, place};
-use crate::benchmark::Role;
 use crate::error::{Context, Result, bail};
+use crate::inputs::Role;
 use crate::meaning::tokens;
 use crate::model::Task;
 use crate::model::{Dim, Model};

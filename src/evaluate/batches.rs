@@ -1,9 +1,8 @@
 //! Runs texts through an encoder, one batch at a time.
 
 use super::progress::Units;
-use crate::benchmark::BenchmarkOptions;
-use crate::benchmark::inputs::Source;
 use crate::error::{Result, bail};
+use crate::inputs::{InputOptions, Source};
 use crate::limits;
 use crate::model::Model;
 use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
@@ -42,7 +41,7 @@ impl Default for TextOptions {
 pub struct Batches<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
-    options: BenchmarkOptions,
+    options: InputOptions,
     /// Maximum length of a text in tokens, unless the model fixes the length.
     length: usize,
 }
@@ -69,8 +68,7 @@ impl<'a> Batches<'a> {
             }
             (asked, _) => asked,
         };
-        let options =
-            BenchmarkOptions { texts: texts.to_vec(), batch_size: options.batch_size, ..BenchmarkOptions::default() };
+        let options = InputOptions { texts: texts.to_vec(), batch_size: options.batch_size, ..InputOptions::default() };
         Ok(Batches { model, tokenizer, options, length })
     }
 
@@ -83,7 +81,7 @@ impl<'a> Batches<'a> {
         units: &mut Units,
         mut take: impl FnMut(&Tensor, &[bool], usize) -> Result<()>,
     ) -> Result<()> {
-        let source = Source::new(self.model, self.model, Some(self.tokenizer), &self.options)?.up_to(self.length);
+        let source = Source::new(self.model, Some(self.tokenizer), &self.options)?.up_to(self.length);
         let stop = Stop::new()?;
         stop.during(&units.quiet(), || {
             for index in 0..source.count() {
@@ -95,10 +93,4 @@ impl<'a> Batches<'a> {
             Ok(())
         })
     }
-}
-
-/// Returns the plain name: TensorFlow's exports use `input_ids:0`, others `model/input_ids`.
-pub fn plain(name: &str) -> &str {
-    let name = name.rsplit('/').next().unwrap_or("");
-    name.split(':').next().unwrap_or("")
 }

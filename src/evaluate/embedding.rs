@@ -1,9 +1,10 @@
 //! Texts as vectors, and the similarity of the vectors of two models.
 
-use super::batches::{Batches, TextOptions, plain};
+use super::batches::{Batches, TextOptions};
 use super::progress::Units;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::inputs::plain_name;
 use crate::meaning::reading;
 use crate::model::{Card, Dim, Model, Pooling, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
@@ -186,7 +187,7 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
         |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let named = |names: &[&str]| outputs.iter().filter(float).find(|info| names.contains(&plain(&info.name)));
+    let named = |names: &[&str]| outputs.iter().filter(float).find(|info| names.contains(&plain_name(&info.name)));
     // A last dimension that is always the same is what vectors have, and lengths and scores have not.
     let wide =
         |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));

@@ -3,12 +3,11 @@
 use super::perplexity::PerplexityOptions;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::inputs::window::{empty_cache, without_caches};
 use crate::model::{Model, Task};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use crate::text::Decoder;
-use crate::text::decoder::CachePair;
-use bytes::Bytes;
 
 /// A loaded language model. Each read starts afresh: cache inputs are empty.
 pub struct Reader {
@@ -37,14 +36,14 @@ impl Reader {
         let execution = options.execution.clone();
         let options = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
         let session = Session::new(runtime, model, &options, call)?;
-        let empty = decoder.cache.iter().map(empty_cache).collect::<Result<_>>()?;
+        let empty = decoder.cache.iter().map(|pair| empty_cache(pair, 1)).collect::<Result<_>>()?;
         Ok(Reader { session, decoder, empty })
     }
 
     /// Reads `tokens` and returns the logits of at least the last `keep` positions.
     pub fn read(&mut self, tokens: &[i64], keep: usize, stop: &Stop) -> Result<Logits> {
         let decoder = &self.decoder;
-        let inputs = inputs(decoder, tokens, keep)?;
+        let inputs = without_caches(decoder, tokens, keep)?;
         let mut feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
         feed.extend(decoder.cache.iter().map(|pair| pair.past.as_str()).zip(&self.empty));
         let (name, tensor) = self.session.run_until(&feed, &[decoder.logits.as_str()], stop)?.remove(0);
@@ -77,39 +76,6 @@ impl Logits {
         let begin = (position - self.first) * self.vocabulary;
         Ok(&self.tensor.as_slice::<f32>()?[begin..begin + self.vocabulary])
     }
-}
-
-/// Returns all inputs for one row that is read from the start, including empty caches.
-pub(crate) fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
-    let given = inputs(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
-    let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair)?)));
-    given.map(Ok).chain(caches).collect()
-}
-
-/// Returns all inputs except the caches, for one row that is read from the start.
-fn inputs<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
-    let count = tokens.len() as i64;
-    let row = [1, count];
-    let mut inputs = vec![(decoder.input_ids.name.as_str(), decoder.input_ids.tensor(&row, tokens.to_vec())?)];
-    if let Some(mask) = &decoder.attention_mask {
-        inputs.push((&mask.name, mask.tensor(&row, vec![1; tokens.len()])?));
-    }
-    if let Some(positions) = &decoder.position_ids {
-        inputs.push((&positions.name, positions.tensor(&row, (0..count).collect())?));
-    }
-    if let Some(last) = &decoder.logits_to_keep {
-        inputs.push((&last.name, last.tensor(&[1], vec![keep.min(tokens.len()) as i64])?));
-    }
-    if let Some(branch) = &decoder.use_cache_branch {
-        inputs.push((branch, Tensor::from_bools(&[1], &[false])?));
-    }
-    Ok(inputs)
-}
-
-fn empty_cache(pair: &CachePair) -> Result<Tensor> {
-    let mut shape = pair.shape.clone();
-    (shape[pair.batch], shape[pair.sequence]) = (1, 0);
-    Tensor::new(pair.dtype, &shape, Bytes::new()).at(|| format!("input {:?}", pair.past))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, buffer, guard, quantize, session, text, texts};
 use crate::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
 use crate::error::{Result, bail};
+use crate::inputs::InputOptions;
 use crate::runtime::Execution;
 use crate::shapes::{parse_shape, parse_values};
 use crate::tensorrt::EngineFile;
@@ -173,24 +174,27 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
     };
     // SAFETY: the contract of `ffi`.
     let tensors = unsafe { quantize::named(given.input_names, given.input_tensors, given.input_count, "input") }?;
-    Ok(BenchmarkOptions {
+    let inputs = InputOptions {
         tensors,
-        runs: or(given.runs, defaults.runs),
-        warmup: or(given.warmup, defaults.warmup),
-        batch_size: or(given.batch_size, defaults.batch_size),
-        sequence_length: or(given.sequence_length, defaults.sequence_length),
-        max_seconds: match given.max_milliseconds {
-            0 => defaults.max_seconds,
-            milliseconds => f64::from(milliseconds) / 1e3,
-        },
-        execution: Execution { trust_engines: given.trust_engines != 0, ..execution },
-        seed: if given.seed == 0 { defaults.seed } else { u64::from(given.seed) },
+        batch_size: or(given.batch_size, defaults.inputs.batch_size),
+        sequence_length: or(given.sequence_length, defaults.inputs.sequence_length),
+        seed: if given.seed == 0 { defaults.inputs.seed } else { u64::from(given.seed) },
         texts: list(given.texts, given.text_count, "texts")?.into_iter().map(str::to_owned).collect(),
         shapes: list(given.shapes, given.shape_count, "shapes")?.into_iter().map(parse_shape).collect::<Result<_>>()?,
         values: list(given.values, given.value_count, "values")?
             .into_iter()
             .map(parse_values)
             .collect::<Result<_>>()?,
+    };
+    Ok(BenchmarkOptions {
+        inputs,
+        runs: or(given.runs, defaults.runs),
+        warmup: or(given.warmup, defaults.warmup),
+        max_seconds: match given.max_milliseconds {
+            0 => defaults.max_seconds,
+            milliseconds => f64::from(milliseconds) / 1e3,
+        },
+        execution: Execution { trust_engines: given.trust_engines != 0, ..execution },
         ..defaults
     })
 }

@@ -1,22 +1,34 @@
-//! Inputs of runs: sizes by name, requirements of the graph, given tensors.
+//! Inputs of runs: texts, given tensors, generated values, empty caches; their roles and their sizes.
 //!
-//! [`Sizes`] determines the open dimensions of a model, for every command. [`hints`] and [`tables`] read the graph:
-//! channels, features, indexed rows. [`tensors`] splits given data into runs.
+//! [`Source`] makes [`Batch`]es according to [`InputOptions`]: of texts (`texts`), of given tensors ([`tensors`]), or of
+//! the model's signature (`generated`). [`Sizes`] determines the open dimensions of a model within the contract of its
+//! package, for every command. [`role`] tells from a name what an input is for. [`hints`] and [`tables`] read the graph:
+//! channels, features, indexed rows. [`window`] and [`feed`] pass tokens to models that read them from the start.
 
+mod batch;
+pub mod feed;
+mod generated;
 pub mod hints;
+mod options;
+pub mod role;
+mod sentences;
 pub mod sizes;
+mod source;
 pub mod tables;
 pub mod tensors;
+mod texts;
+pub mod window;
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod tests;
 
+pub use batch::{Batch, Mask, Truncation};
+pub(crate) use generated::guesses_values;
+pub use options::InputOptions;
+pub(crate) use options::as_map;
+pub use role::{Role, is_named_as_tokens, is_of_tokens, is_past, plain_name};
 pub use sizes::{Sizes, Wanted};
+pub use source::{Source, is_refusal};
 pub use tensors::read_tensors;
-
-/// Returns whether an input holds the state of earlier runs: keys and values of attention.
-pub fn is_past(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let marks = ["past_key", "past_value", "key_cache", "value_cache", "kv_cache", "cache_k", "cache_v"];
-    name.starts_with("past") || marks.iter().any(|mark| name.contains(mark))
-}

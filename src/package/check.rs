@@ -2,9 +2,9 @@
 //! weights can be read in place.
 
 use super::promise::Shapes;
-use crate::benchmark::{BenchmarkOptions, Source};
 use crate::call::Call;
 use crate::error::{Kind, Result};
+use crate::inputs::{InputOptions, Source};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
@@ -84,8 +84,8 @@ fn reference(
     options: &SessionOptions,
     call: &Call,
 ) -> Result<(Values, Values)> {
-    let made = BenchmarkOptions { shapes: example.clone(), ..BenchmarkOptions::default() };
-    let inputs = Source::new(model, model, None, &made)?.timing()?.tensors;
+    let made = InputOptions { shapes: example.clone(), ..InputOptions::default() };
+    let inputs = Source::new(model, None, &made)?.timing()?.inputs;
     // Products of weights in blocks may be right only where constants are folded: ONNX Runtime 1.32 gives zeros for
     // codes that are constants with scales that are computed.
     let optimization_level = if has_blocks(model) { OptimizationLevel::Basic } else { OptimizationLevel::Disabled };

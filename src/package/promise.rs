@@ -5,12 +5,10 @@
 
 use super::shapes::{self, Asked};
 use super::write::CompileOptions;
-use crate::benchmark::inputs::{Source, is_refusal};
-use crate::benchmark::{BenchmarkOptions, guesses_values};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::inputs::sizes::TRIALS;
-use crate::inputs::{Sizes, Wanted, is_past};
+use crate::inputs::{InputOptions, Sizes, Source, Wanted, guesses_values, is_of_tokens, is_past, is_refusal};
 use crate::model::contract::{Contract, Range, Size, describe};
 use crate::model::{Model, Task, ValueInfo};
 use crate::onnx::dtype::element_count;
@@ -129,7 +127,7 @@ impl Maker<'_> {
             }
         }
         set.iter().for_each(|(name, size)| sizes.set_range(name, *size));
-        let sequential: Vec<bool> = self.infos.iter().map(crate::benchmark::is_of_tokens).collect();
+        let sequential: Vec<bool> = self.infos.iter().map(is_of_tokens).collect();
         let (sequence, longest) = (self.sequence, self.longest);
         sizes.choose(&Wanted { batch: 1, sequence, asked: false, longest, sequential: &sequential, trial });
         Ok(sizes)
@@ -309,8 +307,8 @@ impl<'a> Trial<'a> {
         if shapes.iter().map(elements).fold(0, u64::saturating_add) > ELEMENTS || self.is_late() {
             return Ok(Tried::Untried(format!("{} would need too much memory or time", listed(shapes))));
         }
-        let options = BenchmarkOptions { shapes: shapes.clone(), ..BenchmarkOptions::default() };
-        let made = Source::new(self.model, self.model, None, &options).and_then(|source| source.timing());
+        let options = InputOptions { shapes: shapes.clone(), ..InputOptions::default() };
+        let made = Source::new(self.model, None, &options).and_then(|source| source.timing());
         let inputs = match made {
             Err(e) => return Ok(Tried::Untried(e.to_string())),
             Ok(inputs) => inputs,

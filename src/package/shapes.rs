@@ -2,6 +2,7 @@
 //! `torch.export`: `{input: {dimension: {name, min, max}}}`; equal names mean equal sizes. Both bounds are inclusive.
 
 use crate::error::{Context, Result, bail, error};
+use crate::inputs::{is_named_as_tokens, is_past};
 use crate::limits;
 use crate::model::contract::{Contract, InputShape, Range, Size, describe, span};
 use crate::model::names::meaningful;
@@ -200,8 +201,8 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
                 Range { name: "batch".to_owned(), min: batch.0, max: Some(batch.1) }
             } else {
                 let name = identifier(symbol, position, index);
-                let cache = info.name.contains("past");
-                let text = info.name.contains("ids") || info.name.contains("mask");
+                let cache = is_past(&info.name);
+                let text = is_named_as_tokens(&info.name);
                 let min = if cache { 0 } else { 1 };
                 Range { name, min, max: longest.filter(|_| text || cache) }
             };

@@ -9,6 +9,7 @@ use crate::call::{Call, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile};
+use crate::inputs::is_past;
 use crate::limits;
 use crate::model::Model;
 use crate::model::contract::Contract;
@@ -191,7 +192,7 @@ fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Resu
 }
 
 fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: Contract) -> Manifest {
-    let cached = model.inputs().iter().any(|input| input.name.contains("past"));
+    let cached = model.inputs().iter().any(|input| is_past(&input.name));
     let nodes = &model.graph().node;
     let shared = nodes.iter().any(|n| n.op_type.as_deref() == Some("GroupQueryAttention"));
     let kv_scheme = cached.then(|| if shared { "in-place" } else { "concatenated" }.to_owned());

@@ -39,7 +39,7 @@ pub fn run(
         }
         None => Vec::new(),
     };
-    let sample = batches.first().map(|b| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() });
+    let sample = batches.first().map(|b| b.clone());
     let mut held_out = Vec::new();
     if limited {
         held_out = hold_out(&mut batches, fits);
@@ -91,7 +91,7 @@ fn hinted(e: Error, given: bool) -> Error {
 /// Returns the batches to measure on: all, or some that weights are not fitted to.
 fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     if !fits || batches.len() < 2 {
-        let copy = |b: &Batch| Batch { inputs: b.inputs.clone(), mask: b.mask.clone() };
+        let copy = |b: &Batch| b.clone();
         return batches.iter().map(copy).collect();
     }
     let (mut kept, mut out) = (Vec::new(), Vec::new());

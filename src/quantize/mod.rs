@@ -161,7 +161,7 @@ fn run(
     let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;
     if let Some(batches) = &data {
         report.summary.insert("calibration_batches".into(), batches.len().into());
-        report.summary.insert("calibration_samples".into(), batches.iter().map(Batch::samples).sum::<u64>().into());
+        report.summary.insert("calibration_samples".into(), batches.iter().map(Batch::batch_size).sum::<u64>().into());
     }
     let run = Run { model: source, options, call, generated };
     let (result, nodes) = match (options.quantize_type, runtime, data) {

@@ -12,6 +12,7 @@ use crate::graph::{BodyId, Use, View};
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::platform::processor::int8_saturates;
 pub use crate::report::LEFT;
 pub use crate::report::report_of;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -393,12 +394,4 @@ pub(super) fn limit(options: &QuantizeOptions) -> f32 {
         ReduceRange::Auto => int8_saturates(),
     };
     if reduce { 63.0 } else { 127.0 }
-}
-
-/// Returns whether int8 products can saturate here: x86 without either form of VNNI.
-fn int8_saturates() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }

@@ -4,10 +4,9 @@ use super::allocate::Unit;
 use super::decide::Decision;
 use super::planner::{Form, Plan};
 use super::{Run, Work};
-use crate::benchmark::inputs::InputSet;
 use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race, settled};
-use crate::calibrate::Batch;
 use crate::error::Result;
+use crate::inputs::{Batch, InputOptions};
 use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
@@ -100,7 +99,7 @@ pub struct Races<'r> {
     run: Run<'r>,
     session: SessionOptions,
     options: BenchmarkOptions,
-    inputs: InputSet,
+    inputs: Batch,
 }
 
 impl<'r> Races<'r> {
@@ -111,16 +110,17 @@ impl<'r> Races<'r> {
             runs: ROUNDS,
             warmup: 3,
             max_seconds: SECONDS,
-            sequence_length: usize::from(writes),
-            shapes: run.generated.shapes.to_vec(),
-            values: run.generated.values.to_vec(),
+            inputs: InputOptions {
+                sequence_length: usize::from(writes),
+                shapes: run.generated.shapes.to_vec(),
+                values: run.generated.values.to_vec(),
+                ..InputOptions::default()
+            },
             ..BenchmarkOptions::default()
         };
         let session = SessionOptions { threads: run.options.threads, ..SessionOptions::default() };
         let inputs = match sample.filter(|_| !writes) {
-            Some(batch) => {
-                InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() }
-            }
+            Some(batch) => batch.clone(),
             None => settled(runtime, run.model, &options, &session, run.call)?,
         };
         Ok(Races { runtime, run, session, options, inputs })

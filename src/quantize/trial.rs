@@ -5,11 +5,11 @@
 
 use super::rewrite::Switches;
 use super::{Run, WeightForm, Work, dynamic, stored, weight_only, weights};
-use crate::benchmark::{self, inputs::Mask, rows::Sums};
-use crate::calibrate::Batch;
+use crate::benchmark::{self, rows::Sums};
 use crate::call::Ticket;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit::Names;
+use crate::inputs::{Batch, Mask};
 use crate::likelihood::{divergence, log_sum_exp};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;

@@ -215,15 +215,6 @@ pub fn data_type(element: TensorElementType) -> Option<DataType> {
     TYPES.iter().find(|row| row.1 == element).map(|row| row.0)
 }
 
-/// Returns freed heap memory to the kernel, so that resident memory can be compared.
-pub fn trim_heap() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: a plain library call without arguments that matter; it touches free memory only.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

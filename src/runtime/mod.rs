@@ -43,7 +43,6 @@ mod weights;
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
 pub use library::Runtime;
-pub use mapped::trim_heap;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use providers::{Availability, Execution, Provider, ProviderChoice, available};

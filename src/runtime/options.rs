@@ -1,6 +1,6 @@
 //! Options for running a model.
 
-use super::providers::{self, Execution, Provider, ProviderChoice};
+use super::providers::{Execution, Provider, ProviderChoice};
 use super::{Runtime, register};
 use crate::choice::choice;
 use crate::error::{Result, bail};
@@ -8,6 +8,7 @@ use crate::limits;
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::validate::subgraphs;
+use crate::platform::processor;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
@@ -68,7 +69,7 @@ const SPIN_SINCE: u32 = 28;
 impl SessionOptions {
     /// Returns the number of threads of a session with these options.
     pub fn thread_count(&self) -> usize {
-        if self.threads == 0 { providers::cpu_threads() } else { self.threads }
+        if self.threads == 0 { processor::cpu_threads() } else { self.threads }
     }
 
     /// Returns these options adjusted to a model.

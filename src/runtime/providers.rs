@@ -8,7 +8,6 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 
 /// An execution provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -190,30 +189,6 @@ pub fn available(runtime: &Runtime, device_id: u32) -> Vec<Availability> {
     Provider::ALL.into_iter().map(one).collect()
 }
 
-/// Returns the number of threads that use the CPU fully: one per physical core that this process may run on.
-///
-/// A second thread on a core shares its arithmetic units and slows down matrix products.
-pub fn cpu_threads() -> usize {
-    static COUNT: LazyLock<usize> = LazyLock::new(|| {
-        let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-        physical_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
-    });
-    *COUNT
-}
-
-/// Returns the number of distinct cores among the logical CPUs that this process may run on; `None` if the system
-/// does not report it.
-fn physical_cores() -> Option<usize> {
-    let set = rustix::thread::sched_getaffinity(None).ok()?;
-    let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
-    let siblings = allowed.map(|cpu| {
-        let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-        std::fs::read_to_string(file).ok()
-    });
-    let cores: Option<std::collections::HashSet<String>> = siblings.collect();
-    cores.map(|cores| cores.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,8 +205,6 @@ mod tests {
             assert!(matches!(e.kind(), Kind::BackendMissing | Kind::DeviceMissing), "{provider:?}: {e}");
             assert!(e.message().contains(test_runtime().version()) || e.kind() == Kind::DeviceMissing, "{e}");
         }
-        let logical = std::thread::available_parallelism().unwrap().get();
-        assert!((1..=logical).contains(&cpu_threads()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::options::{GivenProfile, Shapes, TensorRtOptions};
 use crate::error::{Context, Result, bail};
+use crate::inputs::{is_named_as_tokens, is_past};
 use crate::limits;
 use crate::model::contract::{Contract, Size};
 use crate::model::names::meaningful;
@@ -170,7 +171,7 @@ fn role(info: &ValueInfo, index: usize, symbol: &str) -> Role {
     if is(&["total"]) {
         return Role::Total;
     }
-    if index > 0 && input.contains("past") {
+    if index > 0 && is_past(&input) {
         return Role::Past;
     }
     if is(&["seq", "len", "time", "token"]) {
@@ -179,8 +180,7 @@ fn role(info: &ValueInfo, index: usize, symbol: &str) -> Role {
     if index == 0 {
         return Role::Batch;
     }
-    let text = input.contains("ids") || input.contains("mask");
-    if index == 1 && text { Role::Sequence } else { Role::Unknown }
+    if index == 1 && is_named_as_tokens(&input) { Role::Sequence } else { Role::Unknown }
 }
 
 fn size_of(

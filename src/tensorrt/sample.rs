@@ -1,10 +1,9 @@
 //! One run of a model on a sample: the types and ranges of all intermediate values, and the outputs.
 
-use crate::benchmark::BenchmarkOptions;
-use crate::benchmark::inputs::Source;
 use crate::call::Call;
 use crate::error::{Error, Result, bail};
 use crate::graph::edit;
+use crate::inputs::{InputOptions, Source};
 use crate::model::{Model, Task};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor};
@@ -135,16 +134,16 @@ impl Sample {
 /// Returns inputs to try, the most realistic first: text, then the requested sizes, then sizes that fit.
 fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
     let tokenizer = Tokenizer::of(model).ok().flatten();
-    let plain = BenchmarkOptions { sequence_length: TOKENS, ..BenchmarkOptions::default() };
-    let sized = BenchmarkOptions { shapes: shapes.to_vec(), ..plain.clone() };
+    let plain = InputOptions { sequence_length: TOKENS, ..InputOptions::default() };
+    let sized = InputOptions { shapes: shapes.to_vec(), ..plain.clone() };
     let mut found: Vec<Inputs> = Vec::new();
     let mut refused = None;
     let text =
         tokenizer.as_ref().filter(|_| matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty());
     for (reader, options) in [(text, &plain), (tokenizer.as_ref(), &plain), (None, &sized), (None, &plain)] {
-        let made = Source::new(model, model, reader, options).and_then(|source| source.timing());
+        let made = Source::new(model, reader, options).and_then(|source| source.timing());
         match made {
-            Ok(set) => found.push(set.tensors),
+            Ok(set) => found.push(set.inputs),
             Err(e) => refused = Some(e),
         }
     }

@@ -12,9 +12,9 @@ pub use report::{examine, note, race, warn_of_size};
 
 use crate::benchmark::Subject;
 use crate::benchmark::rows::Sums;
-use crate::calibrate::Batch;
 use crate::call::Call;
 use crate::error::Result;
+use crate::inputs::Batch;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, SessionOptions, Tensor};
@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn batch(value: f32) -> Batch {
-        Batch { inputs: vec![("x".into(), Tensor::from_f32(&[2, 8], vec![value; 16]).unwrap())], mask: None }
+        Batch::new(vec![("x".into(), Tensor::from_f32(&[2, 8], vec![value; 16]).unwrap())])
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Verification results in a report.
 
 use super::{Examiner, Facts, Kept};
-use crate::benchmark::inputs::InputSet;
-use crate::benchmark::{self, BenchmarkOptions, Pair, Source, Speedup, Subject};
-use crate::calibrate::Batch;
+use crate::benchmark::{self, BenchmarkOptions, Pair, Speedup, Subject};
 use crate::call::Call;
 use crate::error::{Kind, Result, bail};
+use crate::inputs::{Batch, InputOptions, Source};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{LEFT, NodeReport, Report, count_reasons};
@@ -88,8 +87,7 @@ fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), thread
 
 fn generated(model: &Model) -> Result<Batch> {
     let tokenizer = Tokenizer::of(model)?;
-    let options = BenchmarkOptions::default();
-    Ok(Source::new(model, model, tokenizer.as_ref(), &options)?.timing()?.into())
+    Source::new(model, tokenizer.as_ref(), &InputOptions::default())?.timing()
 }
 
 /// Records facts, and warns of unexpected ones.
@@ -138,8 +136,7 @@ pub fn race(
 ) -> Result<Speedup> {
     let options = BenchmarkOptions { runs: 15, warmup: 3, max_seconds: 0.5, ..BenchmarkOptions::default() };
     let session = SessionOptions { threads, ..SessionOptions::default() };
-    let inputs = InputSet { tensors: batch.inputs.clone(), mask: batch.mask.clone(), samples: 1, cut: Vec::new() };
     let subject = |model: &Model| Subject::new(runtime, model, &session, call);
     let mut pair = Pair::new(subject(original)?, subject(result)?);
-    benchmark::race(&mut pair, &inputs, &options, &session, call)
+    benchmark::race(&mut pair, batch, &options, &session, call)
 }

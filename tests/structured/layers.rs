@@ -188,7 +188,7 @@ fn a_convolution_makes_up_for_the_channels_that_went() {
         let values = (0..count * 432).map(|_| random.float()).collect();
         Tensor::from_f32(&[count, 3, 12, 12], values).unwrap()
     };
-    let batches: Vec<Batch> = (0..6).map(|_| Batch { inputs: vec![("x".to_owned(), image(8))], mask: None }).collect();
+    let batches: Vec<Batch> = (0..6).map(|_| Batch::new(vec![("x".to_owned(), image(8))])).collect();
     let (other, call) = (image(4), Call::default());
     let expected = run(&model, &other);
     let lost = |reconstruct: bool| -> f32 {

@@ -7,7 +7,7 @@ use crate::technique::Made;
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, Timed, benchmark, benchmark_engine, brief, into_report};
 use optimize::error::{Context, Kind, Result, bail};
-use optimize::inputs::read_tensors;
+use optimize::inputs::{InputOptions, read_tensors};
 use optimize::limits;
 use optimize::model::Model;
 use optimize::open;
@@ -128,10 +128,10 @@ impl AfterTechnique {
         let (original, result) = (made.original, common::load(&made.target.file, bar)?);
         let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
         let mut options = options(inputs, machine, self.benchmark_text.clone(), self.benchmark_runs)?;
-        let free = options.texts.is_empty() && options.tensors.is_empty();
+        let free = options.inputs.texts.is_empty() && options.inputs.tensors.is_empty();
         match made.calibration.filter(|_| free) {
-            Some(file) if is_tensors(file) => options.tensors = read_tensors(file)?,
-            Some(file) if tokenizer.is_some() => options.texts = some_lines(file)?,
+            Some(file) if is_tensors(file) => options.inputs.tensors = read_tensors(file)?,
+            Some(file) if tokenizer.is_some() => options.inputs.texts = some_lines(file)?,
             _ => {}
         }
         if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
@@ -213,17 +213,17 @@ pub fn options(
     runs: Option<usize>,
 ) -> Result<BenchmarkOptions> {
     let defaults = BenchmarkOptions::default();
-    Ok(BenchmarkOptions {
+    let of_inputs = InputOptions {
         texts,
-        runs: runs.unwrap_or(defaults.runs),
-        threads: machine.threads,
         batch_size: inputs.batch_size,
-        sequence_length: inputs.sequence_length.unwrap_or(defaults.sequence_length),
+        sequence_length: inputs.sequence_length.unwrap_or(defaults.inputs.sequence_length),
         shapes: inputs.shapes.iter().map(|s| parse_shape(s)).collect::<Result<_>>()?,
         values: inputs.values.iter().map(|v| parse_values(v)).collect::<Result<_>>()?,
         tensors: inputs.inputs.as_deref().map(read_tensors).transpose()?.unwrap_or_default(),
-        ..defaults
-    })
+        seed: defaults.inputs.seed,
+    };
+    let runs = runs.unwrap_or(defaults.runs);
+    Ok(BenchmarkOptions { runs, threads: machine.threads, inputs: of_inputs, ..defaults })
 }
 
 /// Measures two models and returns a report without their identities.

@@ -7,7 +7,7 @@ use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, closeness};
 use optimize::error::{Context, Result, bail};
 use optimize::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
-use optimize::inputs::read_tensors;
+use optimize::inputs::{InputOptions, read_tensors};
 use optimize::report::Report;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -140,8 +140,11 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
     let (report, before, after) = common::with_bar(&arguments.output, |bar| {
         let (model, against) = (common::load(&arguments.model, bar)?, common::load(against, bar)?);
         let options = BenchmarkOptions {
-            tensors: read_tensors(&arguments.data)?,
-            batch_size: arguments.how.batch_size,
+            inputs: InputOptions {
+                tensors: read_tensors(&arguments.data)?,
+                batch_size: arguments.how.batch_size,
+                ..InputOptions::default()
+            },
             threads: arguments.machine.threads,
             execution: arguments.on.execution()?,
             ..BenchmarkOptions::default()

@@ -3,10 +3,9 @@
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Engines, Machine, On, Output};
 use clap::Args;
-use optimize::benchmark::BenchmarkOptions;
 use optimize::benchmark::Timed;
-use optimize::benchmark::inputs::{self, Cut, InputSet, Source};
 use optimize::error::Result;
+use optimize::inputs::{Batch, InputOptions, Source, Truncation};
 use optimize::model::{Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::ValueInfoProto;
@@ -56,18 +55,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let tokenizer = common::tokenizer(arguments.inputs.tokenizer.as_deref(), &model)?;
         let notes = tokenizer.as_ref().map(|tokenizer| tokenizer.notes());
         notes.into_iter().flatten().for_each(|note| arguments.output.warn(note));
-        let mut options = benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?;
+        let mut options =
+            benchmark::options(&arguments.inputs, &arguments.machine, arguments.text.clone(), None)?.inputs;
         options.batch_size = options.batch_size.max(arguments.text.len());
         if tokenizer.is_some() {
             fill(&mut options);
         }
-        let mut source = Source::new(&model, &model, tokenizer.as_ref(), &options)?;
+        let mut source = Source::new(&model, tokenizer.as_ref(), &options)?;
         if let Some(longest) = longest(&model, tokenizer.as_ref())? {
             source = source.up_to(longest);
         }
         let (wanted, left_out) = wanted(arguments, &model)?;
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-        let told = |feed: &InputSet| warnings(arguments, feed).into_iter().chain(left_out.clone()).collect::<Vec<_>>();
+        let told = |feed: &Batch| warnings(arguments, feed).into_iter().chain(left_out.clone()).collect::<Vec<_>>();
         if let Some(engine) = &engine {
             let feed = source.set(0)?;
             let mut ready = engine.open()?;
@@ -100,8 +100,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Fills a requested batch size by repeating the texts, if there are fewer.
-fn fill(options: &mut BenchmarkOptions) {
-    let texts = inputs::texts(options);
+fn fill(options: &mut InputOptions) {
+    let texts = options.texts();
     if texts.len() < options.batch_size {
         options.texts = texts.iter().cycle().take(options.batch_size).map(|text| (*text).to_owned()).collect();
     }
@@ -114,13 +114,13 @@ fn longest(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<usize>
 }
 
 /// Returns warnings about texts that are left out or truncated.
-fn warnings(arguments: &Arguments, feed: &InputSet) -> Vec<String> {
+fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     let (texts, taken) = (arguments.text.len(), feed.samples);
     let left_out = (texts > taken)
         .then(|| format!("the model accepts {taken} texts at a time; the last {} are left out", texts - taken));
     // A length that was asked for is no surprise.
     let told = texts > 0 && arguments.inputs.sequence_length.is_none();
-    let cut = feed.cut.iter().filter(|_| told).map(|Cut { text, tokens, kept }| {
+    let cut = feed.truncated.iter().filter(|_| told).map(|Truncation { text, tokens, kept }| {
         let text = text + 1;
         format!("text {text} has {tokens} tokens, of which {kept} are used; --sequence-length sets the limit")
     });

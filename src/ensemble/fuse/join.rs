@@ -1,12 +1,12 @@
 //! [`Join`]: the graphs of the members over common inputs.
 
 use super::{declared, frame};
-use crate::benchmark::Role;
 use crate::call::Call;
 use crate::ensemble::{Ensemble, Member, place};
 use crate::error::{Context, Result, bail, error};
 use crate::graph::edit::{import_domain, int_attribute, modernize_ir, node};
 use crate::graph::opset;
+use crate::inputs::Role;
 use crate::model::{Dim, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};

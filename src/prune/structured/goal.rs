@@ -1,10 +1,10 @@
 //! The smallest sparsity at which a model is small or fast enough.
 
 use super::Plan;
-use crate::benchmark::inputs::InputSet;
 use crate::benchmark::{BenchmarkOptions, Pair, Subject, race, settled};
 use crate::call::Call;
 use crate::error::{Result, bail};
+use crate::inputs::{Batch, InputOptions};
 use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 
@@ -75,7 +75,7 @@ struct Races {
     runtime: &'static Runtime,
     session: SessionOptions,
     options: BenchmarkOptions,
-    inputs: InputSet,
+    inputs: Batch,
 }
 
 impl Races {
@@ -86,7 +86,7 @@ impl Races {
             runs: ROUNDS,
             warmup: 3,
             max_seconds: SECONDS,
-            sequence_length: usize::from(writes),
+            inputs: InputOptions { sequence_length: usize::from(writes), ..InputOptions::default() },
             ..BenchmarkOptions::default()
         };
         let session = SessionOptions { threads: plan.options.threads, ..SessionOptions::default() };

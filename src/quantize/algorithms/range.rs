@@ -6,6 +6,7 @@
 //! mean square of its input, if known, otherwise 1.
 
 use super::{CodedRow, Coding, ScaleType};
+use crate::platform::processor::for_widest_vectors;
 
 /// Ranges to try, relative to that of the block.
 const PARTS: [f32; 9] = [1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65];
@@ -85,32 +86,9 @@ impl Best {
     }
 }
 
-/// Returns `Σ h w d` and `Σ h d²`, with `d` the integer nearest to `w · inverse` from `low` to `high`.
-fn sums(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has what the function is compiled for.
-            return unsafe { sums_avx512(values, importance, inverse, low, high) };
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { sums_avx2(values, importance, inverse, low, high) };
-        }
-    }
-    sums_in_lanes(values, importance, inverse, low, high)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn sums_avx512(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
-    sums_in_lanes(values, importance, inverse, low, high)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sums_avx2(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
-    sums_in_lanes(values, importance, inverse, low, high)
+for_widest_vectors! {
+    /// Returns `Σ h w d` and `Σ h d²`, with `d` the integer nearest to `w · inverse` from `low` to `high`.
+    fn sums(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) = sums_in_lanes
 }
 
 /// Returns the sums in sixteen lanes that the compiler can vectorize: the same bits for every vector width.

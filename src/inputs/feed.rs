@@ -1,14 +1,13 @@
-//! Batches of tokens as inputs of a model.
+//! Rows of tokens as inputs of a model, with empty caches.
 
-use super::data::Batch;
-use crate::benchmark::text::Role;
-use crate::error::{Context, Result, bail};
+use super::role::Role;
+use super::window::empty_cache;
+use crate::error::{Result, bail};
 use crate::model::{Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
-use bytes::Bytes;
 
 /// The inputs of one model.
 pub struct Feed {
@@ -67,30 +66,27 @@ impl Feed {
         self
     }
 
-    /// Returns the inputs for a batch.
-    pub fn tensors(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+    /// Returns the inputs for rows of equal length; `keep` marks the tokens that are not padding.
+    pub fn tensors(&self, [rows, columns]: [usize; 2], ids: &[i64], keep: &[bool]) -> Result<Vec<(String, Tensor)>> {
         let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
         for (info, role) in &self.inputs {
             let values: Vec<i64> = match role {
-                Role::Ids => batch.ids.clone(),
-                Role::Mask => batch.keep.iter().map(|keep| i64::from(*keep)).collect(),
-                Role::Types => vec![0; batch.ids.len()],
-                Role::Positions => (0..batch.rows).flat_map(|_| 0..batch.columns as i64).collect(),
+                Role::Ids => ids.to_vec(),
+                Role::Mask => keep.iter().map(|keep| i64::from(*keep)).collect(),
+                Role::Types => vec![0; ids.len()],
+                Role::Positions => (0..rows).flat_map(|_| 0..columns as i64).collect(),
             };
-            made.push((info.name.clone(), of_type(info, &[batch.rows as i64, batch.columns as i64], values)?));
+            made.push((info.name.clone(), of_type(info, &[rows as i64, columns as i64], values)?));
         }
         for pair in &self.caches {
-            let mut shape = pair.shape.clone();
-            (shape[pair.batch], shape[pair.sequence]) = (batch.rows as i64, 0);
-            let tensor = Tensor::new(pair.dtype, &shape, Bytes::new()).at(|| format!("input {:?}", pair.past))?;
-            made.push((pair.past.clone(), tensor));
+            made.push((pair.past.clone(), empty_cache(pair, rows)?));
         }
         if let Some(branch) = &self.branch {
             made.push((branch.clone(), Tensor::from_bools(&[1], &[false])?));
         }
         if let Some(info) = &self.logits_to_keep {
             let shape = vec![1; info.shape.as_ref().map_or(0, Vec::len)];
-            made.push((info.name.clone(), of_type(info, &shape, vec![batch.columns as i64])?));
+            made.push((info.name.clone(), of_type(info, &shape, vec![columns as i64])?));
         }
         Ok(made)
     }

@@ -1,8 +1,10 @@
 //! Values of inputs that come neither from a text nor from the caller.
 
+use super::role::is_past;
+use super::tables::rows_indexed_by;
 use crate::error::{Context, Result, bail};
-use crate::inputs::is_past;
-use crate::model::ValueInfo;
+use crate::graph::View;
+use crate::model::{Model, ValueInfo};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::runtime::{Element, Tensor};
 use crate::statistics::Random;
@@ -122,6 +124,15 @@ impl Fill {
         }
         Tensor::from_vec(shape, elements)
     }
+}
+
+/// Returns whether some input of a model gets guessed integers: a run may fail because of them alone.
+pub fn guesses_values(model: &Model) -> bool {
+    let view = View::new(model.proto());
+    model.inputs().iter().any(|info| {
+        let rows = rows_indexed_by(&view, &info.name);
+        matches!(Fill::guess(info, rows), Fill::Constant(_)) && !info.name.to_lowercase().contains("mask")
+    })
 }
 
 /// Returns whether the name of an input is that of a sampling rate.

@@ -1,6 +1,4 @@
-//! The memory that a model uses in this process.
-
-use crate::report::rss_bytes;
+//! The memory that this process uses.
 
 /// Returns the resident memory in bytes without that of programs and shared libraries: otherwise the first model to
 /// use a kernel would pay for the pages of its code. Returns all resident memory if the system does not distinguish
@@ -32,6 +30,31 @@ fn is_code(mapping: &str) -> bool {
     let file = mapping.rsplit_once('/').map_or("", |(_, file)| file.trim_end_matches(" (deleted)"));
     let version = file.rsplit_once(".so").map(|(_, version)| version);
     version.is_some_and(|version| version.chars().all(|c| c == '.' || c.is_ascii_digit()))
+}
+
+/// Returns the peak resident memory of this process so far, in bytes; 0 if the system does not provide it.
+pub fn peak_rss_bytes() -> u64 {
+    status_kib("VmHWM:") * 1024
+}
+
+/// Returns the present resident memory of this process, in bytes; 0 if the system does not provide it.
+fn rss_bytes() -> u64 {
+    status_kib("VmRSS:") * 1024
+}
+
+fn status_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Returns freed heap memory to the kernel, so that resident memory can be compared.
+pub fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a plain library call without arguments that matter; it touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]

@@ -1,78 +1,33 @@
-//! The inputs of both models: texts through the tokenizer, or inputs made from the model's signature.
+//! [`Source`]: makes batches of given tensors, of texts through the tokenizer, or of the model's signature.
 //!
-//! One [`Source`] serves both models, so they always get the same inputs. Input sets are made one at a time.
+//! One source serves all models that are compared, so they always get the same inputs. Batches are made one at a time.
 
-use super::BenchmarkOptions;
-use super::sentences::SENTENCES;
-use super::text::{Role, Text, Tokens};
-use super::values::Fill;
+use super::batch::Batch;
+use super::generated::Fill;
+use super::options::InputOptions;
+use super::role::Role;
+use super::sizes::{Sizes, TRIALS, Wanted};
+use super::tables::rows_indexed_by;
+use super::tensors::{Run, cut};
+use super::texts::{Text, Tokens};
 use crate::error::{Error, Kind, Result, bail};
 use crate::graph::View;
-use crate::inputs::sizes::TRIALS;
-use crate::inputs::tables::rows_indexed_by;
-use crate::inputs::tensors::{Run, cut};
-use crate::inputs::{Sizes, Wanted, is_past};
 use crate::model::{Model, ValueInfo};
-use crate::runtime::Tensor;
 use crate::statistics::Random;
 use crate::text::Tokenizer;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Number of generated input sets for the quality figures.
+/// Number of generated batches for the quality figures.
 const GENERATED_SETS: usize = 8;
-/// Maximum number of given input sets for the quality figures.
+/// Maximum number of given batches for the quality figures.
 const GIVEN_SETS: usize = 64;
 /// Length of generated sequences, and of built-in text for timing, in tokens.
 pub const DEFAULT_LENGTH: usize = 128;
 /// Time after which no further sizes are tried on a model that rejects inputs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The inputs of one run.
-pub struct InputSet {
-    /// Names and values, in the model's order.
-    pub tensors: Vec<(String, Tensor)>,
-    /// The positions that are not padding; `None` without padding.
-    pub mask: Option<Mask>,
-    /// Number of texts, or 1.
-    pub samples: usize,
-    /// Texts that were truncated.
-    pub cut: Vec<Cut>,
-}
-
-/// A truncated text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    /// Index in the set, from 0.
-    pub text: usize,
-    /// Length of the text in tokens.
-    pub tokens: usize,
-    /// Number of tokens that the model receives.
-    pub kept: usize,
-}
-
-/// The positions of `[batch, length]` that hold a token, not padding.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Mask {
-    /// Batch size and length.
-    pub shape: [i64; 2],
-    /// One value per position, row-major.
-    pub keep: Vec<bool>,
-}
-
-impl InputSet {
-    /// Returns the inputs in the form that a run takes.
-    pub fn feed(&self) -> Vec<(&str, &Tensor)> {
-        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
-    }
-
-    /// Returns names and shapes.
-    pub fn shapes(&self) -> Vec<(String, Vec<i64>)> {
-        self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
-    }
-}
-
-/// Makes input sets.
+/// Makes batches for one model, or for several that are compared.
 pub struct Source<'a> {
     inputs: Vec<ValueInfo>,
     sizes: Sizes,
@@ -80,7 +35,7 @@ pub struct Source<'a> {
     rows: HashMap<String, i64>,
     text: Option<Text<'a>>,
     given: Vec<Run>,
-    options: &'a BenchmarkOptions,
+    options: &'a InputOptions,
     /// Number of positions that the models have.
     longest: Option<usize>,
     /// Index of the guess for sizes that are not given.
@@ -88,17 +43,25 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Returns a source for these models: given tensors, else texts if there is a tokenizer and the model takes token
-    /// ids, else inputs from the signature. Sizes stay within the contracts of packages. Fails if the two models take
-    /// different inputs.
-    pub fn new(
+    /// Returns a source for a model: given tensors, else texts if there is a tokenizer and the model takes token ids,
+    /// else inputs from the signature. Sizes stay within the contract of a package.
+    pub fn new(model: &Model, tokenizer: Option<&'a Tokenizer>, options: &'a InputOptions) -> Result<Source<'a>> {
+        Source::of(&[model], tokenizer, options)
+    }
+
+    /// As [`Source::new`], with sizes that both models accept. They must have the same inputs.
+    pub fn pair(
         original: &Model,
         result: &Model,
         tokenizer: Option<&'a Tokenizer>,
-        options: &'a BenchmarkOptions,
+        options: &'a InputOptions,
     ) -> Result<Source<'a>> {
+        Source::of(&[original, result], tokenizer, options)
+    }
+
+    fn of(models: &[&Model], tokenizer: Option<&'a Tokenizer>, options: &'a InputOptions) -> Result<Source<'a>> {
+        let original = models[0];
         let inputs = original.inputs();
-        same_inputs(&inputs, &result.inputs())?;
         for name in options.shapes.iter().map(|s| &s.0).chain(options.values.iter().map(|v| &v.0)) {
             if !inputs.iter().any(|info| info.name == *name) {
                 let names: Vec<&str> = inputs.iter().map(|info| info.name.as_str()).collect();
@@ -106,10 +69,11 @@ impl<'a> Source<'a> {
             }
         }
         let mut sizes = Sizes::new(original);
-        if !std::ptr::eq(original, result) {
-            sizes.and(result);
+        models[1..].iter().filter(|model| !std::ptr::eq(**model, original)).for_each(|model| sizes.and(model));
+        let mut longest = None;
+        for model in models {
+            longest = [longest, model.card().longest_text()?].into_iter().flatten().min();
         }
-        let longest = [original.card().longest_text()?, result.card().longest_text()?].into_iter().flatten().min();
         let view = View::new(original.proto());
         let rows = inputs.iter().filter_map(|i| Some((i.name.clone(), rows_indexed_by(&view, &i.name)?))).collect();
         let given = given(&sizes, &inputs, options)?;
@@ -211,7 +175,7 @@ impl<'a> Source<'a> {
 
     /// Returns the inputs to time: the first given ones, or the first texts at their own length or `sequence_length`;
     /// built-in text has 128 tokens, so that overhead does not dominate.
-    pub fn timing(&self) -> Result<InputSet> {
+    pub fn timing(&self) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(0, Some(text.timing(self.trial)?)),
             None => self.make(0, None),
@@ -227,25 +191,25 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns one of the input sets for the quality figures.
-    pub fn set(&self, index: usize) -> Result<InputSet> {
+    /// Returns one of the batches for the quality figures.
+    pub fn set(&self, index: usize) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(index, Some(text.set(index, self.trial)?)),
             None => self.make(index, None),
         }
     }
 
-    fn make(&self, index: usize, tokens: Option<Tokens>) -> Result<InputSet> {
+    fn make(&self, index: usize, tokens: Option<Tokens>) -> Result<Batch> {
         // Given sets are taken evenly from all of them.
         let given = self.given.get(index * self.given.len() / self.count().max(1));
         let roles: Vec<Option<Role>> =
             self.inputs.iter().map(|info| tokens.as_ref().and_then(|_| Role::of(info))).collect();
         let shapes = self.shapes(&roles, tokens.as_ref(), given)?;
         let mut random = Random::part(self.options.seed, index as u64);
-        let mut tensors = Vec::with_capacity(self.inputs.len());
+        let mut inputs = Vec::with_capacity(self.inputs.len());
         for ((info, role), (_, shape)) in self.inputs.iter().zip(roles).zip(&shapes) {
             if let Some((name, tensor)) = given.into_iter().flatten().find(|(name, _)| *name == info.name) {
-                tensors.push((name.clone(), tensor.clone()));
+                inputs.push((name.clone(), tensor.clone()));
                 continue;
             }
             let given = self.values(&info.name).map(|values| match values {
@@ -258,15 +222,15 @@ impl<'a> Source<'a> {
                 (None, Some(role), Some(tokens)) => tokens.fill(role),
                 _ => Fill::guess(info, rows),
             };
-            tensors.push((info.name.clone(), fill.tensor(info, shape, &mut random)?));
+            inputs.push((info.name.clone(), fill.tensor(info, shape, &mut random)?));
         }
         let samples = match (&tokens, given) {
             (Some(tokens), _) => tokens.samples,
             (None, Some(_)) => shapes.iter().find_map(|(_, shape)| shape.first()).map_or(1, |size| *size as usize),
             (None, None) => 1,
         };
-        let cut = tokens.as_ref().map(Tokens::cut).unwrap_or_default();
-        Ok(InputSet { tensors, mask: tokens.map(Tokens::into_mask), samples, cut })
+        let truncated = tokens.as_ref().map(Tokens::truncated).unwrap_or_default();
+        Ok(Batch { inputs, mask: tokens.map(Tokens::into_mask), samples, truncated })
     }
 
     /// Returns the shape of each input. Tokens and the caller's values come first, because other inputs depend on
@@ -318,7 +282,7 @@ pub fn is_refusal(e: &Error) -> bool {
 }
 
 /// Returns the given tensors split into runs.
-fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &BenchmarkOptions) -> Result<Vec<Run>> {
+fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &InputOptions) -> Result<Vec<Run>> {
     if options.tensors.is_empty() {
         return Ok(Vec::new());
     }
@@ -326,31 +290,4 @@ fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &BenchmarkOptions) -> Res
     let least = inputs.iter().enumerate().filter(|(_, info)| is_given(info)).map(|(index, _)| sizes.bounds(index, 0).0);
     let rows = least.max().and_then(|rows| usize::try_from(rows).ok()).unwrap_or(1).max(options.batch_size);
     cut(&sizes.infos(), &options.tensors, rows, "data")
-}
-
-/// Returns the texts to use: the caller's or the built-in ones.
-pub fn texts(options: &BenchmarkOptions) -> Vec<&str> {
-    if options.texts.is_empty() { SENTENCES.to_vec() } else { options.texts.iter().map(String::as_str).collect() }
-}
-
-fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
-    let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
-        // Layers that were dropped have no cache.
-        let lacks = |info: &&ValueInfo| !is_past(&info.name) && !from.iter().any(|other| other.name == info.name);
-        of.iter().find(lacks).map(|info| info.name.clone())
-    };
-    if let Some(name) = missing(result, original) {
-        bail!(InvalidArgument, "only the original has an input {name:?}: the models cannot be compared");
-    }
-    if let Some(name) = missing(original, result) {
-        bail!(InvalidArgument, "only the result has an input {name:?}: the models cannot be compared");
-    }
-    for info in original {
-        let other = result.iter().find(|other| other.name == info.name && other.dtype != info.dtype);
-        if let Some(other) = other {
-            let (name, was, is) = (&info.name, info.describe(), other.describe());
-            bail!(InvalidArgument, "the input {name:?} is {was} in the original, but {is} in the result");
-        }
-    }
-    Ok(())
 }

@@ -1,61 +1,22 @@
-//! Texts as inputs: which inputs of a model are made from tokens, and which tokens they get.
+//! Texts as inputs: the tokens that the inputs of a model get.
 
-use super::BenchmarkOptions;
-use super::inputs::{Cut, DEFAULT_LENGTH, Mask, texts};
-use super::values::Fill;
+use super::batch::{Mask, Truncation};
+use super::generated::Fill;
+use super::options::InputOptions;
+use super::role::Role;
+use super::sizes::Sizes;
+use super::source::DEFAULT_LENGTH;
 use crate::error::{Context, Result, bail};
-use crate::inputs::Sizes;
 use crate::limits;
 use crate::model::ValueInfo;
-use crate::onnx::dtype::DataType;
 use crate::text::{Batch, Tokenizer};
-
-/// The role of an input of a text model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Token ids.
-    Ids,
-    /// Attention mask: 1 for tokens, 0 for padding.
-    Mask,
-    /// Token type ids.
-    Types,
-    /// Position ids.
-    Positions,
-}
-
-impl Role {
-    /// Returns the role that follows from an input's usual name and its shape, if any. Masks may have any numeric
-    /// type.
-    pub fn of(info: &ValueInfo) -> Option<Role> {
-        if info.shape.as_ref().is_some_and(|shape| shape.len() != 2) {
-            return None;
-        }
-        // TensorFlow's exports say `input_ids:0`, others `model/input_ids`.
-        let name = info.name.to_lowercase();
-        let name = name.rsplit(['/', '.']).next().unwrap_or("");
-        let role = match name.split(':').next().unwrap_or("") {
-            "input_ids" | "input_word_ids" | "input_tokens" | "token_ids" | "tokens" | "ids" => Role::Ids,
-            "attention_mask" | "input_mask" | "padding_mask" | "mask" => Role::Mask,
-            "token_type_ids" | "segment_ids" | "input_type_ids" | "type_ids" => Role::Types,
-            "position_ids" | "input_positions" | "positions" => Role::Positions,
-            _ => return None,
-        };
-        let integer = matches!(info.dtype, Some(DataType::Int64 | DataType::Int32));
-        (integer || role == Role::Mask).then_some(role)
-    }
-
-    /// Returns the index of the input of token ids, if the model has one.
-    pub fn ids(inputs: &[ValueInfo]) -> Option<usize> {
-        inputs.iter().position(|info| Role::of(info) == Some(Role::Ids))
-    }
-}
 
 /// Texts and how they are tokenized.
 pub struct Text<'a> {
     tokenizer: &'a Tokenizer,
     texts: Vec<&'a str>,
-    options: &'a BenchmarkOptions,
-    /// Texts per set.
+    options: &'a InputOptions,
+    /// Texts per batch.
     batch: usize,
     /// Minimum and maximum length that the model requires.
     lengths: (usize, Option<usize>),
@@ -81,7 +42,7 @@ impl<'a> Text<'a> {
         (info, ids): (&ValueInfo, usize),
         sizes: &Sizes,
         longest: Option<usize>,
-        options: &'a BenchmarkOptions,
+        options: &'a InputOptions,
     ) -> Result<Text<'a>> {
         let whole = |size: i64| usize::try_from(size).unwrap_or(usize::MAX);
         let bounds = |axis| {
@@ -98,7 +59,7 @@ impl<'a> Text<'a> {
         let batch = options.batch_size.max(rows.0).min(most).max(1);
         let fixed_batch = rows.0 > 1 || rows.1 == Some(rows.0);
         let longest = longest.unwrap_or(usize::MAX).min(limits::DEFAULT_TEXT_TOKENS);
-        Ok(Text { tokenizer, texts: texts(options), options, batch, lengths, fixed_batch, longest })
+        Ok(Text { tokenizer, texts: options.texts(), options, batch, lengths, fixed_batch, longest })
     }
 
     /// Returns the fixed length of the model, if it has one.
@@ -146,7 +107,7 @@ impl<'a> Text<'a> {
         Ok(Tokens { batch, samples })
     }
 
-    /// Returns the tokens to time. See [`super::inputs::Source::timing`].
+    /// Returns the tokens to time. See [`super::Source::timing`].
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),
@@ -219,10 +180,10 @@ impl Tokens {
     }
 
     /// Returns the truncated texts with their original and their remaining length.
-    pub fn cut(&self) -> Vec<Cut> {
+    pub fn truncated(&self) -> Vec<Truncation> {
         let one = |(text, (cut, mask)): (usize, (&usize, &[i64]))| {
             let kept = mask.iter().filter(|m| **m != 0).count();
-            Cut { text, tokens: kept + cut, kept }
+            Truncation { text, tokens: kept + cut, kept }
         };
         let rows = self.batch.cut.iter().zip(self.batch.mask.chunks(self.batch.length.max(1)));
         rows.take(self.samples).enumerate().map(one).filter(|cut| cut.kept < cut.tokens).collect()

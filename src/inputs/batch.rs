@@ -1,0 +1,87 @@
+//! [`Batch`]: the inputs of one run.
+
+use crate::error::{Result, bail};
+use crate::runtime::Tensor;
+
+/// The inputs of one run.
+#[derive(Clone, Default)]
+pub struct Batch {
+    /// Names and values, in the model's order.
+    pub inputs: Vec<(String, Tensor)>,
+    /// The positions that are not padding; `None` without padding.
+    pub mask: Option<Mask>,
+    /// The number of samples: texts, rows of given tensors, or 1.
+    pub samples: usize,
+    /// Texts that were truncated.
+    pub truncated: Vec<Truncation>,
+}
+
+/// A truncated text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncation {
+    /// Index of the text in its batch.
+    pub text: usize,
+    /// Length of the text in tokens.
+    pub tokens: usize,
+    /// Number of tokens that the model receives.
+    pub kept: usize,
+}
+
+/// The positions of `[batch, length]` that hold a token, not padding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    /// Batch size and length.
+    pub shape: [i64; 2],
+    /// One value per position, row-major.
+    pub keep: Vec<bool>,
+}
+
+impl Batch {
+    /// Returns a batch of one sample in which nothing is padded.
+    pub fn new(inputs: Vec<(String, Tensor)>) -> Batch {
+        Batch { inputs, mask: None, samples: 1, truncated: Vec::new() }
+    }
+
+    /// Returns the inputs in the form that a run takes.
+    pub fn feed(&self) -> Vec<(&str, &Tensor)> {
+        self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+    }
+
+    /// Returns names and shapes.
+    pub fn shapes(&self) -> Vec<(String, Vec<i64>)> {
+        self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
+    }
+
+    /// Returns a value of a run with these inputs as rows along its last dimension in float32, without padding:
+    /// `[rows, size]`. Fails with `InvalidModel` if its rows are not of `size`.
+    pub fn rows(&self, value: &Tensor, size: usize) -> Result<Tensor> {
+        if size == 0 || value.shape().last() != Some(&(size as i64)) {
+            bail!(InvalidModel, "is {}, not rows of {size}", value.describe());
+        }
+        let mut values = value.to_f32_vec()?;
+        if let Some(each) = self.elements_of_a_token(value) {
+            let keep = self.mask.iter().flat_map(|mask| &mask.keep);
+            let tokens = values.chunks_exact(each).zip(keep).filter(|(_, keep)| **keep);
+            values = tokens.flat_map(|(token, _)| token).copied().collect();
+        }
+        Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
+    }
+
+    /// Returns the elements per token; `None` if the value is not per token (batch, token, and more), or nothing is
+    /// padded.
+    fn elements_of_a_token(&self, value: &Tensor) -> Option<usize> {
+        let mask = self.mask.as_ref().filter(|mask| mask.keep.contains(&false))?;
+        let tokens = mask.keep.len();
+        let shape = value.shape();
+        let of_tokens = shape.len() >= 3 && shape[..2] == mask.shape || shape.len() == 2 && shape[0] == tokens as i64;
+        of_tokens.then(|| value.elements() / tokens).filter(|each| *each > 0)
+    }
+
+    /// Returns the batch size by the shapes: the first dimension that most of the inputs have.
+    pub fn batch_size(&self) -> u64 {
+        let mut firsts: Vec<i64> =
+            self.inputs.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).collect();
+        firsts.sort_unstable();
+        firsts.get(firsts.len() / 2).map_or(1, |count| u64::try_from(*count).unwrap_or(1))
+    }
+}

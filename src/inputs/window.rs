@@ -1,0 +1,42 @@
+//! A window of tokens as the inputs of a decoder that reads it from the start.
+
+use crate::error::{Context, Result};
+use crate::runtime::Tensor;
+use crate::text::Decoder;
+use crate::text::decoder::CachePair;
+use bytes::Bytes;
+
+/// Returns all inputs for one row that is read from the start, including empty caches.
+pub fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
+    let given = without_caches(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
+    let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair, 1)?)));
+    given.map(Ok).chain(caches).collect()
+}
+
+/// Returns all inputs except the caches, for one row that is read from the start. The logits of the last `keep` tokens
+/// are requested.
+pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
+    let count = tokens.len() as i64;
+    let row = [1, count];
+    let mut inputs = vec![(decoder.input_ids.name.as_str(), decoder.input_ids.tensor(&row, tokens.to_vec())?)];
+    if let Some(mask) = &decoder.attention_mask {
+        inputs.push((&mask.name, mask.tensor(&row, vec![1; tokens.len()])?));
+    }
+    if let Some(positions) = &decoder.position_ids {
+        inputs.push((&positions.name, positions.tensor(&row, (0..count).collect())?));
+    }
+    if let Some(last) = &decoder.logits_to_keep {
+        inputs.push((&last.name, last.tensor(&[1], vec![keep.min(tokens.len()) as i64])?));
+    }
+    if let Some(branch) = &decoder.use_cache_branch {
+        inputs.push((branch, Tensor::from_bools(&[1], &[false])?));
+    }
+    Ok(inputs)
+}
+
+/// Returns the cache of `rows` rows that hold no token yet.
+pub fn empty_cache(pair: &CachePair, rows: usize) -> Result<Tensor> {
+    let mut shape = pair.shape.clone();
+    (shape[pair.batch], shape[pair.sequence]) = (rows as i64, 0);
+    Tensor::new(pair.dtype, &shape, Bytes::new()).at(|| format!("input {:?}", pair.past))
+}

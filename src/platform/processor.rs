@@ -1,0 +1,106 @@
+//! What the processor is and can.
+
+use std::sync::LazyLock;
+
+/// Returns the processor's own name, if the system tells.
+pub fn name() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Returns the instruction-set extensions that matter for the speed of models and are there.
+#[cfg(target_arch = "x86_64")]
+pub fn features() -> Vec<&'static str> {
+    let mut features = Vec::new();
+    // The macro takes literals only, hence a macro to list them.
+    macro_rules! detect {
+        ($($name:tt),*) => {$(
+            if std::arch::is_x86_feature_detected!($name) {
+                features.push($name);
+            }
+        )*};
+    }
+    detect!("avx2", "fma", "avx512f", "avx512bw", "avxvnni", "avx512vnni", "avx512bf16");
+    features
+}
+
+/// Returns no extensions: those that matter are of other processors.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// Returns whether int8 products can saturate here: x86 without either form of VNNI.
+pub fn int8_saturates() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Returns the number of threads that use the CPU fully: one per physical core that this process may run on.
+///
+/// A second thread on a core shares its arithmetic units and slows down matrix products.
+pub fn cpu_threads() -> usize {
+    static COUNT: LazyLock<usize> = LazyLock::new(|| {
+        let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+        physical_cores().map_or(allowed, |cores| cores.clamp(1, allowed))
+    });
+    *COUNT
+}
+
+/// Returns the number of distinct cores among the logical CPUs that this process may run on; `None` if the system
+/// does not report it.
+fn physical_cores() -> Option<usize> {
+    let set = rustix::thread::sched_getaffinity(None).ok()?;
+    let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
+    let siblings = allowed.map(|cpu| {
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        std::fs::read_to_string(file).ok()
+    });
+    let cores: Option<std::collections::HashSet<String>> = siblings.collect();
+    cores.map(|cores| cores.len())
+}
+
+/// Defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest vectors that the
+/// processor has. The result has the same bits whatever their width, as long as `$body` adds in lanes of its own.
+macro_rules! for_widest_vectors {
+    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $returns:ty = $body:ident) => {
+        $(#[$doc])*
+        fn $name($($argument: $type),*) -> $returns {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f")]
+                fn avx512($($argument: $type),*) -> $returns {
+                    $body($($argument),*)
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($argument: $type),*) -> $returns {
+                    $body($($argument),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the processor has what the function is compiled for.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            $body($($argument),*)
+        }
+    };
+}
+pub(crate) use for_widest_vectors;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_thread_for_each_core_and_no_more() {
+        let logical = std::thread::available_parallelism().unwrap().get();
+        assert!((1..=logical).contains(&cpu_threads()));
+    }
+}
