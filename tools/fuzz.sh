@@ -1,22 +1,30 @@
 #!/usr/bin/env bash
 # Coverage-guided fuzzing: tools/fuzz.sh [TARGET…] builds the targets of fuzz/ with libFuzzer and AddressSanitizer, and runs
 # each until OPTIMIZE_FUZZ_RUNS executions (10,000,000) or OPTIMIZE_FUZZ_SECONDS (none) are done. No nightly toolchain: the
-# flags that stable Rust hides are opened with RUSTC_BOOTSTRAP. OPTIMIZE_FUZZ_SANITIZER=none is faster and sees less.
+# flags that stable Rust hides are opened with RUSTC_BOOTSTRAP.
+#
+# OPTIMIZE_FUZZ_SANITIZER=none is four times as fast and sees less; OPTIMIZE_FUZZ_COMPARES=0 leaves out what the operands
+# of comparisons tell the fuzzer, for volume. Assertions and overflow checks are on in all of them.
 #
 # Inputs that reach new code are kept in target/fuzz/corpus/TARGET, those that crash in target/fuzz/crashes/TARGET;
-# fuzz/corpus/TARGET is the small corpus that is committed. Ends with a table, and with 1 if anything crashed.
+# fuzz/corpus/TARGET is the small corpus that is committed (-merge=1 makes it). Ends with a table, and with 1 if anything
+# crashed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 host=$(rustc -vV | sed -n 's/^host: //p')
-sanitizer=${OPTIMIZE_FUZZ_SANITIZER:-address}
+sanitizer=${OPTIMIZE_FUZZ_SANITIZER:-address} compares=${OPTIMIZE_FUZZ_COMPARES:-1}
 runs=${OPTIMIZE_FUZZ_RUNS:-10000000} seconds=${OPTIMIZE_FUZZ_SECONDS:-0}
+# The longest input of each: what is read is small, so that there is time for many.
+declare -A longest=([onnx]=2048 [packed]=4096 [gguf]=12288 [safetensors]=2048 [checkpoint]=12000 [tokenizer]=2048
+  [template]=1024 [package]=20480 [manifest]=4096 [contract]=512 [calls]=64)
 all=(onnx packed gguf safetensors checkpoint tokenizer template package manifest contract calls)
 targets=("$@")
 ((${#targets[@]})) || targets=("${all[@]}")
 
 flags=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
-  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg=fuzzing)
+  -Cllvm-args=-sanitizer-coverage-pc-table --cfg=fuzzing)
+[[ $compares == 0 ]] || flags+=(-Cllvm-args=-sanitizer-coverage-trace-compares)
 [[ $sanitizer == none ]] || flags+=("-Zsanitizer=$sanitizer")
 export RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
@@ -27,33 +35,46 @@ bin=$root/target/fuzz/$sanitizer/$host/release
 work=$root/target/fuzz
 export ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-$root/target/deps/onnxruntime/libonnxruntime.so.1}
 "$bin/seeds" "$work/seeds"
-export OPTIMIZE_FUZZ_FILES=$work/seeds/files OPTIMIZE_FUZZ_PACKAGE=$work/seeds/files/package
+export OPTIMIZE_FUZZ_FILES=$work/seeds/files OPTIMIZE_FUZZ_PACKAGE=$work/seeds/files/small
+command=$root/target/release/optimize files=$OPTIMIZE_FUZZ_FILES
+
+# The files of a package as the parts of an input of the target `package`.
+parts_of() {
+  local weights=$1/shared/weights.safetensors separator=$'\n--8<--\n' name
+  for name in optimize.json manifest.json model/fp32/model.onnx model/fp32-ahead/model.onnx assets/tokenizer.json; do
+    [[ -f $1/$name ]] && cat "$1/$name"
+    printf '%s' "$separator"
+  done
+  tail -c +9 "$weights" | head -c "$(od -An -tu8 -N8 "$weights" | tr -d ' ')"
+}
 if [[ ! -e $OPTIMIZE_FUZZ_PACKAGE ]]; then
-  command=$root/target/release/optimize
-  "$command" compile --model "$OPTIMIZE_FUZZ_FILES/decoder" --dynamic --output "$OPTIMIZE_FUZZ_PACKAGE" --quiet
-  mkdir -p "$work/seeds/package" "$work/seeds/manifest"
-  "$command" compile --model "$OPTIMIZE_FUZZ_FILES/model.onnx" --output "$work/seeds/package/model.package" --single-file --quiet
-  "$command" prune --model "$OPTIMIZE_FUZZ_FILES/model.onnx" --sparsity 0.5 --packed --output "$work/model.packed" --quiet
-  mkdir -p "$work/seeds/packed"
-  head -c -32 "$work/model.packed" >"$work/seeds/packed/model" # the target puts the checksum there
+  mkdir -p "$work"/seeds/{package,manifest}
+  "$command" compile --model "$files/decoder" --dynamic --output "$files/package" --quiet
+  "$command" compile --model "$files/model.onnx" --output "$work/seeds/package/model.package" --single-file --quiet
+  "$command" compile --model "$files/model.onnx" --output "$OPTIMIZE_FUZZ_PACKAGE" --quiet
+  parts_of "$OPTIMIZE_FUZZ_PACKAGE" >"$work/seeds/package/parts"
   cp "$OPTIMIZE_FUZZ_PACKAGE/optimize.json" "$work/seeds/manifest/"
 fi
 
+# Scratch files belong in memory.
+[[ -d /dev/shm ]] && export TMPDIR=${TMPDIR:-/dev/shm}
 status=0 table=()
 for target in "${targets[@]}"; do
   mkdir -p "$work/corpus/$target" "$work/crashes/$target" "$work/seeds/$target"
   given=("$work/corpus/$target" "$work/seeds/$target")
   [[ -d fuzz/corpus/$target ]] && given+=("fuzz/corpus/$target")
   log=$work/$target.log code=0
-  options=(-runs="$runs" -max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=4096 -print_final_stats=1
-    -artifact_prefix="$work/crashes/$target/" -detect_leaks=0)
+  options=(-runs="$runs" -max_total_time="$seconds" -max_len="${longest[$target]}" -timeout=60 -rss_limit_mb=4096
+    -print_final_stats=1 -artifact_prefix="$work/crashes/$target/" -detect_leaks=0 -entropic_scale_per_exec_time=1)
   [[ -f fuzz/$target.dict ]] && options+=(-dict="fuzz/$target.dict")
-  OPTIMIZE_FUZZ_TARGET=$target "$bin/fuzz" "${options[@]}" "${given[@]}" >"$log" 2>&1 || code=$?
+  "$bin/$target" "${options[@]}" "${given[@]}" >"$log" 2>&1 &
+  process=$!
+  wait "$process" || code=$?
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   coverage=$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1 || true)
   table+=("$target ${executions:-?} executions, ${coverage:-cov: ?}, exit $code")
   printf '%s\n' "${table[-1]}"
-  rm -rf /dev/shm/liboptimize-fuzz-* 2>/dev/null || true
+  rm -rf "/dev/shm/liboptimize-fuzz-$process"
   ((code == 0)) || { status=1 && grep -E 'SUMMARY|panicked|ERROR' "$log" | head -n 5 || true; }
 done
 printf '\n'; printf '%s\n' "${table[@]}"

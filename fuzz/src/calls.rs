@@ -480,7 +480,9 @@ fn step_without_threads(m: &mut Machine) {
 
 /// Reads `data` as calls and makes them.
 pub fn calls(data: &[u8]) {
-    let mut m = Machine { input: data, live: Vec::new(), error: null_mut(), fuel: 3 };
+    // Sessions take milliseconds: few inputs make any.
+    let fuel = if data.first().is_some_and(|first| first % 64 == 7) { 3 } else { 1 };
+    let mut m = Machine { input: data, live: Vec::new(), error: null_mut(), fuel };
     // Most calls want a context and a model.
     make!(m, Context, optimize_context_new(null()));
     let context = m.live[0].1;

@@ -1,12 +1,10 @@
 //! Writes the inputs that fuzzing begins with: `seeds FOLDER` makes `FOLDER/TARGET/*` from the fixtures of the tests, and
 //! `FOLDER/files`, what the target `calls` opens.
 
-#[allow(dead_code)]
-mod targets;
-
+use liboptimize_fuzz::targets::SEPARATOR;
+use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use targets::SEPARATOR;
 
 #[path = "../../tests/abi/fixtures.rs"]
 mod fixtures;
@@ -35,6 +33,7 @@ fn main() {
         write(&out, "contract", Path::new(&format!("given{number}")), &root, text.as_bytes());
     }
     checkpoints(&out, &root);
+    packed(&out, &files.join("model.onnx"));
     for number in 0..32u32 {
         // Any bytes are calls.
         let bytes: Vec<u8> = (0..200u32).map(|i| (i * 37 + number * 101).wrapping_mul(2_654_435_761) as u8).collect();
@@ -74,6 +73,25 @@ fn write(out: &Path, target: &str, path: &Path, root: &Path, content: &[u8]) {
     fs::write(folder.join(name), content).expect("a seed");
 }
 
+/// A packed file, whole but for the checksum, and as the parts that the target `packed` puts together.
+fn packed(out: &Path, model: &Path) {
+    let file = out.join("model.packed");
+    let model = optimize::onnx::load::from_bytes(fs::read(model).expect("a model").into(), None).expect("a model");
+    optimize::onnx::packed::to_file(&model.proto, &file, &Default::default()).expect("a packed model");
+    let whole = fs::read(&file).expect("what was written");
+    let whole = &whole[..whole.len() - 32];
+    let number = |at: usize| {
+        let at = whole.len() - 48 + 8 * at;
+        u64::from_le_bytes(whole[at..at + 8].try_into().expect("eight bytes")) as usize
+    };
+    let (at, stored, bytes, index) = (number(0), number(1), number(2), number(3));
+    let model = zstd::bulk::decompress(&whole[at..at + stored], bytes).expect("the model");
+    let parts = [&model[..], &whole[index..index + number(4)], &whole[16..at]].join(SEPARATOR);
+    for (name, content) in [("whole", whole), ("parts", &parts)] {
+        write(out, "packed", Path::new(name), out, content);
+    }
+}
+
 /// Folders with a configuration, as the parts that the target `checkpoint` takes.
 fn checkpoints(out: &Path, root: &Path) {
     for kind in ["checkpoints", "encoders"] {
@@ -81,13 +99,33 @@ fn checkpoints(out: &Path, root: &Path) {
             let part = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
             let others = ["modules.json", "1_Pooling/config.json", "model.safetensors.index.json", "model.safetensors"];
-            let parts: Vec<Vec<u8>> = names.into_iter().chain(others).map(part).collect();
-            let content = parts.join(SEPARATOR);
-            if !parts[0].is_empty() && content.len() < 300_000 {
-                write(out, "checkpoint", &entry.path(), root, &content);
+            let mut parts: Vec<Vec<u8>> = names.into_iter().chain(others).map(part).collect();
+            if let Some((config, header)) = of_one_layer(&parts[0], &parts[7]) {
+                (parts[0], parts[7]) = (config, header);
+                write(out, "checkpoint", &entry.path(), root, &parts.join(SEPARATOR));
             }
         }
     }
+}
+
+/// The configuration of a checkpoint and the header of its weights, without all but the first layer.
+fn of_one_layer(config: &[u8], weights: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut config: Map<String, Value> = serde_json::from_slice(config).ok()?;
+    for key in ["num_hidden_layers", "n_layer", "n_layers"] {
+        config.get_mut(key).map(|layers| *layers = 1.into());
+    }
+    config.remove("layer_types");
+    let length = u64::from_le_bytes(weights.get(..8)?.try_into().ok()?) as usize;
+    let mut header: Map<String, Value> = serde_json::from_slice(weights.get(8..8 + length)?).ok()?;
+    header.retain(|name, _| name.split('.').find_map(|part| part.parse::<u32>().ok()).unwrap_or(0) == 0);
+    let mut end = 0;
+    for tensor in header.iter_mut().filter(|(name, _)| *name != "__metadata__").map(|(_, tensor)| tensor) {
+        let offsets = tensor["data_offsets"].as_array()?;
+        let size = offsets[1].as_u64()? - offsets[0].as_u64()?;
+        tensor["data_offsets"] = json!([end, end + size]);
+        end += size;
+    }
+    Some((serde_json::to_vec(&config).ok()?, serde_json::to_vec(&header).ok()?))
 }
 
 const TEMPLATES: [&str; 4] = [

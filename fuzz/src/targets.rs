@@ -5,17 +5,20 @@ use bytes::Bytes;
 use optimize::call::Call;
 use optimize::model::{Dim, Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
-use optimize::onnx::{load, save};
+use optimize::onnx::{self, load, save};
+use optimize::open;
+use optimize::package::manifest::{OURS, SEAL, THEIRS, WEIGHTS};
 use optimize::package::shapes;
-use optimize::package::{Manifest, Package, verify};
-use optimize::source::Dialect;
+use optimize::package::{Manifest, Package, archive, verify};
 use optimize::source::checkpoint::safetensors::Safetensors;
+use optimize::source::weights::Weights as _;
+use optimize::source::{Dialect, LoadOptions, gguf};
 use optimize::text::chat::{ChatTemplate, message};
 use optimize::text::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{LazyLock, Mutex, OnceLock};
 
 /// What is done with one input.
 pub type Target = fn(&[u8]);
@@ -43,14 +46,31 @@ pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Writes `content` as the file `name` of [`FOLDER`], and returns its path.
+/// What lies in the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
+static WRITTEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+/// Makes `content` the file `name` of [`FOLDER`], and returns its path.
 pub fn write(name: &str, content: &[u8]) -> PathBuf {
     let path = FOLDER.join(name);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).expect("a folder in memory");
+    let mut written = WRITTEN.lock().unwrap_or_else(|e| e.into_inner());
+    match written.get_mut(&path) {
+        Some(known) if known == content => return path,
+        Some(known) => content.clone_into(known),
+        None => {
+            std::fs::create_dir_all(path.parent().unwrap_or(&path)).expect("a folder in memory");
+            written.insert(path.clone(), content.to_owned());
+        }
     }
     std::fs::write(&path, content).expect("a file in memory");
     path
+}
+
+/// Sees to it that there is no file `name`.
+fn remove(name: &str) {
+    let path = FOLDER.join(name);
+    if WRITTEN.lock().unwrap_or_else(|e| e.into_inner()).remove(&path).is_some() {
+        std::fs::remove_file(&path).expect("a file that was written");
+    }
 }
 
 /// Line that separates the files of one input. A text, so that libFuzzer's mutations move and repeat it.
@@ -60,9 +80,15 @@ pub const SEPARATOR: &[u8] = b"\n--8<--\n";
 pub fn parts(data: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let mut rest = data;
-    while let Some(at) = rest.windows(SEPARATOR.len()).position(|window| window == SEPARATOR) {
-        parts.push(&rest[..at]);
-        rest = &rest[at + SEPARATOR.len()..];
+    let mut from = 0;
+    while let Some(line) = rest[from..].iter().position(|byte| *byte == SEPARATOR[0]) {
+        let at = from + line;
+        if rest[at..].starts_with(SEPARATOR) {
+            parts.push(&rest[..at]);
+            (rest, from) = (&rest[at + SEPARATOR.len()..], 0);
+        } else {
+            from = at + 1;
+        }
     }
     parts.push(rest);
     parts
@@ -73,23 +99,22 @@ pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     let parts = parts(data);
     for (index, name) in names.iter().enumerate() {
         let path = format!("{folder}/{name}");
-        match parts.get(index) {
+        match parts.get(index).filter(|content| !content.is_empty()) {
             Some(content) => drop(write(&path, content)),
-            None => drop(std::fs::remove_file(FOLDER.join(path))),
+            None => remove(&path),
         }
     }
     FOLDER.join(folder)
 }
 
-/// Reads a model as a program would, and looks at what lies beside its weights.
-pub fn read(path: &Path, dialect: Dialect) {
-    let Ok(model) = optimize::open::load(path, &optimize::source::LoadOptions { dialect }) else { return };
-    optimize::inspect::inspect(&model);
-    let tokenizer = Tokenizer::of(&model).ok().flatten();
+/// Looks at a model and at what lies beside its weights, as a program would.
+fn look(model: &Model) {
+    optimize::inspect::inspect(model);
+    let tokenizer = Tokenizer::of(model).ok().flatten();
     if let Some(tokenizer) = &tokenizer {
         use_tokenizer(tokenizer);
     }
-    if let Ok(Some(template)) = ChatTemplate::of(&model, tokenizer.as_ref()) {
+    if let Ok(Some(template)) = ChatTemplate::of(model, tokenizer.as_ref()) {
         let hello = [message("user", "hello")];
         let _ = template.render(&hello, &Default::default());
     }
@@ -113,23 +138,51 @@ pub fn onnx(data: &[u8]) {
     assert!(save::encode(&second).concat() == saved, "the model comes back changed");
 }
 
-/// Packed files. The checksum at the end is put right, so that what lies before it is read.
+/// Packed files. The checksum at the end is put right, so that what lies before it is read; an input that does not begin as
+/// such a file is the parts of one: the model, the index, and the pieces of tensors.
 pub fn packed(data: &[u8]) {
-    let mut content = data.to_vec();
-    content.extend_from_slice(&Sha256::digest(data));
-    let _ = optimize::onnx::packed::read(&Bytes::from(content));
+    let mut content = if onnx::packed::is_packed(data) { data.to_vec() } else { put_together(&parts(data)) };
+    content.extend_from_slice(&Sha256::digest(&content));
+    let _ = onnx::packed::read(&Bytes::from(content));
+}
+
+/// A packed file of these parts, without the checksum.
+fn put_together(parts: &[&[u8]]) -> Vec<u8> {
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+    let (model, index, pieces) = (part(0), part(1), part(2));
+    let stored = zstd::bulk::compress(model, 1).expect("a compressed model");
+    let mut file = b"\x93ONNXPK\n\x01\0\0\0\0\0\0\0".to_vec();
+    file.extend_from_slice(pieces);
+    let stored_at = file.len();
+    file.extend_from_slice(&stored);
+    let index_at = file.len();
+    file.extend_from_slice(index);
+    // Each tensor of one piece takes 13 bytes.
+    for number in [stored_at, stored.len(), model.len(), index_at, index.len(), index.len() / 13] {
+        file.extend_from_slice(&(number as u64).to_le_bytes());
+    }
+    file
 }
 
 /// GGUF files, with the vocabulary and the chat template inside them.
 pub fn gguf(data: &[u8]) {
-    let path = write("model.gguf", data);
-    let dialect = if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable };
-    read(&path, dialect);
+    let loaded = gguf::from_bytes(Bytes::copy_from_slice(data), Path::new("model.gguf"), &options(data));
+    if let Ok(model) = loaded {
+        look(&model);
+    }
+}
+
+/// Both dialects, by the length of an input.
+fn options(data: &[u8]) -> LoadOptions {
+    LoadOptions { dialect: if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable } }
 }
 
 /// The header and the tensors of a safetensors file.
 pub fn safetensors(data: &[u8]) {
-    let _ = Safetensors::open_file(&write("model.safetensors", data));
+    let Ok(file) = Safetensors::of_bytes(Bytes::copy_from_slice(data)) else { return };
+    for name in file.names() {
+        let _ = file.find(&name);
+    }
 }
 
 /// Files of a folder in the order of an input's parts.
@@ -144,11 +197,30 @@ const NAMES: [&str; 8] = [
     "model.safetensors",
 ];
 
-/// Checkpoint folders: the configurations are the input, the weights are made from the fixtures.
+/// Bytes of weights that are made up for a header of an input, at most.
+const MADE_UP: u64 = 1 << 20;
+
+/// Checkpoint folders. The last part is the header of a safetensors file, whose tensors are zeros.
 pub fn checkpoint(data: &[u8]) {
-    let folder = write_parts("checkpoint", &NAMES, data);
-    let dialect = if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable };
-    read(&folder, dialect);
+    let (names, weights) = (&NAMES[..NAMES.len() - 1], NAMES.len() - 1);
+    let folder = write_parts("checkpoint", names, data);
+    if let Some(header) = parts(data).get(weights) {
+        let path = write("checkpoint/model.safetensors", &[&(header.len() as u64).to_le_bytes()[..], header].concat());
+        let file = std::fs::File::options().write(true).open(path).expect("the file that was written");
+        file.set_len(8 + header.len() as u64 + length_of(header)).expect("a longer file");
+    } else {
+        remove("checkpoint/model.safetensors");
+    }
+    if let Ok(model) = open::load(&folder, &options(data)) {
+        look(&model);
+    }
+}
+
+/// Bytes of the tensors of a safetensors header.
+fn length_of(header: &[u8]) -> u64 {
+    let tensors = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(header).unwrap_or_default();
+    let end = |tensor: &serde_json::Value| tensor.get("data_offsets")?.get(1)?.as_u64();
+    tensors.values().filter_map(end).max().unwrap_or(0).min(MADE_UP)
 }
 
 /// `tokenizer.json`: what is taken encodes and decodes.
@@ -168,9 +240,14 @@ pub fn template(data: &[u8]) {
     let _ = template.render(&messages, &Default::default());
 }
 
-/// Packages in one file: opened, read and verified.
+/// Packages in one file: opened, read and verified. An input that begins as such a file is one; of others the parts are
+/// the files in one, with sound checksums.
 pub fn package(data: &[u8]) {
-    let path = write("model.package", data);
+    let path = if archive::is_archive(data) {
+        write("model.package", &mended(data))
+    } else {
+        write("model.package", &packaged(&parts(data)))
+    };
     let Ok(package) = Package::open(&path, &Default::default()) else { return };
     let _ = package.inspect(None);
     let _ = package.verify(None, &Call::default());
@@ -178,6 +255,60 @@ pub fn package(data: &[u8]) {
     if let Ok(model) = package.model() {
         optimize::inspect::inspect(&model);
     }
+}
+
+/// An archive whose manifest has the right seal, if there is room for one.
+fn mended(data: &[u8]) -> Vec<u8> {
+    let (whole, mut mended) = (Bytes::copy_from_slice(data), data.to_vec());
+    let Ok(entries) = archive::entries(&whole) else { return mended };
+    let find = |name: &str| entries.iter().find(|(known, _)| known == name).map(|(_, content)| content);
+    if let (Some(manifest), Some(seal)) = (find(OURS), find(SEAL)) {
+        let (at, right) = (seal.as_ptr() as usize - whole.as_ptr() as usize, verify::seal(manifest));
+        if right.len() == seal.len() {
+            mended[at..at + right.len()].copy_from_slice(right.as_bytes());
+        }
+    }
+    mended
+}
+
+/// Files of a package in the order of an input's parts; the last part is the header of the weights, which are zeros.
+const INSIDE: [&str; 6] =
+    [OURS, THEIRS, "model/fp32/model.onnx", "model/fp32-ahead/model.onnx", "assets/tokenizer.json", WEIGHTS];
+
+/// A package of these files, with the sizes and hashes in its manifest put right.
+fn packaged(parts: &[&[u8]]) -> Vec<u8> {
+    let mut files: Vec<(&str, Vec<u8>)> =
+        INSIDE.into_iter().zip(parts.iter().map(|part| part.to_vec())).filter(|(_, part)| !part.is_empty()).collect();
+    for (_, header) in files.iter_mut().filter(|(name, _)| *name == WEIGHTS) {
+        let length = length_of(header).min(16 << 10) as usize;
+        *header = [&(header.len() as u64).to_le_bytes()[..], header, &vec![0; length]].concat();
+    }
+    let manifest = files.iter().position(|(name, _)| *name == OURS);
+    if let Some(at) = manifest {
+        if let Ok(mut json) = serde_json::from_slice::<serde_json::Value>(&files[at].1) {
+            for (name, content) in &files {
+                if let Some(file) = json.get_mut("files").and_then(|files| files.get_mut(*name)) {
+                    let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+                    *file = serde_json::json!({ "bytes": content.len(), "sha256": sha256 });
+                }
+            }
+            files[at].1 = serde_json::to_vec(&json).unwrap_or_default();
+        }
+        files.push((SEAL, verify::seal(&files[at].1).into_bytes()));
+    }
+    let entry = |(name, content): &(&str, Vec<u8>)| archive::Entry {
+        name: (*name).to_owned(),
+        size: content.len() as u64,
+        crc: crc32fast::hash(content),
+    };
+    let skeleton = archive::skeleton(&files.iter().map(entry).collect::<Vec<_>>());
+    let mut whole = Vec::new();
+    for ((_, header), (_, content)) in skeleton.headers.iter().zip(&files) {
+        whole.extend_from_slice(header);
+        whole.extend_from_slice(content);
+    }
+    whole.extend_from_slice(&skeleton.tail);
+    whole
 }
 
 /// Copies the files of the package that OPTIMIZE_FUZZ_PACKAGE names, once; returns whether there is one.

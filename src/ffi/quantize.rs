@@ -355,6 +355,7 @@ unsafe fn convert(given: &optimize_quantize_options_t) -> Result<QuantizeOptions
             .map(|text| text.parse())
             .collect::<Result<_>>()?,
         min_elements: if given.min_elements == 0 { defaults.min_elements } else { given.min_elements },
+        race: defaults.race,
         threads: 0,
         // SAFETY: the contract of `ffi`.
         scratch_folder: unsafe { optional_path(given.scratch_folder, "scratch_folder") }?,

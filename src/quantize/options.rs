@@ -160,6 +160,10 @@ pub struct QuantizeOptions {
     pub exclude: Vec<String>,
     /// Minimum number of elements of a weight: quantizing smaller ones costs more than it gains.
     pub min_elements: u64,
+    /// Static: whether the result is timed briefly against the original, for a warning if it is slower. Callers that
+    /// benchmark the result themselves leave it out.
+    #[serde(skip)]
+    pub race: bool,
     /// Number of worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
@@ -283,6 +287,7 @@ impl Default for QuantizeOptions {
             include: Vec::new(),
             exclude: Vec::new(),
             min_elements: 1024,
+            race: true,
             threads: 0,
             scratch_folder: None,
         }

@@ -275,7 +275,7 @@ impl<'a> Planner<'_, 'a> {
     }
 
     fn bits(&mut self, label: &str, constant: &str) -> (u32, usize) {
-        bits(&mut self.overrides, self.options, label, constant)
+        bits(&mut self.overrides, self.options, label, constant).0
     }
 
     /// Plans the weights of nodes that compute in float.
@@ -345,13 +345,13 @@ fn bits(
     options: &QuantizeOptions,
     label: &str,
     constant: &str,
-) -> (u32, usize) {
+) -> ((u32, usize), bool) {
     match overrides.iter_mut().find(|o| o.0.is_match(label) || o.0.is_match(constant)) {
         Some((_, bits, used)) => {
             *used = true;
-            *bits
+            (*bits, true)
         }
-        None => (options.bits, options.block_size),
+        None => ((options.bits, options.block_size), false),
     }
 }
 

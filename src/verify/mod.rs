@@ -8,7 +8,7 @@ mod kernels;
 mod report;
 
 pub use kernels::{Kernel, kernels};
-pub use report::{examine, note, race, warn_of_size};
+pub use report::{examine, note, race, warn_of_size, warn_of_speed};
 
 use crate::benchmark::Subject;
 use crate::benchmark::rows::Sums;

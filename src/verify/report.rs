@@ -11,10 +11,7 @@ use crate::report::{LEFT, NodeReport, Report, count_reasons};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::text::Tokenizer;
 use serde_json::json;
-use std::time::Duration;
 
-/// Duration above which runs are not timed: a race takes some dozens.
-const LONG: Duration = Duration::from_millis(250);
 /// Share of the original's size above which a result is not smaller.
 const AS_LARGE: f64 = 0.95;
 /// Relative difference up to which outputs count as those of the original.
@@ -45,23 +42,20 @@ pub fn examine(
     let call = &Call { progress: None, ..*call };
     let made = generated(original).and_then(|batch| {
         let examiner = Examiner::new(runtime, original, &batch, threads, kept, call)?;
-        let finding = examiner.examine(result, call)?;
-        let timed = finding.is_ok() && report.operation == "quantize" && examiner.took() <= LONG;
-        let speedup = timed.then(|| race(runtime, (original, result), &batch, threads, call)).transpose()?;
-        Ok((finding, speedup))
+        examiner.examine(result, call)
     });
     match made {
-        Ok((Ok(facts), speedup)) => {
-            note(report, facts, speedup);
+        Ok(Ok(facts)) => {
+            note(report, facts);
             warn_of_size(report, original.bytes(), result.bytes());
             Ok(())
         }
         // As it is usually run it is right.
-        Ok((Err(fault), _)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
+        Ok(Err(fault)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
             report.warnings.push(fault.text);
             Ok(())
         }
-        Ok((Err(fault), _)) => bail!(Unsupported, "{fault}"),
+        Ok(Err(fault)) => bail!(Unsupported, "{fault}"),
         Err(e) if e.kind().ends_a_call() || e.kind() == Kind::Internal => Err(e),
         Err(e) => {
             skip(report, format!("the original does not run on a generated input: {e}"));
@@ -91,13 +85,17 @@ fn generated(model: &Model) -> Result<Batch> {
 }
 
 /// Records facts, and warns of unexpected ones.
-pub fn note(report: &mut Report, facts: Facts, speedup: Option<Speedup>) {
+pub fn note(report: &mut Report, facts: Facts) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
         let far = format!("the outputs differ from the original's by {:.0} % (root mean squares)", 100.0 * differs);
         report.warnings.push(format!("{far}; max_quality_loss keeps the most sensitive nodes float"));
     }
-    if let Some(speedup) = speedup.filter(|speedup| speedup.high < 1.0) {
+}
+
+/// Warns of a result that was quantized and is slower for it.
+pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
+    if report.operation == "quantize" && speedup.high < 1.0 {
         report.warnings.push(format!(
             "the result is {:.2} times as fast as the original here; never_slower keeps slower nodes float",
             speedup.median

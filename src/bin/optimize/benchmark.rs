@@ -5,7 +5,8 @@ use crate::progress::Bar;
 use crate::table;
 use crate::technique::Made;
 use clap::Args;
-use optimize::benchmark::{BenchmarkOptions, Timed, benchmark, benchmark_engine, brief, into_report};
+use optimize::benchmark::{BenchmarkOptions, BenchmarkReport, QualityReport, Timed};
+use optimize::benchmark::{attach, benchmark, benchmark_engine, brief, into_report};
 use optimize::error::{Context, Kind, Result, bail};
 use optimize::inputs::{InputOptions, read_tensors};
 use optimize::limits;
@@ -16,6 +17,7 @@ use optimize::runtime::Execution;
 use optimize::shapes::{parse_shape, parse_values};
 use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::EngineFile;
+use optimize::verify;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `benchmark`.
@@ -108,21 +110,29 @@ impl AfterTechnique {
         self.benchmark || !self.benchmark_text.is_empty() || self.benchmark_runs.is_some()
     }
 
+    /// Whether [`AfterTechnique::measure`] times anything.
+    pub fn measures(&self, output: &Output) -> bool {
+        !self.no_benchmark && (!output.quiet || output.json || self.wanted())
+    }
+
     /// Measures the result as it loads from disk, and adds the figures to the report. A brief benchmark that cannot
     /// run is not an error: the report gives the reason.
     pub fn measure(&self, made: &Made<'_>, report: &mut Report, bar: &Bar) -> Result<()> {
-        if self.no_benchmark || (made.output.quiet && !made.output.json && !self.wanted()) {
+        if !self.measures(made.output) {
             return Ok(());
         }
         match self.compared(made, bar) {
-            Ok(compared) => (report.benchmark, report.quality) = (compared.benchmark, compared.quality),
+            Ok((speed, quality)) => {
+                attach(report, &speed, &quality);
+                verify::warn_of_speed(report, &speed.speedup);
+            }
             Err(e) if self.wanted() || matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
             Err(e) => drop(report.summary.insert("not_measured".into(), e.to_string().into())),
         }
         Ok(())
     }
 
-    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<Report> {
+    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<(BenchmarkReport, QualityReport)> {
         let (inputs, machine) = (made.inputs, made.machine);
         let runtime = machine.runtime()?;
         let (original, result) = (made.original, common::load(&made.target.file, bar)?);
@@ -138,8 +148,7 @@ impl AfterTechnique {
             bail!(LimitExceeded, "the models are large; --benchmark measures them anyway");
         }
         let way = if self.wanted() { benchmark } else { brief };
-        let (speed, quality) = bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))?;
-        Ok(into_report(&options, &speed, &quality))
+        bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))
     }
 }
 

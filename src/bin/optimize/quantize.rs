@@ -225,6 +225,7 @@ fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOpt
         include: arguments.include.clone(),
         exclude: arguments.exclude.clone(),
         min_elements: arguments.min_elements,
+        race: !arguments.after.measures(&arguments.reporting),
         threads: arguments.machine.threads,
         scratch_folder: Some(target.scratch()),
     }

@@ -91,11 +91,13 @@ pub fn run(
         made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());
     }
     let model = run.model.derive(made.proto);
-    let timed = examiner.as_ref().is_some_and(|e| e.took() < SHORT) && !report.summary.contains_key("speedup");
-    let race = || verify::race(runtime, (run.model, &model), &sample, run.options.threads, run.call);
-    let speedup = if timed { Some(race()?) } else { None };
-    if examiner.is_some() {
-        verify::note(report, facts, speedup);
+    if let Some(examiner) = &examiner {
+        verify::note(report, facts);
+        if run.options.race && examiner.took() < SHORT && !report.summary.contains_key("speedup") {
+            let models = (run.model, &model);
+            let speedup = verify::race(runtime, models, &sample, run.options.threads, run.call)?;
+            verify::warn_of_speed(report, &speedup);
+        }
     }
     verify::warn_of_size(report, run.model.bytes(), model.bytes());
     Ok((model, made.nodes))

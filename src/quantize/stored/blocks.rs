@@ -20,6 +20,9 @@ const BLOCK: usize = 32;
 const LEAST: usize = 16;
 /// Maximum relative error of a row. Normal weights have 0.08.
 const MOST: f64 = 0.15;
+/// Inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over the inputs; over
+/// fewer inputs they do so less, by the square root of their number.
+const MANY: f64 = 256.0;
 /// Number of elements that are coded at a time.
 const ELEMENTS: usize = 1 << 17;
 
@@ -72,24 +75,30 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     fits.then(|| Layout { rows: size(true), columns: size(false), turned })
 }
 
-/// Codes a weight; `None` if its shape, opset or values do not allow it.
+/// Codes a weight; returns the reason if its shape, opset or values do not allow it.
 pub fn code(
     stored: &Stored<'_>,
     options: &QuantizeOptions,
     scratch: &Scratch,
     ticket: &Ticket,
-) -> Result<Option<Blocks>> {
-    let dims = &stored.tensor.dims;
-    let Some(layout) = layout(dims, stored.keep.as_deref()).filter(|_| stored.opset >= MUL_OPSET) else {
-        return Ok(None);
+) -> Result<std::result::Result<Blocks, String>> {
+    if stored.opset < MUL_OPSET {
+        return Ok(Err(format!("4 bits need operator set {MUL_OPSET}")));
+    }
+    let Some(layout) = layout(&stored.tensor.dims, stored.keep.as_deref()) else {
+        return Ok(Err("its channels do not lie in rows".to_owned()));
     };
     let mut block = if stored.bits.1 == 0 { BLOCK } else { stored.bits.1.max(LEAST) };
     while block > LEAST && layout.columns % block != 0 {
         block /= 2;
     }
-    if layout.columns % block != 0 || stored.stored_bytes(4) >= stored.stored_bytes(8) {
-        return Ok(None);
+    if layout.columns % block != 0 {
+        return Ok(Err(format!("rows of {} do not end with a block of {LEAST}", layout.columns)));
     }
+    if stored.stored_bytes(4) >= stored.stored_bytes(8) {
+        return Ok(Err("4 bits would be no smaller".to_owned()));
+    }
+    let most = if stored.cautious { MOST * (layout.columns as f64 / MANY).sqrt().min(1.0) } else { MOST };
     let symmetric = options.symmetric;
     let hqq = options.algorithm == Algorithm::Hqq && !symmetric;
     let coding = Coding { bits: 4, block, symmetric, scale: ScaleType::Float16, hqq };
@@ -107,13 +116,14 @@ pub fn code(
         // Rows of one matrix, where they are its columns.
         let room = if layout.turned { matrix.columns - first % matrix.columns } else { layout.rows - first };
         let values = read(&matrix, &layout, first, step.min(room));
-        if !slots.write(&coding, &layout, first, &values)? {
-            return Ok(None);
+        if let Err(error) = slots.write(&coding, &layout, first, (&values, most))? {
+            let (inputs, percent) = (layout.columns, error * 100.0);
+            return Ok(Err(format!("4 bits would change a channel of {inputs} inputs by {percent:.0} %")));
         }
         first += step.min(room);
     }
     matrix.release(0..matrix.rows);
-    Ok(Some(Blocks {
+    Ok(Ok(Blocks {
         rows: layout.rows,
         columns: layout.columns,
         block,
@@ -162,16 +172,24 @@ struct Slots {
 }
 
 impl Slots {
-    /// Codes rows and writes them; returns `false` if the error is too large.
-    fn write(&self, coding: &Coding, layout: &Layout, first: usize, values: &[f32]) -> Result<bool> {
+    /// Codes rows and writes them; returns the error of a row that is larger than `most`.
+    fn write(
+        &self,
+        coding: &Coding,
+        layout: &Layout,
+        first: usize,
+        (values, most): (&[f32], f64),
+    ) -> Result<std::result::Result<(), f64>> {
         if !values.iter().all(|v| v.abs() <= coding.largest()) {
-            return Ok(false);
+            return Ok(Err(1.0));
         }
         let (mut codes, mut scales, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
         for row in values.chunks(layout.columns) {
-            let coded = if coding.hqq { hqq::code_row(coding, row) } else { range::code_row(coding, row, None) };
-            if error(coding, row, &coded) > MOST {
-                return Ok(false);
+            let mut coded = if coding.hqq { hqq::code_row(coding, row) } else { range::code_row(coding, row, None) };
+            balance(coding, row, &mut coded);
+            let error = error(coding, row, &coded);
+            if error > most {
+                return Ok(Err(error));
             }
             for block in coded.codes.chunks(coding.block) {
                 let (low, high) = block.split_at(coding.block / 2);
@@ -184,7 +202,32 @@ impl Slots {
         self.codes.write_at(blocks * coding.block / 2, &codes)?;
         self.scales.write_at(blocks * 2, &scales)?;
         self.zeros.write_at(if zeros.is_empty() { 0 } else { blocks }, &zeros)?;
-        Ok(true)
+        Ok(Ok(()))
+    }
+}
+
+/// Rounds some codes the other way, those for which it costs least, until the errors of each block add up to nothing.
+///
+/// What weights are multiplied with has a mean as a rule, since it comes out of an activation: errors that add up would
+/// move all that a channel gives.
+fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
+    for (block, values) in row.chunks(coding.block).enumerate() {
+        let (scale, zero) = (coded.scales[block], f32::from(coded.zeros[block]));
+        let codes = &mut coded.codes[block * coding.block..][..values.len()];
+        let off: Vec<f32> = codes.iter().zip(values).map(|(code, v)| f32::from(*code) - zero - v / scale).collect();
+        let sum: f32 = off.iter().sum();
+        let count = sum.abs().round();
+        if !(1.0..=coding.block as f32).contains(&count) {
+            continue;
+        }
+        // The nearer to the middle between two codes, the less it costs.
+        let mut order: Vec<usize> = (0..values.len()).filter(|k| off[*k] * sum > 0.0).collect();
+        order.sort_by(|a, b| off[*b].abs().total_cmp(&off[*a].abs()));
+        let fits = |k: &usize| if sum > 0.0 { codes[*k] > 0 } else { f32::from(codes[*k]) < coding.highest() };
+        let turned: Vec<usize> = order.into_iter().filter(|k| off[*k].abs() <= 0.5 && fits(k)).take(count as usize).collect();
+        for k in turned {
+            codes[k] = if sum > 0.0 { codes[k] - 1 } else { codes[k] + 1 };
+        }
     }
 }
 
@@ -196,4 +239,26 @@ fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f64 {
         length += f64::from(*value).powi(2);
     }
     if length > 0.0 { (error / length).sqrt() } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_a_block_add_up_to_nothing() {
+        let row: Vec<f32> = (0..512).map(|k| ((k * k) as f32 * 0.61).sin() + 0.3 * (k as f32 * 1.7).cos()).collect();
+        for symmetric in [false, true] {
+            let coding = Coding { bits: 4, block: 32, symmetric, scale: ScaleType::Float16, hqq: false };
+            let plain = range::code_row(&coding, &row, None);
+            let mut coded = range::code_row(&coding, &row, None);
+            balance(&coding, &row, &mut coded);
+            let sums = |coded: &CodedRow| -> f64 {
+                let off = |block: usize, k: usize| coded.value(block, coded.codes[32 * block + k]) - row[32 * block + k];
+                (0..16).map(|b| f64::from((0..32).map(|k| off(b, k)).sum::<f32>() / coded.scales[b]).abs()).sum()
+            };
+            assert!(sums(&coded) < 0.5 * 16.0 && sums(&coded) < 0.7 * sums(&plain), "{} {}", sums(&plain), sums(&coded));
+            assert!(error(&coding, &row, &coded) < 1.15 * error(&coding, &row, &plain));
+        }
+    }
 }

@@ -26,8 +26,8 @@ const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.
 pub enum Coded {
-    /// One scale for each position along the kept axes.
-    Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32> },
+    /// One scale for each position along the kept axes; `instead` is the reason why it has not fewer bits as asked.
+    Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32>, instead: Option<String> },
     /// Blocks of 4 bits.
     Int4(Blocks),
 }
@@ -43,15 +43,18 @@ impl Coded {
 
     /// Returns a description of the form.
     pub fn describe(&self) -> String {
-        match self {
-            Coded::Int8 { scales, .. } if scales.len() == 1 => "int8 weight, one scale".to_owned(),
-            Coded::Int8 { keep, scales, .. } => {
-                let axes: Vec<String> = (0..keep.len()).filter(|a| keep[*a]).map(|a| a.to_string()).collect();
-                let plural = if axes.len() > 1 { "axes" } else { "axis" };
-                format!("int8 weight per channel, {} scales along {plural} {}", scales.len(), axes.join(", "))
-            }
-            Coded::Int4(blocks) => blocks.describe(),
-        }
+        let (keep, scales, instead) = match self {
+            Coded::Int4(blocks) => return blocks.describe(),
+            Coded::Int8 { keep, scales, instead, .. } => (keep, scales.len(), instead),
+        };
+        let form = if scales == 1 {
+            "int8 weight, one scale".to_owned()
+        } else {
+            let axes: Vec<String> = (0..keep.len()).filter(|a| keep[*a]).map(|a| a.to_string()).collect();
+            let plural = if axes.len() > 1 { "axes" } else { "axis" };
+            format!("int8 weight per channel, {scales} scales along {plural} {}", axes.join(", "))
+        };
+        instead.iter().fold(form, |form, reason| format!("{form}, as {reason}"))
     }
 }
 
@@ -70,12 +73,18 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
 }
 
 fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
-    if stored.bits.0 < 8
-        && let Some(blocks) = blocks::code(stored, options, scratch, ticket)?
-    {
-        return Ok(Ok(Coded::Int4(blocks)));
+    if stored.bits.0 >= 8 {
+        return int8(stored, scratch, ticket);
     }
-    int8(stored, scratch, ticket)
+    let reason = match blocks::code(stored, options, scratch, ticket)? {
+        Ok(blocks) => return Ok(Ok(Coded::Int4(blocks))),
+        Err(reason) => reason,
+    };
+    let mut outcome = int8(stored, scratch, ticket)?;
+    if let Ok(Coded::Int8 { instead, .. }) = &mut outcome {
+        *instead = Some(reason);
+    }
+    Ok(outcome)
 }
 
 /// Returns a tensor as one row, whatever its shape.
@@ -122,7 +131,7 @@ fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outco
         let code = |(v, at): (&f32, &u32)| round(v / scales[*at as usize]) as i8 as u8;
         slot.write_at(from, &values.iter().zip(at).map(code).collect::<Vec<u8>>())
     })?;
-    Ok(Ok(Coded::Int8 { keep, values: slot.finish()?, scales }))
+    Ok(Ok(Coded::Int8 { keep, values: slot.finish()?, scales, instead: None }))
 }
 
 /// Returns the axes to keep: the operator's channels, and others to try if those are unknown or unsuitable.
@@ -252,7 +261,7 @@ mod tests {
 
     fn stored<'a>(tensor: &'a TensorProto, keep: Option<&[bool]>) -> Stored<'a> {
         let keep = keep.map(<[bool]>::to_vec);
-        Stored { owner: 0, name: "w", tensor, keep, readers: Vec::new(), bits: (8, 0), opset: 13 }
+        Stored { owner: 0, name: "w", tensor, keep, readers: Vec::new(), bits: (8, 0), cautious: false, opset: 13 }
     }
 
     fn code(tensor: &TensorProto, keep: Option<&[bool]>) -> Outcome {
@@ -284,6 +293,26 @@ mod tests {
     }
 
     #[test]
+    fn four_bits_are_for_channels_of_many_inputs() {
+        let mut state = 7u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (0..12).map(|k| (state >> (5 * k) & 31) as f32 / 32.0).sum::<f32>() - 5.8
+        };
+        for (inputs, cautious, bits) in [(48, true, 8), (512, true, 4), (48, false, 4)] {
+            let values: Vec<f32> = (0..64 * inputs).map(|_| random()).collect();
+            let tensor = float_tensor("w", &[64, inputs, 1, 1], &values);
+            let keep = [true, false, false, false];
+            let weight = Stored { bits: (4, 0), cautious, ..stored(&tensor, Some(&keep)) };
+            let (scratch, options) = (Scratch::new(&std::env::temp_dir()), QuantizeOptions::default());
+            let coded = one(&weight, &options, &scratch, &Ticket::default()).unwrap().ok().unwrap();
+            assert_eq!(coded.bits(), bits, "{inputs}");
+            let reason = coded.describe();
+            assert_eq!(reason.contains("4 bits would change a channel of 48 inputs by"), bits == 8, "{reason}");
+        }
+    }
+
+    #[test]
     fn axes_are_the_operators_unless_they_cost_too_much() {
         // One column so much larger than the others that along axis 0, which is asked for, these would become zeros.
         let wide: Vec<f32> = (0..64 * 1024).map(|i| if i % 1024 == 0 { 1.0 } else { 0.0035 }).collect();
@@ -292,7 +321,7 @@ mod tests {
         assert_eq!(keep, [false, true]);
         let even: Vec<f32> = (0..64 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
         let tensor = float_tensor("w", &[64, 64], &even);
-        let Ok(Coded::Int8 { keep, values, scales }) = code(&tensor, Some(&[true, false])) else { panic!("left") };
+        let Ok(Coded::Int8 { keep, values, scales, .. }) = code(&tensor, Some(&[true, false])) else { panic!("left") };
         assert_eq!((keep, values.len(), scales.len()), (vec![true, false], 4096, 64));
         for (index, value) in even.iter().enumerate() {
             let scale = scales[index / 64];

@@ -21,8 +21,8 @@ pub struct Asked<'p, 'a> {
     pub changes: &'p [Change<'a>],
     /// Opset version of the model, then of each function.
     pub opsets: &'p [i64],
-    /// Function that returns bits and block size for names of node and weight.
-    pub bits: &'p mut dyn FnMut(&str, &str) -> (u32, usize),
+    /// Function that returns bits and block size for names of node and weight, and whether an override names them.
+    pub bits: &'p mut dyn FnMut(&str, &str) -> ((u32, usize), bool),
 }
 
 /// The result of the search: weights to store, and nodes that are left.
@@ -138,6 +138,7 @@ fn weigh<'a>(
         keep,
         readers: walk.readers,
         bits: (8, 0),
+        cautious: false,
         opset: asked.opsets[function.map_or(0, |f| f + 1)],
     };
     match refusal {
@@ -146,7 +147,15 @@ fn weigh<'a>(
         }
         None if stored.stored_bytes(8) < stored.bytes() => {
             let label = walk.names.first().map_or("", String::as_str);
-            stored.bits = (asked.bits)(label, name);
+            let (bits, named) = (asked.bits)(label, name);
+            let convolves = |(body, node): &(BodyId, usize)| {
+                let node = asked.view.node(*body, *node);
+                node.is("Conv") || node.is("ConvTranspose")
+            };
+            stored.bits = bits;
+            // What is measured, or meant for it by name, needs no caution.
+            let measured = asked.options.max_quality_loss > 0.0 || asked.options.target_size > 0;
+            stored.cautious = !named && !measured && stored.readers.iter().all(convolves);
             found.stored.push(stored);
         }
         None => {

@@ -108,7 +108,7 @@ impl Make<'_> {
         let dtype = stored.tensor.data_type.unwrap_or(FLOAT);
         let dims = &stored.tensor.dims;
         let value = match coded {
-            Coded::Int8 { keep, values, scales } if stored.opset >= MUL_OPSET => {
+            Coded::Int8 { keep, values, scales, .. } if stored.opset >= MUL_OPSET => {
                 let codes = self.constant(stored.name, "int8", DataType::Int8, dims, values.clone());
                 let shape: Vec<i64> = dims.iter().zip(keep).map(|(size, keep)| if *keep { *size } else { 1 }).collect();
                 let scales = self.floats(stored.name, "scale", &shape, scales);

@@ -145,7 +145,11 @@ pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
 /// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks are rearranged
 /// into an unlinked file in the folder for temporary files. Memory stays near the size of the largest tensor.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
-    let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?;
+    from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
+}
+
+/// As [`load`], of a file that is in memory; `path` is what the model says of where it came from.
+pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
     let built = checkpoint::build(&gguf.config, &weights, options.dialect)?;

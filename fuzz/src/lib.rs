@@ -1,0 +1,33 @@
+//! What the fuzz targets (`targets/*.rs`, a program each) have in common. A program holds only the code that its target can
+//! reach, so libFuzzer looks through few counters after each execution.
+
+pub mod calls;
+pub mod targets;
+
+pub use libfuzzer_sys;
+
+/// Makes every panic end the process, as a crash that libFuzzer keeps, except panics inside `tokenizers`.
+///
+/// The library turns panics of `tokenizers` into errors; for those the hook stays silent. Call it in
+/// `init:` of `fuzz_target!`, which runs after libFuzzer's own hook was set.
+pub fn prepare() {
+    std::panic::set_hook(Box::new(|panic| {
+        let file = panic.location().map_or("", |place| place.file());
+        if !file.contains("/tokenizers-") {
+            eprintln!("{panic}");
+            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+            std::process::abort();
+        }
+    }));
+    // The thread that fuzzes is the pool: handing work to another costs more than what is done with a small input.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
+    pool.build_global().expect("the first pool of the process");
+}
+
+/// Makes a program of a target.
+#[macro_export]
+macro_rules! fuzz {
+    ($target:path) => {
+        $crate::libfuzzer_sys::fuzz_target!(init: $crate::prepare(), |data: &[u8]| $target(data));
+    };
+}

@@ -1,0 +1,2 @@
+#![no_main]
+liboptimize_fuzz::fuzz!(liboptimize_fuzz::targets::contract);
