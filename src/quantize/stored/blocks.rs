@@ -224,7 +224,8 @@ fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
         let mut order: Vec<usize> = (0..values.len()).filter(|k| off[*k] * sum > 0.0).collect();
         order.sort_by(|a, b| off[*b].abs().total_cmp(&off[*a].abs()));
         let fits = |k: &usize| if sum > 0.0 { codes[*k] > 0 } else { f32::from(codes[*k]) < coding.highest() };
-        let turned: Vec<usize> = order.into_iter().filter(|k| off[*k].abs() <= 0.5 && fits(k)).take(count as usize).collect();
+        let turned: Vec<usize> =
+            order.into_iter().filter(|k| off[*k].abs() <= 0.5 && fits(k)).take(count as usize).collect();
         for k in turned {
             codes[k] = if sum > 0.0 { codes[k] - 1 } else { codes[k] + 1 };
         }
@@ -254,10 +255,16 @@ mod tests {
             let mut coded = range::code_row(&coding, &row, None);
             balance(&coding, &row, &mut coded);
             let sums = |coded: &CodedRow| -> f64 {
-                let off = |block: usize, k: usize| coded.value(block, coded.codes[32 * block + k]) - row[32 * block + k];
+                let off =
+                    |block: usize, k: usize| coded.value(block, coded.codes[32 * block + k]) - row[32 * block + k];
                 (0..16).map(|b| f64::from((0..32).map(|k| off(b, k)).sum::<f32>() / coded.scales[b]).abs()).sum()
             };
-            assert!(sums(&coded) < 0.5 * 16.0 && sums(&coded) < 0.7 * sums(&plain), "{} {}", sums(&plain), sums(&coded));
+            assert!(
+                sums(&coded) < 0.5 * 16.0 && sums(&coded) < 0.7 * sums(&plain),
+                "{} {}",
+                sums(&plain),
+                sums(&coded)
+            );
             assert!(error(&coding, &row, &coded) < 1.15 * error(&coding, &row, &plain));
         }
     }
