@@ -3,6 +3,15 @@
 /// Resamples of the bootstrap; fewer for very many values.
 const RESAMPLES: usize = 2000;
 
+/// Returns the scalar product of two vectors.
+pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
+    let product = |(a, b): (&T, &T)| {
+        let (a, b): (f64, f64) = ((*a).into(), (*b).into());
+        a * b
+    };
+    a.iter().zip(b).map(product).sum()
+}
+
 /// SplitMix64: small, fast, and good enough for inputs and resampling; the same seed gives the same numbers
 /// everywhere. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 #[derive(Debug, Clone)]

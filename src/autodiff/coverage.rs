@@ -30,17 +30,9 @@ pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -
         }
         leads.extend(node.input.iter().map(String::as_str));
         if node.output.iter().any(|o| reached.contains(o.as_str())) && registry::rule(node).is_none() {
-            found.push(Uncovered { name: node.label().to_owned(), op: operator(node) });
+            found.push(Uncovered { name: node.label().to_owned(), op: node.operator() });
         }
     }
     found.reverse();
     found
-}
-
-/// Returns an operator for messages: the standard domain is omitted.
-pub(super) fn operator(node: &NodeProto) -> String {
-    match node.domain.as_deref() {
-        None | Some("" | "ai.onnx") => node.op().to_owned(),
-        Some(domain) => format!("{domain}.{}", node.op()),
-    }
 }

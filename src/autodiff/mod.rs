@@ -11,7 +11,6 @@
 
 mod broadcast;
 mod coverage;
-mod lower;
 mod registry;
 mod rules;
 #[cfg(test)]
@@ -19,20 +18,21 @@ mod sweep;
 mod tape;
 #[cfg(test)]
 mod tests;
-mod types;
 mod upgrade;
 
-pub use crate::graph::writer::Writer;
+pub use crate::graph::builder::NodeBuilder;
+pub use crate::graph::lower::{Lowered, Type};
+pub use crate::runtime::infer_types as infer;
 pub use coverage::{Uncovered, uncovered};
-pub(crate) use lower::lower_some;
-pub use lower::{Lowered, lower};
 pub(crate) use rules::adding;
 pub use tape::Tape;
-pub use types::{Type, infer};
 pub use upgrade::upgrade;
 
+use crate::call::Call;
 use crate::error::{Context, Result, bail};
-use crate::onnx::proto::NodeProto;
+use crate::graph::lower;
+use crate::onnx::proto::{ModelProto, NodeProto};
+use crate::runtime::Runtime;
 use std::collections::{HashMap, HashSet};
 
 /// A node to be differentiated.
@@ -68,6 +68,13 @@ impl Step {
     }
 }
 
+/// Lowers what has a gradient only in parts. Values of the main graph keep their names.
+pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
+    let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
+    let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
+    lower::lower(model, types, &|_| true)
+}
+
 /// The gradients of a node's inputs, each with the index of the input.
 pub(crate) type Parts = Vec<(usize, String)>;
 
@@ -96,7 +103,7 @@ pub fn differentiate(
         }
         let (place, inputs) = (node.label().to_owned(), node.input.clone());
         let Some(rule) = registry::rule(&node) else {
-            bail!(Unsupported, "node {place:?}: {} has no gradient", coverage::operator(&node));
+            bail!(Unsupported, "node {place:?}: {} has no gradient", node.operator());
         };
         let step = Step { index, node, gradients };
         for (input, gradient) in rule(tape, &step).at(|| format!("the gradient of node {place:?}"))? {

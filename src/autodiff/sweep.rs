@@ -11,6 +11,7 @@ use crate::onnx::proto::{ModelProto, TensorProto};
 use crate::onnx::wire::Reader;
 use crate::runtime::{Session, SessionOptions, Tensor, test_deps, test_runtime};
 use crate::statistics::Random;
+use crate::statistics::dot;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -85,10 +86,6 @@ fn case(folder: &Path) -> Option<Case> {
 fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     let fed: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 /// Returns the difference between the slope along a random direction and the central finite difference.

@@ -1,13 +1,13 @@
 //! [`Tape`]: the forward nodes, the known facts about their values, and the gradient nodes so far.
 
-use super::Writer;
-use super::types::Type;
+use super::{NodeBuilder, Type};
 use crate::error::{Result, bail};
 use crate::graph::edit;
+use crate::graph::floats::floats;
 use crate::graph::order::sorted;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 
@@ -15,7 +15,7 @@ use std::ops::{Deref, DerefMut};
 pub struct Tape {
     /// The nodes of the model in topological order. Rules may request additional outputs from them.
     pub forward: Vec<NodeProto>,
-    writer: Writer,
+    writer: NodeBuilder,
     pub(super) need: HashSet<String>,
     types: HashMap<String, Type>,
     /// Small constants of the model, whose values may be read.
@@ -25,15 +25,15 @@ pub struct Tape {
 
 /// A tape is used like a writer.
 impl Deref for Tape {
-    type Target = Writer;
+    type Target = NodeBuilder;
 
-    fn deref(&self) -> &Writer {
+    fn deref(&self) -> &NodeBuilder {
         &self.writer
     }
 }
 
 impl DerefMut for Tape {
-    fn deref_mut(&mut self) -> &mut Writer {
+    fn deref_mut(&mut self) -> &mut NodeBuilder {
         &mut self.writer
     }
 }
@@ -45,19 +45,14 @@ impl Tape {
     /// Returns a tape over the main graph of `model`, whose values have the given types.
     pub fn new(model: &ModelProto, types: HashMap<String, Type>) -> Result<Tape> {
         let Some(graph) = model.graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
-        let small = |t: &&TensorProto| t.dims.iter().product::<i64>() as usize <= SMALL;
-        let initializers = graph.initializer.iter().filter(small).filter_map(|t| Some((t.name.clone()?, t.clone())));
-        let mut constants: HashMap<String, TensorProto> = initializers.collect();
-        for node in graph.node.iter().filter(|node| node.is("Constant")) {
-            let value = node.attribute("value").and_then(|a| a.t.as_deref());
-            constants.extend(node.output.first().cloned().zip(value.cloned()));
-        }
+        let small = |(_, t): &(&str, &TensorProto)| t.dims.iter().product::<i64>() as usize <= SMALL;
+        let constants = graph.initializers().filter(small).chain(graph.node.iter().filter_map(NodeProto::constant));
         Ok(Tape {
             forward: sorted(&graph.node)?,
-            writer: Writer::new(model, "gradient"),
+            writer: NodeBuilder::new(model, "gradient"),
             need: HashSet::new(),
             types,
-            small: constants,
+            small: constants.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect(),
             shapes: HashMap::new(),
         })
     }
@@ -127,12 +122,8 @@ impl Tape {
 
     /// Returns the numbers of a constant of the model.
     pub fn numbers(&self, value: &str) -> Option<Vec<f32>> {
-        let tensor = self.small.get(value)?;
-        if tensor.data_type != Some(DataType::Float32.to_onnx()) {
-            return None;
-        }
-        let raw = |raw: &[u8]| raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        Some(tensor.raw_data.as_deref().map_or_else(|| tensor.float_data.0.clone(), raw))
+        let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
+        floats(self.small.get(value).filter(float)?).ok()
     }
 
     /// Returns the single number of a constant of the model.
@@ -189,12 +180,6 @@ impl Tape {
     /// Returns zeros in the shape that `shape` contains.
     pub fn zeros(&mut self, shape: &str) -> String {
         let zero = edit::float_tensor("", &[1], &[0.0]);
-        let value = AttributeProto {
-            name: Some("value".to_owned()),
-            kind: Some(attribute_kind::TENSOR),
-            t: Some(Box::new(zero)),
-            ..Default::default()
-        };
-        self.op_with("ConstantOfShape", &[shape], vec![value])
+        self.op_with("ConstantOfShape", &[shape], vec![edit::tensor_attribute("value", zero)])
     }
 }

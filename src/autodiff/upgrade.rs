@@ -1,11 +1,10 @@
 //! Converts graphs of old opsets to one that has the operators for gradients.
 
-use super::Writer;
+use super::NodeBuilder;
 use crate::error::{Result, bail};
 use crate::graph::{edit, opset};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, attribute_kind};
-use bytes::Bytes;
 
 /// Target opset: `ScatterND` adds since 16; `LayerNormalization` exists since 17.
 const WANTED: i64 = 17;
@@ -28,7 +27,7 @@ pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     }
     model.ir_version = model.ir_version.max(Some(8));
     if from < opset::OLDEST {
-        let mut w = Writer::new(model, "upgraded");
+        let mut w = NodeBuilder::new(model, "upgraded");
         if let Some(graph) = model.graph.as_deref_mut() {
             for node in std::mem::take(&mut graph.node) {
                 lift(&mut w, node, from);
@@ -59,7 +58,7 @@ fn moved(op: &str) -> &'static [&'static str] {
     }
 }
 
-fn lift(w: &mut Writer, mut node: NodeProto, from: i64) {
+fn lift(w: &mut NodeBuilder, mut node: NodeProto, from: i64) {
     if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
         return w.nodes.push(node);
     }
@@ -89,7 +88,7 @@ fn lift(w: &mut Writer, mut node: NodeProto, from: i64) {
     w.nodes.push(node);
 }
 
-fn constant(w: &mut Writer, attribute: &AttributeProto) -> String {
+fn constant(w: &mut NodeBuilder, attribute: &AttributeProto) -> String {
     match attribute.kind {
         Some(attribute_kind::FLOAT) => w.scalar(attribute.f.unwrap_or(0.0)),
         _ if !attribute.floats.is_empty() => {
@@ -102,7 +101,7 @@ fn constant(w: &mut Writer, attribute: &AttributeProto) -> String {
 }
 
 /// Appends dimensions of 1 to the second input, so that it is aligned with the axis that the node names.
-fn align(w: &mut Writer, node: &mut NodeProto) {
+fn align(w: &mut NodeBuilder, node: &mut NodeProto) {
     let axis = match node.op() {
         "PRelu" => Some(1),
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "And" | "Or" | "Xor" | "Equal" | "Greater" | "Less" => {
@@ -132,17 +131,12 @@ fn resize(node: &mut NodeProto) {
     node.op_type = Some("Resize".to_owned());
     node.input.insert(1, String::new());
     for (name, value) in [("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")] {
-        node.attribute.push(AttributeProto {
-            name: Some(name.to_owned()),
-            kind: Some(attribute_kind::STRING),
-            s: Some(Bytes::from_static(value.as_bytes())),
-            ..Default::default()
-        });
+        node.attribute.push(edit::text_attribute(name, value));
     }
 }
 
 /// Makes `Softmax` work over all dimensions from the axis on, as until opset 12.
-fn flattened(w: &mut Writer, node: NodeProto) {
+fn flattened(w: &mut NodeBuilder, node: NodeProto) {
     let (Some(x), Some(y)) = (node.input_at(0), node.output.first()) else { return w.nodes.push(node) };
     let shape = w.op("Shape", &[x]);
     let flat = w.op_with("Flatten", &[x], vec![edit::int_attribute("axis", node.int("axis", 1))]);

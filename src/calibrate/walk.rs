@@ -41,7 +41,7 @@ impl<'m> Walk<'m> {
     pub fn new(run: &Run<'_>, model: &'m Model, asked: &[&str]) -> Result<Walk<'m>> {
         let Run { runtime, batches, threads, .. } = *run;
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
-        let constants = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+        let constants = graph.initializers().collect();
         let count = graph.node.len();
         let mut walk = Walk {
             runtime,

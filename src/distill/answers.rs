@@ -9,6 +9,8 @@
 
 use super::data::Dataset;
 use crate::error::{Context, Result, bail};
+use crate::graph::floats::to_bytes;
+use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -197,7 +199,7 @@ fn check(content: &[u8]) -> Vec<u8> {
 fn pack(kept: Kept, values: &[f32], into: &mut Vec<u8>) {
     let (size, likeliest) = match kept {
         Kept::Distribution { size, likeliest, .. } if likeliest < size => (size, likeliest),
-        _ => return into.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        _ => return into.extend(to_bytes(values, DataType::Float32)),
     };
     let order = |a: &u32, b: &u32| values[*b as usize].total_cmp(&values[*a as usize]).then(a.cmp(b));
     let mut numbers: Vec<u32> = (0..size as u32).collect();

@@ -8,7 +8,9 @@ use super::optimizer::Moments;
 use crate::calibrate::read_tensors;
 use crate::error::{Context, Result, bail, error};
 use crate::files::AtomicFile;
+use crate::graph::floats::to_bytes;
 use crate::limits;
+use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::source::checkpoint::safetensors;
 use ::safetensors::tensor::TensorInfo;
@@ -86,8 +88,7 @@ pub fn write(
         file.write_all(&head)?;
         for (_, values) in &pieces {
             for part in values.chunks(1 << 18) {
-                let bytes: Vec<u8> = part.iter().flat_map(|v| v.to_le_bytes()).collect();
-                file.write_all(&bytes)?;
+                file.write_all(&to_bytes(part, DataType::Float32))?;
             }
         }
         file.commit()

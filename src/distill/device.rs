@@ -6,7 +6,7 @@ use super::DistillOptions;
 use super::graph::{Graphs, fixed};
 use super::learner::{Feeding, Learner, Update, Updated, Weights};
 use super::optimizer::Moments;
-use crate::autodiff::Writer;
+use crate::autodiff::NodeBuilder;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit::{self, int_attribute};
@@ -217,7 +217,7 @@ impl Learner for Device {
 /// Returns a graph with inputs of each parameter's shape, and with outputs named after the nodes.
 fn graph_of(
     graphs: &Graphs,
-    writer: Writer,
+    writer: NodeBuilder,
     kinds: &[&str],
     more: &[(&str, DataType)],
     outputs: Vec<String>,
@@ -236,7 +236,7 @@ fn graph_of(
 
 /// Returns the graph that adds gradients: `new_sum = gradient` in the first run of a step, then `sum + gradient`.
 fn sum_graph(graphs: &Graphs) -> ModelProto {
-    let mut w = Writer::new(&ModelProto::default(), "sum");
+    let mut w = NodeBuilder::new(&ModelProto::default(), "sum");
     let mut outputs = Vec::new();
     for index in 0..graphs.parameters.len() {
         let (gradient, sum, output) = (format!("gradient.{index}"), format!("sum.{index}"), format!("new_sum.{index}"));
@@ -250,7 +250,7 @@ fn sum_graph(graphs: &Graphs) -> ModelProto {
 /// Returns the graph of one step of AdamW, with the formulas of [`super::optimizer`], for all parameters. Non-finite
 /// gradients change nothing.
 fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
-    let mut w = Writer::new(&ModelProto::default(), "optimizer");
+    let mut w = NodeBuilder::new(&ModelProto::default(), "optimizer");
     let count = graphs.parameters.len();
     let flat = || vec![int_attribute("keepdims", 0)];
     let squares: Vec<String> =

@@ -5,11 +5,12 @@ use super::parameters::{self, Parameter};
 use super::signals::Signals;
 use super::table::{Lookup, lookup};
 use super::{DistillOptions, student};
-use crate::autodiff::{self, Tape, Type, Writer};
+use crate::autodiff::{self, NodeBuilder, Tape, Type};
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::dead::{Policy, eliminate, read_values};
 use crate::graph::edit::{self, import_domain};
+use crate::graph::lower::Left;
 use crate::graph::order::{reads, sorted};
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
@@ -124,7 +125,7 @@ struct Work {
 
 impl Work {
     /// Adds the nodes of a writer and its inputs.
-    fn add(&mut self, writer: Writer, inputs: &[(String, DataType, usize)]) {
+    fn add(&mut self, writer: NodeBuilder, inputs: &[(String, DataType, usize)]) {
         let Some(graph) = self.proto.graph.as_deref_mut() else { return };
         graph.node.extend(writer.nodes);
         graph.initializer.extend(writer.constants);
@@ -156,7 +157,7 @@ impl Work {
                 );
             }
             let sizes = Sizes { teacher: t.0, student: s.0, rank: s.1 };
-            let mut writer = Writer::new(&self.proto, "distill");
+            let mut writer = NodeBuilder::new(&self.proto, "distill");
             let projection = (t.0 != s.0).then(|| writer.fresh(&format!("projection.{index}")));
             let name = objective::hidden_input(index);
             let [square, cosine] = objective::hidden(&mut writer, &pair.student, &name, sizes, projection.as_deref());
@@ -192,7 +193,7 @@ impl Work {
         let Some((of_teacher, of_student)) = &signals.relations else { return Ok(()) };
         let ((wide, heads), (narrow, _)) =
             (heads(teacher, &of_teacher.query, "teacher")?, heads(types, &of_student.query, "student")?);
-        let mut writer = Writer::new(&self.proto, "distill");
+        let mut writer = NodeBuilder::new(&self.proto, "distill");
         let sum = objective::relations(&mut writer, (of_teacher, of_student), (wide, narrow), heads)?;
         let mut inputs: Vec<_> = objective::RELATIONS.iter().map(|n| ((*n).to_owned(), objective::FLOAT, 4)).collect();
         inputs.push((input::WEIGHTS.to_owned(), objective::FLOAT, 2));
@@ -243,12 +244,7 @@ fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     }
 }
 
-fn refuse_uncovered(
-    proto: &ModelProto,
-    weights: &[Parameter],
-    outputs: &[&str],
-    reasons: &[(autodiff::Uncovered, String)],
-) -> Result<()> {
+fn refuse_uncovered(proto: &ModelProto, weights: &[Parameter], outputs: &[&str], reasons: &[Left]) -> Result<()> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(()) };
     let nodes = sorted(&graph.node)?;
     let names: Vec<String> = weights.iter().map(|p| p.name.clone()).collect();
@@ -256,10 +252,11 @@ fn refuse_uncovered(
     if found.is_empty() {
         return Ok(());
     }
-    let why = |node: &autodiff::Uncovered| match reasons.iter().find(|(left, _)| left == node) {
-        Some((_, reason)) => format!(", {reason}"),
-        None => String::new(),
-    };
+    let why =
+        |node: &autodiff::Uncovered| match reasons.iter().find(|left| left.name == node.name && left.op == node.op) {
+            Some(left) => format!(", {}", left.reason),
+            None => String::new(),
+        };
     let shown: Vec<String> =
         found.iter().take(8).map(|node| format!("{:?} ({}{})", node.name, node.op, why(node))).collect();
     let more = if found.len() > 8 { format!(" and {} more", found.len() - 8) } else { String::new() };

@@ -5,7 +5,7 @@
 
 use super::options::{Divergence, Weights};
 use super::relations::Attention;
-use crate::autodiff::{Tape, Writer};
+use crate::autodiff::{NodeBuilder, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit::{int_attribute, ints_attribute};
 use crate::onnx::dtype::DataType;
@@ -47,7 +47,13 @@ pub struct Sizes {
 
 /// Adds the mean squared difference and 1 - cosine, for one hidden state, and returns both names. `projection`
 /// `[student, teacher]` maps the student's vectors to the width of the teacher's.
-pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projection: Option<&str>) -> [String; 2] {
+pub fn hidden(
+    w: &mut NodeBuilder,
+    student: &str,
+    teacher: &str,
+    sizes: Sizes,
+    projection: Option<&str>,
+) -> [String; 2] {
     let student = match projection {
         Some(matrix) => w.op("MatMul", &[student, matrix]),
         None => student.to_owned(),
@@ -79,7 +85,7 @@ pub fn hidden(w: &mut Writer, student: &str, teacher: &str, sizes: Sizes, projec
 /// Adds the divergence of the relations between queries, keys and values: Wang et al. 2020, arXiv 2012.15828,
 /// equation 5. `sizes` are the total widths of all heads, of the teacher and the student; `heads` the teacher's
 /// heads.
-pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
+pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
     let Some(heads) = (1..=heads.max(1)).rev().find(fits) else { bail!(Internal, "1 divides every number") };
@@ -107,7 +113,7 @@ pub fn relations(w: &mut Writer, of: (&Attention, &Attention), sizes: (i64, i64)
 }
 
 /// Adds `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
-fn logs(w: &mut Writer, x: &str, turned: bool, (width, heads): (i64, i64), bias: &str) -> String {
+fn logs(w: &mut NodeBuilder, x: &str, turned: bool, (width, heads): (i64, i64), bias: &str) -> String {
     let together = if turned { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
     let x = w.op_with("Transpose", &[x], vec![ints_attribute("perm", &together)]);
     let shape = w.ints(&[0, 0, heads, width / heads]);

@@ -1,12 +1,12 @@
 //! Trained parameters: which constants of a graph are weights.
 
-use crate::error::{Result, bail};
-use crate::graph::constants::Matrix;
+use crate::error::{Context, Result, bail};
+use crate::graph::floats::floats;
+use crate::graph::select::{Fit, Pattern};
 use crate::graph::{View, formula, modules};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, TensorProto};
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::collections::BTreeSet;
 
 /// A trained weight.
@@ -69,25 +69,15 @@ fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
             known.push((name, node.label().to_owned()));
         }
     }
-    for pattern in patterns {
-        let set = globs(pattern)?;
-        let hits = known.iter().filter(|(_, path)| set.is_match(path) || path.split(['.', '/']).any(|p| p == pattern));
-        let before = found.len();
-        let mut any = false;
-        for (name, _) in hits {
-            any = true;
-            found.insert((*name).to_owned());
-        }
-        if !any && before == found.len() {
-            bail!(InvalidArgument, "freeze: {pattern:?} matches no weight, module or node");
+    for text in patterns {
+        let mut pattern = Pattern::new(text, Fit::NameOrPart).at(|| "freeze")?;
+        let hits = known.iter().filter(|(_, path)| pattern.matches(&[path])).map(|(name, _)| (*name).to_owned());
+        found.extend(hits.collect::<Vec<_>>());
+        if !pattern.used {
+            bail!(InvalidArgument, "freeze: {text:?} matches no weight, module or node");
         }
     }
     Ok(found)
-}
-
-fn globs(pattern: &str) -> Result<GlobSet> {
-    let built = Glob::new(pattern).and_then(|glob| GlobSetBuilder::new().add(glob).build());
-    built.or_else(|e| bail!(InvalidArgument, "freeze: {pattern:?} is not a valid pattern: {}", e.kind()))
 }
 
 /// Returns the elements of a float32 initializer.
@@ -95,8 +85,5 @@ pub fn values(graph: &GraphProto, name: &str) -> Result<Vec<f32>> {
     let Some(tensor) = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name)) else {
         bail!(Internal, "there is no weight {name:?}");
     };
-    let row = Matrix::new(&TensorProto { dims: vec![1, tensor.dims.iter().product()], ..tensor.clone() })?;
-    let mut values = vec![0f32; row.elements()];
-    row.read(0, 0, &mut values);
-    Ok(values)
+    floats(tensor)
 }

@@ -7,8 +7,8 @@
 
 use crate::error::{Result, bail};
 use crate::graph::blocks::dequantize;
-use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names};
+use crate::graph::floats::floats;
 use crate::graph::order::consumers;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
@@ -89,11 +89,7 @@ fn widen(graph: &mut GraphProto) -> Result<()> {
 
 /// Returns a tensor in float32.
 fn widened(tensor: &TensorProto) -> Result<TensorProto> {
-    let count: i64 = tensor.dims.iter().product();
-    let row = Matrix::new(&TensorProto { dims: vec![1, count], ..tensor.clone() })?;
-    let mut values = vec![0f32; row.elements()];
-    row.read(0, 0, &mut values);
-    Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &values))
+    Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &floats(tensor)?))
 }
 
 /// Returns the common bit pattern of all elements of a float32 tensor, if there is one.

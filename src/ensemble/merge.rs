@@ -15,12 +15,13 @@ use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::constants::Matrix;
+use crate::graph::floats::store;
 use crate::limits;
 use crate::model::Model;
-use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::report::Report;
-use bytes::Bytes;
+use crate::statistics::dot;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::HashMap;
@@ -167,14 +168,9 @@ pub(super) fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
         let shown = dtype.map_or("of an unknown type", DataType::name);
         bail!(Unsupported, "the tensor is {shown} and differs between the models: merge them before quantizing");
     }
-    let count = element_count(&tensor.dims)? as usize;
-    let flat = TensorProto { dims: vec![1, count as i64], ..tensor.clone() };
-    let mut values = vec![0.0; count];
-    if count > 0 {
-        let matrix = Matrix::new(&flat)?;
-        matrix.read(0, 0, &mut values);
-        matrix.release(0..1);
-    }
+    let matrix = Matrix::flat(tensor)?;
+    let values = matrix.values();
+    crate::files::release(matrix.raw());
     Ok(values)
 }
 
@@ -184,7 +180,6 @@ fn linear(values: &[Vec<f32>], weights: &[f64]) -> Vec<f32> {
 }
 
 fn slerp(a: &[f32], b: &[f32], t: f64) -> Vec<f32> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     let (left, right) = match cosine.clamp(-1.0, 1.0) {
         // Parallel, opposite, or nothing at all: there is no arc, or too many.
@@ -236,18 +231,8 @@ fn trimmed(base: &[f32], value: &[f32], density: f64) -> Vec<f32> {
 }
 
 fn replace(tensor: &mut TensorProto, values: &[f32], scratch: &Scratch) -> Result<()> {
-    let bytes: Vec<u8> = match tensor.data_type.and_then(DataType::from_onnx) {
-        Some(DataType::Float16) => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        Some(DataType::Bfloat16) => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
-    let raw: Bytes = if bytes.is_empty() {
-        Bytes::new()
-    } else {
-        let slot = scratch.reserve(bytes.len())?;
-        slot.write_at(0, &bytes)?;
-        slot.finish()?
-    };
+    let dtype = tensor.data_type.and_then(DataType::from_onnx).unwrap_or(DataType::Float32);
+    let raw = store(values, dtype, scratch)?;
     let (name, dims, data_type) = (tensor.name.take(), std::mem::take(&mut tensor.dims), tensor.data_type);
     *tensor = TensorProto { name, dims, data_type, raw_data: Some(raw), ..Default::default() };
     Ok(())

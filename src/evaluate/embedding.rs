@@ -11,7 +11,7 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, Tensor};
 use crate::source::checkpoint::pooling::by_hand;
 use crate::source::checkpoint::sentence::{Sentence, Steps};
-use crate::statistics::{mean, percentile, sorted};
+use crate::statistics::{dot, mean, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -166,10 +166,6 @@ impl Embeddings {
         };
         self.values.chunks_exact(self.width).flat_map(row).collect()
     }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Returns the other text whose vector is nearest to that of `text`, the first among equals.

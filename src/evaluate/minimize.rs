@@ -1,6 +1,7 @@
 //! Minimizes a smooth function with L-BFGS.
 
 use crate::error::Result;
+use crate::statistics::dot;
 use std::collections::VecDeque;
 
 /// Number of steps from which the curvature is estimated.
@@ -97,10 +98,6 @@ fn direction(gradient: &[f64], pairs: &VecDeque<Pair>) -> Vec<f64> {
     }
     q.iter_mut().for_each(|q| *q = -*q);
     q
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

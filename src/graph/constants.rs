@@ -1,6 +1,6 @@
 //! Constants: finding the constant behind a value, and reading it as numbers.
 
-use super::{BodyId, Producer, View};
+use super::{BodyId, Producer, View, floats};
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{TensorProto, attribute_kind};
@@ -107,17 +107,9 @@ fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
 impl Constant<'_> {
     /// Returns the elements as float32, in storage order (not transposed); `None` if they are not floats.
     pub fn floats(&self) -> Option<Vec<f32>> {
-        let count = crate::onnx::dtype::element_count(&self.tensor.dims).ok()?;
-        let row = TensorProto { dims: vec![1, i64::try_from(count).ok()?], ..self.tensor.clone() };
-        let matrix = Matrix::new(&row).ok()?;
-        let mut values = vec![0f32; matrix.columns];
-        matrix.read(0, 0, &mut values);
+        let mut values = Matrix::flat(self.tensor).ok()?.values();
         // What a Cast to a narrower type makes of them is what the reader sees.
-        match DataType::from_onnx(self.dtype)? {
-            DataType::Float16 => values.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32()),
-            DataType::Bfloat16 => values.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32()),
-            _ => {}
-        }
+        floats::round(&mut values, DataType::from_onnx(self.dtype)?);
         Some(values)
     }
 
@@ -158,6 +150,16 @@ impl Matrix {
         let &[rows, columns] = tensor.dims.as_slice() else {
             bail!(Unsupported, "the weight has {} dimensions, not 2", tensor.dims.len());
         };
+        Matrix::shaped(tensor, rows, columns)
+    }
+
+    /// Returns the elements of a tensor of any shape as one row.
+    pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
+        Matrix::shaped(tensor, 1, tensor.dims.iter().product())
+    }
+
+    /// Returns the elements of a tensor of any shape as `rows` of `columns`, of which there must be as many.
+    pub fn shaped(tensor: &TensorProto, rows: i64, columns: i64) -> Result<Matrix> {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
         let dtype = match dtype {
             Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16) => dtype.unwrap_or(DataType::Float32),
@@ -165,17 +167,22 @@ impl Matrix {
             None => bail!(Unsupported, "the weight has the unknown type {}", tensor.data_type.unwrap_or(0)),
         };
         // Typed fields are rare and small; they are brought into the raw form once.
-        let raw = match &tensor.raw_data {
-            Some(raw) => raw.clone(),
-            None if dtype == DataType::Float32 => tensor.float_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            None => tensor.int32_data.0.iter().flat_map(|&v| (v as u16).to_le_bytes()).collect(),
-        };
+        let raw = floats::raw(tensor)?;
         let (rows, columns) = (usize::try_from(rows).unwrap_or(0), usize::try_from(columns).unwrap_or(0));
         let matrix = Matrix { rows, columns, dtype, raw };
         if rows.checked_mul(columns).and_then(|n| n.checked_mul(matrix.width())) != Some(matrix.raw.len()) {
             bail!(InvalidModel, "the size of the weight does not match its shape {:?}", tensor.dims);
         }
         Ok(matrix)
+    }
+
+    /// Returns all elements, row after row.
+    pub fn values(&self) -> Vec<f32> {
+        let mut values = vec![0f32; self.elements()];
+        // The rows lie behind one another.
+        let row = Matrix { rows: 1, columns: values.len(), ..self.clone() };
+        row.read(0, 0, &mut values);
+        values
     }
 
     /// Returns the stored element type: float32, float16 or bfloat16.

@@ -56,12 +56,7 @@ impl BodyMut<'_> {
             Some(list) => list.push(tensor),
             None => {
                 let mut constant = node("Constant", &[], &[tensor.name.as_deref().unwrap_or("")]);
-                constant.attribute = vec![AttributeProto {
-                    name: Some("value".into()),
-                    kind: Some(attribute_kind::TENSOR),
-                    t: Some(Box::new(TensorProto { name: None, ..tensor })),
-                    ..Default::default()
-                }];
+                constant.attribute = vec![tensor_attribute("value", TensorProto { name: None, ..tensor })];
                 self.nodes.insert(0, constant);
             }
         }
@@ -81,34 +76,60 @@ impl BodyMut<'_> {
 }
 
 /// Names of values and nodes, for creating fresh ones.
-pub struct Names(HashSet<String>);
+#[derive(Debug)]
+pub struct Names {
+    taken: HashSet<String>,
+    /// The number that is appended to the second of two equal names.
+    first: usize,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names::counting_from(2)
+    }
+}
 
 impl Names {
+    /// Returns an empty set, which numbers equal names from `first` on.
+    pub fn counting_from(first: usize) -> Names {
+        Names { taken: HashSet::new(), first }
+    }
+
     /// Collects every name in `model`, including subgraphs and functions.
     pub fn of(model: &ModelProto) -> Names {
-        let mut names = HashSet::new();
+        let mut names = Names::default();
         for body in super::View::new(model).bodies {
             for node in body.nodes {
-                names.extend(node.input.iter().chain(&node.output).chain(&node.name).cloned());
+                names.taken.extend(node.input.iter().chain(&node.output).chain(&node.name).cloned());
             }
             if let Some(graph) = body.graph {
-                names.extend(graph.initializer.iter().filter_map(|t| t.name.clone()));
+                names.taken.extend(graph.initializer.iter().filter_map(|t| t.name.clone()));
                 let values = graph.input.iter().chain(&graph.output).chain(&graph.value_info);
-                names.extend(values.filter_map(|v| v.name.clone()));
+                names.taken.extend(values.filter_map(|v| v.name.clone()));
             }
         }
-        Names(names)
+        names
     }
 
     /// Returns `wanted`, or `wanted_2`, `wanted_3` … if it is used.
     pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
-        let mut count = 1;
-        while !self.0.insert(name.clone()) {
-            count += 1;
+        let mut count = self.first;
+        while !self.taken.insert(name.clone()) {
             name = format!("{wanted}_{count}");
+            count += 1;
         }
         name
+    }
+
+    /// Marks a name as used, and returns whether it was free.
+    pub fn take(&mut self, name: &str) -> bool {
+        self.taken.insert(name.to_owned())
+    }
+
+    /// Returns whether a name is used.
+    pub fn contains(&self, name: &str) -> bool {
+        self.taken.contains(name)
     }
 }
 
@@ -128,6 +149,30 @@ pub fn int_attribute(name: &str, value: i64) -> AttributeProto {
 pub fn ints_attribute(name: &str, values: &[i64]) -> AttributeProto {
     let kind = Some(attribute_kind::INTS);
     AttributeProto { name: Some(name.to_owned()), kind, ints: values.to_vec(), ..Default::default() }
+}
+
+/// Returns a float attribute.
+pub fn float_attribute(name: &str, value: f32) -> AttributeProto {
+    let kind = Some(attribute_kind::FLOAT);
+    AttributeProto { name: Some(name.to_owned()), kind, f: Some(value), ..Default::default() }
+}
+
+/// Returns a string attribute.
+pub fn text_attribute(name: &str, value: &str) -> AttributeProto {
+    let (kind, s) = (Some(attribute_kind::STRING), Some(Bytes::copy_from_slice(value.as_bytes())));
+    AttributeProto { name: Some(name.to_owned()), kind, s, ..Default::default() }
+}
+
+/// Returns a tensor attribute.
+pub fn tensor_attribute(name: &str, value: TensorProto) -> AttributeProto {
+    let (kind, t) = (Some(attribute_kind::TENSOR), Some(Box::new(value)));
+    AttributeProto { name: Some(name.to_owned()), kind, t, ..Default::default() }
+}
+
+/// Returns a graph attribute, such as a branch of `If`.
+pub fn graph_attribute(name: &str, value: GraphProto) -> AttributeProto {
+    let (kind, g) = (Some(attribute_kind::GRAPH), Some(Box::new(value)));
+    AttributeProto { name: Some(name.to_owned()), kind, g, ..Default::default() }
 }
 
 /// Returns an input or output of a rank, with open dimensions.

@@ -165,8 +165,7 @@ fn first_row_is_even(tensor: &TensorProto) -> bool {
     if width < 2 || count < width {
         return false;
     }
-    let flat = TensorProto { dims: vec![count / width, width], ..tensor.clone() };
-    let Ok(matrix) = Matrix::new(&flat) else { return false };
+    let Ok(matrix) = Matrix::shaped(tensor, count / width, width) else { return false };
     let mut row = vec![0.0; usize::try_from(width).unwrap_or(0)];
     matrix.read(0, 0, &mut row);
     let even = row.iter().all(|value| *value == row[0]);

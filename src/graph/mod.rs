@@ -5,26 +5,45 @@
 //! same order and applies them.
 
 pub mod blocks;
+pub mod builder;
 pub mod constants;
 pub mod dead;
 pub mod edit;
+pub mod floats;
 pub mod formula;
+pub mod lower;
 pub mod modules;
 pub mod opset;
 pub(crate) mod order;
 pub mod origin;
+pub mod quantized;
 mod rotary;
+pub mod select;
 mod view;
-pub mod writer;
 
 pub use view::{Body, BodyId, Producer, Use, View};
 
-use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
+
+impl GraphProto {
+    /// Returns the initializers with their names.
+    pub fn initializers(&self) -> impl Iterator<Item = (&str, &TensorProto)> {
+        self.initializer.iter().filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)))
+    }
+}
 
 impl NodeProto {
     /// Returns the operator, e.g. `MatMul`.
     pub fn op(&self) -> &str {
         self.op_type.as_deref().unwrap_or("")
+    }
+
+    /// Returns the operator as messages show it: with its domain, if that is not the default one.
+    pub fn operator(&self) -> String {
+        match self.domain.as_deref() {
+            None | Some("" | "ai.onnx") => self.op().to_owned(),
+            Some(domain) => format!("{domain}.{}", self.op()),
+        }
     }
 
     /// Returns whether the node is `op` of the default domain with its own attributes.
@@ -39,6 +58,12 @@ impl NodeProto {
     /// then have no value to return, and the default of the operator is not right either.
     pub fn refers(&self) -> bool {
         self.attribute.iter().any(|a| a.ref_attr_name.as_deref().is_some_and(|name| !name.is_empty()))
+    }
+
+    /// Returns the tensor of a `Constant` node with the name of its value; `None` for other nodes.
+    pub fn constant(&self) -> Option<(&str, &TensorProto)> {
+        let tensor = self.attribute("value").filter(|_| self.is("Constant"))?.t.as_deref()?;
+        Some((self.output.first()?.as_str(), tensor))
     }
 
     /// Returns the attribute of that name.

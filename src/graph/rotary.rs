@@ -1,9 +1,9 @@
 //! Rotary positions in standard operators.
 
+use super::builder::NodeBuilder;
 use super::edit::int_attribute;
-use super::writer::Writer;
 
-impl Writer {
+impl NodeBuilder {
     /// Rotates pairs of elements by the angle of their position: Su et al. 2021, arXiv 2104.09864.
     pub fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
         let turned = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };

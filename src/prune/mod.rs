@@ -11,7 +11,6 @@
 
 mod calibrated;
 mod layers;
-mod names;
 mod options;
 mod rewrite;
 mod scores;

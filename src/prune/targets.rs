@@ -1,14 +1,14 @@
 //! Selection of the weights to prune, by the names of their modules.
 
-use super::names::{Pattern, names_of};
 use super::options::PruneOptions;
 use super::{LEFT, PRUNED};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
+use crate::graph::quantized::has_quantized_weights;
+use crate::graph::select::{Fit, Pattern, Selector, names_of};
 use crate::graph::{BodyId, View, modules};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
-use crate::quantize::QUANTIZED_ALREADY;
 use crate::report::{NodeReport, count_reasons, report_of};
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,12 +98,12 @@ struct Found<'a> {
 /// Decides on every weight of the model.
 pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     let mut globs = Globs {
-        targets: Pattern::all(&options.target_modules)?,
-        exclude: Pattern::all(&options.exclude)?,
+        targets: Selector::new(&options.target_modules, Fit::Parts)?.0,
+        exclude: Selector::new(&options.exclude, Fit::Parts)?.0,
         overrides: options
             .overrides
             .iter()
-            .map(|o| Ok((Pattern::new(&o.pattern)?, o.sparsity)))
+            .map(|o| Ok((Pattern::new(&o.pattern, Fit::Parts)?, o.sparsity)))
             .collect::<Result<_>>()?,
     };
     let (found, mut left) = find(view);
@@ -137,7 +137,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
     let mut left = Vec::new();
     for (body, content) in view.bodies.iter().enumerate() {
         for (index, node) in content.nodes.iter().enumerate() {
-            if QUANTIZED_ALREADY.contains(&node.op()) {
+            if has_quantized_weights(node) {
                 let constant = node.input.iter().find_map(|name| modules::weight(view, body, name));
                 let names = names_of(view, body, index, constant.map_or("", |c| c.name));
                 left.push((body, index, names, "is already quantized".to_owned()));
@@ -244,7 +244,7 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     let mut named = None;
     for glob in globs.targets.iter_mut() {
         if glob.matches(&found.names) {
-            named = Some(named.unwrap_or(false) | glob.plain);
+            named = Some(named.unwrap_or(false) | glob.is_plain());
         }
     }
     let sparsity = globs.overrides.iter_mut().fold(None, |chosen, (glob, sparsity)| {
@@ -271,8 +271,7 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     if (elements as u64) < options.min_elements.max(1) {
         return Err(format!("the weight has only {elements} elements"));
     }
-    let row = TensorProto { dims: vec![1, elements as i64], ..found.constant.tensor.clone() };
-    let matrix = Matrix::new(&row).map_err(|e| e.message().to_owned())?;
+    let matrix = Matrix::shaped(found.constant.tensor, 1, elements as i64).map_err(|e| e.message().to_owned())?;
     let usual = options.pattern.map_or(options.sparsity, |pattern| pattern.sparsity());
     let target = Target {
         tensor: found.constant.tensor,

@@ -5,7 +5,7 @@ use super::targets::{Layout, Target};
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{self, Scratch, ScratchSlot};
-use crate::onnx::dtype::DataType;
+use crate::graph::floats::to_bytes;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,16 +51,11 @@ impl<'t> Writer<'t> {
     /// Writes other elements from index `first` on.
     fn put(&self, first: usize, values: &[f32]) -> Result<()> {
         let matrix = &self.target.matrix;
-        let bytes: Vec<u8> = match matrix.dtype() {
-            DataType::Float16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-            DataType::Bfloat16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        };
         let (mut old, zero) = (vec![0f32; values.len()], |v: &&f32| **v == 0.0);
         matrix.read(0, first, &mut old);
         self.before.fetch_add(old.iter().filter(zero).count() as u64, Ordering::Relaxed);
         self.after.fetch_add(values.iter().filter(zero).count() as u64, Ordering::Relaxed);
-        self.slot.write_at(first * matrix.width(), &bytes)
+        self.slot.write_at(first * matrix.width(), &to_bytes(values, matrix.dtype()))
     }
 
     pub fn finish(self, how: String) -> Result<Pruned> {

@@ -18,9 +18,9 @@ use crate::calibrate::{ColumnOrder, Factor, Products, Run, Walk};
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::edit;
+use crate::graph::floats::to_bytes;
 use crate::graph::order::depths;
 use crate::model::Model;
-use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::Tensor;
 use bytes::Bytes;
@@ -222,11 +222,7 @@ impl<'w> Becomes<'w> {
     fn finish(self) -> TensorProto {
         let tensor = self.weight.tensor;
         let dtype = self.weight.matrix.dtype();
-        let raw: Vec<u8> = match dtype {
-            DataType::Float16 => self.values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-            DataType::Bfloat16 => self.values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-            _ => self.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        };
+        let raw = to_bytes(&self.values, dtype);
         edit::tensor(&self.weight.name, dtype, &tensor.dims, Bytes::from(raw))
     }
 }

@@ -1,8 +1,9 @@
 //! Changes of a plan when some of its weights are left after all.
 
-use super::planner::{Change, LEFT, Plan, report_of};
+use super::planner::{Change, LEFT, Plan};
 use super::rewrite::dead_values;
 use crate::graph::{BodyId, View};
+use crate::report::report_of;
 use std::collections::{HashMap, HashSet};
 
 /// Reason for leaving a weight that is an optional input.

@@ -9,9 +9,11 @@
 //! ONNX Runtime fuses the first form into one kernel (`DynamicQuantizeMatMul` or `MatMulIntegerToFloat`).
 
 use super::planner::{Change, Form, Plan, Weight};
-use super::rewrite::{self, Emit, Switches, Writer};
+use super::rewrite::{self, Rewriter, Switches};
 use super::weights::{Channel, Int8Matrix};
+use crate::graph::builder::NodeBuilder;
 use crate::graph::edit::{self, Names, float_tensor};
+use crate::graph::floats::to_bytes;
 use crate::graph::{BodyId, View};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
@@ -93,7 +95,12 @@ fn replace(
     };
     let values = edit::tensor(&replacement.values, DataType::Int8, &[rows as i64, columns as i64], matrix.data);
     let scales = match replacement.halved {
-        true => edit::tensor(&replacement.scales, DataType::Float16, shape, halves(&matrix.scales).into()),
+        true => edit::tensor(
+            &replacement.scales,
+            DataType::Float16,
+            shape,
+            to_bytes(&matrix.scales, DataType::Float16).into(),
+        ),
         false => float_tensor(&replacement.scales, shape, &matrix.scales),
     };
     (replacement, [values, scales])
@@ -108,8 +115,8 @@ struct Write<'a> {
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-impl Writer for Write<'_> {
-    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>) {
+impl Rewriter for Write<'_> {
+    fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>) {
         let Some(weight) = &self.replacements[change.weight] else { return emit.nodes.push(node) };
         match change.form {
             Form::Table => table(emit, &node, weight),
@@ -124,39 +131,39 @@ impl Writer for Write<'_> {
 }
 
 impl Write<'_> {
-    fn activation(&mut self, emit: &mut Emit<'_>, of: &NodeProto, dtype: i32) -> [String; 3] {
+    fn activation(&mut self, emit: &mut NodeBuilder, of: &NodeProto, dtype: i32) -> [String; 3] {
         let name = of.input[0].clone();
         if let Some(known) = self.quantized.get(&name) {
             return known.clone();
         }
-        let input = if dtype == FLOAT { name.clone() } else { emit.cast_to(of, &name, FLOAT) };
-        let made = ["int8", "scale", "zero_point"].map(|part| emit.fresh(&format!("{name}_{part}")));
-        emit.push(of, "DynamicQuantizeLinear", &[&input], &[&made[0], &made[1], &made[2]]);
+        let input = if dtype == FLOAT { name.clone() } else { emit.at(of).cast_to(&name, FLOAT) };
+        let made = ["int8", "scale", "zero_point"].map(|part| emit.names.fresh(&format!("{name}_{part}")));
+        emit.at(of).push("DynamicQuantizeLinear", &[&input], &[&made[0], &made[1], &made[2]]);
         self.quantized.insert(name, made.clone());
         made
     }
 
-    fn integer(&mut self, emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+    fn integer(&mut self, emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
         let [values, scale, zero_point] = self.activation(emit, node, weight.dtype);
-        let sums = emit.step(node, "MatMulInteger", &[&values, &weight.values, &zero_point]);
-        let sums = emit.cast_to(node, &sums, FLOAT);
-        let scale = emit.step(node, "Mul", &[&scale, &weight.scales]);
+        let sums = emit.at(node).op("MatMulInteger", &[&values, &weight.values, &zero_point]);
+        let sums = emit.at(node).cast_to(&sums, FLOAT);
+        let scale = emit.at(node).op("Mul", &[&scale, &weight.scales]);
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
-        let scale = if alpha == 1.0 { scale } else { emit.times(node, &scale, alpha, FLOAT) };
+        let scale = if alpha == 1.0 { scale } else { emit.at(node).times(&scale, alpha, FLOAT) };
         // With a beta of 0 nobody reads the bias, which may be anything.
         let Some(bias) = node.input_at(2).filter(|_| beta != 0.0) else {
             return emit.last(node, "Mul", &[&sums, &scale], weight.dtype);
         };
-        let product = emit.step(node, "Mul", &[&sums, &scale]);
-        let bias = if weight.dtype == FLOAT { bias.to_owned() } else { emit.cast_to(node, bias, FLOAT) };
-        let bias = if beta == 1.0 { bias } else { emit.times(node, &bias, beta, FLOAT) };
+        let product = emit.at(node).op("Mul", &[&sums, &scale]);
+        let bias = if weight.dtype == FLOAT { bias.to_owned() } else { emit.at(node).cast_to(bias, FLOAT) };
+        let bias = if beta == 1.0 { bias } else { emit.at(node).times(&bias, beta, FLOAT) };
         emit.last(node, "Add", &[&product, &bias], weight.dtype);
     }
 }
 
-fn contrib(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+fn contrib(emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
     let inputs = [node.input[0].as_str(), &weight.values, &weight.scales];
-    let product = emit.push(node, "DynamicQuantizeMatMul", &inputs, &[&node.output[0]]);
+    let product = emit.at(node).push("DynamicQuantizeMatMul", &inputs, &[&node.output[0]]);
     product.domain = Some("com.microsoft".into());
 }
 
@@ -165,19 +172,15 @@ fn fits_half(scale: f32) -> bool {
     scale == 0.0 || (f32::from(half::f16::MIN_POSITIVE)..=f32::from(half::f16::MAX)).contains(&scale)
 }
 
-fn halves(scales: &[f32]) -> Vec<u8> {
-    scales.iter().flat_map(|s| half::f16::from_f32(*s).to_le_bytes()).collect()
-}
-
 /// Writes a table. Its scales are float16, because there are many; those of the gathered rows are cast.
-fn table(emit: &mut Emit<'_>, node: &NodeProto, weight: &Replacement) {
+fn table(emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
     let ids = node.input.get(1).map_or("", String::as_str);
-    let rows = emit.step(node, "Gather", &[&weight.values, ids]);
-    let rows = emit.cast_to(node, &rows, FLOAT);
+    let rows = emit.at(node).op("Gather", &[&weight.values, ids]);
+    let rows = emit.at(node).cast_to(&rows, FLOAT);
     let scales = match weight.single {
         true => weight.scales.clone(),
-        false => emit.step(node, "Gather", &[&weight.scales, ids]),
+        false => emit.at(node).op("Gather", &[&weight.scales, ids]),
     };
-    let scales = if weight.halved { emit.cast_to(node, &scales, FLOAT) } else { scales };
+    let scales = if weight.halved { emit.at(node).cast_to(&scales, FLOAT) } else { scales };
     emit.last(node, "Mul", &[&rows, &scales], weight.dtype);
 }

@@ -1,7 +1,7 @@
 //! Estimates of the result of quantization.
 
 use super::allocate::units;
-use super::planner::{Change, Form, Plan, QUANTIZED, plan, report_of};
+use super::planner::{Change, Form, Plan, QUANTIZED, plan};
 use super::rewrite::dead_values;
 use super::stored::Stored;
 use super::weight_only::{Rows, coding};
@@ -10,7 +10,7 @@ use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::report::{NodeReport, Report};
+use crate::report::{NodeReport, Report, report_of};
 use std::time::Instant;
 
 /// Size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.

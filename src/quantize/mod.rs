@@ -33,7 +33,6 @@ mod weights;
 pub use algorithms::ScaleType;
 pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
-pub(crate) use planner::QUANTIZED_ALREADY;
 
 use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Ticket};

@@ -5,17 +5,18 @@ pub use super::plan::{Change, Form, Plan, Weight};
 use super::stored;
 use super::weights::Channel;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
-use crate::error::{Result, bail, error};
+use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
 use crate::graph::origin::Origin;
+use crate::graph::quantized::has_quantized_weights;
+use crate::graph::select::{Fit, Pattern, Selector};
 use crate::graph::{BodyId, Use, View};
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::platform::processor::int8_saturates;
 pub use crate::report::LEFT;
-pub use crate::report::report_of;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use crate::report::{NodeReport, report_of};
 use std::collections::HashMap;
 
 /// `NodeReport.action` of a node that was changed.
@@ -31,22 +32,6 @@ const GIVEN: &str = "an attribute is set by the call of the function";
 /// Operators with weights that are reported when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
-/// Operators whose weights are already quantized.
-pub const QUANTIZED_ALREADY: [&str; 12] = [
-    "MatMulNBits",
-    "MatMulBnb4",
-    "GatherBlockQuantized",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul",
-    "DynamicQuantizeLSTM",
-    "ConvInteger",
-    "QLinearMatMul",
-    "QLinearConv",
-    "QGemm",
-    "QAttention",
-];
-
 /// Opset from which on `Mul` broadcasts in the usual way.
 const BROADCAST_OPSET: i64 = 7;
 
@@ -55,11 +40,11 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     let mut planner = Planner {
         view,
         options,
-        include: globs(&options.include)?,
-        exclude: globs(&options.exclude)?,
+        include: Selector::new(&options.include, Fit::Name)?,
+        exclude: Selector::new(&options.exclude, Fit::Name)?,
         included: 0,
         overrides: (options.overrides.iter())
-            .map(|o| Ok((globs(std::slice::from_ref(&o.pattern))?, (o.bits, o.block_size), false)))
+            .map(|o| Ok((Pattern::new(&o.pattern, Fit::Name)?, (o.bits, o.block_size))))
             .collect::<Result<_>>()?,
         opsets: opsets(model),
         shared: HashMap::new(),
@@ -89,8 +74,8 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
     if planner.included == 0 && !options.include.is_empty() {
         bail!(InvalidArgument, "no node matches {}; {}", options.include.join(", "), planner.examples());
     }
-    if let Some(unused) = planner.overrides.iter().position(|(_, _, used)| !used) {
-        let pattern = &options.overrides[unused].pattern;
+    if let Some(unused) = planner.overrides.iter().find(|(pattern, _)| !pattern.used) {
+        let pattern = &unused.0.text;
         bail!(InvalidArgument, "no node that is quantized matches {pattern:?}; {}", planner.examples());
     }
     planner.plan.left.sort_by_key(|(body, node, _)| (*body, *node));
@@ -100,11 +85,11 @@ pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Re
 struct Planner<'p, 'a> {
     view: &'p View<'a>,
     options: &'p QuantizeOptions,
-    include: GlobSet,
-    exclude: GlobSet,
+    include: Selector,
+    exclude: Selector,
     included: usize,
     /// Bits and block size per glob, and whether it matched.
-    overrides: Vec<(GlobSet, (u32, usize), bool)>,
+    overrides: Vec<(Pattern, (u32, usize))>,
     /// Opset version of the model, then of each function.
     opsets: Vec<i64>,
     /// Planned weights, by where they are defined and how they are split.
@@ -224,7 +209,7 @@ impl<'a> Planner<'_, 'a> {
             QuantizeType::Static => "with fixed ranges",
         };
         match holds {
-            _ if QUANTIZED_ALREADY.contains(&node.op()) => Err("is already quantized".to_owned()),
+            _ if has_quantized_weights(node) => Err("is already quantized".to_owned()),
             true if given => Err(GIVEN.to_owned()),
             true => Err(format!("{} is not quantized {how}", node.op())),
             false => Ok(()),
@@ -233,12 +218,12 @@ impl<'a> Planner<'_, 'a> {
 
     /// Checks the globs against the names of the node and of its weight.
     fn selected(&mut self, node: &NodeProto, constant: &Constant<'_>) -> Judged<()> {
-        let matches = |globs: &GlobSet| globs.is_match(node.label()) || globs.is_match(constant.name);
-        if !self.options.include.is_empty() && !matches(&self.include) {
+        let names = [node.label(), constant.name];
+        if !self.include.is_empty() && !self.include.matches(&names) {
             return Err("not included".to_owned());
         }
         self.included += 1;
-        if matches(&self.exclude) { Err("excluded".to_owned()) } else { Ok(()) }
+        if self.exclude.matches(&names) { Err("excluded".to_owned()) } else { Ok(()) }
     }
 
     fn accept(&mut self, body: BodyId, node: usize, form: Form, input: usize, constant: Constant<'a>) {
@@ -341,18 +326,13 @@ impl<'a> Planner<'_, 'a> {
 
 /// Returns bits and block size for these names: those of the first matching override, otherwise the default.
 fn bits(
-    overrides: &mut [(GlobSet, (u32, usize), bool)],
+    overrides: &mut [(Pattern, (u32, usize))],
     options: &QuantizeOptions,
     label: &str,
     constant: &str,
 ) -> ((u32, usize), bool) {
-    match overrides.iter_mut().find(|o| o.0.is_match(label) || o.0.is_match(constant)) {
-        Some((_, bits, used)) => {
-            *used = true;
-            (*bits, true)
-        }
-        None => ((options.bits, options.block_size), false),
-    }
+    let found = overrides.iter_mut().find_map(|(pattern, bits)| pattern.matches(&[label, constant]).then_some(*bits));
+    found.map_or(((options.bits, options.block_size), false), |bits| (bits, true))
 }
 
 fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
@@ -376,15 +356,6 @@ pub(super) fn opsets(model: &Model) -> Vec<i64> {
         found.and_then(|i| i.version).unwrap_or(0)
     };
     std::iter::once(model.opset()).chain(model.proto().functions.iter().map(|f| default(&f.opset_import))).collect()
-}
-
-pub(super) fn globs(patterns: &[String]) -> Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob = GlobBuilder::new(pattern).build();
-        set.add(glob.map_err(|e| error!(InvalidArgument, "the pattern {pattern:?} is not valid: {}", e.kind()))?);
-    }
-    set.build().map_err(|e| error!(InvalidArgument, "the patterns are not valid: {e}"))
 }
 
 pub(super) fn limit(options: &QuantizeOptions) -> f32 {

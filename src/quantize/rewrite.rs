@@ -1,11 +1,12 @@
 //! Shared parts of the rewriters: dead values, the report, and new nodes of a body.
 
-use super::planner::{Change, LEFT, Plan, QUANTIZED, report_of};
-use crate::graph::edit::{self, Names, float_tensor, int_attribute};
+use super::planner::{Change, LEFT, Plan, QUANTIZED};
+use crate::graph::builder::NodeBuilder;
+use crate::graph::edit::{self, Names, int_attribute};
 use crate::graph::{BodyId, View, dead};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
-use crate::report::NodeReport;
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
 /// Returns the values that are dead after the changes: the float weights, and the nodes that led to them.
@@ -15,10 +16,10 @@ pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> Ha
     dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
-/// A writer of the new nodes of one form.
-pub trait Writer {
+/// What writes the new nodes of one form.
+pub trait Rewriter {
     /// Adds the nodes that replace one.
-    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>);
+    fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>);
 
     /// Clears cached values that following nodes cannot see.
     fn forget(&mut self);
@@ -43,7 +44,7 @@ pub fn apply(
     done: &[bool],
     mut constants: HashMap<BodyId, Vec<TensorProto>>,
     names: &mut Names,
-    writer: &mut dyn Writer,
+    writer: &mut dyn Rewriter,
     switches: Option<&Switches<'_>>,
 ) -> ModelProto {
     let view = View::new(original);
@@ -58,7 +59,8 @@ pub fn apply(
     let mut model = original.clone();
     edit::for_each_body(&mut model, &mut |body, mut content| {
         let old = std::mem::take(content.nodes);
-        let mut emit = Emit::new(old.len(), names);
+        let mut emit = NodeBuilder::replacing(std::mem::take(names));
+        emit.nodes.reserve(old.len());
         writer.forget();
         let conditions = switches.filter(|_| body == 0).map(|s| (s, emit.conditions(s)));
         for (index, node) in old.into_iter().enumerate() {
@@ -71,6 +73,7 @@ pub fn apply(
                 }
             }
         }
+        *names = emit.names;
         *content.nodes = emit.nodes;
         if let (Some((switches, _)), Some(inputs)) = (&conditions, &mut content.inputs) {
             inputs.push(edit::value(switches.input, DataType::Bool, 1));
@@ -114,136 +117,62 @@ pub fn reports(
     all.into_iter().map(|(_, _, report)| report).collect()
 }
 
-/// A builder of the new node list of one body.
-pub struct Emit<'a> {
-    /// The nodes so far.
-    pub nodes: Vec<NodeProto>,
-    names: &'a mut Names,
-}
-
 const FLOAT: i32 = DataType::Float32 as i32;
 
-impl<'a> Emit<'a> {
-    /// Returns a builder with capacity for about `count` nodes.
-    pub fn new(count: usize, names: &'a mut Names) -> Emit<'a> {
-        Emit { nodes: Vec::with_capacity(count), names }
-    }
-
-    /// Returns a fresh name.
-    pub fn fresh(&mut self, wanted: &str) -> String {
-        self.names.fresh(wanted)
-    }
-
-    /// Returns a name for the output of a node that replaces `of`.
-    pub fn output(&mut self, of: &NodeProto, op: &str) -> String {
-        self.names.fresh(&format!("{}_{op}_output", of.label()))
-    }
-
-    /// Adds a node named after the one it replaces.
-    pub fn push(&mut self, of: &NodeProto, op: &str, inputs: &[&str], outputs: &[&str]) -> &mut NodeProto {
-        let mut node = edit::node(op, inputs, outputs);
-        node.name = Some(self.names.fresh(&format!("{}_{op}", of.label())));
-        node.metadata_props = of.metadata_props.clone();
-        self.nodes.push(node);
-        let last = self.nodes.len() - 1;
-        &mut self.nodes[last]
-    }
-
-    /// Adds a node with one new output and returns its name.
-    pub fn step(&mut self, of: &NodeProto, op: &str, inputs: &[&str]) -> String {
-        let output = self.output(of, op);
-        self.push(of, op, inputs, &[&output]);
-        output
-    }
-
-    /// Adds a `Cast` to `to` with the output `output`.
-    pub fn cast(&mut self, of: &NodeProto, input: &str, to: i32, output: &str) {
-        self.push(of, "Cast", &[input], &[output]).attribute = vec![int_attribute("to", i64::from(to))];
-    }
-
-    /// Adds a `Cast` to `to` and returns the name of its output.
-    pub fn cast_to(&mut self, of: &NodeProto, input: &str, to: i32) -> String {
-        let output = self.output(of, "Cast");
-        self.cast(of, input, to, &output);
-        output
-    }
-
+/// What the rewriters add to a builder.
+impl NodeBuilder {
     /// Adds the last node of a change: `op` produces the node's own output, through a `Cast` if it is not float32.
     pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
         if dtype == FLOAT {
-            self.push(of, op, inputs, &[&of.output[0]]);
+            self.at(of).push(op, inputs, &[&of.output[0]]);
         } else {
-            let value = self.step(of, op, inputs);
-            self.cast(of, &value, dtype, &of.output[0]);
+            let value = self.at(of).op(op, inputs);
+            self.op_to("Cast", &[&value], &of.output[0], vec![int_attribute("to", dtype.into())]);
         }
     }
 
     /// Adds a product of a value and a constant factor, both of type `dtype`.
-    pub fn times(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) -> String {
-        let factor = self.factor(of, factor, dtype);
-        self.step(of, "Mul", &[value, &factor])
+    pub fn times(&mut self, value: &str, factor: f32, dtype: i32) -> String {
+        let factor = self.factor(factor, dtype);
+        self.op("Mul", &[value, &factor])
     }
 
-    /// As [`Emit::times`], for the last node of a change.
+    /// As [`NodeBuilder::times`], for the last node of a change.
     pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
-        let factor = self.factor(of, factor, dtype);
-        self.push(of, "Mul", &[value, &factor], &[&of.output[0]]);
+        let factor = self.at(of).factor(factor, dtype);
+        self.push("Mul", &[value, &factor], &[&of.output[0]]);
     }
 
-    fn factor(&mut self, of: &NodeProto, factor: f32, dtype: i32) -> String {
-        let factor = self.constant(of, "factor", float_tensor("", &[], &[factor]));
-        if dtype == FLOAT { factor } else { self.cast_to(of, &factor, dtype) }
+    fn factor(&mut self, factor: f32, dtype: i32) -> String {
+        let factor = self.scalar(factor);
+        if dtype == FLOAT { factor } else { self.cast_to(&factor, dtype) }
     }
 
     /// Adds a scalar for each switch and returns their names.
     fn conditions(&mut self, switches: &Switches<'_>) -> Vec<String> {
-        let of = edit::node("Switch", &[], &["switch"]);
+        self.at(&edit::node("Switch", &[], &["switch"]));
         let one = |index: usize| {
-            let index = edit::tensor("", DataType::Int64, &[], (index as i64).to_le_bytes().to_vec().into());
-            let index = self.constant(&of, "index", index);
-            self.step(&of, "Gather", &[switches.input, &index])
+            let index = self.int(index as i64);
+            self.op("Gather", &[switches.input, &index])
         };
         (0..switches.count).map(one).collect()
     }
 
     /// Adds an `If` with the writer's nodes in one branch, and the original node in the other.
-    fn either(&mut self, writer: &mut dyn Writer, node: &NodeProto, change: &Change<'_>, condition: &str) {
+    fn either(&mut self, writer: &mut dyn Rewriter, node: &NodeProto, change: &Change<'_>, condition: &str) {
         let mark = self.nodes.len();
-        let branch = |emit: &mut Emit<'_>, name: &str, write: &mut dyn FnMut(&mut Emit<'_>, NodeProto)| {
+        let branch = |emit: &mut NodeBuilder, name: &str, write: &mut dyn FnMut(&mut NodeBuilder, NodeProto)| {
             let mut node = node.clone();
-            node.output[0] = emit.output(&node, name);
+            node.output[0] = emit.at(&node).fresh(name);
             let output = vec![edit::untyped(&node.output[0])];
             write(emit, node);
             let graph =
                 GraphProto { name: Some(name.into()), node: emit.nodes.split_off(mark), output, ..Default::default() };
-            AttributeProto {
-                name: Some(format!("{name}_branch")),
-                kind: Some(attribute_kind::GRAPH),
-                g: Some(Box::new(graph)),
-                ..Default::default()
-            }
+            edit::graph_attribute(&format!("{name}_branch"), graph)
         };
         let then = branch(self, "then", &mut |emit, node| writer.write(emit, node, change));
         let otherwise = branch(self, "else", &mut |emit, node| emit.nodes.push(node));
-        self.push(node, "If", &[condition], &[&node.output[0]]).attribute = vec![then, otherwise];
-    }
-
-    /// Adds a small list of integers.
-    pub fn ints(&mut self, of: &NodeProto, values: &[i64]) -> String {
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(of, "shape", edit::tensor("", DataType::Int64, &[values.len() as i64], raw))
-    }
-
-    fn constant(&mut self, of: &NodeProto, what: &str, tensor: TensorProto) -> String {
-        let name = self.names.fresh(&format!("{}_{what}", of.label()));
-        let value = TensorProto { name: None, ..tensor };
-        self.push(of, "Constant", &[], &[&name]).attribute = vec![AttributeProto {
-            name: Some("value".into()),
-            kind: Some(attribute_kind::TENSOR),
-            t: Some(Box::new(value)),
-            ..Default::default()
-        }];
-        name
+        self.at(node).push("If", &[condition], &[&node.output[0]]).attribute = vec![then, otherwise];
     }
 }
 

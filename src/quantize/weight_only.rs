@@ -16,12 +16,13 @@
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::plan::{Change, Form, Plan, Weight, is_table};
-use super::rewrite::{self, Emit, Switches, Writer};
+use super::rewrite::{self, Rewriter, Switches};
 use super::weights::Channel;
 use super::{Algorithm, BLOCK_SIZE, QuantizeOptions};
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
+use crate::graph::builder::NodeBuilder;
 use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names, int_attribute};
 use crate::graph::{BodyId, View};
@@ -321,8 +322,8 @@ struct Write<'a> {
     options: &'a QuantizeOptions,
 }
 
-impl Writer for Write<'_> {
-    fn write(&mut self, emit: &mut Emit<'_>, node: NodeProto, change: &Change<'_>) {
+impl Rewriter for Write<'_> {
+    fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>) {
         let weights = self.weights;
         match &weights[change.weight] {
             Some((constants, matrix)) => self.change(emit, &node, change, constants, matrix),
@@ -339,7 +340,7 @@ impl Writer for Write<'_> {
 impl Write<'_> {
     fn change(
         &mut self,
-        emit: &mut Emit<'_>,
+        emit: &mut NodeBuilder,
         node: &NodeProto,
         change: &Change<'_>,
         constants: &Constants,
@@ -361,9 +362,9 @@ impl Write<'_> {
         // With a beta of 0 nobody reads the bias, which may be anything.
         let bias = if change.form == Form::BlockGemm && beta != 0.0 { node.input_at(2) } else { None };
         let plain = change.form != Form::BlockGemm || (alpha == 1.0 && bias.is_none());
-        let output = if plain { node.output[0].clone() } else { emit.output(node, "MatMulNBits") };
+        let output = if plain { node.output[0].clone() } else { emit.at(node).fresh("MatMulNBits") };
         let coding = &matrix.coding;
-        let product = emit.push(node, "MatMulNBits", &inputs, &[&output]);
+        let product = emit.at(node).push("MatMulNBits", &inputs, &[&output]);
         product.domain = Some("com.microsoft".into());
         product.attribute = vec![
             int_attribute("K", matrix.columns as i64),
@@ -376,20 +377,26 @@ impl Write<'_> {
             return;
         }
         let Some(bias) = bias else { return emit.times_to(node, &output, alpha, dtype) };
-        let product = if alpha == 1.0 { output } else { emit.times(node, &output, alpha, dtype) };
-        let bias = if beta == 1.0 { bias.to_owned() } else { emit.times(node, bias, beta, dtype) };
-        emit.push(node, "Add", &[&product, &bias], &[&node.output[0]]);
+        let product = if alpha == 1.0 { output } else { emit.at(node).times(&output, alpha, dtype) };
+        let bias = if beta == 1.0 { bias.to_owned() } else { emit.at(node).times(bias, beta, dtype) };
+        emit.at(node).push("Add", &[&product, &bias], &[&node.output[0]]);
     }
 
     /// Returns the codes as a product reads them, computed.
-    fn shaped(&mut self, emit: &mut Emit<'_>, of: &NodeProto, constants: &Constants, matrix: &BlockMatrix) -> String {
+    fn shaped(
+        &mut self,
+        emit: &mut NodeBuilder,
+        of: &NodeProto,
+        constants: &Constants,
+        matrix: &BlockMatrix,
+    ) -> String {
         if let Some(known) = self.shaped.get(&constants.codes) {
             return known.clone();
         }
         let coding = &matrix.coding;
         let dims = [matrix.rows, coding.blocks(matrix.columns), coding.block_bytes()].map(|d| d as i64);
-        let shape = emit.ints(of, &dims);
-        let codes = emit.step(of, "Reshape", &[&constants.codes, &shape]);
+        let shape = emit.at(of).ints(&dims);
+        let codes = emit.at(of).op("Reshape", &[&constants.codes, &shape]);
         self.shaped.insert(constants.codes.clone(), codes.clone());
         codes
     }
@@ -397,7 +404,7 @@ impl Write<'_> {
     /// Returns the scales as the operators read them, in the type of the activations.
     fn scales(
         &mut self,
-        emit: &mut Emit<'_>,
+        emit: &mut NodeBuilder,
         of: &NodeProto,
         constants: &Constants,
         matrix: &BlockMatrix,
@@ -414,32 +421,32 @@ impl Write<'_> {
         let float = DataType::Float32.to_onnx();
         let mut scales = constants.scales.clone();
         if stored != DataType::Float32 {
-            scales = emit.cast_to(of, &scales, if constants.factors.is_some() { float } else { dtype });
+            scales = emit.at(of).cast_to(&scales, if constants.factors.is_some() { float } else { dtype });
         }
         if let Some(factors) = &constants.factors {
-            scales = emit.step(of, "Mul", &[&scales, factors]);
+            scales = emit.at(of).op("Mul", &[&scales, factors]);
         }
         if dtype != float && (constants.factors.is_some() || stored == DataType::Float32) {
-            scales = emit.cast_to(of, &scales, dtype);
+            scales = emit.at(of).cast_to(&scales, dtype);
         }
         self.floats.insert(key, scales.clone());
         scales
     }
 }
 
-fn table(emit: &mut Emit<'_>, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
+fn table(emit: &mut NodeBuilder, node: &NodeProto, constants: &Constants, scales: &str, matrix: &BlockMatrix) {
     let coding = &matrix.coding;
     let codes = if constants.flat {
         constants.codes.clone()
     } else {
         let width = (coding.blocks(matrix.columns) * coding.block_bytes()) as i64;
-        let shape = emit.ints(node, &[matrix.rows as i64, width]);
-        emit.step(node, "Reshape", &[&constants.codes, &shape])
+        let shape = emit.at(node).ints(&[matrix.rows as i64, width]);
+        emit.at(node).op("Reshape", &[&constants.codes, &shape])
     };
     let ids = node.input.get(1).map_or("", String::as_str);
     let mut inputs = vec![codes.as_str(), ids, scales];
     inputs.extend(constants.zeros.as_deref());
-    let rows = emit.push(node, "GatherBlockQuantized", &inputs, &[&node.output[0]]);
+    let rows = emit.at(node).push("GatherBlockQuantized", &inputs, &[&node.output[0]]);
     rows.domain = Some("com.microsoft".into());
     rows.attribute = vec![
         int_attribute("gather_axis", 0),

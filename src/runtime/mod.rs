@@ -37,6 +37,7 @@ pub mod session;
 pub mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod types;
 mod watch;
 mod weights;
 
@@ -49,6 +50,7 @@ pub use providers::{Availability, Execution, Provider, ProviderChoice, available
 pub use resident::{Bound, Resident};
 pub use session::{Placement, Session};
 pub use tensor::{Element, Tensor};
+pub use types::infer_types;
 
 /// A file or folder the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it is missing.
 #[cfg(test)]

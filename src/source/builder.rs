@@ -7,11 +7,11 @@
 use super::weights::{BlockForm, Form, Stored, Weights};
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
-use crate::graph::edit;
+use crate::graph::edit::{self, Names};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// The operators of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +45,7 @@ pub struct Builder<'w> {
     /// The operators to use.
     pub dialect: Dialect,
     graph: GraphProto,
-    names: HashSet<String>,
+    names: Names,
     scope: Vec<String>,
     constants: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
     /// Half-precision weights that were already cast.
@@ -59,7 +59,8 @@ impl<'w> Builder<'w> {
     /// Returns an empty graph over a checkpoint.
     pub fn new(name: &str, weights: &'w dyn Weights, dialect: Dialect) -> Builder<'w> {
         let graph = GraphProto { name: Some(name.to_owned()), ..Default::default() };
-        let (names, scope, constants, casts) = Default::default();
+        let (scope, constants, casts) = Default::default();
+        let names = Names::counting_from(1);
         let scratch = Scratch::new(&std::env::temp_dir());
         Builder { weights, dialect, graph, names, scope, constants, casts, contrib: false, scratch }
     }
@@ -74,7 +75,7 @@ impl<'w> Builder<'w> {
 
     /// Declares an input; a dimension is a size or a symbol.
     pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
-        self.names.insert(name.to_owned());
+        self.names.take(name);
         self.graph.input.push(value_info(name, dtype, dims));
         name.to_owned()
     }
@@ -82,7 +83,7 @@ impl<'w> Builder<'w> {
     /// Declares `value` as an output with the name `name`.
     pub fn output(&mut self, name: &str, value: &str, dtype: DataType, dims: &[&str]) {
         if name != value {
-            self.names.insert(name.to_owned());
+            self.names.take(name);
             let mut node = edit::node("Identity", &[value], &[name]);
             node.name = Some(format!("/{name}/Identity"));
             self.graph.node.push(node);
@@ -141,7 +142,7 @@ impl<'w> Builder<'w> {
         self.contrib |= domain == "com.microsoft";
         let path = format!("/{}{}{op}", self.scope.join("/"), if self.scope.is_empty() { "" } else { "/" });
         let name = self.fresh(&path);
-        self.names.extend(outputs.iter().map(|o| (*o).to_owned()));
+        outputs.iter().for_each(|output| _ = self.names.take(output));
         self.push(domain, op, &name, inputs, outputs, attributes);
     }
 
@@ -163,13 +164,7 @@ impl<'w> Builder<'w> {
 
     /// Returns an unused name: `wanted`, or `wanted_1`, `wanted_2` …
     pub fn fresh(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_owned();
-        let mut count = 0;
-        while !self.names.insert(name.clone()) {
-            count += 1;
-            name = format!("{wanted}_{count}");
-        }
-        name
+        self.names.fresh(wanted)
     }
 
     /// Returns a weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is
@@ -221,7 +216,7 @@ impl<'w> Builder<'w> {
         if !matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
             bail!(Unsupported, "the tensor {name:?} is {}, not float", dtype.name());
         }
-        if self.names.insert(name.to_owned()) {
+        if self.names.take(name) {
             self.graph.initializer.push(edit::tensor(name, dtype, &stored.dims, stored.bytes));
         }
         Ok(dtype)
@@ -324,7 +319,7 @@ impl<'w> Builder<'w> {
     /// Adds an initializer of any kind under its own name, once.
     pub fn initializer(&mut self, tensor: TensorProto) -> String {
         let name = tensor.name.clone().unwrap_or_default();
-        if self.names.insert(name.clone()) {
+        if self.names.take(&name) {
             self.graph.initializer.push(tensor);
         }
         name
@@ -358,16 +353,12 @@ impl<'w> Builder<'w> {
 }
 
 fn attribute(name: &str, value: &Attribute<'_>) -> AttributeProto {
-    let mut made = AttributeProto { name: Some(name.to_owned()), ..Default::default() };
     match value {
-        Attribute::Int(v) => (made.kind, made.i) = (Some(attribute_kind::INT), Some(*v)),
-        Attribute::Float(v) => (made.kind, made.f) = (Some(attribute_kind::FLOAT), Some(*v)),
-        Attribute::Ints(v) => (made.kind, made.ints) = (Some(attribute_kind::INTS), v.to_vec()),
-        Attribute::Text(v) => {
-            (made.kind, made.s) = (Some(attribute_kind::STRING), Some(Bytes::copy_from_slice(v.as_bytes())));
-        }
+        Attribute::Int(v) => edit::int_attribute(name, *v),
+        Attribute::Float(v) => edit::float_attribute(name, *v),
+        Attribute::Ints(v) => edit::ints_attribute(name, v),
+        Attribute::Text(v) => edit::text_attribute(name, v),
     }
-    made
 }
 
 fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {

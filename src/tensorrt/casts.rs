@@ -5,11 +5,10 @@ use super::options::Precision;
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::edit::{Names, int_attribute, node, tensor};
+use crate::graph::floats::{self, floats};
 use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
-use bytes::Bytes;
-use half::{bf16, f16};
 use std::collections::{HashMap, HashSet};
 
 /// How a node treats the float32 values that it reads and writes.
@@ -183,14 +182,6 @@ impl Writer {
     }
 }
 
-/// Returns the float32 elements of a constant, in whichever field they are stored.
-pub(super) fn floats(constant: &TensorProto) -> Vec<f32> {
-    match &constant.raw_data {
-        Some(raw) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        None => constant.float_data.0.clone(),
-    }
-}
-
 fn converted(
     constant: &TensorProto,
     name: &str,
@@ -198,20 +189,9 @@ fn converted(
     emulated: bool,
     scratch: &Scratch,
 ) -> Result<TensorProto> {
-    let values = floats(constant);
-    let bytes: Vec<u8> = match (precision, emulated) {
-        (Precision::Bf16, false) => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        (Precision::Bf16, true) => values.iter().flat_map(|v| bf16::from_f32(*v).to_f32().to_le_bytes()).collect(),
-        (_, false) => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        (_, true) => values.iter().flat_map(|v| f16::from_f32(*v).to_f32().to_le_bytes()).collect(),
-    };
-    let slot = scratch.reserve(bytes.len())?;
-    slot.write_at(0, &bytes)?;
-    let raw: Bytes = slot.finish()?;
-    let dtype = match (precision, emulated) {
-        (_, true) => DataType::Float32,
-        (Precision::Bf16, _) => DataType::Bfloat16,
-        _ => DataType::Float16,
-    };
-    Ok(tensor(name, dtype, &constant.dims, raw))
+    let mut values = floats(constant)?;
+    let short = if precision == Precision::Bf16 { DataType::Bfloat16 } else { DataType::Float16 };
+    let dtype = if emulated { DataType::Float32 } else { short };
+    floats::round(&mut values, short);
+    Ok(tensor(name, dtype, &constant.dims, floats::store(&values, dtype, scratch)?))
 }

@@ -13,6 +13,8 @@ use super::sample::{self, Sample};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
+use crate::graph::floats::floats;
+use crate::graph::select::{Fit, Selector};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
@@ -85,6 +87,8 @@ struct Work<'w> {
     constants: HashMap<&'w str, &'w TensorProto>,
     /// Magnitudes of the inputs of products, for int8 and fp8.
     ranges: HashMap<String, f32>,
+    /// Nodes and operators that stay.
+    keep_fp32: Selector,
     scratch: Scratch,
 }
 
@@ -106,14 +110,15 @@ pub(super) fn lower(
     call.report("precision", 0, 0)?;
     let sample = Sample::take(runtime, model, shapes, options.threads, call)?;
     let graph = model.graph();
-    let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
-    let constants: HashMap<&str, &TensorProto> =
-        graph.initializer.iter().filter(float).filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let float = |(_, t): &(&str, &TensorProto)| t.data_type == Some(DataType::Float32.to_onnx());
+    let constants: HashMap<&str, &TensorProto> = graph.initializers().filter(float).collect();
     let made = sample.types.iter().filter(|(_, dtype)| **dtype == DataType::Float32).map(|(name, _)| name.clone());
     let given = model.inputs().into_iter().filter(|i| i.dtype == Some(DataType::Float32)).map(|i| i.name);
     let floats = made.chain(given).chain(constants.keys().map(|name| (*name).to_owned())).collect();
     let scratch = Scratch::new(&std::env::temp_dir());
-    let mut work = Work { runtime, model, options, call, sample, floats, constants, ranges: HashMap::new(), scratch };
+    let keep_fp32 = Selector::new(&options.keep_fp32, Fit::Literal)?;
+    let ranges = HashMap::new();
+    let mut work = Work { runtime, model, options, call, sample, floats, constants, ranges, keep_fp32, scratch };
     let batches = work.find_ranges()?;
     let mut back: HashMap<usize, String> = HashMap::new();
     let allowed = options.error_allowed();
@@ -207,7 +212,7 @@ impl Work<'_> {
         if floats().next().is_none() || op == "Constant" {
             return kept(String::new());
         }
-        if self.options.keep_fp32.iter().any(|keep| keep == op || keep == node.label()) {
+        if self.keep_fp32.matches(&[op, node.label()]) {
             return kept("kept by keep_fp32".to_owned());
         }
         if self.options.precision.is_quantized() {
@@ -259,7 +264,7 @@ impl Work<'_> {
         let most = match (self.sample.largest.get(name), self.constants.get(name)) {
             (Some(most), _) => *most,
             (None, Some(constant)) => {
-                let values = casts::floats(constant);
+                let values = floats(constant).ok()?;
                 values.iter().filter(|v| v.is_finite()).fold(0.0f32, |most, v| most.max(v.abs()))
             }
             _ => return None,
@@ -273,7 +278,7 @@ impl Work<'_> {
         if count > NUMBER as i64 {
             return None;
         }
-        casts::floats(constant).into_iter().find(|v| *v != 0.0 && v.abs() < LEAST).map(|value| (name, value))
+        floats(constant).ok()?.into_iter().find(|v| *v != 0.0 && v.abs() < LEAST).map(|value| (name, value))
     }
 
     fn rewrite(&self, forms: &[Form], emulated: bool) -> Result<Rewritten> {

@@ -2,14 +2,16 @@
 //! Scales are symmetric, as TensorRT requires: one per output channel of a weight, one per tensor of activations,
 //! found on calibration data.
 
-use super::casts::{Form, Rewritten, floats};
+use super::casts::{Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
 use crate::calibrate::{self, Batch, Calibration, Data, Method, Range};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files::{self, Scratch};
+use crate::graph::builder::{Naming, NodeBuilder};
 use crate::graph::dead::{Policy, eliminate};
-use crate::graph::edit::{Names, float_tensor, int_attribute, node, tensor};
+use crate::graph::edit::{Names, float_tensor, int_attribute, tensor};
+use crate::graph::floats::floats;
 use crate::graph::opset;
 use crate::limits;
 use crate::model::Model;
@@ -123,12 +125,13 @@ pub(super) fn rewrite(
     scratch: &Scratch,
 ) -> Result<Rewritten> {
     let mut proto = original.clone();
-    let (names, per_channel) = (Names::of(original), opset::version(original) >= 13);
+    let (names, opset) = (Names::of(original), opset::version(original));
+    let per_channel = opset >= 13;
     let Some(graph) = proto.graph.as_deref_mut() else { return Ok(Rewritten { proto, short: HashMap::new() }) };
-    let originals = original.graph.as_deref().map_or(&[][..], |graph| &graph.initializer[..]);
-    let constants = originals.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let constants = original.graph.iter().flat_map(|graph| graph.initializers()).collect();
     let made = HashMap::new();
-    let mut writer = Writer { precision, per_channel, names, made, nodes: Vec::new(), constants: Vec::new(), scratch };
+    let builder = NodeBuilder::with(names, Naming::Prefix("quantized"), opset);
+    let mut writer = Quantizer { precision, per_channel, builder, made, scratch };
     let mut short = HashMap::new();
     for (mut node, form) in std::mem::take(&mut graph.node).into_iter().zip(forms) {
         if let (Form::Short, Some(Ok(Weighted { weight, axis }))) = (form, weight_of(&node, &constants)) {
@@ -137,27 +140,25 @@ pub(super) fn rewrite(
             node.input[1] = writer.weight(weight, axis)?;
             short.extend(node.output.iter().map(|name| (name.clone(), name.clone())));
         }
-        writer.nodes.push(node);
+        writer.builder.nodes.push(node);
     }
-    graph.node = writer.nodes;
-    graph.initializer.extend(writer.constants);
+    graph.node = writer.builder.nodes;
+    graph.initializer.extend(writer.builder.constants);
     // Weights that only their quantized form stands for now.
     eliminate(graph, Policy::Initializers);
     Ok(Rewritten { proto, short })
 }
 
-struct Writer<'s> {
+struct Quantizer<'s> {
     precision: Precision,
     per_channel: bool,
-    names: Names,
+    builder: NodeBuilder,
     /// Quantized values by name and channel axis.
     made: HashMap<(String, Option<usize>), String>,
-    nodes: Vec<NodeProto>,
-    constants: Vec<TensorProto>,
     scratch: &'s Scratch,
 }
 
-impl Writer<'_> {
+impl Quantizer<'_> {
     fn dtype(&self) -> DataType {
         if self.precision == Precision::Fp8 { DataType::Float8E4m3fn } else { DataType::Int8 }
     }
@@ -173,10 +174,12 @@ impl Writer<'_> {
         if let Some(known) = self.made.get(&(name.to_owned(), None)) {
             return known.clone();
         }
-        let (scale, zero) = (self.names.fresh(&format!("{name}/scale")), self.names.fresh(&format!("{name}/zero")));
-        self.constants.push(float_tensor(&scale, &[], &[self.scale_of(most)]));
-        self.constants.push(tensor(&zero, self.dtype(), &[], vec![0u8].into()));
-        let (short, back) = (self.names.fresh(&format!("{name}/short")), self.names.fresh(&format!("{name}/back")));
+        let (scale, zero) =
+            (self.builder.names.fresh(&format!("{name}/scale")), self.builder.names.fresh(&format!("{name}/zero")));
+        self.builder.constants.push(float_tensor(&scale, &[], &[self.scale_of(most)]));
+        self.builder.constants.push(tensor(&zero, self.dtype(), &[], vec![0u8].into()));
+        let (short, back) =
+            (self.builder.names.fresh(&format!("{name}/short")), self.builder.names.fresh(&format!("{name}/back")));
         self.add("QuantizeLinear", &[name, &scale, &zero], &short, None);
         self.add("DequantizeLinear", &[&short, &scale, &zero], &back, None);
         self.made.insert((name.to_owned(), None), back.clone());
@@ -188,7 +191,7 @@ impl Writer<'_> {
         if let Some(known) = self.made.get(&(name.clone(), Some(axis))) {
             return Ok(known.clone());
         }
-        let values = floats(weight);
+        let values = floats(weight)?;
         let channels = if self.per_channel { weight.dims[axis].max(1) as usize } else { 1 };
         let inner: usize = weight.dims[axis + 1..].iter().product::<i64>().max(1) as usize;
         let channel = |index: usize| if channels == 1 { 0 } else { index / inner % channels };
@@ -209,22 +212,22 @@ impl Writer<'_> {
         let bytes: Vec<u8> = values.iter().enumerate().map(one).collect();
         let slot = self.scratch.reserve(bytes.len())?;
         slot.write_at(0, &bytes)?;
-        let (short, scale) = (self.names.fresh(&format!("{name}/short")), self.names.fresh(&format!("{name}/scale")));
-        let (zero, back) = (self.names.fresh(&format!("{name}/zero")), self.names.fresh(&format!("{name}/back")));
-        self.constants.push(tensor(&short, self.dtype(), &weight.dims, slot.finish()?));
+        let (short, scale) =
+            (self.builder.names.fresh(&format!("{name}/short")), self.builder.names.fresh(&format!("{name}/scale")));
+        let (zero, back) =
+            (self.builder.names.fresh(&format!("{name}/zero")), self.builder.names.fresh(&format!("{name}/back")));
+        self.builder.constants.push(tensor(&short, self.dtype(), &weight.dims, slot.finish()?));
         let dims: &[i64] = if self.per_channel { &[channels as i64] } else { &[] };
-        self.constants.push(float_tensor(&scale, dims, &scales));
-        self.constants.push(tensor(&zero, self.dtype(), dims, vec![0u8; scales.len()].into()));
+        self.builder.constants.push(float_tensor(&scale, dims, &scales));
+        self.builder.constants.push(tensor(&zero, self.dtype(), dims, vec![0u8; scales.len()].into()));
         self.add("DequantizeLinear", &[&short, &scale, &zero], &back, self.per_channel.then_some(axis as i64));
         self.made.insert((name, Some(axis)), back.clone());
         Ok(back)
     }
 
     fn add(&mut self, op: &str, inputs: &[&str], output: &str, axis: Option<i64>) {
-        let mut made = node(op, inputs, &[output]);
-        made.name = Some(self.names.fresh(&format!("{output}/{op}")));
-        made.attribute.extend(axis.map(|axis| int_attribute("axis", axis)));
-        self.nodes.push(made);
+        let attributes = axis.map(|axis| int_attribute("axis", axis)).into_iter().collect();
+        self.builder.op_to(op, inputs, output, attributes);
     }
 }
 

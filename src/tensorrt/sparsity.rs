@@ -1,8 +1,8 @@
 //! Counts the weights with 2:4 structured sparsity: two zeros in every four values along the axis that is summed
 //! over.
 
-use super::casts::floats;
 use super::quantized::{Weighted, weight_of};
+use crate::graph::floats::floats;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, TensorProto};
 use std::collections::HashMap;
@@ -16,9 +16,8 @@ pub(super) struct Counted {
 
 pub(super) fn count(model: &ModelProto) -> Counted {
     let Some(graph) = model.graph.as_deref() else { return Counted { weights: 0, with_pattern: 0 } };
-    let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
-    let constants: HashMap<&str, &TensorProto> =
-        graph.initializer.iter().filter(float).filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let float = |(_, t): &(&str, &TensorProto)| t.data_type == Some(DataType::Float32.to_onnx());
+    let constants: HashMap<&str, &TensorProto> = graph.initializers().filter(float).collect();
     let mut counted = Counted { weights: 0, with_pattern: 0 };
     for node in &graph.node {
         let Some(Ok(Weighted { weight, axis })) = weight_of(node, &constants) else { continue };
@@ -35,7 +34,7 @@ fn has_pattern(weight: &TensorProto, axis: usize) -> bool {
     else {
         return false;
     };
-    let values = floats(weight);
+    let Ok(values) = floats(weight) else { return false };
     let inner: usize = weight.dims[axis + 1..].iter().product::<i64>().max(1) as usize;
     values.chunks_exact(length * inner).all(|part| {
         (0..inner).all(|column| {

@@ -2,8 +2,8 @@
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
+use crate::graph::edit::text_attribute;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, attribute_kind};
 
 /// A formula with a letter for each dimension: `...` is expanded.
 struct Formula {
@@ -92,13 +92,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
         }
     }
     let equation = format!("{}->{}", terms.join(","), target.iter().collect::<String>());
-    let attribute = AttributeProto {
-        name: Some("equation".to_owned()),
-        kind: Some(attribute_kind::STRING),
-        s: Some(equation.into_bytes().into()),
-        ..Default::default()
-    };
-    let mut gradient = t.op_with("Einsum", &values, vec![attribute]);
+    let mut gradient = t.op_with("Einsum", &values, vec![text_attribute("equation", &equation)]);
     if !missing.is_empty() {
         let missing = t.ints(&missing);
         gradient = t.op("Unsqueeze", &[&gradient, &missing]);

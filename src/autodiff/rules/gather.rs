@@ -5,16 +5,11 @@
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
-use crate::onnx::proto::{AttributeProto, attribute_kind};
+use crate::onnx::proto::AttributeProto;
 
 /// Returns the attribute `reduction: add`.
 pub(crate) fn adding() -> Vec<AttributeProto> {
-    vec![AttributeProto {
-        name: Some("reduction".to_owned()),
-        kind: Some(attribute_kind::STRING),
-        s: Some(bytes::Bytes::from_static(b"add")),
-        ..Default::default()
-    }]
+    vec![edit::text_attribute("reduction", "add")]
 }
 
 /// Returns zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank`

@@ -113,7 +113,7 @@ pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let product = |t: &mut Tape, left: (&str, bool), right: (&str, bool)| {
         let mut attributes =
             vec![edit::int_attribute("transA", left.1.into()), edit::int_attribute("transB", right.1.into())];
-        attributes.push(super::shape::float_attribute("alpha", alpha));
+        attributes.push(crate::graph::edit::float_attribute("alpha", alpha));
         t.op_with("Gemm", &[left.0, right.0], attributes)
     };
     let mut parts = Vec::new();

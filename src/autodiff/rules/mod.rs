@@ -15,4 +15,3 @@ pub mod shape;
 pub mod softmax;
 
 pub(crate) use gather::adding;
-pub(super) use shape::float_attribute;

@@ -3,13 +3,6 @@
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
-use crate::onnx::proto::{AttributeProto, attribute_kind};
-
-/// Returns a float attribute.
-pub(in crate::autodiff) fn float_attribute(name: &str, value: f32) -> AttributeProto {
-    let kind = Some(attribute_kind::FLOAT);
-    AttributeProto { name: Some(name.to_owned()), kind, f: Some(value), ..Default::default() }
-}
 
 /// Differentiates `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: restores the shape of the input.
 pub fn reshape(t: &mut Tape, step: &Step) -> Result<Parts> {

@@ -3,55 +3,43 @@
 use super::join::Join;
 use crate::ensemble::{Ensemble, Method};
 use crate::error::{Result, bail};
-use crate::graph::edit::{float_tensor, int_attribute, ints_attribute, node, tensor};
+use crate::graph::builder::{Naming, NodeBuilder};
+use crate::graph::edit::{Names, float_tensor, int_attribute};
 use crate::model::Pooling;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto};
+use crate::onnx::proto::{NodeProto, TensorProto};
+use std::ops::{Deref, DerefMut};
 
 /// New nodes and constants. All names begin with `ensemble/`.
-pub struct Nodes {
-    nodes: Vec<NodeProto>,
-    constants: Vec<TensorProto>,
-    version: i64,
+pub struct Nodes(NodeBuilder);
+
+impl Deref for Nodes {
+    type Target = NodeBuilder;
+
+    fn deref(&self) -> &NodeBuilder {
+        &self.0
+    }
+}
+
+impl DerefMut for Nodes {
+    fn deref_mut(&mut self) -> &mut NodeBuilder {
+        &mut self.0
+    }
 }
 
 impl Nodes {
     /// Returns a builder for the opset of `join`.
     pub fn new(join: &Join) -> Nodes {
-        Nodes { nodes: Vec::new(), constants: Vec::new(), version: join.version() }
+        Nodes(NodeBuilder::with(Names::default(), Naming::Numbered("ensemble"), join.version()))
     }
 
     /// Returns the nodes and constants.
     pub fn into_parts(self) -> (Vec<NodeProto>, Vec<TensorProto>) {
-        (self.nodes, self.constants)
-    }
-
-    fn fresh(&self, word: &str) -> String {
-        format!("ensemble/{word}_{}", self.nodes.len() + self.constants.len())
-    }
-
-    fn op(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
-        let output = self.fresh(op);
-        self.op_to(op, inputs, attributes, &output);
-        output
-    }
-
-    fn op_to(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>, output: &str) {
-        let made = NodeProto { attribute: attributes, ..node(op, inputs, &[output]) };
-        self.nodes.push(NodeProto { name: Some(format!("ensemble/{op}_{}", self.nodes.len())), ..made });
+        (self.0.nodes, self.0.constants)
     }
 
     fn number(&mut self, value: f64) -> String {
-        let name = self.fresh("number");
-        self.constants.push(float_tensor(&name, &[], &[value as f32]));
-        name
-    }
-
-    fn ints(&mut self, values: &[i64]) -> String {
-        let name = self.fresh("ints");
-        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constants.push(tensor(&name, DataType::Int64, &[values.len() as i64], raw));
-        name
+        self.scalar(value as f32)
     }
 
     /// Adds a `Cast` of `value` to float32.
@@ -62,51 +50,30 @@ impl Nodes {
         }
     }
 
-    fn cast(&mut self, value: &str, to: DataType) -> String {
-        self.op("Cast", &[value], vec![int_attribute("to", to.to_onnx().into())])
-    }
-
-    /// Adds a slice of elements from `start` to `end` of a dimension.
-    pub fn slice(&mut self, value: &str, start: i64, end: i64, axis: i64) -> String {
-        let (start, end, axis) = (self.ints(&[start]), self.ints(&[end]), self.ints(&[axis]));
-        self.op("Slice", &[value, &start, &end, &axis], Vec::new())
-    }
-
     /// Adds a permutation of the last dimension.
     pub fn picked(&mut self, value: &str, order: &[usize]) -> String {
         let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let indices = self.ints(&order);
-        self.op("Gather", &[value, &indices], vec![int_attribute("axis", -1)])
+        self.op_with("Gather", &[value, &indices], vec![int_attribute("axis", -1)])
     }
 
     /// Adds a slice of the last columns of logits, as many as the input `keep` requests; all for 0.
     pub fn last_columns(&mut self, value: &str, keep: &str) -> String {
         let keep = self.cast(keep, DataType::Int64);
         let shape = self.ints(&[1]);
-        let keep = self.op("Reshape", &[&keep, &shape], Vec::new());
-        let start = self.op("Neg", &[&keep], Vec::new());
+        let keep = self.op("Reshape", &[&keep, &shape]);
+        let start = self.op("Neg", &[&keep]);
         let (end, axis) = (self.ints(&[i64::MAX]), self.ints(&[1]));
-        self.op("Slice", &[value, &start, &end, &axis], Vec::new())
-    }
-
-    /// Adds a reduction over one dimension. Its axes are an input from opset 18 on (for a sum from 13).
-    fn reduce(&mut self, op: &str, value: &str, axis: i64, keep: bool) -> String {
-        let keep = int_attribute("keepdims", keep.into());
-        if self.version >= 18 || op == "ReduceSum" {
-            let axes = self.ints(&[axis]);
-            self.op(op, &[value, &axes], vec![keep])
-        } else {
-            self.op(op, &[value], vec![ints_attribute("axes", &[axis]), keep])
-        }
+        self.op("Slice", &[value, &start, &end, &axis])
     }
 
     fn unsqueeze(&mut self, value: &str, axis: i64) -> String {
         let axes = self.ints(&[axis]);
-        self.op("Unsqueeze", &[value, &axes], Vec::new())
+        self.op("Unsqueeze", &[value, &axes])
     }
 
     fn log_softmax(&mut self, value: &str) -> String {
-        self.op("LogSoftmax", &[value], vec![int_attribute("axis", -1)])
+        self.op_with("LogSoftmax", &[value], vec![int_attribute("axis", -1)])
     }
 
     fn scaled(&mut self, value: &str, factor: f64) -> String {
@@ -114,33 +81,33 @@ impl Nodes {
             return value.to_owned();
         }
         let factor = self.number(factor);
-        self.op("Mul", &[value, &factor], Vec::new())
+        self.op("Mul", &[value, &factor])
     }
 
     fn plus(&mut self, value: &str, number: f64) -> String {
         let number = self.number(number);
-        self.op("Add", &[value, &number], Vec::new())
+        self.op("Add", &[value, &number])
     }
 
     fn sum(&mut self, values: &[String]) -> String {
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        if values.len() == 1 { values[0].to_owned() } else { self.op("Sum", &values, Vec::new()) }
+        if values.len() == 1 { values[0].to_owned() } else { self.op("Sum", &values) }
     }
 
     fn stacked(&mut self, values: &[String]) -> String {
         let rows: Vec<String> = values.iter().map(|value| self.unsqueeze(value, 0)).collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-        self.op("Concat", &rows, vec![int_attribute("axis", 0)])
+        self.op_with("Concat", &rows, vec![int_attribute("axis", 0)])
     }
 
     /// Adds `ln Σ exp` over values.
     fn log_sum(&mut self, values: &[String]) -> String {
         let stacked = self.stacked(values);
-        self.reduce("ReduceLogSumExp", &stacked, 0, false)
+        self.reduce("ReduceLogSumExp", &stacked, &[0], false)
     }
 
     fn top(&mut self, value: &str) -> String {
-        self.op("ArgMax", &[value], vec![int_attribute("axis", -1), int_attribute("keepdims", 1)])
+        self.op_with("ArgMax", &[value], vec![int_attribute("axis", -1), int_attribute("keepdims", 1)])
     }
 
     /// Adds a sort over values, and returns the middle one or two.
@@ -149,14 +116,13 @@ impl Nodes {
         let count = self.ints(&[values.len() as i64]);
         let (sorted, order) = (self.fresh("sorted"), self.fresh("order"));
         let attributes = vec![int_attribute("axis", 0)];
-        let made = NodeProto { attribute: attributes, ..node("TopK", &[&stacked, &count], &[&sorted, &order]) };
-        self.nodes.push(NodeProto { name: Some(format!("ensemble/TopK_{}", self.nodes.len())), ..made });
+        self.push("TopK", &[&stacked, &count], &[&sorted, &order]).attribute = attributes;
         let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
         let mut pick = |index: usize| {
             let index = self.ints(&[index as i64]);
-            let row = self.op("Gather", &[&sorted, &index], vec![int_attribute("axis", 0)]);
+            let row = self.op_with("Gather", &[&sorted, &index], vec![int_attribute("axis", 0)]);
             let axes = self.ints(&[0]);
-            self.op("Squeeze", &[&row, &axes], Vec::new())
+            self.op("Squeeze", &[&row, &axes])
         };
         if low == high { vec![pick(low)] } else { vec![pick(low), pick(high)] }
     }
@@ -167,52 +133,53 @@ impl Nodes {
             Pooling::Cls => {
                 let first = self.slice(value, 0, 1, 1);
                 let axes = self.ints(&[1]);
-                self.op("Squeeze", &[&first, &axes], Vec::new())
+                self.op("Squeeze", &[&first, &axes])
             }
             Pooling::Mean | Pooling::MeanSqrtLen | Pooling::WeightedMean => {
                 let mut mask = self.float(mask, mask_dtype);
                 if pooling == Pooling::WeightedMean {
                     // The places of tokens, from 1 on: how many there are up to each.
                     let axis = self.ints(&[1]);
-                    let places = self.op("CumSum", &[&mask, &axis], vec![int_attribute("exclusive", 0)]);
-                    mask = self.op("Mul", &[&mask, &places], Vec::new());
+                    let places = self.op_with("CumSum", &[&mask, &axis], vec![int_attribute("exclusive", 0)]);
+                    mask = self.op("Mul", &[&mask, &places]);
                 }
                 let column = self.unsqueeze(&mask, 2);
-                let kept = self.op("Mul", &[value, &column], Vec::new());
+                let kept = self.op("Mul", &[value, &column]);
                 let (sum, count) =
-                    (self.reduce("ReduceSum", &kept, 1, false), self.reduce("ReduceSum", &mask, 1, true));
+                    (self.reduce("ReduceSum", &kept, &[1], false), self.reduce("ReduceSum", &mask, &[1], true));
                 let one = self.number(1e-9);
-                let mut count = self.op("Max", &[&count, &one], Vec::new());
+                let mut count = self.op("Max", &[&count, &one]);
                 if pooling == Pooling::MeanSqrtLen {
-                    count = self.op("Sqrt", &[&count], Vec::new());
+                    count = self.op("Sqrt", &[&count]);
                 }
-                self.op("Div", &[&sum, &count], Vec::new())
+                self.op("Div", &[&sum, &count])
             }
             Pooling::Max => {
                 let mask = self.cast(mask, DataType::Bool);
                 let column = self.unsqueeze(&mask, 2);
                 let least = self.number(f64::from(f32::MIN));
-                let kept = self.op("Where", &[&column, value, &least], Vec::new());
-                self.reduce("ReduceMax", &kept, 1, false)
+                let kept = self.op("Where", &[&column, value, &least]);
+                self.reduce("ReduceMax", &kept, &[1], false)
             }
             Pooling::LastToken => {
                 // The last place that counts: positions times the mask, the largest.
                 let mask = self.cast(mask, DataType::Int64);
                 let (axis, flags) = (self.ints(&[1]), vec![int_attribute("exclusive", 0)]);
-                let places = self.op("CumSum", &[&mask, &axis], flags);
-                let places = self.op("Mul", &[&places, &mask], Vec::new());
-                let last = self.op("ArgMax", &[&places], vec![int_attribute("axis", 1), int_attribute("keepdims", 1)]);
-                self.op("GatherND", &[value, &last], vec![int_attribute("batch_dims", 1)])
+                let places = self.op_with("CumSum", &[&mask, &axis], flags);
+                let places = self.op("Mul", &[&places, &mask]);
+                let last =
+                    self.op_with("ArgMax", &[&places], vec![int_attribute("axis", 1), int_attribute("keepdims", 1)]);
+                self.op_with("GatherND", &[value, &last], vec![int_attribute("batch_dims", 1)])
             }
         }
     }
 
     /// Adds a normalization of `value` to length 1, row by row.
     pub fn unit(&mut self, value: &str) -> String {
-        let norm = self.reduce("ReduceL2", value, -1, true);
+        let norm = self.reduce("ReduceL2", value, &[-1], true);
         let least = self.number(1e-12);
-        let norm = self.op("Max", &[&norm, &least], Vec::new());
-        self.op("Div", &[value, &norm], Vec::new())
+        let norm = self.op("Max", &[&norm, &least]);
+        self.op("Div", &[value, &norm])
     }
 }
 
@@ -245,7 +212,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         }
         Method::Max => {
             let values: Vec<&str> = logs.iter().map(String::as_str).collect();
-            let largest = nodes.op("Max", &values, Vec::new());
+            let largest = nodes.op("Max", &values);
             nodes.log_softmax(&largest)
         }
         Method::Median => {
@@ -264,43 +231,43 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
             None => nodes.log_softmax(&scaled[0]),
         };
         let tops: Vec<String> = scaled.iter().map(|row| nodes.top(row)).collect();
-        let same: Vec<String> = tops[1..].iter().map(|top| nodes.op("Equal", &[&tops[0], top], Vec::new())).collect();
+        let same: Vec<String> = tops[1..].iter().map(|top| nodes.op("Equal", &[&tops[0], top])).collect();
         let mut all = same[0].clone();
         for same in &same[1..] {
-            all = nodes.op("And", &[&all, same], Vec::new());
+            all = nodes.op("And", &[&all, same]);
         }
-        nodes.op_to("Where", &[&all, &own, &combined], Vec::new(), name);
+        nodes.op_to("Where", &[&all, &own, &combined], name, Vec::new());
     } else {
-        nodes.op_to("Identity", &[&combined], Vec::new(), name);
+        nodes.op_to("Identity", &[&combined], name, Vec::new());
     }
     Ok(())
 }
 
 fn vote(nodes: &mut Nodes, rows: &[String], weights: &[f64]) -> String {
-    let shape = nodes.op("Shape", &[&rows[0]], Vec::new());
+    let shape = nodes.op("Shape", &[&rows[0]]);
     let last = nodes.ints(&[-1]);
-    let depth = nodes.op("Gather", &[&shape, &last], Vec::new());
+    let depth = nodes.op("Gather", &[&shape, &last]);
     let mut votes = Vec::new();
     for (row, weight) in rows.iter().zip(weights) {
         let attributes = vec![int_attribute("axis", -1), int_attribute("keepdims", 0)];
-        let top = nodes.op("ArgMax", &[row], attributes);
+        let top = nodes.op_with("ArgMax", &[row], attributes);
         let name = nodes.fresh("vote");
         nodes.constants.push(float_tensor(&name, &[2], &[0.0, *weight as f32]));
-        votes.push(nodes.op("OneHot", &[&top, &depth, &name], vec![int_attribute("axis", -1)]));
+        votes.push(nodes.op_with("OneHot", &[&top, &depth, &name], vec![int_attribute("axis", -1)]));
     }
     let shares = nodes.sum(&votes);
-    nodes.op("Log", &[&shares], Vec::new())
+    nodes.op("Log", &[&shares])
 }
 
 fn contrast(nodes: &mut Nodes, logs: &[String]) -> String {
-    let most = nodes.reduce("ReduceMax", &logs[0], -1, true);
+    let most = nodes.reduce("ReduceMax", &logs[0], &[-1], true);
     let bar = nodes.plus(&most, 0.1f64.ln());
     let least = nodes.number(-708.0);
-    let amateur = nodes.op("Max", &[&logs[1], &least], Vec::new());
-    let score = nodes.op("Sub", &[&logs[0], &amateur], Vec::new());
-    let plausible = nodes.op("GreaterOrEqual", &[&logs[0], &bar], Vec::new());
+    let amateur = nodes.op("Max", &[&logs[1], &least]);
+    let score = nodes.op("Sub", &[&logs[0], &amateur]);
+    let plausible = nodes.op("GreaterOrEqual", &[&logs[0], &bar]);
     let never = nodes.number(f64::NEG_INFINITY);
-    let kept = nodes.op("Where", &[&plausible, &score, &never], Vec::new());
+    let kept = nodes.op("Where", &[&plausible, &score, &never]);
     nodes.log_softmax(&kept)
 }
 
@@ -310,8 +277,8 @@ pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[Strin
     let terms: Vec<String> = vectors.iter().zip(weights).map(|(v, w)| nodes.scaled(v, factor(*w))).collect();
     let terms: Vec<&str> = terms.iter().map(String::as_str).collect();
     match concat {
-        true => nodes.op_to("Concat", &terms, vec![int_attribute("axis", -1)], name),
-        false => nodes.op_to("Sum", &terms, Vec::new(), name),
+        true => nodes.op_to("Concat", &terms, name, vec![int_attribute("axis", -1)]),
+        false => nodes.op_to("Sum", &terms, name, Vec::new()),
     }
 }
 
@@ -320,7 +287,7 @@ pub fn number(nodes: &mut Nodes, ensemble: &Ensemble, values: &[String], name: &
     let combined = match ensemble.options().method {
         Method::Max => {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            nodes.op("Max", &values, Vec::new())
+            nodes.op("Max", &values)
         }
         Method::Median => {
             let middle = nodes.middle(values);
@@ -335,5 +302,5 @@ pub fn number(nodes: &mut Nodes, ensemble: &Ensemble, values: &[String], name: &
             nodes.sum(&terms)
         }
     };
-    nodes.op_to("Identity", &[&combined], Vec::new(), name);
+    nodes.op_to("Identity", &[&combined], name, Vec::new());
 }

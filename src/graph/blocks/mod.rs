@@ -10,10 +10,9 @@ use crate::error::{Result, bail};
 use crate::files::Scratch;
 use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names};
+use crate::graph::floats::store;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
-use bytes::Bytes;
-use half::f16;
 use std::collections::HashMap;
 use values::Constants;
 
@@ -44,7 +43,7 @@ fn of_operators(proto: &mut ModelProto) -> Result<usize> {
         if is_linear(node) {
             if let Some((dims, dtype, values)) = decode::linear(&constants, node) {
                 let name = node.output.first().map(String::as_str).unwrap_or_default();
-                weights.push(edit::tensor(name, dtype, &dims, stored(&values, dtype, &scratch)?));
+                weights.push(edit::tensor(name, dtype, &dims, store(&values, dtype, &scratch)?));
                 made.insert(index, Vec::new());
             }
             continue;
@@ -60,7 +59,7 @@ fn of_operators(proto: &mut ModelProto) -> Result<usize> {
                 let source = node.input_at(usize::from(!is_table(node))).unwrap_or("weight");
                 let name = names.fresh(&format!("{source}/float"));
                 let dims = weight.dims.map(|d| d as i64);
-                let raw = stored(&weight.values, weight.dtype, &scratch)?;
+                let raw = store(&weight.values, weight.dtype, &scratch)?;
                 weights.push(edit::tensor(&name, weight.dtype, &dims, raw));
                 known.insert(key, name.clone());
                 name
@@ -121,14 +120,4 @@ fn instead(node: &NodeProto, name: &str, names: &mut Names) -> Result<Vec<NodePr
         ..edit::node("Add", &[&product, bias], &[output])
     }));
     Ok(nodes)
-}
-
-fn stored(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
-    let raw: Vec<u8> = match dtype {
-        DataType::Float16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    };
-    let slot = scratch.reserve(raw.len())?;
-    slot.write_at(0, &raw)?;
-    slot.finish()
 }

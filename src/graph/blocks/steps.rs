@@ -1,12 +1,12 @@
 //! Weights that a few nodes compute from 8-bit codes, as quantization stores weights without a block operator:
 //! converted to floats.
 
-use super::stored;
 use crate::error::Result;
 use crate::files::Scratch;
-use crate::graph::constants::{Matrix, whole_numbers};
+use crate::graph::constants::whole_numbers;
 use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit;
+use crate::graph::floats::{self, floats, store};
 use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
@@ -27,9 +27,8 @@ struct Array {
 pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
     let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
-    let constants: HashMap<&str, &TensorProto> = (graph.initializer.iter())
-        .filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)))
-        .chain(graph.node.iter().filter_map(constant_node))
+    let constants: HashMap<&str, &TensorProto> = (graph.initializers())
+        .chain(graph.node.iter().filter_map(NodeProto::constant))
         .filter(|(name, _)| !given.contains(name))
         .collect();
     let mut steps: HashMap<&str, &NodeProto> = HashMap::new();
@@ -55,7 +54,7 @@ pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
         };
         let Some(dtype @ (DataType::Float32 | DataType::Float16)) = dtype else { continue };
         let dims: Vec<i64> = array.dims.iter().map(|size| *size as i64).collect();
-        weights.push(edit::tensor(&name, dtype, &dims, stored(&array.values, dtype, &scratch)?));
+        weights.push(edit::tensor(&name, dtype, &dims, store(&array.values, dtype, &scratch)?));
     }
     let count = weights.len();
     let made: HashSet<String> = weights.iter().filter_map(|tensor| tensor.name.clone()).collect();
@@ -64,11 +63,6 @@ pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     graph.initializer.extend(weights);
     eliminate(graph, Policy::All);
     Ok(count)
-}
-
-fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
-    let tensor = node.is("Constant").then(|| node.attribute("value")).flatten()?.t.as_deref()?;
-    Some((node.output.first()?.as_str(), tensor))
 }
 
 /// Returns whether a constant holds codes: 8-bit numbers, more than one.
@@ -117,13 +111,10 @@ fn value(
 
 /// Converts an array to another float type.
 fn rounded(mut array: Array, to: DataType) -> Option<Array> {
-    let round: fn(f32) -> f32 = match to {
-        DataType::Float32 => return Some(array),
-        DataType::Float16 => |v| half::f16::from_f32(v).to_f32(),
-        DataType::Bfloat16 => |v| half::bf16::from_f32(v).to_f32(),
-        _ => return None,
-    };
-    array.values.iter_mut().for_each(|v| *v = round(*v));
+    if !matches!(to, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
+        return None;
+    }
+    floats::round(&mut array.values, to);
     Some(array)
 }
 
@@ -133,12 +124,7 @@ fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     let values = match DataType::from_onnx(tensor.data_type.unwrap_or(0))? {
         DataType::Int8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte as i8)).collect(),
         DataType::Uint8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte)).collect(),
-        _ => {
-            let row = TensorProto { dims: vec![1, i64::try_from(count).ok()?], ..tensor.clone() };
-            let (matrix, mut values) = (Matrix::new(&row).ok()?, vec![0f32; count]);
-            matrix.read(0, 0, &mut values);
-            values
-        }
+        _ => floats(tensor).ok()?,
     };
     (values.len() == count).then_some(Array { dims, values })
 }

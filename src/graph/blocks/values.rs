@@ -2,11 +2,11 @@
 //! products, shape changes.
 
 use crate::graph::constants::whole_numbers;
+use crate::graph::floats::{self, floats};
 use crate::graph::order::producer_nodes;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use bytes::Bytes;
-use half::f16;
 use std::collections::{HashMap, HashSet};
 
 /// Maximum number of nodes between a constant and a value.
@@ -57,7 +57,7 @@ impl<'g> Constants<'g> {
     pub fn of(graph: &'g GraphProto) -> Constants<'g> {
         // A constant that is an input as well may be another one in each run.
         let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
-        let tensors = graph.initializer.iter().filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)));
+        let tensors = graph.initializers();
         Constants {
             makers: producer_nodes(&graph.node),
             tensors: tensors.filter(|(name, _)| !given.contains(name)).collect(),
@@ -102,13 +102,7 @@ fn of_tensor(tensor: &TensorProto) -> Option<Value> {
             let nibbles = raw.iter().flat_map(|byte| [byte & 15, byte >> 4]).take(count);
             Numbers::Floats(nibbles.map(|n| f32::from(n) - if signed && n > 7 { 16.0 } else { 0.0 }).collect())
         }
-        (DataType::Float32, Some(raw)) => {
-            Numbers::Floats(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        }
-        (DataType::Float32, None) => Numbers::Floats(tensor.float_data.0.clone()),
-        (DataType::Float16, Some(raw)) => {
-            Numbers::Floats(raw.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect())
-        }
+        (DataType::Float32 | DataType::Float16, _) => Numbers::Floats(floats(tensor).ok()?),
         (DataType::Int64 | DataType::Int32, _) => Numbers::Whole(whole_numbers(tensor)?),
         _ => return None,
     };
@@ -122,11 +116,10 @@ fn cast(value: Value, to: DataType) -> Option<Value> {
         return Some(value);
     }
     let mut values = value.floats()?;
-    match to {
-        DataType::Float32 => {}
-        DataType::Float16 => values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32()),
-        _ => return None,
+    if !matches!(to, DataType::Float32 | DataType::Float16) {
+        return None;
     }
+    floats::round(&mut values, to);
     Some(Value { dims, dtype: to, numbers: Numbers::Floats(values) })
 }
 
@@ -138,7 +131,7 @@ fn product(a: Value, b: Value) -> Option<Value> {
     let (mut large, small) = if a.numbers.count() >= b.numbers.count() { (a, b) } else { (b, a) };
     let ahead = large.dims.len().checked_sub(small.dims.len())?;
     let fits = small.dims.iter().zip(&large.dims[ahead..]).all(|(s, l)| s == l || *s == 1);
-    let short = large.dtype == DataType::Float16;
+    let dtype = large.dtype;
     let dims = small.dims.clone();
     let (Numbers::Floats(values), Some(factors), true) = (&mut large.numbers, small.floats(), fits) else {
         return None;
@@ -151,10 +144,8 @@ fn product(a: Value, b: Value) -> Option<Value> {
             rest /= size;
         }
         *value *= factors.get(at)?;
-        if short {
-            *value = f16::from_f32(*value).to_f32();
-        }
     }
+    floats::round(values, dtype);
     Some(large)
 }
 

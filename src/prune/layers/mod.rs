@@ -14,6 +14,7 @@ use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::{Stop, Tensor};
+use crate::statistics::dot;
 use crate::text::Decoder;
 pub use find::Layers;
 pub use find::find;
@@ -145,7 +146,6 @@ fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }

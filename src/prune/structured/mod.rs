@@ -28,6 +28,7 @@ pub use crate::calibrate::Data;
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::edit;
+use crate::graph::quantized::is_quantized;
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::Stop;
@@ -120,7 +121,7 @@ impl Plan {
         let mut proto = model.proto().clone();
         edit::modernize_ir(&mut proto);
         let model = model.derive(proto);
-        if let Some(node) = model.graph().node.iter().find(|node| rules::is_quantized(node)) {
+        if let Some(node) = model.graph().node.iter().find(|node| is_quantized(node)) {
             bail!(
                 Unsupported,
                 "node {:?} ({}): the model is already quantized; prune it first",

@@ -7,11 +7,11 @@ use super::groups::{Group, Groups};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::graph::order::reads;
+use crate::graph::select::{Fit, Pattern, Selector, names_of};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, TensorProto};
 use crate::onnx::validate::subgraphs;
-use crate::prune::names::{Pattern, names_of};
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
 
@@ -58,13 +58,13 @@ pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options:
     };
     let all = options.target_modules.is_empty();
     let (mut named, mut of_group) = (vec![all; producers.len()], vec![all; groups.groups.len()]);
-    for pattern in &mut Pattern::all(&options.target_modules)? {
+    for pattern in &mut Selector::new(&options.target_modules, Fit::Parts)?.0 {
         let (by, of) = meant(pattern);
         check(pattern)?;
         named.iter_mut().zip(by).for_each(|(named, by)| *named |= by);
         of_group.iter_mut().zip(of).for_each(|(group, of)| *group |= of);
     }
-    for pattern in &mut Pattern::all(&options.exclude)? {
+    for pattern in &mut Selector::new(&options.exclude, Fit::Parts)?.0 {
         let by: Vec<bool> = producers.iter().map(|names| pattern.matches(names)).collect();
         named.iter_mut().zip(&by).for_each(|(named, by)| *named &= !by);
         for (of, group) in of_group.iter_mut().zip(&groups.groups) {
@@ -74,7 +74,7 @@ pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options:
     let mut sparsity: Vec<Option<f64>> = of_group.iter().map(|of| of.then_some(options.sparsity)).collect();
     // The first that matches counts.
     for other in options.overrides.iter().rev() {
-        let mut pattern = Pattern::new(&other.pattern)?;
+        let mut pattern = Pattern::new(&other.pattern, Fit::Parts)?;
         let (_, of) = meant(&mut pattern);
         check(&pattern)?;
         sparsity.iter_mut().zip(of).filter(|(_, of)| *of).for_each(|(group, _)| {

@@ -1,28 +1,14 @@
 //! Stored tensors: cutting, masking, and measuring along an axis.
 
-use crate::error::{Result, bail};
+use crate::error::Result;
 use crate::files::Scratch;
+use crate::graph::floats::raw;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use bytes::Bytes;
 
 /// Number of bytes that are written at a time.
 const PIECE: usize = 1 << 20;
-
-/// Returns the elements of a float tensor as little-endian bytes, wherever they are stored.
-pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
-    if let Some(raw) = &tensor.raw_data {
-        return Ok(raw.clone());
-    }
-    Ok(match DataType::from_onnx(tensor.data_type.unwrap_or(0)) {
-        Some(DataType::Float32) => tensor.float_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        Some(DataType::Float64) => tensor.double_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        Some(DataType::Float16 | DataType::Bfloat16) => {
-            tensor.int32_data.0.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect()
-        }
-        _ => bail!(Internal, "a tensor that is cut is not float"),
-    })
-}
 
 /// Returns the size of an element in bytes.
 pub fn width(tensor: &TensorProto) -> usize {

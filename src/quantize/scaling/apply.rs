@@ -6,6 +6,7 @@ use crate::files::Scratch;
 use crate::graph::View;
 use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor};
+use crate::graph::floats::to_bytes;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
@@ -115,17 +116,13 @@ fn scaled(product: &Product<'_>, factors: &Factors, name: &str, scratch: &Scratc
             line.iter_mut().enumerate().for_each(|(column, v)| *v *= own * factor(by_column, column));
         }
         if product.inputs_are_rows {
-            slot.write_at(first * outputs * 4, &bytes(&lines[..count * matrix.columns]))?;
+            slot.write_at(first * outputs * 4, &to_bytes(&lines[..count * matrix.columns], DataType::Float32))?;
         } else {
             for input in 0..inputs {
                 let values: Vec<f32> = (0..count).map(|row| lines[row * matrix.columns + input]).collect();
-                slot.write_at((input * outputs + first) * 4, &bytes(&values))?;
+                slot.write_at((input * outputs + first) * 4, &to_bytes(&values, DataType::Float32))?;
             }
         }
     }
     Ok(edit::tensor(name, DataType::Float32, &[inputs as i64, outputs as i64], slot.finish()?))
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }

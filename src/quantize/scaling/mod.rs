@@ -155,16 +155,6 @@ fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
 /// Returns the elements of a constant float32 vector.
 fn vector(view: &View<'_>, name: &str) -> Option<Vec<f32>> {
     let constant = view.constant(0, name)?;
-    let matrix = match constant.tensor.dims.as_slice() {
-        [count] => {
-            Matrix::new(&crate::onnx::proto::TensorProto { dims: vec![1, *count], ..constant.tensor.clone() }).ok()?
-        }
-        _ => return None,
-    };
-    if constant.dtype != DataType::Float32.to_onnx() {
-        return None;
-    }
-    let mut values = vec![0f32; matrix.columns];
-    matrix.read(0, 0, &mut values);
-    Some(values)
+    let vector = constant.tensor.dims.len() == 1 && constant.dtype == DataType::Float32.to_onnx();
+    constant.floats().filter(|_| vector)
 }

@@ -11,9 +11,9 @@ use crate::graph::edit::{self, Names, float_tensor};
 use crate::graph::{Use, View};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
-use crate::quantize::planner::{QUANTIZED, report_of};
+use crate::quantize::planner::QUANTIZED;
 use crate::quantize::rewrite::take_names;
-use crate::report::NodeReport;
+use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
 /// A factor and an addend for each output channel.

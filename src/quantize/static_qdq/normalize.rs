@@ -11,11 +11,11 @@ use crate::graph::constants::whole_numbers;
 use crate::graph::edit::{self, Names};
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
 use crate::quantize::QuantizeOptions;
-use crate::quantize::planner::{QUANTIZED, report_of};
-use crate::report::NodeReport;
+use crate::quantize::planner::QUANTIZED;
+use crate::report::{NodeReport, report_of};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::verify::{Examiner, Kept};
 use std::collections::{HashMap, HashSet};
@@ -150,15 +150,9 @@ fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     }
     let [Some(x), Some(y)] = [node.input.first(), node.output.first()] else { return vec![node] };
     let gate = names.fresh(&format!("{}_gate", node.label()));
-    let float = |name: &str, value: f32| AttributeProto {
-        name: Some(name.to_owned()),
-        kind: Some(attribute_kind::FLOAT),
-        f: Some(value),
-        ..Default::default()
-    };
     let mut sigmoid = edit::node("HardSigmoid", &[x], &[&gate]);
     sigmoid.name = Some(names.fresh(&format!("{}_HardSigmoid", node.label())));
-    sigmoid.attribute = vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
+    sigmoid.attribute = vec![edit::float_attribute("alpha", 1.0 / 6.0), edit::float_attribute("beta", 0.5)];
     let mut product = edit::node("Mul", &[x, &gate], &[y]);
     product.name = Some(names.fresh(&format!("{}_Mul", node.label())));
     vec![sigmoid, product]

@@ -7,15 +7,16 @@ use super::operand;
 use super::operators::{self, Rule};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
+use crate::graph::quantized::has_quantized_weights;
+use crate::graph::select::{Fit, Selector};
 use crate::graph::{Producer, Use, View};
 use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QuantizeOptions;
-use crate::quantize::planner::{self, LEFT, QUANTIZED_ALREADY, WEIGHTED, report_of};
+use crate::quantize::planner::{self, LEFT, WEIGHTED};
 use crate::quantize::weights::Channel;
-use crate::report::NodeReport;
-use globset::GlobSet;
+use crate::report::{NodeReport, report_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Reason for leaving a node where no ranges are known.
@@ -83,7 +84,7 @@ pub fn select<'v, 'a>(
     banned: &HashMap<usize, String>,
 ) -> Result<Selection<'v, 'a>> {
     let opset = model.opset();
-    let (include, exclude) = (planner::globs(&options.include)?, planner::globs(&options.exclude)?);
+    let (include, exclude) = (Selector::new(&options.include, Fit::Name)?, Selector::new(&options.exclude, Fit::Name)?);
     let mut selection = Selection {
         view,
         chosen: BTreeMap::new(),
@@ -98,14 +99,12 @@ pub fn select<'v, 'a>(
         for (index, node) in content.nodes.iter().enumerate() {
             let mut verdict = |selection: &mut Selection<'v, 'a>| {
                 let Some((constant, weighted)) = selection.candidate(body, node, options)? else { return Ok(None) };
-                let matches = |globs: &GlobSet| {
-                    globs.is_match(node.label()) || constant.as_deref().is_some_and(|name| globs.is_match(name))
-                };
-                if !options.include.is_empty() && !matches(&include) {
+                let names = [Some(node.label()), constant.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+                if !include.is_empty() && !include.matches(&names) {
                     return Err("not included".to_owned());
                 }
                 included += 1;
-                if matches(&exclude) {
+                if exclude.matches(&names) {
                     return Err("excluded".to_owned());
                 }
                 match banned.get(&index).filter(|_| body == 0) {
@@ -143,7 +142,7 @@ impl<'a> Selection<'_, 'a> {
         node: &'a NodeProto,
         options: &QuantizeOptions,
     ) -> Judged<Option<(Option<String>, Role<'a>)>> {
-        if QUANTIZED_ALREADY.contains(&node.op()) {
+        if has_quantized_weights(node) {
             return Err("is already quantized".to_owned());
         }
         if !(node.is("Conv") || node.is("MatMul") || node.is("Gemm")) {
@@ -230,8 +229,7 @@ impl<'a> Selection<'_, 'a> {
                 return Err(format!("the weight has {} dimensions", tensor.dims.len()));
             }
             let flat = element_count(rest).map_err(|e| e.message().to_owned())?;
-            let flat = TensorProto { dims: vec![outputs, flat as i64], ..tensor.clone() };
-            let matrix = Matrix::new(&flat).map_err(|e| e.message().to_owned())?;
+            let matrix = Matrix::shaped(tensor, outputs, flat as i64).map_err(|e| e.message().to_owned())?;
             let channel = if per_channel { Channel::Row } else { Channel::All };
             let dims = tensor.dims.clone();
             return Ok((Planned { matrix, channel, transpose: false, tensor, name: constant.name, dims }, 0));

@@ -12,15 +12,15 @@ use super::scales::{self, BIAS_TYPE, Scale};
 use super::select::{CHANNELS_OPSET, Role, Selection, Weighted};
 use crate::calibrate::Range;
 use crate::graph::Use;
+use crate::graph::builder::NodeBuilder;
 use crate::graph::constants::Constant;
 use crate::graph::dead::{Policy, eliminate};
 use crate::graph::edit::{self, Names, float_tensor, int_attribute};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::quantize::planner::{QUANTIZED, report_of};
-use crate::quantize::rewrite::Emit;
+use crate::quantize::planner::QUANTIZED;
 use crate::quantize::weights::{Channel, Int8Matrix};
-use crate::report::NodeReport;
+use crate::report::{NodeReport, report_of};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
@@ -61,7 +61,7 @@ pub fn write(
     let mut reports: Vec<(usize, usize, NodeReport)> = selection.left.clone();
     if let Some(graph) = &mut model.graph {
         let old = std::mem::take(&mut graph.node);
-        let emit = Emit::new(old.len() * 3, &mut names);
+        let emit = NodeBuilder::replacing(names);
         let mut write = Write {
             selection,
             coded,
@@ -137,12 +137,12 @@ fn constants_of(
     Constants { codes, scales, zeros }
 }
 
-struct Write<'w, 'v, 'a, 'n> {
+struct Write<'w, 'v, 'a> {
     selection: &'w Selection<'v, 'a>,
     coded: HashMap<String, Coded>,
     weights: Vec<Int8Matrix>,
     constants: Vec<Constants>,
-    emit: Emit<'n>,
+    emit: NodeBuilder,
     tensors: Vec<TensorProto>,
     /// Replaced inputs of later nodes.
     replaced: HashMap<usize, (usize, String)>,
@@ -151,7 +151,7 @@ struct Write<'w, 'v, 'a, 'n> {
     reports: Vec<(usize, usize, NodeReport)>,
 }
 
-impl<'a> Write<'_, '_, 'a, '_> {
+impl<'a> Write<'_, '_, 'a> {
     fn inputs(&mut self, graph: &GraphProto) {
         for name in graph.input.iter().filter_map(|input| input.name.as_deref()) {
             let of = NodeProto { name: Some(name.to_owned()), ..Default::default() };
@@ -182,10 +182,10 @@ impl<'a> Write<'_, '_, 'a, '_> {
         let otherwise = self.selection.bounds_product(index) && self.bounded(&node);
         if !otherwise && operators::pools_otherwise(&node) && self.coded.contains_key(&outputs[0]) {
             // One input, one output, nothing changed: but no operator that ONNX Runtime joins with what is around it.
-            let float = self.emit.output(&node, "float");
+            let float = self.emit.at(&node).fresh("float");
             node.output[0].clone_from(&float);
             self.emit.nodes.push(node.clone());
-            self.emit.push(&node, "Max", &[&float], &[&outputs[0]]);
+            self.emit.at(&node).push("Max", &[&float], &[&outputs[0]]);
         } else if !otherwise {
             self.emit.nodes.push(node.clone());
         }
@@ -201,12 +201,12 @@ impl<'a> Write<'_, '_, 'a, '_> {
         let bounds: Vec<(&str, f32)> =
             [("Max", low), ("Min", high)].into_iter().filter(|(_, bound)| bound.is_finite()).collect();
         for (index, (op, bound)) in bounds.iter().enumerate() {
-            let name = self.emit.fresh(&format!("{}_{op}_bound", node.label()));
+            let name = self.emit.names.fresh(&format!("{}_{op}_bound", node.label()));
             self.tensors.push(float_tensor(&name, &[], &[*bound]));
             value = match index + 1 == bounds.len() {
-                false => self.emit.step(node, op, &[&value, &name]),
+                false => self.emit.at(node).op(op, &[&value, &name]),
                 true => {
-                    self.emit.push(node, op, &[&value, &name], &[&node.output[0]]);
+                    self.emit.at(node).push(op, &[&value, &name], &[&node.output[0]]);
                     node.output[0].clone()
                 }
             };
@@ -218,7 +218,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
     /// Adds `QuantizeLinear` for `value`, computed as `float`, if any reader uses the quantized form.
     fn quantize(&mut self, of: &NodeProto, float: &str, value: &str) {
         let Some(coded) = self.coded.get(value).cloned() else { return };
-        self.emit.push(of, "QuantizeLinear", &[float, &coded.scale, &coded.zero], &[&coded.bytes]);
+        self.emit.at(of).push("QuantizeLinear", &[float, &coded.scale, &coded.zero], &[&coded.bytes]);
     }
 
     fn changed(&mut self, index: usize, old: &NodeProto, role: &Role<'a>) -> String {
@@ -238,7 +238,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         for input in (0..old.input.len()).filter(|input| self.selection.reads_bytes(index, *input)) {
             let name = &old.input[input];
             node.input[input] = match self.coded.get(name).cloned() {
-                Some(coded) => self.emit.step(old, "DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero]),
+                Some(coded) => self.emit.at(old).op("DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero]),
                 None => self.operand(index, old, input),
             };
         }
@@ -249,7 +249,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
         for (place, output) in old.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
             if self.selection.gives_bytes(index, output) {
                 let value = self.selection.value_of(output);
-                node.output[place] = self.emit.fresh(&format!("{value}_float"));
+                node.output[place] = self.emit.names.fresh(&format!("{value}_float"));
                 after.push((node.output[place].clone(), value));
             } else if self.coded.contains_key(output) {
                 after.push((output.clone(), output.clone()));
@@ -261,7 +261,7 @@ impl<'a> Write<'_, '_, 'a, '_> {
             self.quantize(old, &float, &value);
             if float != value && self.has_float_readers(&value) {
                 let Some(coded) = self.coded.get(&value).cloned() else { continue };
-                self.emit.push(old, "DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero], &[&value]);
+                self.emit.at(old).push("DequantizeLinear", &[&coded.bytes, &coded.scale, &coded.zero], &[&value]);
             }
         }
         self.describe(old, role, integer)
@@ -277,17 +277,17 @@ impl<'a> Write<'_, '_, 'a, '_> {
         let mut inputs = vec![&x.bytes, &x.scale, &x.zero, codes, scales, zeros, &y.scale, &y.zero];
         let bias = weighted.bias.as_ref().map(|(_, values)| {
             let (bytes, _) = scales::bias(values, x.values.scale, &self.weights[weighted.weight].scales);
-            let name = self.emit.fresh(&format!("{}_int32", old.label()));
+            let name = self.emit.names.fresh(&format!("{}_int32", old.label()));
             self.tensors.push(edit::tensor(&name, BIAS_TYPE, &[values.len() as i64], bytes));
             name
         });
         inputs.extend(&bias);
         let inputs: Vec<&str> = inputs.into_iter().map(String::as_str).collect();
-        let node = self.emit.push(old, "QLinearConv", &inputs, &[&y.bytes]);
+        let node = self.emit.at(old).push("QLinearConv", &inputs, &[&y.bytes]);
         node.name = Some(old.label().to_owned());
         node.attribute.clone_from(&old.attribute);
         if self.has_float_readers(&value) {
-            self.emit.push(old, "DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&value]);
+            self.emit.at(old).push("DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&value]);
         }
         self.forget(&old.input[1], &weighted.constant);
         if let Some((constant, _)) = &weighted.bias {
@@ -305,12 +305,12 @@ impl<'a> Write<'_, '_, 'a, '_> {
             return name.clone();
         };
         let [bytes, scale_name, zero] =
-            ["uint8", "scale", "zero_point"].map(|p| self.emit.fresh(&format!("{name}_{p}")));
+            ["uint8", "scale", "zero_point"].map(|p| self.emit.names.fresh(&format!("{name}_{p}")));
         self.tensors.push(edit::tensor(&bytes, DataType::Uint8, &constant.tensor.dims, codes.into()));
         self.tensors.push(float_tensor(&scale_name, &[], &[scale.scale]));
         self.tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![scale.zero])));
         self.forget(name, &constant);
-        self.emit.step(of, "DequantizeLinear", &[&bytes, &scale_name, &zero])
+        self.emit.at(of).op("DequantizeLinear", &[&bytes, &scale_name, &zero])
     }
 
     fn weighted(&mut self, index: usize, old: &NodeProto, node: &mut NodeProto, weighted: &Weighted<'a>) {
@@ -321,12 +321,12 @@ impl<'a> Write<'_, '_, 'a, '_> {
         let alpha = if old.is("Gemm") { old.float("alpha", 1.0) } else { 1.0 };
         if alpha != 1.0 {
             own.iter_mut().for_each(|scale| *scale *= alpha);
-            scales = self.emit.fresh(&format!("{}_scale", old.label()));
+            scales = self.emit.names.fresh(&format!("{}_scale", old.label()));
             let shape: &[i64] = if per_channel { &[own.len() as i64] } else { &[] };
             self.tensors.push(float_tensor(&scales, shape, &own));
         }
-        let output = self.emit.output(old, "DequantizeLinear");
-        let dequantize = self.emit.push(old, "DequantizeLinear", &[codes, &scales, zeros], &[&output]);
+        let output = self.emit.at(old).fresh("DequantizeLinear");
+        let dequantize = self.emit.at(old).push("DequantizeLinear", &[codes, &scales, zeros], &[&output]);
         if per_channel {
             dequantize.attribute = vec![int_attribute("axis", weighted.axis)];
         }
@@ -353,12 +353,13 @@ impl<'a> Write<'_, '_, 'a, '_> {
         // One number for all channels is the same bias for each.
         let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.to_vec() };
         let (bytes, scales) = scales::bias(&values, input, own);
-        let [codes, scale] = ["int32", "bias_scale"].map(|part| self.emit.fresh(&format!("{}_{part}", old.label())));
+        let [codes, scale] =
+            ["int32", "bias_scale"].map(|part| self.emit.names.fresh(&format!("{}_{part}", old.label())));
         self.tensors.push(edit::tensor(&codes, BIAS_TYPE, &[values.len() as i64], bytes));
         let shape: &[i64] = if own.len() > 1 { &[scales.len() as i64] } else { &[] };
         self.tensors.push(float_tensor(&scale, shape, &scales));
-        let output = self.emit.output(old, "DequantizeLinear");
-        let dequantize = self.emit.push(old, "DequantizeLinear", &[&codes, &scale], &[&output]);
+        let output = self.emit.at(old).fresh("DequantizeLinear");
+        let dequantize = self.emit.at(old).push("DequantizeLinear", &[&codes, &scale], &[&output]);
         if own.len() > 1 {
             dequantize.attribute = vec![int_attribute("axis", 0)];
         }
@@ -374,21 +375,21 @@ impl<'a> Write<'_, '_, 'a, '_> {
         };
         let (alpha, added) = operators::gate(old).unwrap_or((1.0, 0.0));
         let constant = Scale::of(Range { low: 0.0, high: added });
-        let [codes, scale, zero, sum] =
-            ["uint8", "scale", "zero_point", "sum_scale"].map(|p| self.emit.fresh(&format!("{}_{p}", old.label())));
+        let [codes, scale, zero, sum] = ["uint8", "scale", "zero_point", "sum_scale"]
+            .map(|p| self.emit.names.fresh(&format!("{}_{p}", old.label())));
         self.tensors.push(edit::tensor(&codes, DataType::Uint8, &[], Bytes::from(vec![constant.code(added)])));
         self.tensors.push(float_tensor(&scale, &[], &[constant.scale]));
         self.tensors.push(edit::tensor(&zero, DataType::Uint8, &[], Bytes::from(vec![constant.zero])));
         self.tensors.push(float_tensor(&sum, &[], &[y.values.scale / alpha]));
-        let first = self.emit.step(old, "DequantizeLinear", &[&x.bytes, &x.scale, &x.zero]);
-        let second = self.emit.step(old, "DequantizeLinear", &[&codes, &scale, &zero]);
-        let float = self.emit.output(old, "Add");
+        let first = self.emit.at(old).op("DequantizeLinear", &[&x.bytes, &x.scale, &x.zero]);
+        let second = self.emit.at(old).op("DequantizeLinear", &[&codes, &scale, &zero]);
+        let float = self.emit.at(old).fresh("Add");
         let mut node = edit::node("Add", &[&first, &second], &[&float]);
         node.name = Some(old.label().to_owned());
         self.emit.nodes.push(node);
-        self.emit.push(old, "QuantizeLinear", &[&float, &sum, &y.zero], &[&y.bytes]);
+        self.emit.at(old).push("QuantizeLinear", &[&float, &sum, &y.zero], &[&y.bytes]);
         if self.has_float_readers(&old.output[0]) {
-            self.emit.push(old, "DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&old.output[0]]);
+            self.emit.at(old).push("DequantizeLinear", &[&y.bytes, &y.scale, &y.zero], &[&old.output[0]]);
         }
         "uint8 in and out (QLinearAdd)".to_owned()
     }

@@ -9,6 +9,8 @@ use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
 use crate::graph::constants::Matrix;
+use crate::graph::floats::to_bytes;
+use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::quantize::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use crate::quantize::{Algorithm, QuantizeOptions};
@@ -140,7 +142,7 @@ fn rows_of(tensor: &TensorProto, layout: &Layout) -> Result<Matrix> {
         false => (layout.rows, layout.columns),
         true => (matrices(tensor) * layout.columns, layout.rows / matrices(tensor).max(1)),
     };
-    Matrix::new(&TensorProto { dims: vec![rows as i64, columns as i64], ..tensor.clone() })
+    Matrix::shaped(tensor, rows as i64, columns as i64)
 }
 
 fn matrices(tensor: &TensorProto) -> usize {
@@ -195,7 +197,7 @@ impl Slots {
                 let (low, high) = block.split_at(coding.block / 2);
                 codes.extend(low.iter().zip(high).map(|(low, high)| low | high << 4));
             }
-            scales.extend(coded.scales.iter().flat_map(|s| half::f16::from_f32(*s).to_le_bytes()));
+            scales.extend(to_bytes(&coded.scales, DataType::Float16));
             zeros.extend_from_slice(if coding.symmetric { &[] } else { &coded.zeros });
         }
         let blocks = first * layout.columns / coding.block;

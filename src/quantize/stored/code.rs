@@ -8,7 +8,6 @@ use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::constants::Matrix;
-use crate::onnx::proto::TensorProto;
 use crate::quantize::QuantizeOptions;
 use crate::quantize::planner::Plan;
 use crate::quantize::weights::PIECE;
@@ -87,19 +86,13 @@ fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket
     Ok(outcome)
 }
 
-/// Returns a tensor as one row, whatever its shape.
-pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
-    let elements = tensor.dims.iter().product();
-    Matrix::new(&TensorProto { dims: vec![1, elements], ..tensor.clone() })
-}
-
 /// Returns the number of scales for some kept axes.
 pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
     dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
 }
 
 fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
-    let matrix = flat(stored.tensor)?;
+    let matrix = Matrix::flat(stored.tensor)?;
     let dims = &stored.tensor.dims;
     let (given, tried) = axes(stored);
     let mut best: Option<(f64, Vec<bool>, Vec<f32>)> = None;
@@ -258,6 +251,7 @@ fn round(value: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::graph::edit::float_tensor;
+    use crate::onnx::proto::TensorProto;
 
     fn stored<'a>(tensor: &'a TensorProto, keep: Option<&[bool]>) -> Stored<'a> {
         let keep = keep.map(<[bool]>::to_vec);

@@ -2,12 +2,12 @@
 
 use super::Stored;
 use super::roles::{Role, already, role};
+use crate::graph::select::Selector;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::dtype::element_count;
-use crate::onnx::proto::{ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use crate::quantize::QuantizeOptions;
 use crate::quantize::planner::{Change, is_float};
-use globset::GlobSet;
 use std::collections::{HashMap, HashSet};
 
 /// The parameters of the search.
@@ -15,8 +15,8 @@ pub struct Asked<'p, 'a> {
     pub view: &'p View<'a>,
     pub model: &'p ModelProto,
     pub options: &'p QuantizeOptions,
-    pub include: &'p GlobSet,
-    pub exclude: &'p GlobSet,
+    pub include: &'p Selector,
+    pub exclude: &'p Selector,
     /// Nodes that read weights in another form and no longer need the float one.
     pub changes: &'p [Change<'a>],
     /// Opset version of the model, then of each function.
@@ -48,9 +48,8 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
     let changed = asked.changes.iter().map(|c| (c.body, c.node, c.input)).collect();
     let mut found = Found { stored: Vec::new(), included: 0, left: Vec::new() };
     for (owner, body) in view.bodies.iter().enumerate() {
-        let initializers = body.graph.iter().flat_map(|g| &g.initializer);
-        let tensors = initializers.filter_map(|t| Some((t.name.as_deref()?, t)));
-        for (name, tensor) in tensors.chain(body.nodes.iter().filter_map(constant_node)) {
+        let tensors = body.graph.iter().flat_map(|graph| graph.initializers());
+        for (name, tensor) in tensors.chain(body.nodes.iter().filter_map(NodeProto::constant)) {
             let mut walk = Walk {
                 view,
                 functions: &functions,
@@ -81,13 +80,6 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
     found
 }
 
-/// Returns the tensor of a `Constant` node with the name of its value.
-fn constant_node(node: &NodeProto) -> Option<(&str, &TensorProto)> {
-    let value = node.is("Constant").then(|| node.attribute("value")).flatten()?;
-    (value.kind == Some(attribute_kind::TENSOR) && value.ref_attr_name.is_none())
-        .then_some((node.output.first()?.as_str(), value.t.as_deref()?))
-}
-
 type Functions<'p> = HashMap<(&'p str, &'p str, &'p str), (BodyId, &'p [String])>;
 
 /// Returns the body and the inputs of each function.
@@ -112,7 +104,7 @@ fn weigh<'a>(
     if walk.readers.is_empty() {
         return;
     }
-    let matches = |globs: &GlobSet, label: &str| globs.is_match(label) || globs.is_match(name);
+    let matches = |selector: &Selector, label: &str| selector.matches(&[label, name]);
     let include = &asked.options.include;
     let included = walk.names.iter().filter(|label| include.is_empty() || matches(asked.include, label)).count();
     found.included += if include.is_empty() { 0 } else { included };

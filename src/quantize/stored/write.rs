@@ -5,9 +5,10 @@ use super::code::Coded;
 use super::find::MUL_OPSET;
 use super::{Outcome, Stored};
 use crate::graph::BodyId;
+use crate::graph::builder::{Naming, NodeBuilder};
 use crate::graph::edit::{self, BodyMut, Names, float_tensor, int_attribute, ints_attribute};
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_kind};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -34,36 +35,31 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     if by_body.is_empty() {
         return;
     }
-    let (mut names, mut count) = (Names::of(model), 0);
+    // Short names, as there are many.
+    let w = NodeBuilder::with(Names::of(model), Naming::Short("stored", 0), 0);
+    let mut make = Make { w, front: Vec::new() };
     edit::for_each_body(model, &mut |body, mut content| {
-        let (nodes, constants, front) = (Vec::new(), Vec::new(), Vec::new());
-        let mut make = Make { names: &mut names, count: &mut count, nodes, constants, front };
         for &index in by_body.get(&body).into_iter().flatten() {
             if let Ok(coded) = &outcomes[index] {
                 let switch = switched.map(|s| (s.input, s.of[index]));
                 make.replace(&mut content, &stored[index], coded, switch);
             }
         }
-        let Make { constants, front, .. } = make;
-        content.nodes.splice(0..0, front);
-        constants.into_iter().for_each(|tensor| content.add_constant(tensor));
+        content.nodes.splice(0..0, make.front.drain(..));
+        make.w.constants.drain(..).for_each(|tensor| content.add_constant(tensor));
     });
     edit::modernize_ir(model);
 }
 
 /// The additions to one body.
-struct Make<'n> {
-    names: &'n mut Names,
-    /// Number of generated names so far.
-    count: &'n mut usize,
-    /// Nodes of the current weight.
-    nodes: Vec<NodeProto>,
-    constants: Vec<TensorProto>,
+struct Make {
+    /// With the nodes of the weight in hand.
+    w: NodeBuilder,
     /// Nodes that precede all others.
     front: Vec<NodeProto>,
 }
 
-impl Make<'_> {
+impl Make {
     fn replace(
         &mut self,
         content: &mut BodyMut<'_>,
@@ -77,10 +73,10 @@ impl Make<'_> {
         if initializer.is_none() && node.is_none() {
             return; // Nobody needed its float form, so it has gone.
         }
-        let target = if switch.is_some() { self.names.fresh(&format!("{name}_stored")) } else { name.to_owned() };
+        let target = if switch.is_some() { self.w.names.fresh(&format!("{name}_stored")) } else { name.to_owned() };
         self.value(stored, coded, &target);
         if let Some((input, index)) = switch {
-            let original = self.names.fresh(&format!("{name}_float"));
+            let original = self.w.names.fresh(&format!("{name}_float"));
             self.either(name, (input, index), &target, &original);
             match (initializer, node) {
                 (Some(at), _) => {
@@ -95,7 +91,7 @@ impl Make<'_> {
         if let Some(inputs) = &mut content.inputs {
             inputs.retain(|input| input.name.as_deref() != Some(name)); // Before IR version 4.
         }
-        let made = std::mem::take(&mut self.nodes);
+        let made = std::mem::take(&mut self.w.nodes);
         match node.filter(|_| initializer.is_none()) {
             None => self.front.extend(made),
             Some(at) if switch.is_some() => drop(content.nodes.splice(at + 1..at + 1, made)),
@@ -112,15 +108,15 @@ impl Make<'_> {
                 let codes = self.constant(stored.name, "int8", DataType::Int8, dims, values.clone());
                 let shape: Vec<i64> = dims.iter().zip(keep).map(|(size, keep)| if *keep { *size } else { 1 }).collect();
                 let scales = self.floats(stored.name, "scale", &shape, scales);
-                let codes = self.cast(&codes, FLOAT);
-                self.step("Mul", &[&codes, &scales], vec![])
+                let codes = self.w.cast_to(&codes, FLOAT);
+                self.w.op("Mul", &[&codes, &scales])
             }
             Coded::Int8 { values, scales, .. } => self.convolved(stored, values, scales),
             Coded::Int4(blocks) => self.blocks(stored, blocks),
         };
-        match self.nodes.last_mut() {
+        match self.w.nodes.last_mut() {
             Some(last) if dtype == FLOAT && last.output[0] == value => last.output[0] = target.to_owned(),
-            _ => self.push("Cast", &[&value], target, vec![int_attribute("to", i64::from(dtype))]),
+            _ => self.w.op_to("Cast", &[&value], target, vec![int_attribute("to", i64::from(dtype))]),
         }
     }
 
@@ -131,10 +127,10 @@ impl Make<'_> {
         let shape = [1, count, 1, stored.elements() as i64 / count.max(1)];
         let codes = self.constant(name, "int8", DataType::Int8, &shape, values.clone());
         let scales = self.floats(name, "scale", &[count, 1, 1, 1], scales);
-        let codes = self.cast(&codes, FLOAT);
+        let codes = self.w.cast_to(&codes, FLOAT);
         let attributes = vec![int_attribute("group", count), ints_attribute("kernel_shape", &[1, 1])];
-        let value = self.step("Conv", &[&codes, &scales], attributes);
-        self.reshape(&value, &stored.tensor.dims)
+        let value = self.w.op_with("Conv", &[&codes, &scales], attributes);
+        self.w.reshaped(&value, &stored.tensor.dims)
     }
 
     /// Adds the nodes that compute `scale (code - zero)` of blocks whose codes share bytes.
@@ -144,104 +140,61 @@ impl Make<'_> {
         let (rows, count, half) = (*rows as i64, (columns / block) as i64, *block as i64 / 2);
         let codes = self.constant(name, "int4", DataType::Uint8, &[rows, count, half], codes.clone());
         let scales = self.constant(name, "scale", DataType::Float16, &[rows, count, 1], scales.clone());
-        let (sixteenth, sixteen) = (self.number(0.0625), self.number(16.0));
+        let (sixteenth, sixteen) = (self.w.scalar(0.0625), self.w.scalar(16.0));
         let zeros = match zeros.is_empty() {
-            true => self.number(8.0),
+            true => self.w.scalar(8.0),
             false => {
                 let zeros = self.constant(name, "zero_point", DataType::Uint8, &[rows, count, 1], zeros.clone());
-                self.cast(&zeros, FLOAT)
+                self.w.cast_to(&zeros, FLOAT)
             }
         };
-        let both = self.cast(&codes, FLOAT);
-        let high = self.step("Mul", &[&both, &sixteenth], vec![]);
-        let high = self.step("Floor", &[&high], vec![]);
-        let above = self.step("Mul", &[&high, &sixteen], vec![]);
-        let low = self.step("Sub", &[&both, &above], vec![]);
-        let codes = self.step("Concat", &[&low, &high], vec![int_attribute("axis", 2)]);
-        let codes = self.step("Sub", &[&codes, &zeros], vec![]);
-        let scales = self.cast(&scales, FLOAT);
-        let value = self.step("Mul", &[&codes, &scales], vec![]);
+        let both = self.w.cast_to(&codes, FLOAT);
+        let high = self.w.op("Mul", &[&both, &sixteenth]);
+        let high = self.w.op("Floor", &[&high]);
+        let above = self.w.op("Mul", &[&high, &sixteen]);
+        let low = self.w.op("Sub", &[&both, &above]);
+        let codes = self.w.op_with("Concat", &[&low, &high], vec![int_attribute("axis", 2)]);
+        let codes = self.w.op("Sub", &[&codes, &zeros]);
+        let scales = self.w.cast_to(&scales, FLOAT);
+        let value = self.w.op("Mul", &[&codes, &scales]);
         let dims = &stored.tensor.dims;
         if !turned {
-            return self.reshape(&value, dims);
+            return self.w.reshaped(&value, dims);
         }
         let rank = dims.len();
         let (mut lying, mut order) = (dims.clone(), (0..rank as i64).collect::<Vec<i64>>());
         lying.swap(rank - 1, rank - 2);
         order.swap(rank - 1, rank - 2);
-        let value = self.reshape(&value, &lying);
-        self.step("Transpose", &[&value], vec![ints_attribute("perm", &order)])
-    }
-
-    fn reshape(&mut self, value: &str, dims: &[i64]) -> String {
-        let shape = self.integers(&[dims.len() as i64], dims);
-        self.step("Reshape", &[value, &shape], vec![])
+        let value = self.w.reshaped(&value, &lying);
+        self.w.op_with("Transpose", &[&value], vec![ints_attribute("perm", &order)])
     }
 
     /// Adds an `If` on a switch.
     fn either(&mut self, name: &str, (input, index): (&str, usize), on: &str, off: &str) {
-        let index = self.integers(&[], &[index as i64]);
-        let condition = self.step("Gather", &[input, &index], vec![]);
+        let index = self.w.int(index as i64);
+        let condition = self.w.op("Gather", &[input, &index]);
         let branches = [("then_branch", on), ("else_branch", off)].map(|(branch, value)| {
-            let output = self.names.fresh(&format!("{name}_{branch}"));
+            let output = self.w.names.fresh(&format!("{name}_{branch}"));
             let graph = GraphProto {
                 name: Some(branch.into()),
                 node: vec![edit::node("Identity", &[value], &[&output])],
                 output: vec![edit::untyped(&output)],
                 ..Default::default()
             };
-            AttributeProto {
-                name: Some(branch.into()),
-                kind: Some(attribute_kind::GRAPH),
-                g: Some(Box::new(graph)),
-                ..Default::default()
-            }
+            edit::graph_attribute(branch, graph)
         });
-        self.push("If", &[&condition], name, branches.into());
-    }
-
-    fn push(&mut self, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
-        self.nodes.push(NodeProto { attribute, ..edit::node(op, inputs, &[output]) });
-    }
-
-    fn step(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
-        let output = self.short();
-        self.push(op, inputs, &output, attribute);
-        output
-    }
-
-    /// Returns a short name, because there are many.
-    fn short(&mut self) -> String {
-        *self.count += 1;
-        self.names.fresh(&format!("stored_{}", self.count))
-    }
-
-    fn cast(&mut self, value: &str, to: i32) -> String {
-        self.step("Cast", &[value], vec![int_attribute("to", i64::from(to))])
+        self.w.op_to("If", &[&condition], name, branches.into());
     }
 
     fn constant(&mut self, of: &str, part: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> String {
-        let name = self.names.fresh(&format!("{of}_{part}"));
-        self.constants.push(edit::tensor(&name, dtype, dims, raw));
+        let name = self.w.names.fresh(&format!("{of}_{part}"));
+        self.w.constants.push(edit::tensor(&name, dtype, dims, raw));
         name
     }
 
     fn floats(&mut self, of: &str, part: &str, dims: &[i64], values: &[f32]) -> String {
-        let name = self.names.fresh(&format!("{of}_{part}"));
-        self.constants.push(float_tensor(&name, dims, values));
-        name
-    }
-
-    fn number(&mut self, value: f32) -> String {
-        let name = self.short();
-        self.constants.push(float_tensor(&name, &[], &[value]));
-        name
-    }
-
-    fn integers(&mut self, dims: &[i64], values: &[i64]) -> String {
-        let name = self.short();
-        let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.constants.push(edit::tensor(&name, DataType::Int64, dims, raw));
+        let name = self.w.names.fresh(&format!("{of}_{part}"));
+        self.w.constants.push(float_tensor(&name, dims, values));
         name
     }
 }

@@ -3,6 +3,7 @@
 use super::patches::Window;
 use crate::calibrate::Batch;
 use crate::error::Result;
+use crate::graph::constants::Matrix;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::prune::structured::analysis::{Analysis, Consumer};
@@ -27,15 +28,18 @@ pub struct Job {
 
 impl Job {
     /// Returns the weight with two dimensions.
-    pub fn matrix(&self) -> TensorProto {
+    pub fn matrix(&self) -> Result<Matrix> {
         let rows = self.tensor.dims.first().copied().unwrap_or(0);
-        let columns = self.tensor.dims.iter().skip(1).product();
-        TensorProto { dims: vec![rows, columns], ..self.tensor.clone() }
+        Matrix::shaped(&self.tensor, rows, self.tensor.dims.iter().skip(1).product())
     }
 
     /// Returns the number of elements that are summed over.
     pub fn size(&self) -> usize {
-        self.matrix().dims.get(self.at).and_then(|size| usize::try_from(*size).ok()).unwrap_or(0)
+        let size = match self.at {
+            0 => self.tensor.dims.first().copied().unwrap_or(0),
+            _ => self.tensor.dims.iter().skip(1).product(),
+        };
+        usize::try_from(size).unwrap_or(0)
     }
 
     /// Returns the input of the weight for one batch of `count`, as `[rows, size]`.

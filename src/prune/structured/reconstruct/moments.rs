@@ -6,6 +6,7 @@ use crate::error::{Result, bail};
 use crate::files::Scratch;
 use crate::graph::constants::Matrix;
 use crate::graph::edit;
+use crate::graph::floats::{floats, store};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::{Stop, Tensor};
@@ -102,7 +103,7 @@ impl Solver<'_> {
     /// first, punctuation) have outputs a hundred times those of others, which are normalized afterwards; plain
     /// squares would fit only them.
     fn shares(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Vec<Vec<f32>>> {
-        let weight = read(&Matrix::new(&job.matrix())?, job.at);
+        let weight = read(&job.matrix()?, job.at);
         let outputs = weight.len() / job.size().max(1);
         let weight = Tensor::from_f32(&[job.size() as i64, outputs as i64], weight)?;
         let mut squares: Vec<Vec<f32>> = Vec::with_capacity(x.len());
@@ -152,7 +153,7 @@ impl Solver<'_> {
 
     /// Returns the best change; `None` if subtracting means alone is best.
     fn best(&mut self, job: &Job, parts: &Parts, made: &Half, tried: &Half) -> Result<Option<f64>> {
-        let weight = read(&Matrix::new(&job.matrix())?, job.at);
+        let weight = read(&job.matrix()?, job.at);
         let lost = lost(&weight, parts.size, &parts.gone)?;
         let cross = Tensor::from_f32(&parts.cross(), parts.of_gram(&tried.gram, &parts.gone))?;
         let wanted = self.products.product(&cross, &lost, self.stop)?;
@@ -188,7 +189,7 @@ impl Solver<'_> {
 
     /// Returns the changed weight, and bias if it has one.
     pub fn solve(&mut self, job: &Job, moments: &Moments) -> Result<Vec<TensorProto>> {
-        let matrix = Matrix::new(&job.matrix())?;
+        let matrix = job.matrix()?;
         let (size, outputs) = if job.at == 0 { (matrix.rows, matrix.columns) } else { (matrix.columns, matrix.rows) };
         let weight = read(&matrix, job.at);
         let change = match &moments.change {
@@ -227,14 +228,7 @@ impl Solver<'_> {
     /// Returns a tensor like another with other values, in scratch storage.
     fn store(&self, name: &str, like: &TensorProto, values: &[f32]) -> Result<TensorProto> {
         let dtype = DataType::from_onnx(like.data_type.unwrap_or(0)).unwrap_or(DataType::Float32);
-        let bytes: Vec<u8> = match dtype {
-            DataType::Float16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-            DataType::Bfloat16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        };
-        let slot = self.scratch.reserve(bytes.len())?;
-        slot.write_at(0, &bytes)?;
-        Ok(edit::tensor(name, dtype, &like.dims, slot.finish()?))
+        Ok(edit::tensor(name, dtype, &like.dims, store(values, dtype, &self.scratch)?))
     }
 }
 
@@ -261,10 +255,7 @@ fn means(job: &Job, batches: &[Batch], x: &[Tensor], shares: &[Vec<f32>]) -> Res
 
 /// Returns a matrix as `[inputs, outputs]`.
 fn read(matrix: &Matrix, at: usize) -> Vec<f32> {
-    let mut values = vec![0f32; matrix.elements()];
-    for (row, out) in values.chunks_exact_mut(matrix.columns.max(1)).enumerate() {
-        matrix.read(row, 0, out);
-    }
+    let values = matrix.values();
     if at == 0 { values } else { turned(&values, matrix.rows, matrix.columns) }
 }
 
@@ -276,12 +267,6 @@ fn turned(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
         }
     }
     out
-}
-
-/// Returns the values of a vector.
-fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
-    let row = TensorProto { dims: vec![1, tensor.dims.iter().product()], ..tensor.clone() };
-    Ok(read(&Matrix::new(&row)?, 0))
 }
 
 fn add(sum: &mut [f32], values: &[f32]) {

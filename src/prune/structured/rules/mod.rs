@@ -18,17 +18,9 @@ mod shapes;
 mod spatial;
 
 use super::analysis::{Analysis, Judged};
+use crate::graph::quantized::is_quantized;
 use crate::onnx::proto::NodeProto;
-use crate::quantize::QUANTIZED_ALREADY;
 pub use spatial::TOO_SHORT;
-
-/// Operators on codes that hold no weights themselves.
-const CODES: [&str; 5] = ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul"];
-
-/// Returns whether a node computes with quantized values.
-pub fn is_quantized(node: &NodeProto) -> bool {
-    QUANTIZED_ALREADY.contains(&node.op()) || CODES.contains(&node.op())
-}
 
 /// Applies the rule of a node.
 pub fn judge<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {

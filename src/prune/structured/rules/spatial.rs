@@ -2,6 +2,7 @@
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, Dim};
+use crate::graph::floats::floats;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
@@ -119,7 +120,11 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     if node.attribute("axes").is_some() {
         return Err("it changes chosen dimensions");
     }
-    let scales = node.input_at(at).and_then(|name| cx.constants.get(name)).and_then(|t| floats(t));
+    let scales = node
+        .input_at(at)
+        .and_then(|name| cx.constants.get(name))
+        .filter(|t| t.data_type == Some(DataType::Float32.to_onnx()));
+    let scales = scales.and_then(|tensor| floats(tensor).ok());
     let scales = scales.or_else(|| node.attribute("scales").map(|a| a.floats.clone())).filter(|s| !s.is_empty());
     let sizes = if at == 2 { cx.optional(node, 3)? } else { None };
     let dims: Vec<Dim> = match (scales, sizes) {
@@ -189,15 +194,4 @@ pub fn pad<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     cx.set(node, 0, dims, axes);
     Ok(())
-}
-
-/// Returns the elements of a small float32 tensor.
-fn floats(tensor: &crate::onnx::proto::TensorProto) -> Option<Vec<f32>> {
-    if tensor.data_type != Some(DataType::Float32.to_onnx()) {
-        return None;
-    }
-    Some(match &tensor.raw_data {
-        Some(raw) => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        None => tensor.float_data.0.clone(),
-    })
 }

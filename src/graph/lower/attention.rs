@@ -202,10 +202,7 @@ impl Lowering {
             scores = self.w.op("Reshape", &[&scores, &whole]);
         }
         if heads.cap > 0.0 {
-            let cap = self.w.scalar(heads.cap);
-            let part = self.w.op("Div", &[&scores, &cap]);
-            let bent = self.w.op("Tanh", &[&part]);
-            scores = self.w.op("Mul", &[&bent, &cap]);
+            scores = self.w.capped(&scores, heads.cap);
         }
         let causal = if heads.causal { Some(self.behind(&scores, heads.before.as_deref())) } else { None };
         for mask in heads.masks.iter().chain(&causal) {

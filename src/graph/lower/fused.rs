@@ -3,7 +3,7 @@
 use super::Lowering;
 use crate::error::{Result, bail};
 use crate::graph::edit::{self, int_attribute};
-use crate::onnx::proto::{AttributeProto, NodeProto, attribute_kind};
+use crate::onnx::proto::NodeProto;
 
 impl Lowering {
     /// Lowers `x + skip + bias` with its normalization.
@@ -30,12 +30,7 @@ impl Lowering {
         }
         let mut inputs = vec![sum.as_str(), scale];
         inputs.extend(shift);
-        let epsilon = AttributeProto {
-            name: Some("epsilon".to_owned()),
-            kind: Some(attribute_kind::FLOAT),
-            f: Some(node.float("epsilon", 1e-5)),
-            ..Default::default()
-        };
+        let epsilon = edit::float_attribute("epsilon", node.float("epsilon", 1e-5));
         let op = if simple { "SimplifiedLayerNormalization" } else { "LayerNormalization" };
         let Some(output) = node.output.first() else { return Ok(()) };
         self.w.op_to(op, &inputs, output, vec![int_attribute("axis", -1), epsilon]);

@@ -1,53 +1,76 @@
-//! Lowers operators to those that have rules, one file per family. Only the training graph is lowered; the saved
-//! student keeps its nodes.
+//! Lowering of fused operators to simpler ones, one file per family.
 //!
-//! For training only: `GroupQueryAttention` starts without a past, so the cache plays no role, and padding follows
-//! the tokens of a row, which under a causal mask do not attend to it.
+//! [`lower`] produces operators that have gradients; it needs shapes. [`lower_grouped`] and [`lower_each`] produce
+//! standard operators, for parsers that support no others. Both share the lowering of attention.
 
 mod activation;
 mod attention;
+mod form;
 mod fused;
 mod grouped;
 mod normalization;
 mod rotary;
 mod sample;
+mod standard;
 
-use super::types::{Type, infer};
-use super::{Uncovered, Writer, coverage};
-use crate::call::Call;
+pub use form::{OLDEST, TOO_OLD};
+pub use grouped::{Past, lower_grouped};
+pub use standard::lower_each;
+
+use super::builder::NodeBuilder;
 use crate::error::{Context, Kind, Result, bail};
 use crate::model::Dim;
+use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
-use crate::runtime::Runtime;
+use form::Form;
+use grouped::Grouped;
 use std::collections::{BTreeSet, HashMap};
 
-/// The result of lowering a model.
+/// Element type and dimensions of a value, as far as they are known.
+#[derive(Debug, Clone, Default)]
+pub struct Type {
+    /// Element type; `None` if the value is not a tensor.
+    pub dtype: Option<DataType>,
+    /// Dimensions; `None` if the rank is unknown.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// The types of values, by name.
+pub type Types = HashMap<String, Type>;
+
+/// The result of [`lower`] besides the graph.
 pub struct Lowered {
     /// Tables in which attention looks up positions. They are not weights, even if they are constants.
     pub tables: BTreeSet<String>,
     /// Nodes whose form cannot be lowered and that remain, with the reason.
-    pub left: Vec<(Uncovered, String)>,
+    pub left: Vec<Left>,
 }
 
-/// Operators that can only be lowered with known input dimensions.
-const BY_SHAPE: [&str; 4] = ["Attention", "MultiHeadAttention", "RotaryEmbedding", "FusedMatMul"];
+/// A node that was not lowered.
+pub struct Left {
+    /// The node's name, or its first output.
+    pub name: String,
+    /// Operator, with its domain if it is not a standard one.
+    pub op: String,
+    /// Why it stays, in words.
+    pub reason: String,
+}
+
+/// Returns whether lowering a node needs the dimensions of its inputs.
+pub fn by_shape(node: &NodeProto) -> bool {
+    match node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => matches!(node.op(), "Attention" | "RotaryEmbedding"),
+        Some("com.microsoft") => {
+            matches!(node.op(), "Attention" | "MultiHeadAttention" | "RotaryEmbedding" | "FusedMatMul")
+        }
+        _ => false,
+    }
+}
 
 /// Replaces operators of the main graph. Values keep their names.
-pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
-    lower_some(runtime, model, &|_| true, call)
-}
-
-/// Like [`lower`], for the `wanted` nodes only.
-pub fn lower_some(
-    runtime: &'static Runtime,
-    model: &mut ModelProto,
-    wanted: &dyn Fn(&NodeProto) -> bool,
-    call: &Call,
-) -> Result<Lowered> {
+pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -> bool) -> Result<Lowered> {
     let mut lowered = Lowered { tables: BTreeSet::new(), left: Vec::new() };
-    let by_shape = model.graph.iter().flat_map(|g| &g.node).any(|node| wanted(node) && BY_SHAPE.contains(&node.op()));
-    let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
-    let mut lowering = Lowering { w: Writer::new(model, "lowered"), masks: Vec::new(), types };
+    let mut lowering = Lowering { w: NodeBuilder::new(model, "lowered"), grouped: Grouped::new(Past::Nothing), types };
     let Some(graph) = model.graph.as_deref_mut() else { return Ok(lowered) };
     for node in std::mem::take(&mut graph.node) {
         if !wanted(&node) {
@@ -62,8 +85,8 @@ pub fn lower_some(
             Ok(false) => lowering.w.nodes.push(node),
             Err(e) if e.kind() == Kind::Unsupported => {
                 lowering.w.nodes.truncate(before);
-                let name = Uncovered { name: node.label().to_owned(), op: coverage::operator(&node) };
-                lowered.left.push((name, e.message().to_owned()));
+                let (name, op, reason) = (node.label().to_owned(), node.operator(), e.message().to_owned());
+                lowered.left.push(Left { name, op, reason });
                 lowering.w.nodes.push(node);
             }
             Err(e) => return Err(e).at(|| place),
@@ -86,11 +109,10 @@ fn tables(node: &NodeProto) -> &'static [usize] {
 
 /// Lowers nodes.
 struct Lowering {
-    w: Writer,
-    /// Attention masks by window size.
-    masks: Vec<(i64, String)>,
+    w: NodeBuilder,
+    grouped: Grouped,
     /// Types of the model's values, if any node needs them.
-    types: HashMap<String, Type>,
+    types: Types,
 }
 
 impl Lowering {
@@ -99,7 +121,10 @@ impl Lowering {
         let op = node.op();
         match (node.domain.as_deref().unwrap_or(""), op) {
             (_, _) if node.output.first().is_none_or(String::is_empty) => return Ok(false),
-            ("com.microsoft", "GroupQueryAttention") => self.grouped(graph, node)?,
+            ("com.microsoft", "GroupQueryAttention") => {
+                let form = Form::of(graph, node, self.w.opset, Past::Nothing)?;
+                self.grouped.lower(&mut self.w, node, &form);
+            }
             ("com.microsoft", "MultiHeadAttention") => self.many_heads(node)?,
             ("com.microsoft", "Attention") => self.packed(node)?,
             ("com.microsoft", "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization") => self.skip(node)?,

@@ -1,13 +1,15 @@
 //! The attributes of a `GroupQueryAttention` node, and whether it can be lowered.
 
+use super::grouped::Past;
 use crate::error::{Result, bail};
 use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 
 /// The oldest opset that has the standard operators in the form used here.
-pub(super) const OLDEST: i64 = 13;
-pub(super) const TOO_OLD: &str = "it is lowered from opset 13 on";
+pub const OLDEST: i64 = 13;
+/// Why a node stays before [`OLDEST`].
+pub const TOO_OLD: &str = "it is lowered from opset 13 on";
 
 /// Largest accepted number of heads and of elements per head.
 const LARGEST: i64 = 1 << 20;
@@ -30,7 +32,8 @@ pub(super) struct Form {
 }
 
 impl Form {
-    pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64) -> Result<Form> {
+    /// Returns them; fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
+    pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64, past: Past) -> Result<Form> {
         if opset < OLDEST {
             bail!(Unsupported, "{TOO_OLD}");
         }
@@ -44,19 +47,11 @@ impl Form {
             bail!(Unsupported, "it has position ids, an attention bias, sinks or scales, or returns its scores");
         }
         if node.input_at(1).is_some() != node.input_at(2).is_some()
-            || [5, 6].iter().any(|i| node.input_at(*i).is_none())
+            || past == Past::Cache && [5, 6].iter().any(|i| node.input_at(*i).is_none())
         {
             bail!(InvalidModel, "node {:?} lacks inputs", node.label());
         }
-        let past = node.input_at(3).filter(|_| node.input_at(4).is_some());
-        let info = graph.input.iter().find(|i| past.is_some() && i.name.as_deref() == past).map(ValueInfo::from);
-        let Some((DataType::Float32, shape)) = info.and_then(|info| Some((info.dtype?, info.shape?))) else {
-            bail!(Unsupported, "its past is not a float32 input of the model");
-        };
-        let (tokens, size) = match shape.as_slice() {
-            [_, _, tokens, Dim::Fixed(size)] if (1..=LARGEST).contains(size) => (tokens, *size),
-            _ => bail!(Unsupported, "its past does not declare the head size"),
-        };
+        let (tokens, size) = of_past(graph, node, past)?;
         let tables = node.int("do_rotary", 0) != 0;
         if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {
             bail!(InvalidModel, "node {:?}: do_rotary without cos and sin caches", node.label());
@@ -79,10 +74,24 @@ impl Form {
                 scale => scale,
             },
             cap: node.float("softcap", 0.0),
-            tokens: match tokens {
-                Dim::Symbolic(name) if !name.is_empty() => Some(name.clone()),
-                _ => None,
-            },
+            tokens,
         })
+    }
+}
+
+/// The name of the past's dimension of tokens, and the size of a head.
+fn of_past(graph: &GraphProto, node: &NodeProto, past: Past) -> Result<(Option<String>, i64)> {
+    let name = node.input_at(3).filter(|_| past == Past::Nothing || node.input_at(4).is_some());
+    let info = graph.input.iter().find(|i| name.is_some() && i.name.as_deref() == name).map(ValueInfo::from);
+    let float = |info: &ValueInfo| past == Past::Nothing || info.dtype == Some(DataType::Float32);
+    let Some(shape) = info.filter(float).and_then(|info| info.shape) else {
+        bail!(Unsupported, "its past is not a float32 input of the model");
+    };
+    match shape.as_slice() {
+        [_, _, tokens, Dim::Fixed(size)] if (1..=LARGEST).contains(size) => match tokens {
+            Dim::Symbolic(name) if !name.is_empty() => Ok((Some(name.clone()), *size)),
+            _ => Ok((None, *size)),
+        },
+        _ => bail!(Unsupported, "its past does not declare the head size"),
     }
 }

@@ -1,28 +1,20 @@
 //! Type and shape of each value of a graph, from ONNX Runtime's own inference.
 
+use super::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::graph::edit;
+use crate::graph::lower::{Type, Types};
 use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
-use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-/// Element type and dimensions, as far as they are known.
-#[derive(Debug, Clone, Default)]
-pub struct Type {
-    /// Element type; `None` if the value is not a tensor.
-    pub dtype: Option<DataType>,
-    /// Dimensions; `None` if the rank is unknown.
-    pub dims: Option<Vec<Dim>>,
-}
-
-/// Returns the type of each value of the main graph: each is made an output, whose type a session reports.
-pub fn infer(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<HashMap<String, Type>> {
+/// Returns the type of each value of the main graph: made an output, it is what a session says of it.
+pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<Types> {
     let mut probe = proto.clone();
     let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };
-    let mut known: HashMap<String, Type> = HashMap::new();
+    let mut known = Types::new();
     for tensor in &graph.initializer {
         let dims = tensor.dims.iter().map(|d| Dim::Fixed(*d)).collect();
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));

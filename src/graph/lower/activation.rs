@@ -2,7 +2,8 @@
 
 use super::{Lowering, input};
 use crate::error::Result;
-use crate::graph::edit::int_attribute;
+use crate::graph::builder::NodeBuilder;
+use crate::graph::edit::{float_attribute, int_attribute};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 impl Lowering {
@@ -11,7 +12,7 @@ impl Lowering {
         let named = |name: &str| node.attribute(name).cloned().into_iter().collect::<Vec<AttributeProto>>();
         let x = input(node, 0).unwrap_or("");
         let w = &mut self.w;
-        let zero = |w: &mut super::Writer| w.scalar(0.0);
+        let zero = |w: &mut NodeBuilder| w.scalar(0.0);
         let (op, inputs): (&str, Vec<String>) = match node.op() {
             "Mish" => {
                 let soft = w.op("Softplus", &[x]);
@@ -27,7 +28,7 @@ impl Lowering {
                 ("Div", vec![x.to_owned(), w.op("Add", &[&size, &one])])
             }
             "Selu" => {
-                let alpha = crate::autodiff::rules::float_attribute("alpha", node.float("alpha", 1.673_263_2));
+                let alpha = float_attribute("alpha", node.float("alpha", 1.673_263_2));
                 let gamma = w.scalar(node.float("gamma", 1.050_701));
                 ("Mul", vec![w.op_with("Elu", &[x], vec![alpha]), gamma])
             }

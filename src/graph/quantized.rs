@@ -1,0 +1,33 @@
+//! Operators that compute with quantized numbers.
+
+use crate::onnx::proto::NodeProto;
+
+/// Operators whose weights have few bits.
+const WEIGHTED: [&str; 12] = [
+    "MatMulNBits",
+    "MatMulBnb4",
+    "GatherBlockQuantized",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "DynamicQuantizeLSTM",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QLinearConv",
+    "QGemm",
+    "QAttention",
+];
+
+/// Operators on quantized numbers that hold no weights.
+const WEIGHTLESS: [&str; 5] =
+    ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul"];
+
+/// Returns whether the weights of a node are quantized.
+pub fn has_quantized_weights(node: &NodeProto) -> bool {
+    WEIGHTED.contains(&node.op())
+}
+
+/// Returns whether a node computes with quantized numbers.
+pub fn is_quantized(node: &NodeProto) -> bool {
+    has_quantized_weights(node) || WEIGHTLESS.contains(&node.op())
+}

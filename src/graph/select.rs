@@ -1,0 +1,128 @@
+//! Patterns for the names of weights, nodes and modules: the ones that quantization includes, pruning targets,
+//! distillation freezes, and an engine keeps in float32.
+
+use super::{BodyId, View, modules};
+use crate::error::{Result, error};
+use globset::{GlobBuilder, GlobMatcher};
+
+/// Which part of a name a pattern has to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// The whole name; `*` also stands for dots and slashes.
+    Name,
+    /// Some of its parts in a row, from dot or slash to dot or slash.
+    Parts,
+    /// The whole name, or one of its parts to the letter.
+    NameOrPart,
+    /// The whole name to the letter: there are no wildcards.
+    Literal,
+}
+
+/// A pattern for names, and whether it matched any.
+#[derive(Debug)]
+pub struct Pattern {
+    /// The pattern as it was given.
+    pub text: String,
+    fit: Fit,
+    matcher: Option<GlobMatcher>,
+    /// Whether it matched.
+    pub used: bool,
+}
+
+impl Pattern {
+    /// Returns a pattern; fails with [`crate::error::Kind::InvalidArgument`] if the text is no glob.
+    pub fn new(text: &str, fit: Fit) -> Result<Pattern> {
+        let glob = (fit != Fit::Literal).then(|| GlobBuilder::new(text).build()).transpose();
+        let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {text:?} is not valid: {}", e.kind()))?;
+        let matcher = glob.map(|glob| glob.compile_matcher());
+        Ok(Pattern { text: text.to_owned(), fit, matcher, used: false })
+    }
+
+    /// Returns whether it has no wildcards.
+    pub fn is_plain(&self) -> bool {
+        !self.text.contains(['*', '?', '[', '{'])
+    }
+
+    /// Returns whether it matches one of the names, and remembers that it did.
+    pub fn matches(&mut self, names: &[impl AsRef<str>]) -> bool {
+        let matches = names.iter().any(|name| self.fits(name.as_ref()));
+        self.used |= matches;
+        matches
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        let glob = |name: &str| self.matcher.as_ref().is_some_and(|matcher| matcher.is_match(name));
+        match self.fit {
+            Fit::Name => glob(name),
+            Fit::Literal => self.text == name,
+            Fit::NameOrPart => glob(name) || name.split(['.', '/']).any(|part| part == self.text),
+            Fit::Parts if self.text.is_empty() => false,
+            Fit::Parts => {
+                let bounds = || name.match_indices(['.', '/']).map(|(at, _)| at);
+                let mut starts = std::iter::once(0).chain(bounds().map(|at| at + 1));
+                starts.any(|start| {
+                    let mut ends = bounds().filter(|end| *end > start).chain([name.len()]);
+                    ends.any(|end| glob(&name[start..end]))
+                })
+            }
+        }
+    }
+}
+
+/// A list of patterns, of which one has to match.
+#[derive(Debug)]
+pub struct Selector(pub Vec<Pattern>);
+
+impl Selector {
+    /// Returns the patterns; fails as [`Pattern::new`].
+    pub fn new(texts: &[String], fit: Fit) -> Result<Selector> {
+        texts.iter().map(|text| Pattern::new(text, fit)).collect::<Result<_>>().map(Selector)
+    }
+
+    /// Returns whether there are no patterns.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether a pattern matches one of the names.
+    pub fn matches(&self, names: &[impl AsRef<str>]) -> bool {
+        self.0.iter().any(|pattern| names.iter().any(|name| pattern.fits(name.as_ref())))
+    }
+}
+
+/// Returns what a weight that a node reads can be called by: the paths of its module, best first, its own name and that
+/// of the node.
+pub fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
+    let mut names = modules::paths(view, body, node, weight);
+    names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fit_compares_its_part_of_a_name() {
+        let names = ["model.layers.3.mlp.down_proj", "/layers.3/mlp/MatMul"];
+        for (text, fits) in [
+            // Name, parts, name or part, literal.
+            ("down_proj", [false, true, true, false]),
+            ("mlp", [false, true, true, false]),
+            ("layers.3", [false, true, false, false]),
+            ("layers.*.mlp.*", [false, true, false, false]),
+            ("layers.3/mlp", [false, true, false, false]),
+            ("model.*", [true, true, true, false]),
+            ("*mlp*", [true, true, true, false]),
+            ("/layers.3/mlp/MatMul", [true, true, true, true]),
+            ("proj", [false; 4]),
+            ("layers.4", [false; 4]),
+        ] {
+            let found = [Fit::Name, Fit::Parts, Fit::NameOrPart, Fit::Literal]
+                .map(|fit| Pattern::new(text, fit).unwrap().matches(&names));
+            assert_eq!(found, fits, "{text}");
+        }
+        assert!(!Pattern::new("", Fit::Parts).unwrap().matches(&names));
+        assert!(Pattern::new("[a", Fit::Parts).is_err() && Pattern::new("[a", Fit::Literal).is_ok());
+    }
+}
