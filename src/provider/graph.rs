@@ -78,7 +78,7 @@ pub trait Source {
 }
 
 /// A node.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Node {
     /// The operator, as `MatMul`.
     pub op: String,
@@ -93,7 +93,7 @@ pub struct Node {
 }
 
 /// A value.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Value {
     /// Its name, unique in the graph.
     pub name: String,
@@ -138,6 +138,24 @@ impl<'g> Graph<'g> {
         }
         captured.iter().for_each(|(node, value)| values[value.0].consumers.push(*node));
         Self { nodes, values, nested, source }
+    }
+
+    /// Returns the graph of `nodes` alone, as ONNX Runtime hands it over to be compiled. Numbers stay what they are.
+    pub fn part(&self, nodes: &[NodeId]) -> Self {
+        let mut part = vec![Node::default(); self.nodes.len()];
+        let mut values = vec![Value::default(); self.values.len()];
+        for node in nodes {
+            let node_of = self.node(*node);
+            for value in node_of.inputs.iter().chain(&node_of.outputs).flatten() {
+                let whole = self.value(*value);
+                let leaves = whole.is_output || whole.consumers.iter().any(|consumer| !nodes.contains(consumer));
+                let made_here = whole.producer.is_some_and(|producer| nodes.contains(&producer));
+                let is_output = leaves && made_here;
+                values[value.0] = Value { producer: None, consumers: Vec::new(), is_output, ..whole.clone() };
+            }
+            part[node.0] = node_of.clone();
+        }
+        Self::new(part, values, &[], self.nested, self.source)
     }
 
     /// Returns the numbers of all nodes.
@@ -280,4 +298,54 @@ pub struct FusedNode {
     pub inputs: Vec<String>,
     /// The names of its outputs, in order.
     pub outputs: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn constant(&self, _: ValueId) -> Result<Tensor<'_>> {
+            Err("no constants".into())
+        }
+
+        fn attribute(&self, _: NodeId, _: &str) -> Option<Attribute> {
+            None
+        }
+    }
+
+    fn node(op: &str, inputs: &[usize], outputs: &[usize]) -> Node {
+        let ids = |numbers: &[usize]| numbers.iter().map(|number| Some(ValueId(*number))).collect();
+        Node { op: op.into(), inputs: ids(inputs), outputs: ids(outputs), ..Default::default() }
+    }
+
+    /// 0 -> Relu -> 1 -> Add(1, 0) -> 2 -> Neg -> 3
+    fn chain() -> (Vec<Node>, Vec<Value>) {
+        let nodes = vec![node("Relu", &[0], &[1]), node("Add", &[1, 0], &[2]), node("Neg", &[2], &[3])];
+        (nodes, vec![Value::default(); 4])
+    }
+
+    #[test]
+    fn a_value_that_a_subgraph_takes_has_a_second_use() {
+        let (nodes, values) = chain();
+        let graph = Graph::new(nodes, values, &[], false, &Nothing);
+        assert_eq!(graph.only_use(ValueId(1)), Some(NodeId(1)));
+        assert_eq!(graph.other(NodeId(1), ValueId(1)), Some(ValueId(0)));
+        let (nodes, values) = chain();
+        let graph = Graph::new(nodes, values, &[(NodeId(2), ValueId(1))], false, &Nothing);
+        assert_eq!(graph.only_use(ValueId(1)), None);
+    }
+
+    #[test]
+    fn what_leaves_a_part_is_its_output() {
+        let (nodes, values) = chain();
+        let graph = Graph::new(nodes, values, &[], false, &Nothing);
+        let part = graph.part(&[NodeId(0), NodeId(1)]);
+        assert!(part.value(ValueId(2)).is_output && !part.value(ValueId(1)).is_output);
+        assert!(!part.value(ValueId(0)).is_output, "an input is no output, whoever else takes it");
+        assert_eq!(part.value(ValueId(2)).consumers, []);
+        assert_eq!(part.only_use(ValueId(1)), Some(NodeId(1)));
+    }
 }

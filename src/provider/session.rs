@@ -41,7 +41,15 @@ impl Session {
         if graph.nested && self.options.compile_to.is_some() {
             return Vec::new();
         }
-        patterns::find(graph, &self.rules()).into_iter().map(|group| group.nodes).collect()
+        let groups = patterns::find(graph, &self.rules()).into_iter().map(|group| group.nodes);
+        groups.filter(|nodes| self.is_found_again(graph, nodes)).collect()
+    }
+
+    /// Returns true if `nodes` form a group when nothing is around them: so they will be handed over, and a group that
+    /// is not found then would be an error that nobody can help.
+    fn is_found_again(&self, graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
+        let mut groups = patterns::find(&graph.part(nodes), &self.rules());
+        groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
     }
 
     /// Returns the body of the group that `graph` consists of; `fused` is the node that will stand for it.
