@@ -93,19 +93,14 @@ impl Host {
         builder.commit_from_file(model).map(Session).map_err(|error| error.to_string())
     }
 
-    /// Compiles a model, and returns where the compiled one is.
-    pub fn compile(&self, model: &Path, options: &[(&str, &str)]) -> PathBuf {
-        self.try_compile(model, options).unwrap()
-    }
-
-    pub fn try_compile(&self, model: &Path, options: &[(&str, &str)]) -> Result<PathBuf, String> {
+    /// Compiles a model, and returns where the compiled one is: nowhere if nothing is claimed.
+    pub fn compile(&self, model: &Path, options: &[(&str, &str)]) -> Option<PathBuf> {
         let target = self.path();
         let builder = self.builder().with_config_entry("ep.context_enable", "1").unwrap();
         let builder = builder.with_config_entry("ep.context_file_path", target.to_str().unwrap()).unwrap();
-        let builder = builder.with_config_entry("ep.context_embed_mode", "0").unwrap();
-        let mut builder = self.ours(builder, options)?;
-        builder.commit_from_file(model).map_err(|error| error.to_string())?;
-        Ok(target)
+        let mut builder = self.ours(builder, options).unwrap();
+        builder.commit_from_file(model).unwrap();
+        target.exists().then_some(target)
     }
 }
 
