@@ -58,11 +58,11 @@ impl Session {
         let mut groups = patterns::find(graph, &self.rules());
         let group = groups.pop().filter(|group| groups.is_empty() && group.nodes.len() == graph.nodes.len());
         let group = group.ok_or_else(|| Error(format!("{}: its nodes do not form the group they did", fused.name)))?;
+        let ports = Ports::new(graph, fused);
         if let Plan::Compiled(node) = &group.plan {
             let folder = self.folder(model);
-            return self.opener.open(graph, *node, &folder);
+            return self.opener.open(graph, *node, &ports, &folder);
         }
-        let ports = Ports::new(graph, fused);
         let attention = match self.options.precision {
             Precision::Float32 => AttentionPrecision::Float32,
             Precision::Bfloat16 | Precision::Int8 => AttentionPrecision::Bfloat16,

@@ -24,7 +24,7 @@ impl ActivationBody {
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let (x, y) = (reader.size()?, reader.size()?);
+        let (x, y) = (reader.input()?, reader.output()?);
         Ok(Self { x, y, activation: reader.activation()?, bias: reader.floats()?, class: reader.class() })
     }
 }

@@ -73,7 +73,9 @@ impl AttentionBody {
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let (q, k, v, y) = (Port::open(reader)?, Port::open(reader)?, Port::open(reader)?, Port::open(reader)?);
+        let (q, k, v) = (Port::open_input(reader)?, Port::open_input(reader)?, Port::open_input(reader)?);
+        let index = reader.output()?;
+        let y = Port { index, heads: open_heads(reader)? };
         Ok(Self { q, k, v, y, bias: reader.floats()?, scores: Scores::open(reader)? })
     }
 
@@ -212,7 +214,7 @@ impl Scores {
         let (has_scale, scale) = (reader.number()? != 0, reader.float()?);
         let count = reader.size()?;
         let mask = |_| {
-            let (index, kind, with) = (reader.size()?, reader.number()?, reader.float()?);
+            let (index, kind, with) = (reader.input()?, reader.number()?, reader.float()?);
             let fill = match kind {
                 0 => Fill::Add,
                 1 | 2 => Fill::Replace { when: kind == 2, with },
@@ -298,16 +300,21 @@ impl Port {
         part.size(heads);
     }
 
-    fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let (index, kind, heads) = (reader.size()?, reader.number()?, reader.size()?);
-        let heads = match kind {
-            0 => Heads::Joined(heads),
-            1 => Heads::TokensFirst,
-            2 => Heads::HeadsFirst,
-            _ => Heads::SizeFirst,
-        };
-        Ok(Self { index, heads })
+    fn open_input(reader: &mut Reader<'_>) -> Result<Self> {
+        let index = reader.input()?;
+        Ok(Self { index, heads: open_heads(reader)? })
     }
+}
+
+/// Returns how heads lie, as [`Port::write`] wrote it.
+fn open_heads(reader: &mut Reader<'_>) -> Result<Heads> {
+    let (kind, heads) = (reader.number()?, reader.size()?);
+    Ok(match kind {
+        0 => Heads::Joined(heads),
+        1 => Heads::TokensFirst,
+        2 => Heads::HeadsFirst,
+        _ => Heads::SizeFirst,
+    })
 }
 
 /// Returns keys of batch × heads × size × tokens as batch × heads × tokens × size.

@@ -40,7 +40,7 @@ impl LinearBody {
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let x = reader.size()?;
+        let x = reader.input()?;
         let form = match reader.number()? {
             0 => InputForm::Dynamic,
             _ => InputForm::Static {
@@ -161,7 +161,7 @@ impl Product {
 
     /// Returns what [`Self::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let (activation, y, bias) = (reader.activation()?, reader.size()?, reader.floats()?);
+        let (activation, y, bias) = (reader.activation()?, reader.output()?, reader.floats()?);
         let steps = steps::open(reader)?;
         let weights = reader.weights()?;
         let fits = |row: &[f32]| row.len() == weights.n();

@@ -41,8 +41,8 @@ impl NormBody {
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let x = reader.size()?;
-        let (residual, y, sum) = (reader.optional()?, reader.size()?, reader.optional()?);
+        let x = reader.input()?;
+        let (residual, y, sum) = (reader.optional_input()?, reader.output()?, reader.optional_output()?);
         let (epsilon, rms) = (reader.float()?, reader.number()? != 0);
         let gamma = reader.floats()?.ok_or_else(|| Error::new("a normalization without a scale"))?;
         let (bias, beta) = (reader.floats()?, reader.floats()?);

@@ -39,7 +39,7 @@ impl PackedAttentionBody {
 
     /// Returns the body that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
-        let (x, heads) = (reader.size()?, reader.size()?);
+        let (x, heads) = (reader.input()?, reader.size()?);
         let product = Product::open(reader)?;
         if heads == 0 || !product.n().is_multiple_of(3 * heads) {
             return Err(Error(format!("{heads} heads of {} values", product.n())));

@@ -31,10 +31,10 @@ impl Packed {
         Ok(Self { file: Arc::new(file), parts })
     }
 
-    /// Returns part `index`.
-    pub fn part(&self, index: usize) -> Result<Reader<'_>> {
+    /// Returns part `index`, for a node whose inputs and outputs lie at `ports`.
+    pub fn part<'a>(&'a self, index: usize, ports: &'a [Vec<usize>; 2]) -> Result<Reader<'a>> {
         let (start, length) = self.parts.get(index).ok_or_else(|| Error::new("there is no such part"))?;
-        Ok(Reader::new(&(*self.file).as_ref()[*start..start + length], &self.file))
+        Ok(Reader::new(&(*self.file).as_ref()[*start..start + length], &self.file, ports))
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("empty.packed");
         write(&path, std::iter::empty()).unwrap();
-        assert!(Packed::open(&path).unwrap().part(0).is_err());
+        assert!(Packed::open(&path).unwrap().part(0, &[vec![], vec![]]).is_err());
         let whole = std::fs::read(&path).unwrap();
         let reason = |bytes: &[u8]| check(bytes).unwrap_err();
         assert!(reason(&whole[..whole.len() - 1]).contains("cut off"));

@@ -17,8 +17,8 @@ mod part;
 use std::path::{Path, PathBuf};
 
 use super::abi::{ContextNode, Error, Result};
-use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody, PackedAttentionBody};
-use super::graph::{FusedNode, Graph, NodeId};
+use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody, PackedAttentionBody, Ports};
+use super::graph::{FusedNode, Graph, Node, NodeId, ValueId};
 use crate::kernels::Class;
 
 use file::Packed;
@@ -81,8 +81,9 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Returns the body that `node` stands for, from the file that it names in `folder`.
-    pub fn open(&mut self, graph: &Graph<'_>, node: NodeId, folder: &Path) -> Result<Box<dyn Body>> {
+    /// Returns the body that `node` stands for, from the file that it names in `folder`. `ports` are the places of its
+    /// values in the node that runs.
+    pub fn open(&mut self, graph: &Graph<'_>, node: NodeId, ports: &Ports<'_>, folder: &Path) -> Result<Box<dyn Body>> {
         let made_for = graph.text(node, "ep_sdk_version").unwrap_or_default();
         if !is_ours(&made_for) {
             return Err(Error(format!("the model was compiled for {made_for}; this is {}", information())));
@@ -103,7 +104,12 @@ impl Opener {
                 self.open.len() - 1
             }
         };
-        let body = self.open[place].1.part(index).and_then(|mut reader| body(&mut reader));
+        let outside = |value: &Option<ValueId>| value.ok_or_else(|| Error::new("a node with an input left out"));
+        let Node { inputs, outputs, .. } = graph.node(node);
+        let inputs = inputs.iter().map(|value| ports.input(outside(value)?)).collect::<Result<_>>()?;
+        let outputs = outputs.iter().map(|value| ports.output(outside(value)?)).collect::<Result<_>>()?;
+        let places = [inputs, outputs];
+        let body = self.open[place].1.part(index, &places).and_then(|mut reader| body(&mut reader));
         body.map_err(|error| Error(format!("{}: part {index}: {error}", path.display())))
     }
 }

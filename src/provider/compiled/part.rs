@@ -68,12 +68,14 @@ impl Part {
 pub struct Reader<'a> {
     bytes: &'a [u8],
     file: &'a Arc<Mapping>,
+    ports: &'a [Vec<usize>; 2],
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the reader of a part, `bytes` of `file`.
-    pub fn new(bytes: &'a [u8], file: &'a Arc<Mapping>) -> Self {
-        Self { bytes, file }
+    /// Returns the reader of a part, `bytes` of `file`. `ports` are the places that the inputs and outputs of the
+    /// node in the file have now: ONNX Runtime may order them anew.
+    pub fn new(bytes: &'a [u8], file: &'a Arc<Mapping>, ports: &'a [Vec<usize>; 2]) -> Self {
+        Self { bytes, file, ports }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
@@ -111,6 +113,32 @@ impl<'a> Reader<'a> {
     /// Returns a size that may be missing.
     pub fn optional(&mut self) -> Result<Option<usize>> {
         Ok(self.size()?.checked_sub(1))
+    }
+
+    /// Returns the place of an input, which was written as a size.
+    pub fn input(&mut self) -> Result<usize> {
+        let written = self.size()?;
+        self.port(0, written)
+    }
+
+    /// Returns the place of an output, which was written as a size.
+    pub fn output(&mut self) -> Result<usize> {
+        let written = self.size()?;
+        self.port(1, written)
+    }
+
+    /// Returns the place of an input that may be missing.
+    pub fn optional_input(&mut self) -> Result<Option<usize>> {
+        self.optional()?.map(|written| self.port(0, written)).transpose()
+    }
+
+    /// Returns the place of an output that may be missing.
+    pub fn optional_output(&mut self) -> Result<Option<usize>> {
+        self.optional()?.map(|written| self.port(1, written)).transpose()
+    }
+
+    fn port(&self, side: usize, written: usize) -> Result<usize> {
+        self.ports[side].get(written).copied().ok_or_else(|| Error::new("an input or output that its node lacks"))
     }
 
     /// Returns an activation.
