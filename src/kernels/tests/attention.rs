@@ -125,7 +125,12 @@ fn attention_is_near_float64_with_any_mask() {
                 attention(class, &spec, &case.q, &case.k, &case.v, &mask, precision, &mut out, &Serial);
                 attention(class, &spec, &case.q, &case.k, &case.v, &mask, precision, &mut threaded, &Threads(3));
                 assert_eq!(bits(&out), bits(&threaded), "{class:?} on three threads");
-                let bound = if precision == AttentionPrecision::Float32 { 3e-5 } else { 5e-2 };
+                // scores less 10000 have steps of 0.001: which one a rounding picks is chance
+                let coarse = case.mask == 2 && case.additive.iter().any(|value| *value == -10000.0);
+                let bound = match precision {
+                    AttentionPrecision::Float32 => [3e-5, 2e-2][usize::from(coarse)],
+                    AttentionPrecision::Bfloat16 => 5e-2,
+                };
                 for (index, (found, wanted)) in out.iter().zip(&expected).enumerate() {
                     let near = (found - wanted).abs() <= bound || found.is_nan() && wanted.is_nan();
                     assert!(near, "{class:?} {precision:?} {index}: {found} not {wanted}\n{spec:?} mask {}", case.mask);
