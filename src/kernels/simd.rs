@@ -114,6 +114,8 @@ pub trait Simd: Copy + 'static {
     fn to_i32(a: Self::F) -> Self::I;
     /// Adds to each lane the four products of its uint8 `weights` and int8 `activations`, exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
+    /// As [`Simd::dot`] for `weights` below 16.
+    fn dot_nibbles(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Adds to each lane the two products of its bfloat16 pairs.
     fn dot_bf16(sum: Self::F, a: Self::I, b: Self::I) -> Self::F;
 

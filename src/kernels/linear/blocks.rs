@@ -275,8 +275,8 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
             for (half, (first, second)) in halves.into_iter().enumerate() {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let codes = V::iload_splat(activations.add((half * R + row) * 4));
-                    sums[0] = V::dot(sums[0], first, codes);
-                    sums[1] = V::dot(sums[1], second, codes);
+                    sums[0] = V::dot_nibbles(sums[0], first, codes);
+                    sums[1] = V::dot_nibbles(sums[1], second, codes);
                 }
             }
         } else {

@@ -32,6 +32,11 @@ pub fn most_rows(class: Class) -> usize {
     if class >= Class::Avx512Vnni { 12 } else { 6 }
 }
 
+/// Returns the most rows of a register block of int8 codes: without VNNI the products need registers of their own.
+fn most_int8_rows(class: Class) -> usize {
+    if class == Class::Avx2 { 4 } else { most_rows(class) }
+}
+
 /// Rows of int8 codes, each with a scale and the sum of its codes.
 pub struct Rounded {
     pub blocking: Blocking,
@@ -55,7 +60,7 @@ impl Rounded {
         let codes = memory.start();
         let scales = codes.wrapping_add(code_bytes).cast::<f32>();
         let sums = scales.wrapping_add(rows).cast();
-        let blocking = Blocking::new(rows, most_rows(class));
+        let blocking = Blocking::new(rows, most_int8_rows(class));
         Self { blocking, groups, shift: 0, codes, scales, sums, _memory: memory }
     }
 

@@ -118,6 +118,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_add_epi32(sum, _mm256_add_epi32(products, _mm256_madd_epi16(odd, odd_activations)))
             }
         }
+        fn dot_nibbles(sum: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
+            if VNNI {
+                _mm256_dpbusd_avx_epi32(sum, weights, activations)
+            } else {
+                // two products of at most 15 · 127 fit 16 bits
+                let pairs = _mm256_maddubs_epi16(weights, activations);
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         fn prefetch_write(to: *mut u8) -> () { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>()) }
     }

@@ -93,6 +93,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn dot(sum: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
             _mm512_dpbusd_epi32(sum, weights, activations)
         }
+        fn dot_nibbles(sum: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
+            _mm512_dpbusd_epi32(sum, weights, activations)
+        }
         fn dot_bf16(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
             if BF16 {
                 _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b))
