@@ -83,6 +83,8 @@ fn every_room_imports_only_rooms_below() {
     let rooms: BTreeSet<&str> = modules.0.keys().filter_map(|at| Some(at.first()?.as_str())).collect();
     let missing: Vec<_> = rooms.iter().filter(|room| !floor.contains_key(*room)).collect();
     assert!(missing.is_empty(), "src/lib.rs draws no floor for {missing:?}");
+    let vanished: Vec<_> = order.iter().filter(|room| !rooms.contains(room.as_str())).collect();
+    assert!(vanished.is_empty(), "src/lib.rs draws {vanished:?}, which are not there");
     let imports = imports(&modules);
     println!("{} modules in {} rooms, {} imports between rooms", modules.0.len(), rooms.len(), imports.len());
     let climbing: Vec<String> = imports

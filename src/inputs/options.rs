@@ -4,6 +4,9 @@ use super::sentences::SENTENCES;
 use crate::runtime::Tensor;
 use serde::{Serialize, Serializer};
 
+/// Length of generated sequences, and of built-in text for timing, in tokens.
+pub const DEFAULT_LENGTH: usize = 128;
+
 /// A caller's options for the inputs of runs. By default inputs are built-in texts, or generated.
 #[derive(Debug, Clone, Serialize)]
 pub struct InputOptions {

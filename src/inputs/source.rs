@@ -4,7 +4,7 @@
 
 use super::batch::Batch;
 use super::generated::Fill;
-use super::options::InputOptions;
+use super::options::{DEFAULT_LENGTH, InputOptions};
 use super::role::Role;
 use super::sizes::{Sizes, TRIALS, Wanted};
 use super::tables::rows_indexed_by;
@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 const GENERATED_SETS: usize = 8;
 /// Maximum number of given batches for the quality figures.
 const GIVEN_SETS: usize = 64;
-/// Length of generated sequences, and of built-in text for timing, in tokens.
-pub const DEFAULT_LENGTH: usize = 128;
 /// Time after which no further sizes are tried on a model that rejects inputs.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -2,10 +2,9 @@
 
 use super::batch::{Mask, Truncation};
 use super::generated::Fill;
-use super::options::InputOptions;
+use super::options::{DEFAULT_LENGTH, InputOptions};
 use super::role::Role;
 use super::sizes::Sizes;
-use super::source::DEFAULT_LENGTH;
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::model::ValueInfo;
