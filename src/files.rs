@@ -85,15 +85,15 @@ pub fn release(bytes: &[u8]) {
     let mappings = MAPPINGS.read().unwrap_or_else(|e| e.into_inner());
     let inside = mappings.range(..=start).next_back().is_some_and(|(_, &mapped_end)| end <= mapped_end);
     if inside && first < last {
-        // SAFETY: the range lies in a read-only file mapping which cannot go away while the lock is held;
-        // DONTNEED on it only drops pages that can be read again from the file.
+        // SAFETY: the range is in a read-only file mapping that cannot be unmapped while the lock is held; DONTNEED
+        // only drops pages that can be read again from the file.
         let _ = unsafe { rustix::mm::madvise(first as *mut _, last - first, rustix::mm::Advice::LinuxDontNeed) };
     }
 }
 
 fn page_size() -> usize {
     static SIZE: LazyLock<usize> = LazyLock::new(|| {
-        // SAFETY: asks the system for a constant.
+        // SAFETY: reads a constant of the system.
         usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1)
     });
     *SIZE
@@ -114,7 +114,7 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
     for piece in bytes.chunks(STREAM_BYTES) {
         out.write_all(piece)?;
         step(piece)?;
-        // From a page further back: the one that two pieces share belongs to the second.
+        // Starts one page earlier: the page that two pieces share belongs to the second.
         let start = done.saturating_sub(page_size());
         done += piece.len();
         release(&bytes[start..done]);
@@ -146,7 +146,7 @@ impl AtomicFile {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
         }
-        // Renaming over a device would put a file in its place: `--output /dev/null` as root.
+        // Renaming over a device would replace it with a file: `--output /dev/null` as root.
         if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
             return Err(
                 Error::new(Kind::InvalidArgument, "the path exists and is not a regular file").at(target.display())
@@ -161,7 +161,7 @@ impl AtomicFile {
         let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::open(parent_of(target), unnamed, mode) {
             let file = File::from(fd);
-            // Without /proc (in a chroot) it could not be given a name in the end.
+            // Without /proc (in a chroot), the file could not be given its name at the end.
             if in_proc(&file).exists() {
                 return Ok((file, None));
             }
@@ -241,7 +241,7 @@ impl Drop for AtomicFile {
         if let Some(name) = &self.named {
             let _ = std::fs::remove_file(name);
         }
-        // Freeing gigabytes takes the kernel a while, and whoever cancelled should not wait for it.
+        // Freeing gigabytes takes the kernel some time, and a caller who cancelled should not wait for it.
         if let Some(file) = self.file.take().filter(|_| self.written > 32 << 20) {
             let _ = std::thread::Builder::new().spawn(move || drop(file));
         }
@@ -261,7 +261,7 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
         Ok(()) => std::fs::remove_dir_all(finished).at(|| finished.display())?,
         Err(Errno::NOENT) => std::fs::rename(finished, target).at(|| target.display())?,
-        // Network file systems and overlays that cannot exchange.
+        // Network file systems and overlays that cannot exchange files.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => replace_in_two_steps(finished, target)?,
         Err(e) => return Err(Error::from(e).at(target.display())),
     }
@@ -327,10 +327,10 @@ fn with_temporary_name<T>(
     make: impl Fn(&Path) -> rustix::io::Result<T>,
 ) -> rustix::io::Result<(T, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The name is there for people who find it; file systems end at 255 bytes.
+    // The name helps people who find the file; file systems limit names to 255 bytes.
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name.chars().take(48).collect();
-    // One that exists is left over from a killed process that had our number: in containers that is usual.
+    // An existing one is left over from a killed process with the same process id, which is common in containers.
     for _ in 0..10_000 {
         let unique = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = target.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));

@@ -33,11 +33,11 @@ pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
 pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64 {
     let term = |(a, b): (&f32, &f32)| {
         let log_p = f64::from(*a) - a_norm;
-        // What the original rules out adds nothing, whatever the result says.
+        // A token with probability 0 in the original adds nothing.
         if log_p == f64::NEG_INFINITY { 0.0 } else { log_p.exp() * (log_p - (f64::from(*b) - b_norm)) }
     };
     let sum: f64 = a.iter().zip(b).map(term).sum();
-    // Rounding can leave a hair below zero for equal rows; not-a-number must stay so, hence no `max`.
+    // Rounding can result in a tiny negative value for equal rows; NaN must stay NaN, hence no `max`.
     if sum < 0.0 { 0.0 } else { sum }
 }
 

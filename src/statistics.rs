@@ -78,7 +78,7 @@ pub fn percentile(sorted: &[f64], p: f64) -> f64 {
     let position = p.clamp(0.0, 1.0) * last as f64;
     let (low, share) = (position.floor() as usize, position.fract());
     let (low, high) = (sorted[low], sorted[(low + 1).min(last)]);
-    // Between two infinities there is no number, but there is no need for one either.
+    // There is no number between two infinities, and none is needed.
     if share == 0.0 { low } else { low + (high - low) * share }
 }
 

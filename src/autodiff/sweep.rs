@@ -157,7 +157,7 @@ fn gradients_of_the_models_of_the_onnx_wheel_say_what_a_step_does() {
         let graph = case.proto.graph.as_deref().unwrap();
         let count = graph.node.len();
         match off(&case, &mut random) {
-            // Not a float model, or one that ONNX Runtime does not run.
+            // Not a float model, or one that ONNX Runtime cannot run.
             Ok(None) => continue,
             Ok(Some(_)) if name == JUMPS => continue,
             Ok(Some(off)) => {

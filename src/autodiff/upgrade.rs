@@ -69,7 +69,7 @@ fn lift(w: &mut NodeBuilder, mut node: NodeProto, from: i64) {
                 let constant = constant(w, &attribute);
                 node.input.push(constant);
             }
-            // A later one may be there.
+            // A later one may exist.
             None if node.is("Clip") && node.input.len() == 1 => node.input.push(String::new()),
             None => {}
         }

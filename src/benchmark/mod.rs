@@ -123,7 +123,7 @@ pub fn brief(
     let mut pair = bench.pair(&session, &steps)?;
     let begin = Instant::now();
     let inputs = bench.settled(&mut pair, &steps)?;
-    // Models that are slow are run less often.
+    // Slow models are run fewer times.
     let rounds = (2.0 * BRIEF_SECONDS / begin.elapsed().as_secs_f64()) as usize;
     let runs = options.runs.min(rounds.max(BRIEF_FEWEST));
     let timed = BenchmarkOptions { runs, ..options.clone() };

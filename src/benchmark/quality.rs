@@ -63,7 +63,7 @@ impl Comparison {
     ) -> Result<()> {
         for (name, before) in original {
             let other = result.iter().find(|(other, _)| other == name);
-            // What a decoder keeps of heads and layers that were pruned is not there.
+            // The cache outputs of pruned heads and layers are missing.
             let same = other.is_some_and(|(_, after)| after.shape() == before.shape());
             if !same && name.starts_with("present") {
                 continue;
@@ -147,7 +147,7 @@ impl Tally {
         let (a, b) = (before.to_f32_vec()?, after.to_f32_vec()?);
         let width = before.shape().last().map_or(1, |d| (*d).max(1)) as usize;
         let mask = mask.filter(|mask| before.shape().len() >= 3 && before.shape()[..2] == mask.shape);
-        // Rows that belong to one token.
+        // The number of rows per token.
         let rows_each = mask.map_or(1, |mask| (a.len() / width / mask.keep.len().max(1)).max(1));
         for (row, (a, b)) in a.chunks_exact(width).zip(b.chunks_exact(width)).enumerate() {
             let kept = mask.is_none_or(|mask| mask.keep.get(row / rows_each).copied().unwrap_or(true));
@@ -179,7 +179,7 @@ impl Tally {
     fn finish(self) -> OutputQuality {
         let any = self.float && self.rows > 0;
         let share = |part: f64, of: u64| (of > 0).then(|| part / of as f64);
-        // Of single numbers a cosine says nothing but the sign, so all of them together are the vector.
+        // The cosine of single numbers is only their sign, so all of them together are the vector.
         let together = (any && self.long_rows == 0).then(|| self.sums.cosine());
         OutputQuality {
             name: self.name,
@@ -190,7 +190,7 @@ impl Tally {
             max_abs_error: any.then_some(self.sums.largest),
             relative_rms: self.sums.relative_rms().filter(|_| any),
             top1_agreement: share(self.agreeing as f64, self.long_rows),
-            // JSON has no infinity; `non_finite` says why the figure is missing.
+            // JSON has no infinity; `non_finite` explains why the figure is missing.
             kl: share(self.kl, self.kl_rows).filter(|kl| kl.is_finite()),
             exact_match: share(self.equal as f64, self.elements),
             non_finite: self.sums.non_finite,
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((quality.rows, quality.cosine, quality.non_finite), (1, Some(1.0), 0));
         let other = Mask { shape: [2, 2], keep: vec![false; 4] };
         assert_eq!(compare(a("x"), b("x"), Some(&other)).rows, 2);
-        // [batch, seq] itself is one row for each text, whatever the mask.
+        // [batch, seq] itself is one row per text, regardless of the mask.
         let start = compare(floats("x", &[1, 2], &[1.0, 2.0]), floats("x", &[1, 2], &[1.0, 2.0]), Some(&mask));
         assert_eq!(start.rows, 1);
     }

@@ -54,9 +54,9 @@ impl Sums {
             return 0.0;
         }
         match (self.aa > 0.0, self.bb > 0.0) {
-            // Equal rows are exactly alike, whatever rounding says.
+            // Equal rows have a cosine of exactly 1, despite rounding.
             (true, true) if self.squares == 0.0 => 1.0,
-            // The root of each, as their product can overflow; rounding must not give more than 1.
+            // The roots are taken separately because their product can overflow; rounding must not give more than 1.
             (true, true) => (self.dot / self.aa.sqrt() / self.bb.sqrt()).clamp(-1.0, 1.0),
             (false, false) => 1.0,
             _ => 0.0,
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(Sums::of(&[0.0], &[1.0]).relative_rms(), None);
         let broken = Sums::of(&[1.0, 1.0, 1.0], &[1.0, NAN, INF]);
         assert_eq!((broken.cosine(), broken.non_finite, broken.largest), (0.0, 2, 0.0));
-        // A mask of minus infinity in both is no difference.
+        // Minus infinity (a mask) in both is no difference.
         let masked = Sums::of(&[1.0, -INF, NAN], &[1.0, -INF, NAN]);
         assert_eq!((masked.cosine(), masked.non_finite), (1.0, 0));
         assert_eq!(Sums::of(&[INF], &[-INF]).non_finite, 1);

@@ -326,7 +326,7 @@ impl Pair {
             let outputs = subject.run(feed, &call)?;
             let taken = clock.now().saturating_sub(start);
             drop(outputs);
-            // A clock may be too coarse for a tiny model; a ratio must stay a number.
+            // A clock may be too coarse for a tiny model; a ratio must stay finite.
             Ok(milliseconds(taken.max(Duration::from_nanos(1))))
         };
         let start = Instant::now();

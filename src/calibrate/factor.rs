@@ -59,7 +59,7 @@ impl Factor {
         if by == ColumnOrder::Importance {
             order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
         }
-        // Reversed, so that the lower factor of the reversed matrix is the upper one of the matrix.
+        // Reversed, because the lower factor of the reversed matrix is the upper factor of the matrix.
         let of = |i: usize, j: usize| gram[order[size - 1 - i] * size + order[size - 1 - j]];
         let at = |i: usize, j: usize| (size - 1 - i) * size + (size - 1 - j);
         for extra in [1.0, 10.0, 100.0] {

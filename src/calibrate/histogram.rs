@@ -89,7 +89,7 @@ impl Histogram {
 
     /// Returns the range with the smallest squared error.
     pub fn least_squares(&self) -> Range {
-        // Sums of 1, c and c^2 below each edge give the error of what is cut off without looking at bins again.
+        // Sums of 1, c and c^2 below each edge give the clipping error without reading the bins again.
         let mut sums = vec![[0f64; 3]; BINS + 1];
         for bin in 0..BINS {
             let (p, c) = (self.counts[bin] as f64, self.edge(bin) + self.width() / 2.0);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn least_squares_cuts_off_few_and_far_values_only() {
-        // One value that lies far out is worth less than finer steps for four million, but more than for a thousand.
+        // One outlier is worth less than finer steps for four million values, but more than for a thousand.
         for (count, cut) in [(4_000_000, true), (1000, false)] {
             let mut values: Vec<f32> = (0..count).map(|i| (i as f32 + 0.5) / count as f32).collect();
             values.push(20.0);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn least_squares_is_the_least_of_all_that_could_be_tried() {
-        // Uniform values gain nothing from being clipped.
+        // Clipping does not help uniform values.
         let values: Vec<f32> = (0..100_000).map(|i| (i as f32 + 0.5) / 50_000.0 - 1.0).collect();
         let mut histogram = Histogram::new(Range { low: -1.0, high: 1.0 });
         histogram.add(&values);

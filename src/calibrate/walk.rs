@@ -103,7 +103,7 @@ impl<'m> Walk<'m> {
         let (proto, inputs) = self.part(&nodes, &outputs)?;
         let options = SessionOptions {
             threads: self.threads,
-            // Each part runs a few times only; what makes a session slow to make does not pay.
+            // Each part runs only a few times; expensive optimization does not pay off.
             optimization_level: OptimizationLevel::Basic,
             varying_sizes: true,
             ..SessionOptions::default()

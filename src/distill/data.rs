@@ -205,7 +205,7 @@ impl Dataset {
             bail!(InvalidArgument, "the training text has {count} tokens, fewer than a block of {length}");
         }
         if held.is_empty() {
-            // Less than a block is still something to measure on.
+            // Even less than a block is enough for a measurement.
             if held_count < 2 {
                 bail!(InvalidArgument, "the validation text has only {held_count} tokens");
             }
@@ -236,7 +236,7 @@ impl Dataset {
         let mut random = Random::part(seed, u64::from(epoch));
         random.shuffle(&mut order);
         if self.ragged {
-            // Rows of like length side by side within a stretch of 64 batches: less padding, the order still random.
+            // Rows of similar length are adjacent within 64 batches: less padding, and the order is still random.
             for stretch in order.chunks_mut(64 * batch_size) {
                 stretch.sort_by_key(|row| self.rows[*row].tokens.len());
             }

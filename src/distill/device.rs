@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 /// The training state on a device.
 pub struct Device {
-    // Bindings, then the memory they bind, then the sessions it is of.
+    // Dropped in this order: bindings, the memory that they bind, the sessions of that memory.
     training: Bound,
     measuring: Bound,
     adding: Option<Bound>,
@@ -259,7 +259,7 @@ fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
     let sum = w.op("Sum", &squares);
     w.op_to("Sqrt", &[&sum], number::NORM, Vec::new());
     let (zero, half) = (w.scalar(0.0), w.scalar(0.5));
-    // A number less itself is 0, unless it is not finite.
+    // x - x is 0 unless x is not finite.
     let less = w.op("Sub", &[number::NORM, number::NORM]);
     let is_finite = w.op("Equal", &[&less, &zero]);
     let loss_is = w.op("Greater", &[number::LOSS_IS_FINITE, &half]);

@@ -218,7 +218,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
         let loss = expected(t, &q, &apart, false);
         return (loss, t.op("Sub", &[&p, &q]));
     }
-    // With the other distribution, how far p is from it, and the slope of that.
+    // The divergence of p from the other distribution, and its slope.
     let away = |t: &mut Tape, log_other: &str| {
         let apart = t.op("Sub", &[&log_p, log_other]);
         let mean = expected(t, &p, &apart, true);
@@ -233,7 +233,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     let half = t.scalar(0.5);
     let middle = t.op("Add", &[&p, &q]);
     let middle = t.op("Mul", &[&middle, &half]);
-    // Where both are 0 in float32 so is their mean.
+    // If both are 0 in float32, their mean is too.
     let least = t.scalar(f32::MIN_POSITIVE);
     let middle = t.op("Max", &[&middle, &least]);
     let log_middle = t.op("Log", &[&middle]);

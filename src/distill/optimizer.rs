@@ -51,7 +51,7 @@ impl Step {
     /// Returns step `count`, from 1, with gradients of the given norm.
     pub fn new(options: &DistillOptions, count: u64, learning_rate: f32, norm: f64) -> Step {
         let limit = f64::from(options.max_grad_norm);
-        // The small number is PyTorch's.
+        // The epsilon is PyTorch's.
         let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let short = |beta: f32| 1.0 - f64::from(beta).powf(count as f64);
         Step {
@@ -127,7 +127,7 @@ pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first
 /// Returns the sum of squares. Not finite if any element is not.
 pub fn square_sum(gradients: &[f32]) -> f64 {
     let piece = |part: &[f32]| {
-        // Eight sums side by side, so that the processor adds eight at a time.
+        // Eight independent sums, so that the compiler can vectorize.
         let mut sums = [0f64; 8];
         let chunks = part.chunks_exact(8);
         let rest: f64 = chunks.remainder().iter().map(|v| f64::from(*v) * f64::from(*v)).sum();

@@ -58,7 +58,7 @@ fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
     }
     let view = View::new(model.proto());
     let graph = model.graph();
-    // Names under which each weight is known: its own, and those of the modules of the nodes that read it.
+    // The names of each weight: its own, and those of the modules of the nodes that read it.
     let mut known: Vec<(&str, String)> = Vec::new();
     for name in graph.initializer.iter().filter_map(|t| t.name.as_deref()) {
         known.push((name, name.to_owned()));

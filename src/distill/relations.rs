@@ -61,7 +61,7 @@ fn back<'g>(
         if !through.contains(&node.op()) {
             return None;
         }
-        // Of a Where the scores are one of the branches; of others they come first.
+        // The scores are one of the branches of a Where, and the first input of other operators.
         let inputs = if node.is("Where") { 1..3 } else { 0..1 };
         let made = |index: usize| node.input_at(index).filter(|input| makers.contains_key(input));
         name = inputs.into_iter().find_map(made)?;

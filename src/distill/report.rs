@@ -142,7 +142,7 @@ fn vectors(
     let options = TextOptions { threads, batch_size: 8, ..TextOptions::default() };
     match evaluate::compare_embeddings(runtime, teacher, student, tokenizer, &lines, &options, call) {
         Ok(similarity) => Ok(serde_json::to_value(similarity).unwrap_or_default()),
-        // Vectors of another width have no angle between them.
+        // Vectors of different widths have no cosine.
         Err(e) if e.kind() == Kind::InvalidArgument => Ok(Value::Null),
         Err(e) => Err(e),
     }
@@ -175,7 +175,7 @@ fn classes(
     };
     match compared {
         Ok(value) => Ok(value),
-        // Scores are no classes, and other classes are not compared.
+        // Scores are not classes, and different classes are not compared.
         Err(e) if matches!(e.kind(), Kind::InvalidArgument | Kind::Unsupported) => Ok(Value::Null),
         Err(e) => Err(e),
     }

@@ -67,7 +67,7 @@ impl Run<'_> {
         let held = held_out(self.data, self.options.batch_size);
         let done = stop.during(&quiet, || self.epochs(&mut progress, &held, &stop, call));
         if let Err(e) = done {
-            // A checkpoint that cannot be written does not hide why the run ended.
+            // A failure to write the checkpoint must not hide why the run ended.
             let saved = if progress.state.step > progress.saved.0 { self.save(&mut progress) } else { Ok(()) };
             return Err(match saved {
                 Err(second) if !matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => second,
@@ -154,7 +154,7 @@ impl Run<'_> {
         let start = Instant::now();
         let fraction = progress.state.step as f64 / total.max(1) as f64;
         let clock = if options.time_limit > 0.0 { progress.seconds() / options.time_limit } else { 0.0 };
-        // The first step of a warm-up is not one of rate 0.
+        // The first warm-up step must not have a rate of 0.
         let begun = fraction.max(clock).max(1.0 / total.max(1) as f64 * f64::from(options.warmup_ratio > 0.0));
         let factor = schedule::factor(options.schedule, f64::from(options.warmup_ratio), begun);
         let rate = (f64::from(options.learning_rate) * factor) as f32;

@@ -66,7 +66,7 @@ fn widen(graph: &mut GraphProto) -> Result<()> {
     for tensor in graph.initializer.iter_mut().filter(|t| t.name.as_ref().is_some_and(|n| chosen.contains(n))) {
         *tensor = widened(tensor)?;
     }
-    // The casts that are left do nothing.
+    // The remaining casts have no effect.
     let mut renamed: HashMap<String, String> = HashMap::new();
     let outputs: HashSet<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
     graph.node.retain(|node| {

@@ -53,7 +53,7 @@ impl Teacher {
             }
         }
         let wanted = |o: &crate::onnx::proto::ValueInfoProto| outputs.iter().any(|(n, _)| o.name.as_ref() == Some(n));
-        // Caches that nobody asks for are not given out.
+        // Unused cache outputs are not requested.
         let feed = Feed::new(model)?;
         graph.output.retain(wanted);
         let (threads, execution) = (options.threads, options.execution.clone());
@@ -64,7 +64,7 @@ impl Teacher {
             .iter()
             .map(|info| (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() }));
         let known = known.collect();
-        // Where only labels count, of its logits no more than their size is of interest.
+        // If only labels are used, only the size of its logits matters.
         outputs.retain(|(_, name)| name != input::LOGITS || signals.weights.logits > 0.0);
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);
@@ -129,7 +129,7 @@ impl Teacher {
     fn ask(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let inputs = self.feed.tensors([batch.rows, batch.columns], &batch.ids, &batch.keep)?;
         let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        // A value may be asked for in two roles.
+        // A value may have two roles.
         let mut asked: Vec<&str> = self.outputs.iter().map(|(output, _)| output.as_str()).collect();
         asked.sort_unstable();
         asked.dedup();

@@ -71,7 +71,7 @@ impl Trainer {
         on_device: Option<bool>,
         call: &Call,
     ) -> Result<Trainer> {
-        // Patterns of memory cost a sixth more of it at the peak and gain nothing.
+        // Memory patterns increase the peak by a sixth and gain nothing.
         let session = SessionOptions {
             threads: options.threads,
             varying_sizes: true,

@@ -55,7 +55,7 @@ impl Voices {
                 distinct.push(index);
             }
         }
-        // A step reads all weights once: their bytes are what it costs.
+        // A step reads all weights once: its cost is their size.
         let costs: Vec<f64> = distinct.iter().map(|index| members[*index].model.bytes() as f64).collect();
         let threads = options.thread_count();
         let plan = Plan::new(&costs, threads);
@@ -192,7 +192,7 @@ impl Rows for Chorus {
 
     fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
         let before = self.leader().tokens(row)?.len();
-        // One tokenizer speaks for all, so that all read the same.
+        // All members use one tokenizer, so that they read the same tokens.
         let count = self.voices.generators[0].append(row, prompt)?;
         let tokens = self.leader().tokens(row)?[before..].to_vec();
         for generator in &mut self.voices.generators[1..] {

@@ -80,7 +80,7 @@ impl Combiner {
         self.mean();
         let mean_entropy = entropy(&self.sums);
         let own: f64 = self.weights.iter().zip(&self.members).map(|(w, member)| w * member.entropy).sum();
-        // Rounding can leave a hair below zero.
+        // Rounding can result in a tiny negative value.
         let mutual_information = (mean_entropy - own).max(0.0);
         let agreed = self.gate && tops.windows(2).all(|pair| pair[0] == pair[1]);
         let (log_probabilities, entropy) = match self.method {
@@ -105,7 +105,7 @@ impl Combiner {
     }
 
     fn log_of_mean(&self, rows: &[&[f32]]) -> Vec<f32> {
-        // Below this float64 loses digits: there the logarithms are added up instead.
+        // Below this value float64 loses accuracy; then the logarithms are added instead.
         let exact = |(token, sum): (usize, &f64)| match *sum {
             sum if sum >= 1e-290 => sum.ln() as f32,
             _ => {
@@ -147,7 +147,7 @@ impl Combiner {
 
     /// Returns the score of a token from the members' logarithms (logits for [`Method::Logits`]).
     fn score(&self, token: usize, column: &mut [f64]) -> f64 {
-        // 0 times negative infinity is not a number: a member without weight says nothing.
+        // 0 times negative infinity is NaN: members with weight 0 are skipped.
         let weighted = |column: &[f64]| -> f64 {
             self.weights.iter().zip(column).filter(|(w, _)| **w > 0.0).map(|(w, value)| w * value).sum()
         };
@@ -208,7 +208,7 @@ impl Distribution {
             entropy -= *p * (f64::from(*logit) * scale - max);
         }
         (self.top, self.norm, self.entropy) = (top, max + sum.ln(), (entropy + sum.ln()).max(0.0));
-        // One that is not a number makes the sum none.
+        // A single NaN makes the sum NaN.
         sum.is_finite()
     }
 

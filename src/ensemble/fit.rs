@@ -160,7 +160,7 @@ impl Reading {
 /// Returns the best weights of a mean of probabilities.
 fn mixture(readings: &[Reading]) -> FitReport {
     let (members, count) = (readings.len(), readings[0].logs.len());
-    // Relative to the best member: nothing underflows.
+    // Relative to the best member, so that nothing underflows.
     let best: Vec<f64> =
         (0..count).map(|n| readings.iter().map(|r| r.logs[n]).fold(f64::NEG_INFINITY, f64::max)).collect();
     let rows: Vec<Vec<f64>> =
@@ -258,7 +258,7 @@ fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitRep
     let (mut least, mut step, mut gap) = (equal_nll, 1.0, f64::INFINITY);
     for _ in 0..SLOW_ROUNDS {
         call.check()?;
-        // Of a convex function on the simplex: the line to the best corner bounds what is left.
+        // For a convex function on the simplex, the line to the best corner bounds the remaining loss.
         let here: f64 = weights.iter().zip(&slopes).map(|(w, s)| w * s).sum();
         gap = (here - slopes.iter().copied().fold(f64::INFINITY, f64::min)).max(0.0);
         if gap < CLOSE || step < 1e-9 {

@@ -136,7 +136,7 @@ fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let mut models = Vec::with_capacity(manifest.members.len());
     for (index, entry) in manifest.members.iter().enumerate() {
         let path = home.join(&entry.model);
-        // Without `..` in it, as people name files.
+        // Without `..` components.
         let path = path.canonicalize().unwrap_or(path);
         if find(&path).is_some() {
             bail!(Unsupported, "{}: {} is itself an ensemble", place(index), path.display());
@@ -180,7 +180,7 @@ fn relative(home: &Path, path: &Path) -> PathBuf {
     let (home, whole): (Vec<Component<'_>>, Vec<Component<'_>>) =
         (home.components().collect(), path.components().collect());
     let same = home.iter().zip(&whole).take_while(|(a, b)| a == b).count();
-    // The root alone is nothing that two places have in common.
+    // The root alone does not count as a common prefix.
     if same <= 1 {
         return path.to_owned();
     }

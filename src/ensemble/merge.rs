@@ -182,7 +182,7 @@ fn linear(values: &[Vec<f32>], weights: &[f64]) -> Vec<f32> {
 fn slerp(a: &[f32], b: &[f32], t: f64) -> Vec<f32> {
     let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     let (left, right) = match cosine.clamp(-1.0, 1.0) {
-        // Parallel, opposite, or nothing at all: there is no arc, or too many.
+        // Parallel, opposite, or zero: there is no unique arc.
         cosine if cosine.abs() > PARALLEL || cosine.is_nan() => (1.0 - t, t),
         cosine => {
             let angle = cosine.acos();
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_arc_is_an_arc() {
-        // A quarter circle: half-way both have the same share, and the length stays 1.
+        // A quarter circle: halfway both have equal weight, and the length stays 1.
         let half = slerp(&[1.0, 0.0], &[0.0, 1.0], 0.5);
         assert!((half[0] - 0.5f32.sqrt()).abs() < 1e-6 && (half[1] - 0.5f32.sqrt()).abs() < 1e-6);
         let third = slerp(&[2.0, 0.0], &[0.0, 2.0], 1.0 / 3.0);
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(trimmed(&[0.0; 4], &[1.0, -1.0, 1.0, 0.5], 0.5), [1.0, -1.0, 0.0, 0.0]);
         let options = MergeOptions { density: 1.0, ..MergeOptions::default() };
         let third = 1.0 / 3.0;
-        // First element: +3 and +1 against -2, so the mean of 3 and 1. Second: only one says anything.
+        // First element: +3 and +1 against -2, so the mean of 3 and 1. Second: only one model has a change.
         let merged = ties_of(&[1.0, 1.0], &[vec![4.0, 1.0], vec![2.0, 1.0], vec![-1.0, 0.5]], &[third; 3], &options);
         assert_eq!(merged, [3.0, 0.5]);
     }

@@ -309,7 +309,7 @@ fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     if sum <= 0.0 || !sum.is_finite() {
         bail!(InvalidArgument, "the sum of the weights is {sum}; at least one must be above 0");
     }
-    // Weights that were normal already, as a manifest keeps them, stay the same to the last bit.
+    // Weights that are already normalized, as in a manifest, stay the same to the last bit.
     let normal = (sum - 1.0).abs() < 1e-12;
     Ok(given.iter().map(|w| if normal { *w } else { w / sum }).collect())
 }
@@ -335,7 +335,7 @@ fn task(models: &[Model], asked: Option<Task>) -> Result<Task> {
     if let Some(task) = asked {
         return Ok(task);
     }
-    // A graph alone may say it, where no configuration does.
+    // Without a configuration, the graph alone determines it.
     let of = |model: &Model| match model.card().task {
         Task::Unknown if Decoder::of(model).is_ok() => Task::Generate,
         task => task,

@@ -57,7 +57,7 @@ impl Rerank {
         let count = prompts.len();
         let made: Vec<Mutex<Vec<Candidate>>> =
             self.voices.generators.iter().map(|_| Mutex::new(vec![Candidate::default(); count])).collect();
-        // Progress belongs to the caller's thread; cancel and deadline to all.
+        // Progress is reported on the caller's thread only; cancel and deadline apply to all.
         let quiet = Call { progress: None, deadline: call.deadline, cancel: call.cancel };
         let (cancel, deadline) = (quiet.cancel, quiet.deadline);
         self.voices.in_lanes(&|voice, generator| {
@@ -169,7 +169,7 @@ impl Rows for Rerank {
     }
 
     fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
-        // A generator turns the prompt into tokens, in a row that knows what was there before.
+        // A generator converts the prompt to tokens, in a row that already contains the previous tokens.
         let before = self.tokens(row)?.to_vec();
         let reader = &mut self.voices.generators[0];
         reader.start(1)?;
@@ -247,7 +247,7 @@ impl Rows for Rerank {
         let mut best: Vec<Option<(f64, usize)>> = vec![None; self.rows.len()];
         for (index, (row, _)) in texts.iter().enumerate() {
             let score = total(index);
-            // The first of equals, so that the members' order decides and not chance.
+            // The first of equal scores, so that the order of the members decides.
             if best[*row].is_none_or(|(most, _)| score > most) {
                 best[*row] = Some((score, index));
             }

@@ -71,13 +71,13 @@ mod tests {
             assert_eq!(all, (0..costs.len()).collect::<Vec<_>>(), "{plan:?}");
             plan
         };
-        // Two on two threads: side by side. Three: one of them with both first.
+        // Two members on two threads run in parallel. Of three, one runs first with both threads.
         assert_eq!(plan(&[1.0, 1.0], 2), Plan { wide: vec![], lanes: vec![vec![0], vec![1]], lane_threads: 1 });
         assert_eq!(plan(&[1.0, 1.0, 1.0], 2), Plan { wide: vec![0], lanes: vec![vec![1], vec![2]], lane_threads: 1 });
-        // One that takes as long as the others together needs no help.
+        // A member that takes as long as the others together needs no second thread.
         assert_eq!(plan(&[1.0, 2.0, 1.0], 2), Plan { wide: vec![], lanes: vec![vec![1], vec![0, 2]], lane_threads: 1 });
         assert_eq!(plan(&[3.0, 1.0, 1.0], 2).wide, [0]);
-        // One thread: one after another. More threads than members: several for each.
+        // With one thread, one after another. With more threads than members, several for each.
         assert_eq!(
             plan(&[1.0, 2.0], 1).lanes.len() + plan(&[1.0, 2.0], 1).wide.len(),
             2 - usize::from(plan(&[1.0, 2.0], 1).wide.is_empty())

@@ -173,7 +173,7 @@ impl Union {
         let together = [pending, bytes].concat();
         match std::str::from_utf8(&together) {
             Ok(_) => !bytes.is_empty(),
-            // Not wrong, only unfinished.
+            // Not invalid, only incomplete.
             Err(e) => e.error_len().is_none() && self.bytes && !bytes.is_empty(),
         }
     }
@@ -286,7 +286,7 @@ impl Rows for Union {
         let first = self.row(row)?.start.is_none();
         let mut tokens = self.speakers[0].tokenizer.encode(text, special && first)?.ids;
         if first && tokens.is_empty() {
-            // Nothing at all to begin with is what the token for the beginning is for.
+            // An empty prompt begins with the beginning-of-sequence token.
             tokens.extend(self.defaults.bos_token_id);
         }
         let row = &mut self.rows[row];
@@ -358,7 +358,7 @@ impl Rows for Union {
     }
 
     fn open_text(&self, row: usize) -> Result<String> {
-        // What is pending is one character, of which bytes are missing.
+        // The pending bytes are one incomplete character.
         Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
     }
 

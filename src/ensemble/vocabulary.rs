@@ -45,7 +45,7 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
     }
     let mut tokenizers: Vec<Option<Arc<Tokenizer>>> = Vec::with_capacity(members.len());
     for (index, member) in members.iter().enumerate() {
-        // The same files again need no second reading.
+        // The same files need not be compared again.
         let mut same = None;
         for (place, other) in members[..index].iter().enumerate() {
             if same.is_none() && tokens::same_files(other.model.card(), member.model.card())? {

@@ -224,7 +224,7 @@ impl Names {
         if let Some((index, _)) = found {
             return Ok(*index);
         }
-        // Without names any number may be right; the model says when it is run.
+        // Without names, any index may be valid; this is known when the model runs.
         match label.parse::<usize>() {
             Ok(index) if self.0.is_empty() || self.0.iter().any(|(known, _)| *known == index) => Ok(index),
             _ if self.0.is_empty() => bail!(

@@ -82,7 +82,7 @@ pub fn embed_counted(
     let batches = Batches::new(model, tokenizer, texts, options)?;
     let session = options.session();
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
-    // The session's outputs, not the model's: ONNX Runtime has worked out shapes that a file does not give.
+    // The session's outputs, not the model's: ONNX Runtime infers shapes that a file does not contain.
     let (output, pooling) = output_of(session.outputs(), model.card())?;
     let steps = match (pooling, Sentence::of(model.card())?) {
         (Some(_), Some(sentence)) => Some(sentence.by_hand(model.card())?),
@@ -260,7 +260,7 @@ mod tests {
         let found = similarity(&a, &b, &Call::default()).unwrap();
         assert!((found.cosine - (0.96 + 1.0 + 1.0) / 3.0).abs() < 1e-12, "{found:?}");
         assert!((found.cosine_min - 0.96).abs() < 1e-12);
-        // The first text is nearest to the second in a, to the third in b; the others keep the first as theirs.
+        // The first text is nearest to the second in a, to the third in b; for the others it is the first in both.
         assert!((found.nearest_kept - 2.0 / 3.0).abs() < 1e-12);
         let zero = similarity(&embeddings(2, &[0.0, 0.0]), &embeddings(2, &[1.0, 0.0]), &Call::default()).unwrap();
         assert_eq!((zero.cosine, zero.texts, zero.nearest_kept), (0.0, 1, 1.0));

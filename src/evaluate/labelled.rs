@@ -37,7 +37,7 @@ type Row = (usize, Vec<String>);
 /// [`crate::error::Kind::InvalidArgument`], with the line, if a row has another number of columns, a label or a text
 /// is empty, quotation marks are not closed, or there is no row.
 pub fn parse(content: &str) -> Result<Vec<Labelled>> {
-    // What some editors put in front of UTF-8.
+    // The byte order mark that some editors add.
     let content = content.strip_prefix('\u{feff}').unwrap_or(content);
     let first = content.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
     let form = if first.contains('\t') { Form::Tsv } else { Form::Csv };
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(pairs("ham,\"hello, you\"\nspam,\"buy \"\"now\"\"\"\n"), wanted);
         assert_eq!(pairs("id,Text,Label\n1,\"hello, you\",ham\r\n2,\"buy \"\"now\"\"\",spam\n"), wanted);
         assert_eq!(pairs("0, \"two\nlines\"\n1,a 5\" disk\n"), owned(&[("0", "two\nlines"), ("1", "a 5\" disk")]));
-        // A label that is called like a column is no header unless both are.
+        // A label with the name of a column is no header unless both columns have such names.
         assert_eq!(pairs("text\tof a novel\n"), owned(&[("text", "of a novel")]));
     }
 

@@ -42,7 +42,7 @@ pub fn minimize(
         }
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
-        // Before anything is known of the function's shape, a step of length 1 at most.
+        // Before the curvature is known, a step of length 1 at most.
         let mut length = if pairs.is_empty() { 1.0 / dot(&gradient, &gradient).sqrt().max(1.0) } else { 1.0 };
         let mut next_gradient = vec![0.0; x.len()];
         let mut found = None;
@@ -55,7 +55,7 @@ pub fn minimize(
             }
             length /= 2.0;
         }
-        // Rounding hides any further descent.
+        // Any further decrease is below rounding.
         let Some((next, next_value)) = found else { return Ok(Minimum { x, iterations, converged: false }) };
         let step: Vec<f64> = next.iter().zip(&x).map(|(a, b)| a - b).collect();
         let change: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();

@@ -200,7 +200,7 @@ fn standardized(vectors: &Embeddings, train: &[usize]) -> Vec<f64> {
     for element in 0..width {
         let mean = train.iter().map(|text| features[text * width + element]).sum::<f64>() / count;
         let squares = train.iter().map(|text| (features[text * width + element] - mean).powi(2)).sum::<f64>();
-        // An element that never changes tells nothing.
+        // A constant element contains no information.
         let scale = if squares > 0.0 { 1.0 / (squares / count).sqrt() } else { 0.0 };
         features.iter_mut().skip(element).step_by(width).for_each(|x| *x = (*x - mean) * scale);
     }
@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn the_optimum_is_the_one_that_can_be_worked_out() {
-        // One feature of ±1 and as many of each class on each side: with shares p and 1 - p of the right side, the
-        // best odds without a penalty are p / (1 - p).
+        // One feature of ±1, with the shares p and 1 - p of a class on each side: without a penalty, the optimal odds
+        // are p / (1 - p).
         let labels: Vec<&str> = (0..40).map(|i| if (i % 4 == 0) == (i < 20) { "a" } else { "b" }).collect();
         let split = Split {
             names: vec!["a".into(), "b".into()],

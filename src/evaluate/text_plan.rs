@@ -50,8 +50,8 @@ impl Plan {
         };
         let from = &tokens[first.tokens.end - first.scored..];
         let scored: usize = windows.iter().map(|window| window.scored).sum();
-        // Where windows do not overlap, some tokens in between are not scored.
-        // Special tokens that stand in the text are text: they are predicted like all others.
+        // If windows do not overlap, some tokens in between are not scored. Special tokens inside the text are text:
+        // they are predicted like all others.
         let bytes = (tokenizer.decode(from, false)?.len() as f64 * scored as f64 / from.len() as f64).round() as usize;
         Ok(Plan { prefix, tokens, windows, context_length, stride, bytes })
     }

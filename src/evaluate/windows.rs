@@ -21,7 +21,7 @@ pub struct Window {
 /// strided sliding window of the transformers documentation, "Perplexity of fixed-length models".
 pub fn windows(count: usize, length: usize, stride: usize, prefix: bool) -> impl Iterator<Item = Window> {
     let mut done = 0;
-    // One window more for each stride that does not fit into the first.
+    // One more window for each stride that does not fit into the first.
     let number = if count == 0 { 0 } else { 1 + count.saturating_sub(length).div_ceil(stride.max(1)) };
     (0..number).map(move |index| {
         let begin = index * stride;
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(all(1, 8, 4, false), [(0..1, 0)]);
         assert_eq!(all(1, 8, 4, true), [(0..1, 1)]);
         assert_eq!(all(0, 8, 4, true), []);
-        // Windows that do not overlap lose the first token of each, unless something stands before it.
+        // Windows that do not overlap lose the first token of each, unless a prefix precedes it.
         assert_eq!(all(10, 4, 4, false), [(0..4, 3), (4..8, 3), (8..10, 1)]);
         assert_eq!(all(9, 4, 4, false), [(0..4, 3), (4..8, 3), (8..9, 0)]);
         assert_eq!(all(10, 4, 4, true), [(0..4, 4), (4..8, 4), (8..10, 2)]);

@@ -20,7 +20,7 @@ pub struct ErrorText {
 }
 
 pub(super) fn new(error: Error) -> *mut optimize_error_t {
-    // A name out of a file may hold a NUL, where C would stop reading.
+    // A name from a file may contain a NUL, where C would stop reading.
     let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
     let (message, place) = (c_text(error.message()), c_text(error.place()));
     handle::new(ErrorText { error, message, place })

@@ -222,7 +222,7 @@ pub unsafe extern "C" fn optimize_generator_append(
         guard(error, || {
             let mut generator = lock(handle::get(generator.cast_const())?)?;
             let given = options::read(options)?;
-            // Only `rendered` matters here, but what is wrong should be said at the first chance.
+            // Only `rendered` is used here, but invalid options are reported as early as possible.
             convert(&given)?;
             let text = text_of(text, size, "text")?;
             let rows = generator.row_count();

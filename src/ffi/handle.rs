@@ -51,7 +51,7 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
     if !tagged.is_aligned() {
         bail!(InvalidHandle, "the {} is not a handle of this library", H::NAME);
     }
-    // SAFETY: every handle begins with its tag; the value is only looked at if the tag is right.
+    // SAFETY: every handle begins with its tag; the value is only read if the tag matches.
     match unsafe { (*tagged).kind } {
         // SAFETY: the tag says that the value has this type.
         kind if kind == H::KIND => Ok(Some(unsafe { &(*tagged).value })),
@@ -68,7 +68,7 @@ pub unsafe fn free<H: Handle>(handle: *mut H) {
     // SAFETY: same contract.
     if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {
         let tagged = handle.cast::<Tagged<H::Value>>();
-        // SAFETY: the tag was right, so this came from `new` and is owned by nobody else.
+        // SAFETY: the tag matched, so this came from `new` and has no other owner.
         unsafe {
             (*tagged).kind = FREED;
             drop(Box::from_raw(tagged));

@@ -8,7 +8,7 @@
 //! Every function body is one [`guard`] around safe code. Raw memory is accessed through the few unsafe helpers
 //! below, so that each rule is in one place.
 
-// The docs of the functions become the header, where the contract above stands once for all of them.
+// The docs of the functions become the header, which states the contract above once for all of them.
 #![allow(clippy::missing_safety_doc)]
 
 pub mod benchmark;
@@ -149,7 +149,7 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
         bail!(InvalidArgument, "{name} has a count of {count} elements, more than memory can hold");
     }
-    // SAFETY: not NULL, aligned, and as long as the contract says.
+    // SAFETY: not NULL, aligned, and of the length that the contract requires.
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
 }
 

@@ -156,7 +156,7 @@ pub unsafe extern "C" fn optimize_model_prune(
             if options.target_speedup > 0.0 {
                 context.runtime()?;
             } else if options.method == PruneMethod::Structured {
-                // Shapes are asked of the context's own runtime, if of any; without one the rules have to do.
+                // The context's ONNX Runtime infers shapes if it is available; without it, the rules alone are used.
                 let _ = context.runtime();
             }
             let calibration = match (given.calibration.is_null(), given.calibration_size) {
@@ -215,7 +215,7 @@ fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
     match (given.layers.is_null(), count) {
         (_, 0) => Ok(Vec::new()),
         (true, _) => bail!(InvalidArgument, "layers is NULL, but layer_count is {count}"),
-        // SAFETY: the contract of `ffi`: so many numbers are there.
+        // SAFETY: the contract of `ffi`: that many numbers exist.
         (false, _) => {
             Ok(unsafe { std::slice::from_raw_parts(given.layers, count) }.iter().map(|n| *n as usize).collect())
         }

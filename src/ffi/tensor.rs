@@ -126,7 +126,7 @@ impl Signature {
         if info.is_null() {
             bail!(InvalidArgument, "info is NULL; an output pointer is required");
         }
-        // SAFETY: the caller's struct begins with its size; what follows is only written to.
+        // SAFETY: the caller's struct begins with its size; the rest is only written.
         let size = unsafe { info.cast::<u32>().read() };
         if !(size_of::<u32>()..=LARGEST).contains(&(size as usize)) {
             bail!(InvalidArgument, "struct_size of info is {size}; it must be the sizeof of the struct");
@@ -142,7 +142,7 @@ impl Signature {
             dims: first(&entry.dims),
             dim_names: first(&entry.dim_names),
         };
-        // An older caller's struct is shorter: it gets the fields it has room for.
+        // The struct of an older caller is shorter: it gets the fields that fit.
         let room = (size as usize).min(size_of_val(&full));
         // SAFETY: the caller's struct has at least `room` bytes.
         unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
@@ -173,7 +173,7 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     if let Some(dim) = dims.iter().find(|d| **d < 0) {
         bail!(InvalidArgument, "dims has the negative size {dim}");
     }
-    // The same check guards model files; here it is the caller's shape that is wrong.
+    // The same check is used for model files; here the caller's shape is invalid.
     let needed = element_count(dims).and_then(|count| dtype.bytes_of(count));
     let needed = needed.map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if dtype == DataType::String {
@@ -216,7 +216,7 @@ struct Borrowed {
     user_data: *mut c_void,
 }
 
-// SAFETY: the header demands memory that any thread may read and a release function any thread may call.
+// SAFETY: the header requires memory that any thread may read and a release function that any thread may call.
 unsafe impl Send for Borrowed {}
 // SAFETY: as above; it is only read.
 unsafe impl Sync for Borrowed {}

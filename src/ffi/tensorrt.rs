@@ -150,7 +150,7 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
             let runtime = match options.precision {
-                // Only to say shapes, of which little needs lowering by them.
+                // ONNX Runtime is needed only for shapes, on which few lowerings depend.
                 Precision::Fp32 if options.backend != Choice::OnnxRuntime => context.runtime().ok(),
                 _ => Some(context.runtime()?),
             };

@@ -99,7 +99,7 @@ fn open_resolved(directory: &impl AsFd, path: &Path) -> rustix::io::Result<File>
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
-        // Kernels before 5.6 and some sandboxes have no openat2: walk the components, following no link.
+        // Kernels before 5.6 and some sandboxes have no openat2: open the components one by one, following no link.
         Err(Errno::NOSYS | Errno::PERM) => open_walking(directory, path, flags),
         other => other.map(File::from),
     }
@@ -126,7 +126,7 @@ fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     while let Some((folder, depth)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             looked_at += 1;
-            // Of links their own, not what they lead to.
+            // Metadata of links themselves, not of their targets.
             let Ok(stat) = entry.metadata() else { continue };
             if looked_at > limits::LINKS_LOOKED_FOR {
                 return false;
@@ -204,7 +204,7 @@ mod tests {
         symlink("../../../blobs", snapshot.join("folder")).unwrap();
         assert_eq!(content(open_beside(&model, "again")), "data");
         assert_eq!(content(open_beside(&model, "folder/bbb")), "data");
-        // To anywhere else: refused, whatever leads there.
+        // Links to any other place are rejected.
         symlink("../../../../secret", snapshot.join("out")).unwrap();
         symlink(dir.join("secret"), snapshot.join("absolute")).unwrap();
         symlink("../../../..", snapshot.join("up")).unwrap();
@@ -213,7 +213,7 @@ mod tests {
         for bad in ["out", "absolute", "up/secret", "loop", "dangling", "../../../blobs/bbb", "folder/../secret"] {
             assert!(open_beside(&model, bad).is_err(), "{bad}");
         }
-        // A model that is no link itself opens no other folder.
+        // A model that is not a link opens no other folder.
         let plain = snapshot.join("plain.onnx");
         std::fs::write(&plain, "model").unwrap();
         let e = open_beside(&plain, "model.onnx_data").unwrap_err();

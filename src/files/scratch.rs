@@ -36,7 +36,7 @@ impl Scratch {
         }
         let Some((file, end)) = state.as_mut() else { bail!(Internal, "there is no scratch file") };
         let start = *end;
-        // Mappings begin on a page; 64 KiB is a multiple of every page size there is.
+        // Mappings begin on a page; 64 KiB is a multiple of every existing page size.
         *end = (start + length as u64).next_multiple_of(64 << 10);
         file.set_len(*end).at(|| self.folder.display())?;
         Ok(ScratchSlot { length, heap: Mutex::default(), file: Some((file.clone(), start)) })
@@ -107,8 +107,8 @@ impl ScratchSlot {
         let Some((file, start)) = self.file else {
             return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));
         };
-        // SAFETY: the scratch file has no name, so nobody else can truncate it, and a finished slot is
-        // never written again.
+        // SAFETY: the scratch file has no name, so no other process can truncate it, and a finished slot is never
+        // written again.
         let mapping = unsafe { memmap2::MmapOptions::new().offset(start).len(self.length).map(&*file)? };
         let at = mapping.as_ptr() as usize;
         MAPPINGS.write().unwrap_or_else(|e| e.into_inner()).insert(at, at + mapping.len());

@@ -44,7 +44,7 @@ impl<'a> View<'a> {
         let mut transposed = false;
         let mut cast: Option<i32> = None;
         let (mut at, mut name) = (body, name);
-        // A model has been checked for cycles; the bound only keeps a silly chain cheap.
+        // A model has been checked for cycles; the limit keeps long chains cheap.
         for _ in 0..32 {
             let (owner, producer) = self.producer(at, name)?;
             match producer {
@@ -59,7 +59,7 @@ impl<'a> View<'a> {
                 Producer::Node(index) => {
                     let node = self.node(owner, index);
                     chain.push((owner, index));
-                    // Its perm, type or value is whatever the call of the function says.
+                    // Its perm, type or value depends on the call of the function.
                     if node.refers() {
                         return None;
                     }
@@ -71,13 +71,13 @@ impl<'a> View<'a> {
                     }
                     if node.is("Transpose") {
                         match node.attribute("perm").map(|a| a.ints.as_slice()) {
-                            // Without one the order of all dimensions is turned; a `Matrix` has two.
+                            // Without perm, all dimensions are reversed; a `Matrix` has two.
                             None | Some([1, 0]) => transposed = !transposed,
                             Some([0, 1]) => {}
                             _ => return None,
                         }
                     } else if node.is("Cast") {
-                        // The last Cast before the reader says what it reads.
+                        // The last Cast before the reader determines the type.
                         cast = cast.or(Some(i32::try_from(node.int("to", 0)).ok()?));
                     } else if !node.is("Identity") {
                         return None;
@@ -210,7 +210,7 @@ impl Matrix {
         let width = self.width();
         let start = (row * self.columns + from) * width;
         let bytes = &self.raw[start..start + out.len() * width];
-        // Mapped weights may lie at any address, so they are read as bytes; this compiles to plain loads.
+        // Mapped weights may be unaligned, so they are read as bytes; this compiles to plain loads.
         match self.dtype {
             DataType::Float32 => {
                 let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));

@@ -91,7 +91,7 @@ pub fn unread_without<'c, 'm: 'c>(
 ) -> HashMap<BodyId, HashSet<String>> {
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
     let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // Shared chains die from the reader's end; each round can free the next link of another constant.
+    // Shared chains are removed from the reader's end; each round can free the next link of another constant.
     loop {
         let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
         let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {

@@ -153,7 +153,7 @@ impl<'a> View<'a> {
     pub fn is_optional_input(&self, body: BodyId, name: &str) -> bool {
         let content = &self.bodies[body];
         let inputs = content.graph.map_or(&[][..], |graph| &graph.input);
-        // What a node gives the graph inside it replaces the initializer whatever the version.
+        // A value that a node passes to its subgraph replaces the initializer in every IR version.
         (self.defaults || content.parent.is_some()) && inputs.iter().any(|i| i.name.as_deref() == Some(name))
     }
 

@@ -76,7 +76,7 @@ fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> O
         return None;
     }
     let other = node.input_at(1).and_then(|other| dims_of(view, body, other));
-    // What has more dimensions moves the axes.
+    // Inputs with more dimensions would shift the axes.
     other.is_none_or(|dims| dims.len() <= axes.len()).then(|| axes.to_vec())
 }
 

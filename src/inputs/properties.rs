@@ -122,7 +122,7 @@ fn what_is_chosen_satisfies_names_sums_and_contracts() {
         for trial in 0..TRIALS {
             let mut sizes = within.clone();
             sizes.choose(&Wanted { trial, ..wanted });
-            // Sizes that a large guess multiplies may be above the limit; all else must be.
+            // Sizes that are multiples of a large guess may be above the limit; all others must be valid.
             let Ok(shapes) = sizes.all() else { continue };
             let told = format!("case {case}, trial {trial}: {raw:?} {contract:?} gave {shapes:?}");
             agrees(&infos, &shapes).unwrap_or_else(|e| panic!("{e}: {told}"));
@@ -131,7 +131,7 @@ fn what_is_chosen_satisfies_names_sums_and_contracts() {
                 contract.check(&given).unwrap_or_else(|e| panic!("{e}: {told}"));
                 equal += 1;
             }
-            // A given shape is kept, and what it says holds for the others.
+            // A given shape is kept, and the sizes it implies apply to the others.
             let mut again = Sizes::of(&raw);
             let first = random.index(raw.len());
             again.bind(first, &shapes[first].1).unwrap_or_else(|e| panic!("{e}: {told}"));

@@ -286,7 +286,7 @@ impl Sizes {
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();
-        // Small ones first: what is left of a sum that was given is that of a length.
+        // Small ones first: the remainder of a given sum is that of a length.
         order.sort_by_key(|index| match guesses[*index] {
             guess::Guess::Past => 0,
             guess::Guess::Batch => 1,
@@ -401,7 +401,7 @@ impl Open {
 }
 
 fn checked(shape: &[i64]) -> Result<()> {
-    // The same check guards model files; here the shape is the caller's, or ours.
+    // The same check is used for model files; here the shape is the caller's or ours.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > limits::GENERATED_ELEMENTS {
         bail!(

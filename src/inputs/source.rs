@@ -245,7 +245,7 @@ impl<'a> Source<'a> {
         for (index, (info, role)) in self.inputs.iter().zip(roles).enumerate() {
             let asked = self.options.shapes.iter().find(|s| s.0 == info.name).map(|s| s.1.clone());
             let tensor = given.into_iter().flatten().find(|(name, _)| *name == info.name);
-            // A list of values says how long an input of one dimension is.
+            // A list of values sets the length of an input with one dimension.
             let one_dimension = info.shape.as_ref().is_none_or(|s| s.len() == 1);
             let listed = self.values(&info.name).filter(|values| values.len() > 1 && one_dimension);
             let listed = listed.map(|values| vec![values.len() as i64]);

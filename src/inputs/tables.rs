@@ -34,7 +34,7 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
     let (table, axis) = match (node.op(), input) {
         ("Gather", 1) if node.is("Gather") => (0, node.int("axis", 0)),
         ("GatherBlockQuantized", 1) if contrib => (0, node.int("gather_axis", 0)),
-        // Word ids and segment ids; their tables are inputs 2 and 4.
+        // Word ids and token type ids; their tables are inputs 2 and 4.
         ("EmbedLayerNormalization" | "QEmbedLayerNormalization", 0 | 1) if contrib => (2 + 2 * input, 0),
         _ => return None,
     };
@@ -43,7 +43,7 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
 
 /// Returns the size of the constant `name` along `axis`, also through a node or two, as in quantized models.
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
-    // Tables of blocks get their shape at the end; rows come first all along.
+    // Block-quantized tables get their shape at the end; rows come first in all steps.
     let dims = reached(view, body, name, axis == 0)?;
     let axis = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).ok()?;
     dims.get(axis).copied()

@@ -121,7 +121,7 @@ impl<'a> Text<'a> {
     /// Returns a batch in which each row has `length` tokens: texts one after another, each row starting at another
     /// text.
     fn exactly(&self, length: usize) -> Result<Tokens> {
-        // A guess of the text that is enough; doubled until it is.
+        // An estimate of the sufficient text length, doubled until it is enough.
         let mut wanted = length.saturating_mul(8);
         loop {
             if wanted.saturating_mul(self.batch) > limits::TEXT_BYTES {

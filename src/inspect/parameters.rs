@@ -24,7 +24,7 @@ pub fn count(view: &View<'_>) -> u64 {
             }
             packed(view, body, node, &mut found);
         }
-        // What this library makes of a GGUF file: parts under the name of the weight.
+        // Weights that this library converts from GGUF files: several parts under the name of the weight.
         let named = content.graph.iter().flat_map(|graph| &graph.initializer).filter_map(|t| t.name.as_deref());
         for whole in named.filter_map(|name| name.strip_suffix(".blocks")) {
             let mut has = |part: &str, worth: Worth| {
@@ -38,7 +38,7 @@ pub fn count(view: &View<'_>) -> u64 {
                 graph.initializer.iter().any(|t| t.name.as_deref() == Some(&format!("{whole}.zero_points")))
             });
             has(".zero_points", (0, 1));
-            // Two nibbles a byte; of more than four bits the high and the low one of each weight.
+            // Two nibbles per byte; with more than four bits, the high and the low nibble of each weight.
             has(".blocks", if planes { (1, 1) } else { (2, 1) });
         }
     }
@@ -100,7 +100,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         return;
     }
     let (mut at, mut name) = (body, node.input_at(at));
-    // A table that is also a factor is there once, and given another shape for one of the two.
+    // A table that is also a matrix of a product is stored once and reshaped for one of the two.
     let (owner, index) = loop {
         match name.and_then(|name| view.producer(at, name)) {
             Some((owner, Producer::Initializer(index))) => break (owner, index),
@@ -111,7 +111,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         }
     };
     let Some(tensor) = view.initializer(owner, index) else { return };
-    // Wider types say themselves how many bits an element has.
+    // Wider types define the bits of an element themselves.
     let bytes = tensor.data_type == Some(crate::onnx::dtype::DataType::Uint8.to_onnx());
     if let (Some(name), true) = (tensor.name.as_deref(), bytes) {
         found.insert((owner, name), (8 / bits.unsigned_abs(), 1));

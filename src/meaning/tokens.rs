@@ -53,7 +53,7 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
         return Ok(Some((Some(how), None)));
     }
     for sample in SAMPLES {
-        // A tokenizer without a token for the unknown cannot read every sample.
+        // A tokenizer without an unknown token cannot read every sample.
         let (left, right) = (a.encode(sample, true).ok(), b.encode(sample, true).ok());
         if left.map(|e| e.ids) != right.map(|e| e.ids) {
             return Ok(Some((None, Some(format!("{sample:?}")))));

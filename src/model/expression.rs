@@ -106,7 +106,7 @@ impl Expression {
     /// none.
     pub fn solve(&self, size: i64, name: &str, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let with = |value: i64| self.value(&|other| if other == name { Some(value) } else { of(other) });
-        // Straight lines are what there is; the roundings of quotients are near one.
+        // Only linear functions are solved; the rounding of quotients changes values by about one.
         let (low, high) = (with(1 << 20)?, with(1 << 21)?);
         let slope = (high - low) / f64::from(1 << 20);
         if slope == 0.0 {

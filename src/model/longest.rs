@@ -23,7 +23,7 @@ impl Card {
     pub fn longest_text(&self) -> Result<Option<usize>> {
         let limit = |file: &str, key: &str| -> Result<Option<usize>> {
             let number = self.object(file)?.get(key).and_then(Value::as_f64);
-            // Written as 1e30 by some.
+            // Some files use 1e30.
             Ok(number.filter(|number| (1.0..NO_LIMIT).contains(number)).map(|number| number as usize))
         };
         let limits = [
@@ -62,7 +62,7 @@ pub fn context(config: &Map<String, Value>) -> Option<usize> {
             let trained = size(config, key).or(size(s, key)).unwrap_or(all);
             matches!(kind, "linear" | "yarn").then_some((trained as f64 * factor) as u64)
         });
-    // Above this the numbers are no sizes, and are said to be wrong elsewhere.
+    // Larger values are not sizes; they are reported elsewhere.
     let most = stretched.unwrap_or(0).min(limits::CONFIG_SIZE.unsigned_abs());
     usize::try_from(all.max(most)).ok()
 }

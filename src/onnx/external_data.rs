@@ -58,7 +58,7 @@ impl<'a> Resolver<'a> {
         let location = parse(&tensor.external_data)?;
         let Some(name) = location.name else { bail!(InvalidModel, "external_data has no location") };
         let expected = match location.length {
-            // Of a type newer than this version only the file knows the size.
+            // For a type newer than this version, only the file knows the size.
             Some(length) if is_newer(tensor) => length,
             _ => stored_bytes(tensor)?,
         };
@@ -130,7 +130,7 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
             Ok(number) => Ok(number),
             Err(_) => bail!(InvalidModel, "external_data {key} is {value:?}, not a count of bytes"),
         };
-        // Readers differ on which of two entries counts.
+        // Readers differ on which of two entries they use.
         let twice = match key {
             "location" => location.name.replace(value.to_owned()).is_some(),
             "offset" => location.offset.replace(number()?).is_some(),

@@ -181,7 +181,7 @@ impl Field for Vec<Bytes> {
 impl<M: Message> Field for Option<Box<M>> {
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()> {
         reader.expect(key, BYTES)?;
-        // A message field that occurs twice is merged, as the format demands.
+        // A message field that occurs twice is merged, as the format requires.
         reader.nested(&mut **self.get_or_insert_default())
     }
     fn write(&self, number: u32, out: &mut Writer) {

@@ -74,7 +74,7 @@ fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) ->
     let mut states = vec![State::Unseen; model.functions.len()];
     let mut sizes = vec![0; model.functions.len()];
     for start in 0..model.functions.len() {
-        // Depth-first over the calls; a function met again while it is open calls itself.
+        // Depth-first over the calls; a function that is reached again while it is open calls itself.
         let mut stack = vec![(start, false)];
         while let Some((index, leaving)) = stack.pop() {
             let list = &model.functions[index].node;

@@ -40,8 +40,8 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
         validate::model(&proto)?;
         return Ok(Loaded { proto, files: Vec::new() });
     }
-    // What is wrong with a file of another kind is that it is of another kind. Judged only when it is not
-    // a model, so that no model is mistaken for something else.
+    // For files of another kind, that is the error. It is checked only if decoding fails, so that no model is
+    // mistaken for something else.
     let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {
         Some(what) => Error::new(Kind::InvalidModel, format!("the file is not an ONNX model but {what}")),
         None => e,

@@ -19,7 +19,7 @@ pub fn tensor(tensor: &TensorProto) -> Result<()> {
     let Some(number) = tensor.data_type.filter(|&n| n != 0) else {
         bail!(InvalidModel, "the tensor has no element type")
     };
-    // Types newer than this version are carried along unjudged.
+    // Types newer than this version are kept without a check.
     let Some(dtype) = DataType::from_onnx(number) else { return Ok(()) };
     let (found, expected) = typed_count(tensor, dtype, count);
     let (shape, name, all) = (&tensor.dims, dtype.name(), typed_values(tensor));
@@ -181,7 +181,7 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
         if !scope.sees(name) {
             bail!(InvalidModel, "output[{index}] {name:?} is not produced by any node");
         }
-        // A branch may give one value twice; the outputs of a run are asked for by name.
+        // A branch may output one value twice; the outputs of a run are selected by name.
         if !seen.insert(name) && depth == 0 {
             bail!(InvalidModel, "two outputs are named {name:?}");
         }

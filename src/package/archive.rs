@@ -81,7 +81,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
 /// Writes the fields that both headers of an entry have.
 fn common(out: &mut Vec<u8>, entry: &Entry) {
     put16(out, 45);
-    // Names are UTF-8; stored; 1 January 1980.
+    // UTF-8 names; stored; 1 January 1980.
     put16(out, 1 << 11);
     put16(out, 0);
     put16(out, 0);

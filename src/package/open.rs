@@ -161,7 +161,7 @@ impl Package {
         let ready = move |runtime: &str| {
             let index = package.choose_for(Some(runtime))?.index;
             let ahead = package.0.manifest.variants[index].ahead;
-            // The portable graph is at hand already.
+            // The portable graph is already loaded.
             if index == portable { Ok(None) } else { Ok(Some((package.load(index)?, ahead))) }
         };
         Ok(self.load(portable)?.with_ready(Arc::new(ready)))
@@ -230,7 +230,7 @@ impl Package {
     /// read.
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
         if options.execution.provider != ProviderChoice::Cpu {
-            // What was made ready is ready for a processor; elsewhere it is the portable graph.
+            // Variants are optimized for a CPU; on other devices, the portable graph is used.
             return Session::new(runtime, &self.model()?, options, call);
         }
         let index = self.choose(Some(runtime))?.index;

@@ -65,7 +65,7 @@ impl Promise {
         let (contract, example) = maker.contract(0)?;
         let mut promise = Promise { contract, example, warnings: Vec::new() };
         if cached {
-            // Texts that grow are run as their generator runs them.
+            // Growing texts are run like their generator runs them.
             return Ok(promise);
         }
         let mut trial = match Trial::new(runtime, model, call) {
@@ -236,7 +236,7 @@ impl Maker<'_> {
                 }
             }
         }
-        // What has no end is tried beyond the example.
+        // A range without a maximum is tested beyond the example.
         let most = range.max.unwrap_or(base.saturating_mul(2));
         if most > base
             && let Tried::Refused(e) = run(most)?

@@ -135,7 +135,7 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
         other => bail!(InvalidArgument, "{other:?} is not one of fp32, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
-    // Packages are the same bytes whenever they are made: no times, and no list of nodes either.
+    // Packages are reproducible: no times, and no list of nodes either.
     (report.nodes, report.seconds, report.peak_rss_bytes) = (Vec::new(), 0.0, 0);
     Ok((made, serde_json::to_value(report).ok()))
 }
@@ -148,10 +148,10 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     let file = scratch.join(format!(".ahead-{}.onnx", std::process::id()));
     let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::default() };
     let made = Session::new(runtime, model, &options, call).and_then(|_| Model::from_file(&file));
-    // The mapping lives on.
+    // The mapping stays valid.
     let _ = std::fs::remove_file(&file);
     let made = made?;
-    // Optimizers that unroll or inline may change what a run is fed; then the portable graph is all there is.
+    // Optimizers that unroll or inline may change the inputs of a run; then only the portable graph is used.
     let names = |m: &Model| m.inputs().into_iter().chain(m.outputs()).map(|v| v.name).collect::<Vec<_>>();
     Ok((names(&made) == names(model)).then_some(made))
 }
@@ -184,7 +184,7 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
             Some(what) => passed.push(format!("not {}: {what}", variant.name)),
         }
     }
-    // Better slow than not at all: what only pays on other processors runs here, too.
+    // A variant that only pays off on other processors is better than none.
     let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && named(v);
     match manifest.variants.iter().position(|v| portable(&v)) {
         Some(index) => {

@@ -41,7 +41,7 @@ impl Pool {
     /// Moves the large weights out of a graph and records their location: `offset` counts from the beginning of the
     /// data until [`place`] corrects it.
     pub fn take(&mut self, proto: &mut ModelProto) {
-        // Before version 4 an initializer is an input as well.
+        // Before IR version 4, an initializer is also an input.
         let apart = proto.ir_version.unwrap_or(0) >= 4;
         let Some(graph) = proto.graph.as_deref_mut() else { return };
         if apart {

@@ -31,7 +31,7 @@ pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &Prune
     let mut walk = Walk::new(run, model, &asked)?;
     let mut products = Products::new(runtime, options.threads)?;
     let mut outcomes: Vec<Option<Outcome>> = targets.iter().map(|_| None).collect();
-    // By magnitude those that no stage has, and first: what comes after them is to see what they have become.
+    // Weights that no stage has are pruned by magnitude, and first: later stages must see the result.
     let by_magnitude = PruneOptions { method: PruneMethod::Magnitude, ..options.clone() };
     let in_stage: Vec<usize> = stages.iter().flat_map(|stage| stage.targets.iter().copied()).collect();
     for index in (0..targets.len()).filter(|index| !in_stage.contains(index)) {
@@ -58,7 +58,7 @@ pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &Prune
 }
 
 fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
-    // A walk goes through the main graph, whose branches read its constants too.
+    // A walk covers the main graph, whose branches also read its constants.
     if let (Ok(pruned), 0) = (outcome, target.owner) {
         let mut tensor = rewrite::tensor(target, pruned.raw.clone());
         tensor.name = Some(target.name.clone());
@@ -77,7 +77,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
     for (index, target) in targets.iter().enumerate() {
-        // SparseGPT is for sums over all that flows in, not over the channels of one tap.
+        // SparseGPT applies to sums over all inputs, not over the channels of one tap.
         let seen = |data: &&Data| options.method == PruneMethod::Wanda || !data.channels;
         let (Some(data), Some(&(0, node))) = (target.data.as_ref().filter(seen), target.readers.first()) else {
             continue;

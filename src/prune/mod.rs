@@ -123,7 +123,7 @@ fn run(
     let pieces;
     let shown = match calibration {
         Some((runtime, Calibration::Text { text, tokenizer, windows, length })) => {
-            // Models that write text read it as a whole.
+            // Models that generate text read it as a whole.
             pieces = match model.card().task {
                 Task::Generate => Cow::Borrowed(*text),
                 _ => Cow::Owned(calibrate::pieces(text)),

@@ -204,7 +204,7 @@ impl PruneOptions {
 
     /// Checks the options.
     pub(super) fn check(&self) -> Result<()> {
-        // First: a pattern that is none has no sparsity either.
+        // Checked first: an empty pattern has no sparsity either.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;
         if let Some(pattern) = self.pattern.filter(is_none) {
             bail!(InvalidArgument, "{pattern} is not a pattern like 2:4, with at most {LARGEST_PATTERN}");

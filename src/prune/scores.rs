@@ -223,7 +223,7 @@ fn in_pattern(
         layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
     }
     let line = pattern.of * layout.inner;
-    // Whole groups at a time: some thousand neighbours, or as many as one group has.
+    // Whole groups at a time: some thousand adjacent elements, or as many as one group has.
     let groups = (PIECE / line.max(1)).max(1) * pattern.of;
     let tasks: Vec<(usize, usize)> =
         (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();

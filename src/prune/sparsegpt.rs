@@ -27,7 +27,7 @@ pub fn prune(
 ) -> Result<()> {
     let n = factor.size;
     let rows = values.len() / n.max(1);
-    // Rounded so that the sum over all blocks is what is asked for.
+    // Rounded so that the sum over all blocks is the requested number.
     let upto = |column: usize| (sparsity * (rows * column) as f64).round() as usize;
     // Groups of a pattern do not cross blocks.
     let block = pattern.map_or(BLOCK, |pattern| BLOCK.next_multiple_of(pattern.of));
@@ -61,7 +61,7 @@ pub fn prune(
                     (None, None) => {}
                 }
             }
-            // All columns behind the block, for all rows of the task while the factor's rows are near.
+            // All columns after the block, for all rows of the task while the factor's rows are in the cache.
             for i in start..end {
                 let upper = &factor.upper[i * n + end..(i + 1) * n];
                 for r in 0..count {
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(gone, (sparsity * weights.len() as f64).round() as usize);
             let held = |four: &[f32]| four.iter().filter(|v| **v == 0.0).count() == 2;
             assert!(pattern.is_none() || pruned.chunks(4).all(held));
-            // The same weights gone, the others as they were.
+            // The same weights removed, the others unchanged.
             let only: Vec<f32> = weights.iter().zip(&pruned).map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect();
             assert!(error(&pruned) < 0.5 * error(&only), "{} {}", error(&pruned), error(&only));
         }

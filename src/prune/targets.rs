@@ -144,7 +144,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             }
             let slots = slots(node);
             let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
-            // Of what is not multiplied but looked up nobody expects a weight.
+            // Users do not expect a weight in a node that only looks up values.
             if node.op() != "Gather"
                 && slots.iter().all(|slot| constant(slot).is_none())
                 && let Some(name) = slots.first().and_then(|slot| node.input_at(*slot))
@@ -178,7 +178,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 });
                 let weight = &mut found[place];
                 if weight.data.is_none() && !table {
-                    // The first product says how it lies; tables lie the same way in any case.
+                    // The first product determines the layout; tables have only one layout.
                     (weight.layout, weight.data) = (layout, data);
                 }
                 weight.table |= table;
@@ -226,7 +226,7 @@ fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) 
         "Gather" => (by_row, None),
         _ => {
             let turn = if slot == 0 { "transA" } else { "transB" };
-            // The inputs of a right factor are its rows, those of a left factor its columns, unless it is turned.
+            // The inputs of a right factor are its rows, those of a left factor its columns, unless it is transposed.
             let turned = constant.transposed != (node.int(turn, 0) != 0);
             let known = matrix && node.int("transA", 0) == 0;
             (if turned == (slot == 1) { by_row } else { by_column }, data(false).filter(|_| known))
@@ -257,7 +257,7 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     if globs.exclude.iter_mut().any(|glob| glob.matches(&found.names)) {
         return Err("excluded".to_owned());
     }
-    // A name without a wildcard is meant, whatever it is.
+    // A name without a wildcard is always intended.
     if found.table && !options.embeddings && named != Some(true) {
         return Err("embedding tables are pruned only with `embeddings`".to_owned());
     }

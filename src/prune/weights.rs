@@ -71,7 +71,7 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     if inner == 1 {
         values.par_chunks_mut(PIECE).enumerate().for_each(|(n, piece)| target.matrix.read(0, n * PIECE, piece));
     } else {
-        // Tiles end where the inner dimension does.
+        // Tiles end at the end of the inner dimension.
         let outer = values.par_chunks_mut(inputs * inner).enumerate();
         outer.for_each(|(o, values)| {
             values.par_chunks_mut(TILE * inputs).enumerate().for_each(|(tile, values)| {

@@ -77,7 +77,7 @@ fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Ca
     let elements = first.matrix.elements() as u64;
     let float = Candidate { choice: Choice::Float, bytes: elements * first.matrix.width() as u64, loss: 0.0 };
     if options.quantize_type != QuantizeType::WeightOnly {
-        // Two products of one tensor, one of them turned, each have their own int8 form.
+        // Two products of one tensor, one of them transposed, each have their own int8 form.
         let bytes = unit.weights.len() as u64 * (elements + 4 * Rows::of(first).count as u64);
         return vec![Candidate { choice: Choice::Coded(8, 0), bytes, loss: 1.0 }, float];
     }
@@ -173,7 +173,7 @@ pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     }
     match limit {
         Limit::Bytes(most) => (bytes <= most).then_some(pick),
-        // What is left of a sum of differences is not exactly zero.
+        // The remainder of a sum of differences is not exactly zero.
         Limit::Loss(most) => (loss <= most + 1e-12).then_some(pick),
     }
 }
@@ -255,7 +255,7 @@ mod tests {
                     best = best.min(cost);
                 }
             }
-            // Steps that do not fit are passed over and smaller ones taken, so it is the best up to one step.
+            // Steps that do not fit are skipped and smaller ones taken, so the result is optimal up to one step.
             let largest = units.iter().map(|u| u.candidates[0].loss).fold(0.0, f64::max);
             assert!(bytes <= most && loss <= best + largest, "{bytes} {loss} {best}");
         }

@@ -132,7 +132,7 @@ impl Chooser {
             |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
         let mut all: Vec<(String, f64)> = plan.changes.iter().filter(|c| c.body == 0).map(named).collect();
         for (index, stored) in plan.stored.iter().enumerate().filter(|(_, stored)| stored.owner == 0) {
-            // A node of several such weights has the loss of the worst.
+            // A node with several such weights has the loss of the worst.
             for (body, node) in stored.readers.iter().filter(|(body, _)| *body == 0) {
                 let (name, loss) = (work.view.node(*body, *node).label(), losses[of_stored[index]]);
                 match all.iter_mut().find(|(known, _)| known == name) {
@@ -173,7 +173,7 @@ impl Chooser {
             }
             room = room.saturating_sub(bytes.saturating_sub(target_size)); // Names and shapes take room as well.
             let predicted = allocate::total(&self.units, &pick).1;
-            // As much less as this one was over it, and a little for good measure.
+            // Reduced by the excess of this result, and slightly more.
             allowed = (predicted * max_quality_loss / loss).min(predicted) * 0.9;
             if predicted == 0.0 {
                 break;

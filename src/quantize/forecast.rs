@@ -70,7 +70,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
 /// Returns the size of a quantized node beyond its weights, in bytes.
 fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
     let node = view.node(change.body, change.node);
-    // What activations of another type than float32 are cast to, and from; and a bias.
+    // The casts of activations with a type other than float32, and a bias.
     let other = u64::from(change.constant.dtype != DataType::Float32.to_onnx());
     let bias = u64::from(node.is("Gemm") && node.input_at(2).is_some());
     let nodes = match change.form {

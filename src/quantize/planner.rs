@@ -110,7 +110,7 @@ impl<'a> Planner<'_, 'a> {
             return self.other(body, node).map(|()| None);
         }
         let input = if node.is("Gather") { 0 } else { 1 };
-        // Of a weight that is an optional input, the input goes as well: see `keep_inputs`.
+        // If the weight is an optional input, the input is removed as well: see `keep_inputs`.
         let Some(constant) = node.input_at(input).and_then(|name| self.view.constant_or_default(body, name)) else {
             let first = node.input_at(0).and_then(|name| self.view.constant(body, name));
             return match (node.is("Gather"), first) {
@@ -228,10 +228,11 @@ impl<'a> Planner<'_, 'a> {
 
     fn accept(&mut self, body: BodyId, node: usize, form: Form, input: usize, constant: Constant<'a>) {
         let proto = self.view.node(body, node);
-        // A Gemm may turn its weight by attribute, on top of a Transpose before it.
+        // A Gemm may transpose its weight by attribute, in addition to a preceding Transpose.
         let turned = constant.transposed != (proto.is("Gemm") && proto.int("transB", 0) != 0);
         let channel = match (self.options.per_channel, form) {
-            // Blocks lie along the inputs of a product and along the rows of a table: in the rows of a turned weight.
+            // Blocks run along the inputs of a product and along the rows of a table: in the rows of a transposed
+            // weight.
             (_, Form::BlockTable) => Channel::Row,
             (_, Form::BlockMatMul | Form::BlockGemm) if turned => Channel::Row,
             (_, Form::BlockMatMul | Form::BlockGemm) => Channel::Column,
@@ -242,7 +243,7 @@ impl<'a> Planner<'_, 'a> {
         };
         let Ok(matrix) = Matrix::new(constant.tensor) else { return };
         let bits = self.bits(proto.label(), constant.name);
-        // A table and the head that is the same table turned share their blocks.
+        // A table and an output layer that is the transposed table share their blocks.
         let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
             let weight = Weight {

@@ -74,7 +74,7 @@ fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
 /// Returns the units of one form and shape, those with most weights first.
 fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<(bool, usize, usize), (usize, Vec<usize>)> = BTreeMap::new();
-    // What is stored in few bits has the speed of floats.
+    // Weights stored in few bits are as fast as floats.
     for (index, unit) in units.iter().enumerate().filter(|(_, unit)| unit.stored.is_none()) {
         let weight = &plan.weights[unit.weights[0]];
         let form = plan.changes.iter().find(|c| c.weight == unit.weights[0]).map(|c| c.form);

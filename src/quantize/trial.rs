@@ -122,7 +122,7 @@ impl Judge {
                 Some(norm) => divergence((a, *norm), (b, log_sum_exp(b))),
                 None => 1.0 - Sums::of(a, b).cosine(),
             };
-            // What is not a number is as bad as can be, not missing.
+            // NaN counts as the worst result, not as a missing one.
             if loss.is_nan() { f64::INFINITY } else { loss }
         };
         if width == 1 {

@@ -59,8 +59,8 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     let bits = if table { bits.max(4) } else { bits };
     let least = if bits == 2 { 32 } else { 16 };
     let mut block = if block == 0 { BLOCK_SIZE } else { block.max(least) };
-    // A look-up gives whole blocks, so those of a table must end where its rows do. And padding is waste: blocks
-    // shrink as long as half of the last would be.
+    // A lookup returns whole blocks, so the blocks of a table must divide its rows. Padding is waste: blocks shrink
+    // as long as half of the last one would be padding.
     while block > least && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
         block /= 2;
     }
@@ -359,7 +359,7 @@ impl Write<'_> {
         let mut inputs = vec![node.input[0].as_str(), &codes, &scales];
         inputs.extend(constants.zeros.as_deref());
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
-        // With a beta of 0 nobody reads the bias, which may be anything.
+        // With a beta of 0, the bias is not read and may contain anything.
         let bias = if change.form == Form::BlockGemm && beta != 0.0 { node.input_at(2) } else { None };
         let plain = change.form != Form::BlockGemm || (alpha == 1.0 && bias.is_none());
         let output = if plain { node.output[0].clone() } else { emit.at(node).fresh("MatMulNBits") };

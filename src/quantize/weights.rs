@@ -48,7 +48,7 @@ fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> 
         false => (matrix.rows, matrix.columns),
         true => (matrix.columns, matrix.rows),
     };
-    // Both loops walk the *output* in order, so that every piece is one contiguous write.
+    // Both loops iterate over the *output* in order, so that every piece is one contiguous write.
     pieces(lines, width).into_par_iter().try_for_each(|(rows, columns)| {
         ticket.check()?;
         let mut out = vec![0u8; rows.len() * columns.len()];
@@ -158,7 +158,7 @@ fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Tic
         if length * 127.0 <= MAGNITUDES {
             continue;
         }
-        // Rounding adds half to each code at most.
+        // Rounding adds at most half to each code.
         let room = (MAGNITUDES - length / 2.0).max(MAGNITUDES / 2.0);
         for (index, sum) in magnitudes(matrix, *line, ticket)?.into_iter().enumerate() {
             let scale = &mut scales[if channel == Channel::All { 0 } else { index }];
@@ -228,7 +228,7 @@ fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Res
     // Denormal weights could give a scale of zero, and dividing by it would not be finite.
     let mut scales: Vec<f32> = highest.into_iter().map(|bits| f32::from_bits(bits) / limit).collect();
     let some = |scale: &f32| *scale >= f32::MIN_POSITIVE;
-    // A bias is rounded to multiples of its channel's scale, so that of nothing must not be large.
+    // A bias is rounded to multiples of its channel's scale, so the scale of a zero channel must not be large.
     let least = scales.iter().copied().filter(some).reduce(f32::min).unwrap_or(1.0);
     scales.iter_mut().filter(|scale| !some(scale)).for_each(|scale| *scale = least);
     Ok(Some(scales))

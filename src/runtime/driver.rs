@@ -94,7 +94,7 @@ fn probe() -> Result<Driver> {
         )
     };
     let mut devices = 0;
-    // SAFETY: each writes one integer to where it is told; 75 and 76 are the parts of the compute capability.
+    // SAFETY: each writes one integer to the given address; 75 and 76 are the parts of the compute capability.
     unsafe {
         let status = init(0);
         if status != 0 {

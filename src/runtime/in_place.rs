@@ -52,7 +52,7 @@ pub struct Place {
 /// Memory may be input and output at the same time only for models whose kernels support it (GroupQueryAttention):
 /// others would overwrite what they still read.
 pub struct InPlace {
-    // Dropped before the memory it points to: fields are dropped in this order.
+    // Dropped before the memory that it refers to: fields are dropped in this order.
     binding: IoBinding,
     /// The inputs of the latest run; the binding still refers to them.
     inputs: Vec<(String, Lent)>,
@@ -92,7 +92,7 @@ impl InPlace {
     /// Returns an output as a tensor that owns its memory.
     fn give(&self, value: DynValue) -> Result<Tensor> {
         let tensor = take(value, self.inputs.iter().map(|(_, lent)| lent))?;
-        // An output that is one of the places passed through would change with the next run.
+        // An output that passes one of the places through would change with the next run.
         let start = tensor.bytes().as_ptr();
         if self.rooms.iter().any(|room| room.bytes().as_ptr_range().contains(&start)) {
             return Tensor::new(tensor.dtype(), tensor.shape(), aligned_copy(tensor.bytes()));
@@ -174,7 +174,7 @@ impl Session {
             if elsewhere {
                 memory.binding.synchronize_inputs()?;
             }
-            // Again for every run, or it would write over the outputs of the last.
+            // Repeated for every run; otherwise it would overwrite the outputs of the last one.
             let host = MemoryInfo::default();
             for name in &memory.outputs {
                 memory.binding.bind_output_to_device(name.as_str(), &host)?;
@@ -251,7 +251,7 @@ mod tests {
         let first = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
         let second = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
         drop((memory, session));
-        // Which of the two an output shows is the model's business; that it stays so is ours.
+        // Which of the two an output shows depends on the model; that it does not change depends on us.
         let before = first[0].as_slice::<f32>().unwrap()[0];
         assert!(before <= 1.0 && second[0].as_slice::<f32>().unwrap()[0] <= 2.0);
         assert_eq!(second[1].as_slice::<f32>().unwrap(), [4.0]);

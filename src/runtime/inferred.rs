@@ -23,11 +23,11 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
     if let Some(graph) = proto.graph.as_deref_mut() {
-        // What is declared might contradict the sizes that inputs have been given.
+        // Declared shapes might contradict the sizes that inputs have been given.
         graph.value_info.clear();
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
         without_weights(graph);
-        // A graph that ONNX Runtime does not change it writes as it was given; here is something to fold.
+        // ONNX Runtime writes a graph that it does not change as it was; this adds something to fold.
         graph.initializer.push(edit::tensor(&constant, DataType::Int64, &[1], vec![0; 8].into()));
         graph.node.push(edit::node("Neg", &[&constant], &[&folded]));
     }

@@ -24,7 +24,7 @@ pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
             bail!(InvalidArgument, "input {name:?} is given twice");
         }
     }
-    // Merged decoders were put together of two graphs, and call the lengths of text and mask by one name.
+    // Merged decoders were made of two graphs and use one name for the lengths of text and mask.
     let merged = expected.iter().any(|info| info.name == "use_cache_branch");
     let mut sizes = HashMap::new();
     for info in expected {

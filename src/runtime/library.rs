@@ -151,20 +151,20 @@ pub(crate) fn folders() -> Vec<PathBuf> {
 
 /// Opens one candidate; the error is only the reason.
 fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
-    // The loader's text for a missing file is long and says no more than this.
+    // The loader's message for a missing file is long and adds nothing to this.
     if candidate.is_absolute() && !candidate.is_file() {
         return Err(if candidate.is_dir() { "is a folder" } else { "no such file" }.to_owned());
     }
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let _quiet = Telemetry::off();
         let builder = ort::init_from(candidate).map_err(|e| match &e {
-            // What the loader has to say is one level further down than what `ort` shows.
+            // The loader's message is one level below the error of `ort`.
             ort::LoadDynamicError::Dlopen { error, .. } => {
                 error.source().map_or_else(|| error.to_string(), |source| source.to_string())
             }
             other => other.to_string(),
         })?;
-        // The library never prints: what goes wrong comes back as errors.
+        // The library never prints: failures are returned as errors.
         let silent = Arc::new(|_: LogLevel, _: &str, _: &str, _: &str, _: &str| {});
         let environment = builder.with_name("optimize").with_telemetry(false).with_logger(silent).build();
         let environment = environment.map_err(|e| e.to_string())?;
@@ -197,8 +197,8 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
 
 /// Returns the file of the program or library that contains the address `at`.
 fn file_of(at: *const c_void) -> Option<PathBuf> {
-    // SAFETY: dladdr takes any address and fills the structure if it knows it; the name it gives belongs to
-    // the loader and lives as long as the library is loaded, which is beyond the copy made here.
+    // SAFETY: dladdr accepts any address and fills the structure if it knows it; the returned name belongs to the
+    // loader and lives as long as the library, which is longer than the copy made here.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(at, &mut info) == 0 || info.dli_fname.is_null() {
@@ -214,8 +214,8 @@ struct Telemetry(Option<std::ffi::OsString>);
 impl Telemetry {
     fn off() -> Telemetry {
         let before = std::env::var_os(TELEMETRY_VARIABLE);
-        // SAFETY: changing the environment races with C code that reads it in other threads. ONNX Runtime
-        // offers no other way to keep it from writing files; `Runtime::open` tells its callers.
+        // SAFETY: changing the environment races with C code that reads it in other threads. ONNX Runtime offers no
+        // other way to prevent it from writing files; `Runtime::open` documents this.
         unsafe { std::env::set_var(TELEMETRY_VARIABLE, "1") };
         Telemetry(before)
     }
@@ -263,7 +263,7 @@ mod tests {
         test_runtime();
         let text = std::env::temp_dir().join(format!("optimize-library-{}", std::process::id()));
         std::fs::write(&text, "not a library").unwrap();
-        // `ort` opens nothing once a library is loaded, so the loader is asked in a process of its own.
+        // `ort` opens nothing once a library is loaded, so a separate process queries the loader.
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "runtime::library::tests::in_a_fresh_process"])
             .env(PATH_VARIABLE, &text)

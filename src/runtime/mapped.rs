@@ -23,7 +23,7 @@ struct Owned<T>(Vec<T>);
 
 impl<T: Plain> AsRef<[u8]> for Owned<T> {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the elements are initialized and have no padding (`Plain`); a byte is aligned anywhere.
+        // SAFETY: the elements are initialized and have no padding (`Plain`); bytes have no alignment.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&self.0[..])) }
     }
 }
@@ -56,7 +56,7 @@ pub struct Lent {
 /// Lends the elements of a tensor. The number of bytes must match type and shape.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
-    // `Lent` keeps them alive beside the value.
+    // `Lent` keeps them alive together with the value.
     let value = value_over(dtype, shape, bytes.as_ptr().cast_mut(), bytes.len())?;
     Ok(Lent { value, bytes })
 }
@@ -66,8 +66,9 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
     let mut value = std::ptr::null_mut();
-    // SAFETY: every pointer is valid for the call. ONNX Runtime keeps the address, checks that the bytes are enough
-    // for type and shape, and reads them when a run is given the value (and writes, if it is given as an output).
+    // SAFETY: every pointer is valid during the call. ONNX Runtime keeps the address, checks that there are enough
+    // bytes for type and shape, and reads them when the value is an input of a run (and writes them if it is an
+    // output).
     unsafe {
         ort::error::Error::result_from_status((ort::api().CreateTensorWithDataAsOrtValue)(
             ort::AsPointer::ptr(&memory),
@@ -115,7 +116,7 @@ impl Room {
 
     /// Returns the memory.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `size` initialized bytes from `start` on, which only `&mut self` and runs write to.
+        // SAFETY: `size` initialized bytes from `start` on, which only `&mut self` and runs write.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.size) }
     }
 
@@ -140,7 +141,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout; values over it are gone (see `value`).
+        // SAFETY: allocated in `zeroed` with this layout; values over it have been dropped (see `value`).
         unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
     }
 }
@@ -150,15 +151,15 @@ struct Output(DynTensor, usize);
 
 impl AsRef<[u8]> for Output {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the tensor is dense and in the processor's memory (checked by `output_bytes`), has that
-        // many bytes by its own account, and nobody writes to it once the run that made it has ended.
+        // SAFETY: the tensor is dense and in CPU memory (checked by `output_bytes`), has that many bytes according to
+        // ONNX Runtime, and is not written after the end of the run that made it.
         unsafe { std::slice::from_raw_parts(self.0.data_ptr().cast(), self.1) }
     }
 }
 
 /// Returns the memory of a dense tensor that a run has made; it may outlive the session.
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
-    // A sparse tensor has the type of a tensor, but is none.
+    // A sparse tensor has the type of a tensor but is not one.
     if !value.is_tensor() {
         bail!(Unsupported, "it is not a dense tensor");
     }

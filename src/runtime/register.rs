@@ -103,11 +103,11 @@ pub(super) fn register(
     };
     compiled_in(runtime, provider)?;
     if provider == Provider::TensorRt {
-        // TensorRT has ended processes where there was no driver: it is not called before one is there.
+        // Without a driver, TensorRT has ended processes: it is not called unless one exists.
         device.clone()?;
     }
     let builder = builder.with_execution_providers(list).map_err(|e| {
-        // What comes before is where in its own source it gave up.
+        // The part before it is the location in TensorRT's own source.
         let reason = e.message().rsplit(" : FAIL : ").next().unwrap_or_default().trim_end().to_owned();
         let mut text = format!("{}: {reason}", cannot(runtime, provider));
         if let Err(none) = &device {
@@ -205,7 +205,7 @@ pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<Stri
         if status.0.is_null() {
             return Ok(());
         }
-        // SAFETY: a status that is not NULL is the caller's, has a message, and is released once.
+        // SAFETY: a status that is not NULL belongs to the caller, has a message, and is released once.
         let text = unsafe {
             let text = CStr::from_ptr((api.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
             (api.ReleaseStatus)(status.0);
@@ -215,7 +215,7 @@ pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<Stri
     };
     let mut counts = BTreeMap::new();
     let (mut subgraphs, mut count) = (ptr::null(), 0);
-    // SAFETY: the session is alive; the lists belong to it and have as many entries as is said.
+    // SAFETY: the session is alive; the lists belong to it and have the returned number of entries.
     unsafe {
         ok((api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut count))?;
         for index in 0..count {
@@ -284,7 +284,7 @@ mod tests {
         for (reason, provider) in placement.passed_over.iter().zip(Provider::ALL) {
             assert!(reason.starts_with(&format!("{}: ", provider.name())), "{reason}");
         }
-        // Neg may be fused into the product, or not.
+        // Neg may or may not be fused into the product.
         assert!((1..=2).contains(&placement.nodes[best.provider.name()]), "{placement:?}");
         let x = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let outputs = session.run(&[("x", &x)], &[], &Call::default()).unwrap();

@@ -108,7 +108,7 @@ impl Session {
                 bound.inputs.push(((*name).to_owned(), lent));
             }
             bound.binding.synchronize_inputs()?;
-            // Again for every run, or it would write over the outputs of the last.
+            // Repeated for every run; otherwise it would overwrite the outputs of the last one.
             let host = MemoryInfo::default();
             for name in &bound.given {
                 bound.binding.bind_output_to_device(name.as_str(), &host)?;

@@ -117,8 +117,8 @@ impl Session {
         provider: Provider,
         call: &Call,
     ) -> Result<Session> {
-        // Whoever asks for the graph as it is, or for another form of it, means the one they have; and a graph that was
-        // made ready is ready for a processor.
+        // A request for the unoptimized graph, or for another form of it, refers to the original; and a graph
+        // optimized ahead of time is for the CPU only.
         let plain = options.optimization_level != OptimizationLevel::All
             || options.optimized_model.is_some()
             || provider != Provider::Cpu;
@@ -148,7 +148,7 @@ impl Session {
         }
         match in_place(true) {
             Err(e) if e.kind().ends_a_call() => Err(e),
-            // Versions of ONNX Runtime differ in how they look at weights that are not in the model.
+            // Versions of ONNX Runtime differ in how they handle weights outside the model.
             Err(e) => in_place(false).map(|mut session| {
                 session.placement.weights_copied = Some(e.to_string());
                 session
@@ -170,7 +170,7 @@ impl Session {
             register::refuse_engines(model, execution)?;
         }
         let builder = options.builder(runtime, provider)?;
-        // What cannot be had is known before the model is taken apart.
+        // An unavailable provider is reported before the model is split.
         let builder = match provider {
             Provider::TensorRt => builder,
             _ => register::register(builder, runtime, provider, execution, &Facts::default())?,
@@ -377,13 +377,13 @@ pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Len
     };
     let Some(dtype) = mapped::data_type(ty) else { bail!(Unsupported, "its element type is unknown") };
     if dtype == crate::onnx::dtype::DataType::String {
-        // ONNX Runtime has no content to give for no strings, and says so with an error.
+        // ONNX Runtime reports an error for the content of zero strings.
         let empty = shape.num_elements() == 0;
         let strings = if empty { Vec::new() } else { value.try_extract_strings()?.1 };
         return Tensor::from_strings(&shape, strings);
     }
     let bytes = mapped::output_bytes(value)?;
-    // An output that is an input passed through is that input's memory, which ONNX Runtime does not own.
+    // An output that passes an input through uses that input's memory, which ONNX Runtime does not own.
     let lender = inputs.find(|lent| lent.bytes.as_ptr_range().contains(&bytes.as_ptr()) && !bytes.is_empty());
     let bytes = match lender {
         Some(lent) => lent.bytes.slice_ref(&lent.bytes[offset(&lent.bytes, &bytes)..][..bytes.len()]),

@@ -209,7 +209,7 @@ fn checked_count(shape: &[i64]) -> Result<u64> {
     if shape.len() > limits::TENSOR_RANK {
         bail!(LimitExceeded, "a tensor of {} dimensions; the limit is {}", shape.len(), limits::TENSOR_RANK);
     }
-    // The same check guards model files; here it is the caller's shape that is wrong.
+    // The same check is used for model files; here the caller's shape is invalid.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > limits::TENSOR_ELEMENTS {
         bail!(LimitExceeded, "a tensor of {count} elements; the limit is {}", limits::TENSOR_ELEMENTS);

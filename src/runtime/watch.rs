@@ -26,7 +26,7 @@ pub fn watched<T>(call: &Call, stop: impl FnOnce() + Send, work: impl FnOnce() -
         let result = work();
         drop(end);
         match (result, watcher.join()) {
-            // Work that ended well is kept, even if the end of its time came a moment before.
+            // Successful work is kept even if its deadline passed just before it ended.
             (Err(_), Ok(Some(reason))) => Err(reason),
             (result, _) => result,
         }
@@ -72,7 +72,7 @@ mod tests {
         let call = Call { deadline: Some(Instant::now() + Duration::from_millis(5)), ..Call::default() };
         let e = watched(&call, || flag.fire(), || until(&flag)).unwrap_err();
         assert_eq!(e.kind(), Kind::Timeout);
-        // A deadline that has passed already starts nothing.
+        // If the deadline has already passed, nothing is started.
         assert!(watched(&call, || (), || -> Result<()> { panic!("was started") }).is_err());
     }
 

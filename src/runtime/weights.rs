@@ -44,7 +44,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
     }
     let mut lent = Vec::new();
     let mut misaligned = 0;
-    // ONNX Runtime drops what nothing uses before it looks for what it was given, and then misses it.
+    // ONNX Runtime drops unused initializers before it looks for the given values, and then reports them as missing.
     let mut used = HashSet::new();
     names_used(model.graph(), &mut used);
     for tensor in stub.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
@@ -52,7 +52,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
             continue;
         }
         let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
-        // A type that this version of ONNX Runtime cannot take as a value may still be fine in the model.
+        // A type that this version of ONNX Runtime does not accept as a value may still be valid in the model.
         let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
         refer_to(tensor, if in_place { files::always_empty().1 } else { NOWHERE });
         lent.push((tensor.name.clone().unwrap_or_default(), value));
@@ -111,8 +111,7 @@ pub fn give(
 ) -> Result<(SessionBuilder, Vec<Bytes>)> {
     let mut kept = Vec::with_capacity(lent.len());
     if in_place {
-        // For weights that are not copied a file must be there, in a folder that the session is told, though it is
-        // not read.
+        // Weights that are not copied require an existing file in a configured folder, although it is not read.
         let folder = files::always_empty().0;
         builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
     }
@@ -178,7 +177,7 @@ mod tests {
         let mask = Tensor::from_i64(&[2, 9], vec![1; 18]).unwrap();
         let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
         let ours = run(&model, &SessionOptions::default(), &inputs);
-        // The same, but every weight too far from alignment to be lent.
+        // The same, with every weight too unaligned to be lent.
         let mut whole = model.proto().clone();
         for tensor in &mut whole.graph.as_mut().unwrap().initializer {
             if let Some(raw) = &tensor.raw_data {

@@ -74,7 +74,7 @@ pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored,
     ];
     let product = b.contrib("MatMulNBits", &inputs, 1, &attributes).swap_remove(0);
     let Some(offsets) = &packed.offsets else { return Ok(product) };
-    // Every reader of `x` makes the same two nodes; ONNX Runtime merges them.
+    // Every reader of `x` adds the same two nodes; ONNX Runtime merges them.
     let groups = b.ints(&[0, 0, shape.groups() as i64, layout.group as i64]);
     let grouped = b.op("Reshape", &[x, &groups], &[]);
     let last = b.ints(&[-1]);
@@ -197,7 +197,7 @@ fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> 
     let packed = Packed {
         values: of("blocks"),
         scales: of("scales"),
-        // All others are what the operator takes for zero by itself.
+        // The others are the operator's default zero point.
         zero_points: (shape.planes > 1).then(|| of("zero_points")),
         offsets: (!layout.symmetric).then(|| of("offsets")),
         shape,
@@ -302,7 +302,7 @@ impl Rows {
             codes.unpack(form, block);
             let q = &codes.q[..layout.elements];
             if planes == 1 {
-                // Fewer bits than four have their middle elsewhere.
+                // With fewer than four bits, the middle is elsewhere.
                 let shift = DEFAULT_ZERO - layout.middle;
                 join(q, |q| (q + shift) & 15, &mut values[index * bytes_of_block..]);
             } else {

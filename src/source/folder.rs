@@ -32,7 +32,7 @@ pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
     let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
     let task = task(&model.inputs(), &model.outputs());
-    // The user named this file: something broken beside it must not stand in the way.
+    // The user named this file: a damaged file next to it must not prevent loading.
     let bare = |_| Card { format: Format::Onnx, task, ..Card::default() };
     let card = card(Format::Onnx, &home_of(path), &model).unwrap_or_else(bare);
     Ok(model.with_card(card))
@@ -113,7 +113,7 @@ fn home(folder: &Path) -> PathBuf {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let inside = whole.file_name().is_some_and(|name| name == "onnx");
     match whole.parent().filter(|_| inside && !has("config.json") && !has("tokenizer.json")) {
-        // As the user wrote it where that is possible: it stands in messages.
+        // As the user wrote it if possible, because it appears in messages.
         Some(_) if folder.ends_with("onnx") => files::parent_of(folder).to_owned(),
         Some(around) => around.to_owned(),
         None => folder.to_owned(),
@@ -137,7 +137,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     };
     match Sentence::of(&card) {
         Ok(sentence) => card.pooling = sentence.and_then(|sentence| sentence.pooling()),
-        // The graph may be wanted for something else than vectors; who wants those is told when they are made.
+        // The graph may be used for something other than vectors; an error is reported when vectors are computed.
         Err(why) => card.warnings.push(format!("text embeddings are not supported: {why}")),
     }
     card.warnings.extend(tokens_without_rows(&card.side_files, model.proto())?);
@@ -154,7 +154,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();
-    // Names and sizes of the cache are read there when text is to be written.
+    // Names and sizes of the cache are read from it for generation.
     card.side_files.push(SideFile { name: "genai_config.json".to_owned(), content: SideContent::Path(path) });
     let Some(model) = config.get("model").and_then(Value::as_object) else { return Ok(()) };
     if card.generation.eos_token_ids.is_empty() {

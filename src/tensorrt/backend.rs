@@ -128,7 +128,7 @@ impl Library {
                     )
                     .map_err(|second| {
                         let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
-                        // Without either library that is what is missing, whatever else is.
+                        // If both libraries are missing, that is the error, whatever else is missing.
                         let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };
                         Error::new(kind, format!("{first}\n{second}"))
                     })
@@ -175,7 +175,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     let [main, parser] = backend.files();
     let mut tried = Vec::new();
     for place in places(folder) {
-        // The library looks for its own parts beside itself, which is not where a link to it lies.
+        // The library searches for its own parts next to itself, which is not where a link to it is.
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| real(folder.join(name)));
         let opened = open_library(&at(main)).and_then(|first| Ok((first, open_library(&at(parser))?)));
@@ -188,7 +188,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
         };
         let version = version_of(first, &at(main))?;
         let (ours, wanted) = (compiled.version, Backend::version(compiled.version));
-        // Newer ones of one major version have all that older ones have; not the other way round.
+        // Within a major version, newer ones have everything that older ones have, but not vice versa.
         if version / 10_000 != ours / 10_000 || version < ours / 100 * 100 {
             let found = Backend::version(version);
             bail!(
@@ -199,7 +199,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
             );
         }
         if backend == Backend::TensorRt {
-            // Without a driver it has answered with pointers that are none, and ended the process.
+            // Without a driver, TensorRT has returned invalid pointers and ended the process.
             device()?;
         }
         // SAFETY: they are kept as addresses, and called by the shim, which has their declarations.

@@ -99,7 +99,7 @@ pub fn graph(
     report.summary.insert("precision".into(), options.precision.name().into());
     let profiles = match Profiles::new(model, options) {
         Ok(profiles) => profiles,
-        // The graph is the same for all sizes; without any the sample has its own.
+        // The graph is the same for all sizes; without given sizes, the sample uses its own.
         Err(e) if e.kind() == Kind::InvalidArgument && options.profiles.is_empty() => Profiles::default(),
         Err(e) => return Err(e),
     };
@@ -119,7 +119,7 @@ fn lowered(
     call: &Call,
 ) -> Result<ModelProto> {
     let (mut proto, lowered) = portable::lower(runtime, model, call)?;
-    // To the parser equal names are equal sizes, whatever they mean.
+    // The parser treats equal symbols as equal sizes, whatever they mean.
     names::clear(&mut proto);
     report.summary.insert("nodes_lowered".into(), lowered.into());
     if options.sparsity {
@@ -184,7 +184,7 @@ fn make(
         graph_sha256,
         error: report.summary.get("error").cloned(),
     };
-    // The old manifest goes first: an engine never stands beside one that is not its own.
+    // The old manifest is removed first: an engine must never be next to a manifest of another one.
     let beside = manifest::path_of(engine);
     match std::fs::remove_file(&beside) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| beside.display().to_string()),
@@ -245,7 +245,7 @@ impl Parsed {
         let name = engine.file_name().unwrap_or_default().to_string_lossy();
         let folder = std::path::absolute(engine)?.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         std::fs::create_dir_all(&folder).at(|| folder.display())?;
-        // From here on the folder goes with what is given.
+        // From here on, the folder is removed together with the result.
         let file = Some(folder.join("model.onnx"));
         let mut parsed = Parsed { bytes: Bytes::new(), file, sha256: String::new() };
         let saved = Model::from_proto(proto).save(&folder.join("model.onnx"), ExternalData::Always, call)?;

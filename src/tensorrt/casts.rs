@@ -66,7 +66,7 @@ pub(super) fn rewrite(
     for name in &short_made {
         writer.name(name);
     }
-    // Constants in both forms, or the short one alone.
+    // Constants in both forms, or only the low-precision one.
     let defaults: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     let mut initializers = Vec::with_capacity(graph.initializer.len());
     for constant in std::mem::take(&mut graph.initializer) {
@@ -89,7 +89,7 @@ pub(super) fn rewrite(
     }
     graph.initializer = initializers;
     graph.node = writer.nodes;
-    // They name values that may be gone; whoever reads the graph infers them.
+    // They name values that may be gone; readers of the graph infer them.
     graph.value_info.clear();
     Ok(Rewritten { proto, short: writer.short })
 }

@@ -28,7 +28,7 @@ pub struct Engine {
     profile: Option<i32>,
     /// The shapes that its package accepts.
     contract: Option<Arc<Contract>>,
-    // Last: rooms and the runner are of its context.
+    // Last: rooms and the runner belong to its context.
     device: Device,
     _bytes: bytes::Bytes,
 }
@@ -97,12 +97,12 @@ struct Runner {
     raw: *mut c_void,
     calls: Running,
 }
-// SAFETY: the objects of the library belong to no thread; one run at a time is ensured by `&mut`.
+// SAFETY: the objects of the library are not bound to a thread; `&mut` ensures one run at a time.
 unsafe impl Send for Runner {}
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // SAFETY: it was opened once.
+        // SAFETY: it was opened once and is closed only here.
         unsafe { (self.calls.close)(self.raw) }
     }
 }
@@ -120,7 +120,7 @@ struct Slot {
     on_host: bool,
     room: Room,
 }
-// SAFETY: the name is of the runner that goes with it.
+// SAFETY: the name belongs to the runner that moves with it.
 unsafe impl Send for Slot {}
 
 impl Engine {
@@ -138,7 +138,7 @@ impl Engine {
         }
         let calls = library.compiled.running;
         let mut result = RawResult::empty();
-        // SAFETY: the bytes live as long as the runner; the function is the library's own, and there is a driver.
+        // SAFETY: the bytes live as long as the runner; the function is the library's own, and a driver exists.
         let raw =
             unsafe { (calls.open)(library.create_runtime, bytes.as_ptr().cast(), bytes.len() as u64, &mut *result) };
         if raw.is_null() {
@@ -211,7 +211,7 @@ impl Engine {
             answer(status, &result)?;
             self.profile = Some(profile);
         }
-        // SAFETY: inputs and what comes out live until the device has been waited for, also after an error.
+        // SAFETY: inputs and outputs live until the device has finished, also after an error.
         let made = unsafe { self.start(inputs) };
         let waited = self.device.wait();
         let made = made?;
@@ -292,7 +292,7 @@ impl Engine {
 
     fn range(&self, slot: &Slot, profile: i32, which: i32) -> Option<Vec<i64>> {
         let (mut dims, mut rank) = ([0i64; 8], 0i32);
-        // SAFETY: the name is the runner's; eight places are what the shim writes at most.
+        // SAFETY: the name is the runner's; the shim writes at most eight dimensions.
         let status = unsafe {
             (self.runner.calls.range)(self.runner.raw, slot.name, profile, which, dims.as_mut_ptr(), &mut rank)
         };
@@ -341,10 +341,10 @@ impl Engine {
             answer(status, &result).at(|| format!("output {:?}", slot.info.name))?;
             made.push((index, shape, vec![0u8; size]));
         }
-        // SAFETY: every input and output has its place.
+        // SAFETY: every input and output has an address.
         answer(unsafe { (calls.enqueue)(raw, self.device.stream(), &mut *result) }, &result)?;
         for (index, _, bytes) in &mut made {
-            // SAFETY: the caller keeps what is given.
+            // SAFETY: the caller keeps the returned memory.
             unsafe { self.device.copy_out(&self.slots[*index].room, bytes)? };
         }
         Ok(made)
@@ -353,7 +353,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Rooms are of the device's context, whatever thread drops them.
+        // Rooms belong to the device's context, whatever thread drops them.
         if self.device.enter().is_ok() {
             self.slots.iter_mut().for_each(|slot| self.device.give_back(&mut slot.room));
         }

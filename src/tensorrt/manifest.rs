@@ -183,7 +183,7 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
         if *built != here.to_string() {
             bail!(Mismatch, "{}: the engine was built for compute capability {built}; this device has {here}", place());
         }
-        // What is inside, ONNX Runtime reads, and knows its version.
+        // ONNX Runtime reads the content and knows its version.
         return Ok(manifest);
     }
     let choice = match options.backend {
@@ -193,7 +193,7 @@ pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let library = Library::open(choice, options.library.as_deref())?;
     check_library(&library, &manifest.key).at(place)?;
     match shim::check(&library, &bytes) {
-        // The beginning has been read; the rest takes a device.
+        // The header has been read; the rest requires a device.
         Err(e) if e.kind() == Kind::DeviceMissing && library.backend() == Backend::TensorRtRtx => Ok(manifest),
         Err(e) => Err(e.at(place())),
         Ok(()) => Ok(manifest),

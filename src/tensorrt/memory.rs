@@ -53,7 +53,7 @@ impl Device {
         type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
         type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> c_int;
         let (mut context, mut stream) = (null_mut(), null_mut());
-        // SAFETY: so they are declared in `cuda.h`; each pointer lives until its call returns.
+        // SAFETY: these are the declarations in `cuda.h`; each pointer lives until its call returns.
         unsafe {
             let calls = Calls {
                 set_current: driver.function::<OfContext>(c"cuCtxSetCurrent")?,
@@ -68,7 +68,7 @@ impl Device {
             let retain = driver.function::<Retain>(c"cuDevicePrimaryCtxRetain")?;
             let create = driver.function::<Create>(c"cuStreamCreate")?;
             done(retain(&mut context, number), "cuDevicePrimaryCtxRetain")?;
-            // From here on what was made is given back when `device` goes.
+            // From here on, dropping `device` releases everything.
             let mut device = Device { calls, number, context, stream };
             device.enter()?;
             done(create(&mut stream, 0), "cuStreamCreate")?;
@@ -112,7 +112,7 @@ impl Device {
 
     pub fn give_back(&self, room: &mut Room) {
         if room.size > 0 {
-            // SAFETY: it was allocated here, once. A failure loses memory, no more.
+            // SAFETY: it was allocated here, once. A failure only leaks memory.
             unsafe { (self.calls.free)(room.address) };
         }
         *room = Room::default();
@@ -147,7 +147,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: each was made here, once; nothing is under way, as every run waits for its end.
+        // SAFETY: each was created here, once; no work is pending, because every run waits for its end.
         unsafe {
             if !self.stream.is_null() {
                 (self.calls.stream_destroy)(self.stream);

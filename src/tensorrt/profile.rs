@@ -65,7 +65,7 @@ impl Profiles {
             matches!(info.dtype, Some(DataType::Int64 | DataType::Int32))
                 && info.shape.as_ref().is_none_or(|s| s.len() < 2)
         };
-        // `num_logits_to_keep` and the like: from one of them to all there are.
+        // `num_logits_to_keep` and similar inputs: from 1 to the longest size.
         let three = |info: &ValueInfo| match options.dimensions.iter().find(|(name, _)| *name == info.name) {
             Some((_, span)) => (info.name.clone(), [span.min, span.opt, span.max]),
             None => (info.name.clone(), [1, 1, longest]),
@@ -109,7 +109,7 @@ fn one(
         let Some(usual) = opt.clone().or_else(|| max.clone()).or_else(|| min.clone()) else { return Ok(None) };
         Ok(Some([min.unwrap_or_else(|| usual.clone()), usual.clone(), max.unwrap_or(usual)]))
     };
-    // Shapes that were given come first: dimensions of one name are of one size.
+    // Given shapes come first: dimensions of one name have one size.
     for info in varying {
         let place = || format!("input {:?}", info.name);
         let (Some(shapes), Some(dims)) = (whole(info)?, &info.shape) else { continue };
@@ -197,7 +197,7 @@ fn size_of(
     let fixed = |size: i64| (size > 0).then_some(Span { min: size, opt: size, max: size });
     let batch = || fixed(options.batch_size).or_else(|| known.get("batch").copied());
     let sequence = || fixed(options.sequence_length).or_else(|| known.get("sequence").copied());
-    // A text without a cache before it, where nobody says.
+    // By default, a text without a past.
     let past = || {
         let none = Span { min: 0, opt: 0, max: 0 };
         known.get("past").copied().or_else(|| sequence().map(|_| none))

@@ -165,7 +165,7 @@ impl Quantizer<'_> {
 
     fn scale_of(&self, most: f32) -> f32 {
         let top = if self.precision == Precision::Fp8 { E4M3 } else { INT8 };
-        // What is 0 everywhere is so with any scale.
+        // A tensor of zeros is the same with any scale.
         if most > 0.0 { most / top } else { 1.0 }
     }
 
@@ -239,10 +239,10 @@ fn e4m3(value: f32) -> u8 {
         return sign | 0x7f;
     }
     let size = value.abs().min(E4M3);
-    // Below 2^-6 the steps stay those of 2^-6.
+    // Below 2^-6, the step size stays that of 2^-6.
     let exponent = if size < 2f32.powi(-6) { -6 } else { (size.to_bits() >> 23) as i32 - 127 };
     let steps = (size / 2f32.powi(exponent - 3)).round_ties_even() as u8;
-    // 16 steps are the first of the next exponent, and counting on gets there.
+    // 16 steps are the first of the next exponent, which the addition reaches.
     let bits = if exponent == -6 && steps < 8 { steps } else { (((exponent + 7) as u8) << 3) + (steps - 8) };
     sign | bits
 }

@@ -112,7 +112,7 @@ impl RawResult {
     }
 
     pub(super) fn message(&self) -> String {
-        // SAFETY: the shim writes with snprintf, which ends what it writes; at first it is all zeros.
+        // SAFETY: the shim writes with snprintf, which terminates the string; initially it is all zeros.
         unsafe { CStr::from_ptr(self.error.as_ptr()) }.to_string_lossy().trim().to_owned()
     }
 }
@@ -238,7 +238,8 @@ unsafe extern "C" fn on_progress(
     step: i32,
     steps: i32,
 ) -> i32 {
-    // SAFETY: `user` is the watch that `build` lent for the time of the call; phases are C strings of the library.
+    // SAFETY: `user` is the watch that `build` passed for the duration of the call; phases are C strings of the
+    // library.
     let (watch, phase) = unsafe { (&mut *user.cast::<&mut Watch<'_>>(), CStr::from_ptr(phase)) };
     let phase = phase.to_string_lossy().into_owned();
     let step = match step {
@@ -294,10 +295,10 @@ pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<
         progress: Some(on_progress),
         user: (&raw mut watch).cast(),
     };
-    // SAFETY: every pointer lives until the call returns, counts are those of what they point to, and the functions of
-    // the library were looked up in one whose version was checked against the headers.
+    // SAFETY: every pointer lives until the call returns, the counts match the arrays, and the functions come from a
+    // library whose version was checked against the headers.
     let status = unsafe { (library.compiled.build)(&raw, &mut *result) };
-    // SAFETY: the shim hands out what it allocated, once.
+    // SAFETY: the shim returns memory that it allocated, once.
     let (engine, timing) =
         unsafe { (take(result.engine, result.engine_size), take(result.timing, result.timing_size)) };
     if status == 0 { Ok(Built { engine, timing }) } else { Err(failure(library, &result)) }
@@ -347,7 +348,7 @@ pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
 /// `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
 unsafe fn take(data: *mut c_void, size: u64) -> Bytes {
     struct Malloced(*mut c_void, usize);
-    // SAFETY: memory belongs to no thread.
+    // SAFETY: memory is not bound to a thread.
     unsafe impl Send for Malloced {}
     impl AsRef<[u8]> for Malloced {
         fn as_ref(&self) -> &[u8] {

@@ -54,7 +54,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     let work = move || {
         let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(&job, &theirs)));
         let built = built.unwrap_or_else(|_| Err(error!(Internal, "the build panicked")));
-        // Nobody listens if it was cancelled.
+        // After a cancel there is no receiver.
         let _ = sender.send(built.map(|built| (built, job.library)));
     };
     thread.spawn(work).map_err(|e| error!(Internal, "the thread of the build could not be started: {e}"))?;
@@ -95,7 +95,7 @@ fn build(job: &Job, count: &Count) -> Result<Built> {
         capabilities: &job.capabilities,
         timing: job.timing.as_deref(),
     };
-    // Steps that phases still have: those that end early have done all of them.
+    // Remaining steps of the phases: a phase that ends early has done all of its steps.
     let mut left: HashMap<String, u64> = HashMap::new();
     let mut watch = |step: Step| {
         match step {

@@ -104,7 +104,7 @@ impl ChatTemplate {
         let mut template = ChatTemplate::new(source)?;
         let for_tools =
             named.and_then(|named| named.iter().find(|entry| entry.get("name") == Some(&WITH_TOOLS.into())));
-        // A template of its own file stands for all.
+        // A template in its own file takes precedence.
         if let Some(source) = for_tools.filter(|_| model.card().side_file("chat_template.jinja").is_none()) {
             template.with_tools = source.get("template").and_then(Value::as_str).map(compiled).transpose()?;
         }

@@ -126,7 +126,7 @@ impl Decoder {
             cache.push(pair(input, &outputs, &templates, &Sizes { card: model.card(), genai: genai.as_ref() })?);
         }
         let (kind, table) = kind_of(model, &cache);
-        // Rows of different lengths must say where their tokens are and what is padding.
+        // Rows of different lengths require a mask and, with a concatenated cache, positions.
         let pads = match kind {
             CacheKind::Shared => attention_mask.is_some(),
             CacheKind::Concatenated => attention_mask.is_some() && position_ids.is_some() && table.is_none(),
@@ -244,7 +244,7 @@ fn role(name: &str, word: &str) -> Option<(u32, Part)> {
         return None;
     }
     let digits: String = name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-    // `past_key_values` says nothing about the part.
+    // `past_key_values` does not name the part.
     let rest = name.replace("key_values", "");
     let part = match (rest.contains("key"), rest.contains("value")) {
         (true, false) => Part::Key,

@@ -138,7 +138,7 @@ impl Generator {
             Prompt::Tokens(tokens) => tokens.to_vec(),
             Prompt::Text(text) => {
                 let tokens = self.encode(text, first)?;
-                // Nothing at all to begin with is what the token for the beginning is for.
+                // An empty prompt begins with the beginning-of-sequence token.
                 let begin = self.defaults.bos_token_id.filter(|_| first && tokens.is_empty());
                 begin.map_or(tokens, |token| vec![token])
             }
@@ -223,7 +223,7 @@ impl Generator {
             if let Some(context) = self.decoder.context.filter(|context| length > *context) {
                 bail!(InvalidArgument, "row {row} has {length} tokens; the limit of the model is {context}");
             }
-            // The last token is run again if it is not new: its logits are what is wanted.
+            // If the last token is not new, it is run again: its logits are needed.
             self.cache.truncate(row, before);
             if self.decoder.pads && self.cache.length(row) == before && before > 0 {
                 together.push(row);

@@ -51,7 +51,7 @@ struct Group {
     store: Store,
 }
 
-// One of them for each group of rows, so the size of the larger does not matter.
+// There is one per group of rows, so the size of the larger variant does not matter.
 #[allow(clippy::large_enum_variant)]
 enum Store {
     Shared(InPlace),
@@ -141,7 +141,7 @@ impl Cache {
     ) -> Result<usize> {
         let longest = rows.iter().map(|row| self.length(*row)).max().unwrap_or(0) + count;
         let fits = |group: &Group| match group.store {
-            // What was rewound lies after a row's tokens and is written over.
+            // Rewound tokens are after a row's tokens and are overwritten.
             Store::Shared(_) => group.columns >= longest,
             Store::Concatenated(_) => group.lengths == group.stored,
         };
@@ -153,7 +153,7 @@ impl Cache {
             _ => longest - count,
         };
         let made = self.assemble(session, decoder, rows, columns)?;
-        // Rows that were in a group with some of these get one of their own, so that the old buffers can go.
+        // Rows that shared a group with some of these get their own, so that the old buffers can be freed.
         let touched: Vec<usize> =
             (0..self.groups.len()).filter(|g| self.groups[*g].rows.iter().any(|r| rows.contains(r))).collect();
         let mut rest = Vec::new();

@@ -48,7 +48,7 @@ impl Pieces {
         for (token, id) in &tokens {
             bytes[*id as usize] = match added.get(id) {
                 Some(special) if *special => None,
-                // Added tokens are plain text, whatever the alphabet.
+                // Added tokens are plain text in every alphabet.
                 Some(_) => Some(token.clone().into_bytes()),
                 None => Some(alphabet.bytes(token)),
             };
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_byte_has_a_character_and_comes_back() {
-        // The space is U+0120, the line feed U+010A, as everyone who has read such a vocabulary knows.
+        // The space is U+0120, the line feed U+010A.
         assert_eq!(
             (byte_of('Ġ'), byte_of('Ċ'), byte_of('a'), byte_of('é')),
             (Some(32), Some(10), Some(97), Some(0xE9))

@@ -86,7 +86,7 @@ impl SamplingOptions {
         let temperature = number("temperature", 1.0);
         SamplingOptions {
             temperature: if temperature > 0.0 { temperature } else { 1.0 },
-            // 50 is what the Hugging Face library takes where the file says nothing.
+            // 50 is the default of the Hugging Face library.
             top_k: if map.contains_key("top_k") { count("top_k") } else { 50 },
             top_p: number("top_p", off.top_p),
             min_p: number("min_p", off.min_p),
@@ -194,7 +194,7 @@ impl Sampler {
 
     fn draw(&mut self, logits: &[f32], context: &Context<'_>) -> Result<i64> {
         let (best, max) = highest(logits)?;
-        // Below this the best token has all the probability that float32 can tell apart.
+        // Below this temperature, the best token has all the probability that float32 can represent.
         if self.options.temperature < 1e-6 || self.options.top_k == 1 {
             return Ok(i64::from(best));
         }
@@ -205,7 +205,7 @@ impl Sampler {
             return Ok(i64::from(draw_from_all(logits, (best, max), scale, point)));
         }
         self.filter(logits, max, scale);
-        // In the order of ids, so that the draw does not depend on how the candidates were found.
+        // In the order of ids, so that the sample does not depend on how the candidates were found.
         self.candidates.sort_unstable_by_key(|c| c.1);
         let sum: f64 = self.candidates.iter().map(|c| f64::from(c.0)).sum();
         let mut left = point * sum;
@@ -231,7 +231,7 @@ impl Sampler {
             sum = if top_p < 1.0 { exp_sum(logits, max, scale) } else { 0.0 };
             // All tokens below this floor together have less than 1 - p: the others are enough to reach p.
             let floor = if top_p < 1.0 { (f64::from(1.0 - top_p) * sum / logits.len() as f64) as f32 } else { min_p };
-            // The same bound on logits, lowered a little for rounding, spares the exponentials of the others.
+            // The same bound on logits, slightly lowered for rounding, saves the exponentials of the others.
             let bound = if floor > 0.0 { max + (floor.ln() - 1e-3) / scale } else { f32::MIN };
             let near = logits.iter().enumerate().filter(|(_, logit)| **logit >= bound);
             found.clear();

@@ -66,7 +66,7 @@ impl Merger {
         let file: File = serde_json::from_slice(content)
             .map_err(|e| error!(InvalidModel, "{KEY:?} does not match the pairs of tokens: {e}"))?;
         let joined: Vec<String> = file.model.merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
-        // The range that each merge is in.
+        // The range of each merge.
         let mut range_of: Vec<Option<usize>> = vec![None; joined.len()];
         let mut end = 0;
         for (range, (first, count)) in ranges.iter().enumerate() {
@@ -134,7 +134,7 @@ impl Merger {
         };
         (1..symbols.len()).for_each(|right| offer(&symbols, &mut queue, right - 1, right));
         while let Some(Reverse((_, left, right, end))) = queue.pop() {
-            // A symbol that was joined to the one before is empty.
+            // A symbol that was merged into the previous one is empty.
             let gone = |symbol: &Symbol| symbol.start == symbol.end;
             if gone(&symbols[left]) || gone(&symbols[right]) || symbols[left].next != right || symbols[right].end != end
             {

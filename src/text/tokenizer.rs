@@ -80,7 +80,7 @@ impl Tokenizer {
         let folder = files::parent_of(&file);
         let beside = |name: &str| -> Result<Option<Bytes>> {
             let path = folder.join(name);
-            // A file of another name is taken by itself.
+            // A file with another name is loaded alone.
             if !file.ends_with(FILE) || !path.is_file() {
                 return Ok(None);
             }

@@ -39,7 +39,7 @@ pub fn kernels(
 ) -> Result<HashMap<String, Kernel>> {
     let mut proto = model.proto().clone();
     let mut names: Vec<String> = Vec::new();
-    // Names may be missing, or hold each other; numbers between marks do not.
+    // Names may be missing or contained in each other; delimited numbers are not.
     for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
         names.push(node.name.clone().unwrap_or_default());
         node.name = Some(mark(names.len() - 1));
@@ -76,7 +76,7 @@ fn found(graph: &GraphProto, names: &[String]) -> HashMap<String, Kernel> {
         .collect();
     let mut kernels: HashMap<String, Kernel> = HashMap::new();
     for node in &graph.node {
-        // What stands for several nodes has the names of one of them, and something around it.
+        // A fused node has the name of one of its nodes with something added.
         let Some(index) = index_in(node.name.as_deref().unwrap_or("")) else { continue };
         let Some(name) = names.get(index).filter(|name| !name.is_empty()) else { continue };
         let first = node.input.first().map_or("", String::as_str);

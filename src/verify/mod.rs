@@ -183,7 +183,7 @@ impl<'e> Examiner<'e> {
         let raise = |most: &mut Option<f64>, found: f64| *most = Some(most.unwrap_or(0.0).max(found));
         for ((name, plain), (_, usual)) in plainly.iter().zip(usually) {
             let Some(apart) = difference(plain, usual) else {
-                // What is found or sorted may be another one where values are rounded.
+                // Searched or sorted values may differ after rounding.
                 if self.kept == Kept::Exactly && plain.shape() != usual.shape() {
                     let text = format!("output {name:?} has another shape without ONNX Runtime's optimizers");
                     return Err(Fault::new(text));
@@ -305,10 +305,10 @@ mod tests {
         let report = look(&of("Tanh", 1.0), &of("Tanh", -1.0)).unwrap();
         assert!(report.warnings[0].contains("differ from the original's by 200 %"), "{:?}", report.warnings);
         assert_eq!(look(&of("Tanh", 1.0), &of("NoSuchOperator", 1.0)).err(), Some(Kind::Unsupported));
-        // Where the original does not run either there is nothing to expect.
+        // If the original does not run either, nothing is expected.
         let report = look(&of("NoSuchOperator", 1.0), &of("NoSuchOperator", 2.0)).unwrap();
         assert!(report.summary["not_verified"].as_str().unwrap().contains("NoSuchOperator"), "{:?}", report.summary);
-        // It does not run on what is generated, but it opens; the result does not.
+        // It does not run on generated inputs, but it can be loaded; the result cannot.
         let mut proto = of("Tanh", 1.0).proto().clone();
         let graph = proto.graph.as_mut().unwrap();
         graph.node.insert(0, node("Reshape", &["x", "odd"], "z"));
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_rounding_decides_is_no_fault() {
-        // exp(k * x) near zero: its last digits decide, the more the larger k is.
+        // exp(k * x) near zero: its last digits matter, the more the larger k is.
         let (batch, call) = (batch(0.5), Call::default());
         let (steep, flat) = (of("Exp", 40.0), of("Exp", 0.01));
         let examiner = Examiner::new(test_runtime(), &steep, &batch, 1, Kept::Exactly, &call).unwrap();
@@ -333,7 +333,7 @@ mod tests {
         assert!(judge(&steep, 1e-4).is_ok());
         assert!(judge(&flat, 1e-4).is_err());
         assert!(judge(&steep, 0.5).is_err());
-        // A fault of another kind stays one.
+        // An error of another kind is kept.
         let other = examiner.conditioned(&steep, &values(&steep), Fault::new("does not run".into()), &call).unwrap();
         assert!(other.is_err());
     }
@@ -344,11 +344,11 @@ mod tests {
         let mut examiner = Examiner::new(test_runtime(), &of("Tanh", 1.0), &batch, 1, Kept::Rounded, &call).unwrap();
         let at = |factor: f32| vec![("y".to_owned(), Tensor::from_f32(&[1, 4], vec![factor; 4]).unwrap())];
         examiner.reference = at(1.0);
-        // The default level is far off, the graph as written is not: that is not rounding.
+        // The default level differs strongly, the unoptimized graph does not: that is not rounding.
         let fault = examiner.compare(&at(1.01), &at(1.4)).unwrap_err();
         assert!(fault.text.contains("differs by") && (fault.usual_differs.unwrap() - 0.4).abs() < 1e-3, "{fault}");
         assert!(examiner.compare(&at(1.4), &at(1.01)).is_err());
-        // Both are as far off, and close to one another.
+        // Both differ equally, and are close to each other.
         assert!(examiner.compare(&at(1.4), &at(1.35)).is_ok());
         examiner.kept = Kept::Exactly;
         assert!(examiner.compare(&at(1.4), &at(1.35)).is_err());

@@ -47,7 +47,7 @@ pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window
         edit::int_attribute("group", group),
     ];
     let reach = t.op_with("ConvTranspose", &[g, kernel], attributes);
-    // Beyond the last window at most a stride less one is left.
+    // At most a stride minus one remains after the last window.
     let mut room = vec![0; 2 * (spatial + 2)];
     for (at, stride) in window.strides.iter().enumerate() {
         room[spatial + 4 + at] = stride - 1;
@@ -90,7 +90,7 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
         edit::int_attribute("group", window.group),
     ];
     let found = t.op_with("Conv", &[&turned, &filter], attributes);
-    // Strides that do not come out even leave more than the kernel's size.
+    // Strides that do not divide evenly leave more than the kernel's size.
     let axes: Vec<i64> = (2..rank as i64).collect();
     let kernel_shape = t.shape(kernel);
     let sizes = t.op("Slice", &[&kernel_shape, &two, &end]);

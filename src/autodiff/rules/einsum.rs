@@ -82,7 +82,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     }
     let reached = |letter: &char| terms.iter().any(|term| term.contains(*letter));
     let mut target: Vec<char> = Vec::new();
-    // Dimensions that stay 1: those summed here alone, and the repeats of a diagonal.
+    // Dimensions that stay 1: those summed only here, and the repeats of a diagonal.
     let mut missing: Vec<i64> = Vec::new();
     for (at, letter) in letters.iter().enumerate() {
         if reached(letter) && !target.contains(letter) {
@@ -98,7 +98,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
         gradient = t.op("Unsqueeze", &[&gradient, &missing]);
     }
     let shape = t.shape(x);
-    // What was broadcast is wider here than it was, what was summed narrower.
+    // Broadcast dimensions are wider here than before, summed ones narrower.
     let reach = t.op("Shape", &[&gradient]);
     let whole = t.op("Max", &[&reach, &shape]);
     let wide = t.op("Expand", &[&gradient, &whole]);

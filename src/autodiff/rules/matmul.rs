@@ -59,7 +59,7 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
             let turned = t.turned(&left, rank_a.max(2));
             t.op("MatMul", &[&turned, &g])
         };
-        // Batches that a vector was shared among are summed.
+        // Batches that shared a vector are summed.
         let shape = t.shape(target);
         let own = [rank_a, rank_b][input];
         parts.push((
@@ -92,7 +92,7 @@ fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
         let batch = |dims: &[crate::model::Dim]| dims[..dims.len() - 2].to_vec();
         let (to, from) = (batch(to), batch(from));
         let open = crate::model::Dim::Symbolic(String::new());
-        // An equal name is an equal size, and a fixed size other than 1 was not broadcast.
+        // Equal symbols have equal sizes, and a fixed size other than 1 was not broadcast.
         let same = |(a, b): (&crate::model::Dim, &crate::model::Dim)| {
             (a == b && *a != open) || matches!(a, crate::model::Dim::Fixed(size) if *size != 1)
         };

@@ -17,7 +17,7 @@ pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     let places = t.count_to(&count);
     let places = t.op("Add", &[&places, &one]);
     let places = t.op("Reshape", &[&places, &shape]);
-    // Not all of these operators move whole numbers; float64 counts as far as memory reaches.
+    // Not all of these operators support integers; float64 is exact for all possible indices.
     let places = t.cast(&places, DataType::Float64);
     let moved = t.fresh("places");
     let mut node = NodeProto { name: Some(moved.clone()), output: vec![moved.clone()], ..step.node.clone() };

@@ -27,7 +27,7 @@ pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
                 let less = t.op("Sub", &[p, &one]);
                 let lower = t.op("Pow", &[x, &less]);
                 let slope = t.op("Mul", &[&lower, p]);
-                // 0 times an infinity otherwise.
+                // Otherwise this is 0 times infinity.
                 let flat = t.op("Equal", &[p, &zero]);
                 t.op("Where", &[&flat, &zero, &slope])
             }

@@ -83,7 +83,7 @@ fn widened(t: &mut Tape, step: &Step, value: &str) -> Result<String> {
 pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let gradient = match step.node.op() {
-        // `x / y`; where all are 0 there is no slope, which counts as 0, as PyTorch has it.
+        // `x / y`; where all elements are 0 there is no slope, and 0 is used, like in PyTorch.
         "ReduceL2" => {
             let (zero, share) = (t.scalar(0.0), t.op("Div", &[g, y]));
             let none = t.op("Equal", &[y, &zero]);

@@ -144,7 +144,7 @@ fn rows(
         (starts, ends) = (t.op("Gather", &[&starts, &own]), t.op("Gather", &[&ends, &own]));
     }
     let first = t.ints(&[0]);
-    // Bounds may be of 32 bits; the axes then have to be too.
+    // Bounds may be int32; the axes must then be int32 too.
     let wide = |t: &mut Tape, value: &str| t.op_with("Cast", &[value], vec![edit::int_attribute("to", 7)]);
     let (starts, ends) = (wide(t, &starts), wide(t, &ends));
     match steps {

@@ -279,7 +279,7 @@ fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
         }
     }
     if let Some(least) = arguments.min_speedup {
-        // The lower end of the interval: a gate should not pass by luck.
+        // The lower end of the interval: a gate must not pass by chance.
         match value(&report.benchmark, "/speedup/low") {
             Some(low) if low >= least => {}
             low => bail!(

@@ -225,7 +225,7 @@ fn save(
 
 fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
     if arguments.report.json {
-        // One object a command: what is written after it, if anything, is the report.
+        // One JSON object per command: if the ensemble is used further, the report is that object.
         if !arguments.prompts.asked() && !arguments.fuse {
             let text = serde_json::to_string(found).unwrap_or_default();
             common::print(&format!("{text}\n"))?;
@@ -246,7 +246,7 @@ fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
         let (nats, perplexity) = figures(nll);
         table.row(&[name, "", &nats, &perplexity]);
     }
-    // Where a text follows, it alone is the result.
+    // If a text follows, only that is the result.
     if arguments.prompts.asked() {
         eprint!("{}", table.render());
         return Ok(());

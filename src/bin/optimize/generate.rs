@@ -139,7 +139,7 @@ pub struct Writing {
 impl Writing {
     /// Returns the options for a model with these defaults.
     pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
-        // Whoever says what to draw among wants a draw.
+        // Options that limit the candidates imply sampling.
         let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
         let base = match self.temperature {
             _ if !self.sample && among => SamplingOptions { temperature: 1.0, ..SamplingOptions::default() },
@@ -212,7 +212,7 @@ pub fn write(
     }
     let wrap = |text| if asked.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
     let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
-    // One text streams as it comes; several would be mixed, and JSON is one object at the end.
+    // One text streams as it is generated; several would be mixed, and JSON is one object at the end.
     let streams = prompts.len() == 1 && !output.json;
     let mut stdout = std::io::stdout();
     let mut gone = false;
@@ -259,7 +259,7 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
         Some(FinishReason::Stop) => "a stop string or token",
         _ => "cancelled",
     };
-    // The first token of every row comes with the prompt's own pass.
+    // The first token of every row is part of the prompt's run.
     let later = made.saturating_sub(rows) as f64;
     let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
     let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();

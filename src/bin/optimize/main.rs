@@ -61,7 +61,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A closed pipe (`optimize inspect ... | head`) should end the command quietly, as it ends others.
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -122,7 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if options.target_speedup > 0.0 {
             arguments.machine.runtime()?;
         } else if options.method == PruneMethod::Structured && arguments.machine.runtime_library.is_some() {
-            // Shapes are asked of it, if of any; without one the rules have to do.
+            // ONNX Runtime infers shapes if it is available; without it, the rules alone are used.
             let _ = arguments.machine.runtime();
         }
         let (result, mut report) = match &arguments.calibration {

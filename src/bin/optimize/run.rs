@@ -118,7 +118,7 @@ fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     let (texts, taken) = (arguments.text.len(), feed.samples);
     let left_out = (texts > taken)
         .then(|| format!("the model accepts {taken} texts at a time; the last {} are left out", texts - taken));
-    // A length that was asked for is no surprise.
+    // A truncation to a requested length is not reported.
     let told = texts > 0 && arguments.inputs.sequence_length.is_none();
     let cut = feed.truncated.iter().filter(|_| told).map(|Truncation { text, tokens, kept }| {
         let text = text + 1;
@@ -160,7 +160,7 @@ fn as_json(tensor: &Tensor) -> Result<Value> {
     let values: Value = match (tensor.strings(), Numbers::of(tensor)?) {
         (Some(strings), _) => strings.into(),
         (None, Numbers::Integers(integers)) => integers.into_iter().map(Value::Number).collect(),
-        // JSON has no NaN and no infinity: they come out as null.
+        // JSON has neither NaN nor infinity: they are written as null.
         (None, Numbers::Doubles(doubles)) => doubles.into(),
         (None, Numbers::Floats(floats)) => floats.into(),
     };

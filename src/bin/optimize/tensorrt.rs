@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.out, |bar| {
         let model = load(path)?;
         let runtime = match options.precision {
-            // Only to say shapes, of which little needs lowering by them.
+            // ONNX Runtime is needed only for shapes, on which few lowerings depend.
             Precision::Fp32 if options.backend != Choice::OnnxRuntime => arguments.machine.runtime().ok(),
             _ => Some(arguments.machine.runtime()?),
         };

@@ -138,7 +138,7 @@ impl Nodes {
             Pooling::Mean | Pooling::MeanSqrtLen | Pooling::WeightedMean => {
                 let mut mask = self.float(mask, mask_dtype);
                 if pooling == Pooling::WeightedMean {
-                    // The places of tokens, from 1 on: how many there are up to each.
+                    // Token positions from 1 on: the number of tokens up to each.
                     let axis = self.ints(&[1]);
                     let places = self.op_with("CumSum", &[&mask, &axis], vec![int_attribute("exclusive", 0)]);
                     mask = self.op("Mul", &[&mask, &places]);
@@ -162,7 +162,7 @@ impl Nodes {
                 self.reduce("ReduceMax", &kept, &[1], false)
             }
             Pooling::LastToken => {
-                // The last place that counts: positions times the mask, the largest.
+                // The last valid position: the maximum of positions times mask.
                 let mask = self.cast(mask, DataType::Int64);
                 let (axis, flags) = (self.ints(&[1]), vec![int_attribute("exclusive", 0)]);
                 let places = self.op_with("CumSum", &[&mask, &axis], flags);
@@ -217,7 +217,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         }
         Method::Median => {
             let middle = nodes.middle(&logs);
-            // The half of two in the middle is the same factor for all tokens.
+            // The one half between the two middle values is the same factor for all tokens.
             let middle = if middle.len() == 1 { middle[0].clone() } else { nodes.log_sum(&middle) };
             nodes.log_softmax(&middle)
         }

@@ -87,7 +87,7 @@ impl Join {
         opset::raise(&mut proto, version)?;
         let prefix = format!("member{}/", index + 1);
         let inputs = member.model.inputs();
-        // A name of the member, and the one it has in the graph.
+        // Maps names of the member to names in the graph.
         let mut names: HashMap<String, String> = HashMap::new();
         let caches = match &decoder {
             Some(decoder) => self.cache_inputs(decoder, &inputs, layers, &mut names)?,
@@ -107,7 +107,7 @@ impl Join {
         }
         let mut graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
         rename_graph(&mut graph, &prefix, &names);
-        // An output that is an input passed through has the input's name: give it one of the member's own.
+        // An output that passes an input through has the input's name: it gets a name of the member.
         for output in &member.model.outputs() {
             let passed = inputs.iter().any(|input| input.name == output.name);
             if let Some(common) = names.get(&output.name).filter(|_| passed) {
@@ -157,7 +157,7 @@ impl Join {
             let (past, present) = (name("past_key_values", "past"), name("present", "present"));
             let Some(info) = inputs.iter().find(|info| info.name == pair.past) else { continue };
             let declared_dims = info.shape.clone().unwrap_or_default();
-            // Sizes that the graph leaves open are known from the member's own configuration.
+            // Sizes that the graph leaves open come from the member's own configuration.
             let dims: Vec<Dim> = declared_dims
                 .iter()
                 .zip(&pair.shape)
@@ -196,7 +196,7 @@ impl Join {
                 ]
             };
             let same = ports(decoder).into_iter().zip(ports(first)).find(|(own, _)| own.as_ref() == Some(&info.name));
-            // What the first member does not take is an input of its own.
+            // An input that the first member does not have becomes a separate input.
             return Ok(same.and_then(|(_, first)| first).unwrap_or_else(|| info.name.clone()));
         }
         if let Some(role) = Role::of(info) {

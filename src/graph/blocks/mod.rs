@@ -35,7 +35,7 @@ fn of_operators(proto: &mut ModelProto) -> Result<usize> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
     let scratch = Scratch::new(&std::env::temp_dir());
     let constants = Constants::of(graph);
-    // The same weight read twice becomes one constant.
+    // A weight that is read twice becomes one constant.
     let mut known: HashMap<String, String> = HashMap::new();
     let mut made: HashMap<usize, Vec<NodeProto>> = HashMap::new();
     let mut weights: Vec<TensorProto> = Vec::new();

@@ -55,7 +55,7 @@ pub(super) struct Constants<'g> {
 
 impl<'g> Constants<'g> {
     pub fn of(graph: &'g GraphProto) -> Constants<'g> {
-        // A constant that is an input as well may be another one in each run.
+        // A constant that is also an input may differ in each run.
         let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
         let tensors = graph.initializers();
         Constants {

@@ -10,7 +10,7 @@ impl Lowering {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,
             "GroupNormalization" => self.groups(node, Some(node.int("num_groups", 1)))?,
-            // The same by the name under which ONNX Runtime has had it for longer.
+            // ONNX Runtime's older name of the same operator.
             "RMSNormalization" => {
                 let mut attributes = node.attribute.clone();
                 attributes.retain(|a| a.name.as_deref() != Some("stash_type"));

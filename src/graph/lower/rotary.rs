@@ -43,7 +43,7 @@ impl Lowering {
             tables.push(self.w.op("Unsqueeze", &[&rows, &heads]));
         }
         let Ok(tables) = <[String; 2]>::try_from(tables) else { bail!(Internal, "two tables") };
-        // Width of what is turned; whatever is beyond it stays.
+        // Width of the rotated part; elements beyond it are unchanged.
         let whole = if node.int("rotary_embedding_dim", 0) == 0 { 2 * half } else { i64::MAX };
         let turned = self.w.turn(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
         if rank == 4 {

@@ -32,7 +32,7 @@ impl Lowering {
         let shape = self.w.op("Shape", &[x]);
         let sizes = [self.w.slice(&shape, 3, 4, 0), self.w.slice(&shape, 2, 3, 0)];
         let floats = [self.w.cast(&sizes[0], DataType::Float32), self.w.cast(&sizes[1], DataType::Float32)];
-        // Places along the width and the height, [batch, points].
+        // Coordinates along width and height, [batch, points].
         let flat = self.w.reshaped(grid, &[0, -1, 2]);
         let axis = |axis: i64| vec![int_attribute("axis", axis)];
         let mut places = Vec::new();
@@ -88,7 +88,7 @@ impl Lowering {
             self.w.op("Sub", &[&scaled, &half])
         };
         if reading.reflect {
-            // Between the middles of the outer elements, or their edges.
+            // Between the centers of the outer elements, or their edges.
             let (least, span) = match reading.align {
                 true => (self.w.scalar(0.0), last.clone()),
                 false => (self.w.scalar(-0.5), size.to_owned()),

@@ -28,7 +28,7 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
     let zeros = there.iter().filter(|there| !**there).count();
-    // A bit for each element must be worth it.
+    // One bit per element must be worth it.
     let sparse = zeros * width > count.div_ceil(8);
     let mut sections: Vec<Vec<u8>> = Vec::with_capacity(width + 1);
     if sparse {
@@ -168,7 +168,7 @@ mod tests {
                 }
             }
         }
-        // What is a zero to arithmetic but has a bit set is no zero here.
+        // A value that equals zero but has a bit set is not a zero here.
         let zeros = [0.0f32, -0.0, 0.0, 0.0, f32::from_bits(1), 0.0, 0.0, 0.0].map(f32::to_le_bytes).concat();
         let mut back = vec![0u8; zeros.len()];
         decode(&encode(&zeros, 4).unwrap(), 4, &mut back).unwrap();

@@ -152,7 +152,7 @@ fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<
     ticket.add(stub.len() as u64);
     let Out { mut file, hash, written } = out;
     file.flush()?;
-    // The last moment at which a cancel still leaves the old file.
+    // The last moment at which a cancel still keeps the old file.
     ticket.check()?;
     file.into_inner().map_err(|e| e.into_error())?.commit()?;
     let sha256 = hex(&hash.finalize());

@@ -45,7 +45,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let order = topological(&graph.node)?;
     let mut place = vec![0usize; graph.node.len()];
     order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
-    // By place in the order, that of the inputs before them all.
+    // By position in the order; the inputs come before all nodes.
     let joints = joints(graph, &order, &place, &own, cache);
     let bounds = |layer: usize| {
         let places = own.iter().enumerate().filter(|(_, of)| **of == Some(layer)).map(|(node, _)| place[node] + 1);
@@ -78,7 +78,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
 fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     let view = View::new(model.proto());
     let nodes = &model.graph().node;
-    // By what stands before the number: the numbers, and the nodes that have them.
+    // Groups names by the text before the number: the numbers, and their nodes.
     let mut families: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op() != "Gather") {
         let constants = node.input.iter().filter_map(|name| view.constant_or_default(0, name));
@@ -121,7 +121,7 @@ fn joints<'g>(
     own: &[Option<usize>],
     cache: &HashSet<&str>,
 ) -> Vec<(usize, &'g str)> {
-    // Place 0 is that of the inputs.
+    // Position 0 is that of the inputs.
     let end = order.len() + 1;
     let mut until: HashMap<&str, usize> = HashMap::new();
     for (index, node) in graph.node.iter().enumerate() {
@@ -130,7 +130,7 @@ fn joints<'g>(
             *last = (place[index] + 1).max(*last);
         }
     }
-    // What nobody reads but the caller is on its way until the end.
+    // Values that only the caller reads are live until the end.
     for name in graph.output.iter().filter_map(|o| o.name.as_deref()).filter(|name| !cache.contains(name)) {
         until.entry(name).or_insert(end);
     }
@@ -149,7 +149,7 @@ fn joints<'g>(
     }
     for (at, index) in order.iter().enumerate().map(|(at, index)| (at + 1, index)) {
         let node = &graph.node[*index];
-        // Sizes are the same everywhere on the way.
+        // Sizes are the same everywhere between.
         let carries = !matches!(node.op(), "Shape" | "Size") && reads(node).iter().any(|name| flows.contains(name));
         if !carries && own[*index].is_none() && !looks_up(graph, &producer, node) {
             continue;

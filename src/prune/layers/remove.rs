@@ -138,7 +138,7 @@ fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Deco
             caches.renamed.insert(name.clone(), numbered(name, *new));
         }
     }
-    // The length of the past is often read from the first cache; all have the same.
+    // The length of the past is often read from the first cache; all have the same length.
     let sizes: HashMap<String, String> = out
         .iter()
         .filter_map(|pair| Some((pair.past.clone(), kept.iter().find(|k| k.shape == pair.shape)?.past.clone())))

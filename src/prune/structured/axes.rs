@@ -111,7 +111,7 @@ impl Axes {
     pub fn join(&mut self, a: (AxisId, usize), b: (AxisId, usize)) {
         let (a, b) = (self.class(a.0, a.1), self.class(b.0, b.1));
         if a != b {
-            // The smaller number is the root, so that classes do not depend on the order of joining.
+            // The smaller index is the root, so that classes do not depend on the order of merging.
             let (root, child) = (a.min(b), a.max(b));
             self.parent[child as usize] = root;
             if self.blocked[root as usize] == NONE {

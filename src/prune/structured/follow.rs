@@ -68,7 +68,7 @@ impl<'a, 'm> Follower<'a, 'm> {
             nodes.push(node);
         }
         self.graph.node = nodes;
-        // What was read before and is not any more.
+        // Values that were read before and no longer are.
         eliminate(self.graph, Policy::Named(&read_values(self.analysis.graph)));
         Ok(())
     }

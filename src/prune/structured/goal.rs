@@ -60,7 +60,7 @@ fn search(plan: &Plan, steps: usize, mut enough: impl FnMut(&Plan) -> Result<boo
     for _ in 0..steps {
         let middle = (low + high) / 2.0;
         let tried = plan.at(middle)?;
-        // What is rounded alike has been measured.
+        // Candidates that round to the same sizes have already been measured.
         let known = tried.gone == best.gone;
         if known || enough(&tried)? {
             (best, high) = (tried, middle);
@@ -80,7 +80,7 @@ struct Races {
 
 impl Races {
     fn new(runtime: &'static Runtime, plan: &Plan, call: &Call) -> Result<Races> {
-        // Of models that write text a step of one token.
+        // For models that generate text, a step of one token.
         let writes = plan.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
             runs: ROUNDS,
@@ -98,7 +98,7 @@ impl Races {
     fn run(&self, original: &Model, result: &Model, call: &Call) -> Result<f64> {
         let subject = |model: &Model| Subject::new(self.runtime, model, &self.session, call);
         let mut pair = Pair::new(subject(original)?, subject(result)?);
-        // Inputs of a decoder's cache have other sizes where heads have gone.
+        // Cache inputs of a decoder have other sizes if heads have been removed.
         Ok(race(&mut pair, &self.inputs, &self.options, &self.session, call)?.median)
     }
 }

@@ -91,7 +91,7 @@ fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Res
     names.sort_unstable();
     for name in names {
         let (tensor, value) = (analysis.constants[name], &analysis.values[name]);
-        // Biases say little, and tables of shifts nothing.
+        // Biases have little influence, and tables of shifts none.
         if value.rank() < 2 {
             continue;
         }
@@ -116,7 +116,7 @@ fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistic
         let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
         let (Some(means), Some(at)) = (means, value.axes.iter().position(holds)) else { continue };
         let mut sums = tensors::sums(tensor, at, |v| v * v)?;
-        // The places of a group share the weights of a grouped convolution.
+        // The positions of a group share the weights of a grouped convolution.
         let size = sums.len();
         let shared: Vec<f64> = (0..size).map(|i| means.iter().skip(i).step_by(size).sum()).collect();
         sums.iter_mut().zip(shared).for_each(|(sum, mean)| *sum *= mean);

@@ -43,7 +43,7 @@ impl Known {
             return known;
         }
         if let Some(runtime) = runtime.or_else(|| Runtime::open(None).ok()) {
-            // A model that ONNX Runtime does not take at these sizes is looked at by the rules alone.
+            // A model that ONNX Runtime cannot run at these sizes is analyzed by the rules alone.
             let lanes = [0, 1].map(|lane| infer(model, runtime, &names, (known.long, lane)));
             if let [Ok(a), Ok(b)] = lanes {
                 known.shapes = both(&a.0, &b.0);

@@ -41,7 +41,7 @@ impl<'m> Analysis<'m> {
             let ints = ints.clone();
             self.number(name, index, ints);
         }
-        // A graph inside the node reads by name, and its own nodes are left as they are.
+        // A subgraph of the node reads by name, and its own nodes stay unchanged.
         let reason = self.reason(NUMBER);
         for name in reads(node).into_iter().skip(node.input.iter().filter(|name| !name.is_empty()).count()) {
             self.hold(name, reason);
@@ -52,8 +52,8 @@ impl<'m> Analysis<'m> {
     fn number(&mut self, name: &str, input: usize, ints: Vec<Int>) {
         let whole = matches!(self.dtype_of(name), Some(DataType::Int64 | DataType::Int32));
         let reason = self.reason(NUMBER);
-        // A product with an open size is divided by what its factors have become; all that follow must be such
-        // products.
+        // A product with an open size is divided by the new values of its factors; all subsequent operations must be
+        // such products.
         let open = |int: &&Int| int.follows() && !is_fixed(int.lanes);
         let products = ints.iter().filter(open).all(|int| int.factors(&|_| None).is_some());
         let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.lanes)) && ints.iter().any(|int| open(&int));
@@ -92,7 +92,7 @@ impl<'m> Analysis<'m> {
     /// Returns the element type of an integer value, as far as the nodes that pass it on show it.
     pub(super) fn dtype_of(&self, name: &str) -> Option<DataType> {
         let mut name = name;
-        // A model has been checked for cycles; the bound only keeps a silly chain cheap.
+        // A model has been checked for cycles; the limit keeps long chains cheap.
         for _ in 0..64 {
             if let Some(tensor) = self.constants.get(name) {
                 return DataType::from_onnx(tensor.data_type?);

@@ -72,7 +72,7 @@ pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options:
         }
     }
     let mut sparsity: Vec<Option<f64>> = of_group.iter().map(|of| of.then_some(options.sparsity)).collect();
-    // The first that matches counts.
+    // The first match applies.
     for other in options.overrides.iter().rev() {
         let mut pattern = Pattern::new(&other.pattern, Fit::Parts)?;
         let (_, of) = meant(&mut pattern);
@@ -111,7 +111,7 @@ pub fn choose(
 ) -> Result<Chosen> {
     let mut gone = Vec::new();
     let (mut before, mut after) = (0, 0);
-    // For each producer: units it makes, units it keeps, whether a group of its was left.
+    // For each producer: its units, the units it keeps, and whether one of its groups was left.
     let mut tally = vec![(0usize, 0usize, false); analysis.producers.len()];
     for ((group, sparsity), scores) in groups.groups.iter().zip(&selected.sparsity).zip(scores) {
         let count = group.units.len();
@@ -203,7 +203,7 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
             *counts.entry(explain(analysis, *reason)).or_default() += 1;
         }
     }
-    // Nodes that were given up make nothing that could be cut, but people know their weights.
+    // Nodes that were given up produce nothing that could be cut, but users know their weights.
     for (node, reason) in &analysis.verdicts {
         if weighs(analysis, *node) {
             *counts.entry(explain(analysis, *reason)).or_default() += 1;

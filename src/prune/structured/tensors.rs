@@ -36,7 +36,7 @@ pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
 pub fn cut(tensor: &TensorProto, kept: &[Option<&[u32]>], scratch: &Scratch) -> Result<TensorProto> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let after: Vec<usize> = sizes.iter().zip(kept).map(|(size, kept)| kept.map_or(*size, <[u32]>::len)).collect();
-    // What lies behind the last cut dimension moves in one piece.
+    // Everything after the last cut dimension moves in one piece.
     let deepest = kept.iter().rposition(Option::is_some).unwrap_or(0);
     let strides: Vec<usize> = (0..sizes.len()).map(|d| sizes[d + 1..].iter().product::<usize>() * width).collect();
     let slot = scratch.reserve(after.iter().product::<usize>() * width)?;

@@ -49,7 +49,7 @@ fn best(coding: &Coding, values: &[f32]) -> (f32, u8) {
     for part in PARTS {
         let scale = part * (high - low) / highest;
         units.iter_mut().zip(values).for_each(|(u, v)| *u = v / scale);
-        // The middle of the range stays where it is.
+        // The middle of the range is kept.
         let start = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
         let zero = settle(&units, start, highest);
         for zero in [zero.floor(), zero.floor() + 1.0] {

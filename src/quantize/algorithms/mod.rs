@@ -148,7 +148,7 @@ impl CodedRow {
                     scale
                 }
             }
-            // What is too small for half precision is zero in it, and dividing by that gives nothing.
+            // A scale that is too small for float16 becomes zero, and division by it is meaningless.
             ScaleType::Float16 => match half::f16::from_f32(scale.clamp(-65504.0, 65504.0)).to_f32() {
                 0.0 => f32::from(half::f16::MIN_POSITIVE_SUBNORMAL),
                 stored => stored,

@@ -34,7 +34,7 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
     let parts = if coding.bits > 4 { &PARTS[..2] } else { &PARTS[..] };
     for part in parts {
         if coding.symmetric {
-            // The range has one code more below zero; scales that are bytes cannot turn it round.
+            // The range has one more code below zero; uint8 scales cannot be negative.
             let reach = part * high.max(-low);
             found.offer(values, importance, reach / (middle - 0.5), middle, highest);
             found.offer(values, importance, reach / (middle - 1.0), middle, highest);
@@ -45,14 +45,14 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
             }
         } else {
             let scale = part * (high - low) / highest;
-            // The middle of the range stays where it is.
+            // The middle of the range is kept.
             let zero = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
             for zero in [zero.floor(), zero.floor() + 1.0] {
                 found.offer(values, importance, scale, zero.clamp(0.0, highest), highest);
             }
         }
     }
-    // Weights that nothing comes in for are coded as if each mattered alike, not with the scale of nothing.
+    // Weights without importance are quantized as if each mattered equally, not with a scale of 0.
     if found.scale == 0.0 && importance.is_some() {
         return best(coding, values, None);
     }
@@ -78,7 +78,7 @@ impl Best {
         if square <= 0.0 {
             return;
         }
-        // The root of the term above: squares of large weights would leave float32.
+        // The square root of the term above: squares of large weights would exceed float32.
         let gain = both.abs() / square.sqrt();
         if gain > self.gain {
             (self.gain, self.scale, self.zero) = (gain, both / square, zero as u8);

@@ -103,7 +103,7 @@ fn scaled(product: &Product<'_>, factors: &Factors, name: &str, scratch: &Scratc
     };
     let slot = scratch.reserve(inputs * outputs * 4)?;
     let factor = |list: &Option<Vec<f32>>, index: usize| list.as_ref().map_or(1.0, |list| list[index]);
-    // Stored rows are read once each; a turned weight is turned in bands of them.
+    // Stored rows are read once each; a transposed weight is transposed in bands of rows.
     const BAND: usize = 64;
     let mut lines = vec![0f32; BAND * matrix.columns];
     for first in (0..matrix.rows).step_by(BAND) {

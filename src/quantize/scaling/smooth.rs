@@ -35,7 +35,7 @@ fn factors<'a>(group: Group<'a>, x: &[f32], alpha: f32) -> (Group<'a>, Vec<f32>)
     let w = of_weights(&group);
     let one = |(x, w): (&f32, &f32)| {
         let s = x.powf(alpha) / w.powf(1.0 - alpha);
-        // Channels that are always zero, or that nobody weighs, stay as they are.
+        // Channels that are always zero, or that have no weight, stay unchanged.
         if *x > 0.0 && *w > 0.0 && s.is_normal() { s.clamp(1e-5, 1e5) } else { 1.0 }
     };
     let factors = x.iter().zip(&w).map(one).collect();

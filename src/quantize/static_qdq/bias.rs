@@ -54,7 +54,7 @@ impl<'a> Selection<'_, 'a> {
         let values = operators::floats(&constant).filter(|values| values.iter().all(|v| v.is_finite()));
         let beta = if node.is("Gemm") { node.float("beta", 1.0) } else { 1.0 };
         let values = values.ok_or("the bias has values that are not finite float32 numbers")?;
-        // One number for each row would have no place in the kernel.
+        // The kernel does not support one value per row.
         let shape = &constant.tensor.dims;
         if shape.len() > 1 && shape[0] != 1 {
             return Err("the bias is a matrix".to_owned());

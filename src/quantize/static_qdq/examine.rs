@@ -46,7 +46,7 @@ impl Ready<'_> {
         for node in nodes.iter().filter(|node| is_product(node)) {
             let Some(kernel) = kernels.get(&node.name).filter(|kernel| !kernel.is_integer_product()) else { continue };
             found = true;
-            // Its sum with a constant may have become one node with it; with the constant as a bias that has a kernel.
+            // Its sum with a constant may have been fused with it; with the constant as a bias there is a kernel.
             if node.op == "MatMul" && self.biased.insert(node.name.clone()) {
                 continue;
             }
@@ -75,7 +75,7 @@ impl Ready<'_> {
         let banned = (0..nodes.len()).filter_map(|index| Some((index, left(index)?))).collect();
         let chosen = select::select(&view, &model, self.run.options, &banned)?.chosen;
         let order: Vec<usize> = chosen.keys().copied().collect();
-        // With none of them it works, with all of them it does not.
+        // It works with none of them and fails with all of them.
         let (mut works, mut fails) = (0, order.len());
         while fails - works > 1 {
             let middle = works + (fails - works) / 2;

@@ -117,7 +117,7 @@ fn step(view: &View<'_>, node: &NodeProto, input: usize, outputs: usize, rank: u
     }
     let constant = constant(1 - input)?;
     let dims = &constant.tensor.dims;
-    // One number, or one for each channel: the first of the dimensions behind that of samples.
+    // One value, or one per channel: the first dimension after that of samples.
     let of_channels = dims.len() + 1 >= rank
         && dims.len() <= rank
         && dims.iter().rev().take(rank - 2).all(|dim| *dim == 1)

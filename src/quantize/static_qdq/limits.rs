@@ -139,7 +139,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
             report.summary.insert("quality_loss".into(), loss.into());
             return Ok(Found { stays, sensitivities: by_name });
         }
-        // As much less as this one was over it, and a little for good measure.
+        // Reduced by the excess of this result, and slightly more.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
     }
     bail!(Unsupported, "max_quality_loss is {limit}, but every form that was tried loses {loss:.3e} or more")

@@ -85,7 +85,7 @@ pub fn run(
     let (mut made, mut facts) = ready.examined(examiner.as_ref(), &HashMap::new())?;
     if run.options.never_slower || run.options.max_quality_loss > 0.0 {
         let found = limits::run(&mut ready, report)?;
-        // What is left in float changes what stands beside it.
+        // Nodes left in float change their neighbours.
         (made, facts) = ready.examined(examiner.as_ref(), &found.stays)?;
         let costs = &found.sensitivities;
         made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());

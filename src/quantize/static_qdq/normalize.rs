@@ -203,7 +203,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
     if let Some(graph) = &mut proto.graph {
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
     }
-    // At the level at which it joins products and sums, and before what makes other nodes of them.
+    // At the level at which it fuses products and sums, before they become other nodes.
     let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };
     let call = &Call { progress: None, ..*call };
     match Session::new(runtime, &model.derive(proto), &options, call) {
@@ -213,7 +213,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
             Ok(shapes)
         }
         Err(e) if e.kind().ends_a_call() => Err(e),
-        // Without shapes nothing is written otherwise.
+        // Without shapes, nothing is rewritten.
         Err(_) => Ok(shapes),
     }
 }

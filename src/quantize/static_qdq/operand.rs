@@ -18,7 +18,7 @@ const PRODUCT_FACTOR: f64 = (1u32 << 14) as f64;
 pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Constant<'a>, Vec<f32>)> {
     let constant = view.constant(0, name).filter(|constant| !constant.transposed)?;
     let values = operators::floats(&constant)?;
-    // A sum with infinity is what the output ends with; a product with it is not.
+    // Infinite values are allowed in a sum, whose result saturates, but not in a product.
     let known = |v: &f32| v.is_finite() || node.is("Add") && !v.is_nan();
     values.iter().all(known).then_some((constant, values))
 }
@@ -28,7 +28,7 @@ pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Co
 pub fn codes(node: &NodeProto, mut values: Vec<f32>, other: Scale, output: Scale) -> Option<(Scale, Vec<u8>)> {
     let (sum, other_ends, ends) = (node.is("Add"), other.ends(), output.ends());
     if sum {
-        // Beyond these the sum saturates whatever it is added to: -inf, or -1e9, of a mask are no wider than that.
+        // Beyond these values the sum saturates in any case: -inf or -1e9 of a mask has no wider range.
         let (low, high) = (ends.0 - other_ends.1, ends.1 - other_ends.0);
         values.iter_mut().for_each(|v| *v = v.clamp(low.min(high), high.max(low)));
     }
@@ -87,7 +87,7 @@ mod tests {
             let (scale, codes) = codes(&add, vec![0.0, mask], x, y).unwrap();
             assert!((scale.value(codes[1]) + 3.0).abs() < 0.02 && scale.value(codes[0]) == 0.0, "{mask}: {scale:?}");
         }
-        // The sum goes on to -1e4, so 0.5 beside it would be lost.
+        // The sum extends to -1e4, so 0.5 next to it would be lost.
         let wide = of(-1e4, 3.0);
         assert!(codes(&add, vec![0.5, -1e4], x, wide).is_some(), "a step of the output is 39 itself");
         assert!(codes(&mul, vec![1e-3, 50.0], x, of(-150.0, 150.0)).is_some());

@@ -117,7 +117,7 @@ pub fn select<'v, 'a>(
                     selection.chosen.insert(index, role);
                 }
                 Ok(None) => {}
-                // Operators without a weight are many, and nobody asks why one of them stayed.
+                // Operators without a weight are many, and the reason why one of them stayed float is of little use.
                 Err(_) if operators::rule(node, opset).is_some() && !banned.contains_key(&index) => {}
                 Err(reason) => selection.left.push((body, index, report_of(node, LEFT, reason))),
             }
@@ -149,7 +149,7 @@ impl<'a> Selection<'_, 'a> {
             return self.other(body, node, options);
         }
         let Some(name) = node.input_at(1) else { return Ok(None) };
-        // Of a weight or a bias that is an optional input, the input goes as well.
+        // If the weight or bias is an optional input, the input is removed as well.
         let Some(constant) = self.view.constant_or_default(body, name) else {
             return Err(self.why_not_constant(body, node, name));
         };
@@ -162,7 +162,7 @@ impl<'a> Selection<'_, 'a> {
             return Err(format!("activations are {found}; kernels for fixed ranges take float32"));
         }
         let elements = element_count(&constant.tensor.dims).unwrap_or(0);
-        // A kernel of a convolution is used at every place of a picture: its size says nothing.
+        // The kernel of a convolution is used at every position of an image: its size does not indicate its cost.
         if elements < options.min_elements.max(1) && !node.is("Conv") {
             return Err(format!("the weight has only {elements} elements"));
         }
@@ -185,7 +185,7 @@ impl<'a> Selection<'_, 'a> {
         options: &QuantizeOptions,
     ) -> Judged<Option<(Option<String>, Role<'a>)>> {
         if let Some(rule) = operators::rule(node, self.opset).filter(|_| body == 0) {
-            // A scale spans zero, so it can saturate at no bound on the far side of it.
+            // A range includes zero, so it cannot saturate at a bound on the other side of zero.
             let known = rule != Rule::Bound
                 || operators::bounds(self.view, node).is_some_and(|(low, high)| low <= 0.0 && high >= 0.0);
             return Ok(known.then_some((None, Role::Follower(rule))));
@@ -219,7 +219,7 @@ impl<'a> Selection<'_, 'a> {
         options: &QuantizeOptions,
     ) -> Judged<(Planned<'a>, i64)> {
         let tensor = constant.tensor;
-        // `QLinearConv` knew channels before `DequantizeLinear` did.
+        // `QLinearConv` supported channels earlier than `DequantizeLinear`.
         let per_channel = options.per_channel && (self.opset >= CHANNELS_OPSET || node.is("Conv"));
         if node.is("Conv") {
             let &[outputs, ref rest @ ..] = tensor.dims.as_slice() else {
@@ -291,7 +291,7 @@ impl<'a> Selection<'_, 'a> {
         }
         match rule {
             Rule::Bound => self.is_bound(index),
-            // An added constant is the bias of the product before it, which is better kept in float.
+            // An added constant is the bias of the preceding product, which is better kept in float.
             Rule::Binary if inputs().any(constant) && inputs().any(|name| self.made_by_product(name)) => false,
             _ => node.output.iter().any(|output| self.wanted(output)),
         }

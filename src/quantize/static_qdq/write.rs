@@ -233,7 +233,7 @@ impl<'a> Write<'_, '_, 'a> {
             return self.gate(old);
         }
         let mut node = old.clone();
-        // Its kernel is looked for by name.
+        // Its kernel is looked up by name.
         node.name = Some(old.label().to_owned());
         for input in (0..old.input.len()).filter(|input| self.selection.reads_bytes(index, *input)) {
             let name = &old.input[input];
@@ -350,7 +350,7 @@ impl<'a> Write<'_, '_, 'a> {
     fn bias(&mut self, old: &NodeProto, weighted: &Weighted<'a>, values: &[f32], own: &[f32]) -> String {
         let input = self.coded.get(&old.input[0]).map_or(1.0, |coded| coded.values.scale);
         let outputs = self.selection.channels(weighted).0;
-        // One number for all channels is the same bias for each.
+        // One value for all channels is the same bias for each.
         let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.to_vec() };
         let (bytes, scales) = scales::bias(&values, input, own);
         let [codes, scale] =

@@ -115,7 +115,7 @@ pub fn code(
     let mut first = 0;
     while first < layout.rows {
         ticket.check()?;
-        // Rows of one matrix, where they are its columns.
+        // Rows of one matrix, stored as its columns.
         let room = if layout.turned { matrix.columns - first % matrix.columns } else { layout.rows - first };
         let values = read(&matrix, &layout, first, step.min(room));
         if let Err(error) = slots.write(&coding, &layout, first, (&values, most))? {

@@ -137,7 +137,7 @@ fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
     let mut tried = vec![one(0), one(1), one(rank - 1), first_two, but(rank - 1), but(rank - 2)];
     let (elements, bytes) = (stored.elements(), stored.bytes() as f64);
     let worth = |keep: &Vec<bool>| (elements + 4 * scale_count(dims, keep)) as f64 <= WORTH * bytes;
-    // Without `Mul` the places that share a scale must lie together.
+    // Without `Mul`, the elements that share a scale must be adjacent.
     let leading = |keep: &Vec<bool>| stored.opset >= MUL_OPSET || keep.is_sorted_by(|a, b| a >= b);
     tried.retain(|keep| worth(keep) && leading(keep));
     tried.sort_by_key(|keep| scale_count(dims, keep));
@@ -308,7 +308,8 @@ mod tests {
 
     #[test]
     fn axes_are_the_operators_unless_they_cost_too_much() {
-        // One column so much larger than the others that along axis 0, which is asked for, these would become zeros.
+        // One column is so much larger than the others that along axis 0, which is requested, these would become
+        // zeros.
         let wide: Vec<f32> = (0..64 * 1024).map(|i| if i % 1024 == 0 { 1.0 } else { 0.0035 }).collect();
         let tensor = float_tensor("w", &[64, 1024], &wide);
         let Ok(Coded::Int8 { keep, .. }) = code(&tensor, Some(&[true, false])) else { panic!("left") };
@@ -334,7 +335,7 @@ mod tests {
         let spread: Vec<f32> = (0..1 << 18).map(|i| if i / 512 == i % 512 { 1.0 } else { 0.0035 }).collect();
         let Err(reason) = code(&float_tensor("w", &[512, 512], &spread), None) else { panic!("stored") };
         assert!(reason.contains("would change a channel"), "{reason}");
-        // Zeros and denormals are what they are.
+        // Zeros and denormals are preserved.
         let mut few = vec![0f32; 4096];
         few[5] = 1e-42;
         assert!(code(&float_tensor("w", &[64, 64], &few), Some(&[true, false])).is_ok());

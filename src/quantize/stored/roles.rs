@@ -50,7 +50,7 @@ pub fn role(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: 
 fn standard(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     match (node.op(), input) {
         ("Conv" | "DeformConv", 1) => Role::Weight(rank.map(|r| only(r, 0))),
-        // With several groups a channel is a pair of an input's group and an output: no axis alone.
+        // With several groups, a channel is a pair of an input's group and an output: not a single axis.
         ("ConvTranspose", 1) => {
             Role::Weight(rank.filter(|r| *r > 1 && int(node, "group", 1) == Some(1)).map(|r| only(r, 1)))
         }
@@ -69,7 +69,7 @@ fn standard(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: 
         ("Reshape" | "Unsqueeze" | "Squeeze" | "Flatten" | "Slice" | "Split" | "Expand", 0) | ("Concat", _) => {
             Role::Passes(None)
         }
-        // A factor that the exporter did not multiply in.
+        // A factor that the exporter did not fold.
         ("Mul", _) | ("Div", 0)
             if node.input_at(1 - input.min(1)).is_some_and(|n| view.constant(body, n).is_some()) =>
         {

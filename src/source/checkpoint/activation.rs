@@ -56,10 +56,10 @@ impl Activation {
             Ok(match self.form {
                 Form::Identity => x.to_owned(),
                 Form::Gelu => gelu(b, x),
-                // One operator where it may be: spelled out, ONNX Runtime runs it node by node.
+                // One operator if possible: ONNX Runtime would run the formula node by node.
                 Form::TanhGelu if b.dialect == Dialect::Runtime => b.contrib("FastGelu", &[x], 1, &[]).swap_remove(0),
                 Form::TanhGelu => tanh_gelu(b, x),
-                // ONNX Runtime finds this one by itself.
+                // ONNX Runtime fuses this one itself.
                 Form::Silu => {
                     let gate = b.op("Sigmoid", &[x], &[]);
                     b.op("Mul", &[x, &gate], &[])

@@ -256,7 +256,8 @@ fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
 
 fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
     let (embedding, own) = (format!("{}{}.weight", d.root, d.names.embedding), own_head(b.weights, d)?);
-    // A head in the file counts even where the configuration says that it is the table, unless it is.
+    // An output layer in the file takes precedence even if the configuration ties it to the table, unless both are
+    // equal.
     let weight = if d.tied { head_or_table(b.weights, &own, &embedding)? } else { &own }.to_owned();
     b.within("lm_head", |b| {
         let logits = b.product(x, &weight, d.width, d.vocabulary)?;

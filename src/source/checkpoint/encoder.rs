@@ -158,7 +158,7 @@ impl Encoder {
             bail!(InvalidModel, "hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
         }
         let padding = match kind {
-            // MPNet's code says 1, whatever its configuration says.
+            // MPNet's code uses 1, whatever its configuration contains.
             Kind::Mpnet => 1,
             Kind::Roberta => config.needed("pad_token_id")? as i64,
             _ => 0,
@@ -212,7 +212,7 @@ impl Encoder {
         let positions = b.embedding(&positions, &table("position_embeddings"), self.positions, self.hidden)?;
         let mut sum = b.op("Add", &[&words, &positions], &[]);
         if self.types > 0 {
-            // RoBERTa has the table but only ever uses its first row; callers do not give types.
+            // RoBERTa has the table but uses only its first row; callers pass no token types.
             let types = match self.kind {
                 Kind::Bert => b.input("token_type_ids", Int64, &["batch", "sequence"]),
                 _ => b.int(0),
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn distances_fall_into_the_buckets_of_mpnet() {
-        // The first distance of each bucket from 8 on, as `relative_position_bucket` of transformers gives it.
+        // The first distance of each bucket from 8 on, from `relative_position_bucket` of transformers.
         let firsts = [8, 12, 16, 23, 32, 46, 64, 91];
         for (index, first) in firsts.into_iter().enumerate() {
             let wanted = 8 + index as i64;

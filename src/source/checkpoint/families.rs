@@ -222,7 +222,7 @@ pub(super) const FAMILIES: &[Family] = &[
         build: Build::Decoder(gemma::gemma3),
         schema: Schema {
             reads: &[DECODER, GEMMA, GEMMA2, GEMMA3],
-            // What the pattern would have made is written out in `layer_types`, or is the usual one.
+            // The layers of the pattern are listed in `layer_types`, or the pattern is the default.
             inert: &["_sliding_window_pattern=6"],
             fixed: &[CAUSAL, LOOKS_BACK],
             ..LLAMA
@@ -278,7 +278,7 @@ pub(super) const FAMILIES: &[Family] = &[
         schema: Schema {
             reads: &[DISTILBERT],
             aliases: &[("hidden_size", "dim"), ("num_attention_heads", "n_heads"), ("num_hidden_layers", "n_layers")],
-            // The table of positions lies in the file, however it was made.
+            // The table of positions is in the file, however it was computed.
             inert: &["sinusoidal_pos_embds"],
             ..ENCODER
         },
@@ -294,7 +294,7 @@ pub(super) const FAMILIES: &[Family] = &[
 /// Returns the family of a configuration; `None` if it is unknown.
 pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     let name = match config.get("model_type").and_then(Value::as_str) {
-        // Kinds of layers are Ministral's, which was split off from Mistral.
+        // Kinds of layers belong to Ministral, which was split from Mistral.
         Some("mistral") if config.contains_key("layer_types") => "ministral",
         name => name.unwrap_or(""),
     };

@@ -17,7 +17,7 @@ type Built = Result<(ModelProto, Task)>;
 /// Describes Gemma 1.
 pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = common(config, weights)?;
-    // The first files say "gelu" and mean the approximation they were trained with.
+    // The first files contain "gelu" but mean the approximation used in training.
     let named = config.word("hidden_act")?;
     d.activation = Activation::named(if named == "gelu" { "gelu_pytorch_tanh" } else { named })?;
     finish(&d, weights, dialect)

@@ -58,7 +58,7 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     };
     Ok(Decoder {
         names: NAMES,
-        // The files of the first release hold the body alone.
+        // The files of the first release contain only the body.
         root: find_root(weights, &["transformer.", ""], NAMES.embedding)?,
         vocabulary: config.size_of(&["vocab_size"])?,
         width,

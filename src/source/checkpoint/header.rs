@@ -23,7 +23,7 @@ pub(super) struct Entry {
 
 /// Returns names and entries of a header.
 pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
-    // A text of another kind may begin with spaces; the format wants the brace at once.
+    // Another kind of text may begin with spaces; the format requires the brace first.
     if header.first() != Some(&b'{') {
         return Err(error!(InvalidModel, "the header does not begin with a brace: this is not a safetensors file"));
     }

@@ -88,7 +88,7 @@ pub(super) fn build(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, head:
             b.output("logits", &logits, Float32, &of_tokens);
             match head {
                 Head::Masked => Task::FillMask,
-                // Text is not written by models that want segments.
+                // Models that need token types do not generate text.
                 _ if e.kind == Kind::Bert => Task::Unknown,
                 _ => Task::Generate,
             }
@@ -158,7 +158,7 @@ fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str)
 
 /// Returns logits over the vocabulary for each token.
 fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<String> {
-    // The matrix and the bias of the head itself, and the bias that an older format has beside it.
+    // The matrix and the bias of the head, and the additional bias of an older format.
     let (dense, norm, head, beside) = match e.kind {
         Kind::Bert => (
             "cls.predictions.transform.dense",

@@ -79,7 +79,7 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     let interval = config.size_of(&["no_rope_layer_interval"])?;
     let list = config.list("no_rope_layers")?;
     for (index, layer) in d.layers.iter_mut().enumerate() {
-        // Against its name, a 1 in the list is a layer *with* positions.
+        // Despite its name, a 1 in the list is a layer *with* positions.
         let turned = match list {
             Some(list) => list.get(index).and_then(|v| v.as_i64()).unwrap_or(1) != 0,
             None => (index as i64 + 1) % interval != 0,
@@ -156,7 +156,7 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
         None if width % query == 0 => width / query,
         None => bail!(InvalidModel, "the hidden size {width} is not a multiple of the {query} attention heads"),
     };
-    // Before anything is made of that size: the angles of rotary positions come before the first tensor is met.
+    // Checked before anything of that size is made: rotary angles are computed before the first tensor is read.
     if size > limits::HEAD_SIZE {
         bail!(LimitExceeded, "attention heads of {size} elements; the limit is {}", limits::HEAD_SIZE);
     }

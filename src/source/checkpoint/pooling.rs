@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(of(Pooling::LastToken, &tokens, 1), [3.0, 6.0]);
         assert_eq!(of(Pooling::Max, &tokens, 1), [3.0, 6.0]);
         assert_eq!(of(Pooling::MeanSqrtLen, &tokens[1..], 0), [4.0 / 2f32.sqrt(), 8.0 / 2f32.sqrt()]);
-        // Places keep their weights, 2 and 3, if a prompt is left out.
+        // Positions keep their weights, 2 and 3, if a prompt is left out.
         assert_eq!(of(Pooling::WeightedMean, &tokens, 1), [11.0 / 5.0, 22.0 / 5.0]);
         assert_eq!(of(Pooling::Cls, &[], 0), [0.0, 0.0]);
     }

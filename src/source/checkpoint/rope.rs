@@ -102,7 +102,7 @@ impl Rope {
         let mut rope = Rope::plain(rotated, theta)?;
         let Some(parameters) = parameters else { return Ok(rope) };
         match kind {
-            // The dynamic kind is the plain one up to the positions the model was trained for.
+            // The dynamic kind equals the plain one up to the positions of the training.
             "default" | "dynamic" => {}
             "linear" => {
                 let factor = positive(&parameters, "factor")?;

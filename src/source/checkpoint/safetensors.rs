@@ -82,8 +82,8 @@ impl Weights for Safetensors {
 }
 
 fn map(path: &Path) -> Result<Bytes> {
-    // The download caches of Hugging Face hold links to files elsewhere, so links are followed: that a *name* out
-    // of an index cannot leave the folder is seen to by the caller.
+    // Hugging Face's download caches contain links to files elsewhere, so links are followed; the caller ensures that
+    // a *name* in an index cannot leave the folder.
     let file = files::open(path)?;
     files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())
 }

@@ -157,7 +157,7 @@ impl Schema {
     pub fn complete(&self, model_type: &str, config: &Map<String, Value>) -> Result<(Map<String, Value>, Vec<String>)> {
         let mut complete = config.clone();
         for (other, own) in self.aliases {
-            // The other name wins where a file has both, as in transformers.
+            // If a file has both names, the other one takes precedence, as in transformers.
             if let Some(value) = complete.remove(*other) {
                 complete.insert((*own).to_owned(), value);
             }
@@ -186,7 +186,7 @@ impl Schema {
             bail!(InvalidModel, "layer_types has {} entries for {layers} layers", kinds.len());
         }
         let mut unread = Vec::new();
-        // What is not read is not there: no code below can heed it by chance.
+        // Keys that are not read are removed, so that no later code can use them by accident.
         complete.retain(|key, value| {
             let known = self.knows(key, value);
             if !known {

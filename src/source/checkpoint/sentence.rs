@@ -249,7 +249,7 @@ fn transformer(files: &[SideFile], path: &str) -> Result<()> {
 
 /// Returns the poolings, given as a string or a list (from version 5.4 on), or as switches.
 fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
-    // In the order in which sentence-transformers concatenates those that are switched on.
+    // In the order in which sentence-transformers concatenates the enabled ones.
     const KINDS: [(&str, &str, Pooling); 6] = [
         ("cls", "pooling_mode_cls_token", Pooling::Cls),
         ("max", "pooling_mode_max_tokens", Pooling::Max),
@@ -321,7 +321,7 @@ mod tests {
         use Pooling::{Cls, LastToken, Max, Mean, MeanSqrtLen, WeightedMean};
         assert_eq!(pooled(json!({ "pooling_mode": "weightedmean" })).unwrap(), [WeightedMean]);
         assert_eq!(pooled(json!({ "pooling_mode": ["lasttoken", "mean"] })).unwrap(), [LastToken, Mean]);
-        // The order of the switches is that of the library, and the text wins.
+        // The order of the switches is that of the library, and the string takes precedence.
         let switches = json!({ "pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_cls_token": true });
         assert_eq!(pooled(switches).unwrap(), [Cls, MeanSqrtLen]);
         assert_eq!(pooled(json!({ "pooling_mode": "max", "pooling_mode_cls_token": true })).unwrap(), [Max]);

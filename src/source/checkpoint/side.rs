@@ -105,7 +105,7 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
 /// Returns the files of a checkpoint's folder that belong to the model: those of the list, and those of the steps
 /// that `modules.json` names.
 pub fn files_of(folder: &Path) -> Vec<SideFile> {
-    // What is wrong with the file is said when its steps are read.
+    // Errors in this file are reported when its steps are read.
     let modules = files::read(&folder.join("modules.json"), limits::SIDE_FILE_BYTES).unwrap_or_default();
     let modules = serde_json::from_slice(&modules).unwrap_or_default();
     let mut names: Vec<String> = FILES.iter().map(|name| (*name).to_owned()).collect();

@@ -18,7 +18,7 @@ pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) ->
     let Some(file) = files.iter().find(|file| file.name == "tokenizer.json") else { return Ok(None) };
     let Some(rows) = rows(proto) else { return Ok(None) };
     let content = file.content.read()?;
-    // A tokenizer that cannot be read is said to be so when it is used.
+    // A tokenizer that cannot be read is reported when it is used.
     let Ok(tokens) = beyond(&content, rows) else { return Ok(None) };
     let shown: Vec<String> = tokens.iter().take(SHOWN).map(|(id, token)| format!("{token:?} ({id})")).collect();
     let more = tokens.len().saturating_sub(SHOWN);

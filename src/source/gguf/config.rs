@@ -117,7 +117,7 @@ fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes
         }
     }
     let capped = matches!(architecture.name, "gemma2" | "gemma3");
-    // The largest models of two generations scale by another size than that of a head, and the graph knows it.
+    // The largest models of two generations do not scale by the head size, and the graph knows this.
     let by = |size: i64| 1.0 / (size.max(1) as f64).sqrt();
     let (usual, largest) = (by(sizes.head), by(if capped { sizes.width / sizes.heads } else { sizes.head }));
     let numbers: [(&str, &[f64], bool); 9] = [
@@ -174,7 +174,7 @@ fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
 }
 
 fn head_size(header: &Header, scope: &Scope<'_>, width: i64, heads: i64) -> Result<i64> {
-    // What attention gives has as many elements as the heads together; the output layer's rows say so.
+    // The output of attention has as many elements as all heads together: the rows of the output projection.
     let [_, all] = matrix(header, "blk.0.attn_output.weight")?;
     let size = match scope.optional_size("attention.key_length", all)? {
         Some(size) => size,
@@ -202,7 +202,7 @@ fn gpt2(config: &mut Map<String, Value>, scope: &Scope<'_>, sizes: &Sizes) -> Re
         "activation_function": "gelu_new",
     });
     extend(config, entries);
-    // Matrices lie as those of all other architectures, not as the checkpoint has them.
+    // Matrices are stored like those of all other architectures, unlike in the checkpoint.
     config.insert(TRANSPOSED.into(), false.into());
     Ok(())
 }
@@ -260,7 +260,7 @@ fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &S
         "gemma3" => (6, 62),
         _ => return Ok(()),
     };
-    // The largest of each generation scales by another size than that of a head.
+    // The largest of each generation does not scale by the head size.
     let scalar = if s.layers == largest { s.width / s.heads } else { s.head };
     let window = match window(scope)? {
         None if architecture.name == "gemma2" => Some(4096),

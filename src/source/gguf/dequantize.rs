@@ -234,7 +234,7 @@ impl Codes {
         for (index, (out, q)) in out.chunks_mut(layout.group).zip(self.q.chunks(layout.group)).enumerate() {
             let (scale, offset) = (self.scale[index], self.offset[index]);
             if layout.symmetric {
-                // Of the signed number: the product with `q` itself may take a bit more than float32 has.
+                // Of the signed number: the product with `q` itself may need one bit more than float32 has.
                 let middle = f32::from(layout.middle);
                 out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * (f32::from(*q) - middle));
             } else {

@@ -50,7 +50,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
 fn by_kind(scope: &Scope<'_>) -> Result<Value> {
     let kind = scope.keys.text(&scope.key("rope.scaling.type"))?.unwrap_or("none");
     let factor = scope.number("rope.scaling.factor")?;
-    // An older key, from before there was a type.
+    // An older key, from before the type existed.
     let older = scope.number("rope.scale_linear")?.filter(|factor| *factor != 1.0);
     match (kind, factor, older) {
         ("none", _, None) => Ok(Value::Null),

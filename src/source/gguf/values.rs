@@ -91,7 +91,7 @@ impl Value {
 fn array_head(reader: &mut Reader) -> Result<(Kind, usize)> {
     let element = Kind::of(reader.u32()?)?;
     let count = reader.u64()?;
-    // Even empty texts and arrays take eight bytes each, so a count beyond the file is found before the walk.
+    // Even empty strings and arrays take eight bytes each, so a count beyond the file is detected first.
     let least = element.bytes().unwrap_or(8) as u64;
     if count.checked_mul(least).is_none_or(|bytes| bytes > reader.left()) {
         bail!(InvalidModel, "an array of {count} values does not fit into the file");
@@ -109,7 +109,7 @@ fn skip_elements(reader: &mut Reader, element: Kind, count: usize, depth: usize)
             let (inner, count) = array_head(reader)?;
             skip_elements(reader, inner, count, depth + 1)
         }),
-        // The head made sure that this product fits the file.
+        // Reading the header ensured that this product fits the file.
         _ => reader.take(count * element.bytes().unwrap_or(0)).map(drop),
     }
 }

@@ -47,7 +47,7 @@ fn leftmost_first(group: &mut [Merge]) {
     let free = |waiting: &HashMap<u32, usize>, token: &u32| waiting.get(token).is_none_or(|count| *count == 0);
     let mut ready: BTreeSet<u32> = outgoing.keys().copied().filter(|token| free(&waiting, token)).collect();
     let mut place = 0;
-    // Where tokens wait for each other (ab, ba) the lowest goes first.
+    // If tokens depend on each other (ab, ba), the lowest comes first.
     while let Some(token) = ready.pop_first().or_else(|| outgoing.keys().next().copied()) {
         for merge in outgoing.remove(&token).unwrap_or_default() {
             group[place] = merge;
@@ -138,7 +138,7 @@ impl<'k> Vocabulary<'k> {
     pub fn special_ids(&self, keys: &Keys) -> Result<SpecialIds> {
         let id = |name: &str| -> Result<Option<u32>> {
             let given = keys.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
-            // Files in use have ids beyond the vocabulary for tokens they do not have.
+            // Existing files have ids beyond the vocabulary for tokens that they do not have.
             Ok(given.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < self.tokens.len()))
         };
         let eos = id("eos")?;
@@ -160,7 +160,7 @@ impl<'k> Vocabulary<'k> {
             bail!(InvalidModel, "the file has no {MERGES:?}");
         };
         let split = |(index, text): (usize, &'k str)| {
-            // Not at the first character: a token may begin with a space where spaces are not encoded.
+            // Not at the first character: a token may begin with a space if spaces are not encoded.
             let second = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
             let Some(at) = text[second..].find(' ').map(|at| second + at) else {
                 bail!(InvalidModel, "merge {index}, {text:?}, is not a pair");
@@ -188,7 +188,7 @@ impl<'k> Vocabulary<'k> {
         let joins = |id: u32| matches!(self.kinds[id as usize], TokenKind::Normal | TokenKind::UserDefined);
         let mut merges: Vec<Merge> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| joins(*id as u32)) {
-            // Longer ones are lines of spaces or dashes that are never cut in the first place.
+            // Longer ones are lines of spaces or dashes, which are never split.
             for (at, _) in token.char_indices().skip(1).take(limits::MERGED_CHARACTERS) {
                 let (left, right) = token.split_at(at);
                 if let (Some(left), Some(right)) = (self.id(left), self.id(right))
@@ -202,13 +202,13 @@ impl<'k> Vocabulary<'k> {
                 bail!(LimitExceeded, "the vocabulary has more than {} merges", limits::VOCABULARY);
             }
         }
-        // 0 and -0 are one score.
+        // 0 and -0 are the same score.
         merges.iter_mut().for_each(|merge| merge.0 += 0.0);
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
         let mut equal = Vec::new();
         let mut first = 0;
         for group in merges.chunk_by_mut(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-            // Different tokens: of one and the same it is known that its merges are equal.
+            // Different tokens: merges that form the same token are known to be equal.
             if group.iter().any(|merge| merge.1 != group[0].1) {
                 equal.push((first, group.len()));
                 leftmost_first(group);

@@ -84,7 +84,7 @@ impl<'h> GgufWeights<'h> {
             Change::MinusOne => stored = self.minus_one(stored)?,
         }
         match stored.form {
-            // What is no matrix is small; nothing multiplies with it in blocks.
+            // Tensors other than matrices are small and not used in block products.
             Form::Blocks(form) if self.floats || stored.dims.len() != 2 => {
                 let bytes = blocks::dequantized(&self.scratch, &stored, form)?;
                 Ok(Stored { form: Form::Plain(DataType::Float32), bytes, ..stored })

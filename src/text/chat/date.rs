@@ -86,7 +86,7 @@ impl Moment {
             bail!(LimitExceeded, "a field of a date is more than {WIDEST} wide");
         }
         let plain = chars.peek().is_some_and(|(at, _)| *at == 1);
-        // Other forms of numbers and years, of which the C locale has none.
+        // Alternative forms of numbers and years, which the C locale does not have.
         let modifier = chars.next_if(|(_, c)| matches!(c, 'E' | 'O')).map(|(_, c)| c);
         let Some((at, letter)) = chars.next() else {
             out.push_str(text);
@@ -99,14 +99,14 @@ impl Moment {
             None => true,
         };
         match letter {
-            // These are Python's own, of a time without a zone, and are not seen with flags.
+            // These are Python's own, for a time without a zone, and take no flags.
             'z' | 'Z' if plain => {}
             'f' if plain => {
                 let _ = write!(out, "{:06}", self.microseconds);
             }
             'z' | 'Z' | '+' => bail!(Unsupported, "the directive {whole:?} of a date is not supported"),
             _ if !takes || !self.known(letter, field, out) => {
-                // What is not known stays as it is, in its width.
+                // Unknown directives are kept, padded to their width.
                 let missing = field.width.unwrap_or(0).saturating_sub(whole.chars().count());
                 out.extend(std::iter::repeat_n(if field.pad == Some('0') { '0' } else { ' ' }, missing));
                 out.push_str(whole);
@@ -174,7 +174,7 @@ impl Moment {
             _ => return false,
         };
         let mut text = String::new();
-        // Nothing in these can fail.
+        // None of these can fail.
         let _ = self.write(several, &mut text);
         field.text(&text, out)
     }
@@ -226,7 +226,7 @@ fn utc(seconds: i64) -> LocalTime {
     let (mut days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let weekday = (days + 4).rem_euclid(7);
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // Whole spans of 400 years first: they all have as many days.
+    // Whole spans of 400 years first: they all have the same number of days.
     let mut year = 1970 + days.div_euclid(146_097) * 400;
     days = days.rem_euclid(146_097);
     while days >= 365 + i64::from(leap(year)) {
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(at(1_709_210_096, "%a %F %T %I%p %j"), "Thu 2024-02-29 12:34:56 12PM 060");
         assert_eq!(at(951_782_400, "%-d/%-m/%y|%e|%%|%Q|%"), "29/2/00|29|%|%Q|%");
         assert_eq!(at(4_107_542_400, "%F"), "2100-03-01");
-        // Weeks of ISO 8601 at the ends of years: 2021-01-03, 2024-12-30, 2026-12-31, 2020-12-31.
+        // ISO 8601 weeks at the ends of years: 2021-01-03, 2024-12-30, 2026-12-31, 2020-12-31.
         for (day, week) in [(1_609_632_000, "2020-53"), (1_735_516_800, "2025-01"), (1_798_675_200, "2026-53")] {
             assert_eq!(at(day, "%G-%V"), week);
         }

@@ -21,7 +21,7 @@ pub fn named<const N: usize>(
         Some(defaults) => {
             tokens.extend(defaults.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))));
         }
-        // Of other classes nothing is known, and of none the model's ids are all there is.
+        // Nothing is known about other classes; without a class, only the model's ids are used.
         None => {
             let known = by_id.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text?))));
             tokens.extend(known);
@@ -35,7 +35,7 @@ pub fn named<const N: usize>(
                 Some(text) => {
                     tokens.insert(name.clone(), text.into());
                 }
-                // Null says that there is none.
+                // Null means that there is none.
                 None if STANDARD.contains(&name.as_str()) => {
                     tokens.shift_remove(name);
                 }
@@ -98,7 +98,7 @@ mod tests {
         });
         let all = json!({"bos_token": "<s>", "eos_token": "</s>", "image_token": "<img>"});
         assert_eq!(tokens(config, Value::Null), all);
-        // Null takes back what the ids or the class say.
+        // Null overrides the ids and the class.
         assert_eq!(tokens(json!({"bos_token": null}), Value::Null), json!({}));
         let qwen = json!({"tokenizer_class": "Qwen2Tokenizer", "bos_token": null, "pad_token": "<p>"});
         let expected = json!({"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<p>"});
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(tokens(config, map.clone()), map_of(&[("bos_token", "<s>"), ("eos_token", "</s>")]));
         let newer = json!({"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {}});
         assert_eq!(tokens(newer, map), json!({}));
-        // Without any configuration of a tokenizer there are the ids.
+        // Without a tokenizer configuration, the ids are used.
         assert_eq!(tokens(Value::Null, Value::Null), json!({"bos_token": "<id>"}));
         let llama = tokens(json!({"tokenizer_class": "LlamaTokenizerFast"}), Value::Null);
         assert_eq!(llama, map_of(&[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")]));

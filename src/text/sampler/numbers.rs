@@ -71,7 +71,7 @@ pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidat
     let mut heap = BinaryHeap::with_capacity(count + 1);
     let mut bar = f32::NEG_INFINITY;
     for (id, &value) in values.iter().enumerate() {
-        // Ids come in ascending order: an equal value later is the worse one.
+        // Ids ascend: an equal value later is the worse one.
         if value > bar {
             heap.push(Worst((value, id as u32)));
             if heap.len() > count {
@@ -126,7 +126,7 @@ pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32,
                 return last;
             }
         }
-        // Rounding alone leads here: the last possible token of the block is the one.
+        // Only rounding leads here: the last possible token of the block is chosen.
         return last;
     }
     best

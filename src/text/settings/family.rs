@@ -165,7 +165,7 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
             if steps.as_ref().iter().any(there) {
                 return Vec::new();
             }
-            // What is cut already would get a space in front of every part.
+            // Text that is already split would get a space before every part.
             return vec!["`add_prefix_space` is not applied: tokenizer.json splits texts in several steps".to_owned()];
         }
         _ => return Vec::new(),

@@ -51,7 +51,7 @@ impl Settings {
             parsed.at(|| name.to_owned()).map(Some)
         };
         let config = object("tokenizer_config.json")?;
-        // Where the tokens that were added are listed, the older files are not looked at.
+        // If the added tokens are listed, the older files are not read.
         let older = !config.as_ref().is_some_and(|config| config.contains_key("added_tokens_decoder"));
         let of = |name: &str| if older { object(name) } else { Ok(None) };
         let model_type =
@@ -109,7 +109,7 @@ impl Settings {
                 tokens.push(special.clone());
             }
         }
-        // Tokens that the class names by itself are not new ones here: models have no rows for those.
+        // Default tokens of the class are not added here: models have no rows for them.
         for content in family.usual_tokens() {
             if !known(&tokens, content) && inner.token_to_id(content).is_some() {
                 tokens.push(AddedToken::from(*content, true));

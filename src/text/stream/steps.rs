@@ -129,7 +129,7 @@ impl Step {
                 next(&characters(&mut self.bytes), false)?;
             }
             DecoderWrapper::BPE(_) => {
-                // The last token is written in another way, and this may be it.
+                // The last token is decoded differently, and this may be the last.
                 if let Some(before) = self.last.replace(token) {
                     let decoded = chain(&kind, vec![before, String::new()])?;
                     decoded.first().map_or(Ok(()), |token| next(token, true))?;
@@ -141,7 +141,7 @@ impl Step {
                     chain(&kind, vec![token])?.iter().try_for_each(|token| next(token, true))?;
                 }
             }
-            // These ask of others only whether they come before.
+            // These only need to know whether another token precedes.
             DecoderWrapper::WordPiece(_) | DecoderWrapper::Metaspace(_) | DecoderWrapper::Replace(_) => {
                 let before = usize::from(std::mem::replace(&mut self.begun, true));
                 let tokens = std::iter::repeat_n(String::new(), before).chain([token]).collect();
@@ -226,7 +226,7 @@ impl Step {
             from += at + pattern.len();
         }
         let rest = &self.held[from..];
-        // What may be the beginning of the pattern waits for the rest of it.
+        // A possible beginning of the pattern waits for the rest.
         let begins = |at: &usize| rest.is_char_boundary(*at) && pattern.starts_with(&rest[*at..]);
         let low = rest.len().saturating_sub(pattern.len());
         let at = if ends { rest.len() } else { (low..rest.len()).find(begins).unwrap_or(rest.len()) };

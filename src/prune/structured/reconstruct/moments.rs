@@ -139,7 +139,7 @@ impl Solver<'_> {
             }
             let mut values = rows.to_f32_vec()?;
             for (row, share) in values.chunks_exact_mut(size.max(1)).zip(shares) {
-                // Means before squares are summed: what is left of large sums would be noise.
+                // Means are subtracted before squares are summed: the difference of large sums would be noise.
                 means.iter().for_each(|means| row.iter_mut().zip(*means).for_each(|(v, mean)| *v -= *mean as f32));
                 row.iter_mut().for_each(|v| *v *= share.sqrt());
             }
@@ -165,7 +165,7 @@ impl Solver<'_> {
             let shape = [parts.stays.len() as i64, lost.shape()[1]];
             let change = Tensor::from_f32(&shape, change)?;
             let squares = self.products.product(&square, &change, self.stop)?;
-            // What the change adds to the squared error of taking off means alone.
+            // What the change adds to the squared error of subtracting only the means.
             let terms = change.as_slice::<f32>()?.iter().zip(squares.iter().zip(&wanted));
             let error: f64 = terms.map(|(d, (s, w))| f64::from(*d) * (f64::from(*s) - 2.0 * f64::from(*w))).sum();
             if error < least {

@@ -66,7 +66,7 @@ impl Window {
         let image: usize = shape[2..].iter().product();
         let mut rows = Vec::with_capacity(wanted * size);
         for nth in 0..wanted {
-            // Not the same places of every image.
+            // Different positions in each image.
             let place = (nth as u128 * all as u128 / wanted.max(1) as u128) as usize;
             let of = unravel(place % each.max(1), &places);
             let first = place / each.max(1) * shape[1] * image;
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn rows_times_the_weight_are_the_convolution() {
-        // One image of two channels 3 x 3, a window of 2 x 2 with a stride of 2 and padding before.
+        // One image of two channels 3 x 3, a 2 x 2 window with a stride of 2 and padding before.
         let mut node = edit::node("Conv", &["x", "w"], &["y"]);
         node.attribute = vec![edit::ints_attribute("pads", &[1, 1, 0, 0]), edit::ints_attribute("strides", &[2, 2])];
         let weight = TensorProto { dims: vec![1, 2, 2, 2], ..Default::default() };

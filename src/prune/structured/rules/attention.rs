@@ -72,7 +72,7 @@ pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     }
     cx.set(node, 0, q.dims.clone(), q.axes.clone());
     for (index, past) in cache.into_iter().enumerate() {
-        // One longer than the past, by a size that is open.
+        // One longer than the past, by an open size.
         let mut dims = past.dims.clone();
         dims[2] = [dims[2][0].saturating_add(q.dims[1][0]), dims[2][1].saturating_add(q.dims[1][1])];
         cx.set(node, index + 1, dims, past.axes.clone());
@@ -94,7 +94,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     dims[2] = [heads * size; 2];
     let mut axes = x.axes.clone();
     axes[2] = cx.axes.add(dims[2], Some(cx.at));
-    // The parts as axes of their own, of which heads go together.
+    // The parts as separate axes, in which heads are cut together.
     let mut parts = vec![axes[2]];
     let mut start = 0;
     for count in [heads, kv_heads, kv_heads] {

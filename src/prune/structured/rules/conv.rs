@@ -54,7 +54,7 @@ fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Va
     let whole = each_in == 1 || group >= each_in;
     if whole {
         cx.block(w.axes[1], "its groups cannot be split");
-        // With one output channel in all there is no axis to cut.
+        // With only one output channel there is no axis to cut.
         match (x.axes[1], w.axes[0]) {
             (Axis::Units(from), Axis::Units(to)) => {
                 whole_groups(cx, (from, each_in), (to, each_out), group);

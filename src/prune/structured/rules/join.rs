@@ -163,14 +163,14 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         let (starts, ends) = (ranges.starts[place].lanes, ranges.ends[place].lanes);
         let bounds = [0, 1].map(|lane| bounds(x.dims[at][lane], starts[lane], ends[lane], step));
         dims[at] = bounds.map(|(start, end)| count(start, end, step));
-        // Along the dimensions before this one fewer are left already.
+        // Earlier dimensions may already be smaller.
         let mut left = dims.clone();
         left[at] = x.dims[at];
         picked = picked
             .filter(|_| bounds[0] == bounds[1])
             .and_then(|list| numbers::sliced(&left, at, &list, bounds[0], step));
         if dims[at] == x.dims[at] && step == 1 {
-            // All of it. A large end stays large enough; an exact one is no smaller than what is left.
+            // All of it. A large end stays large enough; an exact one is no smaller than the rest.
             continue;
         }
         if !is_fixed(x.dims[at]) || bounds[0] != bounds[1] || step != 1 {

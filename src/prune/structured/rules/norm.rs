@@ -57,7 +57,7 @@ pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         *axis = cx.fixed(MEAN);
     }
     cx.set(node, 0, x.dims, axes);
-    // Mean and deviation are for training.
+    // Mean and deviation are used in training only.
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         .zip(&ints)
         .enumerate()
         .map(|(index, (axis, int))| match axis {
-            // A copied size follows by itself if it is that of the same axis.
+            // A copied size changes automatically if it is that of the same axis.
             Axis::Units(id) if int.lanes == [0, 0] => {
                 let same = matches!(x.axes.get(index), Some(Axis::Units(from)) if from == id);
                 (!same).then_some(*id)
@@ -87,7 +87,7 @@ fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
         let (first_in, first_out) = (i, o);
         let (mut left, mut right) = ([1i64, 1], [1i64, 1]);
         loop {
-            // The side that is behind takes its next dimension; open sizes count by the first assignment.
+            // The side with the smaller product takes its next dimension; open sizes count with the first assignment.
             if i < from.len() && (left[0] <= right[0] || o == to.len()) {
                 left = product(&[left, x.dims[from[i]]]);
                 i += 1;

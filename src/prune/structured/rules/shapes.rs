@@ -30,7 +30,7 @@ pub fn squeeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let gone: Vec<usize> = match cx.fixed_list(node, "axes", 1)? {
         Some(axes) => axes.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?,
         None => {
-            // What is cut to one element would go as well.
+            // A dimension cut to one element would be removed as well.
             x.axes.iter().for_each(|axis| cx.block(*axis, "it removes every axis of size 1"));
             (0..x.rank()).filter(|i| x.dims[*i] == [1, 1]).collect()
         }
@@ -148,7 +148,7 @@ pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judg
         _ => None,
     };
     if fill.is_some() {
-        // Whole numbers are for shapes; they are not cut.
+        // Integers are used for shapes; they are not cut.
         axes.iter_mut().for_each(|axis| *axis = cx.fixed("it is not a float"));
         wants.iter_mut().for_each(|want| *want = None);
     }

@@ -52,7 +52,7 @@ impl Window {
             }
             let room = size.saturating_add(self.pads[at] + self.pads[at + self.kernel.len()]) - self.span(at);
             let places = room.div_euclid(stride) + 1;
-            // A window that begins in the padding behind the image does not count.
+            // A window that begins in the padding after the image does not count.
             let more = ceiling && room.rem_euclid(stride) != 0 && places * stride < size + self.pads[at];
             places + i64::from(more)
         };
