@@ -10,24 +10,24 @@ import (
 
 // BenchmarkOptions are the options of Context.Benchmark.
 type BenchmarkOptions struct {
-	Tokenizer       *Tokenizer // makes inputs of texts; nil generates them from the model's signature
-	Runs            uint32     // timed rounds; 0 is 50
-	Warmup          uint32     // rounds before the timed ones; 0 is 5
-	Threads         uint32     // 0 is as the context says; with 1, processor time is measured
-	BatchSize       uint32     // rows of the timed input; 0 is 1
-	SequenceLength  uint32     // tokens of each timed row; 0 is the length of the texts, or 128
-	MaxMilliseconds uint32     // after which the timed rounds end, but not before 5 of them; 0 is 30000
-	Seed            uint32     // of generated inputs and of the bootstrap
-	Texts           []string   // to compare the models on; without any, built-in sentences; needs a tokenizer
-	Shapes          []string   // each "NAME:2x3x4", for inputs whose sizes the model leaves open
-	Values          []string   // each "NAME:1,2,3", for inputs that random numbers do not suit
-	// Inputs are values of inputs by name, in place of texts and of generated numbers: the first dimension counts samples.
+	Tokenizer       *Tokenizer // converts texts to inputs; nil generates inputs from the model's signature
+	Runs            uint32     // number of timed rounds; 0 for 50
+	Warmup          uint32     // number of warm-up rounds; 0 for 5
+	Threads         uint32     // 0 for the context's; with 1, CPU time is measured
+	BatchSize       uint32     // rows of the timed input; 0 for 1
+	SequenceLength  uint32     // tokens of each timed row; 0 for the length of the texts, or 128
+	MaxMilliseconds uint32     // time limit of the timed rounds, at least 5 of which run; 0 for 30000
+	Seed            uint32     // seed of generated inputs and of the bootstrap
+	Texts           []string   // texts for the comparison; none for built-in sentences; needs a tokenizer
+	Shapes          []string   // each "NAME:2x3x4", for inputs with dynamic sizes
+	Values          []string   // each "NAME:1,2,3", for inputs for which random numbers are unsuitable
+	// Inputs are values of inputs by name, instead of texts and generated values; the first dimension counts samples.
 	Inputs       map[string]*Tensor
-	Execution    Execution // what both run on
-	TrustEngines bool      // the models' makers are trusted: engines that are ready in a model are code
+	Execution    Execution // provider and device of both
+	TrustEngines bool      // trust the models' authors: engines embedded in a model contain code
 }
 
-// Benchmark measures two models side by side: speed, load time, memory, size, and how close the outputs are.
+// Benchmark compares two models: speed, load time, memory, size, and how close the outputs are.
 func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
 	after, err := result.acquire()
 	if err != nil {
@@ -39,8 +39,8 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 	})
 }
 
-// BenchmarkEngine measures the TensorRT engine in a file against the model that it was made of. Where the engine runs, and
-// that its maker is trusted, is said by engine.
+// BenchmarkEngine compares the TensorRT engine in a file with the model it was built from. The argument engine says
+// where it runs, and that its author is trusted.
 func (c *Context) BenchmarkEngine(
 	ctx context.Context, original *Model, path string, engine *TensorRTOpenOptions, o *BenchmarkOptions,
 ) (*Report, error) {
@@ -54,7 +54,7 @@ func (c *Context) BenchmarkEngine(
 	})
 }
 
-// measured is what C functions that measure are given.
+// measured has the arguments of the C functions that measure.
 type measured struct {
 	context   *C.optimize_context_t
 	original  *C.optimize_model_t

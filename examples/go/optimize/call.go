@@ -14,14 +14,14 @@ import (
 	"unsafe"
 )
 
-// ProgressFunc is told how far a call is, at most 20 times a second, on the goroutine that made the call.
-// total is 0 if it is not known.
+// ProgressFunc receives the progress of a call, at most 20 times per second, on the goroutine that made the call.
+// total is 0 if it is unknown.
 type ProgressFunc func(stage string, done, total uint64)
 
 type progressKey struct{}
 
-// WithProgress gives a context under which calls report their progress to f. To stop a call from within f,
-// cancel the context.
+// WithProgress returns a context under which calls report their progress to f. To stop a call from within f, cancel
+// the context.
 func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
 	return context.WithValue(ctx, progressKey{}, f)
 }
@@ -63,7 +63,7 @@ func contextError(err error) error {
 	return &Error{Status: status, Message: err.Error()}
 }
 
-// cancel is a token that stops the calls it was given to.
+// cancel is a token that stops the calls that use it.
 type cancel struct{ c *C.optimize_cancel_t }
 
 func newCancel() (token cancel, err error) {
@@ -71,8 +71,8 @@ func newCancel() (token cancel, err error) {
 	return token, err
 }
 
-// fireOn fires the token when ctx is cancelled (its deadline is the business of the timeout), until the
-// function it returns is called, which frees the token.
+// fireOn fires the token when ctx is cancelled (its deadline is passed as the timeout), until the returned function
+// is called, which frees the token.
 func (t cancel) fireOn(ctx context.Context) (stop func()) {
 	over, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -87,19 +87,19 @@ func (t cancel) fireOn(ctx context.Context) (stop func()) {
 	}()
 	return func() {
 		close(over)
-		<-gone // now nobody fires it any more
+		<-gone // nothing can fire it any more
 		C.optimize_cancel_free(t.c)
 	}
 }
 
-// progress is what the C callback reaches through its user data.
+// progress is the user data of the C callback.
 type progress struct {
 	caught
 	ctx    context.Context
 	report ProgressFunc
 }
 
-// install makes c report to p, until the function it returns is called.
+// install makes c report to p, until the returned function is called.
 func (p *progress) install(c *C.optimize_call_t) (remove func()) {
 	data, forget := userData(p)
 	c.user_data = data
@@ -119,15 +119,15 @@ func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, to
 	}
 	p.report(C.GoString((*C.char)(stage)), uint64(done), uint64(total))
 	if p.ctx.Err() == context.Canceled {
-		return 1 // at once, not when the goroutine of fireOn gets to it
+		return 1 // at once, without waiting for the goroutine of fireOn
 	}
 	return 0
 }
 
-// userData makes a value that a C callback finds again with valueOf, until forget is called.
+// userData makes a value that a C callback resolves with valueOf, until forget is called.
 func userData(value any) (data unsafe.Pointer, forget func()) {
 	h := cgo.NewHandle(value)
-	// C memory, because a struct that C reads may not point into Go memory.
+	// C memory, because a struct that C reads must not point into Go memory.
 	data = C.malloc(C.size_t(unsafe.Sizeof(h)))
 	*(*cgo.Handle)(data) = h
 	return data, func() {

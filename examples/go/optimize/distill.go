@@ -12,30 +12,30 @@ import (
 	"unsafe"
 )
 
-// Divergence says how far apart two distributions are.
+// Divergence is a measure of the difference between two distributions.
 type Divergence int32
 
-// Ways to measure it.
+// The divergences.
 const (
 	DivergenceForward       Divergence = C.OPTIMIZE_DIVERGENCE_FORWARD        // KL(teacher, student)
 	DivergenceReverse       Divergence = C.OPTIMIZE_DIVERGENCE_REVERSE        // KL(student, teacher)
-	DivergenceJensenShannon Divergence = C.OPTIMIZE_DIVERGENCE_JENSEN_SHANNON // the mean of both to their middle
+	DivergenceJensenShannon Divergence = C.OPTIMIZE_DIVERGENCE_JENSEN_SHANNON // mean of both to their average
 )
 
-// Schedule says how the learning rate goes down.
+// Schedule is the learning rate schedule.
 type Schedule int32
 
-// Ways in which it does.
+// The schedules.
 const (
 	ScheduleLinear   Schedule = C.OPTIMIZE_SCHEDULE_LINEAR
 	ScheduleCosine   Schedule = C.OPTIMIZE_SCHEDULE_COSINE
 	ScheduleConstant Schedule = C.OPTIMIZE_SCHEDULE_CONSTANT
 )
 
-// DistillOptions are the options of Context.Distill. Zero is the default of each; of weights, warm-up, decay and norm a
-// number below 0 is none. See optimize_distill_options_t.
+// DistillOptions are the options of Context.Distill. Zero selects the default of each field; for weights, warm-up,
+// decay and norm, a negative number disables it. See optimize_distill_options_t.
 type DistillOptions struct {
-	Text                      string // what is learned from; needed
+	Text                      string // training text; required
 	Epochs                    uint32
 	JSONLines                 bool
 	BatchSize                 uint32
@@ -59,33 +59,34 @@ type DistillOptions struct {
 	EvaluateEvery             uint64
 	CheckpointEvery           uint64
 	Seed                      uint64
-	Freeze                    []string // modules or weights that stay as they are
-	StudentLayers             string   // layers:every-other or layers:6, where no student is given
-	Checkpoint                string   // file for the state; "" is none
+	Freeze                    []string // modules or weights that are not trained
+	StudentLayers             string   // layers:every-other or layers:6, without a student
+	Checkpoint                string   // file for the state; "" for none
 	Resume                    bool
 	Threads                   uint32
-	TeacherCache              string   // file for what the teacher says, so that it is asked once; "" is none
-	TeacherTopK               uint64   // tokens or classes of each distribution that it keeps
-	Provider                  Provider // what teacher and student run on: the processor, CUDA, or auto
+	TeacherCache              string   // file that caches the teacher's outputs; "" for none
+	TeacherTopK               uint64   // number of tokens or classes of each distribution in the cache
+	Provider                  Provider // provider of teacher and student: CPU, CUDA, or auto
 	DeviceID                  uint32
-	Training                  func(TrainingStep) // told after each step and each measurement, on the calling goroutine
+	Training                  func(TrainingStep) // called after each step and validation, on the calling goroutine
 }
 
-// TrainingStep is where training is. See optimize_training_step_t.
+// TrainingStep is the progress of training. See optimize_training_step_t.
 type TrainingStep struct {
 	Step, TotalSteps uint64
 	Epoch            uint32
-	IsValidation     bool // a measurement on the text kept for that, not a step
+	IsValidation     bool // a validation on the held-out text, not a step
 	Loss             float64
 	GradientNorm     float64
 	LearningRate     float64
 	TokensPerSecond  float64
 	Elapsed          time.Duration
-	Left             time.Duration // expected
+	Left             time.Duration // estimated remaining time
 }
 
-// Distill trains student to answer as teacher does on a text, into a new model; both stay. student may be nil with
-// StudentLayers. It fails with ErrUnsupported if the student has a node that cannot be trained.
+// Distill trains student to reproduce the outputs of teacher on a text, and returns a new model; both stay unchanged.
+// student may be nil with StudentLayers. It fails with ErrUnsupported if the student has a node that cannot be
+// trained.
 func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *DistillOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -166,7 +167,7 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 	return newModel(result), report, json.Unmarshal(report.JSON, report)
 }
 
-// training is what the C callback reaches through its user data.
+// training is the user data of the C callback.
 type training struct {
 	caught
 	tell func(TrainingStep)

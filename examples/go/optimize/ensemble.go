@@ -10,29 +10,29 @@ import (
 	"unsafe"
 )
 
-// EnsembleMethod says how the members' answers become one.
+// EnsembleMethod is how the members' outputs are combined.
 type EnsembleMethod int32
 
-// How the members' answers become one.
+// The methods of combination.
 const (
 	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // the mean of the probabilities
-	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // that with weights, which must be given
+	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // the weighted mean; needs Weights
 	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // the softmax of the mean of the logits
 	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // the product of the probabilities
 	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // the largest probability
-	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // the middle probability
-	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // the share that would take the token
+	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // the median probability
+	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // fraction of votes for the token
 	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // an expert's divided by an amateur's
-	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // each writes, all score, the best is taken
-	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // embeddings one after another
+	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // each generates, all score
+	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // concatenated embeddings
 )
 
-// EnsembleTask says what the members do.
+// EnsembleTask is the task of the members.
 type EnsembleTask int32
 
-// What the members do.
+// The tasks of an ensemble.
 const (
-	EnsembleAsMembers EnsembleTask = C.OPTIMIZE_ENSEMBLE_AS_MEMBERS // as they say themselves
+	EnsembleAsMembers EnsembleTask = C.OPTIMIZE_ENSEMBLE_AS_MEMBERS // the task of the members' models
 	EnsembleGenerate  EnsembleTask = C.OPTIMIZE_ENSEMBLE_GENERATE
 	EnsembleEmbed     EnsembleTask = C.OPTIMIZE_ENSEMBLE_EMBED
 	EnsembleClassify  EnsembleTask = C.OPTIMIZE_ENSEMBLE_CLASSIFY
@@ -44,14 +44,14 @@ type EnsembleOptions struct {
 	Method                     EnsembleMethod
 	Task                       EnsembleTask
 	Gate                       bool      // combine only where members differ on the most probable token
-	AllowDifferentVocabularies bool      // then the text of tokens is combined
-	Candidates                 uint32    // rerank: texts that each member writes; 0 is 1
-	LengthPenalty              float64   // rerank: log-probabilities are divided by the length to this power; 0 is 1
-	Weights                    []float64 // one for each member; none is equal
-	Temperatures               []float64 // one for each member, above 0; none is 1
+	AllowDifferentVocabularies bool      // combine the text of tokens
+	Candidates                 uint32    // rerank: number of texts per member; 0 for 1
+	LengthPenalty              float64   // rerank: log-probabilities are divided by the length to this power; 0 for 1
+	Weights                    []float64 // one per member; none for equal weights
+	Temperatures               []float64 // one per member, above 0; none for 1
 }
 
-// Ensemble is models that answer together, and how. It never changes.
+// Ensemble is a set of models with a method that combines their outputs. It is immutable.
 type Ensemble struct {
 	*handle[*C.optimize_ensemble_t]
 }
@@ -95,7 +95,7 @@ func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// LoadEnsemble loads the ensemble of a manifest, ensemble.json or a folder with one, and its members.
+// LoadEnsemble loads the ensemble of a manifest (ensemble.json or a folder with one) and its members.
 func LoadEnsemble(path string) (*Ensemble, error) {
 	var m memory
 	defer m.free()
@@ -107,7 +107,7 @@ func LoadEnsemble(path string) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// Save saves a manifest into a folder. The members stay where they are.
+// Save saves a manifest into a folder. The members stay in their files.
 func (n *Ensemble) Save(folder string) error {
 	c, err := n.acquire()
 	if err != nil {
@@ -120,17 +120,17 @@ func (n *Ensemble) Save(folder string) error {
 	return try(func(e errorOut) status { return C.optimize_ensemble_save(c, name, e) })
 }
 
-// EnsembleInfo says what an ensemble is.
+// EnsembleInfo describes an ensemble.
 type EnsembleInfo struct {
 	Method       string    `json:"method"`
 	Task         string    `json:"task"`
 	Members      []string  `json:"members"` // paths; empty for models made in memory
-	Weights      []float64 `json:"weights"` // they add up to 1
+	Weights      []float64 `json:"weights"` // their sum is 1
 	Temperatures []float64 `json:"temperatures"`
-	Notes        []string  `json:"notes"` // what may not be expected
+	Notes        []string  `json:"notes"` // limitations
 }
 
-// Inspect says what an ensemble is.
+// Inspect returns a description of the ensemble.
 func (n *Ensemble) Inspect() (*EnsembleInfo, error) {
 	c, err := n.acquire()
 	if err != nil {
@@ -147,23 +147,23 @@ func (n *Ensemble) Inspect() (*EnsembleInfo, error) {
 
 // FitOptions are the options of Context.Fit.
 type FitOptions struct {
-	Threads       uint32 // 0 is as the context says
-	ContextLength uint32 // tokens of a window; 0 is what the members take, up to 512
-	Stride        uint32 // tokens from one window to the next; 0 is half of a window
-	MaxTokens     uint64 // of the text to read; 0 is 8192
+	Threads       uint32 // 0 for the context's
+	ContextLength uint32 // window length in tokens; 0 for the members' maximum, up to 512
+	Stride        uint32 // distance of windows in tokens; 0 for half of a window
+	MaxTokens     uint64 // tokens of the text to read; 0 for 8192
 }
 
-// Fit is what weights were found, in nats a token.
+// Fit is the result of Context.Fit, in nats per token.
 type Fit struct {
 	Weights   []float64 `json:"weights"`
-	MemberNLL []float64 `json:"member_nll"` // of each member alone
-	EqualNLL  float64   `json:"equal_nll"`  // of all with equal weights
-	FittedNLL float64   `json:"fitted_nll"` // of all with the weights found
-	Gap       float64   `json:"gap"`        // no weights are better by more
+	MemberNLL []float64 `json:"member_nll"` // loss of each member alone
+	EqualNLL  float64   `json:"equal_nll"`  // loss of all with equal weights
+	FittedNLL float64   `json:"fitted_nll"` // loss of all with the fitted weights
+	Gap       float64   `json:"gap"`        // upper bound of the remaining improvement
 	Tokens    int       `json:"tokens"`
 }
 
-// Fit finds the weights with which the members foretell a text best, and gives the ensemble with them.
+// Fit finds the weights with which the members predict a text best, and returns the ensemble with them.
 func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *FitOptions) (*Ensemble, *Fit, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -199,7 +199,7 @@ func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *F
 	return newEnsemble(fitted), fit, json.Unmarshal(take(buffer), fit)
 }
 
-// Fuse makes one model whose branches are the members.
+// Fuse returns one model whose branches are the members.
 func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	c, err := n.acquire()
 	if err != nil {
@@ -213,7 +213,7 @@ func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	})
 }
 
-// NewEnsembleGenerator makes the members ready to write one text together.
+// NewEnsembleGenerator loads the members for generating one text together.
 func (c *Context) NewEnsembleGenerator(
 	ctx context.Context, ensemble *Ensemble, o *GeneratorOptions,
 ) (*Generator, error) {
@@ -240,27 +240,27 @@ func (c *Context) NewEnsembleGenerator(
 	return newGenerator(generator), nil
 }
 
-// MergeMethod says how weights of several models become one.
+// MergeMethod is how the weights of several models are merged.
 type MergeMethod int32
 
-// How weights become one.
+// The merge methods.
 const (
 	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // the (weighted) mean
 	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // a point on the arc between two
-	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // changes against a base that agree in sign
+	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // changes relative to a base whose signs agree
 )
 
 // MergeOptions are the options of Merge.
 type MergeOptions struct {
 	Method        MergeMethod
-	Weights       []float64 // one for each model; none is equal
-	Base          *Model    // ties, and only there: the model that the others were made from
-	Density       float64   // ties: share of each model's changes that is kept; 0 is 0.2
-	Scale         float64   // ties: factor of the mean change; 0 is 1
-	ScratchFolder string    // for the new weights until they are saved; "" is the system's
+	Weights       []float64 // one per model; none for equal weights
+	Base          *Model    // ties only: the model that the others were fine-tuned from
+	Density       float64   // ties: fraction of each model's changes to keep; 0 for 0.2
+	Scale         float64   // ties: factor of the mean change; 0 for 1
+	ScratchFolder string    // folder for the new weights until they are saved; "" for the system's
 }
 
-// Merge merges the weights of models of one architecture into a new model of the same size.
+// Merge merges the weights of models with one architecture into a new model of the same size.
 func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Report, error) {
 	if o == nil {
 		o = &MergeOptions{}
@@ -296,7 +296,7 @@ func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Repo
 	})
 }
 
-// made gives the model and the report that a function makes.
+// made returns the model and the report of a function.
 func made(ctx context.Context, make func(
 	*C.optimize_call_t, **C.optimize_model_t, **C.optimize_buffer_t, errorOut,
 ) status) (*Model, *Report, error) {
@@ -310,7 +310,7 @@ func made(ctx context.Context, make func(
 	return newModel(result), report, json.Unmarshal(report.JSON, report)
 }
 
-// models is a list of handles in memory of C, and how they are released.
+// models returns a list of handles in C memory, and a function that releases them.
 func (m *memory) models(models []*Model) (list **C.optimize_model_t, release func(), err error) {
 	var held []*Model
 	release = func() {

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 )
 
-// Status is the sort of a failure. It is an error itself, for errors.Is:
+// Status is the kind of a failure. It is an error itself, for errors.Is:
 //
 //	if errors.Is(err, optimize.ErrInvalidModel) { … }
 //
@@ -18,33 +18,33 @@ type Status int32
 
 // The statuses of the library.
 const (
-	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is outside what the function takes
+	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is invalid
 	ErrInvalidHandle   Status = C.OPTIMIZE_INVALID_HANDLE   // a handle is of another kind, or was freed
 	ErrNotFound        Status = C.OPTIMIZE_NOT_FOUND        // a file, tensor, input or name does not exist
-	ErrIO              Status = C.OPTIMIZE_IO               // the operating system refused to read or write
-	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the model is damaged, hostile or none at all
+	ErrIO              Status = C.OPTIMIZE_IO               // reading or writing failed
+	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the model is damaged, malicious or not a model
 	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // valid, but not supported by this version
 	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // larger than the limits of the library
 	ErrRuntimeMissing  Status = C.OPTIMIZE_RUNTIME_MISSING  // ONNX Runtime was not found or is too old
-	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime refused or failed
+	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime failed
 	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // stopped by the context
 	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // stopped by the deadline of the context
 	ErrBusy            Status = C.OPTIMIZE_BUSY             // the session or generator is in another call
 	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed gate was not met
 	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of the library; the process is intact
 	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT was not found or is too old
-	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // there is no NVIDIA driver or no device
-	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT refused or failed
-	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // of another model, library or device
-	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // code whose maker was not said to be trusted
+	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // there is no NVIDIA driver or no GPU
+	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT failed
+	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // built for another model, library or device
+	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // code whose author was not marked as trusted
 )
 
-// Error is the stable name of the status, e.g. "optimize: invalid_model".
+// Error returns the stable name of the status, e.g. "optimize: invalid_model".
 func (s Status) Error() string {
 	return "optimize: " + C.GoString(C.optimize_status_name(C.int32_t(s)))
 }
 
-// Is compares with the errors of the standard library that mean the same.
+// Is compares with the equivalent errors of the standard library.
 func (s Status) Is(target error) bool {
 	switch s {
 	case ErrCancelled:
@@ -57,14 +57,14 @@ func (s Status) Is(target error) bool {
 	return false
 }
 
-// Error is what the library says about a failed call.
+// Error is the library's description of a failed call.
 type Error struct {
-	Status  Status // of which sort it is
-	Message string // what is wrong, one sentence
-	Place   string // where: file, node, tensor or argument, outermost first; "" if the message says it all
+	Status  Status // kind of the failure
+	Message string // description in one sentence
+	Place   string // file, node, tensor or argument, outermost first; "" if the message is sufficient
 }
 
-// Error is the place and the message.
+// Error returns the place and the message.
 func (e *Error) Error() string {
 	if e.Place == "" {
 		return "optimize: " + e.Message
@@ -72,15 +72,15 @@ func (e *Error) Error() string {
 	return "optimize: " + e.Place + ": " + e.Message
 }
 
-// Unwrap gives the status.
+// Unwrap returns the status.
 func (e *Error) Unwrap() error { return e.Status }
 
 type (
 	status   = C.optimize_status_t
-	errorOut = **C.optimize_error_t // where a C function puts its error object
+	errorOut = **C.optimize_error_t // where a C function writes its error object
 )
 
-// try makes a Go error of the status and the error object of a C call.
+// try returns a Go error for the status and the error object of a C call.
 func try(call func(errorOut) status) error {
 	var e *C.optimize_error_t
 	answer := call(&e)

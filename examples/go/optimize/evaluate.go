@@ -8,48 +8,48 @@ import (
 	"encoding/json"
 )
 
-// EvaluateTask is what Context.Evaluate measures.
+// EvaluateTask is the task of Context.Evaluate.
 type EvaluateTask int32
 
-// What to evaluate, and what the data are for it.
+// The evaluation tasks and their data.
 const (
-	EvaluateDefault        EvaluateTask = C.OPTIMIZE_EVALUATE_DEFAULT        // what the model is for
-	EvaluatePerplexity     EvaluateTask = C.OPTIMIZE_EVALUATE_PERPLEXITY     // how well it foresees plain text
-	EvaluateEmbedding      EvaluateTask = C.OPTIMIZE_EVALUATE_EMBEDDING      // how alike two models embed lines
-	EvaluateClassification EvaluateTask = C.OPTIMIZE_EVALUATE_CLASSIFICATION // how often rows of label and text are right
-	EvaluateProbe          EvaluateTask = C.OPTIMIZE_EVALUATE_PROBE          // how well a linear classifier does on embeddings
+	EvaluateDefault        EvaluateTask = C.OPTIMIZE_EVALUATE_DEFAULT        // the model's own task
+	EvaluatePerplexity     EvaluateTask = C.OPTIMIZE_EVALUATE_PERPLEXITY     // prediction of plain text
+	EvaluateEmbedding      EvaluateTask = C.OPTIMIZE_EVALUATE_EMBEDDING      // similarity of two models' embeddings of lines
+	EvaluateClassification EvaluateTask = C.OPTIMIZE_EVALUATE_CLASSIFICATION // accuracy on rows of label and text
+	EvaluateProbe          EvaluateTask = C.OPTIMIZE_EVALUATE_PROBE          // linear classifier on embeddings
 )
 
-// Bos says where the token that begins a text stands, for models whose tokenizer puts one.
+// Bos is where the beginning-of-sequence token is inserted, for models whose tokenizer adds one.
 type Bos int32
 
-// Where the token that begins a text stands.
+// The positions of the beginning-of-sequence token.
 const (
-	BosEveryWindow Bos = C.OPTIMIZE_BOS_EVERY_WINDOW // as llama.cpp has it
-	BosFirstWindow Bos = C.OPTIMIZE_BOS_FIRST_WINDOW // as the documentation of transformers has it
+	BosEveryWindow Bos = C.OPTIMIZE_BOS_EVERY_WINDOW // like llama.cpp
+	BosFirstWindow Bos = C.OPTIMIZE_BOS_FIRST_WINDOW // like the documentation of transformers
 	BosNever       Bos = C.OPTIMIZE_BOS_NEVER
 )
 
-// EvaluateOptions are the options of Context.Evaluate. What a task does not need is passed over.
+// EvaluateOptions are the options of Context.Evaluate. Options that a task does not use are ignored.
 type EvaluateOptions struct {
 	Task          EvaluateTask
-	Against       *Model     // to compare with on the same data; nil measures one model alone
-	Tokenizer     *Tokenizer // nil is the one that belongs to the model
-	Threads       uint32     // 0 is as the context says
-	ContextLength uint32     // perplexity: tokens of a window; 0 is what the model takes, up to 512
-	Stride        uint32     // perplexity: tokens from one window to the next; 0 is half of the context length
-	Bos           Bos        // perplexity
-	MaxTokens     uint64     // perplexity: tokens of the text to read; 0 is all
-	MaxTexts      uint64     // other tasks: lines or rows to use; 0 is all
-	MaxLength     uint32     // other tasks: tokens after which a text is cut; 0 is what the model takes, up to 512
-	BatchSize     uint32     // other tasks: texts in one run; 0 is 1
-	Seed          uint64     // probe: of the split into training and test
-	TestShare     float64    // probe: share of the texts that is kept for the test; 0 is 0.2
-	Penalty       float64    // probe: weight of the penalty on large weights; 0 is 0.5
+	Against       *Model     // second model for a comparison on the same data; nil for none
+	Tokenizer     *Tokenizer // nil for the model's own
+	Threads       uint32     // 0 for the context's
+	ContextLength uint32     // perplexity: window length in tokens; 0 for the model's maximum, up to 512
+	Stride        uint32     // perplexity: distance of windows in tokens; 0 for half of the context length
+	Bos           Bos        // perplexity: where the beginning-of-sequence token is inserted
+	MaxTokens     uint64     // perplexity: tokens of the text to read; 0 for all
+	MaxTexts      uint64     // other tasks: number of lines or rows to use; 0 for all
+	MaxLength     uint32     // other tasks: maximum text length in tokens; 0 for the model's maximum, up to 512
+	BatchSize     uint32     // other tasks: texts per run; 0 for 1
+	Seed          uint64     // probe: seed of the split into training and test
+	TestShare     float64    // probe: fraction of the texts held out for the test; 0 for 0.2
+	Penalty       float64    // probe: weight of the penalty on large weights; 0 for 0.5
 	Execution     Execution
 }
 
-// EvaluateReport is what a model is worth on data: the main fields of docs/report.md, and in JSON all of them.
+// EvaluateReport is the result of an evaluation: the main fields of docs/report.md, and all of them in JSON.
 type EvaluateReport struct {
 	Input   *File      `json:"input"`
 	Output  *File      `json:"output"` // nil if the model was measured alone
@@ -59,14 +59,14 @@ type EvaluateReport struct {
 	JSON json.RawMessage `json:"-"`
 }
 
-// Evaluation holds the figures of a task. Those of other tasks are nil.
+// Evaluation has the figures of a task. Those of other tasks are nil.
 type Evaluation struct {
 	Task     string   `json:"task"` // "perplexity", "embedding", "classification" or "probe"
-	Figures           // of a model that was measured alone
-	Original *Figures `json:"original"` // of each model, where two were
+	Figures           // figures of a single model
+	Original *Figures `json:"original"` // figures of each of two models
 	Result   *Figures `json:"result"`
 
-	// Perplexity of two models: that of the result over that of the original, and how far apart they are.
+	// Perplexity of two models: the result's divided by the original's, and their divergence.
 	Ratio         *Interval `json:"ratio"`
 	Verdict       string    `json:"verdict"` // "worse", "better", "no difference" or "too little text"
 	KL            *Interval `json:"kl"`
@@ -78,7 +78,7 @@ type Evaluation struct {
 	CosineMin   *float64 `json:"cosine_min"`
 	NearestKept *float64 `json:"nearest_kept"`
 
-	// Classes that two models give, and the change of their accuracy; of probes the change alone.
+	// Agreement of two classifiers, and the change of their accuracy; for probes, only the change.
 	Agreement      *float64  `json:"agreement"`
 	AccuracyChange *Interval `json:"accuracy_change"`
 }
@@ -86,7 +86,7 @@ type Evaluation struct {
 // Figures are those of one model. Those of other tasks are nil.
 type Figures struct {
 	Perplexity  *float64 `json:"perplexity"`
-	NLL         *float64 `json:"nll"` // nats a token
+	NLL         *float64 `json:"nll"` // nats per token
 	BitsPerByte *float64 `json:"bits_per_byte"`
 	Tokens      *int     `json:"tokens"`
 
@@ -97,14 +97,14 @@ type Figures struct {
 	Samples      *int     `json:"samples"`
 }
 
-// Interval is a figure with the ends of its 95 % interval, which are nil where there is too little to say.
+// Interval is a figure with its 95 % interval, whose ends are nil if there are too few data.
 type Interval struct {
 	Value *float64 `json:"value"`
 	Low   *float64 `json:"low"`
 	High  *float64 `json:"high"`
 }
 
-// Evaluate measures what a model is worth on data (the content of a file), alone or against another.
+// Evaluate measures a model on data (the content of a file), alone or against another model.
 func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *EvaluateOptions) (*EvaluateReport, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -153,7 +153,7 @@ func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *Ev
 		device_id:      C.uint32_t(o.Execution.DeviceID),
 		engine_cache:   m.textOrNil(o.Execution.EngineCache),
 	}
-	text := m.keep(C.CString(data)) // a NUL inside is data as any other
+	text := m.keep(C.CString(data)) // a NUL inside is ordinary data
 	var buffer *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_model_evaluate(context, original, against, tokenizer, text, C.size_t(len(data)), &options,

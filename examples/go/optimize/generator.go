@@ -12,21 +12,20 @@ import (
 	"unsafe"
 )
 
-// Generator is a decoder made ready to write text, with what it has read so far. It takes one call at a time: a
-// second one meanwhile fails with ErrBusy.
+// Generator is a text-generating model with its cache. It runs one call at a time: a second one fails with ErrBusy.
 type Generator struct {
 	*handle[*C.optimize_generator_t]
 }
 
 // GeneratorOptions are the options of Context.NewGenerator.
 type GeneratorOptions struct {
-	Threads          uint32 // 0 is as the context says
-	RoundActivations bool   // faster with weights in blocks of a few bits, not as exact
+	Threads          uint32 // 0 for the context's
+	RoundActivations bool   // faster with block-quantized weights, less exact
 	Execution        Execution
 }
 
-// NewGenerator makes a decoder ready to write, with the tokenizer that belongs to it. It fails with ErrUnsupported
-// if the model is no decoder.
+// NewGenerator loads a model for generation, with its tokenizer. It fails with ErrUnsupported if the model is not a
+// decoder.
 func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -55,7 +54,7 @@ func newGenerator(generator *C.optimize_generator_t) *Generator {
 	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}
 }
 
-// c gives the options in the form C takes.
+// c returns the options in their C form.
 func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 	if o == nil {
 		o = &GeneratorOptions{}
@@ -70,23 +69,23 @@ func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 	}
 }
 
-// FinishReason is why a text ends.
+// FinishReason is the reason why a text ends.
 type FinishReason int32
 
-// Why a text ends.
+// The reasons why a text ends.
 const (
-	FinishNone      FinishReason = C.OPTIMIZE_FINISH_NONE      // it goes on
-	FinishEOS       FinishReason = C.OPTIMIZE_FINISH_EOS       // the model wrote an end-of-sequence token
+	FinishNone      FinishReason = C.OPTIMIZE_FINISH_NONE      // the text continues
+	FinishEOS       FinishReason = C.OPTIMIZE_FINISH_EOS       // the model generated an end-of-sequence token
 	FinishLength    FinishReason = C.OPTIMIZE_FINISH_LENGTH    // a limit was reached
-	FinishStop      FinishReason = C.OPTIMIZE_FINISH_STOP      // a stop string came up
-	FinishCancelled FinishReason = C.OPTIMIZE_FINISH_CANCELLED // OnToken asked to stop
+	FinishStop      FinishReason = C.OPTIMIZE_FINISH_STOP      // a stop string was generated
+	FinishCancelled FinishReason = C.OPTIMIZE_FINISH_CANCELLED // OnToken requested the end
 )
 
 var finishReasons = map[string]FinishReason{
 	"eos": FinishEOS, "length": FinishLength, "stop": FinishStop, "cancelled": FinishCancelled,
 }
 
-// UnmarshalText takes the name that reports use.
+// UnmarshalText reads the name used in reports.
 func (r *FinishReason) UnmarshalText(name []byte) error {
 	reason, known := finishReasons[string(name)]
 	if !known {
@@ -96,59 +95,59 @@ func (r *FinishReason) UnmarshalText(name []byte) error {
 	return nil
 }
 
-// Written is a token as it is written.
+// Written is a token, as it is generated.
 type Written struct {
 	Row          int
 	Token        int64
-	Text         string       // what is certain now: whole characters, nothing of a stop string; often empty
-	Logprob      float32      // of the token, if Logprobs were asked for; else 0
-	FinishReason FinishReason // not FinishNone with the last token of a row
+	Text         string       // final text: whole characters, no part of a stop string; often empty
+	Logprob      float32      // log-probability of the token, if requested; otherwise 0
+	FinishReason FinishReason // set for the last token of a row
 
-	Uncertainty // of an ensemble; else all 0
+	Uncertainty // for an ensemble; otherwise all 0
 }
 
-// Uncertainty is what the members of an ensemble thought of a token.
+// Uncertainty is the disagreement of the members of an ensemble about a token.
 type Uncertainty struct {
-	Entropy           float64 `json:"entropy"`            // of the combined distribution, in nats
-	MutualInformation float64 `json:"mutual_information"` // how much of it is disagreement, in nats
-	Agreement         float64 `json:"agreement"`          // share of the members that would take this token
+	Entropy           float64 `json:"entropy"`            // entropy of the combined distribution, in nats
+	MutualInformation float64 `json:"mutual_information"` // part of it caused by disagreement, in nats
+	Agreement         float64 `json:"agreement"`          // fraction of the members that would choose this token
 }
 
-// GenerateOptions are the options of Generator.Generate, Run and Append. The zero value takes the most probable
-// token each time, at most 256 of them.
+// GenerateOptions are the options of Generator.Generate, Run and Append. The zero value takes the most probable token
+// each time, and generates at most 256.
 type GenerateOptions struct {
-	MaxNewTokens      uint32   // most tokens to write in each row; 0 with MaxLength 0 is 256
-	MaxLength         uint32   // most tokens in each row, the prompt included; 0 is no such limit
-	TopK              uint32   // draw among this many most probable tokens; 0 is all
-	Temperature       float32  // 0 is always the most probable token; else logits are divided by it before the draw
-	TopP              float32  // draw among the most probable tokens that together have this probability; 0 is all
-	MinP              float32  // draw among tokens at least this many times as probable as the most probable; 0 is all
-	RepetitionPenalty float32  // above 1, tokens of prompt and text become less probable; 0 is off
-	PresencePenalty   float32  // taken off the logits of tokens already written; 0 is off
-	FrequencyPenalty  float32  // taken off the logits of tokens already written, for each time; 0 is off
-	NoRepeatNgramSize uint32   // no sequence of this many tokens appears twice; 0 is off
-	Logprobs          uint32   // 0 is without, n gives that of each token and of the n - 1 most probable ones
+	MaxNewTokens      uint32   // maximum number of tokens to generate per row; 0 with MaxLength 0 for 256
+	MaxLength         uint32   // maximum number of tokens per row, including the prompt; 0 for no limit
+	TopK              uint32   // sample from this many most probable tokens; 0 for all
+	Temperature       float32  // logits are divided by it before sampling; 0 always takes the most probable token
+	TopP              float32  // sample from the most probable tokens that together have this probability; 0 for all
+	MinP              float32  // sample from tokens at least this many times as probable as the best one; 0 for all
+	RepetitionPenalty float32  // above 1, tokens of prompt and text become less probable; 0 disables it
+	PresencePenalty   float32  // subtracted from the logits of tokens already generated; 0 disables it
+	FrequencyPenalty  float32  // subtracted for each occurrence of a token already generated; 0 disables it
+	NoRepeatNgramSize uint32   // no sequence of this many tokens appears twice; 0 disables it
+	Logprobs          uint32   // 0 for none, n for each token and the n - 1 most probable ones
 	Seed              uint64   // the same seed gives the same text
-	Stop              []string // end a row's text and are no part of it
-	Rendered          bool     // prompts have their special tokens in them already: what Model.RenderChat gives
-	IgnoreEOS         bool     // go on after end-of-sequence tokens
-	StopTokens        []int64  // ids of tokens that end a row's text and are no part of it
+	Stop              []string // strings that end a row's text and are not part of it
+	Rendered          bool     // prompts already contain special tokens, like those of Model.RenderChat
+	IgnoreEOS         bool     // continue after end-of-sequence tokens
+	StopTokens        []int64  // ids of tokens that end a row's text and are not part of it
 
-	// OnToken is called for every token, on the goroutine that made the call. Returning false ends all rows. If
-	// it panics they end too, and the panic goes on when the call has ended.
+	// OnToken is called for every token, on the goroutine that made the call. Returning false ends all rows. If it
+	// panics, they end too, and the panic continues when the call has ended.
 	OnToken func(Written) bool
 }
 
-// Generation is what was written in one row.
+// Generation is the generated text of one row.
 type Generation struct {
 	Text         string       `json:"text"`     // without stop string and special tokens
-	Tokens       []int64      `json:"tokens"`   // the one that ended the text included
-	Logprobs     []Logprobs   `json:"logprobs"` // one for each token, if asked for
+	Tokens       []int64      `json:"tokens"`   // including the one that ended the text
+	Logprobs     []Logprobs   `json:"logprobs"` // one per token, if requested
 	FinishReason FinishReason `json:"finish_reason"`
-	PromptTokens int          `json:"prompt_tokens"` // in the row before these
+	PromptTokens int          `json:"prompt_tokens"` // tokens in the row before these
 
-	Uncertainty     []Uncertainty `json:"uncertainty"`      // one for each token, if an ensemble wrote it
-	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // their mean; else nil
+	Uncertainty     []Uncertainty `json:"uncertainty"`      // one per token, if an ensemble generated it
+	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // their mean; otherwise nil
 }
 
 // Logprob is a token and the natural logarithm of its probability.
@@ -163,7 +162,7 @@ type Logprobs struct {
 	Top    []Logprob `json:"top"`    // of the most probable tokens, best first
 }
 
-// Generate writes a text after each prompt. What the generator had read before is dropped.
+// Generate generates a text after each prompt. Earlier rows are dropped.
 func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateOptions) ([]Generation, error) {
 	var m memory
 	defer m.free()
@@ -176,7 +175,7 @@ func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateO
 	})
 }
 
-// Append appends text to a row (0 for a conversation; this makes it), to be read by the next Run. Of the options
+// Append appends text to a row (0 for a conversation; this creates it), to be read by the next Run. Of the options,
 // only Rendered matters.
 func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	c, err := g.acquire()
@@ -194,7 +193,7 @@ func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	})
 }
 
-// Run writes on in all rows: only what is new is computed. It gives what was written now.
+// Run continues all rows: only new tokens are computed. It returns the text generated by this call.
 func (g *Generator) Run(ctx context.Context, o *GenerateOptions) ([]Generation, error) {
 	return g.write(ctx, o, func(
 		c *C.optimize_generator_t, options *C.optimize_generate_options_t, call *C.optimize_call_t,
@@ -204,7 +203,7 @@ func (g *Generator) Run(ctx context.Context, o *GenerateOptions) ([]Generation, 
 	})
 }
 
-// Reset forgets all rows.
+// Reset drops all rows.
 func (g *Generator) Reset() error {
 	c, err := g.acquire()
 	if err != nil {
@@ -247,7 +246,7 @@ func (g *Generator) write(ctx context.Context, o *GenerateOptions, write writeFu
 	return report.Generations, err
 }
 
-// c gives the options in the form C takes, but for OnToken.
+// c returns the options in their C form, except for OnToken.
 func (o *GenerateOptions) c(m *memory) C.optimize_generate_options_t {
 	if o == nil {
 		o = &GenerateOptions{}
@@ -275,7 +274,7 @@ func (o *GenerateOptions) c(m *memory) C.optimize_generate_options_t {
 	}
 }
 
-// tokens is what the C callback reaches through its user data.
+// tokens is the user data of the C callback.
 type tokens struct {
 	caught
 	tell func(Written) bool

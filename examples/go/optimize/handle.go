@@ -12,11 +12,11 @@ import (
 	"unsafe"
 )
 
-// ErrClosed says that something was used after its Close.
+// ErrClosed is returned when something is used after its Close.
 var ErrClosed = errors.New("optimize: used after Close")
 
-// handle owns a C handle: P is a pointer to its type. It counts the calls that use it, so that neither Close
-// nor the garbage collector frees it under one of them.
+// handle owns a C handle: P is a pointer to its type. It counts the calls that use it, so that neither Close nor the
+// garbage collector frees it during one of them.
 type handle[P any] struct {
 	mu   sync.Mutex
 	c    P
@@ -31,8 +31,8 @@ func own[P any](c P, free func(P)) *handle[P] {
 	return h
 }
 
-// acquire gives the C handle for a call, which ends with release. A deferred release is also what keeps the
-// garbage collector away during the call.
+// acquire returns the C handle for a call, which ends with release. A deferred release also keeps the garbage
+// collector away during the call.
 func (h *handle[P]) acquire() (c P, err error) {
 	if h == nil {
 		return c, ErrClosed
@@ -56,7 +56,7 @@ func (h *handle[P]) release() {
 	}
 }
 
-// Close frees what the library holds, at once or when the calls that use it end. It returns nil.
+// Close frees the library's memory, at once or when the calls that use it end. It returns nil.
 func (h *handle[P]) Close() error {
 	if h == nil {
 		return nil
@@ -71,8 +71,8 @@ func (h *handle[P]) Close() error {
 	return nil
 }
 
-// memory is C memory for the arguments of one call. Go memory may be given to C, but only if it holds no
-// pointers to other Go memory: lists of strings, and strings in structs, have to be copied.
+// memory is C memory for the arguments of one call. Go memory may be passed to C only if it contains no pointers to
+// other Go memory: lists of strings, and strings in structs, have to be copied.
 type memory struct{ blocks []unsafe.Pointer }
 
 func (m *memory) free() {
@@ -81,8 +81,8 @@ func (m *memory) free() {
 	}
 }
 
-// text copies a string. C would take it to end at its first NUL: an invalid byte in the place of each makes
-// the library refuse such a string, instead of opening another file than the one that was meant.
+// text copies a string. C would end it at its first NUL: replacing each NUL by an invalid byte makes the library
+// reject such a string instead of opening another file.
 func (m *memory) text(s string) *C.char {
 	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xff")))
 }
@@ -98,7 +98,7 @@ func (m *memory) texts(list []string) **C.char {
 	return m.pointers(list, m.text)
 }
 
-// prompts gives texts with their sizes, so that they may hold anything.
+// prompts returns texts with their sizes, so that they may contain NUL.
 func (m *memory) prompts(list []string) (texts **C.char, sizes []C.size_t) {
 	for _, s := range list {
 		sizes = append(sizes, C.size_t(len(s)))
@@ -118,7 +118,7 @@ func (m *memory) pointers(list []string, copied func(string) *C.char) **C.char {
 	return c
 }
 
-// tensors is a list of handles in memory of C, for structs: those must not point into memory of Go.
+// tensors returns a list of handles in C memory, for structs, which must not point into Go memory.
 func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	if len(list) == 0 {
 		return nil
@@ -160,7 +160,7 @@ func (m *memory) keep(c *C.char) *C.char {
 	return c
 }
 
-// bytesOf is the memory of a slice of numbers.
+// bytesOf returns the memory of a slice of numbers.
 func bytesOf[T any](s []T) []byte {
 	if len(s) == 0 {
 		return nil
@@ -168,7 +168,7 @@ func bytesOf[T any](s []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
 }
 
-// addressable gives a slice with a first element whose address can be taken, for C to ignore if there is none.
+// addressable returns a slice with a first element whose address can be taken; C ignores it if the slice is empty.
 func addressable[T any](s []T) []T {
 	if len(s) == 0 {
 		return make([]T, 1)
@@ -176,7 +176,7 @@ func addressable[T any](s []T) []T {
 	return s
 }
 
-// flag is how C options say yes and no.
+// flag converts a boolean to the form of C options.
 func flag(yes bool) C.uint32_t {
 	if yes {
 		return 1

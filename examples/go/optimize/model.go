@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Model is a loaded or made model. It is immutable.
+// Model is a loaded or created model. It is immutable.
 type Model struct {
 	*handle[*C.optimize_model_t]
 }
@@ -55,23 +55,23 @@ func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	return newModel(model), nil
 }
 
-// ExternalData says where Save puts weights.
+// ExternalData is where Save writes weights.
 type ExternalData int32
 
-// Where Save puts weights.
+// Where Save writes weights.
 const (
 	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB
 	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file; it holds up to 2 GiB
-	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // beside the .onnx file
+	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // in a file next to the .onnx file
 )
 
 // SaveOptions are the options of Model.Save.
 type SaveOptions struct {
 	ExternalData ExternalData
-	Packed       bool // one file in which zeros take next to nothing; only this library reads it
+	Packed       bool // one file in which zeros take almost no space; only this library reads it
 }
 
-// Save saves a model, atomically: until it is complete and on the disk, what was at path stays.
+// Save saves a model atomically: until it is complete and on disk, an existing file at path is kept.
 func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -99,7 +99,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 	return saved, json.Unmarshal(take(report), saved)
 }
 
-// Inspect says what is inside a model.
+// Inspect describes the content of a model.
 func (m *Model) Inspect() (*Inspection, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -115,7 +115,7 @@ func (m *Model) Inspect() (*Inspection, error) {
 	return inspection, json.Unmarshal(inspection.JSON, inspection)
 }
 
-// Tokenizer loads the tokenizer.json beside a model. It fails with ErrNotFound if there is none.
+// Tokenizer loads the tokenizer.json next to a model. It fails with ErrNotFound if there is none.
 func (m *Model) Tokenizer() (*Tokenizer, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -136,9 +136,9 @@ type Message struct {
 	Content string `json:"content"`
 }
 
-// RenderChat gives a conversation as the text the model was trained on, by its chat template: a prompt that is
-// Rendered. messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound if
-// the model has no template.
+// RenderChat returns a conversation in the text format that the model was trained on, by its chat template: a prompt
+// for Rendered. messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound
+// if the model has no template.
 func (m *Model) RenderChat(messages any) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -161,7 +161,7 @@ func (m *Model) RenderChat(messages any) (string, error) {
 	return string(take(rendered)), nil
 }
 
-// Inputs describes what a run must feed.
+// Inputs returns the inputs of a run.
 func (m *Model) Inputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -173,7 +173,7 @@ func (m *Model) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs describes what a run gives.
+// Outputs returns the outputs of a run.
 func (m *Model) Outputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -189,8 +189,8 @@ func (m *Model) Outputs() ([]ValueInfo, error) {
 type ValueInfo struct {
 	Name     string
 	DType    DType    // Unknown for a sequence or map
-	Dims     []int64  // -1 where any size will do; nil if not even the rank is declared
-	DimNames []string // equal names must be equal sizes, "" has no such meaning
+	Dims     []int64  // -1 for dynamic sizes; nil if the rank is unknown
+	DimNames []string // equal names mean equal sizes; "" has no meaning
 }
 
 type infoOut = *C.optimize_value_info_t
@@ -207,7 +207,7 @@ func values(count C.size_t, get func(C.size_t, infoOut, errorOut) status) ([]Val
 			list[i].Dims = []int64{}
 		}
 		if info.rank <= 0 {
-			continue // what the pointers are then is not for Go to look at
+			continue // the pointers are not valid then
 		}
 		list[i].Dims = append(list[i].Dims, unsafe.Slice((*int64)(info.dims), info.rank)...)
 		for _, name := range unsafe.Slice(info.dim_names, info.rank) {

@@ -9,37 +9,37 @@
 //
 //	export CGO_CFLAGS=$(pkg-config --cflags optimize) CGO_LDFLAGS=$(pkg-config --libs optimize)
 //
-// Rules that hold for the whole package:
+// Rules for the whole package:
 //
 //   - A context.Context stops a call: cancelling it ends the call within milliseconds, and its deadline becomes
 //     the call's timeout. Progress is reported to the function of [WithProgress].
-//   - Errors of the library are [*Error]; errors.Is compares them with ErrNotFound, ErrBusy and the like.
-//   - Options may be nil; the zero value of every field means its default.
-//   - Close frees at once what the garbage collector would free in its own time. What is closed during a call
-//     is freed when the call ends. Handles may be closed in any order, and more than once.
+//   - Errors of the library are [*Error]; errors.Is compares them with ErrNotFound, ErrBusy and so on.
+//   - Options may be nil; the zero value of every field selects its default.
+//   - Close frees memory at once that the garbage collector would free later. Objects closed during a call are freed
+//     when the call ends. Handles may be closed in any order, and more than once.
 //   - Any number of goroutines may use a [Context], [Model], [Tensor] or [Tokenizer] at once. A [Session] or
-//     [Generator] takes one call at a time.
+//     [Generator] runs one call at a time.
 package optimize
 
 // #cgo LDFLAGS: -loptimize
 // #include <optimize.h>
 import "C"
 
-// Version is the version of the library, e.g. "0.1.0".
+// Version returns the version of the library, e.g. "0.1.0".
 func Version() string { return C.GoString(C.optimize_version()) }
 
-// Context is where calls find ONNX Runtime and the number of threads. One per program is usual.
+// Context has the settings of calls: the ONNX Runtime library and the number of threads. A program usually needs one.
 type Context struct {
 	*handle[*C.optimize_context_t]
 }
 
 // ContextOptions are the options of [NewContext].
 type ContextOptions struct {
-	Threads        uint32 // for every call that does not say otherwise; 0 is all processors
-	RuntimeLibrary string // path of the ONNX Runtime library; "" looks where liboptimize looks
+	Threads        uint32 // default of all calls; 0 for all cores
+	RuntimeLibrary string // path of the ONNX Runtime library; "" searches the default places
 }
 
-// NewContext makes a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+// NewContext makes a context. It does not open ONNX Runtime yet: loading, quantizing and saving do not need it.
 func NewContext(o *ContextOptions) (*Context, error) {
 	if o == nil {
 		o = &ContextOptions{}
@@ -61,7 +61,7 @@ func NewContext(o *ContextOptions) (*Context, error) {
 	return &Context{own(context, func(c *C.optimize_context_t) { C.optimize_context_free(c) })}, nil
 }
 
-// RuntimeVersion opens ONNX Runtime, if it is not open yet, and gives its version, e.g. "1.32.0".
+// RuntimeVersion opens ONNX Runtime, if it is not open yet, and returns its version, e.g. "1.32.0".
 func (c *Context) RuntimeVersion() (string, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -9,37 +9,37 @@ import (
 	"unsafe"
 )
 
-// Package is an open package: a model made ready ahead of time. It is immutable.
+// Package is an open package: a model prepared ahead of time. It is immutable.
 type Package struct {
 	*handle[*C.optimize_package_t]
 }
 
 // Dimension is the range of a dimension of an input.
 type Dimension struct {
-	Input     string // name of the input, or its position: "0"
+	Input     string // name or index of the input: "0"
 	Dimension uint32
-	Name      string // dimensions of one name have one size in each run, and one range
+	Name      string // dimensions with one name have one size in each run, and one range
 	Min       uint64
-	Max       uint64 // 0 is no limit
+	Max       uint64 // 0 for no limit
 }
 
 // PackageOptions are the options of Context.Compile.
 type PackageOptions struct {
-	Dynamic       bool   // take any size where the model does; the first dimension is the batch
-	BatchMin      uint64 // 0 is 1
-	BatchMax      uint64 // 0 is 64
+	Dynamic       bool   // accept any size that the model accepts; the first dimension is the batch
+	BatchMin      uint64 // 0 for 1
+	BatchMax      uint64 // 0 for 64
 	DynamicShapes string // JSON: {input: {dimension: {"name", "min", "max"}}}
-	Variants      string // "fp32,int8", best first; empty is the model as it is
+	Variants      string // "fp32,int8", best first; "" for the original model
 	Licence       string
 	SignKey       string // 64 hexadecimal digits
 	SingleFile    bool
 	PortableOnly  bool
-	Packed        bool        // zeros take next to nothing
-	Engine        string      // path of a TensorRT engine of the model, with its manifest beside it; "" is none
-	Dimensions    []Dimension // as DynamicShapes
+	Packed        bool        // zeros take almost no space
+	Engine        string      // path of a TensorRT engine of the model, with its manifest next to it; "" for none
+	Dimensions    []Dimension // like DynamicShapes
 }
 
-// Compile makes a package of a model at path. It gives a report as JSON.
+// Compile makes a package of a model at path. It returns a report as JSON.
 func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -102,7 +102,7 @@ func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64
 
 // OpenOptions are the options of OpenPackage.
 type OpenOptions struct {
-	Variant   string // a variant or a precision; empty chooses by processor
+	Variant   string // a variant or a precision; "" chooses automatically
 	PublicKey string // 64 hexadecimal digits: the key that must have signed the package
 }
 
@@ -126,7 +126,7 @@ func OpenPackage(path string, o *OpenOptions) (*Package, error) {
 	return &Package{own(p, func(p *C.optimize_package_t) { C.optimize_package_free(p) })}, nil
 }
 
-// NewPackageSession makes a session of the variant that fits this processor. Runs keep the shape contract.
+// NewPackageSession loads the variant that fits this processor. Runs check the shape contract.
 func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -154,8 +154,8 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	return newSession(session), nil
 }
 
-// NewPackageEngine makes the TensorRT engine of a package ready to run on a device. It fails with ErrNotFound if there is
-// none, else as OpenTensorRT. Runs keep the shape contract.
+// NewPackageEngine loads the TensorRT engine of a package on a device. It fails with ErrNotFound if there is none,
+// otherwise like OpenTensorRT. Runs check the shape contract.
 func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -180,7 +180,7 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 	return newSession(session), nil
 }
 
-// Model gives the model of a package, for everything that takes one.
+// Model returns the model of a package, for all functions that take one.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -194,7 +194,7 @@ func (p *Package) Model() (*Model, error) {
 	return newModel(model), nil
 }
 
-// Tokenizer gives the tokenizer of a package. It fails with ErrNotFound if there is none.
+// Tokenizer returns the tokenizer of a package. It fails with ErrNotFound if there is none.
 func (p *Package) Tokenizer() (*Tokenizer, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -208,7 +208,7 @@ func (p *Package) Tokenizer() (*Tokenizer, error) {
 	return newTokenizer(tokenizer), nil
 }
 
-// Generator makes the package's model ready to write.
+// Generator loads the package's model for generation.
 func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -233,7 +233,7 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}, nil
 }
 
-// Inspect gives the manifest as JSON, with the variant that is used here and why.
+// Inspect returns the manifest as JSON, with the variant used on this machine and the reason.
 func (p *Package) Inspect(c *Context) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -252,8 +252,8 @@ func (p *Package) Inspect(c *Context) ([]byte, error) {
 	return take(report), nil
 }
 
-// Verify fails if a single bit of a package is not what it was, or if publicKey (64 hexadecimal digits) is not empty and
-// did not sign it.
+// Verify fails if a single bit of a package has changed, or if publicKey (64 hexadecimal digits) is not empty and did
+// not sign it.
 func (p *Package) Verify(ctx context.Context, publicKey string) error {
 	raw, err := p.acquire()
 	if err != nil {

@@ -5,10 +5,10 @@ import "C"
 
 import "encoding/json"
 
-// Provider is what sessions run on.
+// Provider is an execution provider.
 type Provider int32
 
-// What sessions run on. ProviderAuto is to ask with: TensorRT, else CUDA, else the processor.
+// The execution providers. ProviderAuto is for requests: TensorRT, else CUDA, else the CPU.
 const (
 	ProviderCPU      Provider = C.OPTIMIZE_PROVIDER_CPU
 	ProviderCUDA     Provider = C.OPTIMIZE_PROVIDER_CUDA
@@ -16,34 +16,35 @@ const (
 	ProviderAuto     Provider = C.OPTIMIZE_PROVIDER_AUTO
 )
 
-// Execution says where sessions run, in the options of all that makes some. A provider that is asked for and cannot be
-// had is ErrBackendMissing or ErrDeviceMissing, never another one in its place.
+// Execution selects where sessions run; it is part of the options of functions that create sessions. An unavailable
+// provider fails with ErrBackendMissing or ErrDeviceMissing; it is never replaced by another.
 type Execution struct {
 	Provider    Provider
-	DeviceID    uint32 // number of the device, from 0
-	EngineCache string // TensorRT: absolute path of a folder for engines; "" keeps none
+	DeviceID    uint32 // index of the GPU, from 0
+	EngineCache string // TensorRT: absolute path of the engine cache folder; "" for none
 }
 
 // Placement is where a session runs.
 type Placement struct {
 	Provider   string         `json:"provider"`
 	DeviceID   uint32         `json:"device_id"`
-	Nodes      map[string]int `json:"nodes"`       // nodes of the optimized graph by provider; nil if the processor was asked for
-	PassedOver []string       `json:"passed_over"` // after ProviderAuto: what comes first, and why it was not taken
-	// WeightsCopied: of a package's variant optimized ahead, why its weights are not read where they are mapped, if not.
+	Nodes      map[string]int `json:"nodes"`       // nodes by provider; nil if the CPU was requested
+	PassedOver []string       `json:"passed_over"` // after ProviderAuto: earlier providers and the reasons
+	// WeightsCopied: for a package's variant optimized ahead of time, the reason why its weights are not read where they
+	// are mapped.
 	WeightsCopied string `json:"weights_copied"`
 }
 
-// Availability is whether sessions can run on a provider here.
+// Availability is whether sessions can run on a provider on this machine.
 type Availability struct {
 	Provider  string `json:"provider"`
 	DeviceID  uint32 `json:"device_id"`
 	Available bool   `json:"available"`
-	Status    string `json:"status"` // if not, of which sort the reason is
+	Status    string `json:"status"` // if not available, the kind of the reason
 	Reason    string `json:"reason"`
 }
 
-// Providers says what sessions can run on here, best first.
+// Providers returns the providers that sessions can run on, best first.
 func (c *Context) Providers(deviceID uint32) ([]Availability, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -62,7 +63,7 @@ func (c *Context) Providers(deviceID uint32) ([]Availability, error) {
 	return found, err
 }
 
-// Placement says where the session runs.
+// Placement returns where the session runs.
 func (s *Session) Placement() (*Placement, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Session) Placement() (*Placement, error) {
 	return placement, json.Unmarshal(take(buffer), placement)
 }
 
-// Placement says where the models of the generator run.
+// Placement returns where the models of the generator run.
 func (g *Generator) Placement() ([]Placement, error) {
 	generator, err := g.acquire()
 	if err != nil {

@@ -8,22 +8,22 @@ import (
 	"encoding/json"
 )
 
-// PruneMethod says how weights are chosen for pruning.
+// PruneMethod is how weights are selected for pruning.
 type PruneMethod int32
 
-// How weights are chosen. Wanda and SparseGPT need a calibration text.
+// The pruning methods. Wanda and SparseGPT need a calibration text.
 const (
 	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // the smallest become zero
-	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // any become zero, by the seed
-	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // the smallest by magnitude times norm of the input
-	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // those whose loss the others make up for
-	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // whole neurons, channels and heads go
+	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // random ones become zero, by the seed
+	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // the smallest by magnitude times input norm
+	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // those whose removal the other weights compensate
+	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // whole neurons, channels and heads are removed
 )
 
-// Importance says by what structured pruning judges a neuron, channel or head.
+// Importance is the criterion of structured pruning for neurons, channels and heads.
 type Importance int32
 
-// By what units are judged.
+// The importance criteria.
 const (
 	ImportanceL1         Importance = C.OPTIMIZE_IMPORTANCE_L1
 	ImportanceL2         Importance = C.OPTIMIZE_IMPORTANCE_L2
@@ -34,32 +34,32 @@ const (
 // PruneOptions are the options of Context.Prune.
 type PruneOptions struct {
 	Method        PruneMethod
-	Sparsity      float64 // share of each weight that is to be zero; 0 is 0.5, or what the pattern says
-	PatternKeep   uint32  // with PatternOf, 2 and 4 for 2:4: of each 4 neighbours at most 2 stay
+	Sparsity      float64 // fraction of zeros in each weight; 0 for 0.5, or that of the pattern
+	PatternKeep   uint32  // with PatternOf, 2 and 4 for 2:4: at most 2 of each 4 adjacent weights remain
 	PatternOf     uint32
 	Global        bool   // magnitude and random: one threshold for all weights
 	Embeddings    bool   // also prune embedding tables
-	Threads       uint32 // 0 is as the context says
+	Threads       uint32 // 0 for the context's
 	Importance    Importance
 	RoundTo       uint32   // structured: sizes stay multiples of this
-	Reconstruct   bool     // structured: fit the weight behind each cut on the calibration text
-	DropLayers    uint32   // structured: whole layers that go
-	Seed          uint64   // of random choices
-	MinElements   uint64   // weights with fewer elements are left; 0 is 1024
-	TargetModules []string // names or globs of modules, weights or nodes; without any, all of MatMul, Gemm and Conv
-	Exclude       []string // what is left as it is; wins over TargetModules
-	Overrides     []string // GLOB=SPARSITY, another sparsity for what matches
-	Calibration   string   // a text for the methods that look at what flows through weights; "" is none
-	Windows       uint32   // of the calibration text; 0 is 16, or 64 with Reconstruct
-	WindowLength  uint32   // tokens of a window; 0 is 512, or as many as the model takes
-	ScratchFolder string   // for the pruned weights until they are saved; "" is the system's
-	Layers        []uint32 // structured: numbers of layers that go, instead of DropLayers
-	TargetSize    uint64   // structured, instead of Sparsity: as little as it takes to come down to so many bytes
-	TargetSpeedup float64  // structured, instead of Sparsity: as little as it takes to be so many times as fast
+	Reconstruct   bool     // structured: fit the weight after each cut on the calibration text
+	DropLayers    uint32   // structured: number of layers to remove
+	Seed          uint64   // seed of random choices
+	MinElements   uint64   // weights with fewer elements are skipped; 0 for 1024
+	TargetModules []string // names or globs of modules, weights or nodes; none for all MatMul, Gemm and Conv
+	Exclude       []string // what is skipped; takes precedence over TargetModules
+	Overrides     []string // GLOB=SPARSITY, another sparsity for matches
+	Calibration   string   // text for methods that use activations; "" for none
+	Windows       uint32   // windows of the calibration text; 0 for 16, or 64 with Reconstruct
+	WindowLength  uint32   // window length in tokens; 0 for 512, or the model's maximum
+	ScratchFolder string   // folder for the pruned weights until they are saved; "" for the system's
+	Layers        []uint32 // structured: indices of layers to remove, instead of DropLayers
+	TargetSize    uint64   // structured, instead of Sparsity: size in bytes to prune to, as little as needed
+	TargetSpeedup float64  // structured, instead of Sparsity: speed-up to prune for, as little as needed
 }
 
-// Prune makes a model with fewer weights of one, which stays. It fails with ErrInvalidArgument if a target matches
-// nothing, with ErrUnsupported if no weight could be pruned.
+// Prune returns a new model with fewer weights; the original stays unchanged. It fails with ErrInvalidArgument if a
+// target matches nothing, and with ErrUnsupported if no weight could be pruned.
 func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

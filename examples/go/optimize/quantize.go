@@ -13,27 +13,27 @@ type QuantizeType int32
 
 // The forms.
 const (
-	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8 weights; activations are quantized as they come
-	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights in blocks of 2, 4 or 8 bits; activations stay float
-	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8 weights; scales of activations are found on calibration data
+	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8; activations at run time
+	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights of 2, 4 or 8 bits in blocks
+	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8; activations calibrated
 )
 
-// Algorithm says how the values of weights in blocks are chosen.
+// Algorithm is how the codes of block-quantized weights are chosen.
 type Algorithm int32
 
-// How the values of weights in blocks are chosen.
+// The algorithms for block-quantized weights.
 const (
 	AlgorithmAuto Algorithm = C.OPTIMIZE_ALGORITHM_AUTO // GPTQ with calibration data, else RTN
-	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // to the nearest code; scale and zero point by search
+	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // round to nearest; scale and zero point by search
 	AlgorithmHQQ  Algorithm = C.OPTIMIZE_ALGORITHM_HQQ  // half-quadratic quantization
-	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // the error of each weight is spread over those that follow
-	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // inputs are scaled by what activations are worth
+	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // later weights compensate the error of each weight
+	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // weights are scaled by the importance of activations
 )
 
-// CalibrationMethod says how the range of an activation is found on calibration data.
+// CalibrationMethod is how the range of an activation is determined on calibration data.
 type CalibrationMethod int32
 
-// How the range of an activation is found.
+// The calibration methods.
 const (
 	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // from the smallest to the largest value
 	CalibrationPercentile CalibrationMethod = C.OPTIMIZE_CALIBRATION_PERCENTILE // without the outermost values
@@ -41,22 +41,22 @@ const (
 	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // the least squared error
 )
 
-// ScaleType says how the scales of blocks are stored. Sessions see float32 all the same.
+// ScaleType is the type in which scales of blocks are stored. Sessions convert them to float32.
 type ScaleType int32
 
-// How the scales of blocks are stored.
+// The types of scales.
 const (
-	ScaleUint8   ScaleType = C.OPTIMIZE_SCALE_UINT8   // one byte, times a float32 factor for each row
+	ScaleUint8   ScaleType = C.OPTIMIZE_SCALE_UINT8   // one byte, times a float32 factor per row
 	ScaleFloat16 ScaleType = C.OPTIMIZE_SCALE_FLOAT16 // two bytes
 	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // four bytes
 )
 
-// ReduceRange says whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.
+// ReduceRange is whether weights use 7 of their 8 bits, which x86 processors without VNNI require.
 type ReduceRange int32
 
 // Whether weights use 7 of their 8 bits.
 const (
-	ReduceRangeAuto ReduceRange = C.OPTIMIZE_REDUCE_RANGE_AUTO // by the processor here
+	ReduceRangeAuto ReduceRange = C.OPTIMIZE_REDUCE_RANGE_AUTO // depends on this processor
 	ReduceRangeOn   ReduceRange = C.OPTIMIZE_REDUCE_RANGE_ON   // 7 bits, for processors without VNNI
 	ReduceRangeOff  ReduceRange = C.OPTIMIZE_REDUCE_RANGE_OFF  // 8 bits
 )
@@ -64,36 +64,37 @@ const (
 // QuantizeOptions are the options of Context.Quantize.
 type QuantizeOptions struct {
 	Type              QuantizeType
-	Bits              uint32 // of a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4
+	Bits              uint32 // bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4
 	ReduceRange       ReduceRange
 	PerTensor         bool   // one scale for a whole weight instead of one per output channel
-	KeepEmbeddings    bool   // leave embedding tables in float
-	Threads           uint32 // 0 is as the context says
-	BlockSize         uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 is 32
-	Symmetric         bool   // weight-only: zero is the middle code, instead of a zero point for each block
+	KeepEmbeddings    bool   // keep embedding tables in float
+	Threads           uint32 // 0 for the context's
+	BlockSize         uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 for 32
+	Symmetric         bool   // weight-only: no zero points; zero is the middle code
 	ScaleType         ScaleType
-	AccuracyLevel     uint32            // weight-only: 4 rounds activations to 8 bits, the fast way; 1 leaves them float; 0 is 4
-	MinElements       uint64            // weights with fewer elements are left; 0 is 1024
-	Include           []string          // globs over node and weight names; without any, all nodes
-	Exclude           []string          // globs over what to leave as it is; wins over Include
-	Overrides         []string          // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for what matches
-	Calibration       string            // weight-only: a text on which layers are to give what they gave (GPTQ); "" is none
-	Windows           uint32            // of the calibration text; 0 is 16
-	WindowLength      uint32            // tokens of a window; 0 is 512, or as many as the model takes
-	Algorithm         Algorithm         // weight-only
-	CalibrationMethod CalibrationMethod // static
-	Percentile        float64           // static: per cent of values that CalibrationPercentile keeps; 0 is 99.99
-	SmoothQuant       float64           // static: how much of the spread of activations moves into the weights, 0 to 1
-	MaxQualityLoss    float64           // KL divergence in nats for models with logits, else 1 - mean cosine; 0 is no limit
-	TargetSize        uint64            // bytes the result may have; 0 is no limit
-	NeverSlower       bool              // leave in float what is not faster quantized, measured here
-	// CalibrationTensors is calibration data that is no text: values of inputs by name, first dimension samples.
+	AccuracyLevel     uint32            // weight-only: 4 quantizes activations to 8 bits (fast); 1 does not; 0 for 4
+	MinElements       uint64            // weights with fewer elements are skipped; 0 for 1024
+	Include           []string          // globs of node and weight names; none for all nodes
+	Exclude           []string          // globs of names to skip; takes precedence over Include
+	Overrides         []string          // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for matches
+	Calibration       string            // weight-only: calibration text (GPTQ); "" for none
+	Windows           uint32            // windows of the calibration text; 0 for 16
+	WindowLength      uint32            // window length in tokens; 0 for 512, or the model's maximum
+	Algorithm         Algorithm         // weight-only: how codes are chosen
+	CalibrationMethod CalibrationMethod // static: how activation ranges are determined
+	Percentile        float64           // static: per cent of values that CalibrationPercentile keeps; 0 for 99.99
+	SmoothQuant       float64           // static: fraction of the activation range moved into the weights, 0 to 1
+	MaxQualityLoss    float64           // limit of KL divergence in nats, or of 1 - mean cosine; 0 for no limit
+	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
+	NeverSlower       bool              // keep in float what is not faster when quantized, measured on this machine
+	// CalibrationTensors is calibration data other than text: values of inputs by name, whose first dimension counts
+	// samples.
 	CalibrationTensors map[string]*Tensor
-	ScratchFolder      string // for the quantized weights until they are saved; "" is the system's
+	ScratchFolder      string // folder for the quantized weights until they are saved; "" for the system's
 }
 
-// Quantize makes a smaller model of one, which stays. It fails with ErrUnsupported if there is nothing to
-// quantize.
+// Quantize returns a new, smaller model; the original stays unchanged. It fails with ErrUnsupported if there is
+// nothing to quantize.
 func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -2,8 +2,7 @@ package optimize
 
 import "encoding/json"
 
-// Report is what a technique or a benchmark did and measured: the main fields of docs/report.md, and in JSON
-// all of them.
+// Report is the result of a technique or a benchmark: the main fields of docs/report.md, and all of them in JSON.
 type Report struct {
 	SchemaVersion uint32         `json:"schema_version"`
 	Operation     string         `json:"operation"`
@@ -19,14 +18,14 @@ type Report struct {
 	JSON json.RawMessage `json:"-"`
 }
 
-// File identifies a model, external data included, or a file of one.
+// File identifies a model, including external data, or one of its files.
 type File struct {
 	Path   string `json:"path"`
 	Bytes  uint64 `json:"bytes"`
 	SHA256 string `json:"sha256"`
 }
 
-// Node is what was done to a node, and why.
+// Node is the action for a node, and the reason.
 type Node struct {
 	Name   string `json:"name"`
 	Op     string `json:"op"`
@@ -34,7 +33,7 @@ type Node struct {
 	Reason string `json:"reason"`
 }
 
-// Measurements are the figures of original and result, measured side by side.
+// Measurements compare original and result.
 type Measurements struct {
 	Runs      int                      `json:"runs"`
 	LatencyMS Both[map[string]float64] `json:"latency_ms"` // "median", "min", "p90"
@@ -47,19 +46,19 @@ type Measurements struct {
 	LoadMS        Both[float64] `json:"load_ms"`
 	ResidentBytes Both[uint64]  `json:"resident_bytes"`
 	Bytes         Both[uint64]  `json:"bytes"`
-	SizeRatio     float64       `json:"size_ratio"` // how many times smaller the result is
+	SizeRatio     float64       `json:"size_ratio"` // size of the original divided by the size of the result
 }
 
-// Both is a figure of the original and the same of the result.
+// Both is the same figure for the original and for the result.
 type Both[T any] struct {
 	Original T `json:"original"`
 	Result   T `json:"result"`
 }
 
-// Quality is how close the outputs of the result are to those of the original. What makes no sense for the
-// model's main output is nil.
+// Quality is how close the outputs of the result are to those of the original. Figures that do not apply to the
+// model's primary output are nil.
 type Quality struct {
-	Output        string   `json:"output"` // the main output
+	Output        string   `json:"output"` // the primary output
 	Samples       int      `json:"samples"`
 	Cosine        *float64 `json:"cosine"`
 	MaxAbsError   *float64 `json:"max_abs_error"`
@@ -67,20 +66,20 @@ type Quality struct {
 	KL            *float64 `json:"kl"`
 }
 
-// SaveReport is the files that a save wrote.
+// SaveReport lists the files that a save wrote.
 type SaveReport struct {
 	Files []File `json:"files"`
 }
 
-// Inspection is what is inside a model: the main fields of docs/report.md, and in JSON all of them.
+// Inspection is the content of a model: the main fields of docs/report.md, and all of them in JSON.
 type Inspection struct {
-	Bytes      uint64                `json:"bytes"` // of all files of the model
+	Bytes      uint64                `json:"bytes"` // size of all files of the model
 	IRVersion  int64                 `json:"ir_version"`
 	Opsets     map[string]int64      `json:"opsets"`
 	Producer   string                `json:"producer"`
 	Nodes      int                   `json:"nodes"`
 	Operators  map[string]int        `json:"operators"`
-	Weights    map[string]WeightInfo `json:"weights"` // by element type
+	Weights    map[string]WeightInfo `json:"weights"` // counts by element type
 	Parameters uint64                `json:"parameters"`
 	Metadata   map[string]string     `json:"metadata"`
 

@@ -5,30 +5,30 @@ import "C"
 
 import "context"
 
-// Session is a model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile fails with ErrBusy.
-// Make one for each goroutine that runs; they share the model's weights.
+// Session is a model, or a TensorRT engine of one, loaded for running. It runs one call at a time: a second one fails
+// with ErrBusy. Create one per goroutine; they share the model's weights.
 type Session struct {
 	*handle[*C.optimize_session_t]
 }
 
-// OptimizationLevel is how much ONNX Runtime rewrites the graph before it runs it.
+// OptimizationLevel is how much ONNX Runtime optimizes the graph.
 type OptimizationLevel int32
 
-// How much ONNX Runtime rewrites the graph.
+// The graph optimization levels.
 const (
-	OptimizationDefault  OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DEFAULT  // all it can
-	OptimizationDisabled OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DISABLED // the graph as it is
-	OptimizationBasic    OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_BASIC    // constants folded, idle nodes dropped
-	OptimizationExtended OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_EXTENDED // nodes fused as well
+	OptimizationDefault  OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DEFAULT  // all optimizations
+	OptimizationDisabled OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DISABLED // no optimization
+	OptimizationBasic    OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_BASIC    // constant folding, no redundant nodes
+	OptimizationExtended OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_EXTENDED // also fusion of nodes
 )
 
 // SessionOptions are the options of Context.NewSession.
 type SessionOptions struct {
-	Threads           uint32 // for the work of one node; 0 is as the context says
+	Threads           uint32 // threads for the work of one node; 0 for the context's
 	OptimizationLevel OptimizationLevel
-	DisablePrepacking bool // less memory and a faster start, slower runs; nothing for MatMulNBits models
-	RoundActivations  bool // faster with weights in blocks of a few bits, not as exact
-	TrustEngines      bool // the model's maker is trusted: engines that are ready in it are code
+	DisablePrepacking bool // less memory and a faster start, slower runs; no effect on MatMulNBits models
+	RoundActivations  bool // faster with block-quantized weights, less exact
+	TrustEngines      bool // trust the model's author: embedded engines contain code
 	Execution         Execution
 }
 
@@ -46,7 +46,7 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 	}
 }
 
-// NewSession makes a model ready to run.
+// NewSession loads a model for running.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -78,7 +78,7 @@ func newSession(raw *C.optimize_session_t) *Session {
 	return &Session{own(raw, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}
 }
 
-// Run runs the model and gives the outputs that are named, or all of them.
+// Run runs the model and returns the named outputs, or all of them.
 func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ...string) (map[string]*Tensor, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 	return results, nil
 }
 
-// Inputs describes what a run must feed.
+// Inputs returns the inputs of a run.
 func (s *Session) Inputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *Session) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs describes what a run gives.
+// Outputs returns the outputs of a run.
 func (s *Session) Outputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {

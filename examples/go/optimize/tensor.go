@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// DType is an element type, numbered as in ONNX.
+// DType is an element type, with its value in ONNX.
 type DType int32
 
 // The element types.
@@ -43,7 +43,7 @@ const (
 	Int2           DType = C.OPTIMIZE_DTYPE_INT2
 )
 
-// Element is a Go type that is an element type.
+// Element is a Go type that corresponds to an element type.
 type Element interface {
 	~bool | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
 		~float32 | ~float64 | ~complex64 | ~complex128
@@ -73,8 +73,8 @@ func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	return NewRawTensor(dtypeOf[T](), bytesOf(elements), dims...)
 }
 
-// NewRawTensor makes a tensor of any type but String from a copy of the bytes of its elements. Types below a
-// byte are packed, low bits first.
+// NewRawTensor makes a tensor of any type except String from a copy of the bytes of its elements. Types below a byte
+// are packed, low bits first.
 func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	bytes, sizes := addressable(data), addressable(dims)
 	var tensor *C.optimize_tensor_t
@@ -88,7 +88,7 @@ func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// NewStringTensor makes a tensor of strings, which hold no NUL.
+// NewStringTensor makes a tensor of strings, which must not contain NUL.
 func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var m memory
 	defer m.free()
@@ -104,7 +104,7 @@ func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// DType is the element type; Unknown after Close.
+// DType returns the element type; Unknown after Close.
 func (t *Tensor) DType() DType {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -114,7 +114,7 @@ func (t *Tensor) DType() DType {
 	return DType(C.optimize_tensor_dtype(tensor))
 }
 
-// Dims is the shape: empty for a scalar, and nil after Close.
+// Dims returns the shape: empty for a scalar, and nil after Close.
 func (t *Tensor) Dims() []int64 {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -143,7 +143,7 @@ func Elements[T Element](t *Tensor) ([]T, error) {
 	return elements, err
 }
 
-// Bytes copies the bytes of the elements; there are none for strings.
+// Bytes copies the bytes of the elements; it returns none for strings.
 func (t *Tensor) Bytes() (data []byte, err error) {
 	err = t.view(func(view []byte) { data = append(data, view...) })
 	return data, err

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Precision is what a TensorRT engine computes with.
+// Precision is the precision in which a TensorRT engine computes.
 type Precision int32
 
 // The precisions.
@@ -24,20 +24,20 @@ const (
 // TensorRTOptions are the options of Context.BuildTensorRT.
 type TensorRTOptions struct {
 	Precision           Precision
-	Backend             int32  // 0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime
-	OptimizationLevel   uint32 // 1 to 6 for TensorRT's 0 to 5; 0 is its default
-	BatchSize           uint64 // where the model leaves it open
-	SequenceLength      uint64 // where the model leaves it open
+	Backend             int32  // 0 for automatic, 1 for TensorRT, 2 for TensorRT-RTX, 3 for ONNX Runtime
+	OptimizationLevel   uint32 // 1 to 6 for TensorRT's levels 0 to 5; 0 for its default
+	BatchSize           uint64 // for a dynamic dimension
+	SequenceLength      uint64 // for a dynamic dimension
 	Dimensions          string // "batch=1:8:32,sequence=128"
 	MinShapes           string // "ids:1x16,mask:1x16"
 	OptShapes           string
 	MaxShapes           string
-	Profiles            string // several, as JSON
-	Library             string // folder of the libraries; empty looks for them
+	Profiles            string // several profiles, as JSON
+	Library             string // folder of the libraries; "" searches for them
 	TimingCache         string
-	Workspace           uint64  // bytes; 0 is all
-	MaxError            float64 // against fp32; 0 is 0.01 for FP16, 0.08 for BF16 and 0.15 for INT8 and FP8
-	ComputeCapabilities []int32 // TensorRT-RTX: devices to build for, 89 for 8.9
+	Workspace           uint64  // bytes; 0 for all
+	MaxError            float64 // limit against fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
+	ComputeCapabilities []int32 // TensorRT-RTX: compute capabilities to build for, 89 for 8.9
 	VersionCompatible   bool
 	HardwareCompatible  bool
 	Strip               bool
@@ -48,10 +48,10 @@ type TensorRTOptions struct {
 	Force               bool
 	RefuseMismatch      bool
 	Threads             uint32
-	Calibration         string // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" is built-in sentences
+	Calibration         string // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" for built-in sentences
 }
 
-// BuildTensorRT builds an engine of a model at path, with a manifest beside it. It gives a report as JSON.
+// BuildTensorRT builds an engine of a model at path, with a manifest next to it. It returns a report as JSON.
 func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, o *TensorRTOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -112,8 +112,8 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 	return take(report), nil
 }
 
-// CheckTensorRT looks whether an engine may be used here, of model if that is not nil, and gives its manifest as JSON.
-// trust says that whoever made it is trusted: it is code.
+// CheckTensorRT checks whether an engine may be used on this machine and, if model is not nil, whether it was built
+// from it. It returns the engine's manifest as JSON. trust says that its author is trusted: an engine contains code.
 func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, trust bool) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -139,12 +139,12 @@ func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, 
 	return take(manifest), nil
 }
 
-// TensorRTOpenOptions say how an engine is opened. Without Trust every engine is refused.
+// TensorRTOpenOptions are the options for opening an engine. Without Trust, every engine is rejected.
 type TensorRTOpenOptions struct {
-	Trust       bool   // whoever made it is trusted: an engine is code
-	DeviceID    uint32 // number of the device, from 0
-	ModelSHA256 string // of the model that it must be of; "" for any
-	Library     string // folder of TensorRT's libraries; "" looks for them
+	Trust       bool   // trust its author: an engine contains code
+	DeviceID    uint32 // index of the GPU, from 0
+	ModelSHA256 string // SHA-256 of its model; "" accepts any
+	Library     string // folder of TensorRT's libraries; "" searches for them
 }
 
 func (o *TensorRTOpenOptions) c(m *memory) C.optimize_tensorrt_open_options_t {
@@ -160,9 +160,9 @@ func (o *TensorRTOpenOptions) c(m *memory) C.optimize_tensorrt_open_options_t {
 	}
 }
 
-// OpenTensorRT makes an engine file ready to run on a device. It fails with ErrUntrusted if nobody says that its maker is
-// trusted, with ErrInvalidModel if it is not the engine that its manifest is about, with ErrMismatch if it is of another
-// model, version or device, and with ErrBackendMissing or ErrDeviceMissing without TensorRT or a device.
+// OpenTensorRT loads an engine file on a device. It fails with ErrUntrusted unless its author is trusted, with
+// ErrInvalidModel if it differs from its manifest, with ErrMismatch if it belongs to another model, version or
+// device, and with ErrBackendMissing or ErrDeviceMissing without TensorRT or a device.
 func (c *Context) OpenTensorRT(ctx context.Context, path string, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -3,7 +3,7 @@ package optimize
 // #include <optimize.h>
 import "C"
 
-// Tokenizer turns text into ids and back.
+// Tokenizer converts text to token ids and back.
 type Tokenizer struct {
 	*handle[*C.optimize_tokenizer_t]
 }
@@ -29,17 +29,17 @@ func newTokenizer(tokenizer *C.optimize_tokenizer_t) *Tokenizer {
 // EncodeOptions are the options of Tokenizer.Encode.
 type EncodeOptions struct {
 	NoSpecialTokens bool   // without [CLS], <s> and the like
-	MaxLength       uint32 // longest row in tokens; what is longer is cut at the end; 0 is no limit
+	MaxLength       uint32 // maximum row length in tokens; longer texts are truncated; 0 for no limit
 }
 
 // Encoding is texts as int64 tensors of shape [texts, longest], padded on the right.
 type Encoding struct {
 	IDs           *Tensor
 	AttentionMask *Tensor // 1 for tokens, 0 for padding
-	TypeIDs       *Tensor // the segments BERT wants
+	TypeIDs       *Tensor // token type ids for BERT
 }
 
-// Inputs names the tensors as models usually do, those that are wanted: what Session.Inputs says.
+// Inputs returns the tensors under the usual input names, limited to the wanted ones: those of Session.Inputs.
 func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
 	all := map[string]*Tensor{"input_ids": e.IDs, "attention_mask": e.AttentionMask, "token_type_ids": e.TypeIDs}
 	inputs := map[string]*Tensor{}
@@ -59,7 +59,7 @@ func (e *Encoding) Close() error {
 	return nil
 }
 
-// Encode turns texts into ids.
+// Encode converts texts to token ids.
 func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -93,7 +93,7 @@ type DecodeOptions struct {
 	KeepSpecialTokens bool
 }
 
-// Decode turns ids into text.
+// Decode converts token ids to text.
 func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	return string(take(text)), nil
 }
 
-// VocabularySize is the number of tokens, added ones included; 0 after Close.
+// VocabularySize returns the number of tokens, including added ones; 0 after Close.
 func (t *Tokenizer) VocabularySize() int {
 	tokenizer, err := t.acquire()
 	if err != nil {

@@ -2,8 +2,8 @@
 //
 //	chat MODEL [QUESTION ...]
 //
-// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions they are read from the
-// terminal, a line each. The model keeps what it has read: each turn costs only its own tokens.
+// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions, they are read from the
+// terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// questions gives the next one at each call: an argument, or a line of the terminal if there were none at all.
+// questions returns the next one at each call: an argument, or a line of the terminal if there were no arguments.
 func questions(arguments []string) func() (string, bool) {
 	if len(arguments) == 0 {
 		lines := bufio.NewScanner(os.Stdin)
@@ -80,7 +80,7 @@ func chat(ctx context.Context, path string, next func() (string, bool)) error {
 	return nil
 }
 
-// show prints the answer as it comes; a pipe that is closed ends it.
+// show prints the answer as it is generated; a closed pipe ends it.
 func show(token optimize.Written) bool {
 	_, err := os.Stdout.WriteString(token.Text)
 	return err == nil

@@ -1,8 +1,8 @@
-// Quantize makes a model int8, saves it, runs it on a text and says how it compares with the original.
+// Quantize quantizes a model to int8, saves it, runs it on a text and compares it with the original.
 //
 //	quantize MODEL.onnx OUTPUT.onnx
 //
-// The text needs a tokenizer.json beside the model; without one, the models are compared on made-up inputs.
+// The text needs a tokenizer.json next to the model; without one, the models are compared on generated inputs.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 	if len(os.Args) != 3 {
 		log.Fatalf("usage: %s MODEL.onnx OUTPUT.onnx", os.Args[0])
 	}
-	// Ctrl-C ends the call that is under way; no half-written file stays behind.
+	// Ctrl-C ends the current call; no incomplete file is left.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := quantize(ctx, os.Args[1], os.Args[2]); err != nil {
