@@ -2,8 +2,8 @@
 //
 //     Chat.exe MODEL [QUESTION ...]
 //
-// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions they are read from the
-// terminal, a line each. The model keeps what it has read: each turn costs only its own tokens.
+// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions, they are read from the
+// terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
 
 using System;
 using System.Collections.Generic;
@@ -14,7 +14,7 @@ using Optimize;
 
 internal static class Chat
 {
-    // Whatever the system's encoding is. No mark at the beginning.
+    // UTF-8 whatever the system's encoding is, without a byte order mark.
     private static readonly Encoding Utf8 = new UTF8Encoding(false);
 
     private static int Main(string[] args)
@@ -44,7 +44,7 @@ internal static class Chat
         using (var output = new StreamWriter(Console.OpenStandardOutput(), Utf8) { AutoFlush = true })
         {
             var options = new GenerateOptions { MaxNewTokens = 200, Rendered = true };
-            // Prints the answer as it comes.
+            // Prints the answer as it is generated.
             options.OnToken = written =>
             {
                 output.Write(written.Text);

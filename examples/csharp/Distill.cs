@@ -1,4 +1,4 @@
-// Distillation: a model that learns to answer as another does.
+// Distillation: trains a model to reproduce the outputs of another.
 
 using System;
 using System.Collections.Generic;
@@ -7,14 +7,14 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>How far apart two distributions are. Forward: KL(teacher, student). Reverse: KL(student, teacher).
-    /// JensenShannon: the mean of both to their middle.</summary>
+    /// <summary>Measure of the difference between two distributions. Forward: KL(teacher, student). Reverse:
+    /// KL(student, teacher). JensenShannon: the mean of both to their average.</summary>
     public enum Divergence { Forward = 0, Reverse = 1, JensenShannon = 2 }
 
-    /// <summary>How the learning rate goes down.</summary>
+    /// <summary>Learning rate schedule.</summary>
     public enum Schedule { Linear = 0, Cosine = 1, Constant = 2 }
 
-    /// <summary>Where training is. See optimize_training_step_t.</summary>
+    /// <summary>Progress of training. See optimize_training_step_t.</summary>
     public sealed class TrainingStep
     {
         internal TrainingStep(IntPtr step)
@@ -36,7 +36,7 @@ namespace Optimize
         public ulong TotalSteps { get; private set; }
         public uint Epoch { get; private set; }
 
-        /// <summary>A measurement on the text kept for that, not a step.</summary>
+        /// <summary>Whether this is a validation on the held-out text, not a step.</summary>
         public bool IsValidation { get; private set; }
 
         public double Loss { get; private set; }
@@ -45,15 +45,15 @@ namespace Optimize
         public double TokensPerSecond { get; private set; }
         public TimeSpan Elapsed { get; private set; }
 
-        /// <summary>Expected.</summary>
+        /// <summary>Estimated remaining time.</summary>
         public TimeSpan Left { get; private set; }
     }
 
-    /// <summary>Options of Context.Distill. 0 is the default of each; of weights, warm-up, decay and norm a number below 0
-    /// is none. See optimize_distill_options_t.</summary>
+    /// <summary>Options of Context.Distill. 0 selects the default of each; for weights, warm-up, decay and norm, a
+    /// negative number disables it. See optimize_distill_options_t.</summary>
     public sealed class DistillOptions
     {
-        /// <summary>What is learned from. Needed.</summary>
+        /// <summary>Training text. Required.</summary>
         public string Text { get; set; }
 
         public uint Epochs { get; set; }
@@ -102,33 +102,33 @@ namespace Optimize
 
         public ulong Seed { get; set; }
 
-        /// <summary>Names or globs of modules or weights that stay as they are.</summary>
+        /// <summary>Names or globs of modules or weights that are not trained.</summary>
         public IList<string> Freeze { get; set; }
 
-        /// <summary><c>layers:every-other</c> or <c>layers:6</c>, where no student is given.</summary>
+        /// <summary><c>layers:every-other</c> or <c>layers:6</c>, without a student.</summary>
         public string StudentLayers { get; set; }
 
-        /// <summary>File for the state; null is none.</summary>
+        /// <summary>File for the state; null for none.</summary>
         public string Checkpoint { get; set; }
 
         public bool Resume { get; set; }
 
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>File for what the teacher says, so that it is asked once; null is none.</summary>
+        /// <summary>File that caches the teacher's outputs; null for none.</summary>
         public string TeacherCache { get; set; }
 
-        /// <summary>Tokens or classes of each distribution that it keeps.</summary>
+        /// <summary>Number of tokens or classes of each distribution in the cache.</summary>
         public ulong TeacherTopK { get; set; }
 
-        /// <summary>What teacher and student run on: the processor, CUDA, or Auto.</summary>
+        /// <summary>Provider of teacher and student: CPU, CUDA, or Auto.</summary>
         public Provider Provider { get; set; }
 
-        /// <summary>Number of the device, from 0.</summary>
+        /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Told after each step and each measurement, on the thread that makes the call.</summary>
+        /// <summary>Called after each step and validation, on the thread that makes the call.</summary>
         public Action<TrainingStep> Training { get; set; }
 
         internal Native.DistillOptions ToNative(Scratch scratch)
@@ -175,8 +175,9 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Trains a student to answer as the teacher does, into a new model; both stay. The student may be null
-        /// with StudentLayers. The result's Report is the JSON of docs/report.md.</summary>
+        /// <summary>Trains a student to reproduce the outputs of the teacher, and returns a new model; both stay
+        /// unchanged. The student may be null with StudentLayers. The result's Report is the JSON of
+        /// docs/report.md.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, Call call = null)
         {
             var text = Encoding.UTF8.GetBytes(options.Text ?? "");
@@ -193,7 +194,7 @@ namespace Optimize
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_distill(
                     this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report, out error),
                     caught);
-                GC.KeepAlive(tell); // the library knew its address
+                GC.KeepAlive(tell); // the library has its address
                 result.Report = report.Take();
                 return result;
             }

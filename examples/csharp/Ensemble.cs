@@ -1,4 +1,4 @@
-// Ensembles: several models that answer together, or become one.
+// Ensembles: several models whose outputs are combined, or that become one model.
 
 using System;
 using System.Collections.Generic;
@@ -6,18 +6,18 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>How the members' answers become one. Mean: the mean of the probabilities. Weighted: that with weights,
-    /// which must be given. Logits: the softmax of the mean of the logits. Product, Max, Median: of the probabilities.
-    /// Vote: the share of the members that would take the token. Contrastive: an expert's probabilities divided by an
-    /// amateur's. Rerank: each member writes, all score, the best is taken. Concat: embeddings one after
-    /// another.</summary>
+    /// <summary>How the members' outputs are combined. Mean: the mean of the probabilities. Weighted: the weighted
+    /// mean; needs Weights. Logits: the softmax of the mean of the logits. Product, Max, Median: of the
+    /// probabilities. Vote: the fraction of the members that would choose the token. Contrastive: an expert's
+    /// probabilities divided by an amateur's. Rerank: each member generates, all score, the best text is selected.
+    /// Concat: concatenated embeddings.</summary>
     public enum EnsembleMethod
     {
         Mean = 0, Weighted = 1, Logits = 2, Product = 3, Max = 4, Median = 5, Vote = 6, Contrastive = 7, Rerank = 8,
         Concat = 9,
     }
 
-    /// <summary>What the members do; AsMembers: as they say themselves.</summary>
+    /// <summary>Task of the members; AsMembers: the task of their models.</summary>
     public enum EnsembleTask { AsMembers = 0, Generate = 1, Embed = 2, Classify = 3, Numbers = 4 }
 
     /// <summary>Options of Ensemble.Create.</summary>
@@ -27,22 +27,23 @@ namespace Optimize
 
         public EnsembleTask Task { get; set; }
 
-        /// <summary>Combine only where members differ on the most probable token; else the first speaks.</summary>
+        /// <summary>Combine only where members differ on the most probable token; otherwise use the first
+        /// member.</summary>
         public bool Gate { get; set; }
 
-        /// <summary>Members may have different vocabularies: the text of their tokens is combined.</summary>
+        /// <summary>Whether members may have different vocabularies: the text of their tokens is combined.</summary>
         public bool AllowDifferentVocabularies { get; set; }
 
-        /// <summary>Rerank: texts that each member writes; 0 is 1.</summary>
+        /// <summary>Rerank: number of texts per member; 0 for 1.</summary>
         public uint Candidates { get; set; }
 
-        /// <summary>Rerank: log-probabilities are divided by the length to this power; 0 is 1.</summary>
+        /// <summary>Rerank: log-probabilities are divided by the length to this power; 0 for 1.</summary>
         public double LengthPenalty { get; set; }
 
-        /// <summary>One for each member; null is equal.</summary>
+        /// <summary>One weight per member; null for equal weights.</summary>
         public IList<double> Weights { get; set; }
 
-        /// <summary>One for each member, above 0; null is 1.</summary>
+        /// <summary>One temperature per member, above 0; null for 1.</summary>
         public IList<double> Temperatures { get; set; }
 
         internal Native.EnsembleOptions ToNative(Scratch scratch)
@@ -67,21 +68,21 @@ namespace Optimize
     /// <summary>Options of Context.Fit.</summary>
     public sealed class FitOptions
     {
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Tokens of a window; 0 is what the members take, up to 512.</summary>
+        /// <summary>Window length in tokens; 0 for the members' maximum, up to 512.</summary>
         public uint ContextLength { get; set; }
 
-        /// <summary>Tokens from one window to the next; 0 is half of a window.</summary>
+        /// <summary>Distance of windows in tokens; 0 for half of a window.</summary>
         public uint Stride { get; set; }
 
-        /// <summary>Of the text to read; 0 is 8192.</summary>
+        /// <summary>Tokens of the text to read; 0 for 8192.</summary>
         public ulong MaxTokens { get; set; }
     }
 
-    /// <summary>How weights of several models become one. Linear: the mean. Slerp: a point on the arc between two. Ties:
-    /// changes against a base that agree in sign.</summary>
+    /// <summary>How the weights of several models are merged. Linear: the mean. Slerp: a point on the arc between
+    /// two. Ties: changes relative to a base whose signs agree.</summary>
     public enum MergeMethod { Linear = 0, Slerp = 1, Ties = 2 }
 
     /// <summary>Options of Ensemble.Merge.</summary>
@@ -89,28 +90,28 @@ namespace Optimize
     {
         public MergeMethod Method { get; set; }
 
-        /// <summary>One for each model; null is equal.</summary>
+        /// <summary>One weight per model; null for equal weights.</summary>
         public IList<double> Weights { get; set; }
 
-        /// <summary>Ties, and only there: the model that the others were made from.</summary>
+        /// <summary>Ties only: the model that the others were fine-tuned from.</summary>
         public Model Base { get; set; }
 
-        /// <summary>Ties: share of each model's changes that is kept; 0 is 0.2.</summary>
+        /// <summary>Ties: fraction of each model's changes to keep; 0 for 0.2.</summary>
         public double Density { get; set; }
 
-        /// <summary>Ties: factor of the mean change; 0 is 1.</summary>
+        /// <summary>Ties: factor of the mean change; 0 for 1.</summary>
         public double Scale { get; set; }
 
-        /// <summary>For the new weights until they are saved; null is the system's.</summary>
+        /// <summary>Folder for the new weights until they are saved; null for the system's.</summary>
         public string ScratchFolder { get; set; }
     }
 
-    /// <summary>Models that answer together, and how. Never changes.</summary>
+    /// <summary>Models with a method that combines their outputs. Immutable.</summary>
     public sealed class Ensemble : Handle
     {
         internal Ensemble() { }
 
-        /// <summary>What was found, if Context.Fit made this ensemble: JSON; else null.</summary>
+        /// <summary>The result of Context.Fit as JSON, if it made this ensemble; otherwise null.</summary>
         public string Report { get; internal set; }
 
         /// <summary>Makes an ensemble of models, which may be disposed before it.</summary>
@@ -128,7 +129,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Loads the ensemble of a manifest, ensemble.json or a folder with one, and its members.</summary>
+        /// <summary>Loads the ensemble of a manifest (ensemble.json or a folder with one) and its members.</summary>
         public static Ensemble Load(string path)
         {
             Ensemble ensemble;
@@ -137,14 +138,14 @@ namespace Optimize
             return ensemble;
         }
 
-        /// <summary>Saves a manifest into a folder. The members stay where they are.</summary>
+        /// <summary>Saves a manifest into a folder. The members stay in their files.</summary>
         public void Save(string folder)
         {
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_ensemble_save(this, Utf8.Bytes(folder), out error), error);
         }
 
-        /// <summary>{"method", "task", "members", "weights", "temperatures", "notes"} as JSON.</summary>
+        /// <summary>Returns {"method", "task", "members", "weights", "temperatures", "notes"} as JSON.</summary>
         public string Inspect()
         {
             BufferHandle report;
@@ -153,7 +154,7 @@ namespace Optimize
             return report.Take();
         }
 
-        /// <summary>Makes one model whose branches are the members. The report is in Model.Report.</summary>
+        /// <summary>Returns one model whose branches are the members. The report is in Model.Report.</summary>
         public Model Fuse(Call call = null)
         {
             Model result = null;
@@ -164,8 +165,8 @@ namespace Optimize
             return result;
         }
 
-        /// <summary>Merges the weights of models of one architecture into a new model of the same size. The report is in
-        /// Model.Report.</summary>
+        /// <summary>Merges the weights of models with one architecture into a new model of the same size. The report
+        /// is in Model.Report.</summary>
         public static Model Merge(IList<Model> models, MergeOptions options = null, Call call = null)
         {
             options = options ?? new MergeOptions();

@@ -1,77 +1,77 @@
-// What a model is worth on data.
+// Evaluation of models on data.
 
 using System;
 using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>What Context.Evaluate measures, and what the data are for it.</summary>
+    /// <summary>The task of Context.Evaluate, and its data.</summary>
     public enum EvaluateTask
     {
-        /// <summary>What the model is for.</summary>
+        /// <summary>The model's own task.</summary>
         Default = 0,
 
-        /// <summary>How well a language model foresees the data, which are plain text.</summary>
+        /// <summary>How well a language model predicts the data, which are plain text.</summary>
         Perplexity = 1,
 
-        /// <summary>How alike two models embed the data, one text a line.</summary>
+        /// <summary>Similarity of two models' embeddings of the data, one text per line.</summary>
         Embedding = 2,
 
-        /// <summary>How often a classifier is right. The data are rows of a label and a text, TSV or CSV.</summary>
+        /// <summary>Accuracy of a classifier. The data are rows of a label and a text, TSV or CSV.</summary>
         Classification = 3,
 
-        /// <summary>How well a linear classifier does on the embeddings. The data are as for Classification.</summary>
+        /// <summary>Accuracy of a linear classifier on the embeddings. The data are as for Classification.</summary>
         Probe = 4,
     }
 
-    /// <summary>Where the token that begins a text stands, for models whose tokenizer puts one.</summary>
+    /// <summary>Where the beginning-of-sequence token is inserted, for models whose tokenizer adds one.</summary>
     public enum Bos { EveryWindow = 0, FirstWindow = 1, Never = 2 }
 
-    /// <summary>Options of Context.Evaluate. What a task does not need is passed over.</summary>
+    /// <summary>Options of Context.Evaluate. Options that a task does not use are ignored.</summary>
     public sealed class EvaluateOptions
     {
         public EvaluateTask Task { get; set; }
 
-        /// <summary>A model to compare with on the same data; null measures one alone.</summary>
+        /// <summary>A second model for a comparison on the same data; null for none.</summary>
         public Model Against { get; set; }
 
-        /// <summary>Null is the one that belongs to the model.</summary>
+        /// <summary>Tokenizer; null for the model's own.</summary>
         public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Perplexity: tokens of a window; 0 is what the model takes, up to 512.</summary>
+        /// <summary>Perplexity: window length in tokens; 0 for the model's maximum, up to 512.</summary>
         public uint ContextLength { get; set; }
 
-        /// <summary>Perplexity: tokens from one window to the next; 0 is half of the context length.</summary>
+        /// <summary>Perplexity: distance of windows in tokens; 0 for half of the context length.</summary>
         public uint Stride { get; set; }
 
-        /// <summary>Perplexity.</summary>
+        /// <summary>Perplexity: where the beginning-of-sequence token is inserted.</summary>
         public Bos Bos { get; set; }
 
-        /// <summary>Perplexity: tokens of the text to read; 0 is all.</summary>
+        /// <summary>Perplexity: tokens of the text to read; 0 for all.</summary>
         public ulong MaxTokens { get; set; }
 
-        /// <summary>Other tasks: lines or rows to use; 0 is all.</summary>
+        /// <summary>Other tasks: number of lines or rows to use; 0 for all.</summary>
         public ulong MaxTexts { get; set; }
 
-        /// <summary>Other tasks: tokens after which a text is cut; 0 is what the model takes, up to 512.</summary>
+        /// <summary>Other tasks: maximum text length in tokens; 0 for the model's maximum, up to 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Other tasks: texts in one run; 0 is 1.</summary>
+        /// <summary>Other tasks: texts per run; 0 for 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Probe: of the split into training and test.</summary>
+        /// <summary>Probe: seed of the split into training and test.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Probe: share of the texts that is kept for the test; 0 is 0.2.</summary>
+        /// <summary>Probe: fraction of the texts held out for the test; 0 for 0.2.</summary>
         public double TestShare { get; set; }
 
-        /// <summary>Probe: weight of the penalty on large weights; 0 is 0.5.</summary>
+        /// <summary>Probe: weight of the penalty on large weights; 0 for 0.5.</summary>
         public double Penalty { get; set; }
 
-        /// <summary>What it runs on; null is the processor.</summary>
+        /// <summary>Provider and device; null for the CPU.</summary>
         public Execution Execution { get; set; }
 
         internal Native.EvaluateOptions ToNative(Scratch scratch)
@@ -100,7 +100,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Measures what a model is worth on data, the content of a file, alone or against another. Gives the
+        /// <summary>Measures a model on data (the content of a file), alone or against another model. Returns the
         /// JSON of docs/report.md.</summary>
         public string Evaluate(Model model, string data, EvaluateOptions options = null, Call call = null)
         {
@@ -108,7 +108,7 @@ namespace Optimize
             options = options ?? new EvaluateOptions();
             var bytes = Utf8.BytesWithoutEnd(data);
             var against = options.Against ?? new Model(); // NULL to the library
-            var tokenizer = options.Tokenizer ?? new Tokenizer(); // this too
+            var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
             BufferHandle report = null;
             using (var scratch = new Scratch())
             {

@@ -1,4 +1,4 @@
-// Generators: decoders that write text.
+// Generators: models that generate text.
 
 using System;
 using System.Collections.Generic;
@@ -16,7 +16,7 @@ namespace Optimize
             Content = content;
         }
 
-        /// <summary>"system", "user", "assistant", or what else the model's template knows.</summary>
+        /// <summary>"system", "user", "assistant", or another role that the model's template supports.</summary>
         public string Role { get; private set; }
 
         public string Content { get; private set; }
@@ -47,11 +47,11 @@ namespace Optimize
         }
     }
 
-    /// <summary>Why a text ends: the model wrote an end-of-sequence token, a limit was reached, a stop string came
-    /// up, or OnToken asked for it. None: it goes on.</summary>
+    /// <summary>The reason why a text ends: the model generated an end-of-sequence token, a limit was reached, a stop
+    /// string was generated, or OnToken requested the end. None: the text continues.</summary>
     public enum FinishReason { None = 0, Eos = 1, Length = 2, Stop = 3, Cancelled = 4 }
 
-    /// <summary>A token as it is written.</summary>
+    /// <summary>A token, as it is generated.</summary>
     public struct Written
     {
         internal Written(IntPtr written) : this()
@@ -70,35 +70,35 @@ namespace Optimize
         public uint Row { get; private set; }
         public long Token { get; private set; }
 
-        /// <summary>What is certain now: whole characters, nothing of a stop string. Often empty.</summary>
+        /// <summary>Final text: whole characters, no part of a stop string. Often empty.</summary>
         public string Text { get; private set; }
 
-        /// <summary>Of the token, if Logprobs were asked for; else 0.</summary>
+        /// <summary>Log-probability of the token, if requested; otherwise 0.</summary>
         public float Logprob { get; private set; }
 
-        /// <summary>Not None with the last token of a row.</summary>
+        /// <summary>Set for the last token of a row.</summary>
         public FinishReason FinishReason { get; private set; }
 
-        /// <summary>Of an ensemble: entropy of the combined distribution, in nats; else 0.</summary>
+        /// <summary>For an ensemble: entropy of the combined distribution, in nats; otherwise 0.</summary>
         public double Entropy { get; private set; }
 
-        /// <summary>Of an ensemble: how much of the entropy is disagreement, in nats; else 0.</summary>
+        /// <summary>For an ensemble: part of the entropy caused by disagreement, in nats; otherwise 0.</summary>
         public double MutualInformation { get; private set; }
 
-        /// <summary>Of an ensemble: share of the members that would take this token; else 0.</summary>
+        /// <summary>For an ensemble: fraction of the members that would choose this token; otherwise 0.</summary>
         public double Agreement { get; private set; }
     }
 
     /// <summary>Options of Context.CreateGenerator.</summary>
     public sealed class GeneratorOptions
     {
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
+        /// <summary>Faster with block-quantized weights, less exact.</summary>
         public bool RoundActivations { get; set; }
 
-        /// <summary>What it runs on; null is the processor.</summary>
+        /// <summary>Provider and device; null for the CPU.</summary>
         public Execution Execution { get; set; }
 
         internal Native.GeneratorOptions ToNative(Scratch scratch)
@@ -115,60 +115,61 @@ namespace Optimize
         }
     }
 
-    /// <summary>Options of Generator.Generate, Run and Append. By default the most probable token each time, at most
+    /// <summary>Options of Generator.Generate, Run and Append. By default, the most probable token each time, at most
     /// 256 of them.</summary>
     public sealed class GenerateOptions
     {
-        /// <summary>Most tokens to write in each row; 0 with MaxLength 0 is 256.</summary>
+        /// <summary>Maximum number of tokens to generate per row; 0 with MaxLength 0 for 256.</summary>
         public uint MaxNewTokens { get; set; }
 
-        /// <summary>Most tokens in each row, the prompt included; 0 is no such limit.</summary>
+        /// <summary>Maximum number of tokens per row, including the prompt; 0 for no limit.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Draw among this many most probable tokens; 0 is all.</summary>
+        /// <summary>Sample from this many most probable tokens; 0 for all.</summary>
         public uint TopK { get; set; }
 
-        /// <summary>0: always the most probable token; else logits are divided by it before the draw.</summary>
+        /// <summary>Logits are divided by it before sampling; 0 always takes the most probable token.</summary>
         public float Temperature { get; set; }
 
-        /// <summary>Draw among the most probable tokens that together have this probability; 0 is all.</summary>
+        /// <summary>Sample from the most probable tokens that together have this probability; 0 for all.</summary>
         public float TopP { get; set; }
 
-        /// <summary>Draw among tokens at least this many times as probable as the most probable; 0 is all.</summary>
+        /// <summary>Sample from tokens at least this many times as probable as the most probable; 0 for
+        /// all.</summary>
         public float MinP { get; set; }
 
-        /// <summary>Above 1, tokens of prompt and text become less probable; 0 is off.</summary>
+        /// <summary>Above 1, tokens of prompt and text become less probable; 0 disables it.</summary>
         public float RepetitionPenalty { get; set; }
 
-        /// <summary>Taken off the logits of tokens already written; 0 is off.</summary>
+        /// <summary>Subtracted from the logits of tokens already generated; 0 disables it.</summary>
         public float PresencePenalty { get; set; }
 
-        /// <summary>Taken off the logits of tokens already written, for each time; 0 is off.</summary>
+        /// <summary>Subtracted for each occurrence of a token already generated; 0 disables it.</summary>
         public float FrequencyPenalty { get; set; }
 
-        /// <summary>No sequence of this many tokens appears twice; 0 is off.</summary>
+        /// <summary>No sequence of this many tokens appears twice; 0 disables it.</summary>
         public uint NoRepeatNgramSize { get; set; }
 
-        /// <summary>0 is without, n gives that of each token and of the n - 1 most probable ones.</summary>
+        /// <summary>0 for none, n for each token and the n - 1 most probable ones.</summary>
         public uint Logprobs { get; set; }
 
         /// <summary>The same seed gives the same text.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Strings that end a row's text and are no part of it.</summary>
+        /// <summary>Strings that end a row's text and are not part of it.</summary>
         public IList<string> Stop { get; set; }
 
-        /// <summary>Called for every token on the thread that makes the call. Returning false ends all rows. What it
-        /// throws ends them too, and comes out of the call; what was written until then can be gone on with.</summary>
+        /// <summary>Called for every token on the thread that makes the call. Returning false ends all rows. An
+        /// exception ends them too, and is thrown by the call; the text generated so far can be continued.</summary>
         public Func<Written, bool> OnToken { get; set; }
 
-        /// <summary>Prompts have their special tokens in them already: what Model.RenderChat gives.</summary>
+        /// <summary>Prompts already contain special tokens, like those of Model.RenderChat.</summary>
         public bool Rendered { get; set; }
 
-        /// <summary>Go on after end-of-sequence tokens.</summary>
+        /// <summary>Continue after end-of-sequence tokens.</summary>
         public bool IgnoreEos { get; set; }
 
-        /// <summary>Ids of tokens that end a row's text and are no part of it.</summary>
+        /// <summary>Ids of tokens that end a row's text and are not part of it.</summary>
         public IList<long> StopTokens { get; set; }
 
         internal Native.GenerateOptions ToNative(Scratch scratch)
@@ -198,13 +199,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>A decoder made ready to write text, with what it has read so far. It takes one call at a time: a
-    /// second one meanwhile throws Status.Busy.</summary>
+    /// <summary>A text-generating model with its cache. It runs one call at a time: a second one throws
+    /// Status.Busy.</summary>
     public sealed partial class Generator : Handle
     {
         internal Generator() { }
 
-        /// <summary>Writes a text after each prompt; what was read before is dropped. Gives JSON: {"generations":
+        /// <summary>Generates a text after each prompt; earlier rows are dropped. Returns JSON: {"generations":
         /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}.</summary>
         public string Generate(IList<string> prompts, GenerateOptions options = null, Call call = null)
         {
@@ -219,8 +220,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Appends text to a row (0 for a conversation; this makes it), to be read by the next Run. Of the
-        /// options only Rendered matters.</summary>
+        /// <summary>Appends text to a row (0 for a conversation; this creates it), to be read by the next Run. Of the
+        /// options, only Rendered matters.</summary>
         public void Append(uint row, string text, GenerateOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -234,8 +235,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Writes on in all rows; only what is new is computed. Gives what was written now, as Generate
-        /// does.</summary>
+        /// <summary>Continues all rows; only new tokens are computed. Returns the text generated by this call, like
+        /// Generate.</summary>
         public string Run(GenerateOptions options = null, Call call = null)
         {
             using (var scratch = new Scratch())
@@ -245,7 +246,7 @@ namespace Optimize
                             this, ref given, ref native, out report, out error));
         }
 
-        /// <summary>Forgets all rows.</summary>
+        /// <summary>Drops all rows.</summary>
         public void Reset()
         {
             ErrorHandle error;
@@ -266,7 +267,7 @@ namespace Optimize
             BufferHandle report = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
                 write(ref given, ref native, out report, out error), caught);
-            GC.KeepAlive(tell); // the library knew its address
+            GC.KeepAlive(tell); // the library has its address
             return report.Take();
         }
 

@@ -1,5 +1,5 @@
-// A JSON reader for the programs of this folder, because Mono has none that needs no package.
-// Where there is System.Text.Json, use that: JsonDocument.Parse(report).
+// A JSON reader for the programs of this folder, because Mono has none without a package. With System.Text.Json, use
+// that: JsonDocument.Parse(report).
 
 using System;
 using System.Collections.Generic;
@@ -22,7 +22,7 @@ internal sealed class Json
         return value;
     }
 
-    /// <summary>The value at a path of keys; null if there is none.</summary>
+    /// <summary>Returns the value at a path of keys; null if there is none.</summary>
     internal static object Find(object json, params string[] path)
     {
         foreach (var key in path)

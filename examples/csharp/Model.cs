@@ -1,4 +1,4 @@
-// Models, and the options of what is done to them.
+// Models, and the options of functions that use them.
 
 using System;
 using System.Collections.Generic;
@@ -6,22 +6,23 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Whether weights use 7 of their 8 bits, as x86 processors without VNNI need it.</summary>
+    /// <summary>Whether weights use 7 of their 8 bits, which x86 processors without VNNI require.</summary>
     public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
 
-    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized as they come.
-    /// WeightOnly: weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Static: int8 weights;
-    /// scales of activations are found on calibration data.</summary>
+    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized at run time.
+    /// WeightOnly: block-quantized weights of 2, 4 or 8 bits; activations stay float. Static: int8 weights;
+    /// activations with scales from calibration data.</summary>
     public enum QuantizeType { Dynamic = 0, WeightOnly = 1, Static = 2 }
 
-    /// <summary>How the values of weights in blocks are chosen. Auto: GPTQ with calibration data, else RTN.</summary>
+    /// <summary>How the codes of block-quantized weights are chosen. Auto: GPTQ with calibration data, else
+    /// RTN.</summary>
     public enum Algorithm { Auto = 0, Rtn = 1, Hqq = 2, Gptq = 3, Awq = 4 }
 
-    /// <summary>How static quantization finds the range of an activation.</summary>
+    /// <summary>How static quantization determines the range of an activation.</summary>
     public enum CalibrationMethod { MinMax = 0, Percentile = 1, Entropy = 2, Mse = 3 }
 
-    /// <summary>How the scales of blocks are stored. Sessions see float32 all the same. Uint8: one byte, times a float32
-    /// factor for each row.</summary>
+    /// <summary>Type in which scales of blocks are stored. Sessions convert them to float32. Uint8: one byte, times a
+    /// float32 factor per row.</summary>
     public enum ScaleType { Uint8 = 0, Float16 = 1, Float32 = 2 }
 
     /// <summary>Options of Context.Quantize.</summary>
@@ -29,7 +30,7 @@ namespace Optimize
     {
         public QuantizeType Type { get; set; }
 
-        /// <summary>Of a weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4.</summary>
+        /// <summary>Bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4.</summary>
         public uint Bits { get; set; }
 
         public ReduceRange ReduceRange { get; set; }
@@ -37,71 +38,71 @@ namespace Optimize
         /// <summary>One scale for a whole weight instead of one per output channel.</summary>
         public bool PerTensor { get; set; }
 
-        /// <summary>Leave embedding tables in float.</summary>
+        /// <summary>Keep embedding tables in float.</summary>
         public bool KeepEmbeddings { get; set; }
 
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.</summary>
+        /// <summary>Weight-only: elements of a row that share a scale, 16 to 256; 0 for 32.</summary>
         public uint BlockSize { get; set; }
 
-        /// <summary>Weight-only: zero is the middle code, instead of a zero point for each block.</summary>
+        /// <summary>Weight-only: no zero points; zero is the middle code.</summary>
         public bool Symmetric { get; set; }
 
         public ScaleType ScaleType { get; set; }
 
-        /// <summary>Weight-only: 4 rounds activations to 8 bits block by block, the fast way; 1 leaves them float; 0 is
-        /// 4.</summary>
+        /// <summary>Weight-only: 4 quantizes activations to 8 bits block by block, which is fast; 1 keeps them float;
+        /// 0 for 4.</summary>
         public uint AccuracyLevel { get; set; }
 
-        /// <summary>Weights with fewer elements are left; 0 is 1024.</summary>
+        /// <summary>Weights with fewer elements are skipped; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Globs over node and weight names; without any, all nodes.</summary>
+        /// <summary>Globs of node and weight names; none for all nodes.</summary>
         public IList<string> Include { get; set; }
 
-        /// <summary>Globs over what to leave as it is; wins over Include.</summary>
+        /// <summary>Globs of names to skip; takes precedence over Include.</summary>
         public IList<string> Exclude { get; set; }
 
-        /// <summary>Weight-only: <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, other bits for what matches.</summary>
+        /// <summary>Weight-only: <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, other bits for matches.</summary>
         public IList<string> Overrides { get; set; }
 
-        /// <summary>Weight-only: a text on which layers are to give what they gave (GPTQ); null is none.</summary>
+        /// <summary>Weight-only: calibration text (GPTQ); null for none.</summary>
         public string Calibration { get; set; }
 
-        /// <summary>Windows of the calibration text; 0 is 16.</summary>
+        /// <summary>Windows of the calibration text; 0 for 16.</summary>
         public uint CalibrationWindows { get; set; }
 
-        /// <summary>Tokens of a window; 0 is 512, or as many as the model takes.</summary>
+        /// <summary>Window length in tokens; 0 for 512, or the model's maximum.</summary>
         public uint CalibrationLength { get; set; }
 
-        /// <summary>For the quantized weights until they are saved; null is the system's.</summary>
+        /// <summary>Folder for the quantized weights until they are saved; null for the system's.</summary>
         public string ScratchFolder { get; set; }
 
-        /// <summary>Weight-only.</summary>
+        /// <summary>Weight-only: how codes are chosen.</summary>
         public Algorithm Algorithm { get; set; }
 
-        /// <summary>Static.</summary>
+        /// <summary>Static: how activation ranges are determined.</summary>
         public CalibrationMethod CalibrationMethod { get; set; }
 
-        /// <summary>Static: per cent of values that CalibrationMethod.Percentile keeps; 0 is 99.99.</summary>
+        /// <summary>Static: per cent of values that CalibrationMethod.Percentile keeps; 0 for 99.99.</summary>
         public double Percentile { get; set; }
 
-        /// <summary>Static: how much of the spread of activations moves into the weights, 0 to 1.</summary>
+        /// <summary>Static: fraction of the activation range moved into the weights, 0 to 1.</summary>
         public double SmoothQuant { get; set; }
 
-        /// <summary>The most that may be lost: Kullback-Leibler divergence in nats for models with logits, else 1 - mean
-        /// cosine; 0 is no limit.</summary>
+        /// <summary>Limit of the quality loss: Kullback-Leibler divergence in nats for models with logits, otherwise
+        /// 1 - mean cosine; 0 for no limit.</summary>
         public double MaxQualityLoss { get; set; }
 
-        /// <summary>Bytes the result may have; 0 is no limit.</summary>
+        /// <summary>Maximum size of the result in bytes; 0 for no limit.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Leave in float what is not faster quantized, measured here.</summary>
+        /// <summary>Keep in float what is not faster when quantized, measured on this machine.</summary>
         public bool NeverSlower { get; set; }
 
-        /// <summary>Calibration data that is no text: values of inputs by name, whose first dimension counts
+        /// <summary>Calibration data other than text: values of inputs by name, whose first dimension counts
         /// samples.</summary>
         public IDictionary<string, Tensor> CalibrationTensors { get; set; }
 
@@ -149,47 +150,47 @@ namespace Optimize
     /// <summary>Options of Context.Benchmark.</summary>
     public sealed class BenchmarkOptions
     {
-        /// <summary>Makes inputs of texts; null generates them from the model's signature.</summary>
+        /// <summary>Converts texts to inputs; null generates inputs from the model's signature.</summary>
         public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>Timed rounds; 0 is 50.</summary>
+        /// <summary>Number of timed rounds; 0 for 50.</summary>
         public uint Runs { get; set; }
 
-        /// <summary>Rounds before the timed ones; 0 is 5.</summary>
+        /// <summary>Number of warm-up rounds; 0 for 5.</summary>
         public uint Warmup { get; set; }
 
-        /// <summary>0 is as the context says; with 1, processor time is measured.</summary>
+        /// <summary>Number of threads; 0 for the context's. With 1, CPU time is measured.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Rows of the timed input; 0 is 1.</summary>
+        /// <summary>Rows of the timed input; 0 for 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Tokens of each timed row; 0 is the length of the texts, or 128 without any.</summary>
+        /// <summary>Tokens of each timed row; 0 for the length of the texts, or 128 without texts.</summary>
         public uint SequenceLength { get; set; }
 
-        /// <summary>After which the timed rounds end, but not before 5 of them; 0 is 30000.</summary>
+        /// <summary>Time limit of the timed rounds, at least 5 of which run; 0 for 30000.</summary>
         public uint MaxMilliseconds { get; set; }
 
-        /// <summary>Of generated inputs and of the bootstrap.</summary>
+        /// <summary>Seed of generated inputs and of the bootstrap.</summary>
         public uint Seed { get; set; }
 
-        /// <summary>To compare the models on; without any, built-in sentences. Needs a tokenizer.</summary>
+        /// <summary>Texts for the comparison; none for built-in sentences. Needs a tokenizer.</summary>
         public IList<string> Texts { get; set; }
 
-        /// <summary>Each "NAME:2x3x4", for inputs whose sizes the model leaves open.</summary>
+        /// <summary>Each "NAME:2x3x4", for inputs with dynamic sizes.</summary>
         public IList<string> Shapes { get; set; }
 
-        /// <summary>Each "NAME:1,2,3", for inputs that random numbers do not suit.</summary>
+        /// <summary>Each "NAME:1,2,3", for inputs for which random numbers are unsuitable.</summary>
         public IList<string> Values { get; set; }
 
-        /// <summary>Values of inputs by name, in place of texts and of generated numbers: the first dimension counts the
+        /// <summary>Values of inputs by name, instead of texts and generated values: the first dimension counts
         /// samples.</summary>
         public IDictionary<string, Tensor> Inputs { get; set; }
 
-        /// <summary>The models' makers are trusted: engines that are ready in a model are code.</summary>
+        /// <summary>Trust the models' authors: engines embedded in a model contain code.</summary>
         public bool TrustEngines { get; set; }
 
-        /// <summary>What it runs on; null is the processor.</summary>
+        /// <summary>Provider and device; null for the CPU.</summary>
         public Execution Execution { get; set; }
 
         internal Native.BenchmarkOptions ToNative(Scratch scratch)
@@ -221,18 +222,18 @@ namespace Optimize
         }
     }
 
-    /// <summary>Where Model.Save puts weights: Auto is in the .onnx file up to 1 GiB, beside it above.</summary>
+    /// <summary>Where Model.Save writes weights: Auto is in the .onnx file up to 1 GiB, next to it above.</summary>
     public enum ExternalData { Auto = 0, Never = 1, Always = 2 }
 
-    /// <summary>A loaded or made model. It is immutable.</summary>
+    /// <summary>A loaded or created model. It is immutable.</summary>
     public sealed class Model : Handle
     {
         internal Model() { }
 
-        /// <summary>The JSON of docs/report.md, if a technique made this model; else null.</summary>
+        /// <summary>The JSON of docs/report.md, if a technique made this model; otherwise null.</summary>
         public string Report { get; internal set; }
 
-        /// <summary>Loads the tokenizer.json beside the model; Status.NotFound if there is none.</summary>
+        /// <summary>Loads the tokenizer.json next to the model; throws Status.NotFound if there is none.</summary>
         public Tokenizer LoadTokenizer()
         {
             Tokenizer tokenizer;
@@ -241,12 +242,12 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>A conversation as the text the model was trained on, by its chat template: a prompt that is
-        /// Rendered. Status.NotFound if the model has no template.</summary>
+        /// <summary>Returns a conversation in the text format that the model was trained on, by its chat template: a
+        /// prompt for Rendered. Throws Status.NotFound if the model has no template.</summary>
         public string RenderChat(params Message[] messages) { return RenderChat(Message.ToJson(messages)); }
 
-        /// <summary>The same for messages in JSON, which may have more in them:
-        /// [{"role": "user", "content": "..."}, ...].</summary>
+        /// <summary>The same for messages in JSON, which may have more keys: [{"role": "user", "content": "..."},
+        /// ...].</summary>
         public string RenderChat(string messages)
         {
             BufferHandle rendered;
@@ -256,7 +257,7 @@ namespace Optimize
             return rendered.Take();
         }
 
-        /// <summary>What a run must feed.</summary>
+        /// <summary>Returns the inputs of a run.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_model_input_count(this),
@@ -264,7 +265,7 @@ namespace Optimize
                     Native.optimize_model_input(this, index, ref info, out error));
         }
 
-        /// <summary>What a run gives.</summary>
+        /// <summary>Returns the outputs of a run.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_model_output_count(this),
@@ -272,7 +273,7 @@ namespace Optimize
                     Native.optimize_model_output(this, index, ref info, out error));
         }
 
-        /// <summary>What is inside, as the JSON of docs/report.md.</summary>
+        /// <summary>Returns the content of the model as the JSON of docs/report.md.</summary>
         public string Inspect()
         {
             BufferHandle report;
@@ -281,8 +282,8 @@ namespace Optimize
             return report.Take();
         }
 
-        /// <summary>Saves a model, atomically: until it is complete and on the disk, what was at the path stays.
-        /// Gives JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take next to nothing,
+        /// <summary>Saves a model atomically: until it is complete and on disk, an existing file is kept. Returns
+        /// JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take almost no space,
         /// and which only this library reads.</summary>
         public string Save(
             string path, ExternalData externalData = ExternalData.Auto, Call call = null, bool packed = false)

@@ -1,4 +1,4 @@
-// The C interface as P/Invoke sees it. Used by this folder alone.
+// The C interface for P/Invoke. Used by this folder only.
 
 using System;
 using System.Collections.Generic;
@@ -10,8 +10,8 @@ namespace Optimize
     /// <summary>The functions of optimize.h, under their own names.</summary>
     internal static partial class Native
     {
-        // liboptimize.so, optimize.dll or liboptimize.dylib: the runtime looks beside the program and where the
-        // system's loader looks (LD_LIBRARY_PATH, ld.so.conf).
+        // liboptimize.so, optimize.dll or liboptimize.dylib: the runtime searches next to the program and where the
+        // system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
         private const string Library = "optimize";
 
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
@@ -26,7 +26,7 @@ namespace Optimize
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
         internal delegate void TrainingFn(IntPtr userData, IntPtr step);
 
-        // Structs: the fields of the header, in its order. All of them are blittable.
+        // Structs: the fields of the header, in order. All of them are blittable.
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct ContextOptions { internal uint StructSize, Threads; internal IntPtr RuntimeLibrary; }
@@ -281,7 +281,7 @@ namespace Optimize
             internal ulong StopTokenCount;
         }
 
-        // Functions. A handle is given as its class, so that it cannot be freed during the call.
+        // Functions. A handle is passed as its class, so that it cannot be freed during the call.
 
         [DllImport(Library)] internal static extern IntPtr optimize_version();
         [DllImport(Library)] internal static extern IntPtr optimize_status_name(int status);
@@ -454,18 +454,18 @@ namespace Optimize
         [DllImport(Library)] internal static extern void optimize_tokenizer_free(IntPtr tokenizer);
     }
 
-    /// <summary>An error object, while it is turned into an exception.</summary>
+    /// <summary>An error object, until it becomes an exception.</summary>
     internal sealed class ErrorHandle : Handle
     {
         protected override void Free(IntPtr error) { Native.optimize_error_free(error); }
     }
 
-    /// <summary>A buffer, while it is turned into a string.</summary>
+    /// <summary>A buffer, until it becomes a string.</summary>
     internal sealed class BufferHandle : Handle
     {
         protected override void Free(IntPtr buffer) { Native.optimize_buffer_free(buffer); }
 
-        /// <summary>Gives the text and frees the buffer.</summary>
+        /// <summary>Returns the text and frees the buffer.</summary>
         internal string Take()
         {
             using (this)
@@ -473,19 +473,19 @@ namespace Optimize
         }
     }
 
-    /// <summary>A token that stops the calls it was given to.</summary>
+    /// <summary>A token that stops the calls that use it.</summary>
     internal sealed class CancelHandle : Handle
     {
         protected override void Free(IntPtr cancel) { Native.optimize_cancel_free(cancel); }
     }
 
-    /// <summary>Text in UTF-8, which is what the library takes and gives on every system.</summary>
+    /// <summary>Text in UTF-8, the encoding of the library on every system.</summary>
     internal static class Utf8
     {
-        // An unpaired surrogate throws, it does not become another text.
+        // An unpaired surrogate throws instead of becoming another text.
         private static readonly UTF8Encoding Strict = new UTF8Encoding(false, true);
 
-        /// <summary>A text with the NUL at its end.</summary>
+        /// <summary>Returns a text with a terminating NUL.</summary>
         internal static byte[] Bytes(string text)
         {
             if (text == null) throw new ArgumentNullException("text");
@@ -511,7 +511,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Unmanaged memory for what one call is given besides handles and numbers.</summary>
+    /// <summary>Unmanaged memory for the arguments of one call other than handles and numbers.</summary>
     internal sealed class Scratch : IDisposable
     {
         private readonly List<IntPtr> blocks = new List<IntPtr>();
@@ -521,7 +521,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<string> texts) { return texts == null ? 0 : (ulong)texts.Count; }
 
-        /// <summary>Pointers to texts; NULL for none.</summary>
+        /// <summary>Returns pointers to texts; NULL for none.</summary>
         internal IntPtr Texts(ICollection<string> texts)
         {
             if (texts == null || texts.Count == 0) return IntPtr.Zero;
@@ -532,7 +532,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<uint> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
 
-        /// <summary>A copy of numbers; NULL for none.</summary>
+        /// <summary>Returns a copy of numbers; NULL for none.</summary>
         internal IntPtr Numbers(ICollection<uint> numbers)
         {
             if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
@@ -541,7 +541,7 @@ namespace Optimize
             return Copy(bytes.ToArray());
         }
 
-        /// <summary>Ranges of dimensions one after another; NULL for none.</summary>
+        /// <summary>Returns a contiguous array of dimension ranges; NULL for none.</summary>
         internal IntPtr Dimensions(ICollection<Dimension> ranges)
         {
             if (ranges == null || ranges.Count == 0) return IntPtr.Zero;
@@ -563,7 +563,7 @@ namespace Optimize
             return block;
         }
 
-        /// <summary>Pointers to texts that may hold anything, and their sizes.</summary>
+        /// <summary>Returns pointers to texts that may contain NUL, and their sizes.</summary>
         internal IntPtr Prompts(IList<string> texts, out UIntPtr[] sizes)
         {
             var copies = new List<IntPtr>();
@@ -579,7 +579,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<long> ids) { return ids == null ? 0 : (ulong)ids.Count; }
 
-        /// <summary>A copy of ids; NULL for none.</summary>
+        /// <summary>Returns a copy of ids; NULL for none.</summary>
         internal IntPtr Ids(ICollection<long> ids)
         {
             if (ids == null || ids.Count == 0) return IntPtr.Zero;
@@ -590,7 +590,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<double> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
 
-        /// <summary>A copy of numbers; NULL for none.</summary>
+        /// <summary>Returns a copy of numbers; NULL for none.</summary>
         internal IntPtr Doubles(ICollection<double> numbers)
         {
             if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
@@ -599,7 +599,7 @@ namespace Optimize
             return Copy(bytes.ToArray());
         }
 
-        /// <summary>Pointers to handles, which stay until the call is over; NULL for none.</summary>
+        /// <summary>Returns pointers to handles, which stay valid until the call ends; NULL for none.</summary>
         internal IntPtr Handles<T>(ICollection<T> handles) where T : SafeHandle
         {
             if (handles == null || handles.Count == 0) return IntPtr.Zero;
@@ -608,7 +608,7 @@ namespace Optimize
             return Pointers(pointers);
         }
 
-        /// <summary>The pointer behind a handle, which stays until the call is over; NULL for none.</summary>
+        /// <summary>Returns the pointer of a handle, which stays valid until the call ends; NULL for none.</summary>
         internal IntPtr Handle(SafeHandle handle)
         {
             if (handle == null) return IntPtr.Zero;

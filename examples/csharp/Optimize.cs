@@ -6,20 +6,20 @@
 //         small.Save("small.onnx");
 //
 // Copy this folder into a project, without its programs (Chat, Quantize, Tests, GeneratorTests) and what only they
-// use (Json, Tap). It needs no package, and Mono, .NET Framework 4.6 or any newer .NET on a 64-bit system, which
-// must find liboptimize.so: beside the program, or in LD_LIBRARY_PATH. With Mono: mcs Quantize.cs Optimize.cs
+// use (Json, Tap). It needs no package, only Mono, .NET Framework 4.6 or any newer .NET on a 64-bit system, which
+// must find liboptimize.so next to the program or in LD_LIBRARY_PATH. With Mono: mcs Quantize.cs Optimize.cs
 // Model.cs … && mono Quantize.exe MODEL OUTPUT
 //
-// Rules that hold for all classes:
+// Rules for all classes:
 //
-//   Errors   OptimizeException says what (Status, Message) and where (Place). A call that was stopped through its
+//   Errors   OptimizeException has the description (Status, Message) and the place (Place). A call stopped by its
 //            CancellationToken throws OperationCanceledException, so a task around it counts as cancelled.
-//   Calls    What may take long takes a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
-//            may stand in its place. All calls are synchronous and bound to no thread: wrap them in Task.Run.
-//   Dispose  frees at once what the finalizer would free in its own time. Objects may be disposed of in any
-//            order. What another thread disposes of during a call is freed when the call ends.
+//   Calls    Long functions take a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
+//            converts to a Call. All calls are synchronous and not bound to a thread: wrap them in Task.Run.
+//   Dispose  frees memory at once that the finalizer would free later. Objects may be disposed of in any order.
+//            An object that another thread disposes of during a call is freed when the call ends.
 //   Threads  Any number of threads may use a Context, Model, Tensor or Tokenizer at once. A Session or Generator
-//            takes one call at a time.
+//            runs one call at a time.
 
 using System;
 using System.Runtime.ExceptionServices;
@@ -28,7 +28,7 @@ using System.Threading;
 
 namespace Optimize
 {
-    /// <summary>What a call answers; the numbers never change.</summary>
+    /// <summary>The result of a call; the numbers never change.</summary>
     public enum Status
     {
         Ok = 0, InvalidArgument = 1, InvalidHandle = 2, NotFound = 3, IO = 4, InvalidModel = 5, Unsupported = 6,
@@ -36,7 +36,7 @@ namespace Optimize
         Internal = 14, BackendMissing = 15, DeviceMissing = 16, Backend = 17, Mismatch = 18, Untrusted = 19,
     }
 
-    /// <summary>What the library says about a failed call.</summary>
+    /// <summary>The library's description of a failed call.</summary>
     public sealed class OptimizeException : Exception
     {
         internal OptimizeException(Status status, string message, string place)
@@ -46,10 +46,10 @@ namespace Optimize
             Place = place;
         }
 
-        /// <summary>Of which sort it is.</summary>
+        /// <summary>Kind of the failure.</summary>
         public Status Status { get; private set; }
 
-        /// <summary>Where: file, node, tensor or argument, outermost first; "" if the message says it all.</summary>
+        /// <summary>File, node, tensor or argument, outermost first; "" if the message is sufficient.</summary>
         public string Place { get; private set; }
 
         internal static void Check(int status, ErrorHandle error)
@@ -63,7 +63,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>An object of the library. P/Invoke counts the calls that use it: it is freed after the last.</summary>
+    /// <summary>An object of the library. P/Invoke counts the calls that use it: it is freed after the last
+    /// one.</summary>
     public abstract class Handle : SafeHandle
     {
         internal Handle() : base(IntPtr.Zero, true) { }
@@ -78,13 +79,13 @@ namespace Optimize
             return true;
         }
 
-        /// <summary>The function of the library that frees this.</summary>
+        /// <summary>Frees the object with the library's function.</summary>
         protected abstract void Free(IntPtr pointer);
 
         internal static uint SizeOf<T>() { return (uint)Marshal.SizeOf(typeof(T)); }
     }
 
-    /// <summary>How far a call is.</summary>
+    /// <summary>Progress of a call.</summary>
     public struct Progress
     {
         internal Progress(string stage, ulong done, ulong total) : this()
@@ -97,17 +98,17 @@ namespace Optimize
         public string Stage { get; private set; }
         public ulong Done { get; private set; }
 
-        /// <summary>0 if it is not known.</summary>
+        /// <summary>Total number of steps; 0 if unknown.</summary>
         public ulong Total { get; private set; }
     }
 
-    /// <summary>Keeps what the callbacks of a call throw, which must not unwind through the library, until the call
-    /// has ended.</summary>
+    /// <summary>Keeps exceptions of a call's callbacks, which must not unwind through the library, until the call has
+    /// ended.</summary>
     internal sealed class Caught
     {
         private ExceptionDispatchInfo thrown;
 
-        /// <summary>What a C callback answers for a function that says whether to go on.</summary>
+        /// <summary>Runs a function that returns whether to continue, and returns the C callback's result.</summary>
         internal int Guard(Func<bool> function)
         {
             try
@@ -127,24 +128,24 @@ namespace Optimize
         }
     }
 
-    /// <summary>What every long call takes besides its options. A CancellationToken may stand for one.</summary>
+    /// <summary>Settings of a long call besides its options. A CancellationToken converts to it.</summary>
     public sealed class Call
     {
         /// <summary>Ends the call with OperationCanceledException.</summary>
         public CancellationToken Cancellation { get; set; }
 
-        /// <summary>Ends the call with Status.Timeout; zero is none.</summary>
+        /// <summary>Ends the call with Status.Timeout; zero for no timeout.</summary>
         public TimeSpan Timeout { get; set; }
 
-        /// <summary>Told at most 20 times a second, on the thread that makes the call.</summary>
+        /// <summary>Called at most 20 times per second, on the thread that makes the call.</summary>
         public IProgress<Progress> Progress { get; set; }
 
         public static implicit operator Call(CancellationToken token) { return new Call { Cancellation = token }; }
 
         internal delegate int Body(ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library under the conditions of <paramref name="call"/>. What its callbacks
-        /// threw wins.</summary>
+        /// <summary>Makes a call of the library with the settings of <paramref name="call"/>. An exception of its
+        /// callbacks takes precedence.</summary>
         internal static void Run(Call call, Body body, Caught caught = null)
         {
             (call ?? new Call()).Run(body, caught ?? new Caught());
@@ -169,7 +170,7 @@ namespace Optimize
             ErrorHandle error;
             if (!Cancellation.CanBeCanceled) status = body(ref native, out error);
             else status = RunCancellable(ref native, body, out error);
-            GC.KeepAlive(report); // the library knew its address
+            GC.KeepAlive(report); // the library has its address
 
             using (error)
             {
@@ -214,19 +215,20 @@ namespace Optimize
     /// <summary>Options of Context.Create.</summary>
     public sealed class ContextOptions
     {
-        /// <summary>For every call that does not say otherwise; 0 is all processors.</summary>
+        /// <summary>Default number of threads of all calls; 0 for all cores.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Path of the ONNX Runtime library; null looks where liboptimize looks.</summary>
+        /// <summary>Path of the ONNX Runtime library; null searches the default places.</summary>
         public string RuntimeLibrary { get; set; }
     }
 
-    /// <summary>Where calls find ONNX Runtime and the number of threads. One per program is usual.</summary>
+    /// <summary>Settings of calls: the ONNX Runtime library and the number of threads. A program usually needs
+    /// one.</summary>
     public sealed partial class Context : Handle
     {
         internal Context() { }
 
-        /// <summary>Makes a context. ONNX Runtime is not opened before something runs.</summary>
+        /// <summary>Makes a context. ONNX Runtime is opened when something runs.</summary>
         public static Context Create(ContextOptions options = null)
         {
             options = options ?? new ContextOptions();
@@ -248,7 +250,7 @@ namespace Optimize
         /// <summary>The version of liboptimize, e.g. "0.1.0".</summary>
         public static string LibraryVersion { get { return Utf8.Read(Native.optimize_version()); } }
 
-        /// <summary>Opens ONNX Runtime, if it is not open yet, and gives its version.</summary>
+        /// <summary>Opens ONNX Runtime, if it is not open yet, and returns its version.</summary>
         public string RuntimeVersion()
         {
             IntPtr version;
@@ -279,7 +281,8 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Makes a smaller model of one, which stays. The report is in Model.Report.</summary>
+        /// <summary>Returns a new, smaller model; the original stays unchanged. The report is in
+        /// Model.Report.</summary>
         public Model Quantize(Model model, QuantizeOptions options = null, Call call = null)
         {
             options = options ?? new QuantizeOptions();
@@ -295,7 +298,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Makes a model with fewer weights of one, which stays. The report is in Model.Report.</summary>
+        /// <summary>Returns a new model with fewer weights; the original stays unchanged. The report is in
+        /// Model.Report.</summary>
         public Model Prune(Model model, PruneOptions options = null, Call call = null)
         {
             options = options ?? new PruneOptions();
@@ -311,8 +315,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Measures two models side by side: speed, load time, memory, size, and how close the outputs
-        /// are. Gives the JSON of docs/report.md.</summary>
+        /// <summary>Compares two models: speed, load time, memory, size, and how close the outputs are. Returns the
+        /// JSON of docs/report.md.</summary>
         public string Benchmark(Model original, Model result, BenchmarkOptions options = null, Call call = null)
         {
             options = options ?? new BenchmarkOptions();
@@ -327,7 +331,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Makes a model ready to run.</summary>
+        /// <summary>Loads a model for running.</summary>
         public Session CreateSession(Model model, SessionOptions options = null, Call call = null)
         {
             Session session = null;
@@ -340,8 +344,8 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Makes a decoder ready to write, with the tokenizer that belongs to it. Status.Unsupported if the
-        /// model is no decoder.</summary>
+        /// <summary>Loads a model for generation, with its tokenizer. Throws Status.Unsupported if the model is not a
+        /// decoder.</summary>
         public Generator CreateGenerator(Model model, GeneratorOptions options = null, Call call = null)
         {
             Generator generator = null;
@@ -354,8 +358,8 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Makes the members of an ensemble ready to write one text together. Status.Unsupported if they do not
-        /// write text.</summary>
+        /// <summary>Loads the members of an ensemble for generating one text together. Throws Status.Unsupported if
+        /// they do not generate text.</summary>
         public Generator CreateGenerator(Ensemble ensemble, GeneratorOptions options = null, Call call = null)
         {
             Generator generator = null;
@@ -368,8 +372,8 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Finds the weights with which the members foretell a text best, and gives the ensemble with them.
-        /// What was found is in Ensemble.Report.</summary>
+        /// <summary>Finds the weights with which the members predict a text best, and returns the ensemble with them.
+        /// The figures are in Ensemble.Report.</summary>
         public Ensemble Fit(Ensemble ensemble, string text, FitOptions options = null, Call call = null)
         {
             options = options ?? new FitOptions();

@@ -1,4 +1,4 @@
-// Packages: a model made ready ahead of time.
+// Packages: models prepared ahead of time.
 
 using System;
 using System.Collections.Generic;
@@ -8,54 +8,55 @@ namespace Optimize
     /// <summary>The range of a dimension of an input.</summary>
     public sealed class Dimension
     {
-        /// <summary>Name of the input, or its position: "0".</summary>
+        /// <summary>Name or index of the input: "0".</summary>
         public string Input { get; set; }
 
         public uint Index { get; set; }
 
-        /// <summary>Dimensions of one name have one size in each run, and one range.</summary>
+        /// <summary>Name of the dimension: dimensions with one name have one size in each run, and one
+        /// range.</summary>
         public string Name { get; set; }
 
         public ulong Min { get; set; }
 
-        /// <summary>0 is no limit.</summary>
+        /// <summary>Maximum size; 0 for no limit.</summary>
         public ulong Max { get; set; }
     }
 
     /// <summary>Options of Context.Compile.</summary>
     public sealed class PackageOptions
     {
-        /// <summary>Take any size where the model does; the first dimension is the batch.</summary>
+        /// <summary>Accept any size that the model accepts; the first dimension is the batch.</summary>
         public bool Dynamic { get; set; }
 
-        /// <summary>0 is 1.</summary>
+        /// <summary>Minimum batch size; 0 for 1.</summary>
         public ulong BatchMin { get; set; }
 
-        /// <summary>0 is 64.</summary>
+        /// <summary>Maximum batch size; 0 for 64.</summary>
         public ulong BatchMax { get; set; }
 
-        /// <summary>JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
+        /// <summary>Ranges of dimensions as JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
         public string DynamicShapes { get; set; }
 
-        /// <summary>"fp32,int8", best first; null is the model as it is.</summary>
+        /// <summary>Variants, "fp32,int8", best first; null for the original model.</summary>
         public string Variants { get; set; }
 
         public string Licence { get; set; }
 
-        /// <summary>64 hexadecimal digits.</summary>
+        /// <summary>Secret key to sign with, 64 hexadecimal digits.</summary>
         public string SignKey { get; set; }
 
         public bool SingleFile { get; set; }
 
         public bool PortableOnly { get; set; }
 
-        /// <summary>Zeros take next to nothing.</summary>
+        /// <summary>Pack the weights: zeros take almost no space.</summary>
         public bool Packed { get; set; }
 
-        /// <summary>Path of a TensorRT engine of the model, with its manifest beside it; null is none.</summary>
+        /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
         public string Engine { get; set; }
 
-        /// <summary>As DynamicShapes.</summary>
+        /// <summary>Ranges of dimensions, like DynamicShapes.</summary>
         public IList<Dimension> Dimensions { get; set; }
     }
 
@@ -64,7 +65,8 @@ namespace Optimize
     {
         internal Package() { }
 
-        /// <summary>Opens a package: a folder or a file. Without a variant it is chosen by processor.</summary>
+        /// <summary>Opens a package: a folder or a file. Without a variant, one is chosen for the
+        /// processor.</summary>
         public static Package Open(string path, string variant = null, string publicKey = null)
         {
             using (var scratch = new Scratch())
@@ -83,7 +85,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>The model, for everything that takes one.</summary>
+        /// <summary>Returns the model, for all functions that take one.</summary>
         public Model Model()
         {
             Model model;
@@ -92,7 +94,7 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Throws Status.NotFound if there is none.</summary>
+        /// <summary>Returns the tokenizer; throws Status.NotFound if there is none.</summary>
         public Tokenizer Tokenizer()
         {
             Tokenizer tokenizer;
@@ -101,7 +103,7 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>The manifest as JSON, with the variant that is used here and why.</summary>
+        /// <summary>Returns the manifest as JSON, with the variant used on this machine and the reason.</summary>
         public string Inspect(Context context)
         {
             BufferHandle json;
@@ -110,7 +112,7 @@ namespace Optimize
             return json.Take();
         }
 
-        /// <summary>Throws if a single bit is not what it was, or if a key (64 hexadecimal digits) is given that did not
+        /// <summary>Throws if a single bit has changed, or if a key (64 hexadecimal digits) is given that did not
         /// sign it.</summary>
         public void Verify(string publicKey = null, Call call = null)
         {
@@ -128,7 +130,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Makes a package of a model. Gives JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Makes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
         public string Compile(Model model, string path, PackageOptions options = null, Call call = null)
         {
             options = options ?? new PackageOptions();
@@ -159,7 +161,7 @@ namespace Optimize
             return report.Take();
         }
 
-        /// <summary>A session of the variant that fits this processor. Runs keep the shape contract.</summary>
+        /// <summary>Loads the variant that fits this processor. Runs check the shape contract.</summary>
         public Session CreateSession(Package package, Call call = null)
         {
             Session session = null;
@@ -169,7 +171,7 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Makes the package's model ready to write.</summary>
+        /// <summary>Loads the package's model for generation.</summary>
         public Generator CreateGenerator(Package package, GeneratorOptions options = null, Call call = null)
         {
             Generator generator = null;

@@ -1,29 +1,29 @@
-// What sessions run on.
+// Execution providers.
 
 using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>What sessions run on. Auto is to ask with: TensorRT, else CUDA, else the processor.</summary>
+    /// <summary>Execution provider. Auto is for requests: TensorRT, else CUDA, else the CPU.</summary>
     public enum Provider { Cpu = 0, Cuda = 1, TensorRt = 2, Auto = 3 }
 
-    /// <summary>Where sessions run, in the options of all that makes some. A provider that is asked for and cannot be had
-    /// throws Status.BackendMissing or Status.DeviceMissing; another one never takes its place.</summary>
+    /// <summary>Selects where sessions run; part of the options of functions that create sessions. An unavailable
+    /// provider throws Status.BackendMissing or Status.DeviceMissing; it is never replaced by another.</summary>
     public class Execution
     {
         public Provider Provider { get; set; }
 
-        /// <summary>Number of the device, from 0.</summary>
+        /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>TensorRT: absolute path of a folder for engines; null keeps none.</summary>
+        /// <summary>TensorRT: absolute path of the engine cache folder; null for none.</summary>
         public string EngineCache { get; set; }
     }
 
     public sealed partial class Context
     {
-        /// <summary>What sessions can run on here, best first, as JSON: a list of provider, device_id, available and, if
-        /// it is not, status and reason.</summary>
+        /// <summary>Returns the providers that sessions can run on, best first, as JSON: a list of provider,
+        /// device_id, available and, if it is not, status and reason.</summary>
         public string Providers(uint deviceId = 0)
         {
             BufferHandle json;
@@ -35,10 +35,11 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>What it runs on.</summary>
+        /// <summary>The provider on which it runs.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
-        /// <summary>Where it runs, as JSON: provider, device_id, nodes, passed_over and weights_copied.</summary>
+        /// <summary>Returns where it runs, as JSON: provider, device_id, nodes, passed_over and
+        /// weights_copied.</summary>
         public string Placement()
         {
             BufferHandle json;
@@ -50,7 +51,8 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Where its models run, as JSON: a list with an entry for each, as Session.Placement gives it.</summary>
+        /// <summary>Returns where its models run, as JSON: a list with one entry per model, like
+        /// Session.Placement.</summary>
         public string Placement()
         {
             BufferHandle json;

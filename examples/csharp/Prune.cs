@@ -1,16 +1,17 @@
-// Pruning: its options.
+// Pruning options.
 
 using System.Collections.Generic;
 using System.Text;
 
 namespace Optimize
 {
-    /// <summary>How weights are chosen for pruning. Magnitude: the smallest become zero. Random: any. Wanda: the smallest
-    /// by magnitude times norm of the input. SparseGpt: those whose loss the others make up for. Structured: whole
-    /// neurons, channels and heads go. Wanda and SparseGpt need a calibration text.</summary>
+    /// <summary>How weights are selected for pruning. Magnitude: the smallest become zero. Random: random ones.
+    /// Wanda: the smallest by magnitude times norm of the input. SparseGpt: those whose removal the other weights
+    /// compensate. Structured: whole neurons, channels and heads are removed. Wanda and SparseGpt need a calibration
+    /// text.</summary>
     public enum PruneMethod { Magnitude = 0, Random = 1, Wanda = 2, SparseGpt = 3, Structured = 4 }
 
-    /// <summary>By what structured pruning judges a neuron, channel or head.</summary>
+    /// <summary>Criterion of structured pruning for neurons, channels and heads.</summary>
     public enum Importance { L1 = 0, L2 = 1, Activation = 2, Random = 3 }
 
     /// <summary>Options of Context.Prune.</summary>
@@ -18,10 +19,10 @@ namespace Optimize
     {
         public PruneMethod Method { get; set; }
 
-        /// <summary>Share of each weight that is to be zero; 0 is 0.5, or what the pattern says.</summary>
+        /// <summary>Fraction of zeros in each weight; 0 for 0.5, or that of the pattern.</summary>
         public double Sparsity { get; set; }
 
-        /// <summary>With PatternOf, 2 and 4 for 2:4: of each 4 neighbours at most 2 stay.</summary>
+        /// <summary>With PatternOf, 2 and 4 for 2:4: at most 2 of each 4 adjacent weights remain.</summary>
         public uint PatternKeep { get; set; }
 
         public uint PatternOf { get; set; }
@@ -32,56 +33,55 @@ namespace Optimize
         /// <summary>Also prune embedding tables.</summary>
         public bool Embeddings { get; set; }
 
-        /// <summary>0 is as the context says.</summary>
+        /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Structured: by what units are judged.</summary>
+        /// <summary>Structured: importance criterion.</summary>
         public Importance Importance { get; set; }
 
         /// <summary>Structured: sizes stay multiples of this.</summary>
         public uint RoundTo { get; set; }
 
-        /// <summary>Structured: fit the weight behind each cut on the calibration text.</summary>
+        /// <summary>Structured: fit the weight after each cut on the calibration text.</summary>
         public bool Reconstruct { get; set; }
 
-        /// <summary>Structured: whole layers that go.</summary>
+        /// <summary>Structured: number of layers to remove.</summary>
         public uint DropLayers { get; set; }
 
-        /// <summary>Of random choices.</summary>
+        /// <summary>Seed of random choices.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Weights with fewer elements are left; 0 is 1024.</summary>
+        /// <summary>Weights with fewer elements are skipped; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Names or globs of modules, weights or nodes; without any, all of MatMul, Gemm and Conv.</summary>
+        /// <summary>Names or globs of modules, weights or nodes; none for all MatMul, Gemm and Conv.</summary>
         public IList<string> TargetModules { get; set; }
 
-        /// <summary>What is left as it is; wins over TargetModules.</summary>
+        /// <summary>Names or globs to skip; takes precedence over TargetModules.</summary>
         public IList<string> Exclude { get; set; }
 
-        /// <summary><c>GLOB=SPARSITY</c>, another sparsity for what matches.</summary>
+        /// <summary><c>GLOB=SPARSITY</c>, another sparsity for matches.</summary>
         public IList<string> Overrides { get; set; }
 
-        /// <summary>A text for the methods that look at what flows through weights; null is none.</summary>
+        /// <summary>Text for methods that use activations; null for none.</summary>
         public string Calibration { get; set; }
 
-        /// <summary>Windows of the calibration text; 0 is 16, or 64 with Reconstruct.</summary>
+        /// <summary>Windows of the calibration text; 0 for 16, or 64 with Reconstruct.</summary>
         public uint CalibrationWindows { get; set; }
 
-        /// <summary>Tokens of a window; 0 is 512, or as many as the model takes.</summary>
+        /// <summary>Window length in tokens; 0 for 512, or the model's maximum.</summary>
         public uint CalibrationLength { get; set; }
 
-        /// <summary>For the pruned weights until they are saved; null is the system's.</summary>
+        /// <summary>Folder for the pruned weights until they are saved; null for the system's.</summary>
         public string ScratchFolder { get; set; }
 
-        /// <summary>Structured: numbers of layers that go, instead of DropLayers.</summary>
+        /// <summary>Structured: indices of layers to remove, instead of DropLayers.</summary>
         public IList<uint> Layers { get; set; }
 
-        /// <summary>Structured, instead of a sparsity: as little as it takes to come down to so many bytes.</summary>
+        /// <summary>Structured, instead of a sparsity: size in bytes to prune to, as little as needed.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Structured, instead of a sparsity: as little as it takes to be measured so many times as
-        /// fast.</summary>
+        /// <summary>Structured, instead of a sparsity: measured speed-up to prune for, as little as needed.</summary>
         public double TargetSpeedup { get; set; }
 
         internal Native.PruneOptions ToNative(Scratch scratch)

@@ -1,8 +1,8 @@
-// Makes a model int8, saves it, runs it on a text and says how it compares with the original.
+// Quantizes a model to int8, saves it, runs it on a text and compares it with the original.
 //
 //     Quantize.exe MODEL.onnx OUTPUT.onnx
 //
-// The text needs a tokenizer.json beside the model; without one, the models are compared on made-up inputs.
+// The text needs a tokenizer.json next to the model; without one, the models are compared on generated inputs.
 
 using System;
 using System.Globalization;
@@ -21,7 +21,7 @@ internal static class Quantize
             Console.Error.WriteLine("usage: Quantize.exe MODEL.onnx OUTPUT.onnx");
             return 2;
         }
-        // Ctrl-C ends the call that is under way; no half-written file stays behind.
+        // Ctrl-C ends the current call; no incomplete file is left.
         using (var stop = new CancellationTokenSource())
         {
             Console.CancelKeyPress += (sender, e) =>
@@ -107,7 +107,7 @@ internal static class Quantize
         Console.WriteLine("cosine     {0,32:0.0000}", Json.Find(report, "quality", "cosine"));
     }
 
-    /// <summary>Unlike System.Progress, which reports later and elsewhere, this prints at once.</summary>
+    /// <summary>Prints at once, unlike System.Progress, which reports later and on another thread.</summary>
     private sealed class Percent : IProgress<Progress>
     {
         public void Report(Progress p)

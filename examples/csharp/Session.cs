@@ -1,32 +1,32 @@
-// Sessions: a model made ready to run.
+// Sessions: models loaded for running.
 
 using System;
 using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>How much ONNX Runtime rewrites the graph before it runs it.</summary>
+    /// <summary>How much ONNX Runtime optimizes the graph.</summary>
     public enum OptimizationLevel { Default = 0, Disabled = 1, Basic = 2, Extended = 3 }
 
     /// <summary>Options of Context.CreateSession.</summary>
     public sealed class SessionOptions
     {
-        /// <summary>For the work of one node; 0 is as the context says.</summary>
+        /// <summary>Number of threads for the work of one node; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
         public OptimizationLevel OptimizationLevel { get; set; }
 
-        /// <summary>Less memory and a faster start, slower runs. Does nothing for models with weights in blocks of
-        /// a few bits.</summary>
+        /// <summary>Less memory and a faster start, slower runs. No effect on models with block-quantized
+        /// weights.</summary>
         public bool DisablePrepacking { get; set; }
 
-        /// <summary>Faster with weights in blocks of a few bits, not as exact.</summary>
+        /// <summary>Faster with block-quantized weights, less exact.</summary>
         public bool RoundActivations { get; set; }
 
-        /// <summary>The model's maker is trusted: engines that are ready in it are code.</summary>
+        /// <summary>Trust the model's author: embedded engines contain code.</summary>
         public bool TrustEngines { get; set; }
 
-        /// <summary>What it runs on; null is the processor.</summary>
+        /// <summary>Provider and device; null for the CPU.</summary>
         public Execution Execution { get; set; }
 
         internal Native.SessionOptions ToNative(Scratch scratch)
@@ -46,13 +46,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>A model, or a TensorRT engine of one, made ready to run. It takes one run at a time: a second one meanwhile
-    /// throws Status.Busy. Make one for each thread that runs; they share the model's weights.</summary>
+    /// <summary>A model, or a TensorRT engine of one, loaded for running. It runs one call at a time: a second one
+    /// throws Status.Busy. Create one per thread; they share the model's weights.</summary>
     public sealed partial class Session : Handle
     {
         internal Session() { }
 
-        /// <summary>What a run must feed.</summary>
+        /// <summary>Returns the inputs of a run.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_session_input_count(this),
@@ -60,7 +60,7 @@ namespace Optimize
                     Native.optimize_session_input(this, index, ref info, out error));
         }
 
-        /// <summary>What a run gives.</summary>
+        /// <summary>Returns the outputs of a run.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_session_output_count(this),
@@ -68,7 +68,7 @@ namespace Optimize
                     Native.optimize_session_output(this, index, ref info, out error));
         }
 
-        /// <summary>Runs the model and gives the outputs that are named, or all of them.</summary>
+        /// <summary>Runs the model and returns the named outputs, or all of them.</summary>
         public IDictionary<string, Tensor> Run(
             IDictionary<string, Tensor> inputs, IList<string> outputs = null, Call call = null)
         {
@@ -81,7 +81,7 @@ namespace Optimize
             {
                 try
                 {
-                    // In an array P/Invoke does not hold the handles for us.
+                    // P/Invoke does not keep handles in an array alive.
                     for (int i = 0; i < names.Count; i++)
                     {
                         bool holds = false;

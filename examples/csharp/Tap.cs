@@ -1,11 +1,11 @@
-// What the test programs of this folder share.
+// Shared by the test programs of this folder.
 
 using System;
 using Optimize;
 
 internal static class Tap
 {
-    /// <summary>Runs tests, prints a line for each, and gives the exit status of the program.</summary>
+    /// <summary>Runs tests, prints a line for each, and returns the exit status of the program.</summary>
     internal static int Run(params Action[] tests)
     {
         int failed = 0;

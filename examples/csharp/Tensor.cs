@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>Element types, numbered as in ONNX. Types below a byte are packed, low bits first.</summary>
+    /// <summary>Element types, with their values in ONNX. Types below a byte are packed, low bits first.</summary>
     public enum DType
     {
         Unknown = 0, Float32 = 1, UInt8 = 2, Int8 = 3, UInt16 = 4, Int16 = 5, Int32 = 6, Int64 = 7, String = 8,
@@ -21,13 +21,13 @@ namespace Optimize
         /// <summary>The name to use in a run.</summary>
         public string Name { get; private set; }
 
-        /// <summary>Unknown for a sequence or map.</summary>
+        /// <summary>Element type; Unknown for a sequence or map.</summary>
         public DType DType { get; private set; }
 
-        /// <summary>-1 where any size will do; null if not even the rank is declared.</summary>
+        /// <summary>Sizes; -1 for dynamic sizes, null if the rank is unknown.</summary>
         public long[] Dims { get; private set; }
 
-        /// <summary>Equal names must be equal sizes, "" has no such meaning.</summary>
+        /// <summary>Names of dimensions: equal names mean equal sizes; "" has no meaning.</summary>
         public string[] DimNames { get; private set; }
 
         internal delegate int Get(UIntPtr index, ref Native.ValueInfo info, out ErrorHandle error);
@@ -50,7 +50,7 @@ namespace Optimize
                     list[i].DimNames[d] = Utf8.Read(Marshal.ReadIntPtr(native.DimNames, d * IntPtr.Size));
                 }
             }
-            GC.KeepAlive(owner); // what the pointers point to is its
+            GC.KeepAlive(owner); // owns the memory of the pointers
             return list;
         }
     }
@@ -79,7 +79,7 @@ namespace Optimize
             return FromBytes(type, bytes, dims);
         }
 
-        /// <summary>Makes a tensor of any type but String from a copy of the bytes of its elements.</summary>
+        /// <summary>Makes a tensor of any type except String from a copy of the bytes of its elements.</summary>
         public static Tensor FromBytes(DType type, byte[] data, params long[] dims)
         {
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
@@ -98,7 +98,7 @@ namespace Optimize
         }
 
         /// <summary>Makes a tensor over an array without copying it. The array is pinned until nothing uses the
-        /// tensor any more, and must not be changed as long. Not for bool.</summary>
+        /// tensor, and must not be changed until then. Not for bool.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -119,10 +119,10 @@ namespace Optimize
             }
         }
 
-        // The library calls it when the last user is gone, on whatever thread; a static field is never collected.
+        // The library calls it when the last user is gone, on any thread; a static field is never collected.
         private static readonly Native.ReleaseFn Unpin = pin => GCHandle.FromIntPtr(pin).Free();
 
-        /// <summary>Makes a tensor of strings, which hold no NUL.</summary>
+        /// <summary>Makes a tensor of strings, which must not contain NUL.</summary>
         public static Tensor FromStrings(IList<string> strings, params long[] dims)
         {
             using (var scratch = new Scratch())
@@ -149,7 +149,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Copies the elements; T must be the type that DType says.</summary>
+        /// <summary>Copies the elements; T must match DType.</summary>
         public T[] Elements<T>() where T : struct
         {
             var type = TypeOf<T>();
@@ -160,7 +160,7 @@ namespace Optimize
             return elements;
         }
 
-        /// <summary>Copies the bytes of the elements; there are none for strings.</summary>
+        /// <summary>Copies the bytes of the elements; returns none for strings.</summary>
         public byte[] Bytes()
         {
             var bytes = new byte[checked((int)(ulong)Native.optimize_tensor_size(this))];

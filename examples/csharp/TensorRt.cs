@@ -4,7 +4,7 @@ using System;
 
 namespace Optimize
 {
-    /// <summary>What an engine computes with.</summary>
+    /// <summary>Precision in which an engine computes.</summary>
     public enum Precision { Fp32 = 0, Fp16 = 1, Bf16 = 2, Int8 = 3, Fp8 = 4 }
 
     /// <summary>Options of Context.BuildTensorRt.</summary>
@@ -12,43 +12,44 @@ namespace Optimize
     {
         public Precision Precision { get; set; }
 
-        /// <summary>0 chooses, 1 is TensorRT, 2 TensorRT-RTX, 3 ONNX Runtime.</summary>
+        /// <summary>Library: 0 for automatic, 1 for TensorRT, 2 for TensorRT-RTX, 3 for ONNX Runtime.</summary>
         public int Backend { get; set; }
 
-        /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 is its default.</summary>
+        /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 for its default.</summary>
         public uint OptimizationLevel { get; set; }
 
-        /// <summary>Where the model leaves it open.</summary>
+        /// <summary>Batch size, for a dynamic dimension.</summary>
         public ulong BatchSize { get; set; }
 
-        /// <summary>Where the model leaves it open.</summary>
+        /// <summary>Sequence length, for a dynamic dimension.</summary>
         public ulong SequenceLength { get; set; }
 
-        /// <summary>"batch=1:8:32,sequence=128".</summary>
+        /// <summary>Sizes of dimensions: "batch=1:8:32,sequence=128".</summary>
         public string Dimensions { get; set; }
 
-        /// <summary>"ids:1x16,mask:1x16".</summary>
+        /// <summary>Minimum shapes: "ids:1x16,mask:1x16".</summary>
         public string MinShapes { get; set; }
 
         public string OptShapes { get; set; }
 
         public string MaxShapes { get; set; }
 
-        /// <summary>Several, as JSON.</summary>
+        /// <summary>Several profiles, as JSON.</summary>
         public string Profiles { get; set; }
 
-        /// <summary>Folder of the libraries; null looks for them.</summary>
+        /// <summary>Folder of the libraries; null searches for them.</summary>
         public string Library { get; set; }
 
         public string TimingCache { get; set; }
 
-        /// <summary>Bytes; 0 is all.</summary>
+        /// <summary>Workspace in bytes; 0 for all memory.</summary>
         public ulong Workspace { get; set; }
 
-        /// <summary>Against fp32; 0 is 0.01 for Fp16, 0.08 for Bf16 and 0.15 for Int8 and Fp8.</summary>
+        /// <summary>Limit of the error against fp32; 0 for 0.01 (Fp16), 0.08 (Bf16) and 0.15 (Int8 and
+        /// Fp8).</summary>
         public double MaxError { get; set; }
 
-        /// <summary>TensorRT-RTX: devices to build for, 89 for compute capability 8.9.</summary>
+        /// <summary>TensorRT-RTX: compute capabilities to build for, 89 for 8.9.</summary>
         public int[] ComputeCapabilities { get; set; }
 
         public bool VersionCompatible { get; set; }
@@ -71,24 +72,24 @@ namespace Optimize
 
         public uint Threads { get; set; }
 
-        /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null is built-in
+        /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null for built-in
         /// sentences.</summary>
         public string Calibration { get; set; }
     }
 
-    /// <summary>How an engine is opened. Without Trust every engine is refused.</summary>
+    /// <summary>Options for opening an engine. Without Trust, every engine is rejected.</summary>
     public sealed class TensorRtOpenOptions
     {
-        /// <summary>Whoever made it is trusted: an engine is code.</summary>
+        /// <summary>Trust its author: an engine contains code.</summary>
         public bool Trust { get; set; }
 
-        /// <summary>Number of the device, from 0.</summary>
+        /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Of the model that it must be of; null for any.</summary>
+        /// <summary>SHA-256 of its model; null accepts any.</summary>
         public string ModelSha256 { get; set; }
 
-        /// <summary>Folder of TensorRT's libraries; null looks for them.</summary>
+        /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
         public string Library { get; set; }
 
         internal Native.TensorRtOpenOptions ToNative(Scratch scratch)
@@ -106,8 +107,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Makes an engine file ready to run on a device. Throws Status.Untrusted, InvalidModel, Mismatch,
-        /// BackendMissing or DeviceMissing if it may or can not be used here.</summary>
+        /// <summary>Loads an engine file on a device. Throws Status.Untrusted, InvalidModel, Mismatch, BackendMissing
+        /// or DeviceMissing if it may not or cannot be used on this machine.</summary>
         public Session OpenTensorRt(string path, TensorRtOpenOptions options = null, Call call = null)
         {
             Session session = null;
@@ -121,8 +122,8 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Makes the TensorRT engine of a package ready to run on a device; Status.NotFound if it has none. Runs
-        /// keep the shape contract.</summary>
+        /// <summary>Loads the TensorRT engine of a package on a device; throws Status.NotFound if it has none. Runs
+        /// check the shape contract.</summary>
         public Session CreateEngine(Package package, TensorRtOpenOptions options = null, Call call = null)
         {
             Session session = null;
@@ -135,7 +136,7 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Measures the TensorRT engine in a file against the model that it was made of; gives the report as
+        /// <summary>Compares the TensorRT engine in a file with the model it was built from; returns the report as
         /// JSON.</summary>
         public string BenchmarkEngine(
             Model original, string path, TensorRtOpenOptions engine, BenchmarkOptions options = null, Call call = null)
@@ -154,7 +155,7 @@ namespace Optimize
             return report.Take();
         }
 
-        /// <summary>Builds an engine at a path, with a manifest beside it; gives the report as JSON.</summary>
+        /// <summary>Builds an engine at a path, with a manifest next to it; returns the report as JSON.</summary>
         public string BuildTensorRt(Model model, string path, TensorRtOptions options = null, Call call = null)
         {
             options = options ?? new TensorRtOptions();
@@ -181,10 +182,9 @@ namespace Optimize
             return report.Take();
         }
 
-        /// <summary>
-        /// Looks whether an engine may be used here, of a model if that is not null; gives its manifest as JSON. Trust says that whoever made
-        /// it is trusted: it is code.
-        /// </summary>
+        /// <summary>Checks whether an engine may be used on this machine and, if a model is given, whether it was
+        /// built from it; returns its manifest as JSON. Trust says that its author is trusted: an engine contains
+        /// code.</summary>
         public string CheckTensorRt(string path, Model model, bool trust, Call call = null)
         {
             BufferHandle manifest = null;

@@ -1,4 +1,4 @@
-// Tokenizers: text to ids and back.
+// Tokenizers: convert text to token ids and back.
 
 using System;
 using System.Collections.Generic;
@@ -20,10 +20,11 @@ namespace Optimize
         /// <summary>1 for tokens, 0 for padding.</summary>
         public Tensor AttentionMask { get; private set; }
 
-        /// <summary>The segments BERT wants.</summary>
+        /// <summary>Token type ids for BERT.</summary>
         public Tensor TypeIds { get; private set; }
 
-        /// <summary>Names the tensors as models usually do, those that are wanted: what Session.Inputs says.</summary>
+        /// <summary>Returns the tensors under the usual input names, limited to the wanted ones: those of
+        /// Session.Inputs.</summary>
         public IDictionary<string, Tensor> Inputs(IEnumerable<ValueInfo> wanted)
         {
             var inputs = new Dictionary<string, Tensor>();
@@ -44,7 +45,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Text to ids and back.</summary>
+    /// <summary>Converts text to token ids and back.</summary>
     public sealed class Tokenizer : Handle
     {
         internal Tokenizer() { }
@@ -58,10 +59,10 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Tokens in the vocabulary, added ones included.</summary>
+        /// <summary>Number of tokens in the vocabulary, including added ones.</summary>
         public int VocabularySize { get { return (int)Native.optimize_tokenizer_vocabulary_size(this); } }
 
-        /// <summary>Encodes texts; rows longer than maxLength tokens are cut at the end, 0 is no limit.</summary>
+        /// <summary>Encodes texts; rows longer than maxLength tokens are truncated, 0 for no limit.</summary>
         public Tokens Encode(IList<string> texts, bool specialTokens = true, uint maxLength = 0)
         {
             using (var scratch = new Scratch())
@@ -82,7 +83,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>The text of ids.</summary>
+        /// <summary>Returns the text of token ids.</summary>
         public string Decode(long[] ids, bool specialTokens = false)
         {
             var options = new Native.DecodeOptions
