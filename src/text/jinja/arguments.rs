@@ -1,4 +1,4 @@
-//! What functions, methods and filters are given, and by which names they take it.
+//! The arguments of functions, methods and filters, and their parameter names.
 
 use super::value::Value;
 use crate::error::{Result, bail};
@@ -12,9 +12,10 @@ pub struct Given {
 }
 
 impl Given {
-    /// The arguments by the parameters of a function. A name that begins with `/` takes no keyword.
+    /// Returns the arguments by the parameters of a function. A parameter whose name begins with `/` is positional
+    /// only.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] for more than it takes, and for keywords it does not know.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for too many arguments and for unknown keywords.
     pub fn bind<const N: usize>(self, function: &str, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
         if self.positional.len() > N {
             bail!(InvalidArgument, "{function} takes at most {N} arguments, not {}", self.positional.len());
@@ -33,13 +34,13 @@ impl Given {
         Ok(bound)
     }
 
-    /// No arguments at all.
+    /// Fails if there are any arguments.
     pub fn none(self, function: &str) -> Result<()> {
         self.bind(function, []).map(|_: [Option<Value>; 0]| ())
     }
 }
 
-/// An argument that must be there.
+/// Returns a required argument.
 pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Value> {
     match value {
         Some(value) => Ok(value),
@@ -47,7 +48,7 @@ pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Valu
     }
 }
 
-/// An argument that must be text, if it is there and not none.
+/// Returns an optional argument that must be text or none.
 pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<str>>> {
     match value {
         None | Some(Value::None) => Ok(None),
@@ -57,7 +58,7 @@ pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<st
     }
 }
 
-/// An argument that must be an integer, or else its default.
+/// Returns an integer argument, or its default.
 pub fn int_or(value: Option<Value>, function: &str, default: i128) -> Result<i128> {
     match value {
         None => Ok(default),

@@ -1,4 +1,4 @@
-//! What a template is made of.
+//! The syntax tree of a template.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub enum Expr {
     Dict(Vec<(Expr, Expr)>),
     Attribute(Box<Expr>, String),
     Item(Box<Expr>, Box<Expr>),
-    /// Begin, end, step.
+    /// Start, stop, step.
     Slice(Box<Expr>, Box<[Option<Expr>; 3]>),
     Call(Box<Expr>, Arguments),
     Filter(Box<Filter>),
@@ -25,11 +25,11 @@ pub enum Expr {
     And(Box<(Expr, Expr)>),
     Or(Box<(Expr, Expr)>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
-    /// Test, value if so, value if not.
+    /// Condition, value if true, value if false.
     Choice(Box<(Expr, Expr, Option<Expr>)>),
 }
 
-/// A literal of the template: a value that is written out.
+/// A literal of the template.
 #[derive(Debug, Clone)]
 pub enum Const {
     None,
@@ -39,7 +39,7 @@ pub enum Const {
     Text(String),
 }
 
-/// A filter or a test with what it is given. Without an input, it is given the text of a block.
+/// A filter or a test with its arguments. Without an input, it is applied to the text of a block.
 #[derive(Debug)]
 pub struct Filter {
     pub input: Option<Expr>,
@@ -47,7 +47,7 @@ pub struct Filter {
     pub arguments: Arguments,
 }
 
-/// What is between the parentheses of a call.
+/// The arguments of a call.
 #[derive(Debug, Default)]
 pub struct Arguments {
     pub positional: Vec<Expr>,
@@ -81,7 +81,7 @@ pub enum Comparison {
     NotIn,
 }
 
-/// What is assigned to.
+/// The target of an assignment.
 #[derive(Debug)]
 pub enum Target {
     Name(String),
@@ -90,7 +90,7 @@ pub enum Target {
     Attribute(String, String),
 }
 
-/// A statement, with its line.
+/// A statement with its line.
 #[derive(Debug)]
 pub struct Node {
     pub line: usize,
@@ -105,15 +105,15 @@ pub enum Kind {
     If(Vec<(Expr, Vec<Node>)>, Vec<Node>),
     With(Vec<(Target, Expr)>, Vec<Node>),
     Set(Target, Expr),
-    /// The text of a block, through a filter.
+    /// Assigns the text of a block, through a filter.
     SetBlock(Target, Option<Expr>, Vec<Node>),
     /// A macro that is called with a block, which is a macro itself.
     CallBlock(Expr, Arc<Macro>),
     FilterBlock(Expr, Vec<Node>),
     Macro(Arc<Macro>),
-    /// `generation`: what a model is trained on. Its names are its own.
+    /// `generation`: marks the text that a model is trained on. It has its own scope.
     Generation(Vec<Node>),
-    /// A block, which sees the template's own names only.
+    /// A block, which sees only the template's own names.
     Block(Vec<Node>),
     Break,
     Continue,
@@ -134,13 +134,13 @@ pub struct For {
 pub struct Macro {
     pub name: Option<String>,
     pub parameters: Vec<String>,
-    /// Of the last parameters.
+    /// Defaults of the last parameters.
     pub defaults: Vec<Expr>,
     pub body: Vec<Node>,
     pub uses: Uses,
 }
 
-/// Which of the names that a macro has without declaring them it uses.
+/// Which of the names that every macro has implicitly it uses.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Uses {
     pub caller: bool,

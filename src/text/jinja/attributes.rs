@@ -1,11 +1,11 @@
-//! Attributes, items and slices of values, as jinja2's sandbox gives them.
+//! Attributes, items and slices of values, like in jinja2's sandbox.
 
 use super::engine::{Engine, Object};
 use super::strings;
 use super::value::{Range, Value, View};
 use crate::error::{Result, bail};
 
-/// Methods that are called.
+/// Methods that can be called.
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
 /// Methods that would change the value: the sandbox hides them.
 const UNSAFE_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
@@ -32,7 +32,7 @@ const OTHER: [&str; 17] = [
 ];
 
 impl Engine {
-    /// `value.name`: an attribute, else an item of that name.
+    /// Returns `value.name`: an attribute, else an item with that name.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Result<Value> {
         if let Value::Undefined(message) = value {
             bail!(InvalidArgument, "{message}");
@@ -54,12 +54,12 @@ impl Engine {
         }
     }
 
-    /// `value[index]`: an item, else an attribute of that name.
+    /// Returns `value[index]`: an item, else an attribute with that name.
     pub fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
             Value::Dict(dict) => match index {
-                // No key, so the error of Python is passed over.
+                // Not a key, so Python's error is ignored.
                 Value::List(_) | Value::Dict(_) => None,
                 _ => dict.get(index)?.cloned(),
             },
@@ -83,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// The item at a place, counted from the end if negative.
+    /// Returns the item at an index, counted from the end if negative.
     fn nth(&self, value: &Value, index: i128) -> Option<Value> {
         let length = self.length(value)? as i128;
         let index = usize::try_from(if index < 0 { index + length } else { index }).ok()?;
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// What Python finds with `getattr`; `None` if there is nothing.
+    /// Returns what Python's `getattr` finds; `None` if there is nothing.
     fn own_attribute(&mut self, value: &Value, name: &str) -> Result<Option<Value>> {
         let method = || Some(Value::Method(std::rc::Rc::new((value.clone(), name.to_owned()))));
         let hidden = || Some(Value::Undefined(format!("the attribute {name:?} is not safe").into()));
@@ -190,7 +190,7 @@ impl Engine {
         })
     }
 
-    /// `value[begin:end:step]`.
+    /// Returns `value[start:stop:step]`.
     pub fn slice(&mut self, value: &Value, bounds: [&Value; 3]) -> Result<Value> {
         let Some(length) = self.length(value).filter(|_| !value.is_undefined()) else {
             bail!(InvalidArgument, "a {} cannot be sliced", value.type_name());
@@ -228,7 +228,7 @@ impl Engine {
         }
     }
 
-    /// The values of a view, one by one.
+    /// Returns the values of a view.
     pub fn view(value: &Value, name: &str) -> Option<Value> {
         let Value::Dict(dict) = value else { return None };
         let view = match name {
@@ -241,7 +241,7 @@ impl Engine {
     }
 }
 
-/// Where a slice begins and ends among so many items.
+/// Returns where a slice starts and stops in a sequence of this length.
 fn bounds_of(length: i128, begin: Option<i128>, end: Option<i128>, step: i128) -> (i128, i128) {
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let clamp = |bound: i128| (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(low, high);
@@ -249,7 +249,7 @@ fn bounds_of(length: i128, begin: Option<i128>, end: Option<i128>, step: i128) -
     (begin, end.map_or(if step > 0 { high } else { low }, clamp))
 }
 
-/// The places that a slice takes, in its order.
+/// Returns the indices of a slice, in order.
 fn places(length: i128, begin: Option<i128>, end: Option<i128>, step: i128) -> Vec<usize> {
     let (mut at, end) = bounds_of(length, begin, end, step);
     let mut places = Vec::new();

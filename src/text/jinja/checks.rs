@@ -1,4 +1,4 @@
-//! Tests: what follows `is`.
+//! Tests: the part after `is`.
 
 use super::arguments::{Given, required};
 use super::ast::{Comparison, Operator};
@@ -8,7 +8,7 @@ use super::text::is_title;
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// Names of all tests, as `value is name` asks for them.
+/// Names of all tests, as in `value is name`.
 const NAMES: [&str; 38] = [
     "odd",
     "even",
@@ -50,7 +50,7 @@ const NAMES: [&str; 38] = [
     "<=",
 ];
 
-/// Whether there is a test of this name.
+/// Returns whether a test with this name exists.
 pub fn exists(name: &str) -> bool {
     name == "le" || NAMES.contains(&name)
 }
@@ -68,7 +68,7 @@ fn comparison(name: &str) -> Option<Comparison> {
     })
 }
 
-/// Whether `value is name(...)`.
+/// Returns whether `value is name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<bool> {
     if let Some(comparison) = comparison(name) {
         let [other] = given.bind(name, [if name == "in" { "seq" } else { "/b" }])?;
@@ -119,23 +119,24 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
     })
 }
 
-/// Whether `value % number == rest`.
+/// Returns whether `value % number == rest`.
 fn remains(engine: &Engine, value: &Value, number: &Value, rest: i128) -> Result<bool> {
     engine.binary(Operator::Remainder, value, number)?.equals(&Value::Int(rest))
 }
 
 fn known(value: &Value, exists: fn(&str) -> bool) -> Result<bool> {
-    // Names are looked up in a dict, so what cannot be a key is an error.
+    // Names are looked up in a dict, so a value that cannot be a key is an error.
     value.key()?;
     Ok(value.as_text().is_some_and(exists))
 }
 
-/// Whether a text has letters of a case, and none of another.
+/// Returns whether a text has letters of one case and none of the other.
 pub fn cased(text: &str, of: fn(char) -> bool, other: fn(char) -> bool) -> bool {
     text.chars().any(of) && !text.chars().any(|c| other(c) || is_title(c))
 }
 
-/// Whether two values are one object. [`crate::error::Kind::Unsupported`] where only CPython knows.
+/// Returns whether two values are the same object. Fails with [`crate::error::Kind::Unsupported`] if this depends on
+/// CPython.
 fn same(a: &Value, b: &Value) -> Result<bool> {
     let small = -5..=256;
     Ok(match (a, b) {

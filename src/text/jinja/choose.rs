@@ -1,4 +1,4 @@
-//! Filters that go through the values of a list.
+//! Filters that process the items of a list.
 
 use super::arguments::{Given, int_or, required, text_or_none};
 use super::ast::Operator;
@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-/// `a.0.b`: names and numbers that lead to a value inside of another.
+/// Parses `a.0.b`: names and indices that lead to a nested value.
 pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     Ok(match attribute {
         Value::None => Vec::new(),
@@ -24,7 +24,7 @@ pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     })
 }
 
-/// What a path leads to.
+/// Returns the value at a path.
 pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Option<&Value>) -> Result<Value> {
     let mut value = value.clone();
     for part in path {
@@ -36,7 +36,7 @@ pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Optio
     Ok(value)
 }
 
-/// Text in lower case, so that case does not count.
+/// Returns text in lower case unless case matters.
 fn folded(engine: &Engine, value: Value, case_sensitive: bool) -> Result<Value> {
     match &value {
         Value::Text(text) if !case_sensitive => {
@@ -47,12 +47,12 @@ fn folded(engine: &Engine, value: Value, case_sensitive: bool) -> Result<Value> 
     }
 }
 
-/// A flag that is given or not.
+/// Returns an optional flag.
 fn flag(engine: &Engine, value: Option<Value>) -> bool {
     value.is_some_and(|value| engine.truth(&value))
 }
 
-/// What `value|name(...)` gives.
+/// Returns `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "map" => map(engine, value, given),
@@ -158,7 +158,7 @@ fn group(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     for value in engine.iterate(value)? {
         let found = follow(engine, &value, &path, default.as_ref())?;
         let key = folded(engine, found.clone(), case_sensitive)?;
-        // The pair keeps what the group is named by.
+        // The pair keeps the value that names the group.
         pairs.push((key.clone(), Value::tuple(vec![key, found, value])?));
     }
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
@@ -248,7 +248,7 @@ fn sum(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(total)
 }
 
-/// `batch` and `slice`.
+/// Implements `batch` and `slice`.
 fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     let [count, fill] = given.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
     let count = int_or(Some(required(count, name, "count")?), name, 0)?;
@@ -279,7 +279,7 @@ fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result
     Ok(engine.iterator(parts))
 }
 
-/// Parts of no length or of a negative one, as they come out in jinja2.
+/// Returns the result of jinja2 for parts of zero or negative length.
 fn odd_parts(engine: &mut Engine, name: &str, count: i128, values: Vec<Value>) -> Result<Value> {
     let mut parts = Vec::new();
     match (name, count) {

@@ -1,4 +1,4 @@
-//! The state of a rendering: scopes, what has a state itself, and what has been spent.
+//! The state of a rendering: scopes, stateful objects, and the steps used so far.
 
 use super::ast::{For, Macro};
 use super::value::{Bound, Dict, Value};
@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Bytes of text that count as a step: a template cannot fill the memory within its steps.
+/// Bytes of text that count as one step, so that a template cannot fill the memory within its steps.
 const BYTES_A_STEP: usize = 64;
-/// Expressions, blocks and calls inside of each other.
+/// Maximum nesting of expressions, blocks and calls.
 const DEPTH: usize = 200;
 
 /// The state of one rendering of a template.
@@ -20,39 +20,39 @@ pub struct Engine {
     steps: Cell<u64>,
     written: usize,
     depth: usize,
-    /// The line of what is being rendered.
+    /// The line that is being rendered.
     pub line: usize,
-    /// The time that templates show, in UTC; `None` is the local time now.
+    /// The time that templates show, in UTC; `None` for the current local time.
     pub now: Option<SystemTime>,
     scopes: Vec<Scope>,
-    /// The scope that names are looked up in first.
+    /// The innermost scope, in which names are looked up first.
     pub scope: usize,
-    /// Below this, scopes belong to macros, and stay.
+    /// Scopes below this index belong to macros and are kept.
     kept_scopes: usize,
     objects: Vec<Object>,
 }
 
-/// Names and their values, in another scope.
+/// Names and their values, with the enclosing scope.
 struct Scope {
     names: Vec<(Rc<str>, Value)>,
     around: Option<usize>,
 }
 
-/// What has a state.
+/// A stateful object.
 pub enum Object {
     Namespace(Dict),
     Loop(LoopState),
-    /// Gives each value once.
+    /// Returns each value once.
     Iterator(VecDeque<Value>),
-    /// An iterator that a loop runs through.
+    /// An iterator that a loop is running through.
     Busy,
     Cycler(Vec<Value>, usize),
-    /// The separator, and whether it has been asked for already.
+    /// The separator, and whether it has been requested before.
     Joiner(Value, bool),
 }
 
 impl Object {
-    /// In an error's words.
+    /// Returns the name for error messages.
     pub fn name(&self) -> &'static str {
         match self {
             Object::Namespace(_) => "a namespace",
@@ -69,19 +69,19 @@ pub struct LoopState {
     pub items: Rc<Vec<Value>>,
     pub at: usize,
     pub depth: usize,
-    /// What `loop.changed` was given last.
+    /// The last arguments of `loop.changed`.
     pub changed: Option<Vec<Value>>,
-    /// How many items it has looked at beyond the current one: these are lost to others if it ends here.
+    /// Number of items that were read ahead of the current one: they are lost to others if the loop ends here.
     pub peeked: usize,
-    /// What calling the loop runs, and in which scope.
+    /// The loop that calling `loop` runs, and its scope.
     pub recursive: Option<(Arc<For>, usize)>,
 }
 
 impl Engine {
-    /// The scope of the variables and of what the template itself sets.
+    /// The scope of the variables and of the template's own assignments.
     pub const ROOT: usize = 1;
 
-    /// A rendering with these variables.
+    /// Returns a rendering with these variables.
     pub fn new(variables: Vec<(Rc<str>, Value)>, now: Option<SystemTime>) -> Engine {
         let globals = ["range", "dict", "lipsum", "cycler", "joiner", "namespace", "raise_exception", "strftime_now"];
         let functions = globals.iter().map(|name| (Rc::from(*name), Value::Function(name))).collect();
@@ -99,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// Takes steps. [`crate::error::Kind::LimitExceeded`] above [`limits::TEMPLATE_STEPS`].
+    /// Counts steps. Fails with [`crate::error::Kind::LimitExceeded`] above [`limits::TEMPLATE_STEPS`].
     pub fn spend(&self, steps: u64) -> Result<()> {
         let spent = self.steps.get().saturating_add(steps);
         self.steps.set(spent);
@@ -109,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes steps for a text that is made.
+    /// Counts the steps of a text.
     pub fn spend_bytes(&self, bytes: usize) -> Result<()> {
         if bytes > limits::TEXT_BYTES {
             bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
@@ -117,7 +117,7 @@ impl Engine {
         self.spend((bytes / BYTES_A_STEP) as u64)
     }
 
-    /// Adds to a text that is being written. Captured blocks count too: a template cannot double its text without end.
+    /// Appends to the output. Captured blocks count too, so that a template cannot double its text without limit.
     pub fn write(&mut self, text: &str, out: &mut String) -> Result<()> {
         self.written = self.written.saturating_add(text.len());
         if self.written > limits::TEXT_BYTES {
@@ -127,7 +127,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Does something that is inside of something else.
+    /// Runs nested work, one level deeper.
     pub fn deeper<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.spend(1)?;
         if self.depth >= DEPTH {
@@ -139,7 +139,7 @@ impl Engine {
         result
     }
 
-    /// A new scope inside of another. Gives what [`Engine::leave`] wants back.
+    /// Enters a new scope inside another. Returns the state for [`Engine::leave`].
     pub fn enter(&mut self, around: usize) -> Entered {
         let entered = Entered { scope: self.scope, scopes: self.scopes.len() };
         self.scopes.push(Scope { names: Vec::new(), around: Some(around) });
@@ -147,19 +147,19 @@ impl Engine {
         entered
     }
 
-    /// Goes back to the scope before. That of a macro's definition stays, for when the macro is called.
+    /// Returns to the previous scope. The scope of a macro's definition is kept for calls of the macro.
     pub fn leave(&mut self, entered: Entered) {
         self.scopes.truncate(entered.scopes.max(self.kept_scopes));
         self.scope = entered.scope;
     }
 
-    /// A macro in the current scope.
+    /// Defines a macro in the current scope.
     pub fn bind(&mut self, definition: Arc<Macro>) -> Value {
         self.kept_scopes = self.scopes.len();
         Value::Macro(Rc::new(Bound { definition, scope: self.scope }))
     }
 
-    /// Sets a name in the current scope.
+    /// Assigns a name in the current scope.
     pub fn assign(&mut self, name: &str, value: Value) {
         let names = &mut self.scopes[self.scope].names;
         match names.iter_mut().find(|(known, _)| &**known == name) {
@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// The value of a name.
+    /// Returns the value of a name.
     pub fn lookup(&self, name: &str) -> Value {
         let mut scope = Some(self.scope);
         while let Some(Scope { names, around }) = scope.map(|at| &self.scopes[at]) {
@@ -193,7 +193,7 @@ impl Engine {
         Value::Object(self.objects.len() - 1)
     }
 
-    /// An iterator over values.
+    /// Returns an iterator over values.
     pub fn iterator(&mut self, values: Vec<Value>) -> Value {
         self.add(Object::Iterator(values.into()))
     }

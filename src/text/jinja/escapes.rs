@@ -1,17 +1,17 @@
-//! Escapes in the strings of a template, as Python's `unicode-escape` reads them.
+//! Escapes in the strings of a template, like in Python's `unicode-escape`.
 
 use crate::error::{Result, bail};
 use std::fmt::Write;
 
-/// The text of a string literal.
+/// Returns the text of a string literal.
 ///
-/// [`crate::error::Kind::InvalidModel`] for escapes that are cut short; `Unsupported` for names of characters and
-/// halves of characters.
+/// Fails with [`crate::error::Kind::InvalidModel`] for incomplete escapes, and with `Unsupported` for names of
+/// characters and for surrogates.
 pub fn unescaped(literal: &str) -> Result<String> {
     if !literal.contains('\\') {
         return Ok(literal.to_owned());
     }
-    // All that is not ASCII becomes an escape first: a backslash before it is one before that escape then.
+    // Non-ASCII characters become escapes first, so a preceding backslash is then one before that escape.
     let mut ascii = String::new();
     for c in literal.chars() {
         let _ = match u32::from(c) {
@@ -56,14 +56,14 @@ pub fn unescaped(literal: &str) -> Result<String> {
                 rest = &rest[length..];
             }
             'N' => bail!(Unsupported, "characters by name (\\N{{...}}) are not supported in chat templates"),
-            // Python keeps what it does not know.
+            // Python keeps unknown escapes.
             other => out.extend(['\\', other]),
         }
     }
     Ok(out + rest)
 }
 
-/// The character of so many hexadecimal digits.
+/// Returns the character of that many hexadecimal digits.
 fn character(rest: &str, kind: char, length: usize) -> Result<char> {
     let digits = rest.get(..length).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());

@@ -1,4 +1,4 @@
-//! Expressions and what they come to.
+//! Evaluates expressions.
 
 use super::arguments::Given;
 use super::ast::{Arguments, Comparison, Const, Expr, Filter};
@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 impl Engine {
-    /// The value of an expression.
+    /// Returns the value of an expression.
     pub fn evaluate(&mut self, expr: &Expr) -> Result<Value> {
         self.deeper(|engine| match expr {
             Expr::Const(value) => Ok(constant(value)),
@@ -58,7 +58,7 @@ impl Engine {
         })
     }
 
-    /// The values of several expressions.
+    /// Returns the values of several expressions.
     pub fn all(&mut self, items: &[Expr]) -> Result<Vec<Value>> {
         items.iter().map(|item| self.evaluate(item)).collect()
     }
@@ -94,7 +94,7 @@ impl Engine {
         Ok(Value::text(text))
     }
 
-    /// `a or b` if `or`, else `a and b`.
+    /// Returns `a or b` if `or` is set, else `a and b`.
     fn either(&mut self, a: &Expr, b: &Expr, or: bool) -> Result<Value> {
         let first = self.evaluate(a)?;
         if self.truth(&first) == or { Ok(first) } else { self.evaluate(b) }
@@ -121,7 +121,7 @@ impl Engine {
         Ok(Value::Bool(true))
     }
 
-    /// Whether a comparison holds.
+    /// Returns whether a comparison is true.
     pub fn holds(&mut self, comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
         Ok(match comparison {
             Comparison::Equal => a.equals(b)?,
@@ -135,7 +135,7 @@ impl Engine {
         })
     }
 
-    /// What a call is given.
+    /// Returns the arguments of a call.
     pub fn given(&mut self, arguments: &Arguments) -> Result<Given> {
         let mut positional = self.all(&arguments.positional)?;
         let mut named: Vec<(Rc<str>, Value)> = Vec::new();
@@ -165,10 +165,10 @@ impl Engine {
         Ok(Given { positional, named })
     }
 
-    /// A filter of an expression, or of the text of a block.
+    /// Applies a filter to an expression, or to the text of a block.
     pub fn filter(&mut self, filter: &Filter, block: Option<&Value>) -> Result<Value> {
         let value = match (&filter.input, block) {
-            // Filters of a block follow each other: the first of them has no input.
+            // Filters of a block are chained: the first one has no input.
             (Some(Expr::Filter(inner)), Some(_)) => self.filter(inner, block)?,
             (Some(input), _) => self.evaluate(input)?,
             (None, Some(block)) => block.clone(),

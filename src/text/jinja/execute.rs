@@ -1,4 +1,4 @@
-//! Statements: what they write.
+//! Executes statements.
 
 use super::ast::{Expr, For, Kind, Macro, Node, Target};
 use super::engine::{Engine, LoopState, Object};
@@ -112,7 +112,7 @@ impl Engine {
     }
 
     fn with(&mut self, pairs: &[(Target, Expr)], body: &[Node], out: &mut String) -> Result<Flow> {
-        // All values are those of outside.
+        // All values are evaluated outside of the scope.
         let values: Vec<Value> = pairs.iter().map(|(_, value)| self.evaluate(value)).collect::<Result<_>>()?;
         let entered = self.enter(self.scope);
         for ((target, _), value) in pairs.iter().zip(values) {
@@ -157,7 +157,7 @@ impl Engine {
         self.looped(of, &items, 0, out)
     }
 
-    /// Runs a loop over a value. `depth`: loops of the same kind around it.
+    /// Runs a loop over a value. `depth` is the number of enclosing recursive calls of the loop.
     pub fn looped(&mut self, of: &Arc<For>, items: &Value, depth: usize, out: &mut String) -> Result<Flow> {
         let around = self.scope;
         let shared = match items {
@@ -206,7 +206,7 @@ impl Engine {
         if let Some(shared) = shared.filter(|shared| matches!(self.object(*shared), Object::Busy)) {
             *self.object(shared) = Object::Iterator(Default::default());
         }
-        // As in jinja2, which notes at the end of a round that there was one.
+        // Like in jinja2, which records at the end of an iteration that there was one.
         if !ended && !of.otherwise.is_empty() {
             let entered = self.enter(around);
             let flow = self.run(&of.otherwise, out)?;
@@ -216,7 +216,7 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// What a loop over an iterator has not come to when it is left is still there for others.
+    /// Leaves the remaining items of an iterator to others when a loop ends early.
     fn give_back(&mut self, shared: Option<usize>, state: usize, rest: &[Value], filtered: bool) -> Result<()> {
         let Some(shared) = shared else { return Ok(()) };
         if filtered && !rest.is_empty() {
@@ -240,7 +240,7 @@ impl Engine {
         self.text(&value)
     }
 
-    /// What a macro writes.
+    /// Returns the text that a macro writes.
     pub fn call_macro(&mut self, definition: &Macro, scope: usize, given: super::arguments::Given) -> Result<Value> {
         let name = definition.name.as_deref().unwrap_or("caller");
         let (count, mut named) = (definition.parameters.len(), given.named);

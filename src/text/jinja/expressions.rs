@@ -1,4 +1,4 @@
-//! Expressions of a template.
+//! Parses expressions.
 
 use super::ast::{Arguments, Comparison, Const, Expr, Filter, Operator};
 use super::lexer::Token;
@@ -7,7 +7,7 @@ use super::{checks, filters};
 use crate::error::{Result, bail};
 
 impl Parser {
-    /// Parses a whole expression, conditions included, and returns it.
+    /// Parses a whole expression, including conditions.
     pub fn expression(&mut self) -> Result<Expr> {
         self.deeper(|parser| {
             let mark = parser.unknown.len();
@@ -16,7 +16,7 @@ impl Parser {
                 parser.link()?;
                 let test = parser.either()?;
                 let otherwise = if parser.skip_name("else") { Some(parser.expression()?) } else { None };
-                // What is chosen between need not be known until it is chosen.
+                // An alternative may contain unknown names until it is chosen.
                 parser.unknown.truncate(mark);
                 value = Expr::Choice(Box::new((test, value, otherwise)));
             }
@@ -24,7 +24,7 @@ impl Parser {
         })
     }
 
-    /// An expression without a choice (`a if b else c`) at its top.
+    /// Parses an expression without a conditional (`a if b else c`) at its top level.
     pub fn either(&mut self) -> Result<Expr> {
         let mut left = self.both()?;
         while self.skip_name("or") {
@@ -116,7 +116,7 @@ impl Parser {
         }
     }
 
-    /// Powers are taken from left to right here, other than in Python.
+    /// Parses powers. They are left-associative here, unlike in Python.
     fn power(&mut self) -> Result<Expr> {
         let mut left = self.unary(true)?;
         while self.skip_operator("**") {
@@ -138,7 +138,7 @@ impl Parser {
         if filtered { self.filtered(value) } else { Ok(value) }
     }
 
-    /// A name, a literal, or what is in parentheses.
+    /// Parses a name, a literal, or a parenthesized expression.
     pub fn primary(&mut self) -> Result<Expr> {
         let token = self.current().clone();
         match token {
@@ -186,7 +186,7 @@ impl Parser {
         }
     }
 
-    /// Values with commas between them, or a single one. Without parentheses there must be one at least; it ends
+    /// Parses values separated by commas, or a single one. Without parentheses, at least one is required; it ends
     /// before one of the names in `ends`. `choices`: whether a value may be `a if b else c`.
     pub fn tuple(&mut self, parentheses: bool, choices: bool, ends: &[&str]) -> Result<Expr> {
         let mut items = Vec::new();
@@ -292,7 +292,7 @@ impl Parser {
         Ok(Expr::Item(Box::new(value), Box::new(index)))
     }
 
-    /// What is in the parentheses of a call.
+    /// Parses the parenthesized arguments of a call.
     pub fn arguments(&mut self) -> Result<Arguments> {
         self.expect("(")?;
         let mut arguments = Arguments::default();
@@ -328,7 +328,7 @@ impl Parser {
         Ok(arguments)
     }
 
-    /// Filters, tests and calls after a value.
+    /// Parses filters, tests and calls after a value.
     fn filtered(&mut self, mut value: Expr) -> Result<Expr> {
         loop {
             self.link()?;
@@ -341,7 +341,7 @@ impl Parser {
         }
     }
 
-    /// `|name(...)|name(...)`. Of a block, the first comes without its bar.
+    /// Parses `|name(...)|name(...)`. For a block, the first filter has no bar.
     pub fn filters(&mut self, input: Option<Expr>) -> Result<Expr> {
         let mut begins = input.is_none() && !self.is_operator("|");
         let mut value = input;

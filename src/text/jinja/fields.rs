@@ -15,7 +15,7 @@ struct Numbers {
 }
 
 impl Engine {
-    /// `format.format(...)`.
+    /// Returns `format.format(...)`.
     pub fn format(&mut self, format: &str, given: Given) -> Result<Value> {
         let text = self.fields(format, &given, &mut Numbers::default(), 3)?;
         self.spend_bytes(text.len())?;
@@ -83,7 +83,7 @@ impl Engine {
         self.with_spec(&value, &spec)
     }
 
-    /// `name.attribute[index]`.
+    /// Returns the value of `name.attribute[index]`.
     fn named_field(&mut self, name: &str, given: &Given, numbers: &mut Numbers) -> Result<Value> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);
@@ -123,7 +123,7 @@ impl Engine {
         Ok(value)
     }
 
-    /// `format(value, spec)`.
+    /// Returns `format(value, spec)`.
     fn with_spec(&self, value: &Value, spec: &str) -> Result<String> {
         if spec.is_empty() {
             return Ok(self.text(value)?.to_string());
@@ -151,7 +151,7 @@ impl Engine {
     }
 }
 
-/// Where the brace of a field closes.
+/// Returns where the brace of a field closes.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 1;
     for (at, c) in text.char_indices() {
@@ -214,15 +214,15 @@ impl Spec {
         Ok(spec)
     }
 
-    /// Whether it has what only numbers take.
+    /// Returns whether it has parts that only numbers support.
     fn inner(&self) -> bool {
         self.layout.alternate || self.align == Some('=')
     }
 
-    /// A text or a number in its width, with the sign before.
+    /// Returns a text or a number padded to its width, after its sign.
     fn padded(&self, sign: &str, text: &str, usual: char) -> String {
         let fill = self.fill.unwrap_or(if self.layout.zeros { '0' } else { ' ' });
-        // Zeros go after the sign, where nothing else is said; of text, after it.
+        // By default, zeros go after the sign, and for text after it.
         let align = self.align.unwrap_or(if self.layout.zeros && usual == '>' { '=' } else { usual });
         let missing = self.layout.width.saturating_sub(sign.chars().count() + text.chars().count());
         let fills = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
@@ -282,7 +282,7 @@ impl Spec {
         self.finish(self.sign(float.is_sign_negative()), digits, rest, 3)
     }
 
-    /// Puts a number together: sign, digits in groups, what follows them.
+    /// Assembles a number: sign, grouped digits, the rest.
     fn finish(&self, sign: &str, digits: &str, rest: &str, group: usize) -> Result<String> {
         let Some(separator) = self.grouped else { return Ok(self.padded(sign, &format!("{digits}{rest}"), '>')) };
         if self.layout.zeros || self.align == Some('=') {

@@ -1,4 +1,4 @@
-//! Filters: what follows a bar.
+//! Filters: the part after a bar.
 
 use super::arguments::{Given, int_or, required, text_or_none};
 use super::engine::Engine;
@@ -6,7 +6,7 @@ use super::value::Value;
 use super::{choose, json, numbers, phrases, strings};
 use crate::error::{Result, bail};
 
-/// All names that jinja2 has.
+/// All names in jinja2.
 const NAMES: [&str; 54] = [
     "abs",
     "attr",
@@ -64,12 +64,12 @@ const NAMES: [&str; 54] = [
     "tojson",
 ];
 
-/// Whether there is a filter of this name.
+/// Returns whether a filter with this name exists.
 pub fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// What `value|name(...)` gives.
+/// Returns `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     engine.spend(1)?;
     match name {
@@ -109,7 +109,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
     }
 }
 
-/// Filters without arguments.
+/// Applies filters without arguments.
 fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
     match name {
         "abs" => match value {
@@ -151,7 +151,7 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
             other => {
                 let mut values = engine.iterate(other)?;
                 values.reverse();
-                // What is no iterator yet becomes one, but for what cannot be gone through from its end.
+                // Other values become iterators, except those that cannot be iterated in reverse.
                 if matches!(other, Value::Object(_)) {
                     return Value::list(values);
                 }
@@ -162,10 +162,10 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
     }
 }
 
-/// Characters of a line that `pprint` writes.
+/// Line width of `pprint` in characters.
 const LINE: usize = 80;
 
-/// A value with the keys of its dicts in order.
+/// Returns a value with sorted dict keys.
 fn sorted(engine: &Engine, value: &Value) -> Result<Value> {
     let each = |values: &[Value]| values.iter().map(|value| sorted(engine, value)).collect::<Result<Vec<_>>>();
     match value {
@@ -202,13 +202,13 @@ fn first(engine: &mut Engine, value: &Value) -> Result<Value> {
     Ok(first.unwrap_or_else(|| Value::Undefined("there is no first item".into())))
 }
 
-/// An attribute only, no item.
+/// Returns an attribute, not an item.
 fn attr(engine: &mut Engine, value: &Value, name: &Value) -> Result<Value> {
     let Some(name) = name.as_text() else { bail!(InvalidArgument, "the name of an attribute is a string") };
     let missing = || Ok(Value::Undefined(format!("there is no attribute {name:?}").into()));
     match value {
         Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
-        // Items are not looked at, which attributes of dicts otherwise fall back on.
+        // Items, which attributes of dicts otherwise fall back to, are ignored.
         Value::Dict(_) => match engine.attribute(&Value::dict([])?, name)? {
             Value::Method(_) => engine.attribute(value, name),
             _ => missing(),
@@ -282,11 +282,11 @@ fn round(value: &Value, given: Given) -> Result<Value> {
     if !scaled.is_finite() || scaled.abs() > 9e15 {
         bail!(Unsupported, "rounding {float} is not supported in chat templates");
     }
-    // There is no negative zero among integers, which Python divides here.
+    // Integers have no negative zero, which Python divides here.
     Ok(Value::Float((if up { scaled.ceil() } else { scaled.floor() } + 0.0) / unit))
 }
 
-/// Text of a value for filters that keep what is marked as safe marked: these refuse it.
+/// Returns the text of a value for filters that preserve the mark of safe text: these reject it.
 pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     match value {
         Value::Markup(_) => {
@@ -296,7 +296,7 @@ pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     }
 }
 
-/// `str.replace` of values as text.
+/// Implements `str.replace` on values as text.
 pub fn replaced(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     let [old, new, count] = given.bind("replace", ["old", "new", "count"])?;
     let (old, new) = (required(old, "replace", "old")?, required(new, "replace", "new")?);

@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::fmt::Write;
 
-/// What a conversion is to look like.
+/// The layout of a conversion.
 #[derive(Default, Clone)]
 pub struct Layout {
     pub left: bool,
@@ -19,7 +19,7 @@ pub struct Layout {
     pub precision: Option<usize>,
 }
 
-/// The values a format has left.
+/// The remaining values of a format.
 struct Values<'a> {
     rest: std::vec::IntoIter<Value>,
     whole: &'a Value,
@@ -35,7 +35,7 @@ impl Values<'_> {
 }
 
 impl Engine {
-    /// `format % values`.
+    /// Returns `format % values`.
     pub fn percent(&self, format: &str, values: &Value) -> Result<Value> {
         let rest = match values {
             Value::Tuple(items) => items.values.clone(),
@@ -51,7 +51,7 @@ impl Engine {
             self.spend_bytes(out.len())?;
         }
         out.push_str(rest);
-        // What can be asked for an item by its name may have more than is asked for.
+        // A value whose items can be requested by name may have more than are used.
         let may_have_more =
             matches!(values.whole, Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_));
         if !may_have_more && !by_name && values.rest.next().is_some() {
@@ -60,7 +60,7 @@ impl Engine {
         Ok(Value::text(out))
     }
 
-    /// One conversion, after its percent sign; gives what follows it.
+    /// Writes one conversion after its percent sign; returns the rest of the format.
     fn conversion<'a>(
         &self,
         text: &'a str,
@@ -177,7 +177,7 @@ impl Engine {
     }
 }
 
-/// What is before the parenthesis that closes, and what is after it.
+/// Returns the text before the matching parenthesis, and the text after it.
 fn balanced(text: &str) -> Option<(&str, &str)> {
     let mut open = 1;
     for (at, c) in text.char_indices() {
@@ -193,7 +193,7 @@ fn balanced(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// A width or a precision: digits, or a star for the next value.
+/// Reads a width or a precision: digits, or a star for the next value.
 fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
     if let Some(after) = rest.strip_prefix('*') {
         *rest = after;
@@ -208,7 +208,7 @@ fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
     if digits.is_empty() { Ok(0) } else { Ok(digits.parse().unwrap_or(i128::MAX)) }
 }
 
-/// A width that can be written.
+/// Returns a width if it is within the limit.
 pub fn bounded(size: u128) -> Result<usize> {
     match usize::try_from(size).ok().filter(|size| *size <= limits::TEXT_BYTES / 4) {
         Some(size) => Ok(size),
@@ -216,13 +216,13 @@ pub fn bounded(size: u128) -> Result<usize> {
     }
 }
 
-/// Text in its width.
+/// Returns text padded to its width.
 pub fn padded(text: &str, layout: &Layout) -> String {
     let spaces = " ".repeat(layout.width.saturating_sub(text.chars().count()));
     if layout.left { text.to_owned() + &spaces } else { spaces + text }
 }
 
-/// A number with its sign, in its width.
+/// Returns a number with its sign, padded to its width.
 fn signed(negative: bool, prefix: &str, digits: &str, layout: &Layout) -> String {
     let sign = match negative {
         true => "-",
@@ -237,7 +237,7 @@ fn signed(negative: bool, prefix: &str, digits: &str, layout: &Layout) -> String
     padded(&format!("{sign}{prefix}{digits}"), layout)
 }
 
-/// `repr` with all that is not ASCII escaped.
+/// Returns `repr` with all non-ASCII characters escaped.
 pub fn ascii(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -251,7 +251,7 @@ pub fn ascii(text: &str) -> String {
     out
 }
 
-/// A float that is not negative as `e`, `f` or `g` of C write it.
+/// Returns a non-negative float in the format `e`, `f` or `g` of C.
 pub fn float_as(value: f64, kind: char, precision: usize) -> Result<String> {
     if precision > 1000 {
         bail!(Unsupported, "a format with {precision} digits is not supported in chat templates");
@@ -286,7 +286,7 @@ fn scientific(digits: &str, exponent: i32) -> String {
     format!("{first}{point}{rest}e{sign}{:02}", exponent.abs())
 }
 
-/// So many digits of a float, half to even, and its exponent.
+/// Returns that many digits of a float, rounded half to even, and its exponent.
 fn digits(value: f64, count: usize) -> (String, i32) {
     if value == 0.0 {
         return ("0".repeat(count), 0);

@@ -1,4 +1,4 @@
-//! Functions that every template has, and calls of whatever can be called.
+//! Built-in functions of templates, and calls.
 
 use super::arguments::{Given, int_or, required};
 use super::engine::{Engine, Object};
@@ -8,11 +8,11 @@ use crate::error::{Result, bail};
 use crate::text::chat::date;
 use std::rc::Rc;
 
-/// The most values of a `range` that jinja2's sandbox allows.
+/// Maximum number of values of a `range` in jinja2's sandbox.
 const LONGEST_RANGE: usize = 100_000;
 
 impl Engine {
-    /// What a call gives.
+    /// Returns the result of a call.
     pub fn call(&mut self, callee: &Value, given: Given) -> Result<Value> {
         self.deeper(|engine| match callee {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// `dict(mapping or pairs, name=value ...)`.
+    /// Implements `dict(mapping or pairs, name=value ...)`.
     fn new_dict(&mut self, given: Given) -> Result<Dict> {
         let mut dict = Dict::default();
         let mut positional = given.positional.into_iter();
@@ -111,7 +111,7 @@ impl Engine {
         Ok(Value::text(text))
     }
 
-    /// `value.name(...)`.
+    /// Implements `value.name(...)`.
     fn method(&mut self, value: &Value, name: &str, given: Given) -> Result<Value> {
         match value {
             Value::Text(text) => strings::call(self, text, name, given),
@@ -144,7 +144,7 @@ impl Engine {
         }
     }
 
-    /// `dict.fromkeys(keys, value)`.
+    /// Implements `dict.fromkeys(keys, value)`.
     fn dict_of_keys(&mut self, given: Given) -> Result<Value> {
         let [keys, value] = given.bind("fromkeys", ["/iterable", "/value"])?;
         let keys = self.iterate(&required(keys, "fromkeys", "iterable")?)?;

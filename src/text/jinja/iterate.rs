@@ -1,4 +1,4 @@
-//! What values have in them: iteration, length, membership, order.
+//! Iteration, length, membership and order of values.
 
 use super::engine::{Engine, Object};
 use super::value::{Value, View, compare_numbers};
@@ -6,7 +6,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 
 impl Engine {
-    /// The values that iterating gives. Those of an iterator are gone then.
+    /// Returns the values of an iteration. Those of an iterator are then consumed.
     pub fn iterate(&mut self, value: &Value) -> Result<Vec<Value>> {
         let values = match value {
             Value::Undefined(_) => Vec::new(),
@@ -35,7 +35,7 @@ impl Engine {
         Ok(values)
     }
 
-    /// Whether [`Engine::iterate`] has something to go through.
+    /// Returns whether [`Engine::iterate`] supports the value.
     pub fn is_iterable(&self, value: &Value) -> bool {
         match value {
             Value::Object(number) => {
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// `len(value)`; `None` if it has none.
+    /// Returns `len(value)`; `None` if it has none.
     pub fn length(&self, value: &Value) -> Option<usize> {
         Some(match value {
             Value::Undefined(_) => 0,
@@ -70,7 +70,7 @@ impl Engine {
         })
     }
 
-    /// `bool(value)`.
+    /// Returns `bool(value)`.
     pub fn truth(&self, value: &Value) -> bool {
         match value {
             Value::None => false,
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// `item in container`.
+    /// Returns `item in container`.
     pub fn contains(&mut self, container: &Value, item: &Value) -> Result<bool> {
         match (container, item) {
             (Value::Text(text) | Value::Markup(text), _) => match item.as_text() {
@@ -115,7 +115,7 @@ impl Engine {
         }
     }
 
-    /// The order of two values; `None` if they are unordered numbers (NaN).
+    /// Returns the order of two values; `None` if they are unordered numbers (NaN).
     pub fn order(&self, a: &Value, b: &Value) -> Result<Option<Ordering>> {
         if let (Some(a), Some(b)) = (a.as_text(), b.as_text()) {
             return Ok(Some(a.cmp(b)));
@@ -139,7 +139,7 @@ impl Engine {
         }
     }
 
-    /// Puts values in the order of their keys; equal ones stay as they are, reversed or not.
+    /// Sorts values by their keys; the sort is stable, reversed or not.
     pub fn sort(&self, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
         let mut width = 1;
         while width < pairs.len() {

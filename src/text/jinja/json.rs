@@ -9,10 +9,10 @@ use crate::limits;
 use std::fmt::Write;
 use std::rc::Rc;
 
-/// Most spaces of an indent.
+/// Maximum indent in spaces.
 const MOST_INDENT: i128 = 1000;
 
-/// How `json.dumps` is to write.
+/// Options of `json.dumps`.
 struct Json {
     indent: Option<String>,
     item: Rc<str>,
@@ -21,8 +21,8 @@ struct Json {
     sort: bool,
 }
 
-/// What `value|tojson(...)` gives: with the parameters that the filter has in the Hugging Face library, and without
-/// the HTML escapes of Jinja's own.
+/// Returns `value|tojson(...)` with the parameters of the filter in the Hugging Face library, and without the HTML
+/// escapes of Jinja's own.
 pub fn apply(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     let [ascii, indent, separators, sort] =
         given.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;
@@ -144,7 +144,7 @@ impl Json {
     }
 }
 
-/// What has no parts and is no string.
+/// Returns a value that is neither a string nor a container.
 fn simple(value: &Value) -> Result<String> {
     Ok(match value {
         Value::None => "null".into(),

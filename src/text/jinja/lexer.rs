@@ -1,10 +1,10 @@
-//! A template as tokens: text, and what is between `{{ }}` and `{% %}`.
+//! Splits a template into tokens: text, and the parts between `{{ }}` and `{% %}`.
 
 use super::escapes::unescaped;
 use super::text::is_space;
 use crate::error::{Context, Result, bail};
 
-/// A piece of a template.
+/// A token of a template.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
     Text(String),
@@ -20,13 +20,13 @@ pub enum Token {
     End,
 }
 
-/// Longest first.
+/// Operators, longest first.
 const OPERATORS: [&str; 26] = [
     "**", "//", "==", "!=", "<=", ">=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";",
 ];
 
-/// The tokens of a template, with their lines; the last is [`Token::End`].
+/// Returns the tokens of a template with their lines; the last is [`Token::End`].
 pub fn tokens(source: &str) -> Result<Vec<(usize, Token)>> {
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
     if source.ends_with('\n') {
@@ -45,12 +45,12 @@ struct Lexer<'a> {
     source: &'a str,
     at: usize,
     line: usize,
-    /// Whether what was read last ended a line.
+    /// Whether the last token ended a line.
     line_starts: bool,
     tokens: Vec<(usize, Token)>,
 }
 
-/// `-` or `+` beside a delimiter.
+/// Returns a `-` or `+` next to a delimiter.
 fn sign(text: &str) -> Option<char> {
     text.chars().next().filter(|c| matches!(c, '-' | '+'))
 }
@@ -64,7 +64,7 @@ impl<'a> Lexer<'a> {
         self.tokens.push((self.line, token));
     }
 
-    /// Goes on by so many bytes.
+    /// Advances by that many bytes.
     fn skip(&mut self, bytes: usize) {
         let passed = &self.rest()[..bytes];
         self.line += passed.matches('\n').count();
@@ -79,7 +79,7 @@ impl<'a> Lexer<'a> {
         self.skip(rest.len() - rest.trim_start_matches(is_space).len());
     }
 
-    /// The text outside of all tags.
+    /// Reads text outside of all tags.
     fn root(&mut self) -> Result<()> {
         loop {
             let rest = self.rest();
@@ -109,7 +109,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The text before a tag, without the white space that belongs to the tag.
+    /// Adds the text before a tag, without the whitespace that the tag removes.
     fn text(&mut self, text: &'a str, mark: Option<char>, is_block: bool) {
         let line_start = text.rfind('\n').map_or(0, |at| at + 1);
         let indent = &text[line_start..];
@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Passes over the end of a tag with its sign and the line's end after it.
+    /// Skips the end of a tag with its sign and the line break after it.
     fn end_tag(&mut self, end: &str) -> bool {
         let rest = self.rest();
         if let Some(after) = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(end)) {
@@ -152,7 +152,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// What is between `raw` and `endraw`.
+    /// Reads the text between `raw` and `endraw`.
     fn raw(&mut self) -> Result<()> {
         let rest = self.rest();
         for (at, _) in rest.match_indices("{%") {
@@ -172,7 +172,7 @@ impl<'a> Lexer<'a> {
         bail!(InvalidModel, "a raw block is not closed")
     }
 
-    /// What is between the delimiters of a tag.
+    /// Reads the tokens between the delimiters of a tag.
     fn inside(&mut self, begin: Token, end: Token) -> Result<()> {
         let delimiter = if end == Token::EndWrite { "}}" } else { "%}" };
         self.push(begin);
@@ -229,7 +229,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The length of `raw` and the end of its tag, if the tag is that.
+/// Returns the length of `raw` and the end of its tag, if the tag is that.
 fn raw_tag(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     let after = inside.trim_start_matches(is_space).strip_prefix("raw")?.trim_start_matches(is_space);
@@ -240,7 +240,7 @@ fn raw_tag(rest: &str) -> Option<usize> {
     Some(rest.len() - end.len())
 }
 
-/// The length of a string with its quotes.
+/// Returns the length of a string with its quotes.
 fn string_length(rest: &str) -> Result<usize> {
     let quote = rest.chars().next();
     let mut chars = rest.char_indices().skip(1);
@@ -254,7 +254,7 @@ fn string_length(rest: &str) -> Result<usize> {
     bail!(InvalidModel, "a string is not closed")
 }
 
-/// Digits with single underscores between them, from the beginning of a text: their length.
+/// Returns the length of the digits at the beginning of a text, with single underscores between them.
 fn digits(text: &str, radix: u32) -> usize {
     let mut length = 0;
     let mut chars = text.char_indices().peekable();
@@ -268,7 +268,7 @@ fn digits(text: &str, radix: u32) -> usize {
     length
 }
 
-/// The number at the beginning of a text, and its length.
+/// Returns the number at the beginning of a text, and its length.
 fn number(rest: &str, after_dot: bool) -> Result<(Token, usize)> {
     let whole = digits(rest, 10);
     if !after_dot {
@@ -296,7 +296,7 @@ fn number(rest: &str, after_dot: bool) -> Result<(Token, usize)> {
             return Ok((Token::Int(integer(&rest[2 + gap..end], radix)?), end));
         }
     }
-    // Zeros first are a number of their own.
+    // Leading zeros are a number of their own.
     let length =
         if rest.starts_with('0') { rest[..whole].find(|c| c != '0' && c != '_').unwrap_or(whole) } else { whole };
     let length = rest[..length].trim_end_matches('_').len();
@@ -310,7 +310,7 @@ fn integer(text: &str, radix: u32) -> Result<i128> {
     }
 }
 
-/// The length of `e+10`, if that is there.
+/// Returns the length of an exponent such as `e+10`, if there is one.
 fn exponent(text: &str) -> usize {
     let Some(rest) = text.strip_prefix(['e', 'E']) else { return 0 };
     let signed = usize::from(rest.starts_with(['+', '-']));

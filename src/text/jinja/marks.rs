@@ -1,7 +1,8 @@
-//! Characters that are alphabetic in Unicode's sense and no letters in Python's.
+//! Characters that are alphabetic in Unicode but not letters in Python.
 
-/// First and last of them: marks (Mn, Mc), numbers that are letters (Nl) and letters in circles (So) that have the
-/// property Alphabetic, by Python 3.11 (Unicode 14). Characters between them that are no letters either are counted in.
+/// First and last characters of the ranges: marks (Mn, Mc), letter numbers (Nl) and circled letters (So) with the
+/// property Alphabetic, from Python 3.11 (Unicode 14). Characters between them that are not letters either are
+/// included.
 #[rustfmt::skip]
 const MARKS: &[(u32, u32)] = &[
     (0x345, 0x36F), (0x5B0, 0x5C7), (0x610, 0x61A), (0x64B, 0x65F), (0x670, 0x670), (0x6D6, 0x6E4), (0x6E7, 0x6ED),
@@ -35,7 +36,7 @@ const MARKS: &[(u32, u32)] = &[
     (0x1E000, 0x1E02A), (0x1E947, 0x1E947), (0x1F130, 0x1F189),
 ];
 
-/// Whether a character is alphabetic without being a letter.
+/// Returns whether a character is alphabetic without being a letter.
 pub fn is_mark(c: char) -> bool {
     let code = u32::from(c);
     let after = MARKS.partition_point(|(first, _)| *first <= code);

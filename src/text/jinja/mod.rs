@@ -1,17 +1,16 @@
-//! Jinja as chat templates use it.
+//! Jinja for chat templates.
 //!
-//! Templates are written for Python's jinja2 in the setting of the Hugging Face library: its sandbox that changes no
-//! value, blocks trimmed, the extensions for `break`, `continue` and `generation`. What is rendered here is what is
-//! rendered there, down to Python's spelling of values, its arithmetic and its methods of strings; what cannot be
-//! rendered exactly is refused with a message that names it, never rendered otherwise.
+//! Templates are written for Python's jinja2 as the Hugging Face library configures it: an immutable sandbox, trimmed
+//! blocks, the extensions for `break`, `continue` and `generation`. The result is identical, including Python's
+//! formatting of values, its arithmetic and its string methods; what cannot be rendered exactly is an error that
+//! names it.
 //!
-//! Templates come from strangers: steps, nesting and output are bounded, and nothing outside the given values is
-//! reached.
+//! Templates are untrusted: steps, nesting and output are limited, and nothing except the given values is accessible.
 //!
-//! The way of a template: `lexer` makes tokens of it, `parser` with `statements` and `expressions` an `ast`, `engine`
-//! with `execute` and `evaluate` runs that. `value` is what is reckoned with; `text`, `numbers`, `iterate` and
-//! `attributes` are what Python does with it, `strings`, `format`, `filters`, `checks` (tests) and `functions` what
-//! templates call.
+//! `lexer` splits a template into tokens, `parser` with `statements` and `expressions` makes an `ast`, and `engine`
+//! with `execute` and `evaluate` runs it. `value` has the values; `text`, `numbers`, `iterate` and `attributes` are
+//! Python's operations on them; `strings`, `format`, `filters`, `checks` (tests) and `functions` are called by
+//! templates.
 
 mod arguments;
 mod ast;
@@ -44,24 +43,25 @@ use crate::error::{Context, Result};
 use std::time::SystemTime;
 pub use value::Value;
 
-/// A template, ready to be rendered. Never changes; shared freely between threads.
+/// A parsed template. Immutable, and safe to share between threads.
 pub struct Template {
     body: Vec<ast::Node>,
 }
 
 impl Template {
-    /// Returns the template of a source text, parsed and ready to render.
+    /// Returns the parsed template of a source text.
     ///
-    /// [`crate::error::Kind::InvalidModel`] with the line if it is not valid, `Unsupported` for what is not rendered
-    /// here.
+    /// Fails with [`crate::error::Kind::InvalidModel`], with the line, for invalid syntax, and with `Unsupported` for
+    /// features that are not implemented.
     pub fn new(source: &str) -> Result<Template> {
         Ok(Template { body: parser::parse(source)? })
     }
 
-    /// The text of the template with these variables; `now` is the time it shows, in UTC, or else the local time.
+    /// Returns the text of the template with these variables; `now` is the time it shows, in UTC, or else the local
+    /// time.
     ///
-    /// [`crate::error::Kind::InvalidArgument`] with the line for what is an error in Python, `Unsupported` for what is
-    /// not rendered here, `LimitExceeded` for what takes too many steps or writes too much.
+    /// Fails with [`crate::error::Kind::InvalidArgument`], with the line, for errors in Python, `Unsupported` for
+    /// features that are not implemented, and `LimitExceeded` for too many steps or too much output.
     pub fn render(
         &self,
         variables: &serde_json::Map<String, serde_json::Value>,

@@ -1,4 +1,4 @@
-//! Numbers as Python reckons with them.
+//! Python's arithmetic.
 
 use super::ast::Operator;
 use super::engine::Engine;
@@ -15,13 +15,13 @@ fn no_division() -> Error {
     error!(InvalidArgument, "division by zero")
 }
 
-/// Either both as integers, or both as floats; `None` if one is no number.
+/// Both operands as integers, or both as floats; `None` if one is not a number.
 enum Pair {
     Ints(i128, i128),
     Floats(f64, f64),
 }
 
-/// `a / b` of integers, rounded once. [`crate::error::Kind::Unsupported`] for a large divisor.
+/// Returns `a / b` of integers, rounded once. Fails with [`crate::error::Kind::Unsupported`] for a large divisor.
 fn quotient(a: i128, b: i128) -> Result<f64> {
     let (x, y) = (a as f64, b as f64);
     if x as i128 == a && y as i128 == b {
@@ -50,7 +50,7 @@ fn pair(a: &Value, b: &Value) -> Option<Pair> {
 }
 
 impl Engine {
-    /// `a operator b`.
+    /// Returns `a operator b`.
     pub fn binary(&self, operator: Operator, a: &Value, b: &Value) -> Result<Value> {
         if let (Operator::Remainder, Value::Text(format)) = (operator, a) {
             return self.percent(format, b);
@@ -77,7 +77,7 @@ impl Engine {
                 self.spend_bytes(a.len() + b.len())?;
                 Ok(Value::text([&**a, &**b].concat()))
             }
-            // What is not marked as safe is escaped when it is added to what is.
+            // Text without the mark is escaped when it is added to safe text.
             (Operator::Add, Value::Markup(_) | Value::Text(_), Value::Markup(_) | Value::Text(_)) => {
                 let safe = |value: &Value| match value {
                     Value::Text(text) => super::phrases::escaped(text),
@@ -123,7 +123,7 @@ impl Engine {
         }
     }
 
-    /// `-value`, `+value`.
+    /// Returns `-value` or `+value`.
     pub fn unary(&self, value: &Value, negative: bool) -> Result<Value> {
         match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -167,7 +167,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     if divides && b == 0.0 {
         return Err(no_division());
     }
-    // As CPython has it: the remainder first, with the sign of the divisor.
+    // Like in CPython: the remainder first, with the sign of the divisor.
     let remainder = || {
         let r = a % b;
         if r == 0.0 {
@@ -211,7 +211,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     }))
 }
 
-/// `round(value, digits)`: half to even, of the number's exact value.
+/// Returns `round(value, digits)`: half to even, of the exact value.
 pub fn round(value: &Value, digits: i128) -> Result<Value> {
     match value {
         Value::Float(float) if !float.is_finite() => Ok(value.clone()),
@@ -243,9 +243,9 @@ pub fn round(value: &Value, digits: i128) -> Result<Value> {
     }
 }
 
-/// A float with so many digits after the point, half to even: as C's `%.*f` writes it.
+/// Returns a float with that many digits after the point, half to even, like C's `%.*f`.
 pub fn fixed(value: f64, digits: usize) -> String {
-    // Rust's own digits are exact, but it has rounded ties away from zero in some versions: they are looked at here.
+    // Rust's digits are exact, but some versions rounded ties away from zero: they are checked here.
     let text = format!("{value:.digits$}");
     let exact = format!("{value:.1100}");
     let end = exact.find('.').map_or(exact.len(), |at| at + 1 + digits);
@@ -255,7 +255,7 @@ pub fn fixed(value: f64, digits: usize) -> String {
     if tie && even { kept.trim_end_matches('.').to_owned() } else { text }
 }
 
-/// `int(text, base)`; `None` if it is no integer.
+/// Returns `int(text, base)`; `None` if it is not an integer.
 pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
@@ -282,7 +282,7 @@ pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     Ok(Some(if negative { -value } else { value }))
 }
 
-/// `float(text)`; `None` if it is no number.
+/// Returns `float(text)`; `None` if it is not a number.
 pub fn parse_float(text: &str) -> Result<Option<f64>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let bytes = text.as_bytes();
@@ -296,7 +296,7 @@ pub fn parse_float(text: &str) -> Result<Option<f64>> {
     Ok(text.replace('_', "").parse().ok())
 }
 
-/// Refuses digits of other scripts, which Python reads.
+/// Fails for digits of other scripts, which Python accepts.
 fn ascii_digits(text: &str) -> Result<String> {
     match text.chars().find(|c| !c.is_ascii() && c.is_numeric()) {
         Some(c) => bail!(Unsupported, "the digit {c:?} is not supported in chat templates"),

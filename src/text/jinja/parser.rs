@@ -1,17 +1,17 @@
-//! Reading a template: the place in its tokens.
+//! The parser of templates: its position in the tokens.
 
 use super::ast::{Node, Uses};
 use super::lexer::{Token, tokens};
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::limits;
 
-/// Most operators, attributes and filters between two delimiters.
+/// Maximum number of operators, attributes and filters between two delimiters.
 const LINKS: usize = 4000;
 
 /// Returns the statements of a template's source text.
 ///
-/// [`crate::error::Kind::InvalidModel`] with the line if it is not valid, `Unsupported` for what jinja2 has and is not
-/// rendered here.
+/// Fails with [`crate::error::Kind::InvalidModel`], with the line, for invalid syntax, and with `Unsupported` for
+/// features of jinja2 that are not implemented.
 pub fn parse(source: &str) -> Result<Vec<Node>> {
     let mut parser = Parser {
         tokens: tokens(source)?,
@@ -33,22 +33,22 @@ pub fn parse(source: &str) -> Result<Vec<Node>> {
     }
 }
 
-/// The place in a template.
+/// The position in a template.
 pub struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
     depth: usize,
-    /// Parts of the expression that is being read.
+    /// Number of parts of the current expression.
     pub links: usize,
-    /// Loops around this place that `break` can leave.
+    /// Number of enclosing loops that `break` can leave.
     pub loops: usize,
-    /// Whether what is not known is an error only when it is come to: directly inside of `if`.
+    /// Whether an unknown name is an error only when it is executed: directly inside of `if`.
     pub soft: bool,
     /// Names of blocks.
     pub blocks: Vec<String>,
-    /// What the macro that is being read uses.
+    /// Names that the current macro uses.
     pub uses: Uses,
-    /// Names of filters and tests that there are none of, with their lines.
+    /// Unknown filters and tests, with their lines.
     pub unknown: Vec<(usize, String)>,
 }
 
@@ -121,7 +121,7 @@ impl Parser {
         }
     }
 
-    /// A token in an error's words.
+    /// Returns a token for error messages.
     pub fn describe(&self, token: &Token) -> String {
         match token {
             Token::Text(_) => "text".into(),
@@ -138,7 +138,7 @@ impl Parser {
         }
     }
 
-    /// Reads what is nested in something else.
+    /// Reads a nested part, one level deeper.
     pub fn deeper<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
         if self.depth >= limits::TEMPLATE_DEPTH {
             bail!(LimitExceeded, "the template is nested more than {} deep", limits::TEMPLATE_DEPTH);
@@ -158,7 +158,7 @@ impl Parser {
         bail!(InvalidModel, "{} is expected, not {}", self.describe(end), self.describe(&found))
     }
 
-    /// Counts what makes an expression deeper without nesting: it is walked level by level.
+    /// Counts a part that makes an expression deeper without nesting: it is evaluated recursively.
     pub fn link(&mut self) -> Result<()> {
         self.links += 1;
         if self.links > LINKS {
@@ -167,7 +167,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Notes the name of a filter or a test that there is none of.
+    /// Records an unknown filter or test.
     pub fn missing(&mut self, what: String) {
         if !self.soft {
             self.unknown.push((self.line(), what));

@@ -1,4 +1,4 @@
-//! Filters that make text.
+//! Filters that return text.
 
 use super::arguments::{Given, int_or, text_or_none};
 use super::engine::Engine;
@@ -11,7 +11,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::fmt::Write;
 
-/// What `value|name(...)` gives.
+/// Returns `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "format" => return format(engine, value, given),
@@ -51,7 +51,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
         _ => engine.text(value)?,
     };
     engine.spend_bytes(text.len())?;
-    // What is marked as safe stays so.
+    // Safe text stays marked as safe.
     let like = |text: String| match value {
         Value::Markup(_) => Value::Markup(text.into()),
         _ => Value::text(text),
@@ -67,13 +67,13 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
     })
 }
 
-/// `&`, `<`, `>` and quotes as HTML has them.
+/// Returns text with `&`, `<`, `>` and quotes escaped for HTML.
 pub fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
     text.replace('\'', "&#39;").replace('"', "&#34;")
 }
 
-/// Upper case after white space, hyphens and opening brackets, lower case elsewhere.
+/// Returns text with upper case after whitespace, hyphens and opening brackets, lower case elsewhere.
 fn title(text: &str) -> String {
     let begins = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     let mut out = String::new();
@@ -89,7 +89,7 @@ fn title(text: &str) -> String {
     out
 }
 
-/// Text without comments and tags of HTML, with single spaces.
+/// Returns text without HTML comments and tags, with single spaces.
 fn without_tags(text: &str) -> Result<String> {
     let mut text = text.to_owned();
     for (open, close) in [("<!--", "-->"), ("<", ">")] {
@@ -123,11 +123,11 @@ fn without_tags(text: &str) -> Result<String> {
     Ok(out + rest)
 }
 
-/// What the filter `escape` writes, and the usual names of it.
+/// The output of the filter `escape`, and the usual names of the characters.
 const ENTITIES: [(&str, char); 6] =
     [("&amp;", '&'), ("&lt;", '<'), ("&gt;", '>'), ("&quot;", '"'), ("&#39;", '\''), ("&#34;", '"')];
 
-/// Runs of letters, digits and underscores.
+/// Returns the number of runs of letters, digits and underscores.
 fn words(text: &str) -> Result<i128> {
     let (mut count, mut inside) = (0, false);
     for c in text.chars() {
@@ -171,7 +171,7 @@ fn join(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(text))
 }
 
-/// What each item of a list costs besides its text.
+/// Size of an item of a list besides its text, in bytes.
 const BYTES: usize = 16;
 
 fn indent(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
@@ -285,7 +285,7 @@ fn attributes(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(out))
 }
 
-/// `%NN` for all but letters, digits and a few others.
+/// Returns text with `%NN` for all characters except letters, digits and a few others.
 fn url_encode(engine: &mut Engine, value: &Value) -> Result<Value> {
     let quote = |text: &str, form: bool| {
         let mut out = String::new();

@@ -1,8 +1,8 @@
-//! Texts in parts, as `str.split` and `str.splitlines` have them.
+//! Splits texts like `str.split` and `str.splitlines`.
 
 use super::text::is_space;
 
-/// `str.split` and `str.rsplit`: at a separator or at white space, at most so many times.
+/// Implements `str.split` and `str.rsplit`: at a separator or at whitespace, at most that many times.
 pub fn split<'a>(text: &'a str, separator: Option<&str>, most: usize, right: bool) -> Vec<&'a str> {
     let Some(separator) = separator else { return words(text, most, right) };
     let most = most.saturating_add(1);
@@ -23,7 +23,7 @@ fn words(text: &str, most: usize, right: bool) -> Vec<&str> {
             break;
         }
         if parts.len() == most {
-            // What is left keeps its white space but that at its other end.
+            // The rest keeps its whitespace except at its other end.
             parts.push(if right { rest.trim_end_matches(is_space) } else { rest });
             break;
         }
@@ -44,7 +44,7 @@ fn words(text: &str, most: usize, right: bool) -> Vec<&str> {
     parts
 }
 
-/// `str.splitlines`, with the ends of lines or without.
+/// Implements `str.splitlines`, with line ends or without.
 pub fn lines(text: &str, ends: bool) -> Vec<&str> {
     let ends_line =
         |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');

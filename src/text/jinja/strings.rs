@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::rc::Rc;
 
-/// Names of all methods of `str` that are there.
+/// Names of all methods of `str`.
 pub const METHODS: [&str; 47] = [
     "capitalize",
     "casefold",
@@ -60,7 +60,7 @@ pub const METHODS: [&str; 47] = [
     "zfill",
 ];
 
-/// What `text.name(...)` gives.
+/// Returns `text.name(...)`.
 pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
     engine.spend_bytes(text.len())?;
     match name {
@@ -95,7 +95,7 @@ pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Re
     }
 }
 
-/// Methods that put texts together or take them apart.
+/// Methods that join or split texts.
 fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
     match name {
         "join" => {
@@ -192,7 +192,7 @@ fn plain(text: &str, name: &str) -> Result<Value> {
     }
 }
 
-/// A string that must be given.
+/// Returns a required string.
 fn wanted(value: Option<Value>, function: &str) -> Result<Rc<str>> {
     match text_or_none(value, function)? {
         Some(text) => Ok(text),
@@ -200,27 +200,27 @@ fn wanted(value: Option<Value>, function: &str) -> Result<Rc<str>> {
     }
 }
 
-/// `str.strip` of white space or of some characters.
+/// Implements `str.strip` of whitespace or of some characters.
 pub fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a str {
     let strips = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if start { text.trim_start_matches(strips) } else { text };
     if end { text.trim_end_matches(strips) } else { text }
 }
 
-/// `str.capitalize`.
+/// Implements `str.capitalize`.
 pub fn capitalize(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
     if let Some(first) = chars.next() {
         title_case(first, &mut out);
     }
-    // Lower case depends on what is before (sigma), so the whole is lowered.
+    // Lower case depends on the preceding characters (sigma), so the whole text is lowered.
     let lower = text.to_lowercase();
     let skipped: usize = text.chars().next().map_or(0, |first| first.to_lowercase().map(char::len_utf8).sum());
     out + &lower[skipped..]
 }
 
-/// `str.title`: each letter after what has no case.
+/// Implements `str.title`: upper case for each letter after a character without case.
 fn title(text: &str) -> String {
     let mut out = String::new();
     let mut inside = false;
@@ -270,7 +270,7 @@ fn swapcase(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// `str.replace`, at most `count` times if that is not negative.
+/// Implements `str.replace`, at most `count` times if that is not negative.
 pub fn replace(engine: &Engine, text: &str, old: &str, new: &str, count: i128) -> Result<Value> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() }.min(most);
@@ -278,7 +278,8 @@ pub fn replace(engine: &Engine, text: &str, old: &str, new: &str, count: i128) -
     Ok(Value::text(text.replacen(old, new, found)))
 }
 
-/// The characters of a text between two places, as Python clamps them; `None` if the first is beyond the text.
+/// Returns the characters of a text between two indices, clamped like in Python; `None` if the first is beyond the
+/// text.
 fn between(text: &str, start: Option<Value>, stop: Option<Value>, name: &str) -> Result<Option<(usize, String)>> {
     let length = text.chars().count() as i128;
     let number = |value: Option<Value>, default: i128| match value {
@@ -294,7 +295,7 @@ fn between(text: &str, start: Option<Value>, stop: Option<Value>, name: &str) ->
     Ok(Some((start as usize, part)))
 }
 
-/// Methods that look for something in a part of the text.
+/// Methods that search in a part of the text.
 fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     let [wanted_part, start, stop] = given.bind(name, ["/sub", "/start", "/end"])?;
     let wanted_part = required(wanted_part, name, "sub")?;
@@ -332,7 +333,7 @@ fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     }
 }
 
-/// `str.center` in so many characters.
+/// Implements `str.center` with a width in characters.
 pub fn center(text: &str, width: usize, fill: char) -> String {
     let length = text.chars().count();
     let pad = width.saturating_sub(length);

@@ -1,4 +1,4 @@
-//! Values as Python writes them: `str`, `repr`, and what it takes for white space and letters.
+//! Values in Python's formats: `str`, `repr`, and Python's classes of whitespace and letters.
 
 use super::engine::{Engine, Object};
 use super::marks::is_mark;
@@ -7,13 +7,13 @@ use crate::error::{Result, bail};
 use std::fmt::Write;
 use std::rc::Rc;
 
-/// What `str.strip` and `str.split` take for white space.
+/// Returns whether `str.strip` and `str.split` treat a character as whitespace.
 pub fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
 }
 
 impl Engine {
-    /// `str(value)`: text as it is, nothing for what is undefined, all else as `repr` has it.
+    /// Returns `str(value)`: text unchanged, nothing for undefined values, `repr` for all others.
     pub fn text(&self, value: &Value) -> Result<Rc<str>> {
         match value {
             Value::Text(text) | Value::Markup(text) => Ok(text.clone()),
@@ -27,7 +27,7 @@ impl Engine {
         }
     }
 
-    /// `repr(value)`.
+    /// Returns `repr(value)`.
     pub fn repr(&self, value: &Value) -> Result<String> {
         let mut out = String::new();
         self.write_repr(value, &mut out)?;
@@ -35,7 +35,8 @@ impl Engine {
         Ok(out)
     }
 
-    /// [`crate::error::Kind::Unsupported`] for what Python writes with an address in memory.
+    /// Writes `repr`. Fails with [`crate::error::Kind::Unsupported`] for values that Python writes with a memory
+    /// address.
     fn write_repr(&self, value: &Value, out: &mut String) -> Result<()> {
         if out.len() > crate::limits::TEXT_BYTES {
             bail!(LimitExceeded, "writes more than {} bytes", crate::limits::TEXT_BYTES);
@@ -119,18 +120,18 @@ impl Engine {
     }
 }
 
-/// Whether Python writes a character as it is in `repr`: not what is a control, a separator or unassigned.
+/// Returns whether Python writes a character unescaped in `repr`: no controls, separators or unassigned characters.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
     }
-    // After another character, Rust's own escapes are of just those.
+    // After another character, Rust escapes exactly these.
     let mut shown = String::from("a");
     shown.push(c);
     shown.escape_debug().nth(1) == Some(c)
 }
 
-/// A string in the quotes that Python chooses.
+/// Writes a string in the quotes that Python chooses.
 pub fn quoted(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -154,7 +155,8 @@ pub fn quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// `repr` of a float: the shortest digits that are the same number, with an exponent below 1e-4 and from 1e16 on.
+/// Returns `repr` of a float: the shortest digits that are the same number, with an exponent below 1e-4 and from 1e16
+/// on.
 pub fn float_text(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();
@@ -173,7 +175,7 @@ pub fn float_text(value: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-/// The title-case form of a character: the upper-case one, but for letters that are two in one.
+/// Writes the title-case form of a character: the upper-case one, except for digraphs.
 pub fn title_case(c: char, out: &mut String) {
     let code = u32::from(c);
     let shifted = match code {
@@ -201,23 +203,23 @@ pub fn title_case(c: char, out: &mut String) {
     }
 }
 
-/// Whether a character is in title case (and neither upper nor lower).
+/// Returns whether a character is in title case (neither upper nor lower).
 pub fn is_title(c: char) -> bool {
     matches!(u32::from(c), 0x1C5 | 0x1C8 | 0x1CB | 0x1F2 | 0x1F88..=0x1F8F | 0x1F98..=0x1F9F | 0x1FA8..=0x1FAF
         | 0x1FBC | 0x1FCC | 0x1FFC)
 }
 
-/// `str.isalpha` of a character: a letter, and no mark.
+/// Implements `str.isalpha` for a character: a letter, not a mark.
 pub fn is_alpha(c: char) -> bool {
     c.is_alphabetic() && !is_mark(c)
 }
 
-/// `str.isalnum` of a character: a letter or a number.
+/// Implements `str.isalnum` for a character: a letter or a number.
 pub fn is_alnum(c: char) -> bool {
     is_alpha(c) || c.is_numeric()
 }
 
-/// What a character is as a number: a decimal digit, a digit (superscripts too), a number at all.
+/// Returns whether a character is a decimal digit, a digit (including superscripts), a number.
 pub fn numeric(c: char) -> Result<(bool, bool, bool)> {
     match c {
         '0'..='9' | '\u{660}'..='\u{669}' | '\u{6F0}'..='\u{6F9}' | '\u{966}'..='\u{96F}' | '\u{FF10}'..='\u{FF19}' => {
@@ -225,7 +227,7 @@ pub fn numeric(c: char) -> Result<(bool, bool, bool)> {
         }
         '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨' => Ok((false, true, true)),
         '¼'..='¾' | '⅐'..='ↈ' => Ok((false, false, true)),
-        // Ideographs may stand for numbers; nothing else does that is not of a category of numbers.
+        // Ideographs may represent numbers; other characters outside the number categories do not.
         c if !c.is_numeric() && !matches!(u32::from(c), 0x3400..=0x9FFF | 0xF900..=0xFAFF | 0x20000..) => {
             Ok((false, false, false))
         }

@@ -1,4 +1,4 @@
-//! Values of a template, as Python has them.
+//! Values of a template, like in Python.
 
 use super::ast::Macro;
 use super::text::float_text;
@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Most levels of lists and dicts inside of each other.
+/// Maximum nesting of lists and dicts.
 const NESTING: usize = 200;
 
-/// A value. Lists and dicts never change: chat templates may not change them.
+/// A value. Lists and dicts are immutable: chat templates may not change them.
 #[derive(Clone)]
 pub enum Value {
-    /// Nothing of that name; with what an error says of it.
+    /// An undefined name, with the text for errors.
     Undefined(Rc<str>),
     None,
     Bool(bool),
@@ -28,7 +28,7 @@ pub enum Value {
     Range(Range),
     /// `keys`, `values` or `items` of a dict.
     View(View, Rc<Dict>),
-    /// What has a state: a namespace, a loop, an iterator ... By its number.
+    /// A stateful object: a namespace, a loop, an iterator … By its index.
     Object(usize),
     Macro(Rc<Bound>),
     Function(&'static str),
@@ -38,12 +38,12 @@ pub enum Value {
 /// The items of a list or a tuple.
 pub struct Items {
     pub values: Vec<Value>,
-    /// A pair of `groupby`, whose items have names.
+    /// Whether it is a pair of `groupby`, whose items have names.
     pub is_group: bool,
     depth: usize,
 }
 
-/// A macro, with the scope it was defined in.
+/// A macro with the scope in which it was defined.
 pub struct Bound {
     pub definition: Arc<Macro>,
     pub scope: usize,
@@ -79,7 +79,7 @@ impl Range {
     }
 }
 
-/// A dict: keys are equal as in Python, where 1, 1.0 and True are one key. Keeps the order of insertion.
+/// A dict. Keys compare like in Python, where 1, 1.0 and True are one key. Keeps the order of insertion.
 #[derive(Default)]
 pub struct Dict {
     pub entries: Vec<(Value, Value)>,
@@ -87,7 +87,7 @@ pub struct Dict {
     depth: usize,
 }
 
-/// What a key is equal by.
+/// The identity of a key.
 #[derive(PartialEq, Eq, Hash)]
 pub enum Key {
     Undefined,
@@ -107,7 +107,7 @@ impl Dict {
         self.places.get(&Key::Text(key.into())).map(|place| &self.entries[*place].1)
     }
 
-    /// Sets a value; that of an equal key gives way, the key stays.
+    /// Sets a value; the value of an equal key is replaced, and the key is kept.
     pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
         match self.places.entry(key.key()?) {
@@ -121,7 +121,7 @@ impl Dict {
     }
 }
 
-/// The depth of what holds a value. Bounded, since values are walked and dropped level by level.
+/// Returns the depth of a container of a value. It is limited because values are traversed and dropped recursively.
 fn deeper(value: &Value) -> Result<usize> {
     let depth = 1 + match value {
         Value::List(items) | Value::Tuple(items) => items.depth,
@@ -152,7 +152,7 @@ impl Value {
         Ok(Value::Tuple(Rc::new(Items::new(values)?)))
     }
 
-    /// A pair whose items are named `grouper` and `list`.
+    /// Returns a pair whose items are named `grouper` and `list`.
     pub fn group(grouper: Value, list: Value) -> Result<Value> {
         let items = Items::new(vec![grouper, list])?;
         Ok(Value::Tuple(Rc::new(Items { is_group: true, ..items })))
@@ -164,7 +164,7 @@ impl Value {
         Ok(Value::Dict(Rc::new(dict)))
     }
 
-    /// The value that JSON describes.
+    /// Returns the value of JSON.
     pub fn from_json(json: &serde_json::Value) -> Result<Value> {
         Ok(match json {
             serde_json::Value::Null => Value::None,
@@ -192,7 +192,7 @@ impl Value {
         }
     }
 
-    /// The integer, if it is one or a truth value.
+    /// Returns the integer, if it is one or a boolean.
     pub fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(value) => Some(*value),
@@ -205,7 +205,7 @@ impl Value {
         matches!(self, Value::Undefined(_))
     }
 
-    /// Python's name of the type.
+    /// Returns Python's name of the type.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
@@ -229,7 +229,7 @@ impl Value {
         }
     }
 
-    /// What the value is equal by as a key.
+    /// Returns the identity of the value as a key.
     pub fn key(&self) -> Result<Key> {
         Ok(match self {
             Value::Undefined(_) => Key::Undefined,
@@ -247,7 +247,7 @@ impl Value {
         })
     }
 
-    /// Whether this is the same value, as Python's `==` has it.
+    /// Returns whether this is the same value by Python's `==`.
     pub fn equals(&self, other: &Value) -> Result<bool> {
         let all = |a: &[Value], b: &[Value]| -> Result<bool> {
             if a.len() != b.len() {
@@ -301,7 +301,8 @@ impl Items {
     }
 }
 
-/// A float out of JSON, where integers of more than 64 bits are read as floats: what may have been one is refused.
+/// Returns a float from JSON, where integers of more than 64 bits are read as floats: a value that may have been one
+/// is rejected.
 fn float_or_integer(value: f64) -> Result<f64> {
     let (least, most) = (1.8e19, 1e40);
     if value.fract() == 0.0 && (least..most).contains(&value.abs()) {
@@ -313,12 +314,12 @@ fn float_or_integer(value: f64) -> Result<f64> {
     Ok(value)
 }
 
-/// The integer that a float is.
+/// Returns the integer value of a float.
 pub fn whole(value: f64) -> Option<i128> {
     (value.fract() == 0.0 && value.abs() < 1e38).then_some(value as i128)
 }
 
-/// The order of two numbers; `None` if one is no number, or not to be compared (NaN).
+/// Returns the order of two numbers; `None` if one is not a number or is NaN.
 pub fn compare_numbers(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     match (a.as_int(), b.as_int(), a, b) {
         (Some(a), Some(b), ..) => Some(a.cmp(&b)),
@@ -329,7 +330,7 @@ pub fn compare_numbers(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     }
 }
 
-/// An integer against a float, exactly.
+/// Compares an integer with a float exactly.
 fn compare_mixed(int: i128, float: f64) -> Option<std::cmp::Ordering> {
     if float.is_nan() {
         return None;
