@@ -1,8 +1,8 @@
 /*
  * A conversation with a model: chat MODEL [QUESTION ...]
  *
- * MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions they are read from the
- * terminal, a line each. The model keeps what it has read: each turn costs only its own tokens.
+ * MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions, they are read from the
+ * terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
  */
 #include <optimize.h>
 
@@ -15,7 +15,7 @@ static void fail(optimize_error_t *error) {
     exit(1);
 }
 
-/* Prints the answer as it comes. */
+/* Prints the answer as it is generated. */
 static int32_t print(void *user_data, const optimize_written_t *written) {
     (void)user_data;
     fwrite(written->text, 1, (size_t)written->text_size, stdout);
@@ -23,7 +23,7 @@ static int32_t print(void *user_data, const optimize_written_t *written) {
     return 0;
 }
 
-/* A user's message as JSON: quotes, backslashes and control characters are escaped. */
+/* Returns a user's message as JSON: quotes, backslashes and control characters are escaped. */
 static void as_message(const char *question, char *json, size_t size) {
     size_t at = (size_t)snprintf(json, size, "[{\"role\": \"user\", \"content\": \"");
     for (; *question != '\0' && at + 16 < size; question++) {

@@ -1,10 +1,10 @@
 /*
  * prune MODEL OUTPUT [CALIBRATION]
  *
- * Takes 30 % of the neurons, channels and heads out of a model and saves it, and measures original and result
- * against each other. With CALIBRATION (a text file; MODEL then needs its tokenizer.json beside it) the units that
- * matter least for this text go, and what reads the others makes up for them: much less is lost. The report of the
- * benchmark goes to stdout, everything else to stderr.
+ * Removes 30 % of the neurons, channels and heads of a model, saves the result, and compares it with the original.
+ * With CALIBRATION (a text file; MODEL then needs its tokenizer.json next to it), the units that matter least for
+ * this text are removed, and their readers are fitted to compensate, which loses much less. The benchmark report is
+ * written to stdout, everything else to stderr.
  *
  *     cc -std=c11 prune.c -o prune $(pkg-config --cflags --libs optimize)
  */
@@ -19,7 +19,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* A whole file, to be freed; NULL if it cannot be read. */
+/* Returns a whole file, to be freed; NULL if it cannot be read. */
 static char *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     char *text = NULL;

@@ -1,9 +1,9 @@
 /*
  * quantize MODEL OUTPUT [TEXT]
  *
- * Makes a text model int8 and saves it, runs original and result on TEXT through the tokenizer.json beside
- * MODEL, and measures them against each other. Without a tokenizer only the measuring is done, on made-up
- * inputs. The report of the benchmark goes to stdout, everything else to stderr.
+ * Quantizes a text model to int8, saves it, runs original and result on TEXT with the tokenizer.json next to MODEL,
+ * and benchmarks them against each other. Without a tokenizer, it only runs the benchmark, on generated inputs. The
+ * benchmark report is written to stdout, everything else to stderr.
  *
  *     cc -std=c11 quantize.c -o quantize $(pkg-config --cflags --libs optimize) -lm
  */
@@ -20,14 +20,14 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this on our own thread, at most 20 times a second. Anything but 0 would cancel. */
+/* The library calls this on our own thread, at most 20 times a second. Any value other than 0 would cancel. */
 static int32_t show_progress(void *user_data, const char *stage, uint64_t done, uint64_t total) {
     (void)user_data;
     fprintf(stderr, "\r%s %3d %%%s", stage, total ? (int)(100 * done / total) : 0, done == total ? "\n" : "");
     return 0;
 }
 
-/* The tokenizer.json in the model's folder. That there is none is no failure: *tokenizer stays NULL. */
+/* Loads the tokenizer.json in the model's folder. A missing one is not an error: *tokenizer stays NULL. */
 static optimize_status_t load_tokenizer_beside(const char *model, optimize_tokenizer_t **tokenizer,
                                                optimize_error_t **error) {
     static const char name[] = "tokenizer.json";
@@ -46,10 +46,10 @@ static optimize_status_t load_tokenizer_beside(const char *model, optimize_token
     return OPTIMIZE_OK;
 }
 
-/* The model's inputs by their usual names, as optimize_tokenizer_encode gives them. */
+/* The model's inputs by their usual names, in the order of optimize_tokenizer_encode. */
 static const char *const input_names[3] = {"input_ids", "attention_mask", "token_type_ids"};
 
-/* Runs a model on an encoded text and gives its last output, which in sentence models is the embedding. */
+/* Runs a model on an encoded text and returns its last output, the embedding of a sentence model. */
 static optimize_status_t run(const optimize_context_t *context, const optimize_model_t *model,
                              optimize_tensor_t *const text[3], optimize_tensor_t **output, optimize_error_t **error) {
     optimize_session_t *session = NULL;
@@ -59,7 +59,7 @@ static optimize_status_t run(const optimize_context_t *context, const optimize_m
     size_t used = 0;
     optimize_status_t status = optimize_session_new(context, model, NULL, NULL, &session, error);
     if (status != OPTIMIZE_OK) return status;
-    /* Not every model wants the mask and the segments. */
+    /* Not every model has inputs for mask and token type ids. */
     for (size_t i = 0; i < optimize_session_input_count(session); i++) {
         if ((status = optimize_session_input(session, i, &info, error)) != OPTIMIZE_OK) goto end;
         for (size_t j = 0; j < 3; j++) {
@@ -70,14 +70,14 @@ static optimize_status_t run(const optimize_context_t *context, const optimize_m
     }
     status = optimize_session_output(session, optimize_session_output_count(session) - 1, &info, error);
     if (status != OPTIMIZE_OK) goto end;
-    /* An input we do not know is now missing; the error will name it. */
+    /* If an unknown input is missing, the error will name it. */
     status = optimize_session_run(session, names, inputs, used, &info.name, 1, NULL, output, error);
 end:
     optimize_session_free(session);
     return status;
 }
 
-/* How alike two float outputs are: 1 is the same direction. */
+/* Returns the cosine of two float outputs. */
 static double cosine(const optimize_tensor_t *a, const optimize_tensor_t *b) {
     const float *x = optimize_tensor_data(a), *y = optimize_tensor_data(b);
     size_t count = optimize_tensor_size(a) / sizeof *x;

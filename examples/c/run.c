@@ -1,7 +1,7 @@
 /*
  * run MODEL [TEXT]
  *
- * Runs a model of text once, through the tokenizer.json beside it, and prints its outputs.
+ * Runs a text model once, with the tokenizer.json next to it, and prints its outputs.
  *
  *     cc -std=c11 run.c -o run $(pkg-config --cflags --libs optimize)
  */

@@ -1,7 +1,7 @@
 // chat MODEL [QUESTION ...]
 //
-// A conversation with a model: a .gguf file, a checkpoint folder or an exported folder. Without questions they are
-// read from the terminal, a line each. The model keeps what it has read: each turn costs only its own tokens.
+// A conversation with a model: a .gguf file, a checkpoint folder or an exported folder. Without questions, they are
+// read from the terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
 //
 //     c++ -std=c++17 chat.cpp -o chat $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>
@@ -10,7 +10,7 @@
 
 namespace {
 
-// The next question: an argument, or a line of the terminal if there were none at all.
+// Returns the next question: an argument, or a line of the terminal if there were no arguments.
 bool ask(int argc, char **argv, int turn, std::string &question) {
     if (argc > 2) {
         if (turn >= argc) return false;
@@ -35,7 +35,7 @@ int main(int argc, char **argv) try {
     optimize::GenerateOptions options;
     options.max_new_tokens = 200;
     options.rendered = true;
-    // Prints the answer as it comes; a pipe that is closed ends it.
+    // Prints the answer as it is generated; a closed pipe ends it.
     options.on_token = [](const optimize::Written &written) {
         return static_cast<bool>(std::cout << written.text << std::flush);
     };

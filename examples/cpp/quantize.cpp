@@ -1,8 +1,8 @@
 // quantize MODEL OUTPUT [TEXT]
 //
-// Makes a text model int8 and saves it, runs original and result on TEXT through the tokenizer.json beside
-// MODEL, and measures them against each other. Without a tokenizer only the measuring is done, on made-up
-// inputs. The report of the benchmark goes to stdout, everything else to stderr.
+// Quantizes a text model to int8, saves it, runs original and result on TEXT with the tokenizer.json next to MODEL,
+// and benchmarks them against each other. Without a tokenizer, it only runs the benchmark, on generated inputs. The
+// benchmark report is written to stdout, everything else to stderr.
 //
 //     c++ -std=c++17 quantize.cpp -o quantize $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>
@@ -20,27 +20,27 @@ bool show_progress(std::string_view stage, std::uint64_t done, std::uint64_t tot
     return true;
 }
 
-// The tokenizer.json in the model's folder, if there is one.
+// Returns the tokenizer.json in the model's folder, if there is one.
 std::optional<optimize::Tokenizer> tokenizer_beside(const std::string &model) {
     const auto path = std::filesystem::path(model).parent_path() / "tokenizer.json";
     if (!std::filesystem::exists(path)) return std::nullopt;
     return optimize::Tokenizer(path.string());
 }
 
-// Runs a model on an encoded text and gives its last output, which in sentence models is the embedding.
+// Runs a model on an encoded text and returns its last output, the embedding of a sentence model.
 optimize::Tensor run(const optimize::Context &context, const optimize::Model &model, const optimize::Encoded &text) {
     optimize::Session session(context, model);
     std::vector<optimize::Input> inputs;
-    for (const auto &info : session.inputs()) { // not every model wants the mask and the segments
+    for (const auto &info : session.inputs()) { // not every model has inputs for mask and token type ids
         if (info.name == "input_ids") inputs.push_back({info.name, text.ids});
         if (info.name == "attention_mask") inputs.push_back({info.name, text.attention_mask});
         if (info.name == "token_type_ids") inputs.push_back({info.name, text.type_ids});
     }
-    // An input we do not know is now missing; the error will name it.
+    // If an unknown input is missing, the error will name it.
     return std::move(session.run(inputs, {session.outputs().back().name})[0]);
 }
 
-// How alike two outputs are: 1 is the same direction.
+// Returns the cosine of two outputs.
 double cosine(const optimize::Tensor &a, const optimize::Tensor &b) {
     const float *x = a.data<float>(), *y = b.data<float>();
     double xy = 0, xx = 0, yy = 0;
