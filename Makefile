@@ -1,6 +1,6 @@
-# liboptimize: building, trying, testing, installing. `make help` lists the targets.
+# liboptimize: build, demo, tests, installation. `make help` lists the targets.
 #
-# The real work is done by cargo, tools/deps.sh and tests/run.sh; this file names it.
+# cargo, tools/deps.sh and tests/run.sh do the work.
 
 PREFIX     ?= /usr/local
 DESTDIR    ?=
@@ -17,7 +17,7 @@ FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUD
            -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' \
            -e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|g"
 
-# Scripts and tests look for what cargo built under target/, wherever the user's cargo would put it.
+# Scripts and tests expect cargo's output in target/, whatever the user's cargo configuration is.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 LIBRARY = target/release/liboptimize.so
@@ -30,34 +30,34 @@ MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 all: ## build the library and the command
 	cargo build --release
 
-deps: ## fetch ONNX Runtime, and the models and data the tests use
+deps: ## fetch ONNX Runtime, and the models and data of the tests
 	tools/deps.sh test
 
-demo: ## make a real model int8 and measure it against the original (MODEL=file.onnx for one of yours)
+demo: ## quantize a real model to int8 and compare it with the original (MODEL=file.onnx for your own)
 	tools/deps.sh $(if $(filter file,$(origin MODEL)),demo,runtime)
 	cargo build --release
 	@mkdir -p target/demo
 	$(COMMAND) quantize --model $(MODEL) --type dynamic --bits 8 --output target/demo/minilm-int8 --benchmark
 
-test: deps all ## everything: style, Rust, C, C++, Go, C#, the header, the symbols, the installation
+test: deps all ## run all tests: style, Rust, C, C++, Go, C#, header, symbols, installation
 	tests/run.sh
 
-test-gpu: deps all ## what needs an NVIDIA device: see docs/tensorrt.md
+test-gpu: deps all ## run the tests that need an NVIDIA GPU: see docs/tensorrt.md
 	tests/gpu.sh
 
-lint: ## style alone
+lint: ## check the style only
 	tests/run.sh lint
 
-fuzz: ## a minute of damaged files for each reader (OPTIMIZE_FUZZ_SECONDS=60, OPTIMIZE_FUZZ_SEED)
+fuzz: ## fuzz each reader for a minute (OPTIMIZE_FUZZ_SECONDS=60, OPTIMIZE_FUZZ_SEED)
 	OPTIMIZE_FUZZ_SECONDS=$${OPTIMIZE_FUZZ_SECONDS:-60} cargo test --release --test fuzz -- --nocapture --test-threads 1
 
 fuzz-long: deps all ## coverage-guided fuzzing of every reader and of the C interface: hours (OPTIMIZE_FUZZ_RUNS=10000000)
 	tools/fuzz.sh
 
-bench: deps ## the benchmarks
+bench: deps ## run the benchmarks
 	cargo bench
 
-# Not after `all`: whoever may write to PREFIX seldom has cargo.
+# Does not depend on `all`: users who may write to PREFIX often have no cargo.
 install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize' '$(DESTDIR)$(BINDIR)'

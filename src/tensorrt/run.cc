@@ -1,5 +1,5 @@
-// Running an engine: the other half of the shim. Memory of the device and its copies are the caller's, who has the driver
-// open; here are only the calls of NVIDIA's classes, a function each. `src/tensorrt/engine.rs` mirrors the structures.
+// Runs an engine: the other half of the shim. The caller, who has the driver open, owns device memory and its copies;
+// here are only the calls of NVIDIA's classes, one function each. `src/tensorrt/engine.rs` mirrors the structs.
 
 #include <cstdlib>
 #include <new>
@@ -8,15 +8,15 @@
 
 extern "C" {
 struct shim_tensor {
-    const char *name; // lives as long as the runner
-    int64_t dims[8];  // -1 varies
+    const char *name; // valid while the runner lives
+    int64_t dims[8];  // -1 for dynamic sizes
     int32_t rank, type, is_input;
-    int32_t on_host; // its numbers are sizes inside: they stay in the memory of the processor
+    int32_t on_host; // its values are sizes in the model: they stay in host memory
 };
 }
 
 namespace {
-// The order is that of their lives: what is made later goes first.
+// In the order of creation: later members are destroyed first.
 class Runner {
 public:
     Runner(void *create, const void *engine, uint64_t size)
@@ -37,15 +37,15 @@ template <typename D> bool dims_of(const D &from, int64_t *dims, int32_t *rank) 
 }
 } // namespace
 
-// Reads an engine and makes it ready; NULL says why in `result`. Only where a driver is.
+// Loads an engine; NULL with the reason in `result`. Requires a driver.
 extern "C" void *SHIM_FUNCTION(open)(void *create, const void *engine, uint64_t size, shim_result *result) {
     void *memory = std::malloc(sizeof(Runner));
     if (memory == nullptr) return nullptr;
     Runner *runner = new (memory) Runner(create, engine, size);
     int32_t failed = 0;
-    if (!runner->runtime) failed = fail(result, START, "the runtime could not be made", runner->log);
+    if (!runner->runtime) failed = fail(result, START, "the runtime could not be created", runner->log);
     else if (!runner->engine) failed = fail(result, PARSE, "the engine could not be read", runner->log);
-    else if (!runner->context) failed = fail(result, START, "the engine could not be made ready", runner->log);
+    else if (!runner->context) failed = fail(result, START, "the engine could not be loaded", runner->log);
     if (failed == 0) return runner;
     runner->~Runner();
     std::free(memory);
@@ -57,7 +57,7 @@ extern "C" void SHIM_FUNCTION(close)(void *handle) {
     std::free(handle);
 }
 
-// The input or output at `index`: 0, or 1 if there is none such.
+// Writes the input or output at `index`; returns 0, or 1 if it does not exist.
 extern "C" int32_t SHIM_FUNCTION(tensor)(void *handle, int32_t index, shim_tensor *tensor) {
     ICudaEngine &engine = *static_cast<Runner *>(handle)->engine;
     if (index < 0 || index >= engine.getNbIOTensors()) return 1;
@@ -68,7 +68,7 @@ extern "C" int32_t SHIM_FUNCTION(tensor)(void *handle, int32_t index, shim_tenso
     return dims_of(engine.getTensorShape(tensor->name), tensor->dims, &tensor->rank) ? 0 : 1;
 }
 
-// Least (0) or largest (2) shape of an input in a profile: 0, or 1 if there is no such profile.
+// Writes the minimum (0) or maximum (2) shape of an input in a profile; returns 0, or 1 if it does not exist.
 extern "C" int32_t SHIM_FUNCTION(range)(void *handle, const char *name, int32_t profile, int32_t which, int64_t *dims,
                                         int32_t *rank) {
     ICudaEngine &engine = *static_cast<Runner *>(handle)->engine;
@@ -76,13 +76,13 @@ extern "C" int32_t SHIM_FUNCTION(range)(void *handle, const char *name, int32_t 
     return dims_of(engine.getProfileShape(name, profile, static_cast<OptProfileSelector>(which)), dims, rank) ? 0 : 1;
 }
 
-// Chooses a profile, and says which shape each input has and where it lies; memory of the device or, for those on the
-// host, of the processor.
+// Selects a profile, and sets shape and address of each input: in device memory, or in host memory for inputs on the
+// host.
 extern "C" int32_t SHIM_FUNCTION(profile)(void *handle, int32_t profile, void *stream, shim_result *result) {
     Runner &runner = *static_cast<Runner *>(handle);
     runner.log.last[0] = 0;
     if (runner.context->setOptimizationProfileAsync(profile, static_cast<cudaStream_t>(stream))) return 0;
-    return fail(result, PROFILE, "the profile was refused", runner.log);
+    return fail(result, PROFILE, "the profile was rejected", runner.log);
 }
 
 extern "C" int32_t SHIM_FUNCTION(place)(void *handle, const char *name, const int64_t *dims, int32_t rank, void *address,
@@ -94,13 +94,13 @@ extern "C" int32_t SHIM_FUNCTION(place)(void *handle, const char *name, const in
         if (rank > Dims::MAX_DIMS) return fail(result, PROFILE, "too many dimensions", runner.log);
         shape.nbDims = rank;
         for (int32_t d = 0; d < rank; d++) shape.d[d] = dims[d];
-        if (!runner.context->setInputShape(name, shape)) return fail(result, PROFILE, "the shape was refused", runner.log);
+        if (!runner.context->setInputShape(name, shape)) return fail(result, PROFILE, "the shape was rejected", runner.log);
     }
     if (runner.context->setTensorAddress(name, address)) return 0;
-    return fail(result, RUN, "the memory was refused", runner.log);
+    return fail(result, RUN, "the memory was rejected", runner.log);
 }
 
-// The shape that an output has with the inputs as they are: -1 where only the run tells.
+// Writes the shape of an output for the current inputs: -1 for sizes known only after the run.
 extern "C" int32_t SHIM_FUNCTION(shape)(void *handle, const char *name, int64_t *dims, int32_t *rank) {
     return dims_of(static_cast<Runner *>(handle)->context->getTensorShape(name), dims, rank) ? 0 : 1;
 }

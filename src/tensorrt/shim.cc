@@ -1,8 +1,8 @@
-// The only C++ of this library: NVIDIA's classes are vtables without a C interface. Compiled once for each set of
-// headers (see build.rs), with their namespaces renamed so that two versions can be in one library. Needs nothing of
-// NVIDIA's at link time and no C++ library: the functions are looked up in what Rust has opened.
+// The only C++ code of this library: NVIDIA's classes are vtables without a C interface. It is compiled once for each
+// set of headers (see build.rs), with their namespaces renamed so that two versions can be in one library. At link time
+// it needs nothing from NVIDIA and no C++ library: Rust opens the library and looks up the functions.
 //
-// `src/tensorrt/shim.rs` mirrors the structures; it owns what is handed out and frees it with `free`.
+// `src/tensorrt/shim.rs` mirrors the structs; it owns returned memory and frees it with `free`.
 
 #include <cstdlib>
 
@@ -10,25 +10,25 @@
 #include "NvOnnxParser.h"
 
 extern "C" {
-// 0 ends the build. `step` is -1 where a phase begins and -2 where it ends.
+// Returns 0 to cancel the build. `step` is -1 at the beginning of a phase and -2 at its end.
 typedef int32_t (*progress_fn)(void *user, const char *phase, const char *parent, int32_t step, int32_t steps);
 
 struct shim_request {
-    void *create_builder, *create_parser; // of the libraries
+    void *create_builder, *create_parser; // functions of the libraries
     const void *model;
     uint64_t model_size;
-    const char *model_path; // not NULL: read from here instead
+    const char *model_path; // if not NULL, read from here instead
     const char *const *names;
-    const int64_t *dims; // for each profile and input: least, usual, largest
+    const int64_t *dims; // for each profile and input: minimum, optimum, maximum
     const int32_t *ranks;
     int32_t inputs, profiles;
     uint32_t flags;
-    int32_t optimization_level;     // -1 is the library's default
+    int32_t optimization_level;     // -1 for the library's default
     int32_t hardware_compatibility; // 0 none, 1 Ampere and later, 2 the same compute capability
-    int32_t verbosity;              // of layer names in the engine: 0 names, 1 none, 2 all
-    uint64_t workspace;             // 0 is the library's default
-    const char *const *value_names; // inputs whose numbers may be sizes inside, and what these may be
-    const int64_t *values;          // for each: least, usual, largest
+    int32_t verbosity;              // layer information in the engine: 0 names, 1 none, 2 all
+    uint64_t workspace;             // 0 for the library's default
+    const char *const *value_names; // inputs whose values may be sizes in the model, and their ranges
+    const int64_t *values;          // for each: minimum, optimum, maximum
     int64_t value_count;
     const int32_t *capabilities;    // RTX: compute capabilities to build for
     int32_t capability_count, timing_given;
@@ -87,7 +87,7 @@ bool parse(nvonnxparser::IParser &parser, const shim_request &q, shim_result *re
     return false;
 }
 
-// Inputs that are sizes inside the model need their least and largest numbers, not shapes.
+// Inputs that are sizes in the model need minimum and maximum values, not shapes.
 bool set_values(IOptimizationProfile &profile, INetworkDefinition &network, const shim_request &q) {
     for (int32_t i = 0; i < network.getNbInputs(); i++) {
         const ITensor &input = *network.getInput(i);
@@ -137,7 +137,7 @@ bool add_profiles(IBuilder &builder, INetworkDefinition &network, IBuilderConfig
     return true;
 }
 
-// What the library says about its options, it logs.
+// The library logs the reasons for rejected options.
 bool set_options(IBuilderConfig &config, const shim_request &q, Log &log) {
     config.setFlags(static_cast<BuilderFlags>(q.flags));
     if (q.workspace != 0) config.setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, q.workspace);
@@ -166,28 +166,28 @@ extern "C" int32_t SHIM_FUNCTION(build)(const shim_request *request, shim_result
     auto create_builder = reinterpret_cast<void *(*)(void *, int32_t)>(q.create_builder);
     auto create_parser = reinterpret_cast<void *(*)(void *, void *, int)>(q.create_parser);
     Owned<IBuilder> builder(create_builder(&log, NV_TENSORRT_VERSION));
-    if (!builder || log.errors > 0) return fail(result, START, "the builder could not be made", log);
+    if (!builder || log.errors > 0) return fail(result, START, "the builder could not be created", log);
     Owned<INetworkDefinition> network(builder->createNetworkV2(0));
-    if (!network) return fail(result, START, "the network could not be made", log);
+    if (!network) return fail(result, START, "the network could not be created", log);
     Owned<IBuilderConfig> config(builder->createBuilderConfig());
-    if (!config) return fail(result, START, "the configuration could not be made", log);
+    if (!config) return fail(result, START, "the configuration could not be created", log);
     Owned<nvonnxparser::IParser> parser(create_parser(&*network, &log, NV_ONNX_PARSER_VERSION));
-    if (!parser) return fail(result, START, "the parser could not be made", log);
+    if (!parser) return fail(result, START, "the parser could not be created", log);
     if (!parse(*parser, q, result, log)) return 1;
     log.errors = 0;
-    if (!set_options(*config, q, log)) return fail(result, OPTION, "the options were refused", log);
+    if (!set_options(*config, q, log)) return fail(result, OPTION, "the options were rejected", log);
 #ifdef SHIM_TRT
     Owned<ITimingCache> timing(q.timing_given != 0 ? config->createTimingCache(q.timing, q.timing_size) : nullptr);
     if (timing) config->setTimingCache(*timing, false);
 #endif
     Progress progress(q.progress, q.user);
     if (q.progress != nullptr) config->setProgressMonitor(&progress);
-    if (!add_profiles(*builder, *network, *config, q)) return fail(result, PROFILE, "the profile was refused", log);
+    if (!add_profiles(*builder, *network, *config, q)) return fail(result, PROFILE, "the profile was rejected", log);
     log.last[0] = 0;
     Owned<IHostMemory> engine(builder->buildSerializedNetwork(*network, *config));
     if (!engine) return fail(result, BUILD, "", log);
     if (!copy(engine->data(), engine->size(), &result->engine, &result->engine_size)) {
-        return fail(result, MEMORY, "there is no memory for the engine", log);
+        return fail(result, MEMORY, "not enough memory for the engine", log);
     }
 #ifdef SHIM_TRT
     if (timing) {
@@ -198,17 +198,17 @@ extern "C" int32_t SHIM_FUNCTION(build)(const shim_request *request, shim_result
     return 0;
 }
 
-// Reads an engine and lets it go again. `create` is createInferRuntime_INTERNAL.
+// Reads an engine and releases it again. `create` is createInferRuntime_INTERNAL.
 extern "C" int32_t SHIM_FUNCTION(check)(void *create, const void *engine, uint64_t size, shim_result *result) {
     Log log(nullptr, nullptr);
     Owned<IRuntime> runtime(reinterpret_cast<void *(*)(void *, int32_t)>(create)(&log, NV_TENSORRT_VERSION));
-    if (!runtime) return fail(result, START, "the runtime could not be made", log);
+    if (!runtime) return fail(result, START, "the runtime could not be created", log);
     Owned<ICudaEngine> read(runtime->deserializeCudaEngine(engine, size));
     if (!read || log.errors > 0) return fail(result, PARSE, "", log);
     return 0;
 }
 
-// What the compiler asks for where classes have virtual functions. Hidden: these are this file's own.
+// Required by the compiler for classes with virtual functions. Hidden: only this file uses them.
 __attribute__((weak, visibility("hidden"))) void operator delete(void *memory) noexcept { std::free(memory); }
 __attribute__((weak, visibility("hidden"))) void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
 extern "C" __attribute__((weak, visibility("hidden"))) void __cxa_pure_virtual() { std::abort(); }

@@ -1,4 +1,4 @@
-// What the two files of the shim share: the answer, the log, and ownership of the library's objects.
+// Shared by the two files of the shim: the result, the log, and ownership of the library's objects.
 #ifndef OPTIMIZE_TENSORRT_SHIM_HPP
 #define OPTIMIZE_TENSORRT_SHIM_HPP
 
@@ -20,7 +20,7 @@ struct shim_result {
     uint64_t engine_size;
     void *timing;
     uint64_t timing_size;
-    int32_t stage; // where it failed: see shim.rs
+    int32_t stage; // the stage that failed: see shim.rs
     int32_t padding;
     char error[4096];
 };
@@ -29,7 +29,7 @@ struct shim_result {
 namespace {
 using namespace nvinfer1;
 
-// What a failure is told with: the last errors that the library logged.
+// Collects the last errors that the library logged, for messages.
 class Log final : public ILogger {
 public:
     Log(log_fn function, void *user) : function_(function), user_(user) {}
@@ -49,7 +49,7 @@ private:
     void *user_;
 };
 
-// An object of the library. Without a driver it has given pointers that are none, such as 0x228.
+// An object of the library. Without a driver, the library has returned invalid pointers such as 0x228.
 template <typename T> class Owned {
 public:
     explicit Owned(void *object) : object_(static_cast<T *>(object)) {}
