@@ -1,8 +1,8 @@
-//! Every function of `include/optimize.h`, called wrongly: answered with a status, never with a crash.
+//! Calls every function of `include/optimize.h` with invalid arguments: each must return a status and never crash.
 //!
-//! The calls are generated from the header, so that a new function cannot be forgotten: one with a parameter
-//! that `abi/cases.rs` does not know fails these tests. Each test makes a C program of its cases, compiles it
-//! against the shared library, and runs it in a process of its own.
+//! The calls are generated from the header, so that no new function is forgotten: one with a parameter that
+//! `abi/cases.rs` does not know fails these tests. Each test makes a C program of its cases, compiles it against the
+//! shared library, and runs it in its own process.
 
 #[path = "abi/cases.rs"]
 mod cases;
@@ -25,7 +25,7 @@ fn header() -> Header {
     Header::read(include_str!("../include/optimize.h"))
 }
 
-/// Cases for every function.
+/// Runs cases for every function.
 fn for_all(make: impl Fn(&Header, &Function) -> Vec<Case>) -> Vec<Case> {
     let header = header();
     header.functions.iter().flat_map(|function| make(&header, function)).collect()
@@ -41,7 +41,7 @@ fn the_header_is_understood() {
         assert!(header.functions.iter().any(|f| f.name == free), "there is no {free}");
     }
     for function in &header.functions {
-        // Whatever makes or changes something can fail, and says so.
+        // Functions that create or change something can fail and return a status.
         let is_status = function.returns == "optimize_status_t" && function.name != "optimize_error_status";
         assert_eq!(is_status, function.is_fallible(), "{}", function.name);
     }
@@ -61,7 +61,7 @@ fn the_header_is_understood() {
     }
 }
 
-/// The constants of the enum that a field's comment names: "An optimize_dtype_t."
+/// Returns the constants of the enum that a field's comment names: "An optimize_dtype_t."
 fn enum_of<'a>(header: &'a Header, field: &Variable) -> Option<&'a [String]> {
     let found = header.enums.iter().find(|e| field.doc.contains(&format!("n {}", e.name)));
     found.map(|e| e.constants.as_slice())
@@ -115,7 +115,7 @@ fn null_cases(header: &Header, function: &Function) -> Vec<Case> {
     cases
 }
 
-/// Fields `things` and `thing_count` (or `thing` and `thing_count`) that do not agree.
+/// Returns cases in which the fields `things` and `thing_count` (or `thing` and `thing_count`) do not match.
 fn list_cases(header: &Header, function: &Function, options: &str, local: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for (list, count) in lists(header, options) {
@@ -128,7 +128,7 @@ fn list_cases(header: &Header, function: &Function, options: &str, local: &str) 
     cases
 }
 
-/// The lists of strings in a struct, each with the field for its length.
+/// Returns the lists of strings in a struct, each with the field of its length.
 fn lists<'a>(header: &'a Header, options: &str) -> Vec<(&'a str, &'a str)> {
     let fields = &header.struct_named(options).expect("a struct").fields;
     let texts = fields.iter().filter(|f| f.ctype == "const char *const *");
@@ -191,7 +191,7 @@ fn handle_cases(header: &Header, function: &Function) -> Vec<Case> {
     let mut cases = Vec::new();
     for (index, argument) in arguments(header, function).iter().enumerate() {
         let (local, name) = (&argument.local, &function.params[index].name);
-        // The handle as it is wanted, and how another one gets into its place.
+        // The handle as required, and how it is replaced by another one.
         let places: Vec<(String, Change)> = match &argument.kind {
             Kind::Handle(kind) => vec![(kind.clone(), Change::value(index, "(void *)wrong"))],
             Kind::Handles(kind) => vec![(kind.clone(), Change::before(format!("{local}[0] = (void *)wrong;")))],
@@ -270,7 +270,7 @@ fn struct_cases(header: &Header, function: &Function) -> Vec<Case> {
     for (index, argument) in arguments(header, function).iter().enumerate() {
         let Kind::Sized(_) = &argument.kind else { continue };
         let (local, name) = (&argument.local, &function.params[index].name);
-        // What is beyond the struct this version knows is read only where the struct goes in.
+        // The fields beyond the struct of this version are read only for input structs.
         let beyond = if argument.null == Null::Taken { INVALID_ARGUMENT } else { OK };
         let sizes = [
             ("0", "", INVALID_ARGUMENT),
@@ -308,7 +308,7 @@ fn size_cases(header: &Header, function: &Function) -> Vec<Case> {
         for value in ["SIZE_MAX", "SIZE_MAX / 2", "SIZE_MAX / 8 + 1"] {
             let mut change = Change::value(index, value);
             if name == "output_count" {
-                // So many results have no place that could be set to NULL.
+                // That many results have no place that could be set to NULL.
                 let outputs = function.params.iter().position(|p| p.name == "outputs").expect("outputs");
                 change.values.push((outputs, "&a_outputs".to_owned()));
             }

@@ -1,5 +1,5 @@
-//! Calibration: what flows through a model piece by piece is what flows through it at once; weights that are coded
-//! for it lose less than those that are only rounded.
+//! Calibration: activations found piece by piece equal those of the whole model; calibrated weights lose less than
+//! rounded ones.
 
 mod support;
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use support::{deps, runtime};
 
-/// Sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without their tags.
 fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();
@@ -48,7 +48,7 @@ fn calibrated(
     quantize_with(runtime(), model, options, Some(&calibration), &Call::default()).map(|(result, _)| result)
 }
 
-/// Values inside a model, by making them outputs.
+/// Returns values inside a model by making them outputs.
 fn whole(model: &Model, names: &[&str], batches: &[Batch]) -> Vec<Vec<Tensor>> {
     let mut proto = model.proto().clone();
     let output = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() };
@@ -105,13 +105,13 @@ fn calibrated_weights_lose_less_than_rounded_ones() {
     let (rounded, spread) = (cosine(&rounded), cosine(&spread));
     println!("cosine: rounded {rounded:.5}, calibrated {spread:.5}");
     assert!(1.0 - spread < 0.8 * (1.0 - rounded), "{spread} {rounded}");
-    // More bits where it is asked for.
+    // More bits where requested.
     let overrides = vec!["*dense*=8".parse::<BitsOverride>().unwrap()];
     let mixed = cosine(&calibrated(&model, &text, &tokenizer, &QuantizeOptions { overrides, ..four_bits() }).unwrap());
     assert!(mixed > spread, "{mixed} {spread}");
 }
 
-/// A tokenizer whose word `w17` is token 17.
+/// Returns a tokenizer whose word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
     let words: serde_json::Map<String, serde_json::Value> =
         (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();

@@ -1,4 +1,4 @@
-//! The command as a person or a script meets it: exit codes, what goes to stdout, what files appear.
+//! The command as users and scripts see it: exit codes, standard output, files.
 
 mod support;
 
@@ -68,7 +68,7 @@ fn quantize_to_a_folder_carries_the_tokenizer_and_reports() {
     assert!(listed.contains(&"tokenizer.json".to_owned()), "{listed:?}");
     assert!(listed.iter().all(|name| !name.starts_with('.')), "{listed:?}");
 
-    // The result is a model like any other.
+    // The result is an ordinary model.
     let inspected = json(&optimize(&["inspect", "--model", text(&out), "--json"]));
     assert!(inspected["weights"]["int8"]["tensors"].as_u64().unwrap() >= 20);
     let run = json(&optimize(&["run", "--model", text(&out), "--text", "How are you?", "--text", "Fine.", "--json"]));
@@ -122,7 +122,7 @@ fn static_quantization_takes_a_text_or_a_file_of_tensors() {
     file.extend(values.iter().flatten().flat_map(|v| v.to_le_bytes()));
     std::fs::write(&data, file).unwrap();
     assert!(json(&static_with(&data))["summary"]["nodes_quantized"].as_u64().unwrap() >= 18);
-    // The file is named where it does not fit, and not where the model does not.
+    // The error names the file if the file does not match, but not if the model does not.
     let words = |file: &Path, more: &[&str]| {
         let (model, out) = (model(), out.clone());
         let mut arguments = vec!["quantize", "--model", text(&model), "--output", text(&out), "--type", "static"];
@@ -195,12 +195,12 @@ fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
     assert!(warning.contains("text 2 has 33 tokens, of which 20 are used"), "{warning}");
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--sequence-length", "9"]].concat()), "");
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--quiet"]].concat()), "");
-    // Its tokenizer says 512; each of these words is two tokens, and two more begin and end a text.
+    // Its tokenizer has a limit of 512; each of these words is two tokens, and two more begin and end a text.
     let warning = run(&model(), 300, &["--only", "461"]);
     assert!(warning.contains("text 2 has 602 tokens, of which 512 are used"), "{warning}");
 }
 
-/// Each answer is one line that says what is wrong, and nothing is left behind.
+/// Each error is one line that describes it, and no file is left.
 #[test]
 fn prune_refuses_what_makes_no_sense_in_words() {
     let folder = scratch("cli-prune");
@@ -260,13 +260,13 @@ fn prune_takes_layers_units_and_bytes_and_says_so() {
     prune(&["--target-size", "90%"]);
     let share = bytes(&out) as f64 / bytes(&whole) as f64;
     assert!((0.88..=0.9).contains(&share), "{share}");
-    // A name of what reads units stands for them.
+    // The name of a reader of units selects them.
     let of_nodes = |summary: &Value| summary["units_before"].as_u64().unwrap();
     let (reads, makes) = (["--target-modules", "layer.*.output.dense"], ["--target-modules", "intermediate"]);
     let by = |targets: &[&str]| of_nodes(&prune(&[&["--sparsity", "0.3"], targets].concat()));
     assert_eq!((by(&makes), by(&["--target-modules", "layer.0.output.dense"])), (3 * 1536, 1536));
     assert_eq!(by(&reads), 3 * (1536 + 12));
-    // Zeros take little room where they are packed, and the report says what else they do.
+    // Packed zeros take little space, and the report states the other effects.
     let packed = folder.join("sparse.onnx.packed");
     let report = json(&optimize(&[
         "prune",

@@ -1,7 +1,7 @@
-//! What a configuration says is used, named in a warning or refused: every key of every family against what transformers
-//! does with it (`fixtures/configurations`), alone and in random company.
+//! Every key of a configuration is used, named in a warning, or rejected: checked for every family against the effect
+//! in transformers (`fixtures/configurations`), alone and in random combinations.
 //!
-//! OPTIMIZE_PROPERTY_CASES is how many random configurations are tried (300).
+//! OPTIMIZE_PROPERTY_CASES is the number of random configurations (300).
 
 mod common;
 
@@ -43,7 +43,7 @@ fn table() -> Table {
     }
 }
 
-/// Tensors of any shape that is asked for, under the names of a family; what a layer has, every layer has.
+/// Tensors of any requested shape, under the names of a family; every layer has the tensors of a layer.
 struct Any<'a>(&'a HashSet<String>);
 
 impl Any<'_> {
@@ -56,7 +56,7 @@ impl Any<'_> {
 
 impl Weights for Any<'_> {
     fn find(&self, name: &str) -> Result<Option<Stored>> {
-        // Other bytes for other names: no two tensors are the same.
+        // Different bytes for different names: no two tensors are the same.
         let bytes = name.as_bytes().to_vec().into();
         Ok(self.has(name).then_some(Stored { dims: vec![], form: Form::Plain(DataType::Float32), bytes }))
     }
@@ -69,13 +69,13 @@ impl Weights for Any<'_> {
         if !self.has(name) {
             return Err(Error::new(Kind::InvalidModel, format!("the checkpoint has no tensor {name:?}")));
         }
-        // Nothing reads them: a few bytes stand for all.
+        // They are not read: a few bytes represent all.
         let bytes = vec![0; 4].into();
         Ok(Stored { dims: dims.to_vec(), form: Form::Plain(DataType::Float32), bytes })
     }
 }
 
-/// What becomes of a configuration: the bytes of its graph and the warnings, or the error.
+/// Returns the result for a configuration: the bytes of its graph and the warnings, or the error.
 fn outcome(family: &Family, config: &Map<String, Value>) -> std::result::Result<(Vec<u8>, String), String> {
     let built = checkpoint::build(config, &Any(&family.tensors), Dialect::Portable).map_err(|e| e.to_string())?;
     Ok((save::encode(&built.proto).concat(), built.warnings.join("\n")))
@@ -110,7 +110,7 @@ fn every_key_does_what_it_does_in_transformers_or_is_named_or_refused() {
     println!(
         "{tried} keys and values: {refused} refused, {named} named, {heard} in the graph, the rest changes nothing"
     );
-    // All but few of what changes the numbers is built.
+    // Almost everything that changes the results is supported.
     assert!(tried > 2000 && heard > 150 && named + refused < tried, "{tried} {heard}");
 }
 
@@ -142,26 +142,26 @@ fn random_configurations_are_built_alike_with_or_without_defaults_and_name_what_
         let mut unheard = Vec::new();
         for _ in 0..random.below(6) {
             let (key, value) = &table.trials[random.below(table.trials.len())];
-            // Alone, does it end in a warning?
+            // Does it cause a warning on its own?
             let alone = outcome(family, &with(&family.config, key, value));
             if alone.is_ok_and(|(_, warnings)| warnings.contains(key.as_str())) {
                 unheard.push(key);
             }
             config.insert(key.clone(), value.clone());
         }
-        // A key that nobody has ever heard of.
+        // An unknown key.
         let odd = format!("x{}", random.next());
         config.insert(odd.clone(), [Value::Null, Value::from(false), Value::from(0.5)][random.below(3)].clone());
         let known = !config[&odd].is_null();
         let first = outcome(family, &config);
-        // What is absent, said; and null where the default is null.
+        // The default instead of a missing key, and null where the default is null.
         for (key, default) in &family.defaults {
             if !config.contains_key(key) && random.below(2) == 0 && !(key == "layer_types" && family.name == "mistral")
             {
                 config.insert(key.clone(), default.clone());
             }
         }
-        // A default that is null may still be no value that a file can have.
+        // A default that is null may not be a valid value in a file.
         let second = outcome(family, &config);
         if let (Ok((graph, warnings)), Ok((again, _))) = (&first, &second) {
             built += 1;

@@ -1,6 +1,6 @@
-//! What is taken for a constant: attributes that the call of a function gives, defaults of inputs that a caller may give
-//! another value, blocks and channels of zeros, sums that leave 32 bits. Each graph is run in ONNX Runtime before and after,
-//! with its optimizers and without.
+//! Constants: attributes from the call of a function, defaults of inputs that a caller may override, blocks and
+//! channels of zeros, sums that overflow 32 bits. Each graph is run in ONNX Runtime before and after, with its
+//! optimizers and without.
 
 #[path = "constants/goals.rs"]
 mod goals;
@@ -37,7 +37,7 @@ fn run(model: &Model, level: OptimizationLevel, inputs: &[(&str, &Tensor)]) -> V
     given.iter().flat_map(|(_, tensor)| tensor.to_f32_vec().unwrap()).collect()
 }
 
-/// √(Σ (a-b)² / Σ a²)
+/// Returns √(Σ (a-b)² / Σ a²).
 fn error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let square = |v: f32| f64::from(v).powi(2);
@@ -45,7 +45,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
     (off / a.iter().map(|v| square(*v)).sum::<f64>()).sqrt()
 }
 
-/// The largest error of the result over both levels, against the original without optimizers.
+/// Returns the largest error of the result over both levels, against the original without optimizers.
 fn lost(original: &Model, result: &Model, inputs: &[(&str, &Tensor)]) -> f64 {
     let expected = run(original, OptimizationLevel::Disabled, inputs);
     let of = |level| {
@@ -137,7 +137,7 @@ fn computed_scales_are_right_without_optimizers_too() {
         {
             let (result, _) = made(&original, &QuantizeOptions { symmetric, scale_type, ..in_blocks(bits) });
             let [folded, plain] = LEVELS.map(|level| run(&result, level, &[("x", &x)]));
-            // Without folding another kernel works, which leaves activations float.
+            // Without folding, another kernel runs, which leaves activations float.
             let apart = error(&folded, &plain);
             assert!(apart < 0.02, "{bits} bits, {scale_type:?}: {apart}");
         }
@@ -183,7 +183,7 @@ fn sums_stay_within_32_bits() {
     }
 }
 
-/// A model that calls the function `f` with `x`, in operator set `opset`; `attributes` are the call's.
+/// Returns a model that calls the function `f` with `x`, in opset `opset`; `attributes` are the call's.
 fn calling(opset: i64, body: Vec<NodeProto>, declared: &[&str], attributes: &[(&str, i64)]) -> Model {
     let call = NodeProto { domain: Some("local".into()), ..op("f", &["x"], &["y"], attributes) };
     let graph = GraphProto {
@@ -229,7 +229,7 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
         let (result, report) = made(&original, &options);
         assert!(lost(&original, &result, &[("x", &x)]) < most);
         let gemm = report.nodes.iter().find(|n| n.op == "Gemm").unwrap();
-        // It computes as it did, whatever the form in which its weight is stored.
+        // The result is the same, in whatever form its weight is stored.
         assert!(gemm.action != "quantized" && result.proto().functions[0].node.iter().any(|n| n.refers()), "{gemm:?}");
     }
 }
@@ -238,7 +238,7 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
 fn functions_import_the_domain_of_what_is_written_into_them() {
     let x = rows(&[4, 32], 0.2);
     let plain = vec![constant(weight("w", &[32, 32])), node("MatMul", &["x", "w"], &["y"])];
-    // Before operator set 11 there is only com.microsoft's.
+    // Before opset 11 there is only com.microsoft's.
     let original = calling(10, plain, &[], &[]);
     let (result, _) = made(&original, &dynamic());
     assert!(lost(&original, &result, &[("x", &x)]) < 0.02);
@@ -265,7 +265,7 @@ fn tensor_of_true(name: &str) -> TensorProto {
     optimize::graph::edit::tensor(name, dtype, &[], vec![1u8].into())
 }
 
-/// `y = x W (+ mean of W)`, where `W` is an optional input.
+/// Returns `y = x W (+ mean of W)`, where `W` is an optional input.
 fn optional(read_twice: bool) -> Model {
     let inputs = vec![value("x", Float32, &[-1, 32]), value("w", Float32, &[32, 32])];
     let mut nodes = vec![node("MatMul", &["x", "w"], &[if read_twice { "p" } else { "y" }])];

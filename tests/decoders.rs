@@ -1,6 +1,5 @@
-//! Every family of decoders, in both dialects, against logits that transformers computed: whole prompts, padded
-//! batches, and token by token through the cache. The checkpoints are tiny and random, see
-//! `fixtures/checkpoints/make.py`.
+//! Every family of decoders, in both dialects, against logits of transformers: whole prompts, padded batches, and
+//! token by token through the cache. The checkpoints are tiny and random, see `fixtures/checkpoints/make.py`.
 
 #[path = "decoders/checkpoints.rs"]
 mod checkpoints;
@@ -32,7 +31,7 @@ const FAMILIES: &[&str] = &[
     "phi3",
     "smollm3",
 ];
-/// Largest difference of logits (between -5 and 5) that is let through.
+/// Largest accepted difference of logits (which are between -5 and 5).
 const TOLERANCE: f32 = 2e-5;
 const BOTH: [Dialect; 2] = [Dialect::Runtime, Dialect::Portable];
 
@@ -72,14 +71,14 @@ fn references(family: &str) -> Vec<Reference> {
     (0..2).map(read).collect()
 }
 
-/// A decoder with its cache, fed like a generator feeds it.
+/// A decoder with its cache, with inputs like those of a generator.
 struct Decoder {
     session: Session,
     dialect: Dialect,
     cache: Vec<(String, Tensor)>,
-    /// The cache as memory that is written in place, if the test wants it so.
+    /// The cache as memory that is written in place, if the test uses it.
     memory: Option<InPlace>,
-    /// The mask so far, a list a row.
+    /// The mask so far, one list per row.
     mask: Vec<Vec<i64>>,
 }
 
@@ -101,7 +100,7 @@ impl Decoder {
         Decoder { session, dialect, cache, memory: None, mask: vec![Vec::new(); rows] }
     }
 
-    /// With room for `tokens` tokens a row in memory that is past and present at once.
+    /// Returns a decoder with space for `tokens` tokens per row in memory that is past and present.
     fn in_place(model: &Model, rows: usize, tokens: i64) -> Decoder {
         let mut decoder = Decoder::new(model, Dialect::Runtime, rows);
         let place = |(input, tensor): (String, Tensor)| {
@@ -115,8 +114,8 @@ impl Decoder {
         decoder
     }
 
-    /// Feeds tokens to every row, padded to the longest as the dialect wants it; gives the logits of each row's
-    /// own tokens, one after another.
+    /// Runs tokens of every row, padded to the longest as the dialect requires; returns the logits of each row's own
+    /// tokens.
     fn feed(&mut self, rows: &[&[i64]]) -> Vec<Vec<f32>> {
         let (batch, length) = (rows.len() as i64, rows.iter().map(|row| row.len()).max().unwrap());
         let right = self.dialect == Dialect::Runtime;
@@ -126,7 +125,7 @@ impl Decoder {
             let own = seen..seen + row.len() as i64;
             if right {
                 ids.extend(row.iter().copied().chain(std::iter::repeat_n(0, padding)));
-                // The row's tokens are counted by the mask, so new ones follow the earlier ones at once.
+                // The mask counts the row's tokens, so new ones directly follow the earlier ones.
                 let total = mask.len() + length;
                 *mask = vec![1; own.end as usize];
                 mask.resize(total, 0);
@@ -244,7 +243,7 @@ fn several_tokens_can_follow_a_cache() {
     });
 }
 
-/// Two prompts of different lengths in one batch, then a token a row at a time, to the end of the shorter one.
+/// Two prompts of different lengths in one batch, then one token per row at a time, to the end of the shorter one.
 fn go_on_together(mut decoder: Decoder, references: &[Reference]) -> f32 {
     let [a, b] = references else { panic!("two prompts") };
     let found = decoder.feed(&[&a.ids[..6], &b.ids[..3]]);
@@ -272,7 +271,7 @@ fn a_cache_that_is_written_in_place_gives_the_same_and_can_be_rewound() {
         let together = go_on_together(Decoder::in_place(model, 2, 40), references);
         let (mut decoder, reference) = (Decoder::in_place(model, 1, 40), &references[0]);
         let whole = difference(&decoder.feed(&[&reference.ids])[0], &reference.logits);
-        // Back to the first five tokens, and on again with what is the same in one piece and then by token.
+        // Back to the first five tokens, then the same tokens again, in one run and then one by one.
         decoder.mask[0].truncate(5);
         let mut again: f32 = 0.0;
         for part in [5..9, 9..10, 10..11] {

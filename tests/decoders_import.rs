@@ -1,4 +1,4 @@
-//! A checkpoint of 14 GB is imported without reading its weights: alone in its process, which measures its memory.
+//! A checkpoint of 14 GB is imported without reading its weights, in its own process, whose memory is measured.
 
 mod support;
 
@@ -13,7 +13,7 @@ const WIDTH: u64 = 4096;
 const INNER: u64 = 11008;
 const VOCABULARY: u64 = 32000;
 
-/// Names and shapes of a Llama of 7 billion parameters.
+/// Returns names and shapes of a Llama with 7 billion parameters.
 fn tensors() -> Vec<(String, Vec<u64>)> {
     let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![VOCABULARY, WIDTH])];
     for layer in 0..LAYERS {
@@ -33,7 +33,7 @@ fn tensors() -> Vec<(String, Vec<u64>)> {
     all
 }
 
-/// Writes a file of bf16 tensors whose data is a hole: it takes no room on the disk.
+/// Writes a file of bf16 tensors whose data is a hole: it takes no disk space.
 fn write_shard(path: &Path, tensors: &[(String, Vec<u64>)]) -> u64 {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {
@@ -50,7 +50,7 @@ fn write_shard(path: &Path, tensors: &[(String, Vec<u64>)]) -> u64 {
     end
 }
 
-/// The most memory this process has had, in bytes.
+/// Returns the peak memory of this process in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();

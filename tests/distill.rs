@@ -1,4 +1,4 @@
-//! The command `distill`: what is killed goes on, and what makes no sense is refused with nothing lost.
+//! The command `distill`: a killed run continues, and invalid options are rejected without any loss.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn what_is_killed_goes_on_to_the_same_end() {
     let checkpoint = folder.join("parts.onnx.checkpoint");
     let (mut random, mut kills) = (Random(u64::from(std::process::id())), 0);
     let resumed: Vec<&str> = steps.iter().copied().chain(["--resume"]).collect();
-    // Killed a few times at any moment after a first checkpoint; then left alone.
+    // Killed a few times at random after a first checkpoint, then left alone.
     while kills < 3 {
         let mut child = command(&folder, &data, "parts.onnx", &resumed).spawn().unwrap();
         let begun = Instant::now();
@@ -98,7 +98,7 @@ fn a_checkpoint_is_not_overwritten_unasked_and_a_full_disk_leaves_the_last_one()
     assert!(!e.status.success() && said(&e).contains("not a distillation checkpoint"), "{}", said(&e));
     assert_eq!(std::fs::read(&checkpoint).unwrap(), b"not a checkpoint");
     std::fs::remove_file(&checkpoint).unwrap();
-    // Files may have 1 MB: as on a disk that is full, the first checkpoint cannot be written.
+    // Files are limited to 1 MB: as on a full disk, the first checkpoint cannot be written.
     let limited = command(&folder, &data, "student.onnx", &["--max-steps", "2", "--checkpoint-every", "1"]);
     let mut shell = Command::new("bash");
     shell.args(["-c", "ulimit -f 1000; trap '' XFSZ; exec \"$0\" \"$@\""]).arg(limited.get_program());
@@ -159,7 +159,7 @@ fn frozen_weights_stay_and_others_learn() {
     assert!(!weights(&before, first).is_empty() && weights(&before, first) != weights(&after, first));
 }
 
-/// A folder with a classifier of three classes, not trained, whose words are `w0` to `w59`.
+/// Returns a folder with an untrained classifier of three classes, whose words are `w0` to `w59`.
 fn classifier(folder: &Folder) -> PathBuf {
     let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/bert-classify");
     let model = folder.join("classifier");
@@ -179,7 +179,7 @@ fn classifier(folder: &Folder) -> PathBuf {
 fn a_classifier_learns_the_classes_that_the_text_has() {
     let folder = Folder::new("distill-classes");
     let (model, mut random) = (classifier(&folder), Random(7));
-    // One of three words says what a text is about; the others say nothing. Some texts have no class.
+    // One of three words determines the class of a text; the others are noise. Some texts have no class.
     let line = |random: &mut Random| {
         let class = random.below(3);
         let mut words: Vec<String> = (0..5).map(|_| format!("w{}", 20 + random.below(30))).collect();
@@ -200,7 +200,7 @@ fn a_classifier_learns_the_classes_that_the_text_has() {
     let report = learn("labels", &model, "layers:1", &["--logits-weight", "0", "--labels-weight", "1"]);
     let accuracy = |of: &str| report.pointer(&format!("/quality/{of}/accuracy")).and_then(Value::as_f64).unwrap();
     assert!(accuracy("after/result") > 0.9 && accuracy("before/result") < 0.8, "{}", report["quality"]);
-    // Another, from what that one says.
+    // Another student, from the cached outputs.
     let report = learn("said", &folder.join("labels"), model.to_str().unwrap(), &[]);
     let agreement = |of: &str| report.pointer(&format!("/quality/{of}/agreement")).and_then(Value::as_f64).unwrap();
     assert!(agreement("after") > 0.9 && agreement("before") < 0.8, "{}", report["quality"]);

@@ -25,7 +25,7 @@ fn integers(rows: &Value) -> Tensor {
     Tensor::from_i64(&shape, rows.concat()).unwrap()
 }
 
-/// Largest difference at positions that are no padding.
+/// Returns the largest difference at positions that are not padding.
 fn difference(folder: &Path) -> (f32, Task) {
     let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
     let model = Model::load(folder).unwrap();
@@ -39,7 +39,7 @@ fn difference(folder: &Path) -> (f32, Task) {
         let found = session.run(&feed, &[name], &Call::default()).unwrap()[0].1.to_f32_vec().unwrap();
         let expected: Vec<f32> = serde_json::from_value(second["values"].clone()).unwrap();
         assert_eq!(found.len(), expected.len());
-        // Rows after padding are not alike: the first text has none.
+        // Rows after padding differ: the first text has none.
         let first = expected.len() / 2;
         let worst = expected.iter().zip(&found).take(first).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{name}: {worst}");
@@ -97,7 +97,7 @@ fn minilm_l6_embeds_text_as_sentence_transformers_does() {
         let expected: Vec<f32> = serde_json::from_value(entry["embedding"].clone()).unwrap();
         let found = found[0].1.to_f32_vec().unwrap();
         assert_eq!(found.len(), 384);
-        // The reference keeps every sixth value, to stay small.
+        // The reference has every sixth value, to stay small.
         worst = expected.iter().zip(found.iter().step_by(6)).fold(worst, |w, (a, b)| w.max((a - b).abs()));
         count += 1;
     }
@@ -122,7 +122,7 @@ fn changed(name: &str, weights: &dyn Fn(&mut Vec<u8>), config: &dyn Fn(&mut Valu
 #[test]
 fn normalizations_under_their_names_in_tensorflow_are_found() {
     let rename = |bytes: &mut Vec<u8>| {
-        // Names of one length, so that nothing moves: a space may stand before a colon.
+        // Names of equal length, so that nothing moves: a space may precede a colon.
         for (new, old) in [("LayerNorm.weight\":", "LayerNorm.gamma\" :"), ("LayerNorm.bias\"", "LayerNorm.beta\"")] {
             let mut at = 0;
             while let Some(found) = bytes[at..].windows(new.len()).position(|window| window == new.as_bytes()) {
@@ -147,7 +147,7 @@ fn heads_that_cannot_be_built_are_refused_and_tensors_that_are_left_over_named()
     }
     let model = Model::load(&with_class("OwnEncoder")).unwrap();
     assert!(model.card().warnings[0].contains("OwnEncoder"), "{:?}", model.card().warnings);
-    // The body of a model with a head: the head is named.
+    // The body of a model with a head: the error names the head.
     let folder = support::scratch("body");
     std::fs::copy(fixtures().join("bert-masked/model.safetensors"), folder.join("model.safetensors")).unwrap();
     let config = std::fs::read_to_string(fixtures().join("bert-masked/config.json")).unwrap();

@@ -21,7 +21,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A tokenizer whose word `w17` is token 17.
+/// Returns a tokenizer whose word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
     let words: serde_json::Map<String, Value> = (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
@@ -90,9 +90,9 @@ fn windows_score_what_a_run_of_each_alone_scores() {
         perplexity(runtime(), &model, &tokenizer, &words(ids), options, &Call::default())
     };
     let found = of(&ids, &options).unwrap();
-    // 16, then six more for each window, the last one shorter.
+    // 16, then six more per window, the last one shorter.
     assert_eq!((found.windows, found.tokens, found.context_length, found.stride), (7, 49, 16, 6));
-    // The same by hand: what is scored in a window is its whole less what is before.
+    // The same computed directly: the scored part of a window is its whole minus the part before.
     let whole = |ids: &[i64]| of(ids, &one_thread()).unwrap().nll * (ids.len() - 1) as f64;
     let mut sum = whole(&ids[..16]);
     for begin in [6, 12, 18, 24, 30, 36usize] {
@@ -100,7 +100,7 @@ fn windows_score_what_a_run_of_each_alone_scores() {
         sum += whole(&ids[begin..end]) - whole(&ids[begin..before]);
     }
     assert!((found.nll - sum / 49.0).abs() < 1e-5, "{} {}", found.nll, sum / 49.0);
-    // More context, fewer surprises or not: for random weights it only has to be another figure.
+    // More context, which for random weights only has to give another figure.
     let other = of(&ids, &PerplexityOptions { stride: 1, ..options.clone() }).unwrap();
     assert_eq!((other.tokens, other.windows), (49, 35));
     let short = of(&ids, &PerplexityOptions { max_tokens: 20, ..options }).unwrap();
@@ -145,7 +145,7 @@ fn a_model_is_no_worse_than_itself_and_a_damaged_one_is() {
     let stranger = Model::load(&fixture("checkpoints/mistral")).unwrap();
     let different = compare(&model, &stranger).unwrap();
     assert!(different.kl.value > 1e-4 && different.kl_p99 >= different.kl.value && different.top1_agreement < 0.9);
-    // Another vocabulary cannot be compared token by token; one that is no decoder not at all.
+    // Another vocabulary cannot be compared token by token, and an encoder not at all.
     let encoder = Model::load(&fixture("encoders/bert-masked")).unwrap();
     let e = compare(&model, &encoder).unwrap_err();
     assert!(e.kind() == Kind::Unsupported && e.to_string().contains("the result"), "{e}");
@@ -173,7 +173,7 @@ fn an_evaluation_can_be_cancelled_and_timed_out_and_says_how_far_it_is() {
     assert_eq!(run(&Call { deadline, ..Call::default() }).unwrap_err().kind(), Kind::Timeout);
 }
 
-/// The class that a classifier gives each text, by hand.
+/// Returns the class of each text, computed directly.
 fn predictions(model: &Model, texts: &[Vec<i64>]) -> Vec<usize> {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
@@ -194,7 +194,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     let tokenizer = numbers(60);
     let texts: Vec<Vec<i64>> = (0..20).map(|t| (0..4 + t % 7).map(|i| (t * 11 + i * i * 5) % 60).collect()).collect();
     let predicted = predictions(&model, &texts);
-    // One of four is labelled wrongly.
+    // One in four is labelled wrongly.
     let label = |text: usize| if text.is_multiple_of(4) { (predicted[text] + 1) % 3 } else { predicted[text] };
     let rows: Vec<Labelled> = texts
         .iter()
@@ -218,7 +218,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     let options = TextOptions { max_length: 21, ..TextOptions::default() };
     let e = classify(runtime(), &model, &tokenizer, &rows, &options, &Call::default()).unwrap_err();
     assert!(e.to_string().contains("20 tokens"), "{e}");
-    // A text that is longer than the model takes is cut, not refused.
+    // A text that is too long for the model is truncated, not rejected.
     let long = vec![Labelled { label: "1".into(), text: words(&[5; 100]), line: 1 }];
     classify(runtime(), &model, &tokenizer, &long, &TextOptions::default(), &Call::default()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Folders that other tools export, from checkpoints whose logits are known: optimum (with past, merged),
-//! transformers.js, onnxruntime-genai. See `fixtures/exported/make.py`.
+//! Folders exported by other tools from checkpoints with known logits: optimum (with past, merged), transformers.js,
+//! onnxruntime-genai. See `fixtures/exported/make.py`.
 
 mod support;
 
@@ -55,7 +55,7 @@ fn exported_folders_give_the_logits_of_their_checkpoints() {
         let references = references(family);
         let mut generator = generator(&model);
         assert_eq!(generator.decoder().kind, kind, "{name}");
-        // Both prompts but for their ends at once, the rest token by token through the cache.
+        // Both prompts except their ends at once, the rest token by token through the cache.
         generator.start(2).unwrap();
         for (row, (ids, _)) in references.iter().enumerate() {
             generator.append(row, Prompt::Tokens(&ids[..2])).unwrap();
@@ -71,7 +71,7 @@ fn exported_folders_give_the_logits_of_their_checkpoints() {
                 }
             }
         }
-        // And at once, in another order of rows than above.
+        // And at once, in another order of rows.
         generator.start(1).unwrap();
         let (ids, logits) = &references[1];
         generator.append(0, Prompt::Tokens(ids)).unwrap();

@@ -1,10 +1,10 @@
-//! Damaged files, as many as time allows: each is refused with an error or makes a model, and neither panics, nor
-//! takes memory, nor takes long.
+//! Damaged files, as many as time allows: each must load or be rejected with an error, without a panic, excessive
+//! memory or time.
 //!
-//! A round's input depends on OPTIMIZE_FUZZ_SEED and on its number alone. It lies in `target/tmp/fuzz/READER` while it
-//! is read, so what kills the process leaves it there; what fails a check is kept beside that, and
-//! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS is for each reader (`make fuzz`: 60);
-//! OPTIMIZE_FUZZ_ROUNDS, if given, ends it sooner, for two runs to be compared.
+//! A round's input depends only on OPTIMIZE_FUZZ_SEED and on its number. It is in `target/tmp/fuzz/READER` while it
+//! is read, so an input that kills the process stays there; an input that fails a check is kept next to it, and
+//! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS applies to each reader (`make fuzz`: 60);
+//! OPTIMIZE_FUZZ_ROUNDS, if given, ends it earlier, to compare two runs.
 
 mod common;
 #[path = "fuzz/gguf.rs"]
@@ -38,24 +38,24 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Watches how much heap is held: by all threads, since matrices are rearranged by several.
+/// Tracks the heap of all threads, since several of them rearrange matrices.
 struct Watching;
 
 static HELD: AtomicI64 = AtomicI64::new(0);
 static MOST: AtomicI64 = AtomicI64::new(0);
-/// For the figures above only one may work at a time.
+/// Only one test at a time may run, because of the figures above.
 static ONE: Mutex<()> = Mutex::new(());
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: forwards everything to the system's allocator.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         MOST.fetch_max(HELD.fetch_add(layout.size() as i64, Relaxed) + layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size() as i64, Relaxed);
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -63,19 +63,19 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// Heap that reading one input may hold. None is larger than 300 KB; most hold less than 1 MiB, the worst seen 6.
+/// Maximum heap while reading one input. None is larger than 300 KB; most need less than 1 MiB, the worst seen 6.
 const HEAP: i64 = 32 << 20;
-/// Reading an input takes milliseconds, whatever it is: what takes this long does not end.
+/// Reading any input takes milliseconds: one that takes this long does not end.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What reading one input cost.
+/// The cost of reading one input.
 #[derive(Default)]
 struct Cost {
     heap: i64,
     time: Duration,
 }
 
-/// Loads it, as a program would, and looks at what lies beside the weights.
+/// Loads it like a program would, and reads the files next to the weights.
 fn read(path: &Path, dialect: Dialect) -> Result<Model> {
     let model = open::load(path, &LoadOptions { dialect })?;
     optimize::inspect::inspect(&model);
@@ -91,7 +91,7 @@ fn read(path: &Path, dialect: Dialect) -> Result<Model> {
     Ok(model)
 }
 
-/// Reads an input and checks all that is promised. Gives the name of the outcome.
+/// Reads an input and checks everything that is promised. Returns the name of the outcome.
 fn check(path: &Path, dialect: Dialect) -> (&'static str, Cost) {
     let (before, start) = (HELD.load(Relaxed), Instant::now());
     MOST.store(before, Relaxed);
@@ -108,12 +108,12 @@ fn check(path: &Path, dialect: Dialect) -> (&'static str, Cost) {
     (outcome, cost)
 }
 
-/// What was taken can be written and is then the same model.
+/// Checks that an accepted model can be written and read back unchanged.
 fn comes_back_equal(model: &Model) {
     let saved = Bytes::from(save::encode(model.proto()).concat());
     let second = load::from_bytes(saved.clone(), None).map_err(|e| e.to_string());
     let second = second.expect("what was saved loads, and without its folder").proto;
-    // Floats are compared as written: two that are not numbers are never equal.
+    // Floats are compared as bytes: NaN never equals NaN.
     let equal = *model.proto() == second || format!("{second:?}").contains("NaN");
     assert!(equal && save::encode(&second).concat() == saved, "the model comes back changed");
 }
@@ -125,15 +125,15 @@ fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
     }
 }
 
-/// The dialect takes turns, so that of what is kept can be read off its name.
+/// Returns the dialect, which alternates, so that it follows from the name of a kept input.
 fn dialect(round: u64) -> Dialect {
     if round.is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable }
 }
 
-/// The last panic, but for those of two dependencies, which are known: the library makes errors of them.
+/// The last panic, except for known ones of two dependencies: the library converts them to errors.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// Notes panics in place of printing them: printing takes more heap than reading.
+/// Records panics instead of printing them: printing takes more heap than reading.
 fn note_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let known = |file: &str| file.contains("/tokenizers-");
@@ -143,7 +143,7 @@ fn note_panics() {
     }));
 }
 
-/// `check`, with its panic as text; also one that was caught within.
+/// Runs `check`, with its panic as text, even one that was caught inside.
 fn checked(path: &Path, dialect: Dialect) -> std::result::Result<(&'static str, Cost), String> {
     let result = catch_unwind(AssertUnwindSafe(|| check(path, dialect)));
     match (result, PANIC.lock().unwrap().take()) {
@@ -152,7 +152,7 @@ fn checked(path: &Path, dialect: Dialect) -> std::result::Result<(&'static str, 
     }
 }
 
-/// Writes over a file. Emptying it first would have some file systems wait for the disk.
+/// Overwrites a file. Truncating it first would make some file systems wait for the disk.
 fn write(path: &Path, content: &[u8]) {
     let mut file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all(content).unwrap();
@@ -162,7 +162,7 @@ fn write(path: &Path, content: &[u8]) {
 /// Rounds of one seed in a row, for which its other files need not be written again.
 const IN_A_ROW: u64 = 64;
 
-/// Rounds of damage to `seeds` until time is up.
+/// Runs rounds of damage to `seeds` until time is up.
 fn fuzz(reader: &str, seeds: &[Seed]) {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some(input) = std::env::var_os("OPTIMIZE_FUZZ_INPUT") {
@@ -203,7 +203,7 @@ fn fuzz(reader: &str, seeds: &[Seed]) {
     assert!(tells, "these mutations test little: {outcomes:?}");
 }
 
-/// Puts a failing input aside, and says how to read it again.
+/// Keeps a failing input, and prints how to read it again.
 fn keep(folder: &Path, model: &str, seed: u64, round: u64, what: &str) -> String {
     let reader = folder.file_name().unwrap().display();
     let kept: PathBuf = folder.with_file_name(format!("{reader}-{seed}-{round}"));
@@ -265,13 +265,14 @@ fn an_onnx_file_cut_anywhere_does_no_harm() {
         seed.write(folder.path());
         let whole = &seed.files[seed.model];
         for end in 0..whole.len() {
-            // Cut between two fields of the model it may still be one.
+            // Truncated between two fields, the model may still be valid.
             let _ = load::from_bytes(Bytes::copy_from_slice(&whole[..end]), Some(folder.path()));
         }
     }
 }
 
-/// What coverage-guided fuzzing (`tools/fuzz.sh`) kept: inputs that reach much of the code, and those that crashed once.
+/// The inputs that coverage-guided fuzzing (`tools/fuzz.sh`) kept: those that reach much code, and those that crashed
+/// once.
 #[test]
 fn the_committed_corpus_does_no_harm() {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

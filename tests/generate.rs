@@ -1,5 +1,5 @@
-//! Writing text: with SmolLM2 out of its GGUF file, with tiny random checkpoints of many families, in both
-//! dialects (a cache in place and one that grows), and with small graphs made for one rule.
+//! Text generation: with SmolLM2 from its GGUF file, with tiny random checkpoints of many families in both dialects
+//! (a cache in place and one that grows), and with small graphs made for one rule.
 
 #[path = "generate/rows.rs"]
 mod rows;
@@ -54,7 +54,7 @@ fn every(check: impl Fn(&str, &mut Generator)) {
     }
 }
 
-/// Options that write exactly so many tokens.
+/// Returns options that generate exactly that many tokens.
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }
@@ -73,7 +73,7 @@ fn chat(generator: &Generator, model: &Model, question: &str) -> String {
     template.render(&[chat::message("user", question)], &ChatOptions::default()).unwrap()
 }
 
-/// The most probable tokens one after the other, by a session that reads everything again each time.
+/// Returns the most probable tokens one after the other, by a session that reads everything again each time.
 fn greedy_without_cache(model: &Model, prompt: &[i64], count: usize) -> Vec<i64> {
     let options = SessionOptions { varying_sizes: true, ..SessionOptions::default() };
     let mut session = Session::new(support::runtime(), model, &options, &Call::default()).unwrap();

@@ -51,7 +51,7 @@ fn load(path: &Path, dialect: Dialect) -> Model {
     optimize::open::load(path, &options).unwrap()
 }
 
-/// A session with the cache it has made so far.
+/// A session with its cache so far.
 struct Decoder {
     session: Session,
     cache: Vec<(String, Tensor)>,
@@ -77,7 +77,7 @@ impl Decoder {
         Decoder { session, cache, length: 0 }
     }
 
-    /// Logits of each of the tokens, row after row.
+    /// Returns the logits of each of the tokens, row by row.
     fn step(&mut self, ids: &[i64]) -> Vec<f32> {
         let (count, start) = (ids.len() as i64, self.length);
         self.length += count;
@@ -116,13 +116,13 @@ fn argmax(row: &[f32]) -> i64 {
 fn every_form_dequantizes_to_what_the_gguf_package_makes_of_it() {
     let seen: usize = ["forms.gguf", "forms_more.gguf"].into_iter().map(forms_of).sum();
     assert_eq!(seen, 15);
-    // As many more as somebody has made with `tests/fixtures/gguf/make_forms.py`.
+    // Additional forms made with `tests/fixtures/gguf/make_forms.py`.
     if let Ok(file) = std::env::var("OPTIMIZE_GGUF_FORMS") {
         println!("{file}: {} forms", forms_of(&file));
     }
 }
 
-/// Compares the forms of a file; how many are in blocks.
+/// Compares the forms of a file; returns how many are in blocks.
 fn forms_of(file: &str) -> usize {
     let header = header(file);
     let mut seen = 0;
@@ -173,7 +173,7 @@ fn every_family_gives_the_logits_that_transformers_gives() {
         for dialect in [Dialect::Runtime, Dialect::Portable] {
             let model = load(&fixture(&format!("{family}.gguf")), dialect);
             assert_eq!((model.card().format, model.card().task), (Format::Gguf, Task::Generate));
-            // Heads of 8, as most of these have, are none for fused attention.
+            // Fused attention does not support heads of 8, which most of these have.
             let fused = model.graph().node.iter().any(|node| node.op() == "GroupQueryAttention");
             assert_eq!(fused, dialect == Dialect::Runtime && matches!(family, "llama" | "gpt2"), "{family}");
             for prompt in 0..2 {
@@ -236,7 +236,7 @@ fn smollm2_cuts_text_as_its_makers_and_llama_cpp_do() {
     }
 }
 
-/// Likeliest tokens, their logits and a greedy continuation, against transformers.
+/// Checks the most likely tokens, their logits and a greedy continuation against transformers.
 fn check_smollm2(model: &Model, tolerance: f32) {
     for entry in json("smollm2.json").as_array().unwrap() {
         let (ids, top, greedy) = (integers(&entry["ids"]), integers(&entry["top"]), integers(&entry["greedy"]));
@@ -302,12 +302,12 @@ fn sentencepiece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
     let encode = |file: &writer::File, text: &str| {
         let tokenizer = optimize::source::gguf::tokenizer(&file.write().0).unwrap().unwrap();
         let ids = tokenizer.encode(text, true).unwrap().ids;
-        // The space that a piece begins with after a special token is not taken away again.
+        // The space at the beginning of a piece after a special token is kept.
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), text.replace("</s>", " "));
         ids
     };
     let id = |piece: &str| names.iter().position(|name| name == piece).unwrap() as i64;
-    // "ba" scores above "▁a" and "ab", so it is joined first.
+    // "ba" scores above "▁a" and "ab", so it is merged first.
     assert_eq!(encode(&file, "aba"), [1, id("▁a"), id("ba")]);
     assert_eq!(encode(&file, "bab"), [1, id("▁"), id("ba"), id("b")]);
     assert_eq!(encode(&file, "a</s>b"), [1, id("▁a"), 2, id("▁"), id("b")]);
@@ -352,7 +352,7 @@ fn pieces_of_equal_scores_are_joined_from_the_left() {
     println!("{count} texts");
 }
 
-/// What other programs read has merges alone: their order says "from the left" as far as an order can.
+/// Other programs read only the merges: their order expresses "from the left" as far as an order can.
 #[test]
 fn merges_of_equal_scores_are_listed_so_that_the_left_one_wins() {
     use writer::{flag, floats, small, text, texts};

@@ -1,4 +1,4 @@
-//! Files from strangers: each is refused with its own message, none crashes, hangs or takes memory.
+//! Untrusted files: each is rejected with its own message, none crashes, hangs or takes memory.
 
 mod common;
 #[path = "corpus/generate.rs"]
@@ -16,22 +16,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Counts what the current thread asks for: loading works on the calling thread alone.
+/// Counts the allocations of the current thread: loading uses only the calling thread.
 struct Counting;
 
 thread_local! {
     static TAKEN: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: forwards everything to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         TAKEN.with(|taken| taken.set(taken.get() + layout.size()));
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Loads as ONNX, and says what it cost: bytes of heap asked for in all.
+/// Loads as ONNX, and returns the cost: the total of heap allocations in bytes.
 fn load_counting(path: &Path) -> (Result<load::Loaded, Error>, usize) {
     let before = TAKEN.with(Cell::get);
     let result = load::from_file(path);
@@ -112,7 +112,7 @@ fn every_hostile_file_is_refused_with_its_own_message() {
     assert!(messages.len() >= 90 && wrong.is_empty(), "{} messages\n{}", messages.len(), wrong.join("\n"));
 }
 
-/// Loads a model whose initializer lies at `location`, in a folder that `prepare` fills.
+/// Loads a model whose initializer has this `location`, in a folder that `prepare` fills.
 fn refused(location: &str, prepare: impl FnOnce(&Folder)) -> Error {
     let folder = Folder::new("hostile");
     std::fs::create_dir(folder.join("real")).unwrap();
@@ -148,7 +148,7 @@ fn links_and_pipes_are_not_followed() {
     check("socket", Kind::Io, "socket", &|f| {
         drop(std::os::unix::net::UnixListener::bind(f.join("socket")).unwrap());
     });
-    // The same folder without tricks is fine, and so are links that stay in it, as in ONNX Runtime.
+    // The same folder without such links is accepted, and so are links inside it, as in ONNX Runtime.
     let folder = Folder::new("plain");
     std::fs::create_dir(folder.join("real")).unwrap();
     std::fs::write(folder.join("real/data.bin"), [7; 8]).unwrap();

@@ -1,4 +1,4 @@
-//! What models are fed: sizes by name, within contracts, of given tensors; packages that serve what they promise.
+//! Inputs of models: sizes by name, within contracts, of given tensors; packages that keep their contract.
 
 mod support;
 
@@ -16,7 +16,7 @@ use optimize::runtime::{Session, SessionOptions, Tensor};
 use support::build::{constant, op, weight};
 use support::{runtime, scratch};
 
-/// A float32 value; words are names of open sizes.
+/// A float32 value; words are symbols of open sizes.
 fn value(name: &str, dims: &str) -> ValueInfoProto {
     let dim = |text: &str| match text.trim().parse::<i64>() {
         Ok(size) => DimensionProto { dim_value: Some(size), ..Default::default() },
@@ -47,7 +47,7 @@ fn shapes(model: &Model) -> Vec<Vec<i64>> {
     set.shapes().into_iter().map(|(_, shape)| shape).collect()
 }
 
-/// `y = x w + z`, of any number of rows.
+/// Returns `y = x w + z` for any number of rows.
 fn two() -> Model {
     let nodes = vec![op("Add", &["x", "z"], &["s"], &[]), op("MatMul", &["s", "w"], &["y"], &[])];
     model(&[("x", "b 8"), ("z", "b 8")], nodes, vec![weight("w", &[8, 8])])
@@ -73,7 +73,7 @@ fn inputs_are_generated_within_the_contract_of_a_package() {
     let (speed, quality) = benchmark(runtime(), &made, &package, None, &quick(), &Call::default()).unwrap();
     assert_eq!(speed.input_shapes[0].1, [4, 8]);
     assert!(quality.cosine.unwrap() > 0.999_99);
-    // Sizes that may not vary.
+    // Fixed sizes.
     let fixed = folder.join("fixed");
     let open = model(&[("x", "b n 8")], vec![op("MatMul", &["x", "w"], &["y"], &[])], vec![weight("w", &[8, 8])]);
     compile(runtime(), &open, &fixed, &CompileOptions::default(), &Call::default()).unwrap();
@@ -128,7 +128,7 @@ fn names_that_mean_nothing_are_no_equal_sizes_for_packages_and_sessions() {
 
 #[test]
 fn sizes_that_a_model_refuses_are_tried_again() {
-    // Rows of 32, which nothing but a run tells.
+    // Rows of 32, which only a run reveals.
     let nodes = vec![op("Reshape", &["x", "s"], &["r"], &[]), op("MatMul", &["r", "w"], &["y"], &[])];
     let shape = TensorProto {
         data_type: Some(7),
@@ -138,7 +138,7 @@ fn sizes_that_a_model_refuses_are_tried_again() {
     let made = model(&[("x", "1 f")], nodes, vec![shape, weight("w", &[8, 2])]);
     let (speed, quality) = benchmark(runtime(), &made, &made, None, &quick(), &Call::default()).unwrap();
     assert_eq!((&speed.input_shapes[0].1[..], quality.samples), (&[1i64, 32][..], 8));
-    // What nobody can give is said of the original, with what can be done.
+    // Sizes that no caller can give are reported for the original, with advice.
     let shapes = vec![("x".to_owned(), vec![1, 5])];
     let e = benchmark(
         runtime(),
@@ -158,7 +158,7 @@ fn the_model_that_refuses_is_the_one_that_is_named() {
         let nodes = vec![op("MatMul", &["x", "w"], &["y"], &[])];
         model(&[("x", "b f")], nodes, vec![weight("w", &[side, 4])])
     };
-    // The result is smaller, and runs first.
+    // The result is smaller and runs first.
     let e = benchmark(runtime(), &plain(64), &plain(8), None, &quick(), &Call::default()).err().unwrap();
     assert!(e.to_string().starts_with("the result: "), "{e}");
     let given = with(InputOptions { shapes: vec![("x".to_owned(), vec![1, 8])], ..Default::default() });
@@ -182,7 +182,7 @@ fn quality_is_measured_on_the_tensors_that_are_given() {
         let nodes = vec![op("Mul", &["x", "w"], &["y"], &[])];
         model(&[("x", "b 2")], nodes, vec![float_tensor("w", &[2], values)])
     };
-    // The second column is always 0 in the data, so what happens to it does not matter.
+    // The second column is always 0 in the data, so it does not matter.
     let (original, result) = (of(&[1.0, 1.0]), of(&[1.0, -1.0]));
     let data = Tensor::from_f32(&[6, 2], (0..12).map(|i| if i % 2 == 0 { 1.0 + i as f32 } else { 0.0 }).collect());
     let given =
@@ -216,7 +216,7 @@ fn large_constants_are_shared_and_a_variant_that_is_much_larger_is_left_out() {
     let mut plain = Session::new(runtime(), &made, &SessionOptions::default(), &Call::default()).unwrap();
     let wanted = plain.run(&[("x", &x)], &[], &Call::default()).unwrap();
     assert_eq!(given[0].1.bytes(), wanted[0].1.bytes());
-    // A weight that constant folding makes of next to nothing.
+    // A weight that constant folding makes of almost nothing.
     let shape = TensorProto {
         data_type: Some(7),
         raw_data: Some([256i64, 256].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()),
@@ -228,7 +228,7 @@ fn large_constants_are_shared_and_a_variant_that_is_much_larger_is_left_out() {
     assert!(made.warnings.iter().any(|w| w.contains("fp32-ahead is left out: its weights")), "{:?}", made.warnings);
 }
 
-/// A random graph of one or two inputs whose sizes are open, and of the sizes that it takes.
+/// Returns a random graph of one or two inputs with open sizes, and the sizes that it accepts.
 fn random_model(random: &mut Random) -> Model {
     let features = 2 + random.below(6) as i64;
     let mut nodes = Vec::new();
@@ -248,7 +248,7 @@ fn random_model(random: &mut Random) -> Model {
     }
     nodes.push(op("MatMul", &[at, "w"], &["p"], &[]));
     if random.below(3) == 0 {
-        // A batch of one alone.
+        // A batch of one only.
         weights.push(TensorProto {
             data_type: Some(7),
             raw_data: Some(4i64.to_le_bytes().to_vec().into()),
@@ -314,7 +314,7 @@ fn packages_of_random_graphs_run_on_their_example_and_at_both_ends() {
         let path = folder.join("p");
         let compiled = match compile(runtime(), &model, &path, &options, &Call::default()) {
             Ok(compiled) => compiled,
-            // The batch that was asked for is not one that the model takes.
+            // The model does not accept the requested batch.
             Err(e) if e.message().contains("the model does not run") => {
                 assert!(options.dynamic && (options.batch_min, options.batch_max) != (1, 64), "case {case}: {e}");
                 refused += 1;
@@ -349,7 +349,7 @@ fn a_signature_keeps_the_names_that_the_model_has() {
     assert_eq!(made.inputs()[0].shape.as_ref().unwrap()[0], Dim::Symbolic("unk__1".to_owned()));
 }
 
-/// The command, with what it printed and said.
+/// Runs the command; returns its output and errors.
 fn optimize(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_optimize"));
     command.env(

@@ -1,5 +1,5 @@
-//! Two models whose numbers mean the same under other names: classes in another order, tokens under other ids. Every
-//! way that puts two models side by side must see through it or refuse.
+//! Two equivalent models under different ids: classes in another order, tokens under other ids. Every comparison of
+//! two models must map the ids or fail.
 
 mod support;
 
@@ -19,7 +19,7 @@ use std::path::Path;
 use support::runtime;
 
 fn cases() -> usize {
-    // Sessions are made for each: a tenth of what tests without any take.
+    // Sessions are created for each: a tenth of what tests without sessions run.
     let asked = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|count| count.parse().ok());
     asked.unwrap_or(80usize).div_ceil(10)
 }
@@ -29,7 +29,7 @@ fn fixture(name: &str) -> Model {
     load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap()
 }
 
-/// Numbers that look random (splitmix64).
+/// Pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Row `i` of a tensor becomes what row `order[i]` was.
+/// Moves row `order[i]` of a tensor to row `i`.
 fn turned(tensor: &mut TensorProto, order: &[usize]) {
     let raw = tensor.raw_data.take().unwrap();
     let width = raw.len() / tensor.dims[0] as usize;
@@ -60,7 +60,7 @@ fn turned(tensor: &mut TensorProto, order: &[usize]) {
     tensor.raw_data = Some(rows.into());
 }
 
-/// The model with the rows of the tensors whose names end so in another order.
+/// Returns the model with the rows of the tensors whose names end like this in another order.
 fn reordered(model: &Model, ends: &[&str], order: &[usize]) -> Model {
     let mut proto = model.proto().clone();
     let mut count = 0;
@@ -81,7 +81,7 @@ fn named(model: Model, names: &[&str]) -> Model {
     model.with_card(card)
 }
 
-/// A tokenizer whose word `w{order[id]}` is token `id`.
+/// Returns a tokenizer whose word `w{order[id]}` is token `id`.
 fn words(order: &[usize]) -> String {
     let vocab: Map<String, Value> =
         order.iter().enumerate().map(|(id, word)| (format!("w{word}"), json!(id))).collect();
@@ -172,7 +172,7 @@ fn a_student_learns_the_classes_of_its_teacher_by_name() {
     assert!(report.summary["warning"].as_str().unwrap().contains("another order"));
     assert_eq!(report.quality.unwrap()["before"]["agreement"], 1.0);
     assert!(run(&named(a.clone(), &["x", "y", "w"]), &b).err().unwrap().to_string().contains("the teacher x, y, w"));
-    // Tokens that only one of the two has are a difference under one id.
+    // A token that only one of the two has is a different token under one id.
     let mut order: Vec<usize> = (0..60).collect();
     order[7] = 99;
     let e = run(&speaking(a, &order), &b).err().unwrap().to_string();
@@ -223,13 +223,13 @@ fn writers_of_other_ids_cannot_be_compared_token_by_token() {
     assert!(e.contains("different vocabularies") && e.contains("bits per byte"), "{e}");
     let e = benchmark(runtime(), &a, &b, Some(&tokenizer), &quick(), &Call::default()).unwrap_err().to_string();
     assert!(e.contains("different vocabularies"), "{e}");
-    // The same words, cut otherwise: compared on the original's tokens, and said.
+    // The same words, split differently: compared on the original's tokens, with a note.
     let mut card = a.card().clone();
     let lower = words(&ids).replace("\"normalizer\":null", "\"normalizer\":{\"type\":\"Lowercase\"}");
     card.side_files.last_mut().unwrap().content = SideContent::Bytes(lower.into());
     let lower = a.clone().with_card(card);
     assert_eq!(compare(&lower).unwrap().ratio.value, 1.0);
-    // Without a tokenizer a member of an ensemble is given the first one's tokens, and that is said.
+    // Without a tokenizer, a member of an ensemble uses the first one's tokens, with a note.
     let mut card = a.card().clone();
     card.side_files.clear();
     let bare = fixture("checkpoints/llama").with_card(card);

@@ -1,6 +1,6 @@
-//! Every model test of the `onnx` wheel that carries data (82 converted from PyTorch, 35 operators, 23
-//! simple), and silero-vad: loaded, saved, loaded again and run, the outputs are bit-equal; quantized, the
-//! graph is valid and the outputs keep their types and shapes.
+//! Every model test of the `onnx` wheel with data (82 converted from PyTorch, 35 operators, 23 simple), and
+//! silero-vad: loaded, saved, loaded again and run, the outputs are bit-equal; quantized, the graph is valid and the
+//! outputs keep their types and shapes.
 
 mod support;
 
@@ -17,8 +17,8 @@ use optimize::runtime::{Session, SessionOptions, Tensor};
 use std::path::{Path, PathBuf};
 use support::{deps, runtime, scratch};
 
-/// Reasons for which ONNX Runtime 1.32 refuses some of these models in their original form: operator versions
-/// of 2017 without a kernel, an operator of the training preview, a locale this machine may not have.
+/// Reasons for which ONNX Runtime 1.32 rejects some of these models in their original form: opsets of 2017 without a
+/// kernel, an operator of the training preview, a locale that this machine may not have.
 const REFUSALS: [&str; 3] = [
     "Could not find an implementation for",
     "Gradient(-1) is not a registered function/op",
@@ -150,7 +150,7 @@ fn wheel_models_survive_and_quantize() {
         for (form, counts) in FORMS.iter().zip(&mut counts) {
             match quantized(&original, *form, &inputs) {
                 Err(e) if e.kind() == Kind::Unsupported => counts[1] += 1,
-                // Inputs of a run that are no samples.
+                // Inputs of a run that are not samples.
                 Err(e) if e.message().starts_with("calibration data has ") => counts[1] += 1,
                 Err(e) => failures.push(format!("{name}: {form:?}: {e}")),
                 Ok(result) => match run(&result, &inputs) {

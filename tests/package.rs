@@ -1,4 +1,4 @@
-//! Packages: made, moved, opened, run, refused; shapes against a reference; damage of every kind.
+//! Packages: made, moved, opened, run, rejected; shapes against a reference; damage of every kind.
 
 mod common;
 
@@ -87,7 +87,7 @@ fn a_package_gives_what_the_model_gives_in_both_layouts_and_keeps_its_contract()
         }
         assert!(package.tokenizer().unwrap().encode("a", true).unwrap().ids.len() == 3);
     }
-    // A technique takes the portable graph, and what it makes keeps the contract.
+    // A technique uses the portable graph, and its result keeps the contract.
     let loaded = Model::load(&folder.join("moved.package")).unwrap();
     let (int8, _) = optimize::quantize::quantize(&loaded, &Default::default(), &Call::default()).unwrap();
     let mut session = Session::new(runtime(), &int8, &options, &Call::default()).unwrap();
@@ -115,7 +115,7 @@ fn variants_share_weights_and_are_chosen_with_a_reason() {
     assert_eq!(open("int4").err().unwrap().kind(), Kind::NotFound);
     assert_eq!(open("fp32").unwrap().manifest().lineage.len(), 1, "the step that made int8");
     let file = std::fs::read(path.join("optimize.json")).unwrap();
-    // Another processor: the portable variant, and the reason says why.
+    // Another processor: the portable variant, with the reason.
     let other = String::from_utf8(file).unwrap().replace(&format!("\"{}\"", std::env::consts::ARCH), "\"vax\"");
     reseal(&path, other.as_bytes());
     let choice = Package::open(&path, &OpenOptions::default()).unwrap().choose(Some(runtime())).unwrap();
@@ -154,7 +154,7 @@ fn the_table_of_torch_export() {
     };
     says(check(&[9, 4], &[9, 3]), &["\"x\"", "dimension 0 is 9", "2 to 8"]);
     says(check(&[3, 4], &[4, 3]), &["\"y\"", "dimension 0 is 4", "accepts 3", "\"batch\"", "\"x\""]);
-    // Where torch lets 1 pass, bounds are exact here.
+    // Where torch allows 1, bounds are exact here.
     says(check(&[1, 4], &[1, 3]), &["dimension 0 is 1", "2 to 8"]);
     says(check(&[2, 5], &[2, 3]), &["dimension 1 is 5", "accepts 4"]);
     says(check(&[2, 4], &[2, 4]), &["\"y\"", "dimension 1 is 4", "accepts 3"]);
@@ -242,7 +242,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
         let asked = parse(&serde_json::Value::from(json).to_string()).unwrap();
         let contract = shapes::contract(&infos, &asked, &example).unwrap();
         for _ in 0..10 {
-            // Near what fits, so that both answers are frequent.
+            // Near valid shapes, so that both outcomes are frequent.
             let chosen: Vec<i64> = ranges.iter().map(|r| r.0 + random.below((r.1 - r.0 + 1) as usize) as i64).collect();
             let mut shapes: Vec<Vec<i64>> =
                 plan.iter().map(|dims| dims.iter().map(|d| d.map_or(3, |n| chosen[n])).collect()).collect();
@@ -259,7 +259,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
     assert!(taken + refused == 10_000 && taken > 1000 && refused > 1000, "{taken} {refused}");
 }
 
-/// Whether sizes for the three names exist that make all of the shapes: by trying them all.
+/// Returns whether sizes for the three names exist that make all of the shapes, by trying all.
 fn reference(plan: &[Vec<Option<usize>>], ranges: &[(i64, i64)], shapes: &[Vec<i64>]) -> bool {
     let all = |n: usize| ranges[n].0..=ranges[n].1;
     all(0).any(|a| {
@@ -328,7 +328,7 @@ fn every_file_of_a_folder_is_looked_at() {
         std::fs::write(&file, whole).unwrap();
     }
     package.verify(None, &Call::default()).unwrap();
-    // What is there and is no package stays.
+    // An existing folder that is not a package is kept.
     std::fs::create_dir(folder.join("mine")).unwrap();
     let e = compile(runtime(), &small(), &folder.join("mine"), &dynamic(), &Call::default()).unwrap_err();
     assert_eq!(e.kind(), Kind::InvalidArgument);

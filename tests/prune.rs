@@ -1,4 +1,4 @@
-//! Pruning: exact counts, the right weights, the modules that were meant, and answers to what makes no sense.
+//! Pruning: exact counts, the right weights, the right modules, and errors for invalid options.
 
 #[path = "prune/calibrated.rs"]
 mod calibrated;
@@ -110,7 +110,7 @@ fn of_equal_weights_the_first_go() {
     let after = values(&pruned(&model, &magnitude(0.5)).0, "w");
     assert_eq!(zeros(&after), 300_000);
     assert!(after[599_999] == 0.0 && after[..299_999].iter().all(|v| *v == 0.0) && after[299_999] == 0.5, "by index");
-    // The same with one thread as with two.
+    // One thread gives the same as two.
     for threads in [1, 2] {
         assert_eq!(values(&pruned(&model, &PruneOptions { threads, ..magnitude(0.5) }).0, "w"), after);
     }
@@ -147,7 +147,7 @@ fn random_choices_depend_on_the_seed_alone() {
         let after = values(&pruned(&model, &options).0, "w");
         (0..after.len()).filter(|i| after[*i] == 0.0).collect()
     };
-    // By splitmix64 and FNV-1a in Python: on every platform the same.
+    // From splitmix64 and FNV-1a in Python: the same on every platform.
     assert_eq!(
         places(7)[..12],
         [6, 11, 16, 31, 33, 39, 44, 48, 60, 72, 80, 85],
@@ -157,13 +157,13 @@ fn random_choices_depend_on_the_seed_alone() {
     let (a, b) = (places(7), places(8));
     let common = a.iter().filter(|i| b.contains(i)).count();
     assert!((160..360).contains(&common), "{common} of 1024 in common, of 256 expected");
-    // No row and no column is spared.
+    // Every row and every column is pruned.
     for i in 0..64 {
         assert!(a.iter().any(|p| p / 64 == i) && a.iter().any(|p| p % 64 == i));
     }
 }
 
-/// `MatMul`, turned `Gemm`, `Conv`: the inputs lie along the rows, the columns and the channels.
+/// Returns `MatMul`, transposed `Gemm`, `Conv`: the inputs are the rows, the columns and the channels.
 fn three_layouts() -> Model {
     let tensors = vec![weight("rows", &[18, 16]), weight("columns", &[8, 16]), weight("taps", &[5, 10, 3, 3])];
     let nodes = vec![
@@ -176,7 +176,7 @@ fn three_layouts() -> Model {
     model(17, inputs, outputs, tensors, nodes)
 }
 
-/// For each output the elements of its inputs, in their order: `(o, k, i)` at `(o inputs + k) inner + i`.
+/// Returns for each output the elements of its inputs in order: `(o, k, i)` at `(o inputs + k) inner + i`.
 fn groups(values: &[f32], outer: usize, inputs: usize, inner: usize, of: usize) -> Vec<Vec<f32>> {
     let mut found = Vec::new();
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
@@ -197,7 +197,7 @@ fn patterns_hold_along_the_inputs_of_each_output() {
                 let before = groups(&values(&model, name), outer, inputs, inner, of);
                 let after = groups(&values(&result, name), outer, inputs, inner, of);
                 for (before, after) in before.iter().zip(&after) {
-                    // What is left of a row has room for as many.
+                    // At most this many remain in a row.
                     let stay = keep.min(before.len());
                     assert_eq!(after.len() - zeros(after), stay, "{text} {name} {method:?}");
                     if method == PruneMethod::Magnitude {
@@ -255,7 +255,7 @@ fn what_is_pruned_or_quantized_already_is_said() {
         assert_eq!(error.kind(), Kind::Unsupported);
         assert!(error.to_string().contains("1 MatMul (has as many zeros as asked for already)"), "{error}");
     }
-    // More than there are is done, and the zeros stay zeros.
+    // Pruning further is possible, and the zeros stay zeros.
     for method in [PruneMethod::Magnitude, PruneMethod::Random] {
         let (more, report) = pruned(&half, &options(method, 0.75));
         let (before, after) = (values(&half, "w"), values(&more, "w"));

@@ -1,5 +1,5 @@
-//! Dynamic quantization, rule by rule: each graph is run in ONNX Runtime before and after, and the outputs
-//! must agree as closely as 8 bits allow.
+//! Dynamic quantization, rule by rule: each graph is run in ONNX Runtime before and after, and the outputs must agree
+//! as closely as 8 bits allow.
 
 mod support;
 
@@ -33,7 +33,7 @@ fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f32 {
     before.iter().zip(after).map(one).fold(0.0, f32::max)
 }
 
-/// Quantizes, checks that the outputs agree, and gives result and report.
+/// Quantizes, checks that the outputs agree, and returns result and report.
 fn check(model: &Model, inputs: &[(&str, &Tensor)]) -> (Model, Report) {
     let options = QuantizeOptions { min_elements: 1, ..Default::default() };
     check_with(model, inputs, &options)
@@ -98,7 +98,7 @@ fn gemm_keeps_its_factors_bias_and_turned_weight() {
         vec![weight("w", &[40, 24])],
         vec![turned],
     );
-    // Its left factor turned there is no integer form; the weight is stored in 8 bits all the same.
+    // With a transposed left factor there is no integer form; the weight is still stored in 8 bits.
     let (_, report) = check(&model, &[("x", &x(40, 5))]);
     assert_eq!(report.nodes[0].action, "stored int8");
 }
@@ -136,7 +136,7 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     assert!(floats(&result).iter().all(|name| name.contains("scale")));
     assert!(report.nodes[0].reason.contains("one scale per row"));
 
-    // Tied to a head: both become int8, and the float table goes.
+    // Tied to an output layer: both become int8, and the float table is removed.
     let head = op("MatMul", &["e", "turned"], &["logits"], &[]);
     let turn = op("Transpose", &["table"], &["turned"], &[]);
     let turn = NodeProto {
@@ -153,7 +153,7 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     let (result, _) = check(&tied, &[("ids", &ids)]);
     assert!(floats(&result).iter().all(|name| name.contains("scale")));
 
-    // Read by an operator that stays float: leaving it costs nothing, quantizing it would add bytes.
+    // Read by an operator that stays float: keeping it costs nothing, quantizing it would add bytes.
     let reader = op("ReduceSum", &["table"], &["sum"], &[]);
     let outputs = vec![value("e", Float32, &[2, 3, 32]), value("sum", Float32, &[1, 1])];
     let shared = model(17, vec![id_value], outputs, table(), vec![gather, reader]);

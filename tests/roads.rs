@@ -1,5 +1,5 @@
-//! One model on three roads: SmolLM2 out of its GGUF file, as a Hugging Face checkpoint in float32, and as an ONNX
-//! file with external data. All must say what transformers says (`fixtures/gguf/make_prompts.py`), and each other.
+//! One model from three sources: SmolLM2 from its GGUF file, as a Hugging Face checkpoint in float32, and as an ONNX
+//! file with external data. All must match transformers (`fixtures/gguf/make_prompts.py`) and each other.
 
 mod support;
 
@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::Path;
 use support::{deps, runtime, scratch};
 
-/// What the issue of this test allows between any two programs.
+/// Maximum difference between any two programs.
 const TOLERANCE: f32 = 1e-3;
 
 struct Reference {
@@ -43,7 +43,7 @@ fn references() -> Vec<Reference> {
     read.iter().map(one).collect()
 }
 
-/// The name a Hugging Face checkpoint has for a tensor, and the heads whose rows GGUF keeps interleaved.
+/// Returns the name of a tensor in a Hugging Face checkpoint, and the heads whose rows GGUF interleaves.
 fn checkpoint_name(name: &str) -> (String, Option<usize>) {
     let layer = |rest: &str| {
         let (number, part) = rest.split_once('.').unwrap();
@@ -68,7 +68,7 @@ fn checkpoint_name(name: &str) -> (String, Option<usize>) {
     }
 }
 
-/// Writes the checkpoint that the GGUF file was made of, as transformers would: without the reader under test.
+/// Writes the checkpoint of the GGUF file like transformers would, without the reader under test.
 fn write_checkpoint(gguf: &Path, folder: &Path) {
     let header = Header::read(&files::map(&files::open(gguf).unwrap(), 1 << 30).unwrap()).unwrap();
     let (mut table, mut offset) = (serde_json::Map::new(), 0);
@@ -114,7 +114,7 @@ fn write_checkpoint(gguf: &Path, folder: &Path) {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
-/// What a road gives: logits after each prompt, and 64 tokens for each.
+/// The result of one source: logits after each prompt, and 64 tokens for each.
 struct Answers {
     logits: Vec<Vec<f32>>,
     greedy: Vec<Vec<i64>>,

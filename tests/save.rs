@@ -42,7 +42,7 @@ fn with_weights(weights: &[(&str, Vec<u8>)]) -> Model {
     parse(model(identity_graph().all(5, weights.iter().map(tensor))).0)
 }
 
-/// Fields in the order of their numbers, unknown ones last, values that equal the default given all the same.
+/// Returns fields in the order of their numbers, unknown ones last, including values that equal the default.
 fn complete() -> Proto {
     let attribute = |name: &str| Proto::new().text(1, name);
     let attributes = [
@@ -110,7 +110,7 @@ fn nothing_is_lost_and_the_bytes_are_the_same_every_time() {
 
 #[test]
 fn other_spellings_of_the_same_model_become_one() {
-    // Fields out of order, a message in two parts, numbers packed where ONNX does not and the other way.
+    // Fields out of order, a message in two parts, numbers packed where ONNX does not and vice versa.
     let head = Proto::new().message(8, opset("", 21)).int(1, 9).int(1, 10);
     let tensor = Proto::new().text(8, "w").bytes(1, &[2, 1]).float(4, 1.0).float(4, 2.0).int(2, FLOAT);
     let graph = [identity_graph(), Proto::new().message(5, tensor)];
@@ -125,7 +125,7 @@ fn other_spellings_of_the_same_model_become_one() {
     assert_eq!(encoded(&model), Proto::new().int(1, 10).message(7, sorted).message(8, opset("", 21)).0);
 }
 
-/// Location, offset and length as they stand in the file.
+/// Returns location, offset and length as in the file.
 fn placed(tensor: &TensorProto) -> Option<(String, usize, usize)> {
     let text = |i: usize| String::from_utf8(tensor.external_data[i].value.clone().unwrap().to_vec()).unwrap();
     (!tensor.external_data.is_empty()).then(|| (text(0), text(1).parse().unwrap(), text(2).parse().unwrap()))
@@ -160,7 +160,7 @@ fn external_data_lies_aligned_in_a_file_named_after_its_content() {
     let inner = graph.node[1].attribute[0].g.as_ref().unwrap();
     assert_eq!(placed(&inner.initializer[0]), at(143_360, 5000), "weights of subgraphs too");
     assert_eq!(Model::load(&path).unwrap().proto(), model.proto());
-    // A copy of the folder is a model; without the data file it is none, and says what is missing.
+    // A copy of the folder is a model; without the data file it is not, and the error names the missing file.
     let copy = Folder::new("copy");
     for name in folder.names() {
         std::fs::copy(folder.join(&name), copy.join(&name)).unwrap();
@@ -169,7 +169,7 @@ fn external_data_lies_aligned_in_a_file_named_after_its_content() {
     std::fs::remove_file(copy.join(&name)).unwrap();
     let error = Model::load(&copy.join("m.onnx")).err().unwrap();
     assert!(error.kind() == Kind::NotFound && error.to_string().contains(&name), "{error}");
-    // Again: the same bytes. Inline: all in one file, and no data file stays behind.
+    // Again: the same bytes. Inline: all in one file, and no data file is left.
     let before = std::fs::read(&path).unwrap();
     saved(&Model::load(&path).unwrap(), &path, ExternalData::Always).unwrap();
     assert_eq!((std::fs::read(&path).unwrap(), folder.names().len()), (before, 2));
@@ -227,14 +227,14 @@ fn names_that_are_hard_on_file_systems() {
 /// Held by tests that keep the disk busy: the kill is to fall into a save, not into a queue behind other writes.
 static DISK: Mutex<()> = Mutex::new(());
 
-/// This same program, running only [`child`] with `task` to do.
+/// Starts this program again, running only [`child`] with `task`.
 fn start(task: &str, folder: &Folder) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture"]).env("OPTIMIZE_TEST_CHILD", task).current_dir(folder.path());
     command
 }
 
-/// Not a test: what [`start`] runs.
+/// Not a test: run by [`start`].
 #[test]
 fn child() {
     match std::env::var("OPTIMIZE_TEST_CHILD").as_deref() {
@@ -289,7 +289,7 @@ fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
             assert!(process.try_wait().unwrap().is_none(), "the child ended by itself");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Most within the first save, some where a save ends and the next begins.
+        // Most within the first save, some between two saves.
         let longest = if round % 3 == 0 { 400 } else { 60 };
         std::thread::sleep(Duration::from_millis(1 + random.below(longest) as u64));
         process.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Factors that move from activations into weights: SmoothQuant for int8, AWQ for weights of few bits, and on a real model.
+//! Scaling of activations into weights: SmoothQuant for int8, AWQ for weights of few bits, and on a real model.
 
 mod support;
 
@@ -17,7 +17,8 @@ use support::build::*;
 use support::quantized::*;
 use support::{deps, runtime, scratch};
 
-/// A model whose inputs have channels a hundred times as large as others; `norm` puts a normalization before the weight.
+/// Returns a model whose inputs have channels a hundred times as large as others; `norm` adds a normalization before
+/// the weight.
 fn spread(norm: bool) -> (Model, Vec<(String, Tensor)>) {
     let gains: Vec<f32> = (0..64).map(|i| if i % 16 == 0 { 100.0 } else { 1.0 }).collect();
     let mut nodes = vec![match norm {
@@ -25,7 +26,7 @@ fn spread(norm: bool) -> (Model, Vec<(String, Tensor)>) {
         false => op("Mul", &["x", "gains"], &["m"], &[]),
     }];
     if !norm {
-        // Somebody else reads it too, so nothing can be folded.
+        // Another node reads it too, so nothing can be folded.
         nodes.push(op("Identity", &["m"], &["n"], &[]));
         nodes.push(op("ReduceMax", &["n"], &["most"], &[]));
     }
@@ -69,7 +70,7 @@ fn smoothing_moves_the_spread_of_activations_into_weights() {
 
 #[test]
 fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
-    // A gated layer as language models have them: up, gate, product, down; two channels of the product are large.
+    // A gated layer like in language models: up, gate, product, down; two channels of the product are large.
     let mut up = smooth(32 * 64, 0.2);
     (0..32).for_each(|row| [7, 40].iter().for_each(|c| up[row * 64 + c] *= 40.0));
     let tensors = vec![floats("up", &[32, 64], &up), weight("gate", &[32, 64]), weight("down", &[64, 32])];
@@ -99,7 +100,7 @@ fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
     assert!(square(&scaled) < 0.8 * square(&rounded), "{} {}", square(&scaled), square(&rounded));
     let own = scaled.graph().node.iter().filter(|n| n.input.iter().any(|i| i == "x_factor")).count();
     assert_eq!(own, 1, "x alone needs a node: the product's factors go into the columns of `up`");
-    // What there is no data for, or what data is given in vain for.
+    // Missing data, or data without a use.
     let fails = |result: Result<(Model, Report)>| result.err().unwrap().to_string();
     assert!(fails(quantize(&model, &options(Algorithm::Awq), &Call::default())).contains("awq needs calibration data"));
     assert!(
@@ -143,7 +144,7 @@ fn a_real_encoder_stays_close_and_smoothing_brings_it_closer() {
     let products = report.nodes.iter().filter(|n| n.op == "MatMul" && n.action == "quantized").count();
     let kernels = kernels(&plain);
     assert_eq!(count(&kernels, "MatMulIntegerToFloat") + count(&kernels, "QLinearMatMul"), products);
-    // Saved and loaded, it gives what it gave.
+    // Saved and loaded, it gives the same outputs.
     let folder = scratch("static");
     let path = folder.join("model.onnx");
     plain.save(&path, ExternalData::Auto, &Call::default()).unwrap();

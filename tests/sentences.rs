@@ -1,5 +1,5 @@
-//! Folders of sentence-transformers, as checkpoints and as exported graphs, against what the library makes of texts
-//! (`fixtures/sentences/make.py`): every way to pool, the other steps, lower case, prompts.
+//! Folders of sentence-transformers, as checkpoints and as exported graphs, against that library's vectors
+//! (`fixtures/sentences/make.py`): every pooling, the other steps, lower case, prompts.
 
 mod support;
 
@@ -26,7 +26,7 @@ fn write(folder: &Path, name: &str, content: &[u8]) {
     std::fs::write(file, content).unwrap();
 }
 
-/// The folder of a form, without the files whose names begin with one of `without`.
+/// Returns the folder of a form, without the files whose names begin with one of `without`.
 fn folder(name: &str, form: &Value, without: &[&str]) -> support::Scratch {
     let folder = support::scratch(name);
     let mut left = vec![PathBuf::new()];
@@ -73,7 +73,8 @@ fn checkpoints_and_exported_graphs_give_the_vectors_of_sentence_transformers() {
     for (index, (name, form)) in forms.iter().enumerate() {
         let checkpoint = folder(&format!("form-{index}"), form, &[]);
         let of_checkpoint = difference(&Model::load(&checkpoint).unwrap(), form);
-        // Exported: the graph ends at the vectors of tokens, and the steps lie beside it. Alone, and beside safetensors.
+        // Exported: the graph ends at the token vectors, and the steps are next to it. Alone, and next to
+        // safetensors.
         let exported = folder(&format!("exported-{index}"), form, &["model.safetensors"]);
         graph.save(&exported.join("model.onnx"), ExternalData::Never, &Call::default()).unwrap();
         let clone = folder(&format!("clone-{index}"), form, &[]);

@@ -1,5 +1,5 @@
-//! Static quantization, rule by rule: outputs stay within what 8 bits allow, and ONNX Runtime makes of the result the
-//! integer kernels that it is meant for.
+//! Static quantization, rule by rule: outputs stay within the accuracy of 8 bits, and ONNX Runtime uses the intended
+//! integer kernels.
 
 #[path = "static/faults.rs"]
 mod faults;
@@ -21,7 +21,7 @@ use support::build::*;
 use support::quantized::*;
 use support::runtime;
 
-/// Quantizes, checks that the outputs agree within `allowed`, and gives the result and its kernels.
+/// Quantizes, checks that the outputs agree within `allowed`, and returns the result and its kernels.
 fn check(model: &Model, data: &[(String, Tensor)], allowed: f32) -> (Model, Report, Vec<String>) {
     let (result, report) = calibrated(model, data, &options()).unwrap();
     let found = error(&run(model, data), &run(&result, data));
@@ -45,7 +45,8 @@ fn conv(from: &str, weight: &str, bias: Option<&str>, to: &str) -> NodeProto {
     node
 }
 
-/// A convolution from `x` to `a`, `tail`, and a convolution from `last` to the output: bytes at both ends of the tail.
+/// Returns a convolution from `x` to `a`, `tail`, and a convolution from `last` to the output: int8 at both ends of
+/// the tail.
 fn between(tail: Vec<NodeProto>, last: (&str, i64), mut tensors: Vec<TensorProto>) -> Model {
     tensors.extend([weight("first", &[4, 4, 3, 3]), weight("second", &[4, last.1, 3, 3]), weight("bias", &[4])]);
     let mut nodes = vec![conv("x", "first", Some("bias"), "a")];
@@ -104,19 +105,19 @@ fn followers_between_convolutions_become_integer_kernels() {
         let tensors = vec![weight("constant", &[8, 8]), floats("scales", &[4], &[1.0, 1.0, 2.0, 2.0])];
         let (_, _, kernels) = check(&between(tail, last, tensors), &picture(), 0.06);
         assert_eq!((count(&kernels, kernel), count(&kernels, "QLinearConv")), (1, 2), "{kernels:?}");
-        // The input to bytes and the output back; nothing in between.
+        // Only the input is quantized and the output dequantized, nothing in between.
         assert_eq!((count(&kernels, "QuantizeLinear"), count(&kernels, "DequantizeLinear")), (1, 1), "{kernels:?}");
     }
 }
 
 #[test]
 fn what_has_no_integer_kernel_or_leads_to_none_stays_float() {
-    // Softplus has none; the Add behind it has one, but gets floats and gives them to nobody who wants bytes.
+    // Softplus has none; the Add after it has one, but its input is float and no reader needs int8.
     let tail = vec![op("Softplus", &["a"], &["s"], &[]), op("Add", &["s", "s"], &["t"], &[])];
     let (_, report, kernels) = check(&between(tail, ("t", 4), vec![]), &picture(), 0.03);
     assert_eq!((count(&kernels, "Add"), count(&kernels, "QLinearAdd"), count(&kernels, "QLinearConv")), (1, 0, 2));
     assert!(report.nodes.iter().all(|n| n.op == "Conv"));
-    // Bounds that do not hold zero cannot be those of a scale.
+    // Bounds that do not include zero cannot be those of a scale.
     let clip = |low: f32, high: f32| {
         let tail = vec![op("Clip", &["a", "low", "high"], &["c"], &[])];
         let bounds = vec![floats("low", &[], &[low]), floats("high", &[], &[high])];
@@ -224,11 +225,11 @@ fn before_operator_set_13_convolutions_still_have_channels() {
     assert!(error(&a, &b) < 0.03);
     let coarse = QuantizeOptions { per_channel: false, ..options() };
     let coarse = run(&calibrated(&Model::from_proto(proto.clone()), &picture(), &coarse).unwrap().0, &picture());
-    // The output has one scale for all channels, so small ones are coarse anyway; but not that coarse.
+    // The output has one scale for all channels, so small ones are coarse anyway, but not this coarse.
     assert!(error(&channel(&a, 0), &channel(&b, 0)) <= error(&channel(&a, 0), &channel(&coarse, 0)) + 0.01);
     assert_eq!(count(&kernels(&result), "QLinearConv"), 2);
     assert!(result.graph().node.iter().any(|n| n.op() == "QLinearConv"));
-    // Before 10 there is no QuantizeLinear: a model is lifted, but not one with graphs inside nodes.
+    // Before 10 there is no QuantizeLinear: a model is converted, except one with subgraphs.
     let branch = |name: &str| GraphProto {
         name: Some(name.to_owned()),
         node: vec![op("Identity", &["r"], &[name], &[])],
@@ -293,7 +294,7 @@ fn what_is_left_has_a_reason() {
     assert!(reason("n").contains("float16"));
     assert_eq!(reason("already"), "is already quantized");
     assert!(reason("b").contains("not finite"));
-    // Where no ranges are known activations are quantized as they come.
+    // If no ranges are known, activations are quantized at run time.
     assert!(reason("inside").contains("MatMulInteger"), "{}", reason("inside"));
     assert!(!result.graph().initializer.iter().any(|t| t.name.as_deref() == Some("w")), "nobody reads it as floats");
     let none = QuantizeOptions { exclude: vec!["*".to_owned()], ..options };
@@ -322,7 +323,7 @@ fn data_is_cut_into_batches() {
     let together: Vec<f32> = cut.iter().flat_map(|b| b.inputs[0].1.to_f32_vec().unwrap()).collect();
     assert_eq!(together, tens[0].1.to_f32_vec().unwrap());
     assert!(cut.iter().all(|b| b.inputs[1].1.shape().is_empty()));
-    // A dimension more than the input: one sample a run.
+    // One dimension more than the input: one sample per run.
     assert_eq!(shapes(&free, &data(&[2, 5, 3])).unwrap(), [vec![5, 3], vec![5, 3]]);
     let fixed = model(
         17,

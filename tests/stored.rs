@@ -1,4 +1,4 @@
-//! Weights that are stored in few bits and computed in float: what has no integer kernel and fits no blocks. Each
+//! Weights stored in few bits and computed in float: those without an integer kernel that do not fit blocks. Each
 //! graph is run in ONNX Runtime before and after, with constants folded and without.
 
 #[path = "stored/models.rs"]
@@ -33,7 +33,7 @@ pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<(String, Tensor)> 
     run_at(model, inputs, &SessionOptions::default())
 }
 
-/// Length of the difference of the first outputs, relative to that of the first.
+/// Returns the length of the difference of the first outputs, relative to that of the first.
 pub fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     let ((name, a), (other, b)) = (&before[0], &after[0]);
     assert_eq!((name, a.dtype(), a.shape()), (other, b.dtype(), b.shape()));
@@ -47,7 +47,7 @@ pub fn options(bits: u32) -> QuantizeOptions {
     QuantizeOptions { quantize_type, bits, min_elements: 256, ..Default::default() }
 }
 
-/// Quantizes and checks that the outputs agree, whatever ONNX Runtime does to the graph.
+/// Quantizes and checks that the outputs agree at all optimization levels.
 pub fn check(case: &Case, options: &QuantizeOptions, most: f64) -> (Model, Report) {
     let (result, report) =
         quantize(&case.model, options, &Call::default()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -64,7 +64,7 @@ pub fn size(model: &Model) -> usize {
     encode(model.proto()).concat().len()
 }
 
-/// The operators that ONNX Runtime runs.
+/// Returns the operators that ONNX Runtime runs.
 fn kernels(model: &Model, inputs: &[(String, Tensor)], folder: &Path) -> Vec<String> {
     let file = folder.join("optimized.onnx");
     run_at(model, inputs, &SessionOptions { optimized_model: Some(file.clone()), ..Default::default() });
@@ -144,7 +144,7 @@ fn four_bits_lie_two_a_byte_where_rows_allow_it() {
         let plain = QuantizeOptions { symmetric: true, ..options(4) };
         assert!(size(&check(&case, &plain, 0.25).0) < size(&result));
     }
-    // Rows of 27 have no blocks: the report says that these are 8 bits.
+    // Rows of 27 have no blocks: the report lists these as 8 bits.
     let node = op("Conv", &["x", "w"], &["y"], &[]);
     let (x, y) = (value("x", Float32, &[1, 3, 8, 8]), value("y", Float32, &[1, 64, 6, 6]));
     let model = model(13, vec![x], vec![y], vec![weight("w", &[64, 3, 3, 3])], vec![node]);
@@ -171,7 +171,7 @@ fn what_takes_no_codes_gets_the_same_floats() {
     }
 }
 
-/// A network of convolutions around a dense layer, which has an integer form.
+/// Returns a network of convolutions around a dense layer, which has an integer form.
 fn network() -> Case {
     let nodes = vec![
         NodeProto { name: Some("first".into()), ..op("Conv", &["x", "w1"], &["a"], &[]) },
@@ -231,7 +231,7 @@ fn samples(number: usize) -> Vec<f32> {
         .collect()
 }
 
-/// What silero-vad gives for a second and a half of sound: probabilities and states.
+/// Returns the outputs of silero-vad for a second and a half of audio: probabilities and states.
 fn listen(model: &Model) -> Vec<f32> {
     let mut session = Session::new(runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
     let rate = Tensor::from_i64(&[], vec![16000]).unwrap();
@@ -253,7 +253,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Runs the command and gives what it printed.
+/// Runs the command and returns its output.
 fn command(model: &Path, output: &Path, more: &[&str]) -> String {
     let (model, output) = (model.to_str().unwrap(), output.to_str().unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
@@ -274,7 +274,7 @@ fn silero_vad_and_a_convolution_of_the_wheel_through_the_command() {
     let alike = cosine(&listen(&original), &listen(&result));
     println!("silero-vad: {} of {} bytes, cosine {alike:.5}", bytes(&small), bytes(&silero));
     assert!(alike > 0.99, "{alike}");
-    // Once more there is nothing to do.
+    // A second time there is nothing to do.
     let again = quantize(&result, &QuantizeOptions::default(), &Call::default()).err().unwrap();
     assert!(again.message().contains("is already quantized"), "{again}");
 

@@ -1,5 +1,6 @@
-//! Engines that TensorRT-RTX really builds, without a device: of text encoders, a decoder with its cache, a speech model
-//! and small models of the `onnx` wheel; what lower precision costs on ONNX Runtime; and every way in which it fails.
+//! Engines that TensorRT-RTX really builds, without a GPU: of text encoders, a decoder with its cache, a speech model
+//! and small models of the `onnx` wheel; the error of lower precision on ONNX Runtime; and every way in which
+//! building fails.
 
 #[path = "tensorrt/refusals.rs"]
 mod refusals;
@@ -147,12 +148,12 @@ fn a_speech_model_is_built() {
         build(&model, &folder.join("v.engine"), &options)
     };
     speech(Precision::Fp32).unwrap_or_else(|e| panic!("{sizes:?}: {e}"));
-    // All of it lies in the branches of one node, which stay as they are.
+    // All of it is in the branches of one node, which stay unchanged.
     let (kind, message) = kind_of(speech(Precision::Fp16));
     assert!(kind == Kind::Unsupported && message.contains("with a subgraph"), "{message}");
 }
 
-/// Convolutions, pools, norms, products and what stands between them.
+/// Convolutions, pools, norms, products and the nodes between them.
 const WHEEL: [&str; 26] = [
     "pytorch-converted/test_AvgPool2d",
     "pytorch-converted/test_BatchNorm2d_eval",
@@ -240,7 +241,7 @@ fn the_graph_alone_is_a_model_with_the_same_inputs_and_outputs() {
     }
 }
 
-/// A layer norm written out, of values of 1e4, between two products: its squares are beyond float16.
+/// Returns a layer norm in basic operators, of values of 1e4, between two products: its squares exceed float16.
 fn overflowing() -> Model {
     use optimize::graph::edit::{float_tensor, ints_attribute, node, value};
     use optimize::onnx::dtype::DataType::Float32;

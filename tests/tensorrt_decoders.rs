@@ -1,5 +1,5 @@
-//! Decoders as this library makes them, on the way to TensorRT: attention with a cache, rotary positions and weights in
-//! blocks of 4 bits. What is lowered gives what ONNX Runtime's own operators give, and TensorRT-RTX builds it.
+//! Decoders of this library, lowered for TensorRT: attention with a cache, rotary positions and 4-bit block-quantized
+//! weights. The lowered graph equals ONNX Runtime's own operators, and TensorRT-RTX builds it.
 
 mod support;
 
@@ -40,7 +40,7 @@ fn contrib(node: NodeProto, attribute: Vec<AttributeProto>) -> NodeProto {
     NodeProto { domain: Some("com.microsoft".into()), name: Some("it".into()), attribute, ..node }
 }
 
-/// Numbers that look like none.
+/// Returns pseudorandom numbers.
 fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -95,8 +95,8 @@ fn run(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
     session.run(&feed, &[], &Call::default()).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
 }
 
-/// Largest difference, relative to the largest number, over columns of `[.., columns, size]` that `counts` says; all of
-/// the tensor without it.
+/// Checks the largest difference, relative to the largest number, over the columns of `[.., columns, size]` that
+/// `counts` gives; over the whole tensor without it.
 fn near(what: &str, a: &Tensor, b: &Tensor, counts: Option<&[i64]>) {
     assert_eq!(a.shape(), b.shape(), "{what}");
     let (left, right) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
@@ -162,7 +162,7 @@ impl Grouped {
         model(17, vec![it], constants, given, &["y", "key", "value"])
     }
 
-    /// `count` new tokens after a past of `room` columns; `lengths` with the new ones.
+    /// Returns `count` new tokens after a past of `room` columns; `lengths` includes the new ones.
     fn inputs(&self, count: i64, room: i64, lengths: &[i64], total: i64) -> Vec<(&'static str, Tensor)> {
         let (batch, (many, few)) = (lengths.len() as i64, self.heads);
         let mut inputs = if self.packed {
@@ -191,7 +191,7 @@ fn grouped_attention_is_what_onnx_runtime_makes_of_it() {
         ("window", Grouped { window: 3, ..PLAIN }),
         ("cap", Grouped { cap: 2.0, scale: 0.8, ..PLAIN }),
     ];
-    // Name, new tokens, columns of the past, tokens of each row with the new ones, all columns.
+    // Name, new tokens, columns of the past, tokens of each row including the new ones, all columns.
     let shapes: [(&str, i64, i64, &[i64], i64); 8] = [
         ("a prompt", 7, 0, &[7], 7),
         ("two prompts", 5, 0, &[5, 5], 5),
@@ -209,7 +209,7 @@ fn grouped_attention_is_what_onnx_runtime_makes_of_it() {
             let what = format!("{name}, {shape}");
             let inputs = form.inputs(count, room, lengths, total);
             let (a, b) = (run(&own, &inputs), run(&low, &inputs));
-            // Of padding behind a prompt nothing is defined.
+            // The padding after a prompt is undefined.
             near(&what, &a[0], &b[0], (room == 0).then_some(lengths));
             near(&format!("{what}: keys"), &a[1], &b[1], Some(lengths));
             near(&format!("{what}: values"), &a[2], &b[2], Some(lengths));
@@ -303,7 +303,7 @@ fn blocks_of_the_standard_become_numbers() {
         let mut made = node("DequantizeLinear", &["codes", "scales", "zeros"], &["w"]);
         made.attribute = vec![int_attribute("axis", axis), int_attribute("block_size", 32)];
         let nodes = vec![made, node("Mul", &["x", "w"], &["y"])];
-        // No product: ONNX Runtime would make a MatMulNBits of it, which rounds what it multiplies.
+        // Not a product: ONNX Runtime would make a MatMulNBits of it, which quantizes its activations.
         let own = model(21, nodes, constants, vec![value("x", Float32, 2)], &["y"]);
         let low = lowered(&own);
         assert_eq!(low.graph().node.len(), 1);

@@ -1,5 +1,5 @@
-//! int8, fp8, weights in blocks and the pattern 2:4 on the way to TensorRT: what they cost on ONNX Runtime, which of them
-//! TensorRT-RTX builds without a device; and running an engine, or being told why not.
+//! int8, fp8, block-quantized weights and the pattern 2:4 for TensorRT: their error on ONNX Runtime, and which of
+//! them TensorRT-RTX builds without a GPU; also running an engine, or the reason why not.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn ids(model: &Model) -> Vec<Tensor> {
     vec![ids, Tensor::from_i64(&[1, 16], vec![1; 16]).unwrap()][..model.inputs().len()].to_vec()
 }
 
-/// Relative distance of the first float output from that of another model.
+/// Returns the relative distance of the first float output from that of another model.
 fn far(plain: &Model, other: &Model) -> f64 {
     let run = |model: &Model| {
         let session = SessionOptions { threads: 1, ..SessionOptions::default() };
@@ -124,7 +124,7 @@ fn calibration_data_are_read_or_refused() {
     assert!(missing.kind() == Kind::NotFound && missing.to_string().contains("none.txt"), "{missing}");
 }
 
-/// What is written in the documentation about int8 and fp8 comes from here.
+/// The source of the documentation's statements about int8 and fp8.
 #[test]
 fn what_rtx_takes_of_quantized_graphs() {
     if lacks("tensorrt-rtx") {
@@ -287,14 +287,14 @@ fn a_package_carries_an_engine_and_says_why_it_is_not_used() {
     if let Err(e) = opened.engine(&trusted, 0) {
         assert!(matches!(e.kind(), Kind::DeviceMissing | Kind::Backend), "{e}");
     }
-    // Of another model, or without a manifest, it does not come in.
+    // An engine of another model, or without a manifest, is rejected.
     let other = Model::load(&deps("onnx-tests/pytorch-converted/test_Conv2d/model.onnx")).unwrap();
     assert_eq!(compile(&other, &engine).err().unwrap().kind(), Kind::Mismatch);
     std::fs::remove_file(tensorrt::manifest::path_of(&engine)).unwrap();
     assert_eq!(compile(&model, &engine).err().unwrap().kind(), Kind::InvalidArgument);
 }
 
-/// What models above 2 GiB take, with a small one.
+/// The path for models above 2 GiB, with a small one.
 #[test]
 fn a_model_is_parsed_from_a_file_with_its_weights_beside_it() {
     if lacks("tensorrt-rtx") {

@@ -1,5 +1,5 @@
-//! Tokenizers against what transformers, tokenizers and sentencepiece make of the same files and texts
-//! (tests/fixtures/tokenizers/make.py; `OPTIMIZE_TOKENIZER_FIXTURES` names a folder with more of it).
+//! Tokenizers against the results of transformers, tokenizers and sentencepiece for the same files and texts
+//! (tests/fixtures/tokenizers/make.py; `OPTIMIZE_TOKENIZER_FIXTURES` names a folder with more).
 
 use optimize::error::{Kind, Result};
 use optimize::text::Tokenizer;
@@ -53,7 +53,7 @@ fn a_folder_a_package_and_a_copy_know_their_settings() {
     let ids = |path: &Path| Tokenizer::load(path).unwrap().encode("<new>", false).unwrap().ids;
     assert_eq!(ids(&folder), [258]);
     assert_eq!(ids(&folder.join("tokenizer.json")), [258]);
-    // Under another name it is a file by itself.
+    // Under another name, the file is loaded alone.
     std::fs::copy(folder.join("tokenizer.json"), folder.join("other.json")).unwrap();
     assert_eq!(ids(&folder.join("other.json")).len(), 5);
     write(
@@ -79,7 +79,7 @@ fn a_folder_a_package_and_a_copy_know_their_settings() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A tokenizer in which every piece is one token, cut by one step.
+/// Returns a tokenizer in which every piece is one token, split by one step.
 fn split(step: &Value) -> Result<Tokenizer> {
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
         "pre_tokenizer": step, "model": { "type": "WordLevel", "vocab": { "[UNK]": 0 }, "unk_token": "[UNK]" } });
@@ -91,7 +91,7 @@ fn by(pattern: &str) -> Tokenizer {
         .unwrap()
 }
 
-/// `texts[i]` must be cut into as many pieces as `cuts[i]` has ends; where each ends is told by cutting its beginnings.
+/// `texts[i]` must be split into as many pieces as `cuts[i]` has ends; each end is found by splitting prefixes.
 #[test]
 fn patterns_cut_as_onigurumas_dialect_has_it() {
     let all = fixture("patterns.json");

@@ -1,9 +1,9 @@
-//! Weights in blocks of 4 and 8 bits: each graph is run in ONNX Runtime before and after.
+//! Block-quantized weights of 4 and 8 bits: each graph is run in ONNX Runtime before and after.
 //!
-//! How close the outputs must be follows from the bits. Weights that are uniform in (-1, 1) have the root mean square
-//! 1/√3, and codes `b` bits wide are 2/(2ᵇ-1) apart, which is off by that over √12: 1/(2ᵇ-1) of the weights. Errors
-//! that have nothing to do with the activations stay that part of a sum of products; activations that are rounded to
-//! 8 bits add 1/255. See [`bound`].
+//! The required accuracy follows from the bits. Weights that are uniform in (-1, 1) have the root mean square 1/√3,
+//! and codes of `b` bits are 2/(2ᵇ-1) apart, which gives an error of that over √12: 1/(2ᵇ-1) of the weights. Errors
+//! that are independent of the activations keep this ratio in a sum of products; activations quantized to 8 bits add
+//! 1/255. See [`bound`].
 
 #[path = "weight_only/bodies.rs"]
 mod bodies;
@@ -29,14 +29,14 @@ use support::build::*;
 use support::{deps, runtime, scratch};
 
 const SCALES: [ScaleType; 3] = [ScaleType::Uint8, ScaleType::Float16, ScaleType::Float32];
-/// Activations stay float, or are rounded to 8 bits block by block.
+/// Activations stay float, or are quantized to 8 bits block by block.
 const LEVELS: [u32; 2] = [1, 4];
 
 fn options(bits: u32) -> QuantizeOptions {
     QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits, min_elements: 1, ..Default::default() }
 }
 
-/// All that a weight can become: bits, symmetric or not, scales, accuracy level.
+/// Returns all forms of a weight: bits, symmetric or not, scales, accuracy level.
 fn forms() -> Vec<QuantizeOptions> {
     forms_of(&[4, 8])
 }
@@ -54,8 +54,9 @@ fn forms_of(bits: &[u32]) -> Vec<QuantizeOptions> {
     forms
 }
 
-/// Root mean square of what may be off, relative to that of the outputs: two and a half times what the bits say, since
-/// a few sums of products may come out small. Codes, scales or zero points in a wrong place are off by about 1.
+/// Returns the maximum root mean square error relative to that of the outputs: two and a half times the error of the
+/// bits, since a few sums of products may be small. Codes, scales or zero points in a wrong place cause errors of
+/// about 1.
 fn bound(options: &QuantizeOptions) -> f64 {
     let weights = 1.0 / f64::from((1u32 << options.bits) - 1);
     let activations = if options.accuracy_level == 4 { 1.0 / 255.0 } else { 0.0 };
@@ -71,7 +72,7 @@ fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
     run_with(model, &SessionOptions { threads: 1, ..Default::default() }, inputs)
 }
 
-/// √(Σ (a-b)² / Σ a²) of the output that is furthest off.
+/// Returns √(Σ (a-b)² / Σ a²) of the output with the largest error.
 fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     assert_eq!(before.len(), after.len());
     let one = |((name, a), (other, b)): (&(String, Tensor), &(String, Tensor))| {
@@ -85,7 +86,7 @@ fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     before.iter().zip(after).map(one).fold(0.0, f64::max)
 }
 
-/// Quantizes, checks that the outputs agree, and gives result and report.
+/// Quantizes, checks that the outputs agree, and returns result and report.
 fn check(model: &Model, inputs: &[(&str, &Tensor)], options: &QuantizeOptions) -> (Model, Report) {
     let (result, report) = quantize(model, options, &Call::default()).unwrap();
     let found = error(&run(model, inputs), &run(&result, inputs));
@@ -113,7 +114,7 @@ fn initializers(model: &Model, dtype: DataType, rank: usize) -> Vec<&TensorProto
     model.graph().initializer.iter().filter(fits).collect()
 }
 
-/// The codes of a weight, which are stored once.
+/// Returns the codes of a weight, which are stored once.
 fn codes_of<'m>(model: &'m Model, weight: &str, bits: u32) -> &'m TensorProto {
     let start = format!("{weight}_int{bits}");
     let named = |t: &&TensorProto| t.name.as_ref().is_some_and(|name| name.starts_with(&start));
@@ -162,7 +163,8 @@ fn product(rows: i64, columns: i64) -> Model {
 
 #[test]
 fn every_form_of_the_blocks_agrees_with_the_float_product() {
-    // Rows that do not end with a block are padded, or their blocks are halved while most of the last would be padding.
+    // Rows that do not end with a block are padded, or their blocks are halved while most of the last would be
+    // padding.
     let blocks = [(16, 256, 16), (32, 256, 32), (64, 256, 64), (128, 256, 128), (256, 256, 256)];
     let ragged = [(16, 200, 16), (64, 200, 16), (128, 200, 128), (256, 200, 256), (32, 90, 32), (16, 7, 16)];
     for (block_size, rows, made) in blocks.into_iter().chain(ragged) {
@@ -188,7 +190,7 @@ fn every_form_of_the_blocks_agrees_with_the_float_product() {
 
 #[test]
 fn more_bits_and_smaller_blocks_are_closer() {
-    // Rows with one large value each: it spoils its block, so less is spoilt by a smaller one.
+    // Rows with one large value each: it affects its whole block, so a smaller block limits the damage.
     let mut values = smooth(256 * 48, 2.0);
     values.iter_mut().step_by(97).for_each(|v| *v *= 20.0);
     let node = op("MatMul", &["x", "w"], &["y"], &[]);
@@ -236,7 +238,7 @@ fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
         let (result, _) = check(&model, &[("x", &x)], form);
         let expected = (0, 1, usize::from(factors), usize::from(bias));
         let found = ["Gemm", "MatMulNBits"].map(|op| count(&result, op));
-        // Scales that are bytes are multiplied too, and so is the bias.
+        // uint8 scales are multiplied too, and so is the bias.
         let extra = usize::from(form.scale_type == ScaleType::Uint8) + usize::from(factors && bias);
         let muls = count(&result, "Mul") - extra;
         assert_eq!((found[0], found[1], muls, count(&result, "Add")), expected, "{number}");
@@ -272,7 +274,7 @@ fn a_table_that_is_also_the_head_is_stored_once() {
     let table = |width: i64| vec![weight("table", &[40, width])];
     let inputs = || vec![value("ids", Int64, &[2, 3])];
     let outputs = |width| vec![value("e", Float32, &[2, 3, width]), value("logits", Float32, &[2, 3, 40])];
-    // 80 is no multiple of the 32 that are asked for; blocks of 16 fit.
+    // 80 is not a multiple of the requested 32; blocks of 16 fit.
     for (width, block) in [(96, 32), (80, 16)] {
         let nodes = vec![gather(), turn("table", "turned"), op("MatMul", &["e", "turned"], &["logits"], &[])];
         let tied = model(17, inputs(), outputs(width), table(width), nodes);
@@ -327,7 +329,8 @@ fn half_precision_graphs_stay_half() {
     forms().iter().for_each(|form| drop(check(&table, &[("ids", &ids())], form)));
 }
 
-/// A product whose weight is stored shorter than it is used, as checkpoints are: Cast and Transpose in either order.
+/// Returns a product whose weight is stored in a shorter type than it is used, like in checkpoints: Cast and
+/// Transpose in either order.
 fn behind_a_cast(stored: DataType, cast_first: bool) -> Model {
     let chain = match cast_first {
         true => [cast("w", "c", Float32), turn("c", "t")],
@@ -345,7 +348,7 @@ fn weights_behind_a_cast_are_found_whatever_the_form() {
             let (model, x) = (behind_a_cast(stored, cast_first), uniform(&[4, 96], 0.5));
             for form in forms() {
                 let (result, _) = check(&model, &[("x", &x)], &form);
-                // Casts that are left bring scales to float.
+                // The remaining casts convert scales to float.
                 let casts = usize::from(form.scale_type != ScaleType::Float32);
                 assert_eq!((count(&result, "Cast"), count(&result, "Transpose")), (casts, 0));
             }
@@ -353,12 +356,12 @@ fn weights_behind_a_cast_are_found_whatever_the_form() {
             let found = error(&run(&model, &[("x", &x)]), &run(&result, &[("x", &x)]));
             assert!(found > 0.0 && found < 0.02, "{found}");
             assert!(report.nodes[0].reason.contains("MatMulInteger"), "{}", report.nodes[0].reason);
-            // One Cast is left, of the sums.
+            // One Cast remains, that of the sums.
             assert_eq!((count(&result, "Cast"), count(&result, "Transpose")), (1, 0));
             assert!(initializers(&result, stored, 2).is_empty());
         }
     }
-    // A table and its head behind one Cast.
+    // A table and its output layer after one Cast.
     let nodes = vec![
         cast("table", "c", Float32),
         op("Gather", &["c", "ids"], &["e"], &[]),

@@ -14,7 +14,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gradients")
 }
 
-/// Largest difference, as a share of the largest element that there should be, or of `least` if that is more.
+/// Returns the largest difference relative to the largest expected element, or to `least` if that is larger.
 fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
     let expected: Vec<f64> = match expected.dtype() {
         DataType::Float64 => expected.as_slice::<f64>().unwrap().to_vec(),
@@ -26,7 +26,8 @@ fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
     found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
 }
 
-/// The gradients of the sum of `y` times `direction`, with the learned constants made inputs or left as they are.
+/// Returns the gradients of the sum of `y` times `direction`, with the trained constants made inputs or left
+/// unchanged.
 pub(super) fn gradients(
     mut proto: ModelProto,
     names: &[String],
@@ -64,7 +65,7 @@ pub(super) fn gradients(
     Ok(session.run(inputs, &wanted, &call)?.into_iter().map(|(_, tensor)| tensor).collect())
 }
 
-/// The worst error of a case, and where. `open` makes what is learned an input of sizes that are known in a run only.
+/// Returns the worst error of a case, and its place. `open` makes trained constants inputs with dynamic sizes.
 fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
     let mut proto = Model::load(model).unwrap().proto().clone();
     let tensors = read_tensors(expected).unwrap();
@@ -98,7 +99,7 @@ fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 
-/// Forms that need the number of heads or their width, which models fix: cases whose names begin so.
+/// Forms that need the number of heads or their width, which models fix: cases whose names begin like this.
 const STATIC: [&str; 8] = [
     "Attention-4",
     "Attention-bool",
@@ -138,10 +139,10 @@ fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
         seen.extend(proto.graph().node.iter().map(|node| node.op().to_owned()));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // What has a rule has a case.
+    // Every rule has a case.
     let covered = registry::RULES.iter().flat_map(|(ops, _)| ops.iter().copied());
     let untested: Vec<&str> = covered.filter(|op| !seen.contains(*op)).collect();
-    // RMSNormalization becomes SimplifiedLayerNormalization; the casts and Dropout are of whole models.
+    // RMSNormalization becomes SimplifiedLayerNormalization; the casts and Dropout are tested in whole models.
     assert_eq!(untested, ["Cast", "CastLike", "Dropout", "SimplifiedLayerNormalization"], "no case tests these");
 }
 
@@ -184,13 +185,13 @@ fn an_encoder_has_the_gradients_that_pytorch_gives() {
     }
     let found = gradients(proto, &names, &inputs, get("direction")).unwrap();
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
-        // What is added to all keys changes no share: the gradient of their bias is 0, but for rounding.
+        // A value added to all keys changes no probability: the gradient of their bias is 0 except for rounding.
         let error = off(found, expected, if name.ends_with("key.bias") { 1e-2 } else { 1e-3 });
         assert!(error <= 1e-5, "{name} is off by {error:.1e}");
     }
 }
 
-/// Where a function has a kink, a pole or a tie: what PyTorch 2.15 gives.
+/// At a kink, a pole or a tie of a function: the result of PyTorch 2.15.
 #[test]
 fn kinks_have_the_slopes_that_pytorch_gives() {
     let number = |name: &str, value: f32| edit::float_tensor(name, &[], &[value]);

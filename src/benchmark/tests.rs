@@ -30,7 +30,7 @@ fn models_with_different_inputs_are_not_compared() {
     same_inputs(&[info("input_ids", DataType::Int64), info("past_key_values.0.key", DataType::Float32)], &one).unwrap();
 }
 
-/// Every number in a report must be one: JSON turns the others into null.
+/// Checks that every number in a report is finite: JSON turns the others into null.
 fn numbers_are_finite(value: &serde_json::Value, at: &str) {
     match value {
         serde_json::Value::Object(map) => map.iter().for_each(|(k, v)| numbers_are_finite(v, &format!("{at}.{k}"))),

@@ -42,7 +42,7 @@ fn batch(tensors: &HashMap<String, Tensor>) -> Batch {
     Batch { rows, columns, ids: ids.as_slice::<i64>().unwrap().to_vec(), keep, ..Batch::default() }
 }
 
-/// Losses and gradients of the training graph, by name of the weight.
+/// Returns losses and gradients of the training graph, by name of the weight.
 fn run(
     graphs: &Graphs,
     model: &Model,
@@ -128,7 +128,7 @@ fn check_parts(prefix: &str, tensors: &HashMap<String, Tensor>, found: &HashMap<
     assert!(seen >= 2);
 }
 
-/// Teacher and student of the fixture `training`, and what the student is compared by.
+/// Returns teacher and student of the fixture `training`, and their pairs of values.
 fn decoders() -> (Model, Model, Pair) {
     let model = |name: &str| tiny(&format!("checkpoints/{name}"), Dialect::Runtime);
     (model("llama-yarn"), model("llama"), Pair { teacher: "logits".into(), student: "logits".into() })
@@ -176,7 +176,7 @@ fn hidden_states_and_relations_have_the_loss_and_gradients_that_pytorch_gives() 
             relations: one("relations"),
         };
         let mut signals = Signals::find(&teacher, &student, asked, false).unwrap();
-        // The reference is of the outputs alone.
+        // The reference covers only the outputs.
         signals.hidden.truncate(1);
         let call = Call::default();
         let (mut asked, known) = Teacher::new(test_runtime(), &teacher, &signals, &one_thread(), &call).unwrap();
@@ -293,9 +293,9 @@ fn tables_learn_the_same_row_by_row() {
             let b = whole.step(&batches, &options, count, 1e-3, &stop).unwrap();
             assert!((a.loss - b.loss).abs() <= f64::from(tolerance) * b.loss, "step {count}: {a:?} {b:?}");
             assert!((a.norm - b.norm).abs() <= 1e-4 * b.norm, "step {count}: {a:?} {b:?}");
-            // Other words, so that those of before are not read for a while.
+            // Other words, so that the previous ones are not read for a while.
             batch.ids.iter_mut().for_each(|id| *id = (*id + 1) % 20);
-            // Not after each step, so that some rows have several to catch up with.
+            // Not after each step, so that some rows have several steps to catch up.
             if count % 3 == 0 {
                 let (a, b) = (rows.snapshot().unwrap(), whole.snapshot().unwrap());
                 let worst = a.iter().zip(&b).map(|(a, b)| apart(a, b)).fold(0f32, f32::max);
@@ -331,7 +331,7 @@ fn weights_that_stay_on_a_device_learn_the_same() {
         let (loss, _) = host.measure(&batches, &stop).unwrap();
         let (again, _) = device.measure(&batches, &stop).unwrap();
         assert!((loss - again).abs() < 1e-4 * loss, "{loss} {again}");
-        // A loss that is no number changes nothing.
+        // A loss that is NaN changes nothing.
         let before = device.snapshot().unwrap();
         let mut broken = before.clone();
         broken[0].fill(f32::NAN);

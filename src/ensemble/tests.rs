@@ -1,4 +1,4 @@
-//! Ensembles of real and of tiny random models, against each member run for itself.
+//! Ensembles of real and of tiny random models, against each member run separately.
 
 use super::combine::tests::reference;
 use super::*;
@@ -46,7 +46,7 @@ fn alone(model: &Model) -> Generator {
     Generator::new(test_runtime(), model, &session(), &Call::default()).unwrap()
 }
 
-/// An ensemble in which the method has the members and the weights that it takes.
+/// Returns an ensemble with the members and the weights that the method requires.
 fn of(method: Method, models: &[Model]) -> Ensemble {
     let count = if method == Method::Contrastive { 2 } else { models.len() };
     let weights = match method {
@@ -76,7 +76,7 @@ fn top(values: &[f32]) -> i64 {
     (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best }) as i64
 }
 
-/// How far logarithms of probabilities are from probabilities, at most.
+/// Returns the largest difference between logarithms of probabilities and probabilities.
 fn farthest(logs: &[f32], expected: &[f64]) -> f64 {
     logs.iter().zip(expected).map(|(log, p)| (f64::from(*log).exp() - p).abs()).fold(0.0, f64::max)
 }
@@ -93,7 +93,7 @@ fn a_thousand_steps_of_every_method_are_those_of_the_formula() {
         let mut rows = together(&ensemble);
         let mut steps = 0;
         while steps < 1000 {
-            // Twenty rows at once, each begun with another token.
+            // Twenty rows at once, each beginning with another token.
             rows.start(20).unwrap();
             members[..count].iter_mut().for_each(|member| member.start(20).unwrap());
             for row in 0..20 {
@@ -137,7 +137,7 @@ fn one_member_or_equal_ones_write_what_the_model_writes() {
         assert_eq!((written.tokens, written.text), (plain.tokens.clone(), plain.text.clone()), "{method:?}");
         assert!(written.uncertainty.iter().all(|u| u.agreement > 0.999 && u.mutual_information < 1e-9), "{method:?}");
     }
-    // A member without weight is not even loaded; what is left is the plain generator, draws included.
+    // A member with weight 0 is not even loaded; the rest is the plain generator, including samples.
     let drop_layer = PruneOptions { method: PruneMethod::Structured, drop_layers: 1, ..PruneOptions::default() };
     let other = prune(&model, &PruneOptions { sparsity: 0.0, ..drop_layer }, &Call::default()).unwrap().0;
     let weights = EnsembleOptions { weights: vec![1.0, 0.0], ..EnsembleOptions::default() };
@@ -148,7 +148,7 @@ fn one_member_or_equal_ones_write_what_the_model_writes() {
     let expected = alone(&model).generate(&prompt, &drawn, None, &Call::default()).unwrap().remove(0);
     let written = together(&one).generate(&prompt, &drawn, None, &Call::default()).unwrap().remove(0);
     assert_eq!(written.tokens, expected.tokens);
-    // Two that differ: the text is streamed whole, and the threads do not change it.
+    // Two different members: the whole text is streamed, and the number of threads does not change it.
     let two = Ensemble::new(vec![model, other], EnsembleOptions::default()).unwrap();
     let mut streamed = String::new();
     let mut tell = |written: &crate::text::Written<'_>| {
@@ -315,7 +315,7 @@ fn reranking_takes_the_text_that_all_like_best() {
     let mut rows = together(&ensemble);
     let best = rows.generate(&prompts, &how, None, &Call::default()).unwrap();
     assert_eq!(rows.tokens(1).unwrap()[2..], best[1].tokens);
-    // What each member would have offered, scored by all of them.
+    // The texts that each member would have generated, scored by all of them.
     let mut members: Vec<Generator> = models.iter().map(alone).collect();
     let mut score = |prompt: &[i64], text: &[i64]| -> f64 {
         let mut sum = 0.0;
@@ -367,7 +367,7 @@ fn a_manifest_is_a_model_and_knows_its_members() {
     let manifest = ensemble.save(&folder.join("both")).unwrap();
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("\"../members/gpt2\""), "{text}");
-    // Moved together, the members are found.
+    // If moved together, the members are found.
     let moved = folder.with_extension("moved");
     std::fs::rename(&folder, &moved).unwrap();
     let again = Ensemble::load(&moved.join("both")).unwrap();
@@ -400,7 +400,7 @@ fn what_does_not_go_together_is_refused_by_name() {
     let (kind, text) = refused(vec![llama(), tiny("gpt2", Dialect::Portable)], plain());
     assert!(kind == Kind::Unsupported && text.contains("member 2") && text.contains("Concatenated"), "{text}");
     let (_, text) = refused(vec![llama(), smollm2()], plain());
-    // One has no tokenizer: the widths of the logits tell, and the caller is told.
+    // One has no tokenizer: the width of the logits shows it, and the caller is notified.
     assert!(text.contains("150"), "{text}");
     let numbers = |models: Vec<Model>| refused(models, EnsembleOptions { task: Some(Task::Unknown), ..plain() });
     assert!(numbers(vec![matrix(1.0, "y", 3), matrix(1.0, "z", 3), llama()]).1.contains("member 3"));

@@ -1,21 +1,21 @@
-//! Calls of the functions of the header, right and wrong in one way, as C code.
+//! Calls of the functions of the header, valid or with one error, as C code.
 
 use crate::header::{Function, Header, Variable};
 
-/// One call: what it tests, and a C function body.
+/// A call: what it tests, and a C function body.
 pub struct Case {
     pub title: String,
     pub body: String,
 }
 
-/// What a call must answer.
+/// The expected result of a call.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    /// This status; accessors, which have none, may answer anything.
+    /// This status; accessors, which return none, may return anything.
     Status(&'static str),
-    /// Any status but OPTIMIZE_OK.
+    /// Any status except OPTIMIZE_OK.
     Failure,
-    /// As `Status`, but an accessor must answer what stands for "nothing there".
+    /// Like `Status`, but an accessor must return its empty value.
     StatusOrEmpty(&'static str),
 }
 
@@ -33,7 +33,7 @@ pub enum Kind {
     Texts,
     /// A struct that begins with `struct_size`.
     Sized(String),
-    /// An `int32_t` that stands for an enum.
+    /// An `int32_t` with enum values.
     Enum,
     /// A number of elements or bytes, or an index.
     Size,
@@ -42,15 +42,15 @@ pub enum Kind {
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Null {
-    /// It is no pointer.
+    /// Not a pointer.
     Never,
-    /// Needed: NULL is an error.
+    /// Required: NULL is an error.
     Refused,
-    /// Documented to be fine.
+    /// Documented as allowed.
     Taken,
 }
 
-/// A valid argument. `local` is the variable it lies in.
+/// A valid argument. `local` is its variable.
 pub struct Argument {
     pub local: String,
     pub kind: Kind,
@@ -60,7 +60,7 @@ pub struct Argument {
     after: String,
 }
 
-/// Pointers that may be NULL, besides options, call and error.
+/// Pointers that may be NULL, in addition to options, call and error.
 const OPTIONAL: [(&str, &str); 23] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
@@ -87,7 +87,7 @@ const OPTIONAL: [(&str, &str); 23] = [
     ("optimize_tokenizer_encode", "type_ids"),
 ];
 
-/// Functions that refuse with their defaults, whatever the machine has: engines are code, and the package has none.
+/// Functions that fail with their defaults on every machine: engines contain code, and the package has none.
 const REFUSING: [(&str, &str); 3] = [
     ("optimize_tensorrt_open", "OPTIMIZE_UNTRUSTED"),
     ("optimize_model_benchmark_engine", "OPTIMIZE_UNTRUSTED"),
@@ -98,11 +98,11 @@ fn refusal(function: &Function) -> Option<Answer> {
     REFUSING.iter().find(|(name, _)| *name == function.name).map(|(_, status)| Answer::Status(status))
 }
 
-/// Functions whose model writes text.
+/// Functions whose model generates text.
 const DECODERS: [&str; 4] =
     ["optimize_generator_new", "optimize_model_distill", "optimize_model_render_chat", "optimize_model_evaluate"];
 
-/// Values of enums that are understood, and then ask for what a model that writes text, or this version, cannot do.
+/// Enum values that are valid but require a text model, or are not supported by this version.
 const BEYOND: [&str; 4] = [
     "OPTIMIZE_EVALUATE_EMBEDDING",
     "OPTIMIZE_EVALUATE_CLASSIFICATION",
@@ -110,7 +110,7 @@ const BEYOND: [&str; 4] = [
     "OPTIMIZE_PRUNE_STRUCTURED",
 ];
 
-/// Values of enums that are understood, and then ask for something that is not given with them.
+/// Enum values that are valid but require another argument that is missing.
 const WANTING: [&str; 16] = [
     "OPTIMIZE_ENSEMBLE_WEIGHTED",
     "OPTIMIZE_ENSEMBLE_CONCAT",
@@ -130,17 +130,17 @@ const WANTING: [&str; 16] = [
     "OPTIMIZE_CALIBRATION_MSE",
 ];
 
-/// What a call with a known enum value must answer.
+/// Returns the expected result of a call with a known enum value.
 pub fn answer_of(function: &Function, value: &str) -> Answer {
     if let Some(refused) = refusal(function) {
         return refused;
     }
     match value {
-        // No engine of it learns.
+        // Its engines cannot be trained.
         "OPTIMIZE_PROVIDER_TENSORRT" if function.name == "optimize_model_distill" => {
             Answer::Status("OPTIMIZE_UNSUPPORTED")
         }
-        // Their libraries are not among what `make deps` fetches.
+        // Their libraries are not fetched by `make deps`.
         "OPTIMIZE_TENSORRT_NVINFER"
         | "OPTIMIZE_TENSORRT_ONNXRUNTIME"
         | "OPTIMIZE_PROVIDER_CUDA"
@@ -151,7 +151,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
     }
 }
 
-/// Arguments that their type does not tell: function (`*` is any), type, name, C expression.
+/// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
 const VALUES: [(&str, &str, &str, &str); 54] = [
     ("optimize_context_providers", "uint32_t", "device_id", "0"),
     ("optimize_model_distill", "const char *", "text", "training_text"),
@@ -209,7 +209,7 @@ const VALUES: [(&str, &str, &str, &str); 54] = [
     ("*", "size_t", "count", "2"),
 ];
 
-/// A table says how to make each argument valid: a parameter it does not know must be added to it.
+/// Returns how to make each argument valid, from a table: an unknown parameter must be added to it.
 pub fn arguments(header: &Header, function: &Function) -> Vec<Argument> {
     function.params.iter().map(|param| argument(header, function, param)).collect()
 }
@@ -237,7 +237,7 @@ fn is_optional(function: &Function, param: &Variable) -> bool {
     OPTIONAL.contains(&(function.name.as_str(), param.name.as_str()))
 }
 
-/// Handles, structs and places for results: their types say what is needed.
+/// Returns the argument for handles, structs and places for results, which follow from their types.
 fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Argument> {
     let (ctype, name, local) = (param.ctype.as_str(), &param.name, format!("a_{}", param.name));
     let bare = ctype.trim_start_matches("const ").trim_end_matches('*').trim_end();
@@ -260,7 +260,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             () => maker_of(bare),
         };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);
-        // A function that frees has done it already.
+        // A function that frees has already done so.
         let freed = function.name == free_of(bare);
         return Some(if freed { made } else { made.after(format!("{}({local});", free_of(bare))) });
     }
@@ -297,7 +297,7 @@ fn by_name(function: &Function, param: &Variable) -> Argument {
         }
         handles if handles.ends_with("_t *const *") => {
             let handle = handles.trim_start_matches("const ").trim_end_matches(" *const *");
-            // Models in a list are to write text together.
+            // Models in a list must be able to generate text together.
             let maker = if handle == "optimize_model_t" { "make_decoder".to_owned() } else { maker_of(handle) };
             let setup = format!("{handle} *made = {maker}();\n    const {handle} *{local}[] = {value};");
             let kind = Kind::Handles(handle.to_owned());
@@ -311,20 +311,20 @@ fn by_name(function: &Function, param: &Variable) -> Argument {
     if is_optional(function, param) { made.null(Null::Taken) } else { made }
 }
 
-/// The function that frees a handle.
+/// Returns the function that frees a handle.
 pub fn free_of(handle: &str) -> String {
     format!("{}_free", handle.trim_end_matches("_t"))
 }
 
-/// The function of the prelude that makes a handle.
+/// Returns the function of the prelude that makes a handle.
 pub fn maker_of(handle: &str) -> String {
     handle.trim_end_matches("_t").replacen("optimize", "make", 1)
 }
 
-/// What is different from a valid call.
+/// The difference from a valid call.
 #[derive(Default)]
 pub struct Change {
-    /// Arguments by position, and the C expression to give instead.
+    /// Arguments by index, and the C expression to use instead.
     pub values: Vec<(usize, String)>,
     /// C statements before the call, and after it.
     pub before: String,
@@ -341,7 +341,7 @@ impl Change {
     }
 }
 
-/// A call of `function` that differs from a valid one by `change` and must give `answer`.
+/// Returns a call of `function` that differs from a valid one by `change` and must return `answer`.
 pub fn case(header: &Header, function: &Function, what: &str, change: &Change, answer: Answer) -> Case {
     let arguments = arguments(header, function);
     let changed = |index: usize| change.values.iter().find(|(at, _)| *at == index).map(|(_, value)| value.as_str());
@@ -369,7 +369,7 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
         }
     }
     for (index, argument) in arguments.iter().enumerate() {
-        // A place that was not given has not been written; a handle that was not given has not been freed.
+        // A place that was not passed has not been written; a handle that was not passed has not been freed.
         let replaced = changed(index).is_some();
         match &argument.kind {
             Kind::Handle(handle) if replaced => lines.push(format!("{}({});", free_of(handle), argument.local)),
@@ -383,7 +383,7 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
     Case { title: format!("{}: {what}", function.name), body: format!("    {}\n", lines.join("\n    ")) }
 }
 
-/// Whether `answer` is what stands for nothing in this type.
+/// Returns the empty value of this type.
 fn empty(returns: &str) -> &'static str {
     match returns {
         "size_t" | "int32_t" => "answer == 0",

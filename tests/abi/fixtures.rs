@@ -21,7 +21,7 @@ const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [], "normalizer": 
 "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
 "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "[UNK]": 2}, "unk_token": "[UNK]"}}"#;
 
-/// y = x * w with x of float32[1, 32] and w of float32[32, 32]: small, and large enough to be quantized.
+/// Returns y = x * w with x of float32[1, 32] and w of float32[32, 32]: small, and large enough to be quantized.
 fn model() -> Vec<u8> {
     let weights: Vec<u8> = (0..1024).flat_map(|i| (i as f32 * 0.37).sin().to_le_bytes()).collect();
     let node = [text(1, "x"), text(1, "w"), text(2, "y"), text(4, "MatMul")].concat();
@@ -36,12 +36,12 @@ fn model() -> Vec<u8> {
     [number(1, 8), bytes(7, &graph.concat()), bytes(8, &number(2, 17))].concat()
 }
 
-/// A protobuf field that is a number.
+/// Returns a protobuf field with a number.
 fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
-/// A protobuf field that is bytes, a text or a message.
+/// Returns a protobuf field with bytes, a string or a message.
 fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
 }

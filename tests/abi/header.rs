@@ -1,15 +1,15 @@
 //! Reads `include/optimize.h`: functions with their parameters, structs with their fields, enums, handles.
 //!
-//! Not a C parser: it knows what cbindgen writes, and panics at anything else.
+//! This is not a C parser: it knows the output of cbindgen, and panics at anything else.
 
-/// What the header declares.
+/// The declarations of the header.
 #[derive(Default)]
 pub struct Header {
     pub functions: Vec<Function>,
     /// Structs with fields.
     pub structs: Vec<Struct>,
     pub enums: Vec<Enum>,
-    /// Structs without: `optimize_model_t` …
+    /// Structs without fields: `optimize_model_t` …
     pub handles: Vec<String>,
     /// Types of pointers to functions, each as its declaration on one line.
     pub callbacks: Vec<String>,
@@ -78,13 +78,13 @@ impl Header {
 }
 
 impl Function {
-    /// Whether it can fail: it answers with a status and takes a place for the error.
+    /// Returns whether it can fail: it returns a status and has an error parameter.
     pub fn is_fallible(&self) -> bool {
         self.params.last().is_some_and(|p| p.name == "error" && p.ctype == "optimize_error_t **")
     }
 }
 
-/// Lines that C sees: no `#` lines, nothing between `#ifdef __cplusplus` and `#endif`.
+/// Returns the lines that C sees: no `#` lines, nothing between `#ifdef __cplusplus` and `#endif`.
 fn without_preprocessor(text: &str) -> String {
     let mut cpp = false;
     let mut kept = String::new();
@@ -102,7 +102,7 @@ fn without_preprocessor(text: &str) -> String {
     kept
 }
 
-/// Splits at `separator` outside braces; gives the comments outside braces and the rest of each piece.
+/// Splits at `separator` outside braces; returns the comments outside braces and the rest of each piece.
 fn pieces(text: &str, separator: char) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let (mut doc, mut code, mut depth) = (String::new(), String::new(), 0);
@@ -110,7 +110,7 @@ fn pieces(text: &str, separator: char) -> Vec<(String, String)> {
     while let Some(c) = rest.chars().next() {
         let comment = if rest.starts_with("/*") { rest.find("*/").map(|end| end + 2) } else { None };
         if let Some(end) = comment {
-            // Inside braces comments stay: they are split off when the inside is read.
+            // Comments inside braces are kept: they are split off when the inside is read.
             if depth == 0 { &mut doc } else { &mut code }.push_str(&rest[..end]);
             rest = &rest[end..];
             continue;
@@ -132,7 +132,7 @@ fn pieces(text: &str, separator: char) -> Vec<(String, String)> {
     found
 }
 
-/// `NAME { BODY } NAME` as name and body.
+/// Returns name and body of `NAME { BODY } NAME`.
 fn braced(text: &str) -> (String, &str) {
     let (open, close) = (text.find('{').expect("{"), text.rfind('}').expect("}"));
     (text[close + 1..].trim().to_owned(), &text[open + 1..close])

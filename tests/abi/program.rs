@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Fails with all that went wrong in any of the cases.
+/// Fails with all errors of all cases.
 pub fn run(name: &str, cases: &[Case]) {
     let folder = new_folder(name);
     fixtures::write(&folder, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
@@ -47,7 +47,7 @@ fn source(cases: &[Case]) -> String {
     code
 }
 
-/// The library of the profile that is tested: cargo builds it beside the test.
+/// Returns the library of the tested profile: cargo builds it next to the test.
 fn library() -> PathBuf {
     let this = std::env::current_exe().expect("the path of this test");
     let library = this.parent().expect("a folder").join("liboptimize.so");
@@ -59,7 +59,7 @@ fn library() -> PathBuf {
     library
 }
 
-/// A folder of this name for a program, made anew.
+/// Creates an empty folder with this name for a program.
 pub fn new_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("abi-{name}"));
     drop(std::fs::remove_dir_all(&folder));
@@ -85,7 +85,7 @@ pub fn compile(folder: &Path, source: &str) -> PathBuf {
     program
 }
 
-/// What went wrong. A case that ends the program is noted, and the program begun again behind it.
+/// Returns the errors. If a case ends the program, this is recorded, and the program continues after it.
 fn run_all(program: &Path, folder: &Path, cases: &[Case]) -> Vec<String> {
     let mut failures = Vec::new();
     let mut next = 0;

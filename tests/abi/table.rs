@@ -1,8 +1,8 @@
-//! `tests/abi/table.txt`: what programs that are linked to the library rely on, as the C compiler sees it. Functions
+//! `tests/abi/table.txt`: the ABI that programs linked to the library rely on, as the C compiler sees it. Functions
 //! with their parameters, values of enums, sizes of structs and the offset and size of each of their fields.
 //!
-//! The table may only grow: a line that is there stays, except that an option struct (one that begins with
-//! `struct_size`) may become larger.
+//! The table may only grow: existing lines stay, except that an option struct (one that begins with `struct_size`)
+//! may become larger.
 
 use crate::header::{Header, Struct};
 use crate::program::{compile, new_folder};
@@ -11,10 +11,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// Set to `write` to add what is new to the committed table.
+/// Set to `write` to add new lines to the committed table.
 const VARIABLE: &str = "OPTIMIZE_ABI_TABLE";
 
-/// A C program that prints the table. That it links shows that the library has every function.
+/// Returns a C program that prints the table. Linking it shows that the library has every function.
 fn source(header: &Header) -> String {
     let mut prints = String::new();
     let mut line = |format: &str, values: &str| writeln!(prints, "    printf({format:?} \"\\n\"{values});").unwrap();
@@ -50,7 +50,7 @@ fn source(header: &Header) -> String {
     )
 }
 
-/// The table of the header and the library as they are now, sorted.
+/// Returns the current table of the header and the library, sorted.
 fn current(header: &Header) -> Vec<String> {
     let folder = new_folder("table");
     let program = compile(&folder, &source(header));
@@ -62,7 +62,7 @@ fn current(header: &Header) -> Vec<String> {
     lines
 }
 
-/// Lines of `before` that do not hold any more.
+/// Returns the lines of `before` that are no longer true.
 fn broken<'a>(before: &'a [String], now: &[String], header: &Header) -> Vec<&'a str> {
     let sizes: BTreeMap<&str, u64> = now.iter().filter_map(|line| size_of(line)).collect();
     let may_grow = |name: &str| header.struct_named(name).is_some_and(|s| s.fields[0].name == "struct_size");
@@ -74,7 +74,7 @@ fn broken<'a>(before: &'a [String], now: &[String], header: &Header) -> Vec<&'a 
     before.iter().filter(|line| !holds(line)).map(String::as_str).collect()
 }
 
-/// The name and size in a line `struct NAME : SIZE bytes`.
+/// Returns name and size in a line `struct NAME : SIZE bytes`.
 fn size_of(line: &str) -> Option<(&str, u64)> {
     let (name, size) = line.strip_prefix("struct ")?.strip_suffix(" bytes")?.split_once(" : ")?;
     Some((name, size.parse().ok()?))

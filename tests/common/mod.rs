@@ -1,13 +1,13 @@
-//! What several tests need: folders that vanish, seeded numbers, and models written byte by byte.
+//! Shared by several tests: temporary folders, seeded numbers, and models written byte by byte.
 //!
-//! The models are built without the library's own writer, so that a mistake in it is not made twice.
+//! The models are built without the library's own writer, so that an error in it is not repeated.
 
 #![allow(dead_code)] // each test uses its own part
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A fresh folder that is removed when dropped: under `OPTIMIZE_TEST_TMP` if set, else under `target/tmp`.
+/// A new folder that is removed when dropped: under `OPTIMIZE_TEST_TMP` if set, else under `target/tmp`.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -28,7 +28,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Names of all files in it, hidden ones too, sorted.
+    /// Returns the names of all files in it, including hidden ones, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -43,7 +43,7 @@ impl Drop for Folder {
     }
 }
 
-/// Numbers that look random and are the same in every run (splitmix64).
+/// Pseudorandom numbers that are the same in every run (splitmix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -107,7 +107,7 @@ impl Proto {
         values.into_iter().fold(self, |whole, value| whole.message(field, value))
     }
 
-    /// Appends bytes as they are, valid or not.
+    /// Appends bytes unchanged, valid or not.
     pub fn raw(mut self, bytes: &[u8]) -> Proto {
         self.0.extend_from_slice(bytes);
         self
@@ -146,7 +146,7 @@ pub fn tensor_attribute(name: &str, tensor: Proto) -> Proto {
     Proto::new().text(1, name).message(5, tensor).int(20, 4)
 }
 
-/// A value of type float; a negative dimension stands for a name, `n`.
+/// A value of type float; a negative dimension is the symbol `n`.
 pub fn value(name: &str, dims: &[i64]) -> Proto {
     let dim = |&d: &i64| if d < 0 { Proto::new().text(2, "n") } else { Proto::new().int(1, d) };
     let shape = Proto::new().all(1, dims.iter().map(dim));
@@ -154,17 +154,17 @@ pub fn value(name: &str, dims: &[i64]) -> Proto {
     Proto::new().text(1, name).message(2, kind)
 }
 
-/// A graph that takes `x` and gives `y`, to which nodes, initializers … are to be added.
+/// Returns a graph with the input `x` and the output `y`, to which nodes, initializers … are added.
 pub fn graph() -> Proto {
     Proto::new().text(2, "main").message(11, value("x", &[1])).message(12, value("y", &[1]))
 }
 
-/// [`graph`] made whole by one node.
+/// Returns [`graph`] completed by one node.
 pub fn identity_graph() -> Proto {
     graph().message(1, node("Identity", &["x"], &["y"]))
 }
 
-/// A branch of an `If`: no inputs, one output that the nodes have to make.
+/// Returns a branch of an `If`: no inputs, one output that the nodes have to compute.
 pub fn branch(output: &str, nodes: impl IntoIterator<Item = Proto>) -> Proto {
     Proto::new().text(2, "branch").all(1, nodes).message(12, value(output, &[1]))
 }
@@ -173,7 +173,7 @@ pub fn opset(domain: &str, version: i64) -> Proto {
     Proto::new().text(1, domain).int(2, version)
 }
 
-/// IR version 10, operator set 21.
+/// Returns a model of IR version 10, opset 21.
 pub fn model(graph: Proto) -> Proto {
     Proto::new().int(1, 10).message(7, graph).message(8, opset("", 21))
 }

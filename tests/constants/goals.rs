@@ -1,11 +1,11 @@
-//! What a model is measured on reaches the goals that are measured, and what cannot be kept is said as it is.
+//! The sample of a model meets the measured goals, and goals that cannot be met are reported.
 
 use super::*;
 use optimize::calibrate::Calibration;
 use optimize::error::Kind;
 use optimize::quantize::quantize_with;
 
-/// A model that takes rows of multiples of 16 samples only.
+/// Returns a model that accepts only rows of multiples of 16 samples.
 fn frames() -> Model {
     let nodes = vec![
         node("Reshape", &["samples", "shape"], &["frames"]),
@@ -37,7 +37,7 @@ fn shapes_and_values_reach_what_is_measured() {
         assert!(refused.message().contains("`shapes`"), "{refused}");
         match made(&shapes) {
             Ok(_) => {}
-            // Whether int8 is faster here is for the machine to say.
+            // Whether int8 is faster depends on the machine.
             Err(e) => assert!(e.kind() == Kind::Unsupported && options.never_slower, "{e}"),
         }
     }

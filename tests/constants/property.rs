@@ -1,11 +1,11 @@
-//! Functions whose nodes take attributes from their calls, some nested, some with defaults, over weights that are constants,
-//! parameters or optional inputs: results give what originals give, whatever the calls and the callers say.
+//! Functions whose nodes take attributes from their calls, some nested, some with defaults, over weights that are
+//! constants, parameters or optional inputs: results equal the originals for all calls and callers.
 
 use super::*;
 
 const K: i64 = 32;
 
-/// Numbers that look random and are the same in every run (splitmix64).
+/// Pseudorandom numbers that are the same in every run (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -27,12 +27,12 @@ impl Random {
     }
 }
 
-/// What a function or its call says of one attribute.
+/// An attribute in a function or its call.
 struct Attribute {
     name: String,
     kind: i32,
     value: AttributeProto,
-    /// The function has a default, and some calls say nothing.
+    /// The function has a default, and some calls omit it.
     default: Option<AttributeProto>,
 }
 
@@ -51,14 +51,14 @@ fn number(random: &mut Random, name: &str, kind: i32) -> AttributeProto {
     }
 }
 
-/// The nodes of a function from `x` to `y`, with what it takes from its calls.
+/// The nodes of a function from `x` to `y`, with the attributes it takes from its calls.
 struct Body {
     nodes: Vec<NodeProto>,
     attributes: Vec<Attribute>,
 }
 
 impl Body {
-    /// An attribute of a node: said there, or taken from the call.
+    /// Returns an attribute of a node: set there, or taken from the call.
     fn attribute(&mut self, random: &mut Random, of: &str, kind: i32) -> AttributeProto {
         if random.chance(2) {
             return number(random, of, kind);
@@ -71,7 +71,7 @@ impl Body {
     }
 }
 
-/// `y = f(x)` for `[n, K]`; `weight` is the function's second input, if it has one.
+/// Returns `y = f(x)` for `[n, K]`; `weight` is the function's second input, if it has one.
 fn body(random: &mut Random, parameter: bool) -> Body {
     let mut body = Body { nodes: Vec::new(), attributes: Vec::new() };
     if !parameter {
@@ -140,7 +140,7 @@ fn function(name: &str, body: &Body, parameter: bool) -> FunctionProto {
     }
 }
 
-/// A call of a function: values for what it takes, but for some that have defaults.
+/// Returns a call of a function: values for its attributes, except for some with defaults.
 fn call(random: &mut Random, name: &str, body: &Body, inputs: &[&str], output: &str) -> NodeProto {
     let mut call = NodeProto { domain: Some("local".into()), ..node(name, inputs, &[output]) };
     let said = body.attributes.iter().filter(|a| a.default.is_none() || random.chance(2));
@@ -148,7 +148,7 @@ fn call(random: &mut Random, name: &str, body: &Body, inputs: &[&str], output: &
     call
 }
 
-/// A chain of calls and products.
+/// Returns a chain of calls and products.
 fn instance(random: &mut Random) -> Model {
     let (mut nodes, mut constants, mut optional, mut functions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let steps = 1 + random.below(3);
@@ -166,7 +166,7 @@ fn instance(random: &mut Random) -> Model {
         if !parameter && constants.last().is_some_and(|t: &TensorProto| t.name.as_ref() == Some(&w)) {
             nodes.push(node("MatMul", &[&x, &w], &[&y]));
             if random.chance(2) {
-                // Somebody else reads it as float.
+                // Another node reads it as float.
                 nodes.push(op("ReduceMean", &[&w], &[&format!("m{step}")], &[("keepdims", 0)]));
                 nodes.push(node("Add", &[&y, &format!("m{step}")], &[&format!("z{step}")]));
                 x = format!("z{step}");
@@ -201,7 +201,7 @@ fn instance(random: &mut Random) -> Model {
     Model::from_proto(proto)
 }
 
-/// A function around a call that hands on what it takes.
+/// Returns a function around a call that passes its attributes on.
 fn nest(
     random: &mut Random,
     body: &Body,
@@ -229,7 +229,7 @@ fn nest(
     nodes.push(call(random, &around, &outer, inputs, y));
 }
 
-/// The model with another default for an input.
+/// Returns the model with another default for an input.
 fn with_default(model: &Model, name: &str, other: &TensorProto) -> Option<Model> {
     let given = model.graph().input.iter().any(|input| input.name.as_deref() == Some(name));
     let mut proto = model.proto().clone();

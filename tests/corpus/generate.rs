@@ -1,10 +1,10 @@
-//! The hostile files of this folder, made by rule: `OPTIMIZE_WRITE_CORPUS=1 cargo test --test hostile` writes
-//! them and `index.txt` anew, and the same test checks that they are what this file says.
+//! The hostile files of this folder, generated: `OPTIMIZE_WRITE_CORPUS=1 cargo test --test hostile` writes them and
+//! `index.txt`, and the same test checks that they match this file.
 
 use crate::common::*;
 use optimize::error::Kind::{self, *};
 
-/// A hostile model: its files, and what loading the first of them must say.
+/// A hostile model: its files, and the expected error of loading the first of them.
 pub struct Case {
     /// Path in the corpus, and content; the model first.
     pub files: Vec<(String, Vec<u8>)>,
@@ -35,7 +35,7 @@ impl From<Proto> for Vec<u8> {
     }
 }
 
-/// Things people give by mistake.
+/// Files that users pass by mistake.
 fn not_models() -> Vec<Case> {
     let foreign = |name: &str, start: &[u8], phrase| case(name, [start, &[0; 40]].concat(), InvalidModel, phrase);
     vec![
@@ -60,7 +60,7 @@ fn not_models() -> Vec<Case> {
     ]
 }
 
-/// Bytes that are not protobuf, or not of the shape of a model.
+/// Bytes that are not protobuf, or do not have the structure of a model.
 fn wire() -> Vec<Case> {
     let valid = model(identity_graph()).0;
     let start = || Proto::new().int(1, 10);
@@ -108,7 +108,7 @@ fn wire() -> Vec<Case> {
     ]
 }
 
-/// Well-formed messages that are no model.
+/// Well-formed messages that are not models.
 fn structure() -> Vec<Case> {
     let with_opset = |version| Proto::new().int(1, 8).message(7, identity_graph()).message(8, opset("", version));
     let deep = (0..17).fold(branch("v", [node("Constant", &[], &["v"])]), |inner, _| {
@@ -290,14 +290,14 @@ fn functions() -> Vec<Case> {
     ]
 }
 
-/// A model in a folder of its own, beside `data.bin` with 16 bytes and `inner/data.bin`.
+/// Returns a model in its own folder, next to `data.bin` with 16 bytes and `inner/data.bin`.
 fn folder(name: &str, model: Proto, kind: Kind, phrase: &'static str) -> Case {
     let side = |path: &str| (format!("{name}/{path}"), (0..16).collect());
     let files = vec![(format!("{name}/model.onnx"), model.0), side("data.bin"), side("inner/data.bin")];
     Case { files, kind, phrase }
 }
 
-/// External data that lies where it must not, or not at all.
+/// External data in forbidden places, or missing.
 fn locations() -> Vec<Case> {
     let weights = |tensor: Proto| model(identity_graph().message(5, tensor));
     let at = |name: &str, entries: &[(&str, &str)], phrase| {
@@ -342,7 +342,7 @@ fn locations() -> Vec<Case> {
     ]
 }
 
-/// The same bad location in every corner of a model where a tensor can be.
+/// The same invalid location at every place of a model where a tensor can be.
 fn hidden() -> Vec<Case> {
     let bad = || external_tensor("w", &[("location", "../index.txt")]);
     let good = |name: &str| bytes_tensor(name, 8);

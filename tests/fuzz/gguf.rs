@@ -1,4 +1,4 @@
-//! Damage to GGUF files where it tells: in counts, lengths, types, dimensions, places and values.
+//! Damage to GGUF files at critical places: counts, lengths, types, dimensions, offsets and values.
 
 #[path = "../gguf/writer.rs"]
 #[allow(dead_code)] // the tests of GGUF use the rest
@@ -23,10 +23,10 @@ pub fn scored() -> Vec<u8> {
     file.write().0.to_vec()
 }
 
-/// A number of the header: where it is, and its bytes.
+/// An integer of the header: its offset, and its bytes.
 type Spot = (usize, usize);
 
-/// Walks over a header. It ends quietly where the file stops making sense: much of it is damaged already.
+/// Walks over a header. It ends quietly where the file becomes invalid: many files are already damaged.
 struct Walk<'a> {
     file: &'a [u8],
     at: usize,
@@ -91,12 +91,12 @@ fn walk(file: &[u8]) -> Walk<'_> {
     walk
 }
 
-/// Where the header ends, or stops making sense.
+/// Returns where the header ends or becomes invalid.
 pub fn header_end(file: &[u8]) -> usize {
     walk(file).at
 }
 
-/// A number becomes an extreme, its neighbour, or another of the numbers.
+/// Replaces an integer by an extreme value, a neighbouring value, or another of the integers.
 pub fn mutate(mut file: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let spots = walk(&file).spots;
     if spots.is_empty() {
@@ -112,7 +112,7 @@ pub fn mutate(mut file: Vec<u8>, random: &mut Random) -> Vec<u8> {
         3 => old.wrapping_add(1),
         4 => old.wrapping_sub(1),
         5 => old.wrapping_mul(2),
-        // What kinds, types and ranks there are.
+        // All kinds, types and ranks.
         6 => random.below(40) as u64,
         _ => file[other..other + other_width].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
     };

@@ -3,10 +3,10 @@
 use crate::common::Random;
 use std::ops::Range;
 
-/// Bytes that numbers turn absurd by.
+/// Bytes that make integers absurd.
 const BYTES: [u8; 8] = [0, 0xff, 0x7f, 0x80, 1, 3, 8, 9];
 
-/// Sizes, counts and places that arithmetic goes wrong at.
+/// Sizes, counts and offsets at which arithmetic overflows.
 pub const EXTREMES: [u64; 18] = [
     0,
     1,
@@ -32,7 +32,7 @@ pub fn extreme(random: &mut Random) -> u64 {
     EXTREMES[random.below(EXTREMES.len())]
 }
 
-/// Any bytes, most of them before `end`.
+/// Damages any bytes, most of them before `end`.
 pub fn bytes(mut bytes: Vec<u8>, end: impl Fn(&[u8]) -> usize, random: &mut Random) -> Vec<u8> {
     if bytes.is_empty() {
         return vec![random.next() as u8];
@@ -65,7 +65,7 @@ pub fn bytes(mut bytes: Vec<u8>, end: impl Fn(&[u8]) -> usize, random: &mut Rand
     bytes
 }
 
-/// What a value of JSON may become.
+/// Replacements of a JSON value.
 const VALUES: [&str; 30] = [
     "0",
     "-1",
@@ -99,7 +99,7 @@ const VALUES: [&str; 30] = [
     "[[[[[0]]]]]",
 ];
 
-/// JSON, Jinja: a number, a text or a name becomes another.
+/// Damages JSON or Jinja: a number, a string or a name becomes another.
 pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let words = words(&bytes);
     if words.is_empty() {
@@ -110,7 +110,7 @@ pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     match random.below(8) {
         0..=3 => drop(bytes.splice(word, VALUES[random.below(VALUES.len())].bytes())),
         4 => drop(bytes.splice(word, bytes[other].to_vec())),
-        // From one word to another: entries vanish, or come twice.
+        // From one word to another: entries are removed or duplicated.
         5 => drop(bytes.drain(word.start.min(other.start)..word.start.max(other.start))),
         6 => {
             let from = word.start.min(other.start);
@@ -126,7 +126,7 @@ pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Numbers, names and quoted texts.
+/// Returns the ranges of numbers, names and quoted strings.
 fn words(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte);
@@ -148,7 +148,7 @@ fn words(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// The header as the JSON that it is, with its length put right; or its length, or the end of the file.
+/// Damages the header as JSON with its length corrected; or its length, or the end of the file.
 pub fn safetensors(content: Vec<u8>, blind: bool, random: &mut Random) -> Vec<u8> {
     let length = content.first_chunk::<8>().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
     let Some(header) = usize::try_from(length).ok().and_then(|length| content.get(8..length.checked_add(8)?)) else {

@@ -1,9 +1,9 @@
-//! Damage to protobuf: to fields, with all lengths around them put right, so that it goes in deep.
+//! Damage to protobuf fields, with all enclosing lengths corrected, so that it reaches inner code.
 
 use crate::common::*;
 use crate::mutate;
 
-/// Three small models that use everything a file can hold; `weights.data` is beside them.
+/// Returns three small models that use everything a file can contain; `weights.data` is next to them.
 pub fn everything() -> [Vec<u8>; 3] {
     let body = branch("v", [node("Add", &["x", "k"], &["v"]).text(3, "add")]).message(5, bytes_tensor("k", 1));
     let other = branch("v", [node("Neg", &["x"], &["v"])]).message(13, value("v", &[-1]));
@@ -34,7 +34,7 @@ pub fn everything() -> [Vec<u8>; 3] {
     [with_if, with_functions, external].map(|model| model.0)
 }
 
-/// A field, as far as it can be told without knowing the messages: a text may be taken for a message.
+/// A field, as far as it is known without the message types: a string may be taken for a message.
 #[derive(Clone)]
 struct Field {
     number: u64,
@@ -99,7 +99,7 @@ fn encode(fields: &[Field]) -> Proto {
     })
 }
 
-/// Damages one field, as often an inner one as an outer one; `spare` is a copy of some other field.
+/// Damages one field, inner and outer ones equally often; `spare` is a copy of another field.
 fn damage(fields: &mut Vec<Field>, spare: &Field, random: &mut Random) {
     if fields.is_empty() {
         return fields.push(spare.clone());
@@ -137,14 +137,14 @@ fn change(content: &mut Content, random: &mut Random) {
             let length = bytes.len();
             *bytes = mutate::extreme(random).to_le_bytes()[..length].to_vec();
         }
-        // Numbers of external data are texts.
+        // Offsets and lengths of external data are strings.
         Content::Bytes(bytes) if random.below(3) == 0 => *bytes = mutate::extreme(random).to_string().into_bytes(),
         Content::Bytes(bytes) => *bytes = mutate::bytes(std::mem::take(bytes), |bytes| bytes.len(), random),
         Content::Message(inner) => *content = Content::Bytes(mutate::bytes(encode(inner).0, |b| b.len(), random)),
     }
 }
 
-/// Any field, one of each message on the way down.
+/// Returns any field, choosing one per message on the way down.
 fn any(fields: &[Field], random: &mut Random) -> Option<Field> {
     let field = fields.get(random.below(fields.len().max(1)))?;
     match &field.content {

@@ -1,4 +1,4 @@
-//! Whole models that the damage begins with: the fixtures, and small ones that use everything a file can hold.
+//! Valid models that the damage starts from: the fixtures, and small ones that use everything a file can contain.
 
 use crate::common::*;
 use crate::{gguf, mutate, onnx};
@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 pub struct Seed {
     /// Names and contents.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// What is loaded; empty for the folder.
+    /// The path to load; empty for the folder.
     pub model: &'static str,
-    /// Whether it can be loaded as it is.
+    /// Whether it can be loaded undamaged.
     pub sound: bool,
 }
 
 impl Seed {
-    /// The only content of `folder`.
+    /// Writes it as the only content of `folder`.
     pub fn write(&self, folder: &Path) {
         let _ = std::fs::remove_dir_all(folder);
         for (name, content) in &self.files {
@@ -31,7 +31,7 @@ impl Seed {
         }
     }
 
-    /// One of the files, damaged in one to three places: most in one, so that some are taken all the same.
+    /// Returns a copy with one file damaged in one to three places: mostly in one, so that some are still accepted.
     pub fn damaged(&self, random: &mut Random) -> (&str, Vec<u8>) {
         let names: Vec<&String> = self.files.keys().filter(|name| !name.ends_with(".data")).collect();
         let name = names[random.below(names.len())];
@@ -58,7 +58,7 @@ fn damage(name: &str, content: Vec<u8>, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// With the checksum put right, unless it is to be wrong: so that what was damaged is seen.
+/// Returns the file with the checksum corrected, unless it is to be wrong, so that the damage is reached.
 fn resealed(mut content: Vec<u8>, blind: bool) -> Vec<u8> {
     if let Some(end) = content.len().checked_sub(32).filter(|_| !blind) {
         let digest = Sha256::digest(&content[..end]);
@@ -91,7 +91,7 @@ pub fn gguf() -> Vec<Seed> {
     let files = entries("fixtures/gguf");
     let models = files.iter().filter(|path| path.extension().is_some_and(|e| e == "gguf"));
     let fixtures = models.map(|path| {
-        // Two hold tensors of every form, or a tokenizer, and no model.
+        // Two contain tensors of every form, or a tokenizer, and no model.
         let sound =
             !path.ends_with("forms.gguf") && !path.ends_with("forms_more.gguf") && !path.ends_with("logits.gguf");
         one("model.gguf", std::fs::read(path).unwrap(), sound)
@@ -101,7 +101,7 @@ pub fn gguf() -> Vec<Seed> {
     fixtures.chain(small.map(|content| one("model.gguf", content, true))).collect()
 }
 
-/// Every tiny checkpoint whose weights lie beside it, some of them with a tokenizer, a template or further steps.
+/// Returns every tiny checkpoint with its weights next to it, some with a tokenizer, a template or further steps.
 pub fn checkpoints() -> Vec<Seed> {
     let folders = [entries("fixtures/checkpoints"), entries("fixtures/encoders")].concat();
     let mut seeds: Vec<Seed> = folders.iter().filter_map(|folder| checkpoint(folder)).collect();
@@ -127,7 +127,7 @@ pub fn checkpoints() -> Vec<Seed> {
     seeds
 }
 
-/// The files of a checkpoint; `None` if its weights lie elsewhere or would take most of the time to write.
+/// Returns the files of a checkpoint; `None` if its weights are elsewhere or would take most of the time to write.
 fn checkpoint(folder: &Path) -> Option<Seed> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).ok()? {
@@ -145,7 +145,7 @@ fn checkpoint(folder: &Path) -> Option<Seed> {
     })
 }
 
-/// Small models packed: their parts are a few hundred bytes each, so that damage goes to all of them.
+/// Returns small packed models: their parts are a few hundred bytes each, so that damage reaches all of them.
 pub fn packed() -> Vec<Seed> {
     let folder = Folder::new("fuzz-packed");
     let path = folder.join("model.onnx.packed");
@@ -175,10 +175,10 @@ pub fn onnx() -> Vec<Seed> {
         let files = ["model.onnx", "model.onnx.data", "genai_config.json"].map(part).into();
         Seed { files, model: "", sound: true }
     });
-    // What is hostile already may become worse.
+    // Hostile files may become worse.
     let corpus = entries("corpus").into_iter().filter(|path| path.extension().is_some_and(|e| e == "onnx"));
     let hostile = corpus.step_by(8).map(|path| one("model.onnx", std::fs::read(path).unwrap(), false));
-    // The sound ones are most of what is read, or little would be taken.
+    // Valid files are the majority, otherwise few would be accepted.
     let twice = onnx::everything().map(|content| one("model.onnx", content, false));
     whole.into_iter().chain(exported).chain(twice).chain(hostile).collect()
 }

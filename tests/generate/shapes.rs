@@ -6,7 +6,7 @@ use optimize::graph::edit;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::ValueInfoProto;
 
-/// An input whose open sizes (-1) are all different ones.
+/// Returns an input whose open sizes (-1) are all different.
 fn open(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
     let mut value = build::value(name, dtype, dims);
     let shape = value.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();
@@ -16,9 +16,9 @@ fn open(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
     value
 }
 
-/// A model whose next token is twice the sum of all tokens in a row, modulo 50: it remembers them in a cache of an
-/// older form, `[2, batch, 1, tokens, 1]`, of type `dtype`. Like merged exports it is told whether there is a past,
-/// and believes it.
+/// Returns a model whose next token is twice the sum of all tokens in a row, modulo 50. Its cache has an older form,
+/// `[2, batch, 1, tokens, 1]`, of type `dtype`. Like merged exports, it has an input that says whether there is a
+/// past.
 fn summing(dtype: DataType) -> Model {
     let ints = |name: &str, values: &[i64]| {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -86,7 +86,7 @@ fn a_cache_of_any_shape_and_type_is_kept() {
 
 #[test]
 fn a_model_without_a_cache_reads_everything_again() {
-    // The next token depends on the last alone.
+    // The next token depends only on the last one.
     let table: Vec<f32> = (0..30 * 30).map(|i| if i % 30 == (i / 30 * 7 + 3) % 30 { 1.0 } else { 0.0 }).collect();
     let model = build::model(
         17,

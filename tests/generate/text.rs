@@ -61,7 +61,7 @@ fn cancel_deadline_and_progress_end_a_text_and_leave_it_usable() {
         assert_eq!(e.kind(), Kind::Cancelled, "{e}");
     });
     assert!(start.elapsed() < Duration::from_secs(60));
-    // The prefill of a long prompt ends in the middle, too.
+    // The prefill of a long prompt also ends in the middle.
     let many: Vec<i64> = (0..4000).map(|i| 1000 + i % 3000).collect();
     let call = Call { deadline: Some(Instant::now() + Duration::from_millis(300)), ..Call::default() };
     let e = generator.generate(&[Prompt::Tokens(&many)], &long, None, &call).unwrap_err();
@@ -86,7 +86,7 @@ fn stop_strings_end_a_text_and_are_never_shown() {
     let prompt = [Prompt::Text("one, two, three, four,")];
     let free = write(&mut generator, &prompt, &exactly(24)).remove(0);
     println!("{:?}", free.text);
-    // Cut out of what comes, across the borders of tokens.
+    // Taken from the output, across the boundaries of tokens.
     let pieces = free.text.char_indices().filter(|(i, c)| *i > 8 && c.is_alphabetic()).map(|(i, _)| i).next().unwrap();
     let stop = free.text[pieces + 1..pieces + 9].to_owned();
     let seen = RefCell::new(String::new());
@@ -100,7 +100,7 @@ fn stop_strings_end_a_text_and_are_never_shown() {
     assert_eq!(text.text, free.text[..free.text.find(&stop).unwrap()]);
     assert_eq!(text.text, *seen.borrow());
     assert!(text.tokens.len() < free.tokens.len() && free.tokens.starts_with(&text.tokens));
-    // Half a stop string at the end is text after all.
+    // Half a stop string at the end is text.
     let half: String = free.text.chars().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect();
     let options = GenerateOptions { stop: vec![half + "!never!"], ..exactly(24) };
     assert_eq!(write(&mut generator, &prompt, &options)[0].text, free.text);
@@ -123,7 +123,7 @@ fn characters_of_several_tokens_come_whole() {
     assert!(text.text.contains('🎉') && !text.text.contains(char::REPLACEMENT_CHARACTER));
     assert_eq!(pieces.borrow().concat(), text.text);
     assert!(pieces.borrow().iter().any(String::is_empty));
-    // A run that ends inside a character says so, as its tokens decode; the next one brings all of it.
+    // A run that ends inside a character returns what its tokens decode to; the next one returns the whole character.
     for first in 1..6 {
         let begun = write(&mut generator, &[Prompt::Text(prompt)], &exactly(first)).remove(0);
         let rest = generator.run(&exactly(30 - first), None, &Call::default()).unwrap().remove(0);

@@ -1,4 +1,4 @@
-//! Files from strangers: each is refused with its own message, none panics or takes memory.
+//! Untrusted files: each is rejected with its own message, none panics or takes memory.
 
 use super::writer::*;
 use bytes::Bytes;
@@ -8,22 +8,22 @@ use optimize::source::{Dialect, checkpoint};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Notes the largest single request of the current thread.
+/// Records the largest single allocation of the current thread.
 struct Watching;
 
 thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: forwards everything to the system's allocator.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.with(|largest| largest.set(largest.get().max(layout.size())));
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: forwards the caller's guarantee.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// All that loading does but opening the file.
+/// All steps of loading except opening the file.
 fn build(file: &Bytes, dialect: Dialect) -> Result<()> {
     let gguf = Gguf::read(file)?;
     let weights = gguf.weights()?;
@@ -123,7 +123,7 @@ const TENSORS: &[Case] = &[
     ("exceeds 64 bits", Kind::InvalidModel, |f| {
         f.find("blk.0.ffn_up.weight").dims = vec![1 << 33, 1 << 33, 1 << 33];
     }),
-    // 2^62 elements of 4 bytes wrap around to 0.
+    // 2^62 elements of 4 bytes overflow to 0.
     ("exceeds 64 bits", Kind::InvalidModel, |f| {
         f.find("output_norm.weight").dims = vec![1 << 31, 1 << 31];
     }),

@@ -1,4 +1,4 @@
-//! Writes GGUF files, whole and damaged ones.
+//! Writes GGUF files, valid and damaged ones.
 
 use bytes::Bytes;
 
@@ -12,18 +12,18 @@ pub struct Tensor {
     pub dims: Vec<u64>,
     pub kind: u32,
     pub data: Vec<u8>,
-    /// Where its data begins; `None` puts it behind the tensor before it.
+    /// Offset of its data; `None` puts it after the previous tensor.
     pub offset: Option<u64>,
 }
 
-/// A file in the making. Everything may be set to what it should not be.
+/// A file that is being built. Every field may have an invalid value.
 #[derive(Clone)]
 pub struct File {
     pub magic: [u8; 4],
     pub version: u32,
     pub keys: Vec<(Vec<u8>, Value)>,
     pub tensors: Vec<Tensor>,
-    /// Said instead of the true counts of tensors and keys.
+    /// Written instead of the true counts of tensors and keys.
     pub counts: Option<(u64, u64)>,
 }
 
@@ -76,13 +76,13 @@ impl File {
         self
     }
 
-    /// Takes a key away.
+    /// Removes a key.
     pub fn unset(&mut self, key: &str) -> &mut File {
         self.keys.retain(|(name, _)| name != key.as_bytes());
         self
     }
 
-    /// Adds a tensor of smooth bytes, enough of them for its shape.
+    /// Adds a tensor of smooth bytes that match its shape.
     pub fn tensor(&mut self, name: &str, dims: &[u64], kind: u32) -> &mut File {
         let (elements, bytes) = match kind {
             0 => (1, 4),
@@ -99,7 +99,7 @@ impl File {
         self
     }
 
-    /// A tensor that is there.
+    /// Returns an existing tensor.
     pub fn find(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|tensor| tensor.name == name.as_bytes()).unwrap()
     }
@@ -133,7 +133,7 @@ impl File {
     }
 }
 
-/// A small model of one layer that is whole: Llama with a tied head, in three forms.
+/// Returns a valid small model of one layer: Llama with a tied output layer, in three forms.
 pub fn small() -> File {
     let mut file = File { magic: *b"GGUF", version: 3, keys: Vec::new(), tensors: Vec::new(), counts: None };
     file.set("general.architecture", text("llama"))

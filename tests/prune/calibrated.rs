@@ -1,4 +1,5 @@
-//! Wanda and SparseGPT on a real encoder: the right weights by the paper's own formula, and less lost than by magnitude.
+//! Wanda and SparseGPT on a real encoder: the right weights by the paper's own formula, and less loss than by
+//! magnitude.
 
 use super::*;
 use optimize::calibrate::{Calibration, batches, pieces};
@@ -8,7 +9,7 @@ use optimize::runtime::{Session, SessionOptions};
 use optimize::text::Tokenizer;
 use support::{deps, runtime};
 
-/// Sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without their tags.
 fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();
@@ -29,7 +30,7 @@ fn calibrated(model: &Model, tokenizer: &Tokenizer, text: &str, options: &PruneO
     prune_calibrated(runtime(), model, options, &calibration, &Call::default()).unwrap()
 }
 
-/// Products of the model: the value that goes in, and the weight as `[outputs][inputs]`.
+/// Returns products of the model: the input value, and the weight as `[outputs][inputs]`.
 fn products(model: &Model) -> Vec<(String, String, Vec<Vec<f32>>)> {
     let graph = model.graph();
     let weight = |name: &str| graph.initializer.iter().find(|t| t.name.as_deref() == Some(name) && t.dims.len() == 2);
@@ -49,9 +50,9 @@ fn wanda_takes_the_weights_that_its_formula_says() {
     let text = brown("cb01", 32).join("\n");
     let (result, report) = calibrated(&model, &tokenizer, &text, &options(PruneMethod::Wanda, 0.3));
     assert_eq!(report.summary["nodes_pruned"], 18);
-    // Lines that are longer than a model is usually given are cut; padding says nothing.
+    // Lines longer than usual are truncated; padding has no effect.
     let text = pieces(&text);
-    // The inputs of every layer as the *pruned* model gives them are what it was to be judged by.
+    // The inputs of every layer of the *pruned* model are the criterion.
     let (before, after) = (products(&model), products(&result));
     let calibration = Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 4, length: 0 };
     let mut proto = result.proto().clone();
@@ -84,7 +85,7 @@ fn wanda_takes_the_weights_that_its_formula_says() {
             let score = |k: &usize| f64::from(before[*k].abs()) * squares[*k].sqrt();
             let gone = (0..before.len()).filter(|k| after[*k] == 0.0).map(|k| score(&k)).fold(0.0, f64::max);
             let kept = (0..before.len()).filter(|k| after[*k] != 0.0).map(|k| score(&k)).fold(f64::MAX, f64::min);
-            // Sums in another order end a little differently.
+            // Sums in another order differ slightly.
             assert!(gone <= kept * 1.0001, "{name}: {gone} gone, {kept} kept");
             assert!(before.iter().zip(after).all(|(b, a)| *a == 0.0 || a.to_bits() == b.to_bits()));
         }
@@ -120,8 +121,8 @@ fn embeddings_stay_closer_than_by_magnitude() {
     }
 }
 
-/// The tokens of a long text see the same, so that a few of them say little: what is fitted to those alone ruins short
-/// texts (it gave a cosine of 0.1 where doing nothing gave 0.8).
+/// The tokens of a long text are similar, so a few of them contain little information: fitting to only those ruins
+/// short texts (a cosine of 0.1, where no fitting gives 0.8).
 #[test]
 fn what_is_refitted_on_a_few_long_lines_serves_short_ones() {
     let (model, tokenizer) = minilm();

@@ -1,4 +1,4 @@
-//! The packed file: small, equal bit by bit, and no way to ask for more than it may.
+//! The packed file: small, exact, and unable to request more than it may.
 
 use super::*;
 use optimize::onnx::save::{ExternalData, encode};
@@ -50,7 +50,7 @@ fn a_folder_with_a_packed_model_is_loaded_with_what_lies_beside_it() {
     assert!(*Model::from_bytes(bytes).unwrap().proto() == *model.proto());
 }
 
-/// Every element type with fixed bytes, odd sizes, nothing but zeros, and typed fields.
+/// Returns every element type with fixed bytes, odd sizes, only zeros, and typed fields.
 fn odd() -> Model {
     let mut tensors = Vec::new();
     for number in 1..=26 {
@@ -82,13 +82,13 @@ fn every_kind_of_tensor_comes_back_and_the_same_model_gives_the_same_file() {
     model.save_packed(&a, &Call::default()).unwrap();
     model.save_packed(&b, &Call::default()).unwrap();
     assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
-    // 12 MB of nothing are more than so few bytes may ask for, and are padded.
+    // 12 MB of zeros are more than so few bytes may request, and are padded.
     let size = std::fs::metadata(&a).unwrap().len();
     assert!((12_000_000 / 64..600_000).contains(&size), "{size}");
     assert!(*Model::load(&a).unwrap().proto() == *model.proto());
 }
 
-/// Puts the checksum right, so that what was changed is seen.
+/// Corrects the checksum, so that the change is reached.
 fn sealed(mut file: Vec<u8>) -> Vec<u8> {
     let end = file.len() - 32;
     let digest = Sha256::digest(&file[..end]);
@@ -124,7 +124,7 @@ fn damaged_and_hostile_files_are_refused() {
     let mut later = good.clone();
     later[8] = 2;
     assert!(refused(sealed(later)).to_string().contains("format 2"));
-    // The size of the model: more than a file of this size may ask for, and sums that overflow.
+    // The size of the model: more than a file of this size may request, and sums that overflow.
     for value in [1 << 30, 1 << 62, u64::MAX] {
         assert_eq!(damaged(2, value).kind(), Kind::LimitExceeded);
     }

@@ -1,9 +1,9 @@
-//! Which weights are meant: names of modules, globs, anonymous weights, weights in odd places.
+//! Selection of weights: names of modules, globs, anonymous weights, weights in unusual places.
 
 use super::*;
 use optimize::graph::edit::node;
 
-/// Two layers of an encoder as exporters write them: one with scopes, one with nothing but the names of biases.
+/// Returns two layers of an encoder like exporters write them: one with scopes, one with only the names of biases.
 fn encoder() -> Model {
     let mut tensors = vec![weight("words", &[50, 32])];
     let mut nodes = vec![op("Gather", &["words", "ids"], &["h0"], &[])];
@@ -96,7 +96,7 @@ fn overrides_have_their_own_sparsity_and_the_first_counts() {
 
 #[test]
 fn weights_are_pruned_once_and_wherever_they_lie() {
-    // Shared by two nodes, one of them in a branch; behind a Transpose; in a Constant node; of a branch.
+    // Shared by two nodes, one of them in a branch; after a Transpose; in a Constant node; of a branch.
     let inner = GraphProto {
         name: Some("branch".into()),
         node: vec![op("MatMul", &["x", "shared"], &["u"], &[]), op("MatMul", &["u", "inside"], &["v"], &[])],

@@ -1,11 +1,10 @@
-//! Graphs of which ONNX Runtime makes another one, or none, unless they are written with care. What is right is what the
-//! original gives.
+//! Graphs that ONNX Runtime changes or rejects unless they are written with care. The original is the reference.
 
 use super::*;
 use optimize::onnx::dtype::DataType::{Bool, Int64};
 use optimize::runtime::{OptimizationLevel, Session, SessionOptions};
 
-/// The outputs with nothing optimized.
+/// Returns the outputs without optimization.
 pub fn plainly(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     let options =
         SessionOptions { threads: 1, optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };
@@ -15,7 +14,7 @@ pub fn plainly(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()
 }
 
-/// The model as it is when a caller gives an optional input this value.
+/// Returns the model with this value for an optional input.
 pub fn given(model: &Model, name: &str, value: f32) -> Model {
     let mut proto = model.proto().clone();
     let graph = proto.graph.as_mut().unwrap();
@@ -25,7 +24,7 @@ pub fn given(model: &Model, name: &str, value: f32) -> Model {
     Model::from_proto(proto)
 }
 
-/// As [`check`], with both levels close to the original.
+/// Like [`check`], with both levels close to the original.
 fn both(model: &Model, data: &[(String, Tensor)], allowed: f32) -> (Report, Vec<String>) {
     let (result, report, kernels) = check(model, data, allowed);
     let found = error(&run(model, data), &plainly(&result, data));
@@ -104,7 +103,7 @@ fn what_has_axes_opens() {
     let cases = [
         (vec![axes(op("Resize", &["a", "", "scales"], &["m"], &[]))], constants()),
         (vec![op("Pad", &["a", "pads", "", "axes"], &["m"], &[])], constants()),
-        // Of this nothing is known to be wrong before it is opened.
+        // Nothing is known to be wrong with this before it is loaded.
         (vec![axes(op("Resize", &["a", "", "", "sizes"], &["m"], &[]))], vec![ints("sizes", &[16, 20])]),
     ];
     for (index, (tail, tensors)) in cases.into_iter().enumerate() {
@@ -124,7 +123,7 @@ fn what_has_axes_opens() {
 
 #[test]
 fn sums_of_tens_of_thousands_of_products_stay_within_32_bits() {
-    // With codes of 127 they would be 255 * 127 * 100,000, half as much again as there is room for.
+    // With codes of 127 they would be 255 * 127 * 100,000, half as much again as fits.
     let rows = 100_000i64;
     let weights = vec![floats("w", &[rows, 8], &vec![1e-5; rows as usize * 8]), weight("v", &[8, 32])];
     let nodes = vec![op("MatMul", &["x", "w"], &["h"], &[]), op("MatMul", &["h", "v"], &["y"], &[])];
@@ -141,7 +140,7 @@ fn sums_of_tens_of_thousands_of_products_stay_within_32_bits() {
     assert!(sum > 0 && 255 * sum < 1 << 30, "{sum}");
 }
 
-/// A product of `dims`, a bias of shape `bias`, perhaps a bound, and a product that is too small for bytes.
+/// Returns a product of `dims`, a bias of shape `bias`, optionally a bound, and a product that is too small for int8.
 fn dense(dims: &[i64], bias: &[i64], bound: Option<&str>) -> Model {
     let mut nodes = vec![op("MatMul", &["x", "w"], &["m"], &[])];
     let mut last = "m";
@@ -200,7 +199,7 @@ fn weights_that_stay_float_are_not_there_a_second_time() {
     let model = model(17, vec![value("x", Float32, &[-1, 256])], outputs.into(), weights.into(), nodes.into());
     let one = QuantizeOptions { include: vec!["w_k".to_owned()], ..options() };
     let (result, report) = calibrated(&model, &input("x", &[4, 256]), &one).unwrap();
-    // Two of three weights as they were, one in a quarter.
+    // Two of three weights unchanged, one at a quarter.
     let expected = model.bytes() - 256 * 256 * 3;
     assert!(result.bytes() < expected + 8192, "{} bytes, {expected} expected", result.bytes());
     let none = QuantizeOptions { include: vec!["w_k".to_owned()], max_quality_loss: 1.0, ..options() };
@@ -273,7 +272,7 @@ fn an_old_model_is_lifted_and_hard_swish_is_made_of_sums_and_products_of_bytes()
     let (report, kernels) = both(&old, &picture(), 0.03);
     assert_eq!((count(&kernels, "QLinearConv"), count(&kernels, "Clip")), (2, 0), "{kernels:?}");
     assert_eq!((&report.summary["opset_before"], &report.summary["opset_after"]), (&9.into(), &17.into()));
-    // With nothing to quantize that is what is said, whatever the operator set.
+    // With nothing to quantize, this is the error, in every opset.
     let mut empty = old.proto().clone();
     let graph = empty.graph.as_mut().unwrap();
     graph.node = vec![op("Relu", &["x"], &["y"], &[])];

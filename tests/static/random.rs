@@ -1,5 +1,5 @@
-//! Networks made at random: the result opens with and without ONNX Runtime's optimizers, gives the same with both, is
-//! close to the original, and has the kernels that its report names.
+//! Random networks: the result loads with and without ONNX Runtime's optimizers, gives the same with both, is close
+//! to the original, and has the kernels that its report names.
 
 use super::*;
 use crate::faults::{given, plainly};
@@ -30,7 +30,7 @@ impl Dice {
     }
 }
 
-/// A network in the making.
+/// A network that is being built.
 struct Net<'d> {
     dice: &'d mut Dice,
     opset: i64,
@@ -72,7 +72,7 @@ impl Net<'_> {
         name
     }
 
-    /// Adds a node that reads the last value first, or `other` if the last stands second.
+    /// Adds a node that reads the last value first, or `other` first and the last value second.
     fn push(&mut self, op_type: &str, more: &[&str], attributes: &[(&str, i64)]) -> &mut NodeProto {
         let last = self.last.clone();
         let inputs: Vec<&str> = std::iter::once(last.as_str()).chain(more.iter().copied()).collect();
@@ -107,7 +107,7 @@ impl Net<'_> {
         from[self.count % from.len()]
     }
 
-    /// A bias behind a value of `rank` dimensions with `size` at the end.
+    /// Adds a bias to a value of `rank` dimensions with `size` at the end.
     fn sum_with_row(&mut self, size: i64, rank: usize) {
         let dims = match self.dice.below(4) {
             0 | 1 => vec![size],
@@ -299,7 +299,7 @@ fn networks_at_random_open_agree_and_have_the_kernels_that_are_named() {
         quantized += report.nodes.iter().filter(|n| n.action == "quantized").count();
         let largest = |outputs: &[Vec<f32>]| outputs[0].iter().fold(1e-6f32, |most, v| most.max(v.abs()));
         for name in optional {
-            // Steps are those of the ranges that were seen, however small another bound makes what is left.
+            // Step sizes follow from the observed ranges, even if another bound limits the rest.
             let (a, b) = (run(&given(&model, &name, 0.3), &data), run(&given(&result, &name, 0.3), &data));
             let found = error(&a, &b) * (largest(&a) / largest(&expected)).min(1.0);
             assert!(found < 0.3, "another bound: {found}, {}", place());

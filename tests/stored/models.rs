@@ -29,18 +29,18 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    /// About normal: the sum of twelve uniform ones.
+    /// Returns an approximately normal number: the sum of twelve uniform ones.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum::<f64>() - 6.0
     }
 }
 
-/// A model and what it is run on.
+/// A model and its inputs.
 pub struct Case {
     pub name: String,
     pub model: Model,
     pub inputs: Vec<(String, Tensor)>,
-    /// Whether weights are float16, behind a `Cast`.
+    /// Whether weights are float16, before a `Cast`.
     pub half: bool,
     pub opset: i64,
 }
@@ -63,7 +63,7 @@ pub const FAMILIES: [&str; 15] = [
     "a function",
 ];
 
-/// The graph in the making.
+/// The graph that is being built.
 #[derive(Default)]
 struct Parts {
     nodes: Vec<NodeProto>,
@@ -95,7 +95,7 @@ pub fn case(family: &str, random: &mut Random, large: bool) -> Case {
             parts.nodes.insert(0, op("Cast", &["stored"], &["w"], &[("to", 1)]));
         }
     }
-    // A third of the weights are nodes, as some exporters have them.
+    // A third of the weights are nodes, as in some exporters.
     if random.index(3) == 0 && !half {
         let at = parts.weights.iter().position(|t| t.name.as_deref() == Some("w"));
         if let Some(at) = at {
@@ -122,7 +122,7 @@ pub fn case(family: &str, random: &mut Random, large: bool) -> Case {
 }
 
 trait WithoutSizes {
-    /// Sizes that shape inference finds.
+    /// Removes sizes that shape inference finds.
     fn without_sizes(self) -> Self;
 }
 
@@ -304,7 +304,7 @@ fn columns(random: &mut Random, large: bool) -> Parts {
     }
 }
 
-/// A matrix that is a kernel too.
+/// Returns a matrix that is also a kernel.
 fn readers(random: &mut Random, large: bool) -> Parts {
     let width = if large { 64 } else { pick(random, &[16, 24, 32]) };
     let shape: Vec<u8> = [width, width].iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -1,4 +1,4 @@
-//! Weights that stay as they are, with the reason.
+//! Weights that stay unchanged, with the reason.
 
 use super::support::build::*;
 use super::{options, run};
@@ -41,7 +41,7 @@ fn what_must_stay_stays_and_the_message_says_why_and_what_would_help() {
     let mut optional = conv(kernel(), vec![], vec![]);
     optional.graph.as_mut().unwrap().input.push(value("w", Float32, &[32, 8, 3, 3]));
     assert!(message(optional.clone(), &options(8)).contains("the weight is an optional input"));
-    // Before IR version 4 every initializer was listed so.
+    // Before IR version 4, every initializer was also listed as an input.
     let old = Model::from_proto(ModelProto { ir_version: Some(3), ..optional });
     let (result, _) = quantize(&old, &options(8), &Call::default()).unwrap();
     assert_eq!(result.graph().input.len(), 1);
@@ -53,7 +53,7 @@ fn what_must_stay_stays_and_the_message_says_why_and_what_would_help() {
         let proto = conv(float_tensor("w", &[32, 8, 3, 3], &values), vec![], vec![]);
         assert!(message(proto, &options(8)).contains("not finite"));
     }
-    // In every direction one value is so much larger than the others that these become zeros.
+    // In every direction, one value is so much larger than the others that these become zeros.
     let values: Vec<f32> = (0..512 * 512).map(|i| if i / 512 == i % 512 { 1.0 } else { 0.0035 }).collect();
     let spread = float_tensor("w", &[512, 512], &values);
     let node = op("MatMul", &["w", "x"], &["y"], &[]);

@@ -1,4 +1,4 @@
-//! Whole layers that go, convolutions that are refitted, and goals.
+//! Dropped layers, refitted convolutions, and goals.
 
 use crate::models::outputs_of;
 use crate::random::Random;
@@ -31,7 +31,7 @@ fn without(model: &Model, layers: &[usize]) -> Model {
     result
 }
 
-/// Layers that add nothing to what flows through them: what they end in is zero.
+/// Makes layers add nothing: their last weights become zero.
 fn silent(model: &Model, layers: &[usize]) -> Model {
     let mut proto = model.proto().clone();
     let mut count = 0;
@@ -48,7 +48,7 @@ fn silent(model: &Model, layers: &[usize]) -> Model {
     model.derive(proto)
 }
 
-/// Where each layer adds to a stream, a model without some equals the whole model where these add zero.
+/// If layers add to a stream, a model without some of them equals the whole model in which these add zero.
 #[test]
 fn decoders_of_all_families_lose_layers_and_their_caches() {
     for family in ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "smollm3"] {
@@ -77,7 +77,7 @@ fn decoders_of_all_families_lose_layers_and_their_caches() {
     }
 }
 
-/// A chain of layers, with the normalization behind each block or before it.
+/// Returns a chain of layers, with the normalization after each block or before it.
 fn chain(layers: &[usize], before: bool) -> Model {
     let (mut nodes, mut weights, mut x) = (Vec::new(), Vec::new(), "x".to_owned());
     for layer in layers {
@@ -148,7 +148,7 @@ fn layers_that_are_not_there_or_not_apart_are_refused() {
     }
     let e = refused(&chain(&[0], true), &options(&[0], 0));
     assert!(e.kind() == Kind::Unsupported && e.message().contains("no layers"), "{e}");
-    // What the first layer makes is needed by the last, too.
+    // The output of the first layer is also needed by the last.
     let mut proto = whole.proto().clone();
     let graph = proto.graph.as_deref_mut().unwrap();
     let inner = graph.node.iter().find(|n| n.op() == "Relu").unwrap().output[0].clone();
@@ -160,7 +160,7 @@ fn layers_that_are_not_there_or_not_apart_are_refused() {
     assert!(e.kind() == Kind::Unsupported && e.message().contains("layer"), "{e}");
 }
 
-/// Two convolutions, the channels between them mixtures of a few.
+/// Returns two convolutions; the channels between them are mixtures of a few.
 fn images(random: &mut Random) -> Model {
     let mut values = |count: usize| (0..count).map(|_| random.float()).collect::<Vec<f32>>();
     let (few, mix) = (values(6 * 27), values(24 * 6));

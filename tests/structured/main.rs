@@ -1,4 +1,4 @@
-//! Structured pruning: what is cut equals what is masked, on graphs made at random and on real models.
+//! Structured pruning: a cut model equals a masked one, on random graphs and on real models.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -22,7 +22,7 @@ fn run(model: &Model, x: &Tensor) -> Vec<f32> {
     found.remove(0).1.to_f32_vec().unwrap()
 }
 
-/// Cuts a model made by `seed` and compares with the masked one; gives units before and after.
+/// Cuts a model made from `seed` and compares it with the masked one; returns units before and after.
 fn cut_equals_masked(seed: u64, numbers: bool) -> (u64, u64) {
     let mut maker = Maker::new(seed);
     maker.numbers = numbers;
@@ -57,8 +57,8 @@ fn cut_equals_masked(seed: u64, numbers: bool) -> (u64, u64) {
     let number = |name: &str| report.summary[name].as_u64().unwrap();
     let (before, after) = (number("units_before"), number("units_after"));
     assert!(number("parameters_after") < number("parameters_before") || before == after, "seed {seed}");
-    // Something must have changed: a mask that masks nothing would prove nothing. (Numbers as large as sizes may drown what
-    // a unit gave.)
+    // Something must have changed: an ineffective mask would prove nothing. (Values as large as sizes may hide the
+    // output of a unit.)
     if after < before && !numbers {
         let original = run(&model, &x);
         assert!(original.iter().zip(&found).any(|(a, b)| (a - b).abs() > 1e-4), "seed {seed}: nothing changed");
@@ -81,7 +81,7 @@ fn two_hundred_random_graphs_cut_equal_the_same_graphs_masked() {
     assert!(cut >= 190, "only {cut} of 200 were cut");
 }
 
-/// How many instances of a property are tried.
+/// Returns the number of instances of a property.
 fn cases() -> u64 {
     std::env::var("OPTIMIZE_PROPERTY_CASES").map_or(150, |count| count.parse().unwrap())
 }

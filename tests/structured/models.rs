@@ -1,4 +1,4 @@
-//! Decoders of every family in both dialects, an encoder as it is exported, and what is refused.
+//! Decoders of every family in both dialects, an exported encoder, and rejected models.
 
 use crate::support::build::{model, op, value, weight};
 use crate::support::{deps, runtime};
@@ -20,7 +20,7 @@ fn options(sparsity: f64, targets: &[&str]) -> PruneOptions {
     PruneOptions { sparsity, target_modules, ..PruneOptions::structured() }
 }
 
-/// All float outputs but the cache, for a prompt of 6 tokens; inputs that the model lacks are left out.
+/// Returns all float outputs except the cache for a prompt of 6 tokens; inputs that the model lacks are left out.
 pub fn outputs_of(model: &Model) -> Vec<f32> {
     let tokens = 6;
     let mut inputs = Vec::new();
@@ -75,7 +75,7 @@ fn decoders_of_all_families_lose_neurons_and_heads() {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
             let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
             let cut = check(&model, &options(0.5, &[]), &format!("{family} {dialect:?}"));
-            // The cache follows, and the decoder is still one.
+            // The cache is cut too, and the model is still a decoder.
             assert_eq!(Decoder::of(&cut).unwrap().cache.len(), Decoder::of(&model).unwrap().cache.len(), "{family}");
         }
     }
@@ -117,7 +117,7 @@ fn an_exported_encoder_with_anonymous_weights() {
     assert!(outputs_of(&small).iter().all(|v| v.is_finite()));
 }
 
-/// On text that the weights were not fitted to, outputs stay nearer to what they were than without.
+/// On text that the weights were not fitted to, outputs stay closer to the original than without.
 #[test]
 fn reconstruction_brings_back_some_of_what_is_lost() {
     let folder = deps("models/paraphrase-MiniLM-L3-v2");

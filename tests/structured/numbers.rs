@@ -1,4 +1,4 @@
-//! Sizes that are used as numbers, and shapes that are lost and found again.
+//! Sizes used as numbers, and shapes that are lost and found again.
 
 use crate::random::{Maker, Random, open};
 use crate::run;
@@ -15,7 +15,7 @@ use optimize::runtime::Tensor;
 const FLOAT: i64 = 1;
 
 impl Maker {
-    /// The size of a dimension of `x`, as a scalar or a list of one.
+    /// Returns the size of a dimension of `x`, as a scalar or a list with one element.
     fn size(&mut self, x: &str, axis: i64) -> String {
         let shape = self.op("Shape", &[x], vec![]);
         if self.random.chance() {
@@ -30,7 +30,8 @@ impl Maker {
         self.op("Cast", &[x], vec![int_attribute("to", FLOAT)])
     }
 
-    /// As exporters write the scale of the scores: the root of the width of all heads by their number.
+    /// Adds the scale of the scores like exporters: the square root of the width of all heads divided by their
+    /// number.
     pub fn root_of_head_size(&mut self, queries: &str, heads: i64) -> String {
         let (width, heads) = (self.size(queries, 2), self.ints(&[heads]));
         let size = if self.random.chance() {
@@ -77,14 +78,14 @@ impl Maker {
                 self.op("Mul", &[&y, &scale], vec![])
             }
             1 => {
-                // Whole numbers that no rule follows.
+                // Integers that no rule follows.
                 let (size, seven) = (self.size(&y, 2), self.ints(&[7]));
                 let rest = self.op("Mod", &[&size, &seven], vec![]).pipe(|rest| self.float(&rest));
                 self.op("Add", &[&y, &rest], vec![])
             }
             2 => self.by_a_product_of_sizes(&y),
             3 => {
-                // Halves, by a size that is computed.
+                // Halves, by a computed size.
                 let (size, two, zero, axis) = (self.size(&y, 2), self.ints(&[2]), self.ints(&[0]), self.ints(&[2]));
                 let (half, flat) = (self.op("Div", &[&size, &two], vec![]), self.ints(&[1]));
                 let half = self.op("Reshape", &[&half, &flat], vec![]);
@@ -112,7 +113,7 @@ impl Maker {
                 self.op("Add", &[&y, &power], vec![])
             }
             _ => {
-                // Of everything: open sizes are among it.
+                // Of all dimensions, including open sizes.
                 let all = self.op("Size", &[&y], vec![]).pipe(|all| self.float(&all));
                 self.op("Div", &[&y, &all], vec![])
             }
@@ -145,7 +146,7 @@ fn attribute(mut made: NodeProto, name: &str, values: &[i64]) -> NodeProto {
     made
 }
 
-/// Cuts half of a model, which must give what it gives with zeros; what the report says of units.
+/// Cuts half of a model, which must equal the masked one; returns what the report says about units.
 fn halved(model: &Model, x: &Tensor) -> (u64, u64) {
     let options = PruneOptions { sparsity: 0.5, round_to: 1, ..PruneOptions::structured() };
     let plan = Plan::new(model, &options, None, &Call::default()).unwrap();
@@ -165,7 +166,7 @@ fn sound(channels: i64, length: i64) -> Tensor {
     Tensor::from_f32(&[2, channels, length], (0..count).map(|_| random.float()).collect()).unwrap()
 }
 
-/// `torch.nn.functional.pad` as PyTorch exports it: pairs from the last dimension on, turned around in the graph.
+/// Returns `torch.nn.functional.pad` as PyTorch exports it: pairs from the last dimension on, reversed in the graph.
 fn computed_pads(x: &str, pads: &[i64], weights: &mut Vec<TensorProto>) -> Vec<NodeProto> {
     weights.push(longs("pads", &[pads.len() as i64], pads));
     weights.push(longs("rest", &[1], &[6 - pads.len() as i64]));
@@ -193,7 +194,7 @@ fn computed_pads(x: &str, pads: &[i64], weights: &mut Vec<TensorProto>) -> Vec<N
     ]
 }
 
-/// Convolution, something that loses the shape, convolution.
+/// Returns a convolution, something that loses the shape, a convolution.
 fn around(between: Vec<NodeProto>, more: Vec<TensorProto>, last: &str) -> Model {
     let mut all = vec![weights("a", &[24, 3, 5], 1), weights("b", &[6, 24, 3], 2)];
     all.extend(more);
@@ -288,7 +289,7 @@ fn who_lost_a_shape_is_named_and_no_weight_is_denied() {
     let refused = |model: &Model| {
         structured(model, &PruneOptions::structured(), None, &Call::default()).err().unwrap().to_string()
     };
-    // How many there are is in the data.
+    // Their number is in the data.
     let all = vec![weights("up", &[1, 16], 1), weights("down", &[16, 4], 2)];
     let nodes = vec![
         node("NonZero", &["x"], &["places"]),

@@ -1,4 +1,4 @@
-//! Graphs at random, by seed: what structured pruning has to get right, in all mixtures.
+//! Random graphs by seed: everything that structured pruning must handle, in all combinations.
 
 #[path = "random/images.rs"]
 mod images;
@@ -9,7 +9,7 @@ use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 
-/// Numbers that are the same everywhere (SplitMix64).
+/// Pseudorandom numbers that are the same on every platform (SplitMix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -39,14 +39,14 @@ impl Random {
     }
 }
 
-/// A graph in the making.
+/// A graph that is being built.
 pub struct Maker {
     pub random: Random,
     pub opset: i64,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
     count: usize,
-    /// Sizes are used as numbers, too.
+    /// Whether sizes are used as numbers, too.
     pub numbers: bool,
 }
 
@@ -95,7 +95,7 @@ impl Maker {
         name
     }
 
-    /// Whole numbers as an initializer or a `Constant` node.
+    /// Adds integers as an initializer or a `Constant` node.
     pub fn ints(&mut self, values: &[i64]) -> String {
         let name = self.name("ints");
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -130,7 +130,7 @@ impl Maker {
                 self.op("Mul", &[x, &s], vec![])
             }
             _ => {
-                // Something of nothing: a shift that a mask on the producing side would not undo.
+                // Something from nothing: a shift that a mask on the producing side would not undo.
                 let c = self.scalar(0.7);
                 let y = self.op("Add", &[x, &c], vec![]);
                 self.op("Exp", &[&y], vec![]).pipe(|e| self.op("Sigmoid", &[&e], vec![]))
@@ -168,7 +168,7 @@ impl Maker {
     pub fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
         match self.random.below(4) {
             0 => {
-                // As PyTorch exports a matrix that is stored the other way around.
+                // As PyTorch exports a matrix that is stored transposed.
                 let w = self.weight(&[to, from]);
                 let w = self.op("Transpose", &[&w], vec![ints_attribute("perm", &[1, 0])]);
                 self.op("MatMul", &[x, &w], vec![])
@@ -279,7 +279,7 @@ impl Maker {
         self.op("Transpose", &[&x], vec![ints_attribute("perm", &[0, 2, 1, 3])])
     }
 
-    /// Attention: heads of their own, or groups of heads with keys and values in common.
+    /// Adds attention: separate heads, or groups of heads with shared keys and values.
     fn attention(&mut self, x: &str, width: i64) -> String {
         let (kv, repeat, size) = (2 + self.random.below(3) as i64, 1 + self.random.below(3) as i64, 4);
         let heads = kv * repeat;
@@ -313,7 +313,7 @@ impl Maker {
         self.linear(&seen, heads * size, width)
     }
 
-    /// Each of `kv` heads `repeat` times.
+    /// Repeats each of `kv` heads `repeat` times.
     fn repeat(&mut self, x: &str, kv: i64, repeat: i64, size: i64) -> String {
         let shape = self.op("Shape", &[x], vec![]);
         let one = |m: &mut Maker, at: i64| {
@@ -370,7 +370,7 @@ impl Maker {
     }
 }
 
-/// A value of a shape; each size left open has a name of its own.
+/// A value with a shape; each open size has its own symbol.
 pub fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = value(name, DataType::Float32, dims);
     let tensor = info.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap();

@@ -1,11 +1,11 @@
-//! Small models made by hand, for tests of one rule.
+//! Small models for tests of one rule.
 
 use optimize::graph::edit::{float_tensor, node};
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 
-/// A value of a type and shape; -1 is a size left open.
+/// Returns a value of a type and shape; -1 is an open size.
 pub fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
     let dim = |size: &i64| DimensionProto {
         dim_value: (*size >= 0).then_some(*size),

@@ -1,5 +1,5 @@
-//! What the tests share: real models, ONNX Runtime, scratch folders. Nothing here skips: what is missing
-//! fails the test with the command that brings it.
+//! Shared by the tests: real models, ONNX Runtime, scratch folders. Nothing here skips: a missing dependency fails
+//! the test with the command that fetches it.
 #![allow(dead_code)] // not every test file uses all of it
 
 pub mod build;
@@ -17,8 +17,8 @@ pub fn deps(name: &str) -> PathBuf {
     path
 }
 
-/// Whether a fetched dependency that not every machine has is not here. Said; and where nothing may be skipped
-/// (`CI=true`, `LIBOPTIMIZE_REQUIRE_ALL=1`), a failure.
+/// Returns whether an optional fetched dependency is missing. Prints it, and fails if nothing may be skipped
+/// (`CI=true`, `LIBOPTIMIZE_REQUIRE_ALL=1`).
 #[allow(dead_code)]
 pub fn lacks(name: &str) -> bool {
     let root = std::env::var_os("OPTIMIZE_TEST_DEPS").map(PathBuf::from);
@@ -32,7 +32,7 @@ pub fn lacks(name: &str) -> bool {
     !path.exists()
 }
 
-/// ONNX Runtime: where ORT_DYLIB_PATH says, else the fetched one.
+/// Returns ONNX Runtime: from ORT_DYLIB_PATH, else the fetched one.
 pub fn runtime() -> &'static Runtime {
     match std::env::var_os("ORT_DYLIB_PATH") {
         Some(_) => Runtime::open(None).unwrap(),
@@ -40,7 +40,7 @@ pub fn runtime() -> &'static Runtime {
     }
 }
 
-/// An empty folder of this test's own, removed at its end.
+/// An empty folder of one test, removed at its end.
 pub struct Scratch(PathBuf);
 
 impl std::ops::Deref for Scratch {
@@ -56,7 +56,7 @@ impl Drop for Scratch {
     }
 }
 
-/// An empty folder of this test's own.
+/// Returns an empty folder for one test.
 pub fn scratch(name: &str) -> Scratch {
     let root = std::env::var_os("OPTIMIZE_TEST_TMP").map_or_else(std::env::temp_dir, PathBuf::from);
     let path = root.join(format!("optimize-test-{}-{name}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Comparing a model with what quantization made of it.
+//! Compares a model with its quantized form.
 
 use super::build::smooth;
 use super::{deps, runtime, scratch};
@@ -12,7 +12,7 @@ use optimize::quantize::{QuantizeOptions, QuantizeType, quantize_with};
 use optimize::report::Report;
 use optimize::runtime::{OptimizationLevel, Session, SessionOptions, Tensor};
 
-/// Static, of everything, on one thread.
+/// Returns options for static quantization of everything, on one thread.
 pub fn options() -> QuantizeOptions {
     QuantizeOptions { quantize_type: QuantizeType::Static, min_elements: 1, threads: 1, ..QuantizeOptions::default() }
 }
@@ -36,7 +36,7 @@ pub fn error(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     a.iter().zip(b).map(one).fold(0.0, f32::max)
 }
 
-/// Quantizes with tensors for data.
+/// Quantizes with tensors as calibration data.
 pub fn calibrated(model: &Model, data: &[(String, Tensor)], options: &QuantizeOptions) -> Result<(Model, Report)> {
     quantize_with(runtime(), model, options, Some(&Calibration::Tensors(data)), &Call::default())
 }
@@ -55,7 +55,7 @@ pub fn kernels(model: &Model) -> Vec<String> {
     Model::load(&path).unwrap().graph().node.iter().map(|n| n.op().to_owned()).collect()
 }
 
-/// How often an operator is among them.
+/// Returns how often an operator is among them.
 pub fn count(kernels: &[String], op: &str) -> usize {
     kernels.iter().filter(|k| *k == op).count()
 }

@@ -1,4 +1,4 @@
-//! Real models: how close, how small, the same bytes each time, and what ONNX Runtime makes of them.
+//! Real models: accuracy, size, reproducible bytes, and ONNX Runtime's graph.
 
 use super::*;
 use std::collections::HashSet;
@@ -78,7 +78,8 @@ fn optimized(model: &Model, inputs: &[(&str, &Tensor)]) -> Model {
     Model::from_proto(made.proto().clone())
 }
 
-/// Counts the operators in blocks, of branches too, and checks that nothing is left to compute before them.
+/// Counts the block-quantized operators, including those in branches, and checks that nothing remains to be computed
+/// before them.
 fn blocks_of(graph: &GraphProto, around: &HashSet<&str>) -> usize {
     let own = graph.initializer.iter().filter_map(|t| t.name.as_deref());
     let constants: HashSet<&str> = own.chain(around.iter().copied()).collect();
@@ -90,7 +91,7 @@ fn blocks_of(graph: &GraphProto, around: &HashSet<&str>) -> usize {
             _ => (node.input.len(), 0),
         };
         blocks += count;
-        // The table's codes are input 0, the looked-up places input 1.
+        // The table's codes are input 0, the indices input 1.
         let table = (node.op() == "GatherBlockQuantized").then(|| node.input[0].as_str());
         for input in node.input[first..].iter().map(String::as_str).chain(table).filter(|name| !name.is_empty()) {
             assert!(constants.contains(input), "{input} of {} is computed in each run", node.label());

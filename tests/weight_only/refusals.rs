@@ -1,4 +1,4 @@
-//! What is left as it is, and what is refused, with the reason.
+//! Weights that stay unchanged, and rejected options, with the reason.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn weights_that_are_not_finite_are_left() {
 
 #[test]
 fn extreme_values_stay_finite() {
-    // All zero, tiny, one value alone, large: an output of each.
+    // All zero, tiny, a single value, large: one output of each.
     let row = |column: usize, k: usize| match column {
         0 => 0.0,
         1 => 1e-30 * (k as f32 - 48.0),
@@ -93,7 +93,7 @@ fn options_out_of_range_are_refused_by_name() {
         assert!(message.contains(&format!("accuracy_level is {level};")), "{message}");
     }
     assert!(with(&|o| o.threads = 100_000).1.contains("threads"));
-    // Activations that are quantized as they come have no 4 bits; what only blocks have is not looked at.
+    // Dynamic quantization has no 4 bits; options for blocks are not checked.
     let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, block_size: 5, ..options(bits) };
     let (kind, message) = refusal(&model, &dynamic(4));
     assert_eq!(kind, Kind::Unsupported);

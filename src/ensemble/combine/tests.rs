@@ -1,4 +1,4 @@
-//! The methods against their formulas, written down plainly in float64.
+//! The methods against their formulas in plain float64.
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn what_is_impossible_or_nearly_so_stays_exact() {
     let far = [0.0f32, -2000.0, -2000.0];
     let mean = of(Method::Mean, &[&infinite, &far]).log_probabilities;
     assert!((mean[2] - 0.25f32.ln()).abs() < 1e-6 && (mean[1] - (-2000.0 - 2f32.ln())).abs() < 1e-3, "{mean:?}");
-    // A member without weight rules nothing out.
+    // A member with weight 0 excludes nothing.
     let mut one = Combiner::new(Method::Logits, false, &[0.0, 1.0], &[1.0, 1.0]);
     assert!(one.combine(&[&infinite, &far]).unwrap().log_probabilities[1].is_finite());
     assert_eq!(of(Method::Product, &[&infinite, &far]).log_probabilities[1], f32::NEG_INFINITY);

@@ -1,4 +1,4 @@
-//! Two tiny models with vocabularies of their own: what is written is what each has read.
+//! Two tiny models with different vocabularies: each has read the generated text.
 
 use super::super::tests::fixture;
 use super::super::{Ensemble, EnsembleOptions, Method};
@@ -48,7 +48,7 @@ fn with(family: &str, tokenizer: &Value) -> Model {
     model.with_card(card)
 }
 
-/// Characters that stand for the bytes of `é` and `ß`: C3 A9, C3 9F.
+/// Characters of the bytes of `é` and `ß`: C3 A9, C3 9F.
 const ACCENTS: [char; 3] = ['Ã', '©', 'Ł'];
 
 fn pair(accents: &[char]) -> Ensemble {
@@ -68,7 +68,7 @@ fn every_member_has_read_what_was_written() {
     for (seed, accents) in [(1, &ACCENTS[..0]), (2, &ACCENTS[..]), (3, &ACCENTS[..]), (4, &ACCENTS[..])] {
         let ensemble = pair(accents);
         let mut rows = union(&ensemble);
-        // Those bytes are all that can come up, so a token may end inside a character.
+        // Only those bytes can be generated, so a token may end inside a character.
         rows.bytes = !accents.is_empty();
         let sampling = SamplingOptions { temperature: 1.5, seed, ..SamplingOptions::default() };
         for tokens in [1, 5, 20] {
@@ -95,7 +95,7 @@ fn every_member_has_read_what_was_written() {
                 for (generator, speaker) in rows.voices.generators.iter().zip(&rows.speakers) {
                     let read = generator.tokens(row).unwrap();
                     let (read, _) = read.split_at(read.len() - unfinished);
-                    // The text that the member has read is the text that was written, in its own tokens.
+                    // The text that the member has read is the generated text, in its own tokens.
                     assert_eq!(read, speaker.tokenizer.encode(&whole, true).unwrap().ids, "{whole:?}");
                     assert_eq!(speaker.tokenizer.decode(read, true).unwrap(), whole);
                 }
@@ -117,7 +117,7 @@ fn a_character_may_come_byte_by_byte() {
     assert_eq!(rows.piece(0, first).unwrap(), "");
     let stop = Stop::new().unwrap();
     rows.advance_rows(&[0], &stop, &mut |_| Ok(())).unwrap();
-    // Only what ends the character may come, or nothing at all any more.
+    // Only the rest of the character may follow, or nothing.
     let next = rows.rows[0].next.as_ref().unwrap();
     let bytes = |id: &i64| rows.ids.bytes(&rows.speakers[0].pieces, *id).to_vec();
     let ends: Vec<Vec<u8>> = next.ids.iter().filter(|id| **id != rows.ids.end).map(bytes).collect();
