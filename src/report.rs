@@ -133,7 +133,7 @@ impl Report {
         self.summary.insert("bytes_after".into(), after.into());
     }
 
-    /// The report as JSON text with a final newline.
+    /// Returns the report as JSON text with a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');

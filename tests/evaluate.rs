@@ -223,7 +223,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     classify(runtime(), &model, &tokenizer, &long, &TextOptions::default(), &Call::default()).unwrap();
 }
 
-/// Sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without their tags.
 fn brown(files: &[&str], count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();

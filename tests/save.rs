@@ -224,7 +224,7 @@ fn names_that_are_hard_on_file_systems() {
     }
 }
 
-/// Held by tests that keep the disk busy: the kill is to fall into a save, not into a queue behind other writes.
+/// Locked by tests that keep the disk busy: the kill must happen during a save, not during a wait for other writes.
 static DISK: Mutex<()> = Mutex::new(());
 
 /// Starts this program again, running only [`child`] with `task`.

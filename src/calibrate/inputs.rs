@@ -27,7 +27,7 @@ pub enum Calibration<'a> {
     Generated {
         /// Shapes of inputs by name.
         shapes: &'a [(String, Vec<i64>)],
-        /// Values of inputs by name: one number for all elements, or one for each.
+        /// Values of inputs by name: one number for all elements, or one per element.
         values: &'a [(String, Vec<f64>)],
     },
 }

@@ -20,7 +20,7 @@ pub struct Run<'r> {
     pub runtime: &'static Runtime,
     /// The data.
     pub batches: &'r [Batch],
-    /// Threads of each session; 0 is one for each physical core.
+    /// Threads of each session; 0 for one per physical core.
     pub threads: usize,
     /// What counts the work that is done, and ends it when the call ends.
     pub ticket: &'r Ticket,

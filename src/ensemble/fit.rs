@@ -233,7 +233,7 @@ impl Rows<'_> {
             b.iter_mut().zip(d).for_each(|(b, d)| *b += d);
             (a + c, b)
         };
-        // In chunks of one order whatever the threads, so that the sums are the same.
+        // Chunks in a fixed order, so that the sums do not depend on the number of threads.
         let parts: Vec<(f64, Vec<f64>)> = (0..self.count.div_ceil(32))
             .into_par_iter()
             .map(|chunk| {

@@ -19,7 +19,7 @@ pub enum Expression {
     Of(Operator, Vec<Expression>),
 }
 
-/// An operator or function of sizes.
+/// An operator or function applied to sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `a + b`

@@ -115,7 +115,7 @@ impl Seen {
         }
         let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
         for (tensor, batch) in inputs.iter().zip(run.batches) {
-            // Channels come after the batch, with the rest behind them.
+            // Channels follow the batch, and the other dimensions follow them.
             let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
             let x = if stage.data.channels { tensor.clone() } else { batch.rows(tensor, size)? };
             rows += x.elements() / size;

@@ -122,7 +122,7 @@ struct Work<'w> {
     /// What is done unless something else is decided.
     plan: Plan<'w>,
     pool: rayon::ThreadPool,
-    /// Data that weights are fitted to.
+    /// Runtime and batches that weights are fitted to.
     fit: Option<Fit>,
 }
 

@@ -15,7 +15,8 @@ choice! {
         /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored
         /// in 8 bits and computed in float.
         Dynamic = 0, "dynamic";
-        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
+        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that fit no
+        /// operator on blocks are stored in 4 or 8 bits and computed in float.
         ///
         /// Weights that no block operator supports are stored in 4 or 8 bits and computed in float.
         WeightOnly = 1, "weight-only";
@@ -47,15 +48,15 @@ choice! {
 choice! {
     /// How static quantization finds the range of an activation on calibration data.
     pub enum CalibrationMethod: optimize_calibration_method_t = MinMax {
-        /// From the smallest to the largest value.
+        /// From the minimum to the maximum value.
         MinMax = 0, "min-max";
         /// Without the outermost values.
         ///
         /// See [`QuantizeOptions::percentile`].
         Percentile = 1, "percentile";
-        /// The range whose quantized histogram diverges least from the original (Kullback-Leibler).
+        /// The range whose quantized histogram has the smallest KL divergence from the original.
         Entropy = 2, "entropy";
-        /// The range with the least squared error.
+        /// The range with the smallest squared error.
         Mse = 3, "mse";
     }
 }

@@ -103,7 +103,7 @@ pub struct Races<'r> {
 }
 
 impl<'r> Races<'r> {
-    /// On a batch that is given, else on inputs as `benchmark` takes them.
+    /// Returns races on a given batch, or else on inputs as in `benchmark`.
     pub fn new(runtime: &'static Runtime, run: Run<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
         let writes = run.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
@@ -131,7 +131,7 @@ impl<'r> Races<'r> {
         Subject::new(self.runtime, model, &self.session, self.run.call)
     }
 
-    /// How many times as fast as `original` the `result` is.
+    /// Returns the speed-up of `result` over `original`.
     pub fn race(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
         let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.run.call)?;

@@ -78,7 +78,7 @@ impl Judge {
         self.cases.len()
     }
 
-    /// Mean over the rows of the Kullback-Leibler divergence from the original in nats, or of 1 - cosine.
+    /// Returns the mean over rows of the KL divergence from the original in nats, or of 1 - cosine.
     pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
         let mut session = self.session(model, run)?;
         self.mean(&mut session, None, self.cases.len(), &Stop::new()?)

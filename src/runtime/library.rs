@@ -182,8 +182,8 @@ fn resolved(path: &Path) -> PathBuf {
 /// Returns version and file of the library that `candidate` opened, which may be a name only known to the loader.
 fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> {
     type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
-    // SAFETY: NOLOAD only finds what is loaded already (and stays so: `ort` never closes it). The symbol is
-    // the one function whose signature ONNX Runtime promises never to change; `ort` has just called it.
+    // SAFETY: NOLOAD only finds what is already loaded (and stays loaded: `ort` never closes it). The symbol is the
+    // one function whose signature ONNX Runtime promises never to change; `ort` has just called it.
     let (version, at) = unsafe {
         let library = Library::open(Some(candidate.as_os_str()), libc::RTLD_NOLOAD | libc::RTLD_LAZY);
         let library = library.map_err(|_| "the library disappeared after it was opened")?;

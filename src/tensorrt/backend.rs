@@ -235,7 +235,7 @@ fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
 }
 
 fn version_of(library: &'static driver::Library, path: &Path) -> Result<i32> {
-    // SAFETY: so it is declared in every version of `NvInferRuntimeBase.h`.
+    // SAFETY: this is its declaration in every version of `NvInferRuntimeBase.h`.
     Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
 

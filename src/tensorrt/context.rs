@@ -47,7 +47,7 @@ pub(super) fn make(
     }
     let session = session_options(profiles, profile, options, target);
     let graph_sha256 = manifest::sha256(&crate::onnx::save::encode(&graph).concat());
-    // ONNX Runtime does not replace a file that is there.
+    // ONNX Runtime does not replace an existing file.
     match std::fs::remove_file(output) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| output.display()),
         _ => {}

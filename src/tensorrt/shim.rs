@@ -173,7 +173,7 @@ macro_rules! shim {
 
             pub fn compiled() -> Compiled {
                 let running = Running { open, close, tensor, range, profile, place, shape, enqueue };
-                // SAFETY: gives a constant.
+                // SAFETY: returns a constant.
                 Compiled { version: unsafe { version() }, build, check, running }
             }
         }

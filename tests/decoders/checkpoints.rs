@@ -14,7 +14,8 @@ fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -
     Ok(save::encode(&checkpoint::build(config, weights, dialect)?.proto).concat())
 }
 
-/// The configuration as transformers 4 wrote it: rotary positions spread over several keys, layers not listed.
+/// Returns the configuration in the format of transformers 4: rotary positions spread over several keys, layers not
+/// listed.
 fn older(mut config: Map<String, Value>) -> Map<String, Value> {
     let Some(Value::Object(mut rope)) = config.remove("rope_parameters") else { return config };
     if let Some(local) = rope.remove("sliding_attention") {
@@ -97,7 +98,7 @@ fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
 
 #[test]
 fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() {
-    // As the makers of Qwen2.5 say: max_position_embeddings stays what it was.
+    // Like in the instructions of Qwen2.5's authors: max_position_embeddings stays unchanged.
     let mut config = config("llama");
     config.insert("max_position_embeddings".into(), json!(8));
     let yarn = json!({"rope_type": "yarn", "factor": 3.0, "rope_theta": 100.0, "original_max_position_embeddings": 8});
@@ -107,7 +108,7 @@ fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() 
         let built = checkpoint::build(&config, &weights("llama"), dialect).unwrap();
         Decoder::new(&Model::from_proto(built.proto), dialect, 1).feed(&[&ids]).remove(0)
     };
-    // Fused attention has tables of as many rows as there are positions.
+    // Fused attention has tables with as many rows as there are positions.
     assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
 }
 
@@ -231,7 +232,7 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().chat_template.as_deref(), Some("D"));
     assert_eq!(model.card().generation.eos_token_ids, [7, 8]);
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
-    // Several without a default: there is none to choose, and the message names them.
+    // Several without a default: none can be chosen, and the message names them.
     let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]}"#;
     std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
     let several = Model::load(&folder).unwrap();

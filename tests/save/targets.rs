@@ -27,7 +27,7 @@ fn impossible_targets_are_refused_and_nothing_is_left() {
     std::fs::write(folder.join("file"), "x").unwrap();
     let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
     std::fs::set_permissions(folder.join("read-only"), read_only).unwrap();
-    // Root may write everywhere but into the kernel's own folders.
+    // Root can write everywhere except in the kernel's own folders.
     let root = std::fs::write(folder.join("read-only/probe"), "").is_ok();
     let closed = if root { PathBuf::from("/sys/m.onnx") } else { folder.join("read-only/m.onnx") };
     let cases = [
@@ -87,7 +87,7 @@ fn a_save_that_is_stopped_leaves_the_old_file_and_nothing_else() {
     let folder = Folder::new("stopped");
     let path = folder.join("m.onnx");
     let old = with_weights(&[("w", Random(4).bytes(5000))]);
-    // One that is stopped among its weights, and one whose data file is done when it is stopped.
+    // One that is stopped while writing weights, and one whose data file is complete when it is stopped.
     let weights = with_weights(&[("w", vec![0; 192 << 20])]);
     let typed = tensor("t", FLOAT, &[32 << 20]).bytes(4, &vec![0; 128 << 20]);
     let structure = parse(model(identity_graph().all(5, [typed, bytes_tensor("w", 5000)])).0);

@@ -54,7 +54,7 @@ pub fn outputs_of(model: &Model) -> Vec<f32> {
     floats.flat_map(|(_, t)| t.to_f32_vec().unwrap()).collect()
 }
 
-/// Cut equals masked, and is not what it was.
+/// Checks that the cut model equals the masked one, and differs from the original.
 fn check(model: &Model, options: &PruneOptions, what: &str) -> Model {
     let plan = Plan::new(model, options, None, &Call::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
     let cut = plan.cut(&Call::default()).unwrap();

@@ -66,7 +66,7 @@ impl Maker {
         self.op("Div", &[&z, &size], vec![])
     }
 
-    /// A layer between whose weights the size of what is cut is used in one way or another.
+    /// Adds a layer in which the cut size is used between the weights in one way or another.
     pub fn counted(&mut self, x: &str, width: i64) -> String {
         let inner = 2 * (6 + self.random.below(9)) as i64;
         let y = self.linear(x, width, inner);

@@ -71,7 +71,7 @@ pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     float_tensor(name, dims, values)
 }
 
-/// Sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without their tags.
 pub fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A library that says it is of some version, and ends the process if it is asked for more.
+/// Makes a library that reports some version, and ends the process if it is used further.
 fn pretender(folder: &Path, names: [&str; 2], version: i32) -> PathBuf {
     let code = format!(
         "#include <stdlib.h>\nint getInferLibVersion(void) {{ return {version}; }}\n\
@@ -78,7 +78,7 @@ fn an_operator_that_there_is_not_is_named() {
     let unknown = made(&|node| node.op_type = Some("Det".into()));
     let (kind, message) = kind_of(build(&unknown, &at, &sizes));
     assert!(kind == Kind::Unsupported && message.contains("strange"), "{message}");
-    // What ONNX Runtime alone has, and is made of what all have.
+    // Operators of ONNX Runtime alone that are composed of standard ones.
     let gelu = made(&|node| (node.op_type, node.domain) = (Some("Gelu".into()), Some("com.microsoft".into())));
     let report = build(&gelu, &at, &sizes).unwrap();
     assert_eq!(report.summary["nodes_lowered"], 1);
@@ -102,7 +102,7 @@ fn engines_are_looked_at_before_they_are_used() {
     assert_eq!(look(true, Some(&own)).unwrap().key.model_sha256, own);
     assert_eq!(look(false, Some(&own)).err().unwrap().kind(), Kind::Untrusted);
     assert_eq!(look(true, Some("00")).err().unwrap().kind(), Kind::Mismatch);
-    // Junk, with a manifest that is right about it.
+    // Random bytes, with a manifest that matches them.
     let junk = b"this is no engine at all, whatever its manifest says".repeat(100);
     let mut manifest = Manifest::read(&engine).unwrap().unwrap();
     std::fs::write(&engine, &junk).unwrap();
@@ -120,7 +120,7 @@ fn engines_are_looked_at_before_they_are_used() {
     assert_eq!(look(true, None).err().unwrap().kind(), Kind::InvalidModel);
     std::fs::remove_file(&beside).unwrap();
     assert_eq!(look(true, None).err().unwrap().kind(), Kind::Untrusted);
-    // Whatever is there that cannot be used again is replaced.
+    // Existing files that cannot be reused are replaced.
     assert_eq!(build(&model, &engine, &text(Precision::Fp16)).unwrap().summary["reused"], false);
 }
 

@@ -17,7 +17,7 @@ pub fn branching() -> Model {
     model(17, inputs, vec![float_in("y", 40)], vec![weight("outer", &[96, 40])], vec![choose])
 }
 
-/// The same function twice, so that its constants are there once for both.
+/// Returns a model that calls the same function twice, so that its constants are stored once for both.
 pub fn calling() -> Model {
     let import = |domain: &str, version| OperatorSetIdProto {
         domain: Some(domain.into()),
@@ -76,6 +76,6 @@ fn one_weight_of_two_nodes_is_stored_once_and_a_float_reader_keeps_the_original(
     codes_of(&result, "w", 4);
     assert!(result.graph().initializer.iter().any(|t| t.name.as_deref() == Some("w")));
     assert!(report.nodes[0].reason.contains("is kept for another node"), "{}", report.nodes[0].reason);
-    // Scales are brought to float once for both.
+    // Scales are converted to float once for both.
     assert_eq!((count(&result, "Cast"), count(&result, "Mul")), (1, 1));
 }

@@ -98,7 +98,7 @@ struct Merging {
 impl How {
     fn options(&self, fits: bool) -> EnsembleOptions {
         let method = match self.method {
-            // The weights are yet to be found.
+            // The weights are still to be found.
             Method::Weighted if fits && self.weights.is_empty() => Method::Mean,
             given => given,
         };
@@ -177,7 +177,7 @@ fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate:
 }
 
 fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
-    // clap has made sure that it is there.
+    // clap has made sure that it exists.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
     let target = Target::prepare(output)?;

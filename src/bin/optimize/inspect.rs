@@ -18,7 +18,7 @@ use std::path::PathBuf;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that holds one
+    /// The model: an .onnx file or a folder that contains one
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Package: verify every byte

@@ -198,7 +198,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
-    // Dynamic with 4 bits are weights in blocks whose products round what they are multiplied with as it comes.
+    // Dynamic with 4 bits means block-quantized weights whose products quantize their activations at run time.
     let quantize_type = match arguments.quantize_type {
         QuantizeType::Dynamic if arguments.bits == Some(4) => QuantizeType::WeightOnly,
         given => given,

@@ -55,7 +55,7 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     Ok(())
 }
 
-/// Cuts units out of a model. The original is not changed.
+/// Removes units from a model. The original is unchanged.
 ///
 /// [`PruneOptions::method`], and options of other methods, are not looked at. Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for options that
 /// make no sense or match no module (the message lists those there are). Sparsity 0 gives the model back.

@@ -127,7 +127,7 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
         choices[at - 1] != Choice::Float
     });
     for (body, node) in floats {
-        // What is said of nodes with another weight that is stored comes when that is made.
+        // Nodes with another stored weight are reported when that weight is made.
         put(&mut plan, (body, node), report_of(view.node(body, node), LEFT, reason.to_owned()));
     }
     plan
@@ -167,7 +167,7 @@ pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Pla
     plan
 }
 
-/// Puts a node into the report, in the place of what is said of it already. Nodes that change stay out of it.
+/// Sets the report entry of a node, replacing an existing one. Nodes that change are not recorded here.
 fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
     if plan.changes.iter().any(|c| (c.body, c.node) == (body, node)) {
         return;

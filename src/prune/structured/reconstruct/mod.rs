@@ -72,7 +72,7 @@ pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, ca
 /// What became of the weights.
 #[derive(Default)]
 struct Changed {
-    /// Whole weights, zero where units go, by name.
+    /// Whole weights, zero where units are removed, by name.
     weights: HashMap<String, TensorProto>,
     /// Number of weights with few rows of data.
     scarce: usize,
