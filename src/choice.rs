@@ -1,15 +1,16 @@
-//! `choice!`: an option with a fixed list of values, each written once: its name, its number in C and its documentation.
+//! `choice!`: an option with a fixed list of values, each written once: its name, its number in C and its
+//! documentation.
 //!
 //! From that list follow `Serialize`, `Deserialize`, `FromStr` and the name in reports, the conversion of the number
 //! that C programs pass, the values of a flag of the command with their help, and the messages about unknown values.
-//! The C enum itself stands in `src/ffi`, where the header is made from it; a test there compares the two.
+//! The C enum itself is in `src/ffi`, from which the header is made; a test there compares the two.
 
 use crate::error::{Error, error};
 
 /// Declares such an enum.
 ///
-/// `pub enum Name: c_enum_t = First { .. }`: the name of the enum in C and the default are optional. The first paragraph
-/// of a value's documentation is also its help text.
+/// `pub enum Name: c_enum_t = First { .. }`: the name of the enum in C and the default are optional. The first
+/// paragraph of a value's documentation is also its help text.
 macro_rules! choice {
     (
         $(#[$attribute:meta])*
@@ -31,10 +32,10 @@ macro_rules! choice {
             }
         )?
 
-        // What only some enums are asked for.
+        // Optional parts.
         #[allow(dead_code)]
         impl $name {
-            /// All values, in the order of their numbers in C.
+            /// All values, ordered by their numbers in C.
             pub const ALL: &'static [$name] = &[$( $name::$variant, )+];
             /// The enum of the C interface; empty if it has none.
             pub(crate) const C_NAME: &'static str = concat!($( stringify!($c_name) )?);
@@ -51,7 +52,7 @@ macro_rules! choice {
                 self as i32
             }
 
-            /// Returns the value with a number of the C interface; `option` is what messages call the option.
+            /// Returns the value with a number of the C interface; `option` is the option's name in messages.
             pub fn from_code(code: i32, option: &str) -> $crate::error::Result<$name> {
                 let found = $name::ALL.iter().find(|value| value.code() == code);
                 found.copied().ok_or_else(|| $crate::choice::unknown_code(code, option, $name::C_NAME))
@@ -97,12 +98,12 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
-/// Returns the error for a number that is none of an enum's.
+/// Returns the error for a number that is not a value of the enum.
 pub(crate) fn unknown_code(code: i32, option: &str, c_name: &str) -> Error {
     error!(InvalidArgument, "{option} is {code}, which is no {c_name}")
 }
 
-/// Returns the error for a name that is none of an enum's.
+/// Returns the error for a name that is not a value of the enum.
 pub(crate) fn unknown_name(text: &str, names: &[&str]) -> Error {
     error!(InvalidArgument, "{text:?} is not one of {}", names.join(", "))
 }

@@ -121,13 +121,13 @@ impl Report {
         }
     }
 
-    /// Notes how long the operation has taken since `start`, and the most memory that the process has had.
+    /// Records the duration of the operation since `start`, and the peak memory of the process.
     pub fn finish(&mut self, start: Instant) {
         self.seconds = start.elapsed().as_secs_f64();
         self.peak_rss_bytes = peak_rss_bytes();
     }
 
-    /// Notes the sizes of a model and of what was made of it.
+    /// Records the sizes of a model and of its result.
     pub fn sizes(&mut self, before: u64, after: u64) {
         self.summary.insert("bytes_before".into(), before.into());
         self.summary.insert("bytes_after".into(), after.into());

@@ -271,7 +271,7 @@ impl Random {
     }
 }
 
-/// The ends of the ranges of a package, with their names.
+/// Returns the ends of the ranges of a package, with their names.
 fn ends(package: &Package) -> Vec<(String, i64)> {
     let sizes = package.manifest().shapes.inputs.iter().flat_map(|input| input.dims.clone().unwrap());
     let ends = |size| match size {
@@ -281,7 +281,7 @@ fn ends(package: &Package) -> Vec<(String, i64)> {
     sizes.flat_map(ends).flatten().collect()
 }
 
-/// Inputs of the shapes of an example, one size of which is at the end of its range.
+/// Returns inputs with the shapes of an example, one size of which is at the end of its range.
 fn inputs_at(package: &Package, example: &[(String, Vec<i64>)], end: Option<&(String, i64)>) -> Vec<(String, Tensor)> {
     let input = |(name, shape): &(String, Vec<i64>)| {
         let dims = package.manifest().shapes.inputs.iter().find(|i| i.name == *name).unwrap().dims.clone();

@@ -1,6 +1,6 @@
 //! Files and functions stay small: no file over 450 lines, no function over 60.
 //!
-//! Lines are counted as rustfmt lays them out: a function ends with a brace that stands below its first letter.
+//! Lines are counted in rustfmt's layout: a function ends with a brace in the column of its first letter.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ const FUNCTION_LINES: usize = 60;
 /// Folders whose Rust files are measured.
 const FOLDERS: [&str; 4] = ["src", "tests", "benches", "fuzz/targets"];
 
-/// Functions that are longer and are to be split, with their files: the list may only become shorter.
+/// Longer functions that are to be split, with their files: the list may only become shorter.
 const TO_SPLIT: [(&str, &str); 5] = [
     ("activation.rs", "activation"),
     ("attention.rs", "attend"),
@@ -19,7 +19,7 @@ const TO_SPLIT: [(&str, &str); 5] = [
     ("src/kernels/tests/dense.rs", "float_linears_are_near_float64"),
 ];
 
-/// Returns the Rust files below a folder, with their texts.
+/// Returns the Rust files below a folder, with their content.
 fn files(folder: &Path) -> Vec<(PathBuf, String)> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();

@@ -94,14 +94,14 @@ impl Factor {
     }
 }
 
-/// Rows (of the factor) and columns (of its inverse) that one thread takes at a time. A constant, and `faer` on one thread
-/// within a block: so results do not depend on the number of threads.
+/// Rows (of the factor) and columns (of its inverse) that one thread processes at a time. A constant, with `faer` on
+/// one thread within a block, so that results do not depend on the number of threads.
 const BLOCK: usize = 192;
 
 /// Computes `A = L Lᵀ` in place, lower triangle; returns `false` if `A` is not positive definite.
 fn cholesky(a: &mut [f64], n: usize) -> bool {
     let mut room = MemBuffer::new(factor::cholesky_in_place_scratch::<f64>(BLOCK, Par::Seq, Spec::default()));
-    // Left-looking: the columns of a block are brought up to date by all that is known, and finished.
+    // Left-looking: the columns of a block are updated with all known columns, then finished.
     for start in (0..n).step_by(BLOCK) {
         let width = BLOCK.min(n - start);
         let (block, below) = a[start * n..].split_at_mut(width * n);
@@ -134,7 +134,7 @@ fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
     inverse.par_chunks_mut(BLOCK * n).enumerate().for_each(|(index, columns)| {
         let (start, width) = (index * BLOCK, columns.len() / n);
         (0..width).for_each(|i| columns[i * n + start + i] = 1.0);
-        // Above its diagonal the inverse is zero, as it was made.
+        // Above its diagonal the inverse is zero, its initial value.
         let (_, part) = MatMut::from_row_major_slice_mut(columns, width, n).split_at_col_mut(start);
         let own = lower.submatrix(start, start, n - start, n - start);
         solve_lower_triangular_in_place(own, part.transpose_mut(), Par::Seq);

@@ -1,4 +1,4 @@
-//! What work on calibration data is given: the data with what runs models on them, and what it reports to.
+//! The arguments of work on calibration data: the data, the runtime, and the call to report to.
 
 use super::Batch;
 use crate::call::Ticket;
@@ -22,9 +22,9 @@ pub struct Run<'r> {
     pub batches: &'r [Batch],
     /// Threads of each session; 0 for one per physical core.
     pub threads: usize,
-    /// What counts the work that is done, and ends it when the call ends.
+    /// Counts the finished work, and ends it when the call ends.
     pub ticket: &'r Ticket,
-    /// What ends a run of a session when the call ends.
+    /// Ends a run of a session when the call ends.
     pub stop: &'r Stop,
 }
 

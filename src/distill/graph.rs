@@ -342,7 +342,7 @@ fn assemble(
     })
 }
 
-/// Names the gradient of each parameter, and the rows of it that are not zero where only some are looked up.
+/// Names the gradient of each parameter, and its non-zero rows if only some rows are looked up.
 fn named_gradients(
     work: &Work,
     tape: &mut Tape,

@@ -195,9 +195,9 @@ struct Rows<'r> {
     readings: &'r [Reading],
     /// Tokens.
     count: usize,
-    /// Logits a token.
+    /// Logits per token.
     size: usize,
-    /// What the sum of logits is multiplied with.
+    /// Factor of the sum of logits.
     power: f64,
 }
 

@@ -38,7 +38,7 @@ choice! {
         Linear = 0, "linear";
         /// Spherical interpolation between two models.
         Slerp = 1, "slerp";
-        /// Changes from a base model that agree in sign.
+        /// Changes relative to a base model whose signs agree.
         Ties = 2, "ties";
     }
 }

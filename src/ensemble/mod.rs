@@ -58,7 +58,7 @@ choice! {
         ///
         /// For embeddings, of the normalized vectors; for numbers, of the numbers.
         Mean = 0, "mean";
-        /// Mean with weights, which must be given.
+        /// Weighted mean; needs weights.
         Weighted = 1, "weighted";
         /// Softmax of the mean of the logits.
         Logits = 2, "logits";
@@ -72,7 +72,7 @@ choice! {
         ///
         /// Divided by their sum.
         Median = 5, "median";
-        /// Share of the members that rank the token first.
+        /// Fraction of the members that rank the token first.
         Vote = 6, "vote";
         /// Probabilities of the first member divided by those of the second.
         ///
@@ -88,7 +88,7 @@ choice! {
 }
 
 choice! {
-    /// What the members of an ensemble do, where they do not say it themselves.
+    /// Task of the members of an ensemble, if their models do not name one.
     pub enum EnsembleTask: optimize_ensemble_task_t {
         /// Text generation.
         Generate = 1, "generate";

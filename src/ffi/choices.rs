@@ -1,8 +1,8 @@
-//! The enums of the header beside those of the library: the same values with the same numbers.
+//! Compares the enums of the header with those of the library: the same values with the same numbers.
 
 use std::collections::BTreeMap;
 
-/// Constants that are not called as the library's values are, with the names of those.
+/// Constants whose names differ from those of the library's values, with the latter.
 const OTHER_NAMES: [(&str, &str); 3] = [
     ("OPTIMIZE_OPTIMIZATION_DEFAULT", "all"),
     ("OPTIMIZE_TENSORRT_NVINFER", "tensorrt"),
@@ -29,7 +29,7 @@ fn compare(c_name: &str, values: &[(i32, &str)]) {
         let usual = constant.ends_with(&format!("_{}", name.to_uppercase().replace('-', "_")));
         assert!(usual || OTHER_NAMES.contains(&(constant, name)), "{constant} is {number}, and so is {name}");
     }
-    // 0 may stand for "as the model says", which is no value.
+    // 0 may mean the model's own, which is not a value.
     let extra: Vec<_> = constants.iter().filter(|(number, _)| values.iter().all(|(n, _)| n != *number)).collect();
     assert!(extra.iter().all(|(number, _)| **number == 0), "the library has no {extra:?}");
 }

@@ -31,7 +31,7 @@ handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 pub enum optimize_ensemble_method_t {
     /// Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
-    /// Mean with weights, which must be given.
+    /// Weighted mean; needs weights.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
     /// Softmax of the mean of the logits.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,

@@ -99,7 +99,7 @@ pub enum SideContent {
 
 /// What is known about a model besides its graph. Techniques copy it to their results.
 ///
-/// Packages store what is not skipped here; the rest they have in other places.
+/// Packages store the fields that are not skipped here; the others have their own places.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Card {
     /// Kind of file or folder that the model came from.

@@ -28,7 +28,7 @@ choice! {
         Auto = 0, "auto";
         /// In the `.onnx` file; fails above 2 GiB, the limit of protobuf.
         Never = 1, "never";
-        /// In a file next to the `.onnx` file, whatever their size.
+        /// In a file next to the `.onnx` file, for any size.
         Always = 2, "always";
     }
 }

@@ -83,7 +83,7 @@ pub fn is_package(path: &Path) -> bool {
     }
     let mapped = files::open(path).and_then(|file| files::map(&file, limits::DATA_FILE_BYTES));
     mapped.is_ok_and(|bytes| {
-        // The directory of an archive is at its end; a damaged one is to be refused as the package that it is.
+        // The directory of an archive is at its end; a damaged archive must be rejected as a package.
         let tail = &bytes[bytes.len().saturating_sub(1 << 16)..];
         archive::is_archive(&bytes) && tail.windows(OURS.len()).any(|name| name == OURS.as_bytes())
     })

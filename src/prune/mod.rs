@@ -165,7 +165,7 @@ fn run(
     Ok((result, report))
 }
 
-/// Returns the model with the weights that were pruned, and what was done to each node.
+/// Returns the model with the pruned weights, and the action for each node.
 fn written(
     model: &Model,
     options: &PruneOptions,

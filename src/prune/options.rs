@@ -140,10 +140,10 @@ pub struct PruneOptions {
     pub min_elements: u64,
     /// Structured: ranking of the units.
     pub importance: Importance,
-    /// Structured: the number of units that stay is a multiple of this, as near as possible. 0 is, for the channels of
-    /// two-dimensional convolutions, 16 for groups of 32 or more and 8 for groups of 16 or more: ONNX Runtime's fastest
-    /// layout wants channels in sixteens where the processor has AVX-512 and in eights elsewhere, and the same model
-    /// comes out on every machine. For everything else it is 16 for groups of 256 or more and 8 from 64 on; else 1.
+    /// Structured: the number of remaining units is a multiple of this if possible. 0 selects it: for the channels of
+    /// 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX Runtime's fastest
+    /// layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on every machine);
+    /// for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
     pub round_to: usize,
     /// Structured, with calibration: whether the weight behind each cut is fitted to reproduce its original output.
     pub reconstruct: bool,
@@ -255,7 +255,7 @@ impl PruneOptions {
         Ok(())
     }
 
-    /// Refuses what does not go with a pattern.
+    /// Fails for options that cannot be combined with a pattern.
     fn check_pattern(&self, pattern: Pattern) -> Result<()> {
         if self.method == PruneMethod::Structured {
             bail!(InvalidArgument, "a pattern does not apply to structured pruning");

@@ -196,7 +196,7 @@ impl Chooser {
         self.smallest(work, judge)
     }
 
-    /// Makes the smallest result, where names and shapes take room that only what is made tells.
+    /// Returns the smallest result; the size of names and shapes is known only from a result.
     fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let smallest: Vec<usize> = self

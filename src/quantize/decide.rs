@@ -26,8 +26,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns the plan without weights that are optional inputs if another node still reads them as float. Otherwise
-    /// the input is removed with the weight, and a caller that passes it gets an error; else part of the model would use
-    /// the caller's value, and the rest the default.
+    /// the input is removed with the weight, and a caller that passes it gets an error; else part of the model would
+    /// use the caller's value, and the rest the default.
     pub(super) fn keep_inputs(self, view: &View<'_>) -> Plan<'a> {
         let of = |change: &Change<'_>| (change.constant.owner, change.constant.name.to_owned());
         let optional = || self.changes.iter().filter(|change| change.constant.overridable);
@@ -63,7 +63,7 @@ impl<'a> Plan<'a> {
         self.with_weights((0..decisions.len()).filter(|index| stays(*index)).collect())
     }
 
-    /// Returns the plan with the changes that `keep` is true of, and weights in the order in which these first need them.
+    /// Returns the plan with the changes for which `keep` is true, and their weights in the order of first use.
     pub fn only(mut self, keep: impl Fn(&Change<'_>) -> bool) -> Plan<'a> {
         self.changes.retain(keep);
         let mut order: Vec<usize> = Vec::new();
@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         self.with_weights(order)
     }
 
-    /// Returns the plan with these weights in this order, which are all that its changes need.
+    /// Returns the plan with these weights in this order; they must be all that its changes need.
     fn with_weights(mut self, order: Vec<usize>) -> Plan<'a> {
         let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, index)| (*index, place)).collect();
         self.changes.iter_mut().for_each(|change| change.weight = place[&change.weight]);

@@ -87,7 +87,7 @@ pub fn quantize_with(
     run(Some(runtime), calibration, model, options, call)
 }
 
-/// A quantization: of which model, with which options, and on which inputs where those are generated.
+/// A quantization: the model, the options, and the generated inputs if there are any.
 #[derive(Clone, Copy)]
 struct Run<'r> {
     model: &'r Model,
@@ -96,7 +96,7 @@ struct Run<'r> {
     generated: Generated<'r>,
 }
 
-/// Inputs that are generated.
+/// Generated inputs.
 #[derive(Clone, Copy, Default)]
 struct Generated<'g> {
     /// Shapes by name.
@@ -105,21 +105,21 @@ struct Generated<'g> {
     values: &'g [(String, Vec<f64>)],
 }
 
-/// What the weights of a model become. Static quantization is apart ([`static_qdq`]): it changes activations too.
+/// The form of the quantized weights. Static quantization is separate ([`static_qdq`]): it also changes activations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WeightForm {
-    /// int8, for activations that are quantized as they come.
+    /// int8, for activations that are quantized at run time.
     Int8,
     /// Blocks of few bits.
     Blocks,
 }
 
-/// What quantization of weights works on.
+/// The arguments of weight quantization.
 struct Work<'w> {
     run: Run<'w>,
     form: WeightForm,
     view: &'w View<'w>,
-    /// What is done unless something else is decided.
+    /// The default plan.
     plan: Plan<'w>,
     pool: rayon::ThreadPool,
     /// Runtime and batches that weights are fitted to.
@@ -132,7 +132,7 @@ struct Fit {
     batches: Vec<Batch>,
 }
 
-/// The new model, and what was done to each node.
+/// The new model, and the action for each node.
 type Made = (Model, Vec<NodeReport>);
 
 fn run(
@@ -188,7 +188,7 @@ fn run(
     Ok((result, report))
 }
 
-/// Quantizes the weights of a model, within the limits that are asked for.
+/// Quantizes the weights of a model within the requested limits.
 fn weights_of(
     form: WeightForm,
     run: Run<'_>,
@@ -219,7 +219,7 @@ fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
 }
 
 impl Work<'_> {
-    /// Makes the result of a plan, with weights fitted to data if there is any.
+    /// Returns the result of a plan, with weights fitted to data if there are any.
     fn make(&self, plan: &Plan<'_>) -> Result<Made> {
         let Some(Fit { runtime, batches }) = &self.fit else { return self.make_plainly(plan) };
         let (stop, model, options) = (Stop::new()?, self.run.model, self.run.options);

@@ -22,13 +22,13 @@ choice! {
         WeightOnly = 1, "weight-only";
         /// int8 weights; activations are quantized with scales from calibration data.
         ///
-        /// `QuantizeLinear` and `DequantizeLinear` stand around each operator.
+        /// Each operator is between `DequantizeLinear` and `QuantizeLinear`.
         Static = 2, "static";
     }
 }
 
 choice! {
-    /// How the codes of weights in blocks are chosen.
+    /// How the codes of block-quantized weights are chosen.
     pub enum Algorithm: optimize_algorithm_t = Auto {
         /// GPTQ with calibration data, otherwise RTN.
         Auto = 0, "auto";
@@ -36,7 +36,7 @@ choice! {
         Rtn = 1, "rtn";
         /// Half-quadratic quantization.
         ///
-        /// As [`Algorithm::Rtn`], with zero points that minimise an error with a heavy tail.
+        /// Like [`Algorithm::Rtn`], with zero points that minimize an error with a heavy tail.
         Hqq = 2, "hqq";
         /// Compensates the error of each weight in the following ones; needs calibration data.
         Gptq = 3, "gptq";
@@ -46,7 +46,7 @@ choice! {
 }
 
 choice! {
-    /// How static quantization finds the range of an activation on calibration data.
+    /// How static quantization determines the range of an activation on calibration data.
     pub enum CalibrationMethod: optimize_calibration_method_t = MinMax {
         /// From the minimum to the maximum value.
         MinMax = 0, "min-max";
@@ -67,7 +67,7 @@ choice! {
     /// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
     /// with full-range weights.
     pub enum ReduceRange: optimize_reduce_range_t = Auto {
-        /// As this processor needs it.
+        /// Depends on this processor.
         Auto = 0, "auto";
         /// 7 bits: for models that will run on processors without VNNI.
         On = 1, "on";

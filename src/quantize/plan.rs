@@ -1,4 +1,4 @@
-//! What a plan of quantization holds: weights, the nodes that change, and why the others stay.
+//! The content of a quantization plan: weights, the nodes that change, and why the others stay.
 
 use super::stored::Stored;
 use super::weights::Channel;
@@ -18,7 +18,7 @@ pub struct Weight<'a> {
     pub tensor: &'a TensorProto,
     /// Name of the value.
     pub name: String,
-    /// Requested bits and block size; 0 is the default block size.
+    /// Requested bits and block size; 0 for the default block size.
     pub bits: (u32, usize),
 }
 
@@ -27,7 +27,7 @@ pub struct Weight<'a> {
 pub enum Form {
     /// `MatMulInteger` on an activation that is quantized once for all its readers.
     MatMul,
-    /// As `MatMul`, with the factors and the bias of a `Gemm`.
+    /// Like `MatMul`, with the factors and the bias of a `Gemm`.
     Gemm,
     /// com.microsoft `DynamicQuantizeMatMul`, for opsets before 11.
     ContribMatMul,
@@ -35,7 +35,7 @@ pub enum Form {
     Table,
     /// com.microsoft `MatMulNBits`.
     BlockMatMul,
-    /// As `BlockMatMul`, with the factors and the bias of a `Gemm`.
+    /// Like `BlockMatMul`, with the factors and the bias of a `Gemm`.
     BlockGemm,
     /// com.microsoft `GatherBlockQuantized`.
     BlockTable,
@@ -78,7 +78,7 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Returns the size of the float weights that will be read, in bytes; they are read twice, but counted once.
+    /// Returns the size in bytes of the float weights that will be read; they are read twice, but counted once.
     pub fn weight_bytes(&self) -> u64 {
         let stored = self.stored.iter().map(Stored::bytes);
         self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).chain(stored).sum()

@@ -161,18 +161,18 @@ pub struct Trial<'j> {
     stop: Stop,
 }
 
-/// Which switch each weight of a plan has.
+/// The switch of each weight of a plan.
 pub struct SwitchOf<'s> {
     /// By weight.
     pub weights: &'s [usize],
-    /// By weight that is stored.
+    /// By stored weight.
     pub stored: &'s [usize],
     /// Number of switches.
     pub count: usize,
 }
 
 impl<'j> Trial<'j> {
-    /// Makes the model on trial, with weights coded as planned.
+    /// Returns the trial model with weights quantized as planned.
     pub fn new(judge: &'j Judge, work: &Work<'_>, of: &SwitchOf<'_>) -> Result<Trial<'j>> {
         let (original, plan) = (work.run.model.proto(), &work.plan);
         let (form, options) = (work.form, work.run.options);

@@ -16,14 +16,14 @@ pub(crate) fn open(path: &Path) -> std::result::Result<&'static Library, String>
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
     }
-    // What it lacks is to be an error now, not when it is first called.
-    // SAFETY: opening a library runs its initializers; the caller named it, or the system's loader knows it.
+    // A missing symbol must be an error now, not at the first call.
+    // SAFETY: opening a library runs its initializers; the caller or the system's loader chose it.
     let opened = unsafe { Library::open(Some(path), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     // It is never closed: its functions are kept as plain pointers.
     opened.map(|library| &*Box::leak(Box::new(library))).map_err(|e| reason(&e))
 }
 
-/// Returns what the loader says, which is one level further down than what `libloading` shows.
+/// Returns the loader's message, which is one level below the error of `libloading`.
 fn reason(e: &libloading::Error) -> String {
     e.source().map_or_else(|| e.to_string(), ToString::to_string)
 }
@@ -71,7 +71,7 @@ impl Driver {
     /// Returns a function of the driver.
     ///
     /// # Safety
-    /// As [`function`].
+    /// Like [`function`].
     pub unsafe fn function<T: Copy>(&self, name: &CStr) -> Result<T> {
         // SAFETY: same contract.
         unsafe { function(self.library, name, Path::new(FILE)) }
@@ -125,9 +125,9 @@ mod tests {
         assert!(open(Path::new("libnobody-has-this.so.7")).unwrap_err().contains("libnobody-has-this.so.7"));
         let math = open(Path::new("libm.so.6")).unwrap();
         type Cosine = unsafe extern "C" fn(f64) -> f64;
-        // SAFETY: so it is declared in `math.h`, and it takes any number.
+        // SAFETY: this is its declaration in `math.h`, and it accepts any number.
         assert_eq!(unsafe { function::<Cosine>(math, c"cos", Path::new("libm.so.6")).unwrap()(0.0) }, 1.0);
-        // SAFETY: it is not there, and never called.
+        // SAFETY: it does not exist, and is never called.
         let e = unsafe { function::<Cosine>(math, c"cuInit", Path::new("libm.so.6")) }.unwrap_err();
         assert_eq!(e.kind(), Kind::Unsupported);
         assert!(e.message().contains("cuInit") && e.message().contains("libm.so.6"), "{e}");

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 choice! {
     /// How much ONNX Runtime optimizes the graph before running it. The results stay the same up to rounding.
     pub enum OptimizationLevel: optimize_optimization_level_t = All {
-        /// Every optimization, among them changes of tensor layout for this processor.
+        /// All optimizations, including changes of tensor layout for this processor.
         All = 0, "all";
         /// No optimization.
         Disabled = 1, "disabled";

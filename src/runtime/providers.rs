@@ -31,7 +31,8 @@ choice! {
         Cuda = 1, "cuda";
         /// TensorRT, or an error.
         TensorRt = 2, "tensorrt";
-        /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not taken.
+        /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not
+        /// taken.
         Auto = 3, "auto";
     }
 }

@@ -151,7 +151,8 @@ impl Tensor {
         }
     }
 
-    /// Returns the elements with their shape, as an array of `ndarray`; [`Kind::InvalidArgument`] if they are not of type `T`.
+    /// Returns the elements with their shape, as an array of `ndarray`; [`Kind::InvalidArgument`] if they are not of
+    /// type `T`.
     ///
     /// Nothing is copied: arrays of other ranks and slices of them (`into_dimensionality`, `outer_iter`, `slice`) are
     /// views too.

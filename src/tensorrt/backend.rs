@@ -202,7 +202,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
             // Without a driver, TensorRT has returned invalid pointers and ended the process.
             device()?;
         }
-        // SAFETY: they are kept as addresses, and called by the shim, which has their declarations.
+        // SAFETY: they are stored as addresses and called by the shim, which has their declarations.
         let [create_builder, create_runtime, create_parser] = unsafe {
             [
                 function(first, c"createInferBuilder_INTERNAL", &at(main))?,

@@ -197,7 +197,7 @@ fn make(
     Ok(manifest)
 }
 
-/// Returns what a library is asked to do.
+/// Returns the request for a library.
 fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorRtOptions) -> Result<work::Job> {
     let timing = match &options.timing_cache {
         None => None,

@@ -130,7 +130,7 @@ pub struct OpenOptions {
     pub library: Option<PathBuf>,
 }
 
-/// Refuses a library, or a device, that an engine was not built for.
+/// Fails for a library or a device that an engine was not built for.
 fn check_library(library: &Library, key: &Key) -> Result<()> {
     if library.backend() != key.backend {
         bail!(Mismatch, "the engine is for {}, not {}", key.backend.name(), library.backend().name());

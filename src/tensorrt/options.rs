@@ -18,7 +18,7 @@ choice! {
         Bf16 = 2, "bf16";
         /// Products with weights in 8-bit integers.
         Int8 = 3, "int8";
-        /// Products with weights in float8 (e4m3).
+        /// Products with weights in float8 (E4M3).
         Fp8 = 4, "fp8";
     }
 }

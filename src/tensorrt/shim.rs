@@ -126,7 +126,7 @@ pub(super) mod stage {
     pub const MEMORY: i32 = 6;
 }
 
-/// Declares the functions of the shim as it was compiled for one backend, in a module of their own.
+/// Declares the functions of the shim compiled for one backend, in a separate module.
 macro_rules! shim {
     ($module:ident, $suffix:literal) => {
         mod $module {

@@ -1,4 +1,4 @@
-//! What checkpoints say of themselves: older configurations, names and shapes, and what cannot be built.
+//! Configurations of checkpoints: older formats, names and shapes, and unsupported ones.
 
 use super::*;
 

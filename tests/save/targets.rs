@@ -1,4 +1,4 @@
-//! Where a model is saved to: over itself, where it cannot be, and what a save that ends early leaves.
+//! Targets of a save: the model itself, invalid places, and the files after an interrupted save.
 
 use super::*;
 

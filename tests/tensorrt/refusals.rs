@@ -1,4 +1,4 @@
-//! What is refused: libraries that are not there or others, operators, engines of strangers, a full disk.
+//! Rejected cases: missing or other libraries, operators, untrusted engines, a full disk.
 
 use super::*;
 

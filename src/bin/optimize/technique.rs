@@ -1,4 +1,4 @@
-//! Steps that the commands of techniques share: calibration data, and what is done with a result.
+//! Steps shared by the commands of techniques: calibration data, and the handling of results.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -15,14 +15,14 @@ use std::path::Path;
 pub struct CalibrationFile<'a> {
     /// A text, or a `.safetensors` file.
     pub file: &'a Path,
-    /// Windows of the text; 0 is the technique's default.
+    /// Number of windows of the text; 0 for the technique's default.
     pub windows: usize,
-    /// Tokens of a window; 0 is the technique's default.
+    /// Window length in tokens; 0 for the technique's default.
     pub length: usize,
 }
 
 impl CalibrationFile<'_> {
-    /// Returns what `technique` makes of the data; `path` is the model's in messages.
+    /// Returns the result of `technique` on the data; `path` is the model's, for messages.
     pub fn read<T>(
         &self,
         model: &Model,
@@ -53,7 +53,7 @@ pub enum Storage {
     Packed,
 }
 
-/// A result, with its original and the flags that say what to do with it.
+/// A result, with its original and the flags for its handling.
 pub struct Made<'a> {
     /// The original model.
     pub original: &'a Model,
@@ -65,18 +65,18 @@ pub struct Made<'a> {
     pub storage: Storage,
     /// The calibration data of the result.
     pub calibration: Option<&'a Path>,
-    /// How to measure it.
+    /// The measurements.
     pub after: &'a AfterTechnique,
-    /// What to measure it on.
+    /// The inputs of the measurements.
     pub inputs: &'a Inputs,
-    /// Where to run it.
+    /// The provider and device.
     pub machine: &'a Machine,
-    /// How to report.
+    /// The form of the report.
     pub output: &'a Output,
 }
 
 impl Made<'_> {
-    /// Checks the result (unless `kept` is `None`), writes it, and measures it against its original.
+    /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original.
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
         if let Some(kept) = kept {
             common::examine(self.machine, (self.original, self.result), kept, report, bar)?;

@@ -41,7 +41,7 @@ use std::time::Instant;
 
 pub use super::options::{Importance, PruneOptions, SparsityOverride};
 
-/// Refuses what structured pruning alone cannot do; [`PruneOptions`] are checked as a whole by [`super::prune`].
+/// Fails for options that only structured pruning rejects; [`super::prune`] checks [`PruneOptions`] as a whole.
 fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     for sparsity in std::iter::once(options.sparsity).chain(options.overrides.iter().map(|o| o.sparsity)) {
         if !(0.0..1.0).contains(&sparsity) {
@@ -57,8 +57,9 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
 
 /// Removes units from a model. The original is unchanged.
 ///
-/// [`PruneOptions::method`], and options of other methods, are not looked at. Fails with `Unsupported` if nothing can be cut or the model is quantized, with `InvalidArgument` for options that
-/// make no sense or match no module (the message lists those there are). Sparsity 0 gives the model back.
+/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if nothing can be cut or
+/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the
+/// message lists the existing ones). Sparsity 0 returns the model unchanged.
 pub fn structured(
     model: &Model,
     options: &PruneOptions,

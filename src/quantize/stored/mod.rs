@@ -114,7 +114,7 @@ pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
 /// The outcome of a weight: coded, or the reason why it is left.
 pub type Outcome = std::result::Result<Coded, String>;
 
-/// Returns the plan with a decision for each weight: bits, or that it stays as it is for a reason.
+/// Returns the plan with a decision for each weight: bits, or the reason why it stays unchanged.
 pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reason: &str) -> Plan<'a> {
     let mut at = 0;
     let mut floats: Vec<(BodyId, usize)> = Vec::new();
@@ -133,7 +133,7 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
     plan
 }
 
-/// Returns the plan with reports that say what became of the weights.
+/// Returns the plan with the reports of the weights.
 pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Plan<'a> {
     let mut plan = plan.clone();
     let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Outcome)>> = BTreeMap::new();

@@ -197,19 +197,19 @@ const TYPES: [(Dtype, DataType); 15] = [
     (Dtype::BOOL, DataType::Bool),
 ];
 
-/// Returns ONNX's type for one that the format names; `None` for a name that is not known here.
+/// Returns the ONNX type for a type name of the format; `None` for an unknown name.
 fn data_type(name: &str) -> Option<DataType> {
     let dtype: Dtype = serde_json::from_value(name.into()).ok()?;
     TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, onnx)| *onnx)
 }
 
-/// Returns the format's type for one of ONNX's; `None` where it has none.
+/// Returns the format's type for an ONNX type; `None` if it has none.
 pub fn dtype_of(onnx: DataType) -> Option<Dtype> {
     TYPES.iter().find(|(_, known)| *known == onnx).map(|(dtype, _)| *dtype)
 }
 
-/// Returns what stands in front of the data of a file: the length of the header, and the header, padded with spaces so
-/// that the data begin at a multiple of `alignment`.
+/// Returns the bytes before the data of a file: the length of the header, and the header, padded with spaces so that
+/// the data begin at a multiple of `alignment`.
 pub fn header(metadata: Option<Value>, tensors: Vec<(String, TensorInfo)>, alignment: usize) -> Result<Vec<u8>> {
     let mut entries: Map<String, Value> = Map::new();
     entries.extend(metadata.map(|metadata| ("__metadata__".to_owned(), metadata)));

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 /// The changed weights.
 #[derive(Default)]
 pub struct Done {
-    /// Whole weights, zero where units are removed, by name.
+    /// Whole weights by name, with zeros for removed units.
     pub weights: HashMap<String, TensorProto>,
     /// Notes on weights that were not changed, and why.
     pub notes: Vec<String>,
@@ -69,10 +69,10 @@ pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, ca
     Ok(done)
 }
 
-/// What became of the weights.
+/// The changed weights.
 #[derive(Default)]
 struct Changed {
-    /// Whole weights, zero where units are removed, by name.
+    /// Whole weights by name, with zeros for removed units.
     weights: HashMap<String, TensorProto>,
     /// Number of weights with few rows of data.
     scarce: usize,
@@ -80,7 +80,7 @@ struct Changed {
     idle: usize,
 }
 
-/// Changes one weight after the other; `masks` are weights with zeros where units go that are not changed.
+/// Changes one weight after the other; `masks` are unchanged weights with zeros for removed units.
 fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> Result<Changed> {
     let Run { runtime, batches, threads, ticket, stop } = *run;
     let folder = plan.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
