@@ -239,7 +239,7 @@ typedef enum {
    */
   OPTIMIZE_ENSEMBLE_MEAN = 0,
   /**
-   * Mean with weights, which must be given.
+   * Weighted mean; needs weights.
    */
   OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
   /**
