@@ -100,7 +100,7 @@ pub(crate) use choice;
 
 /// Returns the error for a number that is not a value of the enum.
 pub(crate) fn unknown_code(code: i32, option: &str, c_name: &str) -> Error {
-    error!(InvalidArgument, "{option} is {code}, which is no {c_name}")
+    error!(InvalidArgument, "{option} is {code}, which is not a value of {c_name}")
 }
 
 /// Returns the error for a name that is not a value of the enum.
@@ -149,7 +149,7 @@ mod tests {
         let error = "green".parse::<Colour>().unwrap_err();
         assert_eq!((error.kind(), error.message()), (Kind::InvalidArgument, "\"green\" is not one of red, light-blue"));
         let error = Colour::from_code(2, "colour").unwrap_err();
-        assert_eq!(error.message(), "colour is 2, which is no optimize_colour_t");
+        assert_eq!(error.message(), "colour is 2, which is not a value of optimize_colour_t");
         assert!(serde_json::from_str::<Colour>("\"green\"").is_err() && serde_json::from_str::<Colour>("0").is_err());
     }
 

@@ -158,7 +158,7 @@ fn first<T>(list: &[T]) -> *const T {
 fn dtype_of(number: i32) -> Result<DataType> {
     match DataType::from_onnx(number) {
         Some(dtype) => Ok(dtype),
-        None => bail!(InvalidArgument, "dtype is {number}, which is no optimize_dtype_t"),
+        None => bail!(InvalidArgument, "dtype is {number}, which is not a value of optimize_dtype_t"),
     }
 }
 

@@ -98,7 +98,7 @@ fn probe() -> Result<Driver> {
     unsafe {
         let status = init(0);
         if status != 0 {
-            return Err(none(format!("cuInit gives {status}")));
+            return Err(none(format!("cuInit returned {status}")));
         }
         if count(&mut devices) != 0 || devices <= 0 {
             return Err(none("the driver reports no device".to_owned()));

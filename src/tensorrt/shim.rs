@@ -316,7 +316,7 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
             error!(InvalidArgument, "{name}: an input has a variable shape, and no profile sets its range: {text}")
         }
         _ if text.contains("Cuda") || text.contains("CUDA") => error!(DeviceMissing, "{name} needs a device: {text}"),
-        _ if text.is_empty() => error!(Backend, "{name} built no engine and gives no reason"),
+        _ if text.is_empty() => error!(Backend, "{name} built no engine and reported no reason"),
         _ => error!(Backend, "{name}: {text}"),
     }
 }

@@ -8,7 +8,9 @@ use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 /// Returns a JSON object next to the model; empty if it does not exist.
 fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
     let Some(content) = beside(name)? else { return Ok(Map::new()) };
-    serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is no JSON object: {e}")).at(|| name.to_owned())
+    serde_json::from_slice(&content)
+        .map_err(|e| error!(InvalidModel, "is not a JSON object: {e}"))
+        .at(|| name.to_owned())
 }
 
 /// Returns the prompt before every text: the one of `default_prompt_name`; empty if there is none.
@@ -19,7 +21,7 @@ pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     match config.get("prompts").and_then(|prompts| prompts.get(default)) {
         Some(Value::String(prompt)) => Ok(prompt.clone()),
         Some(Value::Null) => Ok(String::new()),
-        _ => bail!(InvalidModel, "{name}: default_prompt_name is {default:?}, which is none of the prompts"),
+        _ => bail!(InvalidModel, "{name}: default_prompt_name is {default:?}, which is not one of the prompts"),
     }
 }
 
