@@ -131,13 +131,13 @@ pub struct AtomicFile {
     target: PathBuf,
     /// The temporary name, if the file has one.
     named: Option<PathBuf>,
-    /// Bytes written, bytes that the kernel was told to flush, and bytes that are surely on disk.
+    /// Bytes written, bytes that the kernel was asked to flush, and bytes that are certainly on disk.
     written: u64,
     started: u64,
     waited: u64,
 }
 
-/// Number of bytes after which the kernel is told to flush.
+/// Number of bytes after which the kernel is asked to flush.
 const WRITE_BACK: u64 = 4 << 20;
 
 impl AtomicFile {

@@ -6,7 +6,7 @@
 # fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind
 # $OPTIMIZE_TEST_VALGRIND is 1: leave out there what would take minutes.
 #
-# A part whose tool is missing is skipped; with CI=true or LIBOPTIMIZE_REQUIRE_ALL=1 it has failed.
+# A part whose tool is missing is skipped; with CI=true or LIBOPTIMIZE_REQUIRE_ALL=1, it fails.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -212,7 +212,7 @@ codegen() {
   check 'programs in four languages print what the command prints' in_test tests/codegen.sh
 }
 
-# The library opens no socket and writes nowhere but where it was told to: measured, not promised.
+# Checks that the library opens no socket and writes only where requested.
 strace_command() {
   local calls=network,open,openat,openat2,creat,mkdir,mkdirat,link,linkat,symlink,symlinkat trace=$scratch/trace
   heading strace
@@ -229,7 +229,7 @@ strace_command() {
 }
 nothing() { ! grep "$@"; }
 
-# The library under its soname, as a copy: it looks for the runtime beside where it really lies.
+# The library under its soname, as a copy: it searches for the runtime next to its real location.
 prepare() {
   [[ -e $library ]] || {
     printf 'target/release/liboptimize.so is not there: run make first.\n' >&2

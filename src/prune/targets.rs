@@ -300,7 +300,7 @@ struct Globs {
     overrides: Vec<(Pattern, f64)>,
 }
 
-/// Returns the modules, for the error message about a name that is none of them.
+/// Returns the modules, for the error message about an unknown name.
 fn list(found: &[Found<'_>]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);

@@ -1,6 +1,6 @@
 /*
- * What the generated programs of tests/abi.rs begin with. They run in a folder with model.onnx, which gives
- * y = x * w for x float32[1, 32], and tokenizer.json, which knows the words a and b.
+ * The beginning of the generated programs of tests/abi.rs. They run in a folder with model.onnx, which computes
+ * y = x * w for x float32[1, 32], and tokenizer.json, which has the words a and b.
  */
 #include <optimize.h>
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What result places hold before a call, to see that they are written. */
+/* The value of result places before a call, to check that they are written. */
 #define POISON ((void *)(uintptr_t)64)
 
 static const char *title; /* of the case that runs */
@@ -19,7 +19,7 @@ static void fail(const char *what) {
     failures++;
 }
 
-/* Makers: a handle of each kind for the cases. A failure here is not what is tested: it ends the program. */
+/* Makers: a handle of each kind for the cases. A failure here is not under test: it ends the program. */
 
 static void need(int condition, const char *what) {
     if (condition) return;
@@ -42,7 +42,7 @@ static optimize_model_t *make_model(void) {
     return model;
 }
 
-/* Three hundred tokens: enough for blocks to learn from, and to keep some for measuring. */
+/* Three hundred tokens: enough for training blocks and some held-out text. */
 #define WORDS "a b a a b b a b a b a a a b b "
 static const char training_text[] =
     WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS;
@@ -87,7 +87,7 @@ static optimize_tokenizer_t *make_tokenizer(void) {
     return tokenizer;
 }
 
-/* The folder decoder: a tiny model that writes text, with a chat template. */
+/* The folder decoder: a tiny model that generates text, with a chat template. */
 static optimize_model_t *make_decoder(void) {
     optimize_context_t *context = make_context();
     optimize_model_t *model = NULL;
@@ -204,7 +204,7 @@ static void check_status(int status, int wanted, optimize_error_t **error) {
     if (*error != POISON) optimize_error_free(*error);
 }
 
-/* Says whether the result is to be freed. */
+/* Returns whether the result must be freed. */
 static int check_result(int status, const void *result, const char *name) {
     char what[128];
     int right = status == OPTIMIZE_OK ? result != NULL && result != POISON : result == NULL;

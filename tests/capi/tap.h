@@ -1,6 +1,6 @@
 /*
- * What the C tests share. A test is a function; TEST(name) makes one and RUN(name) runs it and prints
- * `ok - name` or `not ok - name`. CHECK in it notes a failure with its line and goes on. main ends with
+ * Shared by the C tests. A test is a function; TEST(name) makes one and RUN(name) runs it and prints
+ * `ok - name` or `not ok - name`. CHECK in it records a failure with its line and continues. main ends with
  * `return tap_end();`.
  */
 #ifndef TAP_H
@@ -138,10 +138,10 @@ static inline const char *temporary(const char *name) { return tap_path("OPTIMIZ
 
 #define MINILM "models/paraphrase-MiniLM-L3-v2"
 #define MINILM_WIDTH 384
-/* What this export calls the embeddings of the tokens, and that of the sentence. */
+/* This export's names of the token embeddings and of the sentence embedding. */
 #define MINILM_TOKENS "onnx::Shape_422"
 #define MINILM_SENTENCE "461"
-/* Small enough to lie here: sum = x + y, float32[n, 2], and same = s, string[m]. Opset 17. */
+/* Small enough to be here: sum = x + y, float32[n, 2], and same = s, string[m]. Opset 17. */
 static const unsigned char tiny_model[] =
     "\010\010:\230\001\012\020\012\001x\012\001y\022\003sum\042\003Add\012\023\012\001s\022\004same\042"
     "\010Identity\022\004tinyZ\024\012\001x\022\017\012\015\010\001\022\011\012\003\022\001n\012\002\010"
@@ -231,7 +231,7 @@ static inline void end_firing(firing_t *firing) {
     optimize_cancel_free(firing->cancel);
 }
 
-/* What most tests need of the library. They end the program if they fail: nothing would work. */
+/* Needed by most tests. They end the program if they fail, because nothing would work. */
 
 static inline void tap_need(optimize_status_t status, optimize_error_t *error, const char *what) {
     if (status == OPTIMIZE_OK) return;

@@ -1,5 +1,5 @@
-// What the C++ tests share. A test is a function; RUN(name) runs it and prints `ok - name` or `not ok - name`.
-// CHECK and FAILS in it note a failure with its line and go on. main ends with `return tap::end();`.
+// Shared by the C++ tests. A test is a function; RUN(name) runs it and prints `ok - name` or `not ok - name`.
+// CHECK and FAILS in it record a failure with its line and continue. main ends with `return tap::end();`.
 #ifndef TAP_HPP
 #define TAP_HPP
 

@@ -1,4 +1,4 @@
-/* Evaluation: what a model is worth on data, alone or against another. */
+/* Evaluation of models on data, alone or against another. */
 #include "tap.h"
 
 #define TINY_DECODER "tests/fixtures/checkpoints/llama"  /* 64 positions, 150 tokens */
@@ -43,7 +43,7 @@ static optimize_evaluate_options_t options_for(int32_t task) {
     return options;
 }
 
-/* Words, the next not to be foreseen. */
+/* Unpredictable words. */
 static char *many_words(size_t count) {
     char *text = malloc(2 * count + 1);
     unsigned state = 1;

@@ -32,7 +32,7 @@ optimize::Generator &generator() {
 
 const std::string count = "One, two, three, four,"; // it goes on: five, six, seven, eight, and nine, ...
 
-/// What on_token is told, row by row.
+/// The pieces that on_token receives, row by row.
 struct Heard {
     std::vector<std::string> texts;
     std::vector<std::int64_t> tokens;
@@ -152,14 +152,14 @@ void what_on_token_throws_comes_out() {
         caught = mine.number;
     }
     CHECK(caught == 7 && calls == 2);
-    // What was written until then is not lost.
+    // The text generated so far is not lost.
     Heard rest;
     generator().run(heard_by(rest, 6));
     generator().generate({count}, at_most(2));
     Heard more;
     generator().run(heard_by(more, 6));
     CHECK(rest.tokens == more.tokens && rest.texts == more.texts);
-    // A generator is busy while it tells of its tokens.
+    // A generator is busy while it reports its tokens.
     options.on_token = [](const Written &) { return generator().run().empty(); };
     FAILS(busy, "generator", generator().generate({count}, options));
     CHECK(has(text_of(count, at_most(4)), "five"));

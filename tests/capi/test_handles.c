@@ -43,7 +43,7 @@ TEST(every_handle_is_made_and_freed) {
     optimize_error_free(error);
 }
 
-/* Parents go first, in every order: what was made from them goes on working. */
+/* Parents are freed first, in every order: objects made from them continue to work. */
 TEST(parents_may_be_freed_before_their_children) {
     int order;
     for (order = 0; order < 2; order++) {
@@ -69,7 +69,7 @@ TEST(parents_may_be_freed_before_their_children) {
         optimize_tensor_free(x);
         optimize_tensor_free(s);
         optimize_session_free(session);
-        /* The outputs are left when all that made them is gone. */
+        /* The outputs remain when everything that made them is gone. */
         CHECK(((const float *)optimize_tensor_data(outputs[0]))[1] == 4);
         CHECK_OK(optimize_tensor_string(outputs[1], 0, &text, &size, &error));
         CHECK(size == 4 && memcmp(text, "word", 4) == 0);

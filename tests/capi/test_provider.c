@@ -1,4 +1,4 @@
-/* What sessions run on: asked for by name, never silently another one. */
+/* Execution providers: requested by name, never silently replaced. */
 #include "tap.h"
 
 static optimize_context_t *context;
@@ -24,7 +24,7 @@ TEST(a_session_says_what_it_runs_on) {
     optimize_session_free(session);
 }
 
-/* Where this machine has what is asked for, it is had; else the answer is why not. */
+/* A provider that this machine has is used; otherwise the error is the reason. */
 TEST(what_is_asked_for_is_had_or_refused) {
     const int32_t providers[] = {OPTIMIZE_PROVIDER_CUDA, OPTIMIZE_PROVIDER_TENSORRT};
     const char *names[] = {"cuda", "tensorrt"};
@@ -46,7 +46,7 @@ TEST(what_is_asked_for_is_had_or_refused) {
     }
 }
 
-/* y = EPContext(x), float32[1]: an engine that somebody else made. Opset 17. */
+/* y = EPContext(x), float32[1]: an untrusted engine. Opset 17. */
 static const unsigned char model_with_engine[] =
     "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012"
     "\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010"

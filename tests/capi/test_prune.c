@@ -1,4 +1,4 @@
-/* Pruning, and files in which zeros take next to nothing. */
+/* Pruning, and packed files. */
 #include "tap.h"
 
 static optimize_context_t *context;

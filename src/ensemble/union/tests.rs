@@ -149,7 +149,7 @@ fn candidates_are_scored_by_every_member() {
     assert_eq!(rows.text(0, false).unwrap(), before);
     let e = rows.append(0, Prompt::Tokens(&[3])).unwrap_err();
     assert!(e.to_string().contains("accept text"), "{e}");
-    // A second prompt goes on with the same text.
+    // A second prompt continues the same text.
     rows.append(0, Prompt::Text(" is he")).unwrap();
     assert_eq!(rows.text(0, false).unwrap(), "the is he");
 }

@@ -127,7 +127,7 @@ fn a_model_without_a_kernel_or_a_meaning_is_refused() {
     assert_ne!(refuse(graph(vec![node("Neg", &["nowhere"], "y")], x(), y())), Kind::Internal);
 }
 
-/// Products of matrices, one after the other: seconds of work in many nodes.
+/// Returns a chain of matrix products: seconds of work in many nodes.
 fn slow() -> (Session, Tensor) {
     let nodes = (0..400).map(|i| node("MatMul", &[&format!("v{i}"), "v0"], &format!("v{}", i + 1))).collect();
     let graph = graph(nodes, vec![value("v0", 1, &["n", "n"])], vec![value("v400", 1, &["n", "n"])]);
@@ -182,7 +182,7 @@ fn a_real_model_knows_which_sentences_are_alike() {
     let mut session = Session::new(test_runtime(), &model, &options, &Call::default()).unwrap();
     let given = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
     let given: Vec<_> = given.into_iter().filter(|g| session.inputs().iter().any(|i| i.name == g.0)).collect();
-    // What this export calls the pooled embedding.
+    // This export's name of the pooled embedding.
     let outputs = session.run(&given, &["461"], &Call::default()).unwrap();
     let (_, sentences) = &outputs[0];
     assert_eq!(sentences.shape(), [3, 384]);

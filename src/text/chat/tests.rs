@@ -3,10 +3,10 @@ use crate::error::Kind;
 use crate::runtime::test_deps;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Conversations, templates and what Python's jinja2 makes of them in the setting of transformers 5.
+/// Conversations, templates and the results of Python's jinja2 as transformers 5 configures it.
 const CASES: &str = include_str!("../../../tests/fixtures/chat/cases.json");
 
-/// The chat template inside SmolLM2's GGUF file: a text after its key, its type (8) and its length.
+/// Returns the chat template in SmolLM2's GGUF file: a string after its key, its type (8) and its length.
 fn smollm2() -> String {
     let file = std::fs::read(test_deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
     let key = b"tokenizer.chat_template\x08\0\0\0";

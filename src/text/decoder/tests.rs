@@ -57,7 +57,7 @@ fn optimum_exports_are_read() {
     let first = &read.cache[1];
     assert_eq!((first.past.as_str(), first.present.as_str()), ("past_key_values.0.value", "present.0.value"));
     assert_eq!((first.shape.as_slice(), first.batch, first.sequence), (&[0, 3, 0, 64][..], 0, 2));
-    // Merged files say whether there is a past; without positions rows cannot be padded.
+    // Merged files have an input for whether there is a past; without positions, rows cannot be padded.
     inputs[2] = value("use_cache_branch", 9, &["1"]);
     let read = decoder(inputs, present, vec![], Card::default()).unwrap();
     assert_eq!((read.use_cache_branch.as_deref(), read.pads, read.context), (Some("use_cache_branch"), false, None));
@@ -129,7 +129,7 @@ fn fused_attention_over_every_cache_value_is_written_in_place() {
     let config = || card(serde_json::json!({"max_position_embeddings": 100}));
     let read = Decoder::of(&with_card(model(body), config())).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Shared, true, Some(40)));
-    // A layer of another kind: nothing can be in place, and padding on the left is not safe either.
+    // A layer of another kind: no cache can be in place, and padding on the left is not safe either.
     let read = decoder(inputs, present, vec![attention(0)], config()).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Concatenated, false, Some(100)));
 }

@@ -1,4 +1,4 @@
-//! The loop from prompt to answer on tokens that are known beforehand.
+//! The loop from prompt to answer with scripted tokens.
 
 use super::*;
 use crate::model::GenerationDefaults;
@@ -7,7 +7,7 @@ use crate::text::{TextStream, Tokenizer};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Writes certain tokens, whatever it has read.
+/// Generates given tokens, whatever it has read.
 struct Scripted {
     script: Vec<i64>,
     row: Vec<i64>,
@@ -107,9 +107,9 @@ fn llama() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_bytes(content.to_string().as_bytes()).unwrap())
 }
 
-/// What comes of writing the tokens after "go": the whole, and what the callback was told.
+/// Returns the result of generating the tokens after "go": the whole text, and the callback's pieces.
 fn write(tokens: &[i64], options: &GenerateOptions) -> (Generation, String) {
-    // A run can be stopped, and that takes the runtime.
+    // A run can be stopped, which needs the runtime.
     let _ = crate::runtime::test_runtime();
     let defaults = GenerationDefaults { eos_token_ids: vec![2], ..Default::default() };
     let (script, tokenizer) = (tokens.to_vec(), llama());
@@ -140,7 +140,7 @@ fn characters_of_bytes_come_out_whole_wherever_the_text_ends() {
         }
         let (written, _) = write(&tokens, &GenerateOptions::default());
         assert_eq!(written.text, format!("{text}a{text}"));
-        // The end of the text is no part of it, with bytes before it or not.
+        // The end-of-sequence token is not part of the text, with or without bytes before it.
         let (written, told) = write(&[bytes(text), vec![2, 262]].concat(), &GenerateOptions::default());
         assert_eq!((written.text.as_str(), told.as_str(), written.finish_reason), (text, text, FinishReason::Eos));
     }

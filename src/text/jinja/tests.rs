@@ -31,7 +31,7 @@ fn snippets_are_rendered_as_in_python_or_refused() {
                 raised += 1;
             }
             (Err(e), Some(_)) => {
-                // What is an error here alone says that it is not supported.
+                // An error only here says that it is not supported.
                 assert!(matches!(e.kind(), Kind::Unsupported | Kind::InvalidArgument), "{source}: {e}");
                 refused.push(format!("{source}: {e}"));
             }
@@ -101,7 +101,7 @@ fn what_is_deep_or_endless_is_refused() {
         let start: String = source.chars().take(60).collect();
         assert!(matches!(e.kind(), Kind::LimitExceeded | Kind::InvalidArgument), "{start}: {e}");
     }
-    // Namespaces inside of each other are no chain that could be dropped level by level.
+    // Nested namespaces are not a chain that is dropped recursively.
     let chain = "{% set ns = namespace() %}{% for i in range(9999) %}{% set ns.x = namespace(x=ns.x) %}{% endfor %}ok";
     assert_eq!(render(chain).unwrap(), "ok");
 }

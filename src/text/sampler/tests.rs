@@ -2,7 +2,7 @@ use super::numbers::{exp, philox};
 use super::*;
 use crate::error::Kind;
 
-/// Logits without a pattern, in about (-8, 8).
+/// Returns logits without a pattern, in about (-8, 8).
 fn logits(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64).map(|i| ((uniform(seed, 7, i) + uniform(seed, 8, i) - 1.0) * 8.0) as f32).collect()
 }
@@ -54,7 +54,7 @@ fn reference(logits: &[f32], options: &SamplingOptions, context: &Context<'_>) -
     p
 }
 
-/// The token that the reference draws.
+/// Returns the token that the reference samples.
 fn drawn(p: &[f64], point: f64) -> usize {
     let mut left = point;
     let possible = p.iter().enumerate().filter(|(_, p)| **p > 0.0);
@@ -99,7 +99,7 @@ fn every_combination_of_filters_draws_as_the_reference_does() {
             let got = sampler.choose(&logits, &context).unwrap() as usize;
             draws += 1;
             different += usize::from(got != expected);
-            // float32 may move a boundary by a hair; never to a token that the reference rules out by more.
+            // float32 may move a boundary slightly, but never to a token that the reference clearly excludes.
             assert!(p[got] > 0.0 || p.iter().filter(|p| **p > 0.0).count() > 100, "{options:?}: token {got}");
         }
     }
@@ -210,7 +210,7 @@ fn options_that_are_drawn_are_drawn_and_filters_without_a_draw_are_refused() {
         assert!(e.to_string().contains(name) && e.to_string().contains("temperature"), "{e}");
         assert!(SamplingOptions { temperature: 1.0, ..options }.check().is_ok());
     }
-    // One token is no draw either.
+    // One candidate is not sampling either.
     assert!(SamplingOptions { top_k: 1, ..off() }.check().is_ok());
 }
 

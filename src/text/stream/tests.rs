@@ -44,11 +44,11 @@ fn bytes_that_are_no_text_come_out_marked_and_an_unfinished_end_stays_in() {
     let (tokenizer, mut stream) = (bytes(), TextStream::new(false));
     let mut text = |byte: u8| stream.push(&tokenizer, i64::from(byte)).unwrap();
     assert_eq!([text(b'a'), text(0xC3)].concat(), "a");
-    // A limit that ends the text here shows what is missing; whoever goes on gets the character.
+    // A limit that ends the text here shows a replacement; a continuation gets the character.
     assert_eq!((stream.open().unwrap(), stream.end().unwrap()), ("\u{FFFD}".to_owned(), "\u{FFFD}".to_owned()));
     assert_eq!(stream.open().unwrap(), "");
     assert_eq!(stream.push(&tokenizer, 0xA9).unwrap(), "é");
-    // However long the nonsense, it is not held back without end.
+    // Invalid bytes of any length are not held back forever.
     let nonsense = pieces(&[0xFF; 100]).concat();
     assert!(nonsense.chars().count() >= 97, "{}", nonsense.len());
     assert_eq!(pieces("a\u{FFFD}b".as_bytes()).concat(), "a\u{FFFD}b");
@@ -106,7 +106,7 @@ fn stop_strings_are_found_in_special_tokens_and_in_what_is_open() {
     let mut one = finder(&["<|im_end|>"]);
     assert_eq!(one.push("Yes", "", ""), ("Yes".into(), false));
     assert_eq!(one.push("", "<|im_end|>", ""), (String::new(), true));
-    // With text around it, across pieces; what is not shown stays out of the text.
+    // With text around it, across pieces; hidden text stays out of the result.
     let mut one = finder(&["a<|x|>\nb"]);
     assert_eq!(one.push("a", "<|y|>", ""), (String::new(), false));
     assert_eq!(one.push("ca", "<|x|>", ""), ("ac".into(), false));
@@ -122,7 +122,7 @@ fn stop_strings_are_found_in_special_tokens_and_in_what_is_open() {
     assert_eq!(finder(&["b"]).push("xa", "", "cbc"), ("xac".into(), true));
 }
 
-/// Numbers that look random (splitmix64).
+/// Pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -139,7 +139,7 @@ impl Random {
     }
 }
 
-/// One of the decoders that there are, or a sequence of them; most often those of real tokenizers.
+/// Returns one of the decoders, or a sequence of them; most often those of real tokenizers.
 fn any_decoder(random: &mut Random, depth: usize) -> serde_json::Value {
     use serde_json::json;
     let replace =
@@ -245,7 +245,7 @@ fn whatever_the_decoder_a_stream_gives_what_decoding_all_at_once_gives() {
             let keep = random.below(2) == 0;
             let (mut stream, mut given) = (TextStream::new(keep), String::new());
             for (at, id) in ids.iter().enumerate() {
-                // What the crate itself cannot decode says nothing.
+                // Tokens that the crate itself cannot decode are skipped.
                 let Ok(piece) = stream.push(&tokenizer, *id) else { break };
                 given += &piece;
                 early += usize::from(!piece.is_empty() && at + 1 < ids.len());
@@ -265,7 +265,7 @@ fn whatever_the_decoder_a_stream_gives_what_decoding_all_at_once_gives() {
     assert!(early > prefixes / 4 && stops > streams / 20, "{early} {prefixes} {stops} {streams}");
 }
 
-/// Whether a stop string was found: as soon as the text of the tokens so far has it, and never before.
+/// Checks when a stop string is found: as soon as the text of the tokens so far has it, and never before.
 fn stops_as_decoded(tokenizer: &Tokenizer, ids: &[i64], random: &mut Random) -> bool {
     let list: Vec<String> =
         (0..1 + random.below(2)).map(|_| random.pick(&["a", "界a", "b ", "😀", "ab", "é"]).into()).collect();
