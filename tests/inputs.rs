@@ -80,7 +80,7 @@ fn inputs_are_generated_within_the_contract_of_a_package() {
     let (speed, _) =
         benchmark(runtime(), &open, &Model::load(&fixed).unwrap(), None, &quick(), &Call::default()).unwrap();
     assert_eq!(speed.input_shapes[0].1, [1, 128, 8]);
-    // What a caller gives beyond it is refused with the range.
+    // Larger values from the caller are rejected with the range.
     let asked = with(InputOptions { shapes: vec![("x".to_owned(), vec![2, 8])], ..Default::default() });
     let e = benchmark(runtime(), &made, &package, None, &asked, &Call::default()).err().unwrap();
     assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("the package accepts 4 to 64"), "{e}");

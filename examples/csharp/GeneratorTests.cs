@@ -228,7 +228,7 @@ internal static class GeneratorTests
         };
         var e = Throws<FormatException>(() => Write(Count, options));
         Check(e.Message == "out of OnToken" && calls == 2, e.Message + " after " + calls);
-        // What was written until then is not lost.
+        // The text generated so far is not lost.
         var rest = Tokens(Rows(generator.Run(AtMost(6))).Single());
         Check(rest.SequenceEqual(Tokens(Write(Count, AtMost(8))).Skip(2)), "it went on otherwise");
     }

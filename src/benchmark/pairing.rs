@@ -87,7 +87,7 @@ impl Pairing {
 /// Refuses two models of other inputs: they cannot be given the same.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
-        // Layers that were dropped have no cache.
+        // Dropped layers have no cache.
         let lacks = |info: &&ValueInfo| !is_past(&info.name) && !from.iter().any(|other| other.name == info.name);
         of.iter().find(lacks).map(|info| info.name.clone())
     };

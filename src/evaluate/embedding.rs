@@ -184,7 +184,7 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     let float =
         |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
     let named = |names: &[&str]| outputs.iter().filter(float).find(|info| names.contains(&plain_name(&info.name)));
-    // A last dimension that is always the same is what vectors have, and lengths and scores have not.
+    // Vectors have a fixed last dimension; lengths and scores do not.
     let wide =
         |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));
     let shaped = |wanted: usize| {

@@ -198,7 +198,7 @@ impl<'a> Source<'a> {
     }
 
     fn make(&self, index: usize, tokens: Option<Tokens>) -> Result<Batch> {
-        // Given sets are taken evenly from all of them.
+        // Given sets are selected evenly from all of them.
         let given = self.given.get(index * self.given.len() / self.count().max(1));
         let roles: Vec<Option<Role>> =
             self.inputs.iter().map(|info| tokens.as_ref().and_then(|_| Role::of(info))).collect();

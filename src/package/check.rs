@@ -86,8 +86,8 @@ fn reference(
 ) -> Result<(Values, Values)> {
     let made = InputOptions { shapes: example.clone(), ..InputOptions::default() };
     let inputs = Source::new(model, None, &made)?.timing()?.inputs;
-    // Products of weights in blocks may be right only where constants are folded: ONNX Runtime 1.32 gives zeros for
-    // codes that are constants with scales that are computed.
+    // Products with block-quantized weights may be correct only with constant folding: ONNX Runtime 1.32 returns
+    // zeros for constant codes with computed scales.
     let optimization_level = if has_blocks(model) { OptimizationLevel::Basic } else { OptimizationLevel::Disabled };
     let plain = SessionOptions { optimization_level, ..options.clone() };
     let mut session = Session::new(runtime, model, &plain, call)?;

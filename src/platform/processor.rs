@@ -80,7 +80,7 @@ macro_rules! for_widest_vectors {
                     $body($($argument),*)
                 }
                 if std::arch::is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the processor has what the function is compiled for.
+                    // SAFETY: the processor has the extensions that the function is compiled for.
                     return unsafe { avx512($($argument),*) };
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {

@@ -50,7 +50,7 @@ pub fn examine(
             warn_of_size(report, original.bytes(), result.bytes());
             Ok(())
         }
-        // As it is usually run it is right.
+        // It is correct with default options.
         Ok(Err(fault)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
             report.warnings.push(fault.text);
             Ok(())

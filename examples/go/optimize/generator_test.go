@@ -167,7 +167,7 @@ func TestPanicInOnToken(t *testing.T) {
 	if recovered != "out of OnToken" || calls != 2 {
 		t.Errorf("recovered %v after %d calls", recovered, calls)
 	}
-	// What was written until then is not lost.
+	// The text generated so far is not lost.
 	rest := must(g.Run(ctx, &GenerateOptions{MaxNewTokens: 6}))[0]
 	whole := write(g, count, &GenerateOptions{MaxNewTokens: 8})
 	if !reflect.DeepEqual(rest.Tokens, whole.Tokens[2:]) {
