@@ -108,7 +108,7 @@ impl Constant<'_> {
     /// Returns the elements as float32, in storage order (not transposed); `None` if they are not floats.
     pub fn floats(&self) -> Option<Vec<f32>> {
         let mut values = Matrix::flat(self.tensor).ok()?.values();
-        // What a Cast to a narrower type makes of them is what the reader sees.
+        // The reader sees the values after a Cast to a narrower type.
         floats::round(&mut values, DataType::from_onnx(self.dtype)?);
         Some(values)
     }
@@ -166,7 +166,7 @@ impl Matrix {
             Some(other) => bail!(Unsupported, "the weight is {}, not float", other.name()),
             None => bail!(Unsupported, "the weight has the unknown type {}", tensor.data_type.unwrap_or(0)),
         };
-        // Typed fields are rare and small; they are brought into the raw form once.
+        // Typed fields are rare and small; they are converted to raw bytes once.
         let raw = floats::raw(tensor)?;
         let (rows, columns) = (usize::try_from(rows).unwrap_or(0), usize::try_from(columns).unwrap_or(0));
         let matrix = Matrix { rows, columns, dtype, raw };

@@ -18,7 +18,7 @@ pub enum Fit {
     Literal,
 }
 
-/// A pattern for names, and whether it matched any.
+/// A pattern for names, and whether it matched.
 #[derive(Debug)]
 pub struct Pattern {
     /// The pattern as it was given.

@@ -150,7 +150,7 @@ impl Write<'_> {
         let scale = emit.at(node).op("Mul", &[&scale, &weight.scales]);
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
         let scale = if alpha == 1.0 { scale } else { emit.at(node).times(&scale, alpha, FLOAT) };
-        // With a beta of 0 nobody reads the bias, which may be anything.
+        // With a beta of 0, the bias is not read and may contain anything.
         let Some(bias) = node.input_at(2).filter(|_| beta != 0.0) else {
             return emit.last(node, "Mul", &[&sums, &scale], weight.dtype);
         };

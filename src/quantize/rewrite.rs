@@ -16,7 +16,7 @@ pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> Ha
     dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
-/// What writes the new nodes of one form.
+/// A writer of the new nodes of one form.
 pub trait Rewriter {
     /// Adds the nodes that replace one.
     fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>);

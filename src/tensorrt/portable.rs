@@ -1,4 +1,4 @@
-//! Lowering to what the parser of TensorRT takes: the default operators up to opset 20.
+//! Lowering to the operators that TensorRT's parser supports: the default domain up to opset 20.
 
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -10,15 +10,16 @@ use crate::onnx::validate::subgraphs;
 use crate::runtime::{Runtime, infer_types};
 use std::collections::{BTreeMap, HashMap};
 
-/// The newest version of the default operators that is given to the parser.
+/// The newest opset of the default domain that the parser receives.
 pub const NEWEST: i64 = 20;
 
-/// Operators that came after [`NEWEST`], as far as they are not lowered here.
+/// Operators introduced after [`NEWEST`] that are not lowered here.
 const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitCast", "CumProd"];
 
-/// The model with every operator lowered, and the number of nodes that were. `Unsupported` names those that cannot be.
+/// Returns the model with every operator lowered, and the number of lowered nodes. Fails with `Unsupported`, naming
+/// the operators that cannot be lowered.
 ///
-/// Without a `runtime` operators whose lowering depends on shapes stay, and are named.
+/// Without a `runtime`, operators whose lowering depends on shapes remain and are reported.
 pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Call) -> Result<(ModelProto, usize)> {
     let mut proto = model.proto().clone();
     // Before IR 4 constants were listed as inputs.
@@ -54,7 +55,7 @@ pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Cal
             import.version = Some(NEWEST);
         }
     }
-    // Domains that no node is of any more: parsers look for their operators.
+    // Unused domains are removed: parsers look for their operators.
     if functions.is_empty() {
         proto.opset_import.retain(|import| matches!(import.domain.as_deref(), None | Some("" | "ai.onnx")));
     }
@@ -89,7 +90,8 @@ fn by_shape(
     Ok(0)
 }
 
-/// What is neither a default operator up to [`NEWEST`] nor a function of the model, with the first node of each.
+/// Returns the operators that are neither in the default domain up to [`NEWEST`] nor functions of the model, with the
+/// first node of each.
 fn find(nodes: &[NodeProto], functions: &[(String, String)], left: &mut BTreeMap<String, String>) {
     for node in nodes {
         let domain = node.domain.as_deref().unwrap_or("");

@@ -144,7 +144,7 @@ pub(super) fn rewrite(
     }
     graph.node = writer.builder.nodes;
     graph.initializer.extend(writer.builder.constants);
-    // Weights that only their quantized form stands for now.
+    // Weights that are only used in quantized form now.
     eliminate(graph, Policy::Initializers);
     Ok(Rewritten { proto, short })
 }

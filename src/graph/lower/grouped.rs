@@ -53,12 +53,13 @@ pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<S
     Ok(count)
 }
 
-/// What all layers of the same lengths and window use.
+/// Values shared by all layers with the same lengths and window.
 #[derive(Clone)]
 struct Rows {
     /// Positions of the new tokens, `[batch, sequence]`; `None` if these are the first.
     own: Option<String>,
-    /// For each column of the grown cache its place in past and new tokens side by side, `[batch, few, columns, 1]`.
+    /// For each column of the updated cache, its index into the concatenated past and new tokens, `[batch, few,
+    /// columns, 1]`.
     picks: Option<String>,
     /// `[batch, 1, sequence, columns]`, or of two dimensions: 0, or the lowest float where a token must not look.
     mask: String,
@@ -135,7 +136,7 @@ impl Grouped {
     }
 }
 
-/// Queries, keys and values as `[batch, heads, sequence, size]`.
+/// Returns queries, keys and values as `[batch, heads, sequence, size]`.
 fn projected(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> [String; 3] {
     let q = node.input_at(0).unwrap_or_default();
     let parts = match (node.input_at(1), node.input_at(2)) {
@@ -171,7 +172,7 @@ fn rows_behind(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
     let total = w.reshaped(&total, &[-1]);
     let columns = w.op("Max", &[&room, &total]);
     let columns = w.count_to(&columns);
-    // Tokens of each row before the new ones, `[batch, 1]`.
+    // Number of tokens of each row before the new ones, `[batch, 1]`.
     let lengths = w.cast(lengths, DataType::Int64);
     let lengths = w.reshaped(&lengths, &[-1, 1]);
     let lengths = w.op("Add", &[&lengths, &one]);
@@ -188,8 +189,8 @@ fn rows_behind(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
     Rows { own: Some(own), picks: Some(picks), mask: mask(w, &seen), new }
 }
 
-/// A column before `before` is the past's own; those from there on are the new tokens, which stand behind the `room`
-/// columns of the past.
+/// Returns the source of each column: before `before` it is the past's own column; from there on it is a new token,
+/// which follows the `room` columns of the past.
 fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64) -> String {
     let one = w.ints(&[1]);
     let is_old = w.op("Less", &[columns, before]);
@@ -225,7 +226,7 @@ fn mask(w: &mut NodeBuilder, seen: &str) -> String {
     w.op("Where", &[seen, &open, &shut])
 }
 
-/// The cache with new tokens behind those that each row has.
+/// Returns the cache with the new tokens after those of each row.
 fn grown(w: &mut NodeBuilder, node: &NodeProto, (past, present): (usize, usize), new: &str, rows: &Rows) -> String {
     let output = node.output.get(present).filter(|name| !name.is_empty()).cloned();
     let Some(picks) = &rows.picks else {
@@ -243,7 +244,7 @@ fn attend(w: &mut NodeBuilder, node: &NodeProto, form: &Form, rows: &Rows, [q, k
     let scale = w.scalar(form.scale);
     let mut q = w.op("Mul", &[q, &scale]);
     if grouped {
-        // Queries that share a head are laid one after another: no key or value is repeated.
+        // Queries that share a head are concatenated: no key or value is repeated.
         q = w.reshaped(&q, &[0, form.few, -1, form.size]);
     }
     let turned = w.permuted(k, &[0, 1, 3, 2]);

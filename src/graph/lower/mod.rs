@@ -50,7 +50,7 @@ pub struct Lowered {
 pub struct Left {
     /// The node's name, or its first output.
     pub name: String,
-    /// Operator, with its domain if it is not a standard one.
+    /// Operator, with its domain unless it is a standard one.
     pub op: String,
     /// Why it stays, in words.
     pub reason: String,

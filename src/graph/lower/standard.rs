@@ -55,7 +55,7 @@ fn apart(b: &mut NodeBuilder, original: &NodeProto) -> Option<()> {
         }
         "FusedMatMul" if contrib => b.fused_product(original, x, &y)?,
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" if contrib => b.skip_norm(original, x, &y)?,
-        // ONNX Runtime has these in the default domain, too.
+        // ONNX Runtime also has these in the default domain.
         "SimplifiedLayerNormalization" | "RMSNormalization" if original.output.len() == 1 => {
             b.rms_norm(x, original.input_at(1)?, original.float("epsilon", 1e-5), original.int("axis", -1), &y)?;
         }
@@ -73,7 +73,8 @@ impl NodeBuilder {
         }
     }
 
-    /// `alpha AᵗB`, where either may be turned in its last two dimensions: by Einsum, which needs no rank.
+    /// Writes `alpha AᵗB`, where either input may be transposed in its last two dimensions, with `Einsum`, which
+    /// needs no rank.
     fn fused_product(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if original.int("transBatchA", 0) != 0 || original.int("transBatchB", 0) != 0 {
             return None;
@@ -95,7 +96,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// `norm(x + skip + bias)`; the sum is the fourth output, if it is wanted.
+    /// Writes `norm(x + skip + bias)`; the sum is the fourth output if it is used.
     fn skip_norm(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if [1, 2].iter().any(|i| original.output.get(*i).is_some_and(|o| !o.is_empty())) {
             return None;
@@ -129,7 +130,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// `scale x / √(mean(x²) + epsilon)`, over the last dimension.
+    /// Writes `scale x / √(mean(x²) + epsilon)` over the last dimension.
     fn rms_norm(&mut self, x: &str, scale: &str, epsilon: f32, axis: i64, y: &str) -> Option<()> {
         if axis != -1 {
             return None;
@@ -160,7 +161,7 @@ impl NodeBuilder {
         self.op_to("Mul", &[&product, &half], y, Vec::new());
     }
 
-    /// `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
+    /// Writes `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
     fn fast_gelu(&mut self, x: &str, y: &str) {
         let (cubic, root) = (self.scalar(0.044_715), self.scalar(0.797_884_6));
         let (one, half) = (self.scalar(1.0), self.scalar(0.5));

@@ -181,7 +181,7 @@ impl<'a> Write<'_, '_, 'a> {
         }
         let otherwise = self.selection.bounds_product(index) && self.bounded(&node);
         if !otherwise && operators::pools_otherwise(&node) && self.coded.contains_key(&outputs[0]) {
-            // One input, one output, nothing changed: but no operator that ONNX Runtime joins with what is around it.
+            // An identity, by an operator that ONNX Runtime does not fuse with its neighbours.
             let float = self.emit.at(&node).fresh("float");
             node.output[0].clone_from(&float);
             self.emit.nodes.push(node.clone());
