@@ -3,7 +3,7 @@
 /// Resamples of the bootstrap; fewer for very many values.
 const RESAMPLES: usize = 2000;
 
-/// Returns the scalar product of two vectors.
+/// Returns the dot product of two vectors.
 pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
     let product = |(a, b): (&T, &T)| {
         let (a, b): (f64, f64) = ((*a).into(), (*b).into());

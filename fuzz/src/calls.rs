@@ -1,5 +1,6 @@
-//! Sequences of C calls: any order, any handle that is not freed (of the wrong kind and NULL, too), options of any value,
-//! cancelled from another thread. Every status must be one of the header's, every error freed, every handle usable.
+//! Sequences of C calls: any order, any handle that is not freed (of the wrong kind and NULL, too), options of any
+//! value, cancelled from another thread. Every status must be one of the header's, every error freed, every handle
+//! usable.
 
 use crate::targets;
 use optimize::ffi::{buffer::*, call::*, context::*, ensemble::*, error::*, generator::*, model::*, package::*};
@@ -480,7 +481,7 @@ fn step_without_threads(m: &mut Machine) {
 
 /// Reads `data` as calls and makes them.
 pub fn calls(data: &[u8]) {
-    // Sessions take milliseconds: few inputs make any.
+    // Creating a session takes milliseconds: few inputs do it.
     let fuel = if data.first().is_some_and(|first| first % 64 == 7) { 3 } else { 1 };
     let mut m = Machine { input: data, live: Vec::new(), error: null_mut(), fuel };
     // Most calls want a context and a model.

@@ -1,5 +1,5 @@
-//! What the fuzz targets (`targets/*.rs`, a program each) have in common. A program holds only the code that its target can
-//! reach, so libFuzzer looks through few counters after each execution.
+//! Shared by the fuzz targets (`targets/*.rs`, one program each). A program contains only the code that its target
+//! can reach, so libFuzzer checks few counters after each execution.
 
 pub mod calls;
 pub mod targets;
@@ -8,8 +8,8 @@ pub use libfuzzer_sys;
 
 /// Makes every panic end the process, as a crash that libFuzzer keeps, except panics inside `tokenizers`.
 ///
-/// The library turns panics of `tokenizers` into errors; for those the hook stays silent. Call it in
-/// `init:` of `fuzz_target!`, which runs after libFuzzer's own hook was set.
+/// The library turns panics of `tokenizers` into errors; for those the hook stays silent. Call it in `init:` of
+/// `fuzz_target!`, which runs after libFuzzer sets its own hook.
 pub fn prepare() {
     std::panic::set_hook(Box::new(|panic| {
         let file = panic.location().map_or("", |place| place.file());
@@ -19,7 +19,7 @@ pub fn prepare() {
             std::process::abort();
         }
     }));
-    // The thread that fuzzes is the pool: handing work to another costs more than what is done with a small input.
+    // The fuzzing thread is the pool: passing work to another thread costs more than the work on a small input.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
     pool.build_global().expect("the first pool of the process");
 }

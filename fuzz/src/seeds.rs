@@ -1,5 +1,5 @@
-//! Writes the inputs that fuzzing begins with: `seeds FOLDER` makes `FOLDER/TARGET/*` from the fixtures of the tests, and
-//! `FOLDER/files`, what the target `calls` opens.
+//! Writes the inputs that fuzzing begins with: `seeds FOLDER` makes `FOLDER/TARGET/*` from the fixtures of the tests,
+//! and `FOLDER/files`, what the target `calls` opens.
 
 use liboptimize_fuzz::targets::SEPARATOR;
 use serde_json::{Map, Value, json};
@@ -73,7 +73,7 @@ fn write(out: &Path, target: &str, path: &Path, root: &Path, content: &[u8]) {
     fs::write(folder.join(name), content).expect("a seed");
 }
 
-/// A packed file, whole but for the checksum, and as the parts that the target `packed` puts together.
+/// Returns a packed file without its checksum, and the parts that the target `packed` assembles.
 fn packed(out: &Path, model: &Path) {
     let file = out.join("model.packed");
     let model = optimize::onnx::load::from_bytes(fs::read(model).expect("a model").into(), None).expect("a model");
@@ -108,7 +108,7 @@ fn checkpoints(out: &Path, root: &Path) {
     }
 }
 
-/// The configuration of a checkpoint and the header of its weights, without all but the first layer.
+/// Returns the configuration of a checkpoint and the header of its weights, with the first layer only.
 fn of_one_layer(config: &[u8], weights: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut config: Map<String, Value> = serde_json::from_slice(config).ok()?;
     for key in ["num_hidden_layers", "n_layer", "n_layers"] {

@@ -1,5 +1,5 @@
-//! What is fuzzed, one function a target: each takes any bytes and must come back. `tests/fuzz.rs` reads the committed corpus
-//! with them, too.
+//! What is fuzzed, one function a target: each takes any bytes and must come back. `tests/fuzz.rs` reads the
+//! committed corpus with them, too.
 
 use bytes::Bytes;
 use optimize::call::Call;
@@ -46,10 +46,10 @@ pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// What lies in the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
+/// Content of the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
 static WRITTEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
-/// Makes `content` the file `name` of [`FOLDER`], and returns its path.
+/// Writes `content` to the file `name` of [`FOLDER`], and returns its path.
 pub fn write(name: &str, content: &[u8]) -> PathBuf {
     let path = FOLDER.join(name);
     let mut written = WRITTEN.lock().unwrap_or_else(|e| e.into_inner());
@@ -65,7 +65,7 @@ pub fn write(name: &str, content: &[u8]) -> PathBuf {
     path
 }
 
-/// Sees to it that there is no file `name`.
+/// Removes the file `name` if it exists.
 fn remove(name: &str) {
     let path = FOLDER.join(name);
     if WRITTEN.lock().unwrap_or_else(|e| e.into_inner()).remove(&path).is_some() {
@@ -107,7 +107,7 @@ pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     FOLDER.join(folder)
 }
 
-/// Looks at a model and at what lies beside its weights, as a program would.
+/// Reads a model and the files next to its weights, like a program would.
 fn look(model: &Model) {
     optimize::inspect::inspect(model);
     let tokenizer = Tokenizer::of(model).ok().flatten();
@@ -138,15 +138,15 @@ pub fn onnx(data: &[u8]) {
     assert!(save::encode(&second).concat() == saved, "the model comes back changed");
 }
 
-/// Packed files. The checksum at the end is put right, so that what lies before it is read; an input that does not begin as
-/// such a file is the parts of one: the model, the index, and the pieces of tensors.
+/// Packed files. The checksum at the end is corrected, so that the content before it is read; an input that does not
+/// begin like such a file has the parts of one: the model, the index, and the pieces of tensors.
 pub fn packed(data: &[u8]) {
     let mut content = if onnx::packed::is_packed(data) { data.to_vec() } else { put_together(&parts(data)) };
     content.extend_from_slice(&Sha256::digest(&content));
     let _ = onnx::packed::read(&Bytes::from(content));
 }
 
-/// A packed file of these parts, without the checksum.
+/// Returns a packed file of these parts, without the checksum.
 fn put_together(parts: &[&[u8]]) -> Vec<u8> {
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
     let (model, index, pieces) = (part(0), part(1), part(2));
@@ -172,7 +172,7 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// Both dialects, by the length of an input.
+/// Returns a dialect, chosen by the length of an input.
 fn options(data: &[u8]) -> LoadOptions {
     LoadOptions { dialect: if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable } }
 }
@@ -197,7 +197,7 @@ const NAMES: [&str; 8] = [
     "model.safetensors",
 ];
 
-/// Bytes of weights that are made up for a header of an input, at most.
+/// Maximum size in bytes of weights that are generated for a header of an input.
 const MADE_UP: u64 = 1 << 20;
 
 /// Checkpoint folders. The last part is the header of a safetensors file, whose tensors are zeros.
@@ -216,7 +216,7 @@ pub fn checkpoint(data: &[u8]) {
     }
 }
 
-/// Bytes of the tensors of a safetensors header.
+/// Returns the size in bytes of the tensors of a safetensors header.
 fn length_of(header: &[u8]) -> u64 {
     let tensors = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(header).unwrap_or_default();
     let end = |tensor: &serde_json::Value| tensor.get("data_offsets")?.get(1)?.as_u64();
@@ -240,8 +240,8 @@ pub fn template(data: &[u8]) {
     let _ = template.render(&messages, &Default::default());
 }
 
-/// Packages in one file: opened, read and verified. An input that begins as such a file is one; of others the parts are
-/// the files in one, with sound checksums.
+/// Packages in one file: opened, read and verified. An input that begins like such a file is one; others have the
+/// parts of the files in one, with valid checksums.
 pub fn package(data: &[u8]) {
     let path = if archive::is_archive(data) {
         write("model.package", &mended(data))
@@ -257,7 +257,7 @@ pub fn package(data: &[u8]) {
     }
 }
 
-/// An archive whose manifest has the right seal, if there is room for one.
+/// Returns an archive whose manifest has a valid seal, if there is space for one.
 fn mended(data: &[u8]) -> Vec<u8> {
     let (whole, mut mended) = (Bytes::copy_from_slice(data), data.to_vec());
     let Ok(entries) = archive::entries(&whole) else { return mended };
@@ -275,7 +275,7 @@ fn mended(data: &[u8]) -> Vec<u8> {
 const INSIDE: [&str; 6] =
     [OURS, THEIRS, "model/fp32/model.onnx", "model/fp32-ahead/model.onnx", "assets/tokenizer.json", WEIGHTS];
 
-/// A package of these files, with the sizes and hashes in its manifest put right.
+/// Returns a package of these files, with corrected sizes and hashes in its manifest.
 fn packaged(parts: &[&[u8]]) -> Vec<u8> {
     let mut files: Vec<(&str, Vec<u8>)> =
         INSIDE.into_iter().zip(parts.iter().map(|part| part.to_vec())).filter(|(_, part)| !part.is_empty()).collect();

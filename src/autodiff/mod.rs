@@ -68,7 +68,7 @@ impl Step {
     }
 }
 
-/// Lowers what has a gradient only in parts. Values of the main graph keep their names.
+/// Lowers the operators without a rule of their own. Values of the main graph keep their names.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };

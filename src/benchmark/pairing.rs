@@ -84,7 +84,7 @@ impl Pairing {
     }
 }
 
-/// Refuses two models of other inputs: they cannot be given the same.
+/// Fails for two models with different inputs.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
         // Dropped layers have no cache.

@@ -6,10 +6,11 @@ use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, StringStringEntr
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// How a [`NodeBuilder`] names what it makes. The names are part of a written model, so each technique keeps its rule.
+/// How a [`NodeBuilder`] names nodes and values. The names are part of a written model, so each technique keeps its
+/// rule.
 #[derive(Debug, Clone)]
 pub enum Naming {
-    /// Values are `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are made once.
+    /// Values are `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are added once.
     Prefix(&'static str),
     /// For nodes that replace another: values are `label_Op_output`, nodes `label_Op` with the metadata of that node;
     /// constants are `Constant` nodes.
@@ -19,14 +20,14 @@ pub enum Naming {
     Parts(String),
     /// Values are `prefix/Op_n`, `n` counting nodes and constants; nothing else in the graph begins with `prefix/`.
     Numbered(&'static str),
-    /// Values are `prefix_n`, `n` counting them from the number given plus 1; nodes have no names.
+    /// Values are `prefix_n`, `n` counting from the given number plus 1; nodes have no names.
     Short(&'static str, usize),
 }
 
-/// Nodes and constants that are to be added to a graph.
+/// Nodes and constants to add to a graph.
 #[derive(Debug)]
 pub struct NodeBuilder {
-    /// The names that are used.
+    /// The used names.
     pub names: Names,
     /// How new values and nodes are named.
     pub naming: Naming,
@@ -87,7 +88,7 @@ impl NodeBuilder {
         Some(self.names.fresh(&wanted))
     }
 
-    /// Adds a node with outputs of given names, and returns it.
+    /// Adds a node with the given output names, and returns it.
     pub fn push(&mut self, op: &str, inputs: &[&str], outputs: &[&str]) -> &mut NodeProto {
         let mut node = edit::node(op, inputs, outputs);
         node.name = outputs.first().and_then(|output| self.node_name(op, output));
@@ -104,14 +105,14 @@ impl NodeBuilder {
         self.op_with(op, inputs, Vec::new())
     }
 
-    /// As [`NodeBuilder::op`], with attributes.
+    /// Like [`NodeBuilder::op`], with attributes.
     pub fn op_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let output = self.fresh(op);
         self.op_to(op, inputs, &output, attributes);
         output
     }
 
-    /// As [`NodeBuilder::op_with`], with an output of a given name.
+    /// Like [`NodeBuilder::op_with`], with a given output name.
     pub fn op_to(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
         self.push(op, inputs, &[output]).attribute = attributes;
     }
@@ -129,7 +130,7 @@ impl NodeBuilder {
         self.constant_named("constant", dtype, dims, raw)
     }
 
-    /// As [`NodeBuilder::constant`]; where the names of constants say what they are, `word` does.
+    /// Like [`NodeBuilder::constant`]; if the naming uses words for constants, `word` is that word.
     pub fn constant_named(&mut self, word: &str, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
         let wanted = match &self.naming {
             Naming::Prefix(_) => return self.shared_constant(dtype, dims, raw),
@@ -185,7 +186,7 @@ impl NodeBuilder {
         self.cast_to(x, to.to_onnx())
     }
 
-    /// As [`NodeBuilder::cast`], to an element type by its number in ONNX.
+    /// Like [`NodeBuilder::cast`], to an element type by its value in ONNX.
     pub fn cast_to(&mut self, x: &str, to: i32) -> String {
         self.op_with("Cast", &[x], vec![int_attribute("to", to.into())])
     }
@@ -206,13 +207,13 @@ impl NodeBuilder {
         self.op_with("Transpose", &[x], vec![edit::ints_attribute("perm", order)])
     }
 
-    /// Adds a reduction over `axes`, which stay as 1, and returns the name of its output.
+    /// Adds a reduction over `axes`, which are kept as 1, and returns the name of its output.
     pub fn reduced(&mut self, op: &str, x: &str, axes: &[i64]) -> String {
         self.reduce(op, x, axes, true)
     }
 
-    /// Adds a reduction over `axes`, which stay as 1 or go, and returns the name of its output. The axes became an
-    /// input with opset 18, for `ReduceSum` with 13.
+    /// Adds a reduction over `axes`, which are kept as 1 or removed, and returns the name of its output. The axes
+    /// became an input with opset 18, for `ReduceSum` with 13.
     pub fn reduce(&mut self, op: &str, x: &str, axes: &[i64], keep: bool) -> String {
         let keep = int_attribute("keepdims", keep.into());
         if self.opset >= 18 || op == "ReduceSum" {
@@ -230,7 +231,7 @@ impl NodeBuilder {
         self.op("Mul", &[&bent, &cap])
     }
 
-    /// Adds `0, 1, 2 ...`, as many as the list of one `size` says, and returns the name.
+    /// Adds `0, 1, 2 ...` with the length in `size`, a list with one element, and returns the name.
     pub fn count_to(&mut self, size: &str) -> String {
         let (zero, one, scalar) = (self.int(0), self.int(1), self.constant(DataType::Int64, &[0], Vec::new()));
         let size = self.op("Reshape", &[size, &scalar]);
@@ -243,7 +244,8 @@ impl NodeBuilder {
         self.op("Slice", &[x, &from, &to, &axis])
     }
 
-    /// Adds a sum over `axes`, which go (over all if there are none), and returns the name of its output.
+    /// Adds a sum over `axes`, which are removed (over all axes if there are none), and returns the name of its
+    /// output.
     pub fn total(&mut self, x: &str, axes: &[i64]) -> String {
         match axes {
             [] => self.op_with("ReduceSum", &[x], vec![int_attribute("keepdims", 0)]),

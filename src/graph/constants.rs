@@ -158,7 +158,7 @@ impl Matrix {
         Matrix::shaped(tensor, 1, tensor.dims.iter().product())
     }
 
-    /// Returns the elements of a tensor of any shape as `rows` of `columns`, of which there must be as many.
+    /// Returns the elements of a tensor of any shape as `rows` × `columns`; the number of elements must match.
     pub fn shaped(tensor: &TensorProto, rows: i64, columns: i64) -> Result<Matrix> {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
         let dtype = match dtype {
@@ -179,7 +179,7 @@ impl Matrix {
     /// Returns all elements, row after row.
     pub fn values(&self) -> Vec<f32> {
         let mut values = vec![0f32; self.elements()];
-        // The rows lie behind one another.
+        // The rows are contiguous.
         let row = Matrix { rows: 1, columns: values.len(), ..self.clone() };
         row.read(0, 0, &mut values);
         values

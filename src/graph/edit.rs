@@ -79,7 +79,7 @@ impl BodyMut<'_> {
 #[derive(Debug)]
 pub struct Names {
     taken: HashSet<String>,
-    /// The number that is appended to the second of two equal names.
+    /// The number appended to the second of two equal names.
     first: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Elements of float tensors: reading them as `f32` however they are stored, and writing them in any float type.
+//! Elements of float tensors: reading them as `f32` from any storage, and writing them in any float type.
 
 use super::constants::Matrix;
 use crate::error::{Result, bail};
@@ -14,7 +14,7 @@ pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
     Ok(Matrix::flat(tensor)?.values())
 }
 
-/// Returns the elements of a float tensor (float64 included) as little-endian bytes, however they are stored.
+/// Returns the elements of a float tensor (including float64) as little-endian bytes, from any storage.
 pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     if let Some(raw) = &tensor.raw_data {
         return Ok(raw.clone());
@@ -39,7 +39,7 @@ pub fn to_bytes(values: &[f32], dtype: DataType) -> Vec<u8> {
     }
 }
 
-/// Returns `values` as [`to_bytes`] does, in scratch storage.
+/// Returns `values` like [`to_bytes`], in scratch storage.
 pub fn store(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
     let bytes = to_bytes(values, dtype);
     let slot = scratch.reserve(bytes.len())?;
@@ -47,7 +47,7 @@ pub fn store(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes
     slot.finish()
 }
 
-/// Rounds `values` to what float16 or bfloat16 can hold; another type leaves them as they are.
+/// Rounds `values` to float16 or bfloat16; another type leaves them unchanged.
 pub fn round(values: &mut [f32], dtype: DataType) {
     match dtype {
         DataType::Float16 => values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32()),

@@ -38,7 +38,7 @@ impl NodeProto {
         self.op_type.as_deref().unwrap_or("")
     }
 
-    /// Returns the operator as messages show it: with its domain, if that is not the default one.
+    /// Returns the operator for messages: with its domain unless that is the default one.
     pub fn operator(&self) -> String {
         match self.domain.as_deref() {
             None | Some("" | "ai.onnx") => self.op().to_owned(),

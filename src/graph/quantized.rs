@@ -1,4 +1,4 @@
-//! Operators that compute with quantized numbers.
+//! Operators that compute with quantized values.
 
 use crate::onnx::proto::NodeProto;
 
@@ -18,7 +18,7 @@ const WEIGHTED: [&str; 12] = [
     "QAttention",
 ];
 
-/// Operators on quantized numbers that hold no weights.
+/// Operators on quantized values without weights.
 const WEIGHTLESS: [&str; 5] =
     ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul"];
 
@@ -27,7 +27,7 @@ pub fn has_quantized_weights(node: &NodeProto) -> bool {
     WEIGHTED.contains(&node.op())
 }
 
-/// Returns whether a node computes with quantized numbers.
+/// Returns whether a node computes with quantized values.
 pub fn is_quantized(node: &NodeProto) -> bool {
     has_quantized_weights(node) || WEIGHTLESS.contains(&node.op())
 }

@@ -1,27 +1,27 @@
-//! Patterns for the names of weights, nodes and modules: the ones that quantization includes, pruning targets,
+//! Patterns for the names of weights, nodes and modules: those that quantization includes, pruning targets,
 //! distillation freezes, and an engine keeps in float32.
 
 use super::{BodyId, View, modules};
 use crate::error::{Result, error};
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Which part of a name a pattern has to match.
+/// The part of a name that a pattern must match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// The whole name; `*` also stands for dots and slashes.
+    /// The whole name; `*` also matches dots and slashes.
     Name,
-    /// Some of its parts in a row, from dot or slash to dot or slash.
+    /// One or several consecutive parts, separated by dots or slashes.
     Parts,
-    /// The whole name, or one of its parts to the letter.
+    /// The whole name, or exactly one of its parts.
     NameOrPart,
-    /// The whole name to the letter: there are no wildcards.
+    /// Exactly the whole name, without wildcards.
     Literal,
 }
 
 /// A pattern for names, and whether it matched.
 #[derive(Debug)]
 pub struct Pattern {
-    /// The pattern as it was given.
+    /// The text of the pattern.
     pub text: String,
     fit: Fit,
     matcher: Option<GlobMatcher>,
@@ -30,7 +30,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Returns a pattern; fails with [`crate::error::Kind::InvalidArgument`] if the text is no glob.
+    /// Returns a pattern; fails with [`crate::error::Kind::InvalidArgument`] if the text is not a glob.
     pub fn new(text: &str, fit: Fit) -> Result<Pattern> {
         let glob = (fit != Fit::Literal).then(|| GlobBuilder::new(text).build()).transpose();
         let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {text:?} is not valid: {}", e.kind()))?;
@@ -43,7 +43,7 @@ impl Pattern {
         !self.text.contains(['*', '?', '[', '{'])
     }
 
-    /// Returns whether it matches one of the names, and remembers that it did.
+    /// Returns whether it matches one of the names, and records it.
     pub fn matches(&mut self, names: &[impl AsRef<str>]) -> bool {
         let matches = names.iter().any(|name| self.fits(name.as_ref()));
         self.used |= matches;
@@ -69,12 +69,12 @@ impl Pattern {
     }
 }
 
-/// A list of patterns, of which one has to match.
+/// A list of patterns, of which one must match.
 #[derive(Debug)]
 pub struct Selector(pub Vec<Pattern>);
 
 impl Selector {
-    /// Returns the patterns; fails as [`Pattern::new`].
+    /// Returns the patterns; fails like [`Pattern::new`].
     pub fn new(texts: &[String], fit: Fit) -> Result<Selector> {
         texts.iter().map(|text| Pattern::new(text, fit)).collect::<Result<_>>().map(Selector)
     }
@@ -90,8 +90,8 @@ impl Selector {
     }
 }
 
-/// Returns what a weight that a node reads can be called by: the paths of its module, best first, its own name and that
-/// of the node.
+/// Returns the names of a weight that a node reads: the paths of its module, best first, its own name and that of the
+/// node.
 pub fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let mut names = modules::paths(view, body, node, weight);
     names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));

@@ -47,7 +47,7 @@ impl<'a> Source<'a> {
         Source::of(&[model], tokenizer, options)
     }
 
-    /// As [`Source::new`], with sizes that both models accept. They must have the same inputs.
+    /// Like [`Source::new`], with sizes that both models accept. They must have the same inputs.
     pub fn pair(
         original: &Model,
         result: &Model,

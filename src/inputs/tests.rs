@@ -9,7 +9,7 @@ use crate::text::Tokenizer;
 
 const MINI_LM: &str = "models/paraphrase-MiniLM-L3-v2";
 
-/// A model with these inputs, and an embedding table of 50 rows for `input_ids`.
+/// Returns a model with these inputs, and an embedding table of 50 rows for `input_ids`.
 fn model(inputs: &[(&str, DataType, &[&str])]) -> Model {
     let value = |(name, dtype, dims): &(&str, DataType, &[&str])| {
         let dim = |text: &&str| match text.parse() {

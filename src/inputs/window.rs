@@ -34,7 +34,7 @@ pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> 
     Ok(inputs)
 }
 
-/// Returns the cache of `rows` rows that hold no token yet.
+/// Returns the cache of `rows` rows without tokens.
 pub fn empty_cache(pair: &CachePair, rows: usize) -> Result<Tensor> {
     let mut shape = pair.shape.clone();
     (shape[pair.batch], shape[pair.sequence]) = (rows as i64, 0);

@@ -37,7 +37,7 @@ pub fn peak_rss_bytes() -> u64 {
     status_kib("VmHWM:") * 1024
 }
 
-/// Returns the present resident memory of this process, in bytes; 0 if the system does not provide it.
+/// Returns the current resident memory of this process in bytes; 0 if the system does not provide it.
 fn rss_bytes() -> u64 {
     status_kib("VmRSS:") * 1024
 }

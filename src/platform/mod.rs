@@ -1,7 +1,7 @@
-//! What depends on the processor and the operating system, apart from files.
+//! The processor and the operating system, except for files.
 //!
-//! [`processor`] says what the processor is and can, and compiles a loop for each of its vector widths; [`memory`] says
-//! what this process takes; [`time`] reads clocks.
+//! [`processor`] describes the processor, and compiles a loop for each of its vector widths; [`memory`] measures the
+//! memory of this process; [`time`] reads clocks.
 
 pub mod memory;
 #[macro_use]

@@ -1,19 +1,19 @@
-//! What the processor is and can.
+//! The processor and its capabilities.
 
 use std::sync::LazyLock;
 
-/// Returns the processor's own name, if the system tells.
+/// Returns the processor's name, if the system provides it.
 pub fn name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Returns the instruction-set extensions that matter for the speed of models and are there.
+/// Returns the available instruction-set extensions that affect the speed of models.
 #[cfg(target_arch = "x86_64")]
 pub fn features() -> Vec<&'static str> {
     let mut features = Vec::new();
-    // The macro takes literals only, hence a macro to list them.
+    // The macro accepts only literals, hence a macro to list them.
     macro_rules! detect {
         ($($name:tt),*) => {$(
             if std::arch::is_x86_feature_detected!($name) {
@@ -25,13 +25,13 @@ pub fn features() -> Vec<&'static str> {
     features
 }
 
-/// Returns no extensions: those that matter are of other processors.
+/// Returns no extensions on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Returns whether int8 products can saturate here: x86 without either form of VNNI.
+/// Returns whether int8 products can saturate on this processor: x86 without either form of VNNI.
 pub fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));
@@ -63,8 +63,8 @@ fn physical_cores() -> Option<usize> {
     cores.map(|cores| cores.len())
 }
 
-/// Defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest vectors that the
-/// processor has. The result has the same bits whatever their width, as long as `$body` adds in lanes of its own.
+/// Defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest vectors of the
+/// processor. The result has the same bits for every width, if `$body` adds in separate lanes.
 macro_rules! for_widest_vectors {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $returns:ty = $body:ident) => {
         $(#[$doc])*

@@ -3,12 +3,12 @@
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Returns the processor time that this thread has taken.
+/// Returns the CPU time that this thread has used.
 pub fn of_this_thread() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
-/// Returns the time of a clock that is never set back.
+/// Returns the time of a monotonic clock.
 pub fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }

@@ -15,8 +15,8 @@ choice! {
         /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored
         /// in 8 bits and computed in float.
         Dynamic = 0, "dynamic";
-        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that no block
-        /// operator supports are stored in 4 or 8 bits and computed in float.
+        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that no
+        /// block operator supports are stored in 4 or 8 bits and computed in float.
         ///
         /// Weights that no block operator supports are stored in 4 or 8 bits and computed in float.
         WeightOnly = 1, "weight-only";
@@ -161,8 +161,8 @@ pub struct QuantizeOptions {
     pub exclude: Vec<String>,
     /// Minimum number of elements of a weight: quantizing smaller ones costs more than it gains.
     pub min_elements: u64,
-    /// Static: whether the result is timed briefly against the original, for a warning if it is slower. Callers that
-    /// benchmark the result themselves leave it out.
+    /// Static: whether to time the result briefly against the original and warn if it is slower. Callers that
+    /// benchmark the result themselves disable it.
     #[serde(skip)]
     pub race: bool,
     /// Number of worker threads; 0 means all processors.

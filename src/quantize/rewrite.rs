@@ -119,7 +119,7 @@ pub fn reports(
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-/// What the rewriters add to a builder.
+/// Methods that the rewriters add to a builder.
 impl NodeBuilder {
     /// Adds the last node of a change: `op` produces the node's own output, through a `Cast` if it is not float32.
     pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
@@ -137,7 +137,7 @@ impl NodeBuilder {
         self.op("Mul", &[value, &factor])
     }
 
-    /// As [`NodeBuilder::times`], for the last node of a change.
+    /// Like [`NodeBuilder::times`], for the last node of a change.
     pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
         let factor = self.at(of).factor(factor, dtype);
         self.push("Mul", &[value, &factor], &[&of.output[0]]);

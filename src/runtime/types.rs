@@ -10,7 +10,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use std::collections::HashSet;
 
-/// Returns the type of each value of the main graph: made an output, it is what a session says of it.
+/// Returns the type of each value of the main graph: each is made an output, whose type a session reports.
 pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<Types> {
     let mut probe = proto.clone();
     let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };

@@ -87,7 +87,7 @@ struct Work<'w> {
     constants: HashMap<&'w str, &'w TensorProto>,
     /// Magnitudes of the inputs of products, for int8 and fp8.
     ranges: HashMap<String, f32>,
-    /// Nodes and operators that stay.
+    /// Nodes and operators that stay in float32.
     keep_fp32: Selector,
     scratch: Scratch,
 }

@@ -93,7 +93,7 @@ pub fn note(report: &mut Report, facts: Facts) {
     }
 }
 
-/// Warns of a result that was quantized and is slower for it.
+/// Adds a warning if a quantized result is slower than the original.
 pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     if report.operation == "quantize" && speedup.high < 1.0 {
         report.warnings.push(format!(

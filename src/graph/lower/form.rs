@@ -8,7 +8,7 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 
 /// The oldest opset that has the standard operators in the form used here.
 pub const OLDEST: i64 = 13;
-/// Why a node stays before [`OLDEST`].
+/// Reason why a node is not lowered before [`OLDEST`].
 pub const TOO_OLD: &str = "it is lowered from opset 13 on";
 
 /// Largest accepted number of heads and of elements per head.
@@ -32,7 +32,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Returns them; fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
+    /// Returns the attributes; fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
     pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64, past: Past) -> Result<Form> {
         if opset < OLDEST {
             bail!(Unsupported, "{TOO_OLD}");
@@ -79,7 +79,7 @@ impl Form {
     }
 }
 
-/// The name of the past's dimension of tokens, and the size of a head.
+/// Returns the name of the past's token dimension, and the size of a head.
 fn of_past(graph: &GraphProto, node: &NodeProto, past: Past) -> Result<(Option<String>, i64)> {
     let name = node.input_at(3).filter(|_| past == Past::Nothing || node.input_at(4).is_some());
     let info = graph.input.iter().find(|i| name.is_some() && i.name.as_deref() == name).map(ValueInfo::from);

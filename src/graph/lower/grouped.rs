@@ -1,12 +1,12 @@
 //! `GroupQueryAttention` of ONNX Runtime in standard operators.
 //!
-//! With a past, for rows of whatever lengths, as its kernel for processors does it (`group_query_attention_helper.h`,
-//! `gqa_attention_base.h`): of row `b` the cache holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens, from the first
-//! column on, and the new ones come right behind them; the grown cache has `max(past, total_sequence_length)` columns.
-//! What stands behind the tokens of a row is not defined, here as there.
+//! With a past, for rows of any lengths, it follows the CPU kernel (`group_query_attention_helper.h`,
+//! `gqa_attention_base.h`): in row `b` the cache holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens from the first
+//! column on, and the new tokens follow directly; the updated cache has `max(past, total_sequence_length)` columns.
+//! The content after the tokens of a row is undefined, as it is there.
 //!
-//! Without a past, for training: tokens stand at 0, 1, 2 ..., and rows that are padded are padded behind their tokens,
-//! which under a causal mask nothing before them sees.
+//! Without a past, for training, tokens are at 0, 1, 2 ..., and padding follows the tokens of a row, which under a
+//! causal mask do not attend to it.
 
 use super::form::Form;
 use crate::error::{Kind, Result};
@@ -16,17 +16,17 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use std::collections::HashMap;
 
-/// What came before the new tokens.
+/// The past: the tokens before the new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// Nothing: the inputs that hold a past, and the lengths, are not read.
+    /// No past: the inputs of the past and the lengths are not read.
     Nothing,
     /// The cache.
     Cache,
 }
 
-/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns how many; `reasons` gets why
-/// others stay, by the name of the node.
+/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns their number; `reasons`
+/// receives why others stay, by node name.
 pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<String, String>) -> Result<usize> {
     let (mut w, mut grouped) = (NodeBuilder::new(proto, "attention"), Grouped::new(Past::Cache));
     let Some(graph) = proto.graph.as_deref_mut() else { return Ok(0) };
@@ -56,14 +56,15 @@ pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<S
 /// Values shared by all layers with the same lengths and window.
 #[derive(Clone)]
 struct Rows {
-    /// Positions of the new tokens, `[batch, sequence]`; `None` if these are the first.
+    /// Positions of the new tokens, `[batch, sequence]`; `None` without a past.
     own: Option<String>,
     /// For each column of the updated cache, its index into the concatenated past and new tokens, `[batch, few,
     /// columns, 1]`.
     picks: Option<String>,
-    /// `[batch, 1, sequence, columns]`, or of two dimensions: 0, or the lowest float where a token must not look.
+    /// Attention mask, `[batch, 1, sequence, columns]` or of two dimensions: 0, or the lowest float for masked
+    /// positions.
     mask: String,
-    /// Number of new tokens, a list of one.
+    /// Number of new tokens, a list with one element.
     new: String,
 }
 
@@ -116,7 +117,7 @@ impl Grouped {
 
     fn rows(&mut self, w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
         let key = match self.past {
-            // Every layer has the same tokens.
+            // Every layer sees the same tokens.
             Past::Nothing => form.window.to_string(),
             Past::Cache => {
                 let [past, lengths, total] = [3, 5, 6].map(|index| node.input_at(index).unwrap_or_default());
@@ -206,8 +207,8 @@ fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64)
     w.op("Expand", &[&picks, &heads])
 }
 
-/// Whether the token at place `own` (a column of them) sees a column: itself and all before it, with a window the
-/// `window - 1` before it.
+/// Returns whether the token at position `own` (a column of positions) attends to a column: itself and all tokens
+/// before it, with a window the `window - 1` before it.
 fn seen(w: &mut NodeBuilder, columns: &str, own: &str, window: i64) -> String {
     let seen = w.op("LessOrEqual", &[columns, own]);
     if window <= 0 {
@@ -219,8 +220,8 @@ fn seen(w: &mut NodeBuilder, columns: &str, own: &str, window: i64) -> String {
     w.op("And", &[&seen, &near])
 }
 
-/// Adds a mask: 0 where a column is seen, else the lowest float (not minus infinity: padding that sees nothing must not
-/// become NaN).
+/// Adds a mask: 0 for visible columns, else the lowest float (not minus infinity: padding that attends to nothing
+/// must not become NaN).
 fn mask(w: &mut NodeBuilder, seen: &str) -> String {
     let (open, shut) = (w.scalar(0.0), w.scalar(f32::MIN));
     w.op("Where", &[seen, &open, &shut])

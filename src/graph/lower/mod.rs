@@ -38,7 +38,7 @@ pub struct Type {
 /// The types of values, by name.
 pub type Types = HashMap<String, Type>;
 
-/// The result of [`lower`] besides the graph.
+/// The result of [`lower`] in addition to the graph.
 pub struct Lowered {
     /// Tables in which attention looks up positions. They are not weights, even if they are constants.
     pub tables: BTreeSet<String>,
@@ -52,7 +52,7 @@ pub struct Left {
     pub name: String,
     /// Operator, with its domain unless it is a standard one.
     pub op: String,
-    /// Why it stays, in words.
+    /// The reason as text.
     pub reason: String,
 }
 

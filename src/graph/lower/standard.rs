@@ -1,10 +1,11 @@
-//! Activations, products and normalizations of ONNX Runtime in standard operators, for parsers that know no others.
+//! Activations, products and normalizations of ONNX Runtime in standard operators, for parsers that support no
+//! others.
 
 use crate::graph::builder::{Naming, NodeBuilder};
 use crate::graph::edit::{Names, float_attribute, int_attribute, ints_attribute, text_attribute};
 use crate::onnx::proto::{ModelProto, NodeProto};
 
-/// Lowers the operators of ONNX Runtime, and of later operator sets, that need no shapes for it, and returns how many.
+/// Lowers the operators of ONNX Runtime and of later opsets whose lowering needs no shapes, and returns their number.
 pub fn lower_each(proto: &mut ModelProto, opset: i64) -> usize {
     let mut parts = NodeBuilder::with(Names::of(proto), Naming::Parts(String::new()), opset);
     let mut lowered = 0;
@@ -25,7 +26,8 @@ pub fn lower_each(proto: &mut ModelProto, opset: i64) -> usize {
     lowered
 }
 
-/// Adds nodes that do what one does which the parser does not know; `None` if it does, or nothing is known about it.
+/// Adds nodes equivalent to one that the parser does not support; returns `None` if it supports the node or no
+/// lowering is known.
 fn apart(b: &mut NodeBuilder, original: &NodeProto) -> Option<()> {
     let contrib = matches!(original.domain.as_deref(), Some("com.microsoft"));
     let default = matches!(original.domain.as_deref(), None | Some("" | "ai.onnx"));
@@ -65,7 +67,7 @@ fn apart(b: &mut NodeBuilder, original: &NodeProto) -> Option<()> {
 }
 
 impl NodeBuilder {
-    /// Returns a new name for a value that is `what` among the parts of the node that is lowered.
+    /// Returns a new name for the value `what` of the lowered node.
     fn part(&mut self, what: &str) -> String {
         match &self.naming {
             Naming::Parts(label) => self.names.fresh(&format!("{label}/{what}")),
@@ -151,7 +153,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// `x/2 (1 + erf(x/√2))`.
+    /// Adds `x/2 (1 + erf(x/√2))`.
     fn gelu(&mut self, x: &str, y: &str) {
         let (root, one, half) = (self.scalar(std::f32::consts::FRAC_1_SQRT_2), self.scalar(1.0), self.scalar(0.5));
         let scaled = self.op("Mul", &[x, &root]);

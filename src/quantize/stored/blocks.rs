@@ -22,8 +22,8 @@ const BLOCK: usize = 32;
 const LEAST: usize = 16;
 /// Maximum relative error of a row. Normal weights have 0.08.
 const MOST: f64 = 0.15;
-/// Inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over the inputs; over
-/// fewer inputs they do so less, by the square root of their number.
+/// Number of inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over the
+/// inputs; with fewer inputs they do so less, by the square root of their number.
 const MANY: f64 = 256.0;
 /// Number of elements that are coded at a time.
 const ELEMENTS: usize = 1 << 17;
@@ -77,7 +77,7 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     fits.then(|| Layout { rows: size(true), columns: size(false), turned })
 }
 
-/// Codes a weight; returns the reason if its shape, opset or values do not allow it.
+/// Quantizes a weight; returns the reason if its shape, opset or values do not allow it.
 pub fn code(
     stored: &Stored<'_>,
     options: &QuantizeOptions,
@@ -174,7 +174,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Codes rows and writes them; returns the error of a row that is larger than `most`.
+    /// Quantizes rows and writes them; returns the error of a row if it is larger than `most`.
     fn write(
         &self,
         coding: &Coding,
@@ -208,10 +208,10 @@ impl Slots {
     }
 }
 
-/// Rounds some codes the other way, those for which it costs least, until the errors of each block add up to nothing.
+/// Rounds some codes the other way, those with the least cost, until the errors of each block sum to zero.
 ///
-/// What weights are multiplied with has a mean as a rule, since it comes out of an activation: errors that add up would
-/// move all that a channel gives.
+/// The inputs of a weight usually have a mean other than zero, since they are outputs of an activation: errors that
+/// add up would shift all outputs of a channel.
 fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
     for (block, values) in row.chunks(coding.block).enumerate() {
         let (scale, zero) = (coded.scales[block], f32::from(coded.zeros[block]));
@@ -222,7 +222,7 @@ fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
         if !(1.0..=coding.block as f32).contains(&count) {
             continue;
         }
-        // The nearer to the middle between two codes, the less it costs.
+        // The closer to the middle between two codes, the lower the cost.
         let mut order: Vec<usize> = (0..values.len()).filter(|k| off[*k] * sum > 0.0).collect();
         order.sort_by(|a, b| off[*b].abs().total_cmp(&off[*a].abs()));
         let fits = |k: &usize| if sum > 0.0 { codes[*k] > 0 } else { f32::from(codes[*k]) < coding.highest() };

@@ -25,7 +25,8 @@ const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.
 pub enum Coded {
-    /// One scale for each position along the kept axes; `instead` is the reason why it has not fewer bits as asked.
+    /// One scale per position along the kept axes; `instead` is the reason why it does not have the requested lower
+    /// bits.
     Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32>, instead: Option<String> },
     /// Blocks of 4 bits.
     Int4(Blocks),

@@ -145,7 +145,7 @@ fn weigh<'a>(
                 node.is("Conv") || node.is("ConvTranspose")
             };
             stored.bits = bits;
-            // What is measured, or meant for it by name, needs no caution.
+            // Measured or explicitly named weights need no caution.
             let measured = asked.options.max_quality_loss > 0.0 || asked.options.target_size > 0;
             stored.cautious = !named && !measured && stored.readers.iter().all(convolves);
             found.stored.push(stored);

@@ -53,7 +53,7 @@ pub struct Stored<'a> {
     pub readers: Vec<(BodyId, usize)>,
     /// Bits, and block size for fewer than 8 bits.
     pub bits: (u32, usize),
-    /// Whether 4 bits need channels of many inputs, over which errors average out.
+    /// Whether 4 bits require channels with many inputs, over which errors average out.
     pub cautious: bool,
     /// Opset version where it is defined.
     pub opset: i64,

@@ -35,7 +35,7 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     if by_body.is_empty() {
         return;
     }
-    // Short names, as there are many.
+    // Short names because there are many.
     let w = NodeBuilder::with(Names::of(model), Naming::Short("stored", 0), 0);
     let mut make = Make { w, front: Vec::new() };
     edit::for_each_body(model, &mut |body, mut content| {
@@ -53,7 +53,7 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
 
 /// The additions to one body.
 struct Make {
-    /// With the nodes of the weight in hand.
+    /// Together with the nodes of the weight.
     w: NodeBuilder,
     /// Nodes that precede all others.
     front: Vec<NodeProto>,

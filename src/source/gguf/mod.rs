@@ -148,7 +148,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
 
-/// As [`load`], of a file that is in memory; `path` is what the model says of where it came from.
+/// Like [`load`], for a file in memory; `path` is recorded as the origin of the model.
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
