@@ -251,11 +251,6 @@ impl<'g> Graph<'g> {
         if value.element == Some(element) { value.shape.as_deref() } else { None }
     }
 
-    /// Returns true if `value` is a constant float32 vector of `size` numbers.
-    pub fn is_vector(&self, value: ValueId, size: i64) -> bool {
-        self.value(value).is_constant && self.shape_of(value, Element::Float32) == Some(&[size])
-    }
-
     /// Returns the integer attribute `name`, or `default`.
     pub fn int(&self, node: NodeId, name: &str, default: i64) -> i64 {
         match self.source.attribute(node, name) {

@@ -31,7 +31,7 @@ impl Session {
     }
 
     fn rules(&self) -> Rules<'_> {
-        Rules { precision: self.options.precision, claim: &self.options.claim, class: self.class }
+        Rules { precision: self.options.precision, claim: &self.options.claim }
     }
 
     /// Returns the groups of nodes that are claimed.

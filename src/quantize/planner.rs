@@ -16,7 +16,7 @@ use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::platform::processor::int8_saturates;
 pub use crate::report::LEFT;
-use crate::report::{NodeReport, report_of};
+use crate::report::report_of;
 use std::collections::HashMap;
 
 /// `NodeReport.action` of a node that was changed.

@@ -13,7 +13,6 @@ mod static_quantized;
 
 use super::graph::{Graph, NodeId};
 use super::options::Precision;
-use crate::kernels::Class;
 
 pub use attention::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 pub use contrib::PackedAttentionPlan;
@@ -90,12 +89,10 @@ pub struct Rules<'r> {
     pub precision: Precision,
     /// The kinds of groups.
     pub claim: &'r [Kind],
-    /// The kernels that will run.
-    pub class: Class,
 }
 
 impl Rules<'_> {
-    /// Returns true if groups of `kind` are claimed: they are wanted, and faster than ONNX Runtime's own here.
+    /// Returns true if groups of `kind` are claimed.
     pub fn claims(&self, kind: Kind) -> bool {
         self.claim.contains(&kind)
     }

@@ -28,7 +28,7 @@ use super::planner::{LEFT, Plan};
 use crate::graph::{BodyId, View};
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::TensorProto;
-use crate::report::{NodeReport, report_of};
+use crate::report::report_of;
 use std::collections::BTreeMap;
 
 /// `NodeReport.action` of a node with a weight of 8 bits that is computed in float.
