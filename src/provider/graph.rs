@@ -340,7 +340,7 @@ mod tests {
         let part = graph.part(&[NodeId(0), NodeId(1)]);
         assert!(part.value(ValueId(2)).is_output && !part.value(ValueId(1)).is_output);
         assert!(!part.value(ValueId(0)).is_output, "an input is no output, whoever else takes it");
-        assert_eq!(part.value(ValueId(2)).consumers, []);
+        assert!(part.value(ValueId(2)).consumers.is_empty());
         assert_eq!(part.only_use(ValueId(1)), Some(NodeId(1)));
     }
 }

@@ -15,11 +15,11 @@ typedef void *status_t;
 typedef void (*function_t)(void);
 
 enum {
-    GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, CREATE_SESSION = 7, RUN_ = 11, CREATE_SESSION_OPTIONS = 12,
-    SET_INTRA_OP_NUM_THREADS = 26, CREATE_TENSOR_WITH_DATA = 51, GET_TENSOR_MUTABLE_DATA = 53, CREATE_CPU_MEMORY_INFO = 71,
-    RELEASE_ENV = 94, RELEASE_STATUS = 95, RELEASE_MEMORY_INFO = 96, RELEASE_SESSION = 97, RELEASE_VALUE = 98,
-    RELEASE_SESSION_OPTIONS = 102, REGISTER_LIBRARY = 304, UNREGISTER_LIBRARY = 305, GET_EP_DEVICES = 306,
-    APPEND_PROVIDER_V2 = 307, EP_DEVICE_NAME = 315
+    GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, CREATE_SESSION = 7, RUN_ = 9, CREATE_SESSION_OPTIONS = 10,
+    SET_INTRA_OP_NUM_THREADS = 24, CREATE_TENSOR_WITH_DATA = 49, GET_TENSOR_MUTABLE_DATA = 51,
+    CREATE_CPU_MEMORY_INFO = 69, RELEASE_ENV = 92, RELEASE_STATUS = 93, RELEASE_MEMORY_INFO = 94,
+    RELEASE_SESSION = 95, RELEASE_VALUE = 96, RELEASE_SESSION_OPTIONS = 100, REGISTER_LIBRARY = 301,
+    UNREGISTER_LIBRARY = 302, GET_EP_DEVICES = 303, APPEND_PROVIDER_V2 = 304, EP_DEVICE_NAME = 312
 };
 
 static const function_t *api;
@@ -56,19 +56,24 @@ static void embed(const char *model, const void *with, float *vector, size_t cou
     if (with != NULL) {
         const char *keys[] = {"precision", "threads"}, *values[] = {"bf16", "1"};
         FINE(CALL(APPEND_PROVIDER_V2,
-                  status_t (*)(void *, void *, const void *const *, size_t, const char *const *, const char *const *, size_t),
+                  status_t (*)(void *, void *, const void *const *, size_t, const char *const *, const char *const *,
+                               size_t),
                   options, env, &with, 1, keys, values, 2));
     }
-    FINE(CALL(CREATE_SESSION, status_t (*)(const void *, const char *, const void *, void **), env, model, options, &session));
+    FINE(CALL(CREATE_SESSION, status_t (*)(const void *, const char *, const void *, void **), env, model, options,
+              &session));
     FINE(CALL(CREATE_CPU_MEMORY_INFO, status_t (*)(int, int, void **), 1, 0, &memory));
     int64_t ids[16], mask[16], shape[2] = {1, 16};
     for (int i = 0; i < 16; i++) ids[i] = 1000 + 37 * i, mask[i] = i < 11;
     int64_t *data[2] = {ids, mask};
     for (int i = 0; i < 2; i++)
-        FINE(CALL(CREATE_TENSOR_WITH_DATA, status_t (*)(const void *, void *, size_t, const int64_t *, size_t, int, void **),
-                  memory, data[i], sizeof ids, shape, 2, 7, &inputs[i]));
-    const char *names[] = {"input_ids", "attention_mask"}, *outputs[] = {"sentence_embedding"};
-    FINE(CALL(RUN_, status_t (*)(void *, const void *, const char *const *, void *const *, size_t, const char *const *, size_t, void **),
+        FINE(CALL(CREATE_TENSOR_WITH_DATA,
+                  status_t (*)(const void *, void *, size_t, const int64_t *, size_t, int, void **), memory,
+                  data[i], sizeof ids, shape, 2, 7, &inputs[i]));
+    const char *names[] = {"input_ids", "attention_mask"}, *outputs[] = {"461"};
+    FINE(CALL(RUN_,
+              status_t (*)(void *, const void *, const char *const *, void *const *, size_t, const char *const *,
+                           size_t, void **),
               session, NULL, names, inputs, 2, outputs, 1, &output));
     void *values = NULL;
     FINE(CALL(GET_TENSOR_MUTABLE_DATA, status_t (*)(void *, void **), output, &values));
