@@ -39,7 +39,7 @@ pub fn run(
         }
         None => Vec::new(),
     };
-    let sample = batches.first().map(|b| b.clone());
+    let sample = batches.first().cloned();
     let mut held_out = Vec::new();
     if limited {
         held_out = hold_out(&mut batches, fits);

@@ -229,7 +229,7 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
         let tensor = match tensor.dtype() {
             DataType::Float32 => {
                 let values = tensor.to_f32_vec()?.into_iter().enumerate();
-                let step = |index: usize| if index % 3 == 0 { PERTURBATION } else { -PERTURBATION };
+                let step = |index: usize| if index.is_multiple_of(3) { PERTURBATION } else { -PERTURBATION };
                 Tensor::from_f32(tensor.shape(), values.map(|(index, x)| x * (1.0 + step(index))).collect())?
             }
             _ => tensor.clone(),

@@ -230,7 +230,7 @@ impl Builder {
                 let cube = self.op("Pow", &[x, &three]);
                 let small = self.scaled(&cube, 0.044_715, false);
                 let sum = self.op("Add", &[x, &small]);
-                let argument = self.scaled(&sum, 0.797_884_56, false);
+                let argument = self.scaled(&sum, 0.797_884_6, false);
                 let tanh = self.op("Tanh", &[&argument]);
                 let gate = self.op("Add", &[&tanh, &one]);
                 let halved = self.op("Mul", &[x, &half]);

@@ -43,8 +43,8 @@ impl<'a> Tensor<'a> {
         Ok(Self { element, shape, bytes })
     }
 
-    /// Returns how many values there are.
-    pub fn len(&self) -> usize {
+    /// Returns the number of values.
+    pub fn element_count(&self) -> usize {
         self.shape.iter().map(|size| *size as usize).product()
     }
 

@@ -259,7 +259,7 @@ impl Port {
                 Sizes { batch: size(0), tokens: size(1), heads, size: size(2) / heads }
             }
             (Heads::TokensFirst, 4) => Sizes { batch: size(0), tokens: size(1), heads: size(2), size: size(3) },
-            (Heads::HeadsFirst, 4) => Sizes { batch: size(0), heads: size(1), tokens: size(2), size: size(3) },
+            (Heads::First, 4) => Sizes { batch: size(0), heads: size(1), tokens: size(2), size: size(3) },
             (Heads::SizeFirst, 4) => {
                 let sizes = Sizes { batch: size(0), heads: size(1), size: size(2), tokens: size(3) };
                 return Ok(View { values: Cow::Owned(turn(&values, sizes)), sizes, strides: self.strides(sizes) });
@@ -275,7 +275,7 @@ impl Port {
         let shape = match self.heads {
             Heads::Joined(_) => vec![batch, tokens, heads * size],
             Heads::TokensFirst => vec![batch, tokens, heads, size],
-            Heads::HeadsFirst | Heads::SizeFirst => vec![batch, heads, tokens, size],
+            Heads::First | Heads::SizeFirst => vec![batch, heads, tokens, size],
         };
         shape.into_iter().map(|size| size as i64).collect()
     }
@@ -284,7 +284,7 @@ impl Port {
     fn strides(&self, sizes: Sizes) -> Strides {
         match self.heads {
             Heads::Joined(_) | Heads::TokensFirst => Strides::tokens_first(sizes.tokens, sizes.heads, sizes.size),
-            Heads::HeadsFirst | Heads::SizeFirst => Strides::heads_first(sizes.tokens, sizes.heads, sizes.size),
+            Heads::First | Heads::SizeFirst => Strides::heads_first(sizes.tokens, sizes.heads, sizes.size),
         }
     }
 
@@ -292,7 +292,7 @@ impl Port {
         let (kind, heads) = match self.heads {
             Heads::Joined(heads) => (0, heads),
             Heads::TokensFirst => (1, 0),
-            Heads::HeadsFirst => (2, 0),
+            Heads::First => (2, 0),
             Heads::SizeFirst => (3, 0),
         };
         part.size(self.index);
@@ -312,7 +312,7 @@ fn open_heads(reader: &mut Reader<'_>) -> Result<Heads> {
     Ok(match kind {
         0 => Heads::Joined(heads),
         1 => Heads::TokensFirst,
-        2 => Heads::HeadsFirst,
+        2 => Heads::First,
         _ => Heads::SizeFirst,
     })
 }

@@ -60,7 +60,7 @@ impl LinearBody {
 
     fn multiply(&self, x: &Tensor<'_>, outs: &mut [&mut [f32]], context: &Context<'_>) -> Result<()> {
         let (k, pool) = (self.products[0].k(), context.pool());
-        let rows = x.len() / k;
+        let rows = x.element_count() / k;
         let InputForm::Static { scale, zero_point, signed, rounded } = self.form else {
             let weights: Vec<_> = self.products.iter().map(Product::with_epilogue).collect();
             linears(&Rows::dense(&x.floats()?, rows, k), &weights, outs, pool);

@@ -56,7 +56,7 @@ impl Body for PackedAttentionBody {
         if last != k as i64 {
             return Err(Error(format!("an input of sizes {:?}; its rows should have {k} values", x.shape)));
         }
-        let (hidden, rows) = (n / 3, x.len() / k);
+        let (hidden, rows) = (n / 3, x.element_count() / k);
         let out = context.output(self.product.y, &[batch, tokens, hidden as i64])?;
         let mut scratch = SCRATCH.take();
         scratch.resize(rows * n, 0.0);

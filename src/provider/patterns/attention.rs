@@ -58,7 +58,7 @@ pub enum Heads {
     /// batch × tokens × heads × size.
     TokensFirst,
     /// batch × heads × tokens × size.
-    HeadsFirst,
+    First,
     /// batch × heads × size × tokens: keys, transposed already.
     SizeFirst,
 }
@@ -286,7 +286,7 @@ fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Opt
             nodes.push(node);
             Some(joined(graph, inner, nodes))
         }
-        None => Some(Operand { value, heads: Heads::HeadsFirst }),
+        None => Some(Operand { value, heads: Heads::First }),
     }
 }
 
@@ -333,7 +333,7 @@ fn output(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<
     let transpose = graph.only_use_by(value, "Transpose");
     let order = transpose.and_then(|node| graph.ints(node, "perm"));
     let (Some(transpose), Some([0, 2, 1, 3])) = (transpose, order.as_deref()) else {
-        return Some(Operand { value, heads: Heads::HeadsFirst });
+        return Some(Operand { value, heads: Heads::First });
     };
     let value = graph.output(transpose)?;
     nodes.push(transpose);

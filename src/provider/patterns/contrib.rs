@@ -81,7 +81,7 @@ fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     }
     let keys = match (rank(k), rank(v)) {
         (3, 3) => Heads::Joined(heads),
-        (4, 4) => Heads::HeadsFirst,
+        (4, 4) => Heads::First,
         _ => return None,
     };
     let bias = match input(3) {

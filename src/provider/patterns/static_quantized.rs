@@ -185,7 +185,7 @@ fn weight(graph: &Graph<'_>, node: NodeId, layout: Layout) -> Option<(usize, usi
         None => Vec::new(),
     };
     let plain = graph.value(codes).is_constant && graph.int(node, "block_size", 0) == 0 && scales.shape.len() <= 1;
-    if !plain || !fits(scales.len()) || !(zero_points.is_empty() || fits(zero_points.len())) {
+    if !plain || !fits(scales.element_count()) || !(zero_points.is_empty() || fits(zero_points.len())) {
         return None;
     }
     let scales = scales.floats().ok()?.into_owned();

@@ -22,8 +22,12 @@ pub struct Asked<'p, 'a> {
     /// Opset version of the model, then of each function.
     pub opsets: &'p [i64],
     /// Function that returns bits and block size for names of node and weight, and whether an override names them.
-    pub bits: &'p mut dyn FnMut(&str, &str) -> ((u32, usize), bool),
+    pub bits: &'p mut BitsOf<'p>,
 }
+
+/// A function that returns bits and block size for the names of a node and its weight, and whether an override matches
+/// them.
+pub type BitsOf<'f> = dyn FnMut(&str, &str) -> ((u32, usize), bool) + 'f;
 
 /// The result of the search: weights to store, and nodes that are left.
 pub struct Found<'a> {
