@@ -38,12 +38,17 @@ pub enum Layout {
     NxK,
 }
 
-impl Layout {
-    /// Returns the place of the weight between input `k` and output `n` of a K × N matrix.
-    pub(super) fn at(self, k: usize, n: usize, sizes: (usize, usize)) -> usize {
-        match self {
-            Self::KxN => k * sizes.1 + n,
-            Self::NxK => n * sizes.0 + k,
+/// The most columns of a panel.
+const WIDEST: usize = 32;
+
+/// Copies what stands in row `k` of a K × N matrix, from column `start` on.
+#[inline]
+fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), sizes: (usize, usize), to: &mut [T]) {
+    match layout {
+        Layout::KxN => to.copy_from_slice(&from[k * sizes.1 + start..][..to.len()]),
+        Layout::NxK => {
+            let columns = from[start * sizes.0..].chunks_exact(sizes.0);
+            columns.zip(to).for_each(|(column, to)| *to = column[k]);
         }
     }
 }

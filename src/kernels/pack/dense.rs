@@ -1,7 +1,9 @@
 //! float32 and bfloat16 weights: panels of columns; in a panel K groups of one (float32) or two (bfloat16) values
 //! of each column.
 
-use super::{Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, section, section_mut};
+use super::{
+    Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, WIDEST, copy_row, section, section_mut,
+};
 use crate::kernels::{Class, Parallel, parallel::split};
 
 /// Where things are in the packed bytes.
@@ -45,6 +47,7 @@ impl Dense {
         self.len() / self.panels.max(1)
     }
 
+    #[inline]
     fn index(&self, k: usize, n: usize) -> usize {
         ((n / self.panel * self.groups + k / self.group) * self.panel + n % self.panel) * self.group + k % self.group
     }
@@ -86,23 +89,24 @@ pub fn pack(
     let dense = Dense::of(&header);
     let mut storage = Storage::zeroed(dense.len());
     let each = dense.groups * dense.group * dense.panel;
-    let columns = |panel: usize| panel * dense.panel..((panel + 1) * dense.panel).min(n);
+    let start = |panel: usize| panel * dense.panel;
+    let count = |panel: usize| dense.panel.min(n - start(panel));
     if precision == Precision::Float32 {
         let values = section_mut::<f32>(storage.bytes_mut(), 0, dense.values());
         split(parallel, values, each, |panel, to| {
-            for column in columns(panel) {
-                (0..k).for_each(|row| {
-                    to[dense.index(row, column) - panel * each] = weights[layout.at(row, column, (k, n))]
-                });
+            for (row, to) in to.chunks_exact_mut(dense.panel).enumerate().take(k) {
+                copy_row(weights, layout, (row, start(panel)), (k, n), &mut to[..count(panel)]);
             }
         });
     } else {
         let values = section_mut::<u16>(storage.bytes_mut(), 0, dense.values());
         split(parallel, values, each, |panel, to| {
-            for column in columns(panel) {
-                for row in 0..k {
-                    to[dense.index(row, column) - panel * each] = to_bfloat16(weights[layout.at(row, column, (k, n))]);
-                }
+            let mut values = [0f32; WIDEST];
+            let values = &mut values[..count(panel)];
+            for row in 0..k {
+                copy_row(weights, layout, (row, start(panel)), (k, n), values);
+                let pairs = to[row / 2 * dense.panel * 2..].chunks_exact_mut(2);
+                pairs.zip(values.iter()).for_each(|(pair, value)| pair[row % 2] = to_bfloat16(*value));
             }
         });
     }

@@ -1,8 +1,12 @@
 //! 8-bit weights with a scale and zero point per column. All are stored as uint8 (an int8 code plus 128, its zero
 //! point too), four values of a column adjacent, in panels of columns.
 
-use super::{Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, count, expect, section, section_mut};
-use crate::kernels::{Class, Parallel, parallel::split};
+use super::{
+    Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, WIDEST, copy_row, count, expect, section,
+    section_mut,
+};
+use crate::kernels::parallel::{Shared, split};
+use crate::kernels::{Class, Parallel};
 
 /// int8 or uint8 weights as a file has them.
 #[derive(Clone, Copy, Debug)]
@@ -103,9 +107,9 @@ pub fn pack(
         zero_points.get(if zero_points.len() == 1 { 0 } else { column }).copied().unwrap_or(0) ^ flip
     };
     let scale = |column: usize| weights.scales[if weights.scales.len() == 1 { 0 } else { column }];
-    let code = |row: usize, column: usize| weights.codes[weights.layout.at(row, column, (k, n))] ^ flip;
-    Ok(fill((k, n), class, parallel, scale, zero_point, |column, to| {
-        to.iter_mut().enumerate().for_each(|(row, to)| *to = code(row, column));
+    Ok(fill((k, n), weights.layout, class, parallel, scale, zero_point, |row, start, to| {
+        copy_row(weights.codes, weights.layout, (row, start), (k, n), to);
+        to.iter_mut().for_each(|code| *code ^= flip);
     }))
 }
 
@@ -117,24 +121,31 @@ pub fn pack_f32(
     parallel: &dyn Parallel,
 ) -> Result<PackedLinear, PackError> {
     let mut scales = vec![0f32; n];
-    split(parallel, &mut scales, 64, |chunk, to| {
-        for (column, to) in to.iter_mut().enumerate() {
-            let largest =
-                (0..k).map(|row| weights[layout.at(row, chunk * 64 + column, (k, n))].abs()).fold(0.0, largest);
-            *to = largest / 127.0;
+    let wide = columns_at_once(layout);
+    split(parallel, &mut scales, wide, |chunk, to| {
+        let mut values = [0f32; COLUMNS];
+        let values = &mut values[..to.len()];
+        for row in 0..k {
+            copy_row(weights, layout, (row, chunk * wide), (k, n), values);
+            to.iter_mut().zip(values.iter()).for_each(|(to, value)| *to = largest(*to, value.abs()));
         }
+        to.iter_mut().for_each(|to| *to /= 127.0);
     });
+    let inverses: Vec<f32> = scales.iter().map(|scale| inverse(*scale)).collect();
     Ok(fill(
         (k, n),
+        layout,
         class,
         parallel,
         |column| scales[column],
         |_| 128,
-        |column, to| {
-            let inverse = inverse(scales[column]);
-            for (row, to) in to.iter_mut().enumerate() {
-                let value = weights[layout.at(row, column, (k, n))] * inverse;
-                *to = (value.round_ties_even().clamp(-127.0, 127.0) as i32 + 128) as u8;
+        |row, start, to| {
+            let mut values = [0f32; COLUMNS];
+            let values = &mut values[..to.len()];
+            copy_row(weights, layout, (row, start), (k, n), values);
+            for ((code, value), inverse) in to.iter_mut().zip(values.iter()).zip(&inverses[start..]) {
+                // adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, and leaves it in the lowest bits
+                *code = ((value * inverse + 12_582_912.0).to_bits() as u8).wrapping_add(128);
             }
         },
     ))
@@ -150,32 +161,48 @@ pub fn inverse(scale: f32) -> f32 {
     if scale > 1e-36 { 1.0 / scale } else { 0.0 }
 }
 
+/// The most columns that are packed at once: a row of them is read in one go where they lie side by side.
+const COLUMNS: usize = 256;
+
+fn columns_at_once(layout: Layout) -> usize {
+    if layout == Layout::KxN { COLUMNS } else { WIDEST }
+}
+
 fn fill(
     (k, n): (usize, usize),
+    layout: Layout,
     class: Class,
     parallel: &dyn Parallel,
     scale: impl Fn(usize) -> f32 + Sync,
     zero_point: impl Fn(usize) -> u8 + Sync,
-    codes: impl Fn(usize, &mut [u8]) + Sync,
+    row_codes: impl Fn(usize, usize, &mut [u8]) + Sync,
 ) -> PackedLinear {
     let header = LinearHeader { class, precision: Precision::Int8, k, n, bits: 8, block: 0 };
     let int8 = Int8::of(&header);
     let mut storage = Storage::zeroed(int8.len());
     let (head, body) = storage.bytes_mut().split_at_mut(int8.columns() * 12);
-    split(parallel, body, int8.each(), |panel, to| {
-        let mut column_codes = vec![0; k];
-        for column in panel * int8.panel..((panel + 1) * int8.panel).min(n) {
-            codes(column, &mut column_codes);
-            for (row, code) in column_codes.iter().enumerate() {
-                to[int8.index(row, column) - panel * int8.each()] = *code;
+    let sums = Shared(section_mut::<i32>(head, int8.columns() * 8, int8.columns()).as_mut_ptr());
+    let panels = columns_at_once(layout) / int8.panel;
+    split(parallel, body, int8.each() * panels, |chunk, to| {
+        let start = chunk * panels * int8.panel;
+        let (mut codes, mut chunk_sums) = ([0u8; COLUMNS], [0i32; COLUMNS]);
+        let codes = &mut codes[..(panels * int8.panel).min(n - start)];
+        for row in 0..k {
+            row_codes(row, start, codes);
+            chunk_sums.iter_mut().zip(codes.iter()).for_each(|(sum, code)| *sum += i32::from(*code));
+            for (panel, codes) in codes.chunks(int8.panel).enumerate() {
+                let to = to[panel * int8.each() + row / 4 * int8.panel * 4..].chunks_exact_mut(4);
+                to.zip(codes).for_each(|(to, code)| to[row % 4] = *code);
             }
+        }
+        for (column, sum) in chunk_sums.into_iter().enumerate().take(codes.len()) {
+            // SAFETY: a column belongs to one panel, and a panel to one task.
+            unsafe { *sums.at(start + column) = sum };
         }
     });
     for column in 0..n {
-        let sum: i32 = (0..k).map(|row| i32::from(body[int8.index(row, column)])).sum();
         section_mut::<f32>(head, 0, int8.columns())[column] = scale(column);
         section_mut::<i32>(head, int8.columns() * 4, int8.columns())[column] = i32::from(zero_point(column));
-        section_mut::<i32>(head, int8.columns() * 8, int8.columns())[column] = sum;
     }
     PackedLinear { header, storage }
 }
