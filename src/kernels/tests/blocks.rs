@@ -4,7 +4,7 @@ use crate::kernels::*;
 
 #[test]
 fn blocks_are_the_same_in_every_class_and_near_float64() {
-    property(40, |random| {
+    property(20, |random| {
         let (m, k, n) = (random.size(30), random.size(300).max(1), random.size(80));
         let (bits_, block) = (random.pick(&[4, 8]), random.pick(&[16, 32, 64, 128, 256]));
         let blocks = k.div_ceil(block);

@@ -3,7 +3,7 @@ use crate::kernels::*;
 
 #[test]
 fn float_linears_are_near_float64() {
-    property(40, |random| {
+    property(20, |random| {
         let most = random.pick(&[200, 200, 200, 700]);
         let (m, k, n) = (random.size(40), random.size(most), random.size(100));
         let stride = k + random.pick(&[0, 0, 3]);
