@@ -6,7 +6,7 @@ use optimize::call::Call;
 use optimize::open;
 use optimize::runtime::{Runtime, SessionOptions};
 use optimize::source::{Dialect, LoadOptions};
-use optimize::text::{GenerateOptions, Generator, Prompt, Rows};
+use optimize::text::{GenerateOptions, Generator, Prompt};
 use std::path::Path;
 use std::time::Instant;
 

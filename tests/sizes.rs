@@ -53,7 +53,7 @@ fn long_functions(text: &str) -> Vec<(&str, usize, usize)> {
         let Some((name, indent)) = function(line) else { continue };
         let ends = |line: &&str| line.strip_prefix(indent).is_some_and(|rest| rest == "}");
         let one_line = line.ends_with('}') || line.ends_with(';');
-        let length = if one_line { 1 } else { 1 + lines[start..].iter().position(|l| ends(l)).unwrap_or(0) };
+        let length = if one_line { 1 } else { 1 + lines[start..].iter().position(ends).unwrap_or(0) };
         if length > FUNCTION_LINES {
             found.push((name, start + 1, length));
         }
