@@ -138,7 +138,7 @@ fn links_and_pipes_are_not_followed() {
     let (invalid, symbolic) = (Kind::InvalidModel, "is a symbolic link");
     check("link", invalid, symbolic, &|f| symlink(outside.join("data.bin"), f.join("link")).unwrap());
     check("link", invalid, symbolic, &|f| symlink("/proc/self/exe", f.join("link")).unwrap());
-    check("nowhere", invalid, symbolic, &|f| symlink("nothing", f.join("nowhere")).unwrap());
+    check("nowhere", invalid, "is a dangling symbolic link", &|f| symlink("nothing", f.join("nowhere")).unwrap());
     check("dir/data.bin", invalid, symbolic, &|f| symlink(outside.path(), f.join("dir")).unwrap());
     check("loop", invalid, symbolic, &|f| symlink("loop", f.join("loop")).unwrap());
     check("hard", invalid, "is a hard link", &|f| {

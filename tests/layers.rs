@@ -112,8 +112,7 @@ fn nothing_that_imports_rooms_is_overlooked() {
     write(
         "low/mod.rs",
         "mod inner;\nuse crate::{high::{self, Thing}, other};\nfn a() { crate::high::act(); high::act() }\nuse super::facade::Renamed;\n\
-         // crate::high::comment\nconst S: &str = r#\"crate::high::string \" \"#;\nconst C: char = '\"';\nfn b<'a>(x:
-         // &'a str) {}\n\
+         // crate::high::comment\nconst S: &str = r#\"crate::high::string \" \"#;\nconst C: char = '\"';\nfn b<'a>(x: &'a str) {}\n\
          use crate::facade::Far;\nfn l() { Base::load() }\n#[cfg(test)]\nmod tests { use crate::high::InTests; }\n#[cfg(test)]\nuse crate::high::{A, B};\n\
          #[cfg(test)]\nmod missing;\nuse inner::Own;\nuse std::fmt;",
     );

@@ -278,7 +278,7 @@ fn results_give_what_originals_give_whatever_calls_and_callers_say() {
                 }
                 None => {
                     let warnings = report.warnings.concat();
-                    assert!(warnings.contains("gone"), "case {case}: {name} went without a word");
+                    assert!(warnings.contains("removed"), "case {case}: {name} was removed without a warning");
                     gone += 1;
                 }
             }

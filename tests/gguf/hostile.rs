@@ -77,7 +77,7 @@ const HEADERS: &[Case] = &[
     ("exceeds the file", Kind::InvalidModel, |f| {
         f.set("x", (8, u64::MAX.to_le_bytes().to_vec()));
     }),
-    ("key \"x\": a text of 1099511627776 bytes", Kind::InvalidModel, |f| {
+    ("key \"x\": a string of 1099511627776 bytes", Kind::InvalidModel, |f| {
         f.set("x", (8, (1u64 << 40).to_le_bytes().to_vec()));
     }),
     ("the key occurs twice", Kind::InvalidModel, |f| f.keys.push(f.keys[3].clone())),
