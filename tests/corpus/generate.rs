@@ -329,7 +329,7 @@ fn locations() -> Vec<Case> {
         data("length-too-short", "length", "4", "has length 4"),
         data("length-of-2-64", "length", "18446744073709551616", "length is \"18446744073709551616\""),
         data("unknown-key", "transform", "xor", "the unknown key \"transform\""),
-        data("location-twice", "location", "other.bin", "has location twice"),
+        data("location-twice", "location", "other.bin", "has the key location twice"),
         at("no-location", &[("offset", "0")], "external_data has no location"),
         odd("location-not-utf8", not_utf8, "\"location\" is not UTF-8"),
         odd("and-raw", here().bytes(9, &[0; 8]), "both raw_data and external_data"),
