@@ -76,8 +76,8 @@ fn a_walk_gives_what_a_run_gives() {
     let mut unique = names.clone();
     unique.dedup();
     assert!(unique.len() > 12);
-    let (ticket, stop) = (Ticket::default(), Stop::new().unwrap());
     let data = Data { runtime: runtime(), batches: &batches };
+    let (ticket, stop) = (Ticket::default(), Stop::new().unwrap());
     let mut walk = Walk::new(&data.run(1, &ticket, &stop), &model, &unique).unwrap();
     for (name, expected) in unique.iter().zip(whole(&model, &unique, &batches)) {
         for (found, expected) in walk.value(name, &stop).unwrap().iter().zip(expected) {

@@ -5,6 +5,9 @@ use super::flash::Block;
 use crate::kernels::reference;
 use crate::kernels::simd::Simd;
 
+/// Most lanes of a vector.
+const TILE: usize = 16;
+
 impl Block<'_> {
     /// Adds the mask to the scores of `count` keys from `start` on.
     #[inline(always)]
@@ -35,12 +38,18 @@ impl Block<'_> {
                     }
                 }
             } else if !matches!(mask, Mask::None) {
-                for column in 0..self.count {
-                    let (head, query) = self.head.column(self.first + column);
-                    for key in 0..count {
-                        let at = scores.add(key * width + column);
-                        *at = reference::masked(mask, *at, [self.head.place.0, head, query, start + key]);
+                let mut column = 0;
+                while column < self.count {
+                    let whole = self.add_tiles::<V>((start, count), column, width);
+                    let next = if whole > 0 { column + V::LANES } else { column + 1 };
+                    for column in column..next {
+                        let (head, query) = self.head.column(self.first + column);
+                        for key in whole..count {
+                            let at = scores.add(key * width + column);
+                            *at = reference::masked(mask, *at, [self.head.place.0, head, query, start + key]);
+                        }
                     }
+                    column = next;
                 }
             }
             if spec.causal {
@@ -56,5 +65,32 @@ impl Block<'_> {
                 }
             }
         }
+    }
+
+    /// Adds the mask to the scores of a vector of queries from `column` on, in square tiles. Returns the number of keys
+    /// that this was done for: 0 where the queries are not of one head or the mask has gaps between its keys.
+    #[inline(always)]
+    unsafe fn add_tiles<V: Simd>(&self, (start, count): (usize, usize), column: usize, width: usize) -> usize {
+        let Mask::Additive { values, strides: [batch, head, query, 1] } = self.head.tensors.mask else { return 0 };
+        let (first, last) = (self.first + column, self.first + column + V::LANES - 1);
+        if column + V::LANES > self.count || self.head.column(first).0 != self.head.column(last).0 {
+            return 0;
+        }
+        let (of_head, of_query) = self.head.column(first);
+        let place = self.head.place.0 * batch + of_head * head + of_query * query + start;
+        let whole = count / V::LANES * V::LANES;
+        let mut tile = [0.0f32; TILE * TILE];
+        // SAFETY: the masks of these queries and keys are there, as `attention` checked; a tile holds LANES x LANES.
+        unsafe {
+            for key in (0..whole).step_by(V::LANES) {
+                let from = values.as_ptr().add(place + key);
+                V::transpose(from, *query, V::LANES, tile.as_mut_ptr(), V::LANES);
+                for row in 0..V::LANES {
+                    let at = self.memory.scores.add((key + row) * width + column);
+                    V::store(at, V::add(V::load(at), V::load(tile.as_ptr().add(row * V::LANES))));
+                }
+            }
+        }
+        whole
     }
 }

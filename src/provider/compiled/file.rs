@@ -98,6 +98,8 @@ fn write_to<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std:
     at += pad(&mut file, at)?;
     file.write_all(&table)?;
     let file = file.into_inner()?;
+    // A seek alone makes no file longer: without parts nothing was written behind the header.
+    file.set_len((at + table.len()) as u64)?;
     file.sync_all()?;
     finish(path, [(at + table.len()) as u64, 0, parts.len() as u64, at as u64])?;
     file.sync_all()
