@@ -106,7 +106,7 @@ fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
     assert!(
         fails(quantize(&model, &options(Algorithm::Gptq), &Call::default())).contains("gptq needs calibration data")
     );
-    assert!(fails(calibrated(&model, &data, &options(Algorithm::Hqq))).contains("hqq does not use calibration data"));
+    assert!(fails(calibrated(&model, &data, &options(Algorithm::Hqq))).contains("hqq uses no calibration data"));
     let symmetric = QuantizeOptions { symmetric: true, ..options(Algorithm::Hqq) };
     assert!(fails(quantize(&model, &symmetric, &Call::default())).contains("zero points"));
     // GPTQ takes tensors as well as texts.

@@ -22,6 +22,7 @@ mod plan;
 mod planner;
 mod prepare;
 mod rewrite;
+mod rows;
 mod scaling;
 mod speed;
 mod static_qdq;

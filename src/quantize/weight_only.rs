@@ -17,13 +17,12 @@
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::plan::{Change, Form, Plan, Weight, is_table};
 use super::rewrite::{self, Rewriter, Switches};
-use super::weights::Channel;
+pub use super::rows::Rows;
 use super::{Algorithm, BLOCK_SIZE, QuantizeOptions};
 use crate::call::Ticket;
 use crate::error::Result;
 use crate::files::{Scratch, ScratchSlot};
 use crate::graph::builder::NodeBuilder;
-use crate::graph::constants::Matrix;
 use crate::graph::edit::{self, Names, int_attribute};
 use crate::graph::{BodyId, View};
 use crate::onnx::dtype::DataType;
@@ -85,45 +84,6 @@ pub fn one(
     ticket: &Ticket,
 ) -> Result<Option<BlockMatrix>> {
     code(&plan.weights[index], coding(plan, index, plan.weights[index].bits, options), scratch, ticket)
-}
-
-/// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.
-#[derive(Clone, Copy)]
-pub struct Rows<'w> {
-    matrix: &'w Matrix,
-    /// Whether they are the columns of the stored matrix.
-    turned: bool,
-    /// Number of rows.
-    pub count: usize,
-    /// Elements per row.
-    pub columns: usize,
-}
-
-impl<'w> Rows<'w> {
-    /// Returns the rows of a weight.
-    pub fn of(weight: &'w Weight<'_>) -> Rows<'w> {
-        let matrix = &weight.matrix;
-        let turned = weight.channel != Channel::Row;
-        let (count, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
-        Rows { matrix, turned, count, columns }
-    }
-
-    /// Returns consecutive rows.
-    pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
-        let mut values = vec![0f32; count * self.columns];
-        if self.turned {
-            let mut line = vec![0f32; count];
-            for k in 0..self.columns {
-                self.matrix.read(k, first, &mut line);
-                line.iter().enumerate().for_each(|(r, v)| values[r * self.columns + k] = *v);
-            }
-        } else {
-            let rows = values.chunks_mut(self.columns).enumerate();
-            rows.for_each(|(r, row)| self.matrix.read(first + r, 0, row));
-            self.matrix.release(first..first + count);
-        }
-        values
-    }
 }
 
 fn code(weight: &Weight<'_>, coding: Coding, scratch: &Scratch, ticket: &Ticket) -> Result<Option<BlockMatrix>> {

@@ -9,8 +9,7 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
         let (bits_, block) = (random.pick(&[4, 8]), random.pick(&[16, 32, 64, 128, 256]));
         let blocks = k.div_ceil(block);
         let mut x = random.values(m * k);
-        let spoiled = random.once_in(6) && !x.is_empty();
-        if spoiled {
+        if random.once_in(6) && !x.is_empty() {
             random.spoil(&mut x);
         }
         let mut bytes = |count: usize| (0..count).map(|_| random.next() as u8).collect::<Vec<_>>();

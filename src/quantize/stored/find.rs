@@ -142,8 +142,7 @@ fn weigh<'a>(
             found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
         }
         None if stored.stored_bytes(8) < stored.bytes() => {
-            let label = walk.names.first().map_or("", String::as_str);
-            let (bits, named) = (asked.bits)(label, name);
+            let (bits, named) = (asked.bits)(walk.names.first().map_or("", String::as_str), name);
             let convolves = |(body, node): &(BodyId, usize)| {
                 let node = asked.view.node(*body, *node);
                 node.is("Conv") || node.is("ConvTranspose")

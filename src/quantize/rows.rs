@@ -1,0 +1,44 @@
+//! The rows of a weight along its blocks.
+
+use super::plan::Weight;
+use super::weights::Channel;
+use crate::graph::constants::Matrix;
+
+/// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.
+#[derive(Clone, Copy)]
+pub struct Rows<'w> {
+    pub(super) matrix: &'w Matrix,
+    /// Whether they are the columns of the stored matrix.
+    pub(super) turned: bool,
+    /// Number of rows.
+    pub count: usize,
+    /// Elements per row.
+    pub columns: usize,
+}
+
+impl<'w> Rows<'w> {
+    /// Returns the rows of a weight.
+    pub fn of(weight: &'w Weight<'_>) -> Rows<'w> {
+        let matrix = &weight.matrix;
+        let turned = weight.channel != Channel::Row;
+        let (count, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+        Rows { matrix, turned, count, columns }
+    }
+
+    /// Returns consecutive rows.
+    pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
+        let mut values = vec![0f32; count * self.columns];
+        if self.turned {
+            let mut line = vec![0f32; count];
+            for k in 0..self.columns {
+                self.matrix.read(k, first, &mut line);
+                line.iter().enumerate().for_each(|(r, v)| values[r * self.columns + k] = *v);
+            }
+        } else {
+            let rows = values.chunks_mut(self.columns).enumerate();
+            rows.for_each(|(r, row)| self.matrix.read(first + r, 0, row));
+            self.matrix.release(first..first + count);
+        }
+        values
+    }
+}
