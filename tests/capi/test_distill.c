@@ -128,7 +128,7 @@ TEST(wrong_calls_say_what_is_wrong) {
     options.student_layers = "layers:seven";
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "layers:seven");
     options.student_layers = "layers:7";
-    CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "the teacher has 6");
+    CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "a teacher of 6");
     options.student_layers = "layers:2";
     length = 20;
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "at least 20");

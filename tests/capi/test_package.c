@@ -142,7 +142,7 @@ TEST(ranges_as_structs_and_a_key) {
     dimensions[2].min = 4;
     CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "rows");
     options.dimensions = NULL;
-    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "NULL");
+    CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "dimension_count is 4");
 }
 
 int main(void) {
