@@ -61,7 +61,7 @@ func TestDistill(t *testing.T) {
 func TestDistillRefuses(t *testing.T) {
 	library, teacher, _ := load(t)
 	_, _, err := library.Distill(ctx, teacher, nil, &DistillOptions{Text: sentences(), StudentLayers: "layers:9"})
-	if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), "the teacher has 3") {
+	if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), "a teacher of 3") {
 		t.Errorf("nine layers: %v", err)
 	}
 	checkpoint := filepath.Join(tempDir(t), "nothing", "here")
