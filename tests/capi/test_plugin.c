@@ -121,7 +121,8 @@ int main(void) {
     api = base()->get_api(24);
     NEED(api != NULL);
     FINE(CALL(CREATE_ENV, status_t (*)(int, const char *, void **), 3, "plugin", &env));
-    RUN(it_is_registered_runs_and_is_unregistered);
+    /* valgrind reports reads of uninitialised values within ONNX Runtime. */
+    RUN_UNLESS_VALGRIND(it_is_registered_runs_and_is_unregistered);
     CALL(RELEASE_ENV, void (*)(void *), env);
     return tap_end();
 }
