@@ -272,7 +272,7 @@ const TOKENIZERS: &[Case] = &[
     ("no \"tokenizer.ggml.tokens\"", Kind::InvalidModel, |f| {
         f.unset("tokenizer.ggml.tokens");
     }),
-    ("key \"tokenizer.ggml.tokens\": the value is not an array of texts", Kind::InvalidModel, |f| {
+    ("key \"tokenizer.ggml.tokens\": the value is not an array of strings", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", integers(&[1]));
     }),
     ("element 0 is not a UTF-8 string", Kind::InvalidModel, |f| {
@@ -304,7 +304,7 @@ const TOKENIZERS: &[Case] = &[
         f.set("tokenizer.ggml.model", text("llama"));
         f.set("tokenizer.ggml.scores", floats(&[0.0]));
     }),
-    ("key \"tokenizer.chat_template\": the value is not a text", Kind::InvalidModel, |f| {
+    ("key \"tokenizer.chat_template\": the value is not a UTF-8 string", Kind::InvalidModel, |f| {
         f.set("tokenizer.chat_template", u32(1));
     }),
 ];
