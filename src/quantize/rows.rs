@@ -7,9 +7,9 @@ use crate::graph::constants::Matrix;
 /// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.
 #[derive(Clone, Copy)]
 pub struct Rows<'w> {
-    pub(super) matrix: &'w Matrix,
+    matrix: &'w Matrix,
     /// Whether they are the columns of the stored matrix.
-    pub(super) turned: bool,
+    turned: bool,
     /// Number of rows.
     pub count: usize,
     /// Elements per row.
