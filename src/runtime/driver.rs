@@ -2,25 +2,29 @@
 //! opened permanently.
 
 use crate::error::{Error, Kind, Result, bail, error};
-pub(crate) use libloading::os::unix::Library;
+use libloading::os::unix;
 use std::error::Error as _;
 use std::ffi::CStr;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::OnceLock;
 
 /// File name of the driver.
 const FILE: &str = "libcuda.so.1";
 
+/// A shared library that is never closed: its functions are kept as plain pointers.
+#[derive(Debug)]
+pub(crate) struct Library(ManuallyDrop<unix::Library>);
+
 /// Opens a library permanently; the error is the loader's message.
-pub(crate) fn open(path: &Path) -> std::result::Result<&'static Library, String> {
+pub(crate) fn open(path: &Path) -> std::result::Result<Library, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
     }
     // A missing symbol must be an error now, not at the first call.
     // SAFETY: opening a library runs its initializers; the caller or the system's loader chose it.
-    let opened = unsafe { Library::open(Some(path), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    // It is never closed: its functions are kept as plain pointers.
-    opened.map(|library| &*Box::leak(Box::new(library))).map_err(|e| reason(&e))
+    let opened = unsafe { unix::Library::open(Some(path), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    opened.map(|library| Library(ManuallyDrop::new(library))).map_err(|e| reason(&e))
 }
 
 /// Returns the loader's message, which is one level below the error of `libloading`.
@@ -32,9 +36,9 @@ fn reason(e: &libloading::Error) -> String {
 ///
 /// # Safety
 /// `T` is the type of a pointer, and that of the function if it is the type of a function.
-pub(crate) unsafe fn function<T: Copy>(library: &'static Library, name: &CStr, path: &Path) -> Result<T> {
-    // SAFETY: same contract; libraries that are static are never closed.
-    let found = unsafe { library.get::<T>(name) };
+pub(crate) unsafe fn function<T: Copy>(library: &Library, name: &CStr, path: &Path) -> Result<T> {
+    // SAFETY: same contract; the library is never closed.
+    let found = unsafe { library.0.get::<T>(name) };
     found.map(|function| *function).map_err(|_| {
         let (path, name) = (path.display(), name.to_string_lossy());
         Error::new(Kind::Unsupported, format!("{path}: the library has no function {name}"))
@@ -43,7 +47,7 @@ pub(crate) unsafe fn function<T: Copy>(library: &'static Library, name: &CStr, p
 
 /// The initialized driver and its devices.
 pub(crate) struct Driver {
-    library: &'static Library,
+    library: Library,
     /// Compute capability of each device, 89 for 8.9.
     pub capabilities: Vec<i32>,
 }
@@ -74,7 +78,7 @@ impl Driver {
     /// Like [`function`].
     pub unsafe fn function<T: Copy>(&self, name: &CStr) -> Result<T> {
         // SAFETY: same contract.
-        unsafe { function(self.library, name, Path::new(FILE)) }
+        unsafe { function(&self.library, name, Path::new(FILE)) }
     }
 }
 
@@ -126,9 +130,9 @@ mod tests {
         let math = open(Path::new("libm.so.6")).unwrap();
         type Cosine = unsafe extern "C" fn(f64) -> f64;
         // SAFETY: this is its declaration in `math.h`, and it accepts any number.
-        assert_eq!(unsafe { function::<Cosine>(math, c"cos", Path::new("libm.so.6")).unwrap()(0.0) }, 1.0);
+        assert_eq!(unsafe { function::<Cosine>(&math, c"cos", Path::new("libm.so.6")).unwrap()(0.0) }, 1.0);
         // SAFETY: it does not exist, and is never called.
-        let e = unsafe { function::<Cosine>(math, c"cuInit", Path::new("libm.so.6")) }.unwrap_err();
+        let e = unsafe { function::<Cosine>(&math, c"cuInit", Path::new("libm.so.6")) }.unwrap_err();
         assert_eq!(e.kind(), Kind::Unsupported);
         assert!(e.message().contains("cuInit") && e.message().contains("libm.so.6"), "{e}");
     }

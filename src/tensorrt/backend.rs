@@ -186,7 +186,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
                 continue;
             }
         };
-        let version = version_of(first, &at(main))?;
+        let version = version_of(&first, &at(main))?;
         let (ours, wanted) = (compiled.version, Backend::version(compiled.version));
         // Within a major version, newer ones have everything that older ones have, but not vice versa.
         if version / 10_000 != ours / 10_000 || version < ours / 100 * 100 {
@@ -205,9 +205,9 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
         // SAFETY: they are stored as addresses and called by the shim, which has their declarations.
         let [create_builder, create_runtime, create_parser] = unsafe {
             [
-                function(first, c"createInferBuilder_INTERNAL", &at(main))?,
-                function(first, c"createInferRuntime_INTERNAL", &at(main))?,
-                function(second, c"createNvOnnxParser_INTERNAL", &at(parser))?,
+                function(&first, c"createInferBuilder_INTERNAL", &at(main))?,
+                function(&first, c"createInferRuntime_INTERNAL", &at(main))?,
+                function(&second, c"createNvOnnxParser_INTERNAL", &at(parser))?,
             ]
         };
         let (version, path) = (Backend::version(version), at(main));
@@ -234,7 +234,7 @@ fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
     beside.into_iter().map(Some).chain([None]).collect()
 }
 
-fn version_of(library: &'static driver::Library, path: &Path) -> Result<i32> {
+fn version_of(library: &driver::Library, path: &Path) -> Result<i32> {
     // SAFETY: this is its declaration in every version of `NvInferRuntimeBase.h`.
     Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
