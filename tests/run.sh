@@ -149,7 +149,8 @@ c() { compiled C c examples/c; }
 cpp() { compiled C++ cpp examples/cpp; }
 
 valgrind_c() {
-  local source program options=(--error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --fair-sched=try -q)
+  local source program options=(--error-exitcode=99 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
+    --fair-sched=try -q)
   heading valgrind
   have valgrind || return 0
   [[ ! -e tests/valgrind.supp ]] || options+=(--suppressions=tests/valgrind.supp)
