@@ -851,6 +851,15 @@ typedef struct {
    * TensorRT: absolute path of a folder that caches engines between sessions; NULL disables the cache.
    */
   const char *engine_cache;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
 } optimize_session_options_t;
 
 /**
@@ -922,6 +931,15 @@ typedef struct {
    * TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
    */
   const char *engine_cache;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
 } optimize_generator_options_t;
 
 /**
@@ -2051,6 +2069,15 @@ typedef struct {
    * Number of inputs in `input_names` and `input_tensors`.
    */
   uint64_t input_count;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
 } optimize_benchmark_options_t;
 
 /**
@@ -2122,6 +2149,15 @@ typedef struct {
    * TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
    */
   const char *engine_cache;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
 } optimize_evaluate_options_t;
 
 #ifdef __cplusplus
@@ -2413,11 +2449,12 @@ optimize_status_t optimize_session_run(optimize_session_t *session,
 optimize_provider_t optimize_session_provider(const optimize_session_t *session);
 
 /**
- * Writes where a session runs, as JSON: `provider`, `device_id`; unless the CPU was requested also `nodes`, the
- * number of nodes of the optimized graph per provider (nodes that a device does not support run on the CPU); and
- * after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that come first and why they were not used. For an
- * optimized variant of a package, `weights_copied` is the reason if weights are copied instead of being read where
- * they are mapped.
+ * Writes where a session runs, as JSON: `provider`, `device_id`; unless ONNX Runtime's CPU kernels run all nodes also
+ * `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
+ * CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
+ * as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
+ * come first and why they were not used. For an optimized variant of a package, `weights_copied` is the reason if
+ * weights are copied instead of being read where they are mapped.
  */
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
                                              optimize_buffer_t **json,

@@ -54,7 +54,7 @@ fn session(runtime: &'static Runtime, threads: usize, turned: bool) -> Result<Se
         graph: Some(Box::new(graph)),
         ..Default::default()
     };
-    let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::default() };
+    let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::stock() };
     Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())
 }
 

@@ -131,7 +131,7 @@ impl<'v> Values<'v> {
         if let Some(graph) = &mut proto.graph {
             graph.output = names.iter().map(|name| edit::untyped(name)).collect();
         }
-        let options = SessionOptions { threads: run.threads, varying_sizes: true, ..SessionOptions::default() };
+        let options = SessionOptions { threads: run.threads, varying_sizes: true, ..SessionOptions::stock() };
         let session = Session::new(run.runtime, &Model::from_proto(proto), &options, &Call::default());
         Ok(Values { names, session: Some(session.at(|| "the model with its inner values as outputs")?) })
     }

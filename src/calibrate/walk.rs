@@ -106,7 +106,7 @@ impl<'m> Walk<'m> {
             // Each part runs only a few times; expensive optimization does not pay off.
             optimization_level: OptimizationLevel::Basic,
             varying_sizes: true,
-            ..SessionOptions::default()
+            ..SessionOptions::stock()
         };
         let part = Model::from_proto(proto);
         let mut session =

@@ -51,7 +51,7 @@ use crate::meaning::classes::reordered;
 use crate::meaning::{Order, tokens};
 use crate::model::{Dim, Model, Task};
 use crate::report::Report;
-use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, available};
+use crate::runtime::{Execution, Kernels, Provider, ProviderChoice, Runtime, SessionOptions, SessionPrecision, available};
 use crate::text::Tokenizer;
 use data::Dataset;
 use run::Run;
@@ -148,14 +148,17 @@ pub fn distill(
 }
 
 /// Resolves `auto`: CUDA if it is available, otherwise the CPU. TensorRT would build an engine for every shape.
-fn placed(runtime: &Runtime, options: &DistillOptions) -> DistillOptions {
+fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
+    // What is learned is to be the same with and without this library's kernels.
+    options.execution.kernels = Kernels::Stock;
+    options.execution.precision = SessionPrecision::Fp32;
     if options.execution.provider == ProviderChoice::Auto {
         let found = available(runtime, options.execution.device_id);
         let cuda = found.iter().any(|found| found.provider == Provider::Cuda && found.reason.is_none());
         options.execution = match cuda {
             true => Execution { provider: ProviderChoice::Cuda, engine_cache: None, ..options.execution },
-            false => Execution::default(),
+            false => SessionOptions::stock().execution,
         };
     }
     options

@@ -57,7 +57,7 @@ impl Teacher {
         let feed = Feed::new(model)?;
         graph.output.retain(wanted);
         let (threads, execution) = (options.threads, options.execution.clone());
-        let options = SessionOptions { threads, execution, ..SessionOptions::default() };
+        let options = SessionOptions { threads, execution, ..SessionOptions::stock() };
         let session = Session::new(runtime, &model.derive(proto), &options, call)?;
         let known = session
             .outputs()

@@ -77,7 +77,7 @@ impl Trainer {
             varying_sizes: true,
             disable_prepacking: true,
             execution: options.execution.clone(),
-            ..SessionOptions::default()
+            ..SessionOptions::stock()
         };
         let make = |proto| Session::new(runtime, &Model::from_proto(proto), &session, call).at(|| "the training graph");
         let measure = make(graphs.measure.clone())?;

@@ -10,7 +10,8 @@ use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
 use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, quantize, session, text, texts};
+use super::session::where_of;
+use super::{Out, buffer, guard, quantize, text, texts};
 use crate::benchmark::{BenchmarkOptions, benchmark, benchmark_engine, into_report};
 use crate::error::{Result, bail};
 use crate::inputs::InputOptions;
@@ -71,9 +72,14 @@ pub struct optimize_benchmark_options_t {
     pub input_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `input_names` and `input_tensors`.
     pub input_count: u64,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+    /// BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
 }
-// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32 and three 64-bit fields: no padding,
-// all zero is valid.
+// SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32, three 64-bit fields and two of 32: no
+// padding, all zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
 /// Compares two models, interleaved in this process: speed with a bootstrap interval, load time, memory, size, and
@@ -164,7 +170,7 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
         bail!(InvalidArgument, "reserved is not 0");
     }
     // SAFETY: the contract of `ffi`.
-    let execution = unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?;
+    let execution = unsafe { where_of!(given).execution() }?;
     let defaults = BenchmarkOptions::default();
     let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
     let list = |list, count: u64, name| -> Result<Vec<&str>> {

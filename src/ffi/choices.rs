@@ -51,6 +51,7 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::evaluate::Bos,
         crate::evaluate::EvaluateTask,
         crate::onnx::save::ExternalData,
+        crate::runtime::Kernels,
         crate::prune::Importance,
         crate::prune::PruneMethod,
         crate::quantize::Algorithm,

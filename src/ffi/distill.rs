@@ -295,7 +295,7 @@ unsafe fn convert(given: &optimize_distill_options_t) -> Result<DistillOptions> 
         checkpoint: unsafe { optional_path(given.checkpoint, "checkpoint") }?,
         checkpoint_every: given.checkpoint_every,
         // SAFETY: the contract of `ffi`.
-        execution: unsafe { session::execution(given.provider, given.device_id, std::ptr::null()) }?,
+        execution: unsafe { session::Where::of_training(given.provider, given.device_id).execution() }?,
         resume: given.resume != 0,
         ..usual
     };

@@ -8,7 +8,8 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, session, text_of};
+use super::session::where_of;
+use super::{Out, buffer, guard, text_of};
 use crate::error::{Result, bail, error};
 use crate::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
 use crate::text::Tokenizer;
@@ -80,8 +81,14 @@ pub struct optimize_evaluate_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+    /// BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
 }
-// SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32 and a pointer: no padding, all zero is valid.
+// SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32, a pointer and two of 32: no padding, all zero is
+// valid.
 unsafe impl Options for optimize_evaluate_options_t {}
 
 /// Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
@@ -162,7 +169,7 @@ unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions
         seed: given.seed,
         penalty: or(given.penalty, defaults.penalty),
         // SAFETY: same contract.
-        execution: unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?,
+        execution: unsafe { where_of!(given).execution() }?,
         ..defaults
     })
 }

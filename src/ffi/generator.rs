@@ -7,7 +7,8 @@ use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, session, slice, text, text_of, texts, texts_of};
+use super::session::where_of;
+use super::{Out, buffer, guard, slice, text, text_of, texts, texts_of};
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::runtime::SessionOptions;
@@ -46,8 +47,13 @@ pub struct optimize_generator_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+    /// BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
 }
-// SAFETY: repr(C), six 32-bit integers and a pointer that may be NULL.
+// SAFETY: repr(C), six 32-bit integers, a pointer that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_generator_options_t {}
 
 /// Why a text ended.
@@ -345,7 +351,7 @@ pub(super) unsafe fn session_options(
     }
     let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
     // SAFETY: same contract.
-    let execution = unsafe { session::execution(given.provider, given.device_id, given.engine_cache) }?;
+    let execution = unsafe { where_of!(given).execution() }?;
     Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }
 

@@ -13,7 +13,8 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::runtime::{
-    Execution, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions, Tensor,
+    Execution, Kernels, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions,
+    SessionPrecision, Tensor,
 };
 use crate::tensorrt::Engine;
 use std::ffi::c_char;
@@ -78,16 +79,73 @@ pub enum optimize_provider_t {
     OPTIMIZE_PROVIDER_AUTO = 3,
 }
 
-/// Returns the execution options.
-///
-/// # Safety
-/// `engine_cache` is NULL or a C string.
-pub(super) unsafe fn execution(provider: i32, device_id: u32, engine_cache: *const c_char) -> Result<Execution> {
-    let provider = ProviderChoice::from_code(provider, "provider")?;
-    // SAFETY: same contract.
-    let engine_cache = unsafe { optional_path(engine_cache, "engine_cache") }?;
-    Ok(Execution { provider, device_id, engine_cache, ..Execution::default() })
+/// Kernels of a session on the CPU.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_kernels_t {
+    /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. The file
+    /// liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+    OPTIMIZE_KERNELS_AUTO = 0,
+    /// Those of ONNX Runtime only, as in programs without this library.
+    OPTIMIZE_KERNELS_STOCK = 1,
 }
+
+/// Fields of an options struct that say where a session runs.
+pub(super) struct Where {
+    pub provider: i32,
+    pub device_id: u32,
+    pub engine_cache: *const c_char,
+    pub kernels: i32,
+    pub precision: i32,
+}
+
+impl Where {
+    /// Returns the place of sessions that train, which use ONNX Runtime's kernels.
+    pub fn of_training(provider: i32, device_id: u32) -> Where {
+        Where { provider, device_id, engine_cache: std::ptr::null(), kernels: Kernels::Stock.code(), precision: 0 }
+    }
+
+    /// Returns the execution options.
+    ///
+    /// # Safety
+    /// `engine_cache` is NULL or a C string.
+    pub unsafe fn execution(&self) -> Result<Execution> {
+        Ok(Execution {
+            provider: ProviderChoice::from_code(self.provider, "provider")?,
+            kernels: Kernels::from_code(self.kernels, "kernels")?,
+            precision: precision(self.precision)?,
+            device_id: self.device_id,
+            // SAFETY: same contract.
+            engine_cache: unsafe { optional_path(self.engine_cache, "engine_cache") }?,
+            ..Execution::default()
+        })
+    }
+}
+
+fn precision(code: i32) -> Result<SessionPrecision> {
+    match SessionPrecision::from_code(code, "precision") {
+        Ok(precision) => Ok(precision),
+        Err(_) => bail!(
+            InvalidArgument,
+            "precision is {code}; a session on the CPU takes OPTIMIZE_PRECISION_FP32, OPTIMIZE_PRECISION_BF16 or \
+             OPTIMIZE_PRECISION_INT8"
+        ),
+    }
+}
+
+/// Returns the fields of an options struct that say where a session runs.
+macro_rules! where_of {
+    ($given:expr) => {
+        $crate::ffi::session::Where {
+            provider: $given.provider,
+            device_id: $given.device_id,
+            engine_cache: $given.engine_cache,
+            kernels: $given.kernels,
+            precision: $given.precision,
+        }
+    };
+}
+pub(super) use where_of;
 
 /// Options of `optimize_session_new`. All zero selects the defaults.
 #[repr(C)]
@@ -118,8 +176,13 @@ pub struct optimize_session_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines between sessions; NULL disables the cache.
     pub engine_cache: *const c_char,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
+    /// BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
 }
-// SAFETY: repr(C), eight 32-bit integers and a pointer that may be NULL.
+// SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_session_options_t {}
 
 /// Creates a session of a model on ONNX Runtime. The model may be freed before the session.
@@ -157,7 +220,7 @@ pub(super) unsafe fn convert(
     // SAFETY: same contract.
     let given = unsafe { options::read(options) }?;
     // SAFETY: same contract.
-    let execution = unsafe { execution(given.provider, given.device_id, given.engine_cache) }?;
+    let execution = unsafe { where_of!(given).execution() }?;
     Ok(SessionOptions {
         threads: context.threads(given.threads)?,
         optimization_level: OptimizationLevel::from_code(given.optimization_level, "optimization_level")?,
@@ -265,11 +328,12 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
     }
 }
 
-/// Writes where a session runs, as JSON: `provider`, `device_id`; unless the CPU was requested also `nodes`, the
-/// number of nodes of the optimized graph per provider (nodes that a device does not support run on the CPU); and
-/// after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that come first and why they were not used. For an
-/// optimized variant of a package, `weights_copied` is the reason if weights are copied instead of being read where
-/// they are mapped.
+/// Writes where a session runs, as JSON: `provider`, `device_id`; unless ONNX Runtime's CPU kernels run all nodes also
+/// `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
+/// CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
+/// as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
+/// come first and why they were not used. For an optimized variant of a package, `weights_copied` is the reason if
+/// weights are copied instead of being read where they are mapped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,

@@ -42,7 +42,7 @@ pub fn compare(
 ) -> Result<std::result::Result<Check, String>> {
     let tolerance = if rounds { ROUNDED } else { TOLERANCE };
     let check = Check { largest_difference: None, tolerance, not_compared: None, weights_copied: None };
-    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
     let mut ours = match Session::of_variant(runtime, ahead, true, &options, call) {
         Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),

@@ -290,7 +290,7 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(runtime: &'static Runtime, model: &'a Model, call: &'a Call<'a>) -> Result<Trial<'a>> {
-        let options = SessionOptions { varying_sizes: true, ..SessionOptions::default() };
+        let options = SessionOptions { varying_sizes: true, ..SessionOptions::stock() };
         let session = Session::new(runtime, model, &options, call).at(|| "the model that is tried")?;
         Ok(Trial { model, session, call, start: Instant::now() })
     }

@@ -146,7 +146,7 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
         return Ok(None);
     }
     let file = scratch.join(format!(".ahead-{}.onnx", std::process::id()));
-    let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::default() };
+    let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::stock() };
     let made = Session::new(runtime, model, &options, call).and_then(|_| Model::from_file(&file));
     // The mapping stays valid.
     let _ = std::fs::remove_file(&file);

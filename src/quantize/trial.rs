@@ -85,7 +85,7 @@ impl Judge {
     }
 
     fn session(&self, model: &Model, run: &Run<'_>) -> Result<Session> {
-        let options = SessionOptions { threads: self.threads, varying_sizes: true, ..SessionOptions::default() };
+        let options = SessionOptions { threads: self.threads, varying_sizes: true, ..SessionOptions::stock() };
         Session::new(self.runtime, model, &options, run.call)
     }
 

@@ -38,7 +38,7 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
         optimization_level: OptimizationLevel::Basic,
         optimized_model: Some(file.clone()),
         execution: Execution { session_config: vec![(FOLDED.0.into(), FOLDED.1.into())], ..Execution::default() },
-        ..SessionOptions::default()
+        ..SessionOptions::stock()
     };
     Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())?;
     Model::from_file(&file)

@@ -196,7 +196,7 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
 }
 
 /// Returns the file of the program or library that contains the address `at`.
-fn file_of(at: *const c_void) -> Option<PathBuf> {
+pub(super) fn file_of(at: *const c_void) -> Option<PathBuf> {
     // SAFETY: dladdr accepts any address and fills the structure if it knows it; the returned name belongs to the
     // loader and lives as long as the library, which is longer than the copy made here.
     unsafe {

@@ -7,7 +7,7 @@
 //! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays on the
 //!   device of a session ([`Resident`]).
 //! - [`providers`]: execution providers (CPU, CUDA, TensorRT); `register` adds one to a session, `driver` finds NVIDIA
-//!   GPUs.
+//!   GPUs; `kernels` adds this library's CPU kernels.
 //! - `inferred`: shapes of values as ONNX Runtime infers them.
 //! - `mapped`: memory shared by this library and ONNX Runtime without a copy.
 //!
@@ -26,6 +26,7 @@ pub(crate) mod driver;
 mod in_place;
 mod inferred;
 mod inputs;
+mod kernels;
 pub mod library;
 mod mapped;
 mod options;
@@ -44,6 +45,7 @@ mod weights;
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
 pub use library::Runtime;
+pub use kernels::{Kernels, SessionPrecision};
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use providers::{Availability, Execution, Provider, ProviderChoice, available};

@@ -1,5 +1,6 @@
 //! Options for running a model.
 
+use super::kernels::Kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
 use super::{Runtime, register};
 use crate::choice::choice;
@@ -67,6 +68,13 @@ const SPIN: (&str, &str) = ("session.intra_op.spin_duration_us", "20");
 const SPIN_SINCE: u32 = 28;
 
 impl SessionOptions {
+    /// Returns options for ONNX Runtime's own kernels, which are those of other programs: for sessions whose results
+    /// are calibrated, trained or checked with.
+    pub fn stock() -> SessionOptions {
+        let execution = Execution { kernels: Kernels::Stock, ..Execution::default() };
+        SessionOptions { execution, ..SessionOptions::default() }
+    }
+
     /// Returns the number of threads of a session with these options.
     pub fn thread_count(&self) -> usize {
         if self.threads == 0 { processor::cpu_threads() } else { self.threads }

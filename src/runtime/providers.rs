@@ -1,12 +1,12 @@
 //! Execution providers: which exist, and which are requested.
 
+use super::kernels::{Kernels, SessionPrecision};
 use super::session::Placement;
-use super::{Runtime, register};
+use super::{Runtime, kernels, register};
 use crate::choice::choice;
 use crate::error::{Error, Result, bail};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// An execution provider.
@@ -42,6 +42,12 @@ choice! {
 pub struct Execution {
     /// Requested provider. Default: [`ProviderChoice::Cpu`].
     pub provider: ProviderChoice,
+    /// Kernels on the CPU. Default: [`Kernels::Auto`].
+    pub kernels: Kernels,
+    /// Precision of float32 products on the CPU. Anything but float32 needs this library's kernels: a session fails
+    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used.
+    #[serde(skip_serializing_if = "SessionPrecision::is_fp32")]
+    pub precision: SessionPrecision,
     /// Index of the GPU, from 0; ignored for the CPU.
     pub device_id: u32,
     /// Folder in which TensorRT engines and timings are cached; `None` builds them for every session.
@@ -118,16 +124,15 @@ impl Execution {
             match found {
                 Err(e) if index + 1 < candidates.len() => passed_over.push(format!("{}: {e}", provider.name())),
                 _ if provider == Provider::Cpu => {
-                    let placement =
-                        Placement { provider, device_id: 0, nodes: BTreeMap::new(), passed_over, weights_copied: None };
-                    return Ok((Execution::default(), placement));
+                    let Execution { kernels, precision, .. } = *self;
+                    let placement = Placement { passed_over, ..Placement::on(provider, 0) };
+                    return Ok((Execution { kernels, precision, ..Execution::default() }, placement));
                 }
                 _ => {
                     let choice = ProviderChoice::of(provider);
                     let engine_cache = self.engine_cache.clone().filter(|_| provider == Provider::TensorRt);
                     let device_id = self.device_id;
-                    let placement =
-                        Placement { provider, device_id, nodes: BTreeMap::new(), passed_over, weights_copied: None };
+                    let placement = Placement { passed_over, ..Placement::on(provider, device_id) };
                     return Ok((Execution { provider: choice, engine_cache, ..self.clone() }, placement));
                 }
             }
@@ -143,6 +148,15 @@ impl Execution {
         }
         if self.provider == ProviderChoice::Cuda && self.engine_cache.is_some() {
             bail!(InvalidArgument, "an engine cache is given, but the provider is cuda, which builds no engines");
+        }
+        if self.precision != SessionPrecision::Fp32 {
+            let (precision, other) = (self.precision.name(), self.provider.name());
+            if self.kernels == Kernels::Stock {
+                bail!(InvalidArgument, "precision {precision} needs this library's kernels, but kernels is stock");
+            }
+            if matches!(self.provider, ProviderChoice::Cuda | ProviderChoice::TensorRt) {
+                bail!(InvalidArgument, "precision {precision} is for the CPU, but the provider is {other}");
+            }
         }
         match &self.engine_cache {
             // ONNX Runtime reads it against the folder of the process, which is another one tomorrow.
@@ -163,6 +177,8 @@ pub struct Availability {
     pub device_id: u32,
     /// The reason why it is not available; `None` if it is.
     pub reason: Option<Error>,
+    /// For the CPU: the reason why this library's kernels are not available; `None` if they are.
+    pub kernels_unused: Option<String>,
 }
 
 impl Serialize for Availability {
@@ -175,6 +191,12 @@ impl Serialize for Availability {
             map.serialize_entry("status", reason.kind().name())?;
             map.serialize_entry("reason", reason.message())?;
         }
+        if self.provider == Provider::Cpu {
+            map.serialize_entry("kernels", &self.kernels_unused.is_none())?;
+        }
+        if let Some(reason) = &self.kernels_unused {
+            map.serialize_entry("kernels_unused", reason)?;
+        }
         map.end()
     }
 }
@@ -182,10 +204,12 @@ impl Serialize for Availability {
 /// Returns the providers that sessions of `runtime` can use on the GPU with this index, best first: those that the
 /// open library contains *and* that can be started now. Reasons are `BackendMissing` for a provider that this ONNX
 /// Runtime does not contain or cannot load, with its own message, and `DeviceMissing` without a driver or GPU.
-pub fn available(runtime: &Runtime, device_id: u32) -> Vec<Availability> {
+pub fn available(runtime: &'static Runtime, device_id: u32) -> Vec<Availability> {
     let one = |provider| {
-        let device_id = if provider == Provider::Cpu { 0 } else { device_id };
-        Availability { provider, device_id, reason: register::probe(runtime, provider, device_id).err() }
+        let cpu = provider == Provider::Cpu;
+        let device_id = if cpu { 0 } else { device_id };
+        let kernels_unused = if cpu { kernels::registered(runtime).err() } else { None };
+        Availability { provider, device_id, reason: register::probe(runtime, provider, device_id).err(), kernels_unused }
     };
     Provider::ALL.into_iter().map(one).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::driver::Driver;
 use super::providers::{Execution, Provider};
-use super::{Runtime, SessionOptions};
+use super::{Runtime, SessionOptions, kernels};
 use crate::error::{Error, Kind, Result, bail};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
@@ -197,9 +197,18 @@ pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Re
     })
 }
 
-/// Returns the number of nodes of the optimized graph on each provider, from ONNX Runtime's own record, which exists
-/// if [`RECORD`] was set. Folded constants are no longer nodes.
-pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, usize>> {
+/// What one provider runs of a session.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Placed {
+    /// Number of nodes of the optimized graph.
+    pub nodes: usize,
+    /// Number of groups of nodes that run as one.
+    pub groups: usize,
+}
+
+/// Returns what each provider runs, by provider name, from ONNX Runtime's own record, which exists if [`RECORD`] was
+/// set. Folded constants are no longer nodes.
+pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, Placed>> {
     let api = ort::api();
     let ok = |status: ort::sys::OrtStatusPtr| -> Result<()> {
         if status.0.is_null() {
@@ -224,8 +233,14 @@ pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<Stri
             ok((api.EpAssignedSubgraph_GetEpName)(subgraph, &mut name))?;
             ok((api.EpAssignedSubgraph_GetNodes)(subgraph, &mut nodes, &mut number))?;
             let name = CStr::from_ptr(name).to_string_lossy();
-            let known = Provider::of_runtime_name(&name).map_or_else(|| name.to_string(), |p| p.name().to_owned());
-            *counts.entry(known).or_insert(0) += number;
+            let known = match Provider::of_runtime_name(&name) {
+                Some(provider) => provider.name(),
+                None if name == kernels::NAME => kernels::SHORT_NAME,
+                None => &name,
+            };
+            let placed: &mut Placed = counts.entry(known.to_owned()).or_default();
+            placed.nodes += number;
+            placed.groups += 1;
         }
     }
     Ok(counts)

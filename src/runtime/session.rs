@@ -1,7 +1,9 @@
 //! [`Session`]: runs a model.
 
+use super::kernels;
 use super::library::guarded;
 use super::mapped::{self, Lent};
+use super::kernels::SessionPrecision;
 use super::providers::{Execution, Provider, ProviderChoice};
 use super::register::{self, Facts};
 use super::tensor::check_contract;
@@ -43,10 +45,17 @@ pub struct Placement {
     pub provider: Provider,
     /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
-    /// Number of nodes of the optimized graph on each provider, by provider name; a part compiled into a TensorRT
-    /// engine counts as its nodes. Empty if the CPU was requested, which runs all of them.
+    /// Number of nodes of the optimized graph on each provider, by provider name: `optimize` for this library's
+    /// kernels. A part compiled into a TensorRT engine counts as its nodes. Empty if ONNX Runtime's CPU kernels run
+    /// all of them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, usize>,
+    /// Number of groups of nodes that run on this library's kernels.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub groups: usize,
+    /// The reason why this library's kernels, which were wanted, run nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels_unused: Option<String>,
     /// For `auto`: the providers before `provider`, and why they were not taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
@@ -142,7 +151,34 @@ impl Session {
         if ahead {
             options.optimization_level = OptimizationLevel::Disabled;
         }
-        let in_place = |shared| Session::make_with(runtime, model, shared, &options, provider, call);
+        if !kernels::wanted(&options, provider, ahead) {
+            return Session::make_shared(runtime, model, ahead, &options, On(provider, false), call);
+        }
+        let made = kernels::registered(runtime)
+            .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))
+            .and_then(|()| Session::make_shared(runtime, model, ahead, &options, On(provider, true), call));
+        match made {
+            Err(e) if e.kind().ends_a_call() || options.execution.precision != SessionPrecision::Fp32 => Err(e),
+            Err(e) => {
+                let mut session =
+                    Session::make_shared(runtime, model, ahead, &options, On(provider, false), call)?;
+                session.placement.kernels_unused = Some(e.to_string());
+                Ok(session)
+            }
+            made => made,
+        }
+    }
+
+    /// Creates a session of a graph whose weights are read in place if it was optimized ahead of time.
+    fn make_shared(
+        runtime: &'static Runtime,
+        model: &Model,
+        ahead: bool,
+        options: &SessionOptions,
+        on: On,
+        call: &Call,
+    ) -> Result<Session> {
+        let in_place = |shared| Session::make_with(runtime, model, shared, options, on, call);
         if !ahead {
             return in_place(false);
         }
@@ -162,14 +198,18 @@ impl Session {
         model: &Model,
         in_place: bool,
         options: &SessionOptions,
-        provider: Provider,
+        On(provider, our_kernels): On,
         call: &Call,
     ) -> Result<Session> {
         let execution = &options.execution;
         if provider != Provider::Cpu {
             register::refuse_engines(model, execution)?;
         }
-        let builder = options.builder(runtime, provider)?;
+        let mut builder = options.builder(runtime, provider)?;
+        if our_kernels {
+            builder = kernels::add(builder, runtime, options)
+                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?;
+        }
         // An unavailable provider is reported before the model is split.
         let builder = match provider {
             Provider::TensorRt => builder,
@@ -196,7 +236,7 @@ impl Session {
         let signature = meaningful(&inputs);
         let outputs = inner.outputs().iter().map(info).collect();
         let contract = model.card().contract.clone();
-        let placement = Placement::of(&inner, provider, execution)?;
+        let placement = Placement::of(&inner, provider, execution, our_kernels)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Session { inner, _weights: kept, inputs, outputs, signature, contract, placement, id })
     }
@@ -322,12 +362,34 @@ impl Session {
     }
 }
 
+/// Where to create a session: the provider, and whether with this library's kernels.
+#[derive(Clone, Copy)]
+struct On(Provider, bool);
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Placement {
+    /// Returns the placement of a session without a record of its nodes.
+    pub(crate) fn on(provider: Provider, device_id: u32) -> Placement {
+        let nodes = BTreeMap::new();
+        let (passed_over, kernels_unused, weights_copied) = (Vec::new(), None, None);
+        Placement { provider, device_id, nodes, groups: 0, kernels_unused, passed_over, weights_copied }
+    }
+
     /// Fails for a session whose provider took none of its nodes.
-    fn of(session: &ort::session::Session, provider: Provider, execution: &Execution) -> Result<Placement> {
-        let mut nodes = BTreeMap::new();
-        if execution.provider != ProviderChoice::Cpu {
-            nodes = register::placement(session)?;
+    fn of(
+        session: &ort::session::Session,
+        provider: Provider,
+        execution: &Execution,
+        our_kernels: bool,
+    ) -> Result<Placement> {
+        let (mut nodes, mut groups) = (BTreeMap::new(), 0);
+        if execution.provider != ProviderChoice::Cpu || our_kernels {
+            let placed = register::placement(session)?;
+            groups = placed.get(kernels::SHORT_NAME).map_or(0, |on| on.groups);
+            nodes = placed.into_iter().map(|(name, on)| (name, on.nodes)).collect();
         }
         let all: usize = nodes.values().sum();
         if provider != Provider::Cpu && all > 0 && !nodes.contains_key(provider.name()) {
@@ -338,7 +400,9 @@ impl Placement {
             ));
         }
         let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
-        Ok(Placement { provider, device_id, nodes, passed_over: Vec::new(), weights_copied: None })
+        let unused = our_kernels && groups == 0;
+        let kernels_unused = unused.then(|| "they have no faster form of any node of this model".to_owned());
+        Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
     }
 }
 

@@ -30,7 +30,7 @@ pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -
         threads: 1,
         optimization_level: OptimizationLevel::Disabled,
         disable_prepacking: true,
-        ..SessionOptions::default()
+        ..SessionOptions::stock()
     };
     let session = Session::new(runtime, &Model::from_proto(probe), &options, call)?;
     for value in session.outputs() {

@@ -15,7 +15,7 @@ use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, Sess
 use std::path::Path;
 
 /// Checks that the provider starts; fails with the provider's own message.
-pub(super) fn starts(runtime: &Runtime) -> Result<()> {
+pub(super) fn starts(runtime: &'static Runtime) -> Result<()> {
     let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
     match found.and_then(|found| found.reason) {
         Some(reason) => Err(reason),

@@ -88,8 +88,7 @@ impl Timed for EngineFile {
 }
 
 fn placed(device_id: u32) -> Placement {
-    let (nodes, passed_over) = (Default::default(), Vec::new());
-    Placement { provider: Provider::TensorRt, device_id, nodes, passed_over, weights_copied: None }
+    Placement::on(Provider::TensorRt, device_id)
 }
 
 /// The engine object that the library made from the file.

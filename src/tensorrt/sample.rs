@@ -46,7 +46,7 @@ pub(super) fn session(
         threads,
         optimization_level: OptimizationLevel::Disabled,
         disable_prepacking: true,
-        ..SessionOptions::default()
+        ..SessionOptions::stock()
     };
     Session::new(runtime, &Model::from_proto(proto), &options, call)
 }

@@ -46,7 +46,7 @@ pub fn kernels(
     }
     let marked = model.derive(proto);
     let path = folder.join(format!(".optimize-kernels-{}-{}.onnx", std::process::id(), next()));
-    let options = SessionOptions { threads: 1, optimized_model: Some(path.clone()), ..SessionOptions::default() };
+    let options = SessionOptions { threads: 1, optimized_model: Some(path.clone()), ..SessionOptions::stock() };
     let made = Session::new(runtime, &marked, &options, &Call { progress: None, ..*call });
     let optimized = made.and_then(|session| {
         drop(session);

@@ -158,7 +158,7 @@ impl<'e> Examiner<'e> {
             threads: self.threads,
             optimization_level: level,
             varying_sizes: true,
-            ..SessionOptions::default()
+            ..SessionOptions::stock()
         };
         let call = &Call { progress: None, ..*call };
         let mut subject = Subject::new(self.runtime, model, &options, call)?;

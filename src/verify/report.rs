@@ -67,7 +67,7 @@ pub fn examine(
 /// Fails if the original can be opened, but the result cannot.
 fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), threads: usize, call: &Call) -> Result<()> {
     for optimization_level in [OptimizationLevel::All, OptimizationLevel::Disabled] {
-        let options = SessionOptions { threads, optimization_level, ..SessionOptions::default() };
+        let options = SessionOptions { threads, optimization_level, ..SessionOptions::stock() };
         match Session::new(runtime, result, &options, call) {
             Err(e) if e.kind().ends_a_call() => return Err(e),
             Err(e) if Session::new(runtime, original, &options, call).is_ok() => {

@@ -5,7 +5,7 @@ use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::model::{Model, SideContent};
 use optimize::report::Report;
-use optimize::runtime::{Execution, Placement, ProviderChoice, Runtime};
+use optimize::runtime::{Execution, Kernels, Placement, ProviderChoice, Runtime, SessionPrecision};
 use optimize::tensorrt::{EngineFile, OpenOptions};
 use optimize::text::Tokenizer;
 use optimize::verify::{self, Kept};
@@ -37,9 +37,29 @@ pub struct Machine {
     pub runtime_library: Option<PathBuf>,
 }
 
-/// Arguments for the execution provider of sessions.
+/// Arguments for the execution provider and the kernels of sessions.
 #[derive(Args)]
 pub struct On {
+    #[command(flatten)]
+    device: Device,
+    /// Kernels on the CPU
+    #[arg(long, value_enum, default_value_t)]
+    kernels: Kernels,
+    /// Precision of products of float32 inputs and weights on the CPU; other than fp32 needs this library's kernels
+    #[arg(long, value_enum, default_value_t)]
+    precision: SessionPrecision,
+}
+
+impl On {
+    /// Returns the options that the flags describe.
+    pub fn execution(&self) -> Result<Execution> {
+        Ok(Execution { kernels: self.kernels, precision: self.precision, ..self.device.execution()? })
+    }
+}
+
+/// Arguments for the execution provider of sessions.
+#[derive(Args)]
+pub struct Device {
     /// Execution provider; auto selects TensorRT, else CUDA, else the CPU
     #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
     provider: String,
@@ -51,7 +71,7 @@ pub struct On {
     engine_cache: Option<PathBuf>,
 }
 
-impl On {
+impl Device {
     /// Returns the options that the flags describe.
     pub fn execution(&self) -> Result<Execution> {
         let absolute = |folder: &PathBuf| std::path::absolute(folder).at(|| folder.display());
@@ -85,15 +105,21 @@ impl Engines {
     }
 }
 
-/// Prints on stderr where a model runs, unless the CPU was requested.
+/// Prints on stderr where a model runs; if the CPU was requested, only with `--verbose`.
 pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
-    if output.quiet || execution.provider == ProviderChoice::Cpu {
+    if output.quiet || (execution.provider == ProviderChoice::Cpu && !output.verbose) {
         return;
     }
     placement.passed_over.iter().for_each(|reason| eprintln!("optimize: not {reason}"));
     let nodes: Vec<String> = placement.nodes.iter().map(|(name, count)| format!("{count} nodes on {name}")).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!(": {}", nodes.join(", ")) };
     eprintln!("optimize: runs on {}{nodes}", placement.provider.name());
+    if placement.groups > 0 {
+        eprintln!("optimize: {} groups of nodes on this library's kernels (optimize)", placement.groups);
+    }
+    if let Some(reason) = &placement.kernels_unused {
+        eprintln!("optimize: none on this library's kernels: {reason}");
+    }
 }
 
 impl Output {

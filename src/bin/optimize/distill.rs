@@ -1,6 +1,6 @@
 //! `optimize distill`: trains a student model on the outputs of a teacher.
 
-use crate::common::{self, Machine, On, Output, Target};
+use crate::common::{self, Device, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::table::Table;
 use clap::Args;
@@ -114,7 +114,7 @@ pub struct Arguments {
     #[arg(long)]
     external_data: bool,
     #[command(flatten, next_help_heading = "Device")]
-    on: On,
+    on: Device,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]

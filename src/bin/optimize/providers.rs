@@ -3,7 +3,7 @@
 use crate::common::{self, Machine, Output};
 use clap::Args;
 use optimize::error::Result;
-use optimize::runtime::available;
+use optimize::runtime::{Provider, available};
 
 /// Arguments of `providers`.
 #[derive(Args)]
@@ -29,6 +29,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for one in &found {
         let answer = one.reason.as_ref().map_or_else(|| "can be used".to_owned(), ToString::to_string);
         common::print(&format!("{:<9} {answer}\n", one.provider.name()))?;
+        if one.provider == Provider::Cpu {
+            let kernels = one.kernels_unused.as_ref().map_or_else(|| "can be used".to_owned(), |reason| reason.clone());
+            common::print(&format!("{:<9} {kernels}\n", "kernels"))?;
+        }
     }
     Ok(())
 }

@@ -204,7 +204,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
     }
     // At the level at which it fuses products and sums, before they become other nodes.
-    let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };
+    let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::stock() };
     let call = &Call { progress: None, ..*call };
     match Session::new(runtime, &model.derive(proto), &options, call) {
         Ok(session) => {

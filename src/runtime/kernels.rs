@@ -1,0 +1,127 @@
+//! This library's CPU kernels in its own sessions: finds `liboptimize.so` and registers it with ONNX Runtime, once per
+//! process, as the execution provider that `docs/provider.md` describes.
+
+use super::library::{self, Runtime};
+use super::options::OptimizationLevel;
+use super::{Provider, SessionOptions, register};
+use crate::choice::choice;
+use ort::AsPointer;
+use ort::session::builder::SessionBuilder;
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::OnceLock;
+
+choice! {
+    /// The kernels of a session on the CPU.
+    pub enum Kernels: optimize_kernels_t = Auto {
+        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others.
+        Auto = 0, "auto";
+        /// ONNX Runtime's only, as in a program without this library.
+        Stock = 1, "stock";
+    }
+}
+
+choice! {
+    /// What products of float32 inputs and constant float32 weights are computed in on the CPU.
+    pub enum SessionPrecision = Fp32 {
+        /// float32.
+        Fp32 = 0, "fp32";
+        /// bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32; no calibration.
+        Bf16 = 2, "bf16";
+        /// int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+        Int8 = 3, "int8";
+    }
+}
+
+impl SessionPrecision {
+    pub(super) fn is_fp32(&self) -> bool {
+        *self == SessionPrecision::Fp32
+    }
+}
+
+/// The name of the execution provider in ONNX Runtime.
+pub(super) const NAME: &str = "OptimizeExecutionProvider";
+/// The name of the execution provider in placements.
+pub(super) const SHORT_NAME: &str = "optimize";
+/// File names of the library, in the order in which they are searched for.
+const FILES: [&str; 2] = ["liboptimize.so.0", "liboptimize.so"];
+
+/// Returns whether a session with these options is to use this library's kernels. A request for another form of the
+/// graph, or for a file of the optimized graph, refers to ONNX Runtime's own.
+pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) -> bool {
+    provider == Provider::Cpu
+        && options.execution.kernels == Kernels::Auto
+        && options.optimized_model.is_none()
+        && (ahead || options.optimization_level == OptimizationLevel::All)
+}
+
+/// Adds the execution provider to a session builder. Fails with the reason why it cannot be used.
+pub(super) fn add(
+    builder: SessionBuilder,
+    runtime: &'static Runtime,
+    options: &SessionOptions,
+) -> std::result::Result<SessionBuilder, String> {
+    registered(runtime)?;
+    let devices = runtime.environment().devices().filter(|device| device.ep().is_ok_and(|name| name == NAME)).take(1);
+    let mut entries = vec![(format!("{NAME}.threads"), options.thread_count().to_string())];
+    entries.push((format!("{NAME}.precision"), options.execution.precision.name().to_owned()));
+    let given = options.execution.provider_options.iter();
+    entries.extend(given.map(|(name, value)| (format!("{NAME}.{name}"), value.clone())));
+    let told = |e: ort::Error<SessionBuilder>| e.message().trim_end().to_owned();
+    let builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1).map_err(told)?;
+    builder.with_devices(devices, Some(&entries)).map_err(told)
+}
+
+/// Returns whether this library's kernels can be used, as [`add`] does, without a session.
+pub(crate) fn registered(runtime: &'static Runtime) -> std::result::Result<(), String> {
+    static REGISTERED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    REGISTERED.get_or_init(|| register(runtime)).clone()
+}
+
+fn register(runtime: &Runtime) -> std::result::Result<(), String> {
+    // A program may have registered the library itself.
+    if offered(runtime).is_none() {
+        let path = library_path()?;
+        let name = concat!("liboptimize-", env!("CARGO_PKG_VERSION"));
+        let registered = runtime.environment().register_ep_library(name, &path);
+        registered.map_err(|e| format!("{}: {}", path.display(), e.message().trim_end()))?;
+    }
+    let ours = env!("CARGO_PKG_VERSION");
+    match offered(runtime) {
+        None => Err("there are no kernels for this processor".to_owned()),
+        Some(version) if version != ours => {
+            Err(format!("the library with the kernels has version {version}, this one {ours}"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Returns the version of the registered execution provider; `None` if there is none for this processor.
+fn offered(runtime: &Runtime) -> Option<String> {
+    let device = runtime.environment().devices().find(|device| device.ep().is_ok_and(|name| name == NAME))?;
+    let api = ort::api();
+    // SAFETY: the device belongs to the environment, which lives as long as the process; the table of metadata belongs
+    // to the device, and a value to the table.
+    let version = unsafe {
+        let metadata = (api.EpDevice_EpMetadata)(device.ptr());
+        let value = if metadata.is_null() { ptr::null() } else { (api.GetKeyValue)(metadata, c"version".as_ptr()) };
+        if value.is_null() { String::new() } else { CStr::from_ptr(value).to_string_lossy().into_owned() }
+    };
+    Some(version)
+}
+
+/// Returns the shared library: the file of this code, or for a program that contains the code, the one installed with
+/// it. ONNX Runtime resolves relative paths against its own folder.
+fn library_path() -> std::result::Result<PathBuf, String> {
+    let program = std::env::current_exe().and_then(std::fs::canonicalize).ok();
+    let ours = library::file_of(library_path as *const std::ffi::c_void).and_then(|file| file.canonicalize().ok());
+    if let Some(file) = ours.filter(|file| Some(file) != program.as_ref()) {
+        return Ok(file);
+    }
+    let places = library::folders();
+    let found = places.iter().flat_map(|folder| FILES.map(|name| folder.join(name))).find(|file| file.is_file());
+    let list = |places: &[PathBuf]| places.iter().map(|p: &PathBuf| p.display().to_string()).collect::<Vec<_>>();
+    let absolute = |file: PathBuf| std::path::absolute(Path::new(&file)).unwrap_or(file);
+    found.map(absolute).ok_or_else(|| format!("{} was not found in {}", FILES[0], list(&places).join(", ")))
+}
