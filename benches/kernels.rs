@@ -4,8 +4,7 @@
 //! class's own multiplications on registers. `OPTIMIZE_CPU` chooses a lower class.
 
 use optimize::kernels::{
-    Activation, Attention, AttentionPrecision, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear,
-    Precision, Rows, Serial, Strides, activate, attention, layer_norm, linear,
+    Activation, Attention, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision, Rows, Serial, Strides, activate, attention, layer_norm, linear,
 };
 
 fn main() {
@@ -90,8 +89,7 @@ fn attentions(class: Class, peaks: &Peaks) {
         };
         let x = values(batch * heads * tokens * size);
         let mut out = vec![0.0; x.len()];
-        let precision = AttentionPrecision::Bfloat16;
-        let time = best(|| attention(class, &spec, &x, &x, &x, &Mask::None, precision, &mut out, &Serial));
+        let time = best(|| attention(class, &spec, &x, &x, &x, &Mask::None, &mut out, &Serial));
         let rate = 4.0 * (batch * heads * tokens * tokens * size) as f64 / time * 1e-9;
         println!(
             "attention {batch}x{heads}x{tokens}x{size}: {:.1} us, {rate:.0} GFLOP/s ({:.0} % of float32's peak)",

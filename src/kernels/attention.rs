@@ -87,18 +87,8 @@ pub enum Mask<'a> {
     },
 }
 
-/// What the products are computed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AttentionPrecision {
-    /// float32 throughout.
-    #[default]
-    Float32,
-    /// Queries, keys, probabilities and values may be rounded to bfloat16 where the class gains by it.
-    Bfloat16,
-}
-
-/// Writes softmax(q·kᵀ·scale + mask)·v to `out`.
-#[allow(clippy::too_many_arguments)] // three inputs, an output and how
+/// Writes softmax(q·kᵀ·scale + mask)·v to `out`, computed in float32.
+#[allow(clippy::too_many_arguments)] // three inputs and an output
 pub fn attention(
     class: Class,
     spec: &Attention,
@@ -106,7 +96,6 @@ pub fn attention(
     k: &[f32],
     v: &[f32],
     mask: &Mask<'_>,
-    precision: AttentionPrecision,
     out: &mut [f32],
     parallel: &dyn Parallel,
 ) {
@@ -115,7 +104,6 @@ pub fn attention(
     if !fits || spec.batch == 0 || spec.queries == 0 || spec.value_size == 0 || spec.heads == 0 {
         return;
     }
-    let _ = precision;
     let class = class.usable();
     if class == Class::Scalar {
         return reference::attention(spec, q, k, v, mask, out);

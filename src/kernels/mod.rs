@@ -21,7 +21,7 @@ mod vmath;
 mod x86;
 
 pub use activation::{Activation, activate};
-pub use attention::{Attention, AttentionPrecision, Mask, Strides, attention};
+pub use attention::{Attention, Mask, Strides, attention};
 pub use class::Class;
 pub use linear::{Epilogue, Rows, StaticInput, StaticValues, gated, linear, linear_static, linears};
 pub use norm::{Norm, Residual, layer_norm, rms_norm};

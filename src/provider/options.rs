@@ -11,9 +11,9 @@ pub enum Precision {
     /// float32: they stay with ONNX Runtime, whose own are as fast as the processor.
     #[default]
     Float32,
-    /// bfloat16, attention too.
+    /// bfloat16.
     Bfloat16,
-    /// Weights int8 by column, inputs int8 by row; attention in bfloat16.
+    /// Weights int8 by column, inputs int8 by row.
     Int8,
 }
 

@@ -7,9 +7,9 @@ use super::abi::{Error, Result};
 use super::bodies::{self, Body, Making, Ports};
 use super::compiled::{Opener, Writer};
 use super::graph::{FusedNode, Graph, NodeId};
-use super::options::{Options, Precision};
+use super::options::Options;
 use super::patterns::{self, Plan, Rules};
-use crate::kernels::{AttentionPrecision, Class, Parallel};
+use crate::kernels::{Class, Parallel};
 
 /// What a session's options say, and what is open for it.
 pub struct Session {
@@ -63,11 +63,7 @@ impl Session {
             let folder = self.folder(model);
             return self.opener.open(graph, *node, &ports, &folder);
         }
-        let attention = match self.options.precision {
-            Precision::Float32 => AttentionPrecision::Float32,
-            Precision::Bfloat16 | Precision::Int8 => AttentionPrecision::Bfloat16,
-        };
-        let making = Making { class: self.class, attention, parallel: &Workers(self.options.threads) };
+        let making = Making { class: self.class, parallel: &Workers(self.options.threads) };
         bodies::build(&group.plan, graph, &ports, &making).map_err(|error| Error(format!("{}: {error}", fused.name)))
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::mask::Additive;
 use super::{Body, Ports};
-use crate::kernels::{Attention, AttentionPrecision, Class, Mask, Strides, attention};
+use crate::kernels::{Attention, Class, Mask, Strides, attention};
 use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
@@ -26,7 +26,6 @@ pub struct Scores {
     masks: Vec<(usize, Fill)>,
     causal: bool,
     zero_if_hidden: bool,
-    precision: AttentionPrecision,
     class: Class,
 }
 
@@ -62,12 +61,12 @@ struct Port {
 
 impl AttentionBody {
     /// Returns the body of `plan`.
-    pub fn new(plan: &AttentionPlan, ports: &Ports<'_>, class: Class, precision: AttentionPrecision) -> Result<Self> {
+    pub fn new(plan: &AttentionPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let input = |operand: &Operand| -> Result<Port> {
             Ok(Port { index: ports.input(operand.value)?, heads: operand.heads })
         };
         let y = Port { index: ports.output(plan.y.value)?, heads: plan.y.heads };
-        let scores = Scores::new(&plan.scores, ports, class, precision)?;
+        let scores = Scores::new(&plan.scores, ports, class)?;
         Ok(Self { q: input(&plan.q)?, k: input(&plan.k)?, v: input(&plan.v)?, y, bias: plan.bias.clone(), scores })
     }
 
@@ -114,10 +113,10 @@ impl Body for AttentionBody {
 
 impl Scores {
     /// Returns what `plan` says.
-    pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class, precision: AttentionPrecision) -> Result<Self> {
+    pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let masks = plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill)));
         let ScoresPlan { scale, causal, zero_if_hidden, .. } = *plan;
-        Ok(Self { scale, masks: masks.collect::<Result<_>>()?, causal, zero_if_hidden, precision, class })
+        Ok(Self { scale, masks: masks.collect::<Result<_>>()?, causal, zero_if_hidden, class })
     }
 
     /// Returns the sizes of the output.
@@ -168,7 +167,7 @@ impl Scores {
             out: strides,
         };
         let mask = mask.as_ref().map_or(Mask::None, Additive::view);
-        attention(self.class, &spec, &q.values, &k.values, &v.values, &mask, self.precision, out, context.pool());
+        attention(self.class, &spec, &q.values, &k.values, &v.values, &mask, out, context.pool());
         if self.zero_if_hidden {
             clear_hidden(&spec, out);
         }
@@ -206,7 +205,6 @@ impl Scores {
         }
         part.number(u64::from(self.causal));
         part.number(u64::from(self.zero_if_hidden));
-        part.number(u64::from(self.precision == AttentionPrecision::Bfloat16));
     }
 
     /// Returns what [`Self::write`] wrote.
@@ -226,11 +224,7 @@ impl Scores {
         };
         let masks = (0..count).map(mask).collect::<Result<_>>()?;
         let (causal, zero_if_hidden) = (reader.number()? != 0, reader.number()? != 0);
-        let precision = match reader.number()? {
-            0 => AttentionPrecision::Float32,
-            _ => AttentionPrecision::Bfloat16,
-        };
-        Ok(Self { scale: has_scale.then_some(scale), masks, causal, zero_if_hidden, precision, class: reader.class() })
+        Ok(Self { scale: has_scale.then_some(scale), masks, causal, zero_if_hidden, class: reader.class() })
     }
 }
 

@@ -12,7 +12,7 @@ use super::abi::{Context, Error, Result};
 use super::compiled::Part;
 use super::graph::{FusedNode, Graph, ValueId};
 use super::patterns::Plan;
-use crate::kernels::{AttentionPrecision, Class, Parallel};
+use crate::kernels::{Class, Parallel};
 
 pub use activation::ActivationBody;
 pub use attention::AttentionBody;
@@ -66,18 +66,16 @@ impl<'g> Ports<'g> {
 pub struct Making<'m> {
     /// The kernels.
     pub class: Class,
-    /// What attention is computed in.
-    pub attention: AttentionPrecision,
     /// Who packs weights.
     pub parallel: &'m dyn Parallel,
 }
 
 /// Returns the body of `plan`.
 pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Box<dyn Body>> {
-    let Making { class, attention, .. } = *making;
+    let class = making.class;
     Ok(match plan {
         Plan::Linear(plan) => Box::new(LinearBody::new(plan, graph, ports, making)?),
-        Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class, attention)?),
+        Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class)?),
         Plan::PackedAttention(plan) => Box::new(PackedAttentionBody::new(plan, graph, ports, making)?),
         Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),
         Plan::Activation(plan) => Box::new(ActivationBody::new(plan, ports, class)?),

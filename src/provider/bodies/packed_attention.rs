@@ -33,7 +33,7 @@ impl PackedAttentionBody {
             x: ports.input(plan.x)?,
             product: Product::new(&plan.product, graph, ports, making)?,
             heads: plan.heads,
-            scores: Scores::new(&plan.scores, ports, making.class, making.attention)?,
+            scores: Scores::new(&plan.scores, ports, making.class)?,
         })
     }
 
