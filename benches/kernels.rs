@@ -4,7 +4,8 @@
 //! class's own multiplications on registers. `OPTIMIZE_CPU` chooses a lower class.
 
 use optimize::kernels::{
-    Activation, Attention, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision, Rows, Serial, Strides, activate, attention, layer_norm, linear,
+    Activation, Attention, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision, Rows, Serial,
+    Strides, activate, attention, layer_norm, linear,
 };
 
 fn main() {

@@ -51,7 +51,9 @@ use crate::meaning::classes::reordered;
 use crate::meaning::{Order, tokens};
 use crate::model::{Dim, Model, Task};
 use crate::report::Report;
-use crate::runtime::{Execution, Kernels, Provider, ProviderChoice, Runtime, SessionOptions, SessionPrecision, available};
+use crate::runtime::{
+    Execution, Kernels, Provider, ProviderChoice, Runtime, SessionOptions, SessionPrecision, available,
+};
 use crate::text::Tokenizer;
 use data::Dataset;
 use run::Run;

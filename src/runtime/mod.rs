@@ -44,8 +44,8 @@ mod weights;
 
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
-pub use library::Runtime;
 pub use kernels::{Kernels, SessionPrecision};
+pub use library::Runtime;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use providers::{Availability, Execution, Provider, ProviderChoice, available};

@@ -209,7 +209,12 @@ pub fn available(runtime: &'static Runtime, device_id: u32) -> Vec<Availability>
         let cpu = provider == Provider::Cpu;
         let device_id = if cpu { 0 } else { device_id };
         let kernels_unused = if cpu { kernels::registered(runtime).err() } else { None };
-        Availability { provider, device_id, reason: register::probe(runtime, provider, device_id).err(), kernels_unused }
+        Availability {
+            provider,
+            device_id,
+            reason: register::probe(runtime, provider, device_id).err(),
+            kernels_unused,
+        }
     };
     Provider::ALL.into_iter().map(one).collect()
 }

@@ -1,9 +1,9 @@
 //! [`Session`]: runs a model.
 
 use super::kernels;
+use super::kernels::SessionPrecision;
 use super::library::guarded;
 use super::mapped::{self, Lent};
-use super::kernels::SessionPrecision;
 use super::providers::{Execution, Provider, ProviderChoice};
 use super::register::{self, Facts};
 use super::tensor::check_contract;
@@ -160,8 +160,7 @@ impl Session {
         match made {
             Err(e) if e.kind().ends_a_call() || options.execution.precision != SessionPrecision::Fp32 => Err(e),
             Err(e) => {
-                let mut session =
-                    Session::make_shared(runtime, model, ahead, &options, On(provider, false), call)?;
+                let mut session = Session::make_shared(runtime, model, ahead, &options, On(provider, false), call)?;
                 session.placement.kernels_unused = Some(e.to_string());
                 Ok(session)
             }
