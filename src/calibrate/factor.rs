@@ -2,6 +2,7 @@
 //! in the others of its row (GPTQ, SparseGPT).
 
 use crate::error::{Result, bail};
+use crate::threads::in_pool;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::{cholesky::llt::factor, matmul::matmul, triangular_solve::solve_lower_triangular_in_place};
 use faer::{
@@ -45,6 +46,10 @@ impl Factor {
 
     /// As [`Factor::new`] with another share of the mean diagonal added to it.
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
+        in_pool(|| Factor::computed(gram, size, rows, by, damping))
+    }
+
+    fn computed(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         if gram.len() != size * size {
             bail!(Internal, "a product of {} values is not a {size} x {size} matrix", gram.len());
         }

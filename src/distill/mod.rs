@@ -44,6 +44,7 @@ pub use options::{DistillOptions, Divergence, LossWeights, Schedule};
 
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
+use crate::evaluate;
 use crate::graph::edit;
 use crate::inputs::feed::Feed;
 use crate::limits;
@@ -232,7 +233,8 @@ fn dataset(
     if length < 2 {
         bail!(InvalidArgument, "sequence_length is {length}; it must be at least 2");
     }
-    let data = Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio)?;
+    let read = || Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio);
+    let data = evaluate::pool(options.threads)?.install(read)?;
     let logits = student.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
     match (data.largest_class(), logits.as_deref()) {
         (Some(class), Some([_, Dim::Fixed(classes)])) if class >= *classes => {

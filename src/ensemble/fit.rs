@@ -11,9 +11,9 @@
 use super::{Ensemble, Method, name_of, place};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
-use crate::evaluate::PerplexityOptions;
 use crate::evaluate::reader::Reader;
 use crate::evaluate::text_plan::Plan;
+use crate::evaluate::{self, PerplexityOptions};
 use crate::likelihood::log_sum_exp;
 use crate::model::Task;
 use crate::runtime::{Runtime, Stop};
@@ -81,7 +81,7 @@ impl Ensemble {
             Method::Mean | Method::Weighted => mixture(&self.read(runtime, &plan, &options, 0, call)?),
             Method::Logits | Method::Product => {
                 let read = self.read(runtime, &plan, &options, KEPT_BYTES / self.members.len(), call)?;
-                log_linear(&read, method == Method::Product, call)?
+                log_linear(&read, method == Method::Product, options.threads, call)?
             }
             other => bail!(Unsupported, "the method `{}` has no weights to fit", name_of(other)),
         };
@@ -248,13 +248,15 @@ impl Rows<'_> {
 }
 
 /// Returns the best weights of a mean of logits, or of a product.
-fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitReport> {
+fn log_linear(readings: &[Reading], product: bool, threads: usize, call: &Call) -> Result<FitReport> {
     let members = readings.len();
     let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);
     let size = readings.iter().map(|r| r.logits.len() / r.logs.len().max(1)).min().unwrap_or(0);
     let rows = Rows { readings, count, size, power: if product { members as f64 } else { 1.0 } };
+    let pool = evaluate::pool(threads)?;
+    let loss = |weights: &[f64]| pool.install(|| rows.loss(weights));
     let mut weights = vec![1.0 / members as f64; members];
-    let (equal_nll, mut slopes) = rows.loss(&weights);
+    let (equal_nll, mut slopes) = loss(&weights);
     let (mut least, mut step, mut gap) = (equal_nll, 1.0, f64::INFINITY);
     for _ in 0..SLOW_ROUNDS {
         call.check()?;
@@ -266,7 +268,7 @@ fn log_linear(readings: &[Reading], product: bool, call: &Call) -> Result<FitRep
         }
         let mut tried: Vec<f64> = weights.iter().zip(&slopes).map(|(w, s)| w * (-step * (s - here)).exp()).collect();
         normalize(&mut tried);
-        let (found, there) = rows.loss(&tried);
+        let (found, there) = loss(&tried);
         if found <= least {
             (weights, slopes, least) = (tried, there, found);
             step *= 2.0;
@@ -312,7 +314,7 @@ mod tests {
         assert!((report.weights[0] - best).abs() < 2e-3 && report.gap < 1e-5, "{report:?} {best}");
         assert!((report.fitted_nll - mean(report.weights[0])).abs() < 1e-12 && report.fitted_nll < report.equal_nll);
         for product in [false, true] {
-            let report = log_linear(&readings, product, &Call::default()).unwrap();
+            let report = log_linear(&readings, product, 1, &Call::default()).unwrap();
             let power = if product { 2.0 } else { 1.0 };
             let loss = |w: f64| -> f64 {
                 let token = |n: usize| {

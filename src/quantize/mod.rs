@@ -216,7 +216,7 @@ fn weights_of(
 /// of a file have other and more sizes than requested, and are larger as operators read them than in the file.
 fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
     let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
-    if fewer { gguf::as_floats(model) } else { Ok(None) }
+    if fewer { crate::threads::pool(options.threads)?.install(|| gguf::as_floats(model)) } else { Ok(None) }
 }
 
 impl Work<'_> {

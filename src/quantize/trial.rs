@@ -23,6 +23,7 @@ const REFERENCE_BYTES: usize = 512 << 20;
 pub struct Judge {
     runtime: &'static Runtime,
     threads: usize,
+    pool: rayon::ThreadPool,
     output: String,
     /// Whether rows are logits, and the loss is a divergence.
     logits: bool,
@@ -48,7 +49,9 @@ impl Judge {
         };
         let output = outputs[primary].0.clone();
         let logits = output.to_lowercase().contains("logit");
-        let mut judge = Judge { runtime, threads: run.options.threads, output, logits, cases: Vec::new() };
+        let threads = run.options.threads;
+        let pool = crate::threads::pool(threads)?;
+        let mut judge = Judge { runtime, threads, pool, output, logits, cases: Vec::new() };
         let mut session = judge.session(run.model, run)?;
         let (stop, mut bytes) = (Stop::new()?, 0);
         for batch in batches {
@@ -59,7 +62,8 @@ impl Judge {
                 break;
             }
             let rows = reference.as_slice::<f32>()?;
-            let norms = if logits { rows.par_chunks(width(&reference)).map(log_sum_exp).collect() } else { vec![] };
+            let norms = || rows.par_chunks(width(&reference)).map(log_sum_exp).collect();
+            let norms = if logits { judge.pool.install(norms) } else { Vec::new() };
             judge.cases.push(Case { batch, reference, norms });
         }
         if judge.cases.is_empty() {
@@ -129,7 +133,7 @@ impl Judge {
             return Ok((1.0 - Sums::of(before, after).cosine(), 1));
         }
         let rows = before.par_chunks_exact(width).zip(after.par_chunks_exact(width)).enumerate();
-        let losses: Vec<f64> = rows.filter(|(row, _)| kept(*row)).map(one).collect();
+        let losses: Vec<f64> = self.pool.install(|| rows.filter(|(row, _)| kept(*row)).map(one).collect());
         Ok((losses.iter().sum(), losses.len()))
     }
 }

@@ -27,6 +27,7 @@ use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile, Scratch};
 use crate::limits;
+use crate::threads::in_pool;
 use bytes::Bytes;
 use codec::{Cursor, PIECE, WIDEST};
 use rayon::prelude::*;
@@ -71,7 +72,7 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
         return Err(place(error));
     }
     let total = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
-    let saved = call.drive("save", total, |ticket| write(&stub, &large, path, ticket)).map_err(place)?;
+    let saved = call.drive("save", total, |ticket| in_pool(|| write(&stub, &large, path, ticket))).map_err(place)?;
     data_name::remove_stale(path, None);
     Ok(saved)
 }
@@ -180,10 +181,8 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     let stub = codec::unpack(&parts.stub, true, parts.stub_bytes).at(|| "the model")?;
     let mut proto: ModelProto = Reader::new(Bytes::from(stub)).read_message()?;
     let scratch = Scratch::new(&std::env::temp_dir());
-    let mut unpacked: Vec<Option<Bytes>> = Vec::new();
-    for (number, tensor) in parts.tensors.iter().enumerate() {
-        unpacked.push(Some(unpack(tensor, &scratch).at(|| format!("packed tensor {number}"))?));
-    }
+    let tensor = |(number, tensor)| unpack(tensor, &scratch).at(|| format!("packed tensor {number}")).map(Some);
+    let mut unpacked: Vec<Option<Bytes>> = in_pool(|| parts.tensors.iter().enumerate().map(tensor).collect())?;
     tensors::for_each_tensor(&mut proto, &mut |tensor| resolve(tensor, &mut unpacked))?;
     match unpacked.iter().position(Option::is_some) {
         Some(number) => bail!(InvalidModel, "no tensor of the model uses packed tensor {number}"),

@@ -17,6 +17,7 @@ use crate::quantize::algorithms::{Coding, range};
 use crate::quantize::planner::{Form, Plan};
 use crate::quantize::weight_only::{self, Rows};
 use crate::runtime::{Stop, Tensor};
+use crate::threads;
 use rayon::prelude::*;
 
 /// Number of exponents to try: tenths up to 1.
@@ -50,7 +51,8 @@ pub fn scale(
     let weight_of = |node: usize| changes().find(|change| change.node == node).map(|change| change.weight);
     let chosen = call.drive("scale", found.len() as u64, |ticket| {
         let stop = Stop::new()?;
-        let mut search = Search { plan, options, products: Products::new(data.runtime, options.threads)?, stop: &stop };
+        let (products, pool) = (Products::new(data.runtime, options.threads)?, threads::pool(options.threads)?);
+        let mut search = Search { plan, options, products, pool, stop: &stop };
         let mut chosen = Vec::with_capacity(found.len());
         for (group, inputs) in found.into_iter().zip(&inputs) {
             let weights: Vec<usize> = group.products.iter().filter_map(|product| weight_of(product.node)).collect();
@@ -106,6 +108,7 @@ struct Search<'s> {
     plan: &'s Plan<'s>,
     options: &'s QuantizeOptions,
     products: Products,
+    pool: rayon::ThreadPool,
     stop: &'s Stop,
 }
 
@@ -140,16 +143,14 @@ impl Search<'_> {
         let coding: Coding = weight_only::coding(self.plan, weight, self.plan.weights[weight].bits, self.options);
         let step = rows.count.div_ceil(OUTPUTS).max(1);
         let chosen: Vec<usize> = (0..rows.count).step_by(step).collect();
-        let lost: Vec<Vec<f32>> = chosen
-            .par_iter()
-            .map(|row| {
-                let own = rows.read(*row, 1);
-                let scaled: Vec<f32> = own.iter().zip(factors).map(|(v, s)| v * s).collect();
-                let coded = range::code_row(&coding, &scaled, None);
-                let lost = |k: usize| coded.value(k / coding.block, coded.codes[k]) / factors[k] - own[k];
-                (0..own.len()).map(lost).collect()
-            })
-            .collect();
+        let lost = |row: &usize| -> Vec<f32> {
+            let own = rows.read(*row, 1);
+            let scaled: Vec<f32> = own.iter().zip(factors).map(|(v, s)| v * s).collect();
+            let coded = range::code_row(&coding, &scaled, None);
+            let lost = |k: usize| coded.value(k / coding.block, coded.codes[k]) / factors[k] - own[k];
+            (0..own.len()).map(lost).collect()
+        };
+        let lost: Vec<Vec<f32>> = self.pool.install(|| chosen.par_iter().map(lost).collect());
         let lost: Vec<f32> = lost.concat();
         let tensor = Tensor::from_f32(&[chosen.len() as i64, rows.columns as i64], lost.clone())?;
         let through = self.products.product(&tensor, gram, self.stop)?;

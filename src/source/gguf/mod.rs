@@ -31,7 +31,7 @@ use super::{Dialect, LoadOptions, checkpoint};
 use crate::error::{Result, bail, error};
 use crate::model::{Card, Format, GenerationDefaults, Model, SideContent, SideFile};
 use crate::text::Tokenizer;
-use crate::{files, limits};
+use crate::{files, limits, threads};
 use bytes::Bytes;
 use names::Architecture;
 use serde_json::{Map, Value, json};
@@ -152,7 +152,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
-    let built = checkpoint::build(&gguf.config, &weights, options.dialect)?;
+    let built = threads::in_pool(|| checkpoint::build(&gguf.config, &weights, options.dialect))?;
     let card = Card { task: built.task, warnings: built.warnings, ..gguf.card()? };
     Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
 }
@@ -163,6 +163,7 @@ pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Mo
 pub fn as_floats(model: &Model) -> Result<Option<Model>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;
-    let built = checkpoint::build(&gguf.config, &gguf.stored()?.floats(), Dialect::Runtime)?;
+    let floats = gguf.stored()?.floats();
+    let built = threads::in_pool(|| checkpoint::build(&gguf.config, &floats, Dialect::Runtime))?;
     Ok(Some(model.derive(built.proto)))
 }
