@@ -413,6 +413,21 @@ typedef enum {
 } optimize_merge_method_t;
 
 /**
+ * Kernels of a session on the CPU.
+ */
+typedef enum {
+  /**
+   * Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. The file
+   * liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+   */
+  OPTIMIZE_KERNELS_AUTO = 0,
+  /**
+   * Those of ONNX Runtime only, as in programs without this library.
+   */
+  OPTIMIZE_KERNELS_STOCK = 1,
+} optimize_kernels_t;
+
+/**
  * How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
  */
 typedef enum {

@@ -94,6 +94,8 @@ namespace Optimize
                 Provider = Execution == null ? 0 : (int)Execution.Provider,
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
+                Kernels = Execution == null ? 0 : (int)Execution.Kernels,
+                Precision = Execution == null ? 0 : (int)Execution.Precision,
             };
         }
     }
@@ -135,6 +137,7 @@ namespace Optimize
             internal int Provider;
             internal uint DeviceId;
             internal IntPtr EngineCache;
+            internal int Kernels, Precision;
         }
 
         [DllImport(Library)] internal static extern int optimize_model_evaluate(

@@ -111,6 +111,8 @@ namespace Optimize
                 Provider = Execution == null ? 0 : (int)Execution.Provider,
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
+                Kernels = Execution == null ? 0 : (int)Execution.Kernels,
+                Precision = Execution == null ? 0 : (int)Execution.Precision,
             };
         }
     }

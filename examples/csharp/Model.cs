@@ -214,6 +214,8 @@ namespace Optimize
                 Provider = Execution == null ? 0 : (int)Execution.Provider,
                 DeviceId = Execution == null ? 0 : Execution.DeviceId,
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
+                Kernels = Execution == null ? 0 : (int)Execution.Kernels,
+                Precision = Execution == null ? 0 : (int)Execution.Precision,
                 TrustEngines = TrustEngines ? 1u : 0,
                 InputNames = scratch.Texts(Inputs == null ? null : Inputs.Keys),
                 InputTensors = scratch.Handles(Inputs == null ? null : Inputs.Values),

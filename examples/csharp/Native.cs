@@ -56,6 +56,7 @@ namespace Optimize
             internal int Provider;
             internal uint DeviceId;
             internal IntPtr EngineCache;
+            internal int Kernels, Precision;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -175,6 +176,7 @@ namespace Optimize
             internal uint TrustEngines, Reserved;
             internal IntPtr InputNames, InputTensors;
             internal ulong InputCount;
+            internal int Kernels, Precision;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -191,6 +193,7 @@ namespace Optimize
             internal int Provider;
             internal uint DeviceId;
             internal IntPtr EngineCache;
+            internal int Kernels, Precision;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -7,11 +7,21 @@ namespace Optimize
     /// <summary>Execution provider. Auto is for requests: TensorRT, else CUDA, else the CPU.</summary>
     public enum Provider { Cpu = 0, Cuda = 1, TensorRt = 2, Auto = 3 }
 
+    /// <summary>Kernels of a session on the CPU. Auto: those of this library for groups of nodes that are faster with
+    /// them, ONNX Runtime's for the others.</summary>
+    public enum Kernels { Auto = 0, Stock = 1 }
+
     /// <summary>Selects where sessions run; part of the options of functions that create sessions. An unavailable
     /// provider throws Status.BackendMissing or Status.DeviceMissing; it is never replaced by another.</summary>
     public class Execution
     {
         public Provider Provider { get; set; }
+
+        public Kernels Kernels { get; set; }
+
+        /// <summary>Precision of products of float32 inputs and constant weights on the CPU: Fp32, Bf16 or
+        /// Int8.</summary>
+        public Precision Precision { get; set; }
 
         /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }
@@ -38,8 +48,8 @@ namespace Optimize
         /// <summary>The provider on which it runs.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
-        /// <summary>Returns where it runs, as JSON: provider, device_id, nodes, passed_over and
-        /// weights_copied.</summary>
+        /// <summary>Returns where it runs, as JSON: provider, device_id, nodes, groups, kernels_unused, passed_over
+        /// and weights_copied.</summary>
         public string Placement()
         {
             BufferHandle json;

@@ -24,9 +24,18 @@ enum class Provider : std::int32_t {
     automatic = OPTIMIZE_PROVIDER_AUTO,
 };
 
-/// Execution provider and device, part of several option structs; see optimize_session_options_t.
+/// Kernels on the CPU; see optimize_kernels_t.
+enum class Kernels : std::int32_t {
+    automatic = OPTIMIZE_KERNELS_AUTO,
+    stock = OPTIMIZE_KERNELS_STOCK,
+};
+
+/// Execution provider, device and kernels, part of several option structs; see optimize_session_options_t.
 struct Execution {
     Provider provider = Provider::cpu;
+    Kernels kernels = Kernels::automatic;
+    /// Precision of products of float32 inputs and constant weights on the CPU: FP32, BF16 or INT8.
+    optimize_precision_t precision = OPTIMIZE_PRECISION_FP32;
     std::uint32_t device_id = 0;
     /// TensorRT: absolute path of a folder that caches engines; empty disables the cache.
     std::string engine_cache;
@@ -36,6 +45,8 @@ struct Execution {
         raw.provider = static_cast<std::int32_t>(provider);
         raw.device_id = device_id;
         raw.engine_cache = detail::c_text_or_null(engine_cache, "engine_cache");
+        raw.kernels = static_cast<std::int32_t>(kernels);
+        raw.precision = static_cast<std::int32_t>(precision);
     }
 };
 

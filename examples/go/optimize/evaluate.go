@@ -152,6 +152,8 @@ func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *Ev
 		provider:       C.int32_t(o.Execution.Provider),
 		device_id:      C.uint32_t(o.Execution.DeviceID),
 		engine_cache:   m.textOrNil(o.Execution.EngineCache),
+		kernels:        C.int32_t(o.Execution.Kernels),
+		precision:      C.int32_t(o.Execution.Precision),
 	}
 	text := m.keep(C.CString(data)) // a NUL inside is ordinary data
 	var buffer *C.optimize_buffer_t

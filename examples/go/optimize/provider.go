@@ -16,20 +16,34 @@ const (
 	ProviderAuto     Provider = C.OPTIMIZE_PROVIDER_AUTO
 )
 
+// Kernels are the kernels of a session on the CPU.
+type Kernels int32
+
+// The kernels. KernelsAuto: those of this library for groups of nodes that are faster with them.
+const (
+	KernelsAuto  Kernels = C.OPTIMIZE_KERNELS_AUTO
+	KernelsStock Kernels = C.OPTIMIZE_KERNELS_STOCK
+)
+
 // Execution selects where sessions run; it is part of the options of functions that create sessions. An unavailable
 // provider fails with ErrBackendMissing or ErrDeviceMissing; it is never replaced by another.
 type Execution struct {
 	Provider    Provider
-	DeviceID    uint32 // index of the GPU, from 0
-	EngineCache string // TensorRT: absolute path of the engine cache folder; "" for none
+	Kernels     Kernels
+	Precision   Precision // of products of float32 inputs and constant weights on the CPU: FP32, BF16 or INT8
+	DeviceID    uint32    // index of the GPU, from 0
+	EngineCache string    // TensorRT: absolute path of the engine cache folder; "" for none
 }
 
 // Placement is where a session runs.
 type Placement struct {
 	Provider   string         `json:"provider"`
 	DeviceID   uint32         `json:"device_id"`
-	Nodes      map[string]int `json:"nodes"`       // nodes by provider; nil if the CPU was requested
+	Nodes      map[string]int `json:"nodes"`       // nodes by provider; nil if ONNX Runtime's CPU kernels run all
+	Groups     int            `json:"groups"`      // groups of nodes on this library's kernels
 	PassedOver []string       `json:"passed_over"` // after ProviderAuto: earlier providers and the reasons
+	// KernelsUnused is the reason why this library's kernels run nothing.
+	KernelsUnused string `json:"kernels_unused"`
 	// WeightsCopied: for a package's variant optimized ahead of time, the reason why its weights are not read where they
 	// are mapped.
 	WeightsCopied string `json:"weights_copied"`

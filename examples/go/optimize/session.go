@@ -43,6 +43,8 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 		provider:           C.int32_t(o.Execution.Provider),
 		device_id:          C.uint32_t(o.Execution.DeviceID),
 		engine_cache:       m.textOrNil(o.Execution.EngineCache),
+		kernels:            C.int32_t(o.Execution.Kernels),
+		precision:          C.int32_t(o.Execution.Precision),
 	}
 }
 
