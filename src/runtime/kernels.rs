@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 choice! {
     /// The kernels of a session on the CPU.
     pub enum Kernels: optimize_kernels_t = Auto {
-        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others.
+        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others; with the
+        /// environment variable `OPTIMIZE_KERNELS=stock`, ONNX Runtime's only.
         Auto = 0, "auto";
         /// ONNX Runtime's only, as in a program without this library.
         Stock = 1, "stock";
@@ -47,13 +48,18 @@ pub(super) const SHORT_NAME: &str = "optimize";
 /// File names of the library, in the order in which they are searched for.
 const FILES: [&str; 2] = ["liboptimize.so.0", "liboptimize.so"];
 
+/// Environment variable that makes `auto` mean `stock`, if it has that value.
+const VARIABLE: &str = "OPTIMIZE_KERNELS";
+
 /// Returns whether a session with these options is to use this library's kernels. A request for another form of the
 /// graph, or for a file of the optimized graph, refers to ONNX Runtime's own.
 pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) -> bool {
+    let stock = || std::env::var_os(VARIABLE).is_some_and(|value| value == Kernels::Stock.name());
     provider == Provider::Cpu
         && options.execution.kernels == Kernels::Auto
         && options.optimized_model.is_none()
         && (ahead || options.optimization_level == OptimizationLevel::All)
+        && !(options.execution.precision == SessionPrecision::Fp32 && stock())
 }
 
 /// Adds the execution provider to a session builder. Fails with the reason why it cannot be used.

@@ -108,10 +108,20 @@ fn measured(report: &Report) -> String {
     let more = if shapes.len() > SHOWN { format!(" and {} more", shapes.len() - SHOWN) } else { String::new() };
     let from = benchmark["inputs"].as_str().unwrap_or("");
     let samples = report.quality.as_ref().and_then(|q| q["samples"].as_u64()).unwrap_or(0);
-    let text = format!("\nTimed on {shown}{more} ({from}); quality on {samples} samples.\n");
+    let kernels = kernels(benchmark);
+    let text = format!("\nTimed on {shown}{more} ({from}){kernels}; quality on {samples} samples.\n");
     match report.quality.as_ref().and_then(|q| q.get("not_compared")?.as_str()) {
         Some(why) => format!("{text}Not compared: {why}.\n"),
         None => text,
+    }
+}
+
+/// Returns how much of each model runs on this library's kernels, as a continuation of a sentence; empty for none.
+fn kernels(benchmark: &Value) -> String {
+    let groups = |side| benchmark["placement"][side]["groups"].as_u64().unwrap_or(0);
+    match (groups("original"), groups("result")) {
+        (0, 0) => String::new(),
+        (original, result) => format!(" with this library's kernels (groups of nodes: {original}, {result})"),
     }
 }
 
